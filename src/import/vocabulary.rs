@@ -1,0 +1,1 @@
+//! From tokenizer files to the tokenizer section of an image.
