@@ -11,6 +11,7 @@ pub mod error;
 #[cfg(feature = "std")]
 pub mod import;
 pub mod model;
+pub mod run;
 pub mod text;
 
 pub use error::Error;

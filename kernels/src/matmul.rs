@@ -158,8 +158,12 @@ fn q8(tile: &[Q8Tile], x: [&[InputGroup]; BLOCK]) -> [[f32; TILE_ROWS]; BLOCK] {
 fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; GROUP / 4] {
     let mut values = [[[0; 4]; TILE_ROWS]; GROUP / 4];
     for (values, bytes) in values.as_chunks_mut::<2>().0.iter_mut().zip(nibbles) {
-        values[0] = bytes.map(|row| row.map(|byte| (byte & 15) as i8));
-        values[1] = bytes.map(|row| row.map(|byte| (byte >> 4) as i8));
+        let [low, high] = values;
+        let (low, high, bytes) = (low.as_flattened_mut(), high.as_flattened_mut(), bytes.as_flattened());
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+            *low = (byte & 15) as i8;
+            *high = (byte >> 4) as i8;
+        }
     }
     values
 }

@@ -57,6 +57,9 @@ pub struct Matrix<'m> {
 }
 
 impl<'m> Matrix<'m> {
+    /// The matrix of no rows and no columns.
+    pub const EMPTY: Matrix<'static> = Matrix { rows: 0, columns: 0, tiles: Tiles::F32(&[]) };
+
     /// A view of `data`, which must be exactly as long as [`DType::matrix_bytes`] says and aligned to 4 bytes.
     /// `None` if it is not, if a dimension is 0, or if the kernels of this type are not compiled in.
     pub fn new(dtype: DType, rows: usize, columns: usize, data: &'m [u8]) -> Option<Self> {

@@ -67,6 +67,13 @@ impl<'a> RowsMut<'a> {
         RowsMut { first: output.as_mut_ptr(), length: rows, stride: rows, columns, borrow: PhantomData }
     }
 
+    /// The rows `rows` of these, as a view of their own; cut where these end.
+    pub fn part(&mut self, rows: Range<usize>) -> RowsMut<'_> {
+        let start = rows.start.min(self.length);
+        let length = rows.end.min(self.length).saturating_sub(start);
+        RowsMut { first: self.first.wrapping_add(start), length, borrow: PhantomData, ..*self }
+    }
+
     /// How many columns there are.
     pub fn columns(&self) -> usize {
         self.columns
@@ -99,25 +106,28 @@ impl Shared {
     }
 }
 
-/// Shares the rows of `output`, `[columns][rows]`, between `workers` in pieces of `piece` rows; `pieces` says which
-/// of the `rows.div_ceil(piece)` pieces are wanted. Each is given its first row and its part of every column.
+/// Shares `range` of the rows of `output`, `[columns][rows]`, between `workers` in pieces of `piece` rows, counted from
+/// the range's start. Each piece is given its rows and its part of every column.
 pub fn split_rows(
     workers: &dyn Workers,
     output: &mut [f32],
     rows: usize,
+    range: Range<usize>,
     piece: usize,
-    pieces: Range<usize>,
-    job: &(dyn Fn(usize, RowsMut<'_>) + Sync),
+    job: &(dyn Fn(Range<usize>, RowsMut<'_>) + Sync),
 ) {
     let columns = output.len().checked_div(rows).unwrap_or(0);
     let shared = Shared(output.as_mut_ptr());
-    let pieces = pieces.start..pieces.end.min(rows.div_ceil(piece.max(1)));
-    for_each_index(workers, pieces, &|index| {
-        let start = index * piece;
-        let length = piece.min(rows - start);
+    let piece = piece.max(1);
+    let end = range.end.min(rows);
+    let pieces = end.saturating_sub(range.start).div_ceil(piece);
+    for_each_index(workers, 0..pieces, &|index| {
+        let start = range.start + index * piece;
+        let rows_of_piece = start..end.min(start + piece);
         // `for_each_index` gives every index out once, and different indices have different rows, all of them below
         // `rows`: nobody else has this view's part of `output`, which stays borrowed until every call has returned.
-        job(start, RowsMut { first: shared.at(start), length, stride: rows, columns, borrow: PhantomData });
+        let (first, length) = (shared.at(start), rows_of_piece.len());
+        job(rows_of_piece, RowsMut { first, length, stride: rows, columns, borrow: PhantomData });
     });
 }
 

@@ -133,8 +133,8 @@ fn every_product_is_the_naive_loop() {
                 let input = Input { count, values: &values, groups: &groups };
                 let mut out = vec![f32::NAN; count * rows];
                 // In pieces of two tile rows, as workers would.
-                split_rows(&Solo, &mut out, rows, 16, 0..usize::MAX, &|start, mut part| {
-                    matmul(&matrix, &input, start / 8..start / 8 + 2, &mut part)
+                split_rows(&Solo, &mut out, rows, 0..rows, 16, &|rows, mut part| {
+                    matmul(&matrix, &input, rows.start / 8..rows.end.div_ceil(8), &mut part)
                 });
                 for t in 0..count {
                     for row in 0..rows {
@@ -281,15 +281,18 @@ fn workers_change_nothing_and_leave_nothing_out() {
     let (rows, count) = (1003, 3);
     for workers in [1, 2, 5] {
         let mut out = vec![0.0; rows * count];
-        split_rows(&Threads(workers), &mut out, rows, 16, 0..usize::MAX, &|start, mut part| {
+        split_rows(&Threads(workers), &mut out, rows, 5..rows - 2, 16, &|range, mut part| {
             for t in 0..part.columns() {
-                for (i, out) in part.column(t).iter_mut().enumerate() {
-                    *out += (t * rows + start + i) as f32;
+                assert_eq!(part.column(t).len(), range.len());
+                for (out, row) in part.column(t).iter_mut().zip(range.clone()) {
+                    *out += (t * rows + row) as f32;
                 }
             }
             assert!(part.column(count).is_empty());
+            assert_eq!(part.part(1..usize::MAX).column(1).len(), range.len() - 1);
         });
-        assert!(out.iter().enumerate().all(|(i, &x)| x == i as f32));
+        let in_range = |row| (5..rows - 2).contains(&row);
+        assert!(out.iter().enumerate().all(|(i, &x)| x == if in_range(i % rows) { i as f32 } else { 0.0 }));
         let (mut a, mut b) = (vec![0.0; 70], vec![0.0; 21]);
         split_pair(&Threads(workers), &mut a, &mut b, (10, 3), 2..9, &|index, a, b| {
             a.fill(index as f32);
