@@ -9,6 +9,12 @@ use std::prelude::rust_2024::*;
 
 use crate::model::{Config, Layer, TensorId};
 
+pub mod hf;
+mod json;
+pub mod llamalike;
+mod roles;
+mod rope;
+mod safetensors;
 pub mod vocabulary;
 
 /// Why a checkpoint or an image was refused: which file, what is wrong, what would help. One line.
