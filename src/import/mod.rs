@@ -9,6 +9,12 @@ use std::prelude::rust_2024::*;
 use crate::model::{Config, Layer, TensorId};
 
 mod ggml;
+pub mod hf;
+mod json;
+pub mod llamalike;
+mod roles;
+mod rope;
+mod safetensors;
 mod tensor;
 pub mod vocabulary;
 
