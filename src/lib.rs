@@ -9,6 +9,8 @@ extern crate std;
 
 pub mod error;
 #[cfg(feature = "std")]
+pub mod host;
+#[cfg(feature = "std")]
 pub mod import;
 pub mod model;
 pub mod run;

@@ -1,0 +1,64 @@
+//! Files as memory: weights are read where they lie, so opening a checkpoint costs address space, not RAM.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Deref;
+use std::path::Path;
+use std::prelude::rust_2024::*;
+
+use crate::import::ImportError;
+
+/// A file mapped into memory, read only.
+///
+/// The file must not be shortened while it is mapped: the operating system would answer the next access to a lost
+/// page with a signal.
+#[derive(Debug)]
+pub struct MappedFile(memmap2::Mmap);
+
+impl MappedFile {
+    /// Maps the whole file.
+    ///
+    /// # Errors
+    /// The file cannot be opened or mapped, or is not a regular file (a pipe would block, a device has no end).
+    pub fn open(path: &Path) -> Result<Self, ImportError> {
+        let file = regular(path)?;
+        // SAFETY: the mapping is private to this process and read only, and `Mmap` unmaps it when dropped. That
+        // nobody shortens the file meanwhile is the caller's part, stated on the type.
+        #[allow(unsafe_code)]
+        let map = unsafe { memmap2::Mmap::map(&file) };
+        map.map(MappedFile).map_err(|error| ImportError::new(format!("cannot be mapped: {error}")).in_file(path))
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Reads a small text file whole.
+///
+/// # Errors
+/// The file cannot be read, is not a regular file, is longer than `limit` bytes, or is not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String, ImportError> {
+    let refuse = |reason: String| ImportError::new(reason).in_file(path);
+    let mut text = String::new();
+    // One byte past the limit tells "too long" from "just fits", whatever the file's metadata said.
+    match regular(path)?.take(limit + 1).read_to_string(&mut text) {
+        Ok(n) if n as u64 > limit => Err(refuse(format!("longer than {limit} bytes, which no such file is"))),
+        Ok(_) => Ok(text),
+        Err(error) => Err(refuse(format!("cannot be read: {error}"))),
+    }
+}
+
+fn regular(path: &Path) -> Result<File, ImportError> {
+    let refuse = |reason: String| ImportError::new(reason).in_file(path);
+    // Asked before opening: opening a pipe waits for a writer.
+    let metadata = path.metadata().map_err(|error| refuse(format!("cannot be opened: {error}")))?;
+    if !metadata.is_file() {
+        return Err(refuse("not a regular file".into()));
+    }
+    File::open(path).map_err(|error| refuse(format!("cannot be opened: {error}")))
+}

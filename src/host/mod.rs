@@ -1,0 +1,3 @@
+//! What only a host has: files as memory.
+
+pub mod file;

@@ -1,0 +1,146 @@
+//! penzai's labels, and the named axes of its parameters.
+
+use std::prelude::rust_2024::*;
+
+use crate::import::ImportError;
+use crate::import::roles::Sizes;
+use crate::import::safetensors::{Stored, Weights};
+use crate::model::{Config, Role, TensorId};
+
+/// An axis, and its size.
+type Axis = (&'static str, usize);
+
+/// Which axes a parameter has, sorted into those that make the rows of our matrix and those that make its columns,
+/// each from the outermost to the innermost.
+pub(super) struct Axes {
+    rows: Vec<Axis>,
+    columns: Vec<Axis>,
+    /// Layer and number of layers, where layers are stacked.
+    block: Option<(usize, usize)>,
+}
+
+/// A parameter found in the file.
+pub(super) struct Located<'w> {
+    pub(super) stored: Stored<'w>,
+    /// `(size, stride)` of the axes, and where the block starts, in elements.
+    rows: Vec<(usize, usize)>,
+    columns: Vec<(usize, usize)>,
+    start: usize,
+}
+
+/// The label of a tensor and its axes.
+pub(super) fn of(id: TensorId, config: &Config, sizes: &Sizes) -> (String, Axes) {
+    use Role::*;
+    let embedding = ("embedding", sizes.embedding);
+    let neurons = ("neurons", sizes.hidden);
+    let vocabulary = ("vocabulary", sizes.vocab);
+    let projection = ("projection", sizes.head);
+    let (heads, kv_heads) = heads(sizes);
+    let with = |mut heads: Vec<Axis>| {
+        heads.push(projection);
+        heads
+    };
+    let (name, rows, columns) = match id.role {
+        Embedder => ("embedder.embeddings", vec![vocabulary], vec![embedding]),
+        LmHead => ("lm_head.weights", vec![vocabulary], vec![embedding]),
+        FinalNorm => ("final_norm/scale.weights", vec![], vec![embedding]),
+        PreAttentionNorm => ("pre_attention_norm/scale.weights", vec![], vec![embedding]),
+        Query => ("attention/query.weights", with(heads), vec![embedding]),
+        QueryNorm => ("attention/query_norm/scale.weights", vec![], vec![projection]),
+        Key => ("attention/key.weights", with(kv_heads), vec![embedding]),
+        KeyNorm => ("attention/key_norm/scale.weights", vec![], vec![projection]),
+        Value => ("attention/value.weights", with(kv_heads), vec![embedding]),
+        Output => ("attention/output.weights", vec![embedding], with(heads)),
+        PostAttentionNorm => ("post_attention_norm/scale.weights", vec![], vec![embedding]),
+        PreFfwNorm => ("pre_ffw_norm/scale.weights", vec![], vec![embedding]),
+        GatingLinear => ("mlp/gating_linear.weights", vec![neurons], vec![embedding]),
+        ValueLinear => ("mlp/value_linear.weights", vec![neurons], vec![embedding]),
+        OutLinear => ("mlp/out_linear.weights", vec![embedding], vec![neurons]),
+        PostFfwNorm => ("post_ffw_norm/scale.weights", vec![], vec![embedding]),
+        // penzai has no biases, and these configs ask for none.
+        QueryBias => ("attention/query.bias", vec![], with(heads)),
+        KeyBias => ("attention/key.bias", vec![], with(kv_heads)),
+        ValueBias => ("attention/value.bias", vec![], with(kv_heads)),
+        OutputBias => ("attention/output.bias", vec![], vec![embedding]),
+        GatingLinearBias => ("mlp/gating_linear.bias", vec![], vec![neurons]),
+        ValueLinearBias => ("mlp/value_linear.bias", vec![], vec![neurons]),
+        OutLinearBias => ("mlp/out_linear.bias", vec![], vec![embedding]),
+    };
+    let in_block = !matches!(id.role, Embedder | LmHead | FinalNorm);
+    let label = match (in_block, config.use_layer_stack) {
+        (false, _) => format!("transformer/{name}"),
+        (true, false) => format!("transformer/block_{}/{name}", id.layer),
+        (true, true) => format!("transformer/blocks/{name}"),
+    };
+    let stacked = in_block && config.use_layer_stack;
+    let block = stacked.then_some((id.layer as usize, config.num_decoder_blocks as usize));
+    (label, Axes { rows, columns, block })
+}
+
+/// The head axes of queries and of keys: penzai leaves out what is 1, and calls the rest by different names.
+fn heads(sizes: &Sizes) -> (Vec<Axis>, Vec<Axis>) {
+    let (k, m) = (sizes.kv_heads, sizes.multiplier);
+    match (k, m) {
+        (_, 1) => (vec![("heads", k)], vec![("heads", k)]),
+        (1, _) => (vec![("query_heads", m)], vec![]),
+        _ => (vec![("head_groups", k), ("query_heads", m)], vec![("head_groups", k)]),
+    }
+}
+
+impl Axes {
+    /// Finds the parameter in the file, with its axes in whatever order.
+    ///
+    /// # Errors
+    /// It is missing; the file does not say the order of its axes; they are not the ones it should have, or not of
+    /// their sizes; or its elements are not F32, F16 or BF16.
+    pub(super) fn locate<'w>(&self, label: &str, weights: &'w Weights) -> Result<Located<'w>, ImportError> {
+        let refuse = |what: String| Err(ImportError::new(format!("parameter `{label}`: {what}")));
+        let block = self.block.map(|(_, count)| ("blocks", count));
+        let wanted: Vec<Axis> = block.into_iter().chain(self.rows.iter().chain(&self.columns).copied()).collect();
+        let names = |axes: &[Axis]| axes.iter().map(|axis| axis.0).collect::<Vec<_>>().join(",");
+        let Some(order) = weights.metadata(&format!("axes:{label}")) else {
+            return match weights.get(label) {
+                Some(_) => refuse(format!("the header's __metadata__ has no `axes:{label}`")),
+                None => refuse(format!("missing, expected axes {}", names(&wanted))),
+            };
+        };
+        let mut axes: Vec<Axis> = Vec::new();
+        for name in order.split(',') {
+            match wanted.iter().find(|axis| axis.0 == name) {
+                Some(axis) if !axes.contains(axis) => axes.push(*axis),
+                _ => return refuse(format!("axes {order:?}, expected {} in any order", names(&wanted))),
+            }
+        }
+        if axes.len() != wanted.len() {
+            return refuse(format!("axes {order:?}, expected {} in any order", names(&wanted)));
+        }
+        let shape: Vec<usize> = axes.iter().map(|axis| axis.1).collect();
+        let stored = weights.expect(label, &shape)?;
+        // Row-major, and the file holds all the elements: no stride and no offset can overflow.
+        let stride = |name: &str| {
+            shape.iter().rev().zip(axes.iter().rev()).take_while(|(_, a)| a.0 != name).map(|(n, _)| n).product()
+        };
+        let strides = |axes: &[Axis]| axes.iter().map(|&(name, size)| (size, stride(name))).collect();
+        let start = self.block.map_or(0, |(layer, _)| layer * stride("blocks"));
+        Ok(Located { stored, rows: strides(&self.rows), columns: strides(&self.columns), start })
+    }
+}
+
+impl Located<'_> {
+    /// Where each row starts.
+    pub(super) fn rows(&self) -> Vec<usize> {
+        offsets(&self.rows).into_iter().map(|offset| self.start + offset).collect()
+    }
+
+    /// Where each column is, from a row's start.
+    pub(super) fn columns(&self) -> Vec<usize> {
+        offsets(&self.columns)
+    }
+}
+
+/// The offsets of all elements along some axes, the last axis running fastest.
+fn offsets(axes: &[(usize, usize)]) -> Vec<usize> {
+    axes.iter().fold(vec![0], |outer, &(size, stride)| {
+        outer.iter().flat_map(|start| (0..size).map(move |i| start + i * stride)).collect()
+    })
+}
