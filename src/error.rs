@@ -5,4 +5,14 @@
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
-pub enum Error {}
+pub enum Error {
+    /// No logit is above −∞ (or there are none), so there is no token to choose.
+    NoCandidate,
+    /// A token id that the vocabulary does not have.
+    TokenOutOfRange {
+        /// The id.
+        token: u32,
+        /// How many tokens there are.
+        vocab_size: u32,
+    },
+}

@@ -1,1 +1,5 @@
 //! Text in and out: tokenizer and sampler.
+
+pub mod sampler;
+
+pub use sampler::{Distribution, Penalties, Recent, Sampler};
