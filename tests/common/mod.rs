@@ -1,6 +1,7 @@
 //! What several test files share.
 #![allow(dead_code)] // each test file uses its part
 
+pub mod folder;
 pub mod reference;
 
 use std::path::PathBuf;

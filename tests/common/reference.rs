@@ -230,4 +230,3 @@ fn add(x: &mut [f64], y: &[f64]) {
 fn scaled(x: &[f64], by: f64) -> Vec<f64> {
     x.iter().map(|x| x * by).collect()
 }
-

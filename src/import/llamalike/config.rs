@@ -152,6 +152,9 @@ pub(super) fn describe(map: &Map<String, Value>, weights: &Weights) -> Result<(D
 
 /// Checks the number of layers against the file before anything is made for each of them.
 fn check_layers(fields: &Object, count: u32, stacked: bool, weights: &Weights) -> Result<(), ImportError> {
+    if count == 0 {
+        return Ok(());
+    }
     let label = "transformer/blocks/pre_attention_norm/scale.weights";
     let stored = match (stacked, weights.get(label)) {
         (false, _) => weights.len(),
