@@ -14,7 +14,6 @@
 mod axes;
 mod config;
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
@@ -90,6 +89,7 @@ impl Checkpoint for Folder {
             true => Columns::Contiguous(columns.len()),
             false => Columns::Offsets(columns),
         };
-        Ok(Tensor { element, data: Cow::Borrowed(located.stored.data), rows: located.rows(), columns, add: 0.0 })
+        Tensor::new(element, located.stored.data, located.rows(), columns, 0.0)
+            .map_err(|error| error.in_file(&self.path))
     }
 }

@@ -2,20 +2,24 @@
 //! tensor names, orientation, rotary pair order, `1 + w` norms or frequency scaling is settled by its
 //! importer, once, on the host, and the core sees one shape.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
 use crate::model::{Config, Layer, TensorId};
 
+mod ggml;
 pub mod hf;
 mod json;
 pub mod llamalike;
 mod roles;
 mod rope;
 mod safetensors;
+mod tensor;
 pub mod vocabulary;
+
+pub use ggml::Element;
+pub use tensor::{Columns, Tensor};
 
 /// Why a checkpoint or an image was refused: which file, what is wrong, what would help. One line.
 #[derive(Clone, Debug)]
@@ -61,51 +65,6 @@ impl fmt::Display for ImportError {
 }
 
 impl std::error::Error for ImportError {}
-
-/// How a checkpoint stores the elements of a tensor: plain numbers, or one of ggml's block types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(non_camel_case_types, missing_docs)] // ggml's own names
-pub enum Element {
-    F32,
-    F16,
-    BF16,
-    Q4_0,
-    Q4_1,
-    Q5_0,
-    Q5_1,
-    Q8_0,
-    Q2_K,
-    Q3_K,
-    Q4_K,
-    Q5_K,
-    Q6_K,
-    IQ4_NL,
-}
-
-/// A matrix (or a vector, as one row) of a checkpoint, where it lies in the file: `[rows][columns]`, outputs by inputs.
-///
-/// Element `(r, c)` is number `rows[r] + columns[c]` of `data`, counted in elements; so transposed, stacked,
-/// fused and permuted tensors are all described, not copied.
-pub struct Tensor<'c> {
-    /// How the elements are stored.
-    pub element: Element,
-    /// The bytes of the whole stored tensor, little-endian.
-    pub data: Cow<'c, [u8]>,
-    /// Where each row starts, in elements. For block types a multiple of the block length.
-    pub rows: Vec<usize>,
-    /// How a row goes on.
-    pub columns: Columns,
-    /// Added to every element in f32: 1 for Gemma's norms, else 0.
-    pub add: f32,
-}
-
-/// How the columns of a [`Tensor`] follow each other.
-pub enum Columns {
-    /// Side by side: column `c` is `c` elements after the row's start. The only choice for block types.
-    Contiguous(usize),
-    /// Column `c` is this many elements after the row's start.
-    Offsets(Vec<usize>),
-}
 
 /// A table of rotary frequencies: pair `j` (channels `j` and `j + P/2`) turns by
 /// `frequencies[j] * position` radians, and cos and sin are multiplied by `amplitude` (1, except for yarn).

@@ -124,7 +124,8 @@ impl Checkpoint for Folder {
                 | Role::PreFfwNorm
                 | Role::PostFfwNorm
         );
-        Ok(Tensor { element, data, rows, columns, add: if is_norm { self.norm_add } else { 0.0 } })
+        let add = if is_norm { self.norm_add } else { 0.0 };
+        Tensor::new(element, data, rows, columns, add).map_err(|error| error.in_file(&self.path))
     }
 }
 
@@ -140,9 +141,9 @@ fn scaled_norm<'c>(stored: &Stored<'_>, element: Element, count: usize, by: f64)
         }
         _ => stored.data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
     };
-    let data = weights.iter().flat_map(|&w| ((f64::from(w) / by) as f32).to_le_bytes()).collect();
+    let data: Vec<u8> = weights.iter().flat_map(|&w| ((f64::from(w) / by) as f32).to_le_bytes()).collect();
     let (rows, columns) = (vec![0], Columns::Contiguous(count));
-    Ok(Tensor { element: Element::F32, data: Cow::Owned(data), rows, columns, add: 0.0 })
+    Tensor::new(Element::F32, Cow::Owned(data), rows, columns, 0.0)
 }
 
 /// Looks for biases among the tensors. Older configs have no key for them; where there is one, it must agree.

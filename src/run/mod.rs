@@ -1,0 +1,13 @@
+//! Running a model: [`Plan`] says what memory it takes, [`Session`] computes in memory it is lent.
+
+mod arena;
+mod attention;
+mod block;
+mod plan;
+mod session;
+
+#[cfg(target_has_atomic = "8")]
+pub use arena::StaticArena;
+pub use plan::{Part, Plan};
+pub use pocketlm_kernels::{Kv, Solo, Workers};
+pub use session::{Session, Step};
