@@ -403,3 +403,34 @@ fn the_two_kinds_of_folders_are_told_apart() {
     assert_eq!(told(&seed), (false, true));
     assert_eq!(told(&neither), (false, false));
 }
+
+/// Compares with `[positions][vocabulary]` of f32, little-endian, and with the ids those logits chose.
+fn assert_steps(folder: &Path, steps: &Value, logits: &[u8], tolerance: f64) {
+    let steps = steps.as_array().unwrap();
+    let ids: Vec<u32> = steps.iter().map(|step| step["in"].as_u64().unwrap() as u32).collect();
+    let checkpoint = open(folder);
+    let ours = Reference::new(&checkpoint).logits(&ids);
+    let logits: Vec<f32> = logits.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    assert_eq!(logits.len(), ours.len() * ours[0].len());
+    let mut worst = 0f64;
+    for ((ours, expected), step) in ours.iter().zip(logits.chunks(ours[0].len())).zip(steps) {
+        let top = (0..ours.len()).max_by(|&a, &b| ours[a].total_cmp(&ours[b])).unwrap();
+        assert_eq!(top as u64, step["argmax"].as_u64().unwrap());
+        worst = ours.iter().zip(expected).fold(worst, |worst, (a, b)| worst.max((a - f64::from(*b)).abs()));
+    }
+    eprintln!("{}: {worst:.1e}", common::name(folder));
+    assert!(worst <= tolerance, "{}: off by {worst:e}", common::name(folder));
+}
+
+#[test]
+fn trained_models_tell_the_oracles_stories() {
+    let Some(shared) = common::shared("trained models against the plain forward pass") else { return };
+    let json = |path: std::path::PathBuf| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+    let story = shared.join("models/story");
+    let logits = std::fs::read(story.join("greedy.logits.f32")).unwrap();
+    assert_steps(&story, &json(story.join("greedy.json"))["steps"], &logits, TOLERANCE);
+    let stories260k = shared.join("fetched/stories260K");
+    let logits = std::fs::read(stories260k.join("greedy_bos.logits.f32")).unwrap();
+    let steps = &json(stories260k.join("greedy_bos.json"))["steps"];
+    assert_steps(&shared.join("fetched/stories260K_hf"), steps, &logits, TOLERANCE);
+}

@@ -277,6 +277,11 @@ fn fields_that_make_no_sense_are_refused_by_name() {
         ("attn_logits_soft_cap", json!(0.0), "`attn_logits_soft_cap` is 0.0, expected a number above 0"),
         ("attn_logits_soft_cap", json!(-5), "`attn_logits_soft_cap` is -5, expected a number above 0"),
         ("query_scaling_factor", json!("auto"), "`query_scaling_factor` is \"auto\", expected \"default\" or a number"),
+        (
+            "query_scaling_factor",
+            json!(0.0),
+            "`query_scaling_factor` is 0.0, expected \"default\" or a number other than 0",
+        ),
         ("query_scaling_factor", Value::Null, "`query_scaling_factor` is null, expected \"default\" or a number"),
         ("global_scale_factor", json!(0.5), "`global_scale_factor` is 0.5, expected at least 1"),
         ("global_scale_factor", json!(0), "`global_scale_factor` is 0, expected a number above 0"),

@@ -1,25 +1,19 @@
 //! The forward pass as plain as it can be written: f64, whole matrices, no cache, no kernels. It reads a checkpoint
 //! through the importer and nothing else of the crate, so a difference from an oracle is the importer's.
 
-use half::{bf16, f16};
-use pocketlm::import::{Checkpoint, Columns, Element, RopeTable, Tensor};
+use pocketlm::import::{Checkpoint, RopeTable, Tensor};
 use pocketlm::model::{MlpVariant, Role, Rope, TensorId};
 
 pub type Matrix = Vec<Vec<f64>>;
 
 /// Reads a tensor as rows of f32.
 pub fn read(tensor: &Tensor<'_>) -> Vec<Vec<f32>> {
-    let element = |i: usize| match tensor.element {
-        Element::F32 => f32::from_le_bytes(tensor.data[i * 4..][..4].try_into().unwrap()),
-        Element::F16 => f16::from_le_bytes(tensor.data[i * 2..][..2].try_into().unwrap()).to_f32(),
-        Element::BF16 => bf16::from_le_bytes(tensor.data[i * 2..][..2].try_into().unwrap()).to_f32(),
-        other => panic!("{other:?} is no plain number"),
+    let row = |r| {
+        let mut row = vec![0.0; tensor.column_count()];
+        tensor.row(r, &mut row).unwrap_or_else(|error| panic!("{error}"));
+        row
     };
-    let columns = match &tensor.columns {
-        Columns::Contiguous(count) => (0..*count).collect(),
-        Columns::Offsets(offsets) => offsets.clone(),
-    };
-    tensor.rows.iter().map(|row| columns.iter().map(|column| element(row + column) + tensor.add).collect()).collect()
+    (0..tensor.row_count()).map(row).collect()
 }
 
 /// A model read whole.

@@ -45,6 +45,8 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         return Err(ImportError::new("tensor `model.embed_tokens.weight` is missing").in_file(folder));
     };
     detect_biases(&mut described, &weights, &names).map_err(|error| error.in_file(folder))?;
+    let checked = described.config.check().map_err(|error| ImportError::new(error.to_string()));
+    checked.map_err(|error| error.in_file(&config_path))?;
     let Some(sizes) = Sizes::new(&described.config) else {
         let error = ImportError::new("`num_attention_heads` times `head_dim` is too large");
         return Err(error.in_file(&config_path));
