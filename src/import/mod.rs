@@ -98,6 +98,7 @@ pub struct RopeTable {
 }
 
 /// Everything that an image is made from.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Description {
     /// The config.
     pub config: Config,
