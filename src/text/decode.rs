@@ -2,13 +2,14 @@
 
 use core::fmt;
 
-use super::tokenizer::{STRIP, Tokenizer};
+use super::tokenizer::{BYTE_LEVEL, STRIP, Tokenizer};
 use crate::Error;
 
 /// Turns token ids into text as they come. Never gives out half a character: bytes that are not yet a whole one wait
-/// for the next token. Bytes that cannot become one are replaced by U+FFFD as
-/// [`String::from_utf8_lossy`](https://doc.rust-lang.org/std/string/struct.String.html#method.from_utf8_lossy) does:
-/// one for each maximal part of a valid sequence.
+/// for the next token. Valid characters stay whatever is around them, and what cannot become one is replaced as the
+/// tokenizer's own library does it: a byte-level tokenizer has one U+FFFD for each maximal part of a valid sequence
+/// ([`String::from_utf8_lossy`](https://doc.rust-lang.org/std/string/struct.String.html#method.from_utf8_lossy)), one with byte
+/// fallback has one for each byte (sentencepiece).
 #[derive(Clone, Debug)]
 pub struct Decoder<'m> {
     tokenizer: Tokenizer<'m>,
@@ -40,7 +41,7 @@ impl<'m> Decoder<'m> {
         let out_of_range = Error::TokenOutOfRange { id, vocab_size: self.tokenizer.vocab_size() };
         let mut piece = self.tokenizer.piece(id).ok_or(out_of_range)?;
         if piece.is_empty() || (self.skip_special && self.tokenizer.is_special(id)) {
-            return Ok(Text { head: None, body: &[] });
+            return Ok(self.text((char::REPLACEMENT_CHARACTER, 0), &[]));
         }
         if core::mem::take(&mut self.at_start) && self.tokenizer.flags & STRIP != 0 {
             piece = piece.strip_prefix(b" ").unwrap_or(piece);
@@ -57,14 +58,24 @@ impl<'m> Decoder<'m> {
         for byte in tail {
             self.keep(*byte);
         }
-        Ok(Text { head, body })
+        Ok(self.text(head, body))
     }
 
     /// What is left at the end of a text: U+FFFD if it ends within a character. The decoder then is at a start again.
     pub fn finish(&mut self) -> Text<'m> {
-        let head = (self.pending_len != 0).then_some(char::REPLACEMENT_CHARACTER);
-        (self.pending_len, self.at_start) = (0, true);
-        Text { head, body: &[] }
+        self.at_start = true;
+        let head = self.give_up();
+        self.text(head, &[])
+    }
+
+    fn text(&self, head: (char, u8), body: &'m [u8]) -> Text<'m> {
+        Text { head, body, by_byte: self.tokenizer.flags & BYTE_LEVEL == 0 }
+    }
+
+    /// What stands for pending bytes that will not become a character.
+    fn give_up(&mut self) -> (char, u8) {
+        let bytes = core::mem::take(&mut self.pending_len);
+        (char::REPLACEMENT_CHARACTER, if self.tokenizer.flags & BYTE_LEVEL == 0 { bytes } else { bytes.min(1) })
     }
 
     fn keep(&mut self, byte: u8) {
@@ -74,28 +85,30 @@ impl<'m> Decoder<'m> {
         }
     }
 
-    /// Takes bytes off `piece` until what was pending is a character or cannot become one.
-    fn complete(&mut self, piece: &mut &[u8]) -> Option<char> {
-        while self.pending_len != 0 {
-            let (byte, rest) = piece.split_first()?;
-            let mut bytes = [0; 4];
-            let pending = self.pending.get(..usize::from(self.pending_len))?;
-            bytes.get_mut(..pending.len())?.copy_from_slice(pending);
-            *bytes.get_mut(pending.len())? = *byte;
-            let sequence = bytes.get(..=pending.len())?;
-            if let Ok(character) = core::str::from_utf8(sequence) {
+    /// Takes bytes off `piece` until what was pending is a character or cannot become one: which, and how often to print it.
+    fn complete(&mut self, piece: &mut &[u8]) -> (char, u8) {
+        while self.pending_len != 0
+            && let Some((byte, rest)) = piece.split_first()
+        {
+            let [first, second, third] = self.pending;
+            let mut bytes = [first, second, third, 0];
+            let pending = usize::from(self.pending_len);
+            if let Some(slot) = bytes.get_mut(pending) {
+                *slot = *byte;
+            }
+            let sequence = bytes.get(..=pending).unwrap_or_default();
+            if let Some(character) = core::str::from_utf8(sequence).ok().and_then(|text| text.chars().next()) {
                 (self.pending_len, *piece) = (0, rest);
-                return character.chars().next();
+                return (character, 1);
             }
             if !is_incomplete(sequence) {
                 // The byte starts anew.
-                self.pending_len = 0;
-                return Some(char::REPLACEMENT_CHARACTER);
+                return self.give_up();
             }
             self.keep(*byte);
             *piece = rest;
         }
-        None
+        (char::REPLACEMENT_CHARACTER, 0)
     }
 }
 
@@ -107,28 +120,31 @@ fn is_incomplete(bytes: &[u8]) -> bool {
 /// Text that a token added: whole characters. Print it, or take its [`chunks`](Text::chunks).
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'m> {
-    /// A character that the token completed.
-    head: Option<char>,
+    /// A character that the token completed, or what stands for one that it did not, and how often.
+    head: (char, u8),
     /// What follows it. Not incomplete at its end, but perhaps invalid.
     body: &'m [u8],
+    /// Each invalid byte is replaced, not each invalid sequence.
+    by_byte: bool,
 }
 
 impl Text<'_> {
     /// Whether there is nothing to print.
     pub fn is_empty(&self) -> bool {
-        self.head.is_none() && self.body.is_empty()
+        self.head.1 == 0 && self.body.is_empty()
     }
 
     /// Hands the text to `write`, piece by piece.
     pub fn chunks(&self, mut write: impl FnMut(&str)) {
-        if let Some(head) = self.head {
-            write(head.encode_utf8(&mut [0; 4]));
+        for _ in 0..self.head.1 {
+            write(self.head.0.encode_utf8(&mut [0; 4]));
         }
         for chunk in self.body.utf8_chunks() {
             if !chunk.valid().is_empty() {
                 write(chunk.valid());
             }
-            if !chunk.invalid().is_empty() {
+            let invalid = chunk.invalid().len();
+            for _ in 0..if self.by_byte { invalid } else { invalid.min(1) } {
                 write("\u{FFFD}");
             }
         }
