@@ -40,7 +40,7 @@ fn open(path: impl AsRef<Path>) -> Tokenizer<'static> {
 
 fn encode(tokenizer: &Tokenizer, text: &str, options: EncodeOptions) -> Vec<u32> {
     let mut scratch = vec![0; tokenizer.scratch_len(text.len())];
-    let mut ids = vec![0; text.len() + 8];
+    let mut ids = vec![0; text.len() * 3 + 8];
     let count = tokenizer.encode(text, options, &mut scratch, &mut ids).unwrap();
     ids.truncate(count);
     ids

@@ -1,4 +1,7 @@
 //! The Unicode tables that a tokenizer needs, and no others: character classes for its pre-tokenizer, NFC.
+//!
+//! NFC is that of Unicode 9, the version that the `tokenizers` library normalises by and models were trained with. For the
+//! characters of that version it never changes (the Unicode stability policy), so leaving out later ones is all it takes.
 
 use std::collections::BTreeMap;
 use std::prelude::rust_2024::*;
@@ -24,7 +27,7 @@ pub(super) fn classes(letters_and_numbers: bool, words: bool, nfc: bool) -> Vec<
         mark(r"\w", WORD);
     }
     if nfc {
-        for character in ('\u{80}'..=char::MAX).filter(|character| !is_inert(*character)) {
+        for character in normalizable().filter(|character| !is_inert(*character)) {
             *bits.entry(character.into()).or_default() |= NOT_INERT;
         }
         // Hangul vowels and trailing consonants join what is before them.
@@ -53,6 +56,12 @@ fn ranges(pattern: &str) -> Vec<(u32, u32)> {
         HirKind::Class(Class::Unicode(class)) => class.iter().map(|range| (range.start().into(), range.end().into())).collect(),
         _ => vec![],
     }
+}
+
+/// The characters of Unicode 9, without ASCII.
+fn normalizable() -> impl Iterator<Item = char> {
+    let ranges = ranges(r"\p{age:9.0}").into_iter();
+    ranges.flat_map(|(first, last)| first..=last).filter(|code| *code >= 0x80).filter_map(char::from_u32)
 }
 
 /// Whether NFC leaves a character alone whatever is around it, jamo aside.
@@ -86,7 +95,7 @@ pub(super) struct NfcTables {
 
 pub(super) fn nfc_tables() -> NfcTables {
     let mut tables = NfcTables::default();
-    for character in '\u{80}'..=char::MAX {
+    for character in normalizable() {
         let code = u32::from(character);
         let class = canonical_combining_class(character);
         match tables.combining.last_mut() {
