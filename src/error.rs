@@ -68,6 +68,32 @@ pub enum Error {
     /// Tokens given earlier are still being worked on: call `step` until it is done, or `reset`.
     Busy,
     // ---- text ----
+    /// The tokenizer section ends before its tables do.
+    TokenizerTruncated {
+        /// Bytes that the tables read so far need.
+        needed: usize,
+        /// Bytes there are.
+        given: usize,
+    },
+    /// The tokenizer section breaks a rule of its format, or comes from a newer version.
+    TokenizerInvalid {
+        /// Where in the section the offending table or field starts, in bytes.
+        offset: usize,
+    },
+    /// The scratch lent to [`Tokenizer::encode`](crate::text::Tokenizer::encode) is too short for this text.
+    ScratchTooSmall {
+        /// Words that are enough for any text of this length.
+        needed: usize,
+        /// Words lent.
+        given: usize,
+    },
+    /// The token ids do not fit into the output lent to [`Tokenizer::encode`](crate::text::Tokenizer::encode).
+    OutputTooSmall {
+        /// Ids the text has.
+        needed: usize,
+        /// Ids there is room for.
+        given: usize,
+    },
     /// No logit is above −∞ (or there are none), so there is no token to choose.
     NoCandidate,
     /// A token id that the vocabulary does not have.
@@ -118,6 +144,18 @@ impl fmt::Display for Error {
                 f,
                 "only {possible} tokens can be taken back, older keys have left the sliding windows: reset and feed again"
             ),
+            Error::TokenizerTruncated { needed, given } => {
+                write!(f, "tokenizer section is cut short: {given} bytes, at least {needed} needed")
+            }
+            Error::TokenizerInvalid { offset } => {
+                write!(f, "tokenizer section is damaged or of a newer version, at byte {offset}")
+            }
+            Error::ScratchTooSmall { needed, given } => {
+                write!(f, "encoding this text may need {needed} words of scratch, {given} were lent")
+            }
+            Error::OutputTooSmall { needed, given } => {
+                write!(f, "the text has {needed} tokens, the output holds {given}")
+            }
             Error::NoCandidate => f.write_str("no logit is above minus infinity: there is no token to choose"),
             Error::TokenOutOfRange { token, vocab_size } => {
                 write!(f, "token id {token} is not in a vocabulary of {vocab_size}")
