@@ -53,8 +53,6 @@ pub enum Error {
     },
     /// There was nothing to do: no token was given.
     NoTokens,
-    /// A token id that is not below the vocabulary size.
-    Token(u32),
     /// More tokens than the context has room for; nothing was fed.
     ContextFull {
         /// Tokens that still fit.
@@ -70,6 +68,15 @@ pub enum Error {
     /// Tokens given earlier are still being worked on: call `step` until it is done, or `reset`.
     Busy,
     // ---- text ----
+    /// No logit is above −∞ (or there are none), so there is no token to choose.
+    NoCandidate,
+    /// A token id that the vocabulary does not have.
+    TokenOutOfRange {
+        /// The id.
+        token: u32,
+        /// How many tokens there are.
+        vocab_size: u32,
+    },
 }
 
 impl fmt::Display for Error {
@@ -103,7 +110,6 @@ impl fmt::Display for Error {
                 )
             }
             Error::NoTokens => f.write_str("no token was given"),
-            Error::Token(id) => write!(f, "token id {id} is outside the vocabulary"),
             Error::ContextFull { room } => {
                 write!(f, "the context has room for {room} more tokens: plan a longer one, rewind or reset")
             }
@@ -112,6 +118,10 @@ impl fmt::Display for Error {
                 f,
                 "only {possible} tokens can be taken back, older keys have left the sliding windows: reset and feed again"
             ),
+            Error::NoCandidate => f.write_str("no logit is above minus infinity: there is no token to choose"),
+            Error::TokenOutOfRange { token, vocab_size } => {
+                write!(f, "token id {token} is not in a vocabulary of {vocab_size}")
+            }
             Error::Busy => f.write_str("earlier tokens are still being worked on: step until they are done, or reset"),
         }
     }

@@ -7,7 +7,7 @@ use super::image::{f32_at, u32_at};
 use crate::Error;
 
 /// Bytes of the config section.
-pub(super) const CONFIG_BYTES: usize = 96;
+pub(super) const CONFIG_BYTES: usize = 80;
 /// Bytes of one layer in the layers section.
 pub(super) const LAYER_BYTES: usize = 8;
 
@@ -107,10 +107,6 @@ pub struct Config {
     pub output_bias: bool,
     /// Biases on the three feed-forward matrices (Llama's `mlp_bias`).
     pub mlp_bias: bool,
-    /// Multiplies the cosines and sines of global layers: 1, except for yarn.
-    pub rope_amplitude: f32,
-    /// The same in local layers.
-    pub local_rope_amplitude: f32,
 }
 
 /// The field of a [`Config`] (or of a [`Layer`]) that was refused. [`Display`](fmt::Display) says what it must be.
@@ -137,7 +133,7 @@ pub enum ConfigField {
     QueryScalingFactor,
     ParameterDtype,
     ActivationDtype,
-    RopeAmplitude,
+    Rope,
     Reserved,
     AttentionType,
 }
@@ -164,7 +160,7 @@ impl fmt::Display for ConfigField {
             ConfigField::QueryScalingFactor => "query_scaling_factor must be a finite number other than 0",
             ConfigField::ParameterDtype => "parameter_dtype is unknown",
             ConfigField::ActivationDtype => "activation_dtype is unknown",
-            ConfigField::RopeAmplitude => "the rotary amplitude must be finite and above 0",
+            ConfigField::Rope => "a rotary table's amplitude must be finite and above 0",
             ConfigField::Reserved => "a reserved field is not 0",
             ConfigField::AttentionType => "a layer's rotary table is unknown",
         })
@@ -230,8 +226,6 @@ impl Config {
             ConfigField::AttnLogitsSoftCap
         } else if !self.query_scaling_factor.is_finite() || self.query_scaling_factor == 0.0 {
             ConfigField::QueryScalingFactor
-        } else if !positive(self.rope_amplitude) || !positive(self.local_rope_amplitude) {
-            ConfigField::RopeAmplitude
         } else {
             return Ok(());
         };
@@ -256,7 +250,7 @@ impl Config {
         let Some(activation_dtype) = DType::from_code(u32_at(bytes, 72)) else {
             return Err(Error::Config(ConfigField::ActivationDtype));
         };
-        if u32_at(bytes, 84) != 0 || u32_at(bytes, 88) != 0 || u32_at(bytes, 92) != 0 {
+        if u32_at(bytes, 76) != 0 {
             return Err(Error::Config(ConfigField::Reserved));
         }
         let config = Config {
@@ -290,8 +284,6 @@ impl Config {
             qkv_bias: flags & flag::QKV_BIAS != 0,
             output_bias: flags & flag::OUTPUT_BIAS != 0,
             mlp_bias: flags & flag::MLP_BIAS != 0,
-            rope_amplitude: f32_at(bytes, 76),
-            local_rope_amplitude: f32_at(bytes, 80),
         };
         match config.check() {
             Ok(()) => Ok(config),
@@ -337,10 +329,6 @@ impl Config {
             self.global_scale_factor.unwrap_or(0.0).to_bits(),
             self.parameter_dtype as u32,
             self.activation_dtype as u32,
-            self.rope_amplitude.to_bits(),
-            self.local_rope_amplitude.to_bits(),
-            0,
-            0,
             0,
         ];
         let mut bytes = [0; CONFIG_BYTES];

@@ -18,21 +18,20 @@
 //!
 //! CRC-32 is the one of zlib. An absent section (no tokenizer, no chat template) has length 0.
 //!
-//! **0, config**: 24 words of 4 bytes. `u32`: 0 num_kv_heads, 4 query_head_multiplier, 8 embedding_dim,
+//! **0, config**: 20 words of 4 bytes. `u32`: 0 num_kv_heads, 4 query_head_multiplier, 8 embedding_dim,
 //! 12 projection_dim, 16 mlp_hidden_dim, 20 num_decoder_blocks, 24 vocab_size, 28 mlp_variant (0 geglu_exact,
 //! 1 geglu_approx, 2 swiglu), 32 flags (bit 0 tie_embedder_and_logits, 1 use_post_attn_norm, 2 use_post_ffw_norm,
 //! 3 use_qk_norm, 4 qkv_bias, 5 output_bias, 6 mlp_bias, 7 use_layer_stack, and which of the optional numbers are
 //! there: 8 local_rope_wavelength, 9 global_scale_factor, 10 final_logit_softcap, 11 attn_logits_soft_cap).
 //! `f32`: 36 embedding_scale, 40 query_scaling_factor, 44 rms_norm_eps, 48 final_logit_softcap,
 //! 52 attn_logits_soft_cap, 56 rope_wavelength, 60 local_rope_wavelength, 64 global_scale_factor. `u32`:
-//! 68 parameter_dtype, 72 activation_dtype (element types, below). `f32`: 76 and 80, what the cosines and sines of the
-//! global and the local rotary table are multiplied by. 84, 88, 92: 0.
+//! 68 parameter_dtype, 72 activation_dtype (element types, below), 76 0.
 //!
 //! **1, layers**: for each layer `u32` window (0: global attention) and `u32` rotary table (0 none, 1 global, 2 local).
 //!
-//! **2, rope**: the rotary tables that some layer uses, the global one first: `projection_dim / 2` numbers `u64` each.
-//! Number *j* says how far channels *j* and *j + projection_dim / 2* turn from one position to the next, in units of
-//! 2^−64 turns.
+//! **2, rope**: the rotary tables that some layer uses, the global one first. A table is `f32`, what its cosines and
+//! sines are multiplied by; `u32` 0; and `projection_dim / 2` numbers `u64`: number *j* says how far channels *j* and
+//! *j + projection_dim / 2* turn from one position to the next, in units of 2^−64 turns.
 //!
 //! **3, tensors**: for each tensor 16 bytes: `u8` role, `u8` element type, `u16` 0, `u32` layer, `u64` offset from the
 //! start of the weights section. First come the embedder, the lm_head unless tied, the final norm; then layer by
@@ -243,9 +242,9 @@ impl<'m> Header<'m> {
 
     /// How many u64 the rope section must hold, and where the local table starts.
     pub(super) const fn rope_lengths(&self) -> (usize, usize) {
-        let pairs = self.config.projection_dim as usize / 2;
-        let global = if self.layers.use_rope(Rope::Global) { pairs } else { 0 };
-        let local = if self.layers.use_rope(Rope::Local) { pairs } else { 0 };
+        let words = 1 + self.config.projection_dim as usize / 2;
+        let global = if self.layers.use_rope(Rope::Global) { words } else { 0 };
+        let local = if self.layers.use_rope(Rope::Local) { words } else { 0 };
         (global + local, global)
     }
 }

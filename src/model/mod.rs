@@ -57,6 +57,12 @@ impl<'m> Model<'m> {
             *count += role.is_present(&header.config) as usize;
         }
         let model = Model { header, counts, slots };
+        for rope in [Rope::Global, Rope::Local] {
+            let (amplitude, _) = model.rope(rope);
+            if !(amplitude.is_finite() && amplitude > 0.0) {
+                return Err(Error::Config(ConfigField::Rope));
+            }
+        }
         model.check_tensors()?;
         Ok(model)
     }
@@ -157,14 +163,19 @@ impl<'m> Model<'m> {
         core::str::from_utf8(self.header.section(Section::ChatTemplate)).ok().filter(|template| !template.is_empty())
     }
 
-    /// The rotary frequencies of a table, in units of 2^−64 turns a position; empty for [`Rope::None`].
-    pub(crate) fn rope_frequencies(&self, rope: Rope) -> &'m [u64] {
-        let table: &[u64] = try_cast_slice(self.header.section(Section::Rope)).unwrap_or_default();
-        let (global, local) = table.split_at_checked(self.header.rope_lengths().1).unwrap_or_default();
-        match rope {
+    /// A rotary table: what its cosines and sines are multiplied by, and its frequencies in units of 2^−64 turns a
+    /// position. No frequencies if no layer uses it.
+    pub(crate) fn rope(&self, rope: Rope) -> (f32, &'m [u64]) {
+        let tables: &[u64] = try_cast_slice(self.header.section(Section::Rope)).unwrap_or_default();
+        let (global, local) = tables.split_at_checked(self.header.rope_lengths().1).unwrap_or_default();
+        let table = match rope {
             Rope::None => &[],
             Rope::Global => global,
             Rope::Local => local,
+        };
+        match table {
+            [amplitude, frequencies @ ..] => (f32::from_bits(*amplitude as u32), frequencies),
+            [] => (1.0, &[]),
         }
     }
 

@@ -177,11 +177,11 @@ impl<'m, 'a> Session<'m, 'a> {
         if factor != 1.0 {
             scale(hidden, factor);
         }
-        let config = self.model.config();
-        for (rope, amplitude) in [(Rope::Global, config.rope_amplitude), (Rope::Local, config.local_rope_amplitude)] {
-            let (cos, sin) = self.rope_row(rope, token);
-            let (cos, sin) = row_mut(self.buffers.rope, widths.projection, cos).split_at_mut(sin);
-            rope_table(position, self.model.rope_frequencies(rope), amplitude, cos, sin);
+        for rope in [Rope::Global, Rope::Local] {
+            let (amplitude, frequencies) = self.model.rope(rope);
+            let (row, cosines) = self.rope_row(rope, token);
+            let (cos, sin) = row_mut(self.buffers.rope, widths.projection, row).split_at_mut(cosines);
+            rope_table(position, frequencies, amplitude, cos, sin);
         }
     }
 

@@ -202,8 +202,9 @@ impl<'m, 'a> Session<'m, 'a> {
         if ids.is_empty() {
             return Err(Error::NoTokens);
         }
-        if let Some(&id) = ids.iter().find(|&&id| id >= self.model.config().vocab_size) {
-            return Err(Error::Token(id));
+        let vocab_size = self.model.config().vocab_size;
+        if let Some(&token) = ids.iter().find(|&&id| id >= vocab_size) {
+            return Err(Error::TokenOutOfRange { token, vocab_size });
         }
         let room = self.plan.context_tokens() - self.length;
         let count = u32::try_from(ids.len()).ok().filter(|&count| count <= room);

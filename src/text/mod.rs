@@ -8,3 +8,7 @@ impl<'m> Tokenizer<'m> {
         Ok(Tokenizer(b))
     }
 }
+
+pub mod sampler;
+
+pub use sampler::{Distribution, Penalties, Recent, Sampler};
