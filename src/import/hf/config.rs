@@ -153,8 +153,6 @@ fn text_model(family: Family, keys: &Object, tie: Option<bool>, tensors: usize) 
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
-            rope_amplitude: global.amplitude,
-            local_rope_amplitude: local_rope.as_ref().map_or(1.0, |table| table.amplitude),
         },
         layers,
         global_rope: global,
