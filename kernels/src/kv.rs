@@ -62,14 +62,10 @@ pub fn store_value(kv: Kv, values: &mut [u8], slot: usize, value: &[f32]) {
     let start = slot.saturating_mul(bytes);
     let Some(row) = values.get_mut(start..start.saturating_add(bytes)) else { return };
     match kv {
-        #[cfg(feature = "f32")]
-        Kv::F32 => store_floats(row, value, |x| x),
-        #[cfg(feature = "f16")]
-        Kv::F16 => store_floats(row, value, f16_from_f32),
-        #[cfg(feature = "bf16")]
-        Kv::Bf16 => store_floats(row, value, bf16_from_f32),
-        #[cfg(feature = "q8")]
-        Kv::Q8 => {
+        Kv::F32 if cfg!(feature = "f32") => store_floats(row, value, |x| x),
+        Kv::F16 if cfg!(feature = "f16") => store_floats(row, value, f16_from_f32),
+        Kv::Bf16 if cfg!(feature = "bf16") => store_floats(row, value, bf16_from_f32),
+        Kv::Q8 if cfg!(feature = "q8") => {
             for (bytes, group) in row.as_chunks_mut::<{ 2 + GROUP }>().0.iter_mut().zip(value.chunks(GROUP)) {
                 let (scale, values) = quantize_q8(group);
                 let (scale_bytes, value_bytes) = bytes.split_at_mut(2);
@@ -77,7 +73,6 @@ pub fn store_value(kv: Kv, values: &mut [u8], slot: usize, value: &[f32]) {
                 value_bytes.copy_from_slice(bytemuck::bytes_of(&values));
             }
         }
-        #[allow(unreachable_patterns)] // reachable when a feature is off
         _ => {}
     }
 }
@@ -95,14 +90,16 @@ pub fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mu
     let bytes = kv.value_bytes(out.len()).unwrap_or(0).max(1);
     let rows = values.chunks_exact(bytes).skip(slots.start).take(slots.len());
     match kv {
-        #[cfg(feature = "f32")]
-        Kv::F32 => rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, |x: f32| x)),
-        #[cfg(feature = "f16")]
-        Kv::F16 => rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, f16_to_f32)),
-        #[cfg(feature = "bf16")]
-        Kv::Bf16 => rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, bf16_to_f32)),
-        #[cfg(feature = "q8")]
-        Kv::Q8 => {
+        Kv::F32 if cfg!(feature = "f32") => {
+            rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, |x: f32| x))
+        }
+        Kv::F16 if cfg!(feature = "f16") => {
+            rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, f16_to_f32))
+        }
+        Kv::Bf16 if cfg!(feature = "bf16") => {
+            rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, bf16_to_f32))
+        }
+        Kv::Q8 if cfg!(feature = "q8") => {
             for (row, weight) in rows.zip(weights) {
                 for (bytes, out) in row.as_chunks::<{ 2 + GROUP }>().0.iter().zip(out.chunks_mut(GROUP)) {
                     let weight = weight * f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]));
@@ -112,7 +109,6 @@ pub fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mu
                 }
             }
         }
-        #[allow(unreachable_patterns)] // reachable when a feature is off
         _ => {}
     }
 }

@@ -30,23 +30,20 @@ pub fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, o
     let (columns, count) = (matrix.columns(), input.count);
     let groups = columns.div_ceil(GROUP);
     match matrix.tiles {
-        #[cfg(feature = "f32")]
-        Tiles::F32(tiles) => product(tiles, input.values, columns, count, tile_rows, out, |t, x| float(t, x, |w| w)),
-        #[cfg(feature = "f16")]
-        Tiles::F16(tiles) => {
+        Tiles::F32(tiles) if cfg!(feature = "f32") => {
+            product(tiles, input.values, columns, count, tile_rows, out, |t, x| float(t, x, |w| w))
+        }
+        Tiles::F16(tiles) if cfg!(feature = "f16") => {
             product(tiles, input.values, columns, count, tile_rows, out, |t, x| float(t, x, f16_to_f32))
         }
-        #[cfg(feature = "bf16")]
-        Tiles::Bf16(tiles) => {
+        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
             product(tiles, input.values, columns, count, tile_rows, out, |t, x| float(t, x, bf16_to_f32))
         }
-        #[cfg(feature = "q8")]
-        Tiles::Q8(tiles) => product(tiles, input.groups, groups, count, tile_rows, out, q8),
-        #[cfg(feature = "q4")]
-        Tiles::Q4(tiles) => product(tiles, input.groups, groups, count, tile_rows, out, q4),
-        #[cfg(feature = "q4")]
-        Tiles::Q4Min(tiles) => product(tiles, input.groups, groups, count, tile_rows, out, q4min),
-        #[allow(unreachable_patterns)] // reachable when a feature is off
+        Tiles::Q8(tiles) if cfg!(feature = "q8") => product(tiles, input.groups, groups, count, tile_rows, out, q8),
+        Tiles::Q4(tiles) if cfg!(feature = "q4") => product(tiles, input.groups, groups, count, tile_rows, out, q4),
+        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+            product(tiles, input.groups, groups, count, tile_rows, out, q4min)
+        }
         _ => {}
     }
 }

@@ -63,24 +63,16 @@ impl<'m> Matrix<'m> {
     /// A view of `data`, which must be exactly as long as [`DType::matrix_bytes`] says and aligned to 4 bytes.
     /// `None` if it is not, if a dimension is 0, or if the kernels of this type are not compiled in.
     pub fn new(dtype: DType, rows: usize, columns: usize, data: &'m [u8]) -> Option<Self> {
-        if rows == 0 || columns == 0 || dtype.matrix_bytes(rows, columns)? != data.len() {
+        if !dtype.enabled() || rows == 0 || columns == 0 || dtype.matrix_bytes(rows, columns)? != data.len() {
             return None;
         }
         let tiles = match dtype {
-            #[cfg(feature = "f32")]
             DType::F32 => Tiles::F32(bytemuck::try_cast_slice(data).ok()?),
-            #[cfg(feature = "f16")]
             DType::F16 => Tiles::F16(bytemuck::try_cast_slice(data).ok()?),
-            #[cfg(feature = "bf16")]
             DType::Bf16 => Tiles::Bf16(bytemuck::try_cast_slice(data).ok()?),
-            #[cfg(feature = "q8")]
             DType::Q8 => Tiles::Q8(bytemuck::try_cast_slice(data).ok()?),
-            #[cfg(feature = "q4")]
             DType::Q4 => Tiles::Q4(bytemuck::try_cast_slice(data).ok()?),
-            #[cfg(feature = "q4")]
             DType::Q4Min => Tiles::Q4Min(bytemuck::try_cast_slice(data).ok()?),
-            #[allow(unreachable_patterns)] // reachable when a feature is off
-            _ => return None,
         };
         Some(Matrix { rows, columns, tiles })
     }

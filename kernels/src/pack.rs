@@ -10,14 +10,10 @@ use crate::{DType, GROUP, Q4MinTile, Q4Tile, Q8Tile, TILE_ROWS};
 pub fn pack_row(dtype: DType, tile_row: &mut [u8], lane: usize, row: &[f32]) {
     let lane = lane % TILE_ROWS;
     match dtype {
-        #[cfg(feature = "f32")]
-        DType::F32 => pack_floats(tile_row, lane, row, |x| x),
-        #[cfg(feature = "f16")]
-        DType::F16 => pack_floats(tile_row, lane, row, f16_from_f32),
-        #[cfg(feature = "bf16")]
-        DType::Bf16 => pack_floats(tile_row, lane, row, bf16_from_f32),
-        #[cfg(feature = "q8")]
-        DType::Q8 => {
+        DType::F32 if cfg!(feature = "f32") => pack_floats(tile_row, lane, row, |x| x),
+        DType::F16 if cfg!(feature = "f16") => pack_floats(tile_row, lane, row, f16_from_f32),
+        DType::Bf16 if cfg!(feature = "bf16") => pack_floats(tile_row, lane, row, bf16_from_f32),
+        DType::Q8 if cfg!(feature = "q8") => {
             for (index, group) in row.chunks(GROUP).enumerate() {
                 let (scale, values) = quantize_q8(group);
                 pack_q8_group(tile_row, lane, index, scale, &values);

@@ -104,11 +104,9 @@ pub fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
             *stripe += weight;
         }
     }
-    // The stretches meet anywhere, so from here on the stripes turn: stripe 0 is the next element's.
-    let mut turned = 0;
-    for weight in rest.iter().chain(newer.iter()) {
+    // The stretches meet anywhere: what is left of the older one starts at stripe 0, and the newer one goes on there.
+    for (turned, weight) in rest.iter().chain(newer.iter()).enumerate() {
         stripes[turned % 8] += weight;
-        turned += 1;
     }
     1.0 / join(stripes)
 }

@@ -133,6 +133,7 @@ pub fn split_rows(
 
 /// Shares two buffers between `workers`: piece `i` is given elements `i * chunk.0 ..` of the first and `i * chunk.1 ..`
 /// of the second, `chunk` elements of each. Pieces that do not fit both buffers are left out.
+#[allow(clippy::type_complexity)] // a job and its parts
 pub fn split_pair(
     workers: &dyn Workers,
     first: &mut [f32],

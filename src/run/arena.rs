@@ -46,6 +46,7 @@ impl<const N: usize> StaticArena<N> {
     }
 
     /// The memory, the first time; `None` ever after.
+    #[allow(clippy::mut_from_ref)] // once
     pub fn take(&'static self) -> Option<&'static mut [u8]> {
         if self.taken.swap(true, Ordering::Relaxed) {
             return None;
