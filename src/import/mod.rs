@@ -9,6 +9,7 @@ use std::prelude::rust_2024::*;
 use crate::model::{Config, Layer, TensorId};
 
 mod ggml;
+pub mod gguf;
 pub mod hf;
 mod json;
 pub mod llamalike;
