@@ -12,6 +12,7 @@ mod ggml;
 pub mod gguf;
 pub mod hf;
 mod json;
+pub mod llama2c;
 pub mod llamalike;
 mod roles;
 mod rope;

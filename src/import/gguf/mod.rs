@@ -35,7 +35,7 @@ pub fn looks_like(path: &Path) -> bool {
 ///
 /// # Errors
 /// The file cannot be read, is damaged, or holds a model that is not supported; names the key or tensor to blame.
-pub fn open(path: &Path) -> Result<impl Checkpoint, ImportError> {
+pub fn open(path: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     Model::open(path).map_err(|error| error.in_file(path))
 }
 
