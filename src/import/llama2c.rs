@@ -212,10 +212,9 @@ impl Header {
                 }
             }
             let (rows, columns) = self.shape(role);
-            let is_norm = rows == 1 && matches!(role, PreAttentionNorm | PreFfwNorm | FinalNorm);
-            // No overflow: three factors of 31 bits at most would, two do not.
+            // No overflow, here and above: the numbers have 31 bits.
             let elements = rows * columns;
-            let quantised = self.version == 2 && !is_norm;
+            let quantised = self.version == 2 && !matches!(role, PreAttentionNorm | PreFfwNorm | FinalNorm);
             if quantised && !elements.is_multiple_of(self.group.into()) {
                 let reason = format!("a matrix of {rows} x {columns} is not made of groups of {}", self.group);
                 return Err(ImportError::new(reason));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pocketlm::import::{Checkpoint, ImportError, gguf};
-use pocketlm::model::{DType, Layer, Role, Rope, TensorId};
+use pocketlm::model::{Config, DType, Layer, Role, Rope, TensorId};
 
 use crate::support::{largest_request, read, rows, tensors};
 
@@ -299,14 +299,14 @@ fn counts_that_the_file_cannot_hold_are_refused_before_anything_is_allocated() {
     file[24..32].copy_from_slice(&u64::MAX.to_le_bytes());
     assert_eq!(
         place.refusal(&file),
-        format!("18446744073709551615 key 0 of 10: bytes of text at byte 24, with {} bytes left in the file", left(32))
+        format!("key 0 of 10: 18446744073709551615 bytes of text at byte 24, with {} bytes left in the file", left(32))
     );
 
     for (code, least) in [(0, 1), (4, 4), (8, 8), (9, 12), (10, 8)] {
         for len in [u64::MAX, 1 << 61, (good.len() as u64) / least + 20] {
             let file = File::llama().with(key("long", 9, &array(code, len, &[]))).bytes().0;
             let refusal = place.refusal(&file);
-            assert!(refusal.starts_with(&format!("{len} key `long`: elements at byte ")), "{refusal}");
+            assert!(refusal.starts_with(&format!("key `long`: {len} elements at byte ")), "{refusal}");
         }
     }
     assert!(header < good.len());
@@ -416,6 +416,10 @@ fn a_model_that_its_tensors_do_not_bear_out_is_refused() {
     assert_eq!(
         place.refusal(&File::llama().without("blk.0.ffn_up.weight").bytes().0),
         "tensor `blk.0.ffn_up.weight` is missing"
+    );
+    assert_eq!(
+        place.refusal(&File::llama().without("blk.0.ffn_gate.weight").bytes().0),
+        "tensor `blk.0.ffn_gate.weight` is missing"
     );
     assert_eq!(
         place.refusal(&File::llama().add("blk.0.attn_sub_norm.weight", &[4], 1.0).bytes().0),
@@ -547,17 +551,55 @@ fn linear_and_yarn_scaling_stretch_the_table() {
     assert_eq!(yarn.amplitude, 1.138_629_4); // 0.1 ln 4 + 1
 }
 
-#[test]
-fn smollm3_has_no_rotary_embedding_in_every_fourth_layer_and_adjacent_pairs_in_all() {
-    let mut file = File::of("smollm3").without("rope_freqs.weight");
-    file.keys[2] = uint("smollm3.block_count", 5);
+/// Repeats the first layer.
+fn layers(mut file: File, arch: &str, count: u32) -> File {
+    file.keys[2] = uint(&format!("{arch}.block_count"), count);
     let first: Vec<Listed> = file.tensors.iter().filter(|t| t.name.starts_with("blk.")).cloned().collect();
-    for layer in 1..5 {
+    for layer in 1..count {
         file.tensors.extend(first.iter().cloned().map(|mut tensor| {
             tensor.name = tensor.name.replace("blk.0.", &format!("blk.{layer}."));
             tensor
         }));
     }
+    file
+}
+
+#[test]
+fn gemma2_layers_are_local_as_the_pattern_says_and_caps_default_to_the_published_ones() {
+    let file = File::of("gemma2").without("rope_freqs.weight");
+    let file = file.add("blk.0.post_attention_norm.weight", &[4], 1.0).add("blk.0.post_ffw_norm.weight", &[4], 1.0);
+    let file = layers(file, "gemma2", 5);
+    let place = Place::new();
+    let windows = |file: File| -> Vec<Option<u32>> {
+        let checkpoint = place.open(&file.bytes().0).unwrap();
+        let Config { attn_logits_soft_cap, final_logit_softcap, .. } = checkpoint.description().config;
+        assert_eq!((attn_logits_soft_cap, final_logit_softcap), (Some(50.0), Some(30.0)));
+        checkpoint.description().layers.iter().map(|layer| layer.window.map(|window| window.get())).collect()
+    };
+    let (all, local) = (None, Some(4096));
+    assert_eq!(windows(file.clone()), [local, all, local, all, local]);
+    let pattern = "gemma2.attention.sliding_window_pattern";
+    let eight = || file.clone().with(uint("gemma2.attention.sliding_window", 8));
+    let local = Some(8);
+    assert_eq!(windows(eight().with(uint(pattern, 3))), [local, local, all, local, local]);
+    let flags = key(pattern, 9, &array(7, 5, &[1, 0, 0, 1, 1]));
+    assert_eq!(windows(eight().with(flags)), [local, all, all, local, local]);
+    let four = key(pattern, 9, &array(7, 4, &[1, 0, 0, 1]));
+    assert_eq!(
+        place.refusal(&eight().with(four).bytes().0),
+        format!("key `{pattern}` is an array of 4, expected 5 flags, one a layer")
+    );
+    // On a family whose files never have one, a window cannot be told to be for all layers or for some.
+    let qwen2 = File::of("qwen2").with(uint("qwen2.attention.sliding_window", 8));
+    assert_eq!(
+        place.refusal(&qwen2.bytes().0),
+        "key `qwen2.attention.sliding_window` is 8, expected none: which layers it is for is not known"
+    );
+}
+
+#[test]
+fn smollm3_has_no_rotary_embedding_in_every_fourth_layer_and_adjacent_pairs_in_all() {
+    let file = layers(File::of("smollm3").without("rope_freqs.weight"), "smollm3", 5);
     let checkpoint = Place::new().open(&file.bytes().0).unwrap();
     let ropes: Vec<Rope> = checkpoint.description().layers.iter().map(|layer| layer.rope).collect();
     assert_eq!(ropes, [Rope::Global, Rope::Global, Rope::Global, Rope::None, Rope::Global]);

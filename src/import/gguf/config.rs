@@ -109,7 +109,7 @@ pub(super) fn describe(metadata: &Metadata<'_>, tensors: &BTreeMap<String, Store
         return Err(metadata.refuse(&format!("{name}.attention.head_count"), "heads that fit 32 bits together"));
     };
     // Before anything is allocated by the numbers in the config, the tensors must bear them out.
-    let names = Names::of(tensors);
+    let names = Names::of(tensors, arch == Arch::Phi3);
     names::check(tensors, roles::tensors(&config), &names, &sizes)?;
 
     let pairs = rope::pairs(metadata, name, config.projection_dim)?;
@@ -331,5 +331,18 @@ fn local_layers(
     match local.collect::<Option<Vec<bool>>>() {
         Some(local) if local.len() == count as usize => Ok(Box::new(move |i| local.get(i as usize) == Some(&true))),
         _ => Err(metadata.refuse(&key, &format!("{count} flags, one a layer"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_27b_gemmas_scale_queries_by_the_width_of_the_stream() {
+        assert_eq!(default_query_scale(Arch::Gemma2, 46, 4608, 32, 128), 1.0 / 12.0); // 144^-0.5
+        assert_eq!(default_query_scale(Arch::Gemma3, 62, 5376, 32, 128), 0.077_151_68); // 168^-0.5
+        assert_eq!(default_query_scale(Arch::Gemma2, 26, 2304, 8, 256), 1.0 / 16.0);
+        assert_eq!(default_query_scale(Arch::Llama, 46, 4608, 32, 64), 1.0 / 8.0);
     }
 }

@@ -30,9 +30,10 @@ pub(super) struct Place {
 }
 
 impl Names {
-    pub(super) fn of(tensors: &BTreeMap<String, Stored>) -> Self {
+    /// `may_fuse_ffn`: the architecture stores both halves of the feed-forward as one, if there is no gate.
+    pub(super) fn of(tensors: &BTreeMap<String, Stored>, may_fuse_ffn: bool) -> Self {
         let fused_qkv = tensors.contains_key("blk.0.attn_qkv.weight");
-        Names { fused_qkv, fused_ffn: !tensors.contains_key("blk.0.ffn_gate.weight") }
+        Names { fused_qkv, fused_ffn: may_fuse_ffn && !tensors.contains_key("blk.0.ffn_gate.weight") }
     }
 
     pub(super) fn place(&self, id: TensorId, sizes: &Sizes) -> Place {
@@ -119,7 +120,7 @@ pub(super) fn check(
     let is_known = |name: &str| {
         used.contains(name)
             || matches!(name, "rope_freqs.weight" | "rope_factors_long.weight" | "rope_factors_short.weight")
-            || name.ends_with(".attn_rot_embd") // frequencies that old conversions keep and nobody reads
+            || name.ends_with(".attn_rot_embd.weight") // frequencies that old conversions keep and nobody reads
     };
     match tensors.keys().find(|name| !is_known(name)) {
         Some(name) => Err(ImportError::new(format!("tensor `{name}` has no place in this architecture"))),

@@ -155,11 +155,11 @@ fn preamble(at: &mut Cursor<'_>) -> Result<usize, ImportError> {
         }
         _ => return Err(ImportError::new(format!("GGUF version {version}")).help("versions 2 and 3 are read")),
     }
-    at.count("tensors", 0)
+    at.count("", "tensors", 0)
 }
 
 fn metadata(at: &mut Cursor<'_>) -> Result<BTreeMap<String, Value>, ImportError> {
-    let count = at.count("keys", SHORTEST_KEY)?;
+    let count = at.count("", "keys", SHORTEST_KEY)?;
     let mut metadata = BTreeMap::new();
     for i in 0..count {
         let start = at.at;
@@ -348,22 +348,24 @@ impl<'f> Cursor<'f> {
     }
 
     /// A number of things that take at least `each` bytes apiece, so that no more are believed in than can be there.
-    fn count(&mut self, what: &str, each: usize) -> Result<usize, ImportError> {
+    fn count(&mut self, what: &str, things: &str, each: usize) -> Result<usize, ImportError> {
         let start = self.at;
-        let count = self.u64(what)?;
+        let count = self.u64(if what.is_empty() { things } else { what })?;
         let most = self.left().checked_div(each).unwrap_or(usize::MAX);
         match usize::try_from(count) {
             Ok(count) if count <= most => Ok(count),
             _ => {
-                let left = self.left();
-                Err(ImportError::new(format!("{count} {what} at byte {start}, with {left} bytes left in the file")))
+                let (colon, left) = (if what.is_empty() { "" } else { ": " }, self.left());
+                let reason =
+                    format!("{what}{colon}{count} {things} at byte {start}, with {left} bytes left in the file");
+                Err(ImportError::new(reason))
             }
         }
     }
 
     /// The bytes of a string.
     pub(super) fn string(&mut self, what: &str) -> Result<Range<usize>, ImportError> {
-        let len = self.count(&format!("{what}: bytes of text"), 1)?;
+        let len = self.count(what, "bytes of text", 1)?;
         let start = self.at;
         self.take(len, what)?;
         Ok(start..start + len)
@@ -452,7 +454,7 @@ impl<'f> Cursor<'f> {
 
     fn array_head(&mut self, what: &str) -> Result<(Type, usize), ImportError> {
         let of = self.kind(what)?;
-        let len = self.count(&format!("{what}: elements"), of.bytes())?;
+        let len = self.count(what, "elements", of.bytes())?;
         Ok((of, len))
     }
 }

@@ -12,7 +12,7 @@ use crate::import::{ImportError, RopeTable, Tensor};
 pub(super) struct Rotary {
     pub(super) table: RopeTable,
     pub(super) base: f64,
-    /// The divisor of all frequencies, if that is all the scaling there is.
+    /// The divisor of all frequencies, if that is all the scaling there is and it stretches.
     pub(super) divisor: Option<f64>,
 }
 
@@ -62,7 +62,7 @@ pub(super) fn global(
         Scaling::None => {}
         Scaling::Linear(factor) => {
             rope::linear(&mut frequencies, factor);
-            divisor = Some(factor).filter(|_| factors.is_none());
+            divisor = Some(factor).filter(|&factor| factor >= 1.0 && factors.is_none());
         }
         Scaling::Yarn { factor, beta_fast, beta_slow, context } => {
             if base <= 1.0 {
