@@ -1,8 +1,168 @@
 //! [`Error`]: every refusal the core can make.
 
-/// Every refusal the core can make. Small, `Copy`, numbers and no strings; [`Display`](core::fmt::Display)
-/// turns it into a sentence where there is room for one.
-#[derive(Clone, Copy, Debug, PartialEq)]
+use core::fmt;
+
+use crate::model::{ConfigField, DType, Section, TensorId};
+
+/// Every refusal the core can make. Small, `Copy`, numbers and no strings; [`Display`](fmt::Display) turns it into
+/// a sentence where there is room for one (a firmware that never prints it links none of the text).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
-pub enum Error {}
+pub enum Error {
+    // ---- opening an image ----
+    /// The first bytes are not those of an image.
+    NotAnImage,
+    /// An image of a format version this build does not read.
+    Version(u32),
+    /// Fewer bytes than the image says it has.
+    Truncated {
+        /// How many bytes the image should have.
+        expected: u64,
+        /// How many there are.
+        found: u64,
+    },
+    /// The image or the arena does not start at a multiple of this many bytes.
+    Unaligned(u32),
+    /// A section does not lie where the format puts it, or has the wrong length.
+    Layout(Section),
+    /// The bytes of a section do not have the checksum the header gives.
+    Checksum(Section),
+    /// A field of the config holds a value that makes no model.
+    Config(ConfigField),
+    /// A tensor is missing, out of order, misplaced or of a type it cannot have.
+    Tensor(TensorId),
+    /// A tensor holds a number (or a scale) that is infinite or NaN.
+    NotFinite(TensorId),
+    /// The kernels of this element type are not compiled in: enable the cargo feature of its name.
+    Disabled(DType),
+    /// The chat template is not UTF-8.
+    ChatTemplate,
+
+    // ---- planning and running ----
+    /// The context or the batch is 0, or so large that sizes overflow.
+    Limits,
+    /// The plan was made for another model.
+    ForeignPlan,
+    /// The arena is smaller than the plan.
+    ArenaTooSmall {
+        /// Bytes the plan asks for.
+        needed: usize,
+        /// Bytes the arena has.
+        found: usize,
+    },
+    /// There was nothing to do: no token was given.
+    NoTokens,
+    /// More tokens than the context has room for; nothing was fed.
+    ContextFull {
+        /// Tokens that still fit.
+        room: u32,
+    },
+    /// The position is not after that of the last token.
+    Position(u32),
+    /// Rewinding so far would need keys that a sliding-window layer has let go.
+    RewindTooFar {
+        /// How many tokens can be taken back now.
+        possible: u32,
+    },
+    /// Tokens given earlier are still being worked on: call `step` until it is done, or `reset`.
+    Busy,
+    // ---- text ----
+    /// The tokenizer section ends before its tables do.
+    TokenizerTruncated {
+        /// Bytes that the tables read so far need.
+        needed: usize,
+        /// Bytes there are.
+        given: usize,
+    },
+    /// The tokenizer section breaks a rule of its format, or comes from a newer version.
+    TokenizerInvalid {
+        /// Where in the section the offending table or field starts, in bytes.
+        offset: usize,
+    },
+    /// The scratch lent to [`Tokenizer::encode`](crate::text::Tokenizer::encode) is too short for this text.
+    ScratchTooSmall {
+        /// Words that are enough for any text of this length.
+        needed: usize,
+        /// Words lent.
+        given: usize,
+    },
+    /// The token ids do not fit into the output lent to [`Tokenizer::encode`](crate::text::Tokenizer::encode).
+    OutputTooSmall {
+        /// Ids the text has.
+        needed: usize,
+        /// Ids there is room for.
+        given: usize,
+    },
+    /// No logit is above −∞ (or there are none), so there is no token to choose.
+    NoCandidate,
+    /// A token id that the vocabulary does not have.
+    TokenOutOfRange {
+        /// The id.
+        token: u32,
+        /// How many tokens there are.
+        vocab_size: u32,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Error::NotAnImage => f.write_str("not a pocketlm image (the first 8 bytes are not \"pocketlm\")"),
+            Error::Version(version) => write!(
+                f,
+                "image format version {version}, and this build reads version {}: pack the checkpoint again",
+                crate::model::VERSION
+            ),
+            Error::Truncated { expected, found } => {
+                write!(f, "the image should have {expected} bytes and has {found}: copy or pack it again")
+            }
+            Error::Unaligned(bytes) => write!(f, "memory must start at a multiple of {bytes} bytes"),
+            Error::Layout(section) => write!(f, "the {section} section has the wrong place or length"),
+            Error::Checksum(section) => write!(f, "the {section} section is damaged: its checksum differs"),
+            Error::Config(field) => write!(f, "config: {field}"),
+            Error::Tensor(id) => write!(f, "tensor {id} is missing, misplaced or of a type it cannot have"),
+            Error::NotFinite(id) => write!(f, "tensor {id} holds an infinity or NaN"),
+            Error::Disabled(dtype) => {
+                write!(f, "{} kernels are not part of this build: enable the cargo feature", dtype.name())
+            }
+            Error::ChatTemplate => f.write_str("the chat template is not UTF-8"),
+            Error::Limits => f.write_str("the context and the batch must be above 0 and not astronomic"),
+            Error::ForeignPlan => f.write_str("the plan was made for another model"),
+            Error::ArenaTooSmall { needed, found } => {
+                write!(
+                    f,
+                    "the plan needs an arena of {needed} bytes, not {found}: a shorter context or batch needs less"
+                )
+            }
+            Error::NoTokens => f.write_str("no token was given"),
+            Error::ContextFull { room } => {
+                write!(f, "the context has room for {room} more tokens: plan a longer one, rewind or reset")
+            }
+            Error::Position(position) => write!(f, "position {position} is not after that of the last token"),
+            Error::RewindTooFar { possible } => write!(
+                f,
+                "only {possible} tokens can be taken back, older keys have left the sliding windows: reset and feed again"
+            ),
+            Error::TokenizerTruncated { needed, given } => {
+                write!(f, "tokenizer section is cut short: {given} bytes, at least {needed} needed")
+            }
+            Error::TokenizerInvalid { offset } => {
+                write!(f, "tokenizer section is damaged or of a newer version, at byte {offset}")
+            }
+            Error::ScratchTooSmall { needed, given } => {
+                write!(f, "encoding this text may need {needed} words of scratch, {given} were lent")
+            }
+            Error::OutputTooSmall { needed, given } => {
+                write!(f, "the text has {needed} tokens, the output holds {given}")
+            }
+            Error::NoCandidate => f.write_str("no logit is above minus infinity: there is no token to choose"),
+            Error::TokenOutOfRange { token, vocab_size } => {
+                write!(f, "token id {token} is not in a vocabulary of {vocab_size}")
+            }
+            Error::Busy => f.write_str("earlier tokens are still being worked on: step until they are done, or reset"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

@@ -13,6 +13,7 @@ pub mod host;
 #[cfg(feature = "std")]
 pub mod import;
 pub mod model;
+pub mod run;
 pub mod text;
 
 pub use error::Error;

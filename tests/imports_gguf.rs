@@ -10,6 +10,8 @@ mod real;
 mod refusals;
 #[path = "imports_gguf/support.rs"]
 mod support;
+#[path = "imports_gguf/tokenizers.rs"]
+mod tokenizers;
 
 use std::path::Path;
 

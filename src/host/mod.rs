@@ -1,3 +1,9 @@
-//! What only a host has: files as memory.
+//! What only a host has: files as memory, a heap, threads, and the harness that tests images against golden cases.
 
+mod aligned;
 pub mod file;
+pub mod harness;
+mod threads;
+
+pub use aligned::AlignedBytes;
+pub use threads::Threads;

@@ -22,6 +22,7 @@ use std::prelude::rust_2024::*;
 
 use super::roles::Sizes;
 use super::rope::{self, Pairing};
+use super::vocabulary::from_llama2c;
 use super::{Checkpoint, Columns, Description, Element, ImportError, RopeTable, Tensor};
 use crate::host::file::MappedFile;
 use crate::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
@@ -49,15 +50,16 @@ pub fn looks_like(path: &Path) -> bool {
         })
 }
 
-/// Opens a checkpoint.
+/// Opens a checkpoint, with the tokenizer beside it if there is one: see [`tokenizer_beside`].
 ///
 /// # Errors
-/// The file cannot be read, or is not exactly as long as its header says, or the header says what makes no model.
+/// The file cannot be read, or is not exactly as long as its header says, or the header says what makes no model; or
+/// the tokenizer has another number of tokens.
 pub fn open(path: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     Model::open(path).map_err(|error| error.in_file(path))
 }
 
-/// The tokenizer that belongs to a checkpoint: `tokenizer.bin` beside it, else the only `tok*.bin` there is.
+/// The tokenizer file that belongs to a checkpoint: `tokenizer.bin` beside it, else the only `tok*.bin` there is.
 pub fn tokenizer_beside(path: &Path) -> Option<PathBuf> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let usual = folder.join("tokenizer.bin");
@@ -319,7 +321,7 @@ impl Model {
             layers: vec![Layer { window: None, rope: Rope::Global }; header.layers as usize],
             global_rope: RopeTable { amplitude: 1.0, frequencies: rope::plain(ROPE_BASE, config.projection_dim) },
             local_rope: None,
-            tokenizer: None,
+            tokenizer: tokenizer_beside(path).map(|path| from_llama2c(path, header.vocab as usize)).transpose()?,
             chat_template: None,
         };
         Ok(Model { path: path.into(), file, stacks, group: header.group as usize, sizes, description })

@@ -14,14 +14,18 @@ pub mod hf;
 mod json;
 pub mod llama2c;
 pub mod llamalike;
+mod quantize;
 mod roles;
 mod rope;
 mod safetensors;
 mod tensor;
 pub mod vocabulary;
+mod write;
 
 pub use ggml::Element;
+pub use quantize::nearest;
 pub use tensor::{Columns, Tensor};
+pub use write::{PackOptions, pack_to_file, pack_to_memory};
 
 /// Why a checkpoint or an image was refused: which file, what is wrong, what would help. One line.
 #[derive(Clone, Debug)]
@@ -68,6 +72,23 @@ impl fmt::Display for ImportError {
 
 impl std::error::Error for ImportError {}
 
+/// Opens a checkpoint, whatever kind it is: a Hugging Face folder or a folder in the seed's own form.
+///
+/// # Errors
+/// There is no such path, it holds nothing that is known, or what it holds is damaged or not supported.
+pub fn open(path: &Path) -> Result<Box<dyn Checkpoint>, ImportError> {
+    if path.is_dir() {
+        if llamalike::looks_like(path) {
+            return Ok(Box::new(llamalike::open(path)?));
+        }
+        return Ok(Box::new(hf::open(path)?));
+    }
+    if let Err(error) = path.metadata() {
+        return Err(ImportError::new(error.to_string()).in_file(path));
+    }
+    Err(ImportError::new("neither an image nor a checkpoint that is known").in_file(path))
+}
+
 /// A table of rotary frequencies: pair `j` (channels `j` and `j + P/2`) turns by
 /// `frequencies[j] * position` radians, and cos and sin are multiplied by `amplitude` (1, except for yarn).
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +100,7 @@ pub struct RopeTable {
 }
 
 /// Everything that an image is made from.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Description {
     /// The config.
     pub config: Config,

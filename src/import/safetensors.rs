@@ -113,7 +113,7 @@ impl Weights {
         }
         for (tensor, file) in weight_map {
             if !weights.holder.contains_key(tensor) {
-                return Err(ImportError::new(format!("`weight_map.{tensor}`: {file} holds no such tensor")));
+                return Err(ImportError::new(format!("`weight_map.{tensor}` is {file}, which holds no such tensor")));
             }
         }
         Ok(weights)

@@ -1,6 +1,15 @@
 //! The model config, in the seed's names.
 
+use core::fmt;
+
 use super::DType;
+use super::image::{f32_at, u32_at};
+use crate::Error;
+
+/// Bytes of the config section.
+pub(super) const CONFIG_BYTES: usize = 80;
+/// Bytes of one layer in the layers section.
+pub(super) const LAYER_BYTES: usize = 8;
 
 /// Which activation gates the feed-forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,4 +107,296 @@ pub struct Config {
     pub output_bias: bool,
     /// Biases on the three feed-forward matrices (Llama's `mlp_bias`).
     pub mlp_bias: bool,
+}
+
+/// The field of a [`Config`] (or of a [`Layer`]) that was refused. [`Display`](fmt::Display) says what it must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[allow(missing_docs)] // the names of the fields
+pub enum ConfigField {
+    NumKvHeads,
+    QueryHeadMultiplier,
+    EmbeddingDim,
+    ProjectionDim,
+    MlpHiddenDim,
+    NumDecoderBlocks,
+    VocabSize,
+    MlpVariant,
+    Flags,
+    EmbeddingScale,
+    RopeWavelength,
+    LocalRopeWavelength,
+    GlobalScaleFactor,
+    RmsNormEps,
+    FinalLogitSoftcap,
+    AttnLogitsSoftCap,
+    QueryScalingFactor,
+    ParameterDtype,
+    ActivationDtype,
+    Rope,
+    Reserved,
+    AttentionType,
+}
+
+impl fmt::Display for ConfigField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ConfigField::NumKvHeads => "num_kv_heads must be above 0",
+            ConfigField::QueryHeadMultiplier => "query_head_multiplier must be above 0",
+            ConfigField::EmbeddingDim => "embedding_dim must be above 0",
+            ConfigField::ProjectionDim => "projection_dim must be even and above 0",
+            ConfigField::MlpHiddenDim => "mlp_hidden_dim must be above 0",
+            ConfigField::NumDecoderBlocks => "num_decoder_blocks is not the number of layers listed",
+            ConfigField::VocabSize => "vocab_size must be above 0",
+            ConfigField::MlpVariant => "mlp_variant must be geglu_exact, geglu_approx or swiglu",
+            ConfigField::Flags => "a flag is set that this version does not know",
+            ConfigField::EmbeddingScale => "embedding_scale must be a finite number other than 0",
+            ConfigField::RopeWavelength => "rope_wavelength must be finite and above 0",
+            ConfigField::LocalRopeWavelength => "local_rope_wavelength must be finite and above 0",
+            ConfigField::GlobalScaleFactor => "global_scale_factor must be finite and at least 1",
+            ConfigField::RmsNormEps => "rms_norm_eps must be finite and above 0",
+            ConfigField::FinalLogitSoftcap => "final_logit_softcap must be finite and above 0",
+            ConfigField::AttnLogitsSoftCap => "attn_logits_soft_cap must be finite and above 0",
+            ConfigField::QueryScalingFactor => "query_scaling_factor must be a finite number other than 0",
+            ConfigField::ParameterDtype => "parameter_dtype is unknown",
+            ConfigField::ActivationDtype => "activation_dtype is unknown",
+            ConfigField::Rope => "a rotary table's amplitude must be finite and above 0",
+            ConfigField::Reserved => "a reserved field is not 0",
+            ConfigField::AttentionType => "a layer's rotary table is unknown",
+        })
+    }
+}
+
+/// `true` for a number that can divide.
+const fn positive(x: f32) -> bool {
+    x.is_finite() && x > 0.0
+}
+
+/// Bits of the flags field.
+mod flag {
+    pub const TIED: u32 = 1;
+    pub const POST_ATTN_NORM: u32 = 1 << 1;
+    pub const POST_FFW_NORM: u32 = 1 << 2;
+    pub const QK_NORM: u32 = 1 << 3;
+    pub const QKV_BIAS: u32 = 1 << 4;
+    pub const OUTPUT_BIAS: u32 = 1 << 5;
+    pub const MLP_BIAS: u32 = 1 << 6;
+    pub const LAYER_STACK: u32 = 1 << 7;
+    pub const LOCAL_ROPE_WAVELENGTH: u32 = 1 << 8;
+    pub const GLOBAL_SCALE_FACTOR: u32 = 1 << 9;
+    pub const FINAL_LOGIT_SOFTCAP: u32 = 1 << 10;
+    pub const ATTN_LOGITS_SOFT_CAP: u32 = 1 << 11;
+    pub const ALL: u32 = (1 << 12) - 1;
+}
+
+impl Config {
+    /// Query heads, `H = K * M`.
+    pub const fn num_query_heads(&self) -> u32 {
+        self.num_kv_heads.saturating_mul(self.query_head_multiplier)
+    }
+
+    /// Refuses what makes no model. Penzai lets some of these through (SPEC: zero heads, negative caps, an epsilon of 0);
+    /// they are mistakes all the same.
+    pub const fn check(&self) -> Result<(), Error> {
+        let refused = if self.num_kv_heads == 0 {
+            ConfigField::NumKvHeads
+        } else if self.query_head_multiplier == 0 {
+            ConfigField::QueryHeadMultiplier
+        } else if self.embedding_dim == 0 {
+            ConfigField::EmbeddingDim
+        } else if self.projection_dim == 0 || !self.projection_dim.is_multiple_of(2) {
+            ConfigField::ProjectionDim
+        } else if self.mlp_hidden_dim == 0 {
+            ConfigField::MlpHiddenDim
+        } else if self.vocab_size == 0 {
+            ConfigField::VocabSize
+        } else if !self.embedding_scale.is_finite() || self.embedding_scale == 0.0 {
+            ConfigField::EmbeddingScale
+        } else if !positive(self.rope_wavelength) {
+            ConfigField::RopeWavelength
+        } else if matches!(self.local_rope_wavelength, Some(x) if !positive(x)) {
+            ConfigField::LocalRopeWavelength
+        } else if matches!(self.global_scale_factor, Some(x) if !(positive(x) && x >= 1.0)) {
+            ConfigField::GlobalScaleFactor
+        } else if !positive(self.rms_norm_eps) {
+            ConfigField::RmsNormEps
+        } else if matches!(self.final_logit_softcap, Some(x) if !positive(x)) {
+            ConfigField::FinalLogitSoftcap
+        } else if matches!(self.attn_logits_soft_cap, Some(x) if !positive(x)) {
+            ConfigField::AttnLogitsSoftCap
+        } else if !self.query_scaling_factor.is_finite() || self.query_scaling_factor == 0.0 {
+            ConfigField::QueryScalingFactor
+        } else {
+            return Ok(());
+        };
+        Err(Error::Config(refused))
+    }
+
+    /// Reads and checks the config section.
+    pub(super) const fn read(bytes: &[u8]) -> Result<Config, Error> {
+        let flags = u32_at(bytes, 32);
+        if flags & !flag::ALL != 0 {
+            return Err(Error::Config(ConfigField::Flags));
+        }
+        let mlp_variant = match u32_at(bytes, 28) {
+            0 => MlpVariant::GegluExact,
+            1 => MlpVariant::GegluApprox,
+            2 => MlpVariant::Swiglu,
+            _ => return Err(Error::Config(ConfigField::MlpVariant)),
+        };
+        let Some(parameter_dtype) = DType::from_code(u32_at(bytes, 68)) else {
+            return Err(Error::Config(ConfigField::ParameterDtype));
+        };
+        let Some(activation_dtype) = DType::from_code(u32_at(bytes, 72)) else {
+            return Err(Error::Config(ConfigField::ActivationDtype));
+        };
+        if u32_at(bytes, 76) != 0 {
+            return Err(Error::Config(ConfigField::Reserved));
+        }
+        let config = Config {
+            num_kv_heads: u32_at(bytes, 0),
+            query_head_multiplier: u32_at(bytes, 4),
+            embedding_dim: u32_at(bytes, 8),
+            projection_dim: u32_at(bytes, 12),
+            mlp_hidden_dim: u32_at(bytes, 16),
+            num_decoder_blocks: u32_at(bytes, 20),
+            vocab_size: u32_at(bytes, 24),
+            mlp_variant,
+            tie_embedder_and_logits: flags & flag::TIED != 0,
+            embedding_scale: f32_at(bytes, 36),
+            rope_wavelength: f32_at(bytes, 56),
+            local_rope_wavelength: if flags & flag::LOCAL_ROPE_WAVELENGTH != 0 {
+                Some(f32_at(bytes, 60))
+            } else {
+                None
+            },
+            global_scale_factor: if flags & flag::GLOBAL_SCALE_FACTOR != 0 { Some(f32_at(bytes, 64)) } else { None },
+            rms_norm_eps: f32_at(bytes, 44),
+            use_post_attn_norm: flags & flag::POST_ATTN_NORM != 0,
+            use_post_ffw_norm: flags & flag::POST_FFW_NORM != 0,
+            final_logit_softcap: if flags & flag::FINAL_LOGIT_SOFTCAP != 0 { Some(f32_at(bytes, 48)) } else { None },
+            attn_logits_soft_cap: if flags & flag::ATTN_LOGITS_SOFT_CAP != 0 { Some(f32_at(bytes, 52)) } else { None },
+            query_scaling_factor: f32_at(bytes, 40),
+            parameter_dtype,
+            activation_dtype,
+            use_layer_stack: flags & flag::LAYER_STACK != 0,
+            use_qk_norm: flags & flag::QK_NORM != 0,
+            qkv_bias: flags & flag::QKV_BIAS != 0,
+            output_bias: flags & flag::OUTPUT_BIAS != 0,
+            mlp_bias: flags & flag::MLP_BIAS != 0,
+        };
+        match config.check() {
+            Ok(()) => Ok(config),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The config section of an image.
+    #[cfg(feature = "std")]
+    pub(crate) fn to_bytes(self) -> [u8; CONFIG_BYTES] {
+        let flags = [
+            (self.tie_embedder_and_logits, flag::TIED),
+            (self.use_post_attn_norm, flag::POST_ATTN_NORM),
+            (self.use_post_ffw_norm, flag::POST_FFW_NORM),
+            (self.use_qk_norm, flag::QK_NORM),
+            (self.qkv_bias, flag::QKV_BIAS),
+            (self.output_bias, flag::OUTPUT_BIAS),
+            (self.mlp_bias, flag::MLP_BIAS),
+            (self.use_layer_stack, flag::LAYER_STACK),
+            (self.local_rope_wavelength.is_some(), flag::LOCAL_ROPE_WAVELENGTH),
+            (self.global_scale_factor.is_some(), flag::GLOBAL_SCALE_FACTOR),
+            (self.final_logit_softcap.is_some(), flag::FINAL_LOGIT_SOFTCAP),
+            (self.attn_logits_soft_cap.is_some(), flag::ATTN_LOGITS_SOFT_CAP),
+        ];
+        let flags = flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, bit)| flags | bit);
+        let words = [
+            self.num_kv_heads,
+            self.query_head_multiplier,
+            self.embedding_dim,
+            self.projection_dim,
+            self.mlp_hidden_dim,
+            self.num_decoder_blocks,
+            self.vocab_size,
+            self.mlp_variant as u32,
+            flags,
+            self.embedding_scale.to_bits(),
+            self.query_scaling_factor.to_bits(),
+            self.rms_norm_eps.to_bits(),
+            self.final_logit_softcap.unwrap_or(0.0).to_bits(),
+            self.attn_logits_soft_cap.unwrap_or(0.0).to_bits(),
+            self.rope_wavelength.to_bits(),
+            self.local_rope_wavelength.unwrap_or(0.0).to_bits(),
+            self.global_scale_factor.unwrap_or(0.0).to_bits(),
+            self.parameter_dtype as u32,
+            self.activation_dtype as u32,
+            0,
+        ];
+        let mut bytes = [0; CONFIG_BYTES];
+        for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+        bytes
+    }
+}
+
+/// The layers of a model, read in place from an image.
+#[derive(Clone, Copy)]
+pub struct Layers<'m>(&'m [u8]);
+
+impl<'m> Layers<'m> {
+    /// Checks the layers section.
+    pub(super) const fn read(bytes: &'m [u8], count: u32) -> Result<Self, Error> {
+        if bytes.len() != (count as usize).saturating_mul(LAYER_BYTES) {
+            return Err(Error::Config(ConfigField::NumDecoderBlocks));
+        }
+        let mut i = 0;
+        while i < count as usize {
+            if u32_at(bytes, i * LAYER_BYTES + 4) > Rope::Local as u32 {
+                return Err(Error::Config(ConfigField::AttentionType));
+            }
+            i += 1;
+        }
+        Ok(Layers(bytes))
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.0.len() / LAYER_BYTES
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Layer `index`; a global layer without RoPE beyond the last.
+    pub const fn get(&self, index: usize) -> Layer {
+        let start = index.saturating_mul(LAYER_BYTES);
+        Layer {
+            window: core::num::NonZeroU32::new(u32_at(self.0, start)),
+            rope: match u32_at(self.0, start.saturating_add(4)) {
+                1 => Rope::Global,
+                2 => Rope::Local,
+                _ => Rope::None,
+            },
+        }
+    }
+
+    /// The layers in order.
+    pub fn iter(&self) -> impl Iterator<Item = Layer> + use<'m> {
+        let layers = *self;
+        (0..self.len()).map(move |i| layers.get(i))
+    }
+
+    /// Whether any layer uses the rotary table `rope`.
+    pub const fn use_rope(&self, rope: Rope) -> bool {
+        let mut i = 0;
+        while i < self.len() {
+            if self.get(i).rope as u32 == rope as u32 {
+                return true;
+            }
+            i += 1;
+        }
+        false
+    }
 }

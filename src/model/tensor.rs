@@ -1,5 +1,9 @@
 //! Which tensors a model has, and in what order an image stores them.
 
+use core::fmt;
+
+use super::Config;
+
 /// What a tensor is for. Names follow the seed's labels (penzai's "llama-like" transformer).
 ///
 /// Matrices are `[rows = outputs][columns = inputs]`: `y = W x`. With `D = embedding_dim`,
@@ -64,4 +68,139 @@ pub struct TensorId {
     pub layer: u32,
     /// What it is for.
     pub role: Role,
+}
+
+impl Role {
+    /// Every role, in the order of an image: the three that belong to no layer, then a layer's.
+    pub const ALL: [Role; 23] = [
+        Role::Embedder,
+        Role::LmHead,
+        Role::FinalNorm,
+        Role::PreAttentionNorm,
+        Role::Query,
+        Role::QueryBias,
+        Role::QueryNorm,
+        Role::Key,
+        Role::KeyBias,
+        Role::KeyNorm,
+        Role::Value,
+        Role::ValueBias,
+        Role::Output,
+        Role::OutputBias,
+        Role::PostAttentionNorm,
+        Role::PreFfwNorm,
+        Role::GatingLinear,
+        Role::GatingLinearBias,
+        Role::ValueLinear,
+        Role::ValueLinearBias,
+        Role::OutLinear,
+        Role::OutLinearBias,
+        Role::PostFfwNorm,
+    ];
+
+    /// Whether every layer has one, rather than the model.
+    pub const fn is_per_layer(self) -> bool {
+        self as u8 > Role::FinalNorm as u8
+    }
+
+    /// Whether it is a matrix of any type, rather than an f32 vector.
+    pub const fn is_matrix(self) -> bool {
+        matches!(
+            self,
+            Role::Embedder
+                | Role::LmHead
+                | Role::Query
+                | Role::Key
+                | Role::Value
+                | Role::Output
+                | Role::GatingLinear
+                | Role::ValueLinear
+                | Role::OutLinear
+        )
+    }
+
+    /// Whether a model of this config has it.
+    pub const fn is_present(self, config: &Config) -> bool {
+        match self {
+            Role::LmHead => !config.tie_embedder_and_logits,
+            Role::QueryBias | Role::KeyBias | Role::ValueBias => config.qkv_bias,
+            Role::OutputBias => config.output_bias,
+            Role::GatingLinearBias | Role::ValueLinearBias | Role::OutLinearBias => config.mlp_bias,
+            Role::QueryNorm | Role::KeyNorm => config.use_qk_norm,
+            Role::PostAttentionNorm => config.use_post_attn_norm,
+            Role::PostFfwNorm => config.use_post_ffw_norm,
+            _ => true,
+        }
+    }
+
+    /// Rows and columns; a vector is one row. `None` on overflow.
+    pub const fn shape(self, config: &Config) -> Option<(usize, usize)> {
+        let (embedding, projection) = (config.embedding_dim as usize, config.projection_dim as usize);
+        let (hidden, vocabulary) = (config.mlp_hidden_dim as usize, config.vocab_size as usize);
+        let keys = match projection.checked_mul(config.num_kv_heads as usize) {
+            Some(keys) => keys,
+            None => return None,
+        };
+        let queries = match keys.checked_mul(config.query_head_multiplier as usize) {
+            Some(queries) => queries,
+            None => return None,
+        };
+        Some(match self {
+            Role::Embedder | Role::LmHead => (vocabulary, embedding),
+            Role::Query => (queries, embedding),
+            Role::Key | Role::Value => (keys, embedding),
+            Role::Output => (embedding, queries),
+            Role::GatingLinear | Role::ValueLinear => (hidden, embedding),
+            Role::OutLinear => (embedding, hidden),
+            Role::QueryBias => (1, queries),
+            Role::KeyBias | Role::ValueBias => (1, keys),
+            Role::QueryNorm | Role::KeyNorm => (1, projection),
+            Role::GatingLinearBias | Role::ValueLinearBias => (1, hidden),
+            Role::FinalNorm
+            | Role::PreAttentionNorm
+            | Role::OutputBias
+            | Role::PostAttentionNorm
+            | Role::PreFfwNorm
+            | Role::OutLinearBias
+            | Role::PostFfwNorm => (1, embedding),
+        })
+    }
+
+    /// The label in the seed's style, without the layer.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Role::Embedder => "embedder.embeddings",
+            Role::LmHead => "lm_head.weights",
+            Role::FinalNorm => "final_norm/scale.weights",
+            Role::PreAttentionNorm => "pre_attention_norm/scale.weights",
+            Role::Query => "attention/query.weights",
+            Role::QueryBias => "attention/query.bias",
+            Role::QueryNorm => "attention/query_norm/scale.weights",
+            Role::Key => "attention/key.weights",
+            Role::KeyBias => "attention/key.bias",
+            Role::KeyNorm => "attention/key_norm/scale.weights",
+            Role::Value => "attention/value.weights",
+            Role::ValueBias => "attention/value.bias",
+            Role::Output => "attention/output.weights",
+            Role::OutputBias => "attention/output.bias",
+            Role::PostAttentionNorm => "post_attention_norm/scale.weights",
+            Role::PreFfwNorm => "pre_ffw_norm/scale.weights",
+            Role::GatingLinear => "mlp/gating_linear.weights",
+            Role::GatingLinearBias => "mlp/gating_linear.bias",
+            Role::ValueLinear => "mlp/value_linear.weights",
+            Role::ValueLinearBias => "mlp/value_linear.bias",
+            Role::OutLinear => "mlp/out_linear.weights",
+            Role::OutLinearBias => "mlp/out_linear.bias",
+            Role::PostFfwNorm => "post_ffw_norm/scale.weights",
+        }
+    }
+}
+
+impl fmt::Display for TensorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.role.is_per_layer() {
+            write!(f, "block_{}/", self.layer)?;
+        }
+        f.write_str(self.role.label())
+    }
 }

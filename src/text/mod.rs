@@ -1,1 +1,20 @@
 //! Text in and out: tokenizer and sampler.
+//!
+//! [`Tokenizer`] turns text into token ids, [`Decoder`] turns ids back into text, one at a time. Both read the
+//! tokenizer section of an image in place; neither has a heap. Everything a tokenizer file can say was settled
+//! when the section was written (see `import::vocabulary`), so there is one mechanism here: split off the added
+//! tokens, normalise, split into pre-tokens, merge pairs.
+
+mod added;
+mod bpe;
+mod decode;
+mod encode;
+mod normalize;
+mod pretokenize;
+pub mod sampler;
+pub(crate) mod tokenizer;
+
+pub use decode::{Decoder, Text};
+pub use encode::{EncodeOptions, nfc_scratch_len, scratch_len};
+pub use sampler::{Distribution, Penalties, Recent, Sampler};
+pub use tokenizer::Tokenizer;

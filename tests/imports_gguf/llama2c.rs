@@ -5,7 +5,7 @@ use std::path::Path;
 use pocketlm::import::{Checkpoint, Description, Element, gguf, hf, llama2c};
 use pocketlm::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
 
-use crate::support::{bits, read, rows, shared, tensors};
+use crate::support::{self, bits, read, rows, shared, tensors};
 
 const STORIES: Config = Config {
     num_kv_heads: 4,
@@ -88,7 +88,7 @@ fn header(version: i32, tied: bool, group: Option<i32>) -> Vec<u8> {
 
 fn write(folder: &Path, file: &[u8]) -> std::path::PathBuf {
     let path = folder.join("model.bin");
-    std::fs::write(&path, file).unwrap();
+    support::write(&path, file);
     path
 }
 
@@ -287,7 +287,7 @@ fn a_flipped_header_is_refused_or_read_without_panic() {
             let mut flipped = file.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let path = write(folder.path(), &flipped);
-            let (opened, largest) = crate::support::largest_request(|| llama2c::open(&path));
+            let (opened, largest) = support::largest_request(|| llama2c::open(&path));
             // Nothing but the description and messages.
             assert!(largest < 4096, "bit {bit}: {largest} bytes were asked for");
             if let Ok(checkpoint) = opened {

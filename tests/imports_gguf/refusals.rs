@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pocketlm::import::{Checkpoint, ImportError, gguf};
 use pocketlm::model::{Config, DType, Layer, Role, Rope, TensorId};
 
-use crate::support::{largest_request, read, rows, tensors};
+use crate::support::{largest_request, read, rows, tensors, write};
 
 /// A GGUF file, part by part.
 #[derive(Clone)]
@@ -178,7 +178,7 @@ impl Place {
     }
 
     fn open(&self, file: &[u8]) -> Result<impl Checkpoint + use<>, ImportError> {
-        std::fs::write(&self.path, file).unwrap();
+        write(&self.path, file);
         gguf::open(&self.path)
     }
 
@@ -484,6 +484,28 @@ fn what_is_asked_for_and_not_supported_is_named() {
     );
     file.keys[3] = key("llama.feed_forward_length", 9, &array(5, 2, &[6, 0, 0, 0, 6, 0, 0, 0]));
     assert!(place.open(&file.bytes().0).is_ok());
+}
+
+#[test]
+fn a_vocabulary_that_does_not_fit_the_model_is_refused() {
+    let place = Place::new();
+    let model = |file: File, name: &str| file.with(text("tokenizer.ggml.model", name));
+    let mut file = File::llama();
+    file.keys[8] = key("tokenizer.ggml.tokens", 9, &array(8, 4, &string("a").repeat(4)));
+    assert_eq!(
+        place.refusal(&model(file, "llama").bytes().0),
+        "key `tokenizer.ggml.tokens` has 4 tokens, the embedding table 3"
+    );
+    let mut file = File::llama();
+    file.keys[8] = key("tokenizer.ggml.tokens", 9, &array(8, 1, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]));
+    let refusal = place.refusal(&model(file, "llama").bytes().0);
+    assert!(refusal.starts_with("key `tokenizer.ggml.tokens`: element 0 is not UTF-8, at byte "), "{refusal}");
+    assert_eq!(place.refusal(&model(File::llama(), "rwkv").bytes().0), "tokenizer.ggml.model `rwkv` is not supported");
+    let types = key("tokenizer.ggml.token_type", 9, &array(6, 1, &[0; 4]));
+    assert_eq!(
+        place.refusal(&model(File::llama(), "llama").with(types).bytes().0),
+        "key `tokenizer.ggml.token_type` is an array of 1, expected an array of integers"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pocketlm::import::{Checkpoint, Tensor};
 use pocketlm::model::{Config, Role, TensorId};
@@ -54,6 +54,12 @@ pub fn tensors(config: &Config) -> Vec<TensorId> {
         ids.extend(roles.iter().map(|&role| TensorId { layer, role }));
     }
     ids
+}
+
+/// Writes a file anew. Some file systems wait for the disk when a file is overwritten; thousands of times, that shows.
+pub fn write(path: &Path, file: &[u8]) {
+    let _ = std::fs::remove_file(path);
+    std::fs::write(path, file).unwrap();
 }
 
 /// Remembers the largest single request of each thread.

@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::prelude::rust_2024::*;
 
-use super::metadata::{Metadata, natural};
+use super::metadata::Metadata;
 use super::names::{self, Names};
 use super::reader::{Stored, Value};
-use super::rope;
+use super::{rope, vocabulary};
 use crate::import::roles::{self, Sizes};
 use crate::import::rope::Pairing;
+use crate::import::vocabulary::from_gguf;
 use crate::import::{Description, ImportError};
 use crate::model::{Config, DType, Layer, MlpVariant, Rope};
 
@@ -132,7 +133,7 @@ pub(super) fn describe(metadata: &Metadata<'_>, tensors: &BTreeMap<String, Store
             layers,
             global_rope: rotary.table,
             local_rope,
-            tokenizer: None,
+            tokenizer: tokenizer(metadata, config.vocab_size)?,
             chat_template: metadata.text("tokenizer.chat_template")?.map(String::from),
         },
         names,
@@ -140,6 +141,19 @@ pub(super) fn describe(metadata: &Metadata<'_>, tensors: &BTreeMap<String, Store
         pairing: arch.pairing(),
         rotary_pairs: pairs as usize,
     })
+}
+
+/// The tokenizer section, if the file has a vocabulary.
+fn tokenizer(metadata: &Metadata<'_>, vocab_size: u32) -> Result<Option<Vec<u8>>, ImportError> {
+    let Some(vocabulary) = vocabulary::read(metadata)? else {
+        return Ok(None);
+    };
+    let tokens = vocabulary.tokens.len();
+    if tokens > vocab_size as usize {
+        let reason = format!("key `tokenizer.ggml.tokens` has {tokens} tokens, the embedding table {vocab_size}");
+        return Err(ImportError::new(reason));
+    }
+    from_gguf(&vocabulary).map(Some)
 }
 
 /// The architecture's name, of a file that holds a whole model.
@@ -323,15 +337,8 @@ fn local_layers(
         let period = metadata.natural(&key)?.unwrap_or(default);
         return Ok(Box::new(move |i| period == 0 || i % period < period - 1));
     }
-    let list = metadata.list(&key)?.unwrap_or_default();
-    let local = list.iter().map(|value| match value {
-        Value::Bool(local) => Some(*local),
-        value => natural(value).map(|local| local != 0),
-    });
-    match local.collect::<Option<Vec<bool>>>() {
-        Some(local) if local.len() == count as usize => Ok(Box::new(move |i| local.get(i as usize) == Some(&true))),
-        _ => Err(metadata.refuse(&key, &format!("{count} flags, one a layer"))),
-    }
+    let local = metadata.flags(&key, count)?;
+    Ok(Box::new(move |i| local.get(i as usize) == Some(&true)))
 }
 
 #[cfg(test)]

@@ -103,12 +103,68 @@ impl<'f> Metadata<'f> {
         }
     }
 
-    /// An array of numbers or bools.
-    pub(super) fn list(&self, key: &str) -> Result<Option<Vec<Value>>, ImportError> {
+    /// An array of flags, one for each of `count` layers: bools, or integers that are 0 or not.
+    pub(super) fn flags(&self, key: &str, count: u32) -> Result<Vec<bool>, ImportError> {
+        let refuse = || self.refuse(key, &format!("{count} flags, one a layer"));
         match self.values.get(key) {
-            None => Ok(None),
-            Some(Value::Array(array)) => self.scalars(key, array)?.collect::<Result<_, _>>().map(Some),
-            Some(_) => Err(self.refuse(key, "an array")),
+            Some(Value::Array(array)) if array.len == count as usize => {
+                let flag = |value: Result<Value, ImportError>| match value? {
+                    Value::Bool(flag) => Ok(flag),
+                    value => natural(&value).map(|n| n != 0).ok_or_else(refuse),
+                };
+                self.scalars(key, array)?.map(flag).collect()
+            }
+            _ => Err(refuse()),
+        }
+    }
+
+    /// An array of strings; empty if there is none.
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<&'f str>, ImportError> {
+        let array = match self.values.get(key) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(array)) if array.of == Type::String => array,
+            Some(_) => return Err(self.refuse(key, "an array of strings")),
+        };
+        let (mut at, what) = (Cursor::over(self.file, array), format!("key `{key}`"));
+        let text = |i| {
+            let bytes = at.string(&what)?;
+            let start = bytes.start;
+            std::str::from_utf8(&self.file[bytes])
+                .map_err(|_| ImportError::new(format!("{what}: element {i} is not UTF-8, at byte {start}")))
+        };
+        (0..array.len).map(text).collect()
+    }
+
+    /// An array of floating-point numbers; empty if there is none.
+    pub(super) fn numbers(&self, key: &str) -> Result<Vec<f32>, ImportError> {
+        self.vector(key, "an array of numbers", |value| match value {
+            Value::Float(n) => Some(*n as f32),
+            _ => None,
+        })
+    }
+
+    /// An array of integers that fit 32 bits; empty if there is none.
+    pub(super) fn integers(&self, key: &str) -> Result<Vec<i32>, ImportError> {
+        self.vector(key, "an array of integers", |value| match value {
+            Value::Unsigned(n) => i32::try_from(*n).ok(),
+            Value::Signed(n) => i32::try_from(*n).ok(),
+            _ => None,
+        })
+    }
+
+    fn vector<T>(
+        &self,
+        key: &str,
+        expected: &str,
+        convert: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Vec<T>, ImportError> {
+        let refuse = || self.refuse(key, expected);
+        match self.values.get(key) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(array)) => {
+                self.scalars(key, array)?.map(|value| convert(&value?).ok_or_else(refuse)).collect()
+            }
+            Some(_) => Err(refuse()),
         }
     }
 

@@ -12,6 +12,7 @@ mod metadata;
 mod names;
 mod reader;
 mod rope;
+mod vocabulary;
 
 use std::fs::File;
 use std::io::Read;
@@ -21,6 +22,7 @@ use std::prelude::rust_2024::*;
 use self::config::Described;
 use self::metadata::Metadata;
 use self::names::Place;
+use super::vocabulary::from_gguf;
 use super::{Checkpoint, Columns, Description, ImportError, Tensor};
 use crate::host::file::MappedFile;
 use crate::model::{Role, TensorId};
@@ -37,6 +39,20 @@ pub fn looks_like(path: &Path) -> bool {
 /// The file cannot be read, is damaged, or holds a model that is not supported; names the key or tensor to blame.
 pub fn open(path: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     Model::open(path).map_err(|error| error.in_file(path))
+}
+
+/// The tokenizer section for the vocabulary of a file, which may hold nothing else.
+///
+/// # Errors
+/// The file cannot be read, is damaged, has no vocabulary or one that is not supported.
+pub fn tokenizer(path: &Path) -> Result<Vec<u8>, ImportError> {
+    let read = || {
+        let file = MappedFile::open(path)?;
+        let header = reader::read(&file)?;
+        let found = vocabulary::read(&Metadata { file: &file, values: &header.metadata })?;
+        from_gguf(&found.ok_or_else(|| ImportError::new("the file has no vocabulary"))?)
+    };
+    read().map_err(|error| error.in_file(path))
 }
 
 struct Model {

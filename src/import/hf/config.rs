@@ -128,7 +128,8 @@ fn text_model(family: Family, keys: &Object, tie: Option<bool>, tensors: usize) 
             },
             rope_wavelength: global_base as f32,
             local_rope_wavelength: local_rope.is_some().then_some(local_base as f32),
-            global_scale_factor: divisor.map(|factor| factor as f32),
+            // The field means interpolation; a divisor below 1 is in the table all the same.
+            global_scale_factor: divisor.filter(|&factor| factor >= 1.0).map(|factor| factor as f32),
             rms_norm_eps: granite.eps(eps),
             use_post_attn_norm: family.has_post_norms(),
             use_post_ffw_norm: family.has_post_norms(),

@@ -12,7 +12,6 @@ mod family;
 mod names;
 mod rope;
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
@@ -23,7 +22,7 @@ use names::{Names, Place};
 
 use super::roles::{self, Sizes};
 use super::rope::Pairing;
-use super::safetensors::{Stored, Weights};
+use super::safetensors::Weights;
 use super::{Checkpoint, Columns, Description, Element, ImportError, Tensor, json, llamalike};
 use crate::model::{Config, DType, Role, TensorId};
 
@@ -46,6 +45,8 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         return Err(ImportError::new("tensor `model.embed_tokens.weight` is missing").in_file(folder));
     };
     detect_biases(&mut described, &weights, &names).map_err(|error| error.in_file(folder))?;
+    let checked = described.config.check().map_err(|error| ImportError::new(error.to_string()));
+    checked.map_err(|error| error.in_file(&config_path))?;
     let Some(sizes) = Sizes::new(&described.config) else {
         let error = ImportError::new("`num_attention_heads` times `head_dim` is too large");
         return Err(error.in_file(&config_path));
@@ -106,15 +107,11 @@ impl Checkpoint for Folder {
             }
             _ => (first..first + count).collect(),
         };
-        let data = Cow::Borrowed(stored.data);
         let (rows, columns) = match *shape {
             [_, columns] => (rows.iter().map(|row| row * columns).collect(), Columns::Contiguous(columns)),
             _ if first == 0 && rows.iter().copied().eq(0..count) => (vec![0], Columns::Contiguous(count)),
             _ => (vec![0], Columns::Offsets(rows)),
         };
-        if id.role == Role::FinalNorm && self.logits_scaling != 1.0 {
-            return scaled_norm(&stored, element, count, self.logits_scaling);
-        }
         let is_norm = matches!(
             id.role,
             Role::FinalNorm
@@ -126,31 +123,30 @@ impl Checkpoint for Folder {
                 | Role::PostFfwNorm
         );
         let add = if is_norm { self.norm_add } else { 0.0 };
-        Tensor::new(element, data, rows, columns, add).map_err(|error| error.in_file(&self.path))
+        let tensor = Tensor::new(element, stored.data, rows, columns, add);
+        let tensor = match id.role == Role::FinalNorm && self.logits_scaling != 1.0 {
+            true => tensor.and_then(|norm| divided(&norm, self.logits_scaling)),
+            false => tensor,
+        };
+        tensor.map_err(|error| error.in_file(stored.path))
     }
 }
 
 /// Granite divides its logits by a number; dividing the last norm's weights by it comes to the same, and leaves a tied
 /// embedding table as it is.
-fn scaled_norm<'c>(stored: &Stored<'_>, element: Element, count: usize, by: f64) -> Result<Tensor<'c>, ImportError> {
-    let weights: Vec<f32> = match element {
-        Element::F16 => {
-            stored.data.as_chunks().0.iter().map(|&bytes| half::f16::from_le_bytes(bytes).to_f32()).collect()
-        }
-        Element::BF16 => {
-            stored.data.as_chunks().0.iter().map(|&bytes| half::bf16::from_le_bytes(bytes).to_f32()).collect()
-        }
-        _ => stored.data.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
-    };
+fn divided<'c>(norm: &Tensor<'_>, by: f64) -> Result<Tensor<'c>, ImportError> {
+    let mut weights = vec![0.0; norm.column_count()];
+    norm.row(0, &mut weights)?;
     let data: Vec<u8> = weights.iter().flat_map(|&w| ((f64::from(w) / by) as f32).to_le_bytes()).collect();
-    let (rows, columns) = (vec![0], Columns::Contiguous(count));
-    Tensor::new(Element::F32, Cow::Owned(data), rows, columns, 0.0)
+    Tensor::dense(Element::F32, data, 1, weights.len())
 }
 
 /// Looks for biases among the tensors. Older configs have no key for them; where there is one, it must agree.
 fn detect_biases(described: &mut Described, weights: &Weights, names: &Names) -> Result<(), ImportError> {
-    let any =
-        |biases: &[&str]| weights.names().find(|name| names.within_layer(name).is_some_and(|n| biases.contains(&n)));
+    let any = |biases: &[&str]| {
+        // The first by name, so that a refusal is the same each time.
+        weights.names().filter(|name| names.within_layer(name).is_some_and(|name| biases.contains(&name))).min()
+    };
     let qkv =
         any(&["self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias", "self_attn.qkv_proj.bias"]);
     let output = any(&["self_attn.o_proj.bias"]);

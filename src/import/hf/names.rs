@@ -45,12 +45,13 @@ impl Names {
         let length = if is_vector { columns } else { rows };
         let (query, key) = (sizes.query(), sizes.key());
         // Fused rows (and biases) are query, key, value; and gate, up.
+        let qkv = query.saturating_add(key).saturating_add(key);
         let (first, stored) = match id.role {
-            Role::Query | Role::QueryBias if self.fused => (0, query + 2 * key),
-            Role::Key | Role::KeyBias if self.fused => (query, query + 2 * key),
-            Role::Value | Role::ValueBias if self.fused => (query + key, query + 2 * key),
-            Role::GatingLinear | Role::GatingLinearBias if self.fused => (0, 2 * sizes.hidden),
-            Role::ValueLinear | Role::ValueLinearBias if self.fused => (sizes.hidden, 2 * sizes.hidden),
+            Role::Query | Role::QueryBias if self.fused => (0, qkv),
+            Role::Key | Role::KeyBias if self.fused => (query, qkv),
+            Role::Value | Role::ValueBias if self.fused => (query.saturating_add(key), qkv),
+            Role::GatingLinear | Role::GatingLinearBias if self.fused => (0, sizes.hidden.saturating_mul(2)),
+            Role::ValueLinear | Role::ValueLinearBias if self.fused => (sizes.hidden, sizes.hidden.saturating_mul(2)),
             _ => (0, length),
         };
         let shape = if is_vector { vec![stored] } else { vec![stored, columns] };

@@ -40,33 +40,23 @@ pub(super) fn of(id: TensorId, config: &Config, sizes: &Sizes) -> (String, Axes)
         heads.push(projection);
         heads
     };
-    let (name, rows, columns) = match id.role {
-        Embedder => ("embedder.embeddings", vec![vocabulary], vec![embedding]),
-        LmHead => ("lm_head.weights", vec![vocabulary], vec![embedding]),
-        FinalNorm => ("final_norm/scale.weights", vec![], vec![embedding]),
-        PreAttentionNorm => ("pre_attention_norm/scale.weights", vec![], vec![embedding]),
-        Query => ("attention/query.weights", with(heads), vec![embedding]),
-        QueryNorm => ("attention/query_norm/scale.weights", vec![], vec![projection]),
-        Key => ("attention/key.weights", with(kv_heads), vec![embedding]),
-        KeyNorm => ("attention/key_norm/scale.weights", vec![], vec![projection]),
-        Value => ("attention/value.weights", with(kv_heads), vec![embedding]),
-        Output => ("attention/output.weights", vec![embedding], with(heads)),
-        PostAttentionNorm => ("post_attention_norm/scale.weights", vec![], vec![embedding]),
-        PreFfwNorm => ("pre_ffw_norm/scale.weights", vec![], vec![embedding]),
-        GatingLinear => ("mlp/gating_linear.weights", vec![neurons], vec![embedding]),
-        ValueLinear => ("mlp/value_linear.weights", vec![neurons], vec![embedding]),
-        OutLinear => ("mlp/out_linear.weights", vec![embedding], vec![neurons]),
-        PostFfwNorm => ("post_ffw_norm/scale.weights", vec![], vec![embedding]),
+    let (rows, columns) = match id.role {
+        Embedder | LmHead => (vec![vocabulary], vec![embedding]),
+        Query => (with(heads), vec![embedding]),
+        Key | Value => (with(kv_heads), vec![embedding]),
+        Output => (vec![embedding], with(heads)),
+        GatingLinear | ValueLinear => (vec![neurons], vec![embedding]),
+        OutLinear => (vec![embedding], vec![neurons]),
+        QueryNorm | KeyNorm => (vec![], vec![projection]),
+        FinalNorm | PreAttentionNorm | PostAttentionNorm | PreFfwNorm | PostFfwNorm => (vec![], vec![embedding]),
         // penzai has no biases, and these configs ask for none.
-        QueryBias => ("attention/query.bias", vec![], with(heads)),
-        KeyBias => ("attention/key.bias", vec![], with(kv_heads)),
-        ValueBias => ("attention/value.bias", vec![], with(kv_heads)),
-        OutputBias => ("attention/output.bias", vec![], vec![embedding]),
-        GatingLinearBias => ("mlp/gating_linear.bias", vec![], vec![neurons]),
-        ValueLinearBias => ("mlp/value_linear.bias", vec![], vec![neurons]),
-        OutLinearBias => ("mlp/out_linear.bias", vec![], vec![embedding]),
+        QueryBias => (vec![], with(heads)),
+        KeyBias | ValueBias => (vec![], with(kv_heads)),
+        OutputBias | OutLinearBias => (vec![], vec![embedding]),
+        GatingLinearBias | ValueLinearBias => (vec![], vec![neurons]),
     };
-    let in_block = !matches!(id.role, Embedder | LmHead | FinalNorm);
+    let name = id.role.label();
+    let in_block = id.role.is_per_layer();
     let label = match (in_block, config.use_layer_stack) {
         (false, _) => format!("transformer/{name}"),
         (true, false) => format!("transformer/block_{}/{name}", id.layer),

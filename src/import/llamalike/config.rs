@@ -124,7 +124,8 @@ pub(super) fn describe(map: &Map<String, Value>, weights: &Weights) -> Result<(D
         },
         rope_wavelength: rope_wavelength as f32,
         local_rope_wavelength: local_rope_wavelength.map(|wavelength| wavelength as f32),
-        global_scale_factor: global_scale_factor.map(|factor| factor as f32),
+        // Below 1 it got here only because no layer is global, so that nothing looks at it.
+        global_scale_factor: global_scale_factor.filter(|&factor| factor >= 1.0).map(|factor| factor as f32),
         rms_norm_eps: eps,
         use_post_attn_norm: flag("use_post_attn_norm")?,
         use_post_ffw_norm: flag("use_post_ffw_norm")?,
@@ -143,6 +144,8 @@ pub(super) fn describe(map: &Map<String, Value>, weights: &Weights) -> Result<(D
         output_bias: false,
         mlp_bias: false,
     };
+    // Nothing is left for it to refuse, as long as both speak of the same rules.
+    config.check().map_err(|error| ImportError::new(error.to_string()))?;
     let sizes = Sizes::new(&config).ok_or_else(|| {
         ImportError::new("`num_kv_heads` times `query_head_multiplier` times `projection_dim` is too large")
     })?;
@@ -152,6 +155,9 @@ pub(super) fn describe(map: &Map<String, Value>, weights: &Weights) -> Result<(D
 
 /// Checks the number of layers against the file before anything is made for each of them.
 fn check_layers(fields: &Object, count: u32, stacked: bool, weights: &Weights) -> Result<(), ImportError> {
+    if count == 0 {
+        return Ok(());
+    }
     let label = "transformer/blocks/pre_attention_norm/scale.weights";
     let stored = match (stacked, weights.get(label)) {
         (false, _) => weights.len(),
@@ -233,7 +239,10 @@ fn query_scaling_factor(fields: &Object, projection_dim: u32) -> Result<f64, Imp
     let key = "query_scaling_factor";
     match fields.get(key) {
         None if fields.mentions(key) => Err(fields.refuse(key, "\"default\" or a number")),
-        Some(Value::Number(_)) => Ok(fields.number(key)?.unwrap_or_default()),
+        Some(Value::Number(_)) => match fields.number(key)? {
+            Some(factor) if factor as f32 != 0.0 => Ok(factor),
+            _ => Err(fields.refuse(key, "\"default\" or a number other than 0")),
+        },
         Some(value) if value.as_str() != Some("default") => Err(fields.refuse(key, "\"default\" or a number")),
         _ => Ok(1.0 / f64::from(projection_dim).sqrt()),
     }

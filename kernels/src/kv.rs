@@ -1,0 +1,126 @@
+//! The key and value tables of attention. Keys are a [`Matrix`](crate::Matrix) whose rows are positions, so that scores
+//! are a product like any other, a lane a key. Values are stored row by row and mixed with a lane a channel.
+
+use core::ops::Range;
+
+use crate::math::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
+use crate::pack::quantize_q8;
+use crate::{DType, GROUP, TILE_ROWS, pack_row};
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Kv {
+    /// As computed.
+    F32,
+    /// Rounded to binary16; magnitudes beyond its range become ±65504.
+    F16,
+    /// Rounded to bfloat16.
+    Bf16,
+    /// int8 in groups of 32 channels with an f16 scale; queries are quantised to meet the keys.
+    Q8,
+}
+
+impl Kv {
+    /// Every type.
+    pub const ALL: [Kv; 4] = [Kv::F32, Kv::F16, Kv::Bf16, Kv::Q8];
+
+    /// The element type of the tables; its kernels must be [compiled in](DType::enabled).
+    pub const fn dtype(self) -> DType {
+        match self {
+            Kv::F32 => DType::F32,
+            Kv::F16 => DType::F16,
+            Kv::Bf16 => DType::Bf16,
+            Kv::Q8 => DType::Q8,
+        }
+    }
+
+    /// Bytes of one row of values of `channels` channels; `None` on overflow.
+    pub const fn value_bytes(self, channels: usize) -> Option<usize> {
+        match self {
+            Kv::F32 => channels.checked_mul(4),
+            Kv::F16 | Kv::Bf16 => channels.checked_mul(2),
+            Kv::Q8 => channels.div_ceil(GROUP).checked_mul(2 + GROUP),
+        }
+    }
+}
+
+/// Stores a key as row `slot` of a key table, `keys` being [`DType::matrix_bytes`] long and aligned to 4 bytes.
+/// A slot beyond the table is left alone.
+pub fn store_key(kv: Kv, keys: &mut [u8], slot: usize, key: &[f32]) {
+    let bytes = kv.dtype().tile_row_bytes(key.len()).unwrap_or(0);
+    let start = (slot / TILE_ROWS).saturating_mul(bytes);
+    if let Some(tile_row) = keys.get_mut(start..start.saturating_add(bytes)) {
+        pack_row(kv.dtype(), tile_row, slot % TILE_ROWS, key);
+    }
+}
+
+/// Stores a row of values as row `slot` of a value table, which is `[slots][Kv::value_bytes]` and aligned to 4 bytes.
+/// A slot beyond the table is left alone.
+pub fn store_value(kv: Kv, values: &mut [u8], slot: usize, value: &[f32]) {
+    let bytes = kv.value_bytes(value.len()).unwrap_or(0);
+    let start = slot.saturating_mul(bytes);
+    let Some(row) = values.get_mut(start..start.saturating_add(bytes)) else { return };
+    match kv {
+        #[cfg(feature = "f32")]
+        Kv::F32 => store_floats(row, value, |x| x),
+        #[cfg(feature = "f16")]
+        Kv::F16 => store_floats(row, value, f16_from_f32),
+        #[cfg(feature = "bf16")]
+        Kv::Bf16 => store_floats(row, value, bf16_from_f32),
+        #[cfg(feature = "q8")]
+        Kv::Q8 => {
+            for (bytes, group) in row.as_chunks_mut::<{ 2 + GROUP }>().0.iter_mut().zip(value.chunks(GROUP)) {
+                let (scale, values) = quantize_q8(group);
+                let (scale_bytes, value_bytes) = bytes.split_at_mut(2);
+                scale_bytes.copy_from_slice(&scale.to_le_bytes());
+                value_bytes.copy_from_slice(bytemuck::bytes_of(&values));
+            }
+        }
+        #[allow(unreachable_patterns)] // reachable when a feature is off
+        _ => {}
+    }
+}
+
+fn store_floats<E: bytemuck::Pod>(row: &mut [u8], value: &[f32], narrow: fn(f32) -> E) {
+    let row: &mut [E] = bytemuck::try_cast_slice_mut(row).unwrap_or_default();
+    for (element, &x) in row.iter_mut().zip(value) {
+        *element = narrow(x);
+    }
+}
+
+/// `out += weight * value` over the rows `slots` of a value table, in order, a weight a row. In q8 a channel gains
+/// `value as f32 * (weight * scale)`.
+pub fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
+    let bytes = kv.value_bytes(out.len()).unwrap_or(0).max(1);
+    let rows = values.chunks_exact(bytes).skip(slots.start).take(slots.len());
+    match kv {
+        #[cfg(feature = "f32")]
+        Kv::F32 => rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, |x: f32| x)),
+        #[cfg(feature = "f16")]
+        Kv::F16 => rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, f16_to_f32)),
+        #[cfg(feature = "bf16")]
+        Kv::Bf16 => rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, bf16_to_f32)),
+        #[cfg(feature = "q8")]
+        Kv::Q8 => {
+            for (row, weight) in rows.zip(weights) {
+                for (bytes, out) in row.as_chunks::<{ 2 + GROUP }>().0.iter().zip(out.chunks_mut(GROUP)) {
+                    let weight = weight * f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]));
+                    for (out, &value) in out.iter_mut().zip(&bytes[2..]) {
+                        *out += value as i8 as f32 * weight;
+                    }
+                }
+            }
+        }
+        #[allow(unreachable_patterns)] // reachable when a feature is off
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn mix_floats<E: bytemuck::Pod>(row: &[u8], weight: f32, out: &mut [f32], widen: impl Fn(E) -> f32) {
+    let row: &[E] = bytemuck::try_cast_slice(row).unwrap_or_default();
+    for (out, &value) in out.iter_mut().zip(row) {
+        *out += weight * widen(value);
+    }
+}

@@ -1,0 +1,274 @@
+//! The transcendental functions of the forward pass: one polynomial each, in multiplications, additions and
+//! one division, so that every target computes the same bits (contract C1) and the compiler can vectorise the
+//! loops that call them. All are branch-free: both sides of a choice are computed and one is selected.
+//!
+//! Error bounds, over every `f32` and held by the tests below (ulp of the correctly rounded result):
+//!
+//! | function | bound | outside its range |
+//! |---|---|---|
+//! | [`exp`] | 1 ulp | below −87.33655 (results under the smallest normal number): 0; above 88.72284: ∞ |
+//! | [`tanh`] | 2 ulp | ±1 |
+//! | [`erf`] | 2 ulp | ±1 |
+//! | [`sigmoid`] | 3 ulp | 0 and 1 |
+//!
+//! NaN gives NaN.
+
+use core::f32::consts::LOG2_E;
+
+/// Adding this rounds a float below 2^22 in magnitude to an integer, ties to even, in its low mantissa bits.
+const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+
+/// Rounds to the nearest integer, ties to even. `|x|` must be below 2^22.
+#[inline(always)]
+pub fn round_to_i32(x: f32) -> i32 {
+    ((x + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32)
+}
+
+/// `2^n` for `n` in −126..=127.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+/// `e^x`. Cody and Waite's reduction and the polynomial of Cephes' `expf`.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const SMALLEST: f32 = -87.336_54; // e^x is below the smallest normal number under this
+    const LARGEST: f32 = 88.722_84; // e^x is above the largest number over this
+    let inside = if x > SMALLEST { x } else { SMALLEST };
+    let inside = if inside < LARGEST { inside } else { LARGEST };
+    let n = round_to_i32(inside * LOG2_E);
+    let whole = n as f32;
+    // ln 2 in two parts; the first has few enough bits that `whole * 0.693359375` is exact.
+    let r = inside - whole * 0.693_359_4 - whole * -2.121_944_4e-4;
+    let p = 1.987_569_1e-4_f32;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 0.166_666_65;
+    let p = p * r + 0.5;
+    let p = p * (r * r) + r + 1.0;
+    // 2^128 does not exist, so the power goes on in two steps.
+    let half = n >> 1;
+    let y = p * power_of_two(half) * power_of_two(n - half);
+    let y = if x < SMALLEST { 0.0 } else { y };
+    let y = if x > LARGEST { f32::INFINITY } else { y };
+    if x.is_nan() { x } else { y }
+}
+
+/// Hyperbolic tangent. Cephes' polynomial near zero, `1 − 2 / (e^2x + 1)` beyond.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    let z = x * x;
+    let p = -5.704_988_7e-3_f32;
+    let p = p * z + 2.063_908_9e-2;
+    let p = p * z - 5.373_971_6e-2;
+    let p = p * z + 0.133_314_42;
+    let p = p * z - 0.333_332_8;
+    let near = p * z * x + x;
+    let magnitude = x.abs();
+    let far = (1.0 - 2.0 / (exp(magnitude + magnitude) + 1.0)).copysign(x);
+    if magnitude < 0.625 { near } else { far }
+}
+
+/// The error function. Near zero `x + x P(x²)`, beyond `1 − e^−Q(|x|)` with `Q` fitted to `−ln erfc`
+/// (both minimax fits of ours, after the scheme of N. Juffa's `erff`).
+#[inline(always)]
+pub fn erf(x: f32) -> f32 {
+    let z = x * x;
+    let p = -5.988_753e-4_f32;
+    let p = p * z + 4.993_275e-3;
+    let p = p * z - 2.676_71e-2;
+    let p = p * z + 0.112_818_44;
+    let p = p * z - 0.376_124_98;
+    let p = p * z + 0.128_379_15;
+    let near = p * x + x;
+    let t = x.abs();
+    let t = if t < 4.0 { t } else { 4.0 };
+    let q = 2.109_505_3e-5_f32;
+    let q = q * t - 4.344_626_5e-4;
+    let q = q * t + 4.171_063e-3;
+    let q = q * t - 2.511_942_8e-2;
+    let q = q * t + 0.108_280_09;
+    let q = q * t + 0.633_346_9;
+    let q = q * t + 1.129_515;
+    let q = q * t - 1.746_844_6e-4;
+    let far = (1.0 - exp(-q)).copysign(x);
+    let y = if x.abs() < 0.925 { near } else { far };
+    if x.is_nan() { x } else { y }
+}
+
+/// `1 / (1 + e^−x)`.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `a sigmoid(a)`, as in SwiGLU (Shazeer 2020, "GLU Variants Improve Transformer").
+#[inline(always)]
+pub fn silu(a: f32) -> f32 {
+    a * sigmoid(a)
+}
+
+/// `0.5 a (1 + erf(a / sqrt 2))` (Hendrycks and Gimpel 2016).
+#[inline(always)]
+pub fn gelu_exact(a: f32) -> f32 {
+    0.5 * a * (1.0 + erf(a * core::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// `0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a³)))`, the tanh form of the same paper.
+#[inline(always)]
+pub fn gelu_approx(a: f32) -> f32 {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    0.5 * a * (1.0 + tanh(SQRT_2_OVER_PI * (a + 0.044715 * (a * a * a))))
+}
+
+/// `cap tanh(x / cap)` (Gemma 2, section 2).
+#[inline(always)]
+pub fn soft_cap(x: f32, cap: f32) -> f32 {
+    cap * tanh(x / cap)
+}
+
+/// Square root, correctly rounded as IEEE 754 asks, on targets with and without the instruction.
+#[inline(always)]
+pub fn sqrt(x: f32) -> f32 {
+    libm::sqrtf(x)
+}
+
+/// The sine and cosine of a fraction of a full turn given in units of 2^−64 turns: rotary angles are kept so,
+/// because there `position * frequency` wraps around exactly and no angle is ever too large to reduce.
+pub fn sin_cos_turns(turns: u64) -> (f32, f32) {
+    const RADIANS: f32 = 1.462_918_1e-9; // 2 pi / 2^32
+    // The nearest quarter turn comes off exactly, which leaves at most an eighth of a turn to round.
+    let quarter = turns.wrapping_add(1 << 61) >> 62;
+    let rest = turns.wrapping_sub(quarter << 62);
+    let angle = ((rest as i64 >> 32) as i32) as f32 * RADIANS;
+    let (sin, cos) = (libm::sinf(angle), libm::cosf(angle));
+    match quarter {
+        0 => (sin, cos),
+        1 => (cos, -sin),
+        2 => (-sin, -cos),
+        _ => (-cos, sin),
+    }
+}
+
+/// The `f32` of finite binary16 bits. Branch-free, so that loops over it vectorise; infinities and NaN, which
+/// a checked matrix does not hold, come out as large finite numbers.
+#[inline(always)]
+pub fn f16_to_f32(bits: u16) -> f32 {
+    let sign = ((bits & 0x8000) as u32) << 16;
+    let magnitude = ((bits & 0x7fff) as u32) << 13;
+    let normal = f32::from_bits(magnitude + (112 << 23));
+    // A subnormal's mantissa under the exponent of 2^-14, less that 2^-14, is its value, exactly.
+    let subnormal = f32::from_bits(magnitude + (113 << 23)) - f32::from_bits(113 << 23);
+    let value = if magnitude < 1 << 23 { subnormal } else { normal };
+    f32::from_bits(value.to_bits() | sign)
+}
+
+/// The `f32` of bfloat16 bits, exactly.
+#[inline(always)]
+pub fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits((bits as u32) << 16)
+}
+
+/// The nearest finite binary16, ties to even; magnitudes beyond its range become ±65504.
+pub fn f16_from_f32(x: f32) -> u16 {
+    half::f16::from_f32_const(x.clamp(-65504.0, 65504.0)).to_bits()
+}
+
+/// The nearest finite bfloat16, ties to even; magnitudes that would round to infinity stay finite.
+pub fn bf16_from_f32(x: f32) -> u16 {
+    const LARGEST: f32 = 3.389_531_4e38;
+    half::bf16::from_f32_const(x.clamp(-LARGEST, LARGEST)).to_bits()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Distance in ulp of the correctly rounded result; both may be zero or infinite.
+    fn ulps(got: f32, exact: f64) -> f64 {
+        let want = exact as f32;
+        if got == want {
+            return 0.0;
+        }
+        let exponent = (want.abs().max(f32::MIN_POSITIVE).to_bits() >> 23) as i32 - 127;
+        (got as f64 - exact).abs() / libm::exp2((exponent - 23) as f64)
+    }
+
+    /// The worst error over a dense sweep of all bit patterns (a step of 1 is all 2^32 of them; the bounds
+    /// stated above were found with that).
+    fn worst(f: fn(f32) -> f32, exact: fn(f64) -> f64, inputs: impl Fn(f32) -> bool) -> (f64, f32) {
+        let step = option_env!("POCKETLM_SWEEP").map_or(211, |s| s.parse().unwrap());
+        let mut worst = (0.0, 0.0);
+        for bits in (0..=u32::MAX).step_by(step) {
+            let x = f32::from_bits(bits);
+            if x.is_nan() || !inputs(x) {
+                continue;
+            }
+            let error = ulps(f(x), exact(x as f64));
+            if error > worst.0 || error.is_nan() {
+                worst = (error, x);
+            }
+        }
+        worst
+    }
+
+    #[test]
+    fn exp_is_within_1_ulp() {
+        let (error, x) = worst(exp, libm::exp, |x| x > -87.336_54);
+        assert!(error <= 1.0, "{error} ulp at {x}");
+        assert_eq!(exp(-87.34), 0.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn tanh_is_within_2_ulp() {
+        let (error, x) = worst(tanh, libm::tanh, |_| true);
+        assert!(error <= 2.0, "{error} ulp at {x}");
+        assert!(tanh(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn erf_is_within_2_ulp() {
+        let (error, x) = worst(erf, libm::erf, |_| true);
+        assert!(error <= 2.0, "{error} ulp at {x}");
+        assert!(erf(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn sigmoid_is_within_3_ulp() {
+        let (error, x) = worst(sigmoid, |x| 1.0 / (1.0 + libm::exp(-x)), |x| x > -87.336_54);
+        assert!(error <= 3.0, "{error} ulp at {x}");
+    }
+
+    #[test]
+    fn sine_and_cosine_of_turns_are_those_of_the_angle() {
+        for k in 0..100_000u64 {
+            let turns = k.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let angle = turns as f64 / 2f64.powi(64) * core::f64::consts::TAU;
+            let (sin, cos) = sin_cos_turns(turns);
+            assert!((sin as f64 - libm::sin(angle)).abs() < 1.5e-7 && (cos as f64 - libm::cos(angle)).abs() < 1.5e-7);
+        }
+    }
+
+    #[test]
+    fn half_floats_convert_as_ieee_says() {
+        for bits in 0..=u16::MAX {
+            let f16 = half::f16::from_bits(bits);
+            if f16.is_finite() {
+                assert_eq!(f16_to_f32(bits).to_bits(), f16.to_f32().to_bits());
+                assert_eq!(f16_from_f32(f16.to_f32()), bits);
+            }
+            let bf16 = half::bf16::from_bits(bits);
+            if bf16.is_finite() {
+                assert_eq!(bf16_to_f32(bits).to_bits(), bf16.to_f32().to_bits());
+                assert_eq!(bf16_from_f32(bf16.to_f32()), bits);
+            }
+        }
+        assert_eq!(f16_to_f32(f16_from_f32(1e9)), 65504.0);
+        assert!(bf16_to_f32(bf16_from_f32(f32::MIN)).is_finite());
+    }
+}

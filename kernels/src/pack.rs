@@ -1,0 +1,96 @@
+//! Writing rows into the tile layout: what packs an image on the host, and what stores a key on the device.
+
+use crate::math::{bf16_from_f32, f16_from_f32, f16_to_f32, round_to_i32};
+use crate::{DType, GROUP, Q4MinTile, Q4Tile, Q8Tile, TILE_ROWS};
+
+/// Writes `row` as row `lane` of a tile row, `tile_row` being [`DType::tile_row_bytes`] long and aligned to 4 bytes.
+/// Floats are rounded to nearest. q8 takes the group's largest magnitude over 127, rounded to f16, as the scale and
+/// the nearest multiple of it for each weight. The 4-bit types need a choice of scale that is not made here: see
+/// [`pack_q4_group`]. Writes nothing where the lengths do not fit.
+pub fn pack_row(dtype: DType, tile_row: &mut [u8], lane: usize, row: &[f32]) {
+    let lane = lane % TILE_ROWS;
+    match dtype {
+        #[cfg(feature = "f32")]
+        DType::F32 => pack_floats(tile_row, lane, row, |x| x),
+        #[cfg(feature = "f16")]
+        DType::F16 => pack_floats(tile_row, lane, row, f16_from_f32),
+        #[cfg(feature = "bf16")]
+        DType::Bf16 => pack_floats(tile_row, lane, row, bf16_from_f32),
+        #[cfg(feature = "q8")]
+        DType::Q8 => {
+            for (index, group) in row.chunks(GROUP).enumerate() {
+                let (scale, values) = quantize_q8(group);
+                pack_q8_group(tile_row, lane, index, scale, &values);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The f16 scale and values of up to 32 weights in q8.
+pub(crate) fn quantize_q8(weights: &[f32]) -> (u16, [i8; GROUP]) {
+    let largest = weights.iter().fold(0.0, |largest: f32, w| if w.abs() > largest { w.abs() } else { largest });
+    let scale = f16_from_f32(largest / 127.0);
+    let step = f16_to_f32(scale);
+    let mut values = [0; GROUP];
+    if step > 0.0 {
+        for (value, w) in values.iter_mut().zip(weights) {
+            *value = round_to_i32((w / step).clamp(-127.0, 127.0)) as i8;
+        }
+    }
+    (scale, values)
+}
+
+fn pack_floats<E: bytemuck::Pod>(tile_row: &mut [u8], lane: usize, row: &[f32], narrow: fn(f32) -> E)
+where
+    [E; TILE_ROWS]: bytemuck::Pod,
+{
+    let columns: &mut [[E; TILE_ROWS]] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
+    for (column, &x) in columns.iter_mut().zip(row) {
+        column[lane % TILE_ROWS] = narrow(x);
+    }
+}
+
+/// Writes 32 int8 weights with their f16 scale as group `index` of row `lane` of a q8 tile row.
+pub fn pack_q8_group(tile_row: &mut [u8], lane: usize, index: usize, scale: u16, values: &[i8; GROUP]) {
+    let tiles: &mut [Q8Tile] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
+    if let Some(tile) = tiles.get_mut(index) {
+        tile.scales[lane % TILE_ROWS] = scale;
+        for (step, four) in tile.values.iter_mut().zip(values.as_chunks::<4>().0) {
+            step[lane % TILE_ROWS] = *four;
+        }
+    }
+}
+
+/// Writes 32 values of 0..=15 with their f16 scale as group `index` of row `lane` of a 4-bit tile row: q4 without a
+/// minimum (weight = `(value − 8) * scale`), q4min with one (weight = `value * scale + minimum`).
+pub fn pack_q4_group(
+    tile_row: &mut [u8],
+    lane: usize,
+    index: usize,
+    scale: u16,
+    minimum: Option<u16>,
+    values: &[u8; GROUP],
+) {
+    let lane = lane % TILE_ROWS;
+    let nibbles = match minimum {
+        None => {
+            let tiles: &mut [Q4Tile] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
+            let Some(tile) = tiles.get_mut(index) else { return };
+            tile.scales[lane] = scale;
+            &mut tile.nibbles
+        }
+        Some(minimum) => {
+            let tiles: &mut [Q4MinTile] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
+            let Some(tile) = tiles.get_mut(index) else { return };
+            tile.scales[lane] = scale;
+            tile.minima[lane] = minimum;
+            &mut tile.nibbles
+        }
+    };
+    for (bytes, eight) in nibbles.iter_mut().zip(values.as_chunks::<8>().0) {
+        for (k, byte) in bytes[lane].iter_mut().enumerate() {
+            *byte = (eight[k] & 15) | (eight[k + 4] << 4);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What happens to a vector between two products: norms, rotation, softmax, activation.
+
+use crate::math::{exp, sin_cos_turns, sqrt};
+
+/// Adds eight stripes in the one order (see the crate docs).
+#[inline]
+fn join(s: [f32; 8]) -> f32 {
+    ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+}
+
+/// What RMSNorm multiplies a vector by before its weights: `1 / sqrt(mean(x²) + eps)`
+/// (Zhang and Sennrich 2019, "Root Mean Square Layer Normalization").
+pub fn rms_factor(x: &[f32], eps: f32) -> f32 {
+    let mut stripes = [0.0; 8];
+    let (eights, rest) = x.as_chunks::<8>();
+    for eight in eights {
+        for (stripe, x) in stripes.iter_mut().zip(eight) {
+            *stripe += x * x;
+        }
+    }
+    for (stripe, x) in stripes.iter_mut().zip(rest) {
+        *stripe += x * x;
+    }
+    1.0 / sqrt(join(stripes) / x.len() as f32 + eps)
+}
+
+/// `out = x * rms_factor(x) * weight`.
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let factor = rms_factor(x, eps);
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * factor * weight;
+    }
+}
+
+/// [`rms_norm`] in place.
+pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
+    let factor = rms_factor(x, eps);
+    for (x, weight) in x.iter_mut().zip(weight) {
+        *x = *x * factor * weight;
+    }
+}
+
+/// `x += y`.
+pub fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+/// `x *= factor`.
+pub fn scale(x: &mut [f32], factor: f32) {
+    for x in x {
+        *x *= factor;
+    }
+}
+
+/// `gate = activation(gate) * value`, the gated feed-forward.
+pub fn gate(gate: &mut [f32], value: &[f32], activation: impl Fn(f32) -> f32) {
+    for (gate, value) in gate.iter_mut().zip(value) {
+        *gate = activation(*gate) * value;
+    }
+}
+
+/// The cosines and sines that rotate one position: pair `j` turns by `position * frequencies[j]`, the frequency being
+/// in units of 2^−64 turns a position; both are multiplied by `amplitude`.
+pub fn rope_table(position: u32, frequencies: &[u64], amplitude: f32, cos: &mut [f32], sin: &mut [f32]) {
+    for ((&frequency, cos), sin) in frequencies.iter().zip(cos).zip(sin) {
+        let (s, c) = sin_cos_turns(frequency.wrapping_mul(position as u64));
+        *cos = c * amplitude;
+        *sin = s * amplitude;
+    }
+}
+
+/// Rotates a head in place, pairing channel `j` with `j + P/2` (Su et al. 2021, "RoFormer"; split halves, as in
+/// GPT-NeoX).
+pub fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let half = head.len() / 2;
+    let (first, second) = head.split_at_mut(half);
+    for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+        let (x, y) = (*a, *b);
+        *a = x * cos - y * sin;
+        *b = y * cos + x * sin;
+    }
+}
+
+/// Turns attention scores into weights, in place and not yet normalised: `e^(score − largest)`. The keys go from
+/// oldest to newest through `older` and then `newer` (the two stretches of a ring). Returns what normalises:
+/// 1 over the sum of the weights.
+pub fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
+    let mut largest = f32::NEG_INFINITY;
+    for &score in older.iter().chain(newer.iter()) {
+        largest = if score > largest { score } else { largest };
+    }
+    for score in older.iter_mut() {
+        *score = exp(*score - largest);
+    }
+    for score in newer.iter_mut() {
+        *score = exp(*score - largest);
+    }
+    let mut stripes = [0.0; 8];
+    let (eights, rest) = older.as_chunks::<8>();
+    for eight in eights {
+        for (stripe, weight) in stripes.iter_mut().zip(eight) {
+            *stripe += weight;
+        }
+    }
+    // The stretches meet anywhere, so from here on the stripes turn: stripe 0 is the next element's.
+    let mut turned = 0;
+    for weight in rest.iter().chain(newer.iter()) {
+        stripes[turned % 8] += weight;
+        turned += 1;
+    }
+    1.0 / join(stripes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::vec::Vec;
+
+    fn numbers(n: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 2654435761 % 1000) as f32 - 500.0) / 77.0).collect()
+    }
+
+    /// The specification in one line a step: element `i` goes to stripe `i mod 8`.
+    fn striped_sum(x: &[f32]) -> f32 {
+        let mut s = [0.0f32; 8];
+        for (i, x) in x.iter().enumerate() {
+            s[i % 8] += x;
+        }
+        ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+    }
+
+    #[test]
+    fn rms_norm_is_the_striped_loop_at_every_length() {
+        for n in 1..70 {
+            let x = numbers(n);
+            let squares: Vec<f32> = x.iter().map(|x| x * x).collect();
+            let factor = 1.0 / (striped_sum(&squares) / n as f32 + 1e-6).sqrt();
+            assert_eq!(rms_factor(&x, 1e-6).to_bits(), factor.to_bits());
+        }
+    }
+
+    #[test]
+    fn softmax_does_not_see_where_a_ring_was_cut() {
+        for n in 1..40 {
+            let scores = numbers(n);
+            let largest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+            let weights: Vec<f32> = scores.iter().map(|s| exp(s - largest)).collect();
+            let normaliser = 1.0 / striped_sum(&weights);
+            for cut in 0..=n {
+                let mut ring = scores.clone();
+                let (older, newer) = ring.split_at_mut(cut);
+                assert_eq!(softmax(older, newer).to_bits(), normaliser.to_bits());
+                assert_eq!(ring, weights);
+            }
+        }
+    }
+
+    #[test]
+    fn rope_turns_a_pair_by_the_angle() {
+        // A quarter turn a position.
+        let (mut cos, mut sin) = ([0.0], [0.0]);
+        rope_table(1, &[1 << 62], 1.0, &mut cos, &mut sin);
+        let mut head = [3.0, 4.0];
+        rope(&mut head, &cos, &sin);
+        assert_eq!(head, [-4.0, 3.0]);
+        rope_table(4_000_000_000, &[1 << 62], 2.0, &mut cos, &mut sin);
+        assert_eq!((cos, sin), ([2.0], [0.0]));
+    }
+}

@@ -1,0 +1,158 @@
+#![allow(unsafe_code)]
+//! Sharing work between cores without changing a bit of it.
+//!
+//! A job is a function that claims pieces of work, one index at a time, until none is left. Any number of cores may
+//! call it at once: which core computes a piece does not matter to the piece. This is the only place outside `arch`
+//! where this crate hands out memory by index, and therefore needs `unsafe`.
+
+use core::marker::PhantomData;
+use core::ops::Range;
+#[cfg(target_has_atomic = "ptr")]
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// Cores that can be lent a job.
+pub trait Workers: Sync {
+    /// Calls `job` at least once, on as many cores as there are, and returns when all calls have returned.
+    /// Each call claims work until none is left, so it is no mistake to call it once only.
+    fn run(&self, job: &(dyn Fn() + Sync));
+}
+
+/// The calling core alone.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Solo;
+
+impl Workers for Solo {
+    fn run(&self, job: &(dyn Fn() + Sync)) {
+        job();
+    }
+}
+
+/// Calls `piece` once with every index of `range`, shared between `workers`.
+#[cfg(target_has_atomic = "ptr")]
+pub fn for_each_index(workers: &dyn Workers, range: Range<usize>, piece: &(dyn Fn(usize) + Sync)) {
+    let next = AtomicUsize::new(range.start);
+    workers.run(&|| {
+        loop {
+            // Relaxed: the counter orders nothing but itself; `run` returning is what publishes the results.
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= range.end {
+                break;
+            }
+            piece(index);
+        }
+    });
+}
+
+/// Calls `piece` once with every index of `range`. Without atomic read-modify-write (Armv6-M) nothing can be claimed
+/// safely, so the calling core does it all.
+#[cfg(not(target_has_atomic = "ptr"))]
+pub fn for_each_index(_workers: &dyn Workers, range: Range<usize>, piece: &(dyn Fn(usize) + Sync)) {
+    range.for_each(piece);
+}
+
+/// The same rows of every column of an output `[columns][rows]`: what one piece of a product may write.
+pub struct RowsMut<'a> {
+    first: *mut f32,
+    length: usize,
+    stride: usize,
+    columns: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> RowsMut<'a> {
+    /// All rows of an output of `rows` rows a column.
+    pub fn all(output: &'a mut [f32], rows: usize) -> Self {
+        let columns = output.len().checked_div(rows).unwrap_or(0);
+        RowsMut { first: output.as_mut_ptr(), length: rows, stride: rows, columns, borrow: PhantomData }
+    }
+
+    /// The rows `rows` of these, as a view of their own; cut where these end.
+    pub fn part(&mut self, rows: Range<usize>) -> RowsMut<'_> {
+        let start = rows.start.min(self.length);
+        let length = rows.end.min(self.length).saturating_sub(start);
+        RowsMut { first: self.first.wrapping_add(start), length, borrow: PhantomData, ..*self }
+    }
+
+    /// How many columns there are.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// These rows of column `column`; empty if there is no such column.
+    #[inline]
+    pub fn column(&mut self, column: usize) -> &mut [f32] {
+        if column >= self.columns {
+            return &mut [];
+        }
+        // SAFETY: `first .. first + length` lies in the first column of the output this view was made from, and
+        // `column < columns` whole strides further it lies in that column; the view holds the only claim to these
+        // rows (`all` borrows the output, `split_rows` gives every range out once), and `&mut self` the only use.
+        unsafe { core::slice::from_raw_parts_mut(self.first.wrapping_add(column * self.stride), self.length) }
+    }
+}
+
+/// A pointer that several cores may hold; what they do with it is argued where it is used.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+// SAFETY: the functions below give every core a different part of what it points to.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; f32 does not care which core owns it.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    fn at(&self, offset: usize) -> *mut f32 {
+        self.0.wrapping_add(offset)
+    }
+}
+
+/// Shares `range` of the rows of `output`, `[columns][rows]`, between `workers` in pieces of `piece` rows, counted from
+/// the range's start. Each piece is given its rows and its part of every column.
+pub fn split_rows(
+    workers: &dyn Workers,
+    output: &mut [f32],
+    rows: usize,
+    range: Range<usize>,
+    piece: usize,
+    job: &(dyn Fn(Range<usize>, RowsMut<'_>) + Sync),
+) {
+    let columns = output.len().checked_div(rows).unwrap_or(0);
+    let shared = Shared(output.as_mut_ptr());
+    let piece = piece.max(1);
+    let end = range.end.min(rows);
+    let pieces = end.saturating_sub(range.start).div_ceil(piece);
+    for_each_index(workers, 0..pieces, &|index| {
+        let start = range.start + index * piece;
+        let rows_of_piece = start..end.min(start + piece);
+        // `for_each_index` gives every index out once, and different indices have different rows, all of them below
+        // `rows`: nobody else has this view's part of `output`, which stays borrowed until every call has returned.
+        let (first, length) = (shared.at(start), rows_of_piece.len());
+        job(rows_of_piece, RowsMut { first, length, stride: rows, columns, borrow: PhantomData });
+    });
+}
+
+/// Shares two buffers between `workers`: piece `i` is given elements `i * chunk.0 ..` of the first and `i * chunk.1 ..`
+/// of the second, `chunk` elements of each. Pieces that do not fit both buffers are left out.
+pub fn split_pair(
+    workers: &dyn Workers,
+    first: &mut [f32],
+    second: &mut [f32],
+    chunk: (usize, usize),
+    pieces: Range<usize>,
+    job: &(dyn Fn(usize, &mut [f32], &mut [f32]) + Sync),
+) {
+    let fit = |buffer: &[f32], chunk: usize| buffer.len().checked_div(chunk).unwrap_or(usize::MAX);
+    let end = pieces.end.min(fit(first, chunk.0)).min(fit(second, chunk.1));
+    let (first, second) = (Shared(first.as_mut_ptr()), Shared(second.as_mut_ptr()));
+    for_each_index(workers, pieces.start..end, &|index| {
+        // SAFETY: `index` is below the number of whole chunks in either buffer, is given out once, and chunks of
+        // different indices do not overlap; both buffers stay borrowed until every call has returned.
+        let (first, second) = unsafe {
+            (
+                core::slice::from_raw_parts_mut(first.at(index * chunk.0), chunk.0),
+                core::slice::from_raw_parts_mut(second.at(index * chunk.1), chunk.1),
+            )
+        };
+        job(index, first, second);
+    });
+}

@@ -1,0 +1,304 @@
+//! Every product and mix is bit-equal to the naive loop that specifies it, at every tail length and batch.
+
+use pocketlm_kernels::math::{bf16_to_f32, f16_to_f32};
+use pocketlm_kernels::*;
+
+/// A repeatable stream of numbers, a few of them extreme.
+struct Numbers(u64);
+
+impl Numbers {
+    fn bits(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as u32
+    }
+
+    fn float(&mut self) -> f32 {
+        match self.bits() % 50 {
+            0 => 0.0,
+            1 => -0.0,
+            2 => 1e-40,
+            3 => 3e4,
+            _ => (self.bits() % 20001) as f32 / 10000.0 - 1.0,
+        }
+    }
+
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.float()).collect()
+    }
+
+    fn f16(&mut self) -> u16 {
+        let bits = self.bits() as u16;
+        if bits & 0x7c00 == 0x7c00 { bits & 0x83ff } else { bits }
+    }
+}
+
+/// A matrix of random bytes that are all finite weights.
+fn random_matrix(dtype: DType, rows: usize, columns: usize, numbers: &mut Numbers) -> Vec<u32> {
+    let bytes = dtype.matrix_bytes(rows, columns).unwrap();
+    let mut words = vec![0u32; bytes / 4];
+    let data: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+    let tile_row = dtype.tile_row_bytes(columns).unwrap();
+    for row in 0..rows {
+        let tile = &mut data[row / 8 * tile_row..][..tile_row];
+        if !dtype.is_quantized() {
+            pack_row(dtype, tile, row % 8, &numbers.floats(columns));
+            continue;
+        }
+        for group in 0..columns.div_ceil(32) {
+            let used = (columns - group * 32).min(32);
+            let minimum = (dtype == DType::Q4Min).then(|| numbers.f16());
+            let scale = numbers.f16();
+            match dtype {
+                DType::Q8 => {
+                    let values = std::array::from_fn(|c| match numbers.bits() % 9 {
+                        _ if c >= used => 0,
+                        0 => -128,
+                        1 => 127,
+                        _ => numbers.bits() as i8,
+                    });
+                    pack_q8_group(tile, row % 8, group, scale, &values);
+                }
+                _ => {
+                    let values = std::array::from_fn(|_| numbers.bits() as u8 & 15);
+                    pack_q4_group(tile, row % 8, group, scale, minimum, &values);
+                }
+            }
+        }
+    }
+    words
+}
+
+/// The loop of the docs for one output, on weights read back one by one through `Matrix::row`.
+fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], groups: &[InputGroup]) -> f32 {
+    let columns = matrix.columns();
+    let mut sum = 0.0f32;
+    if !dtype.is_quantized() {
+        let mut weights = vec![0.0; columns];
+        matrix.row(row, &mut weights);
+        for c in 0..columns {
+            sum += weights[c] * x[c];
+        }
+        return sum;
+    }
+    // By the table of the crate docs, byte by byte.
+    let tile_row = &data[row / 8 * dtype.tile_row_bytes(columns).unwrap()..];
+    let lane = row % 8;
+    let half = |bytes: &[u8]| f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]));
+    for (g, x) in groups.iter().enumerate() {
+        let mut dot = 0i32;
+        let (group, scale, minimum) = match dtype {
+            DType::Q8 => {
+                let group = &tile_row[g * 272..][..272];
+                for c in 0..32 {
+                    dot += group[16 + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32 * x.values[c] as i32;
+                }
+                (group, half(&group[2 * lane..]), None)
+            }
+            _ => {
+                let header = if dtype == DType::Q4 { 16 } else { 32 };
+                let group = &tile_row[g * (header + 128)..][..header + 128];
+                for c in 0..32 {
+                    let byte = group[header + c / 8 * 32 + lane * 4 + c % 4];
+                    let nibble = if c % 8 < 4 { byte & 15 } else { byte >> 4 } as i32;
+                    dot += (nibble - if header == 16 { 8 } else { 0 }) * x.values[c] as i32;
+                }
+                (group, half(&group[2 * lane..]), (header == 32).then(|| half(&group[16 + 2 * lane..])))
+            }
+        };
+        let _ = group;
+        sum += dot as f32 * (scale * x.scale);
+        if let Some(minimum) = minimum {
+            sum += x.sum as f32 * (minimum * x.scale);
+        }
+    }
+    sum
+}
+
+#[test]
+fn every_product_is_the_naive_loop() {
+    let numbers = &mut Numbers(7);
+    for dtype in DType::ALL {
+        for (rows, columns) in [(1, 1), (8, 32), (9, 31), (13, 33), (24, 64), (7, 172), (40, 95), (16, 4), (3, 65)] {
+            let words = random_matrix(dtype, rows, columns, numbers);
+            let data: &[u8] = bytemuck::cast_slice(&words);
+            let matrix = Matrix::new(dtype, rows, columns, data).unwrap();
+            assert!(matrix.is_finite());
+            for count in [1, 2, 3, 4, 5, 9] {
+                let values = numbers.floats(count * columns);
+                let width = columns.div_ceil(32);
+                let mut groups = vec![bytemuck::Zeroable::zeroed(); count * width];
+                for t in 0..count {
+                    quantize(&values[t * columns..][..columns], &mut groups[t * width..][..width]);
+                }
+                let input = Input { count, values: &values, groups: &groups };
+                let mut out = vec![f32::NAN; count * rows];
+                // In pieces of two tile rows, as workers would.
+                split_rows(&Solo, &mut out, rows, 0..rows, 16, &|rows, mut part| {
+                    matmul(&matrix, &input, rows.start / 8..rows.end.div_ceil(8), &mut part)
+                });
+                for t in 0..count {
+                    for row in 0..rows {
+                        let x = &values[t * columns..][..columns];
+                        let expected = naive(dtype, &matrix, data, row, x, &groups[t * width..][..width]);
+                        assert_eq!(
+                            out[t * rows + row].to_bits(),
+                            expected.to_bits(),
+                            "{} [{rows}][{columns}], input {t} of {count}, row {row}",
+                            dtype.name()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_packed_reads_back_rounded_to_its_type() {
+    let numbers = &mut Numbers(11);
+    let row: Vec<f32> = (0..70).map(|_| (numbers.bits() % 2001) as f32 / 1000.0 - 1.0).collect();
+    for dtype in [DType::F32, DType::F16, DType::Bf16, DType::Q8] {
+        let mut words = vec![0u32; dtype.matrix_bytes(5, 70).unwrap() / 4];
+        pack_row(dtype, bytemuck::cast_slice_mut(&mut words), 4, &row);
+        let matrix = Matrix::new(dtype, 5, 70, bytemuck::cast_slice(&words)).unwrap();
+        let mut back = vec![0.0; 70];
+        matrix.row(4, &mut back);
+        for (c, (&x, &y)) in row.iter().zip(&back).enumerate() {
+            let largest = row[c / 32 * 32..].iter().take(32).fold(0.0f32, |a, b| a.max(b.abs()));
+            let bound = match dtype {
+                DType::F32 => 0.0,
+                DType::F16 => x.abs() * 2f32.powi(-11),
+                DType::Bf16 => x.abs() * 2f32.powi(-8),
+                // Half a step, and the rounding of the step itself over 127 of them.
+                _ => largest / 127.0 * 0.5 + largest * 2f32.powi(-11),
+            };
+            assert!((x - y).abs() <= bound, "{}: {x} came back as {y}", dtype.name());
+        }
+        matrix.row(3, &mut back);
+        assert_eq!(back, vec![0.0; 70], "the other rows stay zero");
+    }
+}
+
+#[test]
+fn a_matrix_of_the_wrong_size_is_refused() {
+    let words = [0u32; 128];
+    let data: &[u8] = bytemuck::cast_slice(&words);
+    assert!(Matrix::new(DType::F32, 8, 4, &data[..128]).is_some());
+    assert!(Matrix::new(DType::F32, 8, 4, &data[..127]).is_none());
+    assert!(Matrix::new(DType::F32, 8, 4, &data[..160]).is_none());
+    assert!(Matrix::new(DType::F32, 8, 4, &data[1..129]).is_none(), "unaligned");
+    assert!(Matrix::new(DType::F32, 0, 4, &[]).is_none());
+    assert!(Matrix::new(DType::F32, 8, 0, &[]).is_none());
+    assert!(Matrix::new(DType::Q8, usize::MAX, usize::MAX, data).is_none());
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_found_wherever_they_are() {
+    for dtype in DType::ALL {
+        let bytes = dtype.matrix_bytes(9, 40).unwrap();
+        for place in 0..bytes / 2 {
+            let mut words = vec![0u32; bytes / 4];
+            let halves: &mut [u16] = bytemuck::cast_slice_mut(&mut words);
+            // The high half of a float, or an f16, or the bytes of weights: infinity in each of them.
+            halves[place] = match dtype {
+                DType::F32 | DType::Bf16 => 0x7f80,
+                _ => 0xfc00,
+            };
+            let is_number = match dtype {
+                DType::F32 => place % 2 == 1,
+                DType::F16 | DType::Bf16 => true,
+                DType::Q8 => place % 136 < 8,
+                DType::Q4 => place % 72 < 8,
+                DType::Q4Min => place % 80 < 16,
+            };
+            let matrix = Matrix::new(dtype, 9, 40, bytemuck::cast_slice(&words)).unwrap();
+            assert_eq!(matrix.is_finite(), !is_number, "{} at {place}", dtype.name());
+        }
+    }
+}
+
+#[test]
+fn keys_and_values_come_back_as_stored() {
+    let numbers = &mut Numbers(3);
+    for kv in Kv::ALL {
+        for channels in [2, 6, 32, 48, 80] {
+            let slots = 24;
+            let mut keys = vec![0u32; kv.dtype().matrix_bytes(slots, channels).unwrap() / 4];
+            let mut values = vec![0u32; (kv.value_bytes(channels).unwrap() * slots).div_ceil(4)];
+            let rows: Vec<Vec<f32>> = (0..slots).map(|_| numbers.floats(channels)).collect();
+            for (slot, row) in rows.iter().enumerate() {
+                store_key(kv, bytemuck::cast_slice_mut(&mut keys), slot, row);
+                store_value(kv, bytemuck::cast_slice_mut(&mut values), slot, row);
+            }
+            store_key(kv, bytemuck::cast_slice_mut(&mut keys), slots, &rows[0]);
+            store_value(kv, bytemuck::cast_slice_mut(&mut values), slots, &rows[0]);
+            let table = Matrix::new(kv.dtype(), slots, channels, bytemuck::cast_slice(&keys)).unwrap();
+            // The naive mix, over the keys read back: values are rounded just as keys are.
+            let weights = numbers.floats(slots);
+            let mut expected = vec![0.0f32; channels];
+            let mut stored = vec![0.0; channels];
+            for slot in 5..19 {
+                table.row(slot, &mut stored);
+                for c in 0..channels {
+                    expected[c] += match kv {
+                        Kv::F32 => rows[slot][c] * weights[slot],
+                        Kv::Bf16 => {
+                            let bits = half::bf16::from_f32(rows[slot][c]).to_bits();
+                            assert_eq!(stored[c], bf16_to_f32(bits));
+                            stored[c] * weights[slot]
+                        }
+                        Kv::F16 => stored[c] * weights[slot],
+                        Kv::Q8 => {
+                            let group = c / 32 * 32;
+                            let largest = rows[slot][group..].iter().take(32).fold(0.0f32, |a, b| a.max(b.abs()));
+                            let scale = half::f16::from_f32(largest / 127.0).to_f32();
+                            let value = if scale > 0.0 { (stored[c] / scale).round() } else { 0.0 };
+                            value * (weights[slot] * scale)
+                        }
+                    };
+                }
+            }
+            let mut out = vec![0.0; channels];
+            mix(kv, bytemuck::cast_slice(&values), 5..19, &weights[5..], &mut out);
+            let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&out), bits(&expected), "{kv:?}, {channels} channels");
+        }
+    }
+}
+
+#[test]
+fn workers_change_nothing_and_leave_nothing_out() {
+    struct Threads(usize);
+    impl Workers for Threads {
+        fn run(&self, job: &(dyn Fn() + Sync)) {
+            std::thread::scope(|scope| {
+                for _ in 0..self.0 {
+                    scope.spawn(job);
+                }
+            });
+        }
+    }
+    let (rows, count) = (1003, 3);
+    for workers in [1, 2, 5] {
+        let mut out = vec![0.0; rows * count];
+        split_rows(&Threads(workers), &mut out, rows, 5..rows - 2, 16, &|range, mut part| {
+            for t in 0..part.columns() {
+                assert_eq!(part.column(t).len(), range.len());
+                for (out, row) in part.column(t).iter_mut().zip(range.clone()) {
+                    *out += (t * rows + row) as f32;
+                }
+            }
+            assert!(part.column(count).is_empty());
+            assert_eq!(part.part(1..usize::MAX).column(1).len(), range.len() - 1);
+        });
+        let in_range = |row| (5..rows - 2).contains(&row);
+        assert!(out.iter().enumerate().all(|(i, &x)| x == if in_range(i % rows) { i as f32 } else { 0.0 }));
+        let (mut a, mut b) = (vec![0.0; 70], vec![0.0; 21]);
+        split_pair(&Threads(workers), &mut a, &mut b, (10, 3), 2..9, &|index, a, b| {
+            a.fill(index as f32);
+            b.fill(index as f32);
+        });
+        assert!((0..70).all(|i| a[i] == if i < 20 { 0.0 } else { (i / 10) as f32 }));
+        assert!((0..21).all(|i| b[i] == if i < 6 { 0.0 } else { (i / 3) as f32 }));
+    }
+}

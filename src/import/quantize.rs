@@ -1,0 +1,300 @@
+//! One row of a checkpoint into one row of a tile row: as it is where the types match, requantised where they do not.
+
+use std::prelude::rust_2024::*;
+
+use pocketlm_kernels::math::{f16_from_f32, f16_to_f32};
+use pocketlm_kernels::{GROUP, pack_q4_group, pack_q8_group, pack_row};
+
+use super::{Element, ImportError, Tensor};
+use crate::model::DType;
+
+/// The type that keeps what a checkpoint stores, or comes nearest to it. Lossless for F32, F16, BF16, Q8_0, Q5_0, Q4_0
+/// and Q4_1. Q4_K keeps its 4-bit values and rounds each group's scale and minimum, products of two numbers, to f16.
+/// The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K, IQ4_NL) are requantised to q8, whose steps are finer than theirs.
+pub fn nearest(element: Element) -> DType {
+    match element {
+        Element::F32 => DType::F32,
+        Element::F16 => DType::F16,
+        Element::BF16 => DType::Bf16,
+        Element::Q4_0 => DType::Q4,
+        Element::Q4_1 | Element::Q4_K => DType::Q4Min,
+        Element::Q8_0
+        | Element::Q5_0
+        | Element::Q5_1
+        | Element::Q2_K
+        | Element::Q3_K
+        | Element::Q5_K
+        | Element::Q6_K
+        | Element::IQ4_NL => DType::Q8,
+    }
+}
+
+/// Packs row `r` of `tensor` as row `r mod 8` of `tile_row`. `values` is scratch for one row.
+pub(super) fn pack(
+    tensor: &Tensor<'_>,
+    r: usize,
+    dtype: DType,
+    tile_row: &mut [u8],
+    values: &mut [f32],
+) -> Result<(), ImportError> {
+    let lane = r % pocketlm_kernels::TILE_ROWS;
+    if let Some(blocks) = tensor.blocks(r)
+        && repack(tensor.element(), blocks, dtype, lane, tile_row)?
+    {
+        return Ok(());
+    }
+    tensor.row(r, values)?;
+    let largest = match dtype {
+        DType::F16 => 65504.0,
+        DType::Q8 => 65504.0 * 127.0,
+        DType::Q4 => 65504.0 * 8.0,
+        DType::Q4Min => 65504.0,
+        DType::F32 | DType::Bf16 => f32::MAX,
+    };
+    // False for NaN as well.
+    if let Some(c) = values.iter().position(|x| !(x.abs() <= largest)) {
+        let reason = match values[c].is_finite() {
+            true => format!("element [{r}][{c}] is {}, beyond the range of {}", values[c], dtype.name()),
+            false => format!("element [{r}][{c}] is {}", values[c]),
+        };
+        return Err(ImportError::new(reason));
+    }
+    match dtype {
+        DType::Q4 | DType::Q4Min => {
+            for (index, weights) in values.chunks(GROUP).enumerate() {
+                let group = match dtype {
+                    DType::Q4 => symmetric(weights),
+                    _ => with_minimum(weights),
+                };
+                pack_q4_group(tile_row, lane, index, group.scale, group.minimum, &group.values);
+            }
+        }
+        _ => pack_row(dtype, tile_row, lane, values),
+    }
+    Ok(())
+}
+
+/// Takes blocks over as they are, if `dtype` can hold them. An f16 scale that is no number is refused.
+fn repack(
+    element: Element,
+    blocks: &[u8],
+    dtype: DType,
+    lane: usize,
+    tile_row: &mut [u8],
+) -> Result<bool, ImportError> {
+    let half = |bytes: &[u8], at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    let finite = |bits: u16| match bits & 0x7c00 {
+        0x7c00 => Err(ImportError::new(format!("a {element} block has a scale that is no finite number"))),
+        _ => Ok(bits),
+    };
+    for (index, block) in blocks.chunks_exact(element.block_bytes()).enumerate() {
+        match (element, dtype) {
+            (Element::Q8_0, DType::Q8) => {
+                let values = std::array::from_fn(|c| block[2 + c] as i8);
+                pack_q8_group(tile_row, lane, index, finite(half(block, 0))?, &values);
+            }
+            (Element::Q5_0, DType::Q8) => {
+                let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
+                let values = std::array::from_fn(|c| {
+                    let low = if c < 16 { block[6 + c] & 15 } else { block[6 + c - 16] >> 4 };
+                    (low as i8 | ((high >> c & 1) as i8) << 4) - 16
+                });
+                pack_q8_group(tile_row, lane, index, finite(half(block, 0))?, &values);
+            }
+            (Element::Q4_0, DType::Q4) => {
+                let values = nibbles(&block[2..]);
+                pack_q4_group(tile_row, lane, index, finite(half(block, 0))?, None, &values);
+            }
+            (Element::Q4_1, DType::Q4Min) => {
+                let (scale, minimum) = (finite(half(block, 0))?, finite(half(block, 2))?);
+                pack_q4_group(tile_row, lane, index, scale, Some(minimum), &nibbles(&block[4..]));
+            }
+            (Element::Q4_K, DType::Q4Min) => {
+                let scale = f16_to_f32(finite(half(block, 0))?);
+                let minimum = f16_to_f32(finite(half(block, 2))?);
+                for group in 0..8 {
+                    let (s, m) = q4_k_scales(&block[4..16], group);
+                    // Two groups share 32 bytes: the first has their low nibbles, the second the high ones.
+                    let bytes = &block[16 + group / 2 * 32..][..32];
+                    let values = std::array::from_fn(|c| if group % 2 == 0 { bytes[c] & 15 } else { bytes[c] >> 4 });
+                    let scale = f16_from_f32(scale * s as f32);
+                    let minimum = f16_from_f32(-minimum * m as f32);
+                    pack_q4_group(tile_row, lane, index * 8 + group, scale, Some(minimum), &values);
+                }
+            }
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
+/// 32 nibbles, the low ones first, as Q4_0 and Q4_1 store them.
+fn nibbles(bytes: &[u8]) -> [u8; GROUP] {
+    std::array::from_fn(|c| if c < 16 { bytes[c] & 15 } else { bytes[c - 16] >> 4 })
+}
+
+/// The 6-bit scale and minimum of a group of a Q4_K block (ggml's `get_scale_min_k4`).
+fn q4_k_scales(packed: &[u8], group: usize) -> (u8, u8) {
+    match group {
+        0..4 => (packed[group] & 63, packed[group + 4] & 63),
+        _ => {
+            let (low, high) = (packed[group + 4], [packed[group - 4] >> 6, packed[group] >> 6]);
+            (low & 15 | high[0] << 4, low >> 4 | high[1] << 4)
+        }
+    }
+}
+
+struct Group4 {
+    scale: u16,
+    minimum: Option<u16>,
+    values: [u8; GROUP],
+}
+
+/// 4 bits without a minimum: the scale is the largest weight over −8 (so that it is met exactly), as in ggml's Q4_0.
+fn symmetric(weights: &[f32]) -> Group4 {
+    let largest = weights.iter().fold(0.0, |largest: f32, &w| if w.abs() > largest.abs() { w } else { largest });
+    let scale = f16_from_f32(largest / -8.0);
+    let step = f16_to_f32(scale);
+    let mut values = [8; GROUP];
+    if step != 0.0 {
+        for (value, w) in values.iter_mut().zip(weights) {
+            *value = ((w / step).round().clamp(-8.0, 7.0) + 8.0) as u8;
+        }
+    }
+    Group4 { scale, minimum: None, values }
+}
+
+/// 4 bits with a minimum. Starts from the range of the weights and from ranges a little narrower, and after each
+/// rounding fits scale and minimum to the rounded values by least squares; keeps what errs least.
+fn with_minimum(weights: &[f32]) -> Group4 {
+    let mut low = weights.iter().copied().fold(f32::INFINITY, f32::min);
+    let high = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if weights.len() < GROUP {
+        low = low.min(0.0); // the padding is zero weights
+    }
+    let mut best = (f32::INFINITY, Group4 { scale: 0, minimum: Some(f16_from_f32(low)), values: [0; GROUP] });
+    for narrowing in 0..8 {
+        let narrow = (high - low) * narrowing as f32 / 64.0;
+        let (mut scale, mut minimum) = ((high - low - narrow) / 15.0, low + narrow / 2.0);
+        for _ in 0..3 {
+            let rounded = (f16_from_f32(scale), f16_from_f32(minimum));
+            let (step, base) = (f16_to_f32(rounded.0), f16_to_f32(rounded.1));
+            let mut values = [0; GROUP];
+            let mut error = 0.0;
+            for (value, &w) in values.iter_mut().zip(weights) {
+                let level = if step != 0.0 { ((w - base) / step).round().clamp(0.0, 15.0) } else { 0.0 };
+                *value = level as u8;
+                error += (level * step + base - w).powi(2);
+            }
+            (scale, minimum) = least_squares(weights, &values).unwrap_or((scale, minimum));
+            if error < best.0 {
+                best = (error, Group4 { scale: rounded.0, minimum: Some(rounded.1), values });
+            }
+        }
+    }
+    best.1
+}
+
+/// The scale and minimum for which `value * scale + minimum` is nearest to the weights; `None` if all values are equal.
+fn least_squares(weights: &[f32], values: &[u8]) -> Option<(f32, f32)> {
+    let n = weights.len() as f32;
+    let (mut x, mut xx, mut y, mut xy) = (0.0, 0.0, 0.0, 0.0);
+    for (&w, &value) in weights.iter().zip(values) {
+        let value = value as f32;
+        x += value;
+        xx += value * value;
+        y += w;
+        xy += value * w;
+    }
+    let determinant = n * xx - x * x;
+    (determinant > 0.0).then(|| {
+        let scale = (n * xy - x * y) / determinant;
+        (scale, (y - scale * x) / n)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pocketlm_kernels::Matrix;
+
+    /// Random blocks of a type with moderate scales, one row of `blocks` blocks.
+    fn blocks(element: Element, blocks: usize) -> Vec<u8> {
+        let mut state = 12345u32;
+        let mut bytes: Vec<u8> = (0..blocks * element.block_bytes())
+            .map(|_| {
+                state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+                (state >> 24) as u8
+            })
+            .collect();
+        let scales: &[usize] = match element {
+            Element::Q8_0 | Element::Q5_0 | Element::Q4_0 => &[0],
+            Element::Q4_1 | Element::Q4_K => &[0, 2],
+            _ => &[],
+        };
+        for block in bytes.chunks_exact_mut(element.block_bytes()) {
+            for &at in scales {
+                block[at + 1] = block[at + 1] & 0x83 | 0x20; // an exponent in the middle
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn what_the_image_can_hold_comes_in_without_loss() {
+        for element in [Element::Q8_0, Element::Q5_0, Element::Q4_0, Element::Q4_1, Element::Q4_K] {
+            let count = 2;
+            let columns = count * element.block_len();
+            let data = blocks(element, count);
+            let tensor = Tensor::dense(element, data, 1, columns).unwrap();
+            let dtype = nearest(element);
+            let mut words = vec![0u32; dtype.matrix_bytes(1, columns).unwrap() / 4];
+            let mut expected = vec![0.0; columns];
+            pack(&tensor, 0, dtype, bytemuck::cast_slice_mut(&mut words), &mut expected).unwrap();
+            tensor.row(0, &mut expected).unwrap();
+            let mut packed = vec![0.0; columns];
+            Matrix::new(dtype, 1, columns, bytemuck::cast_slice(&words)).unwrap().row(0, &mut packed);
+            for (c, (&a, &b)) in packed.iter().zip(&expected).enumerate() {
+                match element {
+                    // Scale and minimum are products that f16 rounds.
+                    Element::Q4_K => {
+                        let scales = expected[c / 32 * 32..][..32].iter().fold(0.0f32, |x, y| x.max(y.abs()));
+                        assert!((a - b).abs() <= scales * 2f32.powi(-9), "{element} {c}: {a} {b}");
+                    }
+                    _ => assert_eq!(a, b, "{element} {c}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fitted_4_bit_groups_err_less_than_plain_rounding() {
+        let weights: Vec<f32> =
+            (0..32).map(|i| ((i * 37 % 32) as f32 - 11.0) * ((i % 5) as f32 + 1.0) / 50.0).collect();
+        let (low, high) = weights.iter().fold((0.0f32, 0.0f32), |(l, h), &w| (l.min(w), h.max(w)));
+        let step = (high - low) / 15.0;
+        let plain: f32 = weights.iter().map(|w| (((w - low) / step).round() * step + low - w).powi(2)).sum();
+        let group = with_minimum(&weights);
+        let (scale, minimum) = (f16_to_f32(group.scale), f16_to_f32(group.minimum.unwrap()));
+        let fitted: f32 = weights.iter().zip(group.values).map(|(w, v)| (v as f32 * scale + minimum - w).powi(2)).sum();
+        assert!(fitted < plain, "{fitted} {plain}");
+        assert_eq!(with_minimum(&[0.0; 32]).values, [0; 32]);
+        let constant = with_minimum(&[0.5; 32]);
+        assert_eq!((constant.values, constant.minimum), ([0; 32], Some(f16_from_f32(0.5))));
+    }
+
+    #[test]
+    fn numbers_a_type_cannot_hold_are_refused_by_place() {
+        for (bad, dtype, words) in [
+            (1e6f32, DType::F16, "element [0][1] is 1000000, beyond the range of f16"),
+            (f32::INFINITY, DType::F32, "element [0][1] is inf"),
+            (f32::NAN, DType::Q8, "element [0][1] is NaN"),
+        ] {
+            let data: Vec<u8> = [0.0f32, bad].iter().flat_map(|x| x.to_le_bytes()).collect();
+            let tensor = Tensor::dense(Element::F32, data, 1, 2).unwrap();
+            let mut tile_row = vec![0u32; 128];
+            let error = pack(&tensor, 0, dtype, bytemuck::cast_slice_mut(&mut tile_row), &mut [0.0; 2]).unwrap_err();
+            assert_eq!(error.to_string(), words);
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! From tokenizer files to the tokenizer section of an image.

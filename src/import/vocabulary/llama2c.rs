@@ -1,0 +1,59 @@
+//! llama2.c's `tokenizer.bin`: `max_token_length` (u32), then for each token score (f32), length (u32) and bytes, in which
+//! spaces are spaces. Which token is what goes by number, as in `run.c`: 0 unknown, 1 BOS, 2 EOS, and bytes from 3 on.
+
+use std::prelude::rust_2024::*;
+
+use super::section::Vocabulary;
+use super::sentencepiece::byte_piece;
+use crate::import::ImportError;
+use crate::text::tokenizer::{BYTE_FALLBACK, FUSE_UNKNOWN, Prefix, STRIP};
+
+pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, ImportError> {
+    let mut rest = bytes;
+    let mut take = |len: usize, what: &str| {
+        let at = bytes.len() - rest.len();
+        let (taken, left) = rest
+            .split_at_checked(len)
+            .ok_or_else(|| ImportError::new(format!("{what} at byte {at}: {len} bytes wanted, {} left", bytes.len() - at)))?;
+        rest = left;
+        Ok(taken)
+    };
+    take(4, "max_token_length")?;
+    let mut vocabulary = Vocabulary::new();
+    vocabulary.flags = BYTE_FALLBACK | FUSE_UNKNOWN | STRIP;
+    vocabulary.prefix = Prefix::TextStart;
+    let mut scores = vec![];
+    for id in 0..vocab_size {
+        let [a, b, c, d, e, f, g, h] = *take(8, &format!("token {id} of {vocab_size}"))? else { unreachable!("8 bytes were taken") };
+        let len = u32::from_le_bytes([e, f, g, h]) as usize;
+        let piece = take(len, &format!("text of token {id} of {vocab_size}"))?;
+        scores.push(f32::from_le_bytes([a, b, c, d]));
+        let byte = core::str::from_utf8(piece).ok().and_then(byte_piece);
+        let piece = match (id, byte) {
+            (3.., Some(byte)) if id - 3 == usize::from(byte) => {
+                vocabulary.byte_ids.insert(byte, id as u32);
+                vec![byte]
+            }
+            _ => piece.to_vec(),
+        };
+        let id = vocabulary.set_piece(id as u64, piece, vocab_size)?;
+        if id > 2 && !vocabulary.byte_ids.values().any(|byte| *byte == id) {
+            vocabulary.encodable.insert(id);
+        }
+    }
+    if !rest.is_empty() {
+        return Err(ImportError::new(format!("{} bytes after token {vocab_size}, the last of the model", rest.len()))
+            .help("is this the tokenizer of this model?"));
+    }
+    if vocab_size < 3 {
+        return Err(ImportError::new(format!("{vocab_size} tokens, at least 3 needed")));
+    }
+    vocabulary.merges_by_score(&scores)?;
+    vocabulary.unknown = Some(0);
+    vocabulary.bos = Some(1);
+    vocabulary.before = vec![1];
+    vocabulary.special.extend([1, 2]);
+    // run.c takes BOS for the end as well: in its training data a story ends where the next one begins.
+    vocabulary.eos = vec![2, 1];
+    Ok(vocabulary)
+}

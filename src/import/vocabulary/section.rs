@@ -1,0 +1,279 @@
+//! [`Vocabulary`]: what all tokenizer files come down to, and the bytes it becomes. The format is specified in
+//! `text::tokenizer`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::prelude::rust_2024::*;
+
+use super::unicode;
+use crate::import::ImportError;
+use crate::text::tokenizer::{
+    ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, HEADER_LEN, MAGIC, NFC, NONE, PreTokenizer, Prefix, VERSION,
+};
+
+/// Ids that a file may leave without a token, in all. Real files have a few; memory for more would not be
+/// justified by the file's size.
+const MAX_HOLES: usize = 65_536;
+
+/// The longest token that [`Vocabulary::merges_by_score`] takes apart, in bytes.
+const MAX_SCORED_PIECE: usize = 256;
+
+/// A tokenizer, before it is written.
+pub(super) struct Vocabulary {
+    pub(super) flags: u8,
+    pub(super) prefix: Prefix,
+    pub(super) pre_tokenizer: PreTokenizer,
+    pub(super) max_digits: u8,
+    /// What each token decodes to.
+    pub(super) pieces: Vec<Vec<u8>>,
+    /// Tokens that text can become, byte tokens excepted.
+    pub(super) encodable: BTreeSet<u32>,
+    /// The tokens of single bytes.
+    pub(super) byte_ids: HashMap<u8, u32>,
+    pub(super) merges: Vec<Merge>,
+    /// Added tokens: those searched for in the text as it is, and in the normalised text.
+    pub(super) added: [Vec<Added>; 2],
+    /// Further tokens that decoding can skip.
+    pub(super) special: BTreeSet<u32>,
+    pub(super) before: Vec<u32>,
+    pub(super) after: Vec<u32>,
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Vec<u32>,
+    pub(super) unknown: Option<u32>,
+}
+
+/// `left` and `right` become `result`; the lowest rank goes first.
+#[derive(Clone, Copy)]
+pub(super) struct Merge {
+    pub(super) left: u32,
+    pub(super) right: u32,
+    pub(super) rank: u32,
+    pub(super) result: u32,
+}
+
+/// A token that is split off before the model sees the text.
+pub(super) struct Added {
+    pub(super) content: Vec<u8>,
+    pub(super) flags: u8,
+    pub(super) id: u32,
+}
+
+impl Vocabulary {
+    pub(super) fn new() -> Self {
+        Vocabulary {
+            flags: 0,
+            prefix: Prefix::Never,
+            pre_tokenizer: PreTokenizer::None,
+            max_digits: 0,
+            pieces: vec![],
+            encodable: BTreeSet::new(),
+            byte_ids: HashMap::new(),
+            merges: vec![],
+            added: [vec![], vec![]],
+            special: BTreeSet::new(),
+            before: vec![],
+            after: vec![],
+            bos: None,
+            eos: vec![],
+            unknown: None,
+        }
+    }
+
+    /// Sets what token `id` decodes to, making room for it. `known` is how many tokens the file has.
+    pub(super) fn set_piece(&mut self, id: u64, piece: Vec<u8>, known: usize) -> Result<u32, ImportError> {
+        let place = usize::try_from(id).unwrap_or(usize::MAX);
+        if place > known.saturating_add(MAX_HOLES) {
+            return Err(ImportError::new(format!("token id {id} in a vocabulary of {known} tokens")));
+        }
+        if place >= self.pieces.len() {
+            self.pieces.resize(place + 1, vec![]);
+        }
+        self.pieces[place] = piece;
+        Ok(id as u32)
+    }
+
+    /// The merges that a vocabulary with scores implies: every way to put a token together from two others, the
+    /// best score first. This is what sentencepiece, llama.cpp and llama2.c look up while they merge.
+    pub(super) fn merges_by_score(&mut self, scores: &[f32]) -> Result<(), ImportError> {
+        let mut by_score: Vec<f32> = self.encodable.iter().filter_map(|id| scores.get(*id as usize)).copied().collect();
+        if by_score.iter().any(|score| score.is_nan()) {
+            return Err(ImportError::new("a token's score is not a number"));
+        }
+        by_score.sort_by(|a, b| b.total_cmp(a));
+        // -0 and 0 are one score.
+        by_score.dedup();
+        let pieces = &self.pieces;
+        let ids: HashMap<&[u8], u32> = self.encodable.iter().rev().map(|id| (pieces[*id as usize].as_slice(), *id)).collect();
+        let mut merges = vec![];
+        for &result in &self.encodable {
+            let piece = pieces[result as usize].as_slice();
+            // A text of one piece cannot become another token of the same piece.
+            if ids.get(piece) != Some(&result) {
+                continue;
+            }
+            // Real ones have at most some dozens; the search below is quadratic in this length.
+            if piece.len() > MAX_SCORED_PIECE {
+                let len = piece.len();
+                return Err(ImportError::new(format!("token {result} has {len} bytes, at most {MAX_SCORED_PIECE} are supported")));
+            }
+            let score = scores.get(result as usize).copied().unwrap_or(0.0);
+            let rank = by_score.partition_point(|other| *other > score) as u32;
+            for at in 1..piece.len() {
+                if let (Some(&left), Some(&right)) = (ids.get(&piece[..at]), ids.get(&piece[at..])) {
+                    merges.push(Merge { left, right, rank, result });
+                }
+            }
+        }
+        self.merges = merges;
+        Ok(())
+    }
+
+    /// The bytes of the section.
+    pub(super) fn write(mut self) -> Result<Vec<u8>, ImportError> {
+        let vocab_size = self.pieces.len();
+        if vocab_size == 0 {
+            return Err(ImportError::new("the vocabulary is empty"));
+        }
+        // Of two merges of one pair, the last counts, as in a hash map.
+        let merges: BTreeMap<(u32, u32), Merge> = self.merges.iter().map(|merge| ((merge.left, merge.right), *merge)).collect();
+        let id_width = if vocab_size.max(merges.len()) < 0xFFFF { 2 } else { 3 };
+        let greatest_rank = merges.values().map(|merge| merge.rank).max().unwrap_or(0);
+        // Ranks may have gaps (merges said twice), scores may have more values than there are merges.
+        let ranks: HashMap<u32, u32> = if greatest_rank as usize >= merges.len() {
+            let used: BTreeSet<u32> = merges.values().map(|merge| merge.rank).collect();
+            used.into_iter().zip(0..).collect()
+        } else {
+            HashMap::new()
+        };
+        for added in &mut self.added {
+            added.sort_by(|a, b| a.content.cmp(&b.content));
+            added.dedup_by(|a, b| a.content == b.content);
+            if let Some(long) = added.iter().find(|token| token.content.len() > 255) {
+                let name = String::from_utf8_lossy(&long.content[..40]).into_owned();
+                return Err(ImportError::new(format!("added token `{name}…`: {} bytes, at most 255 are supported", long.content.len())));
+            }
+        }
+        let Vocabulary { flags, pieces, added, .. } = &self;
+        let special: BTreeSet<u32> = {
+            let marked = added.iter().flatten().filter(|token| token.flags & ADDED_SPECIAL != 0);
+            marked.map(|token| token.id).chain(self.special.iter().copied()).collect()
+        };
+
+        let mut text: Vec<u8> = vec![];
+        let mut offsets = vec![];
+        for piece in pieces {
+            offsets.push(text.len());
+            text.extend(piece);
+        }
+        offsets.push(text.len());
+        let mut contents = vec![];
+        for token in added.iter().flatten() {
+            // Most added tokens decode to what they are matched by.
+            if pieces[token.id as usize] == token.content {
+                contents.push(offsets[token.id as usize]);
+            } else {
+                contents.push(text.len());
+                text.extend(&token.content);
+            }
+        }
+        let offset_width = if text.len() < 0xFFFF { 2 } else { 3 };
+        if vocab_size >= 0xFF_FFFF || merges.len() >= 0xFF_FFFF || text.len() >= 0xFF_FFFF {
+            return Err(ImportError::new(format!(
+                "{vocab_size} tokens of {} bytes in all, {} merges: more than 16,777,214 of each are not supported",
+                text.len(),
+                merges.len()
+            )));
+        }
+
+        let mut index: Vec<u32> = self.encodable.iter().copied().collect();
+        index.sort_by(|a, b| pieces[*a as usize].cmp(&pieces[*b as usize]));
+        index.dedup_by(|a, b| pieces[*a as usize] == pieces[*b as usize]);
+
+        let with_words = added.iter().flatten().any(|token| token.flags & ADDED_SINGLE_WORD != 0);
+        let classes = unicode::classes(flags & BYTE_LEVEL != 0 && self.pre_tokenizer != PreTokenizer::None, with_words, flags & NFC != 0);
+        let nfc = if flags & NFC != 0 { unicode::nfc_tables() } else { unicode::NfcTables::default() };
+
+        let mut out = Writer { bytes: vec![], id_width, offset_width };
+        out.bytes.extend(MAGIC);
+        out.bytes.extend([VERSION, id_width as u8, offset_width as u8, *flags]);
+        out.bytes.extend([self.prefix as u8, self.pre_tokenizer as u8, self.max_digits, 0]);
+        for count in [vocab_size, text.len(), index.len(), merges.len(), added[0].len(), added[1].len(), classes.len()] {
+            out.number(count, 4);
+        }
+        for ids in [&self.before, &self.after, &self.eos] {
+            if ids.len() > 255 {
+                return Err(ImportError::new(format!("{} special tokens around a text or at its end", ids.len())));
+            }
+            out.number(ids.len(), 2);
+        }
+        out.number(0, 2);
+        out.number(self.unknown.unwrap_or(NONE) as usize, 4);
+        out.number(self.bos.unwrap_or(NONE) as usize, 4);
+        for count in [nfc.decompositions.len(), nfc.pool.len(), nfc.compositions.len(), nfc.combining.len()] {
+            out.number(count, 4);
+        }
+        assert_eq!(out.bytes.len(), HEADER_LEN);
+
+        self.before.iter().chain(&self.after).chain(&self.eos).for_each(|id| out.id(*id));
+        if flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0 {
+            (0..=255).for_each(|byte| out.id(self.byte_ids.get(&byte).copied().unwrap_or(NONE)));
+        }
+        offsets.iter().for_each(|offset| out.offset(*offset));
+        out.bytes.extend(&text);
+        let mut bits = vec![0; vocab_size.div_ceil(8)];
+        special.iter().for_each(|id| bits[*id as usize / 8] |= 1 << (id % 8));
+        out.bytes.extend(bits);
+        index.iter().for_each(|id| out.id(*id));
+
+        let mut starts = vec![0; vocab_size + 1];
+        merges.keys().for_each(|(left, _)| starts[*left as usize + 1] += 1);
+        let mut start = 0;
+        for count in starts {
+            start += count;
+            out.id(start);
+        }
+        for merge in merges.values() {
+            out.id(merge.right);
+            out.id(ranks.get(&merge.rank).copied().unwrap_or(merge.rank));
+            out.id(merge.result);
+        }
+        for (token, content) in added.iter().flatten().zip(contents) {
+            out.offset(content);
+            out.bytes.extend([token.content.len() as u8, token.flags]);
+            out.id(token.id);
+        }
+        classes.iter().for_each(|(first, bits)| out.number(*first as usize | usize::from(*bits) << 24, 4));
+
+        for (code, start) in &nfc.decompositions {
+            out.number(*code as usize, 3);
+            out.number(*start, 2);
+        }
+        nfc.pool.iter().for_each(|code| out.number(*code as usize, 3));
+        nfc.compositions.iter().flatten().for_each(|code| out.number(*code as usize, 3));
+        for (first, last, class) in &nfc.combining {
+            out.number(*first as usize, 3);
+            out.number(*last as usize, 3);
+            out.bytes.push(*class);
+        }
+        Ok(out.bytes)
+    }
+}
+
+struct Writer {
+    bytes: Vec<u8>,
+    id_width: usize,
+    offset_width: usize,
+}
+
+impl Writer {
+    fn number(&mut self, number: usize, width: usize) {
+        self.bytes.extend(&(number as u64).to_le_bytes()[..width]);
+    }
+
+    fn id(&mut self, id: u32) {
+        self.number(id as usize, self.id_width);
+    }
+
+    fn offset(&mut self, offset: usize) {
+        self.number(offset, self.offset_width);
+    }
+}

@@ -1,0 +1,246 @@
+//! `tokenizer.model`: sentencepiece's `ModelProto`. The few fields that matter are read straight off the protobuf wire
+//! format (<https://protobuf.dev/programming-guides/encoding/>), which needs less than a code generator would.
+
+use std::prelude::rust_2024::*;
+
+use super::section::{Added, Vocabulary};
+use super::spaced;
+use crate::import::ImportError;
+use crate::text::tokenizer::{ADDED_SPECIAL, BYTE_FALLBACK, FOLD, FUSE_UNKNOWN, Prefix, STRIP};
+
+/// What a piece is, in sentencepiece's numbers; GGUF has the same.
+pub(super) mod kind {
+    pub(in super::super) const NORMAL: i32 = 1;
+    pub(in super::super) const UNKNOWN: i32 = 2;
+    pub(in super::super) const CONTROL: i32 = 3;
+    pub(in super::super) const USER_DEFINED: i32 = 4;
+    pub(in super::super) const BYTE: i32 = 6;
+}
+
+/// How text is read that a `tokenizer.model` comes with.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Reading {
+    /// As sentencepiece alone does: control tokens are never read from text, one space goes before the whole text.
+    Plain,
+    /// As transformers' Llama tokenizer does: control tokens are split off first; a space goes before each stretch of text.
+    Legacy,
+    /// As the same does with `legacy: false`: a space goes before a text that does not start with one.
+    NotLegacy,
+}
+
+struct Piece<'p> {
+    text: &'p str,
+    score: f32,
+    kind: i32,
+}
+
+/// The vocabulary of a `tokenizer.model`.
+pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportError> {
+    let mut pieces = vec![];
+    let mut model_type = 1;
+    let mut suffix_whitespace = false;
+    let (mut bos, mut eos, mut unk_surface) = (1, 2, " \u{2047} ");
+    let (mut dummy_prefix, mut trims, mut escapes, mut charsmap) = (true, true, true, false);
+    for field in Fields::new(model) {
+        match field? {
+            (1, Value::Bytes(piece)) => pieces.push(read_piece(piece).map_err(|error| {
+                ImportError::new(format!("piece {}: {}", pieces.len(), error.reason))
+            })?),
+            (2, Value::Bytes(spec)) => {
+                for field in Fields::new(spec) {
+                    match field? {
+                        (3, Value::Number(value)) => model_type = value,
+                        (24, Value::Number(value)) => suffix_whitespace = value != 0,
+                        (41, Value::Number(value)) => bos = value as i32,
+                        (42, Value::Number(value)) => eos = value as i32,
+                        (44, Value::Bytes(value)) => unk_surface = utf8(value, "unk_surface")?,
+                        _ => {}
+                    }
+                }
+            }
+            (3, Value::Bytes(spec)) => {
+                for field in Fields::new(spec) {
+                    match field? {
+                        (2, Value::Bytes(value)) => charsmap = !value.is_empty(),
+                        (3, Value::Number(value)) => dummy_prefix = value != 0,
+                        (4, Value::Number(value)) => trims = value != 0,
+                        (5, Value::Number(value)) => escapes = value != 0,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    if pieces.is_empty() {
+        return Err(ImportError::new("no pieces: not a sentencepiece model"));
+    }
+    let refused = match model_type {
+        2 if charsmap => "a normaliser with a character map",
+        2 if trims => "`remove_extra_whitespaces`",
+        2 if !escapes => "`escape_whitespaces` off",
+        2 if suffix_whitespace => "`treat_whitespace_as_suffix`",
+        2 => "",
+        1 => "model type unigram",
+        3 => "model type word",
+        4 => "model type char",
+        _ => "an unknown model type",
+    };
+    if !refused.is_empty() {
+        return Err(ImportError::new(format!("sentencepiece: {refused} is not supported")));
+    }
+
+    let known = pieces.len();
+    let mut vocabulary = Vocabulary::new();
+    vocabulary.flags = FOLD | FUSE_UNKNOWN;
+    if dummy_prefix {
+        vocabulary.flags |= STRIP;
+        vocabulary.prefix = match reading {
+            Reading::Plain => Prefix::TextStart,
+            Reading::Legacy => Prefix::Always,
+            Reading::NotLegacy => Prefix::TextStartUnlessSpace,
+        };
+    }
+    let [raw, normalized] = &mut vocabulary.added;
+    let mut decoded = vec![];
+    for (id, piece) in (0..).zip(&pieces) {
+        let control = Added { content: piece.text.into(), flags: ADDED_SPECIAL, id };
+        decoded.push(spaced(piece.text));
+        match piece.kind {
+            kind::NORMAL => {
+                vocabulary.encodable.insert(id);
+            }
+            kind::UNKNOWN => {
+                vocabulary.unknown = Some(id);
+                if reading == Reading::Plain {
+                    decoded[id as usize] = unk_surface.into();
+                } else {
+                    raw.push(control);
+                }
+            }
+            kind::CONTROL if reading == Reading::Plain => {
+                vocabulary.special.insert(id);
+            }
+            kind::CONTROL => raw.push(control),
+            kind::USER_DEFINED => normalized.push(Added { content: spaced(piece.text), flags: 0, id }),
+            kind::BYTE => {
+                let byte = byte_piece(piece.text)
+                    .ok_or_else(|| ImportError::new(format!("piece {id}: `{}` is not the name of a byte", piece.text)))?;
+                vocabulary.flags |= BYTE_FALLBACK;
+                vocabulary.byte_ids.entry(byte).or_insert(id);
+                decoded[id as usize] = vec![byte];
+            }
+            // An unused piece can be decoded, nothing more.
+            _ => {}
+        }
+    }
+    for (id, piece) in (0..).zip(decoded) {
+        vocabulary.set_piece(id, piece, known)?;
+    }
+    vocabulary.merges_by_score(&pieces.iter().map(|piece| piece.score).collect::<Vec<_>>())?;
+    let valid = |id: i32| u32::try_from(id).ok().filter(|id| (*id as usize) < known);
+    vocabulary.bos = valid(bos);
+    vocabulary.before = vocabulary.bos.into_iter().collect();
+    vocabulary.eos = valid(eos).into_iter().collect();
+    Ok(vocabulary)
+}
+
+/// The byte that a piece like `<0x0A>` stands for.
+pub(super) fn byte_piece(piece: &str) -> Option<u8> {
+    let digits = piece.strip_prefix("<0x")?.strip_suffix('>')?;
+    if digits.len() != 2 || digits.starts_with('+') {
+        return None;
+    }
+    u8::from_str_radix(digits, 16).ok()
+}
+
+fn read_piece(bytes: &[u8]) -> Result<Piece<'_>, ImportError> {
+    let mut piece = Piece { text: "", score: 0.0, kind: kind::NORMAL };
+    for field in Fields::new(bytes) {
+        match field? {
+            (1, Value::Bytes(text)) => piece.text = utf8(text, "text")?,
+            (2, Value::Fixed32(bits)) => piece.score = f32::from_bits(bits),
+            (3, Value::Number(kind)) => piece.kind = i32::try_from(kind).unwrap_or(0),
+            _ => {}
+        }
+    }
+    if piece.text.is_empty() {
+        return Err(ImportError::new("no text"));
+    }
+    Ok(piece)
+}
+
+fn utf8<'p>(bytes: &'p [u8], what: &str) -> Result<&'p str, ImportError> {
+    core::str::from_utf8(bytes).map_err(|_| ImportError::new(format!("{what} is not UTF-8")))
+}
+
+enum Value<'p> {
+    Number(u64),
+    Fixed32(u32),
+    Bytes(&'p [u8]),
+    /// Of no interest here.
+    Other,
+}
+
+/// The fields of a message: number and value, until the end or the first that is damaged.
+struct Fields<'p> {
+    bytes: &'p [u8],
+    len: usize,
+}
+
+impl<'p> Fields<'p> {
+    fn new(bytes: &'p [u8]) -> Self {
+        Fields { bytes, len: bytes.len() }
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = self.bytes.split_first()?;
+            self.bytes = rest;
+            value |= u64::from(byte & 0x7F) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, len: u64) -> Option<&'p [u8]> {
+        let (taken, rest) = self.bytes.split_at_checked(usize::try_from(len).ok()?)?;
+        self.bytes = rest;
+        Some(taken)
+    }
+
+    fn field(&mut self) -> Option<(u64, Value<'p>)> {
+        let tag = self.varint()?;
+        let value = match tag & 7 {
+            0 => Value::Number(self.varint()?),
+            1 => self.take(8).map(|_| Value::Other)?,
+            2 => {
+                let len = self.varint()?;
+                Value::Bytes(self.take(len)?)
+            }
+            5 => Value::Fixed32(u32::from_le_bytes(self.take(4)?.try_into().ok()?)),
+            _ => return None,
+        };
+        Some((tag >> 3, value))
+    }
+}
+
+impl<'p> Iterator for Fields<'p> {
+    type Item = Result<(u64, Value<'p>), ImportError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.bytes.is_empty() {
+            return None;
+        }
+        let at = self.len - self.bytes.len();
+        let field = self.field();
+        if field.is_none() {
+            self.bytes = &[];
+        }
+        let damaged = || ImportError::new(format!("sentencepiece: damaged protobuf field at byte {at} of a message of {}", self.len));
+        Some(field.ok_or_else(damaged))
+    }
+}

@@ -1,0 +1,291 @@
+//! Writing an image: section by section, the weights a tile row at a time, so that packing takes the memory of eight
+//! rows whatever the size of the model. The bytes depend on the checkpoint and the options alone.
+
+use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::prelude::rust_2024::*;
+
+use super::quantize::{nearest, pack};
+use super::{Checkpoint, Description, ImportError, RopeTable, Tensor};
+use crate::host::AlignedBytes;
+use crate::model::{
+    Config, DType, ENTRY_BYTES, HEADER_BYTES, MAGIC, Role, Rope, Section, TensorId, VERSION, align, tensor_ids,
+};
+
+/// What an image's matrices are stored as. `None` keeps what the checkpoint stores, or the [nearest](super::nearest).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PackOptions {
+    /// The type of all matrices. For the 4-bit types, a tensor that is stored in 4 bits keeps its own form of them.
+    pub dtype: Option<DType>,
+    /// The type of the embedding table and, when not tied, of the output matrix, if it is to be another.
+    pub embedder_dtype: Option<DType>,
+}
+
+impl PackOptions {
+    fn dtype(&self, role: Role, tensor: &Tensor<'_>) -> DType {
+        let asked = match role {
+            Role::Embedder | Role::LmHead => self.embedder_dtype.or(self.dtype),
+            _ => self.dtype,
+        };
+        let nearest = nearest(tensor.element());
+        match (asked, nearest) {
+            _ if !role.is_matrix() => DType::F32,
+            (None, _) => nearest,
+            (Some(DType::Q4 | DType::Q4Min), DType::Q4 | DType::Q4Min) => nearest,
+            (Some(asked), _) => asked,
+        }
+    }
+}
+
+/// Packs a checkpoint into memory. `progress` is told the bytes done and the bytes in all.
+pub fn pack_to_memory(
+    checkpoint: &dyn Checkpoint,
+    options: &PackOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<AlignedBytes, ImportError> {
+    let layout = Layout::new(checkpoint, options)?;
+    let length = usize::try_from(layout.length).map_err(|_| ImportError::new("larger than this machine's memory"))?;
+    let mut image = AlignedBytes::zeroed(length);
+    layout.write(checkpoint, &mut Cursor::new(&mut image[..]), progress)?;
+    Ok(image)
+}
+
+/// Packs a checkpoint into a file. The image appears under its name when it is complete and not before: a failure or
+/// an interruption leaves what was there.
+pub fn pack_to_file(
+    checkpoint: &dyn Checkpoint,
+    options: &PackOptions,
+    path: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), ImportError> {
+    let layout = Layout::new(checkpoint, options)?;
+    let refuse = |error: io::Error| ImportError::new(format!("cannot be written: {error}")).in_file(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".pocketlm-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // What a file gets by default; the umask takes its part.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let file = builder.tempfile_in(folder).map_err(refuse)?;
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
+    layout.write(checkpoint, &mut writer, progress).map_err(|error| error.in_file(path))?;
+    let file = writer.into_inner().map_err(|error| refuse(error.into_error()))?;
+    file.as_file().sync_all().map_err(refuse)?;
+    file.persist(path).map_err(|error| refuse(error.error))?;
+    Ok(())
+}
+
+/// Everything about an image but its weights.
+struct Layout {
+    /// Config, layers, rope, tensors; weights; tokenizer, chat template.
+    sections: [Vec<u8>; 7],
+    tensors: Vec<(TensorId, DType)>,
+    weights_length: u64,
+    length: u64,
+}
+
+impl Layout {
+    fn new(checkpoint: &dyn Checkpoint, options: &PackOptions) -> Result<Layout, ImportError> {
+        let description = checkpoint.description();
+        let config = &description.config;
+        config.check().map_err(|error| ImportError::new(error.to_string()))?;
+        if description.layers.len() != config.num_decoder_blocks as usize {
+            let (listed, expected) = (description.layers.len(), config.num_decoder_blocks);
+            return Err(ImportError::new(format!("{listed} layers are described, and the config says {expected}")));
+        }
+        let too_large = || ImportError::new("the tensors are larger than any memory");
+        let mut tensors = Vec::new();
+        let mut entries = Vec::new();
+        let mut end = 0;
+        for id in tensor_ids(config) {
+            let tensor = checkpoint.tensor(id)?;
+            let dtype = options.dtype(id.role, &tensor);
+            let (rows, columns) = id.role.shape(config).ok_or_else(too_large)?;
+            if (tensor.row_count(), tensor.column_count()) != (rows, columns) {
+                let (r, c) = (tensor.row_count(), tensor.column_count());
+                return Err(ImportError::new(format!("tensor {id}: shape [{r}, {c}], expected [{rows}, {columns}]")));
+            }
+            let bytes = match id.role.is_matrix() {
+                true => dtype.matrix_bytes(rows, columns),
+                false => columns.checked_mul(4),
+            };
+            let start = align(end).ok_or_else(too_large)?;
+            end = bytes.and_then(|bytes| start.checked_add(bytes as u64)).ok_or_else(too_large)?;
+            entries.extend([id.role as u8, dtype as u8, 0, 0]);
+            entries.extend(id.layer.to_le_bytes());
+            entries.extend(start.to_le_bytes());
+            tensors.push((id, dtype));
+        }
+        debug_assert_eq!(entries.len(), tensors.len() * ENTRY_BYTES);
+        let sections = [
+            config.to_bytes().to_vec(),
+            layers(description),
+            rope(description)?,
+            entries,
+            Vec::new(),
+            description.tokenizer.clone().unwrap_or_default(),
+            description.chat_template.clone().unwrap_or_default().into_bytes(),
+        ];
+        let mut layout = Layout { sections, tensors, weights_length: end, length: 0 };
+        let last = layout.offsets().ok_or_else(too_large)?[6];
+        layout.length = align(last + layout.section_length(Section::ChatTemplate)).ok_or_else(too_large)?;
+        Ok(layout)
+    }
+
+    fn section_length(&self, section: Section) -> u64 {
+        match section {
+            Section::Weights => self.weights_length,
+            _ => self.sections[section as usize].len() as u64,
+        }
+    }
+
+    /// Where each section starts.
+    fn offsets(&self) -> Option<[u64; 7]> {
+        let mut offsets = [0; 7];
+        let mut end = HEADER_BYTES as u64;
+        for section in Section::ALL {
+            offsets[section as usize] = align(end)?;
+            end = offsets[section as usize].checked_add(self.section_length(section))?;
+        }
+        Some(offsets)
+    }
+
+    fn write(
+        &self,
+        checkpoint: &dyn Checkpoint,
+        file: &mut (impl Write + Seek),
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), ImportError> {
+        let offsets = self.offsets().expect("computed before");
+        let mut out = Output { file, written: 0, hasher: crc32fast::Hasher::new() };
+        out.put(&[0; HEADER_BYTES])?;
+        let mut checksums = [0; 7];
+        for section in Section::ALL {
+            out.pad_to(offsets[section as usize])?;
+            out.hasher = crc32fast::Hasher::new();
+            match section {
+                Section::Weights => self.write_weights(checkpoint, &mut out, progress)?,
+                _ => out.put(&self.sections[section as usize])?,
+            }
+            checksums[section as usize] = out.hasher.clone().finalize();
+        }
+        out.pad_to(self.length)?;
+
+        let mut header = [0; HEADER_BYTES];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        header[16..24].copy_from_slice(&self.length.to_le_bytes());
+        for section in Section::ALL {
+            let entry = &mut header[32 + 24 * section as usize..][..24];
+            entry[..8].copy_from_slice(&offsets[section as usize].to_le_bytes());
+            entry[8..16].copy_from_slice(&self.section_length(section).to_le_bytes());
+            entry[16..20].copy_from_slice(&checksums[section as usize].to_le_bytes());
+        }
+        let checksum = crc32fast::hash(&header);
+        header[12..16].copy_from_slice(&checksum.to_le_bytes());
+        out.file.seek(SeekFrom::Start(0)).map_err(cannot_write)?;
+        out.put(&header)?;
+        out.file.flush().map_err(cannot_write)
+    }
+
+    fn write_weights(
+        &self,
+        checkpoint: &dyn Checkpoint,
+        out: &mut Output<'_, impl Write + Seek>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), ImportError> {
+        let start = out.written;
+        for &(id, dtype) in &self.tensors {
+            out.pad_to(start + align(out.written - start).expect("computed before"))?;
+            let tensor = checkpoint.tensor(id)?;
+            let named = |error: ImportError| ImportError { reason: format!("tensor {id}: {}", error.reason), ..error };
+            let mut values = vec![0.0; tensor.column_count()];
+            if !id.role.is_matrix() {
+                tensor.row(0, &mut values).map_err(named)?;
+                if let Some(c) = values.iter().position(|x| !x.is_finite()) {
+                    return Err(named(ImportError::new(format!("element [{c}] is {}", values[c]))));
+                }
+                out.put(bytemuck::cast_slice(&values))?;
+                continue;
+            }
+            let bytes = dtype.tile_row_bytes(tensor.column_count()).expect("computed before");
+            let mut tile_row = vec![0u32; bytes / 4];
+            for first in (0..tensor.row_count()).step_by(pocketlm_kernels::TILE_ROWS) {
+                let rows = first..tensor.row_count().min(first + pocketlm_kernels::TILE_ROWS);
+                if rows.len() < pocketlm_kernels::TILE_ROWS {
+                    tile_row.fill(0);
+                }
+                for r in rows {
+                    pack(&tensor, r, dtype, bytemuck::cast_slice_mut(&mut tile_row), &mut values).map_err(named)?;
+                }
+                out.put(bytemuck::cast_slice(&tile_row))?;
+                progress(out.written - start, self.weights_length);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file being written, with its length so far and the checksum of the section.
+struct Output<'f, F> {
+    file: &'f mut F,
+    written: u64,
+    hasher: crc32fast::Hasher,
+}
+
+impl<F: Write + Seek> Output<'_, F> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), ImportError> {
+        self.file.write_all(bytes).map_err(cannot_write)?;
+        self.hasher.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn pad_to(&mut self, offset: u64) -> Result<(), ImportError> {
+        self.put(&[0; crate::model::ALIGNMENT][..(offset - self.written) as usize])
+    }
+}
+
+fn cannot_write(error: io::Error) -> ImportError {
+    ImportError::new(format!("cannot be written: {error}"))
+}
+
+fn layers(description: &Description) -> Vec<u8> {
+    let words = description.layers.iter().flat_map(|layer| [layer.window.map_or(0, |w| w.get()), layer.rope as u32]);
+    words.flat_map(u32::to_le_bytes).collect()
+}
+
+fn rope(description: &Description) -> Result<Vec<u8>, ImportError> {
+    let used = |rope| description.layers.iter().any(|layer| layer.rope == rope);
+    let mut section = Vec::new();
+    if used(Rope::Global) {
+        write_table(&description.global_rope, &description.config, &mut section)?;
+    }
+    if used(Rope::Local) {
+        let table = description.local_rope.as_ref();
+        let table = table.ok_or_else(|| ImportError::new("a layer uses the local rotary table, and there is none"))?;
+        write_table(table, &description.config, &mut section)?;
+    }
+    Ok(section)
+}
+
+fn write_table(table: &RopeTable, config: &Config, section: &mut Vec<u8>) -> Result<(), ImportError> {
+    let pairs = config.projection_dim as usize / 2;
+    if table.frequencies.len() != pairs {
+        let reason = format!("{} rotary frequencies for {pairs} pairs of channels", table.frequencies.len());
+        return Err(ImportError::new(reason));
+    }
+    section.extend(table.amplitude.to_le_bytes());
+    section.extend([0; 4]);
+    for &frequency in &table.frequencies {
+        let turns = frequency / std::f64::consts::TAU;
+        if !(0.0..1.0).contains(&turns) {
+            return Err(ImportError::new(format!("a rotary frequency of {frequency} radians a position")));
+        }
+        section.extend(((turns * 2f64.powi(64)) as u64).to_le_bytes());
+    }
+    Ok(())
+}

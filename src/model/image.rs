@@ -1,0 +1,308 @@
+//! The image: one file that holds everything a model needs, laid out to be used where it lies, in flash or mapped.
+//!
+//! # The format, version 1
+//!
+//! All numbers are little-endian. An image is a header and seven sections. Every section starts at a multiple of 64
+//! bytes from the start of the image, right after the one before it: the gaps are shorter than 64 bytes and zero, and
+//! so is the gap after the last, so that the image's length is a multiple of 64 too.
+//!
+//! | header offset | type | |
+//! |---|---|---|
+//! | 0 | 8 bytes | `pocketlm` |
+//! | 8 | u32 | format version, 1 |
+//! | 12 | u32 | CRC-32 of the header (bytes 0..256) with this field as 0 |
+//! | 16 | u64 | length of the image in bytes |
+//! | 24 | u64 | 0 |
+//! | 32 + 24 *s* | u64, u64, u32, u32 | section *s*: offset, length in bytes, CRC-32, 0 |
+//! | 200 | | zeros up to 256, where section 0 starts |
+//!
+//! CRC-32 is the one of zlib. An absent section (no tokenizer, no chat template) has length 0.
+//!
+//! **0, config**: 20 words of 4 bytes. `u32`: 0 num_kv_heads, 4 query_head_multiplier, 8 embedding_dim,
+//! 12 projection_dim, 16 mlp_hidden_dim, 20 num_decoder_blocks, 24 vocab_size, 28 mlp_variant (0 geglu_exact,
+//! 1 geglu_approx, 2 swiglu), 32 flags (bit 0 tie_embedder_and_logits, 1 use_post_attn_norm, 2 use_post_ffw_norm,
+//! 3 use_qk_norm, 4 qkv_bias, 5 output_bias, 6 mlp_bias, 7 use_layer_stack, and which of the optional numbers are
+//! there: 8 local_rope_wavelength, 9 global_scale_factor, 10 final_logit_softcap, 11 attn_logits_soft_cap).
+//! `f32`: 36 embedding_scale, 40 query_scaling_factor, 44 rms_norm_eps, 48 final_logit_softcap,
+//! 52 attn_logits_soft_cap, 56 rope_wavelength, 60 local_rope_wavelength, 64 global_scale_factor. `u32`:
+//! 68 parameter_dtype, 72 activation_dtype (element types, below), 76 0.
+//!
+//! **1, layers**: for each layer `u32` window (0: global attention) and `u32` rotary table (0 none, 1 global, 2 local).
+//!
+//! **2, rope**: the rotary tables that some layer uses, the global one first. A table is `f32`, what its cosines and
+//! sines are multiplied by; `u32` 0; and `projection_dim / 2` numbers `u64`: number *j* says how far channels *j* and
+//! *j + projection_dim / 2* turn from one position to the next, in units of 2^−64 turns.
+//!
+//! **3, tensors**: for each tensor 16 bytes: `u8` role, `u8` element type, `u16` 0, `u32` layer, `u64` offset from the
+//! start of the weights section. First come the embedder, the lm_head unless tied, the final norm; then layer by
+//! layer the tensors the config calls for, in the order of [`Role`]. Element types: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4,
+//! 5 q4min. Norms and biases are f32.
+//!
+//! **4, weights**: the tensors in that order, each at the next multiple of 64. Matrices are `[outputs][inputs]` in tiles of
+//! eight rows, laid out as the [kernels crate](pocketlm_kernels#storage) says. Vectors are plain f32.
+//!
+//! **5, tokenizer**: see [`text::Tokenizer`](crate::text::Tokenizer). **6, chat template**: Jinja source, UTF-8.
+
+use core::fmt;
+
+use super::config::{CONFIG_BYTES, Config, Layers};
+use super::{Role, Rope, TensorId};
+use crate::Error;
+
+/// The version this build writes and reads.
+pub const VERSION: u32 = 1;
+/// The first bytes of an image.
+pub const MAGIC: [u8; 8] = *b"pocketlm";
+/// Sections and tensors start at multiples of this many bytes, and so must the image in memory
+/// ([`include_image!`](crate::include_image) and memory maps see to it).
+pub const ALIGNMENT: usize = 64;
+/// Bytes of the header.
+pub(crate) const HEADER_BYTES: usize = 256;
+/// Bytes of an entry in the tensors section.
+pub(crate) const ENTRY_BYTES: usize = 16;
+
+/// The parts of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u8)]
+pub enum Section {
+    /// The config.
+    Config = 0,
+    /// Windows and rotary tables of the layers.
+    Layers,
+    /// Rotary frequencies.
+    Rope,
+    /// Where each tensor is.
+    Tensors,
+    /// The parameters.
+    Weights,
+    /// The tokenizer.
+    Tokenizer,
+    /// The chat template.
+    ChatTemplate,
+    /// The header itself, which the table of sections does not list.
+    Header,
+}
+
+impl Section {
+    /// The sections, in order.
+    pub const ALL: [Section; 7] = [
+        Section::Config,
+        Section::Layers,
+        Section::Rope,
+        Section::Tensors,
+        Section::Weights,
+        Section::Tokenizer,
+        Section::ChatTemplate,
+    ];
+}
+
+impl fmt::Display for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Section::Config => "config",
+            Section::Layers => "layers",
+            Section::Rope => "rope",
+            Section::Tensors => "tensors",
+            Section::Weights => "weights",
+            Section::Tokenizer => "tokenizer",
+            Section::ChatTemplate => "chat template",
+            Section::Header => "header",
+        })
+    }
+}
+
+/// The `N` bytes at `at`; zeros where there are none.
+const fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    match bytes.split_at_checked(at) {
+        Some((_, rest)) => match rest.first_chunk() {
+            Some(chunk) => *chunk,
+            None => [0; N],
+        },
+        None => [0; N],
+    }
+}
+
+/// The u32 at byte `at`; 0 where there is none.
+pub(super) const fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes_at(bytes, at))
+}
+
+/// The u64 at byte `at`; 0 where there is none.
+pub(super) const fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes_at(bytes, at))
+}
+
+/// The f32 at byte `at`; 0 where there is none.
+pub(super) const fn f32_at(bytes: &[u8], at: usize) -> f32 {
+    f32::from_bits(u32_at(bytes, at))
+}
+
+/// The bytes `start .. start + length`, if they exist.
+const fn slice(bytes: &[u8], start: u64, length: u64) -> Option<&[u8]> {
+    if start > bytes.len() as u64 {
+        return None;
+    }
+    match bytes.split_at_checked(start as usize) {
+        Some((_, rest)) if length <= rest.len() as u64 => match rest.split_at_checked(length as usize) {
+            Some((section, _)) => Some(section),
+            None => None,
+        },
+        _ => None,
+    }
+}
+
+/// The next multiple of [`ALIGNMENT`].
+pub(crate) const fn align(bytes: u64) -> Option<u64> {
+    bytes.checked_next_multiple_of(ALIGNMENT as u64)
+}
+
+/// What the header of an image says, checked as far as that needs no look at the weights: cheap, and possible in a
+/// `const`, which is how a firmware sizes its arena at compile time (see [`Plan`](crate::run::Plan)).
+#[derive(Clone, Copy)]
+pub struct Header<'m> {
+    /// The config.
+    pub config: Config,
+    /// The layers.
+    pub layers: Layers<'m>,
+    sections: [&'m [u8]; 7],
+    checksums: [u32; 7],
+    checksum: u32,
+}
+
+impl<'m> Header<'m> {
+    /// Reads the header, config and layers of an image.
+    pub const fn read(image: &'m [u8]) -> Result<Header<'m>, Error> {
+        let magic: [u8; 8] = bytes_at(image, 0);
+        if u64::from_le_bytes(magic) != u64::from_le_bytes(MAGIC) {
+            return Err(Error::NotAnImage);
+        }
+        if u32_at(image, 8) != VERSION {
+            return Err(Error::Version(u32_at(image, 8)));
+        }
+        let (expected, found) = (u64_at(image, 16), image.len() as u64);
+        if expected != found || found < HEADER_BYTES as u64 {
+            return Err(Error::Truncated { expected, found });
+        }
+        let mut sections: [&[u8]; 7] = [&[]; 7];
+        let mut checksums = [0; 7];
+        let mut end = HEADER_BYTES as u64;
+        let mut s = 0;
+        while s < Section::ALL.len() {
+            let (offset, length) = (u64_at(image, 32 + 24 * s), u64_at(image, 40 + 24 * s));
+            let section = slice(image, offset, length);
+            match (align(end), section) {
+                (Some(start), Some(section)) if start == offset => {
+                    sections[s] = section;
+                    checksums[s] = u32_at(image, 48 + 24 * s);
+                    end = offset + length;
+                }
+                _ => return Err(Error::Layout(Section::ALL[s])),
+            }
+            s += 1;
+        }
+        match align(end) {
+            Some(end) if end == found => {}
+            _ => return Err(Error::Truncated { expected: end, found }),
+        }
+        if sections[Section::Config as usize].len() != CONFIG_BYTES {
+            return Err(Error::Layout(Section::Config));
+        }
+        let config = match Config::read(sections[Section::Config as usize]) {
+            Ok(config) => config,
+            Err(error) => return Err(error),
+        };
+        let layers = match Layers::read(sections[Section::Layers as usize], config.num_decoder_blocks) {
+            Ok(layers) => layers,
+            Err(error) => return Err(error),
+        };
+        Ok(Header { config, layers, sections, checksums, checksum: u32_at(image, 12) })
+    }
+
+    /// The bytes of a section.
+    pub const fn section(&self, section: Section) -> &'m [u8] {
+        match section {
+            Section::Header => &[],
+            _ => self.sections[section as usize],
+        }
+    }
+
+    /// The checksum of the header, which covers those of the sections: a fingerprint of the whole image.
+    pub const fn checksum(&self) -> u32 {
+        self.checksum
+    }
+
+    /// The checksum the header gives for a section.
+    pub(super) const fn section_checksum(&self, section: Section) -> u32 {
+        match section {
+            Section::Header => self.checksum,
+            _ => self.checksums[section as usize],
+        }
+    }
+
+    /// How many u64 the rope section must hold, and where the local table starts.
+    pub(super) const fn rope_lengths(&self) -> (usize, usize) {
+        let words = 1 + self.config.projection_dim as usize / 2;
+        let global = if self.layers.use_rope(Rope::Global) { words } else { 0 };
+        let local = if self.layers.use_rope(Rope::Local) { words } else { 0 };
+        (global + local, global)
+    }
+}
+
+/// An entry of the tensors section.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    pub role: u8,
+    pub dtype: u8,
+    pub zero: u16,
+    pub layer: u32,
+    pub offset: u64,
+}
+
+impl Entry {
+    pub(super) fn read(section: &[u8], index: usize) -> Entry {
+        let start = index.saturating_mul(ENTRY_BYTES);
+        let [role, dtype, z0, z1] = bytes_at(section, start);
+        Entry {
+            role,
+            dtype,
+            zero: u16::from_le_bytes([z0, z1]),
+            layer: u32_at(section, start.saturating_add(4)),
+            offset: u64_at(section, start.saturating_add(8)),
+        }
+    }
+}
+
+/// The tensors of a model in the order of an image.
+pub(crate) fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + use<> {
+    let config = *config;
+    let of = move |layer: u32, per_layer: bool| {
+        Role::ALL
+            .into_iter()
+            .filter(move |role| role.is_per_layer() == per_layer && role.is_present(&config))
+            .map(move |role| TensorId { layer, role })
+    };
+    of(0, false).chain((0..config.num_decoder_blocks).flat_map(move |layer| of(layer, true)))
+}
+
+/// Bytes at the alignment an image needs: what [`include_image!`](crate::include_image) makes of a file.
+#[doc(hidden)]
+#[repr(C, align(64))]
+pub struct Aligned<B: ?Sized>(pub B);
+
+/// Puts an image file into the program, aligned as it must be: a `&'static [u8]`, usable in a `const` or a `static`.
+/// The path is relative to the source file, as for [`include_bytes!`].
+///
+/// ```
+/// static STORY: &[u8] = pocketlm::include_image!("../bin/pocketlm/story/story.plm");
+/// let model = pocketlm::model::Model::open(STORY)?;
+/// assert_eq!(model.config().num_decoder_blocks, 4);
+/// # Ok::<(), pocketlm::Error>(())
+/// ```
+#[macro_export]
+macro_rules! include_image {
+    ($path:expr $(,)?) => {{
+        const ALIGNED: &$crate::model::Aligned<[u8]> = &$crate::model::Aligned(*::core::include_bytes!($path));
+        &ALIGNED.0
+    }};
+}

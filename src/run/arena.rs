@@ -1,0 +1,63 @@
+#![allow(unsafe_code)]
+//! Memory that a program sets aside for a [`Session`](super::Session).
+
+#[cfg(target_has_atomic = "8")]
+use core::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+/// `N` bytes of static memory, aligned as a session needs it, that can be taken once. With a plan made in a `const`,
+/// the program does not link when the memory is not there, and does not compile when the image is not one.
+///
+/// ```
+/// use pocketlm::{include_image, model::{Header, Model}, run::{Kv, Plan, Session, Solo, StaticArena}};
+///
+/// const STORY: &[u8] = include_image!("../bin/pocketlm/story/story.plm");
+/// const PLAN: Plan = match Header::read(STORY) {
+///     Ok(header) => Plan::new(&header).context(128).batch(4).kv(Kv::F16),
+///     Err(_) => panic!("story.plm is not an image of this version"),
+/// };
+/// static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
+///
+/// let model = Model::open(STORY)?;
+/// let arena = ARENA.take().expect("taken once");
+/// let mut session = Session::new(&model, &PLAN, arena, &Solo)?;
+/// let logits = session.feed(&[2, 17, 40])?;
+/// assert_eq!(logits.len(), 1024);
+/// # Ok::<(), pocketlm::Error>(())
+/// ```
+#[cfg(target_has_atomic = "8")]
+#[repr(C, align(64))]
+pub struct StaticArena<const N: usize> {
+    bytes: UnsafeCell<[u8; N]>,
+    taken: AtomicBool,
+}
+
+// SAFETY: the bytes are reached through `take` alone, which hands them out at most once.
+#[cfg(target_has_atomic = "8")]
+unsafe impl<const N: usize> Sync for StaticArena<N> {}
+
+#[cfg(target_has_atomic = "8")]
+impl<const N: usize> StaticArena<N> {
+    /// Zeroed memory: it costs no flash.
+    pub const fn new() -> Self {
+        StaticArena { bytes: UnsafeCell::new([0; N]), taken: AtomicBool::new(false) }
+    }
+
+    /// The memory, the first time; `None` ever after.
+    pub fn take(&'static self) -> Option<&'static mut [u8]> {
+        if self.taken.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        // SAFETY: `taken` was false and is never reset, so this is the only reference that was ever made.
+        Some(unsafe { &mut *self.bytes.get() })
+    }
+}
+
+#[cfg(target_has_atomic = "8")]
+impl<const N: usize> Default for StaticArena<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,384 @@
+//! The forward pass, one stage at a time. Read from top to bottom, [`Stage`] is the transformer:
+//! embed; for each layer norm, attention, residual, norm, feed-forward, residual; final norm, output matrix.
+//!
+//! A stage is a number of independent units (tile rows of a product, or tokens, or heads), so it can stop after any
+//! of them and go on later: [`Session::step`] and [`Session::feed`] differ only in how many units they do at once.
+
+use core::ops::Range;
+
+use pocketlm_kernels::math::{gelu_approx, gelu_exact, silu, soft_cap};
+use pocketlm_kernels::vector::{add, gate, rms_norm, rms_norm_in_place, rope_table, scale};
+use pocketlm_kernels::{GROUP, Input, InputGroup, Kv, Matrix, TILE_ROWS, Workers, matmul, quantize, split_rows};
+
+use super::Session;
+use crate::model::{MlpVariant, Role, Rope};
+
+/// What is computed, in this order; the stages from `AttentionNorm` to `FfwResidual` once for each layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing to do.
+    Idle,
+    /// Token by token: `hidden` = the embedding, and the rotary tables of its position.
+    Embed,
+    /// Token by token: `normed` = norm of `hidden`.
+    AttentionNorm,
+    /// Tile row by tile row: queries, keys, values.
+    QueryKeyValue,
+    /// Token by token: bias, qk-norm, rotation; keys and values into the cache.
+    Cache,
+    /// Head by head of token by token: scores, softmax, mix.
+    Attend,
+    /// Token by token: what attention gave, as the next product takes it.
+    Attended,
+    /// Tile row by tile row: the projection back, into `normed`.
+    Output,
+    /// Token by token: bias and post norm, onto `hidden`; `normed` = norm of that.
+    AttentionResidual,
+    /// Tile row by tile row: both branches of the feed-forward.
+    GateValue,
+    /// Token by token: the activation.
+    Activate,
+    /// Tile row by tile row: the way back, into `normed`.
+    Out,
+    /// Token by token: bias and post norm, onto `hidden`.
+    FfwResidual,
+    /// One token: `normed` = norm of `hidden`.
+    FinalNorm,
+    /// Tile row by tile row: the logits.
+    Head,
+}
+
+impl Stage {
+    /// The stage after this one, within a layer and past the last.
+    pub(super) fn next(self) -> Stage {
+        match self {
+            Stage::Idle | Stage::Head => Stage::Idle,
+            Stage::Embed => Stage::AttentionNorm,
+            Stage::AttentionNorm => Stage::QueryKeyValue,
+            Stage::QueryKeyValue => Stage::Cache,
+            Stage::Cache => Stage::Attend,
+            Stage::Attend => Stage::Attended,
+            Stage::Attended => Stage::Output,
+            Stage::Output => Stage::AttentionResidual,
+            Stage::AttentionResidual => Stage::GateValue,
+            Stage::GateValue => Stage::Activate,
+            Stage::Activate => Stage::Out,
+            Stage::Out => Stage::FfwResidual,
+            Stage::FfwResidual => Stage::FinalNorm,
+            Stage::FinalNorm => Stage::Head,
+        }
+    }
+}
+
+/// The rows a unit of elementwise work is counted as.
+const TOKEN_COST: usize = TILE_ROWS;
+/// Tile rows that a worker claims at a time.
+const CLAIM: usize = 4;
+
+/// Sizes that the buffers are cut by.
+#[derive(Clone, Copy)]
+pub(super) struct Widths {
+    /// D.
+    pub embedding: usize,
+    /// P.
+    pub projection: usize,
+    /// H P.
+    pub queries: usize,
+    /// K P.
+    pub keys: usize,
+    /// F.
+    pub hidden: usize,
+}
+
+impl<'m, 'a> Session<'m, 'a> {
+    pub(super) fn widths(&self) -> Widths {
+        let config = self.model.config();
+        let projection = config.projection_dim as usize;
+        Widths {
+            embedding: config.embedding_dim as usize,
+            projection,
+            queries: config.num_query_heads() as usize * projection,
+            keys: config.num_kv_heads as usize * projection,
+            hidden: config.mlp_hidden_dim as usize,
+        }
+    }
+
+    fn matrix(&self, role: Role) -> Matrix<'m> {
+        self.model.matrix(self.work.layer, role)
+    }
+
+    fn vector(&self, role: Role) -> &'m [f32] {
+        self.model.vector(self.work.layer, role)
+    }
+
+    /// The matrix that turns the last hidden state into logits.
+    fn head_matrix(&self) -> Matrix<'m> {
+        let tied = self.model.config().tie_embedder_and_logits;
+        self.model.matrix(0, if tied { Role::Embedder } else { Role::LmHead })
+    }
+
+    /// How many units the current stage has, and what each costs in rows.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let tokens = self.work.count as usize;
+        let tile_rows = |roles: &[Role]| roles.iter().map(|&role| self.matrix(role).tile_rows()).sum();
+        let product = |roles: &[Role]| (tile_rows(roles), TILE_ROWS * tokens);
+        match self.work.stage {
+            Stage::Idle => (0, 0),
+            Stage::QueryKeyValue => product(&[Role::Query, Role::Key, Role::Value]),
+            Stage::Output => product(&[Role::Output]),
+            Stage::GateValue => product(&[Role::GatingLinear, Role::ValueLinear]),
+            Stage::Out => product(&[Role::OutLinear]),
+            Stage::Head => (self.head_matrix().tile_rows(), TILE_ROWS),
+            Stage::FinalNorm => (1, TOKEN_COST),
+            Stage::Attend => {
+                let config = self.model.config();
+                let (_, keys) = self.visible(tokens.saturating_sub(1));
+                (tokens * config.num_kv_heads as usize, keys * config.query_head_multiplier as usize)
+            }
+            Stage::Embed
+            | Stage::AttentionNorm
+            | Stage::Cache
+            | Stage::Attended
+            | Stage::AttentionResidual
+            | Stage::Activate
+            | Stage::FfwResidual => (tokens, TOKEN_COST),
+        }
+    }
+
+    /// Computes units `units` of the current stage.
+    pub(super) fn compute(&mut self, units: Range<usize>) {
+        match self.work.stage {
+            Stage::Idle => {}
+            Stage::Embed => units.for_each(|token| self.embed(token)),
+            Stage::AttentionNorm => units.for_each(|token| self.attention_norm(token)),
+            Stage::QueryKeyValue => self.query_key_value(units),
+            Stage::Cache => units.for_each(|token| self.store(token)),
+            Stage::Attend => self.attend(units),
+            Stage::Attended => units.for_each(|token| self.attended(token)),
+            Stage::Output => self.output(units),
+            Stage::AttentionResidual => units.for_each(|token| self.attention_residual(token)),
+            Stage::GateValue => self.gate_value(units),
+            Stage::Activate => units.for_each(|token| self.activate(token)),
+            Stage::Out => self.out(units),
+            Stage::FfwResidual => units.for_each(|token| self.ffw_residual(token)),
+            Stage::FinalNorm => self.final_norm(),
+            Stage::Head => self.head(units),
+        }
+    }
+
+    fn embed(&mut self, token: usize) {
+        let widths = self.widths();
+        let index = self.work.start as usize + token;
+        let id = self.buffers.tokens.get(index).copied().unwrap_or(0);
+        let position = self.buffers.positions.get(index).copied().unwrap_or(0);
+        let hidden = row_mut(self.buffers.hidden, widths.embedding, token);
+        self.model.matrix(0, Role::Embedder).row(id as usize, hidden);
+        let factor = self.model.config().embedding_scale;
+        if factor != 1.0 {
+            scale(hidden, factor);
+        }
+        for rope in [Rope::Global, Rope::Local] {
+            let (amplitude, frequencies) = self.model.rope(rope);
+            let (row, cosines) = self.rope_row(rope, token);
+            let (cos, sin) = row_mut(self.buffers.rope, widths.projection, row).split_at_mut(cosines);
+            rope_table(position, frequencies, amplitude, cos, sin);
+        }
+    }
+
+    /// Where the rotary table of a token of the batch is: its row of P numbers, and how many of them are cosines.
+    pub(super) fn rope_row(&self, rope: Rope, token: usize) -> (usize, usize) {
+        let table = if rope == Rope::Local { self.plan.batch_tokens() as usize } else { 0 };
+        (table + token, self.model.config().projection_dim as usize / 2)
+    }
+
+    fn attention_norm(&mut self, token: usize) {
+        let width = self.widths().embedding;
+        let quantized = self.any_quantized(&[Role::Query, Role::Key, Role::Value]);
+        let (weight, eps) = (self.vector(Role::PreAttentionNorm), self.model.config().rms_norm_eps);
+        let normed = row_mut(self.buffers.normed, width, token);
+        rms_norm(row(self.buffers.hidden, width, token), weight, eps, normed);
+        if quantized {
+            quantize(normed, group_row_mut(self.buffers.groups, width, token));
+        }
+    }
+
+    fn query_key_value(&mut self, units: Range<usize>) {
+        let (widths, count) = (self.widths(), self.work.count as usize);
+        let matrices = [self.matrix(Role::Query), self.matrix(Role::Key), self.matrix(Role::Value)];
+        let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
+        let batch = self.plan.batch_tokens() as usize;
+        let [query, key, value, ..] = attention_parts(self.buffers.scratch, batch, widths);
+        products(self.workers, &input, &matrices, [query, key, value], units);
+    }
+
+    fn attended(&mut self, token: usize) {
+        let (widths, batch) = (self.widths(), self.plan.batch_tokens() as usize);
+        if self.any_quantized(&[Role::Output]) {
+            let [_, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
+            let attended = row(attended, widths.queries, token);
+            quantize(attended, group_row_mut(self.buffers.groups, widths.queries, token));
+        }
+    }
+
+    fn output(&mut self, units: Range<usize>) {
+        let (widths, count) = (self.widths(), self.work.count as usize);
+        let matrix = self.matrix(Role::Output);
+        let batch = self.plan.batch_tokens() as usize;
+        let [_, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
+        let input = Input { count, values: attended, groups: self.buffers.groups };
+        products(self.workers, &input, &[matrix], [self.buffers.normed], units);
+    }
+
+    fn attention_residual(&mut self, token: usize) {
+        self.residual(token, Role::OutputBias, Role::PostAttentionNorm);
+        let width = self.widths().embedding;
+        let quantized = self.any_quantized(&[Role::GatingLinear, Role::ValueLinear]);
+        let (weight, eps) = (self.vector(Role::PreFfwNorm), self.model.config().rms_norm_eps);
+        let normed = row_mut(self.buffers.normed, width, token);
+        rms_norm(row(self.buffers.hidden, width, token), weight, eps, normed);
+        if quantized {
+            quantize(normed, group_row_mut(self.buffers.groups, width, token));
+        }
+    }
+
+    fn gate_value(&mut self, units: Range<usize>) {
+        let (widths, count) = (self.widths(), self.work.count as usize);
+        let matrices = [self.matrix(Role::GatingLinear), self.matrix(Role::ValueLinear)];
+        let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
+        let batch = self.plan.batch_tokens() as usize;
+        let outputs = ffw_parts(self.buffers.scratch, batch, widths);
+        products(self.workers, &input, &matrices, outputs, units);
+    }
+
+    fn activate(&mut self, token: usize) {
+        let widths = self.widths();
+        let quantized = self.any_quantized(&[Role::OutLinear]);
+        let biases = (self.vector(Role::GatingLinearBias), self.vector(Role::ValueLinearBias));
+        let batch = self.plan.batch_tokens() as usize;
+        let [gating, value] = ffw_parts(self.buffers.scratch, batch, widths);
+        let (gating, value) = (row_mut(gating, widths.hidden, token), row_mut(value, widths.hidden, token));
+        add(gating, biases.0);
+        add(value, biases.1);
+        match self.model.config().mlp_variant {
+            MlpVariant::GegluExact => gate(gating, value, gelu_exact),
+            MlpVariant::GegluApprox => gate(gating, value, gelu_approx),
+            MlpVariant::Swiglu => gate(gating, value, silu),
+        }
+        if quantized {
+            quantize(gating, group_row_mut(self.buffers.groups, widths.hidden, token));
+        }
+    }
+
+    fn out(&mut self, units: Range<usize>) {
+        let (widths, count) = (self.widths(), self.work.count as usize);
+        let matrix = self.matrix(Role::OutLinear);
+        let batch = self.plan.batch_tokens() as usize;
+        let [gating, _] = ffw_parts(self.buffers.scratch, batch, widths);
+        let input = Input { count, values: gating, groups: self.buffers.groups };
+        products(self.workers, &input, &[matrix], [self.buffers.normed], units);
+    }
+
+    fn ffw_residual(&mut self, token: usize) {
+        self.residual(token, Role::OutLinearBias, Role::PostFfwNorm);
+    }
+
+    /// `hidden += post_norm(normed + bias)`, with what of that the model has.
+    fn residual(&mut self, token: usize, bias: Role, post_norm: Role) {
+        let width = self.widths().embedding;
+        let (bias, weight) = (self.vector(bias), self.vector(post_norm));
+        let branch = row_mut(self.buffers.normed, width, token);
+        add(branch, bias);
+        if !weight.is_empty() {
+            rms_norm_in_place(branch, weight, self.model.config().rms_norm_eps);
+        }
+        add(row_mut(self.buffers.hidden, width, token), branch);
+    }
+
+    fn final_norm(&mut self) {
+        let width = self.widths().embedding;
+        let quantized = self.head_matrix().dtype().is_quantized();
+        let hidden = row(self.buffers.hidden, width, self.work.head as usize);
+        let normed = row_mut(self.buffers.normed, width, 0);
+        rms_norm(hidden, self.model.vector(0, Role::FinalNorm), self.model.config().rms_norm_eps, normed);
+        if quantized {
+            quantize(normed, group_row_mut(self.buffers.groups, width, 0));
+        }
+    }
+
+    fn head(&mut self, units: Range<usize>) {
+        let matrix = self.head_matrix();
+        let cap = self.model.config().final_logit_softcap;
+        let input = Input { count: 1, values: self.buffers.normed, groups: self.buffers.groups };
+        let rows = units.start * TILE_ROWS..units.end * TILE_ROWS;
+        split_rows(self.workers, self.buffers.logits, matrix.rows(), rows, CLAIM * TILE_ROWS, &|rows, mut part| {
+            matmul(&matrix, &input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
+            if let Some(cap) = cap {
+                part.column(0).iter_mut().for_each(|z| *z = soft_cap(*z, cap));
+            }
+        });
+    }
+
+    fn any_quantized(&self, roles: &[Role]) -> bool {
+        roles.iter().any(|&role| self.matrix(role).dtype().is_quantized())
+    }
+
+    /// Whether queries are quantised to meet the keys of the cache.
+    pub(super) fn quantizes_queries(&self) -> bool {
+        self.plan.kv_type() == Kv::Q8
+    }
+}
+
+/// The products of several matrices with one input; `units` counts their tile rows one after the other.
+fn products<const N: usize>(
+    workers: &dyn Workers,
+    input: &Input<'_>,
+    matrices: &[Matrix<'_>; N],
+    outputs: [&mut [f32]; N],
+    units: Range<usize>,
+) {
+    let mut before = 0;
+    for (matrix, output) in matrices.iter().zip(outputs) {
+        let tile_rows = matrix.tile_rows();
+        let (start, end) = (units.start.max(before) - before, units.end.min(before + tile_rows));
+        if start + before < end {
+            let rows = start * TILE_ROWS..(end - before) * TILE_ROWS;
+            let output = output.get_mut(..matrix.rows() * input.count).unwrap_or_default();
+            split_rows(workers, output, matrix.rows(), rows, CLAIM * TILE_ROWS, &|rows, mut part| {
+                matmul(matrix, input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
+            });
+        }
+        before += tile_rows;
+    }
+}
+
+/// The scratch buffer in attention: queries `[batch][H P]`, keys and values `[batch][K P]`, what attention gives
+/// `[batch][H P]`, and scores `[H][rows of the longest cache]`.
+pub(super) fn attention_parts(scratch: &mut [f32], batch: usize, widths: Widths) -> [&mut [f32]; 5] {
+    let (query, rest) = scratch.split_at_mut_checked(batch * widths.queries).unwrap_or_default();
+    let (key, rest) = rest.split_at_mut_checked(batch * widths.keys).unwrap_or_default();
+    let (value, rest) = rest.split_at_mut_checked(batch * widths.keys).unwrap_or_default();
+    let (attended, scores) = rest.split_at_mut_checked(batch * widths.queries).unwrap_or_default();
+    [query, key, value, attended, scores]
+}
+
+/// The scratch buffer in the feed-forward: both branches, `[batch][F]`.
+fn ffw_parts(scratch: &mut [f32], batch: usize, widths: Widths) -> [&mut [f32]; 2] {
+    let (gating, value) = scratch.split_at_mut_checked(batch * widths.hidden).unwrap_or_default();
+    [gating, value]
+}
+
+/// Row `index` of a buffer of rows of `width` numbers.
+pub(super) fn row(buffer: &[f32], width: usize, index: usize) -> &[f32] {
+    buffer.get(index * width..(index + 1) * width).unwrap_or_default()
+}
+
+/// Row `index` of a buffer of rows of `width` numbers.
+pub(super) fn row_mut(buffer: &mut [f32], width: usize, index: usize) -> &mut [f32] {
+    buffer.get_mut(index * width..(index + 1) * width).unwrap_or_default()
+}
+
+/// The groups of row `index`, where rows have `width` numbers each.
+pub(super) fn group_row_mut(groups: &mut [InputGroup], width: usize, index: usize) -> &mut [InputGroup] {
+    let width = width.div_ceil(GROUP);
+    groups.get_mut(index * width..(index + 1) * width).unwrap_or_default()
+}

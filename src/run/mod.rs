@@ -1,0 +1,15 @@
+//! Running a model: [`Plan`] says what memory it takes, [`Session`] computes in memory it is lent.
+
+mod arena;
+mod attention;
+mod block;
+mod digest;
+mod plan;
+mod session;
+
+#[cfg(target_has_atomic = "8")]
+pub use arena::StaticArena;
+pub use digest::Digest;
+pub use plan::{Part, Plan};
+pub use pocketlm_kernels::{Kv, Solo, Workers};
+pub use session::{Session, Step};

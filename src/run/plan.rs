@@ -1,0 +1,213 @@
+//! [`Plan`]: memory as a value (contract C2). From the header of an image and the chosen limits follows, in `const`
+//! arithmetic, what every buffer takes and where it lies.
+
+use core::mem::size_of;
+
+use pocketlm_kernels::{GROUP, InputGroup, TILE_ROWS};
+
+use crate::model::{Config, Header, Kv, Layer, Layers};
+
+/// What a session for one model takes: the limits it was planned for, and the bytes that follow from them.
+///
+/// The sizes, with `B` the batch and the other letters as in [`Role`](crate::model::Role), in bytes:
+///
+/// | part | holds |
+/// |---|---|
+/// | `tokens` | ids and positions of the context, 8 each |
+/// | `hidden` | the residual stream, 4 B D |
+/// | `normed` | what goes into a matrix and what comes back, 4 B D |
+/// | `scratch` | attention (queries, keys, values, output, scores: 4 (B P (2H + 2K) + H R)) or feed-forward (8 B F), whichever is larger; `R` is the longest layer's cache |
+/// | `groups` | inputs as int8: 40 a group of 32 of the widest input, B times |
+/// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
+/// | `logits` | 4 V |
+/// | `cache` | keys and values, see [`Plan::cache_bytes`] |
+#[derive(Clone, Copy)]
+pub struct Plan<'m> {
+    config: Config,
+    layers: Layers<'m>,
+    checksum: u32,
+    context: u32,
+    batch: u32,
+    kv: Kv,
+}
+
+/// A buffer in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Part {
+    /// What it is called in [`Plan`]'s table.
+    pub name: &'static str,
+    /// How long it is, padded to a multiple of 64.
+    pub bytes: usize,
+}
+
+/// Sizes saturate: what overflows is larger than any memory, and no arena will do for it.
+const fn product(factors: &[usize]) -> usize {
+    let mut product: usize = 1;
+    let mut i = 0;
+    while i < factors.len() {
+        product = product.saturating_mul(factors[i]);
+        i += 1;
+    }
+    product
+}
+
+const fn padded(bytes: usize) -> usize {
+    match bytes.checked_next_multiple_of(crate::model::ALIGNMENT) {
+        Some(bytes) => bytes,
+        None => usize::MAX,
+    }
+}
+
+const fn larger(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+impl<'m> Plan<'m> {
+    /// A plan for a context of 256 tokens, token by token, with keys and values in f32.
+    pub const fn new(header: &Header<'m>) -> Plan<'m> {
+        Plan {
+            config: header.config,
+            layers: header.layers,
+            checksum: header.checksum(),
+            context: 256,
+            batch: 1,
+            kv: Kv::F32,
+        }
+    }
+
+    /// How many tokens a session can hold.
+    pub const fn context(mut self, tokens: u32) -> Self {
+        self.context = tokens;
+        self
+    }
+
+    /// How many tokens of a prompt are computed together: more is faster, and takes more memory.
+    pub const fn batch(mut self, tokens: u32) -> Self {
+        self.batch = tokens;
+        self
+    }
+
+    /// How keys and values are kept.
+    pub const fn kv(mut self, kv: Kv) -> Self {
+        self.kv = kv;
+        self
+    }
+
+    /// Bytes of the whole arena; `usize::MAX` for what no memory can hold.
+    pub const fn bytes(&self) -> usize {
+        let parts = self.parts();
+        let mut bytes: usize = 0;
+        let mut i = 0;
+        while i < parts.len() {
+            bytes = bytes.saturating_add(parts[i].bytes);
+            i += 1;
+        }
+        bytes
+    }
+
+    /// Every buffer, in the order in which they lie in the arena.
+    pub const fn parts(&self) -> [Part; 8] {
+        let batch = self.batch as usize;
+        let embedding = self.config.embedding_dim as usize;
+        let widest = larger(embedding, larger(self.queries(), self.config.mlp_hidden_dim as usize));
+        // Queries that meet int8 keys are quantised head by head.
+        let query_groups =
+            product(&[self.config.num_query_heads() as usize, (self.config.projection_dim as usize).div_ceil(GROUP)]);
+        let groups = larger(widest.div_ceil(GROUP), query_groups);
+        [
+            Part { name: "tokens", bytes: padded(product(&[8, self.context as usize])) },
+            Part { name: "hidden", bytes: padded(product(&[4, batch, embedding])) },
+            Part { name: "normed", bytes: padded(product(&[4, batch, embedding])) },
+            Part { name: "scratch", bytes: padded(product(&[4, self.scratch()])) },
+            Part { name: "groups", bytes: padded(product(&[size_of::<InputGroup>(), batch, groups])) },
+            Part { name: "rope", bytes: padded(product(&[8, batch, self.config.projection_dim as usize])) },
+            Part { name: "logits", bytes: padded(product(&[4, self.config.vocab_size as usize])) },
+            Part { name: "cache", bytes: padded(self.cache_bytes()) },
+        ]
+    }
+
+    /// The context.
+    pub const fn context_tokens(&self) -> u32 {
+        self.context
+    }
+
+    /// The batch.
+    pub const fn batch_tokens(&self) -> u32 {
+        self.batch
+    }
+
+    /// The type of keys and values.
+    pub const fn kv_type(&self) -> Kv {
+        self.kv
+    }
+
+    /// How many positions a layer keeps: the whole context in a global layer; in a local one a ring of
+    /// `window + batch − 1`, so that a batch never writes over a key that its first token still sees. Rounded up to
+    /// whole tiles of 8.
+    pub const fn cache_rows(&self, layer: Layer) -> usize {
+        let rows = match layer.window {
+            Some(window) => {
+                let ring = window.get() as usize + self.batch.saturating_sub(1) as usize;
+                if ring < self.context as usize { ring } else { self.context as usize }
+            }
+            None => self.context as usize,
+        };
+        rows.next_multiple_of(TILE_ROWS)
+    }
+
+    /// Bytes of the keys and values of a layer.
+    pub const fn layer_cache_bytes(&self, layer: Layer) -> usize {
+        product(&[self.config.num_kv_heads as usize, self.head_cache_bytes(layer).0])
+    }
+
+    /// Bytes of the keys and values of one kv head of a layer, and how many of them are keys, which come first.
+    pub(super) const fn head_cache_bytes(&self, layer: Layer) -> (usize, usize) {
+        let (rows, channels) = (self.cache_rows(layer), self.config.projection_dim as usize);
+        match (self.kv.dtype().matrix_bytes(rows, channels), self.kv.value_bytes(channels)) {
+            (Some(keys), Some(value)) => (keys.saturating_add(product(&[rows, value])), keys),
+            _ => (usize::MAX, usize::MAX),
+        }
+    }
+
+    /// Bytes of all keys and values: layer by layer, kv head by kv head, keys then values.
+    pub const fn cache_bytes(&self) -> usize {
+        let mut bytes: usize = 0;
+        let mut i = 0;
+        while i < self.layers.len() {
+            bytes = bytes.saturating_add(self.layer_cache_bytes(self.layers.get(i)));
+            i += 1;
+        }
+        bytes
+    }
+
+    /// Numbers in all query heads together.
+    const fn queries(&self) -> usize {
+        product(&[self.config.num_query_heads() as usize, self.config.projection_dim as usize])
+    }
+
+    /// The longest cache of any layer.
+    pub(super) const fn longest_cache(&self) -> usize {
+        let mut longest = 0;
+        let mut i = 0;
+        while i < self.layers.len() {
+            longest = larger(longest, self.cache_rows(self.layers.get(i)));
+            i += 1;
+        }
+        longest
+    }
+
+    /// Numbers in the scratch part.
+    const fn scratch(&self) -> usize {
+        let batch = self.batch as usize;
+        let keys = product(&[self.config.num_kv_heads as usize, self.config.projection_dim as usize]);
+        let rows = product(&[2, batch, self.queries().saturating_add(keys)]);
+        let scores = product(&[self.config.num_query_heads() as usize, self.longest_cache()]);
+        larger(rows.saturating_add(scores), product(&[2, batch, self.config.mlp_hidden_dim as usize]))
+    }
+
+    /// Whether this plan was made from the header of this image.
+    pub(super) fn is_for(&self, header: &Header<'_>) -> bool {
+        self.checksum == header.checksum()
+    }
+}

@@ -1,0 +1,404 @@
+//! [`Session`]: tokens in, logits out, one context at a time.
+
+use bytemuck::try_cast_slice_mut;
+use pocketlm_kernels::{InputGroup, Workers};
+
+use super::Plan;
+use super::block::Stage;
+use crate::Error;
+use crate::model::{ALIGNMENT, Model};
+
+/// Where a computation stands: everything `step` needs to go on.
+#[derive(Clone, Copy)]
+pub(super) struct Work {
+    /// What is being computed; [`Stage::Idle`] when nothing is.
+    pub stage: Stage,
+    /// The layer it is computed in.
+    pub layer: u32,
+    /// How many of the stage's units are done.
+    pub unit: usize,
+    /// The batch: index of its first token in the context, and how many it has.
+    pub start: u32,
+    pub count: u32,
+    /// The index after the last token given.
+    pub end: u32,
+    /// Whether every token's logits are wanted, or the last one's alone.
+    pub every: bool,
+    /// The token of the batch that meets the output matrix.
+    pub head: u32,
+}
+
+impl Work {
+    const NONE: Work =
+        Work { stage: Stage::Idle, layer: 0, unit: 0, start: 0, count: 0, end: 0, every: false, head: 0 };
+}
+
+/// The buffers of the plan, cut out of the arena.
+pub(super) struct Buffers<'a> {
+    /// `[context]`.
+    pub tokens: &'a mut [u32],
+    /// `[context]`.
+    pub positions: &'a mut [u32],
+    /// `[batch][D]`.
+    pub hidden: &'a mut [f32],
+    /// `[batch][D]`.
+    pub normed: &'a mut [f32],
+    /// See `block.rs`.
+    pub scratch: &'a mut [f32],
+    /// `[batch][…]`.
+    pub groups: &'a mut [InputGroup],
+    /// `[table][batch][cos, sin][P/2]`.
+    pub rope: &'a mut [f32],
+    /// `[V]`.
+    pub logits: &'a mut [f32],
+    /// Layer by layer, kv head by kv head: keys, values.
+    pub cache: &'a mut [u8],
+}
+
+/// What a call of [`Session::step`] came to.
+#[derive(Debug)]
+pub enum Step<'s> {
+    /// There is more to do.
+    Pending,
+    /// All tokens are in; the logits of the last one, `[vocab_size]`.
+    Done(&'s mut [f32]),
+}
+
+/// What [`Session::advance`] stopped at.
+pub(super) enum Event {
+    /// The budget is used up.
+    Pending,
+    /// The logits of the token at this index of the context are ready, and there is more to do.
+    Logits(u32),
+    /// The logits of the last token are ready.
+    Done,
+}
+
+/// One context of a model: the tokens so far with their keys and values, in memory that the caller lends.
+///
+/// [`feed`](Session::feed) computes a prompt or a token in one call. [`start`](Session::start) and
+/// [`step`](Session::step) do the same in slices of bounded size, for a loop that has other things to do. However the
+/// tokens come, all at once, one by one, in batches or in slices, and whoever works on them: the logits are the same bits.
+///
+/// ```
+/// use pocketlm::{include_image, host::Arena, model::Model, run::{Plan, Session, Solo, Step}};
+///
+/// let model = Model::open(include_image!("../bin/pocketlm/story/story.plm"))?;
+/// let plan = Plan::new(model.header()).context(64).batch(8);
+/// let mut arena = Arena::new(plan.bytes());
+/// let mut session = Session::new(&model, &plan, &mut arena, &Solo)?;
+/// let at_once = session.feed(&[2, 17, 40, 5])?.to_vec();
+///
+/// session.rewind(4)?;
+/// session.start(&[2, 17, 40, 5])?;
+/// let in_slices = loop {
+///     match session.step(100)? {
+///         Step::Pending => { /* feed the watchdog */ }
+///         Step::Done(logits) => break logits,
+///     }
+/// };
+/// assert_eq!(at_once, in_slices);
+/// # Ok::<(), pocketlm::Error>(())
+/// ```
+pub struct Session<'m, 'a> {
+    pub(super) model: Model<'m>,
+    pub(super) plan: Plan<'m>,
+    pub(super) workers: &'a dyn Workers,
+    pub(super) buffers: Buffers<'a>,
+    pub(super) work: Work,
+    /// Tokens in the context, those being worked on left out.
+    length: u32,
+    /// The longest the context has been since the last reset: rings hold nothing older than this less their rows.
+    longest: u32,
+    /// The position of the next token.
+    next_position: u32,
+}
+
+impl<'m, 'a> Session<'m, 'a> {
+    /// A session in `arena`, which must start at a multiple of 64 and hold [`Plan::bytes`]. What it holds does not
+    /// matter. `workers` are the cores that share the work ([`Solo`](super::Solo): this one).
+    pub fn new(
+        model: &Model<'m>,
+        plan: &Plan<'m>,
+        arena: &'a mut [u8],
+        workers: &'a dyn Workers,
+    ) -> Result<Session<'m, 'a>, Error> {
+        if !plan.is_for(model.header()) {
+            return Err(Error::ForeignPlan);
+        }
+        let kv = plan.kv_type().dtype();
+        if !kv.enabled() {
+            return Err(Error::Disabled(kv));
+        }
+        if plan.context_tokens() == 0 || plan.batch_tokens() == 0 || plan.bytes() == usize::MAX {
+            return Err(Error::Limits);
+        }
+        if !(arena.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
+            return Err(Error::Unaligned(ALIGNMENT as u32));
+        }
+        if arena.len() < plan.bytes() {
+            return Err(Error::ArenaTooSmall { needed: plan.bytes(), found: arena.len() });
+        }
+        let [tokens, hidden, normed, scratch, groups, rope, logits, cache] = plan.parts();
+        let mut rest = arena;
+        let context = plan.context_tokens() as usize;
+        let (tokens, positions) =
+            numbers(cut(&mut rest, tokens.bytes)).split_at_mut_checked(context).unwrap_or_default();
+        let buffers = Buffers {
+            tokens,
+            positions,
+            hidden: numbers(cut(&mut rest, hidden.bytes)),
+            normed: numbers(cut(&mut rest, normed.bytes)),
+            scratch: numbers(cut(&mut rest, scratch.bytes)),
+            groups: numbers(cut(&mut rest, groups.bytes)),
+            rope: numbers(cut(&mut rest, rope.bytes)),
+            logits: numbers(cut(&mut rest, logits.bytes))
+                .get_mut(..model.config().vocab_size as usize)
+                .unwrap_or_default(),
+            cache: cut(&mut rest, cache.bytes),
+        };
+        Ok(Session {
+            model: *model,
+            plan: *plan,
+            workers,
+            buffers,
+            work: Work::NONE,
+            length: 0,
+            longest: 0,
+            next_position: 0,
+        })
+    }
+
+    /// Adds tokens to the context, a prompt or the one just sampled, and returns the logits of the last,
+    /// `[vocab_size]`. On an error nothing was added.
+    pub fn feed(&mut self, ids: &[u32]) -> Result<&mut [f32], Error> {
+        self.start(ids)?;
+        while !matches!(self.advance(u32::MAX), Event::Done) {}
+        Ok(self.buffers.logits)
+    }
+
+    /// Adds tokens and gives the logits of each to `visit`, with its index in `ids`; it may change them.
+    pub fn feed_each(&mut self, ids: &[u32], mut visit: impl FnMut(usize, &mut [f32])) -> Result<(), Error> {
+        self.start(ids)?;
+        self.work.every = true;
+        let first = self.length;
+        loop {
+            match self.advance(u32::MAX) {
+                Event::Pending => {}
+                Event::Logits(index) => visit((index - first) as usize, self.buffers.logits),
+                Event::Done => {
+                    visit(ids.len() - 1, self.buffers.logits);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Gives tokens to [`step`](Session::step). All of them are checked here; on an error nothing has changed.
+    pub fn start(&mut self, ids: &[u32]) -> Result<(), Error> {
+        if self.work.stage != Stage::Idle {
+            return Err(Error::Busy);
+        }
+        if ids.is_empty() {
+            return Err(Error::NoTokens);
+        }
+        let vocab_size = self.model.config().vocab_size;
+        if let Some(&token) = ids.iter().find(|&&id| id >= vocab_size) {
+            return Err(Error::TokenOutOfRange { token, vocab_size });
+        }
+        let room = self.plan.context_tokens() - self.length;
+        let count = u32::try_from(ids.len()).ok().filter(|&count| count <= room);
+        let count = count.ok_or(Error::ContextFull { room })?;
+        let after = self.next_position.checked_add(count).ok_or(Error::Position(self.next_position))?;
+        let new = self.length as usize..(self.length + count) as usize;
+        let tokens = self.buffers.tokens.get_mut(new.clone()).unwrap_or_default();
+        let positions = self.buffers.positions.get_mut(new).unwrap_or_default();
+        for (((token, position), &id), p) in tokens.iter_mut().zip(positions).zip(ids).zip(self.next_position..after) {
+            (*token, *position) = (id, p);
+        }
+        self.next_position = after;
+        self.work = Work { start: self.length, end: self.length + count, ..Work::NONE };
+        self.start_batch();
+        Ok(())
+    }
+
+    /// Goes on with what [`start`](Session::start) began, for about `budget` units: the unit is a row of a matrix times
+    /// one token. Work is not divided below eight rows for the whole batch, or one token's norm, or one kv head's
+    /// attention for one token; a smaller budget does one such piece a call. [`Error::NoTokens`] when there is nothing to do.
+    pub fn step(&mut self, budget: u32) -> Result<Step<'_>, Error> {
+        if self.work.stage == Stage::Idle {
+            return Err(Error::NoTokens);
+        }
+        Ok(match self.advance(budget) {
+            Event::Done => Step::Done(self.buffers.logits),
+            Event::Pending | Event::Logits(_) => Step::Pending,
+        })
+    }
+
+    /// Computes until the budget is used up, or logits that were asked for are ready.
+    fn advance(&mut self, budget: u32) -> Event {
+        let mut left = budget.max(1) as usize;
+        loop {
+            let (units, cost) = self.size();
+            let undone = units.saturating_sub(self.work.unit);
+            if undone > 0 {
+                if left == 0 {
+                    return Event::Pending;
+                }
+                let now = (left / cost.max(1)).clamp(1, undone);
+                self.compute(self.work.unit..self.work.unit + now);
+                self.work.unit += now;
+                left = left.saturating_sub(now.saturating_mul(cost));
+            } else if let Some(event) = self.next_stage() {
+                return event;
+            }
+        }
+    }
+
+    /// Moves on from a stage that is done.
+    fn next_stage(&mut self) -> Option<Event> {
+        self.work.unit = 0;
+        let work = &mut self.work;
+        match work.stage.next() {
+            // The layers of a batch are done.
+            Stage::Idle if work.stage == Stage::Head => {
+                let index = work.start + work.head;
+                if work.head + 1 < work.count {
+                    work.head += 1;
+                    work.stage = Stage::FinalNorm;
+                    return Some(Event::Logits(index));
+                }
+                return Some(if self.finish_batch() { Event::Done } else { Event::Logits(index) });
+            }
+            next => {
+                work.stage = next;
+                let layers = self.model.config().num_decoder_blocks;
+                if next == Stage::FinalNorm {
+                    work.layer += 1;
+                    if work.layer < layers {
+                        work.stage = Stage::AttentionNorm;
+                    } else if !work.every {
+                        work.head = work.count - 1;
+                        if work.start + work.count < work.end {
+                            // Nobody asked for these logits.
+                            self.finish_batch();
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes the next tokens into a batch.
+    fn start_batch(&mut self) {
+        let work = &mut self.work;
+        work.count = (work.end - work.start).min(self.plan.batch_tokens());
+        (work.stage, work.layer, work.unit, work.head) = (Stage::Embed, 0, 0, 0);
+        self.longest = self.longest.max(work.start + work.count);
+    }
+
+    /// Ends a batch. `true` if it was the last.
+    fn finish_batch(&mut self) -> bool {
+        self.length = self.work.start + self.work.count;
+        self.work.start = self.length;
+        if self.length == self.work.end {
+            self.work.stage = Stage::Idle;
+            return true;
+        }
+        self.start_batch();
+        false
+    }
+
+    /// How many tokens the context holds.
+    pub fn len(&self) -> usize {
+        self.length as usize
+    }
+
+    /// Whether the context holds no token.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// How many tokens the context can hold.
+    pub fn context(&self) -> usize {
+        self.plan.context_tokens() as usize
+    }
+
+    /// The tokens in the context.
+    pub fn tokens(&self) -> &[u32] {
+        self.buffers.tokens.get(..self.len()).unwrap_or_default()
+    }
+
+    /// The position the next token will have: 0 at first, and one more for each token.
+    pub fn position(&self) -> u32 {
+        self.next_position
+    }
+
+    /// Leaves a gap: the next token will have position `position`. Windows and rotary angles go by positions; the
+    /// positions of a gap hold no key.
+    pub fn skip_to(&mut self, position: u32) -> Result<(), Error> {
+        if self.work.stage != Stage::Idle {
+            return Err(Error::Busy);
+        }
+        if position < self.next_position {
+            return Err(Error::Position(position));
+        }
+        self.next_position = position;
+        Ok(())
+    }
+
+    /// Takes back the last `count` tokens. Global layers forget any number; a local layer must still hold the keys of
+    /// its window before the new end, which is sure for as many tokens as the batch and always for a context that fits
+    /// its ring ([`Plan::cache_rows`]).
+    pub fn rewind(&mut self, count: usize) -> Result<(), Error> {
+        if self.work.stage != Stage::Idle {
+            return Err(Error::Busy);
+        }
+        let possible = self.rewindable();
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        if count > possible {
+            return Err(Error::RewindTooFar { possible });
+        }
+        self.length -= count;
+        let last = self.tokens().len().checked_sub(1).and_then(|last| self.buffers.positions.get(last));
+        self.next_position = last.map_or(0, |last| last + 1);
+        Ok(())
+    }
+
+    /// How many tokens [`rewind`](Session::rewind) can take back now.
+    pub fn rewindable(&self) -> u32 {
+        let mut possible = self.length;
+        for layer in self.model.layers().iter() {
+            let Some(window) = layer.window else { continue };
+            let rows = self.plan.cache_rows(layer) as u32;
+            // The ring holds indices from `oldest` on. A token at index `i` sees `i + 1 - window` at the earliest.
+            let oldest = self.longest.saturating_sub(rows);
+            if oldest > 0 {
+                let earliest_end = oldest.saturating_add(window.get() - 1);
+                possible = possible.min(self.length.saturating_sub(earliest_end));
+            }
+        }
+        possible
+    }
+
+    /// Forgets everything, work in progress included.
+    pub fn reset(&mut self) {
+        self.work = Work::NONE;
+        (self.length, self.longest, self.next_position) = (0, 0, 0);
+    }
+}
+
+/// Cuts the first `bytes` off `rest`.
+fn cut<'a>(rest: &mut &'a mut [u8], bytes: usize) -> &'a mut [u8] {
+    let (part, after) = core::mem::take(rest).split_at_mut_checked(bytes).unwrap_or_default();
+    *rest = after;
+    part
+}
+
+/// Bytes of the arena as numbers: every part starts at a multiple of 64. A part is padded to one too, and the padding
+/// may be no whole number of elements.
+fn numbers<T: bytemuck::Pod>(bytes: &mut [u8]) -> &mut [T] {
+    let whole = bytes.len() / size_of::<T>() * size_of::<T>();
+    try_cast_slice_mut(bytes.get_mut(..whole).unwrap_or_default()).unwrap_or_default()
+}

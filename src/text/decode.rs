@@ -1,0 +1,160 @@
+//! Token ids to text, one at a time.
+
+use core::fmt;
+
+use super::tokenizer::{BYTE_LEVEL, STRIP, Tokenizer};
+use crate::Error;
+
+/// Turns token ids into text as they come. Never gives out half a character: bytes that are not yet a whole one wait
+/// for the next token. Valid characters stay whatever is around them, and what cannot become one is replaced as the
+/// tokenizer's own library does it: a byte-level tokenizer has one U+FFFD for each maximal part of a valid sequence
+/// ([`String::from_utf8_lossy`](https://doc.rust-lang.org/std/string/struct.String.html#method.from_utf8_lossy)), one with byte
+/// fallback has one for each byte (sentencepiece).
+#[derive(Clone, Debug)]
+pub struct Decoder<'m> {
+    tokenizer: Tokenizer<'m>,
+    skip_special: bool,
+    /// Nothing has been decoded yet.
+    at_start: bool,
+    /// The start of a character.
+    pending: [u8; 3],
+    pending_len: u8,
+}
+
+impl<'m> Decoder<'m> {
+    /// A decoder at the start of a text.
+    pub fn new(tokenizer: &Tokenizer<'m>) -> Self {
+        Decoder { tokenizer: *tokenizer, skip_special: false, at_start: true, pending: [0; 3], pending_len: 0 }
+    }
+
+    /// Whether to leave out special tokens (BOS, `<|im_end|>`): off at first.
+    pub fn skip_special(mut self, skip: bool) -> Self {
+        self.skip_special = skip;
+        self
+    }
+
+    /// The text that `id` adds; may be empty.
+    ///
+    /// # Errors
+    /// [`Error::TokenOutOfRange`]; the decoder is as before.
+    pub fn push(&mut self, id: u32) -> Result<Text<'m>, Error> {
+        let out_of_range = Error::TokenOutOfRange { token: id, vocab_size: self.tokenizer.vocab_size() };
+        let mut piece = self.tokenizer.piece(id).ok_or(out_of_range)?;
+        if piece.is_empty() || (self.skip_special && self.tokenizer.is_special(id)) {
+            return Ok(self.text((char::REPLACEMENT_CHARACTER, 0), &[]));
+        }
+        if core::mem::take(&mut self.at_start) && self.tokenizer.flags & STRIP != 0 {
+            piece = piece.strip_prefix(b" ").unwrap_or(piece);
+        }
+        let head = self.complete(&mut piece);
+        // What is incomplete at the end starts within the last three bytes.
+        let (mut body, mut tail): (_, &[u8]) = (piece, &[]);
+        for len in 1..=piece.len().min(3) {
+            let Some((before, last)) = piece.split_at_checked(piece.len() - len) else { break };
+            if is_incomplete(last) {
+                (body, tail) = (before, last);
+            }
+        }
+        for byte in tail {
+            self.keep(*byte);
+        }
+        Ok(self.text(head, body))
+    }
+
+    /// What is left at the end of a text: U+FFFD if it ends within a character. The decoder then is at a start again.
+    pub fn finish(&mut self) -> Text<'m> {
+        self.at_start = true;
+        let head = self.give_up();
+        self.text(head, &[])
+    }
+
+    fn text(&self, head: (char, u8), body: &'m [u8]) -> Text<'m> {
+        Text { head, body, by_byte: self.tokenizer.flags & BYTE_LEVEL == 0 }
+    }
+
+    /// What stands for pending bytes that will not become a character.
+    fn give_up(&mut self) -> (char, u8) {
+        let bytes = core::mem::take(&mut self.pending_len);
+        (char::REPLACEMENT_CHARACTER, if self.tokenizer.flags & BYTE_LEVEL == 0 { bytes } else { bytes.min(1) })
+    }
+
+    fn keep(&mut self, byte: u8) {
+        if let Some(slot) = self.pending.get_mut(usize::from(self.pending_len)) {
+            *slot = byte;
+            self.pending_len += 1;
+        }
+    }
+
+    /// Takes bytes off `piece` until what was pending is a character or cannot become one: which, and how often to print it.
+    fn complete(&mut self, piece: &mut &[u8]) -> (char, u8) {
+        while self.pending_len != 0
+            && let Some((byte, rest)) = piece.split_first()
+        {
+            let [first, second, third] = self.pending;
+            let mut bytes = [first, second, third, 0];
+            let pending = usize::from(self.pending_len);
+            if let Some(slot) = bytes.get_mut(pending) {
+                *slot = *byte;
+            }
+            let sequence = bytes.get(..=pending).unwrap_or_default();
+            if let Some(character) = core::str::from_utf8(sequence).ok().and_then(|text| text.chars().next()) {
+                (self.pending_len, *piece) = (0, rest);
+                return (character, 1);
+            }
+            if !is_incomplete(sequence) {
+                // The byte starts anew.
+                return self.give_up();
+            }
+            self.keep(*byte);
+            *piece = rest;
+        }
+        (char::REPLACEMENT_CHARACTER, 0)
+    }
+}
+
+/// Whether more bytes can make a character of these, all of them.
+fn is_incomplete(bytes: &[u8]) -> bool {
+    core::str::from_utf8(bytes).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+}
+
+/// Text that a token added: whole characters. Print it, or take its [`chunks`](Text::chunks).
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'m> {
+    /// A character that the token completed, or what stands for one that it did not, and how often.
+    head: (char, u8),
+    /// What follows it. Not incomplete at its end, but perhaps invalid.
+    body: &'m [u8],
+    /// Each invalid byte is replaced, not each invalid sequence.
+    by_byte: bool,
+}
+
+impl Text<'_> {
+    /// Whether there is nothing to print.
+    pub fn is_empty(&self) -> bool {
+        self.head.1 == 0 && self.body.is_empty()
+    }
+
+    /// Hands the text to `write`, piece by piece.
+    pub fn chunks(&self, mut write: impl FnMut(&str)) {
+        for _ in 0..self.head.1 {
+            write(self.head.0.encode_utf8(&mut [0; 4]));
+        }
+        for chunk in self.body.utf8_chunks() {
+            if !chunk.valid().is_empty() {
+                write(chunk.valid());
+            }
+            let invalid = chunk.invalid().len();
+            for _ in 0..if self.by_byte { invalid } else { invalid.min(1) } {
+                write("\u{FFFD}");
+            }
+        }
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut result = Ok(());
+        self.chunks(|chunk| result = result.and_then(|()| f.write_str(chunk)));
+        result
+    }
+}

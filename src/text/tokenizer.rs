@@ -1,0 +1,535 @@
+//! [`Tokenizer`]: the tokenizer section of an image, checked once and read in place.
+//!
+//! # The section
+//! All numbers are little-endian and unsigned. The section is a header of 72 bytes and the tables below, one after
+//! the other without gaps or padding; it ends with the last of them. An *id* is `id_width` bytes (2 or 3), an
+//! *offset* `offset_width` bytes (2 or 3), a *code point* 3 bytes.
+//!
+//! | at | size | field |
+//! |---|---|---|
+//! | 0 | 4 | `"PTOK"` |
+//! | 4 | 1 | version: 1 |
+//! | 5 | 1 | `id_width`: 2 if `vocab_size` and `merges` are below 65,536, else 3 |
+//! | 6 | 1 | `offset_width`: 2 if `text` is below 65,536, else 3 |
+//! | 7 | 1 | flags: 1 byte-level · 2 byte fallback · 4 fuse unknown · 8 ignore merges · 16 NFC · 32 fold ▁ before the second search for added tokens · 64 decoding drops one leading space · 128 a pre-token starts at every space |
+//! | 8 | 1 | where a space is put in front of text: see [`Prefix`] |
+//! | 9 | 1 | pre-tokenizer: see [`PreTokenizer`] |
+//! | 10 | 1 | most digits in a pre-token, 0 for any number |
+//! | 11 | 1 | 0 |
+//! | 12 | 4 | `vocab_size` |
+//! | 16 | 4 | `text`: bytes of all pieces |
+//! | 20 | 4 | `index` |
+//! | 24 | 4 | `merges` |
+//! | 28 | 4, 4 | added tokens searched for in the text as it is, and in the normalised text |
+//! | 36 | 4 | `classes` |
+//! | 40 | 2, 2, 2, 2 | ids that the post-processor puts before and after a text, end-of-generation ids, 0 |
+//! | 48 | 4, 4 | the unknown token's id, the id of BOS; `0xFFFF_FFFF` for none |
+//! | 56 | 4, 4, 4, 4 | `decompositions`, `decomposed`, `compositions`, `combining` |
+//!
+//! 1. **Template**: ids before, ids after, end-of-generation ids.
+//! 2. **Bytes**, only if byte-level or byte fallback: 256 ids, the token of each byte; all ones for none.
+//! 3. **Pieces**: `vocab_size + 1` offsets into the text, then the text. Piece `i` is what token `i` decodes to:
+//!    `▁` and byte-level letters are already translated, a byte token is its byte. The text may go on after the last piece.
+//! 4. **Special**: a bit for each id, rounded up to bytes; set for tokens that decoding can skip.
+//! 5. **Index**: `index` ids, sorted by their pieces' bytes, no two pieces equal: the tokens that text can become
+//!    (so no byte tokens and no added tokens that the model's vocabulary does not have).
+//! 6. **Merges**: `vocab_size + 1` ids, where the merges of each left token start; then for each merge, three ids: right token,
+//!    rank, result. Sorted by left and right token. The merge with the lowest rank goes first, the leftmost of equals.
+//! 7. **Added tokens**: for each an offset into the text, a byte of length (not 0), a byte of flags (1 special ·
+//!    2 lstrip · 4 rstrip · 8 single word) and an id. First those for the text as it is, then those for the
+//!    normalised text; each part sorted by its UTF-8 contents, no two equal.
+//! 8. **Classes**: for each 4 bytes: a code point, sorted, and the bits of all code points from there on
+//!    (1 letter · 2 number · 4 word character · 8 not inert under NFC). ASCII is not looked up.
+//! 9. **NFC**: `decompositions` times a code point and 2 bytes, sorted by code point: where in the pool its full canonical decomposition
+//!    starts (it ends where the next one starts); the pool, `decomposed` code points; `compositions` times three code points,
+//!    sorted: first, second, composite; `combining` times first and last code point and a byte of combining class. Hangul is computed.
+
+use core::fmt;
+
+use crate::Error;
+
+/// `"PTOK"`.
+pub(crate) const MAGIC: [u8; 4] = *b"PTOK";
+/// The version of the section format.
+pub(crate) const VERSION: u8 = 1;
+/// Bytes before the first table.
+pub(crate) const HEADER_LEN: usize = 72;
+/// In 4-byte fields: none.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Symbols start as bytes, not as characters.
+pub(crate) const BYTE_LEVEL: u8 = 1;
+/// A character without a token becomes the tokens of its bytes.
+pub(crate) const BYTE_FALLBACK: u8 = 2;
+/// Neighbouring unknown characters are one unknown token.
+pub(crate) const FUSE_UNKNOWN: u8 = 4;
+/// A pre-token that is itself in the vocabulary is taken whole.
+pub(crate) const IGNORE_MERGES: u8 = 8;
+/// Text is brought to Unicode Normalization Form C.
+pub(crate) const NFC: u8 = 16;
+/// The second search for added tokens sees `▁` and space as one.
+pub(crate) const FOLD: u8 = 32;
+/// Decoding drops a space at the start of the text.
+pub(crate) const STRIP: u8 = 64;
+/// A pre-token starts at every space.
+pub(crate) const SPLIT: u8 = 128;
+
+/// Added token: skipped in decoding, and matched only where special tokens may be parsed.
+pub(crate) const ADDED_SPECIAL: u8 = 1;
+/// Added token: takes the whitespace before it.
+pub(crate) const ADDED_LSTRIP: u8 = 2;
+/// Added token: takes the whitespace after it.
+pub(crate) const ADDED_RSTRIP: u8 = 4;
+/// Added token: not within a word.
+pub(crate) const ADDED_SINGLE_WORD: u8 = 8;
+
+/// Class bit: `\p{L}`.
+pub(crate) const LETTER: u8 = 1;
+/// Class bit: `\p{N}`.
+pub(crate) const NUMBER: u8 = 2;
+/// Class bit: `\w`.
+pub(crate) const WORD: u8 = 4;
+/// Class bit: combining class not 0, or NFC_Quick_Check not Yes.
+pub(crate) const NOT_INERT: u8 = 8;
+
+/// Where encoding puts a space in front of text that has not got one of its own accord.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Prefix {
+    /// Nowhere (Gemma, all byte-level tokenizers).
+    Never = 0,
+    /// Before every stretch of text between added tokens (Hugging Face's legacy Llama form; llama.cpp).
+    Always = 1,
+    /// Before the whole text (sentencepiece, llama2.c).
+    TextStart = 2,
+    /// As `Always`, unless the stretch starts with a space (Metaspace `always`).
+    AlwaysUnlessSpace = 3,
+    /// As `TextStart`, unless the text starts with a space (Metaspace `first`).
+    TextStartUnlessSpace = 4,
+}
+
+/// How text is cut into stretches that no merge crosses.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum PreTokenizer {
+    /// Not at all.
+    None = 0,
+    /// By GPT-2's regular expression.
+    Gpt2 = 1,
+    /// Every number character alone, then what lies between them by GPT-2's (SmolLM).
+    DigitsGpt2 = 2,
+    /// By the regular expression of Llama 3 and Qwen 2, which differ in the digits they keep together.
+    Llama3 = 3,
+}
+
+/// A table of numbers of `width` bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers<'m> {
+    bytes: &'m [u8],
+    width: usize,
+}
+
+impl<'m> Numbers<'m> {
+    /// Number `index`; [`NONE`] if the table has no such number.
+    pub(crate) fn at(&self, index: usize) -> u32 {
+        let start = index.saturating_mul(self.width);
+        match self.bytes.get(start..).unwrap_or_default() {
+            [a, b, ..] if self.width == 2 => u32::from(u16::from_le_bytes([*a, *b])),
+            [a, b, c, ..] if self.width == 3 => u32::from_le_bytes([*a, *b, *c, 0]),
+            [a, b, c, d, ..] if self.width == 4 => u32::from_le_bytes([*a, *b, *c, *d]),
+            _ => NONE,
+        }
+    }
+
+    /// How many numbers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() / self.width
+    }
+}
+
+/// The first of `0..len` for which `before` is false, given that it is true up to some point and false from there on.
+pub(crate) fn partition_point(len: usize, mut before: impl FnMut(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, len);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if before(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
+/// An entry of an added-token table.
+#[derive(Clone, Copy)]
+pub(crate) struct AddedToken<'m> {
+    pub(crate) content: &'m [u8],
+    pub(crate) flags: u8,
+    pub(crate) id: u32,
+}
+
+/// One of the two tables of added tokens, sorted by content.
+#[derive(Clone, Copy)]
+pub(crate) struct AddedTokens<'m> {
+    records: &'m [u8],
+    id_width: usize,
+    offset_width: usize,
+    text: &'m [u8],
+    /// A bit for each byte that a content starts with: most text is passed over by this alone.
+    pub(crate) first_bytes: [u32; 8],
+}
+
+impl<'m> AddedTokens<'m> {
+    fn record_len(&self) -> usize {
+        self.offset_width + 2 + self.id_width
+    }
+
+    /// How many added tokens there are.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len() / self.record_len()
+    }
+
+    /// Added token `index`, if there is one.
+    pub(crate) fn get(&self, index: usize) -> Option<AddedToken<'m>> {
+        let record = self.records.get(index.checked_mul(self.record_len())?..)?;
+        let (offset, rest) = record.split_at_checked(self.offset_width)?;
+        let [len, flags, id @ ..] = rest else { return None };
+        let offset = Numbers { bytes: offset, width: self.offset_width }.at(0) as usize;
+        let content = self.text.get(offset..)?.get(..usize::from(*len))?;
+        Some(AddedToken { content, flags: *flags, id: Numbers { bytes: id, width: self.id_width }.at(0) })
+    }
+}
+
+/// A tokenizer: text to token ids ([`encode`](Tokenizer::encode)), and what each id stands for ([`piece`](Tokenizer::piece),
+/// [`Decoder`](crate::text::Decoder)). Borrows the tokenizer section of an image; a few pointers large.
+///
+/// ```
+/// # #[cfg(feature = "std")] {
+/// use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
+///
+/// let section = pocketlm::import::vocabulary::from_path("tests/data/tokenizers/abc.json").unwrap();
+/// let tokenizer = Tokenizer::open(&section).unwrap();
+/// let mut scratch = [0; pocketlm::text::scratch_len(16)];
+/// let mut ids = [0; 16];
+/// let count = tokenizer.encode("abcab", EncodeOptions::default(), &mut scratch, &mut ids).unwrap();
+///
+/// let mut decoder = Decoder::new(&tokenizer);
+/// let text: String = ids[..count].iter().map(|id| decoder.push(*id).unwrap().to_string()).collect();
+/// assert_eq!(text + &decoder.finish().to_string(), "abcab");
+/// # }
+/// ```
+#[derive(Clone, Copy)]
+pub struct Tokenizer<'m> {
+    pub(crate) flags: u8,
+    pub(crate) prefix: Prefix,
+    pub(crate) pre_tokenizer: PreTokenizer,
+    pub(crate) max_digits: usize,
+    pub(crate) unknown: Option<u32>,
+    bos: Option<u32>,
+    vocab_size: u32,
+    pub(crate) before: Numbers<'m>,
+    pub(crate) after: Numbers<'m>,
+    eos: Numbers<'m>,
+    byte_ids: Numbers<'m>,
+    offsets: Numbers<'m>,
+    text: &'m [u8],
+    special: &'m [u8],
+    index: Numbers<'m>,
+    merge_starts: Numbers<'m>,
+    merges: Numbers<'m>,
+    pub(crate) added: [AddedTokens<'m>; 2],
+    classes: Numbers<'m>,
+    pub(crate) nfc: NfcTables<'m>,
+}
+
+/// The tables that normalising needs; empty for tokenizers that do not normalise.
+#[derive(Clone, Copy)]
+pub(crate) struct NfcTables<'m> {
+    /// Records of 5 bytes: code point, start in the pool.
+    pub(crate) decompositions: &'m [u8],
+    /// Code points.
+    pub(crate) pool: Numbers<'m>,
+    /// Three code points each: first, second, composite.
+    pub(crate) compositions: Numbers<'m>,
+    /// Records of 7 bytes: first and last code point, combining class.
+    pub(crate) combining: &'m [u8],
+}
+
+/// A merge that two neighbouring tokens allow.
+pub(crate) struct Merge {
+    pub(crate) rank: u32,
+    pub(crate) result: u32,
+}
+
+impl<'m> Tokenizer<'m> {
+    /// Opens the tokenizer section of an image and checks all of it: afterwards nothing in it can make encoding or
+    /// decoding fail.
+    ///
+    /// # Errors
+    /// [`Error::TokenizerTruncated`] or [`Error::TokenizerInvalid`].
+    pub fn open(section: &'m [u8]) -> Result<Self, Error> {
+        let mut reader = Reader { section, at: 0 };
+        let header = reader.take(HEADER_LEN)?;
+        let byte = |at: usize| header.get(at).copied().unwrap_or_default();
+        let short = |at: usize| Numbers { bytes: header.get(at..).unwrap_or_default(), width: 2 }.at(0) as usize;
+        let word = |at: usize| Numbers { bytes: header.get(at..).unwrap_or_default(), width: 4 }.at(0);
+        let refuse_unless = |fine: bool, offset: usize| if fine { Ok(()) } else { Err(Error::TokenizerInvalid { offset }) };
+
+        refuse_unless(header.starts_with(&MAGIC), 0)?;
+        refuse_unless(byte(4) == VERSION, 4)?;
+        let (id_width, offset_width, flags) = (usize::from(byte(5)), usize::from(byte(6)), byte(7));
+        refuse_unless(matches!(id_width, 2 | 3), 5)?;
+        refuse_unless(matches!(offset_width, 2 | 3), 6)?;
+        let prefix = match byte(8) {
+            0 => Prefix::Never,
+            1 => Prefix::Always,
+            2 => Prefix::TextStart,
+            3 => Prefix::AlwaysUnlessSpace,
+            4 => Prefix::TextStartUnlessSpace,
+            _ => return Err(Error::TokenizerInvalid { offset: 8 }),
+        };
+        let pre_tokenizer = match byte(9) {
+            0 => PreTokenizer::None,
+            1 => PreTokenizer::Gpt2,
+            2 => PreTokenizer::DigitsGpt2,
+            3 => PreTokenizer::Llama3,
+            _ => return Err(Error::TokenizerInvalid { offset: 9 }),
+        };
+        // Byte-level text is never given a space or folded, and only it is split by a regular expression and normalised:
+        // code elsewhere relies on it.
+        if flags & BYTE_LEVEL != 0 {
+            refuse_unless(prefix == Prefix::Never, 8)?;
+            refuse_unless(flags & (BYTE_FALLBACK | FOLD | SPLIT) == 0, 7)?;
+        } else {
+            refuse_unless(pre_tokenizer == PreTokenizer::None, 9)?;
+            refuse_unless(flags & (NFC | IGNORE_MERGES) == 0, 7)?;
+        }
+        refuse_unless(byte(11) == 0, 11)?;
+        let vocab_size = word(12);
+        // Ids and ranks of all ones mean "none".
+        let id_limit = if id_width == 2 { 0xFFFF } else { 0xFF_FFFF };
+        refuse_unless(vocab_size != 0 && vocab_size <= id_limit, 12)?;
+        refuse_unless(word(24) <= id_limit, 24)?;
+        refuse_unless(short(46) == 0, 46)?;
+        let vocabulary = vocab_size as usize;
+        let optional_id = |at: usize| match word(at) {
+            NONE => Ok(None),
+            id if id < vocab_size => Ok(Some(id)),
+            _ => Err(Error::TokenizerInvalid { offset: at }),
+        };
+        let (unknown, bos) = (optional_id(48)?, optional_id(52)?);
+        if flags & NFC == 0 {
+            refuse_unless((word(56) | word(60) | word(64) | word(68)) == 0, 56)?;
+        }
+
+        let mut ids_in_range = |count: usize| {
+            let offset = reader.at;
+            let ids = reader.numbers(count, id_width)?;
+            refuse_unless((0..count).all(|index| ids.at(index) < vocab_size), offset)?;
+            Ok(ids)
+        };
+        let before = ids_in_range(short(40))?;
+        let after = ids_in_range(short(42))?;
+        let eos = ids_in_range(short(44))?;
+
+        let offset = reader.at;
+        let has_bytes = flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0;
+        let byte_ids = reader.numbers(if has_bytes { 256 } else { 0 }, id_width)?;
+        let known = |id: u32| id < vocab_size || id == id_limit;
+        refuse_unless((0..byte_ids.len()).all(|byte| known(byte_ids.at(byte))), offset)?;
+
+        let offset = reader.at;
+        let offsets = reader.numbers(vocabulary + 1, offset_width)?;
+        let text = reader.take(word(16) as usize)?;
+        refuse_unless((0..vocabulary).all(|id| offsets.at(id) <= offsets.at(id + 1)), offset)?;
+        refuse_unless(offsets.at(vocabulary) as usize <= text.len(), offset)?;
+        let special = reader.take(vocabulary.div_ceil(8))?;
+
+        let offset = reader.at;
+        let index = reader.numbers(word(20) as usize, id_width)?;
+        let piece = |id: u32| {
+            let (start, end) = (offsets.at(id as usize), offsets.at(id as usize + 1));
+            text.get(start as usize..end as usize).unwrap_or_default()
+        };
+        let ascends = |at: usize| at == 0 || piece(index.at(at - 1)) < piece(index.at(at));
+        refuse_unless((0..index.len()).all(|at| index.at(at) < vocab_size && ascends(at)), offset)?;
+
+        let offset = reader.at;
+        let merge_starts = reader.numbers(vocabulary + 1, id_width)?;
+        let merges = reader.numbers((word(24) as usize).saturating_mul(3), id_width)?;
+        refuse_unless(merge_starts.at(0) == 0 && merge_starts.at(vocabulary) == word(24), offset)?;
+        for left in 0..vocabulary {
+            let (start, end) = (merge_starts.at(left) as usize, merge_starts.at(left + 1) as usize);
+            refuse_unless(start <= end, offset)?;
+            for merge in start..end {
+                let right = merges.at(merge * 3);
+                refuse_unless(right < vocab_size && merges.at(merge * 3 + 2) < vocab_size, offset)?;
+                refuse_unless(merge == start || merges.at(merge * 3 - 3) < right, offset)?;
+            }
+        }
+
+        let mut added = |count: u32| {
+            let offset = reader.at;
+            let record_len = offset_width + 2 + id_width;
+            let records = reader.take((count as usize).saturating_mul(record_len))?;
+            let mut tokens = AddedTokens { records, id_width, offset_width, text, first_bytes: [0; 8] };
+            let mut previous: &[u8] = &[];
+            for index in 0..tokens.len() {
+                let Some(AddedToken { content, id, .. }) = tokens.get(index) else {
+                    return Err(Error::TokenizerInvalid { offset });
+                };
+                // Also refuses an empty content.
+                refuse_unless(id < vocab_size && previous < content, offset)?;
+                refuse_unless(core::str::from_utf8(content).is_ok(), offset)?;
+                previous = content;
+                let first = content.first().copied().unwrap_or_default();
+                if let Some(bits) = tokens.first_bytes.get_mut(usize::from(first >> 5)) {
+                    *bits |= 1 << (first & 31);
+                }
+            }
+            Ok(tokens)
+        };
+        let added = [added(word(28))?, added(word(32))?];
+
+        let offset = reader.at;
+        let classes = reader.numbers(word(36) as usize, 4)?;
+        let ascends = |at: usize| at == 0 || classes.at(at - 1) & 0xFF_FFFF < classes.at(at) & 0xFF_FFFF;
+        refuse_unless((0..classes.len()).all(ascends), offset)?;
+
+        let nfc = NfcTables {
+            decompositions: reader.take((word(56) as usize).saturating_mul(5))?,
+            pool: reader.numbers(word(60) as usize, 3)?,
+            compositions: reader.numbers((word(64) as usize).saturating_mul(3), 3)?,
+            combining: reader.take((word(68) as usize).saturating_mul(7))?,
+        };
+        refuse_unless(nfc.is_sound(), offset)?;
+        refuse_unless(reader.at == section.len(), reader.at)?;
+
+        Ok(Tokenizer {
+            flags,
+            prefix,
+            pre_tokenizer,
+            max_digits: usize::from(byte(10)),
+            unknown,
+            bos,
+            vocab_size,
+            before,
+            after,
+            eos,
+            byte_ids,
+            offsets,
+            text,
+            special,
+            index,
+            merge_starts,
+            merges,
+            added,
+            classes,
+            nfc,
+        })
+    }
+
+    /// One more than the greatest token id. A model's embedding table may have more rows than that.
+    pub fn vocab_size(&self) -> u32 {
+        self.vocab_size
+    }
+
+    /// The id of the token that starts a text, if the vocabulary has one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// Whether encoding with special tokens puts [`bos`](Tokenizer::bos) before a text.
+    pub fn add_bos(&self) -> bool {
+        self.bos.is_some() && self.bos == Some(self.before.at(0))
+    }
+
+    /// The ids that end a generation: end of text, and end of turn for models that chat.
+    pub fn eos_ids(&self) -> impl Iterator<Item = u32> + use<'m> {
+        let eos = self.eos;
+        (0..eos.len()).map(move |index| eos.at(index))
+    }
+
+    /// Whether `id` ends a generation.
+    pub fn is_eos(&self, id: u32) -> bool {
+        self.eos_ids().any(|eos| eos == id)
+    }
+
+    /// Whether decoding can skip `id`: it stands for structure, not for text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.get(id as usize / 8).is_some_and(|bits| bits >> (id % 8) & 1 != 0)
+    }
+
+    /// The bytes that `id` decodes to, before a leading space is dropped: UTF-8 or a part of it. `None` if there is
+    /// no such id.
+    pub fn piece(&self, id: u32) -> Option<&'m [u8]> {
+        let start = self.offsets.at(id as usize);
+        let end = self.offsets.at((id as usize).checked_add(1)?);
+        self.text.get(start as usize..end as usize)
+    }
+
+    /// The token whose text is `piece`: an added token by its content, any other by what it decodes to (so with spaces, not `▁`).
+    pub fn token_to_id(&self, piece: &[u8]) -> Option<u32> {
+        self.model_token(piece).or_else(|| {
+            self.added.iter().find_map(|added| {
+                let at = partition_point(added.len(), |at| added.get(at).is_some_and(|token| token.content < piece));
+                added.get(at).filter(|token| token.content == piece).map(|token| token.id)
+            })
+        })
+    }
+
+    /// The token that the text `piece` becomes as a whole.
+    pub(crate) fn model_token(&self, piece: &[u8]) -> Option<u32> {
+        let at = partition_point(self.index.len(), |at| self.piece(self.index.at(at)).is_some_and(|other| other < piece));
+        let id = self.index.at(at);
+        (self.piece(id) == Some(piece)).then_some(id)
+    }
+
+    /// The token that stands for one byte.
+    pub(crate) fn byte_token(&self, byte: u8) -> Option<u32> {
+        Some(self.byte_ids.at(usize::from(byte))).filter(|id| *id < self.vocab_size)
+    }
+
+    /// What `left` and `right` merge into, if they do.
+    pub(crate) fn merge(&self, left: u32, right: u32) -> Option<Merge> {
+        let start = self.merge_starts.at(left as usize);
+        let end = self.merge_starts.at((left as usize).checked_add(1)?);
+        if start >= end || end == NONE {
+            return None;
+        }
+        let start = start as usize;
+        let place = start + partition_point(end as usize - start, |at| self.merges.at((start + at) * 3) < right);
+        if place >= end as usize || self.merges.at(place * 3) != right {
+            return None;
+        }
+        Some(Merge { rank: self.merges.at(place * 3 + 1), result: self.merges.at(place * 3 + 2) })
+    }
+
+    /// The class bits of a character that is not ASCII.
+    pub(crate) fn class(&self, character: char) -> u8 {
+        let next = partition_point(self.classes.len(), |at| self.classes.at(at) & 0xFF_FFFF <= u32::from(character));
+        next.checked_sub(1).map_or(0, |at| (self.classes.at(at) >> 24) as u8)
+    }
+}
+
+impl fmt::Debug for Tokenizer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size).finish_non_exhaustive()
+    }
+}
+
+/// Takes tables off the section, front to back.
+struct Reader<'m> {
+    section: &'m [u8],
+    at: usize,
+}
+
+impl<'m> Reader<'m> {
+    fn take(&mut self, len: usize) -> Result<&'m [u8], Error> {
+        let end = self.at.saturating_add(len);
+        let Some(bytes) = self.section.get(self.at..end) else {
+            return Err(Error::TokenizerTruncated { needed: end, given: self.section.len() });
+        };
+        self.at = end;
+        Ok(bytes)
+    }
+
+    fn numbers(&mut self, count: usize, width: usize) -> Result<Numbers<'m>, Error> {
+        Ok(Numbers { bytes: self.take(count.saturating_mul(width))?, width })
+    }
+}
