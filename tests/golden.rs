@@ -25,7 +25,10 @@ fn every_case_agrees(kind: &str, tolerance: f64, unsupported: &[&str]) {
     let Some(shared) = common::shared("the golden cases") else { return };
     let mut failures = Vec::new();
     let mut count = 0;
-    for case in common::folders(shared.join("goldens").join(kind)).into_iter().filter(|folder| folder.join("config.json").is_file()) {
+    for case in common::folders(shared.join("goldens").join(kind))
+        .into_iter()
+        .filter(|folder| folder.join("config.json").is_file())
+    {
         let name = common::name(&case);
         match verify(&case) {
             Ok(report) => {

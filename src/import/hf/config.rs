@@ -62,7 +62,10 @@ pub(super) fn describe(map: &Map<String, Value>, tensors: usize) -> Result<Descr
         return Err(text.refuse("model_type", "\"gemma3_text\""));
     }
     let tie = root.flag("tie_word_embeddings")?.or(text.flag("tie_word_embeddings")?);
-    text_model(Family::Gemma3, &text, tie, tensors)
+    let mut described = text_model(Family::Gemma3, &text, tie, tensors)?;
+    // The multimodal class never applies it.
+    described.config.final_logit_softcap = None;
+    Ok(described)
 }
 
 fn text_model(family: Family, keys: &Object, tie: Option<bool>, tensors: usize) -> Result<Described, ImportError> {
@@ -104,7 +107,8 @@ fn text_model(family: Family, keys: &Object, tie: Option<bool>, tensors: usize) 
         Family::Gemma2 => {
             (soft_cap("attn_logit_softcapping", Some(50.0))?, soft_cap("final_logit_softcapping", Some(30.0))?)
         }
-        Family::Gemma3 => (soft_cap("attn_logit_softcapping", None)?, soft_cap("final_logit_softcapping", None)?),
+        // transformers reads Gemma 3's cap on attention as well, but never applies it.
+        Family::Gemma3 => (None, soft_cap("final_logit_softcapping", None)?),
         _ => (None, None),
     };
     if keys.flag("use_bidirectional_attention")? == Some(true) {

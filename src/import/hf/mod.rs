@@ -23,7 +23,7 @@ use names::{Names, Place};
 use super::roles::{self, Sizes};
 use super::rope::Pairing;
 use super::safetensors::Weights;
-use super::{Checkpoint, Columns, Description, Element, ImportError, Tensor, json, llamalike};
+use super::{Checkpoint, Columns, Description, Element, ImportError, Tensor, json, llamalike, vocabulary};
 use crate::model::{Config, DType, Role, TensorId};
 
 /// Whether a folder is for [`open`]: it has a `config.json`, and that is not [`llamalike`]'s.
@@ -66,8 +66,8 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         layers,
         global_rope,
         local_rope,
-        tokenizer: None, // HOOK: vocabulary::from_path(folder), and the chat template below.
-        chat_template: None,
+        tokenizer: vocabulary::from_folder(folder)?,
+        chat_template: vocabulary::chat_template(folder)?,
     };
     Ok(Folder {
         path: folder.to_owned(),

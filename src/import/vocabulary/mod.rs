@@ -45,6 +45,19 @@ pub fn from_path(path: impl AsRef<Path>) -> Result<Vec<u8>, ImportError> {
     vocabulary.and_then(section::Vocabulary::write).map_err(|error| error.in_file(path))
 }
 
+/// The tokenizer section for a Hugging Face folder, as [`from_path`]; `None` if the folder holds no tokenizer, which is no
+/// fault: a model can be run on token ids.
+///
+/// # Errors
+/// As [`from_path`].
+pub fn from_folder(folder: &Path) -> Result<Option<Vec<u8>>, ImportError> {
+    let files = ["tokenizer.json", "tokenizer.model", "vocab.json"];
+    match files.iter().any(|name| folder.join(name).is_file()) {
+        true => from_path(folder).map(Some),
+        false => Ok(None),
+    }
+}
+
 /// The tokenizer section for the vocabulary of a GGUF file.
 ///
 /// # Errors
