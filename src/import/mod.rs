@@ -9,8 +9,10 @@ use std::prelude::rust_2024::*;
 use crate::model::{Config, Layer, TensorId};
 
 mod ggml;
+pub mod gguf;
 pub mod hf;
 mod json;
+pub mod llama2c;
 pub mod llamalike;
 mod quantize;
 mod roles;

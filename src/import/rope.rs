@@ -1,10 +1,40 @@
-//! Tables of rotary frequencies: the plain one and the ways checkpoints stretch it.
+//! Rotary embedding: which channels turn together, and the tables of frequencies, the plain one and the ways
+//! checkpoints stretch it.
 //!
 //! Formulas are those of Hugging Face's `modeling_rope_utils.py`, in f64. Powers and logarithms come from `libm`, not
 //! from the platform, so that packing gives the same bytes everywhere.
 
 use std::f64::consts::TAU;
+use std::ops::Range;
 use std::prelude::rust_2024::*;
+
+/// Which channels of a head a checkpoint turns together. The forward pass turns `j` with `j + P/2`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Pairing {
+    /// Of the channels that turn, the first half with the second (Hugging Face).
+    Halves,
+    /// Each even channel with the next (Meta's own files, llama2.c, llama.cpp's `llama`).
+    Adjacent,
+}
+
+impl Pairing {
+    /// The rows of a query or key matrix, so that the channels that turn together stand where the forward pass pairs
+    /// them. In each head of `head_dim` channels the first `2 * pairs` turn; what follows is passed through (with
+    /// frequency 0, so any order does).
+    pub(super) fn rows(self, rows: Range<usize>, head_dim: usize, pairs: usize) -> Vec<usize> {
+        let half = head_dim / 2;
+        let passed = half.saturating_sub(pairs);
+        let stored = |channel: usize| match (channel % half, channel / half) {
+            (j, upper) if j >= pairs => 2 * pairs + upper * passed + (j - pairs),
+            (j, upper) => match self {
+                Pairing::Halves => upper * pairs + j,
+                Pairing::Adjacent => 2 * j + upper,
+            },
+        };
+        let within = |i: usize| i / head_dim * head_dim + stored(i % head_dim);
+        (0..rows.len()).map(|i| rows.start + within(i)).collect()
+    }
+}
 
 /// `base^(-2j / dim)` for `j` in `0..ceil(dim / 2)`: radians a position.
 pub(super) fn plain(base: f64, dim: u32) -> Vec<f64> {

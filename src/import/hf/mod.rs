@@ -18,9 +18,10 @@ use std::prelude::rust_2024::*;
 
 use config::Described;
 use family::Family;
-use names::{Names, Place, rotary_rows};
+use names::{Names, Place};
 
 use super::roles::{self, Sizes};
+use super::rope::Pairing;
 use super::safetensors::Weights;
 use super::{Checkpoint, Columns, Description, Element, ImportError, Tensor, json, llamalike, vocabulary};
 use crate::model::{Config, DType, Role, TensorId};
@@ -102,7 +103,7 @@ impl Checkpoint for Folder {
         let element = stored.element().unwrap_or(Element::F32); // `expect` let nothing else through
         let rows = match id.role {
             Role::Query | Role::Key | Role::QueryBias | Role::KeyBias => {
-                rotary_rows(first..first + count, self.sizes.head, self.rotary_pairs)
+                Pairing::Halves.rows(first..first + count, self.sizes.head, self.rotary_pairs)
             }
             _ => (first..first + count).collect(),
         };

@@ -118,17 +118,3 @@ impl Names {
             || multimodal && OTHER_HALVES.iter().any(|half| name.starts_with(half))
     }
 }
-
-/// The rows of a query or key matrix, so that the channels that turn together stand where the forward pass pairs
-/// them: `j` with `j + P/2`. `pairs` of them turn; they are stored first, `j` with `j + pairs`, and what follows is
-/// passed through (with frequency 0, so any order does).
-pub(super) fn rotary_rows(rows: std::ops::Range<usize>, head_dim: usize, pairs: usize) -> Vec<usize> {
-    let half = head_dim / 2;
-    let passed = half.saturating_sub(pairs);
-    let stored = |channel: usize| match (channel % half, channel / half) {
-        (j, upper) if j < pairs => upper * pairs + j,
-        (j, upper) => 2 * pairs + upper * passed + (j - pairs),
-    };
-    let within = |i: usize| i / head_dim * head_dim + stored(i % head_dim);
-    (0..rows.len()).map(|i| rows.start + within(i)).collect()
-}

@@ -1,0 +1,192 @@
+//! The rotary tables: base, scaling keys and factor tensors, as llama.cpp's loader reads them.
+
+use std::collections::BTreeMap;
+use std::prelude::rust_2024::*;
+
+use super::metadata::Metadata;
+use super::reader::Stored;
+use crate::import::rope::{self, Yarn};
+use crate::import::{ImportError, RopeTable, Tensor};
+
+/// What a file says of rotary embedding.
+pub(super) struct Rotary {
+    pub(super) table: RopeTable,
+    pub(super) base: f64,
+    /// The divisor of all frequencies, if that is all the scaling there is and it stretches.
+    pub(super) divisor: Option<f64>,
+}
+
+/// The scaling that the keys under `{arch}.rope.scaling` ask for.
+enum Scaling {
+    None,
+    Linear(f64),
+    Yarn { factor: f64, beta_fast: f64, beta_slow: f64, context: f64 },
+}
+
+/// How many channel pairs of a head turn: `rope.dimension_count`, or all.
+pub(super) fn pairs(metadata: &Metadata<'_>, arch: &str, head_dim: u32) -> Result<u32, ImportError> {
+    let key = format!("{arch}.rope.dimension_count");
+    match metadata.count(&key)? {
+        None => Ok(head_dim / 2),
+        Some(n) if n <= head_dim && n.is_multiple_of(2) => Ok(n / 2),
+        Some(_) => Err(metadata.refuse(&key, &format!("an even number up to the head's width, {head_dim}"))),
+    }
+}
+
+/// The table of the global layers, `head_dim / 2` frequencies of which the first `pairs` turn.
+///
+/// # Errors
+/// A scaling that depends on the length of the text, or is unknown, or whose numbers make no sense.
+pub(super) fn global(
+    metadata: &Metadata<'_>,
+    tensors: &BTreeMap<String, Stored>,
+    arch: &str,
+    head_dim: u32,
+    pairs: u32,
+) -> Result<Rotary, ImportError> {
+    let base_key = format!("{arch}.rope.freq_base");
+    let base = metadata.positive(&base_key)?.unwrap_or(10_000.0);
+    let mut frequencies = rope::plain(base, 2 * pairs);
+    let factors = factors(metadata, tensors, arch)?;
+    if let Some(factors) = &factors {
+        divide(&mut frequencies, factors)?;
+    }
+    let scaling = Scaling::read(metadata, arch)?;
+    // Two names for one thing, from two times; llama.cpp multiplies them.
+    let mut amplitude = 1.0;
+    for key in ["attn_factor", "yarn_attn_factor"] {
+        amplitude *= metadata.positive(&format!("{arch}.rope.scaling.{key}"))?.unwrap_or(1.0);
+    }
+    let mut divisor = None;
+    match scaling {
+        Scaling::None => {}
+        Scaling::Linear(factor) => {
+            rope::linear(&mut frequencies, factor);
+            divisor = Some(factor).filter(|&factor| factor >= 1.0 && factors.is_none());
+        }
+        Scaling::Yarn { factor, beta_fast, beta_slow, context } => {
+            if base <= 1.0 {
+                return Err(metadata.refuse(&base_key, "more than 1 with yarn"));
+            }
+            Yarn { base, factor, beta_fast, beta_slow, context, truncate: true }.stretch(&mut frequencies, 2 * pairs);
+            amplitude *= rope::yarn_amplitude(factor, 1.0);
+        }
+    }
+    let amplitude = amplitude as f32;
+    Ok(Rotary { table: RopeTable { amplitude, frequencies: finish(frequencies, base, head_dim)? }, base, divisor })
+}
+
+/// A table of local layers: the plain one of another base.
+pub(super) fn plain(base: f64, head_dim: u32, pairs: u32) -> Result<RopeTable, ImportError> {
+    Ok(RopeTable { amplitude: 1.0, frequencies: finish(rope::plain(base, 2 * pairs), base, head_dim)? })
+}
+
+/// Checks the frequencies and appends those of the channels that do not turn.
+fn finish(mut frequencies: Vec<f64>, base: f64, head_dim: u32) -> Result<Vec<f64>, ImportError> {
+    if !frequencies.iter().all(|f| (*f as f32).is_finite()) {
+        return Err(ImportError::new(format!("a rotary base of {base} makes frequencies overflow")));
+    }
+    frequencies.resize(head_dim as usize / 2, 0.0);
+    Ok(frequencies)
+}
+
+impl Scaling {
+    fn read(metadata: &Metadata<'_>, arch: &str) -> Result<Self, ImportError> {
+        let key = |name: &str| format!("{arch}.rope.scaling.{name}");
+        let kind = metadata.text(&key("type"))?;
+        let factor = match metadata.number(&key("factor"))? {
+            None => metadata.number(&format!("{arch}.rope.scale_linear"))?,
+            given => given,
+        };
+        // 0 and 1 both say: as trained.
+        let Some(factor) = factor.filter(|&factor| factor != 0.0 && factor != 1.0) else {
+            return match kind {
+                None | Some("none" | "linear" | "longrope" | "yarn") => Ok(Scaling::None),
+                Some(_) => Err(metadata.refuse(&key("type"), "none, linear or yarn")),
+            };
+        };
+        if !(factor > 0.0 && factor.is_finite()) {
+            return Err(metadata.refuse(&key("factor"), "a number above 0"));
+        }
+        for name in ["yarn_log_multiplier", "yarn_ext_factor"] {
+            let neutral = if name == "yarn_ext_factor" { 1.0 } else { 0.0 };
+            if kind == Some("yarn") && metadata.number(&key(name))?.is_some_and(|n| n >= 0.0 && n != neutral) {
+                return Err(metadata.refuse(&key(name), &format!("{neutral}: others are not supported")));
+            }
+        }
+        match kind {
+            // The factors of longrope are tensors.
+            Some("none" | "longrope") => Ok(Scaling::None),
+            None | Some("linear") => Ok(Scaling::Linear(factor)),
+            Some("yarn") => {
+                let context_key = format!("{arch}.context_length");
+                let context = match metadata.count(&key("original_context_length"))? {
+                    None => metadata.count(&context_key)?,
+                    given => given,
+                };
+                let Some(context) = context else {
+                    return Err(metadata.refuse(&key("original_context_length"), "a number of tokens"));
+                };
+                Ok(Scaling::Yarn {
+                    factor,
+                    beta_fast: metadata.positive(&key("yarn_beta_fast"))?.unwrap_or(32.0),
+                    beta_slow: metadata.positive(&key("yarn_beta_slow"))?.unwrap_or(1.0),
+                    context: f64::from(context),
+                })
+            }
+            Some(_) => Err(metadata.refuse(&key("type"), "none, linear or yarn")),
+        }
+    }
+}
+
+/// The divisors of single frequencies: `rope_freqs` (Llama 3's scaling, worked out by the converter), or those of
+/// longrope (Phi-3). Of the latter there are two sets, for texts up to the original context and for longer ones: what
+/// a token sees would depend on how long the text will become. The short set will do if the model's context is no
+/// longer than the original one; otherwise the file is refused.
+fn factors(
+    metadata: &Metadata<'_>,
+    tensors: &BTreeMap<String, Stored>,
+    arch: &str,
+) -> Result<Option<Vec<f32>>, ImportError> {
+    let long = tensors.contains_key("rope_factors_long.weight");
+    let short = "rope_factors_short.weight";
+    let name = if long || tensors.contains_key(short) {
+        let context = metadata.count(&format!("{arch}.context_length"))?;
+        let original = metadata.count(&format!("{arch}.rope.scaling.original_context_length"))?;
+        if context.is_none() || original.is_some_and(|original| context > Some(original)) {
+            let reason = "longrope: two sets of rotary frequencies, and which one counts depends on the text's length";
+            return Err(ImportError::new(reason).help("there may be a variant with a short context (\"4k\")"));
+        }
+        short
+    } else {
+        "rope_freqs.weight"
+    };
+    let stored = match tensors.get(name) {
+        Some(stored) => stored,
+        None if long => return Err(ImportError::new(format!("tensor `{name}` is missing"))),
+        None => return Ok(None),
+    };
+    let read = || {
+        let [count] = *stored.shape else {
+            return Err(ImportError::new(format!("shape {:?}, expected a vector", stored.shape)));
+        };
+        let mut factors = vec![0.0; count];
+        Tensor::dense(stored.element, &metadata.file[stored.bytes.clone()], 1, count)?.row(0, &mut factors)?;
+        Ok(factors)
+    };
+    read().map(Some).map_err(|error| ImportError::new(format!("tensor `{name}`: {}", error.reason)))
+}
+
+fn divide(frequencies: &mut [f64], factors: &[f32]) -> Result<(), ImportError> {
+    if factors.len() != frequencies.len() {
+        let reason = format!("{} rotary factors for {} pairs of channels", factors.len(), frequencies.len());
+        return Err(ImportError::new(reason));
+    }
+    for (frequency, &factor) in frequencies.iter_mut().zip(factors) {
+        if !(factor > 0.0 && factor.is_finite()) {
+            return Err(ImportError::new(format!("a rotary factor of {factor}, expected a number above 0")));
+        }
+        *frequency /= f64::from(factor);
+    }
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! The `tokenizer.ggml` keys.
+
+use std::prelude::rust_2024::*;
+
+use super::metadata::Metadata;
+use crate::import::ImportError;
+use crate::import::vocabulary::GgufVocabulary;
+
+/// Collects what the metadata say of the vocabulary; `None` if the file has none.
+///
+/// # Errors
+/// A key says something unfit.
+pub(super) fn read<'f>(metadata: &Metadata<'f>) -> Result<Option<GgufVocabulary<'f>>, ImportError> {
+    let model = match metadata.text("tokenizer.ggml.model")? {
+        None | Some("none" | "no_vocab") => return Ok(None),
+        Some(model) => model,
+    };
+    let id = |name: &str| metadata.natural(&format!("tokenizer.ggml.{name}_token_id"));
+    let end_of_turn_ids = [id("eot")?, id("eom")?].into_iter().flatten().collect();
+    Ok(Some(GgufVocabulary {
+        name: metadata.text("general.name")?,
+        model,
+        pre: metadata.text("tokenizer.ggml.pre")?,
+        tokens: metadata.texts("tokenizer.ggml.tokens")?,
+        scores: metadata.numbers("tokenizer.ggml.scores")?,
+        token_type: metadata.integers("tokenizer.ggml.token_type")?,
+        merges: metadata.texts("tokenizer.ggml.merges")?,
+        bos_token_id: id("bos")?,
+        eos_token_id: id("eos")?,
+        end_of_turn_ids,
+        unknown_token_id: id("unknown")?,
+        add_bos_token: metadata.flag("tokenizer.ggml.add_bos_token")?,
+        add_eos_token: metadata.flag("tokenizer.ggml.add_eos_token")?,
+        add_space_prefix: metadata.flag("tokenizer.ggml.add_space_prefix")?,
+    }))
+}

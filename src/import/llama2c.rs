@@ -1,0 +1,370 @@
+//! llama2.c's `.bin` files, as its `export.py` writes them: version 0 (no magic number; f32), 1 (f32) and 2 (8 bit).
+//!
+//! ```text
+//! 0:    i32 dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len      vocab_size < 0: not tied
+//!       embedder, per layer stacked: attention norms, wq, wk, wv, wo, ffn norms, w1, w2, w3;
+//!       final norm, cosines and sines (not read), the output matrix if not tied
+//! 1, 2: "24ka" (0x616b3432), i32 version, the same seven numbers, u8 tied, in version 2: i32 group; zeros up to 256
+//!       attention norms, ffn norms, final norm, embedder, wq of all layers, wk, wv, wo, w1, w2, w3,
+//!       the output matrix if not tied
+//! ```
+//! In version 2 a matrix is its 8-bit values, then an f32 scale for each group of them; [`Element`] has no such type
+//! (Q8_0's scales are f16), so that it is read as f32. Constants that the format has no room for are those of
+//! `run.c`: epsilon 1e-5, rotary base 10000, SwiGLU. Query and key rows have the channels of a rotary pair side by
+//! side, as Meta's own files do.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::prelude::rust_2024::*;
+
+use super::roles::Sizes;
+use super::rope::{self, Pairing};
+use super::vocabulary::from_llama2c;
+use super::{Checkpoint, Columns, Description, Element, ImportError, RopeTable, Tensor};
+use crate::host::file::MappedFile;
+use crate::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
+
+const MAGIC: u32 = 0x616b_3432;
+/// Bytes of the header of versions 1 and 2.
+const HEADER: usize = 256;
+/// Bytes of the header of version 0.
+const OLD_HEADER: usize = 28;
+const ROPE_BASE: f64 = 10_000.0;
+
+/// Whether the file begins as a llama2.c checkpoint does. Version 0 has no magic number; it is recognised by being
+/// exactly as long as its seven numbers say.
+pub fn looks_like(path: &Path) -> bool {
+    let read = || -> std::io::Result<([u8; 48], usize, u64)> {
+        let mut start = [0; 48];
+        let len = path.metadata()?.len();
+        let count = File::open(path)?.take(48).read(&mut start)?;
+        Ok((start, count, len))
+    };
+    path.is_file()
+        && read().is_ok_and(|(start, count, len)| {
+            let header = Header::read(&start[..count]);
+            header.is_ok_and(|header| header.version != 0 || header.layout().is_ok_and(|l| l.end as u64 == len))
+        })
+}
+
+/// Opens a checkpoint, with the tokenizer beside it if there is one: see [`tokenizer_beside`].
+///
+/// # Errors
+/// The file cannot be read, or is not exactly as long as its header says, or the header says what makes no model; or
+/// the tokenizer has another number of tokens.
+pub fn open(path: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
+    Model::open(path).map_err(|error| error.in_file(path))
+}
+
+/// The tokenizer file that belongs to a checkpoint: `tokenizer.bin` beside it, else the only `tok*.bin` there is.
+pub fn tokenizer_beside(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let usual = folder.join("tokenizer.bin");
+    if usual.is_file() {
+        return Some(usual);
+    }
+    let is_tokenizer = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("tok") && name.ends_with(".bin") && path.is_file()
+    };
+    let mut found = folder.read_dir().ok()?.flatten().map(|entry| entry.path()).filter(is_tokenizer);
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// The numbers a file begins with.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    version: u32,
+    dim: u32,
+    hidden_dim: u32,
+    layers: u32,
+    heads: u32,
+    kv_heads: u32,
+    vocab: u32,
+    seq_len: u32,
+    tied: bool,
+    /// Elements with a common scale; version 2 only.
+    group: u32,
+}
+
+impl Header {
+    fn read(file: &[u8]) -> Result<Self, ImportError> {
+        let Some((numbers, _)) = file.split_at_checked(OLD_HEADER) else {
+            return Err(ImportError::new(format!("{} bytes, too short for a llama2.c checkpoint", file.len())));
+        };
+        let int = |at: usize| {
+            let bytes = file.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+            bytes.map(i32::from_le_bytes).ok_or_else(|| ImportError::new("cut short within the header"))
+        };
+        let magic = numbers[..4] == MAGIC.to_le_bytes();
+        let (version, start) = if magic { (int(4)?, 8) } else { (0, 0) };
+        if !(0..=2).contains(&version) || magic && version == 0 {
+            return Err(ImportError::new(format!("llama2.c checkpoint version {version}, expected 1 or 2")));
+        }
+        let number = |i: usize, name: &str| {
+            let value = int(start + 4 * i)?;
+            u32::try_from(value).ok().filter(|&value| value > 0).ok_or_else(|| {
+                ImportError::new(format!("{name} is {value}, expected a number above 0")).help(match magic {
+                    true => "is this file damaged?",
+                    false => "is this a llama2.c checkpoint at all? Version 0 has no magic number to tell",
+                })
+            })
+        };
+        let vocab = int(start + 20)?;
+        let tied = match (magic, file.get(36)) {
+            (false, _) => vocab > 0,
+            (true, Some(0)) => false,
+            (true, Some(1)) => true,
+            (true, _) => return Err(ImportError::new("byte 36: whether the classifier is shared must be 0 or 1")),
+        };
+        let header = Header {
+            version: version as u32,
+            dim: number(0, "dim")?,
+            hidden_dim: number(1, "hidden_dim")?,
+            layers: number(2, "n_layers")?,
+            heads: number(3, "n_heads")?,
+            kv_heads: number(4, "n_kv_heads")?,
+            vocab: if magic { number(5, "vocab_size")? } else { vocab.unsigned_abs() },
+            seq_len: number(6, "seq_len")?,
+            tied,
+            group: match version {
+                2 => u32::try_from(int(37)?).unwrap_or(0),
+                _ => 1,
+            },
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    fn check(&self) -> Result<(), ImportError> {
+        let Header { dim, heads, kv_heads, .. } = *self;
+        let reason = if self.vocab == 0 {
+            "vocab_size is 0".into()
+        } else if !dim.is_multiple_of(heads) || !(dim / heads).is_multiple_of(2) {
+            format!("dim is {dim}, expected an even number of channels for each of {heads} heads")
+        } else if !heads.is_multiple_of(kv_heads) {
+            format!("n_heads is {heads}, not a multiple of n_kv_heads, {kv_heads}")
+        } else if self.group == 0 {
+            "the group size is not above 0".into()
+        } else {
+            return Ok(());
+        };
+        Err(ImportError::new(reason))
+    }
+
+    /// Rows and columns of the matrix, columns of the vector, that each layer has for a role.
+    fn shape(&self, role: Role) -> (u64, u64) {
+        let (dim, hidden, vocab) = (self.dim.into(), self.hidden_dim.into(), self.vocab.into());
+        match role {
+            Role::Embedder | Role::LmHead => (vocab, dim),
+            Role::Key | Role::Value => (u64::from(self.kv_heads) * u64::from(self.dim / self.heads), dim),
+            Role::GatingLinear | Role::ValueLinear => (hidden, dim),
+            Role::OutLinear => (dim, hidden),
+            Role::PreAttentionNorm | Role::PreFfwNorm | Role::FinalNorm => (1, dim),
+            _ => (dim, dim),
+        }
+    }
+
+    /// Where everything is, by the header alone.
+    fn layout(&self) -> Result<Layout, ImportError> {
+        use Role::*;
+        let order: &[Role] = match self.version {
+            0 => &[
+                Embedder,
+                PreAttentionNorm,
+                Query,
+                Key,
+                Value,
+                Output,
+                PreFfwNorm,
+                GatingLinear,
+                OutLinear,
+                ValueLinear,
+                FinalNorm,
+                LmHead,
+            ],
+            _ => &[
+                PreAttentionNorm,
+                PreFfwNorm,
+                FinalNorm,
+                Embedder,
+                Query,
+                Key,
+                Value,
+                Output,
+                GatingLinear,
+                OutLinear,
+                ValueLinear,
+                LmHead,
+            ],
+        };
+        let mut at = if self.version == 0 { OLD_HEADER } else { HEADER };
+        let mut stacks = Vec::new();
+        for &role in order {
+            if role == LmHead {
+                if self.version == 0 {
+                    // Cosines and sines, which `run.c` computes itself nowadays.
+                    at = self.advance(at, u64::from(self.seq_len) * u64::from(self.dim / self.heads) * 4)?;
+                }
+                if self.tied {
+                    continue;
+                }
+            }
+            let (rows, columns) = self.shape(role);
+            // No overflow, here and above: the numbers have 31 bits.
+            let elements = rows * columns;
+            let quantised = self.version == 2 && !matches!(role, PreAttentionNorm | PreFfwNorm | FinalNorm);
+            if quantised && !elements.is_multiple_of(self.group.into()) {
+                let reason = format!("a matrix of {rows} x {columns} is not made of groups of {}", self.group);
+                return Err(ImportError::new(reason));
+            }
+            let each = match quantised {
+                true => elements.checked_add(elements / u64::from(self.group) * 4),
+                false => elements.checked_mul(4),
+            };
+            let count = if matches!(role, Embedder | LmHead | FinalNorm) { 1 } else { self.layers };
+            let bytes = each.and_then(|each| each.checked_mul(count.into()));
+            let start = at;
+            at = self.advance(at, bytes.unwrap_or(u64::MAX))?;
+            stacks.push(Stack { role, bytes: start..at, each: (at - start) / count as usize, quantised });
+        }
+        Ok(Layout { stacks, end: at })
+    }
+
+    fn advance(&self, at: usize, bytes: u64) -> Result<usize, ImportError> {
+        let end = usize::try_from(bytes).ok().and_then(|bytes| at.checked_add(bytes));
+        end.ok_or_else(|| ImportError::new("the header describes a model larger than any memory"))
+    }
+
+    fn config(&self) -> Config {
+        let head = self.dim / self.heads;
+        Config {
+            num_kv_heads: self.kv_heads,
+            query_head_multiplier: self.heads / self.kv_heads,
+            embedding_dim: self.dim,
+            projection_dim: head,
+            mlp_hidden_dim: self.hidden_dim,
+            num_decoder_blocks: self.layers,
+            vocab_size: self.vocab,
+            mlp_variant: MlpVariant::Swiglu,
+            tie_embedder_and_logits: self.tied,
+            embedding_scale: 1.0,
+            rope_wavelength: ROPE_BASE as f32,
+            local_rope_wavelength: None,
+            global_scale_factor: None,
+            rms_norm_eps: 1e-5,
+            use_post_attn_norm: false,
+            use_post_ffw_norm: false,
+            final_logit_softcap: None,
+            attn_logits_soft_cap: None,
+            query_scaling_factor: (1.0 / libm::sqrt(f64::from(head))) as f32,
+            parameter_dtype: if self.version == 2 { DType::Q8 } else { DType::F32 },
+            activation_dtype: DType::F32,
+            use_layer_stack: false,
+            use_qk_norm: false,
+            qkv_bias: false,
+            output_bias: false,
+            mlp_bias: false,
+        }
+    }
+}
+
+/// The tensors of one role, layer after layer.
+#[derive(Debug)]
+struct Stack {
+    role: Role,
+    bytes: Range<usize>,
+    /// Bytes of one layer's.
+    each: usize,
+    /// 8-bit values, then a scale a group; else f32.
+    quantised: bool,
+}
+
+#[derive(Debug)]
+struct Layout {
+    stacks: Vec<Stack>,
+    /// Where the file must end.
+    end: usize,
+}
+
+struct Model {
+    path: PathBuf,
+    file: MappedFile,
+    stacks: Vec<Stack>,
+    group: usize,
+    sizes: Sizes,
+    description: Description,
+}
+
+impl Model {
+    fn open(path: &Path) -> Result<Self, ImportError> {
+        let file = MappedFile::open(path)?;
+        let header = Header::read(&file)?;
+        let Layout { stacks, end } = header.layout()?;
+        if end != file.len() {
+            let Header { version, .. } = header;
+            let reason = format!("{} bytes, but a version {version} header that describes {end}", file.len());
+            return Err(ImportError::new(reason).help(match version {
+                0 => "is this a llama2.c checkpoint at all? Version 0 has no magic number to tell",
+                _ => "the file seems to be cut short, or to be damaged",
+            }));
+        }
+        let config = header.config();
+        let Some(sizes) = Sizes::new(&config) else {
+            return Err(ImportError::new("n_heads times their width does not fit 32 bits"));
+        };
+        let description = Description {
+            config,
+            layers: vec![Layer { window: None, rope: Rope::Global }; header.layers as usize],
+            global_rope: RopeTable { amplitude: 1.0, frequencies: rope::plain(ROPE_BASE, config.projection_dim) },
+            local_rope: None,
+            tokenizer: tokenizer_beside(path).map(|path| from_llama2c(path, header.vocab as usize)).transpose()?,
+            chat_template: None,
+        };
+        Ok(Model { path: path.into(), file, stacks, group: header.group as usize, sizes, description })
+    }
+
+    fn locate(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
+        let find = |stack: &&Stack| stack.role == id.role;
+        let bytes = self.stacks.iter().find(find).and_then(|stack| {
+            let start = (id.layer as usize).checked_mul(stack.each)?.checked_add(stack.bytes.start)?;
+            let end = start.checked_add(stack.each).filter(|&end| end <= stack.bytes.end)?;
+            Some((self.file.get(start..end)?, stack.quantised))
+        });
+        let Some((bytes, quantised)) = bytes else {
+            return Err(ImportError::new(format!("no tensor {:?} in layer {}", id.role, id.layer)));
+        };
+        let data = if quantised { Cow::Owned(dequantise(bytes, self.group)) } else { Cow::Borrowed(bytes) };
+        let (rows, columns) = self.sizes.of(id.role);
+        let order = match id.role {
+            Role::Query | Role::Key => Pairing::Adjacent.rows(0..rows, self.sizes.head, self.sizes.head / 2),
+            _ => (0..rows).collect(),
+        };
+        let starts = order.iter().map(|row| row * columns).collect();
+        Tensor::new(Element::F32, data, starts, Columns::Contiguous(columns), 0.0)
+    }
+}
+
+impl Checkpoint for Model {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
+        self.locate(id).map_err(|error| error.in_file(&self.path))
+    }
+}
+
+/// `n` 8-bit values followed by `n / group` f32 scales, as little-endian f32s: value times scale, as `runq.c` does it.
+fn dequantise(bytes: &[u8], group: usize) -> Vec<u8> {
+    let groups = bytes.len() / (group + 4);
+    let (values, scales) = bytes.split_at(groups * group);
+    let scaled = |(values, scale): (&[u8], &[u8; 4])| {
+        let scale = f32::from_le_bytes(*scale);
+        values.iter().flat_map(|&v| (f32::from(v as i8) * scale).to_le_bytes()).collect::<Vec<u8>>()
+    };
+    values.chunks(group).zip(scales.as_chunks().0).flat_map(scaled).collect()
+}
