@@ -1,0 +1,119 @@
+//! What `run` and `chat` share: a session's memory and threads, feeding a prompt, and text token by token.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use pocketlm::host::Threads;
+use pocketlm::model::{Kv, Model};
+use pocketlm::run::{Plan, Session};
+use pocketlm::text::{Decoder, Sampler, Text, Tokenizer};
+
+use crate::output::{Outcome, refuse, token_bar};
+
+/// Prompts longer than this get a progress bar.
+const LONG_PROMPT: usize = 512;
+
+/// Memory and threads of a session.
+#[derive(Args)]
+#[command(next_help_heading = "Running")]
+pub struct Running {
+    /// Threads to compute with [default: as many as there are]. Never changes a bit of the result
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// Tokens of a prompt computed together: faster, and takes more memory. Never changes a bit of the result
+    #[arg(long, value_name = "B", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch: u32,
+
+    /// How keys and values are kept
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
+    pub kv: Kv,
+}
+
+impl Running {
+    /// The plan for a session with `context` tokens.
+    pub fn plan<'m>(&self, model: &Model<'m>, context: usize) -> Plan<'m> {
+        let context = u32::try_from(context).unwrap_or(u32::MAX);
+        Plan::new(model.header()).context(context).batch(self.batch.min(context.max(1))).kv(self.kv)
+    }
+
+    /// The threads.
+    pub fn workers(&self) -> Outcome<Threads> {
+        Threads::new(self.threads.map_or(0, usize::from)).map_err(refuse)
+    }
+}
+
+/// Reads the name of a type for keys and values.
+pub fn kv(name: &str) -> Result<Kv, String> {
+    Kv::ALL.into_iter().find(|kv| kv.dtype().name() == name).ok_or("choose one of f32, f16, bf16, q8".into())
+}
+
+/// What a generation came to.
+pub struct Generated {
+    /// Tokens of the prompt that were computed, and how long that took.
+    pub prompt: (usize, Duration),
+    /// Tokens generated, and how long that took.
+    pub text: (usize, Duration),
+    /// Whether it stopped because the context was full.
+    pub context_full: bool,
+}
+
+impl std::fmt::Display for Generated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let speed = |(tokens, time): (usize, Duration)| {
+            format!("{tokens} tokens, {:.1} tokens/s", tokens as f64 / time.as_secs_f64().max(1e-9))
+        };
+        write!(f, "prompt {}; text {}", speed(self.prompt), speed(self.text))?;
+        f.write_str(if self.context_full { "; the context is full (see --context)" } else { "" })
+    }
+}
+
+/// Feeds `prompt` and samples until the model ends its text, `limit` tokens are out or the context is full.
+/// `decoder` has seen the prompt; `write` gets each token's text.
+pub fn generate(
+    session: &mut Session,
+    sampler: &mut Sampler,
+    tokenizer: &Tokenizer,
+    decoder: &mut Decoder,
+    prompt: &[u32],
+    limit: usize,
+    mut write: impl FnMut(&Text) -> Outcome,
+) -> Outcome<Generated> {
+    let start = Instant::now();
+    for &id in prompt {
+        sampler.accept(id);
+    }
+    let mut next = sampler.sample(feed(session, prompt)?)?;
+    let prompt = (prompt.len(), start.elapsed());
+
+    let start = Instant::now();
+    let mut count = 0;
+    let mut context_full = false;
+    while count < limit && !tokenizer.is_eos(next) {
+        write(&decoder.push(next)?)?;
+        count += 1;
+        context_full = session.len() == session.context();
+        if context_full || count == limit {
+            break;
+        }
+        next = sampler.sample(session.feed(&[next])?)?;
+    }
+    write(&decoder.finish())?;
+    Ok(Generated { prompt, text: (count, start.elapsed()), context_full })
+}
+
+/// Feeds a prompt, with a progress bar if it is long.
+fn feed<'s>(session: &'s mut Session, prompt: &[u32]) -> Result<&'s mut [f32], pocketlm::Error> {
+    let Some(last) = prompt.len().checked_sub(1).filter(|_| prompt.len() > LONG_PROMPT) else {
+        return session.feed(prompt);
+    };
+    // Cutting a prompt changes no bit of the logits.
+    let (most, rest) = prompt.split_at(last - last % LONG_PROMPT);
+    let bar = token_bar("reading the prompt".into(), prompt.len() as u64);
+    for chunk in most.chunks(LONG_PROMPT) {
+        session.feed(chunk)?;
+        bar.inc(chunk.len() as u64);
+    }
+    bar.finish_and_clear();
+    session.feed(rest)
+}

@@ -1,0 +1,101 @@
+//! MODEL, whatever it is, to an opened image.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use pocketlm::host::AlignedBytes;
+use pocketlm::host::file::MappedFile;
+use pocketlm::import::{self, PackOptions};
+use pocketlm::model::{MAGIC, Model};
+use pocketlm::text::Tokenizer;
+
+use crate::output::{Failure, Outcome, byte_bar, refuse_file};
+use crate::story;
+
+/// The bytes of an image, and what to call them.
+pub struct Image {
+    bytes: Bytes,
+    /// MODEL as the user gave it.
+    pub name: String,
+}
+
+enum Bytes {
+    BuiltIn,
+    Mapped(MappedFile),
+    Packed(AlignedBytes),
+}
+
+impl Image {
+    /// The story model that is part of the program.
+    pub fn built_in() -> Image {
+        Image { bytes: Bytes::BuiltIn, name: "the built-in story model".into() }
+    }
+
+    /// An image is mapped; a checkpoint is packed in memory, keeping what it stores.
+    pub fn open(path: &Path) -> Outcome<Image> {
+        let bytes = if is_image(path) {
+            Bytes::Mapped(MappedFile::open(path).map_err(refuse_import)?)
+        } else {
+            let checkpoint = import::open(path).map_err(refuse_import)?;
+            let bar = byte_bar(format!("packing {}", path.display()), 0);
+            let packed = import::pack_to_memory(&*checkpoint, &PackOptions::default(), &mut |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            });
+            bar.finish_and_clear();
+            Bytes::Packed(packed.map_err(|error| refuse_import(error.in_file(path)))?)
+        };
+        Ok(Image { bytes, name: path.display().to_string() })
+    }
+
+    /// The whole image.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::BuiltIn => story::STORY,
+            Bytes::Mapped(file) => file,
+            Bytes::Packed(arena) => arena,
+        }
+    }
+
+    /// The image, checked.
+    pub fn model(&self) -> Outcome<Model<'_>> {
+        Model::open(self.bytes()).map_err(|error| self.refuse(error))
+    }
+
+    /// The model's tokenizer, or a refusal.
+    pub fn tokenizer<'m>(&self, model: &Model<'m>) -> Outcome<Tokenizer<'m>> {
+        let tokenizer = model.tokenizer().map_err(|error| self.refuse(error))?;
+        tokenizer.ok_or_else(|| {
+            self.refuse("holds no tokenizer; pack it again with the tokenizer's files beside the checkpoint")
+        })
+    }
+
+    /// A refusal that blames MODEL.
+    pub fn refuse(&self, reason: impl std::fmt::Display) -> Failure {
+        refuse_file(&self.name, reason)
+    }
+}
+
+/// The tokenizer section of an image, a checkpoint or a lone tokenizer file.
+pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
+    if is_image(path) {
+        let image = Image::open(path)?;
+        let model = image.model()?;
+        image.tokenizer(&model)?;
+        return Ok(model.header().section(pocketlm::model::Section::Tokenizer).to_vec());
+    }
+    import::vocabulary::from_path(path).map_err(refuse_import)
+}
+
+/// Whether a file starts as images do. One that cannot be read does not: the importers say why.
+pub fn is_image(path: &Path) -> bool {
+    // Asked before opening: opening a pipe waits for a writer.
+    let mut start = [0; MAGIC.len()];
+    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
+}
+
+/// The importers' refusals are sentences that name their file.
+pub fn refuse_import(error: import::ImportError) -> Failure {
+    Failure::Refused(error.to_string())
+}

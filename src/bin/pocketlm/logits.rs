@@ -1,0 +1,103 @@
+//! `pocketlm logits`: the numbers themselves, to compare with other programs and with a board.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use pocketlm::host::AlignedBytes;
+
+use pocketlm::run::{Digest, Session};
+use serde_json::json;
+
+use crate::generate::Running;
+use crate::load::Image;
+use crate::output::{Outcome, print, refuse, refuse_file, token_bar, whole_file};
+
+/// Compute the logits of every position and write them to a safetensors file; print their 64-bit digest
+#[derive(Args)]
+#[command(after_help = "\
+The file holds one tensor, `logits`, f32, [tokens, vocab_size]: row i follows token i. The digest depends on every bit
+of it and on nothing else, so a board that prints the same digest computed the same logits. Neither --batch nor
+--threads changes a bit.
+
+Examples:
+  pocketlm logits smol.plm --tokens 1,2,3 -o out.safetensors
+  printf 'Once upon' | pocketlm tokenize smol.plm | pocketlm logits smol.plm --tokens - -o out.safetensors")]
+pub struct Arguments {
+    /// An image or a checkpoint
+    model: PathBuf,
+
+    /// Token ids, separated by commas; `-` reads them from stdin, as `tokenize` writes them
+    #[arg(long, value_name = "IDS")]
+    tokens: String,
+
+    /// Where to write the logits
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+
+    #[command(flatten)]
+    running: Running,
+}
+
+pub fn logits(arguments: Arguments) -> Outcome {
+    let ids = ids(&arguments.tokens)?;
+    if ids.is_empty() {
+        return Err(refuse("--tokens: no token was given"));
+    }
+    let image = Image::open(&arguments.model)?;
+    let model = image.model()?;
+    let plan = arguments.running.plan(&model, ids.len());
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let workers = arguments.running.workers()?;
+    let mut session = Session::new(&model, &plan, &mut arena, &workers)?;
+
+    let mut file = whole_file(&arguments.output)?;
+    let digest = compute(&mut session, &ids, model.config().vocab_size as usize, file.as_file_mut())
+        .map_err(|error| refuse_file(&arguments.output, error))?;
+    file.persist(&arguments.output).map_err(|error| refuse_file(&arguments.output, error.error))?;
+    print(format_args!("{digest:016x}"))
+}
+
+/// Feeds the tokens and writes each row as it comes: all of them may be more than memory holds.
+fn compute(session: &mut Session, ids: &[u32], vocab_size: usize, file: &mut File) -> io::Result<u64> {
+    let mut file = BufWriter::new(file);
+    let bytes = ids.len() as u64 * vocab_size as u64 * 4;
+    let tensor = json!({ "dtype": "F32", "shape": [ids.len(), vocab_size], "data_offsets": [0, bytes] });
+    let mut header = json!({ "logits": tensor }).to_string();
+    // The data start at a multiple of 8, as the format asks.
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(header.as_bytes())?;
+
+    let bar = token_bar("computing".into(), ids.len() as u64);
+    let mut digest = Digest::new();
+    let mut written = Ok(());
+    let fed = session.feed_each(ids, |_, row| {
+        digest.update(row);
+        if written.is_ok() {
+            written = file.write_all(bytemuck::cast_slice(row));
+        }
+        bar.inc(1);
+    });
+    bar.finish_and_clear();
+    fed.map_err(io::Error::other)?;
+    written?;
+    file.into_inner().map_err(io::Error::from)?.sync_all()?;
+    Ok(digest.value())
+}
+
+fn ids(text: &str) -> Outcome<Vec<u32>> {
+    if text == "-" {
+        let mut text = String::new();
+        io::stdin()
+            .lock()
+            .read_to_string(&mut text)
+            .map_err(|error| refuse(format_args!("standard input: {error}")))?;
+        return serde_json::from_str(&text)
+            .map_err(|error| refuse(format_args!("standard input: not a JSON array of token ids: {error}")));
+    }
+    let id =
+        |id: &str| id.trim().parse().map_err(|_| refuse(format_args!("--tokens: `{}` is not a token id", id.trim())));
+    text.split(',').map(id).collect()
+}

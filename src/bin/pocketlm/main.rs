@@ -1,0 +1,114 @@
+//! The `pocketlm` command line.
+//!
+//! With feature `cli`: a command a file, [`load`](mod@load) for turning MODEL into an image, `output.rs` for how the program speaks.
+//! Without it: [`story`](mod@story), which is the smallest example of the library as well.
+
+#[cfg(feature = "cli")]
+mod chat;
+#[cfg(feature = "cli")]
+mod generate;
+#[cfg(feature = "cli")]
+mod info;
+#[cfg(feature = "cli")]
+mod load;
+#[cfg(feature = "cli")]
+mod logits;
+#[cfg(feature = "cli")]
+mod output;
+#[cfg(feature = "cli")]
+mod pack;
+#[cfg(feature = "cli")]
+mod perplexity;
+#[cfg(feature = "cli")]
+mod plan;
+#[cfg(feature = "cli")]
+mod run;
+#[cfg(feature = "cli")]
+mod sampling;
+#[cfg(feature = "cli")]
+mod size;
+#[cfg_attr(feature = "cli", allow(dead_code))] // of which `run` takes the model, not the program
+mod story;
+#[cfg(feature = "cli")]
+mod svg;
+#[cfg(feature = "cli")]
+mod template;
+#[cfg(feature = "cli")]
+mod tokenize;
+#[cfg(feature = "cli")]
+mod verify;
+
+#[cfg(not(feature = "cli"))]
+fn main() -> std::process::ExitCode {
+    story::main()
+}
+
+#[cfg(feature = "cli")]
+fn main() -> std::process::ExitCode {
+    cli::main()
+}
+
+#[cfg(feature = "cli")]
+mod cli {
+    use std::process::ExitCode;
+
+    use clap::{Parser, Subcommand};
+
+    use super::*;
+    use output::Failure;
+
+    /// Runs Llama-, Mistral-, Gemma- and Qwen-family language models: the same image, the same code and the same bits on
+    /// a Cortex-M, a Raspberry Pi and this machine.
+    #[derive(Parser)]
+    #[command(version, arg_required_else_help = true, max_term_width = 100)]
+    #[command(after_help = "\
+MODEL is an image (.plm) or a checkpoint: a Hugging Face folder, a .gguf file, a llama2.c .bin, or a folder with \
+the seed's own config. A checkpoint is packed in memory first; `pocketlm pack` does that once for all.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 fine, 1 refused (with one line that says why), 2 usage.
+
+Start here:
+  pocketlm run                                         the built-in model tells a story
+  pocketlm run ./SmolLM2-135M -p 'The capital of France is' -n 20
+  pocketlm pack ./SmolLM2-135M -o smol.plm --dtype q8
+  pocketlm plan smol.plm --context 512 --ram 8M        does it fit my board?
+  pocketlm chat smol.plm")]
+    struct Arguments {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    #[derive(Subcommand)]
+    enum Command {
+        Pack(pack::Arguments),
+        Info(info::Arguments),
+        Plan(plan::Arguments),
+        Run(run::Arguments),
+        Chat(chat::Arguments),
+        Tokenize(tokenize::Arguments),
+        Logits(logits::Arguments),
+        Perplexity(perplexity::Arguments),
+        Verify(verify::Arguments),
+    }
+
+    pub fn main() -> ExitCode {
+        let outcome = match Arguments::parse().command {
+            Command::Pack(arguments) => pack::pack(arguments),
+            Command::Info(arguments) => info::info(arguments),
+            Command::Plan(arguments) => plan::plan(arguments),
+            Command::Run(arguments) => run::run(arguments),
+            Command::Chat(arguments) => chat::chat(arguments),
+            Command::Tokenize(arguments) => tokenize::tokenize(arguments),
+            Command::Logits(arguments) => logits::logits(arguments),
+            Command::Perplexity(arguments) => perplexity::perplexity(arguments),
+            Command::Verify(arguments) => verify::verify(arguments),
+        };
+        match outcome {
+            Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+            Err(Failure::Refused(reason)) => {
+                output::report(&reason);
+                ExitCode::FAILURE
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! How the program speaks: data on stdout, everything else on stderr, one line when it refuses.
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Why a command stopped early.
+pub enum Failure {
+    /// One line for the user: which file, what is wrong, what would help. Exit 1.
+    Refused(String),
+    /// Whoever read our stdout has seen enough (`| head`). Nobody is to be told.
+    OutputClosed,
+}
+
+/// What a command comes to.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+/// A refusal, with nothing to blame but `reason`.
+pub fn refuse(reason: impl Display) -> Failure {
+    Failure::Refused(reason.to_string())
+}
+
+/// A refusal that blames a file or folder.
+pub fn refuse_file(path: impl AsRef<Path>, reason: impl Display) -> Failure {
+    Failure::Refused(format!("{}: {reason}", path.as_ref().display()))
+}
+
+impl From<pocketlm::Error> for Failure {
+    fn from(error: pocketlm::Error) -> Self {
+        refuse(error)
+    }
+}
+
+/// For stdout only: errors about other files name them, see [`refuse_file`].
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => refuse(format_args!("standard output: {error}")),
+        }
+    }
+}
+
+/// Says why the program stops.
+pub fn report(reason: &str) {
+    // Control characters in a file's names would let it write on the terminal, and a line break is a second line.
+    let line: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    note(format_args!("{} {line}", paint("31;1", "error:")));
+}
+
+/// A line on stderr. A closed stderr is no reason to stop.
+pub fn note(line: impl Display) {
+    _ = writeln!(io::stderr(), "{line}");
+}
+
+/// `text` in an SGR style, when stderr is a terminal and `NO_COLOR` is not set.
+pub fn paint(style: &str, text: &str) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !io::stderr().is_terminal();
+    if plain { text.to_owned() } else { format!("\x1b[{style}m{text}\x1b[0m") }
+}
+
+/// Writes a line to stdout.
+pub fn print(line: impl Display) -> Outcome {
+    writeln!(io::stdout(), "{line}")?;
+    Ok(())
+}
+
+/// Writes JSON to stdout, for people as well.
+pub fn print_json(value: &serde_json::Value) -> Outcome {
+    print(format_args!("{value:#}"))
+}
+
+/// A file that appears under its name when it is persisted, whole, and not before: until then it has another name in
+/// the same folder.
+pub fn whole_file(path: &Path) -> Outcome<tempfile::NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".pocketlm-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // What a file gets by default; the umask takes its part.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder).map_err(|error| refuse_file(path, error))
+}
+
+/// A bar over bytes on stderr, shown when that is a terminal.
+pub fn byte_bar(task: String, total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {eta}");
+    bar(task, total, style)
+}
+
+/// A bar over tokens on stderr, shown when that is a terminal.
+pub fn token_bar(task: String, total: u64) -> ProgressBar {
+    bar(task, total, ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} tokens {eta}"))
+}
+
+fn bar(task: String, total: u64, style: Result<ProgressStyle, indicatif::style::TemplateError>) -> ProgressBar {
+    let style = style.expect("the templates above are well-formed").progress_chars("=> ");
+    ProgressBar::new(total).with_style(style).with_message(task)
+}

@@ -1,0 +1,68 @@
+//! `pocketlm pack`: a checkpoint to an image.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use pocketlm::import::{self, PackOptions};
+use pocketlm::model::DType;
+
+use crate::load::{is_image, refuse_import};
+use crate::output::{Outcome, byte_bar, note, refuse, refuse_file};
+use crate::size;
+
+/// Write an image of a checkpoint: one file to flash, map or include in a program
+#[derive(Args)]
+#[command(after_help = "\
+Without --dtype each matrix keeps the type the checkpoint stores, or the nearest that loses nothing. q8 is half of f16
+and hardly tells in the text; q4 is a quarter and does. Norms and biases stay f32.
+
+The same checkpoint and options give the same bytes, on every machine. If packing fails or is interrupted, no image is
+left behind and an older one stays as it was.
+
+Examples:
+  pocketlm pack ./SmolLM2-135M-Instruct -o smol.plm --dtype q8
+  pocketlm pack gemma-3-270m-q4_k_m.gguf -o gemma.plm
+  pocketlm pack ./gemma-3-270m -o gemma.plm --dtype q4 --embedder-dtype q8")]
+pub struct Arguments {
+    /// A Hugging Face folder, a .gguf file, a llama2.c .bin, or a folder with the seed's own config
+    model: PathBuf,
+
+    /// Where to write the image
+    #[arg(short, long, value_name = "IMAGE")]
+    output: PathBuf,
+
+    /// The type of all matrices
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    dtype: Option<DType>,
+
+    /// The type of the embedding table, and of the output matrix with it when they are one [default: as --dtype]
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    embedder_dtype: Option<DType>,
+}
+
+fn dtype(name: &str) -> Result<DType, String> {
+    let offered = [DType::F32, DType::F16, DType::Bf16, DType::Q8, DType::Q4];
+    offered.into_iter().find(|dtype| dtype.name() == name).ok_or("choose one of f32, f16, bf16, q8, q4".into())
+}
+
+pub fn pack(arguments: Arguments) -> Outcome {
+    let Arguments { model, output, dtype, embedder_dtype } = arguments;
+    if is_image(&model) {
+        return Err(refuse_file(&model, "is an image already; pack the checkpoint it was made from"));
+    }
+    if output.is_dir() {
+        return Err(refuse_file(&output, "is a folder; name a file to write"));
+    }
+    let checkpoint = import::open(&model).map_err(refuse_import)?;
+    let bar = byte_bar(format!("packing {}", model.display()), 0);
+    let options = PackOptions { dtype, embedder_dtype };
+    let written = import::pack_to_file(&*checkpoint, &options, &output, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    written.map_err(|error| refuse_import(error.in_file(&model)))?;
+    let bytes = output.metadata().map_err(|error| refuse(format_args!("{}: {error}", output.display())))?.len();
+    note(format_args!("{}: {}", output.display(), size::show(bytes)));
+    Ok(())
+}

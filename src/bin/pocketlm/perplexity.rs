@@ -1,0 +1,121 @@
+//! `pocketlm perplexity`: how well a model foresees a text.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use clap::Args;
+use pocketlm::host::AlignedBytes;
+use pocketlm::run::Session;
+use pocketlm::text::EncodeOptions;
+use serde_json::json;
+
+use crate::generate::Running;
+use crate::load::Image;
+use crate::output::{Outcome, print, print_json, refuse, refuse_file, token_bar};
+use crate::tokenize::encode;
+
+/// Measure how well a model foresees a text: tokens scored, nats per token, perplexity
+#[derive(Args)]
+#[command(after_help = "\
+The text is tokenized once, as a whole, special tokens that it spells out included, and cut into windows that do not
+overlap. If the model's tokenizer begins texts with BOS, each window is BOS and --context - 1 tokens of the text, and
+every token of the text is scored. If not, a window is --context tokens, of which the first is context only and all
+others are scored. The last window may be shorter. nats_per_token is the mean of -ln p(token | the window so far);
+perplexity is its exponential. Compare only numbers with the same tokenizer, text and --context.
+
+Examples:
+  pocketlm perplexity smol.plm -f wiki.test.raw
+  pocketlm perplexity story.plm -f stories.txt --context 256 --json")]
+pub struct Arguments {
+    /// An image or a checkpoint
+    model: PathBuf,
+
+    /// The text, UTF-8; `-` reads stdin
+    #[arg(short, long = "file", value_name = "TEXT")]
+    file: PathBuf,
+
+    /// Tokens of a window
+    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..))]
+    context: u32,
+
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    running: Running,
+}
+
+pub fn perplexity(arguments: Arguments) -> Outcome {
+    let image = Image::open(&arguments.model)?;
+    let model = image.model()?;
+    let tokenizer = image.tokenizer(&model)?;
+    let text = text(&arguments.file)?;
+    let ids = encode(&tokenizer, &text, EncodeOptions { add_special_tokens: false, parse_special: true })?;
+    let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
+    let context = arguments.context as usize;
+    let needed = if bos.is_some() { 1 } else { 2 };
+    if ids.len() < needed {
+        let reason = format!("the text has {} tokens; at least {needed} are needed", ids.len());
+        return Err(refuse_file(&arguments.file, reason));
+    }
+
+    let plan = arguments.running.plan(&model, context.min(ids.len() + 1));
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let workers = arguments.running.workers()?;
+    let mut session = Session::new(&model, &plan, &mut arena, &workers)?;
+    let bar = token_bar("scoring".into(), ids.len() as u64);
+    let (mut nats, mut tokens) = (0.0, 0u64);
+    let mut window = Vec::with_capacity(context);
+    for piece in ids.chunks(context - usize::from(bos.is_some())) {
+        window.clear();
+        window.extend(bos);
+        window.extend_from_slice(piece);
+        // The last token's own logits foretell what is not there.
+        let Some((_, given @ [_, ..])) = window.split_last() else { continue };
+        session.reset();
+        session.feed_each(given, |index, logits| {
+            if let Some(&next) = window.get(index + 1) {
+                nats += surprise(logits, next);
+                tokens += 1;
+            }
+            bar.inc(1);
+        })?;
+    }
+    bar.finish_and_clear();
+    let nats_per_token = nats / tokens as f64;
+    let perplexity = nats_per_token.exp();
+    if arguments.json {
+        return print_json(&json!({ "tokens": tokens, "nats_per_token": nats_per_token, "perplexity": perplexity }));
+    }
+    print(format_args!("tokens {tokens} nats_per_token {nats_per_token:.6} perplexity {perplexity:.4}"))
+}
+
+/// `-ln p(id)` in nats, summed in f64.
+fn surprise(logits: &[f32], id: u32) -> f64 {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
+    let logit = logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    sum.ln() - f64::from(logit - max)
+}
+
+fn text(path: &std::path::Path) -> Outcome<String> {
+    if path.as_os_str() == "-" {
+        let mut text = String::new();
+        let read = std::io::stdin().lock().read_to_string(&mut text);
+        return read.map(|_| text).map_err(|error| refuse(format_args!("standard input: {error}")));
+    }
+    std::fs::read_to_string(path).map_err(|error| refuse_file(path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn surprise_is_the_negative_log_probability() {
+        assert_eq!(surprise(&[0.0, 0.0, 0.0, 0.0], 2), 4f64.ln());
+        assert_eq!(surprise(&[1000.0, f32::NEG_INFINITY], 0), 0.0);
+        assert_eq!(surprise(&[1000.0, f32::NEG_INFINITY], 1), f64::INFINITY);
+    }
+}

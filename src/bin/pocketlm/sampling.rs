@@ -1,0 +1,91 @@
+//! The options that say how tokens are chosen.
+
+use std::hash::{BuildHasher, RandomState};
+
+use clap::Args;
+use pocketlm::text::{Penalties, Recent, Sampler};
+
+/// How tokens are chosen, in this order: penalties, top-k, top-p, min-p, temperature.
+#[derive(Args)]
+#[command(next_help_heading = "Sampling (penalties, then top-k, top-p, min-p, temperature)")]
+pub struct Sampling {
+    /// Divides the logits: lower is more predictable. 0 is greedy, always the most probable token
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = at_least_zero)]
+    pub temperature: f32,
+
+    /// Keep the K most probable tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 40)]
+    top_k: usize,
+
+    /// Keep the fewest tokens whose probabilities add up to P; 1 keeps all
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = fraction)]
+    top_p: f32,
+
+    /// Keep tokens at least M times as probable as the best; 0 keeps all
+    #[arg(long, value_name = "M", default_value_t = 0.05, value_parser = fraction)]
+    min_p: f32,
+
+    /// Divides the positive logits of recent tokens and multiplies the negative ones; 1 is off
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive)]
+    repeat_penalty: f32,
+
+    /// Subtracted from the logit for each time a token occurs among the recent ones; 0 is off
+    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = finite, allow_negative_numbers = true)]
+    frequency_penalty: f32,
+
+    /// Subtracted from the logit of each recent token; 0 is off
+    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = finite, allow_negative_numbers = true)]
+    presence_penalty: f32,
+
+    /// How many recent tokens the penalties look at
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    repeat_last: u16,
+
+    /// The same seed gives the same text; a random one without
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+}
+
+impl Sampling {
+    /// The seed: given, or drawn now.
+    pub fn seed(&self) -> u64 {
+        // Each `RandomState` has keys of its own, from the operating system's randomness.
+        self.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32)
+    }
+
+    /// The window that [`sampler`](Sampling::sampler) borrows.
+    pub fn window(&self) -> Vec<Recent> {
+        let penalises = self.repeat_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0;
+        vec![Recent::EMPTY; if penalises { self.repeat_last.into() } else { 0 }]
+    }
+
+    /// The sampler these options describe.
+    pub fn sampler<'w>(&self, seed: u64, window: &'w mut [Recent]) -> Sampler<'w> {
+        let penalties = Penalties::over(window)
+            .repeat(self.repeat_penalty)
+            .frequency(self.frequency_penalty)
+            .presence(self.presence_penalty);
+        Sampler::new(seed)
+            .temperature(self.temperature)
+            .top_k(self.top_k)
+            .top_p(self.top_p)
+            .min_p(self.min_p)
+            .penalties(penalties)
+    }
+}
+
+fn finite(text: &str) -> Result<f32, String> {
+    text.parse::<f32>().ok().filter(|x| x.is_finite()).ok_or("not a number".into())
+}
+
+fn at_least_zero(text: &str) -> Result<f32, String> {
+    finite(text).and_then(|x| if x >= 0.0 { Ok(x) } else { Err("less than 0".into()) })
+}
+
+fn positive(text: &str) -> Result<f32, String> {
+    finite(text).and_then(|x| if x > 0.0 { Ok(x) } else { Err("not above 0".into()) })
+}
+
+fn fraction(text: &str) -> Result<f32, String> {
+    finite(text).and_then(|x| if (0.0..=1.0).contains(&x) { Ok(x) } else { Err("not between 0 and 1".into()) })
+}

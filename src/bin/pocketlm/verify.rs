@@ -1,0 +1,71 @@
+//! `pocketlm verify`: an image against a reference implementation's logits.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use pocketlm::host::AlignedBytes;
+use pocketlm::host::harness::Case;
+use pocketlm::run::Session;
+
+use crate::generate::Running;
+use crate::load::{Image, refuse_import};
+use crate::output::{Outcome, print, refuse_file};
+
+/// Run a golden case and report where the model parts from the expected logits
+#[derive(Args)]
+#[command(after_help = "\
+CASE is a folder with io.safetensors (tokens, logits_f64, optional token_positions and valid) or expected.safetensors
+(input_ids, logits, optional greedy_ids). Exit code 1 when a logit is further from the expected one than the tolerance,
+or the greedy continuation differs.
+
+Examples:
+  pocketlm verify goldens/hf/qwen3 goldens/hf/qwen3
+  pocketlm verify qwen3-q8.plm goldens/hf/qwen3 --tolerance 0.3")]
+pub struct Arguments {
+    /// An image or a checkpoint
+    model: PathBuf,
+
+    /// The golden case, a folder
+    case: PathBuf,
+
+    /// The largest difference of a logit that passes [default: 5e-5 with io.safetensors, 2e-4 with expected.safetensors]
+    #[arg(long, value_name = "T", value_parser = tolerance)]
+    tolerance: Option<f64>,
+
+    #[command(flatten)]
+    running: Running,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|tolerance| *tolerance >= 0.0).ok_or("not a number above 0".into())
+}
+
+pub fn verify(arguments: Arguments) -> Outcome {
+    let case = Case::load(&arguments.case).map_err(refuse_import)?;
+    let ours = arguments.case.join("io.safetensors").is_file();
+    let tolerance = arguments.tolerance.unwrap_or(if ours { 5e-5 } else { 2e-4 });
+    let image = Image::open(&arguments.model)?;
+    let model = image.model()?;
+    let plan = arguments.running.plan(&model, case.context() as usize);
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let workers = arguments.running.workers()?;
+    let mut session = Session::new(&model, &plan, &mut arena, &workers)?;
+    let report = case.run(&mut session).map_err(|error| refuse_file(&arguments.case, error))?;
+
+    print(format_args!("{report}"))?;
+    if let Some(apart) = report.parts_at(tolerance) {
+        return Err(image.refuse(format_args!(
+            "parts from {} at position {}: logit {} is {} and should be {}, a difference of {:.2e} and not {tolerance:.0e} at most",
+            arguments.case.display(),
+            apart.index,
+            apart.id,
+            apart.found,
+            apart.expected,
+            apart.size(),
+        )));
+    }
+    if !report.greedy_agrees() {
+        return Err(image.refuse(format_args!("continues {} greedily with other tokens", arguments.case.display())));
+    }
+    print(format_args!("agrees within {tolerance:.0e}"))
+}

@@ -1,0 +1,458 @@
+//! The built program as scripts meet it: what goes to stdout, what to stderr, and which exit code.
+#![cfg(feature = "cli")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const STORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bin/pocketlm/story/story.plm");
+
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pocketlm"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program(arguments).output().unwrap()
+}
+
+fn run_with_input(arguments: &[&str], input: &str) -> Output {
+    let mut child =
+        program(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A program that refuses does not read its input.
+    _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// stdout of a run that must succeed.
+fn stdout(output: Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one line on stderr of a run that must be refused with nothing on stdout.
+fn refusal(output: Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let line = stderr.strip_prefix("error: ").and_then(|line| line.strip_suffix('\n')).expect(&stderr);
+    assert!(!line.contains('\n') && !line.contains('\x1b'), "{stderr}");
+    line.to_owned()
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).expect(text)
+}
+
+/// A folder of the shared test data, or `None` with a word about what is not checked.
+fn shared(path: &str) -> Option<PathBuf> {
+    let root = std::env::var("POCKETLM_SHARED").unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared").into());
+    let path = Path::new(&root).join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(std::env::var_os("CI").is_none(), "{} is missing", path.display());
+    eprintln!("not checked: {} is missing", path.display());
+    None
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A logits file, read back: shape and numbers.
+fn logits(path: &Path) -> (Vec<usize>, Vec<f32>) {
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.names(), ["logits"]);
+    let tensor = file.tensor("logits").unwrap();
+    assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
+    let numbers = tensor.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
+    (tensor.shape().to_vec(), numbers.collect())
+}
+
+#[test]
+fn without_arguments_the_program_explains_itself() {
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    let help = String::from_utf8(output.stderr).unwrap();
+    for word in ["pack", "info", "plan", "run", "chat", "tokenize", "logits", "perplexity", "verify", "Start here"] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+}
+
+#[test]
+fn every_command_explains_itself_with_examples() {
+    for command in ["pack", "info", "plan", "run", "chat", "tokenize", "logits", "perplexity", "verify"] {
+        let help = stdout(run(&[command, "--help"]));
+        assert!(help.contains("Example") && help.contains(&format!("pocketlm {command}")), "{help}");
+    }
+    assert_eq!(stdout(run(&["--version"])), format!("pocketlm {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_leaves_stdout_empty() {
+    for arguments in [
+        &["fly"][..],
+        &["run", "--temperature", "-1"],
+        &["run", "--temperature", "nan"],
+        &["run", "--top-p", "1.5"],
+        &["run", "--kv", "q4"],
+        &["run", "-t", "0"],
+        &["run", "--batch", "0"],
+        &["pack", STORY],
+        &["pack", STORY, "-o", "x.plm", "--dtype", "q5"],
+        &["plan", STORY],
+        &["plan", STORY, "--context", "0"],
+        &["plan", STORY, "--context", "8", "--ram", "plenty"],
+        &["perplexity", STORY, "-f", "text", "--context", "1"],
+        &["info"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_story_is_told_on_stdout_and_its_speed_on_stderr() {
+    let output = run(&["run", "--seed", "1", "-n", "40"]);
+    let note = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(note.contains("text 40 tokens") && note.ends_with("; seed 1\n") && note.lines().count() == 1, "{note}");
+    let story = stdout(output);
+    assert!(story.starts_with("Once upon a time") && story.ends_with('\n') && story.len() > 60, "{story}");
+    assert!(!story.contains("<bos>"), "{story}");
+}
+
+#[test]
+fn a_seed_tells_one_story_whatever_threads_and_batch() {
+    let tell = |more: &[&str]| {
+        let mut arguments = vec!["run", "-n", "30", "-p", "One day, a cat named Tim found a key. He"];
+        arguments.extend(more);
+        stdout(run(&arguments))
+    };
+    let story = tell(&["--seed", "5"]);
+    assert_eq!(tell(&["--seed", "5", "-t", "1", "--batch", "1"]), story);
+    assert_eq!(tell(&["--seed", "5", "-t", "3", "--batch", "7"]), story);
+    assert_eq!(tell(&["--temperature", "0"]), tell(&["--temperature", "0", "--seed", "9"]));
+    assert_ne!(tell(&["--seed", "6"]), story);
+}
+
+#[test]
+fn prompts_come_from_the_option_or_from_stdin() {
+    let greedy = ["run", STORY, "-n", "10", "--temperature", "0"];
+    let of_option = stdout(run(&[&greedy[..], &["-p", "Tom had a dog."]].concat()));
+    assert!(of_option.starts_with("Tom had a dog."));
+    assert_eq!(stdout(run_with_input(&greedy, "Tom had a dog.\n")), of_option);
+    assert_eq!(stdout(run_with_input(&[&greedy[..], &["-p", "-"]].concat(), "Tom had a dog.")), of_option);
+    let without_echo = stdout(run(&[&greedy[..], &["-p", "Tom had a dog.", "--no-echo"]].concat()));
+    assert_eq!(format!("Tom had a dog.{without_echo}"), of_option);
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_is_refused() {
+    let line = refusal(run(&["run", "-p", &"once ".repeat(300)]));
+    assert!(
+        line.starts_with("the prompt has ") && line.contains("context 256") && line.contains("--context"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_text_stops_where_the_context_is_full() {
+    let output = run(&["run", "-c", "20", "-n", "1000", "--seed", "1"]);
+    let note = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(note.contains("the context is full"), "{note}");
+    stdout(output);
+}
+
+#[test]
+fn info_names_the_config_as_the_seed_does() {
+    let info = json(&stdout(run(&["info", STORY, "--json"])));
+    assert_eq!(info["config"]["embedding_dim"], 192);
+    assert_eq!(info["config"]["mlp_variant"], "geglu_approx");
+    assert_eq!(info["config"]["final_logit_softcap"], 15.0);
+    assert_eq!(info["config"]["rms_norm_eps"], 1e-6);
+    assert_eq!(info["config"]["attention_type"][0]["window_size"], 64);
+    assert_eq!(info["config"]["attention_type"][1]["type"], "AttentionTypeGlobalCausal");
+    assert_eq!(info["tokenizer_vocab_size"], 1024);
+    assert_eq!(info["tensors"][0]["name"], "embedder.embeddings");
+    assert_eq!(info["tensors"][0]["shape"], serde_json::json!([1024, 192]));
+    assert_eq!(info["bytes"], std::fs::metadata(STORY).unwrap().len());
+    assert_eq!(info["checksum"].as_str().unwrap().len(), 8);
+
+    let text = stdout(run(&["info", STORY]));
+    assert!(
+        text.contains("attn_logits_soft_cap       10.0") && text.contains(info["checksum"].as_str().unwrap()),
+        "{text}"
+    );
+}
+
+#[test]
+fn plan_accounts_for_every_byte() {
+    let plan = json(&stdout(run(&["plan", STORY, "--context", "256", "--batch", "4", "--kv", "f16", "--json"])));
+    let sum = |memory: &Value| memory["parts"].as_object().unwrap().values().map(|v| v.as_u64().unwrap()).sum::<u64>();
+    assert_eq!(plan["flash"]["total"], std::fs::metadata(STORY).unwrap().len());
+    assert_eq!(plan["flash"]["total"], sum(&plan["flash"]));
+    assert_eq!(plan["ram"]["total"], sum(&plan["ram"]));
+    assert_eq!(plan["fits"], true);
+    // Layer 0 is a ring of 64 + 4 - 1 positions, in whole tiles; layer 1 keeps all 256. 2 heads of 32 channels, keys
+    // and values, 2 bytes each.
+    assert_eq!(plan["ram"]["parts"]["cache_layer_0"], 72 * 2 * 32 * 2 * 2);
+    assert_eq!(plan["ram"]["parts"]["cache_layer_1"], 256 * 2 * 32 * 2 * 2);
+}
+
+#[test]
+fn a_plan_that_does_not_fit_says_so_and_exits_with_1() {
+    let output = run(&["plan", STORY, "--context", "256", "--flash", "2M", "--ram", "64K"]);
+    assert_eq!(output.status.code(), Some(1));
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("missing") && table.contains("of 64.00 KiB") && table.contains("free"), "{table}");
+    let reason = String::from_utf8(output.stderr).unwrap();
+    assert!(reason.contains("larger than --ram") && !reason.contains("--flash;"), "{reason}");
+    assert!(run(&["plan", STORY, "--context", "256", "--flash", "2M", "--ram", "4MiB"]).status.success());
+}
+
+#[test]
+fn plan_draws_a_chart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("memory.svg");
+    stdout(run(&["plan", STORY, "--context", "64", "--ram", "1M", "--svg", path(&file)]));
+    let svg = std::fs::read_to_string(file).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.contains("keys and values of layer 3"), "{svg}");
+}
+
+#[test]
+fn tokens_go_there_and_back() {
+    let ids = stdout(run_with_input(&["tokenize", STORY], "Once upon a time, é\n"));
+    assert_eq!(json(&ids)[0], 2);
+    assert_eq!(stdout(run_with_input(&["tokenize", STORY, "--decode", "--no-special"], &ids)), "Once upon a time, é\n");
+    let plain = stdout(run_with_input(&["tokenize", STORY, "--no-special"], "Once upon a time, é\n"));
+    assert_eq!(json(&plain).as_array().unwrap()[..], json(&ids).as_array().unwrap()[1..]);
+
+    let batch = stdout(run_with_input(&["tokenize", STORY, "--batch"], "\"Tom\"\n\"\"\n\"two\\nlines\"\n"));
+    assert_eq!(batch.lines().count(), 3);
+    let back = stdout(run_with_input(&["tokenize", STORY, "--batch", "--decode", "--no-special"], &batch));
+    assert_eq!(back, "\"Tom\"\n\"\"\n\"two\\nlines\"\n");
+}
+
+#[test]
+fn tokenize_refuses_what_it_cannot_read() {
+    let line = refusal(run_with_input(&["tokenize", STORY, "--decode"], "[1, 99999]"));
+    assert!(line.contains("99999") && line.contains("1024"), "{line}");
+    let line = refusal(run_with_input(&["tokenize", STORY, "--decode"], "1, 2"));
+    assert!(line.starts_with("standard input: not a JSON array of token ids"), "{line}");
+    let line = refusal(run_with_input(&["tokenize", STORY, "--batch"], "plain\n"));
+    assert!(line.starts_with("standard input, line 1: not a JSON string"), "{line}");
+}
+
+#[test]
+fn lone_tokenizer_files_tokenize() {
+    for (folder, file) in [("tok-qwen2", "tokenizer.json"), ("tok-spm-llama", "tokenizer.model")] {
+        let Some(folder) = shared(&format!("goldens/tokenizers/{folder}")) else { return };
+        let name = if file == "tokenizer.json" { "tokenizer_cases.json" } else { "tokenizer_model_cases.json" };
+        let cases = json(&std::fs::read_to_string(folder.join(name)).unwrap());
+        let cases = cases["cases"].as_array().unwrap();
+        let texts: String = cases.iter().map(|case| format!("{}\n", case["text"])).collect();
+        let model = folder.join(file);
+        let ids = stdout(run_with_input(&["tokenize", path(&model), "--batch", "--no-special"], &texts));
+        for (line, case) in ids.lines().zip(cases) {
+            assert_eq!(json(line), case["ids"], "{file}: {}", case["text"]);
+        }
+        assert_eq!(ids.lines().count(), cases.len());
+    }
+}
+
+#[test]
+fn logits_are_the_same_bits_however_they_are_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    let compute = |more: &[&str]| {
+        let file = folder.path().join("out.safetensors");
+        let arguments = ["logits", STORY, "--tokens", "2,427,434, 265,400", "-o", path(&file)];
+        let digest = stdout(run(&[&arguments[..], more].concat()));
+        assert!(digest.trim_end().len() == 16 && u64::from_str_radix(digest.trim_end(), 16).is_ok(), "{digest}");
+        (digest, logits(&file))
+    };
+    let (digest, (shape, numbers)) = compute(&[]);
+    assert_eq!(shape, [5, 1024]);
+    assert!(numbers.iter().all(|x| x.abs() <= 15.0) && numbers.iter().any(|x| *x > 5.0));
+    assert_eq!(compute(&["--batch", "1", "-t", "1"]), (digest.clone(), (shape, numbers)));
+    assert_ne!(compute(&["--kv", "q8"]).0, digest);
+    let left: Vec<_> = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["out.safetensors"]);
+}
+
+#[test]
+fn logits_refuses_tokens_that_do_not_exist_and_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("out.safetensors");
+    for (tokens, reason) in [("1,1024", "1024"), ("1,x", "`x` is not a token id"), ("", "`` is not a token id")] {
+        let line = refusal(run(&["logits", STORY, "--tokens", tokens, "-o", path(&file)]));
+        assert!(line.contains(reason), "{line}");
+    }
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+}
+
+#[test]
+fn perplexity_scores_every_token_of_the_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("text.txt");
+    let text = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park.";
+    std::fs::write(&file, text).unwrap();
+    let ids = json(&stdout(run_with_input(&["tokenize", STORY, "--no-special"], text)));
+    let score = |more: &[&str]| stdout(run(&[&["perplexity", STORY, "-f", path(&file)], more].concat()));
+    let whole = json(&score(&["--json"]));
+    assert_eq!(whole["tokens"], ids.as_array().unwrap().len());
+    let (nats, perplexity) = (whole["nats_per_token"].as_f64().unwrap(), whole["perplexity"].as_f64().unwrap());
+    assert!(nats > 0.3 && nats < 3.0 && perplexity == nats.exp(), "{whole}");
+    // Shorter windows see less and foresee less.
+    let short = json(&score(&["--json", "--context", "4"]));
+    assert_eq!(short["tokens"], whole["tokens"]);
+    assert!(short["nats_per_token"].as_f64().unwrap() > nats);
+    assert_eq!(score(&[]), format!("tokens {} nats_per_token {nats:.6} perplexity {perplexity:.4}\n", whole["tokens"]));
+}
+
+#[test]
+fn a_packed_golden_verifies_and_a_wrong_one_says_where() {
+    let Some(cases) = shared("goldens/llamalike") else { return };
+    let case = cases.join("p04_gemma2_alternating_softcaps");
+    let report = stdout(run(&["verify", path(&case), path(&case)]));
+    assert!(report.contains("agrees"), "{report}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("case.plm");
+    stdout(run(&["pack", path(&case), "-o", path(&image), "--dtype", "q4"]));
+    let output = run(&["verify", path(&image), path(&case)]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("position"));
+    assert!(run(&["verify", path(&image), path(&case), "--tolerance", "100"]).status.success());
+}
+
+#[test]
+fn golden_folders_of_both_kinds_verify() {
+    for case in ["llamalike/p10_positions_gaps_and_pads", "hf/qwen3", "hf/gemma3"] {
+        let Some(case) = shared(&format!("goldens/{case}")) else { return };
+        stdout(run(&["verify", path(&case), path(&case)]));
+    }
+}
+
+#[test]
+fn packing_is_deterministic_and_keeps_an_older_image_when_it_fails() {
+    let Some(case) = shared("goldens/hf/llama3-gqa-tied") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["first.plm", "second.plm"].map(|name| folder.path().join(name));
+    for image in [&first, &second] {
+        let output = run(&["pack", path(&case), "-o", path(image), "--dtype", "q8", "--embedder-dtype", "f16"]);
+        assert!(output.stdout.is_empty(), "{output:?}");
+        stdout(output);
+    }
+    let bytes = std::fs::read(&first).unwrap();
+    assert_eq!(bytes, std::fs::read(&second).unwrap());
+    let info = json(&stdout(run(&["info", path(&first), "--json"])));
+    let dtype = |name: &str| {
+        let tensors = info["tensors"].as_array().unwrap();
+        tensors.iter().find(|tensor| tensor["name"] == name).unwrap()["dtype"].clone()
+    };
+    assert_eq!(dtype("embedder.embeddings"), "f16");
+    assert_eq!(dtype("block_0/attention/query.weights"), "q8");
+    assert_eq!(dtype("final_norm/scale.weights"), "f32");
+
+    // A checkpoint cut short.
+    let broken = folder.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    for entry in case.read_dir().unwrap().map(|entry| entry.unwrap()) {
+        if entry.file_type().unwrap().is_file() {
+            let mut bytes = std::fs::read(entry.path()).unwrap();
+            if entry.file_name().to_str().unwrap().ends_with(".safetensors") {
+                bytes.truncate(bytes.len() / 2);
+            }
+            std::fs::write(broken.join(entry.file_name()), bytes).unwrap();
+        }
+    }
+    let line = refusal(run(&["pack", path(&broken), "-o", path(&first)]));
+    assert!(line.contains("safetensors"), "{line}");
+    assert_eq!(std::fs::read(&first).unwrap(), bytes);
+    assert_eq!(folder.path().read_dir().unwrap().count(), 3);
+}
+
+#[test]
+fn packing_refuses_what_it_cannot_pack_or_write() {
+    let line = refusal(run(&["pack", STORY, "-o", "/nowhere/x.plm"]));
+    assert!(line.starts_with(STORY) && line.contains("is an image already"), "{line}");
+    let Some(case) = shared("goldens/hf/qwen3") else { return };
+    let line = refusal(run(&["pack", path(&case), "-o", "/nowhere/x.plm"]));
+    assert!(line.starts_with("/nowhere/x.plm: "), "{line}");
+    let folder = tempfile::tempdir().unwrap();
+    let line = refusal(run(&["pack", path(&case), "-o", path(folder.path())]));
+    assert!(line.contains("is a folder"), "{line}");
+}
+
+#[test]
+fn a_missing_or_damaged_model_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.plm");
+    let commands: [&[&str]; 5] =
+        [&["info"], &["plan", "--context", "8"], &["run", "-p", "x"], &["chat"], &["tokenize"]];
+    let each = || commands.iter().map(|command| refusal(run(&[&command[..1], &[path(&file)], &command[1..]].concat())));
+    for line in each() {
+        assert!(line.starts_with(path(&file)), "{line}");
+    }
+    let mut bytes = std::fs::read(STORY).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    for line in each() {
+        assert!(line.starts_with(path(&file)) && line.contains("checksum"), "{line}");
+    }
+    bytes.truncate(1000);
+    std::fs::write(&file, &bytes).unwrap();
+    for line in each() {
+        assert!(line.starts_with(path(&file)) && line.contains("1000"), "{line}");
+    }
+    std::fs::write(&file, "not a model").unwrap();
+    for line in each() {
+        assert!(line.starts_with(path(&file)), "{line}");
+    }
+}
+
+#[test]
+fn a_model_without_a_template_does_not_chat() {
+    let line = refusal(run_with_input(&["chat", STORY], "Hello\n"));
+    assert!(line.starts_with(STORY) && line.contains("no chat template") && line.contains("pocketlm run"), "{line}");
+}
+
+#[test]
+fn a_conversation_goes_on_from_turn_to_turn() {
+    // Random weights with a chat template: what is said makes no sense, and is the same each time.
+    let Some(case) = shared("goldens/hf/qwen3") else { return };
+    let chat = |input: &str| {
+        let output = run_with_input(&["chat", path(&case), "--temperature", "0", "-n", "8", "-c", "400"], input);
+        (stdout(output.clone()), String::from_utf8(output.stderr).unwrap())
+    };
+    let (once, _) = chat("Hi\n");
+    let (twice, notes) = chat("Hi\n\nAnd now?\n");
+    assert!(twice.starts_with(&once) && twice.len() > once.len(), "{once:?} {twice:?}");
+    let prompts: Vec<usize> = notes
+        .lines()
+        .map(|line| line.split("prompt ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(prompts.len(), 2);
+    // The second turn computes its own tokens, not the first turn's again.
+    assert!(prompts[1] < 2 * prompts[0] + 16, "{notes}");
+    // A special token that is typed is text.
+    let (injected, _) = chat("Hi<|im_end|>\n");
+    assert!(!injected.is_empty());
+}
+
+#[test]
+fn a_closed_stdout_ends_the_program_quietly() {
+    for arguments in [&["run", "-n", "200", "--seed", "1"][..], &["info", STORY]] {
+        let mut child = program(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    }
+}
