@@ -1,0 +1,36 @@
+//! What each weight type costs in accuracy on the two real models: `cargo bench --features std --bench accuracy`.
+//!
+//! For each type: top-1 agreement with transformers over the oracle's positions, KL divergence from our own f32 there
+//! (mean and largest, nats), and perplexity on ten held-out stories beside the reference's.
+
+#[path = "../tests/common/real.rs"]
+mod real;
+
+use real::*;
+use std::time::Instant;
+
+fn main() {
+    let shared = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    for real in models(&shared) {
+        println!("\n{} (reference perplexity {:.4})", real.name(), perplexity(&real.nll));
+        println!("| type | image MB | pack s | top-1 | KL mean | KL max | perplexity |\n|---|---|---|---|---|---|---|");
+        let f32_rows = with_session(&pack(&real, Some(pocketlm::model::DType::F32)), |_, s| logits(&real, s));
+        for dtype in TYPES {
+            let start = Instant::now();
+            let image = pack(&real, dtype);
+            let seconds = start.elapsed().as_secs_f64();
+            with_session(&image, |model, session| {
+                let rows = logits(&real, session);
+                let (agreeing, positions) = agreement(&real, &rows);
+                let kl = kl(&f32_rows, &rows);
+                let (mean, largest) = (kl.iter().sum::<f64>() / kl.len() as f64, kl.iter().copied().fold(0.0, f64::max));
+                let perplexity = perplexity(&nll(&real, model, session, usize::MAX));
+                println!(
+                    "| {} | {:.1} | {seconds:.2} | {agreeing}/{positions} | {mean:.1e} | {largest:.1e} | {perplexity:.4} |",
+                    type_name(dtype),
+                    image.len() as f64 / 1e6
+                );
+            });
+        }
+    }
+}
