@@ -1,7 +1,9 @@
 //! Splitting text at added tokens, as Hugging Face's `AddedVocabulary` does: leftmost, then longest; a match that
 //! its flags rule out still uses its text up.
 
-use super::tokenizer::{ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, AddedToken, AddedTokens, Tokenizer, WORD};
+use super::tokenizer::{
+    ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, AddedToken, AddedTokens, Tokenizer, WORD,
+};
 
 /// Text, perhaps with a space in front that is not in memory. Places are counted with that space.
 #[derive(Clone, Copy)]
@@ -61,10 +63,26 @@ pub(crate) struct Spans<'a, 'm, 't> {
 
 impl<'m> Tokenizer<'m> {
     /// Splits `view` at the added tokens of table `set`: 0 for those in the text as it is, 1 for the normalised text.
-    pub(crate) fn spans<'a, 't>(&'a self, set: usize, view: View<'t>, fold: bool, parse_special: bool) -> Spans<'a, 'm, 't> {
+    pub(crate) fn spans<'a, 't>(
+        &'a self,
+        set: usize,
+        view: View<'t>,
+        fold: bool,
+        parse_special: bool,
+    ) -> Spans<'a, 'm, 't> {
         let [raw, normalized] = &self.added;
         let tokens = if set == 0 { raw } else { normalized };
-        Spans { tokenizer: self, tokens, view, fold, parse_special, search: 0, done: 0, waiting: None, whitespace: (0, 0) }
+        Spans {
+            tokenizer: self,
+            tokens,
+            view,
+            fold,
+            parse_special,
+            search: 0,
+            done: 0,
+            waiting: None,
+            whitespace: (0, 0),
+        }
     }
 
     fn is_word(&self, character: char) -> bool {

@@ -65,7 +65,13 @@ impl Tokenizer<'_> {
     /// # Errors
     /// [`Error::ScratchTooSmall`] with what is enough for any text of this length;
     /// [`Error::OutputTooSmall`] with the number of ids of this text (`ids` then holds the first of them).
-    pub fn encode(&self, text: &str, options: EncodeOptions, scratch: &mut [u32], ids: &mut [u32]) -> Result<usize, Error> {
+    pub fn encode(
+        &self,
+        text: &str,
+        options: EncodeOptions,
+        scratch: &mut [u32],
+        ids: &mut [u32],
+    ) -> Result<usize, Error> {
         let given = scratch.len();
         let mut output = Output { ids, count: 0 };
         if options.add_special_tokens {

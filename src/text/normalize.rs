@@ -144,7 +144,9 @@ impl NfcTables<'_> {
     }
 
     fn with_class(&self, code: u32) -> u32 {
-        let at = partition_point(self.combining.len() / 7, |index| self.range(index).is_some_and(|(_, last, _)| last < code));
+        let at = partition_point(self.combining.len() / 7, |index| {
+            self.range(index).is_some_and(|(_, last, _)| last < code)
+        });
         match self.range(at) {
             Some((first, _, class)) if first <= code => u32::from(class) << 24 | code,
             _ => code,

@@ -57,7 +57,8 @@ impl<'t> Iterator for PreTokens<'_, '_, 't> {
         if self.run.is_empty() {
             let len = match self.tokenizer.pre_tokenizer {
                 // The runs between numbers are split on their own: a run's end is an end of text to `(?!\S)`.
-                PreTokenizer::DigitsGpt2 => match self.len_while(self.rest, usize::MAX, |class| class != Class::Number) {
+                PreTokenizer::DigitsGpt2 => match self.len_while(self.rest, usize::MAX, |class| class != Class::Number)
+                {
                     0 => self.len_while(self.rest, 1, |_| true),
                     len => len,
                 },
@@ -117,7 +118,8 @@ impl PreTokens<'_, '_, '_> {
             }
         }
         let space = usize::from(first == ' ');
-        let others = text.get(space..).map_or(0, |word| self.len_while(word, usize::MAX, |class| class == Class::Other));
+        let others =
+            text.get(space..).map_or(0, |word| self.len_while(word, usize::MAX, |class| class == Class::Other));
         if others != 0 {
             let after = text.get(space + others..).unwrap_or_default();
             return space + others + (after.len() - after.trim_start_matches(['\r', '\n']).len());

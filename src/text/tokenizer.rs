@@ -268,7 +268,8 @@ impl<'m> Tokenizer<'m> {
         let byte = |at: usize| header.get(at).copied().unwrap_or_default();
         let short = |at: usize| Numbers { bytes: header.get(at..).unwrap_or_default(), width: 2 }.at(0) as usize;
         let word = |at: usize| Numbers { bytes: header.get(at..).unwrap_or_default(), width: 4 }.at(0);
-        let refuse_unless = |fine: bool, offset: usize| if fine { Ok(()) } else { Err(Error::TokenizerInvalid { offset }) };
+        let refuse_unless =
+            |fine: bool, offset: usize| if fine { Ok(()) } else { Err(Error::TokenizerInvalid { offset }) };
 
         refuse_unless(header.starts_with(&MAGIC), 0)?;
         refuse_unless(byte(4) == VERSION, 4)?;
@@ -475,7 +476,8 @@ impl<'m> Tokenizer<'m> {
 
     /// The token that the text `piece` becomes as a whole.
     pub(crate) fn model_token(&self, piece: &[u8]) -> Option<u32> {
-        let at = partition_point(self.index.len(), |at| self.piece(self.index.at(at)).is_some_and(|other| other < piece));
+        let at =
+            partition_point(self.index.len(), |at| self.piece(self.index.at(at)).is_some_and(|other| other < piece));
         let id = self.index.at(at);
         (self.piece(id) == Some(piece)).then_some(id)
     }

@@ -39,7 +39,12 @@ fn golden_texts_give_the_same_ids() {
         for case in cases["cases"].as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
             assert_eq!(encode(&tokenizer, text, PARSED), ids(&case["ids"]), "{}: {text:?}", file.display());
-            assert_eq!(encode(&tokenizer, text, WITH_SPECIAL), ids(&case["ids_special"]), "{}: {text:?}", file.display());
+            assert_eq!(
+                encode(&tokenizer, text, WITH_SPECIAL),
+                ids(&case["ids_special"]),
+                "{}: {text:?}",
+                file.display()
+            );
         }
     });
 }
@@ -56,12 +61,18 @@ fn golden_ids_give_the_same_text() {
     for_each_file(|cases, file| {
         let tokenizer = open(file);
         let texts = cases["cases"].as_array().unwrap().iter();
-        let all = texts.map(|case| (case, "ids_special")).chain(cases["decode_cases"].as_array().unwrap().iter().map(|case| (case, "ids")));
+        let all = texts
+            .map(|case| (case, "ids_special"))
+            .chain(cases["decode_cases"].as_array().unwrap().iter().map(|case| (case, "ids")));
         for (case, for_skip) in all {
             let check = |key: &str, ids: &[u32], skip: bool| {
                 let expected = case[key].as_str().unwrap();
                 let found = decode(&tokenizer, ids, skip);
-                assert!(found == keep_valid(file, ids, skip, expected), "{} {key} {case}\n found {found:?}", file.display());
+                assert!(
+                    found == keep_valid(file, ids, skip, expected),
+                    "{} {key} {case}\n found {found:?}",
+                    file.display()
+                );
             };
             let plain = ids(&case["ids"]);
             if case.get("decode_skip").is_some() {
@@ -77,7 +88,8 @@ fn golden_ids_give_the_same_text() {
 
 /// The text that `tokenizers` gives, with valid characters in invalid byte runs kept.
 fn keep_valid(file: &Path, ids: &[u32], skip_special: bool, expected: &str) -> String {
-    let file_json = if file.extension().is_some_and(|extension| extension == "json") { json(file) } else { Value::Null };
+    let file_json =
+        if file.extension().is_some_and(|extension| extension == "json") { json(file) } else { Value::Null };
     if file_json["model"]["byte_fallback"] != true {
         return expected.to_owned();
     }

@@ -74,12 +74,15 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
         vocabulary
     } else if let (Some(vocab), Some(merges)) = (file("vocab.json"), file("merges.txt")) {
         let json = parse_json(&read_file(&vocab)?, &vocab)?;
-        let lines = String::from_utf8(read_file(&merges)?).map_err(|_| ImportError::new("not UTF-8").in_file(&merges))?;
+        let lines =
+            String::from_utf8(read_file(&merges)?).map_err(|_| ImportError::new("not UTF-8").in_file(&merges))?;
         let mut vocabulary = read_vocab_json(json, &lines, &configs.tokenizer).map_err(in_file(vocab))?;
         add_tokens(&mut vocabulary, &configs.tokenizer).map_err(in_file(folder.join("tokenizer_config.json")))?;
         vocabulary
     } else {
-        return Err(ImportError::new("no tokenizer.json, tokenizer.model, or vocab.json with merges.txt").in_file(folder));
+        return Err(
+            ImportError::new("no tokenizer.json, tokenizer.model, or vocab.json with merges.txt").in_file(folder)
+        );
     };
     settle_special_tokens(&mut vocabulary, &configs);
     Ok(vocabulary)
@@ -111,9 +114,12 @@ fn add_tokens(vocabulary: &mut Vocabulary, config: &Value) -> Result<(), ImportE
         let number: u64 = id.parse().map_err(|_| wrong())?;
         let content = token["content"].as_str().filter(|content| !content.is_empty()).ok_or_else(wrong)?;
         let mut flags = 0;
-        for (key, bit) in
-            [("special", ADDED_SPECIAL), ("lstrip", ADDED_LSTRIP), ("rstrip", ADDED_RSTRIP), ("single_word", ADDED_SINGLE_WORD)]
-        {
+        for (key, bit) in [
+            ("special", ADDED_SPECIAL),
+            ("lstrip", ADDED_LSTRIP),
+            ("rstrip", ADDED_RSTRIP),
+            ("single_word", ADDED_SINGLE_WORD),
+        ] {
             flags |= if token[key] == true { bit } else { 0 };
         }
         let in_vocabulary = usize::try_from(number).ok().and_then(|number| vocabulary.pieces.get(number));
@@ -123,7 +129,9 @@ fn add_tokens(vocabulary: &mut Vocabulary, config: &Value) -> Result<(), ImportE
         let id = number as u32;
         // A piece of the vocabulary may be among the added tokens already, by its own rules.
         for added in &mut vocabulary.added {
-            added.retain(|other| other.id != id && other.content != content.as_bytes() && other.content != spaced(content));
+            added.retain(|other| {
+                other.id != id && other.content != content.as_bytes() && other.content != spaced(content)
+            });
         }
         vocabulary.added[0].push(Added { content: content.into(), flags, id });
     }
@@ -142,7 +150,9 @@ fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
         let token = config.get(key)?;
         let content = token.as_str().or_else(|| token["content"].as_str())?.as_bytes();
         let added = vocabulary.added.iter().flatten().find(|token| token.content == content);
-        added.map(|token| token.id).or_else(|| vocabulary.pieces.iter().position(|piece| piece == content).map(|id| id as u32))
+        added
+            .map(|token| token.id)
+            .or_else(|| vocabulary.pieces.iter().position(|piece| piece == content).map(|id| id as u32))
     };
     let named = |key: &str| token_of(&configs.tokenizer, key).or_else(|| token_of(&configs.special_tokens_map, key));
     // Multimodal configs have the language model's below `text_config`.
@@ -164,7 +174,12 @@ fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
         eos = vocabulary.eos.clone();
     }
     let mut seen = vec![];
-    eos.retain(|id| !seen.contains(id) && { seen.push(*id); true });
+    eos.retain(|id| {
+        !seen.contains(id) && {
+            seen.push(*id);
+            true
+        }
+    });
 
     // These classes write the template anew from the config; for others what tokenizer.json has stands.
     let class = configs.tokenizer["tokenizer_class"].as_str().unwrap_or_default();

@@ -9,7 +9,8 @@ use super::sentencepiece::{byte_piece, kind};
 use super::spaced;
 use crate::import::ImportError;
 use crate::text::tokenizer::{
-    ADDED_RSTRIP, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FUSE_UNKNOWN, IGNORE_MERGES, NFC, PreTokenizer, Prefix, STRIP,
+    ADDED_RSTRIP, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FUSE_UNKNOWN, IGNORE_MERGES, NFC, PreTokenizer, Prefix,
+    STRIP,
 };
 
 /// What a GGUF file says about its vocabulary: the values of the `tokenizer.ggml.*` keys, named as these are.
@@ -69,20 +70,23 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
     for (id, text) in gguf.tokens.iter().copied().enumerate() {
         let content = text.as_bytes().to_vec();
         let number = id as u32;
-        let mut piece = if sentencepiece { spaced(text) } else { bytelevel::decode(text).unwrap_or_else(|| content.clone()) };
+        let mut piece =
+            if sentencepiece { spaced(text) } else { bytelevel::decode(text).unwrap_or_else(|| content.clone()) };
         match kind_of(id) {
             kind::NORMAL if !text.is_empty() => {
                 vocabulary.encodable.insert(number);
             }
             kind::BYTE if sentencepiece => {
-                let byte = byte_piece(text).ok_or_else(|| ImportError::new(format!("token {id}: `{text}` is not the name of a byte")))?;
+                let byte = byte_piece(text)
+                    .ok_or_else(|| ImportError::new(format!("token {id}: `{text}` is not the name of a byte")))?;
                 vocabulary.byte_ids.entry(byte).or_insert(number);
                 piece = vec![byte];
             }
             kind::CONTROL | kind::UNKNOWN | kind::USER_DEFINED if !text.is_empty() => {
                 let special = kind_of(id) != kind::USER_DEFINED;
                 let mut flags = if special { ADDED_SPECIAL } else { 0 };
-                if rstrip && special && !matches!(text, "<unk>" | "<s>" | "<|endoftext|>") || (rstrip && text == "</s>") {
+                if rstrip && special && !matches!(text, "<unk>" | "<s>" | "<|endoftext|>") || (rstrip && text == "</s>")
+                {
                     flags |= ADDED_RSTRIP;
                 }
                 if !sentencepiece {
@@ -98,7 +102,10 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
     let mut add_bos = sentencepiece;
     if sentencepiece {
         if gguf.scores.len() != count {
-            return Err(ImportError::new(format!("tokenizer.ggml.scores: {} scores for {count} tokens", gguf.scores.len())));
+            return Err(ImportError::new(format!(
+                "tokenizer.ggml.scores: {} scores for {count} tokens",
+                gguf.scores.len()
+            )));
         }
         vocabulary.flags = FUSE_UNKNOWN | if vocabulary.byte_ids.is_empty() { 0 } else { BYTE_FALLBACK };
         if gguf.add_space_prefix.unwrap_or(true) {
@@ -148,7 +155,8 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
     let structural = |id: &u32| matches!(kind_of(*id as usize), kind::CONTROL | kind::USER_DEFINED);
     // Converters are known to write the end-of-turn id of the family, not of the file: an ordinary token is not one.
     let said = gguf.end_of_turn_ids.iter().copied().filter(|id| known(Some(*id)).is_some()).filter(structural);
-    let named = (0..).zip(&gguf.tokens).filter(|(_, text)| END_OF_TURN.contains(text)).map(|(id, _)| id).filter(structural);
+    let named =
+        (0..).zip(&gguf.tokens).filter(|(_, text)| END_OF_TURN.contains(text)).map(|(id, _)| id).filter(structural);
     for id in said.chain(named) {
         if !vocabulary.eos.contains(&id) {
             vocabulary.eos.push(id);

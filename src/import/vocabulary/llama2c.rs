@@ -12,9 +12,9 @@ pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, Import
     let mut rest = bytes;
     let mut take = |len: usize, what: &str| {
         let at = bytes.len() - rest.len();
-        let (taken, left) = rest
-            .split_at_checked(len)
-            .ok_or_else(|| ImportError::new(format!("{what} at byte {at}: {len} bytes wanted, {} left", bytes.len() - at)))?;
+        let (taken, left) = rest.split_at_checked(len).ok_or_else(|| {
+            ImportError::new(format!("{what} at byte {at}: {len} bytes wanted, {} left", bytes.len() - at))
+        })?;
         rest = left;
         Ok(taken)
     };
@@ -24,7 +24,9 @@ pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, Import
     vocabulary.prefix = Prefix::TextStart;
     let mut scores = vec![];
     for id in 0..vocab_size {
-        let [a, b, c, d, e, f, g, h] = *take(8, &format!("token {id} of {vocab_size}"))? else { unreachable!("8 bytes were taken") };
+        let [a, b, c, d, e, f, g, h] = *take(8, &format!("token {id} of {vocab_size}"))? else {
+            unreachable!("8 bytes were taken")
+        };
         let len = u32::from_le_bytes([e, f, g, h]) as usize;
         let piece = take(len, &format!("text of token {id} of {vocab_size}"))?;
         scores.push(f32::from_le_bytes([a, b, c, d]));

@@ -7,7 +7,8 @@ use std::prelude::rust_2024::*;
 use super::unicode;
 use crate::import::ImportError;
 use crate::text::tokenizer::{
-    ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, HEADER_LEN, MAGIC, NFC, NONE, PreTokenizer, Prefix, VERSION,
+    ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, HEADER_LEN, MAGIC, NFC, NONE, PreTokenizer, Prefix,
+    VERSION,
 };
 
 /// Ids that a file may leave without a token, in all. Real files have a few; memory for more would not be
@@ -102,7 +103,8 @@ impl Vocabulary {
         // -0 and 0 are one score.
         by_score.dedup();
         let pieces = &self.pieces;
-        let ids: HashMap<&[u8], u32> = self.encodable.iter().rev().map(|id| (pieces[*id as usize].as_slice(), *id)).collect();
+        let ids: HashMap<&[u8], u32> =
+            self.encodable.iter().rev().map(|id| (pieces[*id as usize].as_slice(), *id)).collect();
         let mut merges = vec![];
         for &result in &self.encodable {
             let piece = pieces[result as usize].as_slice();
@@ -113,7 +115,9 @@ impl Vocabulary {
             // Real ones have at most some dozens; the search below is quadratic in this length.
             if piece.len() > MAX_SCORED_PIECE {
                 let len = piece.len();
-                return Err(ImportError::new(format!("token {result} has {len} bytes, at most {MAX_SCORED_PIECE} are supported")));
+                return Err(ImportError::new(format!(
+                    "token {result} has {len} bytes, at most {MAX_SCORED_PIECE} are supported"
+                )));
             }
             let score = scores.get(result as usize).copied().unwrap_or(0.0);
             let rank = by_score.partition_point(|other| *other > score) as u32;
@@ -134,7 +138,8 @@ impl Vocabulary {
             return Err(ImportError::new("the vocabulary is empty"));
         }
         // Of two merges of one pair, the last counts, as in a hash map.
-        let merges: BTreeMap<(u32, u32), Merge> = self.merges.iter().map(|merge| ((merge.left, merge.right), *merge)).collect();
+        let merges: BTreeMap<(u32, u32), Merge> =
+            self.merges.iter().map(|merge| ((merge.left, merge.right), *merge)).collect();
         let id_width = if vocab_size.max(merges.len()) < 0xFFFF { 2 } else { 3 };
         let greatest_rank = merges.values().map(|merge| merge.rank).max().unwrap_or(0);
         // Ranks may have gaps (merges said twice), scores may have more values than there are merges.
@@ -149,7 +154,10 @@ impl Vocabulary {
             added.dedup_by(|a, b| a.content == b.content);
             if let Some(long) = added.iter().find(|token| token.content.len() > 255) {
                 let name = String::from_utf8_lossy(&long.content[..40]).into_owned();
-                return Err(ImportError::new(format!("added token `{name}…`: {} bytes, at most 255 are supported", long.content.len())));
+                return Err(ImportError::new(format!(
+                    "added token `{name}…`: {} bytes, at most 255 are supported",
+                    long.content.len()
+                )));
             }
         }
         let Vocabulary { flags, pieces, added, .. } = &self;
@@ -189,14 +197,19 @@ impl Vocabulary {
         index.dedup_by(|a, b| pieces[*a as usize] == pieces[*b as usize]);
 
         let with_words = added.iter().flatten().any(|token| token.flags & ADDED_SINGLE_WORD != 0);
-        let classes = unicode::classes(flags & BYTE_LEVEL != 0 && self.pre_tokenizer != PreTokenizer::None, with_words, flags & NFC != 0);
+        let classes = unicode::classes(
+            flags & BYTE_LEVEL != 0 && self.pre_tokenizer != PreTokenizer::None,
+            with_words,
+            flags & NFC != 0,
+        );
         let nfc = if flags & NFC != 0 { unicode::nfc_tables() } else { unicode::NfcTables::default() };
 
         let mut out = Writer { bytes: vec![], id_width, offset_width };
         out.bytes.extend(MAGIC);
         out.bytes.extend([VERSION, id_width as u8, offset_width as u8, *flags]);
         out.bytes.extend([self.prefix as u8, self.pre_tokenizer as u8, self.max_digits, 0]);
-        for count in [vocab_size, text.len(), index.len(), merges.len(), added[0].len(), added[1].len(), classes.len()] {
+        for count in [vocab_size, text.len(), index.len(), merges.len(), added[0].len(), added[1].len(), classes.len()]
+        {
             out.number(count, 4);
         }
         for ids in [&self.before, &self.after, &self.eos] {

@@ -43,9 +43,10 @@ pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportE
     let (mut dummy_prefix, mut trims, mut escapes, mut charsmap) = (true, true, true, false);
     for field in Fields::new(model) {
         match field? {
-            (1, Value::Bytes(piece)) => pieces.push(read_piece(piece).map_err(|error| {
-                ImportError::new(format!("piece {}: {}", pieces.len(), error.reason))
-            })?),
+            (1, Value::Bytes(piece)) => pieces.push(
+                read_piece(piece)
+                    .map_err(|error| ImportError::new(format!("piece {}: {}", pieces.len(), error.reason)))?,
+            ),
             (2, Value::Bytes(spec)) => {
                 for field in Fields::new(spec) {
                     match field? {
@@ -124,8 +125,9 @@ pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportE
             kind::CONTROL => raw.push(control),
             kind::USER_DEFINED => normalized.push(Added { content: spaced(piece.text), flags: 0, id }),
             kind::BYTE => {
-                let byte = byte_piece(piece.text)
-                    .ok_or_else(|| ImportError::new(format!("piece {id}: `{}` is not the name of a byte", piece.text)))?;
+                let byte = byte_piece(piece.text).ok_or_else(|| {
+                    ImportError::new(format!("piece {id}: `{}` is not the name of a byte", piece.text))
+                })?;
                 vocabulary.flags |= BYTE_FALLBACK;
                 vocabulary.byte_ids.entry(byte).or_insert(id);
                 decoded[id as usize] = vec![byte];
@@ -240,7 +242,9 @@ impl<'p> Iterator for Fields<'p> {
         if field.is_none() {
             self.bytes = &[];
         }
-        let damaged = || ImportError::new(format!("sentencepiece: damaged protobuf field at byte {at} of a message of {}", self.len));
+        let damaged = || {
+            ImportError::new(format!("sentencepiece: damaged protobuf field at byte {at} of a message of {}", self.len))
+        };
         Some(field.ok_or_else(damaged))
     }
 }

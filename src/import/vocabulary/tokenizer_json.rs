@@ -13,16 +13,14 @@ use super::sentencepiece::byte_piece;
 use super::spaced;
 use crate::import::ImportError;
 use crate::text::tokenizer::{
-    ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, NFC,
-    PreTokenizer, Prefix, SPLIT, STRIP,
+    ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN,
+    IGNORE_MERGES, NFC, PreTokenizer, Prefix, SPLIT, STRIP,
 };
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Llama 3's and Qwen 2's pattern, before and after what they say about digits.
-const LLAMA3: (&str, &str) = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-);
+const LLAMA3: (&str, &str) =
+    (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|", r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+");
 
 /// What the components before the model do to text.
 #[derive(Default)]
@@ -69,7 +67,8 @@ pub(super) fn read_gpt2(vocab: Value, merges: &str, style: Gpt2Style) -> Result<
         Gpt2Style::Gpt2 => (Value::Null, byte_level(true)),
         Gpt2Style::Qwen2 => {
             let pattern = [LLAMA3.0, r"\p{N}", LLAMA3.1].concat();
-            let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+            let split =
+                json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
             (json!({"type": "NFC"}), json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]}))
         }
     };
@@ -142,10 +141,17 @@ fn pre_tokenizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<()
     match kind {
         "Metaspace" => {
             if node["replacement"] != "▁" {
-                return Err(not_supported("pre_tokenizer `Metaspace` with replacement", &node["replacement"].to_string()));
+                return Err(not_supported(
+                    "pre_tokenizer `Metaspace` with replacement",
+                    &node["replacement"].to_string(),
+                ));
             }
             let without = given(node, "add_prefix_space").is_some_and(|add| *add == Value::Bool(false));
-            let scheme = given(node, "prepend_scheme").and_then(Value::as_str).unwrap_or(if without { "never" } else { "always" });
+            let scheme = given(node, "prepend_scheme").and_then(Value::as_str).unwrap_or(if without {
+                "never"
+            } else {
+                "always"
+            });
             let prefix = match scheme {
                 "never" => Prefix::Never,
                 "always" => Prefix::AlwaysUnlessSpace,
@@ -212,23 +218,31 @@ impl Pipeline {
     fn settle(&self, vocabulary: &mut Vocabulary) -> Result<(), ImportError> {
         if self.byte_level {
             if self.prepend || self.replace || self.metaspace.is_some() {
-                return Err(ImportError::new("`ByteLevel` together with `Metaspace`, `Prepend` or `Replace` is not supported"));
+                return Err(ImportError::new(
+                    "`ByteLevel` together with `Metaspace`, `Prepend` or `Replace` is not supported",
+                ));
             }
             (vocabulary.pre_tokenizer, vocabulary.max_digits) = match (self.digits, self.pattern) {
                 (false, None) => (PreTokenizer::None, 0),
                 (false, Some(pattern)) => pattern,
                 (true, Some((PreTokenizer::Gpt2, _))) => (PreTokenizer::DigitsGpt2, 0),
-                (true, _) => return Err(ImportError::new("pre_tokenizer `Digits` without GPT-2's pattern is not supported")),
+                (true, _) => {
+                    return Err(ImportError::new("pre_tokenizer `Digits` without GPT-2's pattern is not supported"));
+                }
             };
             vocabulary.flags |= BYTE_LEVEL | if self.nfc { NFC } else { 0 };
             return Ok(());
         }
         if self.nfc || self.digits || self.pattern.is_some() {
-            return Err(ImportError::new("a tokenizer that is not byte-level, with `NFC`, `Digits` or `Split`, is not supported"));
+            return Err(ImportError::new(
+                "a tokenizer that is not byte-level, with `NFC`, `Digits` or `Split`, is not supported",
+            ));
         }
         match self.metaspace {
             Some(_) if self.prepend || self.replace => {
-                return Err(ImportError::new("pre_tokenizer `Metaspace` after normalizer `Prepend` or `Replace` is not supported"));
+                return Err(ImportError::new(
+                    "pre_tokenizer `Metaspace` after normalizer `Prepend` or `Replace` is not supported",
+                ));
             }
             Some((prefix, split)) => {
                 vocabulary.prefix = prefix;
@@ -239,7 +253,9 @@ impl Pipeline {
                 vocabulary.prefix = if self.prepend { Prefix::Always } else { Prefix::Never };
             }
             None => {
-                return Err(ImportError::new("a tokenizer with neither `ByteLevel`, `Metaspace` nor `Replace` of spaces by ▁ is not supported"));
+                return Err(ImportError::new(
+                    "a tokenizer with neither `ByteLevel`, `Metaspace` nor `Replace` of spaces by ▁ is not supported",
+                ));
             }
         }
         Ok(())
@@ -269,7 +285,11 @@ fn read_decoder(json: &Value, vocabulary: &mut Vocabulary, pipeline: &mut Pipeli
 }
 
 /// Reads vocabulary and merges; returns the ids of the vocabulary.
-fn read_model<'j>(model: &'j Value, vocabulary: &mut Vocabulary, pipeline: &Pipeline) -> Result<HashMap<&'j str, u32>, ImportError> {
+fn read_model<'j>(
+    model: &'j Value,
+    vocabulary: &mut Vocabulary,
+    pipeline: &Pipeline,
+) -> Result<HashMap<&'j str, u32>, ImportError> {
     // The type is missing in the oldest files, in which only BPE has merges.
     match given(model, "type").and_then(Value::as_str) {
         Some("BPE") => {}
@@ -300,7 +320,8 @@ fn read_model<'j>(model: &'j Value, vocabulary: &mut Vocabulary, pipeline: &Pipe
         vocabulary.flags |= BYTE_FALLBACK;
     }
 
-    let vocab = model.get("vocab").and_then(Value::as_object).ok_or_else(|| ImportError::new("model: `vocab` is missing"))?;
+    let vocab =
+        model.get("vocab").and_then(Value::as_object).ok_or_else(|| ImportError::new("model: `vocab` is missing"))?;
     let mut ids = HashMap::new();
     let mut owners: BTreeMap<u64, &str> = BTreeMap::new();
     for (token, id) in vocab {
@@ -329,10 +350,12 @@ fn read_model<'j>(model: &'j Value, vocabulary: &mut Vocabulary, pipeline: &Pipe
     if pipeline.byte_level {
         bytelevel::set_byte_ids(vocabulary, |letter| ids.get(letter).copied());
     } else if vocabulary.flags & BYTE_FALLBACK != 0 {
-        vocabulary.byte_ids = (0..=255).filter_map(|byte| Some((byte, *ids.get(format!("<0x{byte:02X}>").as_str())?))).collect();
+        vocabulary.byte_ids =
+            (0..=255).filter_map(|byte| Some((byte, *ids.get(format!("<0x{byte:02X}>").as_str())?))).collect();
     }
 
-    let merges = model.get("merges").and_then(Value::as_array).ok_or_else(|| ImportError::new("model: `merges` is missing"))?;
+    let merges =
+        model.get("merges").and_then(Value::as_array).ok_or_else(|| ImportError::new("model: `merges` is missing"))?;
     for (rank, merge) in merges.iter().enumerate() {
         let wrong = |what: &str| ImportError::new(format!("model: merge {rank}, {merge}: {what}"));
         let (left, right) = match merge {
@@ -344,7 +367,8 @@ fn read_model<'j>(model: &'j Value, vocabulary: &mut Vocabulary, pipeline: &Pipe
             _ => None,
         }
         .ok_or_else(|| wrong("not two tokens"))?;
-        let id = |token: &str| ids.get(token).copied().ok_or_else(|| wrong(&format!("`{token}` is not in the vocabulary")));
+        let id =
+            |token: &str| ids.get(token).copied().ok_or_else(|| wrong(&format!("`{token}` is not in the vocabulary")));
         let result = id(&(String::from(left) + right))?;
         vocabulary.merges.push(Merge { left: id(left)?, right: id(right)?, rank: rank as u32, result });
     }
@@ -362,7 +386,12 @@ fn piece_of(token: &str, pipeline: &Pipeline) -> Vec<u8> {
     }
 }
 
-fn read_added(json: &Value, vocabulary: &mut Vocabulary, pipeline: &Pipeline, ids: &HashMap<&str, u32>) -> Result<(), ImportError> {
+fn read_added(
+    json: &Value,
+    vocabulary: &mut Vocabulary,
+    pipeline: &Pipeline,
+    ids: &HashMap<&str, u32>,
+) -> Result<(), ImportError> {
     let Some(list) = given(json, "added_tokens") else { return Ok(()) };
     let list = list.as_array().ok_or_else(|| ImportError::new("`added_tokens` is not a list"))?;
     for (index, token) in list.iter().enumerate() {
@@ -380,12 +409,16 @@ fn read_added(json: &Value, vocabulary: &mut Vocabulary, pipeline: &Pipeline, id
             }
         };
         let mut flags = 0;
-        for (key, bit) in
-            [("special", ADDED_SPECIAL), ("lstrip", ADDED_LSTRIP), ("rstrip", ADDED_RSTRIP), ("single_word", ADDED_SINGLE_WORD)]
-        {
+        for (key, bit) in [
+            ("special", ADDED_SPECIAL),
+            ("lstrip", ADDED_LSTRIP),
+            ("rstrip", ADDED_RSTRIP),
+            ("single_word", ADDED_SINGLE_WORD),
+        ] {
             flags |= if is_true(token, key) { bit } else { 0 };
         }
-        // What the token is in normalised text; this is also what is decoded.
+        // What the token is in normalised text. It decodes to its content: tokenizers 0.23 decodes the normalised form, and
+        // then does not know a special token again when it is to be skipped.
         let normalized = match token.get("normalized").and_then(Value::as_bool).unwrap_or(true) {
             true if pipeline.nfc => Some(content.nfc().collect()),
             true if pipeline.replace => {
@@ -394,7 +427,7 @@ fn read_added(json: &Value, vocabulary: &mut Vocabulary, pipeline: &Pipeline, id
             true => Some(content.to_owned()),
             false => None,
         };
-        let piece = piece_of(normalized.as_deref().unwrap_or(content), pipeline);
+        let piece = piece_of(content, pipeline);
         let in_vocabulary = ids.contains_key(content);
         let known = ids.len() + list.len();
         let id = if in_vocabulary && vocabulary.pieces.get(id as usize) == Some(&piece) {

@@ -53,7 +53,9 @@ pub(super) fn classes(letters_and_numbers: bool, words: bool, nfc: bool) -> Vec<
 fn ranges(pattern: &str) -> Vec<(u32, u32)> {
     let class = regex_syntax::parse(pattern).expect("the patterns above are valid");
     match class.kind() {
-        HirKind::Class(Class::Unicode(class)) => class.iter().map(|range| (range.start().into(), range.end().into())).collect(),
+        HirKind::Class(Class::Unicode(class)) => {
+            class.iter().map(|range| (range.start().into(), range.end().into())).collect()
+        }
         _ => vec![],
     }
 }
@@ -111,7 +113,8 @@ pub(super) fn nfc_tables() -> NfcTables {
         tables.decompositions.push((code, tables.pool.len()));
         tables.pool.extend(decomposed.iter().copied().map(u32::from));
         if let Some((second, rest)) = decomposed.split_last()
-            && let Some(first) = rest.iter().copied().map(Some).reduce(|first, second| compose(first?, second?)).flatten()
+            && let Some(first) =
+                rest.iter().copied().map(Some).reduce(|first, second| compose(first?, second?)).flatten()
             && compose(first, *second) == Some(character)
         {
             tables.compositions.push([first.into(), u32::from(*second), code]);
