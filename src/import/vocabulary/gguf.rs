@@ -9,8 +9,8 @@ use super::sentencepiece::{byte_piece, kind};
 use super::spaced;
 use crate::import::ImportError;
 use crate::text::tokenizer::{
-    ADDED_RSTRIP, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FUSE_UNKNOWN, IGNORE_MERGES, NFC, PreTokenizer, Prefix,
-    STRIP,
+    ADDED_RSTRIP, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, NFC, PreTokenizer,
+    Prefix, STRIP,
 };
 
 /// What a GGUF file says about its vocabulary: the values of the `tokenizer.ggml.*` keys, named as these are.
@@ -89,10 +89,15 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
                 {
                     flags |= ADDED_RSTRIP;
                 }
-                if !sentencepiece {
-                    piece = content.clone();
+                // Gemma's runs of spaces: sentencepiece looks for them in text in which a space is as good as ▁.
+                if sentencepiece && text.contains([' ', '▁']) {
+                    vocabulary.added[1].push(Added { content: piece.clone(), flags, id: number });
+                } else {
+                    vocabulary.added[0].push(Added { content: content.clone(), flags, id: number });
                 }
-                vocabulary.added[0].push(Added { content, flags, id: number });
+                if !sentencepiece {
+                    piece = content;
+                }
             }
             _ => {}
         }
@@ -107,7 +112,7 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
                 gguf.scores.len()
             )));
         }
-        vocabulary.flags = FUSE_UNKNOWN | if vocabulary.byte_ids.is_empty() { 0 } else { BYTE_FALLBACK };
+        vocabulary.flags = FOLD | FUSE_UNKNOWN | if vocabulary.byte_ids.is_empty() { 0 } else { BYTE_FALLBACK };
         if gguf.add_space_prefix.unwrap_or(true) {
             vocabulary.flags |= STRIP;
             vocabulary.prefix = Prefix::Always;

@@ -60,7 +60,7 @@ pub(super) enum Gpt2Style {
 
 /// The vocabulary of `vocab.json` and `merges.txt`.
 pub(super) fn read_gpt2(vocab: Value, merges: &str, style: Gpt2Style) -> Result<Vocabulary, ImportError> {
-    let is_merge = |(line, text): &(usize, &str)| !text.is_empty() && !(*line == 0 && text.starts_with("#version"));
+    let is_merge = |(line, text): &(usize, &str)| !(text.is_empty() || (*line == 0 && text.starts_with("#version")));
     let merges: Vec<Value> = merges.lines().enumerate().filter(is_merge).map(|(_, text)| text.into()).collect();
     let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": use_regex});
     let (normalizer, pre_tokenizer) = match style {
