@@ -194,12 +194,16 @@ fn spm_llama_agrees_with_the_tokenizers_crate_on_random_strings() {
     check_random_strings("tok-spm-llama", "tokenizer.json");
 }
 
-/// Letters, numbers, spaces and their normal forms. Thirty-two characters a text, each where it makes a difference.
+/// Letters, numbers, spaces and their normal forms. Thirty-two characters a text, each where it makes a difference. Of the
+/// planes that hold nothing but private use and what is to come, some.
 #[test]
 fn every_character_gives_the_same_ids() {
     let Some(path) = shared("goldens/tokenizers/tok-qwen2/tokenizer.json") else { return };
     let mut pair = Pair::open(&path);
-    let characters: Vec<char> = ('\0'..=char::MAX).collect();
+    let is_wanted = |character: &char| {
+        matches!(*character, ..'\u{32400}' | '\u{E0000}'..'\u{E0200}') || u32::from(*character) % 97 == 0
+    };
+    let characters: Vec<char> = ('\0'..=char::MAX).filter(is_wanted).collect();
     for some in characters.chunks(32) {
         let text: String = some
             .iter()

@@ -47,8 +47,8 @@ pub struct GgufVocabulary<'g> {
 }
 
 /// Special tokens that end a turn, if the file does not say so itself (llama.cpp goes by the same names).
-const END_OF_TURN: [&str; 8] =
-    ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "</s>"];
+const END_OF_TURN: [&str; 7] =
+    ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>"];
 
 pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
     let mut vocabulary = Vocabulary::new();
@@ -157,12 +157,11 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
         vocabulary.after.extend(eos);
     }
     vocabulary.eos.extend(eos);
-    let structural = |id: &u32| matches!(kind_of(*id as usize), kind::CONTROL | kind::USER_DEFINED);
     // Converters are known to write the end-of-turn id of the family, not of the file: an ordinary token is not one.
-    let said = gguf.end_of_turn_ids.iter().copied().filter(|id| known(Some(*id)).is_some()).filter(structural);
-    let named =
-        (0..).zip(&gguf.tokens).filter(|(_, text)| END_OF_TURN.contains(text)).map(|(id, _)| id).filter(structural);
-    for id in said.chain(named) {
+    let is_control = |id: &u32| kind_of(*id as usize) == kind::CONTROL;
+    let said = gguf.end_of_turn_ids.iter().copied().filter(|id| known(Some(*id)).is_some());
+    let named = (0..).zip(&gguf.tokens).filter(|(_, text)| END_OF_TURN.contains(text)).map(|(id, _)| id);
+    for id in said.chain(named).filter(is_control) {
         if !vocabulary.eos.contains(&id) {
             vocabulary.eos.push(id);
         }
