@@ -63,7 +63,7 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
         other => return Err(ImportError::new(format!("tokenizer.ggml.model `{other}` is not supported"))),
     };
     let kind_of = |id: usize| gguf.token_type.get(id).copied().unwrap_or(kind::NORMAL);
-    let rstrip = gguf.name.is_some_and(|name| {
+    let is_phi3 = gguf.name.is_some_and(|name| {
         let name = name.to_lowercase();
         name.contains("phi-3") || name.contains("phi3")
     });
@@ -85,8 +85,8 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
             kind::CONTROL | kind::UNKNOWN | kind::USER_DEFINED if !text.is_empty() => {
                 let special = kind_of(id) != kind::USER_DEFINED;
                 let mut flags = if special { ADDED_SPECIAL } else { 0 };
-                if rstrip && special && !matches!(text, "<unk>" | "<s>" | "<|endoftext|>") || (rstrip && text == "</s>")
-                {
+                let keeps_whitespace = !special || matches!(text, "<unk>" | "<s>" | "<|endoftext|>");
+                if is_phi3 && (text == "</s>" || !keeps_whitespace) {
                     flags |= ADDED_RSTRIP;
                 }
                 // Gemma's runs of spaces: sentencepiece looks for them in text in which a space is as good as ▁.
