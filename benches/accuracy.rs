@@ -23,7 +23,8 @@ fn main() {
                 let rows = logits(&real, session);
                 let (agreeing, positions) = agreement(&real, &rows);
                 let kl = kl(&f32_rows, &rows);
-                let (mean, largest) = (kl.iter().sum::<f64>() / kl.len() as f64, kl.iter().copied().fold(0.0, f64::max));
+                let (mean, largest) =
+                    (kl.iter().sum::<f64>() / kl.len() as f64, kl.iter().copied().fold(0.0, f64::max));
                 let perplexity = perplexity(&nll(&real, model, session, usize::MAX));
                 println!(
                     "| {} | {:.1} | {seconds:.2} | {agreeing}/{positions} | {mean:.1e} | {largest:.1e} | {perplexity:.4} |",

@@ -128,7 +128,7 @@ fn join(sums: &mut [f32; TILE_ROWS], dots: &[i32; TILE_ROWS], scales: &[u16; TIL
 /// The exact dot products of eight rows with a group of inputs. The sums run over pairs of columns because that is
 /// what multiply-add instructions do (`pmaddwd`, `smlad`); integers do not mind.
 #[inline(always)]
-fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i8; GROUP]) -> [i32; TILE_ROWS] {
+fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
     let mut dots = [0i32; TILE_ROWS];
     for (step, x) in weights.iter().zip(x.as_chunks::<4>().0) {
         for (dot, w) in dots.iter_mut().zip(step) {

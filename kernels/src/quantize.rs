@@ -10,7 +10,7 @@ use crate::math::round_to_i32;
 #[repr(C)]
 pub struct InputGroup {
     /// −127..=127.
-    pub values: [i8; GROUP],
+    pub values: [i16; GROUP],
     /// The largest magnitude of the group over 127.
     pub scale: f32,
     /// The sum of `values`, which a weight's zero point or minimum meets.
@@ -33,12 +33,12 @@ pub fn quantize(input: &[f32], groups: &mut [InputGroup]) {
         } else if largest < SMALLEST {
             (0.0, 0.0)
         } else {
-            (largest / 127.0, 127.0 / largest)
+            (largest / 32767.0, 32767.0 / largest)
         };
         group.values = [0; GROUP];
         if inverse != 0.0 {
             for (value, x) in group.values.iter_mut().zip(input) {
-                *value = round_to_i32(x * inverse) as i8;
+                *value = round_to_i32(x * inverse) as i16;
             }
         }
         group.scale = scale;

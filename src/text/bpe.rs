@@ -24,6 +24,8 @@ impl Tokenizer<'_> {
     /// Merges the symbols in the first `count` words of `scratch` until no two neighbours merge, and hands each id that is
     /// left to `emit`. `None` if `scratch` has not got [`words(count)`](words).
     pub(crate) fn merge_all(&self, count: usize, scratch: &mut [u32], mut emit: impl FnMut(u32)) -> Option<()> {
+        // Lengths are kept in words.
+        u32::try_from(count).ok()?;
         let scratch = scratch.get_mut(..words(count))?;
         let (ids, scratch) = scratch.split_at_mut_checked(count)?;
         // The length of a symbol, at its first place and at its last: both neighbours are one step away.

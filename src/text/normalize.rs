@@ -44,9 +44,7 @@ impl Tokenizer<'_> {
     /// Writes a chunk behind the `written` bytes at the start of `scratch`; returns how many there are now.
     fn write_chunk(&self, chunk: &str, plain: bool, scratch: &mut [u32], written: usize) -> Option<usize> {
         if plain {
-            let end = written + chunk.len();
-            bytemuck::cast_slice_mut::<u32, u8>(scratch).get_mut(written..end)?.copy_from_slice(chunk.as_bytes());
-            return Some(end);
+            return write_bytes(bytemuck::cast_slice_mut(scratch), written, chunk);
         }
         // In this form, no character has more than three times its bytes.
         let room = written.checked_add(chunk.len().checked_mul(3)?)?.div_ceil(4);
@@ -60,11 +58,18 @@ impl Tokenizer<'_> {
         let mut written = written;
         for mark in marks.get(..count)? {
             let character = char::from_u32(mark & CODE_POINT).unwrap_or(char::REPLACEMENT_CHARACTER);
-            let place = head.get_mut(written..written + character.len_utf8())?;
-            written += character.encode_utf8(place).len();
+            written = write_bytes(head, written, character.encode_utf8(&mut [0; 4]))?;
         }
         Some(written)
     }
+}
+
+/// Writes `text` behind the `written` bytes of `bytes`; returns how many there are now.
+fn write_bytes(bytes: &mut [u8], written: usize, text: &str) -> Option<usize> {
+    let end = written.checked_add(text.len())?;
+    let room = bytes.get_mut(written..end)?;
+    room.iter_mut().zip(text.bytes()).for_each(|(slot, byte)| *slot = byte);
+    Some(end)
 }
 
 /// A code point with its combining class above it.

@@ -9,13 +9,11 @@
 
 use super::tokenizer::{LETTER, NUMBER, PreTokenizer, Tokenizer};
 
-#[derive(Clone, Copy, PartialEq)]
-enum Class {
-    Letter,
-    Number,
-    Space,
-    Other,
-}
+// What a character is to the expressions; a set of these is their sum.
+const LETTERS: u8 = 1;
+const NUMBERS: u8 = 2;
+const SPACES: u8 = 4;
+const OTHERS: u8 = 8;
 
 /// The pre-tokens of `text`.
 pub(crate) struct PreTokens<'a, 'm, 't> {
@@ -31,20 +29,21 @@ impl<'m> Tokenizer<'m> {
         PreTokens { tokenizer: self, run: "", rest: text }
     }
 
-    fn kind(&self, character: char) -> Class {
+    /// One of [`LETTERS`], [`NUMBERS`], [`SPACES`], [`OTHERS`].
+    fn kind(&self, character: char) -> u8 {
         if character.is_ascii_alphabetic() {
-            Class::Letter
+            LETTERS
         } else if character.is_ascii_digit() {
-            Class::Number
+            NUMBERS
         } else if character.is_whitespace() {
-            Class::Space
+            SPACES
         } else if character.is_ascii() {
-            Class::Other
+            OTHERS
         } else {
             match self.class(character) {
-                bits if bits & LETTER != 0 => Class::Letter,
-                bits if bits & NUMBER != 0 => Class::Number,
-                _ => Class::Other,
+                bits if bits & LETTER != 0 => LETTERS,
+                bits if bits & NUMBER != 0 => NUMBERS,
+                _ => OTHERS,
             }
         }
     }
@@ -57,9 +56,8 @@ impl<'t> Iterator for PreTokens<'_, '_, 't> {
         if self.run.is_empty() {
             let len = match self.tokenizer.pre_tokenizer {
                 // The runs between numbers are split on their own: a run's end is an end of text to `(?!\S)`.
-                PreTokenizer::DigitsGpt2 => match self.len_while(self.rest, usize::MAX, |class| class != Class::Number)
-                {
-                    0 => self.len_while(self.rest, 1, |_| true),
+                PreTokenizer::DigitsGpt2 => match self.len_of(self.rest, !NUMBERS) {
+                    0 => self.len_of_first(1, self.rest, NUMBERS),
                     len => len,
                 },
                 _ => self.rest.len(),
@@ -86,7 +84,7 @@ impl PreTokens<'_, '_, '_> {
         let space = usize::from(text.starts_with(' '));
         let word = text.get(space..).unwrap_or_default();
         match word.chars().next().map(|first| self.tokenizer.kind(first)) {
-            Some(class) if class != Class::Space => space + self.len_while(word, usize::MAX, |other| other == class),
+            Some(class) if class != SPACES => space + self.len_of(word, class),
             _ => self.whitespace(text),
         }
     }
@@ -98,33 +96,30 @@ impl PreTokens<'_, '_, '_> {
         }
         let Some(first) = text.chars().next() else { return 0 };
         let rest = text.get(first.len_utf8()..).unwrap_or_default();
-        let letters = |text| self.len_while(text, usize::MAX, |class| class == Class::Letter);
-        let class = self.tokenizer.kind(first);
-        match class {
-            Class::Letter => return letters(text),
-            Class::Number => {
+        match self.tokenizer.kind(first) {
+            LETTERS => return self.len_of(text, LETTERS),
+            NUMBERS => {
                 let most = match self.tokenizer.max_digits {
                     0 => usize::MAX,
                     most => most,
                 };
-                return self.len_while(text, most, |class| class == Class::Number);
+                return self.len_of_first(most, text, NUMBERS);
             }
             _ => {}
         }
         if !matches!(first, '\r' | '\n') {
-            let len = letters(rest);
+            let len = self.len_of(rest, LETTERS);
             if len != 0 {
                 return first.len_utf8() + len;
             }
         }
         let space = usize::from(first == ' ');
-        let others =
-            text.get(space..).map_or(0, |word| self.len_while(word, usize::MAX, |class| class == Class::Other));
+        let others = text.get(space..).map_or(0, |word| self.len_of(word, OTHERS));
         if others != 0 {
             let after = text.get(space + others..).unwrap_or_default();
             return space + others + (after.len() - after.trim_start_matches(['\r', '\n']).len());
         }
-        let run = text.get(..self.len_while(text, usize::MAX, |class| class == Class::Space)).unwrap_or_default();
+        let run = text.get(..self.len_of(text, SPACES)).unwrap_or_default();
         match run.rfind(['\r', '\n']) {
             Some(last) => last + 1,
             None => self.whitespace(text),
@@ -133,14 +128,19 @@ impl PreTokens<'_, '_, '_> {
 
     /// `\s+(?!\S)|\s+`: a run of whitespace, less its last character if something follows and something is left.
     fn whitespace(&self, text: &str) -> usize {
-        let len = self.len_while(text, usize::MAX, |class| class == Class::Space);
+        let len = self.len_of(text, SPACES);
         let last = text.get(..len).and_then(|run| run.chars().next_back()).map_or(0, char::len_utf8);
         if len < text.len() && len > last { len - last } else { len }
     }
 
-    /// The length of the first `most` characters, or fewer, whose class is wanted.
-    fn len_while(&self, text: &str, most: usize, wanted: impl Fn(Class) -> bool) -> usize {
-        let run = text.chars().take(most).take_while(|character| wanted(self.tokenizer.kind(*character)));
+    /// The length of the run of `classes` that `text` starts with.
+    fn len_of(&self, text: &str, classes: u8) -> usize {
+        self.len_of_first(usize::MAX, text, classes)
+    }
+
+    /// As [`len_of`](Self::len_of), of a run of at most `most` characters.
+    fn len_of_first(&self, most: usize, text: &str, classes: u8) -> usize {
+        let run = text.chars().take(most).take_while(|character| self.tokenizer.kind(*character) & classes != 0);
         run.map(char::len_utf8).sum()
     }
 }

@@ -141,7 +141,7 @@ impl<'m> Numbers<'m> {
 
     /// How many numbers there are.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() / self.width
+        self.bytes.len().checked_div(self.width).unwrap_or(0)
     }
 }
 
@@ -181,7 +181,7 @@ impl<'m> AddedTokens<'m> {
 
     /// How many added tokens there are.
     pub(crate) fn len(&self) -> usize {
-        self.records.len() / self.record_len()
+        self.records.len().checked_div(self.record_len()).unwrap_or(0)
     }
 
     /// Added token `index`, if there is one.

@@ -12,8 +12,7 @@ use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 use serde_json::Value;
 
 /// The types that are compared; `None` keeps what the checkpoint stores.
-pub const TYPES: [Option<DType>; 5] =
-    [None, Some(DType::F32), Some(DType::F16), Some(DType::Q8), Some(DType::Q4Min)];
+pub const TYPES: [Option<DType>; 5] = [None, Some(DType::F32), Some(DType::F16), Some(DType::Q8), Some(DType::Q4Min)];
 
 pub fn type_name(dtype: Option<DType>) -> &'static str {
     match dtype {
@@ -153,10 +152,14 @@ pub fn largest_difference(real: &Real, rows: &[Vec<f32>]) -> f64 {
 
 /// KL(reference ‖ other) in nats at each position.
 pub fn kl(reference: &[Vec<f32>], other: &[Vec<f32>]) -> Vec<f64> {
-    reference.iter().zip(other).map(|(p, q)| {
-        let (p, q) = (log_softmax(p), log_softmax(q));
-        p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum()
-    }).collect()
+    reference
+        .iter()
+        .zip(other)
+        .map(|(p, q)| {
+            let (p, q) = (log_softmax(p), log_softmax(q));
+            p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum()
+        })
+        .collect()
 }
 
 fn log_softmax(logits: &[f32]) -> Vec<f64> {

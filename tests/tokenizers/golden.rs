@@ -79,8 +79,9 @@ fn golden_ids_give_the_same_text() {
                 check("decode", &plain, false);
                 check("decode_skip", &ids(&case[for_skip]), true);
             } else {
-                // sentencepiece never shows control tokens.
+                // sentencepiece never shows control tokens, asked or not.
                 check("decode", &plain, true);
+                check("decode", &plain, false);
             }
         }
     });
@@ -118,4 +119,35 @@ fn golden_folders_know_their_special_tokens() {
     assert_eq!(facts("tok-qwen2"), (None, false, vec![495]));
     assert_eq!(facts("tok-spm-gemma"), (Some(2), true, vec![1]));
     assert_eq!(facts("tok-spm-llama"), (Some(1), true, vec![2]));
+}
+
+#[test]
+fn a_token_is_found_by_its_piece() {
+    let tokenizer = open("tests/data/tokenizers/abc.json");
+    assert_eq!(tokenizer.piece(6), Some(b" ab".as_slice()));
+    assert_eq!(tokenizer.token_to_id(b" ab"), Some(6));
+    assert_eq!(tokenizer.token_to_id(b"<s>"), Some(0));
+    assert_eq!(tokenizer.token_to_id(b"abc"), None);
+    // A byte token is its byte, and not what text becomes.
+    assert_eq!(tokenizer.piece(7), Some([0xC3].as_slice()));
+    assert_eq!(tokenizer.token_to_id(&[0xC3]), None);
+    assert_eq!(tokenizer.piece(9), None);
+
+    let Some(folder) = shared("goldens/tokenizers") else { return };
+    for family in FAMILIES {
+        let tokenizer = open(folder.join(family));
+        let found = (0..tokenizer.vocab_size()).filter(|id| {
+            let piece = tokenizer.piece(*id).unwrap();
+            let same = tokenizer.token_to_id(piece);
+            assert!(same.is_none_or(|same| tokenizer.piece(same) == Some(piece)), "{family}, token {id}");
+            same == Some(*id)
+        });
+        // All but byte tokens; in Gemma, U+0009 is an ordinary one.
+        let expected = match family {
+            "tok-spm-gemma" => 512 - 255,
+            "tok-spm-llama" => 512 - 256,
+            _ => tokenizer.vocab_size() as usize,
+        };
+        assert_eq!(found.count(), expected, "{family}");
+    }
 }

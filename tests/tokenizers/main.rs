@@ -1,6 +1,7 @@
 //! Tokenizers against the golden cases, against the `tokenizers` crate on random text, and against hostile input.
 #![cfg(feature = "std")]
 
+mod forms;
 mod golden;
 mod hostile;
 mod limits;

@@ -121,12 +121,12 @@ impl Pair {
         Pair { ours: open(path), theirs, specials, byte_fallback: json["model"]["byte_fallback"] == true, strip }
     }
 
-    fn check_text(&mut self, text: &str, options: EncodeOptions) {
+    fn check_text(&mut self, text: &str, options: EncodeOptions) -> Vec<u32> {
         self.theirs.set_encode_special_tokens(!options.parse_special);
         let expected = self.theirs.encode_fast(text, options.add_special_tokens).unwrap();
         let found = encode(&self.ours, text, options);
         assert_eq!(found, expected.get_ids(), "{options:?}");
-        self.check_ids(&found, !options.add_special_tokens);
+        found
     }
 
     fn check_ids(&self, ids: &[u32], skip_special: bool) {
@@ -158,7 +158,8 @@ fn check_random_strings(family: &str, file: &str) {
         let ids: Vec<u32> =
             (0..random.below(12)).map(|_| random.below(pair.ours.vocab_size() as usize) as u32).collect();
         let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            pair.check_text(&text, options);
+            let found = pair.check_text(&text, options);
+            pair.check_ids(&found, !options.add_special_tokens);
             pair.check_ids(&ids, random.below(2) == 0);
         }));
         if let Err(failure) = checked {
@@ -193,12 +194,16 @@ fn spm_llama_agrees_with_the_tokenizers_crate_on_random_strings() {
     check_random_strings("tok-spm-llama", "tokenizer.json");
 }
 
-/// Letters, numbers, spaces and their normal forms. Thirty-two characters a text, each where it makes a difference.
+/// Letters, numbers, spaces and their normal forms. Thirty-two characters a text, each where it makes a difference. Of the
+/// planes that hold nothing but private use and what is to come, some.
 #[test]
 fn every_character_gives_the_same_ids() {
     let Some(path) = shared("goldens/tokenizers/tok-qwen2/tokenizer.json") else { return };
     let mut pair = Pair::open(&path);
-    let characters: Vec<char> = ('\0'..=char::MAX).collect();
+    let is_wanted = |character: &char| {
+        matches!(*character, ..'\u{32400}' | '\u{E0000}'..'\u{E0200}') || u32::from(*character) % 97 == 0
+    };
+    let characters: Vec<char> = ('\0'..=char::MAX).filter(is_wanted).collect();
     for some in characters.chunks(32) {
         let text: String = some
             .iter()
@@ -208,7 +213,7 @@ fn every_character_gives_the_same_ids() {
     }
 }
 
-/// What the golden files do not have: every flag of an added token, normalised ones included, unknown tokens fused and not,
+/// Ids of what the golden files do not have: every flag of an added token, normalised ones included, unknown tokens fused and not,
 /// Metaspace in all its forms.
 #[test]
 fn unusual_tokenizers_agree_with_the_tokenizers_crate() {
@@ -228,7 +233,11 @@ fn unusual_tokenizers_agree_with_the_tokenizers_crate() {
                 })
                 .collect();
             eprintln!("{file}, seed {seed}: {text:?}");
-            pair.check_text(&text, *random.pick(&[PARSED, WITH_SPECIAL, AS_TEXT]));
+            let ids = pair.check_text(&text, *random.pick(&[PARSED, WITH_SPECIAL, AS_TEXT]));
+            // tokenizers 0.23 decodes an added token to what it was in normalised text; these files have such that differ.
+            if !matches!(file, "normalized.json" | "bytes.json") {
+                pair.check_ids(&ids, random.below(2) == 0);
+            }
         }
     }
 }

@@ -123,7 +123,7 @@ fn add_tokens(vocabulary: &mut Vocabulary, config: &Value) -> Result<(), ImportE
             flags |= if token[key] == true { bit } else { 0 };
         }
         let in_vocabulary = usize::try_from(number).ok().and_then(|number| vocabulary.pieces.get(number));
-        if !in_vocabulary.is_some_and(|piece| !piece.is_empty()) {
+        if in_vocabulary.is_none_or(Vec::is_empty) {
             vocabulary.set_piece(number, content.into(), known)?;
         }
         let id = number as u32;

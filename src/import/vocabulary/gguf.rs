@@ -9,8 +9,8 @@ use super::sentencepiece::{byte_piece, kind};
 use super::spaced;
 use crate::import::ImportError;
 use crate::text::tokenizer::{
-    ADDED_RSTRIP, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FUSE_UNKNOWN, IGNORE_MERGES, NFC, PreTokenizer, Prefix,
-    STRIP,
+    ADDED_RSTRIP, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, NFC, PreTokenizer,
+    Prefix, STRIP,
 };
 
 /// What a GGUF file says about its vocabulary: the values of the `tokenizer.ggml.*` keys, named as these are.
@@ -47,8 +47,8 @@ pub struct GgufVocabulary<'g> {
 }
 
 /// Special tokens that end a turn, if the file does not say so itself (llama.cpp goes by the same names).
-const END_OF_TURN: [&str; 8] =
-    ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>", "</s>"];
+const END_OF_TURN: [&str; 7] =
+    ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>"];
 
 pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
     let mut vocabulary = Vocabulary::new();
@@ -63,7 +63,7 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
         other => return Err(ImportError::new(format!("tokenizer.ggml.model `{other}` is not supported"))),
     };
     let kind_of = |id: usize| gguf.token_type.get(id).copied().unwrap_or(kind::NORMAL);
-    let rstrip = gguf.name.is_some_and(|name| {
+    let is_phi3 = gguf.name.is_some_and(|name| {
         let name = name.to_lowercase();
         name.contains("phi-3") || name.contains("phi3")
     });
@@ -85,14 +85,19 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
             kind::CONTROL | kind::UNKNOWN | kind::USER_DEFINED if !text.is_empty() => {
                 let special = kind_of(id) != kind::USER_DEFINED;
                 let mut flags = if special { ADDED_SPECIAL } else { 0 };
-                if rstrip && special && !matches!(text, "<unk>" | "<s>" | "<|endoftext|>") || (rstrip && text == "</s>")
-                {
+                let keeps_whitespace = !special || matches!(text, "<unk>" | "<s>" | "<|endoftext|>");
+                if is_phi3 && (text == "</s>" || !keeps_whitespace) {
                     flags |= ADDED_RSTRIP;
                 }
-                if !sentencepiece {
-                    piece = content.clone();
+                // Gemma's runs of spaces: sentencepiece looks for them in text in which a space is as good as ▁.
+                if sentencepiece && text.contains([' ', '▁']) {
+                    vocabulary.added[1].push(Added { content: piece.clone(), flags, id: number });
+                } else {
+                    vocabulary.added[0].push(Added { content: content.clone(), flags, id: number });
                 }
-                vocabulary.added[0].push(Added { content, flags, id: number });
+                if !sentencepiece {
+                    piece = content;
+                }
             }
             _ => {}
         }
@@ -107,7 +112,7 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
                 gguf.scores.len()
             )));
         }
-        vocabulary.flags = FUSE_UNKNOWN | if vocabulary.byte_ids.is_empty() { 0 } else { BYTE_FALLBACK };
+        vocabulary.flags = FOLD | FUSE_UNKNOWN | if vocabulary.byte_ids.is_empty() { 0 } else { BYTE_FALLBACK };
         if gguf.add_space_prefix.unwrap_or(true) {
             vocabulary.flags |= STRIP;
             vocabulary.prefix = Prefix::Always;
@@ -152,12 +157,11 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
         vocabulary.after.extend(eos);
     }
     vocabulary.eos.extend(eos);
-    let structural = |id: &u32| matches!(kind_of(*id as usize), kind::CONTROL | kind::USER_DEFINED);
     // Converters are known to write the end-of-turn id of the family, not of the file: an ordinary token is not one.
-    let said = gguf.end_of_turn_ids.iter().copied().filter(|id| known(Some(*id)).is_some()).filter(structural);
-    let named =
-        (0..).zip(&gguf.tokens).filter(|(_, text)| END_OF_TURN.contains(text)).map(|(id, _)| id).filter(structural);
-    for id in said.chain(named) {
+    let is_control = |id: &u32| kind_of(*id as usize) == kind::CONTROL;
+    let said = gguf.end_of_turn_ids.iter().copied().filter(|id| known(Some(*id)).is_some());
+    let named = (0..).zip(&gguf.tokens).filter(|(_, text)| END_OF_TURN.contains(text)).map(|(id, _)| id);
+    for id in said.chain(named).filter(is_control) {
         if !vocabulary.eos.contains(&id) {
             vocabulary.eos.push(id);
         }

@@ -24,23 +24,20 @@ pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, Import
     vocabulary.prefix = Prefix::TextStart;
     let mut scores = vec![];
     for id in 0..vocab_size {
-        let [a, b, c, d, e, f, g, h] = *take(8, &format!("token {id} of {vocab_size}"))? else {
-            unreachable!("8 bytes were taken")
-        };
+        let header: [u8; 8] = take(8, &format!("token {id} of {vocab_size}"))?.try_into().expect("8 bytes were taken");
+        let [a, b, c, d, e, f, g, h] = header;
         let len = u32::from_le_bytes([e, f, g, h]) as usize;
         let piece = take(len, &format!("text of token {id} of {vocab_size}"))?;
         scores.push(f32::from_le_bytes([a, b, c, d]));
         let byte = core::str::from_utf8(piece).ok().and_then(byte_piece);
-        let piece = match (id, byte) {
-            (3.., Some(byte)) if id - 3 == usize::from(byte) => {
-                vocabulary.byte_ids.insert(byte, id as u32);
-                vec![byte]
+        if let Some(byte) = byte.filter(|byte| id == 3 + usize::from(*byte)) {
+            let id = vocabulary.set_piece(id as u64, vec![byte], vocab_size)?;
+            vocabulary.byte_ids.insert(byte, id);
+        } else {
+            let id = vocabulary.set_piece(id as u64, piece.into(), vocab_size)?;
+            if id > 2 && !piece.is_empty() {
+                vocabulary.encodable.insert(id);
             }
-            _ => piece.to_vec(),
-        };
-        let id = vocabulary.set_piece(id as u64, piece, vocab_size)?;
-        if id > 2 && !vocabulary.byte_ids.values().any(|byte| *byte == id) {
-            vocabulary.encodable.insert(id);
         }
     }
     if !rest.is_empty() {

@@ -37,7 +37,8 @@ pub fn from_path(path: impl AsRef<Path>) -> Result<Vec<u8>, ImportError> {
         return folder::read(path)?.write().map_err(|error| error.in_file(path));
     }
     let bytes = read_file(path)?;
-    let vocabulary = if bytes.trim_ascii_start().starts_with(b"{") {
+    let is_json = path.extension().is_some_and(|extension| extension == "json");
+    let vocabulary = if is_json || bytes.trim_ascii_start().starts_with(b"{") {
         tokenizer_json::read(&parse_json(&bytes, path)?)
     } else {
         sentencepiece::read(&bytes, sentencepiece::Reading::Plain)

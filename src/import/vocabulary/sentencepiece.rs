@@ -20,7 +20,8 @@ pub(super) mod kind {
 /// How text is read that a `tokenizer.model` comes with.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Reading {
-    /// As sentencepiece alone does: control tokens are never read from text, one space goes before the whole text.
+    /// As sentencepiece alone does: control tokens are never read from text and never shown in it; one space goes before
+    /// the whole text.
     Plain,
     /// As transformers' Llama tokenizer does: control tokens are split off first; a space goes before each stretch of text.
     Legacy,
@@ -121,6 +122,7 @@ pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportE
             }
             kind::CONTROL if reading == Reading::Plain => {
                 vocabulary.special.insert(id);
+                decoded[id as usize].clear();
             }
             kind::CONTROL => raw.push(control),
             kind::USER_DEFINED => normalized.push(Added { content: spaced(piece.text), flags: 0, id }),

@@ -60,7 +60,7 @@ pub(super) enum Gpt2Style {
 
 /// The vocabulary of `vocab.json` and `merges.txt`.
 pub(super) fn read_gpt2(vocab: Value, merges: &str, style: Gpt2Style) -> Result<Vocabulary, ImportError> {
-    let is_merge = |(line, text): &(usize, &str)| !text.is_empty() && !(*line == 0 && text.starts_with("#version"));
+    let is_merge = |(line, text): &(usize, &str)| !(text.is_empty() || (*line == 0 && text.starts_with("#version")));
     let merges: Vec<Value> = merges.lines().enumerate().filter(is_merge).map(|(_, text)| text.into()).collect();
     let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": use_regex});
     let (normalizer, pre_tokenizer) = match style {
@@ -417,7 +417,8 @@ fn read_added(
         ] {
             flags |= if is_true(token, key) { bit } else { 0 };
         }
-        // What the token is in normalised text; this is also what is decoded.
+        // What the token is in normalised text. It decodes to its content: tokenizers 0.23 decodes the normalised form, and
+        // then does not know a special token again when it is to be skipped.
         let normalized = match token.get("normalized").and_then(Value::as_bool).unwrap_or(true) {
             true if pipeline.nfc => Some(content.nfc().collect()),
             true if pipeline.replace => {
@@ -426,7 +427,7 @@ fn read_added(
             true => Some(content.to_owned()),
             false => None,
         };
-        let piece = piece_of(normalized.as_deref().unwrap_or(content), pipeline);
+        let piece = piece_of(content, pipeline);
         let in_vocabulary = ids.contains_key(content);
         let known = ids.len() + list.len();
         let id = if in_vocabulary && vocabulary.pieces.get(id as usize) == Some(&piece) {
