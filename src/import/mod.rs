@@ -72,21 +72,28 @@ impl fmt::Display for ImportError {
 
 impl std::error::Error for ImportError {}
 
-/// Opens a checkpoint, whatever kind it is: a Hugging Face folder or a folder in the seed's own form.
+/// Opens a checkpoint, whatever kind it is: a Hugging Face folder, a folder in the seed's own form, a GGUF file or a
+/// llama2.c file.
 ///
 /// # Errors
 /// There is no such path, it holds nothing that is known, or what it holds is damaged or not supported.
 pub fn open(path: &Path) -> Result<Box<dyn Checkpoint>, ImportError> {
-    if path.is_dir() {
-        if llamalike::looks_like(path) {
-            return Ok(Box::new(llamalike::open(path)?));
-        }
-        return Ok(Box::new(hf::open(path)?));
-    }
-    if let Err(error) = path.metadata() {
-        return Err(ImportError::new(error.to_string()).in_file(path));
-    }
-    Err(ImportError::new("neither an image nor a checkpoint that is known").in_file(path))
+    let refuse = |reason: &str| ImportError::new(reason).in_file(path);
+    path.metadata().map_err(|error| refuse(&error.to_string()))?;
+    Ok(if llamalike::looks_like(path) {
+        Box::new(llamalike::open(path)?)
+    } else if hf::looks_like(path) {
+        Box::new(hf::open(path)?)
+    } else if gguf::looks_like(path) {
+        Box::new(gguf::open(path)?)
+    } else if llama2c::looks_like(path) {
+        Box::new(llama2c::open(path)?)
+    } else if path.is_dir() {
+        return Err(refuse("no checkpoint: the folder has no config.json"));
+    } else {
+        let known = "an image (.plm), a GGUF file, a llama2.c file (.bin), or a folder with a config.json";
+        return Err(refuse("neither an image nor a checkpoint that is known").help(format!("expected {known}")));
+    })
 }
 
 /// A table of rotary frequencies: pair `j` (channels `j` and `j + P/2`) turns by

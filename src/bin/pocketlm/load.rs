@@ -85,7 +85,12 @@ pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
         image.tokenizer(&model)?;
         return Ok(model.header().section(pocketlm::model::Section::Tokenizer).to_vec());
     }
-    import::vocabulary::from_path(path).map_err(refuse_import)
+    let vocabulary = if import::gguf::looks_like(path) {
+        import::gguf::tokenizer(path)
+    } else {
+        import::vocabulary::from_path(path)
+    };
+    vocabulary.map_err(refuse_import)
 }
 
 /// Whether a file starts as images do. One that cannot be read does not: the importers say why.
