@@ -1,9 +1,16 @@
 //! GGUF and llama2.c files: every number where it belongs, every bad file refused.
+#![cfg(feature = "std")]
 
+#[path = "imports_gguf/families.rs"]
+mod families;
 #[path = "imports_gguf/goldens.rs"]
 mod goldens;
+#[path = "imports_gguf/handmade.rs"]
+mod handmade;
 #[path = "imports_gguf/llama2c.rs"]
 mod llama2c;
+#[path = "imports_gguf/logits.rs"]
+mod logits;
 #[path = "imports_gguf/real.rs"]
 mod real;
 #[path = "imports_gguf/refusals.rs"]

@@ -8,8 +8,6 @@ use std::prelude::rust_2024::*;
 
 use half::{bf16, f16};
 
-use crate::model::DType;
-
 /// How a checkpoint stores the elements of a tensor: plain numbers, or one of ggml's block types.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[allow(non_camel_case_types, missing_docs)] // ggml's own names
@@ -106,21 +104,6 @@ impl Element {
             Element::Q5_K => "Q5_K",
             Element::Q6_K => "Q6_K",
             Element::IQ4_NL => "IQ4_NL",
-        }
-    }
-
-    /// The weight type of an image that comes nearest. Lossless for the plain types, Q8_0, Q5_0 and IQ4_NL (its
-    /// code book is made of 8-bit integers), Q4_0 and Q4_1; the others are requantised.
-    pub const fn dtype(self) -> DType {
-        match self {
-            Element::F32 => DType::F32,
-            Element::F16 => DType::F16,
-            Element::BF16 => DType::Bf16,
-            Element::Q8_0 | Element::Q5_0 | Element::Q5_1 | Element::Q5_K | Element::Q6_K | Element::IQ4_NL => {
-                DType::Q8
-            }
-            Element::Q4_0 | Element::Q3_K => DType::Q4,
-            Element::Q4_1 | Element::Q4_K | Element::Q2_K => DType::Q4Min,
         }
     }
 

@@ -13,6 +13,7 @@ use super::metadata::Metadata;
 use super::names::{self, Names};
 use super::reader::{Stored, Value};
 use super::{rope, vocabulary};
+use crate::import::quantize::nearest;
 use crate::import::roles::{self, Sizes};
 use crate::import::rope::Pairing;
 use crate::import::vocabulary::from_gguf;
@@ -281,7 +282,7 @@ fn commonest_matrix_type(tensors: &BTreeMap<String, Stored>) -> DType {
     let mut commonest = (0, DType::F32);
     for (element, count) in counts {
         if count > commonest.0 {
-            commonest = (count, element.dtype());
+            commonest = (count, nearest(element));
         }
     }
     commonest.1
