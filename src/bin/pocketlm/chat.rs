@@ -113,7 +113,7 @@ pub fn chat(arguments: Arguments) -> Outcome {
             Ok(stdout.flush()?)
         });
         writeln!(stdout)?;
-        note(paint("2", &format!("{}; seed {seed}", generated?)));
+        note(paint("2", &format!("{}; {}", generated?, arguments.sampling.note(seed))));
         messages.push(Message { role: "assistant", content: broken(&answer, &special) });
     }
 }

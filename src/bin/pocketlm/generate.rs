@@ -90,7 +90,10 @@ pub fn generate(
     let mut count = 0;
     let mut context_full = false;
     while count < limit && !tokenizer.is_eos(next) {
-        write(&decoder.push(next)?)?;
+        // A model's table may have more rows than its tokenizer has tokens (padding); those rows spell nothing.
+        if next < tokenizer.vocab_size() {
+            write(&decoder.push(next)?)?;
+        }
         count += 1;
         context_full = session.len() == session.context();
         if context_full || count == limit {

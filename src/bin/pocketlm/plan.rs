@@ -143,13 +143,13 @@ impl Memory {
     fn print(&self) -> Outcome {
         print(self.name)?;
         for part in &self.parts {
-            print(format_args!("  {:58} {:>12}", part.label, part.bytes))?;
+            print(format_args!("  {:48} {:>12}", part.label, part.bytes))?;
         }
         let total = self.total();
-        print(format_args!("  {:58} {total:>12}  {}", "total", size::show(total)))?;
+        print(format_args!("  {:48} {total:>12}  {}", "total", size::show(total)))?;
         if let Some(limit) = self.limit {
             let (word, difference) = if total <= limit { ("free", limit - total) } else { ("missing", total - limit) };
-            print(format_args!("  {:58} {difference:>12}  of {}", word, size::show(limit)))?;
+            print(format_args!("  {:48} {difference:>12}  of {}", word, size::show(limit)))?;
         }
         Ok(())
     }
@@ -216,11 +216,11 @@ fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
         for (index, layer) in model.layers().iter().enumerate() {
             let (rows, bytes) = (plan.cache_rows(layer), plan.layer_cache_bytes(layer) as u64);
             let kind = match layer.window {
-                Some(window) => format!("ring of {rows} positions for a window of {window}"),
-                None => format!("all {rows} positions"),
+                Some(window) => format!("ring of {rows}, window {window}"),
+                None => format!("all {rows}"),
             };
             rest = rest.saturating_sub(bytes);
-            let label = format!("keys and values of layer {index}: {kind}");
+            let label = format!("keys and values, layer {index}: {kind}");
             parts.push(Part { key: format!("cache_layer_{index}"), label, bytes });
         }
         if rest > 0 {

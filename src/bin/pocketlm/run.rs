@@ -18,7 +18,8 @@ use crate::tokenize::encode;
 /// Continue a text: the prompt and what follows it stream to stdout, the speed goes to stderr
 #[derive(Args)]
 #[command(after_help = "\
-Stops when the model ends its text, after -n tokens, or when the context is full.
+Stops when the model ends its text, after -n tokens, or when the context is full. A line break at the very end of a
+prompt from stdin is left out, and one is added after the text.
 
 Examples:
   pocketlm run                                           a story from the built-in model
@@ -94,7 +95,7 @@ pub fn run(arguments: Arguments) -> Outcome {
         Ok(stdout.flush()?)
     });
     writeln!(stdout)?;
-    note(paint("2", &format!("{}; seed {seed}", generated?)));
+    note(paint("2", &format!("{}; {}", generated?, arguments.sampling.note(seed))));
     Ok(())
 }
 
