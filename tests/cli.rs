@@ -389,6 +389,38 @@ fn packing_refuses_what_it_cannot_pack_or_write() {
 }
 
 #[test]
+fn packing_replaces_an_image_and_nothing_else() {
+    let Some(case) = shared("goldens/hf/qwen3") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("precious.gguf");
+    std::fs::write(&file, "a checkpoint").unwrap();
+    let line = refusal(run(&["pack", path(&case), "-o", path(&file)]));
+    assert!(line.starts_with(path(&file)) && line.contains("is not an image"), "{line}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"a checkpoint");
+    std::fs::copy(STORY, &file).unwrap();
+    stdout(run(&["pack", path(&case), "-o", path(&file)]));
+    assert_ne!(std::fs::read(&file).unwrap(), std::fs::read(STORY).unwrap());
+}
+
+#[test]
+fn a_context_larger_than_memory_is_refused() {
+    let line = refusal(run(&["run", "-c", "4000000000", "--kv", "f32"]));
+    assert!(line.contains("--context"), "{line}");
+}
+
+#[test]
+fn other_peoples_formats_run_as_they_do_elsewhere() {
+    let Some(folder) = shared("fetched/stories260K") else { return };
+    let expected = std::fs::read_to_string(folder.join("greedy_bos.txt")).unwrap();
+    for model in ["stories260K.bin", "stories260K.f32.gguf"] {
+        let model = folder.join(model);
+        let text = stdout(run(&["run", path(&model), "-p", "", "-n", "256", "--temperature", "0"]));
+        assert_eq!(text.trim_end(), expected.trim_end(), "{}", model.display());
+        assert_eq!(stdout(run_with_input(&["tokenize", path(&model)], "Once upon")), "[1,403,407]\n");
+    }
+}
+
+#[test]
 fn a_missing_or_damaged_model_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.plm");

@@ -53,6 +53,10 @@ pub fn pack(arguments: Arguments) -> Outcome {
     if output.is_dir() {
         return Err(refuse_file(&output, "is a folder; name a file to write"));
     }
+    // A slip must not cost a checkpoint (`pack model.gguf -o model.gguf`).
+    if output.exists() && !is_image(&output) {
+        return Err(refuse_file(&output, "exists and is not an image; name another file, or delete it first"));
+    }
     let checkpoint = import::open(&model).map_err(refuse_import)?;
     let bar = byte_bar(format!("packing {}", model.display()), 0);
     let options = PackOptions { dtype, embedder_dtype };

@@ -4,12 +4,11 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
-use pocketlm::host::AlignedBytes;
 use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 use serde_json::json;
 
-use crate::generate::Running;
+use crate::generate::{Running, arena};
 use crate::load::Image;
 use crate::output::{Outcome, print, print_json, refuse, refuse_file, token_bar};
 use crate::tokenize::encode;
@@ -61,9 +60,9 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     }
 
     let plan = arguments.running.plan(&model, context.min(ids.len() + 1));
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
-    let mut session = Session::new(&model, &plan, &mut arena, &workers)?;
+    let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
     let bar = token_bar("scoring".into(), ids.len() as u64);
     let (mut nats, mut tokens) = (0.0, 0u64);
     let mut window = Vec::with_capacity(context);

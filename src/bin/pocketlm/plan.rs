@@ -216,8 +216,8 @@ fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
         for (index, layer) in model.layers().iter().enumerate() {
             let (rows, bytes) = (plan.cache_rows(layer), plan.layer_cache_bytes(layer) as u64);
             let kind = match layer.window {
-                Some(window) => format!("ring of {rows}, window {window}"),
-                None => format!("all {rows}"),
+                Some(window) if rows < plan.context_tokens() as usize => format!("ring of {rows}, window {window}"),
+                _ => format!("all {rows}"),
             };
             rest = rest.saturating_sub(bytes);
             let label = format!("keys and values, layer {index}: {kind}");

@@ -4,11 +4,10 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use pocketlm::host::AlignedBytes;
 use pocketlm::run::Session;
 use pocketlm::text::{Decoder, EncodeOptions};
 
-use crate::generate::{Running, generate};
+use crate::generate::{Running, arena, generate};
 use crate::load::Image;
 use crate::output::{Outcome, note, paint, refuse};
 use crate::sampling::Sampling;
@@ -73,9 +72,9 @@ pub fn run(arguments: Arguments) -> Outcome {
         )));
     }
     let plan = arguments.running.plan(&model, context);
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
-    let mut session = Session::new(&model, &plan, &mut arena, &workers)?;
+    let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
     let seed = arguments.sampling.seed();
     let mut window = arguments.sampling.window();
     let mut sampler = arguments.sampling.sampler(seed, &mut window);

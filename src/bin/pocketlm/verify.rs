@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use pocketlm::host::AlignedBytes;
 use pocketlm::host::harness::Case;
 use pocketlm::run::Session;
 
-use crate::generate::Running;
+use crate::generate::{Running, arena};
 use crate::load::{Image, refuse_import};
 use crate::output::{Outcome, print, refuse_file};
 
@@ -47,9 +46,9 @@ pub fn verify(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let plan = arguments.running.plan(&model, case.context() as usize);
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
-    let mut session = Session::new(&model, &plan, &mut arena, &workers)?;
+    let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
     let report = case.run(&mut session).map_err(|error| refuse_file(&arguments.case, error))?;
 
     print(format_args!("{report}"))?;
