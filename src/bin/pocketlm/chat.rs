@@ -21,7 +21,7 @@ const BREAK: char = '\u{fdd0}';
 /// Talk with a model that has a chat template: a line on stdin is a message, the answer streams to stdout
 #[derive(Args)]
 #[command(after_help = "\
-Earlier turns stay in memory: a turn computes only what is new. Special tokens count in the template, not in what you
+Earlier turns stay in memory: a turn computes only what is new. Special tokens count in the template, not in what you \
 type. Ctrl-D ends the conversation.
 
 Examples:

@@ -26,7 +26,7 @@ pub struct Running {
     #[arg(long, value_name = "B", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: u32,
 
-    /// How keys and values are kept
+    /// How keys and values are kept: f32, f16, bf16 or q8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
     pub kv: Kv,
 }

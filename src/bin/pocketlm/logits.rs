@@ -16,8 +16,8 @@ use crate::output::{Outcome, print, refuse, refuse_file, token_bar, whole_file};
 /// Compute the logits of every position and write them to a safetensors file; print their 64-bit digest
 #[derive(Args)]
 #[command(after_help = "\
-The file holds one tensor, `logits`, f32, [tokens, vocab_size]: row i follows token i. The digest depends on every bit
-of it and on nothing else, so a board that prints the same digest computed the same logits. Neither --batch nor
+The file holds one tensor, `logits`, f32, [tokens, vocab_size]: row i follows token i. The digest depends on every bit \
+of it and on nothing else, so a board that prints the same digest computed the same logits. Neither --batch nor \
 --threads changes a bit.
 
 Examples:

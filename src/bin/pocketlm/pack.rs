@@ -13,10 +13,10 @@ use crate::size;
 /// Write an image of a checkpoint: one file to flash, map or include in a program
 #[derive(Args)]
 #[command(after_help = "\
-Without --dtype each matrix keeps the type the checkpoint stores, or the nearest that loses nothing. q8 is half of f16
+Without --dtype each matrix keeps the type the checkpoint stores, or the nearest that loses nothing. q8 is half of f16 \
 and hardly tells in the text; q4 is a quarter and does. Norms and biases stay f32.
 
-The same checkpoint and options give the same bytes, on every machine. If packing fails or is interrupted, no image is
+The same checkpoint and options give the same bytes, on every machine. If packing fails or is interrupted, no image is \
 left behind and an older one stays as it was.
 
 Examples:
@@ -31,7 +31,7 @@ pub struct Arguments {
     #[arg(short, long, value_name = "IMAGE")]
     output: PathBuf,
 
-    /// The type of all matrices
+    /// The type of all matrices: f32, f16, bf16, q8 or q4 [default: what the checkpoint stores]
     #[arg(long, value_name = "TYPE", value_parser = dtype)]
     dtype: Option<DType>,
 

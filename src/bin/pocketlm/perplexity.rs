@@ -16,10 +16,10 @@ use crate::tokenize::encode;
 /// Measure how well a model foresees a text: tokens scored, nats per token, perplexity
 #[derive(Args)]
 #[command(after_help = "\
-The text is tokenized once, as a whole, special tokens that it spells out included, and cut into windows that do not
-overlap. If the model's tokenizer begins texts with BOS, each window is BOS and --context - 1 tokens of the text, and
-every token of the text is scored. If not, a window is --context tokens, of which the first is context only and all
-others are scored. The last window may be shorter. nats_per_token is the mean of -ln p(token | the window so far);
+The text is tokenized once, as a whole, special tokens that it spells out included, and cut into windows that do not \
+overlap. If the model's tokenizer begins texts with BOS, each window is BOS and --context - 1 tokens of the text, and \
+every token of the text is scored. If not, a window is --context tokens, of which the first is context only and all \
+others are scored. The last window may be shorter. nats_per_token is the mean of -ln p(token | the window so far); \
 perplexity is its exponential. Compare only numbers with the same tokenizer, text and --context.
 
 Examples:

@@ -16,7 +16,7 @@ use crate::{info, size};
 /// Show where every byte of flash and RAM goes, and whether it fits
 #[derive(Args)]
 #[command(after_help = "\
-Sizes are bytes, or K, M, G (also KiB, MiB, GiB; powers of 1024) or KB, MB, GB (powers of 1000). Exit code 1 when the
+Sizes are bytes, or K, M, G (also KiB, MiB, GiB; powers of 1024) or KB, MB, GB (powers of 1000). Exit code 1 when the \
 image is larger than --flash or the arena than --ram. RAM is the arena; the stack comes on top.
 
 Examples:
@@ -35,7 +35,7 @@ pub struct Arguments {
     #[arg(long, value_name = "B", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
 
-    /// How keys and values are kept
+    /// How keys and values are kept: f32, f16, bf16 or q8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
     kv: Kv,
 

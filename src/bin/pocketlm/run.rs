@@ -17,7 +17,7 @@ use crate::tokenize::encode;
 /// Continue a text: the prompt and what follows it stream to stdout, the speed goes to stderr
 #[derive(Args)]
 #[command(after_help = "\
-Stops when the model ends its text, after -n tokens, or when the context is full. A line break at the very end of a
+Stops when the model ends its text, after -n tokens, or when the context is full. A line break at the very end of a \
 prompt from stdin is left out, and one is added after the text.
 
 Examples:

@@ -13,8 +13,8 @@ use crate::output::{Outcome, print, refuse_file};
 /// Run a golden case and report where the model parts from the expected logits
 #[derive(Args)]
 #[command(after_help = "\
-CASE is a folder with io.safetensors (tokens, logits_f64, optional token_positions and valid) or expected.safetensors
-(input_ids, logits, optional greedy_ids). Exit code 1 when a logit is further from the expected one than the tolerance,
+CASE is a folder with io.safetensors (tokens, logits_f64, optional token_positions and valid) or expected.safetensors \
+(input_ids, logits, optional greedy_ids). Exit code 1 when a logit is further from the expected one than the tolerance, \
 or the greedy continuation differs.
 
 Examples:
