@@ -35,7 +35,7 @@ pub struct Arguments {
     #[arg(long, value_name = "TYPE", value_parser = dtype)]
     dtype: Option<DType>,
 
-    /// The type of the embedding table, and of the output matrix with it when they are one [default: as --dtype]
+    /// The type of the embedding table and of the output matrix [default: as --dtype]
     #[arg(long, value_name = "TYPE", value_parser = dtype)]
     embedder_dtype: Option<DType>,
 }
