@@ -4,11 +4,10 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use pocketlm::host::AlignedBytes;
 use pocketlm::run::Session;
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
-use crate::generate::{Running, generate};
+use crate::generate::{Running, arena, generate};
 use crate::load::Image;
 use crate::output::{Outcome, note, paint, refuse};
 use crate::sampling::Sampling;
@@ -22,7 +21,7 @@ const BREAK: char = '\u{fdd0}';
 /// Talk with a model that has a chat template: a line on stdin is a message, the answer streams to stdout
 #[derive(Args)]
 #[command(after_help = "\
-Earlier turns stay in memory: a turn computes only what is new. Special tokens count in the template, not in what you
+Earlier turns stay in memory: a turn computes only what is new. Special tokens count in the template, not in what you \
 type. Ctrl-D ends the conversation.
 
 Examples:
@@ -66,9 +65,9 @@ pub fn chat(arguments: Arguments) -> Outcome {
         .map_err(|error| image.refuse(error))?;
 
     let plan = arguments.running.plan(&model, arguments.context);
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
-    let mut session = Session::new(&model, &plan, &mut arena, &workers)?;
+    let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
     let seed = arguments.sampling.seed();
     let mut window = arguments.sampling.window();
     let mut sampler = arguments.sampling.sampler(seed, &mut window);
@@ -113,7 +112,7 @@ pub fn chat(arguments: Arguments) -> Outcome {
             Ok(stdout.flush()?)
         });
         writeln!(stdout)?;
-        note(paint("2", &format!("{}; seed {seed}", generated?)));
+        note(paint("2", &format!("{}; {}", generated?, arguments.sampling.note(seed))));
         messages.push(Message { role: "assistant", content: broken(&answer, &special) });
     }
 }

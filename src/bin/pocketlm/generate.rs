@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use pocketlm::host::Threads;
-use pocketlm::model::{Kv, Model};
+use pocketlm::host::{AlignedBytes, Threads};
+use pocketlm::model::{ALIGNMENT, Kv, Model};
 use pocketlm::run::{Plan, Session};
 use pocketlm::text::{Decoder, Sampler, Text, Tokenizer};
 
 use crate::output::{Outcome, refuse, token_bar};
+use crate::size;
 
 /// Prompts longer than this get a progress bar.
 const LONG_PROMPT: usize = 512;
@@ -25,7 +26,7 @@ pub struct Running {
     #[arg(long, value_name = "B", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: u32,
 
-    /// How keys and values are kept
+    /// How keys and values are kept: f32, f16, bf16 or q8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
     pub kv: Kv,
 }
@@ -41,6 +42,19 @@ impl Running {
     pub fn workers(&self) -> Outcome<Threads> {
         Threads::new(self.threads.map_or(0, usize::from)).map_err(refuse)
     }
+}
+
+/// The memory of a plan, or a refusal where the machine has not so much.
+pub fn arena(plan: &Plan) -> Outcome<AlignedBytes> {
+    // A failed allocation ends the program with less of a sentence, so this asks first.
+    let bytes = plan.bytes().saturating_add(ALIGNMENT);
+    if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
+        let (context, bytes) = (plan.context_tokens(), size::show(bytes as u64));
+        return Err(refuse(format_args!(
+            "a context of {context} tokens takes more memory than there is ({bytes}); a shorter --context or --kv q8 takes less"
+        )));
+    }
+    Ok(AlignedBytes::zeroed(plan.bytes()))
 }
 
 /// Reads the name of a type for keys and values.
@@ -90,7 +104,10 @@ pub fn generate(
     let mut count = 0;
     let mut context_full = false;
     while count < limit && !tokenizer.is_eos(next) {
-        write(&decoder.push(next)?)?;
+        // A model's table may have more rows than its tokenizer has tokens (padding); those rows spell nothing.
+        if next < tokenizer.vocab_size() {
+            write(&decoder.push(next)?)?;
+        }
         count += 1;
         context_full = session.len() == session.context();
         if context_full || count == limit {

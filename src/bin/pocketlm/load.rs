@@ -6,7 +6,7 @@ use std::path::Path;
 
 use pocketlm::host::AlignedBytes;
 use pocketlm::host::file::MappedFile;
-use pocketlm::import::{self, PackOptions};
+use pocketlm::import::{self, ImportError, PackOptions};
 use pocketlm::model::{MAGIC, Model};
 use pocketlm::text::Tokenizer;
 
@@ -85,12 +85,16 @@ pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
         image.tokenizer(&model)?;
         return Ok(model.header().section(pocketlm::model::Section::Tokenizer).to_vec());
     }
-    let vocabulary = if import::gguf::looks_like(path) {
+    let section = if import::gguf::looks_like(path) {
         import::gguf::tokenizer(path)
+    } else if import::llama2c::looks_like(path) {
+        let checkpoint = import::open(path).map_err(refuse_import)?;
+        let section = checkpoint.description().tokenizer.clone();
+        section.ok_or_else(|| ImportError::new("there is no tokenizer.bin beside it").in_file(path))
     } else {
         import::vocabulary::from_path(path)
     };
-    vocabulary.map_err(refuse_import)
+    section.map_err(refuse_import)
 }
 
 /// Whether a file starts as images do. One that cannot be read does not: the importers say why.
@@ -101,6 +105,6 @@ pub fn is_image(path: &Path) -> bool {
 }
 
 /// The importers' refusals are sentences that name their file.
-pub fn refuse_import(error: import::ImportError) -> Failure {
+pub fn refuse_import(error: ImportError) -> Failure {
     Failure::Refused(error.to_string())
 }

@@ -5,20 +5,19 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use pocketlm::host::AlignedBytes;
 
 use pocketlm::run::{Digest, Session};
 use serde_json::json;
 
-use crate::generate::Running;
+use crate::generate::{Running, arena};
 use crate::load::Image;
 use crate::output::{Outcome, print, refuse, refuse_file, token_bar, whole_file};
 
 /// Compute the logits of every position and write them to a safetensors file; print their 64-bit digest
 #[derive(Args)]
 #[command(after_help = "\
-The file holds one tensor, `logits`, f32, [tokens, vocab_size]: row i follows token i. The digest depends on every bit
-of it and on nothing else, so a board that prints the same digest computed the same logits. Neither --batch nor
+The file holds one tensor, `logits`, f32, [tokens, vocab_size]: row i follows token i. The digest depends on every bit \
+of it and on nothing else, so a board that prints the same digest computed the same logits. Neither --batch nor \
 --threads changes a bit.
 
 Examples:
@@ -48,9 +47,9 @@ pub fn logits(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let plan = arguments.running.plan(&model, ids.len());
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
-    let mut session = Session::new(&model, &plan, &mut arena, &workers)?;
+    let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
 
     let mut file = whole_file(&arguments.output)?;
     let digest = compute(&mut session, &ids, model.config().vocab_size as usize, file.as_file_mut())

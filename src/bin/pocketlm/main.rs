@@ -1,7 +1,7 @@
 //! The `pocketlm` command line.
 //!
-//! With feature `cli`: a command a file, [`load`](mod@load) for turning MODEL into an image, `output.rs` for how the program speaks.
-//! Without it: [`story`](mod@story), which is the smallest example of the library as well.
+//! With feature `cli`: a command a file; `load.rs` turns MODEL into an image, `output.rs` is how the program speaks.
+//! Without it: `story.rs`, which is the smallest example of the library as well.
 
 #[cfg(feature = "cli")]
 mod chat;
@@ -52,7 +52,7 @@ fn main() -> std::process::ExitCode {
 mod cli {
     use std::process::ExitCode;
 
-    use clap::{Parser, Subcommand};
+    use clap::{CommandFactory, Parser, Subcommand};
 
     use super::*;
     use output::Failure;
@@ -60,7 +60,7 @@ mod cli {
     /// Runs Llama-, Mistral-, Gemma- and Qwen-family language models: the same image, the same code and the same bits on
     /// a Cortex-M, a Raspberry Pi and this machine.
     #[derive(Parser)]
-    #[command(version, arg_required_else_help = true, max_term_width = 100)]
+    #[command(version, max_term_width = 100)]
     #[command(after_help = "\
 MODEL is an image (.plm) or a checkpoint: a Hugging Face folder, a .gguf file, a llama2.c .bin, or a folder with \
 the seed's own config. A checkpoint is packed in memory first; `pocketlm pack` does that once for all.
@@ -75,7 +75,7 @@ Start here:
   pocketlm chat smol.plm")]
     struct Arguments {
         #[command(subcommand)]
-        command: Command,
+        command: Option<Command>,
     }
 
     #[derive(Subcommand)]
@@ -92,7 +92,12 @@ Start here:
     }
 
     pub fn main() -> ExitCode {
-        let outcome = match Arguments::parse().command {
+        let Some(command) = Arguments::parse().command else {
+            // Whoever closes stdout has read enough.
+            _ = Arguments::command().print_help();
+            return ExitCode::SUCCESS;
+        };
+        let outcome = match command {
             Command::Pack(arguments) => pack::pack(arguments),
             Command::Info(arguments) => info::info(arguments),
             Command::Plan(arguments) => plan::plan(arguments),

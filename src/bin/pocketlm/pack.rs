@@ -13,10 +13,10 @@ use crate::size;
 /// Write an image of a checkpoint: one file to flash, map or include in a program
 #[derive(Args)]
 #[command(after_help = "\
-Without --dtype each matrix keeps the type the checkpoint stores, or the nearest that loses nothing. q8 is half of f16
+Without --dtype each matrix keeps the type the checkpoint stores, or the nearest that loses nothing. q8 is half of f16 \
 and hardly tells in the text; q4 is a quarter and does. Norms and biases stay f32.
 
-The same checkpoint and options give the same bytes, on every machine. If packing fails or is interrupted, no image is
+The same checkpoint and options give the same bytes, on every machine. If packing fails or is interrupted, no image is \
 left behind and an older one stays as it was.
 
 Examples:
@@ -31,11 +31,11 @@ pub struct Arguments {
     #[arg(short, long, value_name = "IMAGE")]
     output: PathBuf,
 
-    /// The type of all matrices
+    /// The type of all matrices: f32, f16, bf16, q8 or q4 [default: what the checkpoint stores]
     #[arg(long, value_name = "TYPE", value_parser = dtype)]
     dtype: Option<DType>,
 
-    /// The type of the embedding table, and of the output matrix with it when they are one [default: as --dtype]
+    /// The type of the embedding table and of the output matrix [default: as --dtype]
     #[arg(long, value_name = "TYPE", value_parser = dtype)]
     embedder_dtype: Option<DType>,
 }
@@ -52,6 +52,10 @@ pub fn pack(arguments: Arguments) -> Outcome {
     }
     if output.is_dir() {
         return Err(refuse_file(&output, "is a folder; name a file to write"));
+    }
+    // A slip must not cost a checkpoint (`pack model.gguf -o model.gguf`).
+    if output.exists() && !is_image(&output) {
+        return Err(refuse_file(&output, "exists and is not an image; name another file, or delete it first"));
     }
     let checkpoint = import::open(&model).map_err(refuse_import)?;
     let bar = byte_bar(format!("packing {}", model.display()), 0);

@@ -4,12 +4,11 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
-use pocketlm::host::AlignedBytes;
 use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 use serde_json::json;
 
-use crate::generate::Running;
+use crate::generate::{Running, arena};
 use crate::load::Image;
 use crate::output::{Outcome, print, print_json, refuse, refuse_file, token_bar};
 use crate::tokenize::encode;
@@ -17,10 +16,10 @@ use crate::tokenize::encode;
 /// Measure how well a model foresees a text: tokens scored, nats per token, perplexity
 #[derive(Args)]
 #[command(after_help = "\
-The text is tokenized once, as a whole, special tokens that it spells out included, and cut into windows that do not
-overlap. If the model's tokenizer begins texts with BOS, each window is BOS and --context - 1 tokens of the text, and
-every token of the text is scored. If not, a window is --context tokens, of which the first is context only and all
-others are scored. The last window may be shorter. nats_per_token is the mean of -ln p(token | the window so far);
+The text is tokenized once, as a whole, special tokens that it spells out included, and cut into windows that do not \
+overlap. If the model's tokenizer begins texts with BOS, each window is BOS and --context - 1 tokens of the text, and \
+every token of the text is scored. If not, a window is --context tokens, of which the first is context only and all \
+others are scored. The last window may be shorter. nats_per_token is the mean of -ln p(token | the window so far); \
 perplexity is its exponential. Compare only numbers with the same tokenizer, text and --context.
 
 Examples:
@@ -61,9 +60,9 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     }
 
     let plan = arguments.running.plan(&model, context.min(ids.len() + 1));
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
-    let mut session = Session::new(&model, &plan, &mut arena, &workers)?;
+    let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
     let bar = token_bar("scoring".into(), ids.len() as u64);
     let (mut nats, mut tokens) = (0.0, 0u64);
     let mut window = Vec::with_capacity(context);

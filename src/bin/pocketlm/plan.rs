@@ -16,7 +16,7 @@ use crate::{info, size};
 /// Show where every byte of flash and RAM goes, and whether it fits
 #[derive(Args)]
 #[command(after_help = "\
-Sizes are bytes, or K, M, G (also KiB, MiB, GiB; powers of 1024) or KB, MB, GB (powers of 1000). Exit code 1 when the
+Sizes are bytes, or K, M, G (also KiB, MiB, GiB; powers of 1024) or KB, MB, GB (powers of 1000). Exit code 1 when the \
 image is larger than --flash or the arena than --ram. RAM is the arena; the stack comes on top.
 
 Examples:
@@ -35,7 +35,7 @@ pub struct Arguments {
     #[arg(long, value_name = "B", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
 
-    /// How keys and values are kept
+    /// How keys and values are kept: f32, f16, bf16 or q8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
     kv: Kv,
 
@@ -143,13 +143,13 @@ impl Memory {
     fn print(&self) -> Outcome {
         print(self.name)?;
         for part in &self.parts {
-            print(format_args!("  {:58} {:>12}", part.label, part.bytes))?;
+            print(format_args!("  {:48} {:>12}", part.label, part.bytes))?;
         }
         let total = self.total();
-        print(format_args!("  {:58} {total:>12}  {}", "total", size::show(total)))?;
+        print(format_args!("  {:48} {total:>12}  {}", "total", size::show(total)))?;
         if let Some(limit) = self.limit {
             let (word, difference) = if total <= limit { ("free", limit - total) } else { ("missing", total - limit) };
-            print(format_args!("  {:58} {difference:>12}  of {}", word, size::show(limit)))?;
+            print(format_args!("  {:48} {difference:>12}  of {}", word, size::show(limit)))?;
         }
         Ok(())
     }
@@ -216,11 +216,11 @@ fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
         for (index, layer) in model.layers().iter().enumerate() {
             let (rows, bytes) = (plan.cache_rows(layer), plan.layer_cache_bytes(layer) as u64);
             let kind = match layer.window {
-                Some(window) => format!("ring of {rows} positions for a window of {window}"),
-                None => format!("all {rows} positions"),
+                Some(window) if rows < plan.context_tokens() as usize => format!("ring of {rows}, window {window}"),
+                _ => format!("all {rows}"),
             };
             rest = rest.saturating_sub(bytes);
-            let label = format!("keys and values of layer {index}: {kind}");
+            let label = format!("keys and values, layer {index}: {kind}");
             parts.push(Part { key: format!("cache_layer_{index}"), label, bytes });
         }
         if rest > 0 {

@@ -4,11 +4,10 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use pocketlm::host::AlignedBytes;
 use pocketlm::run::Session;
 use pocketlm::text::{Decoder, EncodeOptions};
 
-use crate::generate::{Running, generate};
+use crate::generate::{Running, arena, generate};
 use crate::load::Image;
 use crate::output::{Outcome, note, paint, refuse};
 use crate::sampling::Sampling;
@@ -18,7 +17,8 @@ use crate::tokenize::encode;
 /// Continue a text: the prompt and what follows it stream to stdout, the speed goes to stderr
 #[derive(Args)]
 #[command(after_help = "\
-Stops when the model ends its text, after -n tokens, or when the context is full.
+Stops when the model ends its text, after -n tokens, or when the context is full. A line break at the very end of a \
+prompt from stdin is left out, and one is added after the text.
 
 Examples:
   pocketlm run                                           a story from the built-in model
@@ -72,9 +72,9 @@ pub fn run(arguments: Arguments) -> Outcome {
         )));
     }
     let plan = arguments.running.plan(&model, context);
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
-    let mut session = Session::new(&model, &plan, &mut arena, &workers)?;
+    let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
     let seed = arguments.sampling.seed();
     let mut window = arguments.sampling.window();
     let mut sampler = arguments.sampling.sampler(seed, &mut window);
@@ -94,7 +94,7 @@ pub fn run(arguments: Arguments) -> Outcome {
         Ok(stdout.flush()?)
     });
     writeln!(stdout)?;
-    note(paint("2", &format!("{}; seed {seed}", generated?)));
+    note(paint("2", &format!("{}; {}", generated?, arguments.sampling.note(seed))));
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use pocketlm::text::{Penalties, Recent, Sampler};
 pub struct Sampling {
     /// Divides the logits: lower is more predictable. 0 is greedy, always the most probable token
     #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = at_least_zero)]
-    pub temperature: f32,
+    temperature: f32,
 
     /// Keep the K most probable tokens; 0 keeps all
     #[arg(long, value_name = "K", default_value_t = 40)]
@@ -51,6 +51,11 @@ impl Sampling {
     pub fn seed(&self) -> u64 {
         // Each `RandomState` has keys of its own, from the operating system's randomness.
         self.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32)
+    }
+
+    /// What to say about the seed after `seed` was used.
+    pub fn note(&self, seed: u64) -> String {
+        if self.temperature == 0.0 { "greedy".into() } else { format!("seed {seed}") }
     }
 
     /// The window that [`sampler`](Sampling::sampler) borrows.

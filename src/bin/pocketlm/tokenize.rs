@@ -13,7 +13,7 @@ use crate::output::{Outcome, print, refuse};
 /// Turn text from stdin into a JSON array of token ids, or back.
 #[derive(Args)]
 #[command(after_help = "\
-Text is taken exactly as it comes, the last line break included; `printf` sends none. Special tokens that are written
+Text is taken exactly as it comes, the last line break included; `printf` sends none. Special tokens that are written \
 out in the text (`<|im_end|>`) are read as such.
 
 Examples:
