@@ -6,6 +6,8 @@
 #[path = "../tests/common/real.rs"]
 mod real;
 
+use pocketlm::model::{DType, Model};
+use pocketlm::run::Session;
 use real::*;
 use std::time::Instant;
 
@@ -14,14 +16,20 @@ fn main() {
     for real in models(&shared) {
         println!("\n{} (reference perplexity {:.4})", real.name(), perplexity(&real.nll));
         println!("| type | image MB | pack s | top-1 | KL mean | KL max | perplexity |\n|---|---|---|---|---|---|---|");
-        let f32_rows = with_session(&pack(&real, Some(pocketlm::model::DType::F32)), |_, s| logits(&real, s));
+        let all_logits = |model: &Model<'_>, session: &mut Session<'_, '_>| {
+            let mut rows = logits(&real, session);
+            rows.extend(story_logits(&real, model, session, 3));
+            rows
+        };
+        let f32_rows = with_session(&pack(&real, Some(DType::F32)), all_logits);
         for dtype in TYPES {
             let start = Instant::now();
             let image = pack(&real, dtype);
             let seconds = start.elapsed().as_secs_f64();
             with_session(&image, |model, session| {
-                let rows = logits(&real, session);
-                let (agreeing, positions) = agreement(&real, &rows);
+                let rows = all_logits(model, session);
+                let (agreeing, positions) =
+                    agreement(&real, &rows[..real.prompt_ids.len() + real.greedy_ids.len() - 1]);
                 let kl = kl(&f32_rows, &rows);
                 let (mean, largest) =
                     (kl.iter().sum::<f64>() / kl.len() as f64, kl.iter().copied().fold(0.0, f64::max));

@@ -2,11 +2,14 @@
 
 use std::prelude::rust_2024::*;
 
-use pocketlm_kernels::math::{f16_from_f32, f16_to_f32};
+use pocketlm_kernels::math::{f16_from_f32, f16_to_f32, round_to_i32};
 use pocketlm_kernels::{GROUP, pack_q4_group, pack_q8_group, pack_row};
 
 use super::{Element, ImportError, Tensor};
 use crate::model::DType;
+
+/// How many scales are tried for a group of q8: up to 3 % above the smallest.
+const SCALES: u16 = 63;
 
 /// The type that keeps what a checkpoint stores, or comes nearest to it. Lossless for F32, F16, BF16, Q8_0, Q5_0, Q4_0
 /// and Q4_1. Q4_K keeps its 4-bit values and rounds each group's scale and minimum, products of two numbers, to f16.
@@ -69,9 +72,50 @@ pub(super) fn pack(
                 pack_q4_group(tile_row, lane, index, group.scale, group.minimum, &group.values);
             }
         }
+        DType::Q8 => {
+            for (index, weights) in values.chunks(GROUP).enumerate() {
+                let (scale, values) = eight_bits(weights);
+                pack_q8_group(tile_row, lane, index, scale, &values);
+            }
+        }
         _ => pack_row(dtype, tile_row, lane, values),
     }
     Ok(())
+}
+
+/// 8 bits: of the f16 scales from the smallest that reaches the largest weight upwards, the one that errs least. Weights
+/// that were quantised before lie on a grid, and some scale nearly meets it.
+fn eight_bits(weights: &[f32]) -> (u16, [i8; GROUP]) {
+    let mut padded = [0.0; GROUP];
+    padded[..weights.len()].copy_from_slice(weights);
+    let largest = weights.iter().fold(0.0f32, |largest, w| largest.max(w.abs()));
+    let smallest_scale = f16_from_f32(largest / 127.0);
+    let mut best = (f32::INFINITY, smallest_scale);
+    for scale in smallest_scale..=smallest_scale.saturating_add(SCALES).min(0x7bff) {
+        let step = f16_to_f32(scale);
+        let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
+        let error: f32 = striped(&padded, |w| {
+            let rounded = round_to_i32((w * inverse).clamp(-127.0, 127.0)) as f32 * step;
+            (rounded - w) * (rounded - w)
+        });
+        if error < best.0 {
+            best = (error, scale);
+        }
+    }
+    let step = f16_to_f32(best.1);
+    let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
+    (best.1, padded.map(|w| round_to_i32((w * inverse).clamp(-127.0, 127.0)) as i8))
+}
+
+/// A sum in eight parts, which the compiler can keep in a register.
+fn striped(values: &[f32; GROUP], of: impl Fn(f32) -> f32) -> f32 {
+    let mut sums = [0.0; 8];
+    for eight in values.as_chunks::<8>().0 {
+        for (sum, &value) in sums.iter_mut().zip(eight) {
+            *sum += of(value);
+        }
+    }
+    sums.iter().sum()
 }
 
 /// Takes blocks over as they are, if `dtype` can hold them. An f16 scale that is no number is refused.

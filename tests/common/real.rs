@@ -128,6 +128,17 @@ pub fn logits(real: &Real, session: &mut Session<'_, '_>) -> Vec<Vec<f32>> {
     rows
 }
 
+/// The logits after each token of the first `count` held-out stories.
+pub fn story_logits(real: &Real, model: &Model<'_>, session: &mut Session<'_, '_>, count: usize) -> Vec<Vec<f32>> {
+    let tokenizer = model.tokenizer().unwrap().unwrap();
+    let mut rows = Vec::new();
+    for story in &real.stories[..count] {
+        session.reset();
+        session.feed_each(&encode(&tokenizer, story), |_, logits| rows.push(logits.to_vec())).unwrap();
+    }
+    rows
+}
+
 pub fn argmax(logits: &[f32]) -> u32 {
     (0..logits.len()).fold(0, |best, id| if logits[id] > logits[best] { id } else { best }) as u32
 }
