@@ -272,12 +272,14 @@ impl<'m, 'a> Session<'m, 'a> {
             }
             next => {
                 work.stage = next;
-                let layers = self.model.config().num_decoder_blocks;
                 if next == Stage::FinalNorm {
                     work.layer += 1;
-                    if work.layer < layers {
-                        work.stage = Stage::AttentionNorm;
-                    } else if !work.every {
+                }
+                if matches!(next, Stage::AttentionNorm | Stage::FinalNorm) {
+                    let layers = self.model.config().num_decoder_blocks;
+                    // A model may have no layers.
+                    work.stage = if work.layer < layers { Stage::AttentionNorm } else { Stage::FinalNorm };
+                    if work.stage == Stage::FinalNorm && !work.every {
                         work.head = work.count - 1;
                         if work.start + work.count < work.end {
                             // Nobody asked for these logits.
