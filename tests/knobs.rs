@@ -41,36 +41,34 @@ fn run(image: &[u8], kv: Kv, batch: u32, tokens: &[(u32, u32)]) -> Vec<Vec<f32>>
     rows
 }
 
-/// What f32 arithmetic may differ from float64 in the logits: the goldens' 5e-5 where logits are of order 1, and in
-/// proportion where they are larger. (The widest of these models, 65 inputs a sum and 4 layers, come within 2e-5.)
-const TOLERANCE: f64 = 5e-5;
+/// How far f32 may be from float64 depends on the model: some amplify a rounding a thousandfold. So the yardstick is the
+/// model's own: how far float64 moves when every weight moves to a neighbouring f32. The logits stay within 7 times
+/// that on all these models (half of them within once), except where it falls below the spacing of f32 itself.
+const YARDSTICKS: f64 = 10.0;
 
 #[test]
-fn any_config_in_f32_agrees_with_float64() {
-    let mut worst = (0.0, 0);
+fn any_config_in_f32_is_as_near_to_float64_as_its_weights_are_exact() {
     for seed in 0..400 {
         let numbers = &mut Numbers::new(seed);
         let checkpoint = Memory::new(random::any(numbers), seed);
-        let config = &checkpoint.description().config;
-        let tokens = tokens(numbers, 21, config.vocab_size);
-        let expected = Reference::new(&checkpoint).logits_at(&tokens);
-        let found = run(&checkpoint.pack(DType::F32), Kv::F32, numbers.within(1..=9), &tokens);
-        let largest = expected.iter().flatten().fold(1.0f64, |a, b| a.max(b.abs()));
-        for (t, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            for (v, (&found, &expected)) in found.iter().zip(expected).enumerate() {
-                let difference = (f64::from(found) - expected).abs() / largest;
-                if difference > worst.0 {
-                    worst = (difference, seed);
-                }
-                assert!(
-                    difference <= TOLERANCE,
-                    "seed {seed}, token {t}, logit {v}: {found} for {expected} (largest {largest}); {:?}",
-                    checkpoint.description()
-                );
-            }
+        let tokens = tokens(numbers, 21, checkpoint.description().config.vocab_size);
+        let expected: Vec<f64> = Reference::new(&checkpoint).logits_at(&tokens).concat();
+        let found = run(&checkpoint.pack(DType::F32), Kv::F32, numbers.within(1..=9), &tokens).concat();
+        let distance = |logits: &[f64]| expected.iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let yardstick = (0..3)
+            .map(|nudge| distance(&Reference::new(&checkpoint.nudged(seed * 3 + nudge)).logits_at(&tokens).concat()))
+            .fold(0.0, f64::max);
+        let spacing = expected.iter().fold(1.0f64, |a, b| a.max(b.abs())) * f64::from(f32::EPSILON);
+        let bound = YARDSTICKS * yardstick + spacing;
+        assert_eq!(found.len(), expected.len());
+        for (i, (&found, &expected)) in found.iter().zip(&expected).enumerate() {
+            assert!(
+                (f64::from(found) - expected).abs() <= bound,
+                "seed {seed}, logit {i}: {found} for {expected}, further than {bound:.1e}; {:?}",
+                checkpoint.description()
+            );
         }
     }
-    println!("largest difference {:.1e} at seed {}", worst.0, worst.1);
 }
 
 #[test]

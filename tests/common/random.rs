@@ -95,6 +95,19 @@ impl Memory {
         Memory { description, tensors }
     }
 
+    /// The same model with every weight moved to a neighbouring f32, up or down.
+    pub fn nudged(&self, seed: u64) -> Self {
+        let mut numbers = Numbers::new(seed);
+        let mut nudge = |bytes: &[u8]| {
+            let bits = u32::from_le_bytes(bytes.try_into().unwrap());
+            if numbers.one_in(2) { bits + 1 } else { bits.saturating_sub(1) }.to_le_bytes()
+        };
+        let mut ids: Vec<_> = self.tensors.keys().copied().collect();
+        ids.sort();
+        let nudged = ids.into_iter().map(|id| (id, self.tensors[&id].chunks(4).flat_map(&mut nudge).collect()));
+        Memory { description: self.description.clone(), tensors: nudged.collect() }
+    }
+
     pub fn pack(&self, dtype: DType) -> AlignedBytes {
         self.pack_with(PackOptions { dtype: Some(dtype), embedder_dtype: None })
     }
