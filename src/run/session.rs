@@ -350,9 +350,9 @@ impl<'m, 'a> Session<'m, 'a> {
         Ok(())
     }
 
-    /// Takes back the last `count` tokens. Global layers forget any number; a local layer must still hold the keys of
-    /// its window before the new end, which is sure for as many tokens as the batch and always for a context that fits
-    /// its ring ([`Plan::cache_rows`]).
+    /// Takes back the last `count` tokens, and a gap left after them. Global layers forget any number; a local layer must
+    /// still hold the keys that its window shows after the new end, which is sure for as many tokens as the batch and
+    /// always for a context that fits its ring ([`Plan::cache_rows`]). Taking back none changes nothing.
     pub fn rewind(&mut self, count: usize) -> Result<(), Error> {
         if self.work.stage != Stage::Idle {
             return Err(Error::Busy);
@@ -362,26 +362,35 @@ impl<'m, 'a> Session<'m, 'a> {
         if count > possible {
             return Err(Error::RewindTooFar { possible });
         }
-        self.length -= count;
-        let last = self.tokens().len().checked_sub(1).and_then(|last| self.buffers.positions.get(last));
-        self.next_position = last.map_or(0, |last| last + 1);
+        if count > 0 {
+            self.length -= count;
+            self.next_position = self.positions().last().map_or(0, |last| last + 1);
+        }
         Ok(())
     }
 
     /// How many tokens [`rewind`](Session::rewind) can take back now.
     pub fn rewindable(&self) -> u32 {
+        let positions = self.positions();
         let mut possible = self.length;
         for layer in self.model.layers().iter() {
             let Some(window) = layer.window else { continue };
-            let rows = self.plan.cache_rows(layer) as u32;
-            // The ring holds indices from `oldest` on. A token at index `i` sees `i + 1 - window` at the earliest.
-            let oldest = self.longest.saturating_sub(rows);
-            if oldest > 0 {
-                let earliest_end = oldest.saturating_add(window.get() - 1);
-                possible = possible.min(self.length.saturating_sub(earliest_end));
+            // The ring has let go of the keys before index `oldest`, so a token may come next only where its window no
+            // longer shows the last of them. A window of 1 shows no key but the token's own.
+            let oldest = self.longest as usize - self.plan.cache_rows(layer).min(self.longest as usize);
+            let lost = oldest.checked_sub(1).and_then(|last| positions.get(last));
+            if let (Some(lost), true) = (lost, window.get() > 1) {
+                let shown = lost.saturating_add(window.get() - 1);
+                let end = positions.partition_point(|&position| position < shown) + 1;
+                possible = possible.min((positions.len() - end.min(positions.len())) as u32);
             }
         }
         possible
+    }
+
+    /// The positions of the tokens in the context.
+    fn positions(&self) -> &[u32] {
+        self.buffers.positions.get(..self.len()).unwrap_or_default()
     }
 
     /// Forgets everything, work in progress included.
