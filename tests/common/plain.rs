@@ -15,8 +15,17 @@ pub struct Plain<'m> {
     kv: Kv,
     image: &'m [u8],
     model: Model<'m>,
-    /// `[layer][token]`: position, keys of all heads, values of all heads.
-    cache: Vec<Vec<(u32, Vec<f32>, Vec<f32>)>>,
+    /// `[layer][token]`.
+    cache: Vec<Vec<Kept>>,
+}
+
+/// What attention keeps of a token.
+#[derive(Clone)]
+struct Kept {
+    position: u32,
+    /// Those of all heads, one after the other.
+    keys: Vec<f32>,
+    values: Vec<f32>,
 }
 
 /// Numbers as a dot product of integers takes them: groups of values with their scale.
@@ -89,17 +98,17 @@ impl<'m> Plain<'m> {
         for query in queries.iter_mut().flatten() {
             *query *= config.query_scaling_factor;
         }
-        self.cache[layer as usize].push((position, keys.concat(), values.concat()));
+        self.cache[layer as usize].push(Kept { position, keys: keys.concat(), values: values.concat() });
 
         let seen = self.cache[layer as usize].iter();
-        let seen: Vec<_> = seen.filter(|(p, ..)| kind.window.is_none_or(|w| position - p < w.get())).collect();
+        let seen: Vec<_> = seen.filter(|kept| kind.window.is_none_or(|w| position - kept.position < w.get())).collect();
         let mut attended = Vec::new();
         for (index, query) in queries.iter().enumerate() {
             let kv_head = index / config.query_head_multiplier as usize * width;
             let scores: Vec<f32> = seen
                 .iter()
-                .map(|(_, keys, _)| {
-                    let score = self.score(query, &keys[kv_head..][..width]);
+                .map(|kept| {
+                    let score = self.score(query, &kept.keys[kv_head..][..width]);
                     config.attn_logits_soft_cap.map_or(score, |cap| soft_cap(score, cap))
                 })
                 .collect();
@@ -107,8 +116,8 @@ impl<'m> Plain<'m> {
             let weights: Vec<f32> = scores.iter().map(|score| exp(score - largest)).collect();
             let normalizer = 1.0 / striped_sum(&weights);
             let mut out = vec![0.0f32; width];
-            for ((_, _, values), weight) in seen.iter().zip(weights) {
-                self.mix(&values[kv_head..][..width], weight, &mut out);
+            for (kept, weight) in seen.iter().zip(weights) {
+                self.mix(&kept.values[kv_head..][..width], weight, &mut out);
             }
             attended.extend(out.iter().map(|x| x * normalizer));
         }

@@ -26,7 +26,7 @@ impl Numbers {
     /// A whole number in `range`.
     pub fn within(&mut self, range: std::ops::RangeInclusive<u32>) -> u32 {
         let span = u64::from(range.end() - range.start()) + 1;
-        range.start() + (u64::from(self.bits()) * span >> 32) as u32
+        range.start() + ((u64::from(self.bits()) * span) >> 32) as u32
     }
 
     /// True once in `n` times.
