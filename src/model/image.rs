@@ -265,7 +265,7 @@ impl<'m> Header<'m> {
         let words = 1 + self.config.projection_dim as usize / 2;
         let global = if self.layers.use_rope(Rope::Global) { words } else { 0 };
         let local = if self.layers.use_rope(Rope::Local) { words } else { 0 };
-        (global + local, global)
+        (global.saturating_add(local), global)
     }
 }
 

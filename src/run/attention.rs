@@ -34,13 +34,9 @@ impl HeadCache {
 
 impl<'m, 'a> Session<'m, 'a> {
     fn head_cache(&self) -> HeadCache {
-        let layers = self.model.layers();
-        let index = self.work.layer as usize;
-        let before = layers.iter().take(index);
-        let start = before.fold(0, |bytes: usize, layer| bytes.saturating_add(self.plan.layer_cache_bytes(layer)));
-        let layer = layers.get(index);
+        let layer = self.model.layers().get(self.work.layer as usize);
         let (bytes, keys) = self.plan.head_cache_bytes(layer);
-        HeadCache { rows: self.plan.cache_rows(layer), start, bytes, keys }
+        HeadCache { rows: self.plan.cache_rows(layer), start: self.work.cache, bytes, keys }
     }
 
     /// Which indices of the context a token of the batch sees in the current layer: the first, and how many. Positions
@@ -69,7 +65,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let cache = self.head_cache();
         let slot = (self.work.start as usize + token) % cache.rows.max(1);
         let (rope_row, cosines) = self.rope_row(layer.rope, token);
-        let (cos, sin) = row(self.buffers.rope, widths.projection, rope_row).split_at(cosines);
+        let table = row(self.buffers.rope, widths.projection, rope_row);
+        let (cos, sin) = table.split_at_checked(cosines).unwrap_or_default();
         let turn = |head: &mut [f32], norm: &[f32]| {
             if !norm.is_empty() {
                 rms_norm_in_place(head, norm, config.rms_norm_eps);

@@ -15,6 +15,8 @@ pub(super) struct Work {
     pub stage: Stage,
     /// The layer it is computed in.
     pub layer: u32,
+    /// Where its keys and values start in the cache.
+    pub cache: usize,
     /// How many of the stage's units are done.
     pub unit: usize,
     /// The batch: index of its first token in the context, and how many it has.
@@ -30,7 +32,7 @@ pub(super) struct Work {
 
 impl Work {
     const NONE: Work =
-        Work { stage: Stage::Idle, layer: 0, unit: 0, start: 0, count: 0, end: 0, every: false, head: 0 };
+        Work { stage: Stage::Idle, layer: 0, cache: 0, unit: 0, start: 0, count: 0, end: 0, every: false, head: 0 };
 }
 
 /// The buffers of the plan, cut out of the arena.
@@ -273,6 +275,8 @@ impl<'m, 'a> Session<'m, 'a> {
             next => {
                 work.stage = next;
                 if next == Stage::FinalNorm {
+                    let layer = self.model.layers().get(work.layer as usize);
+                    work.cache = work.cache.saturating_add(self.plan.layer_cache_bytes(layer));
                     work.layer += 1;
                 }
                 if matches!(next, Stage::AttentionNorm | Stage::FinalNorm) {
@@ -296,7 +300,7 @@ impl<'m, 'a> Session<'m, 'a> {
     fn start_batch(&mut self) {
         let work = &mut self.work;
         work.count = (work.end - work.start).min(self.plan.batch_tokens());
-        (work.stage, work.layer, work.unit, work.head) = (Stage::Embed, 0, 0, 0);
+        (work.stage, work.layer, work.cache, work.unit, work.head) = (Stage::Embed, 0, 0, 0, 0);
         self.longest = self.longest.max(work.start + work.count);
     }
 
