@@ -171,8 +171,10 @@ pub fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits((bits as u32) << 16)
 }
 
-/// The nearest finite binary16, ties to even; magnitudes beyond its range become ±65504.
+/// The nearest finite binary16, ties to even; magnitudes beyond its range become ±65504. So does NaN, as +65504 whatever
+/// its sign: the sign of a NaN is the machine's choice, and [`f16_to_f32`] would turn it into that of a number.
 pub fn f16_from_f32(x: f32) -> u16 {
+    let x = if x.is_nan() { f32::INFINITY } else { x };
     half::f16::from_f32_const(x.clamp(-65504.0, 65504.0)).to_bits()
 }
 
@@ -269,6 +271,7 @@ mod tests {
             }
         }
         assert_eq!(f16_to_f32(f16_from_f32(1e9)), 65504.0);
+        assert_eq!([f32::NAN, -f32::NAN].map(|nan| f16_to_f32(f16_from_f32(nan))), [65504.0; 2]);
         assert!(bf16_to_f32(bf16_from_f32(f32::MIN)).is_finite());
     }
 }

@@ -119,7 +119,8 @@ impl Memory {
 
 /// A rotary table of this base, with pair `still` (if it exists) not turning.
 pub fn rope_table(projection_dim: u32, base: f64, amplitude: f32, still: u32) -> RopeTable {
-    let frequency = |j: u32| if j == still { 0.0 } else { base.powf(-2.0 * f64::from(j) / f64::from(projection_dim)) };
+    let frequency =
+        |j: u32| if j == still { 0.0 } else { libm::pow(base, -2.0 * f64::from(j) / f64::from(projection_dim)) };
     RopeTable { amplitude, frequencies: (0..projection_dim / 2).map(frequency).collect() }
 }
 
