@@ -116,11 +116,13 @@ pub fn gelu_exact(a: f32) -> f32 {
     0.5 * a * (1.0 + erf(a * core::f32::consts::FRAC_1_SQRT_2))
 }
 
-/// `0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a³)))`, the tanh form of the same paper.
+/// `0.5 a (1 + tanh(u))` with `u = sqrt(2/pi) (a + 0.044715 a³)`, the tanh form of the same paper. Computed as
+/// `a sigmoid(2u)`, which is the same number: `1 + tanh(u)` would lose all digits where `tanh(u)` is near −1, and a norm
+/// after the feed-forward can make what is left as large as any other activation.
 #[inline(always)]
 pub fn gelu_approx(a: f32) -> f32 {
-    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
-    0.5 * a * (1.0 + tanh(SQRT_2_OVER_PI * (a + 0.044715 * (a * a * a))))
+    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    a * sigmoid(TWO_SQRT_2_OVER_PI * (a + 0.044715 * (a * a * a)))
 }
 
 /// `cap tanh(x / cap)` (Gemma 2, section 2).
@@ -244,6 +246,19 @@ mod tests {
     fn sigmoid_is_within_3_ulp() {
         let (error, x) = worst(sigmoid, |x| 1.0 / (1.0 + libm::exp(-x)), |x| x > -87.336_54);
         assert!(error <= 3.0, "{error} ulp at {x}");
+    }
+
+    #[test]
+    fn gelu_keeps_its_digits_where_it_vanishes() {
+        for i in 0..=30_000 {
+            let a = i as f32 / 2000.0 - 7.5;
+            let u = (2.0 / core::f64::consts::PI).sqrt() * (a as f64 + 0.044715 * (a as f64).powi(3));
+            let exact = a as f64 / (1.0 + libm::exp(-2.0 * u));
+            // The rounding of 2u, as a share of the result, and the few roundings of sigmoid.
+            let bound = exact.abs() * 2f64.powi(-24) * (4.0 + 8.0 * u.abs());
+            assert!((gelu_approx(a) as f64 - exact).abs() <= bound, "{a}: {} for {exact}", gelu_approx(a));
+        }
+        assert_eq!([-1e30, -100.0, 0.0, 100.0, f32::MAX].map(gelu_approx), [0.0, 0.0, 0.0, 100.0, f32::MAX]);
     }
 
     #[test]
