@@ -121,7 +121,7 @@ pub fn gelu_exact(a: f32) -> f32 {
 /// after the feed-forward can make what is left as large as any other activation.
 #[inline(always)]
 pub fn gelu_approx(a: f32) -> f32 {
-    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWO_SQRT_2_OVER_PI: f32 = 2.0 * 0.797_884_6;
     a * sigmoid(TWO_SQRT_2_OVER_PI * (a + 0.044715 * (a * a * a)))
 }
 

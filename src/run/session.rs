@@ -83,11 +83,11 @@ pub(super) enum Event {
 /// tokens come, all at once, one by one, in batches or in slices, and whoever works on them: the logits are the same bits.
 ///
 /// ```
-/// use pocketlm::{include_image, host::Arena, model::Model, run::{Plan, Session, Solo, Step}};
+/// use pocketlm::{include_image, host::AlignedBytes, model::Model, run::{Plan, Session, Solo, Step}};
 ///
 /// let model = Model::open(include_image!("../bin/pocketlm/story/story.plm"))?;
 /// let plan = Plan::new(model.header()).context(64).batch(8);
-/// let mut arena = Arena::new(plan.bytes());
+/// let mut arena = AlignedBytes::zeroed(plan.bytes());
 /// let mut session = Session::new(&model, &plan, &mut arena, &Solo)?;
 /// let at_once = session.feed(&[2, 17, 40, 5])?.to_vec();
 ///
