@@ -24,7 +24,7 @@ pub enum Error {
     },
     /// The image or the arena does not start at a multiple of this many bytes.
     Unaligned(u32),
-    /// A section does not lie where the format puts it, or has the wrong length.
+    /// A section does not lie where the format puts it, has the wrong length, or bytes that must be zero are not.
     Layout(Section),
     /// The bytes of a section do not have the checksum the header gives.
     Checksum(Section),
@@ -118,7 +118,9 @@ impl fmt::Display for Error {
                 write!(f, "the image should have {expected} bytes and has {found}: copy or pack it again")
             }
             Error::Unaligned(bytes) => write!(f, "memory must start at a multiple of {bytes} bytes"),
-            Error::Layout(section) => write!(f, "the {section} section has the wrong place or length"),
+            Error::Layout(section) => {
+                write!(f, "the {section} section has the wrong place or length, or is not zero where it must be")
+            }
             Error::Checksum(section) => write!(f, "the {section} section is damaged: its checksum differs"),
             Error::Config(field) => write!(f, "config: {field}"),
             Error::Tensor(id) => write!(f, "tensor {id} is missing, misplaced or of a type it cannot have"),

@@ -89,3 +89,16 @@ impl DType {
         }
     }
 }
+
+/// `row` in groups of 32, the last one as long as it comes. Like `chunks`, except that nothing divides by a length that
+/// the compiler might not see: at the smallest optimisation levels that leaves a panic behind.
+pub(crate) fn groups<T>(row: &[T]) -> impl Iterator<Item = &[T]> {
+    let (whole, rest) = row.as_chunks::<GROUP>();
+    whole.iter().map(|group| group.as_slice()).chain((!rest.is_empty()).then_some(rest))
+}
+
+/// [`groups`], to be written.
+pub(crate) fn groups_mut<T>(row: &mut [T]) -> impl Iterator<Item = &mut [T]> {
+    let (whole, rest) = row.as_chunks_mut::<GROUP>();
+    whole.iter_mut().map(|group| group.as_mut_slice()).chain((!rest.is_empty()).then_some(rest))
+}

@@ -3,6 +3,7 @@
 
 use core::ops::Range;
 
+use crate::dtype::{groups, groups_mut};
 use crate::math::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
 use crate::pack::quantize_q8;
 use crate::{DType, GROUP, TILE_ROWS, pack_row};
@@ -66,7 +67,7 @@ pub fn store_value(kv: Kv, values: &mut [u8], slot: usize, value: &[f32]) {
         Kv::F16 if cfg!(feature = "f16") => store_floats(row, value, f16_from_f32),
         Kv::Bf16 if cfg!(feature = "bf16") => store_floats(row, value, bf16_from_f32),
         Kv::Q8 if cfg!(feature = "q8") => {
-            for (bytes, group) in row.as_chunks_mut::<{ 2 + GROUP }>().0.iter_mut().zip(value.chunks(GROUP)) {
+            for (bytes, group) in row.as_chunks_mut::<{ 2 + GROUP }>().0.iter_mut().zip(groups(value)) {
                 let (scale, values) = quantize_q8(group);
                 let (scale_bytes, value_bytes) = bytes.split_at_mut(2);
                 scale_bytes.copy_from_slice(&scale.to_le_bytes());
@@ -87,8 +88,14 @@ fn store_floats<E: bytemuck::Pod>(row: &mut [u8], value: &[f32], narrow: fn(f32)
 /// `out += weight * value` over the rows `slots` of a value table, in order, a weight a row. In q8 a channel gains
 /// `value as f32 * (weight * scale)`.
 pub fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
-    let bytes = kv.value_bytes(out.len()).unwrap_or(0).max(1);
-    let rows = values.chunks_exact(bytes).skip(slots.start).take(slots.len());
+    let bytes = kv.value_bytes(out.len()).unwrap_or(0);
+    let mut rest = values.get(slots.start.saturating_mul(bytes)..).unwrap_or_default();
+    let weights = weights.iter().take(slots.len());
+    let rows = core::iter::from_fn(|| {
+        let (row, after) = rest.split_at_checked(bytes)?;
+        rest = after;
+        Some(row)
+    });
     match kv {
         Kv::F32 if cfg!(feature = "f32") => {
             rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, |x: f32| x))
@@ -101,7 +108,7 @@ pub fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mu
         }
         Kv::Q8 if cfg!(feature = "q8") => {
             for (row, weight) in rows.zip(weights) {
-                for (bytes, out) in row.as_chunks::<{ 2 + GROUP }>().0.iter().zip(out.chunks_mut(GROUP)) {
+                for (bytes, out) in row.as_chunks::<{ 2 + GROUP }>().0.iter().zip(groups_mut(out)) {
                     let weight = weight * f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]));
                     for (out, &value) in out.iter_mut().zip(&bytes[2..]) {
                         *out += value as i8 as f32 * weight;

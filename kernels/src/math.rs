@@ -116,11 +116,13 @@ pub fn gelu_exact(a: f32) -> f32 {
     0.5 * a * (1.0 + erf(a * core::f32::consts::FRAC_1_SQRT_2))
 }
 
-/// `0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a³)))`, the tanh form of the same paper.
+/// `0.5 a (1 + tanh(u))` with `u = sqrt(2/pi) (a + 0.044715 a³)`, the tanh form of the same paper. Computed as
+/// `a sigmoid(2u)`, which is the same number: `1 + tanh(u)` would lose all digits where `tanh(u)` is near −1, and a norm
+/// after the feed-forward can make what is left as large as any other activation.
 #[inline(always)]
 pub fn gelu_approx(a: f32) -> f32 {
-    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
-    0.5 * a * (1.0 + tanh(SQRT_2_OVER_PI * (a + 0.044715 * (a * a * a))))
+    const TWO_SQRT_2_OVER_PI: f32 = 2.0 * 0.797_884_6;
+    a * sigmoid(TWO_SQRT_2_OVER_PI * (a + 0.044715 * (a * a * a)))
 }
 
 /// `cap tanh(x / cap)` (Gemma 2, section 2).
@@ -171,8 +173,10 @@ pub fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits((bits as u32) << 16)
 }
 
-/// The nearest finite binary16, ties to even; magnitudes beyond its range become ±65504.
+/// The nearest finite binary16, ties to even; magnitudes beyond its range become ±65504. So does NaN, as +65504 whatever
+/// its sign: the sign of a NaN is the machine's choice, and [`f16_to_f32`] would turn it into that of a number.
 pub fn f16_from_f32(x: f32) -> u16 {
+    let x = if x.is_nan() { f32::INFINITY } else { x };
     half::f16::from_f32_const(x.clamp(-65504.0, 65504.0)).to_bits()
 }
 
@@ -245,6 +249,19 @@ mod tests {
     }
 
     #[test]
+    fn gelu_keeps_its_digits_where_it_vanishes() {
+        for i in 0..=30_000 {
+            let a = i as f32 / 2000.0 - 7.5;
+            let u = (2.0 / core::f64::consts::PI).sqrt() * (a as f64 + 0.044715 * (a as f64).powi(3));
+            let exact = a as f64 / (1.0 + libm::exp(-2.0 * u));
+            // The rounding of 2u, as a share of the result, and the few roundings of sigmoid.
+            let bound = exact.abs() * 2f64.powi(-24) * (4.0 + 8.0 * u.abs());
+            assert!((gelu_approx(a) as f64 - exact).abs() <= bound, "{a}: {} for {exact}", gelu_approx(a));
+        }
+        assert_eq!([-1e30, -100.0, 0.0, 100.0, f32::MAX].map(gelu_approx), [0.0, 0.0, 0.0, 100.0, f32::MAX]);
+    }
+
+    #[test]
     fn sine_and_cosine_of_turns_are_those_of_the_angle() {
         for k in 0..100_000u64 {
             let turns = k.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -269,6 +286,7 @@ mod tests {
             }
         }
         assert_eq!(f16_to_f32(f16_from_f32(1e9)), 65504.0);
+        assert_eq!([f32::NAN, -f32::NAN].map(|nan| f16_to_f32(f16_from_f32(nan))), [65504.0; 2]);
         assert!(bf16_to_f32(bf16_from_f32(f32::MIN)).is_finite());
     }
 }

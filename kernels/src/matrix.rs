@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::dtype::groups_mut;
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::{DType, GROUP, TILE_ROWS};
 
@@ -176,7 +177,7 @@ fn group_row<G>(
     let groups = columns.div_ceil(GROUP);
     debug_assert!(lane < TILE_ROWS);
     let row = tiles.iter().skip(tile.saturating_mul(groups)).take(groups);
-    for (out, group) in out.chunks_mut(GROUP).zip(row) {
+    for (out, group) in groups_mut(out).zip(row) {
         for (c, out) in out.iter_mut().enumerate() {
             *out = weight(group, c);
         }

@@ -1,5 +1,6 @@
 //! Writing rows into the tile layout: what packs an image on the host, and what stores a key on the device.
 
+use crate::dtype::groups;
 use crate::math::{bf16_from_f32, f16_from_f32, f16_to_f32, round_to_i32};
 use crate::{DType, GROUP, Q4MinTile, Q4Tile, Q8Tile, TILE_ROWS};
 
@@ -14,7 +15,7 @@ pub fn pack_row(dtype: DType, tile_row: &mut [u8], lane: usize, row: &[f32]) {
         DType::F16 if cfg!(feature = "f16") => pack_floats(tile_row, lane, row, f16_from_f32),
         DType::Bf16 if cfg!(feature = "bf16") => pack_floats(tile_row, lane, row, bf16_from_f32),
         DType::Q8 if cfg!(feature = "q8") => {
-            for (index, group) in row.chunks(GROUP).enumerate() {
+            for (index, group) in groups(row).enumerate() {
                 let (scale, values) = quantize_q8(group);
                 pack_q8_group(tile_row, lane, index, scale, &values);
             }

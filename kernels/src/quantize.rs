@@ -2,8 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::GROUP;
 use crate::math::round_to_i32;
+use crate::{GROUP, dtype};
 
 /// 32 inputs as int8 with one scale: input ≈ `value * scale`.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
@@ -24,7 +24,7 @@ const SMALLEST: f32 = 1e-30;
 /// magnitude: `scale = largest / 127` and `value = round(input * (127 / largest))`, ties to even. A group that holds
 /// a number that is not finite gets the scale NaN, so that it shows in every output it reaches.
 pub fn quantize(input: &[f32], groups: &mut [InputGroup]) {
-    for (input, group) in input.chunks(GROUP).zip(groups) {
+    for (input, group) in dtype::groups(input).zip(groups) {
         // The order of magnitudes is the order of their bits, NaN above all.
         let largest = input.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
         let largest = f32::from_bits(largest);

@@ -160,7 +160,7 @@ impl fmt::Display for ConfigField {
             ConfigField::QueryScalingFactor => "query_scaling_factor must be a finite number other than 0",
             ConfigField::ParameterDtype => "parameter_dtype is unknown",
             ConfigField::ActivationDtype => "activation_dtype is unknown",
-            ConfigField::Rope => "a rotary table's amplitude must be finite and above 0",
+            ConfigField::Rope => "a rotary table's amplitude must be finite and above 0, and the word after it 0",
             ConfigField::Reserved => "a reserved field is not 0",
             ConfigField::AttentionType => "a layer's rotary table is unknown",
         })

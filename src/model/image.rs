@@ -157,6 +157,22 @@ pub(crate) const fn align(bytes: u64) -> Option<u64> {
     bytes.checked_next_multiple_of(ALIGNMENT as u64)
 }
 
+/// Whether the header's fields without a meaning are 0, so that a later version can give them one.
+const fn reserved_is_zero(image: &[u8]) -> bool {
+    let mut reserved = u64_at(image, 24);
+    let mut s = 0;
+    while s < Section::ALL.len() {
+        reserved |= u32_at(image, 52 + 24 * s) as u64;
+        s += 1;
+    }
+    let mut at = 32 + 24 * Section::ALL.len();
+    while at < HEADER_BYTES {
+        reserved |= u64_at(image, at);
+        at += 8;
+    }
+    reserved == 0
+}
+
 /// What the header of an image says, checked as far as that needs no look at the weights: cheap, and possible in a
 /// `const`, which is how a firmware sizes its arena at compile time (see [`Plan`](crate::run::Plan)).
 #[derive(Clone, Copy)]
@@ -202,8 +218,12 @@ impl<'m> Header<'m> {
             s += 1;
         }
         match align(end) {
-            Some(end) if end == found => {}
-            _ => return Err(Error::Truncated { expected: end, found }),
+            Some(expected) if expected == found => {}
+            Some(expected) => return Err(Error::Truncated { expected, found }),
+            None => return Err(Error::Layout(Section::ChatTemplate)),
+        }
+        if !reserved_is_zero(image) {
+            return Err(Error::Layout(Section::Header));
         }
         if sections[Section::Config as usize].len() != CONFIG_BYTES {
             return Err(Error::Layout(Section::Config));
@@ -245,7 +265,7 @@ impl<'m> Header<'m> {
         let words = 1 + self.config.projection_dim as usize / 2;
         let global = if self.layers.use_rope(Rope::Global) { words } else { 0 };
         let local = if self.layers.use_rope(Rope::Local) { words } else { 0 };
-        (global + local, global)
+        (global.saturating_add(local), global)
     }
 }
 

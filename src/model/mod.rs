@@ -38,10 +38,10 @@ impl<'m> Model<'m> {
     /// The tokenizer is checked when it is asked for ([`Model::tokenizer`]), so that a firmware that deals in token ids
     /// does not carry one.
     pub fn open(image: &'m [u8]) -> Result<Model<'m>, Error> {
+        let header = Header::read(image)?;
         if !(image.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
             return Err(Error::Unaligned(ALIGNMENT as u32));
         }
-        let header = Header::read(image)?;
         check_sections(image, &header)?;
         if header.section(Section::Rope).len() != header.rope_lengths().0.saturating_mul(8) {
             return Err(Error::Layout(Section::Rope));
@@ -59,7 +59,8 @@ impl<'m> Model<'m> {
         let model = Model { header, counts, slots };
         for rope in [Rope::Global, Rope::Local] {
             let (amplitude, _) = model.rope(rope);
-            if !(amplitude.is_finite() && amplitude > 0.0) {
+            let reserved = model.rope_words(rope).first().map_or(0, |word| word >> 32);
+            if !(amplitude.is_finite() && amplitude > 0.0) || reserved != 0 {
                 return Err(Error::Config(ConfigField::Rope));
             }
         }
@@ -166,16 +167,20 @@ impl<'m> Model<'m> {
     /// A rotary table: what its cosines and sines are multiplied by, and its frequencies in units of 2^−64 turns a
     /// position. No frequencies if no layer uses it.
     pub(crate) fn rope(&self, rope: Rope) -> (f32, &'m [u64]) {
+        match self.rope_words(rope) {
+            [amplitude, frequencies @ ..] => (f32::from_bits(*amplitude as u32), frequencies),
+            [] => (1.0, &[]),
+        }
+    }
+
+    /// A rotary table as it is stored; empty if no layer uses it.
+    fn rope_words(&self, rope: Rope) -> &'m [u64] {
         let tables: &[u64] = try_cast_slice(self.header.section(Section::Rope)).unwrap_or_default();
         let (global, local) = tables.split_at_checked(self.header.rope_lengths().1).unwrap_or_default();
-        let table = match rope {
+        match rope {
             Rope::None => &[],
             Rope::Global => global,
             Rope::Local => local,
-        };
-        match table {
-            [amplitude, frequencies @ ..] => (f32::from_bits(*amplitude as u32), frequencies),
-            [] => (1.0, &[]),
         }
     }
 

@@ -9,7 +9,7 @@ use pocketlm_kernels::{
 };
 
 use super::Session;
-use super::block::{attention_parts, row, row_mut};
+use super::block::{attention_parts, group_row_mut, row, row_mut};
 use crate::model::{Role, Rope};
 
 /// One kv head's part of the cache of a layer.
@@ -34,13 +34,9 @@ impl HeadCache {
 
 impl<'m, 'a> Session<'m, 'a> {
     fn head_cache(&self) -> HeadCache {
-        let layers = self.model.layers();
-        let index = self.work.layer as usize;
-        let before = layers.iter().take(index);
-        let start = before.fold(0, |bytes: usize, layer| bytes.saturating_add(self.plan.layer_cache_bytes(layer)));
-        let layer = layers.get(index);
+        let layer = self.model.layers().get(self.work.layer as usize);
         let (bytes, keys) = self.plan.head_cache_bytes(layer);
-        HeadCache { rows: self.plan.cache_rows(layer), start, bytes, keys }
+        HeadCache { rows: self.plan.cache_rows(layer), start: self.work.cache, bytes, keys }
     }
 
     /// Which indices of the context a token of the batch sees in the current layer: the first, and how many. Positions
@@ -69,7 +65,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let cache = self.head_cache();
         let slot = (self.work.start as usize + token) % cache.rows.max(1);
         let (rope_row, cosines) = self.rope_row(layer.rope, token);
-        let (cos, sin) = row(self.buffers.rope, widths.projection, rope_row).split_at(cosines);
+        let table = row(self.buffers.rope, widths.projection, rope_row);
+        let (cos, sin) = table.split_at_checked(cosines).unwrap_or_default();
         let turn = |head: &mut [f32], norm: &[f32]| {
             if !norm.is_empty() {
                 rms_norm_in_place(head, norm, config.rms_norm_eps);
@@ -78,21 +75,18 @@ impl<'m, 'a> Session<'m, 'a> {
                 rope(head, cos, sin);
             }
         };
-        let projection = widths.projection.max(1);
+        let projection = widths.projection;
+        let (heads, quantizes_queries) = (config.num_query_heads() as usize, self.quantizes_queries());
 
         let [query, key, value, ..] = attention_parts(self.buffers.scratch, batch, widths);
         let query = row_mut(query, widths.queries, token);
         add(query, vector(Role::QueryBias));
-        for head in query.chunks_exact_mut(projection) {
+        for index in 0..heads {
+            let head = row_mut(query, projection, index);
             turn(head, vector(Role::QueryNorm));
             scale(head, config.query_scaling_factor);
-        }
-        if self.plan.kv_type() == super::Kv::Q8 {
-            let groups = projection.div_ceil(GROUP);
-            let first = token * (config.num_query_heads() as usize) * groups;
-            let rows = self.buffers.groups.get_mut(first..).unwrap_or_default().chunks_exact_mut(groups.max(1));
-            for (head, groups) in query.chunks_exact(projection).zip(rows) {
-                quantize(head, groups);
+            if quantizes_queries {
+                quantize(head, group_row_mut(self.buffers.groups, projection, token * heads + index));
             }
         }
 
@@ -100,8 +94,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let value = row_mut(value, widths.keys, token);
         add(key, vector(Role::KeyBias));
         add(value, vector(Role::ValueBias));
-        let heads = key.chunks_exact_mut(projection).zip(value.chunks_exact(projection));
-        for (index, (key, value)) in heads.enumerate() {
+        for index in 0..config.num_kv_heads as usize {
+            let (key, value) = (row_mut(key, projection, index), row(value, projection, index));
             turn(key, vector(Role::KeyNorm));
             let head = self.buffers.cache.get_mut(cache.range(index)).unwrap_or_default();
             let (keys, values) = head.split_at_mut_checked(cache.keys).unwrap_or_default();
@@ -157,9 +151,8 @@ impl<'m, 'a> Session<'m, 'a> {
                 let mut part = all.part(tile_rows.start * TILE_ROWS..rows);
                 matmul(&keys, &input, tile_rows, &mut part);
             }
-            for (scores, out) in
-                scores.chunks_exact_mut(rows.max(1)).zip(attended.chunks_exact_mut(widths.projection.max(1)))
-            {
+            for query in 0..multiplier {
+                let (scores, out) = (row_mut(scores, rows, query), row_mut(attended, widths.projection, query));
                 let (start, end) = scores.split_at_mut_checked(slot).unwrap_or_default();
                 let (newer_scores, older_scores) =
                     (start.get_mut(..newer).unwrap_or_default(), end.get_mut(..older).unwrap_or_default());

@@ -180,7 +180,8 @@ impl<'m, 'a> Session<'m, 'a> {
         for rope in [Rope::Global, Rope::Local] {
             let (amplitude, frequencies) = self.model.rope(rope);
             let (row, cosines) = self.rope_row(rope, token);
-            let (cos, sin) = row_mut(self.buffers.rope, widths.projection, row).split_at_mut(cosines);
+            let table = row_mut(self.buffers.rope, widths.projection, row);
+            let (cos, sin) = table.split_at_mut_checked(cosines).unwrap_or_default();
             rope_table(position, frequencies, amplitude, cos, sin);
         }
     }

@@ -6,7 +6,7 @@
 /// # use pocketlm::run::Digest;
 /// let mut digest = Digest::new();
 /// digest.update(&[1.0, -0.5]);
-/// assert_eq!(digest.value(), 0xe99a_3a14_fbf6_6e53);
+/// assert_eq!(digest.value(), 0x0979_d8ee_2da2_0b75);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

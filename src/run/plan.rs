@@ -148,12 +148,12 @@ impl<'m> Plan<'m> {
     pub const fn cache_rows(&self, layer: Layer) -> usize {
         let rows = match layer.window {
             Some(window) => {
-                let ring = window.get() as usize + self.batch.saturating_sub(1) as usize;
+                let ring = (window.get() as usize).saturating_add(self.batch.saturating_sub(1) as usize);
                 if ring < self.context as usize { ring } else { self.context as usize }
             }
             None => self.context as usize,
         };
-        rows.next_multiple_of(TILE_ROWS)
+        product(&[rows.div_ceil(TILE_ROWS), TILE_ROWS])
     }
 
     /// Bytes of the keys and values of a layer.

@@ -15,6 +15,8 @@ pub(super) struct Work {
     pub stage: Stage,
     /// The layer it is computed in.
     pub layer: u32,
+    /// Where its keys and values start in the cache.
+    pub cache: usize,
     /// How many of the stage's units are done.
     pub unit: usize,
     /// The batch: index of its first token in the context, and how many it has.
@@ -30,7 +32,7 @@ pub(super) struct Work {
 
 impl Work {
     const NONE: Work =
-        Work { stage: Stage::Idle, layer: 0, unit: 0, start: 0, count: 0, end: 0, every: false, head: 0 };
+        Work { stage: Stage::Idle, layer: 0, cache: 0, unit: 0, start: 0, count: 0, end: 0, every: false, head: 0 };
 }
 
 /// The buffers of the plan, cut out of the arena.
@@ -81,11 +83,11 @@ pub(super) enum Event {
 /// tokens come, all at once, one by one, in batches or in slices, and whoever works on them: the logits are the same bits.
 ///
 /// ```
-/// use pocketlm::{include_image, host::Arena, model::Model, run::{Plan, Session, Solo, Step}};
+/// use pocketlm::{include_image, host::AlignedBytes, model::Model, run::{Plan, Session, Solo, Step}};
 ///
 /// let model = Model::open(include_image!("../bin/pocketlm/story/story.plm"))?;
 /// let plan = Plan::new(model.header()).context(64).batch(8);
-/// let mut arena = Arena::new(plan.bytes());
+/// let mut arena = AlignedBytes::zeroed(plan.bytes());
 /// let mut session = Session::new(&model, &plan, &mut arena, &Solo)?;
 /// let at_once = session.feed(&[2, 17, 40, 5])?.to_vec();
 ///
@@ -272,12 +274,16 @@ impl<'m, 'a> Session<'m, 'a> {
             }
             next => {
                 work.stage = next;
-                let layers = self.model.config().num_decoder_blocks;
                 if next == Stage::FinalNorm {
+                    let layer = self.model.layers().get(work.layer as usize);
+                    work.cache = work.cache.saturating_add(self.plan.layer_cache_bytes(layer));
                     work.layer += 1;
-                    if work.layer < layers {
-                        work.stage = Stage::AttentionNorm;
-                    } else if !work.every {
+                }
+                if matches!(next, Stage::AttentionNorm | Stage::FinalNorm) {
+                    let layers = self.model.config().num_decoder_blocks;
+                    // A model may have no layers.
+                    work.stage = if work.layer < layers { Stage::AttentionNorm } else { Stage::FinalNorm };
+                    if work.stage == Stage::FinalNorm && !work.every {
                         work.head = work.count - 1;
                         if work.start + work.count < work.end {
                             // Nobody asked for these logits.
@@ -294,7 +300,7 @@ impl<'m, 'a> Session<'m, 'a> {
     fn start_batch(&mut self) {
         let work = &mut self.work;
         work.count = (work.end - work.start).min(self.plan.batch_tokens());
-        (work.stage, work.layer, work.unit, work.head) = (Stage::Embed, 0, 0, 0);
+        (work.stage, work.layer, work.cache, work.unit, work.head) = (Stage::Embed, 0, 0, 0, 0);
         self.longest = self.longest.max(work.start + work.count);
     }
 
@@ -348,9 +354,9 @@ impl<'m, 'a> Session<'m, 'a> {
         Ok(())
     }
 
-    /// Takes back the last `count` tokens. Global layers forget any number; a local layer must still hold the keys of
-    /// its window before the new end, which is sure for as many tokens as the batch and always for a context that fits
-    /// its ring ([`Plan::cache_rows`]).
+    /// Takes back the last `count` tokens, and a gap left after them. Global layers forget any number; a local layer must
+    /// still hold the keys that its window shows after the new end, which is sure for as many tokens as the batch and
+    /// always for a context that fits its ring ([`Plan::cache_rows`]). Taking back none changes nothing.
     pub fn rewind(&mut self, count: usize) -> Result<(), Error> {
         if self.work.stage != Stage::Idle {
             return Err(Error::Busy);
@@ -360,26 +366,35 @@ impl<'m, 'a> Session<'m, 'a> {
         if count > possible {
             return Err(Error::RewindTooFar { possible });
         }
-        self.length -= count;
-        let last = self.tokens().len().checked_sub(1).and_then(|last| self.buffers.positions.get(last));
-        self.next_position = last.map_or(0, |last| last + 1);
+        if count > 0 {
+            self.length -= count;
+            self.next_position = self.positions().last().map_or(0, |last| last + 1);
+        }
         Ok(())
     }
 
     /// How many tokens [`rewind`](Session::rewind) can take back now.
     pub fn rewindable(&self) -> u32 {
+        let positions = self.positions();
         let mut possible = self.length;
         for layer in self.model.layers().iter() {
             let Some(window) = layer.window else { continue };
-            let rows = self.plan.cache_rows(layer) as u32;
-            // The ring holds indices from `oldest` on. A token at index `i` sees `i + 1 - window` at the earliest.
-            let oldest = self.longest.saturating_sub(rows);
-            if oldest > 0 {
-                let earliest_end = oldest.saturating_add(window.get() - 1);
-                possible = possible.min(self.length.saturating_sub(earliest_end));
+            // The ring has let go of the keys before index `oldest`, so a token may come next only where its window no
+            // longer shows the last of them. A window of 1 shows no key but the token's own.
+            let oldest = self.longest as usize - self.plan.cache_rows(layer).min(self.longest as usize);
+            let lost = oldest.checked_sub(1).and_then(|last| positions.get(last));
+            if let (Some(lost), true) = (lost, window.get() > 1) {
+                let shown = lost.saturating_add(window.get() - 1);
+                let end = positions.partition_point(|&position| position < shown) + 1;
+                possible = possible.min((positions.len() - end.min(positions.len())) as u32);
             }
         }
         possible
+    }
+
+    /// The positions of the tokens in the context.
+    fn positions(&self) -> &[u32] {
+        self.buffers.positions.get(..self.len()).unwrap_or_default()
     }
 
     /// Forgets everything, work in progress included.

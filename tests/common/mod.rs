@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each test file uses its part
 
 pub mod folder;
+pub mod plain;
+pub mod random;
 pub mod reference;
 
 use std::path::PathBuf;

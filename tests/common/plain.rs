@@ -1,0 +1,330 @@
+//! The forward pass a second time, for its bits: slow, simple, without batches, buffers, rings, tiles or threads. It is
+//! written from the docs: the image format (`src/model/image.rs`), from which it reads the weights byte by byte, and the
+//! contract of the kernels crate, whose scalar functions are all it shares with the runtime.
+
+use pocketlm::model::{Config, DType, Kv, Layer, MlpVariant, Model, Role, Rope, TensorId};
+use pocketlm_kernels::math::{
+    bf16_from_f32, bf16_to_f32, exp, f16_from_f32, f16_to_f32, gelu_approx, gelu_exact, silu, sin_cos_turns, soft_cap,
+    sqrt,
+};
+
+/// A model and its context so far.
+pub struct Plain<'m> {
+    config: Config,
+    layers: Vec<Layer>,
+    kv: Kv,
+    image: &'m [u8],
+    model: Model<'m>,
+    /// `[layer][token]`.
+    cache: Vec<Vec<Kept>>,
+}
+
+/// What attention keeps of a token.
+#[derive(Clone)]
+struct Kept {
+    position: u32,
+    /// Those of all heads, one after the other.
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+/// Numbers as a dot product of integers takes them: groups of values with their scale.
+type Groups = Vec<([i32; 32], f32)>;
+
+impl<'m> Plain<'m> {
+    pub fn new(image: &'m [u8], kv: Kv) -> Self {
+        let model = Model::open(image).unwrap();
+        let layers: Vec<_> = model.layers().iter().collect();
+        Plain { config: *model.config(), cache: vec![Vec::new(); layers.len()], layers, kv, image, model }
+    }
+
+    /// The logits after one more token.
+    pub fn feed(&mut self, id: u32, position: u32) -> Vec<f32> {
+        let config = self.config;
+        let mut hidden: Vec<f32> = self.embedding(id as usize).iter().map(|x| x * config.embedding_scale).collect();
+        for layer in 0..self.layers.len() as u32 {
+            let normed = self.norm(&hidden, layer, Role::PreAttentionNorm);
+            let mut branch = self.attention(layer, &normed, position);
+            add(&mut branch, &self.vector(layer, Role::OutputBias));
+            if config.use_post_attn_norm {
+                branch = self.norm(&branch, layer, Role::PostAttentionNorm);
+            }
+            add(&mut hidden, &branch);
+
+            let normed = self.norm(&hidden, layer, Role::PreFfwNorm);
+            let mut gate = self.product(layer, Role::GatingLinear, &normed);
+            let mut value = self.product(layer, Role::ValueLinear, &normed);
+            add(&mut gate, &self.vector(layer, Role::GatingLinearBias));
+            add(&mut value, &self.vector(layer, Role::ValueLinearBias));
+            for (gate, value) in gate.iter_mut().zip(value) {
+                *gate = value
+                    * match config.mlp_variant {
+                        MlpVariant::GegluExact => gelu_exact(*gate),
+                        MlpVariant::GegluApprox => gelu_approx(*gate),
+                        MlpVariant::Swiglu => silu(*gate),
+                    };
+            }
+            let mut branch = self.product(layer, Role::OutLinear, &gate);
+            add(&mut branch, &self.vector(layer, Role::OutLinearBias));
+            if config.use_post_ffw_norm {
+                branch = self.norm(&branch, layer, Role::PostFfwNorm);
+            }
+            add(&mut hidden, &branch);
+        }
+        let normed = self.norm(&hidden, 0, Role::FinalNorm);
+        let head = if config.tie_embedder_and_logits { Role::Embedder } else { Role::LmHead };
+        let logits = self.product(0, head, &normed);
+        logits.into_iter().map(|z| config.final_logit_softcap.map_or(z, |cap| soft_cap(z, cap))).collect()
+    }
+
+    fn attention(&mut self, layer: u32, normed: &[f32], position: u32) -> Vec<f32> {
+        let (config, kind) = (self.config, self.layers[layer as usize]);
+        let width = config.projection_dim as usize;
+        let heads = |matrix, bias, norm| {
+            let mut all = self.product(layer, matrix, normed);
+            add(&mut all, &self.vector(layer, bias));
+            let head = |head: &[f32]| match norm {
+                Some(norm) if config.use_qk_norm => self.norm(head, layer, norm),
+                _ => head.to_vec(),
+            };
+            all.chunks(width).map(head).collect::<Vec<_>>()
+        };
+        let mut queries = heads(Role::Query, Role::QueryBias, Some(Role::QueryNorm));
+        let mut keys = heads(Role::Key, Role::KeyBias, Some(Role::KeyNorm));
+        let values = heads(Role::Value, Role::ValueBias, None);
+        for head in queries.iter_mut().chain(&mut keys) {
+            self.turn(head, kind.rope, position);
+        }
+        for query in queries.iter_mut().flatten() {
+            *query *= config.query_scaling_factor;
+        }
+        self.cache[layer as usize].push(Kept { position, keys: keys.concat(), values: values.concat() });
+
+        let seen = self.cache[layer as usize].iter();
+        let seen: Vec<_> = seen.filter(|kept| kind.window.is_none_or(|w| position - kept.position < w.get())).collect();
+        let mut attended = Vec::new();
+        for (index, query) in queries.iter().enumerate() {
+            let kv_head = index / config.query_head_multiplier as usize * width;
+            let scores: Vec<f32> = seen
+                .iter()
+                .map(|kept| {
+                    let score = self.score(query, &kept.keys[kv_head..][..width]);
+                    config.attn_logits_soft_cap.map_or(score, |cap| soft_cap(score, cap))
+                })
+                .collect();
+            let largest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+            let weights: Vec<f32> = scores.iter().map(|score| exp(score - largest)).collect();
+            let normalizer = 1.0 / striped_sum(&weights);
+            let mut out = vec![0.0f32; width];
+            for (kept, weight) in seen.iter().zip(weights) {
+                self.mix(&kept.values[kv_head..][..width], weight, &mut out);
+            }
+            attended.extend(out.iter().map(|x| x * normalizer));
+        }
+        self.product(layer, Role::Output, &attended)
+    }
+
+    fn score(&self, query: &[f32], key: &[f32]) -> f32 {
+        let mut sum = 0.0;
+        if self.kv == Kv::Q8 {
+            for ((q, q_scale), group) in groups(query).iter().zip(key.chunks(32)) {
+                let (k, k_scale) = q8(group);
+                let dot: i32 = q.iter().zip(k).map(|(q, k)| q * k).sum();
+                sum += dot as f32 * (k_scale * q_scale);
+            }
+        } else {
+            for (q, k) in query.iter().zip(key) {
+                sum += q * self.rounded(*k);
+            }
+        }
+        sum
+    }
+
+    fn mix(&self, value: &[f32], weight: f32, out: &mut [f32]) {
+        if self.kv == Kv::Q8 {
+            for (out, group) in out.chunks_mut(32).zip(value.chunks(32)) {
+                let (values, scale) = q8(group);
+                for (out, value) in out.iter_mut().zip(values) {
+                    *out += value as f32 * (weight * scale);
+                }
+            }
+        } else {
+            for (out, value) in out.iter_mut().zip(value) {
+                *out += weight * self.rounded(*value);
+            }
+        }
+    }
+
+    /// A key or value as the cache keeps it.
+    fn rounded(&self, x: f32) -> f32 {
+        match self.kv {
+            Kv::F32 => x,
+            Kv::F16 => f16_to_f32(f16_from_f32(x)),
+            Kv::Bf16 => bf16_to_f32(bf16_from_f32(x)),
+            Kv::Q8 => unreachable!("kept in groups"),
+        }
+    }
+
+    /// Rotates a head: table `rope` of the rope section, whose first word is the amplitude.
+    fn turn(&self, head: &mut [f32], rope: Rope, position: u32) {
+        if rope == Rope::None {
+            return;
+        }
+        let half = head.len() / 2;
+        let has_global = self.layers.iter().any(|layer| layer.rope == Rope::Global);
+        let table = if rope == Rope::Local && has_global { 1 } else { 0 };
+        let table = &self.section(2)[table * 8 * (1 + half)..];
+        let word = |j: usize| u64::from_le_bytes(table[8 * j..][..8].try_into().unwrap());
+        let amplitude = f32::from_bits(word(0) as u32);
+        for j in 0..half {
+            let (sin, cos) = sin_cos_turns(word(1 + j).wrapping_mul(u64::from(position)));
+            let (sin, cos) = (sin * amplitude, cos * amplitude);
+            let (x, y) = (head[j], head[j + half]);
+            (head[j], head[j + half]) = (x * cos - y * sin, y * cos + x * sin);
+        }
+    }
+
+    fn norm(&self, x: &[f32], layer: u32, role: Role) -> Vec<f32> {
+        let squares: Vec<f32> = x.iter().map(|x| x * x).collect();
+        let factor = 1.0 / sqrt(striped_sum(&squares) / x.len() as f32 + self.config.rms_norm_eps);
+        x.iter().zip(self.vector(layer, role)).map(|(x, weight)| x * factor * weight).collect()
+    }
+
+    fn product(&self, layer: u32, role: Role, x: &[f32]) -> Vec<f32> {
+        let (dtype, rows, columns) = self.model.tensor_type(TensorId { layer, role }).unwrap();
+        let data = self.tensor(layer, role).unwrap();
+        assert_eq!(x.len(), columns);
+        let groups = groups(x);
+        let output = |row: usize| {
+            let mut sum = 0.0;
+            if !dtype.is_quantized() {
+                for (column, x) in x.iter().enumerate() {
+                    sum += float(dtype, data, columns, row, column) * x;
+                }
+                return sum;
+            }
+            for (g, (x, x_scale)) in groups.iter().enumerate() {
+                let (weights, scale, minimum) = group(dtype, data, groups.len(), row, g);
+                let dot: i32 = weights.iter().zip(x).map(|(w, x)| w * x).sum();
+                sum += dot as f32 * (scale * x_scale);
+                if let Some(minimum) = minimum {
+                    sum += x.iter().sum::<i32>() as f32 * (minimum * x_scale);
+                }
+            }
+            sum
+        };
+        (0..rows).map(output).collect()
+    }
+
+    fn embedding(&self, row: usize) -> Vec<f32> {
+        let (dtype, _, columns) = self.model.tensor_type(TensorId { layer: 0, role: Role::Embedder }).unwrap();
+        let data = self.tensor(0, Role::Embedder).unwrap();
+        let weight = |column| {
+            if !dtype.is_quantized() {
+                return float(dtype, data, columns, row, column);
+            }
+            let (weights, scale, minimum) = group(dtype, data, columns.div_ceil(32), row, column / 32);
+            let product = weights[column % 32] as f32 * scale;
+            minimum.map_or(product, |minimum| product + minimum)
+        };
+        (0..columns).map(weight).collect()
+    }
+
+    /// A vector; empty if the model has none.
+    fn vector(&self, layer: u32, role: Role) -> Vec<f32> {
+        let Some((_, _, columns)) = self.model.tensor_type(TensorId { layer, role }) else { return Vec::new() };
+        let data = &self.tensor(layer, role).unwrap()[..4 * columns];
+        data.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+    }
+
+    /// The weights from this tensor on, found through the tensors section.
+    fn tensor(&self, layer: u32, role: Role) -> Option<&'m [u8]> {
+        let entries = self.section(3).chunks(16);
+        let mut entries = entries.filter(|e| e[0] == role as u8 && e[4..8] == layer.to_le_bytes());
+        let offset = u64::from_le_bytes(entries.next()?[8..].try_into().unwrap());
+        Some(&self.section(4)[offset as usize..])
+    }
+
+    fn section(&self, index: usize) -> &'m [u8] {
+        let word = |at: usize| u64::from_le_bytes(self.image[at..at + 8].try_into().unwrap()) as usize;
+        &self.image[word(32 + 24 * index)..][..word(40 + 24 * index)]
+    }
+}
+
+fn half(bytes: &[u8]) -> u16 {
+    u16::from_le_bytes([bytes[0], bytes[1]])
+}
+
+/// A weight of a float matrix.
+fn float(dtype: DType, data: &[u8], columns: usize, row: usize, column: usize) -> f32 {
+    let index = (row / 8 * columns + column) * 8 + row % 8;
+    match dtype {
+        DType::F32 => f32::from_le_bytes(data[4 * index..][..4].try_into().unwrap()),
+        DType::F16 => f16_to_f32(half(&data[2 * index..])),
+        _ => bf16_to_f32(half(&data[2 * index..])),
+    }
+}
+
+/// 32 weights of a quantised matrix, as integers, with their scale and minimum.
+fn group(dtype: DType, data: &[u8], groups: usize, row: usize, index: usize) -> ([i32; 32], f32, Option<f32>) {
+    let (bytes, header) = match dtype {
+        DType::Q8 => (272, 16),
+        DType::Q4 => (144, 16),
+        _ => (160, 32),
+    };
+    let (tile, lane) = (&data[(row / 8 * groups + index) * bytes..][..bytes], row % 8);
+    let weights = std::array::from_fn(|c| match dtype {
+        DType::Q8 => tile[header + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32,
+        _ => {
+            let byte = tile[header + c / 8 * 32 + lane * 4 + c % 4];
+            let value = if c % 8 < 4 { byte & 15 } else { byte >> 4 };
+            value as i32 - if dtype == DType::Q4 { 8 } else { 0 }
+        }
+    });
+    let minimum = (dtype == DType::Q4Min).then(|| f16_to_f32(half(&tile[16 + 2 * lane..])));
+    (weights, f16_to_f32(half(&tile[2 * lane..])), minimum)
+}
+
+/// The input of an integer product: the largest magnitude of 32 becomes 127.
+fn groups(x: &[f32]) -> Groups {
+    let group = |x: &[f32]| {
+        let largest = x.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+        let mut values = [0; 32];
+        if largest < 1e-30 {
+            return (values, 0.0);
+        }
+        for (value, x) in values.iter_mut().zip(x) {
+            *value = (x * (127.0 / largest)).round_ties_even() as i32;
+        }
+        (values, largest / 127.0)
+    };
+    x.chunks(32).map(group).collect()
+}
+
+/// Up to 32 keys or values as the q8 cache keeps them.
+fn q8(x: &[f32]) -> ([i32; 32], f32) {
+    let largest = x.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+    let scale = f16_to_f32(f16_from_f32(largest / 127.0));
+    let mut values = [0; 32];
+    if scale > 0.0 {
+        for (value, x) in values.iter_mut().zip(x) {
+            *value = (x / scale).clamp(-127.0, 127.0).round_ties_even() as i32;
+        }
+    }
+    (values, scale)
+}
+
+/// Element `i` goes to stripe `i mod 8`, the stripes are joined by a tree.
+fn striped_sum(x: &[f32]) -> f32 {
+    let mut s = [0.0f32; 8];
+    for (i, x) in x.iter().enumerate() {
+        s[i % 8] += x;
+    }
+    ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
