@@ -65,7 +65,7 @@ impl DType {
         }
     }
 
-    /// Whether the type is multiplied in integers, with the input quantised to int8 as well.
+    /// Whether the type is multiplied in integers, with the input quantised to 16 bits.
     pub const fn is_quantized(self) -> bool {
         matches!(self, DType::Q8 | DType::Q4 | DType::Q4Min)
     }

@@ -10,7 +10,7 @@
 //! * **Lanes run across independent outputs, never along a sum.** A [`Matrix`] stores its rows in tiles of eight;
 //!   a SIMD lane is an output row, and each output is summed in the order of the naive loop,
 //!   `for c in columns { sum = sum + w[c] * x[c] }`.
-//! * **Integer groups.** A quantised matrix meets a quantised input. The dot product of a group of 32 columns is
+//! * **Integer groups.** A quantised matrix meets an input quantised to 16 bits. The dot product of a group of 32 columns is
 //!   exact in `i32`; the groups join in order, `sum = sum + dot as f32 * (weight_scale * input_scale)`.
 //! * **Sums over a vector** (RMSNorm, the softmax denominator) go in eight stripes, element `i` into stripe
 //!   `i mod 8`, joined by one fixed tree: `((s0+s4)+(s2+s6)) + ((s1+s5)+(s3+s7))`.

@@ -5,13 +5,18 @@ use bytemuck::{Pod, Zeroable};
 use crate::math::round_to_i32;
 use crate::{GROUP, dtype};
 
-/// 32 inputs as int8 with one scale: input ≈ `value * scale`.
+/// 32 inputs in 16 bits with one scale: input ≈ `value * scale`.
+///
+/// Why 16 bits, where others take 8: the weights should decide the accuracy of a quantised model. Measured as the KL
+/// divergence from f32 on SmolLM2-135M with its Q4_1 weights as they are: 3.8e-3 nats a token with 8 bits (outliers in a group
+/// leave the rest of it few steps), 6e-8 with 16. It costs memory-bound decoding nothing, nor targets that multiply 16-bit
+/// numbers anyway (SSE2 and AVX2 `pmaddwd`, Armv7E-M `smlad`, wasm `dot_i16x8`); one that multiplies bytes (`sdot`) does it in two digits.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct InputGroup {
-    /// −127..=127.
+    /// −32767..=32767.
     pub values: [i16; GROUP],
-    /// The largest magnitude of the group over 127.
+    /// The largest magnitude of the group over 32767.
     pub scale: f32,
     /// The sum of `values`, which a weight's zero point or minimum meets.
     pub sum: i32,
@@ -21,7 +26,7 @@ pub struct InputGroup {
 const SMALLEST: f32 = 1e-30;
 
 /// Quantises `input` group by group; the last group is padded with zeros. For each group, with `largest` its largest
-/// magnitude: `scale = largest / 127` and `value = round(input * (127 / largest))`, ties to even. A group that holds
+/// magnitude: `scale = largest / 32767` and `value = round(input * (32767 / largest))`, ties to even. A group that holds
 /// a number that is not finite gets the scale NaN, so that it shows in every output it reaches.
 pub fn quantize(input: &[f32], groups: &mut [InputGroup]) {
     for (input, group) in dtype::groups(input).zip(groups) {
@@ -57,9 +62,9 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_magnitude_becomes_127_and_ties_go_to_even() {
-        let group = one(&[-254.0, 1.0, 3.0, 253.0]);
-        assert_eq!(group.values[..5], [-127, 0, 2, 126, 0]);
+    fn the_largest_magnitude_becomes_32767_and_ties_go_to_even() {
+        let group = one(&[-65534.0, 1.0, 3.0, 65533.0]);
+        assert_eq!(group.values[..5], [-32767, 0, 2, 32766, 0]);
         assert_eq!((group.scale, group.sum), (2.0, 1));
     }
 
@@ -70,6 +75,6 @@ mod tests {
             let group = one(&[1.0, bad, 2.0]);
             assert!(group.scale.is_nan() && group.values == [0; 32] && group.sum == 0);
         }
-        assert_eq!(one(&[f32::MAX, f32::MIN, 1.0]).values[..3], [127, -127, 0]);
+        assert_eq!(one(&[f32::MAX, f32::MIN, 1.0]).values[..3], [32767, -32767, 0]);
     }
 }

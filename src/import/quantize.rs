@@ -10,6 +10,8 @@ use crate::model::DType;
 
 /// How many scales are tried for a group of q8: up to 3 % above the smallest.
 const SCALES: u16 = 63;
+/// The bits of 65504.
+const LARGEST_F16: u16 = 0x7bff;
 
 /// The type that keeps what a checkpoint stores, or comes nearest to it. Lossless for F32, F16, BF16, Q8_0, Q5_0, Q4_0
 /// and Q4_1. Q4_K keeps its 4-bit values and rounds each group's scale and minimum, products of two numbers, to f16.
@@ -54,8 +56,7 @@ pub(super) fn pack(
         DType::Q4Min => 65504.0,
         DType::F32 | DType::Bf16 => f32::MAX,
     };
-    // False for NaN as well.
-    if let Some(c) = values.iter().position(|x| !(x.abs() <= largest)) {
+    if let Some(c) = values.iter().position(|x| x.is_nan() || x.abs() > largest) {
         let reason = match values[c].is_finite() {
             true => format!("element [{r}][{c}] is {}, beyond the range of {}", values[c], dtype.name()),
             false => format!("element [{r}][{c}] is {}", values[c]),
@@ -83,39 +84,44 @@ pub(super) fn pack(
     Ok(())
 }
 
+/// Up to 32 weights, the group filled up with zeros.
+fn padded(weights: &[f32]) -> [f32; GROUP] {
+    let mut padded = [0.0; GROUP];
+    padded[..weights.len()].copy_from_slice(weights);
+    padded
+}
+
+/// A sum over a group in eight parts, which the compiler keeps in registers.
+#[inline(always)]
+fn sum(of: impl Fn(usize) -> f32) -> f32 {
+    let mut sums = [0.0; 8];
+    for start in (0..GROUP).step_by(8) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += of(start + lane);
+        }
+    }
+    sums.iter().sum()
+}
+
 /// 8 bits: of the f16 scales from the smallest that reaches the largest weight upwards, the one that errs least. Weights
 /// that were quantised before lie on a grid, and some scale nearly meets it.
 fn eight_bits(weights: &[f32]) -> (u16, [i8; GROUP]) {
-    let mut padded = [0.0; GROUP];
-    padded[..weights.len()].copy_from_slice(weights);
+    let weights = padded(weights);
     let largest = weights.iter().fold(0.0f32, |largest, w| largest.max(w.abs()));
     let smallest_scale = f16_from_f32(largest / 127.0);
+    let inverse = |step: f32| if step > 0.0 { 1.0 / step } else { 0.0 };
+    let rounded = |w: f32, inverse: f32| round_to_i32((w * inverse).clamp(-127.0, 127.0));
     let mut best = (f32::INFINITY, smallest_scale);
-    for scale in smallest_scale..=smallest_scale.saturating_add(SCALES).min(0x7bff) {
+    for scale in smallest_scale..=smallest_scale.saturating_add(SCALES).min(LARGEST_F16) {
         let step = f16_to_f32(scale);
-        let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
-        let error: f32 = striped(&padded, |w| {
-            let rounded = round_to_i32((w * inverse).clamp(-127.0, 127.0)) as f32 * step;
-            (rounded - w) * (rounded - w)
-        });
+        let inverse = inverse(step);
+        let error = sum(|c| (rounded(weights[c], inverse) as f32 * step - weights[c]).powi(2));
         if error < best.0 {
             best = (error, scale);
         }
     }
-    let step = f16_to_f32(best.1);
-    let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
-    (best.1, padded.map(|w| round_to_i32((w * inverse).clamp(-127.0, 127.0)) as i8))
-}
-
-/// A sum in eight parts, which the compiler can keep in a register.
-fn striped(values: &[f32; GROUP], of: impl Fn(f32) -> f32) -> f32 {
-    let mut sums = [0.0; 8];
-    for eight in values.as_chunks::<8>().0 {
-        for (sum, &value) in sums.iter_mut().zip(eight) {
-            *sum += of(value);
-        }
-    }
-    sums.iter().sum()
+    let inverse = inverse(f16_to_f32(best.1));
+    (best.1, weights.map(|w| rounded(w, inverse) as i8))
 }
 
 /// Takes blocks over as they are, if `dtype` can hold them. An f16 scale that is no number is refused.
@@ -211,45 +217,40 @@ fn symmetric(weights: &[f32]) -> Group4 {
 /// 4 bits with a minimum. Starts from the range of the weights and from ranges a little narrower, and after each
 /// rounding fits scale and minimum to the rounded values by least squares; keeps what errs least.
 fn with_minimum(weights: &[f32]) -> Group4 {
-    let mut low = weights.iter().copied().fold(f32::INFINITY, f32::min);
+    let weights = padded(weights);
+    let low = weights.iter().copied().fold(f32::INFINITY, f32::min);
     let high = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if weights.len() < GROUP {
-        low = low.min(0.0); // the padding is zero weights
-    }
-    let mut best = (f32::INFINITY, Group4 { scale: 0, minimum: Some(f16_from_f32(low)), values: [0; GROUP] });
+    let levels = |step: f32, base: f32| {
+        let inverse = if step != 0.0 { 1.0 / step } else { 0.0 };
+        weights.map(|w| round_to_i32(((w - base) * inverse).clamp(0.0, 15.0)) as f32)
+    };
+    let mut best = (f32::INFINITY, 0, f16_from_f32(low));
     for narrowing in 0..8 {
         let narrow = (high - low) * narrowing as f32 / 64.0;
         let (mut scale, mut minimum) = ((high - low - narrow) / 15.0, low + narrow / 2.0);
         for _ in 0..3 {
             let rounded = (f16_from_f32(scale), f16_from_f32(minimum));
             let (step, base) = (f16_to_f32(rounded.0), f16_to_f32(rounded.1));
-            let mut values = [0; GROUP];
-            let mut error = 0.0;
-            for (value, &w) in values.iter_mut().zip(weights) {
-                let level = if step != 0.0 { ((w - base) / step).round().clamp(0.0, 15.0) } else { 0.0 };
-                *value = level as u8;
-                error += (level * step + base - w).powi(2);
-            }
-            (scale, minimum) = least_squares(weights, &values).unwrap_or((scale, minimum));
+            let levels = levels(step, base);
+            let error = sum(|c| (levels[c] * step + base - weights[c]).powi(2));
             if error < best.0 {
-                best = (error, Group4 { scale: rounded.0, minimum: Some(rounded.1), values });
+                best = (error, rounded.0, rounded.1);
+            }
+            match least_squares(&weights, &levels) {
+                Some(fitted) => (scale, minimum) = fitted,
+                None => break,
             }
         }
     }
-    best.1
+    let (_, scale, minimum) = best;
+    Group4 { scale, minimum: Some(minimum), values: levels(f16_to_f32(scale), f16_to_f32(minimum)).map(|v| v as u8) }
 }
 
-/// The scale and minimum for which `value * scale + minimum` is nearest to the weights; `None` if all values are equal.
-fn least_squares(weights: &[f32], values: &[u8]) -> Option<(f32, f32)> {
-    let n = weights.len() as f32;
-    let (mut x, mut xx, mut y, mut xy) = (0.0, 0.0, 0.0, 0.0);
-    for (&w, &value) in weights.iter().zip(values) {
-        let value = value as f32;
-        x += value;
-        xx += value * value;
-        y += w;
-        xy += value * w;
-    }
+/// The scale and minimum for which `level * scale + minimum` is nearest to the weights; `None` if all levels are equal.
+fn least_squares(weights: &[f32; GROUP], levels: &[f32; GROUP]) -> Option<(f32, f32)> {
+    let n = GROUP as f32;
+    let (x, y) = (sum(|c| levels[c]), sum(|c| weights[c]));
+    let (xx, xy) = (sum(|c| levels[c] * levels[c]), sum(|c| levels[c] * weights[c]));
     let determinant = n * xx - x * x;
     (determinant > 0.0).then(|| {
         let scale = (n * xy - x * y) / determinant;

@@ -1,9 +1,12 @@
-//! Writing an image: section by section, the weights a tile row at a time, so that packing takes the memory of eight
-//! rows whatever the size of the model. The bytes depend on the checkpoint and the options alone.
+//! Writing an image: section by section, the weights some megabytes at a time, so that packing takes little memory
+//! whatever the size of the model. The bytes depend on the checkpoint and the options alone.
 
 use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::prelude::rust_2024::*;
+
+use pocketlm_kernels::TILE_ROWS;
+use rayon::prelude::*;
 
 use super::quantize::{nearest, pack};
 use super::{Checkpoint, Description, ImportError, RopeTable, Tensor};
@@ -11,6 +14,9 @@ use crate::host::AlignedBytes;
 use crate::model::{
     Config, DType, ENTRY_BYTES, HEADER_BYTES, MAGIC, Role, Rope, Section, TensorId, VERSION, align, tensor_ids,
 };
+
+/// About how many bytes of an image are packed at a time.
+const PIECE: usize = 4 << 20;
 
 /// What an image's matrices are stored as. `None` keeps what the checkpoint stores, or the [nearest](super::nearest).
 #[derive(Clone, Copy, Debug, Default)]
@@ -211,17 +217,27 @@ impl Layout {
                 out.put(bytemuck::cast_slice(&values))?;
                 continue;
             }
-            let bytes = dtype.tile_row_bytes(tensor.column_count()).expect("computed before");
-            let mut tile_row = vec![0u32; bytes / 4];
-            for first in (0..tensor.row_count()).step_by(pocketlm_kernels::TILE_ROWS) {
-                let rows = first..tensor.row_count().min(first + pocketlm_kernels::TILE_ROWS);
-                if rows.len() < pocketlm_kernels::TILE_ROWS {
-                    tile_row.fill(0);
-                }
-                for r in rows {
-                    pack(&tensor, r, dtype, bytemuck::cast_slice_mut(&mut tile_row), &mut values).map_err(named)?;
-                }
-                out.put(bytemuck::cast_slice(&tile_row))?;
+            let tile_row = dtype.tile_row_bytes(tensor.column_count()).expect("computed before");
+            // Some tile rows at a time, shared by all cores.
+            let tile_rows = tensor.row_count().div_ceil(TILE_ROWS);
+            let together = (PIECE / tile_row).clamp(1, tile_rows);
+            let mut piece = vec![0u32; together * tile_row / 4];
+            for first in (0..tile_rows).step_by(together) {
+                let count = together.min(tile_rows - first);
+                let piece = &mut piece[..count * tile_row / 4];
+                piece.par_chunks_exact_mut(tile_row / 4).enumerate().try_for_each(|(index, words)| {
+                    let start = (first + index) * TILE_ROWS;
+                    let rows = start..tensor.row_count().min(start + TILE_ROWS);
+                    if rows.len() < TILE_ROWS {
+                        words.fill(0);
+                    }
+                    let mut values = vec![0.0; tensor.column_count()];
+                    for r in rows {
+                        pack(&tensor, r, dtype, bytemuck::cast_slice_mut(words), &mut values).map_err(named)?;
+                    }
+                    Ok(())
+                })?;
+                out.put(bytemuck::cast_slice(piece))?;
                 progress(out.written - start, self.weights_length);
             }
         }

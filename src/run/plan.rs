@@ -17,7 +17,7 @@ use crate::model::{Config, Header, Kv, Layer, Layers};
 /// | `hidden` | the residual stream, 4 B D |
 /// | `normed` | what goes into a matrix and what comes back, 4 B D |
 /// | `scratch` | attention (queries, keys, values, output, scores: 4 (B P (2H + 2K) + H R)) or feed-forward (8 B F), whichever is larger; `R` is the longest layer's cache |
-/// | `groups` | inputs as int8: 40 a group of 32 of the widest input, B times |
+/// | `groups` | inputs in 16 bits: 72 a group of 32 of the widest input, B times |
 /// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
 /// | `logits` | 4 V |
 /// | `cache` | keys and values, see [`Plan::cache_bytes`] |

@@ -285,7 +285,7 @@ fn group(dtype: DType, data: &[u8], groups: usize, row: usize, index: usize) -> 
     (weights, f16_to_f32(half(&tile[2 * lane..])), minimum)
 }
 
-/// The input of an integer product: the largest magnitude of 32 becomes 127.
+/// The input of an integer product: the largest magnitude of 32 becomes 32767.
 fn groups(x: &[f32]) -> Groups {
     let group = |x: &[f32]| {
         let largest = x.iter().fold(0.0f32, |a, b| a.max(b.abs()));
@@ -294,9 +294,9 @@ fn groups(x: &[f32]) -> Groups {
             return (values, 0.0);
         }
         for (value, x) in values.iter_mut().zip(x) {
-            *value = (x * (127.0 / largest)).round_ties_even() as i32;
+            *value = (x * (32767.0 / largest)).round_ties_even() as i32;
         }
-        (values, largest / 127.0)
+        (values, largest / 32767.0)
     };
     x.chunks(32).map(group).collect()
 }
