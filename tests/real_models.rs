@@ -24,7 +24,7 @@ fn in_f32_the_logits_and_the_likelihood_are_the_references() {
             println!("{}: f32, largest difference {difference:.1e}, top-1 {agreement:?}", real.name());
             assert_eq!(agreement.0, agreement.1, "{}", real.name());
             // Logits of size 25 after 30 layers, in two f32 programs that sum in different orders.
-            assert!(difference < 2e-3, "{}: {difference}", real.name());
+            assert!(difference < 2e-4, "{}: {difference}", real.name());
             for (ours, theirs) in nll(real, model, session, 2).iter().zip(&real.nll) {
                 assert_eq!(ours.0, theirs.0, "{}: tokens of a story", real.name());
                 assert!((ours.1 - theirs.1).abs() < 1e-2, "{}: {ours:?} {theirs:?}", real.name());

@@ -43,7 +43,7 @@ fn tell() -> Result<(), pocketlm::Error> {
     let model = Model::open(STORY)?;
     let tokenizer = model.tokenizer()?.expect("the story model was packed with its tokenizer");
     let mut session = Session::new(&model, &PLAN, ARENA.take().expect("main runs once"), &Solo)?;
-    let mut sampler = Sampler::new(11).temperature(0.6).top_p(0.9);
+    let mut sampler = Sampler::new(33).temperature(0.5).top_p(0.9);
     let mut decoder = Decoder::new(&tokenizer).skip_special(true);
 
     let mut ids = [0; 32];
