@@ -1,7 +1,72 @@
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
-//! pocketlm
+//! Llama-, Mistral-, Gemma- and Qwen-family language models from one `no_std` crate without a heap: the same image, the
+//! same code and **the same bits** on a Cortex-M, a Raspberry Pi and a laptop.
+//!
+//! ```text
+//!  checkpoint files                                         prompt
+//!       │ import (std, once, on a host)                        │
+//!       ▼                                                      ▼
+//!  image bytes ──► flash, mmap, include_image!         text::Tokenizer
+//!       │                                                      │ ids
+//!       ▼                                                      ▼
+//!  model::Model ─────────────► run::Session::feed(ids) ──► logits ──► text::Sampler ──► id ─┐
+//!  (borrowed, checked once)      │ in one arena                                             │
+//!                                └──────────────────── the next feed ◄──────────────────────┘
+//! ```
+//!
+//! * [`model`]: what an image holds, and the byte format. [`Model::open`](model::Model::open) checks all of it, once.
+//! * [`run`]: [`Plan`](run::Plan) says in a `const` what memory a session takes; [`Session`](run::Session) computes in it.
+//! * [`text`]: [`Tokenizer`](text::Tokenizer), [`Decoder`](text::Decoder), [`Sampler`](text::Sampler).
+//! * `import` (feature `std`): checkpoints of many kinds to images. Everything that varies between formats ends there.
+//! * `host` (feature `std`): files, threads, and a harness that holds images against golden cases.
+//! * [`pocketlm_kernels`]: the arithmetic, and the contract that makes it the same everywhere.
+//!
+//! A whole program, without a heap ([`Error`] is all that can go wrong):
+//!
+//! ```
+//! use pocketlm::model::{Header, Model};
+//! use pocketlm::run::{Plan, Session, Solo, StaticArena};
+//! use pocketlm::text::{Decoder, EncodeOptions, Sampler, scratch_len};
+//!
+//! // The image is part of the program; what it needs is known before it runs.
+//! const STORY: &[u8] = pocketlm::include_image!("bin/pocketlm/story/story.plm");
+//! const PLAN: Plan = match Header::read(STORY) {
+//!     Ok(header) => Plan::new(&header).context(128).batch(4),
+//!     Err(_) => panic!("not an image of this version"),
+//! };
+//! static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
+//!
+//! let model = Model::open(STORY)?;
+//! let tokenizer = model.tokenizer()?.expect("this image has one");
+//! let mut session = Session::new(&model, &PLAN, ARENA.take().expect("taken once"), &Solo)?;
+//!
+//! let prompt = "Once upon a time";
+//! let (mut ids, mut scratch) = ([0; 16], [0; scratch_len(16)]);
+//! let count = tokenizer.encode(prompt, EncodeOptions::default(), &mut scratch, &mut ids)?;
+//!
+//! let (mut sampler, mut decoder) = (Sampler::greedy(), Decoder::new(&tokenizer));
+//! let mut next = sampler.sample(session.feed(&ids[..count])?)?;
+//! let mut text = String::new();
+//! for _ in 0..8 {
+//!     text += &decoder.push(next)?.to_string();
+//!     next = sampler.sample(session.feed(&[next])?)?;
+//! }
+//! assert_eq!(text, ", there was a little girl named Lily");
+//! # Ok::<(), pocketlm::Error>(())
+//! ```
+//!
+//! # Features
+//!
+//! None of the default features needs std.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `f32` `f16` `bf16` `q8` `q4` (default) | the kernels of that weight type, and of keys and values in it |
+//! | `std` | `import` and `host` (and every weight type) |
+//! | `cli` | the command line |
+//! | `defmt` | `defmt::Format` on the public types of the core |
 
 #[cfg(feature = "std")]
 #[macro_use]

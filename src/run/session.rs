@@ -83,12 +83,17 @@ pub(super) enum Event {
 /// tokens come, all at once, one by one, in batches or in slices, and whoever works on them: the logits are the same bits.
 ///
 /// ```
-/// use pocketlm::{include_image, host::AlignedBytes, model::Model, run::{Plan, Session, Solo, Step}};
+/// use pocketlm::{include_image, model::{Header, Model}, run::{Plan, Session, Solo, StaticArena, Step}};
 ///
-/// let model = Model::open(include_image!("../bin/pocketlm/story/story.plm"))?;
-/// let plan = Plan::new(model.header()).context(64).batch(8);
-/// let mut arena = AlignedBytes::zeroed(plan.bytes());
-/// let mut session = Session::new(&model, &plan, &mut arena, &Solo)?;
+/// const STORY: &[u8] = include_image!("../bin/pocketlm/story/story.plm");
+/// const PLAN: Plan = match Header::read(STORY) {
+///     Ok(header) => Plan::new(&header).context(64).batch(8),
+///     Err(_) => panic!("not an image of this version"),
+/// };
+/// static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
+///
+/// let model = Model::open(STORY)?;
+/// let mut session = Session::new(&model, &PLAN, ARENA.take().expect("taken once"), &Solo)?;
 /// let at_once = session.feed(&[2, 17, 40, 5])?.to_vec();
 ///
 /// session.rewind(4)?;
