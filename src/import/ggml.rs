@@ -208,9 +208,11 @@ fn q8_0(block: &[u8; 34], y: &mut [f32; 32]) {
     }
 }
 
+/// What the 16 indices of [`Element::IQ4_NL`] stand for.
+pub(super) const CODE_BOOK: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
 /// `f16 d, u4 index[32]` into a code book of 16 integers.
 fn iq4_nl(block: &[u8; 18], y: &mut [f32; 32]) {
-    const CODE_BOOK: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
     let d = half_at(block, 0);
     for j in 0..16 {
         let q = block[2 + j];

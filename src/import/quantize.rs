@@ -5,6 +5,7 @@ use std::prelude::rust_2024::*;
 use pocketlm_kernels::math::{f16_from_f32, f16_to_f32, round_to_i32};
 use pocketlm_kernels::{GROUP, pack_q4_group, pack_q8_group, pack_row};
 
+use super::ggml::CODE_BOOK;
 use super::{Element, ImportError, Tensor};
 use crate::model::DType;
 
@@ -13,9 +14,9 @@ const SCALES: u16 = 63;
 /// The bits of 65504.
 const LARGEST_F16: u16 = 0x7bff;
 
-/// The type that keeps what a checkpoint stores, or comes nearest to it. Lossless for F32, F16, BF16, Q8_0, Q5_0, Q4_0
-/// and Q4_1. Q4_K keeps its 4-bit values and rounds each group's scale and minimum, products of two numbers, to f16.
-/// The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K, IQ4_NL) are requantised to q8, whose steps are finer than theirs.
+/// The type that keeps what a checkpoint stores, or comes nearest to it. Lossless for F32, F16, BF16, Q8_0, Q5_0,
+/// IQ4_NL, Q4_0 and Q4_1. Q4_K keeps its 4-bit values and rounds each group's scale and minimum, products of two numbers, to f16.
+/// The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K) are requantised to q8, whose steps are finer than theirs.
 pub fn nearest(element: Element) -> DType {
     match element {
         Element::F32 => DType::F32,
@@ -151,6 +152,10 @@ fn repack(
                 });
                 pack_q8_group(tile_row, lane, index, finite(half(block, 0))?, &values);
             }
+            (Element::IQ4_NL, DType::Q8) => {
+                let values = nibbles(&block[2..]).map(|index| CODE_BOOK[usize::from(index)]);
+                pack_q8_group(tile_row, lane, index, finite(half(block, 0))?, &values);
+            }
             (Element::Q4_0, DType::Q4) => {
                 let values = nibbles(&block[2..]);
                 pack_q4_group(tile_row, lane, index, finite(half(block, 0))?, None, &values);
@@ -273,7 +278,7 @@ mod tests {
             })
             .collect();
         let scales: &[usize] = match element {
-            Element::Q8_0 | Element::Q5_0 | Element::Q4_0 => &[0],
+            Element::Q8_0 | Element::Q5_0 | Element::Q4_0 | Element::IQ4_NL => &[0],
             Element::Q4_1 | Element::Q4_K => &[0, 2],
             _ => &[],
         };
@@ -287,7 +292,7 @@ mod tests {
 
     #[test]
     fn what_the_image_can_hold_comes_in_without_loss() {
-        for element in [Element::Q8_0, Element::Q5_0, Element::Q4_0, Element::Q4_1, Element::Q4_K] {
+        for element in [Element::Q8_0, Element::Q5_0, Element::IQ4_NL, Element::Q4_0, Element::Q4_1, Element::Q4_K] {
             let count = 2;
             let columns = count * element.block_len();
             let data = blocks(element, count);
