@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use heapless::Vec;
+
 use super::tokenizer::{BYTE_LEVEL, STRIP, Tokenizer};
 use crate::Error;
 
@@ -16,15 +18,14 @@ pub struct Decoder<'m> {
     skip_special: bool,
     /// Nothing has been decoded yet.
     at_start: bool,
-    /// The start of a character.
-    pending: [u8; 3],
-    pending_len: u8,
+    /// The start of a character, up to three bytes between calls.
+    pending: Vec<u8, 4, u8>,
 }
 
 impl<'m> Decoder<'m> {
     /// A decoder at the start of a text.
     pub fn new(tokenizer: &Tokenizer<'m>) -> Self {
-        Decoder { tokenizer: *tokenizer, skip_special: false, at_start: true, pending: [0; 3], pending_len: 0 }
+        Decoder { tokenizer: *tokenizer, skip_special: false, at_start: true, pending: Vec::new() }
     }
 
     /// Whether to leave out special tokens (BOS, `<|im_end|>`): off at first.
@@ -55,9 +56,8 @@ impl<'m> Decoder<'m> {
                 (body, tail) = (before, last);
             }
         }
-        for byte in tail {
-            self.keep(*byte);
-        }
+        // Three bytes fit: `complete` took what was pending, or all of the piece and left no tail.
+        _ = self.pending.extend_from_slice(tail);
         Ok(self.text(head, body))
     }
 
@@ -74,38 +74,28 @@ impl<'m> Decoder<'m> {
 
     /// What stands for pending bytes that will not become a character.
     fn give_up(&mut self) -> (char, u8) {
-        let bytes = core::mem::take(&mut self.pending_len);
+        let bytes = self.pending.len() as u8;
+        self.pending.clear();
         (char::REPLACEMENT_CHARACTER, if self.tokenizer.flags & BYTE_LEVEL == 0 { bytes } else { bytes.min(1) })
-    }
-
-    fn keep(&mut self, byte: u8) {
-        if let Some(slot) = self.pending.get_mut(usize::from(self.pending_len)) {
-            *slot = byte;
-            self.pending_len += 1;
-        }
     }
 
     /// Takes bytes off `piece` until what was pending is a character or cannot become one: which, and how often to print it.
     fn complete(&mut self, piece: &mut &[u8]) -> (char, u8) {
-        while self.pending_len != 0
+        while !self.pending.is_empty()
             && let Some((byte, rest)) = piece.split_first()
         {
-            let [first, second, third] = self.pending;
-            let mut bytes = [first, second, third, 0];
-            let pending = usize::from(self.pending_len);
-            if let Some(slot) = bytes.get_mut(pending) {
-                *slot = *byte;
-            }
-            let sequence = bytes.get(..=pending).unwrap_or_default();
-            if let Some(character) = core::str::from_utf8(sequence).ok().and_then(|text| text.chars().next()) {
-                (self.pending_len, *piece) = (0, rest);
+            // There is room: by its fourth byte a sequence is a character or none.
+            _ = self.pending.push(*byte);
+            if let Some(character) = core::str::from_utf8(&self.pending).ok().and_then(|text| text.chars().next()) {
+                self.pending.clear();
+                *piece = rest;
                 return (character, 1);
             }
-            if !is_incomplete(sequence) {
+            if !is_incomplete(&self.pending) {
                 // The byte starts anew.
+                self.pending.pop();
                 return self.give_up();
             }
-            self.keep(*byte);
             *piece = rest;
         }
         (char::REPLACEMENT_CHARACTER, 0)
