@@ -66,18 +66,20 @@ pub fn kv(name: &str) -> Result<Kv, String> {
 pub struct Generated {
     /// Tokens of the prompt that were computed, and how long that took.
     pub prompt: (usize, Duration),
-    /// Tokens generated, and how long that took.
-    pub text: (usize, Duration),
+    /// Tokens generated, how many of them were computed after the prompt (the first came with it), and how long that took.
+    pub text: (usize, usize, Duration),
     /// Whether it stopped because the context was full.
     pub context_full: bool,
 }
 
 impl std::fmt::Display for Generated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let speed = |(tokens, time): (usize, Duration)| {
-            format!("{tokens} tokens, {:.1} tokens/s", tokens as f64 / time.as_secs_f64().max(1e-9))
-        };
-        write!(f, "prompt {}; text {}", speed(self.prompt), speed(self.text))?;
+        let speed = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
+        let ((prompt, prompt_time), (text, computed, text_time)) = (self.prompt, self.text);
+        write!(f, "prompt {prompt} tokens, {:.1} tokens/s; text {text} tokens", speed(prompt, prompt_time))?;
+        if computed > 0 {
+            write!(f, ", {:.1} tokens/s", speed(computed, text_time))?;
+        }
         f.write_str(if self.context_full { "; the context is full (see --context)" } else { "" })
     }
 }
@@ -101,7 +103,7 @@ pub fn generate(
     let prompt = (prompt.len(), start.elapsed());
 
     let start = Instant::now();
-    let mut count = 0;
+    let (mut count, mut computed) = (0, 0);
     let mut context_full = false;
     while count < limit && !tokenizer.is_eos(next) {
         // A model's table may have more rows than its tokenizer has tokens (padding); those rows spell nothing.
@@ -114,9 +116,10 @@ pub fn generate(
             break;
         }
         next = sampler.sample(session.feed(&[next])?)?;
+        computed += 1;
     }
     write(&decoder.finish())?;
-    Ok(Generated { prompt, text: (count, start.elapsed()), context_full })
+    Ok(Generated { prompt, text: (count, computed, start.elapsed()), context_full })
 }
 
 /// Feeds a prompt, with a progress bar if it is long.
