@@ -290,6 +290,7 @@ fn logits_refuses_tokens_that_do_not_exist_and_leaves_no_file() {
     for (tokens, reason) in [("1,1024", "1024"), ("1,x", "`x` is not a token id"), ("", "`` is not a token id")] {
         let line = refusal(run(&["logits", STORY, "--tokens", tokens, "-o", path(&file)]));
         assert!(line.contains(reason), "{line}");
+        assert!(!line.contains(path(&file)), "the output is not to blame: {line}");
     }
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 }

@@ -97,8 +97,6 @@ impl<'a> RowsMut<'a> {
 struct Shared(*mut f32);
 // SAFETY: the functions below give every core a different part of what it points to.
 unsafe impl Sync for Shared {}
-// SAFETY: as above; f32 does not care which core owns it.
-unsafe impl Send for Shared {}
 
 impl Shared {
     fn at(&self, offset: usize) -> *mut f32 {

@@ -52,14 +52,29 @@ pub fn logits(arguments: Arguments) -> Outcome {
     let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
 
     let mut file = whole_file(&arguments.output)?;
-    let digest = compute(&mut session, &ids, model.config().vocab_size as usize, file.as_file_mut())
-        .map_err(|error| refuse_file(&arguments.output, error))?;
+    let digest = compute(&mut session, &ids, model.config().vocab_size as usize, file.as_file_mut());
+    let digest = digest.map_err(|error| match error {
+        Stopped::Session(error) => image.refuse(error),
+        Stopped::File(error) => refuse_file(&arguments.output, error),
+    })?;
     file.persist(&arguments.output).map_err(|error| refuse_file(&arguments.output, error.error))?;
     print(format_args!("{digest:016x}"))
 }
 
+/// What there is to blame when the logits were not written: the tokens, or the file.
+enum Stopped {
+    Session(pocketlm::Error),
+    File(io::Error),
+}
+
+impl From<io::Error> for Stopped {
+    fn from(error: io::Error) -> Self {
+        Stopped::File(error)
+    }
+}
+
 /// Feeds the tokens and writes each row as it comes: all of them may be more than memory holds.
-fn compute(session: &mut Session, ids: &[u32], vocab_size: usize, file: &mut File) -> io::Result<u64> {
+fn compute(session: &mut Session, ids: &[u32], vocab_size: usize, file: &mut File) -> Result<u64, Stopped> {
     let mut file = BufWriter::new(file);
     let bytes = ids.len() as u64 * vocab_size as u64 * 4;
     let tensor = json!({ "dtype": "F32", "shape": [ids.len(), vocab_size], "data_offsets": [0, bytes] });
@@ -80,7 +95,7 @@ fn compute(session: &mut Session, ids: &[u32], vocab_size: usize, file: &mut Fil
         bar.inc(1);
     });
     bar.finish_and_clear();
-    fed.map_err(io::Error::other)?;
+    fed.map_err(Stopped::Session)?;
     written?;
     file.into_inner().map_err(io::Error::from)?.sync_all()?;
     Ok(digest.value())
