@@ -16,7 +16,8 @@ pub enum DType {
     F16 = 1,
     /// bfloat16, 2 bytes an element.
     Bf16 = 2,
-    /// 8 bit: groups of 32 along the row, one f16 scale, values in −127..=127 (8.5 bits an element; GGUF's Q8_0).
+    /// 8 bit: groups of 32 along the row, one f16 scale, values in −128..=127 (8.5 bits an element; GGUF's Q8_0).
+    /// What is quantised here keeps to −127..=127.
     Q8 = 3,
     /// 4 bit: groups of 32 along the row, one f16 scale, values in −8..=7 (4.5 bits an element; GGUF's Q4_0).
     Q4 = 4,

@@ -53,6 +53,28 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, ImportError> {
     }
 }
 
+/// A file that appears under its name when it is [persisted](tempfile::NamedTempFile::persist), whole, and not before: until
+/// then it is `.pocketlm-*.partial` in the same folder, which a failure removes (a process that is killed leaves it).
+///
+/// # Errors
+/// The folder does not exist or cannot be written to.
+pub fn whole_file(path: &Path) -> Result<tempfile::NamedTempFile, ImportError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let refuse = |reason: String| ImportError::new(format!("cannot be written: {reason}")).in_file(path);
+    if !folder.is_dir() {
+        return Err(refuse(format!("there is no folder {}", folder.display())));
+    }
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".pocketlm-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // What a file gets by default; the umask takes its part.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder).map_err(|error| refuse(error.kind().to_string()))
+}
+
 fn regular(path: &Path) -> Result<File, ImportError> {
     let refuse = |reason: String| ImportError::new(reason).in_file(path);
     // Asked before opening: opening a pipe waits for a writer.

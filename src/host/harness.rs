@@ -141,6 +141,9 @@ impl Case {
         if ids.is_empty() || !logits.len().is_multiple_of(ids.len()) || logits.is_empty() {
             return Err(refuse(format!("{} logits for {} tokens", logits.len(), ids.len())));
         }
+        if let Some(id) = ids.iter().chain(&greedy).find(|&&id| !(0.0..=f64::from(u32::MAX)).contains(&id)) {
+            return Err(refuse(format!("token id {id}")));
+        }
         if positions.len() != ids.len() || valid.len() != ids.len() {
             return Err(refuse("`tokens`, `token_positions` and `valid` differ in length".into()));
         }

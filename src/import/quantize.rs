@@ -222,7 +222,10 @@ fn symmetric(weights: &[f32]) -> Group4 {
 /// 4 bits with a minimum. Starts from the range of the weights and from ranges a little narrower, and after each
 /// rounding fits scale and minimum to the rounded values by least squares; keeps what errs least.
 fn with_minimum(weights: &[f32]) -> Group4 {
-    let weights = padded(weights);
+    // The padding of a short group meets inputs of zero: any weight will do, so it repeats one that is there.
+    let (mut filled, weights) = ([weights.first().copied().unwrap_or(0.0); GROUP], weights);
+    filled[..weights.len()].copy_from_slice(weights);
+    let weights = filled;
     let low = weights.iter().copied().fold(f32::INFINITY, f32::min);
     let high = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let levels = |step: f32, base: f32| {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::quantize::{nearest, pack};
 use super::{Checkpoint, Description, ImportError, RopeTable, Tensor};
-use crate::host::AlignedBytes;
+use crate::host::{AlignedBytes, file::whole_file};
 use crate::model::{
     Config, DType, ENTRY_BYTES, HEADER_BYTES, MAGIC, Role, Rope, Section, TensorId, VERSION, align, tensor_ids,
 };
@@ -66,16 +66,7 @@ pub fn pack_to_file(
 ) -> Result<(), ImportError> {
     let layout = Layout::new(checkpoint, options)?;
     let refuse = |error: io::Error| ImportError::new(format!("cannot be written: {error}")).in_file(path);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".pocketlm-").suffix(".partial");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // What a file gets by default; the umask takes its part.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let file = builder.tempfile_in(folder).map_err(refuse)?;
+    let file = whole_file(path)?;
     let mut writer = BufWriter::with_capacity(1 << 20, file);
     layout.write(checkpoint, &mut writer, progress).map_err(|error| error.in_file(path))?;
     let file = writer.into_inner().map_err(|error| refuse(error.into_error()))?;
@@ -298,10 +289,11 @@ fn write_table(table: &RopeTable, config: &Config, section: &mut Vec<u8>) -> Res
     section.extend([0; 4]);
     for &frequency in &table.frequencies {
         let turns = frequency / std::f64::consts::TAU;
-        if !(0.0..1.0).contains(&turns) {
+        if !turns.is_finite() || turns < 0.0 {
             return Err(ImportError::new(format!("a rotary frequency of {frequency} radians a position")));
         }
-        section.extend(((turns * 2f64.powi(64)) as u64).to_le_bytes());
+        // Positions are whole, so whole turns a position change nothing.
+        section.extend(((turns.fract() * 2f64.powi(64)) as u64).to_le_bytes());
     }
     Ok(())
 }

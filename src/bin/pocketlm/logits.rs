@@ -10,8 +10,8 @@ use pocketlm::run::{Digest, Session};
 use serde_json::json;
 
 use crate::generate::{Running, arena};
-use crate::load::Image;
-use crate::output::{Outcome, print, refuse, refuse_file, token_bar, whole_file};
+use crate::load::{Image, refuse_import};
+use crate::output::{Outcome, print, refuse, refuse_file, token_bar};
 
 /// Compute the logits of every position and write them to a safetensors file; print their 64-bit digest
 #[derive(Args)]
@@ -51,7 +51,7 @@ pub fn logits(arguments: Arguments) -> Outcome {
     let workers = arguments.running.workers()?;
     let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
 
-    let mut file = whole_file(&arguments.output)?;
+    let mut file = whole_file(&arguments.output).map_err(refuse_import)?;
     let digest = compute(&mut session, &ids, model.config().vocab_size as usize, file.as_file_mut());
     let digest = digest.map_err(|error| match error {
         Stopped::Session(error) => image.refuse(error),

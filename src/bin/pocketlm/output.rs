@@ -72,21 +72,6 @@ pub fn print_json(value: &serde_json::Value) -> Outcome {
     print(format_args!("{value:#}"))
 }
 
-/// A file that appears under its name when it is persisted, whole, and not before: until then it has another name in
-/// the same folder.
-pub fn whole_file(path: &Path) -> Outcome<tempfile::NamedTempFile> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".pocketlm-").suffix(".partial");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // What a file gets by default; the umask takes its part.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder).map_err(|error| refuse_file(path, error))
-}
-
 /// A bar over bytes on stderr, shown when that is a terminal.
 pub fn byte_bar(task: String, total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {eta}");

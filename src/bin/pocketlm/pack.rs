@@ -16,8 +16,8 @@ use crate::size;
 Without --dtype each matrix keeps the type the checkpoint stores, or the nearest that loses nothing. q8 is half of f16 \
 and hardly tells in the text; q4 is a quarter and does. Norms and biases stay f32.
 
-The same checkpoint and options give the same bytes, on every machine. If packing fails or is interrupted, no image is \
-left behind and an older one stays as it was.
+The same checkpoint and options give the same bytes, on every machine. IMAGE appears when it is whole: if packing fails \
+or is interrupted, an older one stays as it was (a process that is killed leaves a .pocketlm-*.partial file beside it).
 
 Examples:
   pocketlm pack ./SmolLM2-135M-Instruct -o smol.plm --dtype q8
