@@ -25,10 +25,8 @@ pub struct InputGroup {
 /// Magnitudes under this make a group of zeros: their reciprocal would leave the range of f32.
 const SMALLEST: f32 = 1e-30;
 
-/// Quantises `input` group by group; the last group is padded with zeros. For each group, with `largest` its largest
-/// magnitude: `scale = largest / 32767` and `value = round(input * (32767 / largest))`, ties to even. A group that holds
-/// a number that is not finite gets the scale NaN, so that it shows in every output it reaches.
-pub fn quantize(input: &[f32], groups: &mut [InputGroup]) {
+/// [`Isa::quantize`](crate::Isa::quantize), portably.
+pub(crate) fn quantize(input: &[f32], groups: &mut [InputGroup]) {
     for (input, group) in dtype::groups(input).zip(groups) {
         // The order of magnitudes is the order of their bits, NaN above all.
         let largest = input.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
