@@ -49,6 +49,16 @@ impl Isa {
         Self::available().find(|isa| isa.name == name)
     }
 
+    #[cfg(target_arch = "x86_64")]
+    fn avx2() -> Option<&'static Isa> {
+        #[cfg(feature = "std")]
+        let has_it = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("f16c");
+        #[cfg(not(feature = "std"))]
+        let has_it = cfg!(all(target_feature = "avx2", target_feature = "f16c"));
+        has_it.then_some(&crate::arch::x86_64::avx2::AVX2)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
     fn avx2() -> Option<&'static Isa> {
         None
     }

@@ -39,6 +39,7 @@ extern crate std;
 #[cfg(target_endian = "big")]
 compile_error!("pocketlm reads images in place and runs on little-endian targets only");
 
+mod arch;
 mod dtype;
 mod engine;
 mod isa;

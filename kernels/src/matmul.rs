@@ -124,6 +124,10 @@ fn join(sums: &mut [f32; TILE_ROWS], dots: &[i32; TILE_ROWS], scales: &[u16; TIL
 /// what multiply-add instructions do (`pmaddwd`, `smlad`); integers do not mind.
 #[inline(always)]
 fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+    let mut x = *x;
+    for four in x.as_chunks_mut::<4>().0 {
+        four.swap(1, 2);
+    }
     let mut dots = [0i32; TILE_ROWS];
     for (step, x) in weights.iter().zip(x.as_chunks::<4>().0) {
         for (dot, w) in dots.iter_mut().zip(step) {

@@ -68,6 +68,11 @@ fn random_matrix(dtype: DType, rows: usize, columns: usize, numbers: &mut Number
     words
 }
 
+/// Where the input of a column of a group is kept, and which column is kept there: 0 2 1 3 of each four.
+fn place(column: usize) -> usize {
+    column / 4 * 4 + [0, 2, 1, 3][column % 4]
+}
+
 /// The loop of the docs for one output, on weights read back one by one through `Matrix::row`.
 fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], groups: &[InputGroup]) -> f32 {
     let columns = matrix.columns();
@@ -90,7 +95,7 @@ fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], grou
             DType::Q8 => {
                 let group = &tile_row[g * 272..][..272];
                 for c in 0..32 {
-                    dot += group[16 + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32 * x.values[c] as i32;
+                    dot += group[16 + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32 * x.values[place(c)] as i32;
                 }
                 (group, half(&group[2 * lane..]), None)
             }
@@ -100,7 +105,7 @@ fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], grou
                 for c in 0..32 {
                     let byte = group[header + c / 8 * 32 + lane * 4 + c % 4];
                     let nibble = if c % 8 < 4 { byte & 15 } else { byte >> 4 } as i32;
-                    dot += (nibble - if header == 16 { 8 } else { 0 }) * x.values[c] as i32;
+                    dot += (nibble - if header == 16 { 8 } else { 0 }) * x.values[place(c)] as i32;
                 }
                 (group, half(&group[2 * lane..]), (header == 32).then(|| half(&group[16 + 2 * lane..])))
             }
@@ -309,7 +314,7 @@ fn every_quantiser_is_the_formula() {
                     (true, Some(x)) => (x * factor).round_ties_even() as i16,
                     _ => 0,
                 };
-                let values: [i16; 32] = std::array::from_fn(|at| value(at));
+                let values: [i16; 32] = std::array::from_fn(|at| value(place(at)));
                 assert_eq!(group.values, values, "{isa:?}, {n} inputs");
                 assert_eq!(bits(group.scale), bits(scale), "{isa:?}, {n} inputs");
                 assert_eq!(group.sum, values.iter().map(|&x| x as i32).sum::<i32>(), "{isa:?}, {n} inputs");
