@@ -86,7 +86,6 @@ fn store_floats<E: bytemuck::Pod>(row: &mut [u8], value: &[f32], narrow: fn(f32)
 }
 
 /// [`Isa::mix`](crate::Isa::mix), portably.
-#[inline(always)]
 pub(crate) fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
     let bytes = kv.value_bytes(out.len()).unwrap_or(0);
     let mut rest = values.get(slots.start.saturating_mul(bytes)..).unwrap_or_default();

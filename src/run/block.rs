@@ -71,8 +71,11 @@ impl Stage {
 
 /// The rows a unit of elementwise work is counted as.
 const TOKEN_COST: usize = TILE_ROWS;
-/// Tile rows that a worker claims at a time.
-const CLAIM: usize = 4;
+/// The rows of a matrix that a worker claims at a time. A kernel may walk distant parts of its piece at once, which wants
+/// large pieces; but there must be enough of them that no worker waits long for the last.
+fn claim(rows: usize) -> usize {
+    TILE_ROWS * (rows / TILE_ROWS / 64).clamp(4, 256)
+}
 
 /// Sizes that the buffers are cut by.
 #[derive(Clone, Copy)]
@@ -311,7 +314,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let cap = self.model.config().final_logit_softcap;
         let input = Input { count: 1, values: self.buffers.normed, groups: self.buffers.groups };
         let rows = units.start * TILE_ROWS..units.end * TILE_ROWS;
-        split_rows(workers, self.buffers.logits, matrix.rows(), rows, CLAIM * TILE_ROWS, &|rows, mut part| {
+        split_rows(workers, self.buffers.logits, matrix.rows(), rows, claim(matrix.rows()), &|rows, mut part| {
             isa.matmul(&matrix, &input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
             if let Some(cap) = cap {
                 isa.soft_cap(part.column(0), cap);
@@ -344,7 +347,7 @@ fn products<const N: usize>(
         if start + before < end {
             let rows = start * TILE_ROWS..(end - before) * TILE_ROWS;
             let output = output.get_mut(..matrix.rows() * input.count).unwrap_or_default();
-            split_rows(engine.workers, output, matrix.rows(), rows, CLAIM * TILE_ROWS, &|rows, mut part| {
+            split_rows(engine.workers, output, matrix.rows(), rows, claim(matrix.rows()), &|rows, mut part| {
                 engine.isa.matmul(matrix, input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
             });
         }
