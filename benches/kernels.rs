@@ -1,9 +1,10 @@
-//! One core's speed in each kernel: `cargo bench --bench kernels`.
+//! One core's speed in each kernel: `cargo bench --bench kernels`. A filter picks some of it: `-- cached.*/q8`.
 //!
-//! Products are of an M×K matrix that stays in cache and of one that does not, with 1 and with 32 inputs.
+//! Products are of an M×K matrix that stays in cache and of one that does not, with 1 and with 32 inputs, for every
+//! instruction set of the machine. Elements are multiply-adds.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pocketlm_kernels::{DType, Input, Matrix, RowsMut, matmul, quantize};
+use pocketlm_kernels::{Activation, DType, Input, Isa, Kv, Matrix, RowsMut, store_value};
 use std::hint::black_box;
 
 fn products(criterion: &mut Criterion) {
@@ -20,20 +21,66 @@ fn products(criterion: &mut Criterion) {
                 let matrix = Matrix::new(dtype, rows, columns, bytemuck::cast_slice(&words)).expect("well-formed");
                 let values: Vec<f32> = (0..count * columns).map(|i| (i % 17) as f32 / 9.0 - 1.0).collect();
                 let mut groups = vec![bytemuck::Zeroable::zeroed(); count * columns / 32];
-                quantize(&values, &mut groups);
+                Isa::SCALAR.quantize(&values, &mut groups);
                 let input = Input { count, values: &values, groups: &groups };
                 let mut out = vec![0.0; rows * count];
                 group.throughput(Throughput::Elements((rows * columns * count) as u64));
-                group.bench_function(BenchmarkId::from_parameter(dtype.name()), |bencher| {
-                    bencher.iter(|| {
-                        let mut out = RowsMut::all(&mut out, rows);
-                        matmul(black_box(&matrix), black_box(&input), 0..matrix.tile_rows(), &mut out);
+                for isa in Isa::available() {
+                    group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |bencher| {
+                        bencher.iter(|| {
+                            let mut out = RowsMut::all(&mut out, rows);
+                            isa.matmul(black_box(&matrix), black_box(&input), 0..matrix.tile_rows(), &mut out);
+                        });
                     });
-                });
+                }
             }
         }
     }
 }
 
-criterion_group!(benches, products);
+fn mixes(criterion: &mut Criterion) {
+    let (slots, channels) = (1024, 64);
+    let mut group = criterion.benchmark_group(format!("mix/{slots}x{channels}"));
+    group.throughput(Throughput::Elements((slots * channels) as u64));
+    for kv in Kv::ALL {
+        let mut words = vec![0u32; slots * kv.value_bytes(channels).expect("small") / 4];
+        let values: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        let row: Vec<f32> = (0..channels).map(|i| (i % 17) as f32 / 9.0 - 1.0).collect();
+        (0..slots).for_each(|slot| store_value(kv, values, slot, &row));
+        let weights = vec![1e-3; slots];
+        let mut out = vec![0.0; channels];
+        for isa in Isa::available() {
+            group.bench_function(BenchmarkId::new(kv.dtype().name(), isa.name()), |bencher| {
+                bencher.iter(|| isa.mix(kv, black_box(values), 0..slots, black_box(&weights), &mut out));
+            });
+        }
+    }
+}
+
+fn vectors(criterion: &mut Criterion) {
+    let numbers: Vec<f32> = (0..1536).map(|i| (i % 17) as f32 / 9.0 - 1.0).collect();
+    let mut group = criterion.benchmark_group("vector/1536");
+    group.throughput(Throughput::Elements(numbers.len() as u64));
+    for isa in Isa::available() {
+        let mut groups = vec![bytemuck::Zeroable::zeroed(); numbers.len() / 32];
+        group.bench_function(BenchmarkId::new("quantize", isa.name()), |bencher| {
+            bencher.iter(|| isa.quantize(black_box(&numbers), &mut groups));
+        });
+        let mut out = numbers.clone();
+        group.bench_function(BenchmarkId::new("softmax", isa.name()), |bencher| {
+            bencher.iter(|| isa.softmax(black_box(&mut out), &mut []));
+        });
+        for activation in [Activation::Silu, Activation::GeluExact, Activation::GeluApprox] {
+            let mut out = numbers.clone();
+            group.bench_function(BenchmarkId::new(format!("{activation:?}"), isa.name()), |bencher| {
+                bencher.iter(|| {
+                    out.copy_from_slice(&numbers);
+                    isa.gate(activation, &mut out, black_box(&numbers));
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, products, mixes, vectors);
 criterion_main!(benches);

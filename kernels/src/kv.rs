@@ -85,9 +85,8 @@ fn store_floats<E: bytemuck::Pod>(row: &mut [u8], value: &[f32], narrow: fn(f32)
     }
 }
 
-/// `out += weight * value` over the rows `slots` of a value table, in order, a weight a row. In q8 a channel gains
-/// `value as f32 * (weight * scale)`.
-pub fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
+/// [`Isa::mix`](crate::Isa::mix), portably.
+pub(crate) fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
     let bytes = kv.value_bytes(out.len()).unwrap_or(0);
     let mut rest = values.get(slots.start.saturating_mul(bytes)..).unwrap_or_default();
     let weights = weights.iter().take(slots.len());

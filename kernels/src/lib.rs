@@ -16,7 +16,8 @@
 //!   `i mod 8`, joined by one fixed tree: `((s0+s4)+(s2+s6)) + ((s1+s5)+(s3+s7))`.
 //! * **No fused multiply-add, no reassociation**, and transcendental functions of our own ([`math`]).
 //!
-//! The code here is the specification: plain loops over lanes, which a compiler vectorises as far as it can.
+//! The hot loops come as one table per instruction set, an [`Isa`]. [`Isa::SCALAR`] is the specification: plain loops over
+//! lanes, which a compiler vectorises as far as it can. The others are held to its bits by one test suite.
 //! Little-endian targets only.
 //!
 //! # Storage
@@ -32,10 +33,16 @@
 //! that AVX2 (8 rows × 4 columns a register), NEON `sdot` (4 × 4), Armv7E-M DSP and MVE can all walk, measured at
 //! 40–47 GB/s a core in cache on AVX2 where row-major int8 reaches 18 (`benches/README.md` has the tables).
 
+#[cfg(feature = "std")]
+extern crate std;
+
 #[cfg(target_endian = "big")]
 compile_error!("pocketlm reads images in place and runs on little-endian targets only");
 
+mod arch;
 mod dtype;
+mod engine;
+mod isa;
 mod kv;
 pub mod math;
 mod matmul;
@@ -46,9 +53,12 @@ pub mod vector;
 mod workers;
 
 pub use dtype::{DType, GROUP, TILE_ROWS};
-pub use kv::{Kv, mix, store_key, store_value};
-pub use matmul::{Input, matmul};
+pub use engine::Engine;
+pub use isa::Isa;
+pub use kv::{Kv, store_key, store_value};
+pub use matmul::Input;
 pub use matrix::{Matrix, Q4MinTile, Q4Tile, Q8Tile};
 pub use pack::{pack_q4_group, pack_q8_group, pack_row};
-pub use quantize::{InputGroup, quantize};
+pub use quantize::InputGroup;
+pub use vector::Activation;
 pub use workers::{RowsMut, Solo, Workers, for_each_index, split_pair, split_rows};

@@ -13,20 +13,15 @@ pub struct Input<'a> {
     pub count: usize,
     /// `[count][columns]`.
     pub values: &'a [f32],
-    /// `[count][columns.div_ceil(32)]`, from [`quantize`](crate::quantize).
+    /// `[count][columns.div_ceil(32)]`, from [`Isa::quantize`](crate::Isa::quantize).
     pub groups: &'a [InputGroup],
 }
 
 /// Inputs that meet a tile together, so that its weights are unpacked once for all of them.
 const BLOCK: usize = 4;
 
-/// Computes tile rows `tile_rows` of `matrix * input`. `out` holds just those rows: `[count][8 * tile_rows.len()]`, the
-/// last tile row cut where the matrix ends.
-///
-/// Each output is, for float matrices, `for c in columns { sum = sum + w[c] * x[c] }`; for quantised ones, over the
-/// groups in order, `sum = sum + dot as f32 * (scale * input.scale)`, with `dot` the exact integer product
-/// (for q4 of the values less 8), and for q4min then `sum = sum + input.sum as f32 * (minimum * input.scale)`.
-pub fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+/// [`Isa::matmul`](crate::Isa::matmul), portably.
+pub(crate) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let (columns, count) = (matrix.columns(), input.count);
     let groups = columns.div_ceil(GROUP);
     match matrix.tiles {
@@ -129,6 +124,10 @@ fn join(sums: &mut [f32; TILE_ROWS], dots: &[i32; TILE_ROWS], scales: &[u16; TIL
 /// what multiply-add instructions do (`pmaddwd`, `smlad`); integers do not mind.
 #[inline(always)]
 fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+    let mut x = *x;
+    for four in x.as_chunks_mut::<4>().0 {
+        four.swap(1, 2);
+    }
     let mut dots = [0i32; TILE_ROWS];
     for (step, x) in weights.iter().zip(x.as_chunks::<4>().0) {
         for (dot, w) in dots.iter_mut().zip(step) {

@@ -1,6 +1,6 @@
 //! What happens to a vector between two products: norms, rotation, softmax, activation.
 
-use crate::math::{exp, sin_cos_turns, sqrt};
+use crate::math::{self, exp, gelu_approx, gelu_exact, silu, sin_cos_turns, sqrt};
 
 /// Adds eight stripes in the one order (see the crate docs).
 #[inline]
@@ -54,10 +54,40 @@ pub fn scale(x: &mut [f32], factor: f32) {
     }
 }
 
-/// `gate = activation(gate) * value`, the gated feed-forward.
-pub fn gate(gate: &mut [f32], value: &[f32], activation: impl Fn(f32) -> f32) {
+/// The functions of a gated feed-forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Activation {
+    /// [`math::silu`](crate::math::silu), in SwiGLU.
+    Silu,
+    /// [`math::gelu_exact`](crate::math::gelu_exact), in GeGLU.
+    GeluExact,
+    /// [`math::gelu_approx`](crate::math::gelu_approx), in GeGLU.
+    GeluApprox,
+}
+
+/// [`Isa::gate`](crate::Isa::gate), portably.
+#[inline(always)]
+pub(crate) fn gate(activation: Activation, gate: &mut [f32], value: &[f32]) {
+    match activation {
+        Activation::Silu => gate_with(gate, value, silu),
+        Activation::GeluExact => gate_with(gate, value, gelu_exact),
+        Activation::GeluApprox => gate_with(gate, value, gelu_approx),
+    }
+}
+
+#[inline(always)]
+fn gate_with(gate: &mut [f32], value: &[f32], activation: impl Fn(f32) -> f32) {
     for (gate, value) in gate.iter_mut().zip(value) {
         *gate = activation(*gate) * value;
+    }
+}
+
+/// [`Isa::soft_cap`](crate::Isa::soft_cap), portably.
+#[inline(always)]
+pub(crate) fn soft_cap(x: &mut [f32], cap: f32) {
+    for x in x {
+        *x = math::soft_cap(*x, cap);
     }
 }
 
@@ -83,10 +113,9 @@ pub fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// Turns attention scores into weights, in place and not yet normalised: `e^(score − largest)`. The keys go from
-/// oldest to newest through `older` and then `newer` (the two stretches of a ring). Returns what normalises:
-/// 1 over the sum of the weights.
-pub fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
+/// [`Isa::softmax`](crate::Isa::softmax), portably.
+#[inline(always)]
+pub(crate) fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
     let mut largest = f32::NEG_INFINITY;
     for &score in older.iter().chain(newer.iter()) {
         largest = if score > largest { score } else { largest };

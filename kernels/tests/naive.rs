@@ -1,4 +1,4 @@
-//! Every product and mix is bit-equal to the naive loop that specifies it, at every tail length and batch.
+//! Every kernel of every table is bit-equal to the naive loop that specifies it, at every tail length and batch.
 
 use pocketlm_kernels::math::{bf16_to_f32, f16_to_f32};
 use pocketlm_kernels::*;
@@ -68,6 +68,11 @@ fn random_matrix(dtype: DType, rows: usize, columns: usize, numbers: &mut Number
     words
 }
 
+/// Where the input of a column of a group is kept, and which column is kept there: 0 2 1 3 of each four.
+fn place(column: usize) -> usize {
+    column / 4 * 4 + [0, 2, 1, 3][column % 4]
+}
+
 /// The loop of the docs for one output, on weights read back one by one through `Matrix::row`.
 fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], groups: &[InputGroup]) -> f32 {
     let columns = matrix.columns();
@@ -90,7 +95,7 @@ fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], grou
             DType::Q8 => {
                 let group = &tile_row[g * 272..][..272];
                 for c in 0..32 {
-                    dot += group[16 + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32 * x.values[c] as i32;
+                    dot += group[16 + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32 * x.values[place(c)] as i32;
                 }
                 (group, half(&group[2 * lane..]), None)
             }
@@ -100,7 +105,7 @@ fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], grou
                 for c in 0..32 {
                     let byte = group[header + c / 8 * 32 + lane * 4 + c % 4];
                     let nibble = if c % 8 < 4 { byte & 15 } else { byte >> 4 } as i32;
-                    dot += (nibble - if header == 16 { 8 } else { 0 }) * x.values[c] as i32;
+                    dot += (nibble - if header == 16 { 8 } else { 0 }) * x.values[place(c)] as i32;
                 }
                 (group, half(&group[2 * lane..]), (header == 32).then(|| half(&group[16 + 2 * lane..])))
             }
@@ -114,43 +119,252 @@ fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], grou
     sum
 }
 
+/// The bits of a number; of NaNs, whose sign and payload are the machine's choice, always the same.
+fn bits(x: f32) -> u32 {
+    if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }
+}
+
+/// Compares a product with the naive loop, for every table, in one piece and in pieces as workers claim them.
+fn check_product(what: &str, dtype: DType, rows: usize, columns: usize, data: &[u8], input: &Input) {
+    let matrix = Matrix::new(dtype, rows, columns, data).unwrap();
+    assert!(matrix.is_finite());
+    let (count, width) = (input.count, columns.div_ceil(32));
+    let expected: Vec<u32> = (0..count * rows)
+        .map(|i| {
+            let (t, row) = (i / rows, i % rows);
+            let x = &input.values[t * columns..][..columns];
+            bits(naive(dtype, &matrix, data, row, x, &input.groups[t * width..][..width]))
+        })
+        .collect();
+    for isa in Isa::available() {
+        for piece in [16, 24, 56, rows] {
+            let mut out = vec![f32::NAN; count * rows];
+            split_rows(&Solo, &mut out, rows, 0..rows, piece.next_multiple_of(8), &|rows, mut part| {
+                isa.matmul(&matrix, input, rows.start / 8..rows.end.div_ceil(8), &mut part)
+            });
+            for (i, (out, expected)) in out.iter().zip(&expected).enumerate() {
+                let (t, row) = (i / rows, i % rows);
+                assert_eq!(
+                    bits(*out),
+                    *expected,
+                    "{what}: {isa:?} {} [{rows}][{columns}], input {t} of {count}, row {row}, pieces of {piece}",
+                    dtype.name()
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn every_product_is_the_naive_loop() {
     let numbers = &mut Numbers(7);
+    let shapes =
+        [(1, 1), (8, 32), (9, 31), (13, 33), (24, 64), (7, 172), (40, 95), (75, 40), (16, 4), (3, 65), (129, 7)];
     for dtype in DType::ALL {
-        for (rows, columns) in [(1, 1), (8, 32), (9, 31), (13, 33), (24, 64), (7, 172), (40, 95), (16, 4), (3, 65)] {
+        for (rows, columns) in shapes {
             let words = random_matrix(dtype, rows, columns, numbers);
-            let data: &[u8] = bytemuck::cast_slice(&words);
-            let matrix = Matrix::new(dtype, rows, columns, data).unwrap();
-            assert!(matrix.is_finite());
-            for count in [1, 2, 3, 4, 5, 9] {
+            for count in 1..=9 {
                 let values = numbers.floats(count * columns);
                 let width = columns.div_ceil(32);
                 let mut groups = vec![bytemuck::Zeroable::zeroed(); count * width];
                 for t in 0..count {
-                    quantize(&values[t * columns..][..columns], &mut groups[t * width..][..width]);
+                    Isa::SCALAR.quantize(&values[t * columns..][..columns], &mut groups[t * width..][..width]);
                 }
                 let input = Input { count, values: &values, groups: &groups };
-                let mut out = vec![f32::NAN; count * rows];
-                // In pieces of two tile rows, as workers would.
-                split_rows(&Solo, &mut out, rows, 0..rows, 16, &|rows, mut part| {
-                    matmul(&matrix, &input, rows.start / 8..rows.end.div_ceil(8), &mut part)
-                });
-                for t in 0..count {
-                    for row in 0..rows {
-                        let x = &values[t * columns..][..columns];
-                        let expected = naive(dtype, &matrix, data, row, x, &groups[t * width..][..width]);
-                        assert_eq!(
-                            out[t * rows + row].to_bits(),
-                            expected.to_bits(),
-                            "{} [{rows}][{columns}], input {t} of {count}, row {row}",
-                            dtype.name()
-                        );
-                    }
-                }
+                check_product("random", dtype, rows, columns, bytemuck::cast_slice(&words), &input);
             }
         }
     }
+}
+
+#[test]
+fn weights_may_start_at_any_multiple_of_4() {
+    let numbers = &mut Numbers(8);
+    let (rows, columns) = (75, 65);
+    for dtype in DType::ALL {
+        let words = random_matrix(dtype, rows, columns, numbers);
+        let values = numbers.floats(5 * columns);
+        let mut groups = vec![bytemuck::Zeroable::zeroed(); 5 * 3];
+        for t in 0..5 {
+            Isa::SCALAR.quantize(&values[t * columns..][..columns], &mut groups[t * 3..][..3]);
+        }
+        let input = Input { count: 5, values: &values, groups: &groups };
+        for offset in 0..16 {
+            let mut moved = vec![u32::MAX; offset];
+            moved.extend(&words);
+            check_product("moved", dtype, rows, columns, bytemuck::cast_slice(&moved[offset..]), &input);
+        }
+    }
+}
+
+#[test]
+fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
+    let numbers = &mut Numbers(9);
+    let (rows, columns) = (43, 96);
+    // f16 bits: zeros, the smallest and largest subnormal, the smallest and largest normal, one.
+    let halves = [0u16, 0x8000, 1, 0x8001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x3c00];
+    let scales = [0.0, f32::from_bits(1), 1e-40, 1e-38, 1.0, 1e30, f32::MAX, f32::NAN];
+    for dtype in [DType::Q8, DType::Q4, DType::Q4Min] {
+        for fill in [0x80u8, 0x7f, 0x00, 0xff, 0x0f, 0xf0, 0x01] {
+            let mut words = vec![0u32; dtype.matrix_bytes(rows, columns).unwrap() / 4];
+            let data: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+            let header = if dtype == DType::Q4Min { 32 } else { 16 };
+            let tile = dtype.tile_row_bytes(32).unwrap();
+            for group in data.chunks_exact_mut(tile) {
+                group.fill(fill);
+                for half in group[..header].chunks_exact_mut(2) {
+                    half.copy_from_slice(&halves[numbers.bits() as usize % halves.len()].to_le_bytes());
+                }
+            }
+            for count in [1, 3, 4, 6] {
+                let values = vec![0.0; count * columns];
+                let groups: Vec<InputGroup> = (0..count * columns / 32)
+                    .map(|_| {
+                        let kind = numbers.bits() % 4;
+                        let values: [i16; 32] = std::array::from_fn(|_| match (kind, numbers.bits() % 2) {
+                            (0, _) | (1, 0) => 32767,
+                            (2, _) | (1, 1) => -32767,
+                            _ => 0,
+                        });
+                        let scale = scales[numbers.bits() as usize % scales.len()];
+                        InputGroup { values, scale, sum: values.iter().map(|&x| x as i32).sum() }
+                    })
+                    .collect();
+                let input = Input { count, values: &values, groups: &groups };
+                check_product(&format!("bytes {fill:#x}"), dtype, rows, columns, data, &input);
+            }
+        }
+    }
+    // Every finite f16 and bf16, and f32s of all magnitudes, met by inputs of all magnitudes.
+    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+        let mut words: Vec<u32> = vec![0; dtype.matrix_bytes(128, 512).unwrap() / 4];
+        if dtype == DType::F32 {
+            words.fill_with(|| numbers.bits() << 1 ^ numbers.bits());
+            words.iter_mut().filter(|bits| !f32::from_bits(**bits).is_finite()).for_each(|bits| *bits = 1);
+        } else {
+            let halves: &mut [u16] = bytemuck::cast_slice_mut(&mut words);
+            let infinity = if dtype == DType::F16 { 0x7c00 } else { 0x7f80 };
+            for (bits, half) in halves.iter_mut().enumerate() {
+                let bits = bits as u16;
+                *half = if bits & infinity == infinity { bits & !infinity } else { bits };
+            }
+        }
+        for count in [1, 5] {
+            let inputs = [0.0, -0.0, f32::from_bits(1), -1e-40, 1e-20, 1.0, -3.5, 1e10, -1e10];
+            let values: Vec<f32> = (0..count * 512).map(|_| inputs[numbers.bits() as usize % inputs.len()]).collect();
+            let groups = vec![bytemuck::Zeroable::zeroed(); count * 16];
+            let input = Input { count, values: &values, groups: &groups };
+            check_product("all floats", dtype, 128, 512, bytemuck::cast_slice(&words), &input);
+        }
+    }
+}
+
+#[test]
+fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
+    let numbers = &mut Numbers(10);
+    for dtype in DType::ALL {
+        let words = random_matrix(dtype, 40, 64, numbers);
+        let matrix = Matrix::new(dtype, 40, 64, bytemuck::cast_slice(&words)).unwrap();
+        let values = [1.0; 64];
+        let mut groups = [bytemuck::Zeroable::zeroed(); 2];
+        Isa::SCALAR.quantize(&values, &mut groups);
+        for isa in Isa::available() {
+            let mut whole = [7.0; 40];
+            let input = Input { count: 1, values: &values, groups: &groups };
+            isa.matmul(&matrix, &input, 0..5, &mut RowsMut::all(&mut whole, 40));
+            // No tile rows, tile rows past the end, no inputs, no matrix.
+            let mut out = [7.0; 40];
+            isa.matmul(&matrix, &input, 3..3, &mut RowsMut::all(&mut out, 40));
+            isa.matmul(&matrix, &input, 5..9, &mut RowsMut::all(&mut out, 40));
+            isa.matmul(&matrix, &Input { count: 0, ..input }, 0..5, &mut RowsMut::all(&mut out, 40));
+            isa.matmul(&Matrix::EMPTY, &input, 0..0, &mut RowsMut::all(&mut out, 40));
+            assert_eq!(out, [7.0; 40], "{isa:?} {}", dtype.name());
+            // An output that ends inside a tile.
+            let mut part = [7.0; 13];
+            isa.matmul(&matrix, &input, 0..5, &mut RowsMut::all(&mut part, 13));
+            assert_eq!(part[..], whole[..13], "{isa:?} {}", dtype.name());
+            // Inputs that are not there.
+            isa.matmul(&matrix, &Input { count: 6, values: &[], groups: &[] }, 0..5, &mut RowsMut::all(&mut out, 40));
+        }
+    }
+}
+
+#[test]
+fn every_quantiser_is_the_formula() {
+    let numbers = &mut Numbers(12);
+    for isa in Isa::available() {
+        for n in 0..200 {
+            let mut input = numbers.floats(n);
+            let exponent = (numbers.bits() % 75) as i32 - 37;
+            input.iter_mut().for_each(|x| *x *= 10f32.powi(exponent));
+            if n % 7 == 3 {
+                input[n / 2] = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX][n / 7 % 5];
+            }
+            let mut groups = vec![InputGroup { values: [9; 32], scale: 9.0, sum: 9 }; n.div_ceil(32)];
+            isa.quantize(&input, &mut groups);
+            for (input, group) in input.chunks(32).zip(&groups) {
+                let finite = input.iter().all(|x| x.is_finite());
+                let largest = input.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                let (scale, factor) = match (finite, largest < 1e-30) {
+                    (false, _) => (f32::NAN, 0.0),
+                    (true, true) => (0.0, 0.0),
+                    (true, false) => (largest / 32767.0, 32767.0 / largest),
+                };
+                let value = |c: usize| match (finite, input.get(c)) {
+                    (true, Some(x)) => (x * factor).round_ties_even() as i16,
+                    _ => 0,
+                };
+                let values: [i16; 32] = std::array::from_fn(|at| value(place(at)));
+                assert_eq!(group.values, values, "{isa:?}, {n} inputs");
+                assert_eq!(bits(group.scale), bits(scale), "{isa:?}, {n} inputs");
+                assert_eq!(group.sum, values.iter().map(|&x| x as i32).sum::<i32>(), "{isa:?}, {n} inputs");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_softmax_gate_and_soft_cap_is_the_scalar_one() {
+    let numbers = &mut Numbers(13);
+    let all_bits = |x: &[f32]| x.iter().map(|&x| bits(x)).collect::<Vec<_>>();
+    for isa in Isa::available() {
+        for n in 1..100 {
+            let mut scores: Vec<f32> = (0..n).map(|_| numbers.float() * 60.0).collect();
+            if n % 5 == 0 {
+                scores[n / 2] = [f32::NAN, f32::NEG_INFINITY, f32::MAX, -0.0, f32::INFINITY][n / 5 % 5];
+            }
+            for cut in [0, n / 3, n / 2, n] {
+                let (mut expected, mut found) = (scores.clone(), scores.clone());
+                let (older, newer) = expected.split_at_mut(cut);
+                let normalizer = Isa::SCALAR.softmax(older, newer);
+                let (older, newer) = found.split_at_mut(cut);
+                assert_eq!(bits(isa.softmax(older, newer)), bits(normalizer), "{isa:?}, {n} scores, cut at {cut}");
+                assert_eq!(all_bits(&found), all_bits(&expected), "{isa:?}, {n} scores, cut at {cut}");
+            }
+            let values = numbers.floats(n);
+            for activation in [Activation::Silu, Activation::GeluExact, Activation::GeluApprox] {
+                let (mut expected, mut found) = (scores.clone(), scores.clone());
+                Isa::SCALAR.gate(activation, &mut expected, &values);
+                isa.gate(activation, &mut found, &values);
+                assert_eq!(all_bits(&found), all_bits(&expected), "{isa:?} {activation:?}, {n} numbers");
+            }
+            let (mut expected, mut found) = (scores.clone(), scores.clone());
+            Isa::SCALAR.soft_cap(&mut expected, 30.0);
+            isa.soft_cap(&mut found, 30.0);
+            assert_eq!(all_bits(&found), all_bits(&expected), "{isa:?}, {n} numbers");
+        }
+    }
+}
+
+#[test]
+fn the_tables_have_names_and_scalar_is_always_there() {
+    let names: Vec<_> = Isa::available().map(Isa::name).collect();
+    assert_eq!(names.last(), Some(&"scalar"));
+    assert_eq!(names[0], Isa::best().name());
+    for name in names {
+        assert_eq!(Isa::named(name).unwrap().name(), name);
+    }
+    assert!(Isa::named("SCALAR").is_none() && Isa::named("").is_none());
 }
 
 #[test]
@@ -221,7 +435,7 @@ fn numbers_that_are_not_finite_are_found_wherever_they_are() {
 fn keys_and_values_come_back_as_stored() {
     let numbers = &mut Numbers(3);
     for kv in Kv::ALL {
-        for channels in [2, 6, 32, 48, 80] {
+        for channels in [2, 6, 8, 32, 34, 48, 80, 128, 158] {
             let slots = 24;
             let mut keys = vec![0u32; kv.dtype().matrix_bytes(slots, channels).unwrap() / 4];
             let mut values = vec![0u32; (kv.value_bytes(channels).unwrap() * slots).div_ceil(4)];
@@ -258,10 +472,19 @@ fn keys_and_values_come_back_as_stored() {
                     };
                 }
             }
-            let mut out = vec![0.0; channels];
-            mix(kv, bytemuck::cast_slice(&values), 5..19, &weights[5..], &mut out);
             let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-            assert_eq!(bits(&out), bits(&expected), "{kv:?}, {channels} channels");
+            for isa in Isa::available() {
+                let mut out = vec![0.0; channels];
+                isa.mix(kv, bytemuck::cast_slice(&values), 5..19, &weights[5..], &mut out);
+                assert_eq!(bits(&out), bits(&expected), "{isa:?} {kv:?}, {channels} channels");
+                // No more rows than there are weights or values.
+                let before = out.clone();
+                isa.mix(kv, bytemuck::cast_slice(&values), 5..19, &[], &mut out);
+                isa.mix(kv, bytemuck::cast_slice(&values), 19..5, &weights, &mut out);
+                isa.mix(kv, bytemuck::cast_slice(&values), usize::MAX - 1..usize::MAX, &weights, &mut out);
+                isa.mix(kv, &[], 0..14, &weights, &mut out);
+                assert_eq!(bits(&out), bits(&before), "{isa:?} {kv:?}, {channels} channels");
+            }
         }
     }
 }

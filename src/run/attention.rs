@@ -2,11 +2,8 @@
 
 use core::ops::Range;
 
-use pocketlm_kernels::math::soft_cap;
-use pocketlm_kernels::vector::{add, rms_norm_in_place, rope, scale, softmax};
-use pocketlm_kernels::{
-    GROUP, Input, Matrix, RowsMut, TILE_ROWS, matmul, mix, quantize, split_pair, store_key, store_value,
-};
+use pocketlm_kernels::vector::{add, rms_norm_in_place, rope, scale};
+use pocketlm_kernels::{Engine, GROUP, Input, Matrix, RowsMut, TILE_ROWS, split_pair, store_key, store_value};
 
 use super::Session;
 use super::block::{attention_parts, group_row_mut, row, row_mut};
@@ -86,7 +83,7 @@ impl<'m, 'a> Session<'m, 'a> {
             turn(head, vector(Role::QueryNorm));
             scale(head, config.query_scaling_factor);
             if quantizes_queries {
-                quantize(head, group_row_mut(self.buffers.groups, projection, token * heads + index));
+                self.engine.isa.quantize(head, group_row_mut(self.buffers.groups, projection, token * heads + index));
             }
         }
 
@@ -114,7 +111,7 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     fn attend_heads(&mut self, token: usize, heads: Range<usize>) {
-        let widths = self.widths();
+        let (widths, Engine { isa, workers }) = (self.widths(), self.engine);
         let (kv, batch) = (self.plan.kv_type(), self.plan.batch_tokens() as usize);
         let (multiplier, cap) =
             (self.model.config().query_head_multiplier as usize, self.model.config().attn_logits_soft_cap);
@@ -135,7 +132,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let attended = row_mut(attended, widths.queries, token);
         let first_group = token * self.model.config().num_kv_heads as usize * group_width;
 
-        split_pair(self.workers, attended, scores, (width, multiplier * rows), heads, &|head, attended, scores| {
+        split_pair(workers, attended, scores, (width, multiplier * rows), heads, &|head, attended, scores| {
             let bytes = all_cache.get(cache.range(head)).unwrap_or_default();
             let (keys, values) = bytes.split_at_checked(cache.keys).unwrap_or_default();
             let keys = Matrix::new(kv.dtype(), rows, widths.projection, keys).unwrap_or(Matrix::EMPTY);
@@ -149,7 +146,7 @@ impl<'m, 'a> Session<'m, 'a> {
             for slots in [slot..slot + older, 0..newer] {
                 let tile_rows = slots.start / TILE_ROWS..slots.end.div_ceil(TILE_ROWS);
                 let mut part = all.part(tile_rows.start * TILE_ROWS..rows);
-                matmul(&keys, &input, tile_rows, &mut part);
+                isa.matmul(&keys, &input, tile_rows, &mut part);
             }
             for query in 0..multiplier {
                 let (scores, out) = (row_mut(scores, rows, query), row_mut(attended, widths.projection, query));
@@ -157,12 +154,13 @@ impl<'m, 'a> Session<'m, 'a> {
                 let (newer_scores, older_scores) =
                     (start.get_mut(..newer).unwrap_or_default(), end.get_mut(..older).unwrap_or_default());
                 if let Some(cap) = cap {
-                    older_scores.iter_mut().chain(newer_scores.iter_mut()).for_each(|e| *e = soft_cap(*e, cap));
+                    isa.soft_cap(older_scores, cap);
+                    isa.soft_cap(newer_scores, cap);
                 }
-                let normalizer = softmax(older_scores, newer_scores);
+                let normalizer = isa.softmax(older_scores, newer_scores);
                 out.fill(0.0);
-                mix(kv, values, slot..slot + older, older_scores, out);
-                mix(kv, values, 0..newer, newer_scores, out);
+                isa.mix(kv, values, slot..slot + older, older_scores, out);
+                isa.mix(kv, values, 0..newer, newer_scores, out);
                 scale(out, normalizer);
             }
         });

@@ -6,9 +6,8 @@
 
 use core::ops::Range;
 
-use pocketlm_kernels::math::{gelu_approx, gelu_exact, silu, soft_cap};
-use pocketlm_kernels::vector::{add, gate, rms_norm, rms_norm_in_place, rope_table, scale};
-use pocketlm_kernels::{GROUP, Input, InputGroup, Kv, Matrix, TILE_ROWS, Workers, matmul, quantize, split_rows};
+use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
+use pocketlm_kernels::{Activation, Engine, GROUP, Input, InputGroup, Kv, Matrix, TILE_ROWS, split_rows};
 
 use super::Session;
 use crate::model::{MlpVariant, Role, Rope};
@@ -72,8 +71,11 @@ impl Stage {
 
 /// The rows a unit of elementwise work is counted as.
 const TOKEN_COST: usize = TILE_ROWS;
-/// Tile rows that a worker claims at a time.
-const CLAIM: usize = 4;
+/// The rows of a matrix that a worker claims at a time. A kernel may walk distant parts of its piece at once, which wants
+/// large pieces; but there must be enough of them that no worker waits long for the last.
+fn claim(rows: usize) -> usize {
+    TILE_ROWS * (rows / TILE_ROWS / 64).clamp(4, 256)
+}
 
 /// Sizes that the buffers are cut by.
 #[derive(Clone, Copy)]
@@ -199,7 +201,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let normed = row_mut(self.buffers.normed, width, token);
         rms_norm(row(self.buffers.hidden, width, token), weight, eps, normed);
         if quantized {
-            quantize(normed, group_row_mut(self.buffers.groups, width, token));
+            self.engine.isa.quantize(normed, group_row_mut(self.buffers.groups, width, token));
         }
     }
 
@@ -209,7 +211,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
         let batch = self.plan.batch_tokens() as usize;
         let [query, key, value, ..] = attention_parts(self.buffers.scratch, batch, widths);
-        products(self.workers, &input, &matrices, [query, key, value], units);
+        products(self.engine, &input, &matrices, [query, key, value], units);
     }
 
     fn attended(&mut self, token: usize) {
@@ -217,7 +219,7 @@ impl<'m, 'a> Session<'m, 'a> {
         if self.any_quantized(&[Role::Output]) {
             let [_, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
             let attended = row(attended, widths.queries, token);
-            quantize(attended, group_row_mut(self.buffers.groups, widths.queries, token));
+            self.engine.isa.quantize(attended, group_row_mut(self.buffers.groups, widths.queries, token));
         }
     }
 
@@ -227,7 +229,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let batch = self.plan.batch_tokens() as usize;
         let [_, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
         let input = Input { count, values: attended, groups: self.buffers.groups };
-        products(self.workers, &input, &[matrix], [self.buffers.normed], units);
+        products(self.engine, &input, &[matrix], [self.buffers.normed], units);
     }
 
     fn attention_residual(&mut self, token: usize) {
@@ -238,7 +240,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let normed = row_mut(self.buffers.normed, width, token);
         rms_norm(row(self.buffers.hidden, width, token), weight, eps, normed);
         if quantized {
-            quantize(normed, group_row_mut(self.buffers.groups, width, token));
+            self.engine.isa.quantize(normed, group_row_mut(self.buffers.groups, width, token));
         }
     }
 
@@ -248,7 +250,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
         let batch = self.plan.batch_tokens() as usize;
         let outputs = ffw_parts(self.buffers.scratch, batch, widths);
-        products(self.workers, &input, &matrices, outputs, units);
+        products(self.engine, &input, &matrices, outputs, units);
     }
 
     fn activate(&mut self, token: usize) {
@@ -260,13 +262,14 @@ impl<'m, 'a> Session<'m, 'a> {
         let (gating, value) = (row_mut(gating, widths.hidden, token), row_mut(value, widths.hidden, token));
         add(gating, biases.0);
         add(value, biases.1);
-        match self.model.config().mlp_variant {
-            MlpVariant::GegluExact => gate(gating, value, gelu_exact),
-            MlpVariant::GegluApprox => gate(gating, value, gelu_approx),
-            MlpVariant::Swiglu => gate(gating, value, silu),
-        }
+        let activation = match self.model.config().mlp_variant {
+            MlpVariant::GegluExact => Activation::GeluExact,
+            MlpVariant::GegluApprox => Activation::GeluApprox,
+            MlpVariant::Swiglu => Activation::Silu,
+        };
+        self.engine.isa.gate(activation, gating, value);
         if quantized {
-            quantize(gating, group_row_mut(self.buffers.groups, widths.hidden, token));
+            self.engine.isa.quantize(gating, group_row_mut(self.buffers.groups, widths.hidden, token));
         }
     }
 
@@ -276,7 +279,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let batch = self.plan.batch_tokens() as usize;
         let [gating, _] = ffw_parts(self.buffers.scratch, batch, widths);
         let input = Input { count, values: gating, groups: self.buffers.groups };
-        products(self.workers, &input, &[matrix], [self.buffers.normed], units);
+        products(self.engine, &input, &[matrix], [self.buffers.normed], units);
     }
 
     fn ffw_residual(&mut self, token: usize) {
@@ -302,19 +305,19 @@ impl<'m, 'a> Session<'m, 'a> {
         let normed = row_mut(self.buffers.normed, width, 0);
         rms_norm(hidden, self.model.vector(0, Role::FinalNorm), self.model.config().rms_norm_eps, normed);
         if quantized {
-            quantize(normed, group_row_mut(self.buffers.groups, width, 0));
+            self.engine.isa.quantize(normed, group_row_mut(self.buffers.groups, width, 0));
         }
     }
 
     fn head(&mut self, units: Range<usize>) {
-        let matrix = self.head_matrix();
+        let (matrix, Engine { isa, workers }) = (self.head_matrix(), self.engine);
         let cap = self.model.config().final_logit_softcap;
         let input = Input { count: 1, values: self.buffers.normed, groups: self.buffers.groups };
         let rows = units.start * TILE_ROWS..units.end * TILE_ROWS;
-        split_rows(self.workers, self.buffers.logits, matrix.rows(), rows, CLAIM * TILE_ROWS, &|rows, mut part| {
-            matmul(&matrix, &input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
+        split_rows(workers, self.buffers.logits, matrix.rows(), rows, claim(matrix.rows()), &|rows, mut part| {
+            isa.matmul(&matrix, &input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
             if let Some(cap) = cap {
-                part.column(0).iter_mut().for_each(|z| *z = soft_cap(*z, cap));
+                isa.soft_cap(part.column(0), cap);
             }
         });
     }
@@ -331,7 +334,7 @@ impl<'m, 'a> Session<'m, 'a> {
 
 /// The products of several matrices with one input; `units` counts their tile rows one after the other.
 fn products<const N: usize>(
-    workers: &dyn Workers,
+    engine: Engine<'_>,
     input: &Input<'_>,
     matrices: &[Matrix<'_>; N],
     outputs: [&mut [f32]; N],
@@ -344,8 +347,8 @@ fn products<const N: usize>(
         if start + before < end {
             let rows = start * TILE_ROWS..(end - before) * TILE_ROWS;
             let output = output.get_mut(..matrix.rows() * input.count).unwrap_or_default();
-            split_rows(workers, output, matrix.rows(), rows, CLAIM * TILE_ROWS, &|rows, mut part| {
-                matmul(matrix, input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
+            split_rows(engine.workers, output, matrix.rows(), rows, claim(matrix.rows()), &|rows, mut part| {
+                engine.isa.matmul(matrix, input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
             });
         }
         before += tile_rows;

@@ -11,5 +11,5 @@ mod session;
 pub use arena::StaticArena;
 pub use digest::Digest;
 pub use plan::{Part, Plan};
-pub use pocketlm_kernels::{Kv, Solo, Workers};
+pub use pocketlm_kernels::{Engine, Isa, Kv, Solo, Workers};
 pub use session::{Session, Step};

@@ -1,7 +1,7 @@
 //! [`Session`]: tokens in, logits out, one context at a time.
 
 use bytemuck::try_cast_slice_mut;
-use pocketlm_kernels::{InputGroup, Workers};
+use pocketlm_kernels::{Engine, InputGroup};
 
 use super::Plan;
 use super::block::Stage;
@@ -110,7 +110,7 @@ pub(super) enum Event {
 pub struct Session<'m, 'a> {
     pub(super) model: Model<'m>,
     pub(super) plan: Plan<'m>,
-    pub(super) workers: &'a dyn Workers,
+    pub(super) engine: Engine<'a>,
     pub(super) buffers: Buffers<'a>,
     pub(super) work: Work,
     /// Tokens in the context, those being worked on left out.
@@ -123,12 +123,23 @@ pub struct Session<'m, 'a> {
 
 impl<'m, 'a> Session<'m, 'a> {
     /// A session in `arena`, which must start at a multiple of 64 and hold [`Plan::bytes`]. What it holds does not
-    /// matter. `workers` are the cores that share the work ([`Solo`](super::Solo): this one).
+    /// matter. `engine` is what computes: workers ([`Solo`](super::Solo) is the calling core), with the machine's fastest
+    /// kernels, or an [`Engine`] that names other kernels.
     pub fn new(
         model: &Model<'m>,
         plan: &Plan<'m>,
         arena: &'a mut [u8],
-        workers: &'a dyn Workers,
+        engine: impl Into<Engine<'a>>,
+    ) -> Result<Session<'m, 'a>, Error> {
+        Self::with_engine(model, plan, arena, engine.into())
+    }
+
+    /// [`new`](Session::new), compiled once.
+    fn with_engine(
+        model: &Model<'m>,
+        plan: &Plan<'m>,
+        arena: &'a mut [u8],
+        engine: Engine<'a>,
     ) -> Result<Session<'m, 'a>, Error> {
         if !plan.is_for(model.header()) {
             return Err(Error::ForeignPlan);
@@ -167,7 +178,7 @@ impl<'m, 'a> Session<'m, 'a> {
         Ok(Session {
             model: *model,
             plan: *plan,
-            workers,
+            engine,
             buffers,
             work: Work::NONE,
             length: 0,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use pocketlm::host::{AlignedBytes, Threads};
 use pocketlm::model::{ALIGNMENT, Kv, Model};
-use pocketlm::run::{Plan, Session};
+use pocketlm::run::{Engine, Isa, Plan, Session};
 use pocketlm::text::{Decoder, Sampler, Text, Tokenizer};
 
 use crate::output::{Outcome, refuse, token_bar};
@@ -14,7 +14,7 @@ use crate::size;
 /// Prompts longer than this get a progress bar.
 const LONG_PROMPT: usize = 512;
 
-/// Memory and threads of a session.
+/// Memory, threads and kernels of a session.
 #[derive(Args)]
 #[command(next_help_heading = "Running")]
 pub struct Running {
@@ -29,6 +29,11 @@ pub struct Running {
     /// How keys and values are kept: f32, f16, bf16 or q8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
     pub kv: Kv,
+
+    /// The kernels to compute with, an instruction set [default: the fastest of this machine]. Never changes a bit of the
+    /// result
+    #[arg(long, value_name = "NAME", env = "POCKETLM_ISA", hide_env_values = true, value_parser = isa)]
+    pub isa: Option<&'static Isa>,
 }
 
 impl Running {
@@ -41,6 +46,11 @@ impl Running {
     /// The threads.
     pub fn workers(&self) -> Outcome<Threads> {
         Threads::new(self.threads.map_or(0, usize::from)).map_err(refuse)
+    }
+
+    /// The threads with the kernels.
+    pub fn engine<'w>(&self, workers: &'w Threads) -> Engine<'w> {
+        Engine { isa: self.isa.unwrap_or_else(Isa::best), workers }
     }
 }
 
@@ -60,6 +70,14 @@ pub fn arena(plan: &Plan) -> Outcome<AlignedBytes> {
 /// Reads the name of a type for keys and values.
 pub fn kv(name: &str) -> Result<Kv, String> {
     Kv::ALL.into_iter().find(|kv| kv.dtype().name() == name).ok_or("choose one of f32, f16, bf16, q8".into())
+}
+
+/// Reads the name of a kernel table.
+fn isa(name: &str) -> Result<&'static Isa, String> {
+    Isa::named(name).ok_or_else(|| {
+        let names: Vec<_> = Isa::available().map(Isa::name).collect();
+        format!("this machine and this build have {}", names.join(", "))
+    })
 }
 
 /// What a generation came to.

@@ -49,7 +49,8 @@ pub fn logits(arguments: Arguments) -> Outcome {
     let plan = arguments.running.plan(&model, ids.len());
     let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
-    let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
+    let engine = arguments.running.engine(&workers);
+    let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
 
     let mut file = whole_file(&arguments.output).map_err(refuse_import)?;
     let digest = compute(&mut session, &ids, model.config().vocab_size as usize, file.as_file_mut());

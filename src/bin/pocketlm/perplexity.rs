@@ -62,7 +62,8 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let plan = arguments.running.plan(&model, context.min(ids.len() + 1));
     let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
-    let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
+    let engine = arguments.running.engine(&workers);
+    let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     let bar = token_bar("scoring".into(), ids.len() as u64);
     let (mut nats, mut tokens) = (0.0, 0u64);
     let mut window = Vec::with_capacity(context);

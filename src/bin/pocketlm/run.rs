@@ -74,7 +74,8 @@ pub fn run(arguments: Arguments) -> Outcome {
     let plan = arguments.running.plan(&model, context);
     let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
-    let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
+    let engine = arguments.running.engine(&workers);
+    let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     let seed = arguments.sampling.seed();
     let mut window = arguments.sampling.window();
     let mut sampler = arguments.sampling.sampler(seed, &mut window);

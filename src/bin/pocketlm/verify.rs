@@ -48,7 +48,8 @@ pub fn verify(arguments: Arguments) -> Outcome {
     let plan = arguments.running.plan(&model, case.context() as usize);
     let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
-    let mut session = Session::new(&model, &plan, &mut arena, &workers).map_err(|error| image.refuse(error))?;
+    let engine = arguments.running.engine(&workers);
+    let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     let report = case.run(&mut session).map_err(|error| refuse_file(&arguments.case, error))?;
 
     print(format_args!("{report}"))?;

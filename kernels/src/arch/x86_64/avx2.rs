@@ -1,0 +1,405 @@
+//! AVX2 with F16C: Intel since Haswell (2013), AMD since Excavator and Zen.
+//!
+//! A register is eight lanes, a lane is a row of the tile. Decoding walks four tile rows far apart at once: four memory
+//! streams keep more reads in flight than one. Several inputs meet a pair of tile rows together, so that its weights are
+//! widened once for four of them. A stretch that does not fill such a block repeats its last piece and drops the copies.
+//!
+//! Integer products: the bytes of four columns of a row are one lane. A mask and shifts widen them to 16-bit words, even
+//! columns in one register and odd ones in another, which is the order inputs are kept in; `vpmaddwd` then multiplies and
+//! adds pairs into the row's own lane, and nothing is ever summed across lanes. int8 is taken as value + 128 (a mask is
+//! cheaper than sign extension) and 128 times the sum of the inputs comes off at the end of the group.
+
+use core::arch::x86_64::*;
+use core::ops::Range;
+
+use bytemuck::cast;
+
+use crate::dtype::groups_mut;
+use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
+use crate::{Activation, GROUP, Input, InputGroup, Isa, Kv, Matrix, RowsMut, TILE_ROWS, quantize, vector};
+
+/// The table. Whoever hands it out has found AVX2 and F16C.
+pub(crate) static AVX2: Isa = Isa {
+    name: "avx2",
+    // SAFETY: the table is handed out only where AVX2 and F16C are.
+    matmul: |matrix, input, tile_rows, out| unsafe { matmul(matrix, input, tile_rows, out) },
+    // SAFETY: as above.
+    quantize: |input, groups| unsafe { quantize(input, groups) },
+    // SAFETY: as above.
+    mix: |kv, values, slots, weights, out| unsafe { mix(kv, values, slots, weights, out) },
+    // SAFETY: as above.
+    softmax: |older, newer| unsafe { softmax(older, newer) },
+    // SAFETY: as above.
+    gate: |activation, gate, value| unsafe { self::gate(activation, gate, value) },
+    // SAFETY: as above.
+    soft_cap: |x, cap| unsafe { soft_cap(x, cap) },
+};
+
+/// Tile rows walked at once with one input: memory streams.
+const STREAMS: usize = 4;
+/// Tile rows and inputs that meet at once when there are several inputs.
+const PAIR: usize = 2;
+const BLOCK: usize = 4;
+
+#[target_feature(enable = "avx2,f16c")]
+fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+    let (columns, count) = (matrix.columns(), input.count);
+    let groups = columns.div_ceil(GROUP);
+    // A closure is not generic, so what is the same function in three shapes is written as three.
+    macro_rules! product {
+        ($tiles:ident, $inputs:expr, $width:ident, |$t:ident, $x:ident| $sums:expr) => {{
+            let shape = Shape { width: $width, count, tile_rows };
+            shape.product($tiles, $inputs, out, |$t, $x| $sums, |$t, $x| $sums, |$t, $x| $sums)
+        }};
+    }
+    match matrix.tiles {
+        Tiles::F32(tiles) if cfg!(feature = "f32") => {
+            product!(tiles, input.values, columns, |t, x| float(t, x, |w| from_f32(w)))
+        }
+        Tiles::F16(tiles) if cfg!(feature = "f16") => {
+            product!(tiles, input.values, columns, |t, x| float(t, x, |w| from_f16(w)))
+        }
+        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
+            product!(tiles, input.values, columns, |t, x| float(t, x, |w| from_bf16(w)))
+        }
+        Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(tiles, input.groups, groups, |t, x| q8(t, x)),
+        Tiles::Q4(tiles) if cfg!(feature = "q4") => product!(tiles, input.groups, groups, |t, x| q4(t, x)),
+        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product!(tiles, input.groups, groups, |t, x| q4min(t, x)),
+        _ => {}
+    }
+}
+
+/// The sums of `R` tile rows with `T` inputs.
+type Sums<const R: usize, const T: usize> = [[__m256; T]; R];
+
+/// What a product walks: tile rows of `width` columns or groups, and `count` inputs as long.
+struct Shape {
+    width: usize,
+    count: usize,
+    tile_rows: Range<usize>,
+}
+
+impl Shape {
+    /// Walks tile rows and inputs. The same function in three shapes: for one input four tile rows or one, for several
+    /// inputs a pair of tile rows with four of them.
+    #[inline(always)]
+    fn product<W, X>(
+        self,
+        tiles: &[W],
+        inputs: &[X],
+        out: &mut RowsMut<'_>,
+        streams: impl Fn([&[W]; STREAMS], [&[X]; 1]) -> Sums<STREAMS, 1>,
+        single: impl Fn([&[W]; 1], [&[X]; 1]) -> Sums<1, 1>,
+        block: impl Fn([&[W]; PAIR], [&[X]; BLOCK]) -> Sums<PAIR, BLOCK>,
+    ) {
+        let Shape { width, count, tile_rows } = self;
+        let end = tile_rows.end.min(tiles.len().checked_div(width).unwrap_or(0));
+        let rows = end.saturating_sub(tile_rows.start);
+        let tile = |index: usize| {
+            let start = (tile_rows.start + index) * width;
+            tiles.get(start..start + width).unwrap_or_default()
+        };
+        let column = |index: usize| inputs.get(index * width..(index + 1) * width).unwrap_or_default();
+
+        let blocks = if count == 1 { 0 } else { count.next_multiple_of(BLOCK) };
+        for first_row in (0..rows).step_by(PAIR) {
+            let pair = core::array::from_fn(|r| tile((first_row + r).min(rows - 1)));
+            for first in (0..blocks).step_by(BLOCK) {
+                let sums = block(pair, core::array::from_fn(|t| column((first + t).min(count - 1))));
+                for (r, sums) in sums.iter().enumerate().take(rows - first_row) {
+                    for (t, sums) in sums.iter().enumerate().take(count - first) {
+                        store(out, first + t, first_row + r, *sums);
+                    }
+                }
+            }
+        }
+        if count == 1 {
+            let apart = rows / STREAMS;
+            for index in 0..apart {
+                let sums = streams(core::array::from_fn(|r| tile(index + r * apart)), [column(0)]);
+                for (r, [sums]) in sums.into_iter().enumerate() {
+                    store(out, 0, index + r * apart, sums);
+                }
+            }
+            for index in apart * STREAMS..rows {
+                let [[sums]] = single([tile(index)], [column(0)]);
+                store(out, 0, index, sums);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn store(out: &mut RowsMut<'_>, column: usize, tile_row: usize, sums: __m256) {
+    let sums: [f32; TILE_ROWS] = cast(sums);
+    let start = tile_row * TILE_ROWS;
+    match out.column(column).get_mut(start..) {
+        Some(out) if out.len() >= TILE_ROWS => out[..TILE_ROWS].copy_from_slice(&sums),
+        Some(out) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum),
+        None => {}
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn from_f32(weights: [f32; TILE_ROWS]) -> __m256 {
+    cast(weights)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn from_f16(weights: [u16; TILE_ROWS]) -> __m256 {
+    _mm256_cvtph_ps(cast(weights))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn from_bf16(weights: [u16; TILE_ROWS]) -> __m256 {
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(cast(weights))))
+}
+
+/// Column by column: `sum = sum + weight * x`.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn float<E: Copy, const R: usize, const T: usize>(
+    tiles: [&[[E; TILE_ROWS]]; R],
+    x: [&[f32]; T],
+    widen: impl Fn([E; TILE_ROWS]) -> __m256,
+) -> Sums<R, T> {
+    let mut sums = [[_mm256_setzero_ps(); T]; R];
+    let columns = shortest(&tiles).min(shortest(&x));
+    let (tiles, x) = (tiles.map(|tile| &tile[..columns]), x.map(|x| &x[..columns]));
+    for c in 0..columns {
+        let x = x.map(|x| _mm256_set1_ps(x[c]));
+        for (sums, tile) in sums.iter_mut().zip(tiles) {
+            let weights = widen(tile[c]);
+            for (sum, x) in sums.iter_mut().zip(x) {
+                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(weights, x));
+            }
+        }
+    }
+    sums
+}
+
+/// The length that all slices have.
+#[inline(always)]
+fn shortest<E, const N: usize>(slices: &[&[E]; N]) -> usize {
+    slices.iter().map(|slice| slice.len()).min().unwrap_or(0)
+}
+
+/// Adds a group's exact dot products to the sums: `sum = sum + dot * (scale * input_scale)`.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn join(sum: __m256, dots: __m256i, scales: __m256, input_scale: f32) -> __m256 {
+    let factor = _mm256_mul_ps(scales, _mm256_set1_ps(input_scale));
+    _mm256_add_ps(sum, _mm256_mul_ps(_mm256_cvtepi32_ps(dots), factor))
+}
+
+/// The pairs of inputs of a group, each in a 32-bit word.
+#[inline(always)]
+fn pairs(x: &InputGroup) -> &[[i16; 2]; GROUP / 2] {
+    bytemuck::cast_ref(&x.values)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn multiply(weights: __m256i, pair: [i16; 2]) -> __m256i {
+    _mm256_madd_epi16(weights, _mm256_set1_epi32(cast(pair)))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn q8<const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
+    let (flip, even) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(0x00ff));
+    let mut sums = [[_mm256_setzero_ps(); T]; R];
+    let groups = shortest(&tiles).min(shortest(&x));
+    let (tiles, x) = (tiles.map(|tile| &tile[..groups]), x.map(|x| &x[..groups]));
+    for g in 0..groups {
+        let x = x.map(|x| &x[g]);
+        let offsets = x.map(|x| _mm256_set1_epi32(-128 * x.sum));
+        let mut dots = [offsets; R];
+        for step in 0..GROUP / 4 {
+            for (dots, tile) in dots.iter_mut().zip(tiles) {
+                let bytes = _mm256_xor_si256(cast(tile[g].values[step]), flip);
+                let low = _mm256_and_si256(bytes, even);
+                let high = _mm256_srli_epi16::<8>(bytes);
+                for (dot, x) in dots.iter_mut().zip(x) {
+                    let pairs = pairs(x);
+                    *dot = _mm256_add_epi32(*dot, multiply(low, pairs[2 * step]));
+                    *dot = _mm256_add_epi32(*dot, multiply(high, pairs[2 * step + 1]));
+                }
+            }
+        }
+        for ((sums, dots), tile) in sums.iter_mut().zip(dots).zip(tiles) {
+            let scales = from_f16(tile[g].scales);
+            for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
+                *sum = join(*sum, dot, scales, x.scale);
+            }
+        }
+    }
+    sums
+}
+
+/// The exact dot products of the nibbles of `R` groups with `T` inputs, on top of `offsets`.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn nibble_dots<const R: usize, const T: usize>(
+    nibbles: [&[[[u8; 4]; TILE_ROWS]; GROUP / 8]; R],
+    x: [&InputGroup; T],
+    offsets: [__m256i; T],
+) -> [[__m256i; T]; R] {
+    let nibble = _mm256_set1_epi16(0x000f);
+    let mut dots = [offsets; R];
+    for step in 0..GROUP / 8 {
+        for (dots, nibbles) in dots.iter_mut().zip(nibbles) {
+            // As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and 3, 5 and 7.
+            let words: __m256i = cast(nibbles[step]);
+            let columns = [
+                _mm256_and_si256(words, nibble),
+                _mm256_and_si256(_mm256_srli_epi16::<8>(words), nibble),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(words), nibble),
+                _mm256_srli_epi16::<12>(words),
+            ];
+            for (dot, x) in dots.iter_mut().zip(x) {
+                let pairs = pairs(x);
+                for (k, columns) in columns.into_iter().enumerate() {
+                    *dot = _mm256_add_epi32(*dot, multiply(columns, pairs[4 * step + k]));
+                }
+            }
+        }
+    }
+    dots
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
+    let mut sums = [[_mm256_setzero_ps(); T]; R];
+    let groups = shortest(&tiles).min(shortest(&x));
+    let (tiles, x) = (tiles.map(|tile| &tile[..groups]), x.map(|x| &x[..groups]));
+    for g in 0..groups {
+        let x = x.map(|x| &x[g]);
+        let dots = nibble_dots(tiles.map(|tile| &tile[g].nibbles), x, x.map(|x| _mm256_set1_epi32(-8 * x.sum)));
+        for ((sums, dots), tile) in sums.iter_mut().zip(dots).zip(tiles) {
+            let scales = from_f16(tile[g].scales);
+            for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
+                *sum = join(*sum, dot, scales, x.scale);
+            }
+        }
+    }
+    sums
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn q4min<const R: usize, const T: usize>(tiles: [&[Q4MinTile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
+    let mut sums = [[_mm256_setzero_ps(); T]; R];
+    let groups = shortest(&tiles).min(shortest(&x));
+    let (tiles, x) = (tiles.map(|tile| &tile[..groups]), x.map(|x| &x[..groups]));
+    for g in 0..groups {
+        let x = x.map(|x| &x[g]);
+        let dots = nibble_dots(tiles.map(|tile| &tile[g].nibbles), x, [_mm256_setzero_si256(); T]);
+        for ((sums, dots), tile) in sums.iter_mut().zip(dots).zip(tiles) {
+            let (scales, minima) = (from_f16(tile[g].scales), from_f16(tile[g].minima));
+            for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
+                *sum = join(*sum, dot, scales, x.scale);
+                *sum = join(*sum, _mm256_set1_epi32(x.sum), minima, x.scale);
+            }
+        }
+    }
+    sums
+}
+
+/// The loops of these are plain code that the compiler turns into AVX2 here.
+#[target_feature(enable = "avx2,f16c")]
+fn quantize(input: &[f32], groups: &mut [InputGroup]) {
+    quantize::quantize(input, groups);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
+    vector::softmax(older, newer)
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn gate(activation: Activation, gate: &mut [f32], value: &[f32]) {
+    vector::gate(activation, gate, value);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn soft_cap(x: &mut [f32], cap: f32) {
+    vector::soft_cap(x, cap);
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
+    let bytes = kv.value_bytes(out.len()).unwrap_or(0);
+    let rows = values.get(slots.start.saturating_mul(bytes)..).unwrap_or_default();
+    let weights = weights.get(..slots.len()).unwrap_or(weights);
+    match kv {
+        Kv::F32 if cfg!(feature = "f32") => mix_blocks(rows, bytes, weights, out, |sums, row: &[u8; 128], weight| {
+            let row: &[[u8; 32]; 4] = bytemuck::cast_ref(row);
+            mix_block(sums, row.map(cast), weight)
+        }),
+        Kv::F16 if cfg!(feature = "f16") => mix_blocks(rows, bytes, weights, out, |sums, row: &[u8; 64], weight| {
+            let row: &[[u8; 16]; 4] = bytemuck::cast_ref(row);
+            mix_block(sums, row.map(|eight| from_f16(cast(eight))), weight)
+        }),
+        Kv::Bf16 if cfg!(feature = "bf16") => mix_blocks(rows, bytes, weights, out, |sums, row: &[u8; 64], weight| {
+            let row: &[[u8; 16]; 4] = bytemuck::cast_ref(row);
+            mix_block(sums, row.map(|eight| from_bf16(cast(eight))), weight)
+        }),
+        Kv::Q8 if cfg!(feature = "q8") => mix_blocks(rows, bytes, weights, out, |sums, row: &[u8; 34], weight| {
+            let [low, high, values @ ..] = *row;
+            let scale = _mm_cvtsi32_si128(u16::from_le_bytes([low, high]) as i32);
+            let weight = weight * _mm_cvtss_f32(_mm_cvtph_ps(scale));
+            let row: [i64; 4] = cast::<[u8; 32], _>(values);
+            let widen = |eight| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight)));
+            mix_block(sums, row.map(widen), weight)
+        }),
+        _ => {}
+    }
+}
+
+/// Walks 32 channels at a time, which stay in registers over all rows. `B` is the bytes of 32 channels; the end of a row
+/// that has fewer is padded.
+#[inline(always)]
+fn mix_blocks<const B: usize>(
+    rows: &[u8],
+    bytes: usize,
+    weights: &[f32],
+    out: &mut [f32],
+    block: impl Fn([__m256; 4], &[u8; B], f32) -> [__m256; 4],
+) {
+    if bytes == 0 {
+        return;
+    }
+    for (index, out) in groups_mut(out).enumerate() {
+        let mut channels = [0.0; GROUP];
+        channels[..out.len()].copy_from_slice(out);
+        let mut sums = cast::<[f32; GROUP], [__m256; 4]>(channels);
+        for (row, weight) in rows.chunks_exact(bytes).zip(weights) {
+            let row = row.get(index * B..).unwrap_or_default();
+            sums = match row.first_chunk() {
+                Some(row) => block(sums, row, *weight),
+                None => {
+                    let mut padded = [0; B];
+                    padded[..row.len()].copy_from_slice(row);
+                    block(sums, &padded, *weight)
+                }
+            };
+        }
+        let channels: [f32; GROUP] = cast(sums);
+        out.copy_from_slice(&channels[..out.len()]);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn mix_block(mut sums: [__m256; 4], values: [__m256; 4], weight: f32) -> [__m256; 4] {
+    let weight = _mm256_set1_ps(weight);
+    for (sum, values) in sums.iter_mut().zip(values) {
+        *sum = _mm256_add_ps(*sum, _mm256_mul_ps(values, weight));
+    }
+    sums
+}

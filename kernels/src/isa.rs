@@ -1,0 +1,118 @@
+//! [`Isa`]: the hot loops as one table per instruction set, and which tables this machine can run.
+
+use core::fmt;
+use core::ops::Range;
+
+use crate::{Activation, Input, InputGroup, Kv, Matrix, RowsMut, kv, matmul, quantize, vector};
+
+/// The kernels of one instruction set. Every table computes the same bits; [`Isa::SCALAR`] is the specification.
+///
+/// A table that this machine cannot run is never handed out, which is what makes calling it safe.
+pub struct Isa {
+    pub(crate) name: &'static str,
+    pub(crate) matmul: fn(&Matrix<'_>, &Input<'_>, Range<usize>, &mut RowsMut<'_>),
+    pub(crate) quantize: fn(&[f32], &mut [InputGroup]),
+    #[allow(clippy::type_complexity)] // as long as the arguments of `mix`
+    pub(crate) mix: fn(Kv, &[u8], Range<usize>, &[f32], &mut [f32]),
+    pub(crate) softmax: fn(&mut [f32], &mut [f32]) -> f32,
+    pub(crate) gate: fn(Activation, &mut [f32], &[f32]),
+    pub(crate) soft_cap: fn(&mut [f32], f32),
+}
+
+impl Isa {
+    /// Plain loops, vectorised as far as the compiler can for the target it was given.
+    pub const SCALAR: &'static Isa = &Isa {
+        name: "scalar",
+        matmul: matmul::matmul,
+        quantize: quantize::quantize,
+        mix: kv::mix,
+        softmax: vector::softmax,
+        gate: vector::gate,
+        soft_cap: vector::soft_cap,
+    };
+
+    /// The tables this machine can run, the fastest first; [`Isa::SCALAR`] is always the last.
+    ///
+    /// With feature `std` the machine is asked (the answer is cached); without it, what the compiler was told with
+    /// `-C target-feature` counts.
+    pub fn available() -> impl Iterator<Item = &'static Isa> {
+        [Self::avx2(), Some(Isa::SCALAR)].into_iter().flatten()
+    }
+
+    /// The fastest table this machine can run.
+    pub fn best() -> &'static Isa {
+        Self::avx2().unwrap_or(Isa::SCALAR)
+    }
+
+    /// The table called `name`, if this machine can run it.
+    pub fn named(name: &str) -> Option<&'static Isa> {
+        Self::available().find(|isa| isa.name == name)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn avx2() -> Option<&'static Isa> {
+        #[cfg(feature = "std")]
+        let has_it = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("f16c");
+        #[cfg(not(feature = "std"))]
+        let has_it = cfg!(all(target_feature = "avx2", target_feature = "f16c"));
+        has_it.then_some(&crate::arch::x86_64::avx2::AVX2)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn avx2() -> Option<&'static Isa> {
+        None
+    }
+
+    /// `scalar` or `avx2`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Computes tile rows `tile_rows` of `matrix * input`. `out` holds just those rows: `[count][8 * tile_rows.len()]`,
+    /// the last tile row cut where the matrix ends.
+    ///
+    /// Each output is, for float matrices, `for c in columns { sum = sum + w[c] * x[c] }`; for quantised ones, over the
+    /// groups in order, `sum = sum + dot as f32 * (scale * input.scale)`, with `dot` the exact integer product
+    /// (for q4 of the values less 8), and for q4min then `sum = sum + input.sum as f32 * (minimum * input.scale)`.
+    ///
+    /// Weights and scales must be finite ([`Matrix::is_finite`]) where they are to come out the same from every table.
+    pub fn matmul(&self, matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+        (self.matmul)(matrix, input, tile_rows, out);
+    }
+
+    /// Quantises `input` group by group; the last group is padded with zeros. For each group, with `largest` its largest
+    /// magnitude: `scale = largest / 32767` and `value = round(input * (32767 / largest))`, ties to even. A group that
+    /// holds a number that is not finite gets the scale NaN, so that it shows in every output it reaches.
+    pub fn quantize(&self, input: &[f32], groups: &mut [InputGroup]) {
+        (self.quantize)(input, groups);
+    }
+
+    /// `out += weight * value` over the rows `slots` of a value table, in order, a weight a row. In q8 a channel gains
+    /// `value as f32 * (weight * scale)`.
+    pub fn mix(&self, kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
+        (self.mix)(kv, values, slots, weights, out);
+    }
+
+    /// Turns attention scores into weights, in place and not yet normalised: `e^(score − largest)`. The keys go from
+    /// oldest to newest through `older` and then `newer` (the two stretches of a ring). Returns what normalises:
+    /// 1 over the sum of the weights.
+    pub fn softmax(&self, older: &mut [f32], newer: &mut [f32]) -> f32 {
+        (self.softmax)(older, newer)
+    }
+
+    /// `gate = activation(gate) * value`, the gated feed-forward.
+    pub fn gate(&self, activation: Activation, gate: &mut [f32], value: &[f32]) {
+        (self.gate)(activation, gate, value);
+    }
+
+    /// `x = cap tanh(x / cap)`.
+    pub fn soft_cap(&self, x: &mut [f32], cap: f32) {
+        (self.soft_cap)(x, cap);
+    }
+}
+
+impl fmt::Debug for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
