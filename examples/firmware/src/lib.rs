@@ -7,4 +7,5 @@
 pub mod board;
 pub mod cost;
 pub mod image;
+pub mod report;
 pub mod sequence;
