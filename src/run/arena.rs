@@ -1,11 +1,61 @@
 #![allow(unsafe_code)]
 //! Memory that a program sets aside for a [`Session`](super::Session).
 
+use core::ops::{Deref, DerefMut};
 #[cfg(target_has_atomic = "8")]
 use core::{
     cell::UnsafeCell,
     sync::atomic::{AtomicBool, Ordering},
 };
+
+/// `N` bytes, aligned as a session needs them, owned by whoever holds the variable. For a program that has exclusive
+/// memory of its own accord: a `static mut` that cortex-m-rt's `#[entry]` lends to the entry point (which is how it is
+/// done on Armv6-M, where `StaticArena` is missing for want of atomic instructions), a static cell, a large stack.
+///
+/// ```
+/// use pocketlm::{include_image, model::{Header, Model}, run::{Arena, Plan, Session, Solo}};
+///
+/// const STORY: &[u8] = include_image!("../bin/pocketlm/story/story.plm");
+/// const PLAN: Plan = match Header::read(STORY) {
+///     Ok(header) => Plan::new(&header).context(16),
+///     Err(_) => panic!("story.plm is not an image of this version"),
+/// };
+/// let mut arena = Arena::<{ PLAN.bytes() }>::new();
+///
+/// let model = Model::open(STORY)?;
+/// let mut session = Session::new(&model, &PLAN, &mut arena, &Solo)?;
+/// assert_eq!(session.feed(&[2, 17, 40])?.len(), 1024);
+/// # Ok::<(), pocketlm::Error>(())
+/// ```
+#[repr(C, align(64))]
+pub struct Arena<const N: usize>([u8; N]);
+
+impl<const N: usize> Arena<N> {
+    /// Zeroed memory: as a static it costs no flash.
+    pub const fn new() -> Self {
+        Arena([0; N])
+    }
+}
+
+impl<const N: usize> Default for Arena<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> Deref for Arena<N> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<const N: usize> DerefMut for Arena<N> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
 
 /// `N` bytes of static memory, aligned as a session needs it, that can be taken once. With a plan made in a `const`,
 /// the program does not link when the memory is not there, and does not compile when the image is not one.

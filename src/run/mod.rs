@@ -7,6 +7,7 @@ mod digest;
 mod plan;
 mod session;
 
+pub use arena::Arena;
 #[cfg(target_has_atomic = "8")]
 pub use arena::StaticArena;
 pub use digest::Digest;

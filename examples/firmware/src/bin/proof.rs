@@ -1,0 +1,74 @@
+#![no_std]
+#![no_main]
+//! Calls all that a firmware calls, with a panic handler that does not link: this program exists only if the optimiser
+//! has shown that no panic can be reached, for any image, text, token and setting. Nothing here allocates, nor could it:
+//! there is no allocator. Built with one weight type it is also the measure of the runtime's code.
+
+use core::hint::black_box;
+
+use pocketlm::Error;
+use pocketlm::model::Model;
+use pocketlm::run::{Plan, Session, Solo, Step};
+use pocketlm::text::{Decoder, EncodeOptions, Penalties, Recent, Sampler, scratch_len};
+use pocketlm_firmware::image::{IMAGE, PLAN};
+
+const TEXT: usize = 64;
+const PROVEN: Plan = PLAN.context(256).batch(8);
+
+pocketlm_firmware::entry!(proof, PROVEN.bytes());
+
+fn proof(arena: &'static mut [u8]) -> bool {
+    run(arena).is_ok()
+}
+
+fn run(arena: &mut [u8]) -> Result<(), Error> {
+    // `black_box`: the optimiser knows neither the image nor the plan nor what comes out.
+    let model = Model::open(black_box(IMAGE))?;
+    let mut session = Session::new(&model, black_box(&PROVEN), black_box(arena), &Solo)?;
+    let tokenizer = model.tokenizer()?.ok_or(Error::NoTokens)?;
+    let mut window = [Recent::EMPTY; 16];
+    let mut sampler = Sampler::new(black_box(1))
+        .temperature(black_box(0.5))
+        .top_k(black_box(40))
+        .top_p(black_box(0.9))
+        .min_p(black_box(0.05))
+        .logit_bias(black_box(&[]))
+        .penalties(Penalties::over(&mut window).repeat(black_box(1.1)));
+    let mut decoder = Decoder::new(&tokenizer).skip_special(black_box(true));
+
+    let mut ids = [0; TEXT];
+    let mut scratch = [0; scratch_len(TEXT)];
+    let text = black_box("Once upon a time");
+    let count = tokenizer.encode(text, EncodeOptions::default(), &mut scratch, &mut ids)?;
+    let prompt = ids.get(..count).unwrap_or_default();
+    let mut next = sampler.sample(session.feed(prompt)?)?;
+    while !tokenizer.is_eos(next) {
+        decoder.push(next)?.chunks(|text| {
+            black_box(text);
+        });
+        session.start(&[next])?;
+        next = loop {
+            if let Step::Done(logits) = session.step(black_box(1000))? {
+                break sampler.sample(logits)?;
+            }
+        };
+    }
+    decoder.finish().chunks(|text| {
+        black_box(text);
+    });
+    session.skip_to(black_box(0))?;
+    session.rewind(black_box(1))?;
+    session.reset();
+    session.feed_each(prompt, |_, logits| {
+        black_box(logits);
+    })
+}
+
+#[panic_handler]
+fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
+    unsafe extern "C" {
+        /// Defined nowhere.
+        safe fn a_panic_can_be_reached() -> !;
+    }
+    a_panic_can_be_reached()
+}

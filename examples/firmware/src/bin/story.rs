@@ -1,0 +1,59 @@
+#![no_std]
+#![no_main]
+//! Tells the built-in story on the board: the same text, letter for letter, as `cargo run` on the host.
+
+use pocketlm::Error;
+use pocketlm::model::Model;
+use pocketlm::run::{Plan, Session, Solo};
+use pocketlm::text::{Decoder, EncodeOptions, Sampler, scratch_len};
+use pocketlm_firmware::board;
+use pocketlm_firmware::image::{IMAGE, PLAN};
+use semihosting::{eprintln, print, println};
+
+const PROMPT: &str = "Once upon a time";
+const STORY: Plan = PLAN.context(256).batch(8);
+
+pocketlm_firmware::entry!(story, STORY.bytes());
+
+fn story(arena: &'static mut [u8]) -> bool {
+    let result = tell(arena);
+    if let Err(error) = result {
+        eprintln!("error: {error}");
+    }
+    result.is_ok()
+}
+
+fn tell(arena: &mut [u8]) -> Result<(), Error> {
+    let model = Model::open(IMAGE)?;
+    let Some(tokenizer) = model.tokenizer()? else {
+        eprintln!("the image has no tokenizer");
+        return Err(Error::NoTokens);
+    };
+    let mut session = Session::new(&model, &STORY, arena, &Solo)?;
+    let mut sampler = Sampler::new(33).temperature(0.5).top_p(0.9);
+    let mut decoder = Decoder::new(&tokenizer).skip_special(true);
+
+    let mut ids = [0; 32];
+    let mut scratch = [0; scratch_len(PROMPT.len())];
+    let count = tokenizer.encode(PROMPT, EncodeOptions::default(), &mut scratch, &mut ids)?;
+    let mut next = ids.get(..count).unwrap_or_default();
+    let mut sampled;
+    while session.len() + next.len() <= session.context() {
+        for &id in next {
+            print!("{}", decoder.push(id)?);
+        }
+        sampled = [sampler.sample(session.feed(next)?)?];
+        if tokenizer.is_eos(sampled[0]) {
+            break;
+        }
+        next = &sampled;
+    }
+    println!("{}", decoder.finish());
+    Ok(())
+}
+
+#[panic_handler]
+fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
+    eprintln!("{info}");
+    board::exit(false)
+}

@@ -1,0 +1,43 @@
+//! The model, in a section of its own: a linker script can put it where there is room (`memory/`).
+
+use pocketlm::model::Header;
+use pocketlm::run::Plan;
+
+/// An image has to start at a multiple of 64.
+#[repr(C, align(64))]
+struct Aligned<const N: usize>([u8; N]);
+
+// SAFETY: `.image` is a section that is only ever read, like `.rodata`.
+#[unsafe(link_section = ".image")]
+static ALIGNED: Aligned<{ include_bytes!(env!("POCKETLM_IMAGE")).len() }> =
+    Aligned(*include_bytes!(env!("POCKETLM_IMAGE")));
+
+/// The image that `build.rs` chose: the built-in story, or the file that `POCKETLM_IMAGE` names.
+pub static IMAGE: &[u8] = &ALIGNED.0;
+
+/// A plan for the image; a file that is no image does not compile.
+pub const PLAN: Plan = match Header::read(&ALIGNED.0) {
+    Ok(header) => Plan::new(&header),
+    Err(_) => panic!("POCKETLM_IMAGE is not an image of this version of pocketlm"),
+};
+
+/// The images that lie in the region `IMAGE`, one after the other, where the program itself has put none there.
+pub fn partition() -> impl Iterator<Item = &'static [u8]> {
+    unsafe extern "C" {
+        static _image_start: u8;
+        static _image_end: u8;
+    }
+    let (start, end) = (&raw const _image_start, &raw const _image_end);
+    // SAFETY: `memory/` says that this is memory; nothing writes to it while the program runs.
+    let mut rest = unsafe { core::slice::from_raw_parts(start, end as usize - start as usize) };
+    core::iter::from_fn(move || {
+        if !rest.starts_with(b"pocketlm") {
+            return None;
+        }
+        // An image says how long it is; the rest of the check is `Model::open`'s.
+        let length = rest.get(16..24)?.try_into().map(u64::from_le_bytes).ok()?;
+        let (image, after) = rest.split_at_checked(usize::try_from(length).ok().filter(|&length| length > 0)?)?;
+        rest = after;
+        Some(image)
+    })
+}
