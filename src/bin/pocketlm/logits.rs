@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use pocketlm::host::file::whole_file;
 use pocketlm::run::{Digest, Session};
 use serde_json::json;
 
