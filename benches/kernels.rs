@@ -1,4 +1,5 @@
-//! One core's speed in each kernel: `cargo bench --bench kernels`. A filter picks some of it: `-- cached.*/q8`.
+//! One core's speed in each kernel: `cargo bench --features std --bench kernels` (without `std` nothing asks the
+//! machine, and only what the compiler was told shows). A filter picks some of it: `-- cached.*/q8`.
 //!
 //! Products are of an M×K matrix that stays in cache and of one that does not, with 1 and with 32 inputs, for every
 //! instruction set of the machine. Elements are multiply-adds.

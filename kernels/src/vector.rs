@@ -58,11 +58,11 @@ pub fn scale(x: &mut [f32], factor: f32) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Activation {
-    /// [`math::silu`](crate::math::silu), in SwiGLU.
+    /// [`math::silu`], in SwiGLU.
     Silu,
-    /// [`math::gelu_exact`](crate::math::gelu_exact), in GeGLU.
+    /// [`math::gelu_exact`], in GeGLU.
     GeluExact,
-    /// [`math::gelu_approx`](crate::math::gelu_approx), in GeGLU.
+    /// [`math::gelu_approx`], in GeGLU.
     GeluApprox,
 }
 
