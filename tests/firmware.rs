@@ -113,7 +113,7 @@ impl Board {
             if let Some(status) = qemu.try_wait().unwrap() {
                 break status;
             }
-            if start.elapsed() > Duration::from_secs(240) {
+            if start.elapsed() > Duration::from_secs(600) {
                 qemu.kill().unwrap();
                 qemu.wait().unwrap();
                 panic!("{program} on {} does not end", self.target);
@@ -187,8 +187,7 @@ fn small_images() -> Vec<AlignedBytes> {
 fn story_images(board: &Board) -> Vec<AlignedBytes> {
     let Some(shared) = common::shared("the story model in other types of weights on boards") else { return Vec::new() };
     let checkpoint = import::open(&shared.join("models/story")).unwrap();
-    let types: &[DType] =
-        if board.float_unit { &[DType::Q4, DType::Q4Min, DType::F16, DType::F32] } else { &[DType::Q4, DType::Q4Min] };
+    let types: &[DType] = if board.float_unit { &[DType::Q4, DType::F16, DType::F32] } else { &[DType::Q4] };
     let pack = |&dtype: &DType| {
         let options = PackOptions { dtype: Some(dtype), ..PackOptions::default() };
         import::pack_to_memory(&*checkpoint, &options, &mut |_, _| ()).unwrap()
