@@ -15,15 +15,14 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// `count` threads in all, the calling one included; 0 for as many as the machine runs at once.
+    /// `count` threads in all, the calling one included; 0 for as many as the machine runs at once, which is also the
+    /// most there will be: more would only wait for each other.
     ///
     /// # Errors
     /// The machine does not give so many threads.
     pub fn new(count: usize) -> Result<Self, ImportError> {
-        let count = match count {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            count => count,
-        };
+        let most = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if count == 0 { most } else { count.min(most) };
         let pool = |helpers| ThreadPoolBuilder::new().num_threads(helpers).build();
         let helpers = match count - 1 {
             0 => None,

@@ -7,7 +7,9 @@
 use core::ops::Range;
 
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
-use pocketlm_kernels::{Activation, Engine, GROUP, Input, InputGroup, Kv, Matrix, TILE_ROWS, split_rows};
+use pocketlm_kernels::{
+    Activation, Engine, GROUP, Input, InputGroup, Kv, Matrix, Solo, TILE_ROWS, Workers, split_rows,
+};
 
 use super::Session;
 use crate::model::{MlpVariant, Role, Rope};
@@ -69,6 +71,8 @@ impl Stage {
     }
 }
 
+/// Multiply-adds from which a product is shared between workers.
+const SHARED_FROM: usize = 1 << 18;
 /// The rows a unit of elementwise work is counted as.
 const TOKEN_COST: usize = TILE_ROWS;
 /// The rows of a matrix that a worker claims at a time. A kernel may walk distant parts of its piece at once, which wants
@@ -347,7 +351,10 @@ fn products<const N: usize>(
         if start + before < end {
             let rows = start * TILE_ROWS..(end - before) * TILE_ROWS;
             let output = output.get_mut(..matrix.rows() * input.count).unwrap_or_default();
-            split_rows(engine.workers, output, matrix.rows(), rows, claim(matrix.rows()), &|rows, mut part| {
+            // What is done in microseconds is not worth waking anybody for.
+            let small = rows.len().saturating_mul(matrix.columns()).saturating_mul(input.count) < SHARED_FROM;
+            let workers: &dyn Workers = if small { &Solo } else { engine.workers };
+            split_rows(workers, output, matrix.rows(), rows, claim(matrix.rows()), &|rows, mut part| {
                 engine.isa.matmul(matrix, input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
             });
         }
