@@ -30,8 +30,7 @@
 //! | q4min | as q4, with 8 f16 minima after the scales; weight = stored value * scale + minimum | 160 a group |
 //!
 //! The last tile row and the last group are padded with zero weights. Why eight rows by 32 columns: it is one layout
-//! that AVX2 (8 rows × 4 columns a register), NEON `sdot` (4 × 4), Armv7E-M DSP and MVE can all walk, measured at
-//! 40–47 GB/s a core in cache on AVX2 where row-major int8 reaches 18 (`benches/README.md` has the tables).
+//! that AVX2 (8 rows × 4 columns a register), NEON `sdot` (4 × 4), Armv7E-M DSP and MVE can all walk.
 
 #[cfg(feature = "std")]
 extern crate std;
