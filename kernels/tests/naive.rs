@@ -11,7 +11,7 @@ use pocketlm_kernels::*;
 
 /// The tests, for where there is no test harness.
 #[allow(dead_code)]
-pub const SUITE: &[(&str, fn())] = &[
+pub(crate) const SUITE: &[(&str, fn())] = &[
     ("every_product_is_the_naive_loop", every_product_is_the_naive_loop),
     ("weights_may_start_at_any_multiple_of_4", weights_may_start_at_any_multiple_of_4),
     (
@@ -187,7 +187,7 @@ fn check_product(what: &str, dtype: DType, rows: usize, columns: usize, data: &[
 }
 
 #[cfg_attr(test, test)]
-pub fn every_product_is_the_naive_loop() {
+pub(crate) fn every_product_is_the_naive_loop() {
     let numbers = &mut Numbers(7);
     let shapes =
         [(1, 1), (8, 32), (9, 31), (13, 33), (24, 64), (7, 172), (40, 95), (75, 40), (16, 4), (3, 65), (129, 7)];
@@ -209,7 +209,7 @@ pub fn every_product_is_the_naive_loop() {
 }
 
 #[cfg_attr(test, test)]
-pub fn weights_may_start_at_any_multiple_of_4() {
+pub(crate) fn weights_may_start_at_any_multiple_of_4() {
     let numbers = &mut Numbers(8);
     let (rows, columns) = (75, 65);
     for dtype in DType::ALL {
@@ -229,7 +229,7 @@ pub fn weights_may_start_at_any_multiple_of_4() {
 }
 
 #[cfg_attr(test, test)]
-pub fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
+pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
     let numbers = &mut Numbers(9);
     let (rows, columns) = (43, 96);
     // f16 bits: zeros, the smallest and largest subnormal, the smallest and largest normal, one.
@@ -291,7 +291,7 @@ pub fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
 }
 
 #[cfg_attr(test, test)]
-pub fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
+pub(crate) fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
     let numbers = &mut Numbers(10);
     for dtype in DType::ALL {
         let words = random_matrix(dtype, 40, 64, numbers);
@@ -321,7 +321,7 @@ pub fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
 }
 
 #[cfg_attr(test, test)]
-pub fn every_quantiser_is_the_formula() {
+pub(crate) fn every_quantiser_is_the_formula() {
     let numbers = &mut Numbers(12);
     for isa in Isa::available() {
         for n in 0..200 {
@@ -355,7 +355,7 @@ pub fn every_quantiser_is_the_formula() {
 }
 
 #[cfg_attr(test, test)]
-pub fn every_softmax_gate_and_soft_cap_is_the_scalar_one() {
+pub(crate) fn every_softmax_gate_and_soft_cap_is_the_scalar_one() {
     let numbers = &mut Numbers(13);
     let all_bits = |x: &[f32]| x.iter().map(|&x| bits(x)).collect::<Vec<_>>();
     for isa in Isa::available() {
@@ -388,18 +388,28 @@ pub fn every_softmax_gate_and_soft_cap_is_the_scalar_one() {
 }
 
 #[cfg_attr(test, test)]
-pub fn the_tables_have_names_and_scalar_is_always_there() {
+pub(crate) fn the_tables_have_names_and_scalar_is_always_there() {
     let names: Vec<_> = Isa::available().map(Isa::name).collect();
     assert_eq!(names.last(), Some(&"scalar"));
     assert_eq!(names[0], Isa::best().name());
     for name in names {
         assert_eq!(Isa::named(name).unwrap().name(), name);
     }
+    // What this build is for is what was tested.
+    let expected = [
+        ("neon", cfg!(target_arch = "aarch64")),
+        ("simd128", cfg!(target_feature = "simd128")),
+        ("dsp", cfg!(all(target_arch = "arm", feature = "dsp"))),
+        ("mve", cfg!(all(target_arch = "arm", feature = "mve"))),
+    ];
+    for (name, is_there) in expected {
+        assert_eq!(Isa::named(name).is_some(), is_there, "{name}");
+    }
     assert!(Isa::named("SCALAR").is_none() && Isa::named("").is_none());
 }
 
 #[cfg_attr(test, test)]
-pub fn what_was_packed_reads_back_rounded_to_its_type() {
+pub(crate) fn what_was_packed_reads_back_rounded_to_its_type() {
     let numbers = &mut Numbers(11);
     let row: Vec<f32> = (0..70).map(|_| (numbers.bits() % 2001) as f32 / 1000.0 - 1.0).collect();
     for dtype in [DType::F32, DType::F16, DType::Bf16, DType::Q8] {
@@ -425,7 +435,7 @@ pub fn what_was_packed_reads_back_rounded_to_its_type() {
 }
 
 #[cfg_attr(test, test)]
-pub fn a_matrix_of_the_wrong_size_is_refused() {
+pub(crate) fn a_matrix_of_the_wrong_size_is_refused() {
     let words = [0u32; 128];
     let data: &[u8] = bytemuck::cast_slice(&words);
     assert!(Matrix::new(DType::F32, 8, 4, &data[..128]).is_some());
@@ -438,7 +448,7 @@ pub fn a_matrix_of_the_wrong_size_is_refused() {
 }
 
 #[cfg_attr(test, test)]
-pub fn numbers_that_are_not_finite_are_found_wherever_they_are() {
+pub(crate) fn numbers_that_are_not_finite_are_found_wherever_they_are() {
     for dtype in DType::ALL {
         let bytes = dtype.matrix_bytes(9, 40).unwrap();
         for place in 0..bytes / 2 {
@@ -463,7 +473,7 @@ pub fn numbers_that_are_not_finite_are_found_wherever_they_are() {
 }
 
 #[cfg_attr(test, test)]
-pub fn keys_and_values_come_back_as_stored() {
+pub(crate) fn keys_and_values_come_back_as_stored() {
     let numbers = &mut Numbers(3);
     for kv in Kv::ALL {
         for channels in [2, 6, 8, 32, 34, 48, 80, 128, 158] {
