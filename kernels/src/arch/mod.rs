@@ -32,7 +32,7 @@ mod generic;
     target_arch = "x86_64"
 )))]
 mod machine {
-    pub(super) fn tables() -> [Option<&'static crate::Isa>; 0] {
+    pub(crate) fn tables() -> [Option<&'static crate::Isa>; 0] {
         []
     }
 }
