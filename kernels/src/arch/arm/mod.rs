@@ -1,0 +1,77 @@
+//! 32-bit Arm microcontrollers.
+//!
+//! Compilers for them find neither the multiply-adds of pairs nor a schedule that keeps sums in registers, so a whole tile
+//! row with one input is one function of assembly; the walk around it is here. Products of float matrices stay portable.
+
+#[cfg(feature = "dsp")]
+mod dsp;
+#[cfg(feature = "mve")]
+mod mve;
+
+use core::ops::Range;
+
+use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
+use crate::{GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, matmul};
+
+/// What this machine can run, the fastest first: what the cargo features say.
+pub(crate) fn tables() -> [Option<&'static Isa>; 2] {
+    [
+        #[cfg(feature = "mve")]
+        Some(&mve::MVE),
+        #[cfg(not(feature = "mve"))]
+        None,
+        #[cfg(feature = "dsp")]
+        Some(&dsp::DSP),
+        #[cfg(not(feature = "dsp"))]
+        None,
+    ]
+}
+
+/// Writes the products of a tile row of `groups` groups, at least one, with an input as long to eight sums.
+type Kernel<W> =
+    unsafe extern "C" fn(tiles: *const W, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);
+
+/// The kernels of an instruction set.
+struct Kernels {
+    q8: Kernel<Q8Tile>,
+    q4: Kernel<Q4Tile>,
+    q4min: Kernel<Q4MinTile>,
+}
+
+impl Kernels {
+    /// [`Isa::matmul`] with these.
+    #[inline(always)]
+    fn matmul(&self, matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+        let groups = matrix.columns().div_ceil(GROUP);
+        match matrix.tiles {
+            Tiles::Q8(tiles) if cfg!(feature = "q8") => product(self.q8, tiles, groups, input, tile_rows, out),
+            Tiles::Q4(tiles) if cfg!(feature = "q4") => product(self.q4, tiles, groups, input, tile_rows, out),
+            Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product(self.q4min, tiles, groups, input, tile_rows, out),
+            _ => matmul::floats(matrix, input, tile_rows, out),
+        }
+    }
+}
+
+#[inline(always)]
+fn product<W>(
+    kernel: Kernel<W>,
+    tiles: &[W],
+    groups: usize,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
+    let groups = groups.max(1);
+    let rows = tiles.chunks_exact(groups).skip(tile_rows.start).take(tile_rows.len());
+    for (index, tiles) in rows.enumerate() {
+        for (column, x) in input.groups.chunks_exact(groups).take(input.count).enumerate() {
+            let mut sums = [0.0; TILE_ROWS];
+            // SAFETY: both slices hold `groups` elements, which is not 0; whoever hands out the table says that the core has
+            // the instructions.
+            unsafe { kernel(tiles.as_ptr(), x.as_ptr(), groups, &mut sums) };
+            for (out, sum) in out.column(column).iter_mut().skip(index * TILE_ROWS).zip(sums) {
+                *out = sum;
+            }
+        }
+    }
+}
