@@ -4,6 +4,8 @@
 //! Without it: `story.rs`, which is the smallest example of the library as well.
 
 #[cfg(feature = "cli")]
+mod board;
+#[cfg(feature = "cli")]
 mod chat;
 #[cfg(feature = "cli")]
 mod generate;
