@@ -3,6 +3,7 @@
 mod arena;
 mod attention;
 mod block;
+mod constant;
 mod digest;
 mod plan;
 mod session;
