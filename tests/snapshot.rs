@@ -350,8 +350,8 @@ fn the_power_may_fail_at_any_moment_of_a_save() {
         session.feed(&numbers.tokens(count, 43)).unwrap();
         let mut chip = store.into_inner();
         // Often enough at the very end, where a snapshot turns from torn to whole.
-        let whole = (session.len() * 300).min(2 * half);
-        chip.power = if cut % 2 == 0 { numbers.within(0..=whole as u32) as usize } else { cut };
+        let whole = session.len() * 300 + 600;
+        chip.power = if cut % 2 == 0 { numbers.within(0..=whole as u32) as usize } else { cut * 2 };
         store = Snapshots::new(chip, range.clone()).unwrap();
         let saved = store.save(&session);
         let mut chip = store.into_inner();
