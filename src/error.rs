@@ -67,6 +67,21 @@ pub enum Error {
     },
     /// Tokens given earlier are still being worked on: call `step` until it is done, or `reset`.
     Busy,
+
+    // ---- snapshots and storage ----
+    /// What was lent for reading or writing reports a failure.
+    Storage,
+    /// There is no snapshot.
+    NotASnapshot,
+    /// A snapshot of a format version this build does not read.
+    SnapshotVersion(u32),
+    /// The snapshot was made with another image.
+    ForeignSnapshot,
+    /// The snapshot keeps keys and values in this type, and the plan in another.
+    SnapshotKv(DType),
+    /// The snapshot was not written to its end, or its bytes have changed since.
+    SnapshotDamaged,
+
     // ---- text ----
     /// The tokenizer section ends before its tables do.
     TokenizerTruncated {
@@ -146,6 +161,18 @@ impl fmt::Display for Error {
                 f,
                 "only {possible} tokens can be taken back, older keys have left the sliding windows: reset and feed again"
             ),
+            Error::Storage => f.write_str("the storage could not be read or written"),
+            Error::NotASnapshot => f.write_str("there is no snapshot"),
+            Error::SnapshotVersion(version) => write!(f, "snapshot format version {version} is not of this build"),
+            Error::ForeignSnapshot => f.write_str("the snapshot was made with another image: feed its tokens again"),
+            Error::SnapshotKv(kv) => {
+                write!(
+                    f,
+                    "the snapshot keeps keys and values in {}: plan for that, or feed its tokens again",
+                    kv.name()
+                )
+            }
+            Error::SnapshotDamaged => f.write_str("the snapshot is cut short or damaged: feed its tokens again"),
             Error::TokenizerTruncated { needed, given } => {
                 write!(f, "tokenizer section is cut short: {given} bytes, at least {needed} needed")
             }

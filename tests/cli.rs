@@ -107,6 +107,8 @@ fn wrong_usage_exits_with_2_and_leaves_stdout_empty() {
         &["plan", STORY, "--context", "0"],
         &["plan", STORY, "--context", "8", "--ram", "plenty"],
         &["perplexity", STORY, "-f", "text", "--context", "1"],
+        &["logits", STORY, "--tokens", "1,x", "-o", "out.safetensors"],
+        &["logits", STORY, "--tokens", "", "-o", "out.safetensors"],
         &["info"],
     ] {
         let output = run(arguments);
@@ -287,11 +289,9 @@ fn logits_are_the_same_bits_however_they_are_computed() {
 fn logits_refuses_tokens_that_do_not_exist_and_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("out.safetensors");
-    for (tokens, reason) in [("1,1024", "1024"), ("1,x", "`x` is not a token id"), ("", "`` is not a token id")] {
-        let line = refusal(run(&["logits", STORY, "--tokens", tokens, "-o", path(&file)]));
-        assert!(line.contains(reason), "{line}");
-        assert!(!line.contains(path(&file)), "the output is not to blame: {line}");
-    }
+    let line = refusal(run(&["logits", STORY, "--tokens", "1,1024", "-o", path(&file)]));
+    assert!(line.contains("1024"), "{line}");
+    assert!(!line.contains(path(&file)), "the output is not to blame: {line}");
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 }
 

@@ -6,7 +6,7 @@ use core::ops::Range;
 use crate::dtype::{groups, groups_mut};
 use crate::math::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
 use crate::pack::quantize_q8;
-use crate::{DType, GROUP, TILE_ROWS, pack_row};
+use crate::{DType, GROUP, Q8Tile, TILE_ROWS, pack_row};
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,9 +59,7 @@ pub fn store_key(kv: Kv, keys: &mut [u8], slot: usize, key: &[f32]) {
 /// Stores a row of values as row `slot` of a value table, which is `[slots][Kv::value_bytes]` and aligned to 4 bytes.
 /// A slot beyond the table is left alone.
 pub fn store_value(kv: Kv, values: &mut [u8], slot: usize, value: &[f32]) {
-    let bytes = kv.value_bytes(value.len()).unwrap_or(0);
-    let start = slot.saturating_mul(bytes);
-    let Some(row) = values.get_mut(start..start.saturating_add(bytes)) else { return };
+    let Some(row) = values.get_mut(value_part(kv, value.len(), slot)) else { return };
     match kv {
         Kv::F32 if cfg!(feature = "f32") => store_floats(row, value, |x| x),
         Kv::F16 if cfg!(feature = "f16") => store_floats(row, value, f16_from_f32),
@@ -83,6 +81,37 @@ fn store_floats<E: bytemuck::Pod>(row: &mut [u8], value: &[f32], narrow: fn(f32)
     for (element, &x) in row.iter_mut().zip(value) {
         *element = narrow(x);
     }
+}
+
+/// Where in a key table the bytes of key `slot` lie, piece by piece in the order of the channels. Keys are stored eight
+/// together; this is how one of them is moved to another table, or out of the machine.
+pub fn key_parts(kv: Kv, channels: usize, slot: usize) -> impl Iterator<Item = Range<usize>> {
+    const STEPS: usize = 1 + GROUP / 4;
+    let quantized = kv.dtype().is_quantized();
+    let size = kv.value_bytes(1).unwrap_or(0);
+    let start = (slot / TILE_ROWS).saturating_mul(kv.dtype().tile_row_bytes(channels).unwrap_or(0));
+    let lane = slot % TILE_ROWS;
+    let pieces = if quantized { channels.div_ceil(GROUP) * STEPS } else { channels };
+    (0..pieces).map(move |piece| {
+        let (offset, size) = match (quantized, piece % STEPS) {
+            (false, _) => ((piece * TILE_ROWS + lane) * size, size),
+            // The scales of a tile, then four channels of each row at a time.
+            (true, 0) => (piece / STEPS * size_of::<Q8Tile>() + 2 * lane, 2),
+            (true, step) => {
+                let step = 2 * TILE_ROWS + (step - 1) * 4 * TILE_ROWS;
+                (piece / STEPS * size_of::<Q8Tile>() + step + 4 * lane, 4)
+            }
+        };
+        let start = start.saturating_add(offset);
+        start..start.saturating_add(size)
+    })
+}
+
+/// Where in a value table the row of values `slot` lies.
+pub fn value_part(kv: Kv, channels: usize, slot: usize) -> Range<usize> {
+    let bytes = kv.value_bytes(channels).unwrap_or(0);
+    let start = slot.saturating_mul(bytes);
+    start..start.saturating_add(bytes)
 }
 
 /// [`Isa::mix`](crate::Isa::mix), portably.

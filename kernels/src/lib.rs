@@ -54,7 +54,7 @@ mod workers;
 pub use dtype::{DType, GROUP, TILE_ROWS};
 pub use engine::Engine;
 pub use isa::Isa;
-pub use kv::{Kv, store_key, store_value};
+pub use kv::{Kv, key_parts, store_key, store_value, value_part};
 pub use matmul::Input;
 pub use matrix::{Matrix, Q4MinTile, Q4Tile, Q8Tile};
 pub use pack::{pack_q4_group, pack_q8_group, pack_row};

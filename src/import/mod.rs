@@ -90,6 +90,8 @@ pub fn open(path: &Path) -> Result<Box<dyn Checkpoint>, ImportError> {
         Box::new(llama2c::open(path)?)
     } else if path.is_dir() {
         return Err(refuse("no checkpoint: the folder has no config.json"));
+    } else if path.extension().is_some_and(|extension| extension == "safetensors") {
+        return Err(refuse("weights without their config").help("give the folder they are in"));
     } else {
         let known = "an image (.plm), a GGUF file, a llama2.c file (.bin), or a folder with a config.json";
         return Err(refuse("neither an image nor a checkpoint that is known").help(format!("expected {known}")));

@@ -8,7 +8,7 @@ mod tensor;
 
 use bytemuck::try_cast_slice;
 
-pub(crate) use checksum::crc32;
+pub(crate) use checksum::{crc32, extend_crc32};
 pub use config::{Config, ConfigField, Layer, Layers, MlpVariant, Rope};
 pub use image::{ALIGNMENT, Aligned, Header, MAGIC, Section, VERSION};
 #[cfg(feature = "std")]

@@ -6,6 +6,7 @@ mod block;
 mod digest;
 mod plan;
 mod session;
+pub mod snapshot;
 
 pub use arena::Arena;
 #[cfg(target_has_atomic = "8")]

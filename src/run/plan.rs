@@ -5,6 +5,7 @@ use core::mem::size_of;
 
 use pocketlm_kernels::{GROUP, InputGroup, TILE_ROWS};
 
+use super::snapshot::HEADER_BYTES;
 use crate::model::{Config, Header, Kv, Layer, Layers};
 
 /// What a session for one model takes: the limits it was planned for, and the bytes that follow from them.
@@ -179,6 +180,37 @@ impl<'m> Plan<'m> {
             i += 1;
         }
         bytes
+    }
+
+    /// Bytes of the largest [snapshot](super::snapshot) of `tokens` tokens. Gaps between positions make it smaller.
+    pub const fn snapshot_bytes(&self, tokens: u32) -> usize {
+        let tokens = tokens as usize;
+        let row = match self.kv.value_bytes(self.head_channels()) {
+            // A key takes as much as a value.
+            Some(value) => product(&[2, self.config.num_kv_heads as usize, value]),
+            None => usize::MAX,
+        };
+        let mut bytes = (HEADER_BYTES + 4).saturating_add(product(&[8, tokens]));
+        let mut i = 0;
+        while i < self.layers.len() {
+            let rows = match self.layers.get(i).window {
+                Some(window) if (window.get() as usize) <= tokens => window.get() as usize - 1,
+                _ => tokens,
+            };
+            bytes = bytes.saturating_add(product(&[rows, row]));
+            i += 1;
+        }
+        bytes
+    }
+
+    /// `K`.
+    pub(super) const fn kv_heads(&self) -> u32 {
+        self.config.num_kv_heads
+    }
+
+    /// Channels of a head, `P`.
+    pub(super) const fn head_channels(&self) -> usize {
+        self.config.projection_dim as usize
     }
 
     /// Numbers in all query heads together.

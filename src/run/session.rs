@@ -5,6 +5,7 @@ use pocketlm_kernels::{Engine, InputGroup};
 
 use super::Plan;
 use super::block::Stage;
+use super::snapshot::unseen;
 use crate::Error;
 use crate::model::{ALIGNMENT, Model};
 
@@ -119,6 +120,8 @@ pub struct Session<'m, 'a> {
     longest: u32,
     /// The position of the next token.
     next_position: u32,
+    /// If the context was restored, the position of the token that came next: the keys it could not see are not there.
+    restored_at: u32,
 }
 
 impl<'m, 'a> Session<'m, 'a> {
@@ -184,6 +187,7 @@ impl<'m, 'a> Session<'m, 'a> {
             length: 0,
             longest: 0,
             next_position: 0,
+            restored_at: 0,
         })
     }
 
@@ -398,6 +402,7 @@ impl<'m, 'a> Session<'m, 'a> {
             // The ring has let go of the keys before index `oldest`, so a token may come next only where its window no
             // longer shows the last of them. A window of 1 shows no key but the token's own.
             let oldest = self.longest as usize - self.plan.cache_rows(layer).min(self.longest as usize);
+            let oldest = oldest.max(unseen(positions, layer, self.restored_at));
             let lost = oldest.checked_sub(1).and_then(|last| positions.get(last));
             if let (Some(lost), true) = (lost, window.get() > 1) {
                 let shown = lost.saturating_add(window.get() - 1);
@@ -408,15 +413,25 @@ impl<'m, 'a> Session<'m, 'a> {
         possible
     }
 
+    /// Whether no token is being worked on.
+    pub(super) fn is_idle(&self) -> bool {
+        self.work.stage == Stage::Idle
+    }
+
+    /// Takes `tokens` tokens, which are in the buffers with their keys and values, for the context.
+    pub(super) fn resume(&mut self, tokens: u32, position: u32) {
+        (self.length, self.longest, self.next_position, self.restored_at) = (tokens, tokens, position, position);
+    }
+
     /// The positions of the tokens in the context.
-    fn positions(&self) -> &[u32] {
+    pub(super) fn positions(&self) -> &[u32] {
         self.buffers.positions.get(..self.len()).unwrap_or_default()
     }
 
     /// Forgets everything, work in progress included.
     pub fn reset(&mut self) {
         self.work = Work::NONE;
-        (self.length, self.longest, self.next_position) = (0, 0, 0);
+        (self.length, self.longest, self.next_position, self.restored_at) = (0, 0, 0, 0);
     }
 }
 

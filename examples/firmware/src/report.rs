@@ -1,5 +1,5 @@
 //! Runs a fixed sequence of tokens and prints digests of all logits, for every type of keys and values, fed at once and
-//! in slices. The host prints the same lines (`tests/firmware.rs` compares them), but for those that start with `cost`.
+//! in slices. The host prints the same lines (`tests/firmware/` compares them), but for those that start with `cost`.
 
 use pocketlm::Error;
 use pocketlm::model::Model;

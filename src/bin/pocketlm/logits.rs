@@ -1,8 +1,9 @@
 //! `pocketlm logits`: the numbers themselves, to compare with other programs and with a board.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Args;
 
@@ -30,7 +31,7 @@ pub struct Arguments {
 
     /// Token ids, separated by commas; `-` reads them from stdin, as `tokenize` writes them
     #[arg(long, value_name = "IDS")]
-    tokens: String,
+    tokens: Tokens,
 
     /// Where to write the logits
     #[arg(short, long, value_name = "OUT")]
@@ -41,7 +42,7 @@ pub struct Arguments {
 }
 
 pub fn logits(arguments: Arguments) -> Outcome {
-    let ids = ids(&arguments.tokens)?;
+    let ids = arguments.tokens.read()?;
     if ids.is_empty() {
         return Err(refuse("--tokens: no token was given"));
     }
@@ -103,17 +104,35 @@ fn compute(session: &mut Session, ids: &[u32], vocab_size: usize, file: &mut Fil
     Ok(digest.value())
 }
 
-fn ids(text: &str) -> Outcome<Vec<u32>> {
-    if text == "-" {
-        let mut text = String::new();
-        io::stdin()
-            .lock()
-            .read_to_string(&mut text)
-            .map_err(|error| refuse(format_args!("standard input: {error}")))?;
-        return serde_json::from_str(&text)
-            .map_err(|error| refuse(format_args!("standard input: not a JSON array of token ids: {error}")));
+/// What `--tokens` says.
+#[derive(Clone)]
+enum Tokens {
+    Given(Vec<u32>),
+    Stdin,
+}
+
+impl FromStr for Tokens {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Tokens, String> {
+        if text == "-" {
+            return Ok(Tokens::Stdin);
+        }
+        let id = |id: &str| id.trim().parse().map_err(|_| format!("`{}` is not a token id", id.trim()));
+        text.split(',').map(id).collect::<Result<_, _>>().map(Tokens::Given)
     }
-    let id =
-        |id: &str| id.trim().parse().map_err(|_| refuse(format_args!("--tokens: `{}` is not a token id", id.trim())));
-    text.split(',').map(id).collect()
+}
+
+impl Tokens {
+    fn read(&self) -> Outcome<Vec<u32>> {
+        match self {
+            Tokens::Given(ids) => Ok(ids.clone()),
+            Tokens::Stdin => {
+                let text = io::read_to_string(io::stdin().lock())
+                    .map_err(|error| refuse(format_args!("standard input: {error}")))?;
+                serde_json::from_str(&text)
+                    .map_err(|error| refuse(format_args!("standard input: not a JSON array of token ids: {error}")))
+            }
+        }
+    }
 }

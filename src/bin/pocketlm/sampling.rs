@@ -10,7 +10,7 @@ use pocketlm::text::{Penalties, Recent, Sampler};
 #[command(next_help_heading = "Sampling (penalties, then top-k, top-p, min-p, temperature)")]
 pub struct Sampling {
     /// Divides the logits: lower is more predictable. 0 is greedy, always the most probable token
-    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = at_least_zero)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = at_least_zero, allow_negative_numbers = true)]
     temperature: f32,
 
     /// Keep the K most probable tokens; 0 keeps all
@@ -18,15 +18,15 @@ pub struct Sampling {
     top_k: usize,
 
     /// Keep the fewest tokens whose probabilities add up to P; 1 keeps all
-    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = fraction)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = fraction, allow_negative_numbers = true)]
     top_p: f32,
 
     /// Keep tokens at least M times as probable as the best; 0 keeps all
-    #[arg(long, value_name = "M", default_value_t = 0.05, value_parser = fraction)]
+    #[arg(long, value_name = "M", default_value_t = 0.05, value_parser = fraction, allow_negative_numbers = true)]
     min_p: f32,
 
     /// Divides the positive logits of recent tokens and multiplies the negative ones; 1 is off
-    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive)]
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive, allow_negative_numbers = true)]
     repeat_penalty: f32,
 
     /// Subtracted from the logit for each time a token occurs among the recent ones; 0 is off

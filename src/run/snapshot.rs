@@ -1,0 +1,310 @@
+//! Snapshots: a session's tokens with their keys and values, written out and read back, so that a prompt is computed
+//! once: before a reset, or on the host.
+//!
+//! # The format, version 1
+//!
+//! All numbers are little-endian.
+//!
+//! | offset | type | |
+//! |---|---|---|
+//! | 0 | 8 bytes | `pocketkv` |
+//! | 8 | u32 | format version, 1 |
+//! | 12 | u32 | [`Model::checksum`](crate::model::Model::checksum) of the image |
+//! | 16 | u32 | element type of keys and values: 0 f32, 1 f16, 2 bf16, 3 q8 |
+//! | 20 | u32 | number of tokens *n* |
+//! | 24 | u32 | position of the next token |
+//! | 28 | u64 | length of the snapshot in bytes |
+//! | 36 | u32 | CRC-32 of bytes 0..36 |
+//! | 40 | u32 × *n* | token ids |
+//! | | u32 × *n* | their positions |
+//! | | | layer by layer, kv head by kv head: keys, values |
+//! | end − 4 | u32 | CRC-32 of all before it |
+//!
+//! A layer's keys are those that the next token will see, all *n* of a global layer, fewer than the window of a local
+//! one. They lie row by row, oldest first. A key or value is what the cache holds of it: numbers in the order of the
+//! channels, in q8 a f16 scale before each 32 of them (the last 32 filled up with zeros).
+//!
+//! So a snapshot does not know the context and the batch it was computed with. The same tokens give the same bytes on
+//! every machine, and a host with memory to spare can compute what a device with a short context goes on with.
+
+use core::ops::Range;
+
+use pocketlm_kernels::{DType, key_parts, value_part};
+
+use super::{Plan, Session};
+use crate::Error;
+use crate::model::{Layer, Layers, extend_crc32};
+
+const MAGIC: [u8; 8] = *b"pocketkv";
+const VERSION: u32 = 1;
+pub(super) const HEADER_BYTES: usize = 40;
+/// Bytes handed over at a time.
+const CHUNK: usize = 64;
+
+/// Takes the next bytes of a snapshot.
+pub(super) type Sink<'s> = dyn FnMut(&[u8]) -> Result<(), Error> + 's;
+/// Fills a buffer with the next bytes of a snapshot.
+pub(super) type Source<'s> = dyn FnMut(&mut [u8]) -> Result<(), Error> + 's;
+
+impl Session<'_, '_> {
+    /// Writes a snapshot of the context, piece by piece, to `sink`: at most [`Plan::snapshot_bytes`] in all. What the
+    /// format is and what it is good for: [`snapshot`](super::snapshot).
+    ///
+    /// An error of `sink` ends it and is returned; [`Error::Busy`] while tokens are being worked on.
+    pub fn save(&self, sink: &mut Sink<'_>) -> Result<(), Error> {
+        if !self.is_idle() {
+            return Err(Error::Busy);
+        }
+        let kept = self.kept();
+        let mut length = (HEADER_BYTES + 4) as u64 + 8 * self.len() as u64;
+        kept.cache_parts(&mut |part| {
+            length = length.saturating_add(part.len() as u64);
+            Ok(())
+        })?;
+
+        let mut out = Out { sink, crc: 0, chunk: [0; CHUNK], filled: 0 };
+        out.put(&MAGIC)?;
+        let kv = self.plan.kv_type().dtype() as u32;
+        for word in [VERSION, self.model.checksum(), kv, self.len() as u32, self.position()] {
+            out.put(&word.to_le_bytes())?;
+        }
+        out.put(&length.to_le_bytes())?;
+        out.put_crc()?;
+        for words in [self.tokens(), self.positions()] {
+            words.iter().try_for_each(|word| out.put(&word.to_le_bytes()))?;
+        }
+        kept.cache_parts(&mut |part| out.put(self.buffers.cache.get(part).unwrap_or_default()))?;
+        out.put_crc()?;
+        out.flush()
+    }
+
+    /// Replaces the context by that of a snapshot, which `source` gives piece by piece: it fills each buffer it is handed
+    /// with the next bytes. Any plan for the same image will do that has the same type of keys and values and enough
+    /// context. From then on all is as if the tokens had been fed here, but that there are no logits until the next
+    /// token is fed, and that [`rewind`](Session::rewind) has no keys older than the windows showed.
+    ///
+    /// [`Error::NotASnapshot`], [`Error::SnapshotVersion`], [`Error::ForeignSnapshot`], [`Error::SnapshotKv`] and
+    /// [`Error::ContextFull`] leave the session as it was. After [`Error::SnapshotDamaged`] and what `source` reports,
+    /// it may be empty.
+    pub fn restore(&mut self, source: &mut Source<'_>) -> Result<(), Error> {
+        let mut reader = In::new(source);
+        let header = Header::read(&mut reader)?;
+        if header.checksum != self.model.checksum() {
+            return Err(Error::ForeignSnapshot);
+        }
+        if header.kv != self.plan.kv_type().dtype() as u32 {
+            return Err(DType::from_code(header.kv).map_or(Error::SnapshotDamaged, Error::SnapshotKv));
+        }
+        let count = header.tokens as usize;
+        if header.tokens > self.plan.context_tokens() {
+            return Err(Error::ContextFull { room: self.plan.context_tokens() });
+        }
+        self.reset();
+        for words in [&mut *self.buffers.tokens, &mut *self.buffers.positions] {
+            for word in words.iter_mut().take(count) {
+                *word = reader.word()?;
+            }
+        }
+        // The checksum is no proof against forgery: what indices and positions are used for is checked.
+        let vocab_size = self.model.config().vocab_size;
+        let tokens = self.buffers.tokens.get(..count).unwrap_or_default();
+        let positions = self.buffers.positions.get(..count).unwrap_or_default();
+        let rising =
+            positions.is_sorted_by(|a, b| a < b) && positions.last().is_none_or(|&last| last < header.position);
+        if !rising || tokens.iter().any(|&id| id >= vocab_size) {
+            return Err(Error::SnapshotDamaged);
+        }
+        let kept = Kept { layers: self.model.layers(), plan: &self.plan, positions, next: header.position };
+        let cache = &mut *self.buffers.cache;
+        kept.cache_parts(&mut |part| reader.take(cache.get_mut(part).unwrap_or_default()))?;
+        reader.check_crc()?;
+        if !reader.is_empty() {
+            return Err(Error::SnapshotDamaged);
+        }
+        self.resume(header.tokens, header.position);
+        Ok(())
+    }
+
+    /// [`restore`](Session::restore) from memory, for example from a snapshot that is part of the program.
+    pub fn restore_from(&mut self, snapshot: &[u8]) -> Result<(), Error> {
+        let mut rest = snapshot;
+        self.restore(&mut |buffer| {
+            let (now, after) = rest.split_at_checked(buffer.len()).ok_or(Error::SnapshotDamaged)?;
+            buffer.copy_from_slice(now);
+            rest = after;
+            Ok(())
+        })
+    }
+
+    fn kept(&self) -> Kept<'_> {
+        let next = self.position();
+        Kept { layers: self.model.layers(), plan: &self.plan, positions: self.positions(), next }
+    }
+}
+
+/// Which keys and values the next token will see.
+struct Kept<'k> {
+    layers: Layers<'k>,
+    plan: &'k Plan<'k>,
+    /// Of the tokens in the context.
+    positions: &'k [u32],
+    /// The position of the next token.
+    next: u32,
+}
+
+impl Kept<'_> {
+    /// Calls `each` with where in the cache they lie, in the order of the format.
+    fn cache_parts(&self, each: &mut dyn FnMut(Range<usize>) -> Result<(), Error>) -> Result<(), Error> {
+        let (kv, channels) = (self.plan.kv_type(), self.plan.head_channels());
+        let mut start = 0;
+        for layer in self.layers.iter() {
+            let (head_bytes, key_bytes) = self.plan.head_cache_bytes(layer);
+            let rows = self.plan.cache_rows(layer);
+            let first = unseen(self.positions, layer, self.next);
+            for _ in 0..self.plan.kv_heads() {
+                let slots = || (first..self.positions.len()).map(|index| index % rows.max(1));
+                for part in slots().flat_map(|slot| key_parts(kv, channels, slot)) {
+                    each(start + part.start..start + part.end)?;
+                }
+                for part in slots().map(|slot| value_part(kv, channels, slot)) {
+                    each(start + key_bytes + part.start..start + key_bytes + part.end)?;
+                }
+                start += head_bytes;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many of the tokens at `positions` are out of a layer's sight for a token at position `next`.
+pub(super) fn unseen(positions: &[u32], layer: Layer, next: u32) -> usize {
+    match layer.window.and_then(|window| next.checked_sub(window.get())) {
+        Some(last) => positions.partition_point(|&position| position <= last),
+        None => 0,
+    }
+}
+
+/// What the first bytes of a snapshot say.
+pub(super) struct Header {
+    checksum: u32,
+    kv: u32,
+    tokens: u32,
+    position: u32,
+}
+
+impl Header {
+    /// Reads it, and tells the reader how much there is to come.
+    pub(super) fn read(reader: &mut In<'_, '_>) -> Result<Header, Error> {
+        let mut magic = [0; MAGIC.len()];
+        reader.take(&mut magic)?;
+        if magic != MAGIC {
+            return Err(Error::NotASnapshot);
+        }
+        let version = reader.word()?;
+        if version != VERSION {
+            return Err(Error::SnapshotVersion(version));
+        }
+        let header =
+            Header { checksum: reader.word()?, kv: reader.word()?, tokens: reader.word()?, position: reader.word()? };
+        let (low, high) = (reader.word()?, reader.word()?);
+        reader.check_crc()?;
+        let length = u64::from(high) << 32 | u64::from(low);
+        reader.left = length.checked_sub(HEADER_BYTES as u64).ok_or(Error::SnapshotDamaged)?;
+        Ok(header)
+    }
+}
+
+/// Bytes on their way out.
+struct Out<'s, 'f> {
+    sink: &'s mut Sink<'f>,
+    crc: u32,
+    chunk: [u8; CHUNK],
+    filled: usize,
+}
+
+impl Out<'_, '_> {
+    fn put(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let room = self.chunk.get_mut(self.filled..).unwrap_or_default();
+            let (now, after) = bytes.split_at_checked(room.len()).unwrap_or((bytes, &[]));
+            room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+            self.filled += now.len();
+            bytes = after;
+            if self.filled >= CHUNK {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        let chunk = self.chunk.get(..self.filled).unwrap_or_default();
+        self.filled = 0;
+        self.crc = extend_crc32(self.crc, chunk);
+        (self.sink)(chunk)
+    }
+
+    /// The checksum of all before it.
+    fn put_crc(&mut self) -> Result<(), Error> {
+        self.flush()?;
+        self.put(&self.crc.to_le_bytes())
+    }
+}
+
+/// Bytes on their way in.
+pub(super) struct In<'s, 'f> {
+    source: &'s mut Source<'f>,
+    crc: u32,
+    chunk: [u8; CHUNK],
+    at: usize,
+    filled: usize,
+    /// Bytes that are still to be read, of the header or of the snapshot.
+    left: u64,
+}
+
+impl<'s, 'f> In<'s, 'f> {
+    pub(super) fn new(source: &'s mut Source<'f>) -> Self {
+        In { source, crc: 0, chunk: [0; CHUNK], at: 0, filled: 0, left: HEADER_BYTES as u64 }
+    }
+
+    /// Fills `bytes`.
+    fn take(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+        for to in bytes {
+            if self.at >= self.filled {
+                self.fill()?;
+            }
+            *to = self.chunk.get(self.at).copied().unwrap_or(0);
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self) -> Result<(), Error> {
+        let read = self.chunk.get(..self.at).unwrap_or_default();
+        self.crc = extend_crc32(self.crc, read);
+        let next = usize::try_from(self.left).unwrap_or(CHUNK).min(CHUNK);
+        (self.at, self.filled) = (0, next);
+        self.left -= next as u64;
+        match self.chunk.get_mut(..next).unwrap_or_default() {
+            [] => Err(Error::SnapshotDamaged),
+            chunk => (self.source)(chunk),
+        }
+    }
+
+    fn word(&mut self) -> Result<u32, Error> {
+        let mut bytes = [0; 4];
+        self.take(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// Reads a checksum, which must be that of all before it.
+    fn check_crc(&mut self) -> Result<(), Error> {
+        let read = self.chunk.get(..self.at).unwrap_or_default();
+        let expected = extend_crc32(self.crc, read);
+        if self.word()? == expected { Ok(()) } else { Err(Error::SnapshotDamaged) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.left == 0 && self.at >= self.filled
+    }
+}

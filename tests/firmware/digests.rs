@@ -1,0 +1,133 @@
+//! Digests of logits, and the story: what a board prints is what this machine computes.
+
+use pocketlm::host::AlignedBytes;
+use pocketlm::import::{self, PackOptions};
+use pocketlm::model::{DType, Kv, Model};
+use pocketlm::run::{Digest, Plan, Session, Solo, Step};
+
+use crate::board::{Board, M0, M3, M4F, RV32IMAC, RV32IMAFC};
+use crate::common;
+use crate::common::random::{self, Memory, Numbers};
+use crate::sequence::{BATCH, BUDGET, CONTEXT, tokens};
+
+static STORY: &[u8] = pocketlm::include_image!("../../src/bin/pocketlm/story/story.plm");
+
+/// The lines that `report.rs` prints, computed here.
+fn expected(image: &[u8]) -> Vec<String> {
+    let model = Model::open(image).unwrap();
+    let tokens = tokens(model.config().vocab_size);
+    let mut lines = vec![format!("image {:08x}", model.checksum())];
+    for kv in Kv::ALL {
+        let name = kv.dtype().name();
+        let plan = Plan::new(model.header()).context(CONTEXT).batch(BATCH).kv(kv);
+        lines.push(format!("arena {name} {}", plan.bytes()));
+        let mut arena = AlignedBytes::zeroed(plan.bytes());
+        let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+        let digest = |logits: &[f32]| {
+            let mut digest = Digest::new();
+            digest.update(logits);
+            digest.value()
+        };
+        let each = |index, logits: &mut [f32]| lines.push(format!("logits {name} {index} {:016x}", digest(logits)));
+        session.feed_each(&tokens, each).unwrap();
+        session.reset();
+        session.start(&tokens).unwrap();
+        let sliced = loop {
+            if let Step::Done(logits) = session.step(BUDGET).unwrap() {
+                break digest(logits);
+            }
+        };
+        lines.push(format!("sliced {name} {sliced:016x}"));
+    }
+    lines
+}
+
+/// The most stack that opening an image, or any call of a session, may take.
+const STACK_LIMIT: usize = 2560;
+
+/// Parts what a board printed into the lines that must be the host's, and the costs, which are printed and, as to the
+/// stack, checked.
+fn results(board: &Board, printed: &str) -> Vec<String> {
+    let (costs, results): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with("cost "));
+    for cost in costs {
+        println!("{}: {cost}", board.target);
+        if let Some((_, stack)) = cost.split_once(" stack ") {
+            assert!(stack.parse::<usize>().unwrap() <= STACK_LIMIT, "{}: {cost}", board.target);
+        }
+    }
+    results.into_iter().map(String::from).collect()
+}
+
+/// Small models with every knob of the config, in every type of weights.
+fn small_images() -> Vec<AlignedBytes> {
+    let seeds = 0..10_u64;
+    seeds
+        .map(|seed| {
+            let checkpoint = Memory::new(random::any(&mut Numbers::new(seed)), seed);
+            checkpoint.pack(DType::ALL[seed as usize % DType::ALL.len()])
+        })
+        .collect()
+}
+
+/// The story model in the types it was not built in with.
+fn story_images(board: &Board) -> Vec<AlignedBytes> {
+    let Some(shared) = common::shared("the story model in other types of weights on boards") else { return Vec::new() };
+    let checkpoint = import::open(&shared.join("models/story")).unwrap();
+    let types: &[DType] = if board.float_unit { &[DType::Q4, DType::F16, DType::F32] } else { &[DType::Q4] };
+    let pack = |&dtype: &DType| {
+        let options = PackOptions { dtype: Some(dtype), ..PackOptions::default() };
+        import::pack_to_memory(&*checkpoint, &options, &mut |_, _| ()).unwrap()
+    };
+    types.iter().map(pack).collect()
+}
+
+fn computes_the_bits_of_the_host(board: &Board) {
+    if !board.is_here("digests of the logits on a board") {
+        return;
+    }
+    assert_eq!(results(board, &board.run("check", &[])), expected(STORY), "{}: the image in the program", board.target);
+
+    let images: Vec<AlignedBytes> = small_images().into_iter().chain(story_images(board)).collect();
+    let expected: Vec<String> = images.iter().flat_map(|image| expected(image)).collect();
+    let found =
+        results(board, &board.run("partition", &images.iter().map(|image| &image[..]).collect::<Vec<_>>().concat()));
+    assert_eq!(found, expected, "{}: images in a partition", board.target);
+}
+
+fn tells_the_story_of_the_host(board: &Board) {
+    if board.is_here("the story on a board") {
+        assert_eq!(board.run("story", &[]), include_str!("../data/story.txt"), "{}", board.target);
+    }
+}
+
+#[test]
+fn armv6m_computes_the_bits_of_the_host() {
+    computes_the_bits_of_the_host(&M0);
+}
+
+#[test]
+fn a_cortex_m3_computes_the_bits_of_the_host() {
+    computes_the_bits_of_the_host(&M3);
+}
+
+#[test]
+fn a_cortex_m4f_computes_the_bits_of_the_host() {
+    computes_the_bits_of_the_host(&M4F);
+}
+
+#[test]
+fn rv32imac_computes_the_bits_of_the_host() {
+    computes_the_bits_of_the_host(&RV32IMAC);
+}
+
+#[test]
+fn rv32imafc_computes_the_bits_of_the_host() {
+    computes_the_bits_of_the_host(&RV32IMAFC);
+}
+
+#[test]
+fn every_board_tells_the_story_of_the_host() {
+    for board in [M0, M3, M4F, RV32IMAC, RV32IMAFC] {
+        tells_the_story_of_the_host(&board);
+    }
+}
