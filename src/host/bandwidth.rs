@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use pocketlm_kernels::for_each_index;
+use pocketlm_kernels::for_each_part;
 
 use super::AlignedBytes;
 use crate::run::Workers;
@@ -12,8 +12,8 @@ use crate::run::Workers;
 const BYTES: usize = 256 << 20;
 /// Distant parts that a thread reads at once: one is not enough to keep the memory busy.
 const STREAMS: usize = 4;
-/// 64-bit words of a stream that a thread claims at a time, 256 KiB.
-const CLAIM: usize = 1 << 15;
+/// 64-bit words of a cache line.
+const LINE: usize = 8;
 
 /// Bytes a second that `workers` together read from memory when they do nothing else: the best of five passes over
 /// 256 MB.
@@ -25,12 +25,11 @@ pub fn read_bandwidth(workers: &dyn Workers) -> f64 {
     let stream = words.len() / STREAMS;
     let pass = || {
         let start = Instant::now();
-        for_each_index(workers, 0..stream / CLAIM, &|claim| {
-            let part = |index| &words[index * stream + claim * CLAIM..][..CLAIM];
+        for_each_part(workers, 0..stream / LINE, &|lines| {
+            let part = |index| &words[index * stream + LINE * lines.start..][..LINE * lines.len()];
             let [a, b, c, d] = [part(0), part(1), part(2), part(3)];
-            // Eight words of each stream at a time, a cache line.
-            let mut sums = [0u64; 8];
-            for i in (0..CLAIM).step_by(8) {
+            let mut sums = [0u64; LINE];
+            for i in (0..a.len()).step_by(LINE) {
                 for (k, sum) in sums.iter_mut().enumerate() {
                     *sum ^= (a[i + k] ^ b[i + k]) ^ (c[i + k] ^ d[i + k]);
                 }

@@ -3,6 +3,7 @@
 mod aligned;
 mod bandwidth;
 pub mod file;
+mod handoff;
 pub mod harness;
 mod threads;
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use pocketlm::host::read_bandwidth;
 use pocketlm::model::{Model, Role};
-use pocketlm::run::{Plan, Session};
+use pocketlm::run::{Plan, Session, Workers};
 use serde_json::json;
 
 use crate::generate::{Running, arena};
@@ -111,7 +111,8 @@ fn median(numbers: &mut [f64]) -> f64 {
 /// What decoding reads at a context of `length` tokens: weights, and the keys and values that are visible.
 fn bytes_per_token(model: &Model, plan: &Plan, length: u32) -> u64 {
     let tied = model.config().tie_embedder_and_logits;
-    let weights = tensors(model).into_iter().filter(|tensor| tied || tensor.role != Role::Embedder).map(|tensor| tensor.bytes);
+    let weights =
+        tensors(model).into_iter().filter(|tensor| tied || tensor.role != Role::Embedder).map(|tensor| tensor.bytes);
     let cache = model.layers().iter().map(|layer| {
         let visible = layer.window.map_or(length, |window| length.min(window.get()));
         u64::from(visible) * plan.layer_cache_bytes(layer) as u64 / plan.cache_rows(layer).max(1) as u64
