@@ -4,6 +4,8 @@
 //! Without it: `story.rs`, which is the smallest example of the library as well.
 
 #[cfg(feature = "cli")]
+mod bench;
+#[cfg(feature = "cli")]
 mod board;
 #[cfg(feature = "cli")]
 mod chat;
@@ -90,6 +92,7 @@ Start here:
         Tokenize(tokenize::Arguments),
         Logits(logits::Arguments),
         Perplexity(perplexity::Arguments),
+        Bench(bench::Arguments),
         Verify(verify::Arguments),
     }
 
@@ -108,6 +111,7 @@ Start here:
             Command::Tokenize(arguments) => tokenize::tokenize(arguments),
             Command::Logits(arguments) => logits::logits(arguments),
             Command::Perplexity(arguments) => perplexity::perplexity(arguments),
+            Command::Bench(arguments) => bench::bench(arguments),
             Command::Verify(arguments) => verify::verify(arguments),
         };
         match outcome {
