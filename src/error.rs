@@ -73,6 +73,13 @@ pub enum Error {
     // ---- snapshots and storage ----
     /// What was lent for reading or writing reports a failure.
     Storage,
+    /// The storage lent has too little room.
+    StorageTooSmall {
+        /// Bytes that must fit.
+        needed: u64,
+        /// Bytes that do.
+        found: u64,
+    },
     /// There is no snapshot.
     NotASnapshot,
     /// A snapshot of a format version this build does not read.
@@ -165,6 +172,9 @@ impl fmt::Display for Error {
                 "only {possible} tokens can be taken back, older keys have left the sliding windows: reset and feed again"
             ),
             Error::Storage => f.write_str("the storage could not be read or written"),
+            Error::StorageTooSmall { needed, found } => {
+                write!(f, "{needed} bytes do not fit storage for {found}: lend more of it")
+            }
             Error::NotASnapshot => f.write_str("there is no snapshot"),
             Error::SnapshotVersion(version) => write!(f, "snapshot format version {version} is not of this build"),
             Error::ForeignSnapshot => f.write_str("the snapshot was made with another image: feed its tokens again"),

@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
 use pocketlm_kernels::{
-    Activation, Engine, GROUP, Input, InputGroup, Kv, Matrix, Solo, TILE_ROWS, Workers, split_rows,
+    Activation, Engine, GROUP, Input, InputGroup, Kv, Matrix, Output, Solo, TILE_ROWS, Workers, split_rows,
 };
 
 use super::Session;
@@ -75,11 +75,8 @@ impl Stage {
 const SHARED_FROM: usize = 1 << 18;
 /// The rows a unit of elementwise work is counted as.
 const TOKEN_COST: usize = TILE_ROWS;
-/// The rows of a matrix that a worker claims at a time. A kernel may walk distant parts of its piece at once, which wants
-/// large pieces; but there must be enough of them that no worker waits long for the last.
-fn claim(rows: usize) -> usize {
-    TILE_ROWS * (rows / TILE_ROWS / 64).clamp(4, 256)
-}
+/// The fewest rows of a matrix that are worth claiming: a kernel walks several tile rows at once.
+const PIECE: usize = 4 * TILE_ROWS;
 
 /// Sizes that the buffers are cut by.
 #[derive(Clone, Copy)]
@@ -215,7 +212,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
         let batch = self.plan.batch_tokens() as usize;
         let [query, key, value, ..] = attention_parts(self.buffers.scratch, batch, widths);
-        products(self.engine, &input, &matrices, [query, key, value], units);
+        products(self.engine, &input, &matrices, &mut [query, key, value], units);
     }
 
     fn attended(&mut self, token: usize) {
@@ -233,7 +230,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let batch = self.plan.batch_tokens() as usize;
         let [_, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
         let input = Input { count, values: attended, groups: self.buffers.groups };
-        products(self.engine, &input, &[matrix], [self.buffers.normed], units);
+        products(self.engine, &input, &[matrix], &mut [self.buffers.normed], units);
     }
 
     fn attention_residual(&mut self, token: usize) {
@@ -253,8 +250,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let matrices = [self.matrix(Role::GatingLinear), self.matrix(Role::ValueLinear)];
         let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
         let batch = self.plan.batch_tokens() as usize;
-        let outputs = ffw_parts(self.buffers.scratch, batch, widths);
-        products(self.engine, &input, &matrices, outputs, units);
+        let mut outputs = ffw_parts(self.buffers.scratch, batch, widths);
+        products(self.engine, &input, &matrices, &mut outputs, units);
     }
 
     fn activate(&mut self, token: usize) {
@@ -283,7 +280,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let batch = self.plan.batch_tokens() as usize;
         let [gating, _] = ffw_parts(self.buffers.scratch, batch, widths);
         let input = Input { count, values: gating, groups: self.buffers.groups };
-        products(self.engine, &input, &[matrix], [self.buffers.normed], units);
+        products(self.engine, &input, &[matrix], &mut [self.buffers.normed], units);
     }
 
     fn ffw_residual(&mut self, token: usize) {
@@ -318,7 +315,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let cap = self.model.config().final_logit_softcap;
         let input = Input { count: 1, values: self.buffers.normed, groups: self.buffers.groups };
         let rows = units.start * TILE_ROWS..units.end * TILE_ROWS;
-        split_rows(workers, self.buffers.logits, matrix.rows(), rows, claim(matrix.rows()), &|rows, mut part| {
+        let output = Output { values: self.buffers.logits, rows: matrix.rows(), range: rows };
+        split_rows(workers, [output], PIECE, &|_, rows, mut part| {
             isa.matmul(&matrix, &input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
             if let Some(cap) = cap {
                 isa.soft_cap(part.column(0), cap);
@@ -337,29 +335,33 @@ impl<'m, 'a> Session<'m, 'a> {
 }
 
 /// The products of several matrices with one input; `units` counts their tile rows one after the other.
-fn products<const N: usize>(
+fn products(
     engine: Engine<'_>,
     input: &Input<'_>,
-    matrices: &[Matrix<'_>; N],
-    outputs: [&mut [f32]; N],
+    matrices: &[Matrix<'_>],
+    outputs: &mut [&mut [f32]],
     units: Range<usize>,
 ) {
     let mut before = 0;
-    for (matrix, output) in matrices.iter().zip(outputs) {
-        let tile_rows = matrix.tile_rows();
-        let (start, end) = (units.start.max(before) - before, units.end.min(before + tile_rows));
-        if start + before < end {
-            let rows = start * TILE_ROWS..(end - before) * TILE_ROWS;
-            let output = output.get_mut(..matrix.rows() * input.count).unwrap_or_default();
-            // What is done in microseconds is not worth waking anybody for.
-            let small = rows.len().saturating_mul(matrix.columns()).saturating_mul(input.count) < SHARED_FROM;
-            let workers: &dyn Workers = if small { &Solo } else { engine.workers };
-            split_rows(workers, output, matrix.rows(), rows, claim(matrix.rows()), &|rows, mut part| {
-                engine.isa.matmul(matrix, input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
-            });
-        }
+    let mut work = 0usize;
+    let mut outputs = outputs.into_iter();
+    let outputs = matrices.each_ref().map(|matrix| {
+        let (rows, tile_rows) = (matrix.rows(), matrix.tile_rows());
+        let (start, end) = (units.start.max(before) - before, units.end.min(before + tile_rows).saturating_sub(before));
         before += tile_rows;
-    }
+        let range = start * TILE_ROWS..end.max(start) * TILE_ROWS;
+        work = work.saturating_add(range.len().saturating_mul(matrix.columns()));
+        let values = outputs.next().unwrap_or_default();
+        Output { values: values.get_mut(..rows * input.count).unwrap_or_default(), rows, range }
+    });
+    // What is done in microseconds is not worth waking anybody for.
+    let small = work.saturating_mul(input.count) < SHARED_FROM;
+    let workers: &dyn Workers = if small { &Solo } else { engine.workers };
+    split_rows(workers, outputs, PIECE, &|index, rows, mut part| {
+        if let Some(matrix) = matrices.get(index) {
+            engine.isa.matmul(matrix, input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
+        }
+    });
 }
 
 /// The scratch buffer in attention: queries `[batch][H P]`, keys and values `[batch][K P]`, what attention gives

@@ -3,7 +3,10 @@
 mod arena;
 mod attention;
 mod block;
+mod constant;
 mod digest;
+#[cfg(feature = "embedded-storage")]
+mod flash;
 mod plan;
 mod session;
 pub mod snapshot;
@@ -12,6 +15,8 @@ pub use arena::Arena;
 #[cfg(target_has_atomic = "8")]
 pub use arena::StaticArena;
 pub use digest::Digest;
+#[cfg(feature = "embedded-storage")]
+pub use flash::Snapshots;
 pub use plan::{Part, Plan};
 pub use pocketlm_kernels::{Engine, Isa, Kv, Solo, Workers};
 pub use session::{Session, Step};
