@@ -212,7 +212,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
         let batch = self.plan.batch_tokens() as usize;
         let [query, key, value, ..] = attention_parts(self.buffers.scratch, batch, widths);
-        products(self.engine, &input, &matrices, &mut [query, key, value], units);
+        products(self.engine, &input, &matrices, [query, key, value], units);
     }
 
     fn attended(&mut self, token: usize) {
@@ -230,7 +230,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let batch = self.plan.batch_tokens() as usize;
         let [_, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
         let input = Input { count, values: attended, groups: self.buffers.groups };
-        products(self.engine, &input, &[matrix], &mut [self.buffers.normed], units);
+        products(self.engine, &input, &[matrix], [self.buffers.normed], units);
     }
 
     fn attention_residual(&mut self, token: usize) {
@@ -250,8 +250,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let matrices = [self.matrix(Role::GatingLinear), self.matrix(Role::ValueLinear)];
         let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
         let batch = self.plan.batch_tokens() as usize;
-        let mut outputs = ffw_parts(self.buffers.scratch, batch, widths);
-        products(self.engine, &input, &matrices, &mut outputs, units);
+        let outputs = ffw_parts(self.buffers.scratch, batch, widths);
+        products(self.engine, &input, &matrices, outputs, units);
     }
 
     fn activate(&mut self, token: usize) {
@@ -280,7 +280,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let batch = self.plan.batch_tokens() as usize;
         let [gating, _] = ffw_parts(self.buffers.scratch, batch, widths);
         let input = Input { count, values: gating, groups: self.buffers.groups };
-        products(self.engine, &input, &[matrix], &mut [self.buffers.normed], units);
+        products(self.engine, &input, &[matrix], [self.buffers.normed], units);
     }
 
     fn ffw_residual(&mut self, token: usize) {
@@ -335,11 +335,11 @@ impl<'m, 'a> Session<'m, 'a> {
 }
 
 /// The products of several matrices with one input; `units` counts their tile rows one after the other.
-fn products(
+fn products<const N: usize>(
     engine: Engine<'_>,
     input: &Input<'_>,
-    matrices: &[Matrix<'_>],
-    outputs: &mut [&mut [f32]],
+    matrices: &[Matrix<'_>; N],
+    outputs: [&mut [f32]; N],
     units: Range<usize>,
 ) {
     let mut before = 0;
