@@ -204,7 +204,6 @@ fn the_story_is_told_from_blocks_through_a_window_of_16_kb() {
         assert!(before.0 > 0);
         let mut session = Session::with_source(&model, &plan, &mut arena, &Solo, &mut card).unwrap();
         session.feed(&[7]).unwrap();
-        drop(session);
         let (calls, blocks) = card.into_inner().reads;
         let weights = image.len() / 512;
         println!("{name}: {calls} reads of {blocks} blocks a token, the image has {weights}");
