@@ -84,7 +84,8 @@ fn edit(image: &mut [u8], choices: &mut Bytes<'_>) {
         7 => (8, 192),
         _ => (u64_at(image, 32 + 24 * section) as usize, u64_at(image, 40 + 24 * section) as usize),
     };
-    let Some(at) = start.checked_add(at % length.max(4) / 4 * 4).filter(|at| at.saturating_add(4) <= image.len()) else {
+    let Some(at) = start.checked_add(at % length.max(4) / 4 * 4).filter(|at| at.saturating_add(4) <= image.len())
+    else {
         return;
     };
     let word = u32::from_le_bytes(std::array::from_fn(|i| image[at + i]));

@@ -281,7 +281,5 @@ fn tokenizer_models() -> Vec<Vec<u8>> {
     let normalizer = field(3, &[3 << 3, 1, 4 << 3, 0, 5 << 3, 1]);
     let model = [pieces, trainer, normalizer].concat();
     let config = br#"{"legacy": false, "bos_token": "<s>", "added_tokens_decoder": {"9": {"content": "<x>"}}}"#;
-    [&b""[..], config, b"{}"]
-        .map(|config| [&(config.len() as u16).to_le_bytes()[..], config, &model].concat())
-        .into()
+    [&b""[..], config, b"{}"].map(|config| [&(config.len() as u16).to_le_bytes()[..], config, &model].concat()).into()
 }
