@@ -54,6 +54,7 @@ pub fn unpack(mut corpus: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// The other way round.
+#[allow(dead_code)] // of `corpus` alone
 pub fn pack(inputs: &[Vec<u8>]) -> Vec<u8> {
     inputs.iter().flat_map(|input| [&(input.len() as u32).to_le_bytes()[..], input].concat()).collect()
 }
