@@ -344,14 +344,16 @@ fn products(
 ) {
     let mut before = 0;
     let mut work = 0usize;
-    let mut outputs = outputs.into_iter();
-    let outputs = matrices.each_ref().map(|matrix| {
+    let mut outputs = outputs.iter_mut();
+    // Three whatever there are, of which some may be empty: one copy of this in the program, not one a number.
+    let outputs: [Output<'_>; 3] = core::array::from_fn(|index| {
+        let matrix = matrices.get(index).unwrap_or(&Matrix::EMPTY);
         let (rows, tile_rows) = (matrix.rows(), matrix.tile_rows());
         let (start, end) = (units.start.max(before) - before, units.end.min(before + tile_rows).saturating_sub(before));
         before += tile_rows;
         let range = start * TILE_ROWS..end.max(start) * TILE_ROWS;
         work = work.saturating_add(range.len().saturating_mul(matrix.columns()));
-        let values = outputs.next().unwrap_or_default();
+        let values = outputs.next().map(|values| &mut **values).unwrap_or_default();
         Output { values: values.get_mut(..rows * input.count).unwrap_or_default(), rows, range }
     });
     // What is done in microseconds is not worth waking anybody for.
