@@ -13,22 +13,34 @@ fn workers_change_nothing_and_leave_nothing_out() {
                 }
             });
         }
+
+        fn count(&self) -> usize {
+            self.0
+        }
     }
-    let (rows, count) = (1003, 3);
+    let (rows, count) = ([1003, 40, 8], 3);
+    let range = |output: usize| 5..rows[output] - output;
     for workers in [1, 2, 5] {
-        let mut out = vec![0.0; rows * count];
-        split_rows(&Threads(workers), &mut out, rows, 5..rows - 2, 16, &|range, mut part| {
+        let mut values = rows.map(|rows| vec![0.0; rows * count]);
+        let mut index = 0..;
+        let outputs = values.each_mut().map(|values| {
+            let index = index.next().unwrap();
+            Output { values, rows: rows[index], range: range(index) }
+        });
+        split_rows(&Threads(workers), outputs, 16, &|output, piece, mut part| {
             for t in 0..part.columns() {
-                assert_eq!(part.column(t).len(), range.len());
-                for (out, row) in part.column(t).iter_mut().zip(range.clone()) {
-                    *out += (t * rows + row) as f32;
+                assert_eq!(part.column(t).len(), piece.len());
+                for (out, row) in part.column(t).iter_mut().zip(piece.clone()) {
+                    *out += (t * rows[output] + row) as f32;
                 }
             }
             assert!(part.column(count).is_empty());
-            assert_eq!(part.part(1..usize::MAX).column(1).len(), range.len() - 1);
+            assert_eq!(part.part(1..usize::MAX).column(1).len(), piece.len() - 1);
         });
-        let in_range = |row| (5..rows - 2).contains(&row);
-        assert!(out.iter().enumerate().all(|(i, &x)| x == if in_range(i % rows) { i as f32 } else { 0.0 }));
+        for (output, values) in values.iter().enumerate() {
+            let expected = |i| if range(output).contains(&(i % rows[output])) { i as f32 } else { 0.0 };
+            assert!(values.iter().enumerate().all(|(i, &x)| x == expected(i)), "output {output}");
+        }
         let (mut a, mut b) = (vec![0.0; 70], vec![0.0; 21]);
         split_pair(&Threads(workers), &mut a, &mut b, (10, 3), 2..9, &|index, a, b| {
             a.fill(index as f32);

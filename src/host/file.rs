@@ -38,19 +38,28 @@ impl Deref for MappedFile {
     }
 }
 
-/// Reads a small text file whole.
+/// Reads a file whole.
 ///
 /// # Errors
-/// The file cannot be read, is not a regular file, is longer than `limit` bytes, or is not UTF-8.
-pub fn read_text(path: &Path, limit: u64) -> Result<String, ImportError> {
+/// The file cannot be read, is not a regular file, or is longer than `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ImportError> {
     let refuse = |reason: String| ImportError::new(reason).in_file(path);
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     // One byte past the limit tells "too long" from "just fits", whatever the file's metadata said.
-    match regular(path)?.take(limit + 1).read_to_string(&mut text) {
+    match regular(path)?.take(limit + 1).read_to_end(&mut bytes) {
         Ok(n) if n as u64 > limit => Err(refuse(format!("longer than {limit} bytes, which no such file is"))),
-        Ok(_) => Ok(text),
+        Ok(_) => Ok(bytes),
         Err(error) => Err(refuse(format!("cannot be read: {error}"))),
     }
+}
+
+/// Reads a text file whole.
+///
+/// # Errors
+/// As [`read`]; or the file is not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String, ImportError> {
+    let refuse = || ImportError::new("cannot be read: stream did not contain valid UTF-8").in_file(path);
+    String::from_utf8(read(path, limit)?).map_err(|_| refuse())
 }
 
 /// A file that appears under its name when it is [persisted](tempfile::NamedTempFile::persist), whole, and not before: until

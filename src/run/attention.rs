@@ -47,7 +47,7 @@ impl<'m, 'a> Session<'m, 'a> {
                 let earliest = (index + 1).saturating_sub(window.get() as usize);
                 let seen = self.buffers.positions.get(earliest..=index).unwrap_or_default();
                 let position = seen.last().copied().unwrap_or(0);
-                earliest + seen.partition_point(|p| position - p >= window.get())
+                earliest + seen.partition_point(|p| position.wrapping_sub(*p) >= window.get())
             }
         };
         (first, index + 1 - first)
@@ -57,7 +57,8 @@ impl<'m, 'a> Session<'m, 'a> {
     pub(super) fn store(&mut self, token: usize) {
         let (model, widths) = (self.model, self.widths());
         let (config, layer) = (model.config(), model.layers().get(self.work.layer as usize));
-        let vector = |role| model.vector(self.work.layer, role);
+        let (window, index) = (&self.buffers.window, self.work.layer);
+        let vector = |role| window.vector(&model, index, role);
         let batch = self.plan.batch_tokens() as usize;
         let cache = self.head_cache();
         let slot = (self.work.start as usize + token) % cache.rows.max(1);

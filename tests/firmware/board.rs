@@ -22,6 +22,7 @@ pub struct Board {
 pub const M0: Board = Board { target: "thumbv6m-none-eabi", partition: 0x2100_0000, float_unit: false };
 pub const M3: Board = Board { target: "thumbv7m-none-eabi", partition: 0x2100_0000, float_unit: false };
 pub const M4F: Board = Board { target: "thumbv7em-none-eabihf", partition: 0x2100_0000, float_unit: true };
+pub const M33: Board = Board { target: "thumbv8m.main-none-eabihf", partition: 0x2100_0000, float_unit: true };
 pub const RV32IMAC: Board = Board { target: "riscv32imac-unknown-none-elf", partition: 0x8100_0000, float_unit: false };
 pub const RV32IMAFC: Board =
     Board { target: "riscv32imafc-unknown-none-elf", partition: 0x8100_0000, float_unit: true };

@@ -3,28 +3,16 @@
 //! Compilers for them find neither the multiply-adds of pairs nor a schedule that keeps sums in registers, so a whole tile
 //! row with one input is one function of assembly; the walk around it is here. Products of float matrices stay portable.
 
-#[cfg(feature = "dsp")]
 mod dsp;
-#[cfg(feature = "mve")]
-mod mve;
 
 use core::ops::Range;
 
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
 use crate::{GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, matmul};
 
-/// What this machine can run, the fastest first: what the cargo features say.
-pub(crate) fn tables() -> [Option<&'static Isa>; 2] {
-    [
-        #[cfg(feature = "mve")]
-        Some(&mve::MVE),
-        #[cfg(not(feature = "mve"))]
-        None,
-        #[cfg(feature = "dsp")]
-        Some(&dsp::DSP),
-        #[cfg(not(feature = "dsp"))]
-        None,
-    ]
+/// What this machine can run: what the cargo feature says.
+pub(crate) fn tables() -> [Option<&'static Isa>; 1] {
+    [Some(&dsp::DSP)]
 }
 
 /// Writes the products of a tile row of `groups` groups, at least one, with an input as long to eight sums.
@@ -47,7 +35,7 @@ impl Kernels {
             Tiles::Q8(tiles) if cfg!(feature = "q8") => product(self.q8, tiles, groups, input, tile_rows, out),
             Tiles::Q4(tiles) if cfg!(feature = "q4") => product(self.q4, tiles, groups, input, tile_rows, out),
             Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product(self.q4min, tiles, groups, input, tile_rows, out),
-            _ => matmul::floats(matrix, input, tile_rows, out),
+            _ => matmul::float_matrix(matrix, input, tile_rows, out),
         }
     }
 }

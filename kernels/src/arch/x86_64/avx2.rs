@@ -216,7 +216,7 @@ fn q8<const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[InputGroup]; 
     let (tiles, x) = (tiles.map(|tile| &tile[..groups]), x.map(|x| &x[..groups]));
     for g in 0..groups {
         let x = x.map(|x| &x[g]);
-        let offsets = x.map(|x| _mm256_set1_epi32(-128 * x.sum));
+        let offsets = x.map(|x| _mm256_set1_epi32(x.sum.wrapping_mul(-128)));
         let mut dots = [offsets; R];
         for step in 0..GROUP / 4 {
             for (dots, tile) in dots.iter_mut().zip(tiles) {
@@ -279,7 +279,8 @@ fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; 
     let (tiles, x) = (tiles.map(|tile| &tile[..groups]), x.map(|x| &x[..groups]));
     for g in 0..groups {
         let x = x.map(|x| &x[g]);
-        let dots = nibble_dots(tiles.map(|tile| &tile[g].nibbles), x, x.map(|x| _mm256_set1_epi32(-8 * x.sum)));
+        let dots =
+            nibble_dots(tiles.map(|tile| &tile[g].nibbles), x, x.map(|x| _mm256_set1_epi32(x.sum.wrapping_mul(-8))));
         for ((sums, dots), tile) in sums.iter_mut().zip(dots).zip(tiles) {
             let scales = from_f16(tile[g].scales);
             for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
