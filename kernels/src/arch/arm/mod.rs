@@ -50,15 +50,25 @@ fn product<W>(
     out: &mut RowsMut<'_>,
 ) {
     let groups = groups.max(1);
-    let rows = tiles.chunks_exact(groups).skip(tile_rows.start).take(tile_rows.len());
-    for (index, tiles) in rows.enumerate() {
-        for (column, x) in input.groups.chunks_exact(groups).take(input.count).enumerate() {
-            let mut sums = [0.0; TILE_ROWS];
+    let mut rest = tiles.get(tile_rows.start.saturating_mul(groups)..).unwrap_or_default();
+    for index in 0..tile_rows.len() {
+        let Some((tiles, after)) = rest.split_at_checked(groups) else { break };
+        rest = after;
+        let mut inputs = input.groups;
+        for column in 0..input.count {
+            let Some((x, after)) = inputs.split_at_checked(groups) else { break };
+            inputs = after;
+            let out = out.column(column).get_mut(index * TILE_ROWS..).unwrap_or_default();
             // SAFETY: both slices hold `groups` elements, which is not 0; whoever hands out the table says that the core has
             // the instructions.
-            unsafe { kernel(tiles.as_ptr(), x.as_ptr(), groups, &mut sums) };
-            for (out, sum) in out.column(column).iter_mut().skip(index * TILE_ROWS).zip(sums) {
-                *out = sum;
+            let run = |sums: &mut [f32; TILE_ROWS]| unsafe { kernel(tiles.as_ptr(), x.as_ptr(), groups, sums) };
+            match out.first_chunk_mut() {
+                Some(sums) => run(sums),
+                None => {
+                    let mut sums = [0.0; TILE_ROWS];
+                    run(&mut sums);
+                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum);
+                }
             }
         }
     }
