@@ -51,6 +51,15 @@ pub enum Error {
         /// Bytes the arena has.
         found: usize,
     },
+    /// The window through which weights are read does not hold two tile rows of the widest matrix (one, for opening).
+    WindowTooSmall {
+        /// Bytes it must have at least.
+        needed: usize,
+        /// Bytes it has.
+        found: usize,
+    },
+    /// The weights of this model are not in memory: the session must be lent where they are.
+    NotMapped,
     /// There was nothing to do: no token was given.
     NoTokens,
     /// More tokens than the context has room for; nothing was fed.
@@ -71,6 +80,13 @@ pub enum Error {
     // ---- snapshots and storage ----
     /// What was lent for reading or writing reports a failure.
     Storage,
+    /// The storage lent has too little room.
+    StorageTooSmall {
+        /// Bytes that must fit.
+        needed: u64,
+        /// Bytes that do.
+        found: u64,
+    },
     /// There is no snapshot.
     NotASnapshot,
     /// A snapshot of a format version this build does not read.
@@ -152,6 +168,10 @@ impl fmt::Display for Error {
                     "the plan needs an arena of {needed} bytes, not {found}: a shorter context or batch needs less"
                 )
             }
+            Error::WindowTooSmall { needed, found } => {
+                write!(f, "reading the weights takes a window of {needed} bytes, not {found}")
+            }
+            Error::NotMapped => f.write_str("the weights are not in memory: make the session with their source"),
             Error::NoTokens => f.write_str("no token was given"),
             Error::ContextFull { room } => {
                 write!(f, "the context has room for {room} more tokens: plan a longer one, rewind or reset")
@@ -162,6 +182,9 @@ impl fmt::Display for Error {
                 "only {possible} tokens can be taken back, older keys have left the sliding windows: reset and feed again"
             ),
             Error::Storage => f.write_str("the storage could not be read or written"),
+            Error::StorageTooSmall { needed, found } => {
+                write!(f, "{needed} bytes do not fit storage for {found}: lend more of it")
+            }
             Error::NotASnapshot => f.write_str("there is no snapshot"),
             Error::SnapshotVersion(version) => write!(f, "snapshot format version {version} is not of this build"),
             Error::ForeignSnapshot => f.write_str("the snapshot was made with another image: feed its tokens again"),

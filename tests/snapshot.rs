@@ -5,10 +5,13 @@
 mod common;
 
 use common::random::{self, Memory, Numbers, window};
+use embedded_storage::nor_flash::{
+    ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
+};
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
 use pocketlm::model::{DType, Kv, Model, Rope};
-use pocketlm::run::{Plan, Session, Solo};
+use pocketlm::run::{Plan, Session, Snapshots, Solo};
 
 /// An arena full of what was in memory before.
 fn dirty(bytes: usize) -> AlignedBytes {
@@ -23,7 +26,11 @@ fn bits(logits: &[f32]) -> Vec<u32> {
 
 fn save(session: &Session<'_, '_>) -> Vec<u8> {
     let mut snapshot = Vec::new();
-    session.save(&mut |bytes| Ok(snapshot.extend_from_slice(bytes))).unwrap();
+    let mut keep = |bytes: &[u8]| {
+        snapshot.extend_from_slice(bytes);
+        Ok(())
+    };
+    session.save(&mut keep).unwrap();
     snapshot
 }
 
@@ -249,4 +256,158 @@ fn what_the_storage_reports_is_what_the_caller_gets() {
         Ok(())
     });
     assert_eq!(full, Err(Error::Storage));
+}
+
+/// NOR flash in memory, whose power can fail.
+struct Chip {
+    bytes: Vec<u8>,
+    /// Whether a word was written since it was erased.
+    written: Vec<bool>,
+    /// Bytes that can still be erased or written before the power fails; what is under way then is lost in part.
+    power: usize,
+    noise: Numbers,
+}
+
+const READ: usize = 4;
+const WRITE: usize = 8;
+const ERASE: usize = 256;
+
+impl Chip {
+    fn new(bytes: usize) -> Self {
+        Chip { bytes: vec![0xa5; bytes], written: vec![true; bytes], power: usize::MAX, noise: Numbers::new(1) }
+    }
+
+    /// What an operation on `unit` bytes at a time does: all, or with the power failing a part, and noise in one unit.
+    fn change(&mut self, start: usize, new: &[u8], unit: usize) -> Result<(), NorFlashErrorKind> {
+        for (index, new) in new.chunks(unit).enumerate() {
+            let at = start + index * unit;
+            if self.power < unit {
+                if self.power > 0 {
+                    self.bytes[at..at + unit].iter_mut().for_each(|byte| *byte = self.noise.bits() as u8);
+                }
+                self.power = 0;
+                return Err(NorFlashErrorKind::Other);
+            }
+            self.power -= unit;
+            self.bytes[at..at + unit].copy_from_slice(new);
+        }
+        Ok(())
+    }
+}
+
+impl ErrorType for Chip {
+    type Error = NorFlashErrorKind;
+}
+
+impl ReadNorFlash for Chip {
+    const READ_SIZE: usize = READ;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        check_read(self, offset, bytes.len())?;
+        bytes.copy_from_slice(&self.bytes[offset as usize..][..bytes.len()]);
+        Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl NorFlash for Chip {
+    const WRITE_SIZE: usize = WRITE;
+    const ERASE_SIZE: usize = ERASE;
+
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), Self::Error> {
+        check_erase(self, from, to)?;
+        self.written[from as usize..to as usize].fill(false);
+        self.change(from as usize, &vec![0xff; (to - from) as usize], ERASE)
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Self::Error> {
+        check_write(self, offset, bytes.len())?;
+        let written = &mut self.written[offset as usize..][..bytes.len()];
+        assert!(!written.contains(&true), "written twice");
+        written.fill(true);
+        self.change(offset as usize, bytes, WRITE)
+    }
+}
+
+#[test]
+fn the_power_may_fail_at_any_moment_of_a_save() {
+    let (image, _) = example();
+    let model = Model::open(&image).unwrap();
+    let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
+    let (mut arena, mut other) = (dirty(plan.bytes()), dirty(plan.bytes()));
+    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut after = Session::new(&model, &plan, &mut other, &Solo).unwrap();
+    let half = (plan.snapshot_bytes(16) + 8).next_multiple_of(ERASE);
+    let range = ERASE as u32..(ERASE + 2 * half) as u32;
+    let mut store = Snapshots::new(Chip::new(2 * half + 2 * ERASE), range.clone()).unwrap();
+    assert_eq!(store.restore(&mut after), Err(Error::NotASnapshot));
+
+    let numbers = &mut Numbers::new(4);
+    let mut last: Vec<u32> = Vec::new();
+    let (mut kept, mut replaced) = (0, 0);
+    for cut in 0..3000 {
+        session.reset();
+        let count = numbers.within(1..=16) as usize;
+        session.feed(&numbers.tokens(count, 43)).unwrap();
+        let mut chip = store.into_inner();
+        // Often enough at the very end, where a snapshot turns from torn to whole.
+        let whole = session.len() * 300 + 600;
+        chip.power = if cut % 2 == 0 { numbers.within(0..=whole as u32) as usize } else { cut * 2 };
+        store = Snapshots::new(chip, range.clone()).unwrap();
+        let saved = store.save(&session);
+        let mut chip = store.into_inner();
+        chip.power = usize::MAX;
+        assert!(chip.bytes[..ERASE].iter().chain(&chip.bytes[ERASE + 2 * half..]).all(|&byte| byte == 0xa5));
+        store = Snapshots::new(chip, range.clone()).unwrap();
+
+        let restored = store.restore(&mut after);
+        if saved.is_ok() {
+            assert_eq!((restored, after.tokens()), (Ok(()), session.tokens()), "cut {cut}");
+        }
+        match restored {
+            Ok(()) if after.tokens() == session.tokens() => replaced += 1,
+            Ok(()) => {
+                assert_eq!(after.tokens(), last, "cut {cut}");
+                kept += 1;
+            }
+            error => {
+                assert!(last.is_empty(), "cut {cut}: {error:?}");
+                continue;
+            }
+        }
+        last = after.tokens().to_vec();
+        // What came back is the context, not only its tokens.
+        let room = after.len() < 16;
+        if room && cut % 16 == 0 {
+            let went_on = bits(after.feed(&[11]).unwrap());
+            after.reset();
+            after.feed(&last).unwrap();
+            assert_eq!(bits(after.feed(&[11]).unwrap()), went_on, "cut {cut}");
+        }
+    }
+    assert!(kept > 300 && replaced > 300, "{kept} snapshots kept, {replaced} replaced");
+}
+
+#[test]
+fn snapshots_that_do_not_fit_their_flash_are_refused() {
+    let (image, _) = example();
+    let model = Model::open(&image).unwrap();
+    let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
+    let mut arena = dirty(plan.bytes());
+    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let refused = |range| Snapshots::new(Chip::new(4 * ERASE), range).err();
+    assert_eq!(refused(4..1024), Some(Error::Unaligned(ERASE as u32)));
+    assert_eq!(refused(0..511), Some(Error::StorageTooSmall { needed: 512, found: 1024 }));
+    assert_eq!(refused(512..1280), Some(Error::StorageTooSmall { needed: 512, found: 1024 }));
+    let mut store = Snapshots::new(Chip::new(4 * ERASE), 0..1024).unwrap();
+    session.feed(&[1]).unwrap();
+    store.save(&session).unwrap();
+    session.feed(&[1; 15]).unwrap();
+    let needed = 8 + plan.snapshot_bytes(16) as u64;
+    assert_eq!(store.save(&session), Err(Error::StorageTooSmall { needed, found: 512 }));
+    store.restore(&mut session).unwrap();
+    assert_eq!(session.tokens(), [1]);
 }

@@ -55,13 +55,7 @@ impl Session<'_, '_> {
         if !self.is_idle() {
             return Err(Error::Busy);
         }
-        let kept = self.kept();
-        let mut length = (HEADER_BYTES + 4) as u64 + 8 * self.len() as u64;
-        kept.cache_parts(&mut |part| {
-            length = length.saturating_add(part.len() as u64);
-            Ok(())
-        })?;
-
+        let length = self.snapshot_length()?;
         let mut out = Out { sink, crc: 0, chunk: [0; CHUNK], filled: 0 };
         out.put(&MAGIC)?;
         let kv = self.plan.kv_type().dtype() as u32;
@@ -73,9 +67,19 @@ impl Session<'_, '_> {
         for words in [self.tokens(), self.positions()] {
             words.iter().try_for_each(|word| out.put(&word.to_le_bytes()))?;
         }
-        kept.cache_parts(&mut |part| out.put(self.buffers.cache.get(part).unwrap_or_default()))?;
+        self.kept().cache_parts(&mut |part| out.put(self.buffers.cache.get(part).unwrap_or_default()))?;
         out.put_crc()?;
         out.flush()
+    }
+
+    /// Bytes that [`save`](Session::save) writes.
+    pub(super) fn snapshot_length(&self) -> Result<u64, Error> {
+        let mut length = (HEADER_BYTES + 4) as u64 + 8 * self.len() as u64;
+        self.kept().cache_parts(&mut |part| {
+            length = length.saturating_add(part.len() as u64);
+            Ok(())
+        })?;
+        Ok(length)
     }
 
     /// Replaces the context by that of a snapshot, which `source` gives piece by piece: it fills each buffer it is handed
@@ -306,5 +310,13 @@ impl<'s, 'f> In<'s, 'f> {
 
     fn is_empty(&self) -> bool {
         self.left == 0 && self.at >= self.filled
+    }
+    /// Reads the rest: whether it is what was written.
+    #[cfg(feature = "embedded-storage")]
+    pub(super) fn check_rest(&mut self) -> Result<(), Error> {
+        while self.left.saturating_add((self.filled - self.at) as u64) > 4 {
+            self.take(&mut [0])?;
+        }
+        self.check_crc()
     }
 }
