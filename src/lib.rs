@@ -63,7 +63,7 @@
 //! | `f32` `f16` `bf16` `q8` `q4` (default) | the kernels of that weight type, and of keys and values in it |
 //! | `std` | `import` and `host` (and every weight type) |
 //! | `cli` | the command line |
-//! | `defmt` | `defmt::Format` on the public types of the core |
+//! | `defmt` | `defmt::Format` on the public types of the core, and a few log points: open, plan, position, refusals |
 
 #[cfg(feature = "std")]
 #[macro_use]
@@ -74,6 +74,7 @@ pub mod error;
 pub mod host;
 #[cfg(feature = "std")]
 pub mod import;
+mod log;
 pub mod model;
 pub mod run;
 pub mod text;
