@@ -31,7 +31,9 @@ fn power_of_two(n: i32) -> f32 {
 }
 
 /// `e^x`. Cody and Waite's reduction and the polynomial of Cephes' `expf`.
-#[inline(always)]
+// Loops over it are vectorised where it is inlined. A microcontroller has no vectors and little flash: there the
+// compiler decides, and a build for size has it once.
+#[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn exp(x: f32) -> f32 {
     const SMALLEST: f32 = -87.336_54; // e^x is below the smallest normal number under this
     const LARGEST: f32 = 88.722_84; // e^x is above the largest number over this
