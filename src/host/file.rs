@@ -60,9 +60,10 @@ pub fn read_whole(path: &Path) -> Result<AlignedBytes, ImportError> {
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let piece = length.div_ceil(threads).next_multiple_of(PIECE).max(PIECE);
+    let read = &read;
     thread::scope(|scope| {
         let pieces = bytes.chunks_mut(piece).enumerate();
-        let readers: Vec<_> = pieces.map(|(i, bytes)| scope.spawn({ let read = &read; move || read(i * piece, bytes) })).collect();
+        let readers: Vec<_> = pieces.map(|(i, bytes)| scope.spawn(move || read(i * piece, bytes))).collect();
         readers.into_iter().try_for_each(|reader| reader.join().expect("reading does not panic"))
     })?;
     Ok(bytes)
