@@ -26,16 +26,13 @@
 //! A whole program, without a heap ([`Error`] is all that can go wrong):
 //!
 //! ```
-//! use pocketlm::model::{Header, Model};
+//! use pocketlm::model::Model;
 //! use pocketlm::run::{Plan, Session, Solo, StaticArena};
 //! use pocketlm::text::{Decoder, EncodeOptions, Sampler, scratch_len};
 //!
 //! // The image is part of the program; what it needs is known before it runs.
 //! const STORY: &[u8] = pocketlm::include_image!("bin/pocketlm/story/story.plm");
-//! const PLAN: Plan = match Header::read(STORY) {
-//!     Ok(header) => Plan::new(&header).context(128).batch(4),
-//!     Err(_) => panic!("not an image of this version"),
-//! };
+//! const PLAN: Plan = Plan::of(STORY).context(128).batch(4);
 //! static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
 //!
 //! let model = Model::open(STORY)?;

@@ -212,8 +212,27 @@ fn a_plan_that_does_not_fit_says_so_and_exits_with_1() {
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(table.contains("missing") && table.contains("of 64.00 KiB") && table.contains("free"), "{table}");
     let reason = String::from_utf8(output.stderr).unwrap();
-    assert!(reason.contains("larger than --ram") && !reason.contains("--flash;"), "{reason}");
+    assert!(reason.contains("RAM lacks") && !reason.contains("flash"), "{reason}");
     assert!(run(&["plan", STORY, "--context", "256", "--flash", "2M", "--ram", "4MiB"]).status.success());
+}
+
+#[test]
+fn plan_for_a_board_counts_code_and_stack_and_takes_its_memory_as_the_limits() {
+    let plan = |more: &[&str]| run(&[&["plan", STORY, "--context", "256", "--kv", "q8"], more].concat());
+    let (alone, on_board) = (json(&stdout(plan(&["--json"]))), json(&stdout(plan(&["--board", "pico2", "--json"]))));
+    for (memory, part, limit) in [("flash", "code", 4 << 20), ("ram", "stack", 520 << 10)] {
+        let added = on_board[memory]["parts"][part].as_u64().unwrap();
+        assert!(added > 0);
+        assert_eq!(on_board[memory]["total"], alone[memory]["total"].as_u64().unwrap() + added);
+        assert_eq!(on_board[memory]["limit"], limit);
+    }
+    let refused = plan(&["--board", "stm32f411", "--ram", "64K"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let line = String::from_utf8(refused.stderr).unwrap();
+    assert!(line.contains("flash lacks") && line.contains("RAM lacks"), "{line}");
+    // Layers of one kind are one line.
+    let lines = stdout(plan(&[]));
+    assert_eq!(lines.matches("keys and values").count(), 2, "{lines}");
 }
 
 #[test]
@@ -222,7 +241,7 @@ fn plan_draws_a_chart() {
     let file = folder.path().join("memory.svg");
     stdout(run(&["plan", STORY, "--context", "64", "--ram", "1M", "--svg", path(&file)]));
     let svg = std::fs::read_to_string(file).unwrap();
-    assert!(svg.starts_with("<svg ") && svg.contains("keys and values, layer 3"), "{svg}");
+    assert!(svg.starts_with("<svg ") && svg.contains("keys and values: all 64, 4 layers"), "{svg}");
 }
 
 #[test]

@@ -26,7 +26,11 @@ fn bits(logits: &[f32]) -> Vec<u32> {
 
 fn save(session: &Session<'_, '_>) -> Vec<u8> {
     let mut snapshot = Vec::new();
-    session.save(&mut |bytes| Ok(snapshot.extend_from_slice(bytes))).unwrap();
+    let mut keep = |bytes: &[u8]| {
+        snapshot.extend_from_slice(bytes);
+        Ok(())
+    };
+    session.save(&mut keep).unwrap();
     snapshot
 }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use crate::{Activation, Input, InputGroup, Kv, Matrix, RowsMut, kv, matmul, quantize, vector};
+use crate::{Activation, Input, InputGroup, Kv, Matrix, RowsMut, arch, kv, matmul, quantize, vector};
 
 /// The kernels of one instruction set. Every table computes the same bits; [`Isa::SCALAR`] is the specification.
 ///
@@ -36,12 +36,12 @@ impl Isa {
     /// With feature `std` the machine is asked (the answer is cached); without it, what the compiler was told with
     /// `-C target-feature` counts.
     pub fn available() -> impl Iterator<Item = &'static Isa> {
-        [Self::avx2(), Some(Isa::SCALAR)].into_iter().flatten()
+        arch::tables().into_iter().flatten().chain([Isa::SCALAR])
     }
 
     /// The fastest table this machine can run.
     pub fn best() -> &'static Isa {
-        Self::avx2().unwrap_or(Isa::SCALAR)
+        Self::available().next().unwrap_or(Isa::SCALAR)
     }
 
     /// The table called `name`, if this machine can run it.
@@ -49,21 +49,7 @@ impl Isa {
         Self::available().find(|isa| isa.name == name)
     }
 
-    #[cfg(target_arch = "x86_64")]
-    fn avx2() -> Option<&'static Isa> {
-        #[cfg(feature = "std")]
-        let has_it = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("f16c");
-        #[cfg(not(feature = "std"))]
-        let has_it = cfg!(all(target_feature = "avx2", target_feature = "f16c"));
-        has_it.then_some(&crate::arch::x86_64::avx2::AVX2)
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn avx2() -> Option<&'static Isa> {
-        None
-    }
-
-    /// `scalar` or `avx2`.
+    /// `scalar`, `avx2`, `neon`, `dotprod`, `dsp`, `mve`, `rvv` or `simd128`.
     pub fn name(&self) -> &'static str {
         self.name
     }

@@ -17,7 +17,7 @@ pub struct Input<'a> {
     pub groups: &'a [InputGroup],
 }
 
-/// Inputs that meet a tile together, so that its weights are unpacked once for all of them.
+/// Inputs that meet a float tile together, so that its weights are widened once for all of them.
 const BLOCK: usize = 4;
 
 /// [`Isa::matmul`](crate::Isa::matmul), portably.
@@ -26,86 +26,80 @@ pub(crate) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
     let groups = columns.div_ceil(GROUP);
     match matrix.tiles {
         Tiles::F32(tiles) if cfg!(feature = "f32") => {
-            product(tiles, input.values, columns, count, tile_rows, out, |t, x| float(t, x, |w| w))
+            floats(tiles, input.values, columns, count, tile_rows, out, |w| w)
         }
         Tiles::F16(tiles) if cfg!(feature = "f16") => {
-            product(tiles, input.values, columns, count, tile_rows, out, |t, x| float(t, x, f16_to_f32))
+            floats(tiles, input.values, columns, count, tile_rows, out, f16_to_f32)
         }
         Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
-            product(tiles, input.values, columns, count, tile_rows, out, |t, x| float(t, x, bf16_to_f32))
+            floats(tiles, input.values, columns, count, tile_rows, out, bf16_to_f32)
         }
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => product(tiles, input.groups, groups, count, tile_rows, out, q8),
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => product(tiles, input.groups, groups, count, tile_rows, out, q4),
+        Tiles::Q8(tiles) if cfg!(feature = "q8") => product(tiles, input.groups, groups, 0..count, tile_rows, out, q8),
+        Tiles::Q4(tiles) if cfg!(feature = "q4") => product(tiles, input.groups, groups, 0..count, tile_rows, out, q4),
         Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
-            product(tiles, input.groups, groups, count, tile_rows, out, q4min)
+            product(tiles, input.groups, groups, 0..count, tile_rows, out, q4min)
         }
         _ => {}
     }
 }
 
-/// Walks tile rows and blocks of inputs. `width` is what a row has of `W`s and an input of `X`s.
+/// Walks tile rows and blocks of `N` inputs, for as many whole blocks as `inputs_at` holds. `width` is what a row has of
+/// `W`s and an input of `X`s.
 #[inline(always)]
-fn product<W, X>(
+fn product<W, X, const N: usize>(
     tiles: &[W],
     inputs: &[X],
     width: usize,
-    count: usize,
+    inputs_at: Range<usize>,
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
-    dot: impl Fn(&[W], [&[X]; BLOCK]) -> [[f32; TILE_ROWS]; BLOCK],
+    dot: impl Fn(&[W], [&[X]; N]) -> [[f32; TILE_ROWS]; N],
 ) {
     let width = width.max(1);
     let rows = tiles.chunks_exact(width).skip(tile_rows.start).take(tile_rows.len());
     for (index, tile) in rows.enumerate() {
-        let start = index * TILE_ROWS;
-        for first in (0..count).step_by(BLOCK) {
-            // A short last block repeats an input and drops the copies.
-            let column = |k: usize| {
-                let start = (first + k).min(count - 1) * width;
-                inputs.get(start..start + width).unwrap_or(&[])
-            };
-            if count - first == 1 {
-                let x = column(0);
-                let sums = dot(tile, [x, &[], &[], &[]]);
-                store(out, first, start, &sums[0]);
-            } else {
-                let sums = dot(tile, [column(0), column(1), column(2), column(3)]);
-                for (k, sums) in sums.iter().enumerate().take(count - first) {
-                    store(out, first + k, start, sums);
+        for first in inputs_at.clone().step_by(N) {
+            let input = |k: usize| inputs.get((first + k) * width..(first + k + 1) * width).unwrap_or_default();
+            for (k, sums) in dot(tile, core::array::from_fn(input)).iter().enumerate() {
+                for (out, sum) in out.column(first + k).iter_mut().skip(index * TILE_ROWS).zip(sums) {
+                    *out = *sum;
                 }
             }
         }
     }
 }
 
+/// The products of float matrices: whole blocks of inputs, then one by one.
 #[inline(always)]
-fn store(out: &mut RowsMut<'_>, column: usize, start: usize, sums: &[f32; TILE_ROWS]) {
-    for (out, sum) in out.column(column).iter_mut().skip(start).zip(sums) {
-        *out = *sum;
-    }
-}
-
-#[inline(always)]
-fn float<E: Copy>(
-    tile: &[[E; TILE_ROWS]],
-    x: [&[f32]; BLOCK],
+fn floats<E: Copy>(
+    tiles: &[[E; TILE_ROWS]],
+    inputs: &[f32],
+    columns: usize,
+    count: usize,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
     widen: impl Fn(E) -> f32 + Copy,
-) -> [[f32; TILE_ROWS]; BLOCK] {
-    let mut sums = [[0.0; TILE_ROWS]; BLOCK];
-    if x[1].is_empty() {
-        for (w, x) in tile.iter().zip(x[0]) {
-            for (sum, w) in sums[0].iter_mut().zip(w) {
-                *sum += widen(*w) * x;
-            }
-        }
-    } else {
-        let [x0, x1, x2, x3] = x;
-        for ((((w, x0), x1), x2), x3) in tile.iter().zip(x0).zip(x1).zip(x2).zip(x3) {
-            let w = w.map(widen);
-            for (sums, x) in sums.iter_mut().zip([x0, x1, x2, x3]) {
-                for (sum, w) in sums.iter_mut().zip(w) {
-                    *sum += w * x;
-                }
+) {
+    let whole = count - count % BLOCK;
+    product::<_, _, BLOCK>(tiles, inputs, columns, 0..whole, tile_rows.clone(), out, |t, x| float(t, x, widen));
+    product::<_, _, 1>(tiles, inputs, columns, whole..count, tile_rows, out, |t, x| float(t, x, widen));
+}
+
+#[inline(always)]
+fn float<E: Copy, const N: usize>(
+    tile: &[[E; TILE_ROWS]],
+    x: [&[f32]; N],
+    widen: impl Fn(E) -> f32 + Copy,
+) -> [[f32; TILE_ROWS]; N] {
+    let mut sums = [[0.0; TILE_ROWS]; N];
+    // A length that the optimiser can compare with: no check is left in the loop.
+    let x = x.map(|x| x.get(..tile.len()).unwrap_or_default());
+    for (column, w) in tile.iter().enumerate() {
+        let w = w.map(widen);
+        for (sums, x) in sums.iter_mut().zip(x) {
+            let x = x.get(column).copied().unwrap_or_default();
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum += w * x;
             }
         }
     }
@@ -139,14 +133,12 @@ fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i16; GROUP]) -> [i32; 
 }
 
 #[inline(always)]
-fn q8(tile: &[Q8Tile], x: [&[InputGroup]; BLOCK]) -> [[f32; TILE_ROWS]; BLOCK] {
-    let mut sums = [[0.0; TILE_ROWS]; BLOCK];
-    for (sums, x) in sums.iter_mut().zip(x) {
-        for (group, x) in tile.iter().zip(x) {
-            join(sums, &dots(&group.values, &x.values), &group.scales, x.scale);
-        }
+fn q8(tile: &[Q8Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
+    let mut sums = [0.0; TILE_ROWS];
+    for (group, x) in tile.iter().zip(x) {
+        join(&mut sums, &dots(&group.values, &x.values), &group.scales, x.scale);
     }
-    sums
+    [sums]
 }
 
 /// The nibbles of a group as int8 in the order of a q8 tile, 0..=15.
@@ -165,25 +157,21 @@ fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; 
 }
 
 #[inline(always)]
-fn q4(tile: &[Q4Tile], x: [&[InputGroup]; BLOCK]) -> [[f32; TILE_ROWS]; BLOCK] {
-    let mut sums = [[0.0; TILE_ROWS]; BLOCK];
-    for (sums, x) in sums.iter_mut().zip(x) {
-        for (group, x) in tile.iter().zip(x) {
-            let dots = dots(&widen(&group.nibbles), &x.values).map(|dot| dot - 8 * x.sum);
-            join(sums, &dots, &group.scales, x.scale);
-        }
+fn q4(tile: &[Q4Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
+    let mut sums = [0.0; TILE_ROWS];
+    for (group, x) in tile.iter().zip(x) {
+        let dots = dots(&widen(&group.nibbles), &x.values).map(|dot| dot - 8 * x.sum);
+        join(&mut sums, &dots, &group.scales, x.scale);
     }
-    sums
+    [sums]
 }
 
 #[inline(always)]
-fn q4min(tile: &[Q4MinTile], x: [&[InputGroup]; BLOCK]) -> [[f32; TILE_ROWS]; BLOCK] {
-    let mut sums = [[0.0; TILE_ROWS]; BLOCK];
-    for (sums, x) in sums.iter_mut().zip(x) {
-        for (group, x) in tile.iter().zip(x) {
-            join(sums, &dots(&widen(&group.nibbles), &x.values), &group.scales, x.scale);
-            join(sums, &[x.sum; TILE_ROWS], &group.minima, x.scale);
-        }
+fn q4min(tile: &[Q4MinTile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
+    let mut sums = [0.0; TILE_ROWS];
+    for (group, x) in tile.iter().zip(x) {
+        join(&mut sums, &dots(&widen(&group.nibbles), &x.values), &group.scales, x.scale);
+        join(&mut sums, &[x.sum; TILE_ROWS], &group.minima, x.scale);
     }
-    sums
+    [sums]
 }

@@ -110,21 +110,26 @@ impl<'m> Matrix<'m> {
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let (tile, lane) = (row / TILE_ROWS, row % TILE_ROWS);
         match self.tiles {
-            Tiles::F32(tiles) => float_row(tiles, self.columns, tile, lane, out, |w| w),
-            Tiles::F16(tiles) => float_row(tiles, self.columns, tile, lane, out, f16_to_f32),
-            Tiles::Bf16(tiles) => float_row(tiles, self.columns, tile, lane, out, bf16_to_f32),
-            Tiles::Q8(tiles) => group_row(tiles, self.columns, tile, lane, out, |group, c| {
+            Tiles::F32(tiles) if cfg!(feature = "f32") => float_row(tiles, self.columns, tile, lane, out, |w| w),
+            Tiles::F16(tiles) if cfg!(feature = "f16") => float_row(tiles, self.columns, tile, lane, out, f16_to_f32),
+            Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
+                float_row(tiles, self.columns, tile, lane, out, bf16_to_f32)
+            }
+            Tiles::Q8(tiles) if cfg!(feature = "q8") => group_row(tiles, self.columns, tile, lane, out, |group, c| {
                 let values = group.values.as_flattened().as_flattened();
                 let value = values.get(c / 4 * 4 * TILE_ROWS + 4 * lane + c % 4).copied().unwrap_or(0);
                 value as f32 * f16_to_f32(group.scales[lane % TILE_ROWS])
             }),
-            Tiles::Q4(tiles) => group_row(tiles, self.columns, tile, lane, out, |group, c| {
+            Tiles::Q4(tiles) if cfg!(feature = "q4") => group_row(tiles, self.columns, tile, lane, out, |group, c| {
                 (nibble(&group.nibbles, lane, c) as f32 - 8.0) * f16_to_f32(group.scales[lane % TILE_ROWS])
             }),
-            Tiles::Q4Min(tiles) => group_row(tiles, self.columns, tile, lane, out, |group, c| {
-                let (scale, minimum) = (group.scales[lane % TILE_ROWS], group.minima[lane % TILE_ROWS]);
-                nibble(&group.nibbles, lane, c) as f32 * f16_to_f32(scale) + f16_to_f32(minimum)
-            }),
+            Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+                group_row(tiles, self.columns, tile, lane, out, |group, c| {
+                    let (scale, minimum) = (group.scales[lane % TILE_ROWS], group.minima[lane % TILE_ROWS]);
+                    nibble(&group.nibbles, lane, c) as f32 * f16_to_f32(scale) + f16_to_f32(minimum)
+                })
+            }
+            _ => {}
         }
     }
 
@@ -132,12 +137,15 @@ impl<'m> Matrix<'m> {
     pub fn is_finite(&self) -> bool {
         let f16_finite = |bits: &u16| bits & 0x7c00 != 0x7c00;
         match self.tiles {
-            Tiles::F32(tiles) => all(tiles.as_flattened(), |w| w.is_finite()),
-            Tiles::F16(tiles) => all(tiles.as_flattened(), f16_finite),
-            Tiles::Bf16(tiles) => all(tiles.as_flattened(), |bits| bits & 0x7f80 != 0x7f80),
-            Tiles::Q8(tiles) => all(tiles, |group| all(&group.scales, f16_finite)),
-            Tiles::Q4(tiles) => all(tiles, |group| all(&group.scales, f16_finite)),
-            Tiles::Q4Min(tiles) => all(tiles, |group| all(&group.scales, f16_finite) && all(&group.minima, f16_finite)),
+            Tiles::F32(tiles) if cfg!(feature = "f32") => all(tiles.as_flattened(), |w| w.is_finite()),
+            Tiles::F16(tiles) if cfg!(feature = "f16") => all(tiles.as_flattened(), f16_finite),
+            Tiles::Bf16(tiles) if cfg!(feature = "bf16") => all(tiles.as_flattened(), |bits| bits & 0x7f80 != 0x7f80),
+            Tiles::Q8(tiles) if cfg!(feature = "q8") => all(tiles, |group| all(&group.scales, f16_finite)),
+            Tiles::Q4(tiles) if cfg!(feature = "q4") => all(tiles, |group| all(&group.scales, f16_finite)),
+            Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+                all(tiles, |group| all(&group.scales, f16_finite) && all(&group.minima, f16_finite))
+            }
+            _ => true,
         }
     }
 }

@@ -120,11 +120,10 @@ pub(crate) fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
     for &score in older.iter().chain(newer.iter()) {
         largest = if score > largest { score } else { largest };
     }
-    for score in older.iter_mut() {
-        *score = exp(*score - largest);
-    }
-    for score in newer.iter_mut() {
-        *score = exp(*score - largest);
+    for scores in [&mut *older, &mut *newer] {
+        for score in scores {
+            *score = exp(*score - largest);
+        }
     }
     let mut stripes = [0.0; 8];
     let (eights, rest) = older.as_chunks::<8>();

@@ -15,6 +15,9 @@ pub trait Workers: Sync {
     /// Calls `job` at least once, on as many cores as there are, and returns when all calls have returned.
     /// Each call claims work until none is left, so it is no mistake to call it once only.
     fn run(&self, job: &(dyn Fn() + Sync));
+
+    /// How many cores that may be. It changes no bit, only how large the pieces are that are claimed at a time.
+    fn count(&self) -> usize;
 }
 
 /// The calling core alone.
@@ -26,29 +29,44 @@ impl Workers for Solo {
     fn run(&self, job: &(dyn Fn() + Sync)) {
         job();
     }
+
+    fn count(&self) -> usize {
+        1
+    }
 }
 
-/// Calls `piece` once with every index of `range`, shared between `workers`.
+/// Calls `job` with parts of `range` that together are all of it, shared between `workers`. A part is a share of what is
+/// left: large at first, because long stretches of memory are read faster than many short ones, and ever smaller, so
+/// that no core waits long for another, whatever each of them was kept from. One core alone gets the whole range at once.
 #[cfg(target_has_atomic = "ptr")]
-pub fn for_each_index(workers: &dyn Workers, range: Range<usize>, piece: &(dyn Fn(usize) + Sync)) {
+pub fn for_each_part(workers: &dyn Workers, range: Range<usize>, job: &(dyn Fn(Range<usize>) + Sync)) {
+    let share = match workers.count() {
+        0 | 1 => 1,
+        count => 2 * count,
+    };
+    let length = |start: usize| range.end.saturating_sub(start).div_ceil(share);
     let next = AtomicUsize::new(range.start);
     workers.run(&|| {
-        loop {
-            // Relaxed: the counter orders nothing but itself; `run` returning is what publishes the results.
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= range.end {
-                break;
-            }
-            piece(index);
+        // Relaxed: the counter orders nothing but itself; `run` returning is what publishes the results.
+        let claim = || {
+            next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| match length(start) {
+                0 => None,
+                length => Some(start + length),
+            })
+        };
+        while let Ok(start) = claim() {
+            job(start..start + length(start));
         }
     });
 }
 
-/// Calls `piece` once with every index of `range`. Without atomic read-modify-write (Armv6-M) nothing can be claimed
-/// safely, so the calling core does it all.
+/// Calls `job` with the whole range. Without atomic read-modify-write (Armv6-M) nothing can be claimed safely, so the
+/// calling core does it all.
 #[cfg(not(target_has_atomic = "ptr"))]
-pub fn for_each_index(_workers: &dyn Workers, range: Range<usize>, piece: &(dyn Fn(usize) + Sync)) {
-    range.for_each(piece);
+pub fn for_each_part(_workers: &dyn Workers, range: Range<usize>, job: &(dyn Fn(Range<usize>) + Sync)) {
+    if !range.is_empty() {
+        job(range);
+    }
 }
 
 /// The same rows of every column of an output `[columns][rows]`: what one piece of a product may write.
@@ -104,28 +122,51 @@ impl Shared {
     }
 }
 
-/// Shares `range` of the rows of `output`, `[columns][rows]`, between `workers` in pieces of `piece` rows, counted from
-/// the range's start. Each piece is given its rows and its part of every column.
-pub fn split_rows(
+/// An output `[columns][rows]`, of which the rows `range` are to be computed.
+pub struct Output<'a> {
+    /// `[columns][rows]`.
+    pub values: &'a mut [f32],
+    /// Rows of a column.
+    pub rows: usize,
+    /// Which of them.
+    pub range: Range<usize>,
+}
+
+/// Shares the ranges of several outputs between `workers`, cut into pieces of `piece` rows counted from each range's
+/// start. `job` is told which output, and given some of its pieces: their rows, and their part of every column.
+pub fn split_rows<const N: usize>(
     workers: &dyn Workers,
-    output: &mut [f32],
-    rows: usize,
-    range: Range<usize>,
+    outputs: [Output<'_>; N],
     piece: usize,
-    job: &(dyn Fn(Range<usize>, RowsMut<'_>) + Sync),
+    job: &(dyn Fn(usize, Range<usize>, RowsMut<'_>) + Sync),
 ) {
-    let columns = output.len().checked_div(rows).unwrap_or(0);
-    let shared = Shared(output.as_mut_ptr());
     let piece = piece.max(1);
-    let end = range.end.min(rows);
-    let pieces = end.saturating_sub(range.start).div_ceil(piece);
-    for_each_index(workers, 0..pieces, &|index| {
-        let start = range.start + index * piece;
-        let rows_of_piece = start..end.min(start + piece);
-        // `for_each_index` gives every index out once, and different indices have different rows, all of them below
-        // `rows`: nobody else has this view's part of `output`, which stays borrowed until every call has returned.
-        let (first, length) = (shared.at(start), rows_of_piece.len());
-        job(rows_of_piece, RowsMut { first, length, stride: rows, columns, borrow: PhantomData });
+    let outputs = outputs.map(|Output { values, rows, range }| {
+        let columns = values.len().checked_div(rows).unwrap_or(0);
+        (Shared(values.as_mut_ptr()), rows, columns, range.start..range.end.min(rows))
+    });
+    let pieces = |rows: &Range<usize>| rows.len().div_ceil(piece);
+    let all = outputs.iter().map(|(.., range)| pieces(range)).sum();
+    for_each_part(workers, 0..all, &|part| {
+        let mut before = 0;
+        for (index, (shared, rows, columns, range)) in outputs.iter().enumerate() {
+            // The part's pieces of this output.
+            let first = part.start.max(before) - before;
+            let last = part.end.min(before + pieces(range)).saturating_sub(before);
+            before += pieces(range);
+            if first < last {
+                let start = range.start + first * piece;
+                let rows_of_part = start..range.end.min(range.start + last * piece);
+                // `for_each_part` gives every piece out once, and different pieces have different rows, all of them below
+                // `rows`: nobody else has this view's part of the output, which stays borrowed until all is done.
+                let (first, length) = (shared.at(start), rows_of_part.len());
+                job(
+                    index,
+                    rows_of_part,
+                    RowsMut { first, length, stride: *rows, columns: *columns, borrow: PhantomData },
+                );
+            }
+        }
     });
 }
 
@@ -143,15 +184,17 @@ pub fn split_pair(
     let fit = |buffer: &[f32], chunk: usize| buffer.len().checked_div(chunk).unwrap_or(usize::MAX);
     let end = pieces.end.min(fit(first, chunk.0)).min(fit(second, chunk.1));
     let (first, second) = (Shared(first.as_mut_ptr()), Shared(second.as_mut_ptr()));
-    for_each_index(workers, pieces.start..end, &|index| {
-        // SAFETY: `index` is below the number of whole chunks in either buffer, is given out once, and chunks of
-        // different indices do not overlap; both buffers stay borrowed until every call has returned.
-        let (first, second) = unsafe {
-            (
-                core::slice::from_raw_parts_mut(first.at(index * chunk.0), chunk.0),
-                core::slice::from_raw_parts_mut(second.at(index * chunk.1), chunk.1),
-            )
-        };
-        job(index, first, second);
+    for_each_part(workers, pieces.start..end, &|part| {
+        for index in part {
+            // SAFETY: `index` is below the number of whole chunks in either buffer, is given out once, and chunks of
+            // different indices do not overlap; both buffers stay borrowed until every call has returned.
+            let (first, second) = unsafe {
+                (
+                    core::slice::from_raw_parts_mut(first.at(index * chunk.0), chunk.0),
+                    core::slice::from_raw_parts_mut(second.at(index * chunk.1), chunk.1),
+                )
+            };
+            job(index, first, second);
+        }
     });
 }

@@ -1,7 +1,38 @@
 //! Every kernel of every table is bit-equal to the naive loop that specifies it, at every tail length and batch.
+//!
+//! Boards and Node run the same file as a module, through [`SUITE`]: nothing here needs std.
+
+extern crate alloc;
+
+use alloc::{format, vec, vec::Vec};
 
 use pocketlm_kernels::math::{bf16_to_f32, f16_to_f32};
 use pocketlm_kernels::*;
+
+/// The tests, for where there is no test harness.
+#[allow(dead_code)]
+pub(crate) const SUITE: &[(&str, fn())] = &[
+    ("every_product_is_the_naive_loop", every_product_is_the_naive_loop),
+    ("weights_may_start_at_any_multiple_of_4", weights_may_start_at_any_multiple_of_4),
+    (
+        "extreme_weights_inputs_and_scales_are_the_naive_loop_too",
+        extreme_weights_inputs_and_scales_are_the_naive_loop_too,
+    ),
+    (
+        "a_product_of_nothing_or_with_too_little_leaves_the_rest_alone",
+        a_product_of_nothing_or_with_too_little_leaves_the_rest_alone,
+    ),
+    ("every_quantiser_is_the_formula", every_quantiser_is_the_formula),
+    ("every_softmax_gate_and_soft_cap_is_the_scalar_one", every_softmax_gate_and_soft_cap_is_the_scalar_one),
+    ("the_tables_have_names_and_scalar_is_always_there", the_tables_have_names_and_scalar_is_always_there),
+    ("what_was_packed_reads_back_rounded_to_its_type", what_was_packed_reads_back_rounded_to_its_type),
+    ("a_matrix_of_the_wrong_size_is_refused", a_matrix_of_the_wrong_size_is_refused),
+    (
+        "numbers_that_are_not_finite_are_found_wherever_they_are",
+        numbers_that_are_not_finite_are_found_wherever_they_are,
+    ),
+    ("keys_and_values_come_back_as_stored", keys_and_values_come_back_as_stored),
+];
 
 /// A repeatable stream of numbers, a few of them extreme.
 struct Numbers(u64);
@@ -50,7 +81,7 @@ fn random_matrix(dtype: DType, rows: usize, columns: usize, numbers: &mut Number
             let scale = numbers.f16();
             match dtype {
                 DType::Q8 => {
-                    let values = std::array::from_fn(|c| match numbers.bits() % 9 {
+                    let values = core::array::from_fn(|c| match numbers.bits() % 9 {
                         _ if c >= used => 0,
                         0 => -128,
                         1 => 127,
@@ -59,7 +90,7 @@ fn random_matrix(dtype: DType, rows: usize, columns: usize, numbers: &mut Number
                     pack_q8_group(tile, row % 8, group, scale, &values);
                 }
                 _ => {
-                    let values = std::array::from_fn(|_| numbers.bits() as u8 & 15);
+                    let values = core::array::from_fn(|_| numbers.bits() as u8 & 15);
                     pack_q4_group(tile, row % 8, group, scale, minimum, &values);
                 }
             }
@@ -139,9 +170,12 @@ fn check_product(what: &str, dtype: DType, rows: usize, columns: usize, data: &[
     for isa in Isa::available() {
         for piece in [16, 24, 56, rows] {
             let mut out = vec![f32::NAN; count * rows];
-            split_rows(&Solo, &mut out, rows, 0..rows, piece.next_multiple_of(8), &|rows, mut part| {
-                isa.matmul(&matrix, input, rows.start / 8..rows.end.div_ceil(8), &mut part)
-            });
+            let piece = piece.next_multiple_of(8);
+            let mut all = RowsMut::all(&mut out, rows);
+            for start in (0..rows).step_by(piece) {
+                let end = rows.min(start + piece);
+                isa.matmul(&matrix, input, start / 8..end.div_ceil(8), &mut all.part(start..end));
+            }
             for (i, (out, expected)) in out.iter().zip(&expected).enumerate() {
                 let (t, row) = (i / rows, i % rows);
                 assert_eq!(
@@ -155,8 +189,8 @@ fn check_product(what: &str, dtype: DType, rows: usize, columns: usize, data: &[
     }
 }
 
-#[test]
-fn every_product_is_the_naive_loop() {
+#[cfg_attr(test, test)]
+pub(crate) fn every_product_is_the_naive_loop() {
     let numbers = &mut Numbers(7);
     let shapes =
         [(1, 1), (8, 32), (9, 31), (13, 33), (24, 64), (7, 172), (40, 95), (75, 40), (16, 4), (3, 65), (129, 7)];
@@ -177,8 +211,8 @@ fn every_product_is_the_naive_loop() {
     }
 }
 
-#[test]
-fn weights_may_start_at_any_multiple_of_4() {
+#[cfg_attr(test, test)]
+pub(crate) fn weights_may_start_at_any_multiple_of_4() {
     let numbers = &mut Numbers(8);
     let (rows, columns) = (75, 65);
     for dtype in DType::ALL {
@@ -197,8 +231,8 @@ fn weights_may_start_at_any_multiple_of_4() {
     }
 }
 
-#[test]
-fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
+#[cfg_attr(test, test)]
+pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
     let numbers = &mut Numbers(9);
     let (rows, columns) = (43, 96);
     // f16 bits: zeros, the smallest and largest subnormal, the smallest and largest normal, one.
@@ -221,7 +255,7 @@ fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
                 let groups: Vec<InputGroup> = (0..count * columns / 32)
                     .map(|_| {
                         let kind = numbers.bits() % 4;
-                        let values: [i16; 32] = std::array::from_fn(|_| match (kind, numbers.bits() % 2) {
+                        let values: [i16; 32] = core::array::from_fn(|_| match (kind, numbers.bits() % 2) {
                             (0, _) | (1, 0) => 32767,
                             (2, _) | (1, 1) => -32767,
                             _ => 0,
@@ -259,8 +293,8 @@ fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
     }
 }
 
-#[test]
-fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
+#[cfg_attr(test, test)]
+pub(crate) fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
     let numbers = &mut Numbers(10);
     for dtype in DType::ALL {
         let words = random_matrix(dtype, 40, 64, numbers);
@@ -289,14 +323,14 @@ fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
     }
 }
 
-#[test]
-fn every_quantiser_is_the_formula() {
+#[cfg_attr(test, test)]
+pub(crate) fn every_quantiser_is_the_formula() {
     let numbers = &mut Numbers(12);
     for isa in Isa::available() {
         for n in 0..200 {
             let mut input = numbers.floats(n);
             let exponent = (numbers.bits() % 75) as i32 - 37;
-            input.iter_mut().for_each(|x| *x *= 10f32.powi(exponent));
+            input.iter_mut().for_each(|x| *x *= libm::powf(10.0, exponent as f32));
             if n % 7 == 3 {
                 input[n / 2] = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX][n / 7 % 5];
             }
@@ -311,10 +345,10 @@ fn every_quantiser_is_the_formula() {
                     (true, false) => (largest / 32767.0, 32767.0 / largest),
                 };
                 let value = |c: usize| match (finite, input.get(c)) {
-                    (true, Some(x)) => (x * factor).round_ties_even() as i16,
+                    (true, Some(x)) => libm::rintf(x * factor) as i16,
                     _ => 0,
                 };
-                let values: [i16; 32] = std::array::from_fn(|at| value(place(at)));
+                let values: [i16; 32] = core::array::from_fn(|at| value(place(at)));
                 assert_eq!(group.values, values, "{isa:?}, {n} inputs");
                 assert_eq!(bits(group.scale), bits(scale), "{isa:?}, {n} inputs");
                 assert_eq!(group.sum, values.iter().map(|&x| x as i32).sum::<i32>(), "{isa:?}, {n} inputs");
@@ -323,8 +357,8 @@ fn every_quantiser_is_the_formula() {
     }
 }
 
-#[test]
-fn every_softmax_gate_and_soft_cap_is_the_scalar_one() {
+#[cfg_attr(test, test)]
+pub(crate) fn every_softmax_gate_and_soft_cap_is_the_scalar_one() {
     let numbers = &mut Numbers(13);
     let all_bits = |x: &[f32]| x.iter().map(|&x| bits(x)).collect::<Vec<_>>();
     for isa in Isa::available() {
@@ -356,19 +390,29 @@ fn every_softmax_gate_and_soft_cap_is_the_scalar_one() {
     }
 }
 
-#[test]
-fn the_tables_have_names_and_scalar_is_always_there() {
+#[cfg_attr(test, test)]
+pub(crate) fn the_tables_have_names_and_scalar_is_always_there() {
     let names: Vec<_> = Isa::available().map(Isa::name).collect();
     assert_eq!(names.last(), Some(&"scalar"));
     assert_eq!(names[0], Isa::best().name());
     for name in names {
         assert_eq!(Isa::named(name).unwrap().name(), name);
     }
+    // What this build is for is what was tested.
+    let expected = [
+        ("neon", cfg!(target_arch = "aarch64")),
+        ("simd128", cfg!(target_feature = "simd128")),
+        ("dsp", cfg!(all(target_arch = "arm", feature = "dsp"))),
+        ("mve", cfg!(all(target_arch = "arm", feature = "mve"))),
+    ];
+    for (name, is_there) in expected {
+        assert_eq!(Isa::named(name).is_some(), is_there, "{name}");
+    }
     assert!(Isa::named("SCALAR").is_none() && Isa::named("").is_none());
 }
 
-#[test]
-fn what_was_packed_reads_back_rounded_to_its_type() {
+#[cfg_attr(test, test)]
+pub(crate) fn what_was_packed_reads_back_rounded_to_its_type() {
     let numbers = &mut Numbers(11);
     let row: Vec<f32> = (0..70).map(|_| (numbers.bits() % 2001) as f32 / 1000.0 - 1.0).collect();
     for dtype in [DType::F32, DType::F16, DType::Bf16, DType::Q8] {
@@ -381,10 +425,10 @@ fn what_was_packed_reads_back_rounded_to_its_type() {
             let largest = row[c / 32 * 32..].iter().take(32).fold(0.0f32, |a, b| a.max(b.abs()));
             let bound = match dtype {
                 DType::F32 => 0.0,
-                DType::F16 => x.abs() * 2f32.powi(-11),
-                DType::Bf16 => x.abs() * 2f32.powi(-8),
+                DType::F16 => x.abs() * 0.5f32 / 1024.0,
+                DType::Bf16 => x.abs() * 0.5f32 / 128.0,
                 // Half a step, and the rounding of the step itself over 127 of them.
-                _ => largest / 127.0 * 0.5 + largest * 2f32.powi(-11),
+                _ => largest / 127.0 * 0.5 + largest * 0.5f32 / 1024.0,
             };
             assert!((x - y).abs() <= bound, "{}: {x} came back as {y}", dtype.name());
         }
@@ -393,8 +437,8 @@ fn what_was_packed_reads_back_rounded_to_its_type() {
     }
 }
 
-#[test]
-fn a_matrix_of_the_wrong_size_is_refused() {
+#[cfg_attr(test, test)]
+pub(crate) fn a_matrix_of_the_wrong_size_is_refused() {
     let words = [0u32; 128];
     let data: &[u8] = bytemuck::cast_slice(&words);
     assert!(Matrix::new(DType::F32, 8, 4, &data[..128]).is_some());
@@ -406,8 +450,8 @@ fn a_matrix_of_the_wrong_size_is_refused() {
     assert!(Matrix::new(DType::Q8, usize::MAX, usize::MAX, data).is_none());
 }
 
-#[test]
-fn numbers_that_are_not_finite_are_found_wherever_they_are() {
+#[cfg_attr(test, test)]
+pub(crate) fn numbers_that_are_not_finite_are_found_wherever_they_are() {
     for dtype in DType::ALL {
         let bytes = dtype.matrix_bytes(9, 40).unwrap();
         for place in 0..bytes / 2 {
@@ -431,8 +475,8 @@ fn numbers_that_are_not_finite_are_found_wherever_they_are() {
     }
 }
 
-#[test]
-fn keys_and_values_come_back_as_stored() {
+#[cfg_attr(test, test)]
+pub(crate) fn keys_and_values_come_back_as_stored() {
     let numbers = &mut Numbers(3);
     for kv in Kv::ALL {
         for channels in [2, 6, 8, 32, 34, 48, 80, 128, 158] {
@@ -466,7 +510,7 @@ fn keys_and_values_come_back_as_stored() {
                             let group = c / 32 * 32;
                             let largest = rows[slot][group..].iter().take(32).fold(0.0f32, |a, b| a.max(b.abs()));
                             let scale = half::f16::from_f32(largest / 127.0).to_f32();
-                            let value = if scale > 0.0 { (stored[c] / scale).round() } else { 0.0 };
+                            let value = if scale > 0.0 { libm::roundf(stored[c] / scale) } else { 0.0 };
                             value * (weights[slot] * scale)
                         }
                     };
@@ -486,42 +530,5 @@ fn keys_and_values_come_back_as_stored() {
                 assert_eq!(bits(&out), bits(&before), "{isa:?} {kv:?}, {channels} channels");
             }
         }
-    }
-}
-
-#[test]
-fn workers_change_nothing_and_leave_nothing_out() {
-    struct Threads(usize);
-    impl Workers for Threads {
-        fn run(&self, job: &(dyn Fn() + Sync)) {
-            std::thread::scope(|scope| {
-                for _ in 0..self.0 {
-                    scope.spawn(job);
-                }
-            });
-        }
-    }
-    let (rows, count) = (1003, 3);
-    for workers in [1, 2, 5] {
-        let mut out = vec![0.0; rows * count];
-        split_rows(&Threads(workers), &mut out, rows, 5..rows - 2, 16, &|range, mut part| {
-            for t in 0..part.columns() {
-                assert_eq!(part.column(t).len(), range.len());
-                for (out, row) in part.column(t).iter_mut().zip(range.clone()) {
-                    *out += (t * rows + row) as f32;
-                }
-            }
-            assert!(part.column(count).is_empty());
-            assert_eq!(part.part(1..usize::MAX).column(1).len(), range.len() - 1);
-        });
-        let in_range = |row| (5..rows - 2).contains(&row);
-        assert!(out.iter().enumerate().all(|(i, &x)| x == if in_range(i % rows) { i as f32 } else { 0.0 }));
-        let (mut a, mut b) = (vec![0.0; 70], vec![0.0; 21]);
-        split_pair(&Threads(workers), &mut a, &mut b, (10, 3), 2..9, &|index, a, b| {
-            a.fill(index as f32);
-            b.fill(index as f32);
-        });
-        assert!((0..70).all(|i| a[i] == if i < 20 { 0.0 } else { (i / 10) as f32 }));
-        assert!((0..21).all(|i| b[i] == if i < 6 { 0.0 } else { (i / 3) as f32 }));
     }
 }

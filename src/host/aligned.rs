@@ -1,23 +1,31 @@
-//! Bytes on the heap at the alignment that images and arenas need.
+//! Bytes in memory at the alignment that images and arenas need, and in pages as large as the system gives.
 
 use std::ops::{Deref, DerefMut};
 use std::prelude::rust_2024::*;
 
-use crate::model::ALIGNMENT;
+use memmap2::MmapMut;
 
-/// Bytes on the heap that start at a multiple of 64: an image packed in memory, or the arena of a session.
+/// Bytes that start at a multiple of 64: an image packed in or read into memory, or the arena of a session.
+///
+/// They lie in huge pages where the system has them to give (Linux): decoding walks through all weights for each token,
+/// and with pages of 4 KiB it spends a good part of the time on looking up where the next one is.
 pub struct AlignedBytes {
-    bytes: Vec<u8>,
-    start: usize,
+    /// At least a page, which is more than the alignment.
+    pages: MmapMut,
     length: usize,
 }
 
 impl AlignedBytes {
-    /// `length` zeros.
+    /// `length` zeros, which take memory when they are first written to.
+    ///
+    /// # Panics
+    /// The system refuses so much address space.
     pub fn zeroed(length: usize) -> Self {
-        let bytes = vec![0; length + ALIGNMENT];
-        let start = bytes.as_ptr().align_offset(ALIGNMENT);
-        AlignedBytes { bytes, start, length }
+        let pages = MmapMut::map_anon(length.max(1)).expect("memory for an image or an arena");
+        // What is refused here costs speed and nothing else.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        AlignedBytes { pages, length }
     }
 
     /// A copy of `bytes`.
@@ -32,12 +40,12 @@ impl Deref for AlignedBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.length]
+        &self.pages[..self.length]
     }
 }
 
 impl DerefMut for AlignedBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.length]
+        &mut self.pages[..self.length]
     }
 }

@@ -13,13 +13,10 @@ use core::{
 /// done on Armv6-M, where `StaticArena` is missing for want of atomic instructions), a static cell, a large stack.
 ///
 /// ```
-/// use pocketlm::{include_image, model::{Header, Model}, run::{Arena, Plan, Session, Solo}};
+/// use pocketlm::{include_image, model::Model, run::{Arena, Plan, Session, Solo}};
 ///
 /// const STORY: &[u8] = include_image!("../bin/pocketlm/story/story.plm");
-/// const PLAN: Plan = match Header::read(STORY) {
-///     Ok(header) => Plan::new(&header).context(16),
-///     Err(_) => panic!("story.plm is not an image of this version"),
-/// };
+/// const PLAN: Plan = Plan::of(STORY).context(16);
 /// let mut arena = Arena::<{ PLAN.bytes() }>::new();
 ///
 /// let model = Model::open(STORY)?;
@@ -58,16 +55,14 @@ impl<const N: usize> DerefMut for Arena<N> {
 }
 
 /// `N` bytes of static memory, aligned as a session needs it, that can be taken once. With a plan made in a `const`,
-/// the program does not link when the memory is not there, and does not compile when the image is not one.
+/// the program does not link when the memory is not there, and does not compile when the image is not one
+/// or the plan takes more than it may ([`Plan::within`](super::Plan::within)).
 ///
 /// ```
-/// use pocketlm::{include_image, model::{Header, Model}, run::{Kv, Plan, Session, Solo, StaticArena}};
+/// use pocketlm::{include_image, model::Model, run::{Kv, Plan, Session, Solo, StaticArena}};
 ///
 /// const STORY: &[u8] = include_image!("../bin/pocketlm/story/story.plm");
-/// const PLAN: Plan = match Header::read(STORY) {
-///     Ok(header) => Plan::new(&header).context(128).batch(4).kv(Kv::F16),
-///     Err(_) => panic!("story.plm is not an image of this version"),
-/// };
+/// const PLAN: Plan = Plan::of(STORY).context(128).batch(4).kv(Kv::F16);
 /// static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
 ///
 /// let model = Model::open(STORY)?;

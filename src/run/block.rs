@@ -7,7 +7,9 @@
 use core::ops::Range;
 
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
-use pocketlm_kernels::{Activation, Engine, GROUP, Input, InputGroup, Kv, Solo, TILE_ROWS, Workers, split_rows};
+use pocketlm_kernels::{
+    Activation, Engine, GROUP, Input, InputGroup, Kv, Output, Solo, TILE_ROWS, Workers, split_rows,
+};
 
 use super::Session;
 use super::window::Weights;
@@ -74,11 +76,8 @@ impl Stage {
 const SHARED_FROM: usize = 1 << 18;
 /// The rows a unit of elementwise work is counted as.
 const TOKEN_COST: usize = TILE_ROWS;
-/// The rows of a matrix that a worker claims at a time. A kernel may walk distant parts of its piece at once, which wants
-/// large pieces; but there must be enough of them that no worker waits long for the last.
-fn claim(rows: usize) -> usize {
-    TILE_ROWS * (rows / TILE_ROWS / 64).clamp(4, 256)
-}
+/// The fewest rows of a matrix that are worth claiming: a kernel walks several tile rows at once.
+const PIECE: usize = 4 * TILE_ROWS;
 
 /// Sizes that the buffers are cut by.
 #[derive(Clone, Copy)]
@@ -359,7 +358,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let cap = self.model.config().final_logit_softcap;
         let input = Input { count: 1, values: self.buffers.normed, groups: self.buffers.groups };
         let rows = units.start * TILE_ROWS..units.end * TILE_ROWS;
-        split_rows(workers, self.buffers.logits, all, rows, claim(all), &|rows, mut part| {
+        let output = Output { values: self.buffers.logits, rows: all, range: rows };
+        split_rows(workers, [output], PIECE, &|_, rows, mut part| {
             isa.matmul(&matrix, &input, tile_rows(rows, first), &mut part);
             if let Some(cap) = cap {
                 isa.soft_cap(part.column(0), cap);
@@ -386,21 +386,25 @@ fn products<const N: usize>(
     units: Range<usize>,
 ) {
     let mut before = 0;
-    for (&Weights { matrix, first, rows: all }, output) in matrices.iter().zip(outputs) {
-        let end = before + all.div_ceil(TILE_ROWS);
-        let units = units.start.max(before)..units.end.min(end);
-        if !units.is_empty() {
-            let rows = (units.start - before) * TILE_ROWS..(units.end - before) * TILE_ROWS;
-            let output = output.get_mut(..all * input.count).unwrap_or_default();
-            // What is done in microseconds is not worth waking anybody for.
-            let small = rows.len().saturating_mul(matrix.columns()).saturating_mul(input.count) < SHARED_FROM;
-            let workers: &dyn Workers = if small { &Solo } else { engine.workers };
-            split_rows(workers, output, all, rows, claim(all), &|rows, mut part| {
-                engine.isa.matmul(&matrix, input, tile_rows(rows, first), &mut part);
-            });
+    let mut work = 0usize;
+    let mut outputs = outputs.into_iter();
+    let outputs = matrices.each_ref().map(|&Weights { matrix, rows, .. }| {
+        let tile_rows = rows.div_ceil(TILE_ROWS);
+        let (start, end) = (units.start.max(before) - before, units.end.min(before + tile_rows).saturating_sub(before));
+        before += tile_rows;
+        let range = start * TILE_ROWS..end.max(start) * TILE_ROWS;
+        work = work.saturating_add(range.len().saturating_mul(matrix.columns()));
+        let values = outputs.next().unwrap_or_default();
+        Output { values: values.get_mut(..rows * input.count).unwrap_or_default(), rows, range }
+    });
+    // What is done in microseconds is not worth waking anybody for.
+    let small = work.saturating_mul(input.count) < SHARED_FROM;
+    let workers: &dyn Workers = if small { &Solo } else { engine.workers };
+    split_rows(workers, outputs, PIECE, &|index, rows, mut part| {
+        if let Some(Weights { matrix, first, .. }) = matrices.get(index) {
+            engine.isa.matmul(matrix, input, tile_rows(rows, *first), &mut part);
         }
-        before = end;
-    }
+    });
 }
 
 /// The tile rows that hold `rows`, counted from tile row `first`.

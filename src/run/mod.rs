@@ -3,6 +3,7 @@
 mod arena;
 mod attention;
 mod block;
+mod constant;
 mod digest;
 #[cfg(feature = "embedded-storage")]
 mod flash;

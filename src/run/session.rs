@@ -89,13 +89,10 @@ pub(super) enum Event {
 /// tokens come, all at once, one by one, in batches or in slices, and whoever works on them: the logits are the same bits.
 ///
 /// ```
-/// use pocketlm::{include_image, model::{Header, Model}, run::{Plan, Session, Solo, StaticArena, Step}};
+/// use pocketlm::{include_image, model::Model, run::{Plan, Session, Solo, StaticArena, Step}};
 ///
 /// const STORY: &[u8] = include_image!("../bin/pocketlm/story/story.plm");
-/// const PLAN: Plan = match Header::read(STORY) {
-///     Ok(header) => Plan::new(&header).context(64).batch(8),
-///     Err(_) => panic!("not an image of this version"),
-/// };
+/// const PLAN: Plan = Plan::of(STORY).context(64).batch(8);
 /// static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
 ///
 /// let model = Model::open(STORY)?;

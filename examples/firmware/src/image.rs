@@ -1,6 +1,5 @@
 //! The model, in a section of its own: a linker script can put it where there is room (`memory/`).
 
-use pocketlm::model::Header;
 use pocketlm::run::Plan;
 
 /// An image has to start at a multiple of 64.
@@ -16,10 +15,7 @@ static ALIGNED: Aligned<{ include_bytes!(env!("POCKETLM_IMAGE")).len() }> =
 pub static IMAGE: &[u8] = &ALIGNED.0;
 
 /// A plan for the image; a file that is no image does not compile.
-pub const PLAN: Plan = match Header::read(&ALIGNED.0) {
-    Ok(header) => Plan::new(&header),
-    Err(_) => panic!("POCKETLM_IMAGE is not an image of this version of pocketlm"),
-};
+pub const PLAN: Plan = Plan::of(&ALIGNED.0);
 
 /// The images that lie in the region `IMAGE`, one after the other, where the program itself has put none there.
 pub fn partition() -> impl Iterator<Item = &'static [u8]> {

@@ -1,5 +1,40 @@
 #![allow(unsafe_code)]
-//! Kernels written for one instruction set each. Intrinsics live here and nowhere else.
+//! Kernels written for one instruction set each. Intrinsics and assembly live here and nowhere else.
+//!
+//! Each architecture offers `tables()`: what this machine can run beside [`Isa::SCALAR`](crate::Isa::SCALAR), the fastest
+//! first.
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod aarch64;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+use aarch64 as machine;
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm32;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use wasm32 as machine;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod x86_64;
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as machine;
+
+#[cfg(any(
+    all(target_arch = "aarch64", target_feature = "neon"),
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
+mod generic;
+
+/// Plain loops are all there is.
+#[cfg(not(any(
+    all(target_arch = "aarch64", target_feature = "neon"),
+    all(target_arch = "wasm32", target_feature = "simd128"),
+    target_arch = "x86_64"
+)))]
+mod machine {
+    pub(crate) fn tables() -> [Option<&'static crate::Isa>; 0] {
+        []
+    }
+}
+
+pub(crate) use machine::tables;

@@ -35,7 +35,12 @@ impl Image {
     /// An image is mapped; a checkpoint is packed in memory, keeping what it stores.
     pub fn open(path: &Path) -> Outcome<Image> {
         let bytes = if is_image(path) {
-            Bytes::Mapped(MappedFile::open(path).map_err(refuse_import)?)
+            let f = MappedFile::open(path).map_err(refuse_import)?;
+            if std::env::var_os("NOHUGE").is_some() {
+                Bytes::Mapped(f)
+            } else {
+                Bytes::Packed(AlignedBytes::copy_of(&f))
+            }
         } else {
             let checkpoint = import::open(path).map_err(refuse_import)?;
             let bar = byte_bar(format!("packing {}", path.display()), 0);

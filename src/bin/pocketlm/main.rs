@@ -4,6 +4,10 @@
 //! Without it: `story.rs`, which is the smallest example of the library as well.
 
 #[cfg(feature = "cli")]
+mod bench;
+#[cfg(feature = "cli")]
+mod board;
+#[cfg(feature = "cli")]
 mod chat;
 #[cfg(feature = "cli")]
 mod generate;
@@ -88,6 +92,7 @@ Start here:
         Tokenize(tokenize::Arguments),
         Logits(logits::Arguments),
         Perplexity(perplexity::Arguments),
+        Bench(bench::Arguments),
         Verify(verify::Arguments),
     }
 
@@ -106,6 +111,7 @@ Start here:
             Command::Tokenize(arguments) => tokenize::tokenize(arguments),
             Command::Logits(arguments) => logits::logits(arguments),
             Command::Perplexity(arguments) => perplexity::perplexity(arguments),
+            Command::Bench(arguments) => bench::bench(arguments),
             Command::Verify(arguments) => verify::verify(arguments),
         };
         match outcome {

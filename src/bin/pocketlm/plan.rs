@@ -7,6 +7,7 @@ use pocketlm::model::{Kv, Model, Section};
 use pocketlm::run::Plan;
 use serde_json::{Map, Value, json};
 
+use crate::board::{self, Board};
 use crate::generate::kv;
 use crate::load::Image;
 use crate::output::{Outcome, print, print_json, refuse, refuse_file};
@@ -16,11 +17,14 @@ use crate::{info, size};
 /// Show where every byte of flash and RAM goes, and whether it fits
 #[derive(Args)]
 #[command(after_help = "\
-Sizes are bytes, or K, M, G (also KiB, MiB, GiB; powers of 1024) or KB, MB, GB (powers of 1000). Exit code 1 when the \
-image is larger than --flash or the arena than --ram. RAM is the arena; the stack comes on top.
+Sizes are bytes, or K, M, G (also KiB, MiB, GiB; powers of 1024) or KB, MB, GB (powers of 1000). Exit code 1 when what \
+is listed is larger than --flash or --ram. Without --board that is the image and the arena; with it the code of pocketlm \
+and its stack as well, as they were measured for the board's instruction set (all of the core with the tokenizer and the \
+sampler, optimised for size). Your own code, stack and data come on top.
 
 Examples:
   pocketlm plan smol.plm --context 512
+  pocketlm plan story.plm --context 256 --kv q8 --board pico2
   pocketlm plan story.plm --context 256 --batch 4 --kv q8 --flash 2M --ram 264K
   pocketlm plan gemma.plm --context 2048 --svg memory.svg")]
 pub struct Arguments {
@@ -39,11 +43,15 @@ pub struct Arguments {
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
     kv: Kv,
 
-    /// The room there is for the image
+    /// Count pocketlm's code and stack for a board, and take its flash and RAM as the room there is
+    #[arg(long, value_name = "NAME", value_parser = board::parser())]
+    board: Option<&'static Board>,
+
+    /// The room there is in flash
     #[arg(long, value_name = "BYTES", value_parser = size::parse)]
     flash: Option<u64>,
 
-    /// The room there is for the arena
+    /// The room there is in RAM
     #[arg(long, value_name = "BYTES", value_parser = size::parse)]
     ram: Option<u64>,
 
@@ -63,14 +71,19 @@ pub fn plan(arguments: Arguments) -> Outcome {
     if plan.bytes() == usize::MAX {
         return Err(refuse("no memory can hold this plan; a shorter --context or --batch needs less"));
     }
-    let flash = Memory { name: "flash", parts: flash(&model, image.bytes().len() as u64), limit: arguments.flash };
-    let ram = Memory { name: "RAM", parts: ram(&model, &plan), limit: arguments.ram };
+    let mut flash = Memory { name: "flash", parts: flash(&model, image.bytes().len() as u64), limit: arguments.flash };
+    let mut ram = Memory { name: "RAM", parts: ram(&model, &plan), limit: arguments.ram };
+    if let Some(board) = arguments.board {
+        flash.add_board("code", format!("code of pocketlm on {}", board.core.name), board.core.code, board.flash);
+        ram.add_board("stack", "stack of pocketlm".into(), board::STACK, board.ram);
+    }
 
     if arguments.json {
         print_json(&json!({
             "context": arguments.context,
             "batch": arguments.batch,
             "kv": arguments.kv.dtype().name(),
+            "board": arguments.board.map(|board| board.name),
             "flash": flash.json(),
             "ram": ram.json(),
             "fits": flash.missing() == 0 && ram.missing() == 0,
@@ -88,26 +101,20 @@ pub fn plan(arguments: Arguments) -> Outcome {
             arguments.batch,
             arguments.kv.dtype().name()
         );
-        let bars = [&flash, &ram].map(|memory| Bar {
-            name: memory.name,
-            parts: memory.parts.iter().map(|part| (part.label.clone(), part.bytes)).collect(),
-            limit: memory.limit,
-        });
+        let bars = [&flash, &ram].map(|memory| Bar { name: memory.name, parts: memory.lines(), limit: memory.limit });
         std::fs::write(path, svg::chart(&title, &bars)).map_err(|error| refuse_file(path, error))?;
     }
 
-    match (flash.missing(), ram.missing()) {
-        (0, 0) => Ok(()),
-        (flash, 0) => Err(refuse(format_args!(
-            "the image is {flash} bytes larger than --flash; a smaller `pack --dtype` needs less"
-        ))),
-        (0, ram) => Err(refuse(format_args!(
-            "the arena is {ram} bytes larger than --ram; a shorter --context, a smaller --batch or --kv q8 need less"
-        ))),
-        (flash, ram) => Err(refuse(format_args!(
-            "the image is {flash} bytes larger than --flash and the arena {ram} bytes larger than --ram"
-        ))),
-    }
+    let advice = [
+        (&flash, "a smaller `pack --dtype` needs less"),
+        (&ram, "a shorter --context, a smaller --batch or --kv q8 need less"),
+    ];
+    let missing: Vec<String> = advice
+        .iter()
+        .filter(|(memory, _)| memory.missing() > 0)
+        .map(|(memory, advice)| format!("{} lacks {} bytes; {advice}", memory.name, memory.missing()))
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(refuse(format_args!("does not fit: {}", missing.join("; ")))) }
 }
 
 /// A kind of memory and what lies in it.
@@ -135,6 +142,28 @@ impl Memory {
         self.limit.map_or(0, |limit| self.total().saturating_sub(limit))
     }
 
+    /// What a board adds to the parts, and the limit that it sets if none was given.
+    fn add_board(&mut self, key: &str, label: String, bytes: u64, room: u64) {
+        self.parts.push(Part { key: key.into(), label, bytes });
+        self.limit = self.limit.or(Some(room));
+    }
+
+    /// The parts as people read them: those of one kind together.
+    fn lines(&self) -> Vec<(String, u64)> {
+        let mut kinds: Vec<(&str, u64, u64)> = Vec::new();
+        for part in &self.parts {
+            match kinds.iter_mut().find(|(label, ..)| *label == part.label) {
+                Some((_, count, bytes)) => (*count, *bytes) = (*count + 1, *bytes + part.bytes),
+                None => kinds.push((&part.label, 1, part.bytes)),
+            }
+        }
+        let line = |(label, count, bytes)| match count {
+            1 => (String::from(label), bytes),
+            _ => (format!("{label}, {count} layers"), bytes),
+        };
+        kinds.into_iter().map(line).collect()
+    }
+
     fn json(&self) -> Value {
         let parts: Map<String, Value> = self.parts.iter().map(|part| (part.key.clone(), part.bytes.into())).collect();
         json!({ "parts": parts, "total": self.total(), "limit": self.limit, "fits": self.missing() == 0 })
@@ -142,8 +171,8 @@ impl Memory {
 
     fn print(&self) -> Outcome {
         print(self.name)?;
-        for part in &self.parts {
-            print(format_args!("  {:48} {:>12}", part.label, part.bytes))?;
+        for (label, bytes) in self.lines() {
+            print(format_args!("  {label:48} {bytes:>12}"))?;
         }
         let total = self.total();
         print(format_args!("  {:48} {total:>12}  {}", "total", size::show(total)))?;
@@ -220,7 +249,7 @@ fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
                 _ => format!("all {rows}"),
             };
             rest = rest.saturating_sub(bytes);
-            let label = format!("keys and values, layer {index}: {kind}");
+            let label = format!("keys and values: {kind}");
             parts.push(Part { key: format!("cache_layer_{index}"), label, bytes });
         }
         if rest > 0 {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use pocketlm::include_image;
-use pocketlm::model::{Header, Model};
+use pocketlm::model::Model;
 use pocketlm::run::{Plan, Session, Solo, StaticArena};
 use pocketlm::text::{Decoder, EncodeOptions, Sampler, scratch_len};
 
@@ -16,10 +16,7 @@ pub const PROMPT: &str = "Once upon a time";
 /// How many tokens the model was trained to overlook.
 pub const CONTEXT: u32 = 256;
 
-const PLAN: Plan = match Header::read(STORY) {
-    Ok(header) => Plan::new(&header).context(CONTEXT).batch(8),
-    Err(_) => panic!("story.plm is not an image of this version"),
-};
+const PLAN: Plan = Plan::of(STORY).context(CONTEXT).batch(8);
 static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
 
 /// Tells the story, the same one on every machine.

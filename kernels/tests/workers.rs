@@ -1,0 +1,52 @@
+//! Sharing a job between any number of workers changes nothing.
+
+use pocketlm_kernels::*;
+
+#[test]
+fn workers_change_nothing_and_leave_nothing_out() {
+    struct Threads(usize);
+    impl Workers for Threads {
+        fn run(&self, job: &(dyn Fn() + Sync)) {
+            std::thread::scope(|scope| {
+                for _ in 0..self.0 {
+                    scope.spawn(job);
+                }
+            });
+        }
+
+        fn count(&self) -> usize {
+            self.0
+        }
+    }
+    let (rows, count) = ([1003, 40, 8], 3);
+    let range = |output: usize| 5..rows[output] - output;
+    for workers in [1, 2, 5] {
+        let mut values = rows.map(|rows| vec![0.0; rows * count]);
+        let mut index = 0..;
+        let outputs = values.each_mut().map(|values| {
+            let index = index.next().unwrap();
+            Output { values, rows: rows[index], range: range(index) }
+        });
+        split_rows(&Threads(workers), outputs, 16, &|output, piece, mut part| {
+            for t in 0..part.columns() {
+                assert_eq!(part.column(t).len(), piece.len());
+                for (out, row) in part.column(t).iter_mut().zip(piece.clone()) {
+                    *out += (t * rows[output] + row) as f32;
+                }
+            }
+            assert!(part.column(count).is_empty());
+            assert_eq!(part.part(1..usize::MAX).column(1).len(), piece.len() - 1);
+        });
+        for (output, values) in values.iter().enumerate() {
+            let expected = |i| if range(output).contains(&(i % rows[output])) { i as f32 } else { 0.0 };
+            assert!(values.iter().enumerate().all(|(i, &x)| x == expected(i)), "output {output}");
+        }
+        let (mut a, mut b) = (vec![0.0; 70], vec![0.0; 21]);
+        split_pair(&Threads(workers), &mut a, &mut b, (10, 3), 2..9, &|index, a, b| {
+            a.fill(index as f32);
+            b.fill(index as f32);
+        });
+        assert!((0..70).all(|i| a[i] == if i < 20 { 0.0 } else { (i / 10) as f32 }));
+        assert!((0..21).all(|i| b[i] == if i < 6 { 0.0 } else { (i / 3) as f32 }));
+    }
+}

@@ -1,0 +1,176 @@
+#![allow(unsafe_code)]
+//! [`Handoff`]: a thread lends a job to whoever comes while it is at it. All of the synchronisation of
+//! [`Threads`](super::Threads) is here.
+//!
+//! One word tells everything: which job it is, whether it is still open, how many helpers are at it, and whether any of
+//! them sleeps. So every step is a single atomic change of that word, and there is nothing between two words to go wrong.
+//!
+//! 1. The caller puts the job down and opens it.
+//! 2. A helper that sees an open job it does not know joins it, works, and leaves. One that has seen none for a while
+//!    says that it sleeps; that fails if a job has been opened meanwhile.
+//! 3. The caller works as well. When it is through, nothing is left to claim: it closes the job, so that nobody joins any
+//!    more, and waits for the helpers that are still at it. It does not wait for one that never came.
+
+use std::cell::UnsafeCell;
+use std::hint::spin_loop;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::prelude::rust_2024::*;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::yield_now;
+
+/// Helpers may join the job.
+const OPEN: usize = 1;
+/// A helper sleeps, or is about to.
+const ASLEEP: usize = 2;
+/// Helpers are to end.
+const STOPPED: usize = 4;
+/// A helper is at the job; counted.
+const HELPER: usize = 8;
+/// The most helpers there can be.
+pub(super) const MOST_HELPERS: usize = JOB / HELPER - 1;
+/// The number of the job. It wraps: a helper that slept through exactly all numbers takes a new job for the old one and
+/// misses it, which is nobody's loss.
+const JOB: usize = 1 << 14;
+
+/// Looks at the word between two times that other things are looked at.
+const LOOKS: usize = 64;
+
+type Job = dyn Fn() + Sync;
+
+/// See the module. On a cache line of its own (two, as processors fetch them in pairs): helpers look at it all the time.
+#[repr(align(128))]
+pub(super) struct Handoff {
+    word: AtomicUsize,
+    job: UnsafeCell<Option<*const Job>>,
+    /// A helper's job panicked.
+    panicked: AtomicBool,
+    /// Some thread is in `run`.
+    taken: AtomicBool,
+}
+
+// SAFETY: `job` is written by the one thread that has set `taken`, while the job is closed and no helper is at it, and
+// read by helpers at an open job; `word` orders the two. What it points to is `Sync`.
+unsafe impl Sync for Handoff {}
+// SAFETY: as above; nothing in it belongs to a thread.
+unsafe impl Send for Handoff {}
+
+/// What came of waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// A job came and is done.
+    Worked,
+    /// No job came; the next one will find this helper asleep and call `wake`.
+    Asleep,
+    /// There will be no more jobs.
+    Stopped,
+}
+
+impl Handoff {
+    pub(super) fn new() -> Self {
+        Handoff {
+            word: AtomicUsize::new(0),
+            job: UnsafeCell::new(None),
+            panicked: AtomicBool::new(false),
+            taken: AtomicBool::new(false),
+        }
+    }
+
+    /// Calls `job`, here and on every helper that comes before this call is through, and returns when all have returned.
+    /// `wake` wakes the helpers that sleep. If another thread's job is being worked on, this one is done here alone.
+    pub(super) fn run(&self, job: &(dyn Fn() + Sync), wake: impl FnOnce()) {
+        if self.taken.swap(true, Ordering::Acquire) {
+            return job();
+        }
+        // SAFETY: only the lifetime changes. Helpers call the job only while they are counted in `word`, and `Opened`
+        // does not let this function end, not even by a panic, before nobody can come and all have left.
+        let lent = unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static Job>(job) };
+        // SAFETY: `taken` is ours, so no other thread writes; no job is open and no helper counted, so none reads.
+        unsafe { *self.job.get() = Some(lent) };
+        let open = |word: usize| ((word & !ASLEEP) | OPEN).wrapping_add(JOB);
+        // Release: whoever sees the job open sees what was put down.
+        let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| Some(open(word)));
+        let opened = Opened(self);
+        if before.is_ok_and(|before| before & ASLEEP != 0) {
+            wake();
+        }
+        job();
+        // Nothing is left to claim.
+        drop(opened);
+        if self.panicked.swap(false, Ordering::Relaxed) {
+            std::panic!("a job panicked on another thread");
+        }
+    }
+
+    /// Waits for a job and works on it. `last` is the last job that this helper knows, 0 at first; `patient` is asked now
+    /// and then whether to go on waiting.
+    pub(super) fn wait(&self, last: &mut usize, mut patient: impl FnMut() -> bool) -> Waited {
+        loop {
+            for _ in 0..LOOKS {
+                // Relaxed: what is decided on is decided by the exchanges below.
+                let word = self.word.load(Ordering::Relaxed);
+                if word & STOPPED != 0 {
+                    return Waited::Stopped;
+                }
+                if word & OPEN == 0 || word / JOB == *last {
+                    spin_loop();
+                // Acquire: the job that was put down before it was opened.
+                } else if self.exchange(word, word + HELPER, Ordering::Acquire) {
+                    *last = word / JOB;
+                    self.help();
+                    return Waited::Worked;
+                }
+            }
+            if !patient() {
+                let word = self.word.load(Ordering::Relaxed);
+                let nothing = word & OPEN == 0 || word / JOB == *last;
+                if nothing && word & STOPPED == 0 && self.exchange(word, word | ASLEEP, Ordering::Relaxed) {
+                    return Waited::Asleep;
+                }
+            }
+        }
+    }
+
+    fn exchange(&self, from: usize, to: usize, success: Ordering) -> bool {
+        self.word.compare_exchange(from, to, success, Ordering::Relaxed).is_ok()
+    }
+
+    /// Works on the job, counted as a helper.
+    fn help(&self) {
+        // SAFETY: the job is not written while a helper is counted.
+        let job = unsafe { *self.job.get() };
+        // SAFETY: the pointer was a reference, and the thread that lent it waits for this helper to leave.
+        let job = job.map(|job| unsafe { &*job });
+        // A panic must not keep this helper from leaving; the caller goes on with it.
+        if catch_unwind(AssertUnwindSafe(|| job.map(|job| job()))).is_err() {
+            self.panicked.store(true, Ordering::Relaxed);
+        }
+        // Release: what the job wrote, for the caller that waits.
+        self.word.fetch_sub(HELPER, Ordering::Release);
+    }
+
+    /// Tells the helpers to end. Those that sleep must be woken.
+    pub(super) fn stop(&self) {
+        self.word.fetch_or(STOPPED, Ordering::Relaxed);
+    }
+}
+
+/// An open job. Dropping it closes it and waits until all helpers have left.
+struct Opened<'h>(&'h Handoff);
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        let mut word = self.0.word.fetch_and(!OPEN, Ordering::Acquire);
+        let mut looks = 0;
+        while word & (JOB - HELPER) != 0 {
+            looks += 1;
+            // A helper at work is soon done, unless it was made to give up its core.
+            if looks % LOOKS == 0 {
+                yield_now()
+            } else {
+                spin_loop()
+            }
+            word = self.0.word.load(Ordering::Acquire);
+        }
+        self.0.taken.store(false, Ordering::Release);
+    }
+}
