@@ -4,7 +4,7 @@
 //! other. The plan is made when the program runs, in an arena chosen beforehand; what does not fit is an error.
 
 use pocketlm_firmware::board;
-use pocketlm_firmware::image::partition;
+use pocketlm_firmware::image::images;
 use pocketlm_firmware::report::report;
 use semihosting::eprintln;
 
@@ -13,7 +13,7 @@ const ARENA_BYTES: usize = 1 << 20;
 pocketlm_firmware::entry!(check, ARENA_BYTES);
 
 fn check(arena: &'static mut [u8]) -> bool {
-    partition().all(|image| {
+    images().all(|image| {
         let result = report(image, arena);
         if let Err(error) = result {
             eprintln!("error: {error}");
