@@ -53,6 +53,15 @@ pub enum Error {
         /// Bytes the arena has.
         found: usize,
     },
+    /// The window through which weights are read does not hold two tile rows of the widest matrix (one, for opening).
+    WindowTooSmall {
+        /// Bytes it must have at least.
+        needed: usize,
+        /// Bytes it has.
+        found: usize,
+    },
+    /// The weights of this model are not in memory: the session must be lent where they are.
+    NotMapped,
     /// There was nothing to do: no token was given.
     NoTokens,
     /// More tokens than the context has room for; nothing was fed.
@@ -162,6 +171,10 @@ impl fmt::Display for Error {
                     "the plan needs an arena of {needed} bytes, not {found}: a shorter context or batch needs less"
                 )
             }
+            Error::WindowTooSmall { needed, found } => {
+                write!(f, "reading the weights takes a window of {needed} bytes, not {found}")
+            }
+            Error::NotMapped => f.write_str("the weights are not in memory: make the session with their source"),
             Error::NoTokens => f.write_str("no token was given"),
             Error::ContextFull { room } => {
                 write!(f, "the context has room for {room} more tokens: plan a longer one, rewind or reset")

@@ -184,45 +184,82 @@ pub struct Header<'m> {
     sections: [&'m [u8]; 7],
     checksums: [u32; 7],
     checksum: u32,
+    /// Where the weights start, and how many bytes they are.
+    #[cfg(feature = "source")]
+    weights: (u64, u64),
+    /// Bytes of the image.
+    #[cfg(feature = "source")]
+    length: u64,
+}
+
+/// Where a section starts, and how many bytes it has.
+pub(super) const fn section_place(head: &[u8], section: usize) -> (u64, u64) {
+    (u64_at(head, 32 + 24 * section), u64_at(head, 40 + 24 * section))
+}
+
+/// Checks that this is the head of an image of `found` bytes, each section right after the one before.
+pub(super) const fn check_table(head: &[u8], found: u64) -> Result<(), Error> {
+    let magic: [u8; 8] = bytes_at(head, 0);
+    if u64::from_le_bytes(magic) != u64::from_le_bytes(MAGIC) {
+        return Err(Error::NotAnImage);
+    }
+    if u32_at(head, 8) != VERSION {
+        return Err(Error::Version(u32_at(head, 8)));
+    }
+    let expected = u64_at(head, 16);
+    if expected != found || found < HEADER_BYTES as u64 {
+        return Err(Error::Truncated { expected, found });
+    }
+    let mut end = HEADER_BYTES as u64;
+    let mut s = 0;
+    while s < Section::ALL.len() {
+        let (offset, length) = section_place(head, s);
+        match (align(end), offset.checked_add(length)) {
+            (Some(start), Some(next)) if start == offset && next <= found => end = next,
+            _ => return Err(Error::Layout(Section::ALL[s])),
+        }
+        s += 1;
+    }
+    match align(end) {
+        Some(expected) if expected == found => Ok(()),
+        Some(expected) => Err(Error::Truncated { expected, found }),
+        None => Err(Error::Layout(Section::ChatTemplate)),
+    }
 }
 
 impl<'m> Header<'m> {
     /// Reads the header, config and layers of an image.
     pub const fn read(image: &'m [u8]) -> Result<Header<'m>, Error> {
-        let magic: [u8; 8] = bytes_at(image, 0);
-        if u64::from_le_bytes(magic) != u64::from_le_bytes(MAGIC) {
-            return Err(Error::NotAnImage);
+        Header::read_parts(image, &[], image.len() as u64)
+    }
+
+    /// [`read`](Header::read) from an image of `length` bytes in two parts: `head` ends where the weights start, `tail`
+    /// is what comes after them; or `head` is all of it.
+    pub(super) const fn read_parts(head: &'m [u8], tail: &'m [u8], length: u64) -> Result<Header<'m>, Error> {
+        if let Err(error) = check_table(head, length) {
+            return Err(error);
         }
-        if u32_at(image, 8) != VERSION {
-            return Err(Error::Version(u32_at(image, 8)));
-        }
-        let (expected, found) = (u64_at(image, 16), image.len() as u64);
-        if expected != found || found < HEADER_BYTES as u64 {
-            return Err(Error::Truncated { expected, found });
-        }
+        let mapped = head.len() as u64 == length;
         let mut sections: [&[u8]; 7] = [&[]; 7];
         let mut checksums = [0; 7];
-        let mut end = HEADER_BYTES as u64;
         let mut s = 0;
         while s < Section::ALL.len() {
-            let (offset, length) = (u64_at(image, 32 + 24 * s), u64_at(image, 40 + 24 * s));
-            let section = slice(image, offset, length);
-            match (align(end), section) {
-                (Some(start), Some(section)) if start == offset => {
-                    sections[s] = section;
-                    checksums[s] = u32_at(image, 48 + 24 * s);
-                    end = offset + length;
-                }
-                _ => return Err(Error::Layout(Section::ALL[s])),
+            let (offset, bytes) = section_place(head, s);
+            let section: Option<&[u8]> = if mapped || s < Section::Weights as usize {
+                slice(head, offset, bytes)
+            } else if s == Section::Weights as usize {
+                Some(&[])
+            } else {
+                slice(tail, offset - (length - tail.len() as u64), bytes)
+            };
+            match section {
+                Some(section) => sections[s] = section,
+                None => return Err(Error::Layout(Section::ALL[s])),
             }
+            checksums[s] = u32_at(head, 48 + 24 * s);
             s += 1;
         }
-        match align(end) {
-            Some(expected) if expected == found => {}
-            Some(expected) => return Err(Error::Truncated { expected, found }),
-            None => return Err(Error::Layout(Section::ChatTemplate)),
-        }
-        if !reserved_is_zero(image) {
+        if !reserved_is_zero(head) {
             return Err(Error::Layout(Section::Header));
         }
         if sections[Section::Config as usize].len() != CONFIG_BYTES {
@@ -236,10 +273,20 @@ impl<'m> Header<'m> {
             Ok(layers) => layers,
             Err(error) => return Err(error),
         };
-        Ok(Header { config, layers, sections, checksums, checksum: u32_at(image, 12) })
+        Ok(Header {
+            config,
+            layers,
+            sections,
+            checksums,
+            checksum: u32_at(head, 12),
+            #[cfg(feature = "source")]
+            weights: section_place(head, Section::Weights as usize),
+            #[cfg(feature = "source")]
+            length,
+        })
     }
 
-    /// The bytes of a section.
+    /// The bytes of a section; none of the weights if those are not in memory.
     pub const fn section(&self, section: Section) -> &'m [u8] {
         match section {
             Section::Header => &[],
@@ -250,6 +297,28 @@ impl<'m> Header<'m> {
     /// The checksum of the header, which covers those of the sections: a fingerprint of the whole image.
     pub const fn checksum(&self) -> u32 {
         self.checksum
+    }
+
+    /// Bytes of everything but the weights: what must be in memory when those stay in a
+    /// [`WeightSource`](super::WeightSource).
+    #[cfg(feature = "source")]
+    pub const fn resident_bytes(&self) -> usize {
+        match align(self.weights.0.saturating_add(self.weights.1)) {
+            Some(end) => (self.length.saturating_sub(end) as usize).saturating_add(self.weights.0 as usize),
+            None => usize::MAX,
+        }
+    }
+
+    /// Where in the image the weights start, and how many bytes they are.
+    #[cfg(feature = "source")]
+    pub(crate) const fn weights(&self) -> (u64, u64) {
+        self.weights
+    }
+
+    /// Whether the weights are in memory.
+    #[cfg(feature = "source")]
+    pub(crate) const fn is_mapped(&self) -> bool {
+        self.sections[Section::Weights as usize].len() as u64 == self.weights.1
     }
 
     /// The checksum the header gives for a section.

@@ -5,9 +5,14 @@ mod checksum;
 mod config;
 mod image;
 mod scrub;
+#[cfg(feature = "source")]
+mod source;
 mod tensor;
 
+use core::ops::Range;
+
 use bytemuck::try_cast_slice;
+use pocketlm_kernels::TILE_ROWS;
 
 pub(crate) use checksum::{crc32, extend_crc32};
 pub use config::{Config, ConfigField, Layer, Layers, MlpVariant, Rope};
@@ -16,6 +21,8 @@ pub use image::{ALIGNMENT, Aligned, Header, MAGIC, Section, VERSION};
 pub(crate) use image::{ENTRY_BYTES, HEADER_BYTES, align, tensor_ids};
 pub use pocketlm_kernels::{DType, Kv, Matrix};
 pub use scrub::Scrub;
+#[cfg(feature = "source")]
+pub use source::WeightSource;
 pub use tensor::{Role, TensorId};
 
 use crate::Error;
@@ -44,7 +51,22 @@ impl<'m> Model<'m> {
         if !(image.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
             return Err(Error::Unaligned(ALIGNMENT as u32));
         }
-        check_sections(image, &header)?;
+        let gap_is_zero = |from: u64, to: u64| image.get(from as usize..to as usize).is_some_and(is_zero);
+        check_sections(image, &header, |section| crc32(header.section(section)), gap_is_zero)?;
+        let model = Model::describe(header)?;
+        let weights = header.section(Section::Weights);
+        model.check_tensors(weights.len() as u64, |range, place| {
+            let bytes = weights.get(range.start as usize..range.end as usize).unwrap_or_default();
+            Ok(match place {
+                None => is_zero(bytes),
+                Some(place) => place.is_finite(bytes),
+            })
+        })?;
+        Ok(model)
+    }
+
+    /// The model of a header, but for its weights: where the rest of it is checked.
+    fn describe(header: Header<'m>) -> Result<Model<'m>, Error> {
         if header.section(Section::Rope).len() != header.rope_lengths().0.saturating_mul(8) {
             return Err(Error::Layout(Section::Rope));
         }
@@ -66,7 +88,6 @@ impl<'m> Model<'m> {
                 return Err(Error::Config(ConfigField::Rope));
             }
         }
-        model.check_tensors()?;
         Ok(model)
     }
 
@@ -82,39 +103,34 @@ impl<'m> Model<'m> {
         Model::open(image)
     }
 
-    fn check_tensors(&self) -> Result<(), Error> {
+    /// Checks the table of tensors and, through `check`, every byte of the `length` bytes of weights in order: gaps
+    /// between tensors (no place), which must be zero, and tensors, which must be finite.
+    fn check_tensors(
+        &self,
+        length: u64,
+        mut check: impl FnMut(Range<u64>, Option<Place>) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
         let config = self.config();
         let entries = self.header.section(Section::Tensors);
-        let weights = self.header.section(Section::Weights);
         let mut end = 0;
         let mut count = 0;
         for (index, id) in image::tensor_ids(config).enumerate() {
             let entry = Entry::read(entries, index);
             let start = image::align(end).ok_or(Error::Tensor(id))?;
-            let dtype = DType::from_code(entry.dtype as u32).ok_or(Error::Tensor(id))?;
-            let (rows, columns) = id.role.shape(config).ok_or(Error::Tensor(id))?;
-            let bytes = match id.role.is_matrix() {
-                true => dtype.matrix_bytes(rows, columns),
-                false if dtype == DType::F32 => columns.checked_mul(4),
-                false => None,
-            };
-            let bytes = bytes.ok_or(Error::Tensor(id))? as u64;
+            let place = Place::new(&entry, id.role, config).ok_or(Error::Tensor(id))?;
+            let next = start.checked_add(place.bytes as u64);
             let expected = (id.role as u8, 0, id.layer, start);
             if (entry.role, entry.zero, entry.layer, entry.offset) != expected
-                || start.checked_add(bytes).is_none_or(|end| end > weights.len() as u64)
-                || !self.gap_is_zero(end, start)
+                || next.is_none_or(|next| next > length)
+                || !check(end..start, None)?
             {
                 return Err(Error::Tensor(id));
             }
-            end = start + bytes;
-            if id.role.is_matrix() && !dtype.enabled() {
-                return Err(Error::Disabled(dtype));
+            end = next.unwrap_or(start);
+            if id.role.is_matrix() && !place.dtype.enabled() {
+                return Err(Error::Disabled(place.dtype));
             }
-            let finite = match id.role.is_matrix() {
-                true => self.find_matrix(id).ok_or(Error::Tensor(id))?.is_finite(),
-                false => self.find_vector(id).ok_or(Error::Tensor(id))?.iter().all(|x| x.is_finite()),
-            };
-            if !finite {
+            if !check(start..end, Some(place))? {
                 return Err(Error::NotFinite(id));
             }
             count += 1;
@@ -122,15 +138,10 @@ impl<'m> Model<'m> {
         if entries.len() != count * image::ENTRY_BYTES {
             return Err(Error::Layout(Section::Tensors));
         }
-        if end != weights.len() as u64 {
+        if end != length {
             return Err(Error::Layout(Section::Weights));
         }
         Ok(())
-    }
-
-    fn gap_is_zero(&self, from: u64, to: u64) -> bool {
-        let weights = self.header.section(Section::Weights);
-        weights.get(from as usize..to as usize).is_some_and(|gap| gap.iter().all(|&byte| byte == 0))
     }
 
     /// The config.
@@ -198,14 +209,15 @@ impl<'m> Model<'m> {
         }
     }
 
-    /// A matrix the config calls for. Asking for another gives an empty one.
+    /// A matrix the config calls for, empty if it is not in memory. Asking for another gives an empty one.
     pub(crate) fn matrix(&self, layer: u32, role: Role) -> Matrix<'m> {
-        self.find_matrix(TensorId { layer, role }).unwrap_or(Matrix::EMPTY)
+        let place = self.place(layer, role);
+        Matrix::new(place.dtype, place.rows, place.columns, self.bytes(place)).unwrap_or(Matrix::EMPTY)
     }
 
     /// A vector the config calls for; empty if the model has none.
     pub(crate) fn vector(&self, layer: u32, role: Role) -> &'m [f32] {
-        self.find_vector(TensorId { layer, role }).unwrap_or_default()
+        try_cast_slice(self.bytes(self.place(layer, role))).unwrap_or_default()
     }
 
     fn entry(&self, id: TensorId) -> Option<Entry> {
@@ -218,42 +230,105 @@ impl<'m> Model<'m> {
         (entry.role == id.role as u8 && entry.layer == id.layer).then_some(entry)
     }
 
-    fn find_matrix(&self, id: TensorId) -> Option<Matrix<'m>> {
-        let entry = self.entry(id)?;
-        let dtype = DType::from_code(entry.dtype as u32)?;
-        let (rows, columns) = id.role.shape(self.config())?;
-        let start = usize::try_from(entry.offset).ok()?;
-        let end = start.checked_add(dtype.matrix_bytes(rows, columns)?)?;
-        Matrix::new(dtype, rows, columns, self.header.section(Section::Weights).get(start..end)?)
+    /// Where a tensor is and what it is; [`Place::NONE`] if the model has no such tensor. Any layer will do for those
+    /// that belong to none.
+    pub(crate) fn place(&self, layer: u32, role: Role) -> Place {
+        let layer = if role.is_per_layer() { layer } else { 0 };
+        let place = self.entry(TensorId { layer, role }).and_then(|entry| Place::new(&entry, role, self.config()));
+        place.unwrap_or(Place::NONE)
     }
 
-    fn find_vector(&self, id: TensorId) -> Option<&'m [f32]> {
-        let start = usize::try_from(self.entry(id)?.offset).ok()?;
-        let end = start.checked_add(id.role.shape(self.config())?.1.checked_mul(4)?)?;
-        try_cast_slice(self.header.section(Section::Weights).get(start..end)?).ok()
+    /// The bytes of a tensor.
+    fn bytes(&self, place: Place) -> &'m [u8] {
+        let start = usize::try_from(place.offset).unwrap_or(usize::MAX);
+        self.header.section(Section::Weights).get(start..start.saturating_add(place.bytes)).unwrap_or_default()
     }
 }
 
-/// Checks the checksum of every section, and that all between them is zero.
-fn check_sections(image: &[u8], header: &Header<'_>) -> Result<(), Error> {
+/// Where a tensor is and what it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub dtype: DType,
+    pub rows: usize,
+    pub columns: usize,
+    /// From the start of the weights.
+    pub offset: u64,
+    pub bytes: usize,
+    is_matrix: bool,
+}
+
+impl Place {
+    pub const NONE: Place = Place { dtype: DType::F32, rows: 0, columns: 0, offset: 0, bytes: 0, is_matrix: false };
+
+    /// `None` for a type that the tensor cannot have, or bytes beyond counting.
+    fn new(entry: &Entry, role: Role, config: &Config) -> Option<Place> {
+        let dtype = DType::from_code(entry.dtype as u32)?;
+        let (rows, columns) = role.shape(config)?;
+        let bytes = match role.is_matrix() {
+            true => dtype.matrix_bytes(rows, columns)?,
+            false if dtype == DType::F32 => columns.checked_mul(4)?,
+            false => return None,
+        };
+        Some(Place { dtype, rows, columns, offset: entry.offset, bytes, is_matrix: role.is_matrix() })
+    }
+
+    /// Tile rows of a matrix.
+    pub fn tile_rows(&self) -> usize {
+        self.rows.div_ceil(TILE_ROWS)
+    }
+
+    /// Bytes of a tile row of a matrix, or of a number of a vector.
+    pub fn unit(&self) -> usize {
+        match self.is_matrix {
+            true => self.dtype.tile_row_bytes(self.columns).unwrap_or(0).max(1),
+            false => size_of::<f32>(),
+        }
+    }
+
+    /// Whether all numbers of the tensor, or of whole tile rows of it, are finite.
+    fn is_finite(&self, bytes: &[u8]) -> bool {
+        match self.is_matrix {
+            true => {
+                let rows = self.rows.min(bytes.len() / self.unit() * TILE_ROWS);
+                Matrix::new(self.dtype, rows, self.columns, bytes).is_some_and(|matrix| matrix.is_finite())
+            }
+            false => try_cast_slice(bytes).is_ok_and(|vector: &[f32]| vector.iter().all(|x| x.is_finite())),
+        }
+    }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
+}
+
+/// Checks the checksum of every section, and that all between them is zero. `crc` gives the checksum of a section, and
+/// `gap_is_zero` says of bytes between sections whether they are.
+fn check_sections(
+    head: &[u8],
+    header: &Header<'_>,
+    crc: impl Fn(Section) -> u32,
+    gap_is_zero: impl Fn(u64, u64) -> bool,
+) -> Result<(), Error> {
     let mut copy = [0; image::HEADER_BYTES];
-    copy.copy_from_slice(image.get(..image::HEADER_BYTES).ok_or(Error::NotAnImage)?);
+    copy.copy_from_slice(head.get(..image::HEADER_BYTES).ok_or(Error::NotAnImage)?);
     copy[12..16].fill(0);
     if crc32(&copy) != header.section_checksum(Section::Header) {
         return Err(Error::Checksum(Section::Header));
     }
     // `Header::read` has seen that each section starts at the first multiple of the alignment after the one before.
-    let gap_is_zero = |end: usize| {
-        let start = end.next_multiple_of(ALIGNMENT);
-        image.get(end..start).is_some_and(|gap| gap.iter().all(|&byte| byte == 0)).then_some(start)
-    };
-    let mut end = image::HEADER_BYTES;
+    let mut end = image::HEADER_BYTES as u64;
     for section in Section::ALL {
-        let bytes = header.section(section);
-        if crc32(bytes) != header.section_checksum(section) {
+        if crc(section) != header.section_checksum(section) {
             return Err(Error::Checksum(section));
         }
-        end = gap_is_zero(end).ok_or(Error::Layout(section))?.saturating_add(bytes.len());
+        let (start, bytes) = image::section_place(head, section as usize);
+        if !gap_is_zero(end, start) {
+            return Err(Error::Layout(section));
+        }
+        end = start.saturating_add(bytes);
     }
-    gap_is_zero(end).map(|_| ()).ok_or(Error::Layout(Section::ChatTemplate))
+    if !gap_is_zero(end, image::align(end).unwrap_or(end)) {
+        return Err(Error::Layout(Section::ChatTemplate));
+    }
+    Ok(())
 }

@@ -166,6 +166,15 @@ impl Role {
         })
     }
 
+    /// Numbers in it, if it is a vector that a model of this config has.
+    #[cfg(feature = "source")]
+    pub(crate) const fn vector_len(self, config: &Config) -> usize {
+        match self.shape(config) {
+            Some((_, columns)) if !self.is_matrix() && self.is_present(config) => columns,
+            _ => 0,
+        }
+    }
+
     /// The label in the seed's style, without the layer.
     pub const fn label(self) -> &'static str {
         match self {

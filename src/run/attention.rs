@@ -57,7 +57,8 @@ impl<'m, 'a> Session<'m, 'a> {
     pub(super) fn store(&mut self, token: usize) {
         let (model, widths) = (self.model, self.widths());
         let (config, layer) = (model.config(), model.layers().get(self.work.layer as usize));
-        let vector = |role| model.vector(self.work.layer, role);
+        let (window, index) = (&self.buffers.window, self.work.layer);
+        let vector = |role| window.vector(&model, index, role);
         let batch = self.plan.batch_tokens() as usize;
         let cache = self.head_cache();
         let slot = (self.work.start as usize + token) % cache.rows.max(1);

@@ -8,11 +8,12 @@ use core::ops::Range;
 
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
 use pocketlm_kernels::{
-    Activation, Engine, GROUP, Input, InputGroup, Kv, Matrix, Output, Solo, TILE_ROWS, Workers, split_rows,
+    Activation, Engine, GROUP, Input, InputGroup, Kv, Output, Solo, TILE_ROWS, Workers, split_rows,
 };
 
 use super::Session;
-use crate::model::{MlpVariant, Role, Rope};
+use super::window::Weights;
+use crate::model::{MlpVariant, Place, Role, Rope};
 
 /// What is computed, in this order; the stages from `AttentionNorm` to `FfwResidual` once for each layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,32 +107,37 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
-    fn matrix(&self, role: Role) -> Matrix<'m> {
-        self.model.matrix(self.work.layer, role)
-    }
-
-    fn vector(&self, role: Role) -> &'m [f32] {
-        self.model.vector(self.work.layer, role)
+    fn place(&self, role: Role) -> Place {
+        self.model.place(self.work.layer, role)
     }
 
     /// The matrix that turns the last hidden state into logits.
-    fn head_matrix(&self) -> Matrix<'m> {
-        let tied = self.model.config().tie_embedder_and_logits;
-        self.model.matrix(0, if tied { Role::Embedder } else { Role::LmHead })
+    fn head_role(&self) -> Role {
+        if self.model.config().tie_embedder_and_logits { Role::Embedder } else { Role::LmHead }
+    }
+
+    /// The matrices of a stage that is a product.
+    pub(super) fn product_roles(&self) -> &'static [Role] {
+        match self.work.stage {
+            Stage::QueryKeyValue => &[Role::Query, Role::Key, Role::Value],
+            Stage::Output => &[Role::Output],
+            Stage::GateValue => &[Role::GatingLinear, Role::ValueLinear],
+            Stage::Out => &[Role::OutLinear],
+            Stage::Head if self.model.config().tie_embedder_and_logits => &[Role::Embedder],
+            Stage::Head => &[Role::LmHead],
+            _ => &[],
+        }
     }
 
     /// How many units the current stage has, and what each costs in rows.
     pub(super) fn size(&self) -> (usize, usize) {
         let tokens = self.work.count as usize;
-        let tile_rows = |roles: &[Role]| roles.iter().map(|&role| self.matrix(role).tile_rows()).sum();
-        let product = |roles: &[Role]| (tile_rows(roles), TILE_ROWS * tokens);
+        let roles = self.product_roles();
+        let tile_rows = roles.iter().map(|&role| self.place(role).tile_rows()).sum();
         match self.work.stage {
             Stage::Idle => (0, 0),
-            Stage::QueryKeyValue => product(&[Role::Query, Role::Key, Role::Value]),
-            Stage::Output => product(&[Role::Output]),
-            Stage::GateValue => product(&[Role::GatingLinear, Role::ValueLinear]),
-            Stage::Out => product(&[Role::OutLinear]),
-            Stage::Head => (self.head_matrix().tile_rows(), TILE_ROWS),
+            Stage::QueryKeyValue | Stage::Output | Stage::GateValue | Stage::Out => (tile_rows, TILE_ROWS * tokens),
+            Stage::Head => (tile_rows, TILE_ROWS),
             Stage::FinalNorm => (1, TOKEN_COST),
             Stage::Attend => {
                 let config = self.model.config();
@@ -148,8 +154,19 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
-    /// Computes units `units` of the current stage.
-    pub(super) fn compute(&mut self, units: Range<usize>) {
+    /// Computes units `units` of the current stage. `false` if weights could not be read: units before those that lack
+    /// them may be done.
+    pub(super) fn compute(&mut self, units: Range<usize>) -> bool {
+        #[cfg(feature = "source")]
+        if self.buffers.window.is_lent() {
+            return self.compute_from_source(units);
+        }
+        self.compute_units(units);
+        true
+    }
+
+    /// The same with weights that are there.
+    pub(super) fn compute_units(&mut self, units: Range<usize>) {
         match self.work.stage {
             Stage::Idle => {}
             Stage::Embed => units.for_each(|token| self.embed(token)),
@@ -175,7 +192,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let id = self.buffers.tokens.get(index).copied().unwrap_or(0);
         let position = self.buffers.positions.get(index).copied().unwrap_or(0);
         let hidden = row_mut(self.buffers.hidden, widths.embedding, token);
-        self.model.matrix(0, Role::Embedder).row(id as usize, hidden);
+        let Weights { matrix, first, .. } = self.buffers.window.matrix(&self.model, 0, Role::Embedder);
+        matrix.row((id as usize).saturating_sub(first * TILE_ROWS), hidden);
         let factor = self.model.config().embedding_scale;
         if factor != 1.0 {
             scale(hidden, factor);
@@ -198,7 +216,10 @@ impl<'m, 'a> Session<'m, 'a> {
     fn attention_norm(&mut self, token: usize) {
         let width = self.widths().embedding;
         let quantized = self.any_quantized(&[Role::Query, Role::Key, Role::Value]);
-        let (weight, eps) = (self.vector(Role::PreAttentionNorm), self.model.config().rms_norm_eps);
+        let (weight, eps) = (
+            self.buffers.window.vector(&self.model, self.work.layer, Role::PreAttentionNorm),
+            self.model.config().rms_norm_eps,
+        );
         let normed = row_mut(self.buffers.normed, width, token);
         rms_norm(row(self.buffers.hidden, width, token), weight, eps, normed);
         if quantized {
@@ -208,7 +229,11 @@ impl<'m, 'a> Session<'m, 'a> {
 
     fn query_key_value(&mut self, units: Range<usize>) {
         let (widths, count) = (self.widths(), self.work.count as usize);
-        let matrices = [self.matrix(Role::Query), self.matrix(Role::Key), self.matrix(Role::Value)];
+        let matrices = [
+            self.buffers.window.matrix(&self.model, self.work.layer, Role::Query),
+            self.buffers.window.matrix(&self.model, self.work.layer, Role::Key),
+            self.buffers.window.matrix(&self.model, self.work.layer, Role::Value),
+        ];
         let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
         let batch = self.plan.batch_tokens() as usize;
         let [query, key, value, ..] = attention_parts(self.buffers.scratch, batch, widths);
@@ -226,7 +251,7 @@ impl<'m, 'a> Session<'m, 'a> {
 
     fn output(&mut self, units: Range<usize>) {
         let (widths, count) = (self.widths(), self.work.count as usize);
-        let matrix = self.matrix(Role::Output);
+        let matrix = self.buffers.window.matrix(&self.model, self.work.layer, Role::Output);
         let batch = self.plan.batch_tokens() as usize;
         let [_, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
         let input = Input { count, values: attended, groups: self.buffers.groups };
@@ -237,7 +262,10 @@ impl<'m, 'a> Session<'m, 'a> {
         self.residual(token, Role::OutputBias, Role::PostAttentionNorm);
         let width = self.widths().embedding;
         let quantized = self.any_quantized(&[Role::GatingLinear, Role::ValueLinear]);
-        let (weight, eps) = (self.vector(Role::PreFfwNorm), self.model.config().rms_norm_eps);
+        let (weight, eps) = (
+            self.buffers.window.vector(&self.model, self.work.layer, Role::PreFfwNorm),
+            self.model.config().rms_norm_eps,
+        );
         let normed = row_mut(self.buffers.normed, width, token);
         rms_norm(row(self.buffers.hidden, width, token), weight, eps, normed);
         if quantized {
@@ -247,7 +275,10 @@ impl<'m, 'a> Session<'m, 'a> {
 
     fn gate_value(&mut self, units: Range<usize>) {
         let (widths, count) = (self.widths(), self.work.count as usize);
-        let matrices = [self.matrix(Role::GatingLinear), self.matrix(Role::ValueLinear)];
+        let matrices = [
+            self.buffers.window.matrix(&self.model, self.work.layer, Role::GatingLinear),
+            self.buffers.window.matrix(&self.model, self.work.layer, Role::ValueLinear),
+        ];
         let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
         let batch = self.plan.batch_tokens() as usize;
         let outputs = ffw_parts(self.buffers.scratch, batch, widths);
@@ -257,7 +288,10 @@ impl<'m, 'a> Session<'m, 'a> {
     fn activate(&mut self, token: usize) {
         let widths = self.widths();
         let quantized = self.any_quantized(&[Role::OutLinear]);
-        let biases = (self.vector(Role::GatingLinearBias), self.vector(Role::ValueLinearBias));
+        let biases = (
+            self.buffers.window.vector(&self.model, self.work.layer, Role::GatingLinearBias),
+            self.buffers.window.vector(&self.model, self.work.layer, Role::ValueLinearBias),
+        );
         let batch = self.plan.batch_tokens() as usize;
         let [gating, value] = ffw_parts(self.buffers.scratch, batch, widths);
         let (gating, value) = (row_mut(gating, widths.hidden, token), row_mut(value, widths.hidden, token));
@@ -276,7 +310,7 @@ impl<'m, 'a> Session<'m, 'a> {
 
     fn out(&mut self, units: Range<usize>) {
         let (widths, count) = (self.widths(), self.work.count as usize);
-        let matrix = self.matrix(Role::OutLinear);
+        let matrix = self.buffers.window.matrix(&self.model, self.work.layer, Role::OutLinear);
         let batch = self.plan.batch_tokens() as usize;
         let [gating, _] = ffw_parts(self.buffers.scratch, batch, widths);
         let input = Input { count, values: gating, groups: self.buffers.groups };
@@ -290,7 +324,10 @@ impl<'m, 'a> Session<'m, 'a> {
     /// `hidden += post_norm(normed + bias)`, with what of that the model has.
     fn residual(&mut self, token: usize, bias: Role, post_norm: Role) {
         let width = self.widths().embedding;
-        let (bias, weight) = (self.vector(bias), self.vector(post_norm));
+        let (bias, weight) = (
+            self.buffers.window.vector(&self.model, self.work.layer, bias),
+            self.buffers.window.vector(&self.model, self.work.layer, post_norm),
+        );
         let branch = row_mut(self.buffers.normed, width, token);
         add(branch, bias);
         if !weight.is_empty() {
@@ -301,23 +338,29 @@ impl<'m, 'a> Session<'m, 'a> {
 
     fn final_norm(&mut self) {
         let width = self.widths().embedding;
-        let quantized = self.head_matrix().dtype().is_quantized();
+        let quantized = self.any_quantized(&[self.head_role()]);
         let hidden = row(self.buffers.hidden, width, self.work.head as usize);
         let normed = row_mut(self.buffers.normed, width, 0);
-        rms_norm(hidden, self.model.vector(0, Role::FinalNorm), self.model.config().rms_norm_eps, normed);
+        rms_norm(
+            hidden,
+            self.buffers.window.vector(&self.model, 0, Role::FinalNorm),
+            self.model.config().rms_norm_eps,
+            normed,
+        );
         if quantized {
             self.engine.isa.quantize(normed, group_row_mut(self.buffers.groups, width, 0));
         }
     }
 
     fn head(&mut self, units: Range<usize>) {
-        let (matrix, Engine { isa, workers }) = (self.head_matrix(), self.engine);
+        let Engine { isa, workers } = self.engine;
+        let Weights { matrix, first, rows: all } = self.buffers.window.matrix(&self.model, 0, self.head_role());
         let cap = self.model.config().final_logit_softcap;
         let input = Input { count: 1, values: self.buffers.normed, groups: self.buffers.groups };
         let rows = units.start * TILE_ROWS..units.end * TILE_ROWS;
-        let output = Output { values: self.buffers.logits, rows: matrix.rows(), range: rows };
+        let output = Output { values: self.buffers.logits, rows: all, range: rows };
         split_rows(workers, [output], PIECE, &|_, rows, mut part| {
-            isa.matmul(&matrix, &input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
+            isa.matmul(&matrix, &input, tile_rows(rows, first), &mut part);
             if let Some(cap) = cap {
                 isa.soft_cap(part.column(0), cap);
             }
@@ -325,7 +368,7 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     fn any_quantized(&self, roles: &[Role]) -> bool {
-        roles.iter().any(|&role| self.matrix(role).dtype().is_quantized())
+        roles.iter().any(|&role| self.place(role).dtype.is_quantized())
     }
 
     /// Whether queries are quantised to meet the keys of the cache.
@@ -338,18 +381,18 @@ impl<'m, 'a> Session<'m, 'a> {
 fn products<const N: usize>(
     engine: Engine<'_>,
     input: &Input<'_>,
-    matrices: &[Matrix<'_>; N],
+    matrices: &[Weights<'_>; N],
     outputs: [&mut [f32]; N],
     units: Range<usize>,
 ) {
     let mut before = 0;
     let mut work = 0usize;
     let mut outputs = outputs.into_iter();
-    let outputs = matrices.each_ref().map(|matrix| {
-        let (rows, tile_rows) = (matrix.rows(), matrix.tile_rows());
-        let (start, end) = (units.start.max(before) - before, units.end.min(before + tile_rows).saturating_sub(before));
-        before += tile_rows;
-        let range = start * TILE_ROWS..end.max(start) * TILE_ROWS;
+    let outputs = matrices.each_ref().map(|&Weights { matrix, rows, .. }| {
+        let end = before + rows.div_ceil(TILE_ROWS);
+        let units = units.start.max(before) - before..units.end.min(end).saturating_sub(before);
+        before = end;
+        let range = units.start * TILE_ROWS..units.end.max(units.start) * TILE_ROWS;
         work = work.saturating_add(range.len().saturating_mul(matrix.columns()));
         let values = outputs.next().unwrap_or_default();
         Output { values: values.get_mut(..rows * input.count).unwrap_or_default(), rows, range }
@@ -358,10 +401,15 @@ fn products<const N: usize>(
     let small = work.saturating_mul(input.count) < SHARED_FROM;
     let workers: &dyn Workers = if small { &Solo } else { engine.workers };
     split_rows(workers, outputs, PIECE, &|index, rows, mut part| {
-        if let Some(matrix) = matrices.get(index) {
-            engine.isa.matmul(matrix, input, rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS), &mut part);
+        if let Some(&Weights { matrix, first, .. }) = matrices.get(index) {
+            engine.isa.matmul(&matrix, input, tile_rows(rows, first), &mut part);
         }
     });
+}
+
+/// The tile rows that hold `rows`, counted from tile row `first`.
+fn tile_rows(rows: Range<usize>, first: usize) -> Range<usize> {
+    (rows.start / TILE_ROWS).saturating_sub(first)..rows.end.div_ceil(TILE_ROWS).saturating_sub(first)
 }
 
 /// The scratch buffer in attention: queries `[batch][H P]`, keys and values `[batch][K P]`, what attention gives

@@ -1,4 +1,5 @@
-//! Storage behind the traits of [`embedded_storage`] (feature `embedded-storage`): [`Snapshots`].
+//! Storage behind the traits of [`embedded_storage`] (feature `embedded-storage`): [`Snapshots`], and
+//! [`FlashImage`] for weights.
 
 use core::ops::Range;
 
@@ -7,6 +8,8 @@ use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use super::Session;
 use super::snapshot::{Header, In};
 use crate::Error;
+#[cfg(feature = "source")]
+use crate::model::WeightSource;
 
 /// The largest unit of reading and writing there may be: that of an SD card.
 const BLOCK: usize = 512;
@@ -52,6 +55,36 @@ impl<F: ReadNorFlash> Flash<F> {
             offset = offset.checked_add(read as u32).ok_or(Error::Storage)?;
         }
         Ok(())
+    }
+}
+
+/// An image in flash that is not memory-mapped, or on another device with the same traits.
+///
+/// Reads block. A driver with a DMA controller is better wrapped in a [`WeightSource`] of its own, which reads while the
+/// session computes.
+#[cfg(feature = "source")]
+pub struct FlashImage<F> {
+    flash: Flash<F>,
+    start: u32,
+}
+
+#[cfg(feature = "source")]
+impl<F: ReadNorFlash> FlashImage<F> {
+    /// The image at byte `start` of `device`, any byte.
+    pub fn new(device: F, start: u32) -> Self {
+        FlashImage { flash: Flash::new(device), start }
+    }
+
+    /// The device.
+    pub fn into_inner(self) -> F {
+        self.flash.device
+    }
+}
+
+#[cfg(feature = "source")]
+impl<F: ReadNorFlash> WeightSource for FlashImage<F> {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        self.flash.read(offset.saturating_add(u64::from(self.start)), buffer)
     }
 }
 

@@ -10,11 +10,14 @@ mod flash;
 mod plan;
 mod session;
 pub mod snapshot;
+mod window;
 
 pub use arena::Arena;
 #[cfg(target_has_atomic = "8")]
 pub use arena::StaticArena;
 pub use digest::Digest;
+#[cfg(all(feature = "embedded-storage", feature = "source"))]
+pub use flash::FlashImage;
 #[cfg(feature = "embedded-storage")]
 pub use flash::Snapshots;
 pub use plan::{Part, Plan};

@@ -6,6 +6,8 @@ use core::mem::size_of;
 use pocketlm_kernels::{GROUP, InputGroup, TILE_ROWS};
 
 use super::snapshot::HEADER_BYTES;
+#[cfg(feature = "source")]
+use crate::model::{ALIGNMENT, Role};
 use crate::model::{Config, Header, Kv, Layer, Layers};
 
 /// What a session for one model takes: the limits it was planned for, and the bytes that follow from them.
@@ -21,6 +23,7 @@ use crate::model::{Config, Header, Kv, Layer, Layers};
 /// | `groups` | inputs in 16 bits: 72 a group of 32 of the widest input, B times |
 /// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
 /// | `logits` | 4 V |
+/// | `window` | only for weights that are not in memory: two buffers for them, and the vectors of a layer |
 /// | `cache` | keys and values, see [`Plan::cache_bytes`] |
 #[derive(Clone, Copy)]
 pub struct Plan<'m> {
@@ -30,6 +33,8 @@ pub struct Plan<'m> {
     context: u32,
     batch: u32,
     kv: Kv,
+    #[cfg(feature = "source")]
+    window: usize,
 }
 
 /// A buffer in the arena.
@@ -74,6 +79,8 @@ impl<'m> Plan<'m> {
             context: 256,
             batch: 1,
             kv: Kv::F32,
+            #[cfg(feature = "source")]
+            window: 0,
         }
     }
 
@@ -95,6 +102,29 @@ impl<'m> Plan<'m> {
         self
     }
 
+    /// Bytes for the two buffers through which weights are read that are not in memory
+    /// ([`Session::with_source`](super::Session::with_source)), which hold two tile rows of the widest matrix at least. More
+    /// is faster where a read has a fixed cost.
+    #[cfg(feature = "source")]
+    pub const fn window(mut self, bytes: usize) -> Self {
+        self.window = bytes;
+        self
+    }
+
+    /// Whether the arena fits `ram` bytes, for a check when a program is compiled:
+    ///
+    /// ```
+    /// # use pocketlm::{include_image, model::Header, run::Plan};
+    /// # const PLAN: Plan = match Header::read(include_image!("../bin/pocketlm/story/story.plm")) {
+    /// #     Ok(header) => Plan::new(&header).context(64),
+    /// #     Err(_) => panic!("story.plm is not an image of this version"),
+    /// # };
+    /// const _: () = assert!(PLAN.fits(192 * 1024), "the plan takes more RAM than this board has for it");
+    /// ```
+    pub const fn fits(&self, ram: usize) -> bool {
+        self.bytes() <= ram
+    }
+
     /// Bytes of the whole arena; `usize::MAX` for what no memory can hold.
     pub const fn bytes(&self) -> usize {
         let parts = self.parts();
@@ -108,7 +138,7 @@ impl<'m> Plan<'m> {
     }
 
     /// Every buffer, in the order in which they lie in the arena.
-    pub const fn parts(&self) -> [Part; 8] {
+    pub const fn parts(&self) -> [Part; 9] {
         let batch = self.batch as usize;
         let embedding = self.config.embedding_dim as usize;
         let widest = larger(embedding, larger(self.queries(), self.config.mlp_hidden_dim as usize));
@@ -124,6 +154,7 @@ impl<'m> Plan<'m> {
             Part { name: "groups", bytes: padded(product(&[size_of::<InputGroup>(), batch, groups])) },
             Part { name: "rope", bytes: padded(product(&[8, batch, self.config.projection_dim as usize])) },
             Part { name: "logits", bytes: padded(product(&[4, self.config.vocab_size as usize])) },
+            Part { name: "window", bytes: self.window_bytes() },
             Part { name: "cache", bytes: padded(self.cache_bytes()) },
         ]
     }
@@ -227,6 +258,34 @@ impl<'m> Plan<'m> {
             i += 1;
         }
         longest
+    }
+
+    /// Bytes of each of the two buffers for weights, and of the one for the vectors of a layer.
+    #[cfg(feature = "source")]
+    pub(super) const fn window_parts(&self) -> (usize, usize) {
+        if self.window == 0 {
+            return (0, 0);
+        }
+        let (mut vectors, mut role) = (0usize, 0);
+        while role < Role::ALL.len() {
+            if Role::ALL[role].is_per_layer() {
+                vectors = vectors.saturating_add(Role::ALL[role].vector_len(&self.config));
+            }
+            role += 1;
+        }
+        let vectors = larger(vectors, Role::FinalNorm.vector_len(&self.config));
+        (self.window / 2 / ALIGNMENT * ALIGNMENT, padded(product(&[4, vectors])))
+    }
+
+    #[cfg(feature = "source")]
+    const fn window_bytes(&self) -> usize {
+        let (half, vectors) = self.window_parts();
+        product(&[2, half]).saturating_add(vectors)
+    }
+
+    #[cfg(not(feature = "source"))]
+    const fn window_bytes(&self) -> usize {
+        0
     }
 
     /// Numbers in the scratch part.

@@ -6,6 +6,7 @@ use pocketlm_kernels::{Engine, InputGroup};
 use super::Plan;
 use super::block::Stage;
 use super::snapshot::unseen;
+use super::window::Window;
 use crate::Error;
 use crate::model::{ALIGNMENT, Model};
 
@@ -54,6 +55,8 @@ pub(super) struct Buffers<'a> {
     pub rope: &'a mut [f32],
     /// `[V]`.
     pub logits: &'a mut [f32],
+    /// Weights that are not in memory.
+    pub window: Window<'a>,
     /// Layer by layer, kv head by kv head: keys, values.
     pub cache: &'a mut [u8],
 }
@@ -75,6 +78,8 @@ pub(super) enum Event {
     Logits(u32),
     /// The logits of the last token are ready.
     Done,
+    /// Weights could not be read.
+    Unread,
 }
 
 /// One context of a model: the tokens so far with their keys and values, in memory that the caller lends.
@@ -131,7 +136,27 @@ impl<'m, 'a> Session<'m, 'a> {
         arena: &'a mut [u8],
         engine: impl Into<Engine<'a>>,
     ) -> Result<Session<'m, 'a>, Error> {
+        #[cfg(feature = "source")]
+        if !model.header().is_mapped() {
+            return Err(Error::NotMapped);
+        }
         Self::with_engine(model, plan, arena, engine.into())
+    }
+
+    /// A session for weights that are not in memory ([`Model::open_from`]): they are read from `source` by way of the
+    /// plan's [`window`](Plan::window). The logits are the same bits. A tile row that two halves of the window do not hold
+    /// is [`Error::WindowTooSmall`].
+    #[cfg(feature = "source")]
+    pub fn with_source(
+        model: &Model<'m>,
+        plan: &Plan<'m>,
+        arena: &'a mut [u8],
+        engine: impl Into<Engine<'a>>,
+        source: &'a mut dyn crate::model::WeightSource,
+    ) -> Result<Session<'m, 'a>, Error> {
+        let mut session = Self::with_engine(model, plan, arena, engine.into())?;
+        session.buffers.window.lend(model, source)?;
+        Ok(session)
     }
 
     /// [`new`](Session::new), compiled once.
@@ -157,7 +182,7 @@ impl<'m, 'a> Session<'m, 'a> {
         if arena.len() < plan.bytes() {
             return Err(Error::ArenaTooSmall { needed: plan.bytes(), found: arena.len() });
         }
-        let [tokens, hidden, normed, scratch, groups, rope, logits, cache] = plan.parts();
+        let [tokens, hidden, normed, scratch, groups, rope, logits, window, cache] = plan.parts();
         let mut rest = arena;
         let context = plan.context_tokens() as usize;
         let (tokens, positions) =
@@ -173,6 +198,7 @@ impl<'m, 'a> Session<'m, 'a> {
             logits: numbers(cut(&mut rest, logits.bytes))
                 .get_mut(..model.config().vocab_size as usize)
                 .unwrap_or_default(),
+            window: Window::new(plan, cut(&mut rest, window.bytes)),
             cache: cut(&mut rest, cache.bytes),
         };
         Ok(Session {
@@ -189,11 +215,17 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// Adds tokens to the context, a prompt or the one just sampled, and returns the logits of the last,
-    /// `[vocab_size]`. On an error nothing was added.
+    /// `[vocab_size]`. On an error nothing was added, unless it is [`Error::Storage`]: weights could not be read. Then
+    /// nothing is lost either, and [`step`](Session::step) goes on where that was.
     pub fn feed(&mut self, ids: &[u32]) -> Result<&mut [f32], Error> {
         self.start(ids)?;
-        while !matches!(self.advance(u32::MAX), Event::Done) {}
-        Ok(self.buffers.logits)
+        loop {
+            match self.advance(u32::MAX) {
+                Event::Done => return Ok(self.buffers.logits),
+                Event::Unread => return Err(Error::Storage),
+                Event::Pending | Event::Logits(_) => {}
+            }
+        }
     }
 
     /// Adds tokens and gives the logits of each to `visit`, with its index in `ids`; it may change them.
@@ -204,6 +236,7 @@ impl<'m, 'a> Session<'m, 'a> {
         loop {
             match self.advance(u32::MAX) {
                 Event::Pending => {}
+                Event::Unread => return Err(Error::Storage),
                 Event::Logits(index) => visit((index - first) as usize, self.buffers.logits),
                 Event::Done => {
                     visit(ids.len() - 1, self.buffers.logits);
@@ -243,13 +276,15 @@ impl<'m, 'a> Session<'m, 'a> {
 
     /// Goes on with what [`start`](Session::start) began, for about `budget` units: the unit is a row of a matrix times
     /// one token. Work is not divided below eight rows for the whole batch, or one token's norm, or one kv head's
-    /// attention for one token; a smaller budget does one such piece a call. [`Error::NoTokens`] when there is nothing to do.
+    /// attention for one token; a smaller budget does one such piece a call. [`Error::NoTokens`] when there is nothing to do;
+    /// after [`Error::Storage`], which means that weights could not be read, the next call goes on where that was.
     pub fn step(&mut self, budget: u32) -> Result<Step<'_>, Error> {
         if self.work.stage == Stage::Idle {
             return Err(Error::NoTokens);
         }
         Ok(match self.advance(budget) {
             Event::Done => Step::Done(self.buffers.logits),
+            Event::Unread => return Err(Error::Storage),
             Event::Pending | Event::Logits(_) => Step::Pending,
         })
     }
@@ -265,7 +300,9 @@ impl<'m, 'a> Session<'m, 'a> {
                     return Event::Pending;
                 }
                 let now = (left / cost.max(1)).clamp(1, undone);
-                self.compute(self.work.unit..self.work.unit + now);
+                if !self.compute(self.work.unit..self.work.unit + now) {
+                    return Event::Unread;
+                }
                 self.work.unit += now;
                 left = left.saturating_sub(now.saturating_mul(cost));
             } else if let Some(event) = self.next_stage() {

@@ -56,7 +56,7 @@ fn tiny(seed: u64) -> AlignedBytes {
     config.vocab_size = numbers.pick(&[2, 7, 9]);
     description.global_rope = rope_table(config.projection_dim, 1e4, 1.0, 1);
     description.local_rope = Some(rope_table(config.projection_dim, 10.0, 1.0, u32::MAX));
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         description.tokenizer = Some(super::text::sections()[seed as usize / 3 % 4].clone());
         description.chat_template = Some("{{ messages }} ü".into());
     }

@@ -1,0 +1,134 @@
+//! [`WeightSource`]: weights that are not in memory. [`Model::open_from`] checks them as [`Model::open`] would.
+
+use super::image::{self, Header, Section};
+use super::{ALIGNMENT, Model, Place, check_sections, crc32, extend_crc32, is_zero};
+use crate::Error;
+
+/// An image that is read piece by piece: from external flash without a memory-mapped window, an SD card, a file.
+///
+/// A session reads the weights of a layer while it computes it, through two buffers in turn: while the weights in one are
+/// multiplied, the next are read into the other by [`read_while`](WeightSource::read_while).
+pub trait WeightSource {
+    /// Fills `buffer` with the bytes of the image from `offset` on. Within the weights, `offset` is a multiple of 16.
+    /// [`Error::Storage`] if it cannot; whatever is returned, a session reports that.
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;
+
+    /// The same, and calls `work` once in the meantime. A source with a DMA controller starts the transfer, calls `work`,
+    /// and waits for the transfer to end before it returns; unless it says so here, one happens after the other.
+    fn read_while(&mut self, offset: u64, buffer: &mut [u8], work: &mut dyn FnMut()) -> Result<(), Error> {
+        work();
+        self.read(offset, buffer)
+    }
+}
+
+impl<'m> Model<'m> {
+    /// Opens an image whose weights stay where they are. All the rest is read into `resident`
+    /// ([`Header::resident_bytes`] says how much), which must start at a multiple of 64. The weights are read through
+    /// once, by way of `scratch`, which also starts at a multiple of 64 and holds a tile row of every matrix; an arena does,
+    /// before a session has it. What is checked is what [`open`](Model::open) checks.
+    pub fn open_from(
+        source: &mut dyn WeightSource,
+        resident: &'m mut [u8],
+        scratch: &mut [u8],
+    ) -> Result<Model<'m>, Error> {
+        for memory in [&*resident, &*scratch] {
+            if !(memory.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
+                return Err(Error::Unaligned(ALIGNMENT as u32));
+            }
+        }
+        let found = resident.len();
+        let first = resident.get_mut(..image::HEADER_BYTES);
+        let first = first.ok_or(Error::ArenaTooSmall { needed: image::HEADER_BYTES, found })?;
+        source.read(0, first)?;
+        let length = image::u64_at(first, 16);
+        image::check_table(first, length)?;
+        let (start, bytes) = image::section_place(first, Section::Weights as usize);
+        // The table is in order: these are places in the image.
+        let tail_start = image::align(start + bytes).unwrap_or(length);
+        let needed = usize::try_from(start + (length - tail_start)).unwrap_or(usize::MAX);
+        let resident = resident.get_mut(..needed).ok_or(Error::ArenaTooSmall { needed, found })?;
+        let (head, tail) = resident.split_at_mut_checked(start as usize).unwrap_or_default();
+        source.read(image::HEADER_BYTES as u64, head.get_mut(image::HEADER_BYTES..).unwrap_or_default())?;
+        source.read(tail_start, tail)?;
+        let (head, tail): (&'m [u8], &'m [u8]) = (head, tail);
+
+        let header = Header::read_parts(head, tail, length)?;
+        let described = Model::describe(header);
+        let mut pass = Pass { source, scratch, end: start, crc: 0 };
+        let tensors = described.and_then(|model| {
+            model.check_tensors(bytes, |range, place| pass.check(range.end - range.start, place))?;
+            Ok(model)
+        });
+        if let Err(error @ (Error::Storage | Error::WindowTooSmall { .. })) = tensors {
+            return Err(error);
+        }
+        // Damage is reported as damage, whatever it did to the tensors.
+        pass.read_to(start + bytes)?;
+        let crc = pass.crc;
+        let weights_gap_is_zero = pass.check(tail_start - (start + bytes), None)?;
+        let checksum = |section| if section == Section::Weights { crc } else { crc32(header.section(section)) };
+        check_sections(head, &header, checksum, |from, to| {
+            let bytes = match from.checked_sub(tail_start) {
+                Some(from) => tail.get(from as usize..(to - tail_start) as usize),
+                None => head.get(from as usize..to as usize),
+            };
+            match to == tail_start && from >= start {
+                true => weights_gap_is_zero,
+                false => bytes.is_some_and(is_zero),
+            }
+        })?;
+        tensors
+    }
+}
+
+/// One pass over the weights, from first to last.
+struct Pass<'p> {
+    source: &'p mut dyn WeightSource,
+    scratch: &'p mut [u8],
+    /// How far it has come.
+    end: u64,
+    /// Of all up to `end`.
+    crc: u32,
+}
+
+impl Pass<'_> {
+    /// Reads the next bytes, as many as fit, and gives them.
+    fn next(&mut self, bytes: u64) -> Result<&[u8], Error> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.scratch.len());
+        let piece = self.scratch.get_mut(..bytes).unwrap_or_default();
+        self.source.read(self.end, piece).map_err(|_| Error::Storage)?;
+        self.end = self.end.saturating_add(bytes as u64);
+        self.crc = extend_crc32(self.crc, piece);
+        Ok(piece)
+    }
+
+    /// Reads the next bytes: a gap, which must be zero, or a tensor, which must be finite.
+    fn check(&mut self, bytes: u64, place: Option<Place>) -> Result<bool, Error> {
+        let unit = place.map_or(1, |place| place.unit());
+        let found = self.scratch.len();
+        let most = found.checked_div(unit).unwrap_or(0) * unit;
+        if most == 0 && bytes > 0 {
+            return Err(Error::WindowTooSmall { needed: unit, found });
+        }
+        let (mut good, mut left) = (true, bytes);
+        while left > 0 {
+            let piece = self.next(left.min(most as u64))?;
+            left -= piece.len() as u64;
+            good &= match place {
+                None => is_zero(piece),
+                Some(place) => place.is_finite(piece),
+            };
+        }
+        Ok(good)
+    }
+
+    /// Reads what is left up to `end`.
+    fn read_to(&mut self, end: u64) -> Result<(), Error> {
+        while self.end < end {
+            if self.next(end - self.end)?.is_empty() {
+                return Err(Error::WindowTooSmall { needed: 1, found: 0 });
+            }
+        }
+        Ok(())
+    }
+}
