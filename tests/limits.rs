@@ -37,8 +37,7 @@ fn refused_folder(folder: &Folder) -> String {
     refused(folder.write("model.safetensors").path())
 }
 
-/// CVE-2025-66960, CVE-2024-12886 and their like, against GGUF readers: a string or an array that says it is longer than
-/// the file.
+/// What GGUF readers elsewhere fell over: a string or an array that says it is longer than the file.
 #[test]
 fn a_file_of_37_bytes_is_refused_whatever_it_says() {
     for count in [0, 1, 1 << 16, 1 << 32, i64::MAX as u64, u64::MAX] {
@@ -82,7 +81,8 @@ fn a_key_or_a_tensor_that_is_given_twice_is_refused_or_counts_once() {
     let bytes = [&(twice.len() as u64).to_le_bytes(), twice.as_bytes(), &weights[8 + header..]].concat();
     let folder = whole.write("model.safetensors");
     std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
-    assert!(refused(folder.path()).starts_with("not a whole safetensors file"));
+    // The same entry twice is one tensor; another place for it would leave a hole or overlap, which is refused.
+    assert_eq!(pack(folder.path()).unwrap(), pack(whole.write("model.safetensors").path()).unwrap());
     // In JSON the last one counts, as in Python.
     let config = whole.config.to_string().replacen('{', "{\"hidden_size\": 77,", 1);
     let folder = whole.write("model.safetensors");
