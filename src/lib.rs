@@ -54,6 +54,10 @@
 //! # Ok::<(), pocketlm::Error>(())
 //! ```
 //!
+//! # Security
+//!
+#![doc = include_str!("security.md")]
+//!
 //! # Features
 //!
 //! None of the default features needs std.
