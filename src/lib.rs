@@ -65,7 +65,7 @@
 //! | `cli` | the command line |
 //! | `source` | weights that are not memory-mapped ([`WeightSource`](model::WeightSource)) |
 //! | `embedded-storage` | [`Snapshots`](run::Snapshots) in NOR flash, and [`FlashImage`](run::FlashImage) for weights |
-//! | `defmt` | `defmt::Format` on the public types of the core |
+//! | `defmt` | `defmt::Format` on the public types of the core, and a few log points: open, plan, position, refusals |
 
 #[cfg(feature = "std")]
 #[macro_use]
@@ -76,6 +76,7 @@ pub mod error;
 pub mod host;
 #[cfg(feature = "std")]
 pub mod import;
+mod log;
 pub mod model;
 pub mod run;
 pub mod text;

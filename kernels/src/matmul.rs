@@ -160,7 +160,7 @@ fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; 
 fn q4(tile: &[Q4Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
     let mut sums = [0.0; TILE_ROWS];
     for (group, x) in tile.iter().zip(x) {
-        let dots = dots(&widen(&group.nibbles), &x.values).map(|dot| dot - 8 * x.sum);
+        let dots = dots(&widen(&group.nibbles), &x.values).map(|dot| dot.wrapping_sub(x.sum.wrapping_mul(8)));
         join(&mut sums, &dots, &group.scales, x.scale);
     }
     [sums]

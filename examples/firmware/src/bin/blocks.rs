@@ -7,11 +7,9 @@ use embedded_storage::nor_flash::{ErrorType, NorFlashErrorKind, ReadNorFlash, ch
 use pocketlm::Error;
 use pocketlm::model::Model;
 use pocketlm::run::{Digest, FlashImage, Kv, Plan, Session, Solo, Step};
-use pocketlm_firmware::board;
-use pocketlm_firmware::image::partition;
+use pocketlm_firmware::board::{self, eprintln, println};
 use pocketlm_firmware::report::largest;
 use pocketlm_firmware::sequence::{BUDGET, tokens};
-use semihosting::{eprintln, println};
 
 const ARENA_BYTES: usize = 1 << 20;
 /// Of those, for what of an image is in memory: the tokenizer more than anything.
@@ -42,7 +40,7 @@ impl ReadNorFlash for Card {
 }
 
 fn check(arena: &'static mut [u8]) -> bool {
-    let device = partition();
+    let device = board::partition();
     let mut start = 0;
     while device.get(start..).is_some_and(|rest| rest.starts_with(b"pocketlm")) {
         match run(FlashImage::new(Card(device), start as u32), arena) {

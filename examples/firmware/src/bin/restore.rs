@@ -6,9 +6,8 @@
 use pocketlm::Error;
 use pocketlm::model::Model;
 use pocketlm::run::{Digest, Kv, Plan, Session, Solo};
-use pocketlm_firmware::board;
-use pocketlm_firmware::image::{images, partition};
-use semihosting::{eprintln, println};
+use pocketlm_firmware::board::{self, eprintln, println};
+use pocketlm_firmware::image::partition;
 
 const ARENA_BYTES: usize = 1 << 20;
 /// Tokens that are added to the prompt.
@@ -25,8 +24,8 @@ fn check(arena: &'static mut [u8]) -> bool {
 }
 
 fn run(arena: &mut [u8]) -> Result<(), Error> {
-    let image = images().next().ok_or(Error::NotAnImage)?;
-    let snapshot = partition().get(image.len()..).unwrap_or_default();
+    let image = partition().next().ok_or(Error::NotAnImage)?;
+    let snapshot = board::partition().get(image.len()..).unwrap_or_default();
     let model = Model::open(image)?;
     let plan = Plan::new(model.header()).context(80).kv(Kv::Q8);
     let mut session = Session::new(&model, &plan, arena, &Solo)?;
