@@ -55,7 +55,11 @@ fn generations(model: &Model<'_>, arena: &mut AlignedBytes, workers: &dyn Worker
             1 => session.rewind(numbers.within(0..=session.rewindable()) as usize).unwrap(),
             2 => {
                 saved.clear();
-                session.save(&mut |bytes| Ok(saved.extend_from_slice(bytes))).unwrap();
+                let mut sink = |bytes: &[u8]| {
+                    saved.extend_from_slice(bytes);
+                    Ok(())
+                };
+                session.save(&mut sink).unwrap();
             }
             3 if !saved.is_empty() => session.restore_from(&saved).unwrap(),
             _ => {}

@@ -1,4 +1,4 @@
-//! Chooses the linker scripts of the board, and the image.
+//! The board, as `boards/` names it, its linker scripts, and the image.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -7,22 +7,25 @@ fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap());
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
 
-    // One board an architecture; `src/board/mod.rs` makes the same choice.
-    let scripts: &[&str] = match env::var("CARGO_CFG_TARGET_ARCH").unwrap().as_str() {
-        "arm" => {
-            copy(&here.join("memory/mps2.x"), &out.join("memory.x"));
-            &["link.x"]
-        }
-        "riscv32" => {
-            copy(&here.join("memory/virt_riscv32.x"), &out.join("memory.x"));
-            &["memory.x", "link.x"]
-        }
-        // A host: there is nothing to link, but editors and `cargo check` look at the sources.
-        _ => &[],
+    println!("cargo::rerun-if-env-changed=POCKETLM_BOARD");
+    let board = env::var("POCKETLM_BOARD").expect("choose a board: cargo --config boards/mps2_an386.toml ...");
+    println!("cargo::rustc-check-cfg=cfg(board, values(any()))");
+    println!("cargo::rustc-cfg=board=\"{board}\"");
+    // The board's memory, and what the linker is told.
+    let (memory, arguments): (&str, &[&str]) = match board.as_str() {
+        "mps2_an385" | "mps2_an386" => ("mps2.x", &["-Tlink.x"]),
+        "mps2_an500" | "mps2_an521" | "mps3_an547" => (&format!("{board}.x"), &["-Tlink.x"]),
+        "virt_riscv32" => ("virt_riscv32.x", &["-Tmemory.x", "-Tlink.x"]),
+        "virt_aarch64" => ("virt_aarch64.x", &["-Timage.ld", "-Tmemory.x"]),
+        "wasm32" => ("", &["--no-entry", "--export=start"]),
+        _ => panic!("there is no board {board}"),
     };
+    if !memory.is_empty() {
+        copy(&here.join("memory").join(memory), &out.join("memory.x"));
+    }
     println!("cargo::rustc-link-search={}", out.display());
-    for script in scripts {
-        println!("cargo::rustc-link-arg-bins=-T{script}");
+    for argument in arguments {
+        println!("cargo::rustc-link-arg-bins={argument}");
     }
 
     println!("cargo::rerun-if-env-changed=POCKETLM_IMAGE");

@@ -41,6 +41,8 @@ compile_error!("pocketlm reads images in place and runs on little-endian targets
 mod arch;
 mod dtype;
 mod engine;
+#[cfg(feature = "defmt")]
+mod format;
 mod isa;
 mod kv;
 pub mod math;

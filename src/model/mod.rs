@@ -26,6 +26,7 @@ pub use source::WeightSource;
 pub use tensor::{Role, TensorId};
 
 use crate::Error;
+use crate::log;
 use crate::text::Tokenizer;
 use image::Entry;
 
@@ -47,6 +48,13 @@ impl<'m> Model<'m> {
     /// The tokenizer is checked when it is asked for ([`Model::tokenizer`]), so that a firmware that deals in token ids
     /// does not carry one.
     pub fn open(image: &'m [u8]) -> Result<Model<'m>, Error> {
+        let model = log::refused("open", Self::checked(image))?;
+        #[cfg(feature = "defmt")]
+        defmt::info!("open: {}", model);
+        Ok(model)
+    }
+
+    fn checked(image: &'m [u8]) -> Result<Model<'m>, Error> {
         let header = Header::read(image)?;
         if !(image.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
             return Err(Error::Unaligned(ALIGNMENT as u32));

@@ -390,12 +390,12 @@ fn products(
     let mut outputs = outputs.iter_mut();
     // Three whatever there are, of which some may be empty: one copy of this in the program, not one a number.
     let outputs: [Output<'_>; 3] = core::array::from_fn(|index| {
-        let Weights { matrix, rows, .. } = matrices.get(index).copied().unwrap_or(Weights::NONE);
+        let (columns, rows) = matrices.get(index).map_or((0, 0), |weights| (weights.matrix.columns(), weights.rows));
         let end = before + rows.div_ceil(TILE_ROWS);
         let units = units.start.max(before) - before..units.end.min(end).saturating_sub(before);
         before = end;
         let range = units.start * TILE_ROWS..units.end.max(units.start) * TILE_ROWS;
-        work = work.saturating_add(range.len().saturating_mul(matrix.columns()));
+        work = work.saturating_add(range.len().saturating_mul(columns));
         let values = outputs.next().map(|values| &mut **values).unwrap_or_default();
         Output { values: values.get_mut(..rows * input.count).unwrap_or_default(), rows, range }
     });

@@ -8,6 +8,7 @@ use super::block::Stage;
 use super::snapshot::unseen;
 use super::window::Window;
 use crate::Error;
+use crate::log;
 use crate::model::{ALIGNMENT, Model};
 
 /// Where a computation stands: everything `step` needs to go on.
@@ -140,7 +141,7 @@ impl<'m, 'a> Session<'m, 'a> {
         if !model.header().is_mapped() {
             return Err(Error::NotMapped);
         }
-        Self::with_engine(model, plan, arena, engine.into())
+        log::refused("session", Self::with_engine(model, plan, arena, engine.into()))
     }
 
     /// A session for weights that are not in memory ([`Model::open_from`]): they are read from `source` by way of the
@@ -154,7 +155,7 @@ impl<'m, 'a> Session<'m, 'a> {
         engine: impl Into<Engine<'a>>,
         source: &'a mut dyn crate::model::WeightSource,
     ) -> Result<Session<'m, 'a>, Error> {
-        let mut session = Self::with_engine(model, plan, arena, engine.into())?;
+        let mut session = log::refused("session", Self::with_engine(model, plan, arena, engine.into()))?;
         session.buffers.window.lend(model, source)?;
         Ok(session)
     }
@@ -166,6 +167,8 @@ impl<'m, 'a> Session<'m, 'a> {
         arena: &'a mut [u8],
         engine: Engine<'a>,
     ) -> Result<Session<'m, 'a>, Error> {
+        #[cfg(feature = "defmt")]
+        defmt::debug!("session: {}", plan);
         if !plan.is_for(model.header()) {
             return Err(Error::ForeignPlan);
         }
@@ -248,6 +251,12 @@ impl<'m, 'a> Session<'m, 'a> {
 
     /// Gives tokens to [`step`](Session::step). All of them are checked here; on an error nothing has changed.
     pub fn start(&mut self, ids: &[u32]) -> Result<(), Error> {
+        #[cfg(feature = "defmt")]
+        defmt::debug!("start: {=usize} tokens at position {=u32}", ids.len(), self.next_position);
+        log::refused("start", self.begin(ids))
+    }
+
+    fn begin(&mut self, ids: &[u32]) -> Result<(), Error> {
         if self.work.stage != Stage::Idle {
             return Err(Error::Busy);
         }

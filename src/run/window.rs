@@ -18,9 +18,6 @@ pub(super) struct Weights<'w> {
 }
 
 impl<'w> Weights<'w> {
-    /// Those of no matrix.
-    pub const NONE: Weights<'static> = Weights { matrix: Matrix::EMPTY, first: 0, rows: 0 };
-
     fn mapped(model: &Model<'w>, layer: u32, role: Role) -> Self {
         let matrix = model.matrix(layer, role);
         Weights { matrix, first: 0, rows: matrix.rows() }
@@ -182,7 +179,7 @@ mod read {
     }
 
     impl Session<'_, '_> {
-        /// [`compute`](Session::compute) where weights have to be read.
+        /// `compute`, where weights have to be read.
         pub fn compute_from_source(&mut self, units: Range<usize>) -> bool {
             let read = match self.work.stage {
                 Stage::Embed => units.clone().try_for_each(|token| {

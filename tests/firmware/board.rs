@@ -10,27 +10,37 @@ use std::time::{Duration, Instant};
 pub const ALL_TYPES: &str = "f32,f16,bf16,q8,q4";
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/firmware");
 
-/// A target and where it runs.
+/// A board, which `boards/` in the package says how to build for and how to run.
 pub struct Board {
+    pub name: &'static str,
     pub target: &'static str,
-    /// Where the region `IMAGE` lies.
-    pub partition: u32,
+    /// Where the region `IMAGE` lies; WebAssembly has none.
+    partition: Option<u32>,
     /// Without a floating-point unit, a model of a megabyte whose weights are floating-point numbers takes minutes.
     pub float_unit: bool,
 }
 
-pub const M0: Board = Board { target: "thumbv6m-none-eabi", partition: 0x2100_0000, float_unit: false };
-pub const M3: Board = Board { target: "thumbv7m-none-eabi", partition: 0x2100_0000, float_unit: false };
-pub const M4F: Board = Board { target: "thumbv7em-none-eabihf", partition: 0x2100_0000, float_unit: true };
-pub const M33: Board = Board { target: "thumbv8m.main-none-eabihf", partition: 0x2100_0000, float_unit: true };
-pub const RV32IMAC: Board = Board { target: "riscv32imac-unknown-none-elf", partition: 0x8100_0000, float_unit: false };
-pub const RV32IMAFC: Board =
-    Board { target: "riscv32imafc-unknown-none-elf", partition: 0x8100_0000, float_unit: true };
+const fn board(name: &'static str, target: &'static str, partition: Option<u32>, float_unit: bool) -> Board {
+    Board { name, target, partition, float_unit }
+}
+
+pub const M0: Board = board("mps2_an385_armv6m", "thumbv6m-none-eabi", Some(0x2100_0000), false);
+pub const M3: Board = board("mps2_an385", "thumbv7m-none-eabi", Some(0x2100_0000), false);
+pub const M4F: Board = board("mps2_an386", "thumbv7em-none-eabihf", Some(0x2100_0000), true);
+pub const M7: Board = board("mps2_an500", "thumbv7em-none-eabihf", Some(0x6000_0000), true);
+pub const M33: Board = board("mps2_an521", "thumbv8m.main-none-eabihf", Some(0x8000_0000), true);
+pub const M55: Board = board("mps3_an547", "thumbv8m.main-none-eabihf", Some(0x7000_0000), true);
+pub const RV32IMAC: Board = board("virt_riscv32imac", "riscv32imac-unknown-none-elf", Some(0x8100_0000), false);
+pub const RV32IMAFC: Board = board("virt_riscv32imafc", "riscv32imafc-unknown-none-elf", Some(0x8100_0000), true);
+pub const AARCH64: Board = board("virt_aarch64", "aarch64-unknown-none", Some(0x4400_0000), true);
+pub const WASM: Board = board("wasm32", "wasm32-unknown-unknown", None, true);
+
+pub const ALL: [Board; 10] = [M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, AARCH64, WASM];
 
 impl Board {
     /// Whether this machine can build for the board and run it. If not, that is said; in CI it fails.
     pub fn is_here(&self, what: &str) -> bool {
-        let qemu = &self.runner()[0];
+        let machine = &self.runner()[0];
         let answer = |program: &str, arguments: &[&str]| {
             let output = Command::new(program).args(arguments).current_dir(PACKAGE).output().ok();
             output.filter(|output| output.status.success())
@@ -38,8 +48,8 @@ impl Board {
         let library = answer("rustc", &["--print", "target-libdir", "--target", self.target])
             .map(|output| PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()));
         let missing = match library {
-            Some(library) if library.is_dir() && answer(qemu, &["--version"]).is_some() => return true,
-            Some(library) if library.is_dir() => qemu.clone(),
+            Some(library) if library.is_dir() && answer(machine, &["--version"]).is_some() => return true,
+            Some(library) if library.is_dir() => machine.clone(),
             _ => format!("the Rust target {}", self.target),
         };
         assert!(std::env::var_os("CI").is_none(), "{missing} is missing, and CI is set");
@@ -47,11 +57,15 @@ impl Board {
         false
     }
 
+    /// What cargo is told about the board.
+    fn config(&self) -> String {
+        format!("{PACKAGE}/boards/{}.toml", self.name)
+    }
+
     /// The command that runs a program on the board, as `cargo run` in the package does it.
     fn runner(&self) -> Vec<String> {
-        let config = fs::read_to_string(format!("{PACKAGE}/.cargo/config.toml")).unwrap();
-        let (_, section) = config.split_once(&format!("[target.{}]", self.target)).unwrap();
-        let command = section.lines().find_map(|line| line.strip_prefix("runner = ")).unwrap();
+        let config = fs::read_to_string(self.config()).unwrap();
+        let command = config.lines().find_map(|line| line.split_once(".runner = ")).unwrap().1;
         command.trim_matches('"').split(' ').map(String::from).collect()
     }
 
@@ -63,11 +77,12 @@ impl Board {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware");
         let output = Command::new(env!("CARGO"))
             .args(["build", "--release", "--locked", "--quiet", "--no-default-features"])
-            .args(["--features", features, "--target", self.target, "--bin", program, "--target-dir"])
+            .args(["--features", features, "--bin", program, "--config", &self.config(), "--target-dir"])
             .arg(&folder)
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", opt_level)
             .env_remove("RUSTFLAGS")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env_remove("POCKETLM_BOARD")
             .env_remove("POCKETLM_IMAGE")
             .current_dir(PACKAGE)
             .output()
@@ -75,42 +90,52 @@ impl Board {
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        let copy = folder.join(format!("{}-{program}-{opt_level}", self.target));
-        fs::copy(folder.join(self.target).join("release").join(program), &copy).unwrap();
+        let copy = folder.join(format!("{}-{program}-{opt_level}", self.name));
+        let built = folder.join(self.target).join("release").join(program);
+        let extension = if self.target.starts_with("wasm32") { "wasm" } else { "" };
+        fs::copy(built.with_extension(extension), &copy).unwrap();
         Ok(copy)
     }
 
     /// Runs a program to its end, with `images` in the partition, and returns what it printed.
     pub fn run(&self, program: &str, images: &[u8]) -> String {
-        let elf = self.build(program, "s", ALL_TYPES).unwrap_or_else(|error| panic!("{error}"));
+        let features = if program == "blocks" { "f32,f16,bf16,q8,q4,blocks" } else { ALL_TYPES };
+        let elf = self.build(program, "s", features).unwrap_or_else(|error| panic!("{error}"));
         let (printed, loaded) = (elf.with_extension("out"), elf.with_extension("images"));
         let mut command = self.runner();
+        command.push(elf.display().to_string());
         if !images.is_empty() {
             fs::write(&loaded, images).unwrap();
-            let device = format!("loader,file={},addr={:#x},force-raw=on", loaded.display(), self.partition);
-            command.splice(command.len() - 1..command.len() - 1, [String::from("-device"), device]);
+            let loaded = loaded.display();
+            match self.partition {
+                Some(at) => {
+                    let device = format!("loader,file={loaded},addr={at:#x},force-raw=on");
+                    command.splice(1..1, [String::from("-device"), device]);
+                }
+                None => command.push(loaded.to_string()),
+            }
         }
-        let mut qemu = Command::new(&command[0])
+        let mut machine = Command::new(&command[0])
             .args(&command[1..])
-            .arg(&elf)
+            .current_dir(PACKAGE)
             .stdin(Stdio::null())
             .stdout(fs::File::create(&printed).unwrap())
             .spawn()
             .unwrap();
         let start = Instant::now();
         let status = loop {
-            if let Some(status) = qemu.try_wait().unwrap() {
+            if let Some(status) = machine.try_wait().unwrap() {
                 break status;
             }
             if start.elapsed() > Duration::from_secs(600) {
-                qemu.kill().unwrap();
-                qemu.wait().unwrap();
-                panic!("{program} on {} does not end", self.target);
+                machine.kill().unwrap();
+                machine.wait().unwrap();
+                panic!("{program} on {} does not end", self.name);
             }
             std::thread::sleep(Duration::from_millis(20));
         };
         let printed = fs::read_to_string(printed).unwrap();
-        assert!(status.success(), "{program} on {}: {status}\n{printed}", self.target);
+        assert!(status.success(), "{program} on {}: {status}\n{printed}", self.name);
         printed
     }
 }

@@ -11,7 +11,7 @@ const PAINT: u32 = 0xA5A5_A5A5;
 /// What [`of`] measured.
 #[derive(Clone, Copy, Default)]
 pub struct Cost {
-    /// Instructions, if QEMU counts them (`-icount shift=0`).
+    /// Instructions, of all cores, if QEMU counts them (`-icount shift=0`).
     pub instructions: u64,
     /// Bytes of stack below the caller's.
     pub stack: usize,
@@ -33,7 +33,8 @@ pub fn of(mut work: impl FnMut()) -> Cost {
 #[inline(never)]
 fn measure(work: &mut dyn FnMut()) -> Cost {
     let start = board::stack_pointer() as *mut u32;
-    let end = board::stack_end().max(start as usize - PAINTED).next_multiple_of(size_of::<u32>()) as *mut u32;
+    let end =
+        board::stack_end().max((start as usize).saturating_sub(PAINTED)).next_multiple_of(size_of::<u32>()) as *mut u32;
     let mut at = start;
     while at > end {
         // SAFETY: between the end of the stack and the stack pointer nothing is in use: there are no interrupts here,

@@ -2,6 +2,8 @@
 
 use pocketlm::run::Plan;
 
+use crate::board;
+
 /// An image has to start at a multiple of 64.
 #[repr(C, align(64))]
 struct Aligned<const N: usize>([u8; N]);
@@ -18,14 +20,8 @@ pub static IMAGE: &[u8] = &ALIGNED.0;
 pub const PLAN: Plan = Plan::of(&ALIGNED.0);
 
 /// The images that lie in the region `IMAGE`, one after the other, where the program itself has put none there.
-pub fn partition() -> impl Iterator<Item = &'static [u8]> {
-    unsafe extern "C" {
-        static _image_start: u8;
-        static _image_end: u8;
-    }
-    let (start, end) = (&raw const _image_start, &raw const _image_end);
-    // SAFETY: `memory/` says that this is memory; nothing writes to it while the program runs.
-    let mut rest = unsafe { core::slice::from_raw_parts(start, end as usize - start as usize) };
+pub fn images() -> impl Iterator<Item = &'static [u8]> {
+    let mut rest = board::partition();
     core::iter::from_fn(move || {
         if !rest.starts_with(b"pocketlm") {
             return None;

@@ -6,9 +6,8 @@
 use core::hint::black_box;
 
 use linked_list_allocator::LockedHeap;
-use pocketlm_firmware::board::{self, Clock};
+use pocketlm_firmware::board::{self, Clock, eprintln, println};
 use pocketlm_kernels::{DType, Input, InputGroup, Isa, Matrix, RowsMut};
-use semihosting::{eprintln, println};
 
 #[path = "../../../../kernels/tests/naive.rs"]
 mod naive;

@@ -1,20 +1,21 @@
 #![no_std]
 #![no_main]
 //! Reports on images that are not in the program: they were written to a flash partition of their own, one after the
-//! other. The plan is made when the program runs, in an arena chosen beforehand; what does not fit is an error.
+//! other, each with the next type of keys and values. The plan is made when the program runs, in an arena chosen
+//! beforehand; what does not fit is an error.
 
-use pocketlm_firmware::board;
-use pocketlm_firmware::image::partition;
+use pocketlm::run::Kv;
+use pocketlm_firmware::board::{self, eprintln};
+use pocketlm_firmware::image::images;
 use pocketlm_firmware::report::report;
-use semihosting::eprintln;
 
 const ARENA_BYTES: usize = 1 << 20;
 
 pocketlm_firmware::entry!(check, ARENA_BYTES);
 
 fn check(arena: &'static mut [u8]) -> bool {
-    partition().all(|image| {
-        let result = report(image, arena);
+    images().zip(Kv::ALL.iter().cycle()).all(|(image, &kv)| {
+        let result = report(image, &[kv], arena);
         if let Err(error) = result {
             eprintln!("error: {error}");
         }

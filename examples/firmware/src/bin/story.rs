@@ -4,11 +4,10 @@
 
 use pocketlm::Error;
 use pocketlm::model::Model;
-use pocketlm::run::{Plan, Session, Solo};
+use pocketlm::run::{Plan, Session};
 use pocketlm::text::{Decoder, EncodeOptions, Sampler, scratch_len};
-use pocketlm_firmware::board;
+use pocketlm_firmware::board::{self, eprintln, print, println};
 use pocketlm_firmware::image::{IMAGE, PLAN};
-use semihosting::{eprintln, print, println};
 
 const PROMPT: &str = "Once upon a time";
 const STORY: Plan = PLAN.context(256).batch(8);
@@ -29,7 +28,7 @@ fn tell(arena: &mut [u8]) -> Result<(), Error> {
         eprintln!("the image has no tokenizer");
         return Err(Error::NoTokens);
     };
-    let mut session = Session::new(&model, &STORY, arena, &Solo)?;
+    let mut session = Session::new(&model, &STORY, arena, board::workers())?;
     let mut sampler = Sampler::new(33).temperature(0.5).top_p(0.9);
     let mut decoder = Decoder::new(&tokenizer).skip_special(true);
 

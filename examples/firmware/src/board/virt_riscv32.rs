@@ -25,7 +25,7 @@ impl Clock {
     }
 
     /// Instructions since the start.
-    pub fn instructions(self) -> u64 {
+    pub fn instructions(&self) -> u64 {
         retired() - self.0
     }
 }

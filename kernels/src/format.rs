@@ -1,0 +1,65 @@
+//! `defmt::Format` of what borrows numbers: its shape, never all of the numbers.
+
+use defmt::{Format, Formatter, write};
+
+use crate::{Engine, Input, InputGroup, Isa, Matrix, Output, Q4MinTile, Q4Tile, Q8Tile, RowsMut};
+
+impl Format for Isa {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "{=str}", self.name());
+    }
+}
+
+impl Format for Engine<'_> {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "Engine({})", self.isa);
+    }
+}
+
+impl Format for Matrix<'_> {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "Matrix({=usize} x {=usize})", self.rows(), self.columns());
+    }
+}
+
+impl Format for Input<'_> {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "Input({=usize})", self.count);
+    }
+}
+
+impl Format for Output<'_> {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "Output(rows {=usize}..{=usize} of {=usize})", self.range.start, self.range.end, self.rows);
+    }
+}
+
+impl Format for RowsMut<'_> {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "RowsMut(of {=usize} columns)", self.columns());
+    }
+}
+
+impl Format for InputGroup {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "InputGroup {{ scale: {=f32}, sum: {=i32} }}", self.scale, self.sum);
+    }
+}
+
+impl Format for Q8Tile {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "Q8Tile");
+    }
+}
+
+impl Format for Q4Tile {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "Q4Tile");
+    }
+}
+
+impl Format for Q4MinTile {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "Q4MinTile");
+    }
+}
