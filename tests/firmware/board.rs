@@ -100,6 +100,12 @@ impl Board {
     /// Runs a program to its end, with `images` in the partition, and returns what it printed.
     pub fn run(&self, program: &str, images: &[u8]) -> String {
         let elf = self.build(program, "s", ALL_TYPES).unwrap_or_else(|error| panic!("{error}"));
+        String::from_utf8(self.run_built(&elf, images)).unwrap()
+    }
+
+    /// Runs what [`build`](Board::build) returned.
+    pub fn run_built(&self, elf: &Path, images: &[u8]) -> Vec<u8> {
+        let program = elf.file_name().unwrap().to_string_lossy();
         let (printed, loaded) = (elf.with_extension("out"), elf.with_extension("images"));
         let mut command = self.runner();
         command.push(elf.display().to_string());
@@ -133,8 +139,8 @@ impl Board {
             }
             std::thread::sleep(Duration::from_millis(20));
         };
-        let printed = fs::read_to_string(printed).unwrap();
-        assert!(status.success(), "{program} on {}: {status}\n{printed}", self.name);
+        let printed = fs::read(printed).unwrap();
+        assert!(status.success(), "{program} on {}: {status}\n{}", self.name, String::from_utf8_lossy(&printed));
         printed
     }
 }

@@ -6,6 +6,8 @@ mod board;
 #[path = "../common/mod.rs"]
 mod common;
 mod digests;
+mod log;
 mod proofs;
 #[path = "../../examples/firmware/src/sequence.rs"]
 mod sequence;
+mod watchdog;
