@@ -38,6 +38,8 @@ pub enum Error {
     Disabled(DType),
     /// The chat template is not UTF-8.
     ChatTemplate,
+    /// [`Model::open_verified`](crate::model::Model::open_verified) was told that the image may not be used.
+    Unverified,
 
     // ---- planning and running ----
     /// The context or the batch is 0, or so large that sizes overflow.
@@ -160,6 +162,7 @@ impl fmt::Display for Error {
                 write!(f, "{} kernels are not part of this build: enable the cargo feature", dtype.name())
             }
             Error::ChatTemplate => f.write_str("the chat template is not UTF-8"),
+            Error::Unverified => f.write_str("the image is not signed by anybody who is trusted here"),
             Error::Limits => f.write_str("the context and the batch must be above 0 and not astronomic"),
             Error::ForeignPlan => f.write_str("the plan was made for another model"),
             Error::ArenaTooSmall { needed, found } => {

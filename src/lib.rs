@@ -54,6 +54,10 @@
 //! # Ok::<(), pocketlm::Error>(())
 //! ```
 //!
+//! # Security
+//!
+#![doc = include_str!("security.md")]
+//!
 //! # Features
 //!
 //! None of the default features needs std.
@@ -61,8 +65,10 @@
 //! | feature | adds |
 //! |---|---|
 //! | `f32` `f16` `bf16` `q8` `q4` (default) | the kernels of that weight type, and of keys and values in it |
-//! | `std` | `import` and `host` (and every weight type) |
+//! | `std` | `import` and `host` (and every weight type, `source`, `embedded-storage`) |
 //! | `cli` | the command line |
+//! | `source` | weights that are not memory-mapped ([`WeightSource`](model::WeightSource)) |
+//! | `embedded-storage` | [`Snapshots`](run::Snapshots) in NOR flash, and [`FlashImage`](run::FlashImage) for weights |
 //! | `defmt` | `defmt::Format` on the public types of the core, and a few log points: open, plan, position, refusals |
 
 #[cfg(feature = "std")]

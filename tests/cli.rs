@@ -77,14 +77,16 @@ fn logits(path: &Path) -> (Vec<usize>, Vec<f32>) {
 #[test]
 fn without_arguments_the_program_explains_itself() {
     let help = stdout(run(&[]));
-    for word in ["pack", "info", "plan", "run", "chat", "tokenize", "logits", "perplexity", "verify", "Start here"] {
+    for word in
+        ["pack", "info", "plan", "run", "chat", "tokenize", "logits", "perplexity", "bench", "verify", "Start here"]
+    {
         assert!(help.contains(word), "{word}: {help}");
     }
 }
 
 #[test]
 fn every_command_explains_itself_with_examples() {
-    for command in ["pack", "info", "plan", "run", "chat", "tokenize", "logits", "perplexity", "verify"] {
+    for command in ["pack", "info", "plan", "run", "chat", "tokenize", "logits", "perplexity", "bench", "verify"] {
         let help = stdout(run(&[command, "--help"]));
         assert!(help.contains("Example") && help.contains(&format!("pocketlm {command}")), "{help}");
     }
@@ -508,4 +510,22 @@ fn a_closed_stdout_ends_the_program_quietly() {
         let output = child.wait_with_output().unwrap();
         assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
     }
+}
+
+#[test]
+fn bench_reports_what_it_ran_with_and_what_a_token_reads() {
+    let bench = |more: &[&str]| {
+        let arguments = ["bench", STORY, "-p", "8", "-n", "4", "-r", "1", "-t", "1", "--isa", "scalar", "--json"];
+        json(&stdout(run(&[&arguments, more].concat())))
+    };
+    let report = bench(&[]);
+    assert_eq!((&report["isa"], &report["threads"]), (&"scalar".into(), &1.into()));
+    for field in ["prefill_tokens_per_s", "decode_tokens_per_s", "bandwidth_share"] {
+        assert!(report[field].as_f64().unwrap() > 0.0, "{field}: {report}");
+    }
+    // Keys and values in 16 bits are less to read; the weights are most of it, and no token reads more than there is.
+    let (f32, f16) =
+        (report["bytes_per_token"].as_u64().unwrap(), bench(&["--kv", "f16"])["bytes_per_token"].as_u64().unwrap());
+    let image = std::fs::metadata(STORY).unwrap().len();
+    assert!(f16 < f32 && f32 < image + image / 4 && f16 > image / 2, "{f16} {f32} {image}");
 }

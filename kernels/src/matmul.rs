@@ -22,8 +22,21 @@ const BLOCK: usize = 4;
 
 /// [`Isa::matmul`](crate::Isa::matmul), portably.
 pub(crate) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+    let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);
+    match matrix.tiles {
+        Tiles::Q8(tiles) if cfg!(feature = "q8") => product(tiles, input.groups, groups, 0..count, tile_rows, out, q8),
+        Tiles::Q4(tiles) if cfg!(feature = "q4") => product(tiles, input.groups, groups, 0..count, tile_rows, out, q4),
+        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+            product(tiles, input.groups, groups, 0..count, tile_rows, out, q4min)
+        }
+        _ => float_matrix(matrix, input, tile_rows, out),
+    }
+}
+
+/// [`matmul`] of a float matrix: what instruction sets with kernels for integers alone do with the others.
+#[inline(always)]
+pub(crate) fn float_matrix(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let (columns, count) = (matrix.columns(), input.count);
-    let groups = columns.div_ceil(GROUP);
     match matrix.tiles {
         Tiles::F32(tiles) if cfg!(feature = "f32") => {
             floats(tiles, input.values, columns, count, tile_rows, out, |w| w)
@@ -33,11 +46,6 @@ pub(crate) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
         }
         Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
             floats(tiles, input.values, columns, count, tile_rows, out, bf16_to_f32)
-        }
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => product(tiles, input.groups, groups, 0..count, tile_rows, out, q8),
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => product(tiles, input.groups, groups, 0..count, tile_rows, out, q4),
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
-            product(tiles, input.groups, groups, 0..count, tile_rows, out, q4min)
         }
         _ => {}
     }
@@ -160,7 +168,7 @@ fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; 
 fn q4(tile: &[Q4Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
     let mut sums = [0.0; TILE_ROWS];
     for (group, x) in tile.iter().zip(x) {
-        let dots = dots(&widen(&group.nibbles), &x.values).map(|dot| dot - 8 * x.sum);
+        let dots = dots(&widen(&group.nibbles), &x.values).map(|dot| dot.wrapping_sub(x.sum.wrapping_mul(8)));
         join(&mut sums, &dots, &group.scales, x.scale);
     }
     [sums]

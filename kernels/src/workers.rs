@@ -6,6 +6,7 @@
 //! where this crate hands out memory by index, and therefore needs `unsafe`.
 
 use core::marker::PhantomData;
+use core::num::NonZeroUsize;
 use core::ops::Range;
 #[cfg(target_has_atomic = "ptr")]
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -41,10 +42,10 @@ impl Workers for Solo {
 #[cfg(target_has_atomic = "ptr")]
 pub fn for_each_part(workers: &dyn Workers, range: Range<usize>, job: &(dyn Fn(Range<usize>) + Sync)) {
     let share = match workers.count() {
-        0 | 1 => 1,
-        count => 2 * count,
+        0 | 1 => NonZeroUsize::MIN,
+        count => NonZeroUsize::MIN.saturating_add(count.saturating_mul(2) - 1),
     };
-    let length = |start: usize| range.end.saturating_sub(start).div_ceil(share);
+    let length = |start: usize| range.end.saturating_sub(start).div_ceil(share.get());
     let next = AtomicUsize::new(range.start);
     workers.run(&|| {
         // Relaxed: the counter orders nothing but itself; `run` returning is what publishes the results.
@@ -140,12 +141,13 @@ pub fn split_rows<const N: usize>(
     piece: usize,
     job: &(dyn Fn(usize, Range<usize>, RowsMut<'_>) + Sync),
 ) {
-    let piece = piece.max(1);
+    // Not a number that is 1 at least: through a closure the optimiser does not see that, and leaves a panic behind.
+    let piece = NonZeroUsize::new(piece).unwrap_or(NonZeroUsize::MIN);
     let outputs = outputs.map(|Output { values, rows, range }| {
         let columns = values.len().checked_div(rows).unwrap_or(0);
         (Shared(values.as_mut_ptr()), rows, columns, range.start..range.end.min(rows))
     });
-    let pieces = |rows: &Range<usize>| rows.len().div_ceil(piece);
+    let pieces = |rows: &Range<usize>| rows.len().div_ceil(piece.get());
     let all = outputs.iter().map(|(.., range)| pieces(range)).sum();
     for_each_part(workers, 0..all, &|part| {
         let mut before = 0;
@@ -155,8 +157,8 @@ pub fn split_rows<const N: usize>(
             let last = part.end.min(before + pieces(range)).saturating_sub(before);
             before += pieces(range);
             if first < last {
-                let start = range.start + first * piece;
-                let rows_of_part = start..range.end.min(range.start + last * piece);
+                let start = range.start + first * piece.get();
+                let rows_of_part = start..range.end.min(range.start + last * piece.get());
                 // `for_each_part` gives every piece out once, and different pieces have different rows, all of them below
                 // `rows`: nobody else has this view's part of the output, which stays borrowed until all is done.
                 let (first, length) = (shared.at(start), rows_of_part.len());

@@ -1,11 +1,13 @@
 //! Files as memory: weights are read where they lie, so opening a checkpoint costs address space, not RAM.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Deref;
 use std::path::Path;
 use std::prelude::rust_2024::*;
+use std::thread;
 
+use super::AlignedBytes;
 use crate::import::ImportError;
 
 /// A file mapped into memory, read only.
@@ -38,19 +40,57 @@ impl Deref for MappedFile {
     }
 }
 
-/// Reads a small text file whole.
+/// What a thread reads at least: less is not worth a thread.
+const PIECE: usize = 16 << 20;
+
+/// Reads a file whole, by several threads if it is large, into [memory](AlignedBytes) that is faster to walk through than a
+/// mapped file. The file is not mapped, so its bytes do not count twice against this process.
 ///
 /// # Errors
-/// The file cannot be read, is not a regular file, is longer than `limit` bytes, or is not UTF-8.
-pub fn read_text(path: &Path, limit: u64) -> Result<String, ImportError> {
+/// The file cannot be opened or read, is not a regular file, or becomes shorter meanwhile.
+pub fn read_whole(path: &Path) -> Result<AlignedBytes, ImportError> {
+    let refuse = |error: std::io::Error| ImportError::new(format!("cannot be read: {error}")).in_file(path);
+    let length = regular(path)?.metadata().map_err(refuse)?.len();
+    let length = usize::try_from(length).map_err(|_| ImportError::new("larger than memory").in_file(path))?;
+    let mut bytes = AlignedBytes::zeroed(length);
+    // Every thread opens the file, for a place in it of its own.
+    let read = |start: usize, piece: &mut [u8]| {
+        let mut file = regular(path)?;
+        file.seek(SeekFrom::Start(start as u64)).and_then(|_| file.read_exact(piece)).map_err(refuse)
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let piece = length.div_ceil(threads).next_multiple_of(PIECE).max(PIECE);
+    let read = &read;
+    thread::scope(|scope| {
+        let pieces = bytes.chunks_mut(piece).enumerate();
+        let readers: Vec<_> = pieces.map(|(i, bytes)| scope.spawn(move || read(i * piece, bytes))).collect();
+        readers.into_iter().try_for_each(|reader| reader.join().expect("reading does not panic"))
+    })?;
+    Ok(bytes)
+}
+
+/// Reads a file whole.
+///
+/// # Errors
+/// The file cannot be read, is not a regular file, or is longer than `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ImportError> {
     let refuse = |reason: String| ImportError::new(reason).in_file(path);
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     // One byte past the limit tells "too long" from "just fits", whatever the file's metadata said.
-    match regular(path)?.take(limit + 1).read_to_string(&mut text) {
+    match regular(path)?.take(limit + 1).read_to_end(&mut bytes) {
         Ok(n) if n as u64 > limit => Err(refuse(format!("longer than {limit} bytes, which no such file is"))),
-        Ok(_) => Ok(text),
+        Ok(_) => Ok(bytes),
         Err(error) => Err(refuse(format!("cannot be read: {error}"))),
     }
+}
+
+/// Reads a text file whole.
+///
+/// # Errors
+/// As [`read`]; or the file is not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String, ImportError> {
+    let refuse = || ImportError::new("cannot be read: stream did not contain valid UTF-8").in_file(path);
+    String::from_utf8(read(path, limit)?).map_err(|_| refuse())
 }
 
 /// A file that appears under its name when it is [persisted](tempfile::NamedTempFile::persist), whole, and not before: until

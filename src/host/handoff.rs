@@ -95,8 +95,8 @@ impl Handoff {
         }
         job();
         // Nothing is left to claim.
-        drop(opened);
-        if self.panicked.swap(false, Ordering::Relaxed) {
+        core::mem::forget(opened);
+        if self.close() {
             std::panic!("a job panicked on another thread");
         }
     }
@@ -152,14 +152,10 @@ impl Handoff {
     pub(super) fn stop(&self) {
         self.word.fetch_or(STOPPED, Ordering::Relaxed);
     }
-}
 
-/// An open job. Dropping it closes it and waits until all helpers have left.
-struct Opened<'h>(&'h Handoff);
-
-impl Drop for Opened<'_> {
-    fn drop(&mut self) {
-        let mut word = self.0.word.fetch_and(!OPEN, Ordering::Acquire);
+    /// Closes the job, waits until all helpers have left, and makes room for the next caller. Whether a helper panicked.
+    fn close(&self) -> bool {
+        let mut word = self.word.fetch_and(!OPEN, Ordering::Acquire);
         let mut looks = 0;
         while word & (JOB - HELPER) != 0 {
             looks += 1;
@@ -169,8 +165,20 @@ impl Drop for Opened<'_> {
             } else {
                 spin_loop()
             }
-            word = self.0.word.load(Ordering::Acquire);
+            word = self.word.load(Ordering::Acquire);
         }
-        self.0.taken.store(false, Ordering::Release);
+        // Before the next caller may come: it is not to be told of this job.
+        let panicked = self.panicked.swap(false, Ordering::Relaxed);
+        self.taken.store(false, Ordering::Release);
+        panicked
+    }
+}
+
+/// An open job, for the case that it panics: dropping this closes it. The caller has a panic of its own to report then.
+struct Opened<'h>(&'h Handoff);
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }

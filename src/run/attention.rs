@@ -47,7 +47,7 @@ impl<'m, 'a> Session<'m, 'a> {
                 let earliest = (index + 1).saturating_sub(window.get() as usize);
                 let seen = self.buffers.positions.get(earliest..=index).unwrap_or_default();
                 let position = seen.last().copied().unwrap_or(0);
-                earliest + seen.partition_point(|p| position - p >= window.get())
+                earliest + seen.partition_point(|p| position.wrapping_sub(*p) >= window.get())
             }
         };
         (first, index + 1 - first)

@@ -237,7 +237,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
         let batch = self.plan.batch_tokens() as usize;
         let [query, key, value, ..] = attention_parts(self.buffers.scratch, batch, widths);
-        products(self.engine, &input, &matrices, [query, key, value], units);
+        products(self.engine, &input, &matrices, &mut [query, key, value], units);
     }
 
     fn attended(&mut self, token: usize) {
@@ -255,7 +255,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let batch = self.plan.batch_tokens() as usize;
         let [_, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
         let input = Input { count, values: attended, groups: self.buffers.groups };
-        products(self.engine, &input, &[matrix], [self.buffers.normed], units);
+        products(self.engine, &input, &[matrix], &mut [self.buffers.normed], units);
     }
 
     fn attention_residual(&mut self, token: usize) {
@@ -281,8 +281,8 @@ impl<'m, 'a> Session<'m, 'a> {
         ];
         let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
         let batch = self.plan.batch_tokens() as usize;
-        let outputs = ffw_parts(self.buffers.scratch, batch, widths);
-        products(self.engine, &input, &matrices, outputs, units);
+        let mut outputs = ffw_parts(self.buffers.scratch, batch, widths);
+        products(self.engine, &input, &matrices, &mut outputs, units);
     }
 
     fn activate(&mut self, token: usize) {
@@ -314,7 +314,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let batch = self.plan.batch_tokens() as usize;
         let [gating, _] = ffw_parts(self.buffers.scratch, batch, widths);
         let input = Input { count, values: gating, groups: self.buffers.groups };
-        products(self.engine, &input, &[matrix], [self.buffers.normed], units);
+        products(self.engine, &input, &[matrix], &mut [self.buffers.normed], units);
     }
 
     fn ffw_residual(&mut self, token: usize) {
@@ -378,23 +378,25 @@ impl<'m, 'a> Session<'m, 'a> {
 }
 
 /// The products of several matrices with one input; `units` counts their tile rows one after the other.
-fn products<const N: usize>(
+fn products(
     engine: Engine<'_>,
     input: &Input<'_>,
-    matrices: &[Weights<'_>; N],
-    outputs: [&mut [f32]; N],
+    matrices: &[Weights<'_>],
+    outputs: &mut [&mut [f32]],
     units: Range<usize>,
 ) {
     let mut before = 0;
     let mut work = 0usize;
-    let mut outputs = outputs.into_iter();
-    let outputs = matrices.each_ref().map(|&Weights { matrix, rows, .. }| {
+    let mut outputs = outputs.iter_mut();
+    // Three whatever there are, of which some may be empty: one copy of this in the program, not one a number.
+    let outputs: [Output<'_>; 3] = core::array::from_fn(|index| {
+        let (columns, rows) = matrices.get(index).map_or((0, 0), |weights| (weights.matrix.columns(), weights.rows));
         let end = before + rows.div_ceil(TILE_ROWS);
         let units = units.start.max(before) - before..units.end.min(end).saturating_sub(before);
         before = end;
         let range = units.start * TILE_ROWS..units.end.max(units.start) * TILE_ROWS;
-        work = work.saturating_add(range.len().saturating_mul(matrix.columns()));
-        let values = outputs.next().unwrap_or_default();
+        work = work.saturating_add(range.len().saturating_mul(columns));
+        let values = outputs.next().map(|values| &mut **values).unwrap_or_default();
         Output { values: values.get_mut(..rows * input.count).unwrap_or_default(), rows, range }
     });
     // What is done in microseconds is not worth waking anybody for.

@@ -111,20 +111,6 @@ impl<'m> Plan<'m> {
         self
     }
 
-    /// Whether the arena fits `ram` bytes, for a check when a program is compiled:
-    ///
-    /// ```
-    /// # use pocketlm::{include_image, model::Header, run::Plan};
-    /// # const PLAN: Plan = match Header::read(include_image!("../bin/pocketlm/story/story.plm")) {
-    /// #     Ok(header) => Plan::new(&header).context(64),
-    /// #     Err(_) => panic!("story.plm is not an image of this version"),
-    /// # };
-    /// const _: () = assert!(PLAN.fits(192 * 1024), "the plan takes more RAM than this board has for it");
-    /// ```
-    pub const fn fits(&self, ram: usize) -> bool {
-        self.bytes() <= ram
-    }
-
     /// Bytes of the whole arena; `usize::MAX` for what no memory can hold.
     pub const fn bytes(&self) -> usize {
         let parts = self.parts();

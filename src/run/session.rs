@@ -431,7 +431,7 @@ impl<'m, 'a> Session<'m, 'a> {
         }
         if count > 0 {
             self.length -= count;
-            self.next_position = self.positions().last().map_or(0, |last| last + 1);
+            self.next_position = self.positions().last().map_or(0, |last| last.wrapping_add(1));
         }
         Ok(())
     }

@@ -179,7 +179,7 @@ mod read {
     }
 
     impl Session<'_, '_> {
-        /// [`compute`](Session::compute) where weights have to be read.
+        /// `compute`, where weights have to be read.
         pub fn compute_from_source(&mut self, units: Range<usize>) -> bool {
             let read = match self.work.stage {
                 Stage::Embed => units.clone().try_for_each(|token| {

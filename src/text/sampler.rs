@@ -193,15 +193,14 @@ impl<'a> Sampler<'a> {
             cut = Cut { key: key(max), last_id: id as usize };
         } else {
             if let Some(k) = self.top_k {
-                cut = cut_where(logits, cut, k as u64, |_| 1.0);
+                cut = cut_where(logits, cut, k as u64, None);
             }
             if let Some(p) = self.top_p {
-                let mass = |logit: f32| weight(logit - max);
                 let mut total = 0;
-                for_each(logits, logit(cut.key), mass, |id, logit, weight| {
+                for_each(logits, logit(cut.key), Some(max), |id, logit, weight| {
                     total += if cut.keeps(id, key(logit)) { weight } else { 0 };
                 });
-                cut = cut_where(logits, cut, scaled(total, p).max(1), mass);
+                cut = cut_where(logits, cut, scaled(total, p).max(1), Some(max));
             }
             if let Some(ln_min_p) = self.ln_min_p {
                 cut = cut.and(Cut { key: key(max + ln_min_p), last_id: usize::MAX });
@@ -354,17 +353,14 @@ impl Cut {
     }
 }
 
-/// Calls `visit` with id, logit and weight of the tokens with a logit of at least `floor`, among others.
+/// Calls `visit` with id, logit and weight of the tokens with a logit of at least `floor`, among others. The weight is
+/// the token's mass, given the best logit, or 1.
 ///
 /// Whole chunks below the floor are passed over: the filters leave few tokens of many, and then looking for them is
-/// nearly all the work. Both inner loops are plain enough to become vector code.
-fn for_each(logits: &[f32], floor: f32, weight: impl Fn(f32) -> f32, mut visit: impl FnMut(usize, f32, u64)) {
+/// nearly all the work.
+fn for_each(logits: &[f32], floor: f32, max: Option<f32>, mut visit: impl FnMut(usize, f32, u64)) {
     for (chunk, first) in logits.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
-        if chunk.iter().fold(false, |hit, &logit| hit | (logit >= floor)) {
-            let mut weights = [0.0; CHUNK];
-            for (place, &logit) in weights.iter_mut().zip(chunk) {
-                *place = weight(logit);
-            }
+        if let Some(weights) = weights(chunk, floor, max) {
             for ((&logit, &weight), id) in chunk.iter().zip(&weights).zip(first..) {
                 visit(id, logit, u64::from(weight as u32));
             }
@@ -372,9 +368,23 @@ fn for_each(logits: &[f32], floor: f32, weight: impl Fn(f32) -> f32, mut visit: 
     }
 }
 
-/// The fewest tokens of those `within` keeps, in order, whose weights add up to at least `target` (which is not 0);
-/// all of them if they don't.
-fn cut_where(logits: &[f32], within: Cut, target: u64, weight: impl Fn(f32) -> f32) -> Cut {
+/// The weights of a chunk; `None` if it is all below the floor. Both loops are plain enough to become vector code.
+fn weights(chunk: &[f32], floor: f32, max: Option<f32>) -> Option<[f32; CHUNK]> {
+    if !chunk.iter().fold(false, |hit, &logit| hit | (logit >= floor)) {
+        return None;
+    }
+    let mut weights = [1.0; CHUNK];
+    if let Some(max) = max {
+        for (place, &logit) in weights.iter_mut().zip(chunk) {
+            *place = weight(logit - max);
+        }
+    }
+    Some(weights)
+}
+
+/// The fewest tokens of those `within` keeps, in order, whose weights ([`for_each`]) add up to at least
+/// `target` (which is not 0); all of them if they don't.
+fn cut_where(logits: &[f32], within: Cut, target: u64, max: Option<f32>) -> Cut {
     const DIGIT: u32 = 6;
     let mut missing = target;
     let mut found = 0; // the key of the last token that stays, as far as it is known:
@@ -383,7 +393,7 @@ fn cut_where(logits: &[f32], within: Cut, target: u64, weight: impl Fn(f32) -> f
         let shift = unknown.saturating_sub(DIGIT);
         let known = u32::MAX.checked_shl(unknown).unwrap_or(0);
         let mut buckets = [0u64; 1 << DIGIT];
-        for_each(logits, logit(found.max(within.key)), &weight, |id, logit, weight| {
+        for_each(logits, logit(found.max(within.key)), max, |id, logit, weight| {
             let key = key(logit);
             let bucket = ((key & !known) >> shift) as usize;
             if key & known == found
@@ -407,7 +417,7 @@ fn cut_where(logits: &[f32], within: Cut, target: u64, weight: impl Fn(f32) -> f
     }
 
     let mut last_id = usize::MAX;
-    for_each(logits, logit(found), &weight, |id, logit, weight| {
+    for_each(logits, logit(found), max, |id, logit, weight| {
         if key(logit) == found && missing > 0 {
             last_id = id;
             missing = missing.saturating_sub(weight);

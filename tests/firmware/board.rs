@@ -99,7 +99,8 @@ impl Board {
 
     /// Runs a program to its end, with `images` in the partition, and returns what it printed.
     pub fn run(&self, program: &str, images: &[u8]) -> String {
-        let elf = self.build(program, "s", ALL_TYPES).unwrap_or_else(|error| panic!("{error}"));
+        let features = if program == "blocks" { "f32,f16,bf16,q8,q4,blocks" } else { ALL_TYPES };
+        let elf = self.build(program, "s", features).unwrap_or_else(|error| panic!("{error}"));
         String::from_utf8(self.run_built(&elf, images)).unwrap()
     }
 

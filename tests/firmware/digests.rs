@@ -165,3 +165,57 @@ fn every_board_tells_the_story_of_the_host() {
         tells_the_story_of_the_host(&board);
     }
 }
+
+/// Images that are never in memory but in blocks of 512 bytes, by way of 16 KB: the digests of weights in memory.
+fn reads_weights_from_blocks(board: &Board) {
+    if !board.is_here("weights from a block device") {
+        return;
+    }
+    let images: Vec<AlignedBytes> = small_images().into_iter().chain([AlignedBytes::copy_of(STORY)]).collect();
+    let lines = images.iter().flat_map(|image| expected(image, &Kv::ALL));
+    let expected = lines.filter(|line| !line.starts_with("arena"));
+    let found = board.run("blocks", &images.iter().map(|image| &image[..]).collect::<Vec<_>>().concat());
+    assert_eq!(results(board, &found), expected.collect::<Vec<_>>(), "{}: from blocks", board.target);
+}
+
+#[test]
+fn weights_read_in_blocks_on_boards_give_the_bits_of_weights_in_memory() {
+    for board in [M4F, RV32IMAC] {
+        reads_weights_from_blocks(&board);
+    }
+}
+
+#[test]
+fn a_prompt_computed_on_the_host_goes_on_on_a_board() {
+    let model = Model::open(STORY).unwrap();
+    let plan = Plan::new(model.header()).context(1000).batch(32).kv(Kv::Q8);
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    session.feed(&tokens(1024)).unwrap();
+    let mut partition = STORY.to_vec();
+    let mut keep = |bytes: &[u8]| {
+        partition.extend_from_slice(bytes);
+        Ok(())
+    };
+    session.save(&mut keep).unwrap();
+
+    // As if there had been no snapshot.
+    let mut expected = vec![format!("restored {} tokens", session.len())];
+    for id in 0..8 {
+        let mut digest = Digest::new();
+        digest.update(session.feed(&[2 + 3 * id]).unwrap());
+        expected.push(format!("logits {:016x}", digest.value()));
+    }
+    let mut digest = 0u32;
+    let mut save = |bytes: &[u8]| {
+        bytes.iter().for_each(|&byte| digest = digest.rotate_left(5) ^ u32::from(byte));
+        Ok(())
+    };
+    session.save(&mut save).unwrap();
+    expected.push(format!("saved {digest:08x}"));
+    for board in [M0, M4F, RV32IMAC] {
+        if board.is_here("a snapshot of the host on a board") {
+            assert_eq!(results(&board, &board.run("restore", &partition)), expected, "{}", board.target);
+        }
+    }
+}

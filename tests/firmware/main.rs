@@ -3,6 +3,7 @@
 #![cfg(feature = "std")]
 
 mod board;
+mod calls;
 #[path = "../common/mod.rs"]
 mod common;
 mod digests;

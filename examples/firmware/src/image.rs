@@ -20,7 +20,7 @@ pub static IMAGE: &[u8] = &ALIGNED.0;
 pub const PLAN: Plan = Plan::of(&ALIGNED.0);
 
 /// The images that lie in the region `IMAGE`, one after the other, where the program itself has put none there.
-pub fn partition() -> impl Iterator<Item = &'static [u8]> {
+pub fn images() -> impl Iterator<Item = &'static [u8]> {
     let mut rest = board::partition();
     core::iter::from_fn(move || {
         if !rest.starts_with(b"pocketlm") {

@@ -1,12 +1,18 @@
 //! Runs a fixed sequence of tokens and prints digests of all logits, fed at once and in slices. The host prints the same lines (`tests/firmware/` compares them), but for those that start with `cost`.
 
+use core::hint::black_box;
+
 use pocketlm::Error;
 use pocketlm::model::Model;
 use pocketlm::run::{Digest, Kv, Plan, Session, Step};
+use pocketlm::text::{Decoder, EncodeOptions, Penalties, Recent, Sampler, scratch_len};
 
 use crate::board::{self, println};
 use crate::cost::{self, Cost};
 use crate::sequence::{BATCH, BUDGET, CONTEXT, TOKENS, tokens};
+
+/// What is encoded.
+const TEXT: &str = "Once upon a time, there was a little girl named Lily who loved to play";
 
 /// All about one image, with these types of keys and values, in an arena that holds what [`largest`] takes.
 pub fn report(image: &[u8], kvs: &[Kv], arena: &mut [u8]) -> Result<(), Error> {
@@ -19,6 +25,75 @@ pub fn report(image: &[u8], kvs: &[Kv], arena: &mut [u8]) -> Result<(), Error> {
         run(&model, &largest(Plan::new(model.header())).kv(kv), arena)?;
     }
     Ok(())
+}
+
+/// The longest calls: of `step` with several budgets, a batch at the end of the context, and of what turns text into tokens
+/// and back.
+pub fn bounds(image: &[u8], arena: &mut [u8]) -> Result<(), Error> {
+    let model = &Model::open(image)?;
+    let plan = largest(Plan::new(model.header()));
+    let tokens = tokens(model.config().vocab_size);
+    let mut session = Session::new(model, &plan, arena, board::workers())?;
+    let (before, batch) = tokens.split_at(TOKENS - BATCH as usize);
+    session.feed(before)?;
+    for (budget, what) in [(100, "step-100"), (1000, "step-1000"), (10_000, "step-10000"), (100_000, "step-100000")] {
+        session.start(batch)?;
+        let most = loop_through(&mut session, budget, |_| ())?;
+        say(what, "f32", most);
+        session.rewind(batch.len())?;
+    }
+
+    let logits = session.feed(batch)?;
+    let mut window = [Recent::EMPTY; 16];
+    let penalties = Penalties::over(&mut window).repeat(1.1);
+    let mut sampler = Sampler::new(1).temperature(0.8).top_k(40).top_p(0.9).min_p(0.05).penalties(penalties);
+    let mut sampled = Ok(0);
+    let cost = cost::of(|| sampled = sampler.sample(logits));
+    say("sample", "-", cost);
+    let id = sampled?;
+
+    let mut opened = Ok(None);
+    let cost = cost::of(|| opened = model.tokenizer());
+    let Some(tokenizer) = opened? else { return Ok(()) };
+    say("tokenizer", "-", cost);
+    let (mut scratch, mut ids) = ([0; scratch_len(TEXT.len())], [0; TEXT.len()]);
+    let mut count = Ok(0);
+    let cost = cost::of(|| count = tokenizer.encode(TEXT, EncodeOptions::default(), &mut scratch, &mut ids));
+    count?;
+    say("encode", "-", cost);
+    let mut decoder = Decoder::new(&tokenizer);
+    let mut done = Ok(());
+    let cost = cost::of(|| {
+        done = decoder.push(id).map(|text| {
+            text.chunks(|text| {
+                black_box(text);
+            })
+        })
+    });
+    done?;
+    say("decode", "-", cost);
+    Ok(())
+}
+
+/// Steps until all is done; the largest cost of a call.
+fn loop_through(session: &mut Session<'_, '_>, budget: u32, mut visit: impl FnMut(&[f32])) -> Result<Cost, Error> {
+    let mut most = Cost::default();
+    loop {
+        let mut done = Ok(false);
+        let cost = cost::of(|| {
+            done = session.step(budget).map(|step| match step {
+                Step::Pending => false,
+                Step::Done(logits) => {
+                    visit(logits);
+                    true
+                }
+            });
+        });
+        most = most.max(cost);
+        if done? {
+            return Ok(most);
+        }
+    }
 }
 
 /// The plan of these runs with keys and values in f32, which take the most memory.
@@ -52,23 +127,8 @@ fn run(model: &Model<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Error
     arena.fill(0xFF);
     let mut session = Session::new(model, plan, arena, board::workers())?;
     session.start(&tokens)?;
-    let (mut digest, mut most) = (Digest::new(), Cost::default());
-    loop {
-        let mut done = Ok(false);
-        let cost = cost::of(|| {
-            done = session.step(BUDGET).map(|step| match step {
-                Step::Pending => false,
-                Step::Done(logits) => {
-                    digest.update(logits);
-                    true
-                }
-            });
-        });
-        most = most.max(cost);
-        if done? {
-            break;
-        }
-    }
+    let mut digest = Digest::new();
+    let most = loop_through(&mut session, BUDGET, |logits| digest.update(logits))?;
     println!("sliced {kv} {:016x}", digest.value());
     say("step", kv, most);
 

@@ -172,7 +172,7 @@ fn q8<S: Simd, const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[Inpu
 #[inline(always)]
 fn q4<S: Simd, const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; T]) -> Sums<S::Floats, R, T> {
     walk(tiles, x, |sums, tiles, x| {
-        let (inputs, offsets) = (x.map(S::inputs), x.map(|x| -8 * x.sum));
+        let (inputs, offsets) = (x.map(S::inputs), x.map(|x| x.sum.wrapping_mul(-8)));
         for (sums, tile) in sums.iter_mut().zip(tiles) {
             let dots = S::nibble_dots(bytemuck::cast_ref(&tile.nibbles), inputs, offsets);
             let scales = S::from_f16(tile.scales);

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use pocketlm::host::AlignedBytes;
-use pocketlm::host::file::MappedFile;
+use pocketlm::host::file::{MappedFile, read_whole};
 use pocketlm::import::{self, ImportError, PackOptions};
 use pocketlm::model::{MAGIC, Model};
 use pocketlm::text::Tokenizer;
@@ -23,7 +23,7 @@ pub struct Image {
 enum Bytes {
     BuiltIn,
     Mapped(MappedFile),
-    Packed(AlignedBytes),
+    InMemory(AlignedBytes),
 }
 
 impl Image {
@@ -32,14 +32,13 @@ impl Image {
         Image { bytes: Bytes::BuiltIn, name: "the built-in story model".into() }
     }
 
-    /// An image is mapped; a checkpoint is packed in memory, keeping what it stores.
+    /// An image is read into memory where there is plenty of it, and mapped where there is not; a checkpoint is packed in
+    /// memory, keeping what it stores.
     pub fn open(path: &Path) -> Outcome<Image> {
         let bytes = if is_image(path) {
-            let f = MappedFile::open(path).map_err(refuse_import)?;
-            if std::env::var_os("NOHUGE").is_some() {
-                Bytes::Mapped(f)
-            } else {
-                Bytes::Packed(AlignedBytes::copy_of(&f))
+            match has_room_for(path) {
+                true => Bytes::InMemory(read_whole(path).map_err(refuse_import)?),
+                false => Bytes::Mapped(MappedFile::open(path).map_err(refuse_import)?),
             }
         } else {
             let checkpoint = import::open(path).map_err(refuse_import)?;
@@ -49,7 +48,7 @@ impl Image {
                 bar.set_position(done);
             });
             bar.finish_and_clear();
-            Bytes::Packed(packed.map_err(|error| refuse_import(error.in_file(path)))?)
+            Bytes::InMemory(packed.map_err(|error| refuse_import(error.in_file(path)))?)
         };
         Ok(Image { bytes, name: path.display().to_string() })
     }
@@ -59,7 +58,7 @@ impl Image {
         match &self.bytes {
             Bytes::BuiltIn => story::STORY,
             Bytes::Mapped(file) => file,
-            Bytes::Packed(arena) => arena,
+            Bytes::InMemory(arena) => arena,
         }
     }
 
@@ -107,6 +106,17 @@ pub fn is_image(path: &Path) -> bool {
     // Asked before opening: opening a pipe waits for a writer.
     let mut start = [0; MAGIC.len()];
     path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
+}
+
+/// Whether a file takes at most half of the memory that is free for use. Only where huge pages make a copy of it faster to
+/// read than the mapped file is (Linux).
+fn has_room_for(path: &Path) -> bool {
+    let free = || {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+        let kilobytes = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        kilobytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    path.metadata().is_ok_and(|file| free().is_some_and(|free| file.len() / 512 < free))
 }
 
 /// The importers' refusals are sentences that name their file.

@@ -226,7 +226,8 @@ fn flash(model: &Model, total: u64) -> Vec<Part> {
 /// The arena: the plan's parts, the cache by layer.
 fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
     let mut parts = Vec::new();
-    for part in plan.parts() {
+    // There is no window here: the image is memory-mapped.
+    for part in plan.parts().into_iter().filter(|part| part.name != "window") {
         if part.name != "cache" {
             let label = match part.name {
                 "tokens" => "tokens and positions of the context",

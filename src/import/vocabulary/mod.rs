@@ -4,10 +4,10 @@
 //! with ranks (computed from the scores where a file has those instead), added tokens in the form they are searched
 //! in, and the Unicode tables that this tokenizer needs. The format is specified in the source of `text::tokenizer`.
 
-use std::fs;
 use std::path::Path;
 use std::prelude::rust_2024::*;
 
+use crate::host::file;
 use crate::import::ImportError;
 
 mod bytelevel;
@@ -78,8 +78,11 @@ pub fn from_llama2c(path: impl AsRef<Path>, vocab_size: usize) -> Result<Vec<u8>
     llama2c::read(&bytes, vocab_size).and_then(section::Vocabulary::write).map_err(|error| error.in_file(path))
 }
 
+/// A vocabulary is read whole, and its pieces are copied. The largest on the hub, Gemma 3's `tokenizer.json`, has 33 MB.
+const VOCABULARY_LIMIT: u64 = 256 << 20;
+
 fn read_file(path: &Path) -> Result<Vec<u8>, ImportError> {
-    fs::read(path).map_err(|error| ImportError::new(error.to_string()).in_file(path))
+    file::read(path, VOCABULARY_LIMIT)
 }
 
 fn parse_json(bytes: &[u8], path: &Path) -> Result<serde_json::Value, ImportError> {

@@ -5,7 +5,7 @@
 use pocketlm::run::{Kv, Plan};
 use pocketlm_firmware::board::{self, eprintln};
 use pocketlm_firmware::image::{IMAGE, PLAN};
-use pocketlm_firmware::report::{largest, report};
+use pocketlm_firmware::report::{bounds, largest, report};
 
 /// Made by the compiler: a wrong image or too little RAM and there is no program.
 const LARGEST: Plan = largest(PLAN);
@@ -13,7 +13,7 @@ const LARGEST: Plan = largest(PLAN);
 pocketlm_firmware::entry!(check, LARGEST.bytes());
 
 fn check(arena: &'static mut [u8]) -> bool {
-    let result = report(IMAGE, &Kv::ALL, arena);
+    let result = report(IMAGE, &Kv::ALL, arena).and_then(|()| bounds(IMAGE, arena));
     if let Err(error) = result {
         eprintln!("error: {error}");
     }

@@ -6,7 +6,7 @@
 
 use pocketlm::run::Kv;
 use pocketlm_firmware::board::{self, eprintln};
-use pocketlm_firmware::image::partition;
+use pocketlm_firmware::image::images;
 use pocketlm_firmware::report::report;
 
 const ARENA_BYTES: usize = 1 << 20;
@@ -14,7 +14,7 @@ const ARENA_BYTES: usize = 1 << 20;
 pocketlm_firmware::entry!(check, ARENA_BYTES);
 
 fn check(arena: &'static mut [u8]) -> bool {
-    partition().zip(Kv::ALL.iter().cycle()).all(|(image, &kv)| {
+    images().zip(Kv::ALL.iter().cycle()).all(|(image, &kv)| {
         let result = report(image, &[kv], arena);
         if let Err(error) = result {
             eprintln!("error: {error}");

@@ -6,8 +6,13 @@
 //!
 //! Integer products: the bytes of four columns of a row are one lane. A mask and shifts widen them to 16-bit words, even
 //! columns in one register and odd ones in another, which is the order inputs are kept in; `vpmaddwd` then multiplies and
-//! adds pairs into the row's own lane, and nothing is ever summed across lanes. int8 is taken as value + 128 (a mask is
-//! cheaper than sign extension) and 128 times the sum of the inputs comes off at the end of the group.
+//! adds pairs into the row's own lane, and nothing is ever summed across lanes. With a pair of tile rows and four inputs
+//! eight registers hold dot products, two hold words of weights and one holds inputs: constants would not fit, so int8 is
+//! widened by shifts alone.
+//!
+//! Loops over such blocks go by index: `array::map` and its like are compiled without these instructions, so what is
+//! given to them would be called, once for each element.
+#![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
 use core::ops::Range;
@@ -168,13 +173,16 @@ fn float<E: Copy, const R: usize, const T: usize>(
 ) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let columns = shortest(&tiles).min(shortest(&x));
-    let (tiles, x) = (tiles.map(|tile| &tile[..columns]), x.map(|x| &x[..columns]));
+    let (tiles, x) = (cut(tiles, columns), cut(x, columns));
     for c in 0..columns {
-        let x = x.map(|x| _mm256_set1_ps(x[c]));
-        for (sums, tile) in sums.iter_mut().zip(tiles) {
-            let weights = widen(tile[c]);
-            for (sum, x) in sums.iter_mut().zip(x) {
-                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(weights, x));
+        let mut weights = [_mm256_setzero_ps(); R];
+        for r in 0..R {
+            weights[r] = widen(tiles[r][c]);
+        }
+        for t in 0..T {
+            let x = _mm256_set1_ps(x[t][c]);
+            for r in 0..R {
+                sums[r][t] = _mm256_add_ps(sums[r][t], _mm256_mul_ps(weights[r], x));
             }
         }
     }
@@ -187,6 +195,15 @@ fn shortest<E, const N: usize>(slices: &[&[E]; N]) -> usize {
     slices.iter().map(|slice| slice.len()).min().unwrap_or(0)
 }
 
+/// The first `length` of every slice, so that an index below it needs no check.
+#[inline(always)]
+fn cut<E, const N: usize>(mut slices: [&[E]; N], length: usize) -> [&[E]; N] {
+    for slice in &mut slices {
+        *slice = &slice[..length];
+    }
+    slices
+}
+
 /// Adds a group's exact dot products to the sums: `sum = sum + dot * (scale * input_scale)`.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
@@ -195,80 +212,100 @@ fn join(sum: __m256, dots: __m256i, scales: __m256, input_scale: f32) -> __m256 
     _mm256_add_ps(sum, _mm256_mul_ps(_mm256_cvtepi32_ps(dots), factor))
 }
 
-/// The pairs of inputs of a group, each in a 32-bit word.
-#[inline(always)]
-fn pairs(x: &InputGroup) -> &[[i16; 2]; GROUP / 2] {
-    bytemuck::cast_ref(&x.values)
-}
+/// The exact dot products of `R` groups of weights with `T` of inputs.
+type Dots<const R: usize, const T: usize> = [[__m256i; T]; R];
 
+/// Adds to the dot products what pair `pair` of the inputs gives: for each tile row the two columns it meets.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn multiply(weights: __m256i, pair: [i16; 2]) -> __m256i {
-    _mm256_madd_epi16(weights, _mm256_set1_epi32(cast(pair)))
+fn multiply<const R: usize, const T: usize>(
+    dots: &mut Dots<R, T>,
+    weights: [__m256i; R],
+    x: [&InputGroup; T],
+    pair: usize,
+) {
+    for t in 0..T {
+        let pairs: &[[i16; 2]; GROUP / 2] = bytemuck::cast_ref(&x[t].values);
+        let x = _mm256_set1_epi32(cast(pairs[pair]));
+        for r in 0..R {
+            dots[r][t] = _mm256_add_epi32(dots[r][t], _mm256_madd_epi16(weights[r], x));
+        }
+    }
+}
+
+/// Group `g` of every input.
+#[inline(always)]
+fn group<'a, const T: usize>(x: &[&'a [InputGroup]; T], g: usize) -> [&'a InputGroup; T] {
+    let mut groups = [&x[0][g]; T];
+    for t in 1..T {
+        groups[t] = &x[t][g];
+    }
+    groups
 }
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn q8<const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
-    let (flip, even) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(0x00ff));
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
-    let (tiles, x) = (tiles.map(|tile| &tile[..groups]), x.map(|x| &x[..groups]));
+    let (tiles, x) = (cut(tiles, groups), cut(x, groups));
     for g in 0..groups {
-        let x = x.map(|x| &x[g]);
-        let offsets = x.map(|x| _mm256_set1_epi32(-128 * x.sum));
-        let mut dots = [offsets; R];
+        let x = group(&x, g);
+        let mut dots = [[_mm256_setzero_si256(); T]; R];
         for step in 0..GROUP / 4 {
-            for (dots, tile) in dots.iter_mut().zip(tiles) {
-                let bytes = _mm256_xor_si256(cast(tile[g].values[step]), flip);
-                let low = _mm256_and_si256(bytes, even);
-                let high = _mm256_srli_epi16::<8>(bytes);
-                for (dot, x) in dots.iter_mut().zip(x) {
-                    let pairs = pairs(x);
-                    *dot = _mm256_add_epi32(*dot, multiply(low, pairs[2 * step]));
-                    *dot = _mm256_add_epi32(*dot, multiply(high, pairs[2 * step + 1]));
-                }
+            let mut bytes = [_mm256_setzero_si256(); R];
+            let mut words = bytes;
+            for r in 0..R {
+                bytes[r] = cast(tiles[r][g].values[step]);
+                words[r] = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes[r]));
             }
+            multiply(&mut dots, words, x, 2 * step);
+            for r in 0..R {
+                words[r] = _mm256_srai_epi16::<8>(bytes[r]);
+            }
+            multiply(&mut dots, words, x, 2 * step + 1);
         }
-        for ((sums, dots), tile) in sums.iter_mut().zip(dots).zip(tiles) {
-            let scales = from_f16(tile[g].scales);
-            for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
-                *sum = join(*sum, dot, scales, x.scale);
+        for r in 0..R {
+            let scales = from_f16(tiles[r][g].scales);
+            for t in 0..T {
+                sums[r][t] = join(sums[r][t], dots[r][t], scales, x[t].scale);
             }
         }
     }
     sums
 }
 
-/// The exact dot products of the nibbles of `R` groups with `T` inputs, on top of `offsets`.
+/// Adds to the dot products those of the nibbles of `R` groups, 0..=15.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn nibble_dots<const R: usize, const T: usize>(
+fn nibbles<const R: usize, const T: usize>(
+    dots: &mut Dots<R, T>,
     nibbles: [&[[[u8; 4]; TILE_ROWS]; GROUP / 8]; R],
     x: [&InputGroup; T],
-    offsets: [__m256i; T],
-) -> [[__m256i; T]; R] {
+) {
     let nibble = _mm256_set1_epi16(0x000f);
-    let mut dots = [offsets; R];
     for step in 0..GROUP / 8 {
-        for (dots, nibbles) in dots.iter_mut().zip(nibbles) {
-            // As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and 3, 5 and 7.
-            let words: __m256i = cast(nibbles[step]);
-            let columns = [
-                _mm256_and_si256(words, nibble),
-                _mm256_and_si256(_mm256_srli_epi16::<8>(words), nibble),
-                _mm256_and_si256(_mm256_srli_epi16::<4>(words), nibble),
-                _mm256_srli_epi16::<12>(words),
-            ];
-            for (dot, x) in dots.iter_mut().zip(x) {
-                let pairs = pairs(x);
-                for (k, columns) in columns.into_iter().enumerate() {
-                    *dot = _mm256_add_epi32(*dot, multiply(columns, pairs[4 * step + k]));
-                }
-            }
+        let mut bytes = [_mm256_setzero_si256(); R];
+        let mut words = bytes;
+        // As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and 3, 5 and 7.
+        for r in 0..R {
+            bytes[r] = cast(nibbles[r][step]);
+            words[r] = _mm256_and_si256(bytes[r], nibble);
         }
+        multiply(dots, words, x, 4 * step);
+        for r in 0..R {
+            words[r] = _mm256_and_si256(_mm256_srli_epi16::<8>(bytes[r]), nibble);
+        }
+        multiply(dots, words, x, 4 * step + 1);
+        for r in 0..R {
+            words[r] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes[r]), nibble);
+        }
+        multiply(dots, words, x, 4 * step + 2);
+        for r in 0..R {
+            words[r] = _mm256_srli_epi16::<12>(bytes[r]);
+        }
+        multiply(dots, words, x, 4 * step + 3);
     }
-    dots
 }
 
 #[inline]
@@ -276,14 +313,20 @@ fn nibble_dots<const R: usize, const T: usize>(
 fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
-    let (tiles, x) = (tiles.map(|tile| &tile[..groups]), x.map(|x| &x[..groups]));
+    let (tiles, x) = (cut(tiles, groups), cut(x, groups));
     for g in 0..groups {
-        let x = x.map(|x| &x[g]);
-        let dots = nibble_dots(tiles.map(|tile| &tile[g].nibbles), x, x.map(|x| _mm256_set1_epi32(-8 * x.sum)));
-        for ((sums, dots), tile) in sums.iter_mut().zip(dots).zip(tiles) {
-            let scales = from_f16(tile[g].scales);
-            for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
-                *sum = join(*sum, dot, scales, x.scale);
+        let x = group(&x, g);
+        let mut dots = [[_mm256_setzero_si256(); T]; R];
+        let mut bytes = [&tiles[0][g].nibbles; R];
+        for r in 0..R {
+            bytes[r] = &tiles[r][g].nibbles;
+        }
+        nibbles(&mut dots, bytes, x);
+        for r in 0..R {
+            let scales = from_f16(tiles[r][g].scales);
+            for t in 0..T {
+                let dots = _mm256_sub_epi32(dots[r][t], _mm256_set1_epi32(x[t].sum.wrapping_mul(8)));
+                sums[r][t] = join(sums[r][t], dots, scales, x[t].scale);
             }
         }
     }
@@ -295,15 +338,20 @@ fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; 
 fn q4min<const R: usize, const T: usize>(tiles: [&[Q4MinTile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
-    let (tiles, x) = (tiles.map(|tile| &tile[..groups]), x.map(|x| &x[..groups]));
+    let (tiles, x) = (cut(tiles, groups), cut(x, groups));
     for g in 0..groups {
-        let x = x.map(|x| &x[g]);
-        let dots = nibble_dots(tiles.map(|tile| &tile[g].nibbles), x, [_mm256_setzero_si256(); T]);
-        for ((sums, dots), tile) in sums.iter_mut().zip(dots).zip(tiles) {
-            let (scales, minima) = (from_f16(tile[g].scales), from_f16(tile[g].minima));
-            for ((sum, dot), x) in sums.iter_mut().zip(dots).zip(x) {
-                *sum = join(*sum, dot, scales, x.scale);
-                *sum = join(*sum, _mm256_set1_epi32(x.sum), minima, x.scale);
+        let x = group(&x, g);
+        let mut dots = [[_mm256_setzero_si256(); T]; R];
+        let mut bytes = [&tiles[0][g].nibbles; R];
+        for r in 0..R {
+            bytes[r] = &tiles[r][g].nibbles;
+        }
+        nibbles(&mut dots, bytes, x);
+        for r in 0..R {
+            let (scales, minima) = (from_f16(tiles[r][g].scales), from_f16(tiles[r][g].minima));
+            for t in 0..T {
+                sums[r][t] = join(sums[r][t], dots[r][t], scales, x[t].scale);
+                sums[r][t] = join(sums[r][t], _mm256_set1_epi32(x[t].sum), minima, x[t].scale);
             }
         }
     }

@@ -1,0 +1,268 @@
+//! Who calls whom in a linked program, read from its instructions: the proof that nothing recurses, whatever the
+//! compiler made of the sources, its own library of arithmetic included.
+
+use std::collections::BTreeMap;
+
+use object::{Architecture, Object, ObjectSection, ObjectSymbol, SymbolKind};
+
+/// What is called through a pointer: the vtables of `dyn Workers` and of the closures that `kernels/src/workers.rs` shares
+/// between cores, and the table of kernels. Each level calls through pointers only what stands below it, for the types
+/// of the pointers are different ones; anything else calls all of them. A function is at the first level whose words
+/// are all in its name.
+const LEVELS: [(&str, &[&str]); 9] = [
+    ("the cores", &["Workers", "run"]),
+    ("claims pieces", &["for_each_part", "closure"]),
+    ("cuts out the rows of a piece", &["split_rows", "closure"]),
+    ("cuts out the heads of a piece", &["split_pair", "closure"]),
+    ("computes the rows of a product", &["products", "closure"]),
+    ("computes logits", &["head", "closure"]),
+    ("attends", &["attend_heads", "closure"]),
+    ("kernels", &["pocketlm_kernels"]),
+    // The slot of a closure's vtable for calls that consume it, which no `&dyn Fn` makes.
+    ("never called", &["call_once"]),
+];
+
+fn level(name: &str) -> Option<usize> {
+    LEVELS.iter().position(|(_, words)| words.iter().all(|word| name.contains(word)))
+}
+
+/// A function of the program.
+struct Function {
+    name: String,
+    start: u64,
+    end: u64,
+    /// Starts of the functions it calls or goes on in.
+    callees: Vec<u64>,
+    calls_pointers: bool,
+}
+
+/// What an instruction does to the flow of control.
+enum Flow {
+    Call(u64),
+    Jump(u64),
+    Pointer,
+}
+
+/// The recursive calls of a program, none if all is well, and how many functions and calls were looked at.
+pub fn recursion(elf: &[u8]) -> (Vec<String>, usize, usize) {
+    let elf = object::File::parse(elf).unwrap();
+    let functions = functions(&elf);
+    let calls = functions.values().map(|function| function.callees.len()).sum();
+    let pointed_at = pointed_at(&elf, &functions);
+    let mut found: Vec<String> = pointed_at
+        .iter()
+        .map(|start| &functions[start].name)
+        .filter(|name| level(name).is_none())
+        .map(|name| format!("a pointer to {name}, which is at no level of what is called through pointers"))
+        .collect();
+    // Depth first, with a stack of our own: functions being looked at, and which of their callees comes next.
+    let callees = |start: &u64| -> Vec<u64> {
+        let function = &functions[start];
+        let mut callees = function.callees.clone();
+        if function.calls_pointers {
+            let own = pointed_at.contains(start).then(|| level(&function.name)).flatten();
+            let below =
+                |other: &&u64| level(&functions[other].name) > own && !functions[other].name.contains("call_once");
+            callees.extend(pointed_at.iter().filter(below));
+        }
+        callees
+    };
+    let mut done = BTreeMap::new();
+    for root in functions.keys() {
+        let mut path: Vec<(u64, Vec<u64>)> = Vec::new();
+        let mut next = Some(*root);
+        loop {
+            match next {
+                Some(start) if done.get(&start) == Some(&true) => {}
+                Some(start) if done.contains_key(&start) => {
+                    let circle = path.iter().skip_while(|(other, _)| *other != start);
+                    let names: Vec<_> = circle.map(|(other, _)| functions[other].name.as_str()).collect();
+                    if !found.iter().any(|found| found.contains(names[0])) {
+                        found.push(format!("{} calls itself", names.join(" -> ")));
+                    }
+                }
+                Some(start) => {
+                    done.insert(start, false);
+                    path.push((start, callees(&start)));
+                }
+                None => {
+                    let Some((start, _)) = path.pop() else { break };
+                    done.insert(start, true);
+                }
+            }
+            let Some((_, left)) = path.last_mut() else { break };
+            next = left.pop();
+        }
+    }
+    (found, functions.len(), calls)
+}
+
+/// Functions by where they start.
+fn functions(elf: &object::File<'_>) -> BTreeMap<u64, Function> {
+    let text = elf.section_by_name(".text").unwrap();
+    let (address, bytes) = (text.address(), text.data().unwrap());
+    let thumb = elf.architecture() == Architecture::Arm;
+    let in_text = |symbol: &object::Symbol<'_, '_>| symbol.section_index() == Some(text.index());
+    // The lowest bit of a Thumb function's address says that it is one.
+    let start = |symbol: &object::Symbol<'_, '_>| if thumb { symbol.address() & !1 } else { symbol.address() };
+    let mut functions = BTreeMap::new();
+    for symbol in elf.symbols().filter(in_text).filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0)
+    {
+        let (start, name) = (start(&symbol), symbol.name().unwrap().to_string());
+        let function = Function { name, start, end: start + symbol.size(), callees: vec![], calls_pointers: false };
+        functions.insert(start, function);
+    }
+    // Where constants between the instructions start and end.
+    let mut kinds: Vec<(u64, bool)> = elf
+        .symbols()
+        .filter(in_text)
+        .filter_map(|symbol| {
+            let name = symbol.name().ok()?;
+            (name.starts_with("$d") || name.starts_with("$t") || name.starts_with("$x"))
+                .then(|| (start(&symbol), name.starts_with("$d")))
+        })
+        .collect();
+    kinds.sort();
+    let is_data = |at: u64| kinds.partition_point(|(start, _)| *start <= at).checked_sub(1).is_some_and(|i| kinds[i].1);
+
+    let bounds: Vec<(u64, u64)> = functions.values().map(|function| (function.start, function.end)).collect();
+    let holder = |at: u64| {
+        let (start, end) = bounds[bounds.partition_point(|(start, _)| *start <= at).checked_sub(1)?];
+        (at < end).then_some(start)
+    };
+    for function in functions.values_mut() {
+        let mut at = function.start;
+        while at < function.end {
+            let code = &bytes[(at - address) as usize..];
+            if is_data(at) {
+                at += 2;
+                continue;
+            }
+            let (length, flow) = if thumb { thumb_flow(at, code) } else { riscv_flow(at, code) };
+            let target = match flow {
+                // Armv6-M's only far jump is BL, also within a function; a call of itself goes to its start.
+                Some(Flow::Call(target)) if !(function.start + 1..function.end).contains(&target) => Some(target),
+                Some(Flow::Jump(target)) if !(function.start..function.end).contains(&target) => Some(target),
+                Some(Flow::Pointer) => {
+                    function.calls_pointers = true;
+                    None
+                }
+                _ => None,
+            };
+            if let Some(target) = target {
+                // Code without a size, like the entry point in assembly, is at no function's place.
+                function.callees.extend(holder(target));
+            }
+            at += length;
+        }
+    }
+    functions
+}
+
+/// The functions whose addresses are among the constants of the program, apart from the vectors of exceptions.
+fn pointed_at(elf: &object::File<'_>, functions: &BTreeMap<u64, Function>) -> Vec<u64> {
+    let thumb = elf.architecture() == Architecture::Arm;
+    let sections = elf.sections().filter(|section| matches!(section.name(), Ok(".rodata" | ".data")));
+    let mut found: Vec<u64> = sections
+        .flat_map(|section| section.data().unwrap().chunks_exact(4).map(<[u8]>::to_vec).collect::<Vec<_>>())
+        .map(|word| u64::from(u32::from_le_bytes(word.try_into().unwrap())))
+        .filter(|word| !thumb || word & 1 == 1)
+        .map(|word| if thumb { word & !1 } else { word })
+        .filter(|word| functions.contains_key(word))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn half(code: &[u8], at: usize) -> u32 {
+    code.get(at..at + 2).map_or(0, |bytes| u32::from(u16::from_le_bytes([bytes[0], bytes[1]])))
+}
+
+/// `value`, whose sign is at bit `bits - 1`, added to `at`.
+fn offset(at: u64, value: u32, bits: u32) -> u64 {
+    (at as i64 + i64::from((value << (32 - bits)) as i32 >> (32 - bits))) as u64
+}
+
+/// A Thumb instruction: its length, and where it leads (Armv7-M Architecture Reference Manual, A5 and A7.7: B, BL, BLX, BX).
+fn thumb_flow(at: u64, code: &[u8]) -> (u64, Option<Flow>) {
+    let (first, second) = (half(code, 0), half(code, 2));
+    let pc = at + 4;
+    match first {
+        0xe000..=0xe7ff => (2, Some(Flow::Jump(offset(pc, (first & 0x7ff) << 1, 12)))),
+        0xd000..=0xddff => (2, Some(Flow::Jump(offset(pc, (first & 0xff) << 1, 9)))),
+        // BX LR returns.
+        0x4770 => (2, None),
+        0x4700..=0x47ff => (2, Some(Flow::Pointer)),
+        0xf000..=0xf7ff if second & 0x8000 != 0 => {
+            let (sign, j1, j2) = (first >> 10 & 1, second >> 13 & 1, second >> 11 & 1);
+            if second & 0x5000 == 0 {
+                if first >> 7 & 7 == 7 {
+                    return (4, None); // no branch: barriers, moves to special registers
+                }
+                let value = sign << 20 | j2 << 19 | j1 << 18 | (first & 0x3f) << 12 | (second & 0x7ff) << 1;
+                return (4, Some(Flow::Jump(offset(pc, value, 21))));
+            }
+            let (i1, i2) = (1 ^ j1 ^ sign, 1 ^ j2 ^ sign);
+            let value = sign << 24 | i1 << 23 | i2 << 22 | (first & 0x3ff) << 12 | (second & 0x7ff) << 1;
+            let target = offset(pc, value, 25);
+            (4, Some(if second & 0x4000 != 0 { Flow::Call(target) } else { Flow::Jump(target) }))
+        }
+        0xe800.. => (4, None),
+        _ => (2, None),
+    }
+}
+
+/// A RISC-V instruction of RV32IMAC (the unprivileged ISA, chapters 2 and 27: JAL, JALR, C.J, C.JAL, C.JR, C.JALR).
+fn riscv_flow(at: u64, code: &[u8]) -> (u64, Option<Flow>) {
+    let first = half(code, 0);
+    let word = first | half(code, 2) << 16;
+    if first & 3 != 3 {
+        let bit = |from: u32, to: u32| (first >> from & 1) << to;
+        let value = bit(12, 11)
+            | bit(11, 4)
+            | bit(10, 9)
+            | bit(9, 8)
+            | bit(8, 10)
+            | bit(7, 6)
+            | bit(6, 7)
+            | bit(5, 3)
+            | bit(4, 2)
+            | bit(3, 1)
+            | bit(2, 5);
+        let target = offset(at, value, 12);
+        let register = first >> 7 & 31;
+        return (
+            2,
+            match (first & 3, first >> 13) {
+                (1, 1) => Some(Flow::Call(target)),
+                (1, 5) => Some(Flow::Jump(target)),
+                // C.JALR. C.JR without a link returns or is a jump table; a last call through a pointer looks the same, and
+                // is seen where the same sources are built for Arm.
+                (2, 4) if first >> 12 == 9 && first >> 2 & 31 == 0 && register > 0 => Some(Flow::Pointer),
+                _ => None,
+            },
+        );
+    }
+    let bits = |from: u32, count: u32, to: u32| (word >> from & ((1 << count) - 1)) << to;
+    let links = word >> 7 & 31 != 0;
+    let flow = match word & 0x7f {
+        0x6f => {
+            let target = offset(at, bits(31, 1, 20) | bits(21, 10, 1) | bits(20, 1, 11) | bits(12, 8, 12), 21);
+            Some(if links { Flow::Call(target) } else { Flow::Jump(target) })
+        }
+        // AUIPC, and JALR with the register it set.
+        0x17 => {
+            let next = half(code, 4) | half(code, 6) << 16;
+            if next & 0x7f == 0x67 && next >> 15 & 31 == word >> 7 & 31 {
+                let upper = at.wrapping_add(u64::from(word & !0xfff)) & 0xffff_ffff;
+                let target = offset(upper, next >> 20, 12);
+                return (8, Some(if next >> 7 & 31 != 0 { Flow::Call(target) } else { Flow::Jump(target) }));
+            }
+            None
+        }
+        0x67 if links => Some(Flow::Pointer),
+        _ => None,
+    };
+    (4, flow)
+}

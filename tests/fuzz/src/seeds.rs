@@ -1,0 +1,285 @@
+//! What fuzzing starts from: small valid inputs of every target.
+
+use pocketlm::host::AlignedBytes;
+use pocketlm::model::{Kv, Model};
+use pocketlm::run::{Plan, Session, Solo};
+
+use super::image::images;
+use super::random::Numbers;
+
+#[path = "../../common/folder.rs"]
+#[allow(dead_code)] // shared with the tests
+mod folder;
+
+/// The tests' small tokenizers.
+pub const TOKENIZERS: [&str; 4] = [
+    include_str!("../../data/tokenizers/abc.json"),
+    include_str!("../../data/tokenizers/flags.json"),
+    include_str!("../../data/tokenizers/normalized.json"),
+    include_str!("../../data/tokenizers/metaspace.json"),
+];
+
+/// A byte-level tokenizer with every byte.
+pub fn byte_level() -> String {
+    // GPT-2's letters for bytes: themselves where they can be printed, else from U+0100 on.
+    let mut next = 0x100;
+    let letters: Vec<char> = (0..256u32)
+        .map(|byte| match byte {
+            0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from_u32(byte).unwrap(),
+            _ => {
+                next += 1;
+                char::from_u32(next - 1).unwrap()
+            }
+        })
+        .collect();
+    let mut vocab: serde_json::Map<String, serde_json::Value> =
+        letters.iter().enumerate().map(|(id, letter)| (letter.to_string(), id.into())).collect();
+    let merges = ["a b", "Ġ a", "Ġa b", "Ã ©", "ab ab", "1 2", "Ċ Ċ", "Ġ Ġ"];
+    for merge in merges {
+        vocab.insert(merge.replace(' ', ""), vocab.len().into());
+    }
+    serde_json::json!({
+        "added_tokens": [{"id": vocab.len(), "content": "<s>", "special": true}],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
+        "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+    })
+    .to_string()
+}
+
+/// A sentencepiece-like tokenizer with a token for every byte.
+pub fn byte_fallback() -> String {
+    let mut json: serde_json::Value = serde_json::from_str(TOKENIZERS[0]).unwrap();
+    for byte in 0..256 {
+        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+        let (name, id) = (format!("<0x{byte:02X}>"), vocab.len());
+        vocab.entry(name).or_insert(id.into());
+    }
+    json.to_string()
+}
+
+/// Valid inputs of a target.
+pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "image" => images().iter().map(|image| image.to_vec()).filter(|image| image.len() < 5000).collect(),
+        "edits" => (0..12).map(|i| vec![i, 0, 1, 0, 0, 0, 0, 0, 0]).collect(),
+        "steps" => (0..40).map(random).collect(),
+        "snapshot" => (0..48).map(snapshot).collect(),
+        "gguf" => ggufs(),
+        "folder" => folders(),
+        "llama2c" => [0, 1, 2].map(llama2c).into(),
+        "tokenizer_json" => tokenizer_jsons(),
+        "tokenizer_model" => tokenizer_models(),
+        "section" => super::text::sections().iter().filter(|section| section.len() < 9000).cloned().collect(),
+        "text" => (0..6)
+            .flat_map(|which| ["abc ab<s> é 12\n\n'll  x", "▁a  <r> ", "e\u{301}각"].map(|text| (which, text)))
+            .flat_map(|(which, text)| [0, 1, 2, 3].map(|options| [&[which, options], text.as_bytes()].concat()))
+            .collect(),
+        "sampler" => (0..64).map(|flags| [vec![flags], random(flags.into())].concat()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn random(seed: u64) -> Vec<u8> {
+    let mut numbers = Numbers::new(seed);
+    (0..120).map(|_| numbers.bits() as u8).collect()
+}
+
+fn snapshot(seed: u8) -> Vec<u8> {
+    let images = images();
+    let (which, kv) = (seed as usize % images.len(), seed as usize / images.len());
+    let model = Model::open(&images[which]).unwrap();
+    let plan = Plan::new(model.header()).context(8).kv(Kv::ALL[kv % 4]);
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let ids: Vec<u32> = (0..seed as u32 % 6).map(|id| id % model.config().vocab_size).collect();
+    let _ = session.feed(&ids);
+    let mut bytes = vec![which as u8, kv as u8];
+    session
+        .save(&mut |piece| {
+            bytes.extend(piece);
+            Ok(())
+        })
+        .unwrap();
+    bytes
+}
+
+fn string(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
+}
+
+fn key(name: &str, code: u32, value: &[u8]) -> Vec<u8> {
+    [&string(name)[..], &code.to_le_bytes(), value].concat()
+}
+
+fn array(code: u32, elements: &[Vec<u8>]) -> Vec<u8> {
+    [&code.to_le_bytes()[..], &(elements.len() as u64).to_le_bytes(), &elements.concat()].concat()
+}
+
+/// One layer of two heads, of several architectures, with a vocabulary of either kind.
+fn ggufs() -> Vec<Vec<u8>> {
+    let uint = |name: &str, value: u32| key(name, 4, &value.to_le_bytes());
+    let float = |name: &str, value: f32| key(name, 6, &value.to_le_bytes());
+    let text = |name: &str, value: &str| key(name, 8, &string(value));
+    let strings = |list: &[&str]| list.iter().map(|text| string(text)).collect::<Vec<_>>();
+    let mut files = Vec::new();
+    for (index, arch) in
+        ["llama", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "smollm3", "phi3"].into_iter().enumerate()
+    {
+        let code = if index % 2 == 0 { 0 } else { 8 };
+        let d = 32;
+        let tokens = ["<unk>", "<s>", "</s>", "▁", "a", "b", "ab", "▁a", "<0x0A>"];
+        let mut keys = vec![
+            text("general.architecture", arch),
+            uint(&format!("{arch}.embedding_length"), d),
+            uint(&format!("{arch}.block_count"), 1),
+            uint(&format!("{arch}.feed_forward_length"), 32),
+            uint(&format!("{arch}.attention.head_count"), 2),
+            uint(&format!("{arch}.attention.head_count_kv"), 1),
+            uint(&format!("{arch}.attention.key_length"), 16),
+            uint(&format!("{arch}.attention.value_length"), 16),
+            uint(&format!("{arch}.attention.sliding_window"), 4),
+            uint(&format!("{arch}.context_length"), 64),
+            float(&format!("{arch}.attention.layer_norm_rms_epsilon"), 1e-5),
+            uint("tokenizer.ggml.bos_token_id", 1),
+            uint("tokenizer.ggml.eos_token_id", 2),
+        ];
+        if index < 4 {
+            let types = [2, 3, 3, 1, 1, 1, 1, 1, 6];
+            keys.push(text("tokenizer.ggml.model", "llama"));
+            keys.push(key("tokenizer.ggml.tokens", 9, &array(8, &strings(&tokens))));
+            keys.push(key("tokenizer.ggml.scores", 9, &array(6, &tokens.map(|_| 1f32.to_le_bytes().to_vec()))));
+            keys.push(key("tokenizer.ggml.token_type", 9, &array(5, &types.map(|t| i32::to_le_bytes(t).to_vec()))));
+            keys.push(float(&format!("{arch}.rope.freq_base"), 1e4));
+            keys.push(text(&format!("{arch}.rope.scaling.type"), if index == 0 { "yarn" } else { "linear" }));
+            keys.push(float(&format!("{arch}.rope.scaling.factor"), 2.0));
+            keys.push(uint(&format!("{arch}.rope.scaling.original_context_length"), 32));
+        } else {
+            let letters = ["a", "b", "Ġ", "ab", "Ġab", "1", "<|im_end|>", "é", "<s>"];
+            keys.push(text("tokenizer.ggml.model", "gpt2"));
+            keys.push(text("tokenizer.ggml.pre", ["qwen2", "llama-bpe", "smollm", "gpt-2"][index - 4]));
+            keys.push(key("tokenizer.ggml.tokens", 9, &array(8, &strings(&letters))));
+            keys.push(key("tokenizer.ggml.merges", 9, &array(8, &strings(&["a b", "Ġ ab"]))));
+            keys.push(text("tokenizer.chat_template", "{{ bos_token }}"));
+        }
+        let mut tensors: Vec<(String, Vec<u32>, u32)> =
+            vec![("token_embd.weight".into(), vec![d, 9], code), ("output_norm.weight".into(), vec![d], 0)];
+        let mut layer = |name: &str, dimensions: &[u32], code| {
+            tensors.push((format!("blk.0.{name}"), dimensions.to_vec(), code));
+        };
+        layer("attn_norm.weight", &[d], 0);
+        layer("attn_output.weight", &[32, d], code);
+        layer("ffn_norm.weight", &[d], 0);
+        layer("ffn_down.weight", &[32, d], code);
+        if arch == "phi3" {
+            layer("attn_qkv.weight", &[d, 64], code);
+            layer("ffn_up.weight", &[d, 64], code);
+        } else {
+            for (name, rows) in [("attn_q", 32), ("attn_k", 16), ("attn_v", 16), ("ffn_gate", 32), ("ffn_up", 32)] {
+                layer(&format!("{name}.weight"), &[d, rows], code);
+            }
+        }
+        if arch == "qwen2" {
+            for (name, rows) in [("attn_q", 32), ("attn_k", 16), ("attn_v", 16)] {
+                layer(&format!("{name}.bias"), &[rows], 0);
+            }
+        }
+        if matches!(arch, "qwen3" | "gemma3") {
+            layer("attn_q_norm.weight", &[16], 0);
+            layer("attn_k_norm.weight", &[16], 0);
+        }
+        if matches!(arch, "gemma2" | "gemma3") {
+            layer("post_attention_norm.weight", &[d], 0);
+            layer("post_ffw_norm.weight", &[d], 0);
+        }
+        let mut file = [b"GGUF".to_vec(), vec![3, 0, 0, 0]].concat();
+        file.extend((tensors.len() as u64).to_le_bytes());
+        file.extend((keys.len() as u64).to_le_bytes());
+        file.extend(keys.concat());
+        let mut offset = 0;
+        for (name, dimensions, code) in &tensors {
+            file.extend(string(name));
+            file.extend((dimensions.len() as u32).to_le_bytes());
+            file.extend(dimensions.iter().flat_map(|&n| u64::from(n).to_le_bytes()));
+            file.extend(code.to_le_bytes());
+            file.extend((offset as u64).to_le_bytes());
+            let count = dimensions.iter().product::<u32>() as usize;
+            let bytes: usize = if *code == 8 { count / 32 * 34 } else { count * 4 };
+            offset += bytes.next_multiple_of(32);
+        }
+        // The target makes up the data.
+        files.push(file);
+    }
+    files
+}
+
+fn folders() -> Vec<Vec<u8>> {
+    let mut all = vec![
+        folder::llama(),
+        folder::phi3(),
+        folder::llamalike(1, 2, 2, false),
+        folder::llamalike(2, 1, 2, true),
+        folder::llamalike(2, 2, 1, true),
+    ];
+    all.extend(["mistral", "qwen3", "smollm3", "granite"].map(folder::like_llama));
+    all.extend(["gemma", "gemma2", "gemma3_text"].map(folder::gemma));
+    let yarn = serde_json::json!({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32});
+    let llama3 = serde_json::json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 32});
+    all.extend([yarn, llama3].map(|scaling| folder::llama().set("rope_scaling", scaling)));
+    let input = |folder: &folder::Folder| {
+        let weights = folder.weights();
+        let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
+        [folder.config.to_string().as_bytes(), &[0], &weights[8..8 + header]].concat()
+    };
+    all.iter().map(input).collect()
+}
+
+/// A checkpoint of this version, and its tokenizer; the target makes up the data.
+fn llama2c(version: u32) -> Vec<u8> {
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    let tokens = ["<unk>", "\n<s>\n", "\n</s>\n", "<0x00>", " ", "a", " a"];
+    let tokenizer: Vec<u8> = tokens
+        .iter()
+        .flat_map(|token| [&1f32.to_le_bytes(), &(token.len() as u32).to_le_bytes(), token.as_bytes()].concat())
+        .collect();
+    let tokenizer = [&words(&[7])[..], &tokenizer].concat();
+    let numbers = words(&[8, 6, 2, 2, 1, 7, 16]);
+    let model = match version {
+        0 => numbers,
+        _ => [&words(&[0x616b_3432, version])[..], &numbers, &[1], &words(&[2])].concat(),
+    };
+    [&(tokenizer.len() as u16).to_le_bytes()[..], &tokenizer, &model].concat()
+}
+
+fn tokenizer_jsons() -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = TOKENIZERS.iter().map(|text| text.as_bytes().to_vec()).collect();
+    all.push(include_bytes!("../../data/tokenizers/bytes.json").to_vec());
+    let config = r#"{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": {"content": "b"},
+        "add_bos_token": true, "chat_template": [{"name": "default", "template": "x"}],
+        "added_tokens_decoder": {"9": {"content": "<x>", "special": true, "lstrip": true}}}"#;
+    let generation = r#"{"bos_token_id": 0, "eos_token_id": [1, 99]}"#;
+    all.push([TOKENIZERS[0].as_bytes(), b"\0", config.as_bytes(), b"\0", generation.as_bytes(), b"\0"].concat());
+    let vocab = r#"{"a": 0, "b": 1, "ab": 2, "Ġ": 3}"#;
+    for class in ["GPT2Tokenizer", "Qwen2Tokenizer"] {
+        let config = config.replace("LlamaTokenizer", class);
+        let parts = ["", &config, generation, "{}", vocab, "#version: 0.2\na b\n", "{{ x }}"];
+        all.push(parts.join("\0").into());
+    }
+    all
+}
+
+fn tokenizer_models() -> Vec<Vec<u8>> {
+    let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
+    let piece = |text: &str, kind: u8| {
+        field(1, &[&field(1, text.as_bytes())[..], &[2 << 3 | 5], &(-1f32).to_le_bytes(), &[3 << 3, kind]].concat())
+    };
+    let pieces =
+        [("<unk>", 2), ("<s>", 3), ("</s>", 3), ("<0x0A>", 6), ("▁", 1), ("a", 1), ("▁a", 1), ("x", 4), ("y", 5)];
+    let pieces: Vec<u8> = pieces.iter().flat_map(|(text, kind)| piece(text, *kind)).collect();
+    let trainer = field(2, &[3 << 3, 2]);
+    let normalizer = field(3, &[3 << 3, 1, 4 << 3, 0, 5 << 3, 1]);
+    let model = [pieces, trainer, normalizer].concat();
+    let config = br#"{"legacy": false, "bos_token": "<s>", "added_tokens_decoder": {"9": {"content": "<x>"}}}"#;
+    [&b""[..], config, b"{}"].map(|config| [&(config.len() as u16).to_le_bytes()[..], config, &model].concat()).into()
+}

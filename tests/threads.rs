@@ -1,0 +1,54 @@
+//! Threads as a caller meets them: jobs, panics, several callers at once.
+#![cfg(feature = "std")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use pocketlm::host::Threads;
+use pocketlm::run::Workers;
+
+/// Shares `pieces` pieces of work and says how many were done.
+fn share(workers: &dyn Workers, pieces: usize) -> usize {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    workers.run(&|| {
+        while next.fetch_add(1, Ordering::Relaxed) < pieces {
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    done.into_inner()
+}
+
+#[test]
+fn every_piece_is_done_when_run_returns_awake_or_asleep() {
+    let threads = Threads::new(2).unwrap();
+    for round in 0..20_000 {
+        assert_eq!(share(&threads, round % 7), round % 7);
+        // Now and then long enough for the helper to fall asleep.
+        if round % 5000 == 0 {
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+#[test]
+fn several_callers_and_jobs_within_jobs_do_not_wait_for_each_other() {
+    let threads = Threads::new(2).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| (0..2000).for_each(|_| assert_eq!(share(&threads, 5), 5)));
+        }
+    });
+    threads.run(&|| assert_eq!(share(&threads, 3), 3));
+}
+
+#[test]
+fn a_panic_on_any_thread_reaches_the_caller_and_the_threads_go_on() {
+    let threads = Threads::new(2).unwrap();
+    for _ in 0..100 {
+        let outcome = catch_unwind(AssertUnwindSafe(|| threads.run(&|| panic!("a bug in a job"))));
+        assert!(outcome.is_err());
+        assert_eq!(share(&threads, 9), 9);
+    }
+}
