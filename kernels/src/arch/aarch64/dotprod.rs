@@ -96,8 +96,8 @@ impl Simd for DotProd {
         let steps = halves.map(|[a, b]| [a.map(low), a.map(high), b.map(low), b.map(high)]);
         core::array::from_fn(|t| {
             let (mut high, mut low) = (splat(0), splat(offsets[t]));
-            for half in 0..2 {
-                multiply(&mut high, &mut low, cast(steps[half]), steps[half], x[t].high[half], x[t].low[half]);
+            for (half, steps) in steps.into_iter().enumerate() {
+                multiply(&mut high, &mut low, cast(steps), steps, x[t].high[half], x[t].low[half]);
             }
             joined(high, low)
         })
