@@ -28,6 +28,10 @@ fn main() {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
 
+    if env::var_os("CARGO_FEATURE_DEFMT").is_some() {
+        println!("cargo::rustc-link-arg-bins=-Tdefmt.x");
+    }
+
     println!("cargo::rerun-if-env-changed=POCKETLM_IMAGE");
     let image = env::var_os("POCKETLM_IMAGE")
         .map_or_else(|| here.join("../../src/bin/pocketlm/story/story.plm"), |path| here.join(path));

@@ -101,6 +101,12 @@ impl Board {
     pub fn run(&self, program: &str, images: &[u8]) -> String {
         let features = if program == "blocks" { "f32,f16,bf16,q8,q4,blocks" } else { ALL_TYPES };
         let elf = self.build(program, "s", features).unwrap_or_else(|error| panic!("{error}"));
+        String::from_utf8(self.run_built(&elf, images)).unwrap()
+    }
+
+    /// Runs what [`build`](Board::build) returned.
+    pub fn run_built(&self, elf: &Path, images: &[u8]) -> Vec<u8> {
+        let program = elf.file_name().unwrap().to_string_lossy();
         let (printed, loaded) = (elf.with_extension("out"), elf.with_extension("images"));
         let mut command = self.runner();
         command.push(elf.display().to_string());
@@ -134,8 +140,8 @@ impl Board {
             }
             std::thread::sleep(Duration::from_millis(20));
         };
-        let printed = fs::read_to_string(printed).unwrap();
-        assert!(status.success(), "{program} on {}: {status}\n{printed}", self.name);
+        let printed = fs::read(printed).unwrap();
+        assert!(status.success(), "{program} on {}: {status}\n{}", self.name, String::from_utf8_lossy(&printed));
         printed
     }
 }

@@ -10,7 +10,7 @@ use crate::common;
 use crate::common::random::{self, Memory, Numbers};
 use crate::sequence::{BATCH, BUDGET, CONTEXT, tokens};
 
-static STORY: &[u8] = pocketlm::include_image!("../../src/bin/pocketlm/story/story.plm");
+pub static STORY: &[u8] = pocketlm::include_image!("../../src/bin/pocketlm/story/story.plm");
 
 /// The lines that `report.rs` prints, computed here.
 fn expected(image: &[u8], kvs: &[Kv]) -> Vec<String> {

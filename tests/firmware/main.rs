@@ -7,6 +7,8 @@ mod calls;
 #[path = "../common/mod.rs"]
 mod common;
 mod digests;
+mod log;
 mod proofs;
 #[path = "../../examples/firmware/src/sequence.rs"]
 mod sequence;
+mod watchdog;

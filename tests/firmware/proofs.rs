@@ -84,3 +84,10 @@ fn the_runtime_with_one_type_of_weights_fits_its_flash() {
     // Keys and values in f32 as well.
     proven(&M4F, "s", "f32,q8", 50 * 1024);
 }
+
+#[test]
+fn weights_from_a_device_snapshots_and_the_scrub_cannot_panic_either() {
+    for board in [M0, M4F, RV32IMAC] {
+        proven(&board, "s", "q8,blocks", 84 * 1024);
+    }
+}

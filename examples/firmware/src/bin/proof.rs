@@ -18,7 +18,41 @@ const PROVEN: Plan = PLAN.context(256).batch(8);
 pocketlm_firmware::entry!(proof, PROVEN.bytes());
 
 fn proof(arena: &'static mut [u8]) -> bool {
+    #[cfg(feature = "blocks")]
+    if storage(arena).is_err() {
+        return false;
+    }
     run(arena).is_ok()
+}
+
+/// What a firmware calls that reads its weights from a device, keeps snapshots and looks after its image.
+#[cfg(feature = "blocks")]
+fn storage(arena: &mut [u8]) -> Result<(), Error> {
+    use pocketlm::model::{Scrub, WeightSource};
+
+    struct Device(&'static [u8]);
+
+    impl WeightSource for Device {
+        fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+            let bytes = self.0.get(offset as usize..).and_then(|rest| rest.get(..buffer.len()));
+            buffer.copy_from_slice(bytes.ok_or(Error::Storage)?);
+            Ok(())
+        }
+    }
+
+    let mut device = Device(black_box(IMAGE));
+    let (resident, arena) = arena.split_at_mut_checked(64 * 1024).ok_or(Error::Storage)?;
+    let model = Model::open_from(&mut device, resident, arena)?;
+    let plan = black_box(Plan::new(model.header()).context(16).window(16 * 1024));
+    let mut session = Session::with_source(&model, &plan, arena, &Solo, &mut device)?;
+    session.feed(black_box(&[2, 3]))?;
+    session.save(&mut |bytes| {
+        black_box(bytes);
+        Ok(())
+    })?;
+    session.restore_from(black_box(&[]))?;
+    while !Scrub::new(&model).step(black_box(1000))? {}
+    Ok(())
 }
 
 fn run(arena: &mut [u8]) -> Result<(), Error> {
