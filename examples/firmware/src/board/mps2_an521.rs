@@ -54,6 +54,10 @@ impl Workers for Cores {
             wait();
         }
     }
+
+    fn count(&self) -> usize {
+        2
+    }
 }
 
 /// The second core's work, for ever.
