@@ -17,6 +17,7 @@ use crate::Error;
 /// # Ok::<(), pocketlm::Error>(())
 /// ```
 #[derive(Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Scrub<'m> {
     model: Model<'m>,
     section: usize,
