@@ -112,8 +112,8 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// The matrix that turns the last hidden state into logits.
-    fn head_role(&self) -> Role {
-        if self.model.config().tie_embedder_and_logits { Role::Embedder } else { Role::LmHead }
+    fn head_role(&self) -> &'static Role {
+        if self.model.config().tie_embedder_and_logits { &Role::Embedder } else { &Role::LmHead }
     }
 
     /// The matrices of a stage that is a product.
@@ -123,8 +123,7 @@ impl<'m, 'a> Session<'m, 'a> {
             Stage::Output => &[Role::Output],
             Stage::GateValue => &[Role::GatingLinear, Role::ValueLinear],
             Stage::Out => &[Role::OutLinear],
-            Stage::Head if self.model.config().tie_embedder_and_logits => &[Role::Embedder],
-            Stage::Head => &[Role::LmHead],
+            Stage::Head => core::slice::from_ref(self.head_role()),
             _ => &[],
         }
     }
@@ -338,7 +337,7 @@ impl<'m, 'a> Session<'m, 'a> {
 
     fn final_norm(&mut self) {
         let width = self.widths().embedding;
-        let quantized = self.any_quantized(&[self.head_role()]);
+        let quantized = self.any_quantized(&[*self.head_role()]);
         let hidden = row(self.buffers.hidden, width, self.work.head as usize);
         let normed = row_mut(self.buffers.normed, width, 0);
         rms_norm(
@@ -354,7 +353,7 @@ impl<'m, 'a> Session<'m, 'a> {
 
     fn head(&mut self, units: Range<usize>) {
         let Engine { isa, workers } = self.engine;
-        let Weights { matrix, first, rows: all } = self.buffers.window.matrix(&self.model, 0, self.head_role());
+        let Weights { matrix, first, rows: all } = self.buffers.window.matrix(&self.model, 0, *self.head_role());
         let cap = self.model.config().final_logit_softcap;
         let input = Input { count: 1, values: self.buffers.normed, groups: self.buffers.groups };
         let rows = units.start * TILE_ROWS..units.end * TILE_ROWS;

@@ -6,7 +6,7 @@ use core::ops::Range;
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 
 use super::Session;
-use super::snapshot::{Header, In};
+use super::snapshot::{Header, In, move_into};
 use crate::Error;
 #[cfg(feature = "source")]
 use crate::model::WeightSource;
@@ -234,11 +234,7 @@ struct Page<'f, F> {
 impl<F: NorFlash> Page<'_, F> {
     fn put(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
-            let room = self.flash.block.0.get_mut(self.filled..).unwrap_or_default();
-            let (now, after) = bytes.split_at_checked(room.len()).unwrap_or((bytes, &[]));
-            room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
-            self.filled += now.len();
-            bytes = after;
+            self.filled += move_into(self.flash.block.0.get_mut(self.filled..).unwrap_or_default(), &mut bytes);
             if self.filled >= BLOCK {
                 self.flush()?;
             }

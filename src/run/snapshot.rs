@@ -218,6 +218,14 @@ impl Header {
     }
 }
 
+/// Takes from `bytes` as many as there is room for, and says how many that were.
+pub(super) fn move_into(room: &mut [u8], bytes: &mut &[u8]) -> usize {
+    let (now, after) = bytes.split_at_checked(room.len()).unwrap_or((bytes, &[]));
+    room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
+    *bytes = after;
+    now.len()
+}
+
 /// Bytes on their way out.
 struct Out<'s, 'f> {
     sink: &'s mut Sink<'f>,
@@ -229,11 +237,7 @@ struct Out<'s, 'f> {
 impl Out<'_, '_> {
     fn put(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
-            let room = self.chunk.get_mut(self.filled..).unwrap_or_default();
-            let (now, after) = bytes.split_at_checked(room.len()).unwrap_or((bytes, &[]));
-            room.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
-            self.filled += now.len();
-            bytes = after;
+            self.filled += move_into(self.chunk.get_mut(self.filled..).unwrap_or_default(), &mut bytes);
             if self.filled >= CHUNK {
                 self.flush()?;
             }
@@ -311,6 +315,7 @@ impl<'s, 'f> In<'s, 'f> {
     fn is_empty(&self) -> bool {
         self.left == 0 && self.at >= self.filled
     }
+
     /// Reads the rest: whether it is what was written.
     #[cfg(feature = "embedded-storage")]
     pub(super) fn check_rest(&mut self) -> Result<(), Error> {

@@ -1,15 +1,21 @@
 //! Who calls whom in a linked program, read from its instructions: the proof that nothing recurses, whatever the
 //! compiler made of the sources, its own library of arithmetic included.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use object::{Architecture, Object, ObjectSection, ObjectSymbol, SymbolKind};
 
-/// What is called through a pointer: the vtables of `dyn Workers` and of the closures that `kernels/src/workers.rs` shares
-/// between cores, and the table of kernels. Each level calls through pointers only what stands below it, for the types
+/// What is called through a pointer: the vtables of `dyn WeightSource`, of what a session does while one reads and of what
+/// takes and gives a snapshot's bytes; of `dyn Workers` and of the closures that `kernels/src/workers.rs` shares between
+/// cores; and the table of kernels. Each level calls through pointers only what stands below it, for the types
 /// of the pointers are different ones; anything else calls all of them. A function is at the first level whose words
 /// are all in its name.
-const LEVELS: [(&str, &[&str]); 9] = [
+const LEVELS: [(&str, &[&str]); 14] = [
+    ("reads weights", &["WeightSource"]),
+    ("works while weights are read", &["window", "read_while", "closure"]),
+    ("computes with what was read", &["window", "closure"]),
+    ("takes a snapshot", &["proof", "storage", "closure"]),
+    ("gives a snapshot", &["restore_from", "closure"]),
     ("the cores", &["Workers", "run"]),
     ("claims pieces", &["for_each_part", "closure"]),
     ("cuts out the rows of a piece", &["split_rows", "closure"]),
@@ -36,6 +42,9 @@ struct Function {
     calls_pointers: bool,
 }
 
+/// A function by its start, and the deepest level it was reached through.
+type Node = (u64, Option<usize>);
+
 /// What an instruction does to the flow of control.
 enum Flow {
     Call(u64),
@@ -55,39 +64,34 @@ pub fn recursion(elf: &[u8]) -> (Vec<String>, usize, usize) {
         .filter(|name| level(name).is_none())
         .map(|name| format!("a pointer to {name}, which is at no level of what is called through pointers"))
         .collect();
-    // Depth first, with a stack of our own: functions being looked at, and which of their callees comes next.
-    let callees = |start: &u64| -> Vec<u64> {
-        let function = &functions[start];
-        let mut callees = function.callees.clone();
-        if function.calls_pointers {
-            let own = pointed_at.contains(start).then(|| level(&function.name)).flatten();
-            let below =
-                |other: &&u64| level(&functions[other].name) > own && !functions[other].name.contains("call_once");
-            callees.extend(pointed_at.iter().filter(below));
-        }
-        callees
+    // Depth first, with a stack of our own: what is being looked at, and which of its callees comes next. A level goes on
+    // to whatever is called from there, be it directly.
+    let own = |start: &u64| pointed_at.contains(start).then(|| level(&functions[start].name)).flatten();
+    let callees = |&(start, reached): &Node| -> Vec<Node> {
+        let function = &functions[&start];
+        let direct = function.callees.iter().map(|callee| (*callee, reached.max(own(callee))));
+        let below = |other: &&u64| own(other) > reached && !functions[other].name.contains("call_once");
+        let pointers = pointed_at.iter().filter(below).map(|other| (*other, own(other)));
+        direct.chain(pointers.filter(|_| function.calls_pointers)).collect()
     };
-    let mut done = BTreeMap::new();
+    let mut done = BTreeSet::new();
     for root in functions.keys() {
-        let mut path: Vec<(u64, Vec<u64>)> = Vec::new();
-        let mut next = Some(*root);
+        let mut path: Vec<(Node, Vec<Node>)> = Vec::new();
+        let mut next = Some((*root, own(root)));
         loop {
             match next {
-                Some(start) if done.get(&start) == Some(&true) => {}
-                Some(start) if done.contains_key(&start) => {
-                    let circle = path.iter().skip_while(|(other, _)| *other != start);
-                    let names: Vec<_> = circle.map(|(other, _)| functions[other].name.as_str()).collect();
+                Some(node) if done.contains(&node) => {}
+                Some(node) if path.iter().any(|((start, _), _)| *start == node.0) => {
+                    let circle = path.iter().skip_while(|((start, _), _)| *start != node.0);
+                    let names: Vec<_> = circle.map(|((start, _), _)| functions[start].name.as_str()).collect();
                     if !found.iter().any(|found| found.contains(names[0])) {
                         found.push(format!("{} calls itself", names.join(" -> ")));
                     }
                 }
-                Some(start) => {
-                    done.insert(start, false);
-                    path.push((start, callees(&start)));
-                }
+                Some(node) => path.push((node, callees(&node))),
                 None => {
-                    let Some((start, _)) = path.pop() else { break };
-                    done.insert(start, true);
+                    let Some((node, _)) = path.pop() else { break };
+                    done.insert(node);
                 }
             }
             let Some((_, left)) = path.last_mut() else { break };
