@@ -1,8 +1,9 @@
 //! What the core logs, decoded from what the board printed.
 
-use std::fs;
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
 
-use defmt_decoder::Table;
 use pocketlm::model::Model;
 use pocketlm::run::Plan;
 
@@ -16,13 +17,21 @@ fn the_log_says_what_was_opened_planned_begun_and_refused() {
     }
     let elf = M4F.build("log", "s", &format!("{ALL_TYPES},defmt")).unwrap_or_else(|error| panic!("{error}"));
     let frames = M4F.run_built(&elf, &[]);
-    let table = Table::parse(&fs::read(elf).unwrap()).unwrap().unwrap();
-    let mut decoder = table.new_stream_decoder();
-    decoder.received(&frames);
-    let mut lines = Vec::new();
-    while let Ok(frame) = decoder.decode() {
-        lines.push(format!("{} {}", frame.level().unwrap().as_str(), frame.display_message()));
-    }
+    let printed = elf.with_extension("frames");
+    std::fs::write(&printed, frames).unwrap();
+    let decoded = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--locked", "--manifest-path"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/defmt/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("defmt"))
+        .arg("--")
+        .arg(&elf)
+        .stdin(File::open(printed).unwrap())
+        .output()
+        .unwrap();
+    assert!(decoded.status.success(), "{}", String::from_utf8_lossy(&decoded.stderr));
+    let decoded = String::from_utf8(decoded.stdout).unwrap();
+    let mut lines: Vec<_> = decoded.lines().map(String::from).collect();
 
     let model = Model::open(STORY).unwrap();
     let plan = Plan::new(model.header()).context(8).batch(4);
