@@ -5,6 +5,7 @@
 mod common;
 
 use common::random::{self, Memory, Numbers, window};
+use common::{bits, dirty};
 use embedded_storage::nor_flash::{
     ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
 };
@@ -12,17 +13,6 @@ use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
 use pocketlm::model::{DType, Kv, Model, Rope};
 use pocketlm::run::{Plan, Session, Snapshots, Solo};
-
-/// An arena full of what was in memory before.
-fn dirty(bytes: usize) -> AlignedBytes {
-    let mut arena = AlignedBytes::zeroed(bytes);
-    arena.fill(0xff);
-    arena
-}
-
-fn bits(logits: &[f32]) -> Vec<u32> {
-    logits.iter().map(|z| z.to_bits()).collect()
-}
 
 fn save(session: &Session<'_, '_>) -> Vec<u8> {
     let mut snapshot = Vec::new();
@@ -43,7 +33,7 @@ fn fed<'m, 'a>(
     arena: &'a mut AlignedBytes,
 ) -> Session<'m, 'a> {
     let plan = Plan::new(model.header()).context(context.len() as u32 + 8).kv(kv);
-    *arena = dirty(plan.bytes());
+    *arena = dirty(0xff, plan.bytes());
     let mut session = Session::new(model, &plan, arena, &Solo).unwrap();
     for &(id, position) in context {
         session.skip_to(position).unwrap();
@@ -64,7 +54,7 @@ fn a_restored_context_goes_on_with_the_same_bits() {
         let model = Model::open(&image).unwrap();
         let kv = numbers.pick(&Kv::ALL);
         let plan = Plan::new(model.header()).context(numbers.within(60..=90)).batch(numbers.within(1..=9)).kv(kv);
-        let mut arena = dirty(plan.bytes());
+        let mut arena = dirty(0xff, plan.bytes());
         let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
 
         // A context with gaps, in part taken back.
@@ -90,12 +80,12 @@ fn a_restored_context_goes_on_with_the_same_bits() {
         let next = session.position();
         let snapshot = save(&session);
         assert!(snapshot.len() <= plan.snapshot_bytes(session.len() as u32), "{place}");
-        let mut memory = dirty(0);
+        let mut memory = dirty(0xff, 0);
         assert!(save(&fed(&model, kv, &context, next, &mut memory)) == snapshot, "{place}: not fed the same way");
 
         // With just enough context, another batch, and a past of its own.
         let plan = Plan::new(model.header()).context(context.len() as u32 + 8).batch(numbers.within(1..=4)).kv(kv);
-        let mut arena = dirty(plan.bytes());
+        let mut arena = dirty(0xff, plan.bytes());
         let mut restored = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
         restored.feed(&numbers.tokens(5, vocab_size)).unwrap();
         restored.restore_from(&snapshot).unwrap();
@@ -135,7 +125,7 @@ fn example() -> (AlignedBytes, Vec<u8>) {
     let image = Memory::new(description, 3).pack(DType::Q8);
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).batch(4).kv(Kv::Q8);
-    let mut arena = dirty(plan.bytes());
+    let mut arena = dirty(0xff, plan.bytes());
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     session.feed(&[3, 5, 8, 13, 21]).unwrap();
     let snapshot = save(&session);
@@ -159,7 +149,7 @@ fn a_torn_or_damaged_snapshot_is_refused_and_the_session_still_works() {
     let (image, snapshot) = example();
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
-    let mut arena = dirty(plan.bytes());
+    let mut arena = dirty(0xff, plan.bytes());
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     let expected = bits(session.feed(&[7, 9]).unwrap());
 
@@ -189,7 +179,7 @@ fn what_does_not_belong_here_is_refused_and_changes_nothing() {
     let model = Model::open(&image).unwrap();
     let session = |kv, context| {
         let plan = Plan::new(model.header()).context(context).kv(kv);
-        let arena = Box::leak(Box::new(dirty(plan.bytes())));
+        let arena = Box::leak(Box::new(dirty(0xff, plan.bytes())));
         let mut session = Session::new(&model, &plan, arena, &Solo).unwrap();
         session.feed(&[1, 2]).unwrap();
         session
@@ -215,7 +205,7 @@ fn a_forged_snapshot_cannot_bring_in_what_a_session_never_holds() {
     let (image, snapshot) = example();
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
-    let mut arena = dirty(plan.bytes());
+    let mut arena = dirty(0xff, plan.bytes());
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     session.restore_from(&forged(&snapshot, 40, &[9])).unwrap(); // another token is as good
     for (what, at, value) in [
@@ -240,7 +230,7 @@ fn what_the_storage_reports_is_what_the_caller_gets() {
     let (image, snapshot) = example();
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
-    let mut arena = dirty(plan.bytes());
+    let mut arena = dirty(0xff, plan.bytes());
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     let mut calls = 0;
     let mut second_fails = |_: &mut [u8]| {
@@ -337,7 +327,7 @@ fn the_power_may_fail_at_any_moment_of_a_save() {
     let (image, _) = example();
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
-    let (mut arena, mut other) = (dirty(plan.bytes()), dirty(plan.bytes()));
+    let (mut arena, mut other) = (dirty(0xff, plan.bytes()), dirty(0xff, plan.bytes()));
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     let mut after = Session::new(&model, &plan, &mut other, &Solo).unwrap();
     let half = (plan.snapshot_bytes(16) + 8).next_multiple_of(ERASE);
@@ -396,7 +386,7 @@ fn snapshots_that_do_not_fit_their_flash_are_refused() {
     let (image, _) = example();
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
-    let mut arena = dirty(plan.bytes());
+    let mut arena = dirty(0xff, plan.bytes());
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     let refused = |range| Snapshots::new(Chip::new(4 * ERASE), range).err();
     assert_eq!(refused(4..1024), Some(Error::Unaligned(ERASE as u32)));

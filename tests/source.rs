@@ -5,6 +5,7 @@
 mod common;
 
 use common::random::{self, Memory, Numbers};
+use common::{bits, dirty};
 use embedded_storage::nor_flash::{ErrorType, NorFlashErrorKind, ReadNorFlash, check_read};
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
@@ -13,16 +14,6 @@ use pocketlm::model::{DType, Header, Kv, Model, WeightSource};
 use pocketlm::run::{FlashImage, Plan, Session, Solo, Step};
 
 static STORY: &[u8] = pocketlm::include_image!("../src/bin/pocketlm/story/story.plm");
-
-fn dirty(bytes: usize) -> AlignedBytes {
-    let mut arena = AlignedBytes::zeroed(bytes);
-    arena.fill(0xff);
-    arena
-}
-
-fn bits(logits: &[f32]) -> Vec<u32> {
-    logits.iter().map(|z| z.to_bits()).collect()
-}
 
 /// A device that is read in blocks of 512 bytes, the image somewhere on it; reads can fail.
 struct Card {
@@ -112,7 +103,7 @@ impl Limits {
 fn mapped(image: &[u8], limits: Limits, ids: &[u32]) -> Vec<Vec<u32>> {
     let model = Model::open(image).unwrap();
     let plan = limits.plan(&model, ids.len());
-    let mut arena = dirty(plan.bytes());
+    let mut arena = dirty(0xff, plan.bytes());
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     let mut rows = Vec::new();
     session.feed_each(ids, |_, logits| rows.push(bits(logits))).unwrap();
@@ -127,11 +118,11 @@ fn read(
     ids: &[u32],
     budget: u32,
 ) -> (Vec<Vec<u32>>, Vec<u32>) {
-    let mut resident = dirty(Header::read(image).unwrap().resident_bytes());
-    let mut scratch = dirty(32 * 1024);
+    let mut resident = dirty(0xff, Header::read(image).unwrap().resident_bytes());
+    let mut scratch = dirty(0xff, 32 * 1024);
     let model = Model::open_from(source, &mut resident, &mut scratch).unwrap();
     let plan = limits.plan(&model, ids.len());
-    let mut arena = dirty(plan.bytes());
+    let mut arena = dirty(0xff, plan.bytes());
     let mut session = Session::with_source(&model, &plan, &mut arena, &Solo, source).unwrap();
     let mut rows = Vec::new();
     session.feed_each(ids, |_, logits| rows.push(bits(logits))).unwrap();
@@ -195,10 +186,10 @@ fn the_story_is_told_from_blocks_through_a_window_of_16_kb() {
         assert!(&sliced == expected.last().unwrap(), "{name}: in slices");
 
         // A token reads every weight once, but of the embedding table a tile row more, in blocks.
-        let mut resident = dirty(Header::read(&image).unwrap().resident_bytes());
-        let model = Model::open_from(&mut card, &mut resident, &mut dirty(32 * 1024)).unwrap();
+        let mut resident = dirty(0xff, Header::read(&image).unwrap().resident_bytes());
+        let model = Model::open_from(&mut card, &mut resident, &mut dirty(0xff, 32 * 1024)).unwrap();
         let plan = limits.plan(&model, 8);
-        let mut arena = dirty(plan.bytes());
+        let mut arena = dirty(0xff, plan.bytes());
         let before = card.into_inner().reads;
         let mut card = Card::with(&image);
         assert!(before.0 > 0);
@@ -224,11 +215,11 @@ fn a_read_that_fails_is_tried_again_by_the_next_step() {
         let limits = Limits { batch: numbers.within(1..=9), kv: numbers.pick(&Kv::ALL), window };
         let expected = mapped(&image, Limits { window: 0, ..limits }, &ids);
 
-        let mut resident = dirty(Header::read(&image).unwrap().resident_bytes());
+        let mut resident = dirty(0xff, Header::read(&image).unwrap().resident_bytes());
         let mut good = Card::with(&image);
-        let model = Model::open_from(&mut good, &mut resident, &mut dirty(32 * 1024)).unwrap();
+        let model = Model::open_from(&mut good, &mut resident, &mut dirty(0xff, 32 * 1024)).unwrap();
         let plan = limits.plan(&model, ids.len());
-        let mut arena = dirty(plan.bytes());
+        let mut arena = dirty(0xff, plan.bytes());
         let mut card = good.into_inner();
         card.failing = Some(numbers.pick(&[2, 5, 30]));
         let mut card = FlashImage::new(card, START);
@@ -260,7 +251,7 @@ fn a_read_that_fails_is_tried_again_by_the_next_step() {
 
 /// What opening says of an image in memory, and of one that is read.
 fn both(image: &[u8]) -> [Result<u32, Error>; 2] {
-    let (mut resident, mut scratch) = (dirty(image.len() + 4096), dirty(2048));
+    let (mut resident, mut scratch) = (dirty(0xff, image.len() + 4096), dirty(0xff, 2048));
     let aligned = AlignedBytes::copy_of(image);
     let read = Model::open_from(&mut Overlapping(image, 1), &mut resident, &mut scratch);
     [Model::open(&aligned).map(|model| model.checksum()), read.map(|model| model.checksum())]
@@ -304,7 +295,7 @@ fn opening_from_a_source_checks_what_opening_in_memory_does() {
     }
     assert!(refused > image.len() && opened > 100, "{refused} refused, {opened} opened");
     for end in 0..image.len() {
-        let (mut resident, mut scratch) = (dirty(image.len()), dirty(2048));
+        let (mut resident, mut scratch) = (dirty(0xff, image.len()), dirty(0xff, 2048));
         let cut = Model::open_from(&mut Overlapping(&image[..end], 1), &mut resident, &mut scratch);
         assert_eq!(cut.err(), Some(Error::Storage), "cut at {end}");
     }
@@ -317,21 +308,21 @@ fn what_is_lent_must_be_large_enough() {
     let open = |resident: &mut [u8], scratch: &mut [u8]| {
         Model::open_from(&mut Overlapping(STORY, 1), resident, scratch).map(|_| ()).err()
     };
-    assert_eq!(open(&mut dirty(resident), &mut dirty(widest)), None);
+    assert_eq!(open(&mut dirty(0xff, resident), &mut dirty(0xff, widest)), None);
     let needed = |needed, found| Some(Error::ArenaTooSmall { needed, found });
-    assert_eq!(open(&mut dirty(resident - 1), &mut dirty(widest)), needed(resident, resident - 1));
-    assert_eq!(open(&mut dirty(255), &mut dirty(widest)), needed(256, 255));
+    assert_eq!(open(&mut dirty(0xff, resident - 1), &mut dirty(0xff, widest)), needed(resident, resident - 1));
+    assert_eq!(open(&mut dirty(0xff, 255), &mut dirty(0xff, widest)), needed(256, 255));
     let narrow = Some(Error::WindowTooSmall { needed: widest, found: widest - 1 });
-    assert_eq!(open(&mut dirty(resident), &mut dirty(widest - 1)), narrow);
-    assert_eq!(open(&mut dirty(resident + 64)[4..], &mut dirty(widest)), Some(Error::Unaligned(64)));
-    assert_eq!(open(&mut dirty(resident), &mut dirty(widest + 64)[4..]), Some(Error::Unaligned(64)));
+    assert_eq!(open(&mut dirty(0xff, resident), &mut dirty(0xff, widest - 1)), narrow);
+    assert_eq!(open(&mut dirty(0xff, resident + 64)[4..], &mut dirty(0xff, widest)), Some(Error::Unaligned(64)));
+    assert_eq!(open(&mut dirty(0xff, resident), &mut dirty(0xff, widest + 64)[4..]), Some(Error::Unaligned(64)));
 
-    let mut memory = dirty(resident);
+    let mut memory = dirty(0xff, resident);
     let mut source = Overlapping(STORY, 1);
-    let model = Model::open_from(&mut source, &mut memory, &mut dirty(widest)).unwrap();
+    let model = Model::open_from(&mut source, &mut memory, &mut dirty(0xff, widest)).unwrap();
     assert_eq!(model.tokenizer().unwrap().unwrap().vocab_size(), 1024);
     let plan = Plan::new(model.header()).context(8);
-    let mut arena = dirty(plan.window(65536).bytes());
+    let mut arena = dirty(0xff, plan.window(65536).bytes());
     assert_eq!(Session::new(&model, &plan, &mut arena, &Solo).err(), Some(Error::NotMapped));
     for window in [0, 63, 2 * widest - 1] {
         let refused = Session::with_source(&model, &plan.window(window), &mut arena, &Solo, &mut source).err();

@@ -5,8 +5,9 @@
 mod common;
 
 use common::random::{self, Memory, Numbers, window};
+use common::{bits, dirty};
 use pocketlm::Error;
-use pocketlm::host::{AlignedBytes, Threads};
+use pocketlm::host::Threads;
 use pocketlm::import::Description;
 use pocketlm::model::{DType, Kv, MlpVariant, Model, Rope};
 use pocketlm::run::{Digest, Engine, Isa, Plan, Session, Solo, Step, Workers};
@@ -15,17 +16,6 @@ const BUDGETS: [u32; 8] = [1, 2, 7, 8, 9, 64, 1000, u32::MAX];
 const BATCHES: [u32; 4] = [1, 3, 7, 32];
 
 static STORY: &[u8] = pocketlm::include_image!("../src/bin/pocketlm/story/story.plm");
-
-/// An arena full of what was in memory before: NaNs, and ids and positions out of all ranges.
-fn dirty(bytes: usize, pattern: u8) -> AlignedBytes {
-    let mut arena = AlignedBytes::zeroed(bytes);
-    arena.fill(pattern);
-    arena
-}
-
-fn bits(logits: &[f32]) -> Vec<u32> {
-    logits.iter().map(|z| z.to_bits()).collect()
-}
 
 /// `start`, then `step` until it is done.
 fn step_through(session: &mut Session<'_, '_>, ids: &[u32], budget: u32) -> Vec<u32> {
@@ -72,7 +62,7 @@ fn every_way_agrees(what: &str, image: &[u8], ids: &[u32], kv: Kv, pools: &[Thre
     let numbers = &mut Numbers::new(seed);
     let model = Model::open(image).unwrap();
     let plan = |batch| Plan::new(model.header()).context(ids.len() as u32).batch(batch).kv(kv);
-    let mut arena = dirty(plan(32).bytes(), 0xff);
+    let mut arena = dirty(0xff, plan(32).bytes());
     let mut single = Session::new(&model, &plan(1), &mut arena, &Solo).unwrap();
     let expected: Vec<_> = ids.iter().map(|&id| bits(single.feed(&[id]).unwrap())).collect();
     let digest = |rows: &[Vec<u32>]| {
@@ -84,7 +74,7 @@ fn every_way_agrees(what: &str, image: &[u8], ids: &[u32], kv: Kv, pools: &[Thre
     for (index, batch) in BATCHES.into_iter().enumerate() {
         let plan = plan(batch);
         let what = format!("{what}, keys and values in {kv:?}, batch {batch}, seed {seed}");
-        let mut arena = dirty(plan.bytes(), numbers.pick(&[0, 0x7f, 0xff]));
+        let mut arena = dirty(numbers.pick(&[0, 0x7f, 0xff]), plan.bytes());
         // One of the pools with each batch.
         let pool = pools.iter().cycle().nth(index).map(|pool| pool as &dyn Workers);
         for workers in std::iter::once(&Solo as &dyn Workers).chain(pool) {
@@ -169,7 +159,7 @@ fn the_bits_are_the_same_on_every_machine_with_every_instruction_set() {
         let ids = Numbers::new(7).tokens(60, model.config().vocab_size);
         Kv::ALL.map(|kv| {
             let plan = Plan::new(model.header()).context(60).batch(7).kv(kv);
-            let mut arena = dirty(plan.bytes(), 0xff);
+            let mut arena = dirty(0xff, plan.bytes());
             let mut digest = Digest::new();
             let engine = Engine { isa, workers: &Solo };
             let mut session = Session::new(&model, &plan, &mut arena, engine).unwrap();
@@ -225,7 +215,7 @@ impl Walk<'_> {
     /// The logits after one more token, in a session that was fed this and nothing else.
     fn fresh(&self, id: u32) -> Vec<u32> {
         let plan = self.plan.batch(1).context(self.context.len() as u32 + 1);
-        let mut arena = dirty(plan.bytes(), 0);
+        let mut arena = dirty(0, plan.bytes());
         let mut session = Session::new(&self.model, &plan, &mut arena, &Solo).unwrap();
         for run in self.context.chunk_by(|a, b| a.1 + 1 == b.1) {
             session.skip_to(run[0].1).unwrap();
@@ -248,7 +238,7 @@ fn what_was_taken_back_leaves_no_trace() {
             let context = numbers.within(20..=90);
             let plan =
                 Plan::new(model.header()).context(context).batch(numbers.within(1..=9)).kv(numbers.pick(&Kv::ALL));
-            let mut arena = dirty(plan.bytes(), 0xff);
+            let mut arena = dirty(0xff, plan.bytes());
             let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
             let slots = model.layers().iter().map(|layer| vec![None; plan.cache_rows(layer)]).collect();
             let mut walk = Walk { model, plan, context: Vec::new(), gap: None, slots };
@@ -313,7 +303,7 @@ fn a_refused_call_changes_nothing() {
     let image = Memory::new(description, 6).pack(DType::F32);
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(20).batch(4);
-    let mut arena = dirty(plan.bytes(), 0xff);
+    let mut arena = dirty(0xff, plan.bytes());
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     let ids = Numbers::new(1).tokens(20, vocab_size);
     let expected: Vec<_> = ids.iter().map(|&id| bits(session.feed(&[id]).unwrap())).collect();
@@ -370,7 +360,7 @@ fn a_reset_in_the_middle_of_a_step_forgets_it() {
         let model = Model::open(&image).unwrap();
         let plan = Plan::new(model.header()).context(60).batch(5).kv(Kv::F16);
         let ids = Numbers::new(2).tokens(60, vocab_size);
-        let mut arena = dirty(plan.bytes(), 0x7f);
+        let mut arena = dirty(0x7f, plan.bytes());
         let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
         let expected = bits(session.feed(&ids[..23]).unwrap());
         for steps in 0..40 {
@@ -394,7 +384,7 @@ fn a_step_does_one_piece_at_least_and_its_budget_at_most() {
     let image = Memory::new(models().swap_remove(3).1, 8).pack(DType::F32);
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(30).batch(5);
-    let mut arena = dirty(plan.bytes(), 0xff);
+    let mut arena = dirty(0xff, plan.bytes());
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     let mut last = usize::MAX;
     for budget in [0, 1, 7, 8, 9, 64, 1000, u32::MAX] {

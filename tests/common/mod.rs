@@ -8,6 +8,8 @@ pub mod reference;
 
 use std::path::PathBuf;
 
+use pocketlm::host::AlignedBytes;
+
 /// The folder of shared test data, or `None`, said on stderr, if it is not there. In CI it has to be.
 pub fn shared(what: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("POCKETLM_SHARED")
@@ -32,4 +34,16 @@ pub fn folders(parent: PathBuf) -> Vec<PathBuf> {
 /// The last part of a path, for messages.
 pub fn name(path: &std::path::Path) -> String {
     path.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+/// An arena full of what was in memory before.
+pub fn dirty(pattern: u8, bytes: usize) -> AlignedBytes {
+    let mut arena = AlignedBytes::zeroed(bytes);
+    arena.fill(pattern);
+    arena
+}
+
+/// Logits, to be compared bit for bit.
+pub fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|z| z.to_bits()).collect()
 }
