@@ -41,7 +41,7 @@ pub fn from_path(path: impl AsRef<Path>) -> Result<Vec<u8>, ImportError> {
     let vocabulary = if is_json || bytes.trim_ascii_start().starts_with(b"{") {
         tokenizer_json::read(&parse_json(&bytes, path)?)
     } else {
-        let expected = "expected a tokenizer.json or a sentencepiece model (tokenizer.model)";
+        let expected = "expected a tokenizer.json or a tokenizer.model";
         sentencepiece::read(&bytes, sentencepiece::Reading::Plain).map_err(|error| error.help(expected))
     };
     vocabulary.and_then(section::Vocabulary::write).map_err(|error| error.in_file(path))
