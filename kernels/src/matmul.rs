@@ -100,12 +100,11 @@ fn float<E: Copy, const N: usize>(
     widen: impl Fn(E) -> f32 + Copy,
 ) -> [[f32; TILE_ROWS]; N] {
     let mut sums = [[0.0; TILE_ROWS]; N];
-    // A length that the optimiser can compare with: no check is left in the loop.
-    let x = x.map(|x| x.get(..tile.len()).unwrap_or_default());
-    for (column, w) in tile.iter().enumerate() {
+    let mut x = x.map(<[f32]>::iter);
+    for w in tile {
         let w = w.map(widen);
-        for (sums, x) in sums.iter_mut().zip(x) {
-            let x = x.get(column).copied().unwrap_or_default();
+        for (sums, x) in sums.iter_mut().zip(&mut x) {
+            let Some(x) = x.next() else { break };
             for (sum, w) in sums.iter_mut().zip(w) {
                 *sum += w * x;
             }
@@ -150,7 +149,9 @@ fn q8(tile: &[Q8Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
 }
 
 /// The nibbles of a group as int8 in the order of a q8 tile, 0..=15.
-#[inline(always)]
+// Inlined, it keeps LLVM from vectorising the products behind it; where there are no vectors a call is only a call.
+#[cfg_attr(target_pointer_width = "64", inline(never))]
+#[cfg_attr(not(target_pointer_width = "64"), inline(always))]
 fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; GROUP / 4] {
     let mut values = [[[0; 4]; TILE_ROWS]; GROUP / 4];
     for (values, bytes) in values.as_chunks_mut::<2>().0.iter_mut().zip(nibbles) {
