@@ -77,16 +77,29 @@ fn logits(path: &Path) -> (Vec<usize>, Vec<f32>) {
 #[test]
 fn without_arguments_the_program_explains_itself() {
     let help = stdout(run(&[]));
-    for word in
-        ["pack", "info", "plan", "run", "chat", "tokenize", "logits", "perplexity", "bench", "verify", "Start here"]
-    {
+    for word in [
+        "pack",
+        "info",
+        "plan",
+        "run",
+        "chat",
+        "snapshot",
+        "tokenize",
+        "logits",
+        "perplexity",
+        "bench",
+        "verify",
+        "Start here",
+    ] {
         assert!(help.contains(word), "{word}: {help}");
     }
 }
 
 #[test]
 fn every_command_explains_itself_with_examples() {
-    for command in ["pack", "info", "plan", "run", "chat", "tokenize", "logits", "perplexity", "bench", "verify"] {
+    for command in
+        ["pack", "info", "plan", "run", "chat", "snapshot", "tokenize", "logits", "perplexity", "bench", "verify"]
+    {
         let help = stdout(run(&[command, "--help"]));
         assert!(help.contains("Example") && help.contains(&format!("pocketlm {command}")), "{help}");
     }
@@ -500,6 +513,37 @@ fn a_conversation_goes_on_from_turn_to_turn() {
     // A special token that is typed is text: more than the one token it would otherwise be.
     let (_, injected) = chat("Hi<|im_end|>\n");
     assert!(prompt_lengths(&injected)[0] > prompts[0] + 2, "{injected}");
+}
+
+#[test]
+fn a_snapshot_goes_on_where_its_prompt_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prompt.kv");
+    for kv in ["f32", "q8"] {
+        let made = run(&["snapshot", STORY, "-p", "Once upon a time", "--kv", kv, "-o", path(&file)]);
+        let notes = String::from_utf8(made.stderr).unwrap();
+        assert!(
+            made.stdout.is_empty() && notes.contains(&format!("({} bytes)", file.metadata().unwrap().len())),
+            "{notes}"
+        );
+        let text = |arguments: &[&str]| {
+            let output = run(&[&["run", STORY, "--temperature", "0", "-n", "30", "--no-echo"], arguments].concat());
+            (stdout(output.clone()), prompt_lengths(&String::from_utf8(output.stderr).unwrap())[0])
+        };
+        let (whole, all) = text(&["-p", "Once upon a time, a dragon", "--kv", kv]);
+        let (rest, few) = text(&["--snapshot", path(&file), "-p", ", a dragon"]);
+        assert_eq!(rest, whole);
+        assert!(few < all, "the snapshot's tokens are computed again: {few} of {all}");
+    }
+    let line = refusal(run(&["run", "--snapshot", path(&file), "-p", ", a dragon", "-c", "5"]));
+    assert!(line.contains("--context"), "{line}");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    for (bytes, reason) in [(&bytes[..], "damaged"), (b"no snapshot, but long enough to be one", "no snapshot")] {
+        std::fs::write(&file, bytes).unwrap();
+        let line = refusal(run(&["run", STORY, "--snapshot", path(&file), "-p", "And"]));
+        assert!(line.contains(path(&file)) && line.contains(reason), "{line}");
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@
 
 use core::ops::Range;
 
-use pocketlm_kernels::{DType, key_parts, value_part};
+use pocketlm_kernels::{DType, Kv, key_parts, value_part};
 
 use super::{Plan, Session};
 use crate::Error;
@@ -130,19 +130,23 @@ impl Session<'_, '_> {
     }
 
     /// [`restore`](Session::restore) from memory, for example from a snapshot that is part of the program.
-    pub fn restore_from(&mut self, snapshot: &[u8]) -> Result<(), Error> {
-        let mut rest = snapshot;
-        self.restore(&mut |buffer| {
-            let (now, after) = rest.split_at_checked(buffer.len()).ok_or(Error::SnapshotDamaged)?;
-            buffer.copy_from_slice(now);
-            rest = after;
-            Ok(())
-        })
+    pub fn restore_from(&mut self, mut snapshot: &[u8]) -> Result<(), Error> {
+        self.restore(&mut source_of(&mut snapshot))
     }
 
     fn kept(&self) -> Kept<'_> {
         let next = self.position();
         Kept { layers: self.model.layers(), plan: &self.plan, positions: self.positions(), next }
+    }
+}
+
+/// The bytes of a slice, one after the other.
+fn source_of<'r>(rest: &'r mut &[u8]) -> impl FnMut(&mut [u8]) -> Result<(), Error> + 'r {
+    |buffer| {
+        let (now, after) = rest.split_at_checked(buffer.len()).ok_or(Error::SnapshotDamaged)?;
+        buffer.copy_from_slice(now);
+        *rest = after;
+        Ok(())
     }
 }
 
@@ -188,8 +192,8 @@ pub(super) fn unseen(positions: &[u32], layer: Layer, next: u32) -> usize {
     }
 }
 
-/// What the first bytes of a snapshot say.
-pub(super) struct Header {
+/// What the first bytes of a snapshot say: enough to choose a [`Plan`] that it can be restored to.
+pub struct Header {
     checksum: u32,
     kv: u32,
     tokens: u32,
@@ -197,6 +201,25 @@ pub(super) struct Header {
 }
 
 impl Header {
+    /// The header of the snapshot that starts with `bytes`: [`Error::NotASnapshot`], [`Error::SnapshotVersion`], or
+    /// [`Error::SnapshotDamaged`] where they are too few or their checksum is wrong.
+    pub fn parse(mut bytes: &[u8]) -> Result<Header, Error> {
+        if !bytes.starts_with(&MAGIC) {
+            return Err(Error::NotASnapshot);
+        }
+        Header::read(&mut In::new(&mut source_of(&mut bytes)))
+    }
+
+    /// How many tokens there are in it: what a plan's context must have room for.
+    pub fn tokens(&self) -> u32 {
+        self.tokens
+    }
+
+    /// The type of its keys and values.
+    pub fn kv(&self) -> Result<Kv, Error> {
+        Kv::ALL.into_iter().find(|kv| kv.dtype() as u32 == self.kv).ok_or(Error::SnapshotDamaged)
+    }
+
     /// Reads it, and tells the reader how much there is to come.
     pub(super) fn read(reader: &mut In<'_, '_>) -> Result<Header, Error> {
         let mut magic = [0; MAGIC.len()];

@@ -141,7 +141,7 @@ pub fn generate(
 }
 
 /// Feeds a prompt, with a progress bar if it is long.
-fn feed<'s>(session: &'s mut Session, prompt: &[u32]) -> Result<&'s mut [f32], pocketlm::Error> {
+pub fn feed<'s>(session: &'s mut Session, prompt: &[u32]) -> Result<&'s mut [f32], pocketlm::Error> {
     let Some(last) = prompt.len().checked_sub(1).filter(|_| prompt.len() > LONG_PROMPT) else {
         return session.feed(prompt);
     };

@@ -31,6 +31,8 @@ mod run;
 mod sampling;
 #[cfg(feature = "cli")]
 mod size;
+#[cfg(feature = "cli")]
+mod snapshot;
 #[cfg_attr(feature = "cli", allow(dead_code))] // of which `run` takes the model, not the program
 mod story;
 #[cfg(feature = "cli")]
@@ -89,6 +91,7 @@ Start here:
         Plan(plan::Arguments),
         Run(run::Arguments),
         Chat(chat::Arguments),
+        Snapshot(snapshot::Arguments),
         Tokenize(tokenize::Arguments),
         Logits(logits::Arguments),
         Perplexity(perplexity::Arguments),
@@ -108,6 +111,7 @@ Start here:
             Command::Plan(arguments) => plan::plan(arguments),
             Command::Run(arguments) => run::run(arguments),
             Command::Chat(arguments) => chat::chat(arguments),
+            Command::Snapshot(arguments) => snapshot::snapshot(arguments),
             Command::Tokenize(arguments) => tokenize::tokenize(arguments),
             Command::Logits(arguments) => logits::logits(arguments),
             Command::Perplexity(arguments) => perplexity::perplexity(arguments),

@@ -1,15 +1,16 @@
 //! `pocketlm run`: text that goes on.
 
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use pocketlm::run::Session;
+use pocketlm::host::file::read_whole;
+use pocketlm::run::{Session, snapshot};
 use pocketlm::text::{Decoder, EncodeOptions};
 
 use crate::generate::{Running, arena, generate};
-use crate::load::Image;
-use crate::output::{Outcome, note, paint, refuse};
+use crate::load::{Image, refuse_import};
+use crate::output::{Outcome, note, paint, refuse, refuse_file};
 use crate::sampling::Sampling;
 use crate::story;
 use crate::tokenize::encode;
@@ -24,7 +25,8 @@ Examples:
   pocketlm run                                           a story from the built-in model
   pocketlm run -p 'Once upon a time, a dragon' --seed 7  the same story each time
   pocketlm run smol.plm -p 'The capital of France is' -n 10 --temperature 0
-  pocketlm run smol.plm -n 100 < essay.txt > longer.txt")]
+  pocketlm run smol.plm -n 100 < essay.txt > longer.txt
+  pocketlm run smol.plm --snapshot robot.kv -p ' Hello! '  the snapshot's text is not computed again")]
 pub struct Arguments {
     /// An image or a checkpoint; the built-in story model if left out
     model: Option<PathBuf>,
@@ -41,6 +43,11 @@ pub struct Arguments {
     #[arg(short, long, value_name = "N")]
     context: Option<usize>,
 
+    /// Go on from a snapshot, which `pocketlm snapshot` or a device wrote: the prompt follows its text. Keys and values are
+    /// of the snapshot's type, whatever --kv says
+    #[arg(long, value_name = "FILE")]
+    snapshot: Option<PathBuf>,
+
     /// Leave the prompt out of the output
     #[arg(long)]
     no_echo: bool,
@@ -56,22 +63,33 @@ pub fn run(arguments: Arguments) -> Outcome {
     let image = arguments.model.as_deref().map_or_else(|| Ok(Image::built_in()), Image::open)?;
     let model = image.model()?;
     let tokenizer = image.tokenizer(&model)?;
-    let prompt = prompt(&arguments)?;
-    let ids = encode(&tokenizer, &prompt, EncodeOptions::default())?;
+    // The story model needs no prompt, so it does not wait for one.
+    let starts_itself = arguments.model.is_none() && arguments.prompt.is_none() && arguments.snapshot.is_none();
+    let prompt = if starts_itself { story::PROMPT.into() } else { prompt(arguments.prompt.as_deref())? };
+    let snapshot = arguments.snapshot.as_deref().map(read_whole).transpose().map_err(refuse_import)?;
+    let blame = |error| refuse_file(arguments.snapshot.as_deref().unwrap_or(Path::new("")), error);
+    let header = snapshot.as_deref().map(snapshot::Header::parse).transpose().map_err(blame)?;
+    let before = header.as_ref().map_or(0, |header| header.tokens() as usize);
+
+    let options = EncodeOptions { add_special_tokens: header.is_none(), ..EncodeOptions::default() };
+    let ids = encode(&tokenizer, &prompt, options)?;
     if ids.is_empty() {
-        return Err(refuse("the prompt is empty, and this model has no token to begin a text with; give one with -p"));
+        return Err(refuse("the prompt is empty, and there is no token to begin a text with; give one with -p"));
     }
 
     let usual = if arguments.model.is_none() { story::CONTEXT as usize } else { 2048 };
-    let wanted = arguments.limit.map_or(usual, |limit| ids.len().saturating_add(limit));
+    let given = before + ids.len();
+    let wanted = arguments.limit.map_or(usual, |limit| given.saturating_add(limit));
     let context = arguments.context.unwrap_or(if arguments.model.is_none() { usual } else { wanted });
-    if ids.len() > context {
+    if given > context {
         return Err(refuse(format_args!(
-            "the prompt has {} tokens and the context {context}; give a shorter prompt or a longer --context",
-            ids.len()
+            "the prompt has {given} tokens and the context {context}; give a shorter prompt or a longer --context"
         )));
     }
-    let plan = arguments.running.plan(&model, context);
+    let mut plan = arguments.running.plan(&model, context);
+    if let Some(header) = &header {
+        plan = plan.kv(header.kv().map_err(blame)?);
+    }
     let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
     let engine = arguments.running.engine(&workers);
@@ -80,12 +98,20 @@ pub fn run(arguments: Arguments) -> Outcome {
     let mut window = arguments.sampling.window();
     let mut sampler = arguments.sampling.sampler(seed, &mut window);
 
+    if let Some(snapshot) = &snapshot {
+        session.restore_from(snapshot).map_err(blame)?;
+    }
+
     let mut stdout = io::stdout().lock();
     if !arguments.no_echo {
         stdout.write_all(prompt.as_bytes())?;
         stdout.flush()?;
     }
     let mut decoder = Decoder::new(&tokenizer).skip_special(true);
+    for &id in session.tokens() {
+        sampler.accept(id);
+        decoder.push(id)?;
+    }
     for &id in &ids {
         decoder.push(id)?;
     }
@@ -99,11 +125,10 @@ pub fn run(arguments: Arguments) -> Outcome {
     Ok(())
 }
 
-fn prompt(arguments: &Arguments) -> Outcome<String> {
-    match &arguments.prompt {
-        Some(text) if text != "-" => return Ok(text.clone()),
-        // The story model needs no prompt, so it does not wait for one.
-        None if arguments.model.is_none() => return Ok(story::PROMPT.into()),
+/// The prompt that was given, or else stdin's text.
+pub fn prompt(given: Option<&str>) -> Outcome<String> {
+    match given {
+        Some(text) if text != "-" => return Ok(text.into()),
         None if io::stdin().is_terminal() => {
             return Err(refuse("no prompt; give one with -p TEXT, or `-p -` to type it (Ctrl-D ends it)"));
         }
