@@ -141,26 +141,55 @@ pub fn sqrt(x: f32) -> f32 {
 
 /// The sine and cosine of a fraction of a full turn given in units of 2^−64 turns: rotary angles are kept so,
 /// because there `position * frequency` wraps around exactly and no angle is ever too large to reduce.
+///
+/// The bits are those of `libm::sinf` and `libm::cosf` (FreeBSD's msun, from Sun's fdlibm), which compute these
+/// polynomials in f64. In 64-bit fixed point they round to the same f32 for every angle, as a test below has seen, and a
+/// microcontroller does without 2 KB of double precision in software.
 pub fn sin_cos_turns(turns: u64) -> (f32, f32) {
     const RADIANS: f32 = 1.462_918_1e-9; // 2 pi / 2^32
     // The nearest quarter turn comes off exactly, which leaves at most an eighth of a turn to round.
     let quarter = turns.wrapping_add(1 << 61) >> 62;
     let rest = turns.wrapping_sub(quarter << 62);
     let angle = ((rest as i64 >> 32) as i32) as f32 * RADIANS;
-    // Below an eighth of a turn libm's functions are a polynomial each. Where the compiler can see that no angle is
-    // larger it leaves out their reduction of large ones, which is 3 KB of code on a microcontroller.
-    const EIGHTH: u32 = core::f32::consts::FRAC_PI_4.to_bits();
-    let magnitude = angle.to_bits() & 0x7fff_ffff;
-    let below = f32::from_bits(if magnitude < EIGHTH { magnitude } else { EIGHTH - 1 });
-    let (sin, cos) = (libm::sinf(below), libm::cosf(below));
-    // At an eighth of a turn both are the same number; the sine one step below it is that number already.
-    let (sin, cos) = (sin.copysign(angle), if magnitude < EIGHTH { cos } else { sin });
+    let (sin, cos) = sin_cos_eighth(angle.abs());
+    let sin = sin.copysign(angle);
     match quarter {
         0 => (sin, cos),
         1 => (cos, -sin),
         2 => (-sin, -cos),
         _ => (-cos, sin),
     }
+}
+
+/// The sine and cosine of `0..=pi / 4`.
+fn sin_cos_eighth(angle: f32) -> (f32, f32) {
+    // Coefficients in units of 2^−64, their signs in the alternation of the sums.
+    const SINE: [u64; 4] = [0x2aaa_aaa9_9758_ee00, 0x0222_2211_2ddf_7640, 0x000d_007c_f165_73ba, 0x0000_2d9b_0f18_768d];
+    const COSINE: [u64; 4] =
+        [0x7fff_fff4_317a_0400, 0x0aaa_a9f0_829d_2100, 0x005b_021f_a03c_789c, 0x0001_9934_2e0e_e507];
+    // Below 2^−12 the sine is the angle, and the cosine is 1.
+    const SMALL: u32 = 115 << 23;
+    let bits = angle.to_bits();
+    if bits < SMALL {
+        return (angle, 1.0);
+    }
+    let x = u64::from(bits & 0x7f_ffff | 0x80_0000) << ((bits >> 23) - 86 & 63);
+    let z = high(x, x);
+    // `z (a - z (b - z (c - z d)))`
+    let sum = |factors: [u64; 4]| factors.iter().rev().fold(0, |sum, factor| high(z, factor - sum));
+    let sin = x - high(x, sum(SINE));
+    let cos = sum(COSINE).wrapping_neg();
+    const UNIT: f32 = 5.421_010_9e-20; // 2^−64
+    (sin as f32 * UNIT, cos as f32 * UNIT)
+}
+
+/// The upper half of a product.
+#[cfg_attr(target_os = "none", inline(never))]
+fn high(a: u64, b: u64) -> u64 {
+    let product = |a: u64, b: u64| (a & 0xffff_ffff) * (b & 0xffff_ffff);
+    let middle = product(a >> 32, b) + (product(a, b) >> 32);
+    let other = product(a, b >> 32) + (middle & 0xffff_ffff);
+    product(a >> 32, b >> 32) + (middle >> 32) + (other >> 32)
 }
 
 /// The `f32` of finite binary16 bits. Branch-free, so that loops over it vectorise; infinities and NaN, which
