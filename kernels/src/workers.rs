@@ -39,8 +39,11 @@ impl Workers for Solo {
 /// Calls `job` with parts of `range` that together are all of it, shared between `workers`. A part is a share of what is
 /// left: large at first, because long stretches of memory are read faster than many short ones, and ever smaller, so
 /// that no core waits long for another, whatever each of them was kept from. One core alone gets the whole range at once.
+///
+/// The job is a type parameter, here and below: a `dyn Fn` of a firmware brings a second copy of itself, in the slot of its
+/// vtable for calls that consume it, and only [`Workers::run`] needs one.
 #[cfg(target_has_atomic = "ptr")]
-pub fn for_each_part(workers: &dyn Workers, range: Range<usize>, job: &(dyn Fn(Range<usize>) + Sync)) {
+pub fn for_each_part(workers: &dyn Workers, range: Range<usize>, job: impl Fn(Range<usize>) + Sync) {
     let share = match workers.count() {
         0 | 1 => NonZeroUsize::MIN,
         count => NonZeroUsize::MIN.saturating_add(count.saturating_mul(2) - 1),
@@ -64,7 +67,7 @@ pub fn for_each_part(workers: &dyn Workers, range: Range<usize>, job: &(dyn Fn(R
 /// Calls `job` with the whole range. Without atomic read-modify-write (Armv6-M) nothing can be claimed safely, so the
 /// calling core does it all.
 #[cfg(not(target_has_atomic = "ptr"))]
-pub fn for_each_part(_workers: &dyn Workers, range: Range<usize>, job: &(dyn Fn(Range<usize>) + Sync)) {
+pub fn for_each_part(_workers: &dyn Workers, range: Range<usize>, job: impl Fn(Range<usize>) + Sync) {
     if !range.is_empty() {
         job(range);
     }
@@ -139,7 +142,7 @@ pub fn split_rows<const N: usize>(
     workers: &dyn Workers,
     outputs: [Output<'_>; N],
     piece: usize,
-    job: &(dyn Fn(usize, Range<usize>, RowsMut<'_>) + Sync),
+    job: impl Fn(usize, Range<usize>, RowsMut<'_>) + Sync,
 ) {
     // Not a number that is 1 at least: through a closure the optimiser does not see that, and leaves a panic behind.
     let piece = NonZeroUsize::new(piece).unwrap_or(NonZeroUsize::MIN);
@@ -149,7 +152,7 @@ pub fn split_rows<const N: usize>(
     });
     let pieces = |rows: &Range<usize>| rows.len().div_ceil(piece.get());
     let all = outputs.iter().map(|(.., range)| pieces(range)).sum();
-    for_each_part(workers, 0..all, &|part| {
+    for_each_part(workers, 0..all, |part| {
         let mut before = 0;
         for (index, (shared, rows, columns, range)) in outputs.iter().enumerate() {
             // The part's pieces of this output.
@@ -174,19 +177,18 @@ pub fn split_rows<const N: usize>(
 
 /// Shares two buffers between `workers`: piece `i` is given elements `i * chunk.0 ..` of the first and `i * chunk.1 ..`
 /// of the second, `chunk` elements of each. Pieces that do not fit both buffers are left out.
-#[allow(clippy::type_complexity)] // a job and its parts
 pub fn split_pair(
     workers: &dyn Workers,
     first: &mut [f32],
     second: &mut [f32],
     chunk: (usize, usize),
     pieces: Range<usize>,
-    job: &(dyn Fn(usize, &mut [f32], &mut [f32]) + Sync),
+    job: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
 ) {
     let fit = |buffer: &[f32], chunk: usize| buffer.len().checked_div(chunk).unwrap_or(usize::MAX);
     let end = pieces.end.min(fit(first, chunk.0)).min(fit(second, chunk.1));
     let (first, second) = (Shared(first.as_mut_ptr()), Shared(second.as_mut_ptr()));
-    for_each_part(workers, pieces.start..end, &|part| {
+    for_each_part(workers, pieces.start..end, |part| {
         for index in part {
             // SAFETY: `index` is below the number of whole chunks in either buffer, is given out once, and chunks of
             // different indices do not overlap; both buffers stay borrowed until every call has returned.

@@ -27,7 +27,7 @@ fn workers_change_nothing_and_leave_nothing_out() {
             let index = index.next().unwrap();
             Output { values, rows: rows[index], range: range(index) }
         });
-        split_rows(&Threads(workers), outputs, 16, &|output, piece, mut part| {
+        split_rows(&Threads(workers), outputs, 16, |output, piece, mut part| {
             for t in 0..part.columns() {
                 assert_eq!(part.column(t).len(), piece.len());
                 for (out, row) in part.column(t).iter_mut().zip(piece.clone()) {
@@ -42,7 +42,7 @@ fn workers_change_nothing_and_leave_nothing_out() {
             assert!(values.iter().enumerate().all(|(i, &x)| x == expected(i)), "output {output}");
         }
         let (mut a, mut b) = (vec![0.0; 70], vec![0.0; 21]);
-        split_pair(&Threads(workers), &mut a, &mut b, (10, 3), 2..9, &|index, a, b| {
+        split_pair(&Threads(workers), &mut a, &mut b, (10, 3), 2..9, |index, a, b| {
             a.fill(index as f32);
             b.fill(index as f32);
         });

@@ -25,7 +25,7 @@ pub fn read_bandwidth(workers: &dyn Workers) -> f64 {
     let stream = words.len() / STREAMS;
     let pass = || {
         let start = Instant::now();
-        for_each_part(workers, 0..stream / LINE, &|lines| {
+        for_each_part(workers, 0..stream / LINE, |lines| {
             let part = |index| &words[index * stream + LINE * lines.start..][..LINE * lines.len()];
             let [a, b, c, d] = [part(0), part(1), part(2), part(3)];
             let mut sums = [0u64; LINE];

@@ -133,7 +133,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let attended = row_mut(attended, widths.queries, token);
         let first_group = token * self.model.config().num_kv_heads as usize * group_width;
 
-        split_pair(workers, attended, scores, (width, multiplier * rows), heads, &|head, attended, scores| {
+        split_pair(workers, attended, scores, (width, multiplier * rows), heads, |head, attended, scores| {
             let bytes = all_cache.get(cache.range(head)).unwrap_or_default();
             let (keys, values) = bytes.split_at_checked(cache.keys).unwrap_or_default();
             let keys = Matrix::new(kv.dtype(), rows, widths.projection, keys).unwrap_or(Matrix::EMPTY);

@@ -12,6 +12,7 @@ use pocketlm_kernels::{
 };
 
 use super::Session;
+use super::session::Buffers;
 use super::window::Weights;
 use crate::model::{MlpVariant, Place, Role, Rope};
 
@@ -167,21 +168,24 @@ impl<'m, 'a> Session<'m, 'a> {
     /// The same with weights that are there.
     pub(super) fn compute_units(&mut self, units: Range<usize>) {
         match self.work.stage {
-            Stage::Idle => {}
-            Stage::Embed => units.for_each(|token| self.embed(token)),
-            Stage::AttentionNorm => units.for_each(|token| self.attention_norm(token)),
-            Stage::QueryKeyValue => self.query_key_value(units),
-            Stage::Cache => units.for_each(|token| self.store(token)),
+            Stage::QueryKeyValue | Stage::Output | Stage::GateValue | Stage::Out | Stage::Head => self.products(units),
             Stage::Attend => self.attend(units),
-            Stage::Attended => units.for_each(|token| self.attended(token)),
-            Stage::Output => self.output(units),
-            Stage::AttentionResidual => units.for_each(|token| self.attention_residual(token)),
-            Stage::GateValue => self.gate_value(units),
-            Stage::Activate => units.for_each(|token| self.activate(token)),
-            Stage::Out => self.out(units),
-            Stage::FfwResidual => units.for_each(|token| self.ffw_residual(token)),
+            _ => units.for_each(|token| self.compute_token(token)),
+        }
+    }
+
+    /// The same for one token, in a stage that goes token by token.
+    fn compute_token(&mut self, token: usize) {
+        match self.work.stage {
+            Stage::Embed => self.embed(token),
+            Stage::AttentionNorm => self.attention_norm(token),
+            Stage::Cache => self.store(token),
+            Stage::Attended => self.attended(token),
+            Stage::AttentionResidual => self.attention_residual(token),
+            Stage::Activate => self.activate(token),
+            Stage::FfwResidual => self.ffw_residual(token),
             Stage::FinalNorm => self.final_norm(),
-            Stage::Head => self.head(units),
+            _ => {}
         }
     }
 
@@ -213,30 +217,19 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     fn attention_norm(&mut self, token: usize) {
-        let width = self.widths().embedding;
-        let quantized = self.any_quantized(&[Role::Query, Role::Key, Role::Value]);
-        let (weight, eps) = (
-            self.buffers.window.vector(&self.model, self.work.layer, Role::PreAttentionNorm),
-            self.model.config().rms_norm_eps,
-        );
-        let normed = row_mut(self.buffers.normed, width, token);
-        rms_norm(row(self.buffers.hidden, width, token), weight, eps, normed);
-        if quantized {
-            self.engine.isa.quantize(normed, group_row_mut(self.buffers.groups, width, token));
-        }
+        self.norm(token, token, Role::PreAttentionNorm, &[Role::Query, Role::Key, Role::Value]);
     }
 
-    fn query_key_value(&mut self, units: Range<usize>) {
-        let (widths, count) = (self.widths(), self.work.count as usize);
-        let matrices = [
-            self.buffers.window.matrix(&self.model, self.work.layer, Role::Query),
-            self.buffers.window.matrix(&self.model, self.work.layer, Role::Key),
-            self.buffers.window.matrix(&self.model, self.work.layer, Role::Value),
-        ];
-        let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
-        let batch = self.plan.batch_tokens() as usize;
-        let [query, key, value, ..] = attention_parts(self.buffers.scratch, batch, widths);
-        products(self.engine, &input, &matrices, &mut [query, key, value], units);
+    /// `normed[to]` = norm of `hidden[from]`, as the products with `matrices` take it.
+    fn norm(&mut self, from: usize, to: usize, weight: Role, matrices: &[Role]) {
+        let width = self.widths().embedding;
+        let quantized = self.any_quantized(matrices);
+        let weight = self.buffers.window.vector(&self.model, self.work.layer, weight);
+        let normed = row_mut(self.buffers.normed, width, to);
+        rms_norm(row(self.buffers.hidden, width, from), weight, self.model.config().rms_norm_eps, normed);
+        if quantized {
+            self.engine.isa.quantize(normed, group_row_mut(self.buffers.groups, width, to));
+        }
     }
 
     fn attended(&mut self, token: usize) {
@@ -248,40 +241,9 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
-    fn output(&mut self, units: Range<usize>) {
-        let (widths, count) = (self.widths(), self.work.count as usize);
-        let matrix = self.buffers.window.matrix(&self.model, self.work.layer, Role::Output);
-        let batch = self.plan.batch_tokens() as usize;
-        let [_, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
-        let input = Input { count, values: attended, groups: self.buffers.groups };
-        products(self.engine, &input, &[matrix], &mut [self.buffers.normed], units);
-    }
-
     fn attention_residual(&mut self, token: usize) {
         self.residual(token, Role::OutputBias, Role::PostAttentionNorm);
-        let width = self.widths().embedding;
-        let quantized = self.any_quantized(&[Role::GatingLinear, Role::ValueLinear]);
-        let (weight, eps) = (
-            self.buffers.window.vector(&self.model, self.work.layer, Role::PreFfwNorm),
-            self.model.config().rms_norm_eps,
-        );
-        let normed = row_mut(self.buffers.normed, width, token);
-        rms_norm(row(self.buffers.hidden, width, token), weight, eps, normed);
-        if quantized {
-            self.engine.isa.quantize(normed, group_row_mut(self.buffers.groups, width, token));
-        }
-    }
-
-    fn gate_value(&mut self, units: Range<usize>) {
-        let (widths, count) = (self.widths(), self.work.count as usize);
-        let matrices = [
-            self.buffers.window.matrix(&self.model, self.work.layer, Role::GatingLinear),
-            self.buffers.window.matrix(&self.model, self.work.layer, Role::ValueLinear),
-        ];
-        let input = Input { count, values: self.buffers.normed, groups: self.buffers.groups };
-        let batch = self.plan.batch_tokens() as usize;
-        let mut outputs = ffw_parts(self.buffers.scratch, batch, widths);
-        products(self.engine, &input, &matrices, &mut outputs, units);
+        self.norm(token, token, Role::PreFfwNorm, &[Role::GatingLinear, Role::ValueLinear]);
     }
 
     fn activate(&mut self, token: usize) {
@@ -307,15 +269,6 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
-    fn out(&mut self, units: Range<usize>) {
-        let (widths, count) = (self.widths(), self.work.count as usize);
-        let matrix = self.buffers.window.matrix(&self.model, self.work.layer, Role::OutLinear);
-        let batch = self.plan.batch_tokens() as usize;
-        let [gating, _] = ffw_parts(self.buffers.scratch, batch, widths);
-        let input = Input { count, values: gating, groups: self.buffers.groups };
-        products(self.engine, &input, &[matrix], &mut [self.buffers.normed], units);
-    }
-
     fn ffw_residual(&mut self, token: usize) {
         self.residual(token, Role::OutLinearBias, Role::PostFfwNorm);
     }
@@ -336,29 +289,62 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     fn final_norm(&mut self) {
-        let width = self.widths().embedding;
-        let quantized = self.any_quantized(&[*self.head_role()]);
-        let hidden = row(self.buffers.hidden, width, self.work.head as usize);
-        let normed = row_mut(self.buffers.normed, width, 0);
-        rms_norm(
-            hidden,
-            self.buffers.window.vector(&self.model, 0, Role::FinalNorm),
-            self.model.config().rms_norm_eps,
-            normed,
-        );
-        if quantized {
-            self.engine.isa.quantize(normed, group_row_mut(self.buffers.groups, width, 0));
-        }
+        self.norm(self.work.head as usize, 0, Role::FinalNorm, &[*self.head_role()]);
     }
 
-    fn head(&mut self, units: Range<usize>) {
+    /// The products of the stage's matrices with one input; `units` counts their tile rows one after the other.
+    fn products(&mut self, units: Range<usize>) {
+        let (widths, batch) = (self.widths(), self.plan.batch_tokens() as usize);
+        let (roles, stage) = (self.product_roles(), self.work.stage);
+        let Buffers { scratch, normed, logits, groups, window, .. } = &mut self.buffers;
+        // Three outputs whatever there are, of which some may be empty: one copy of this in the program, not one a number.
+        let (values, values_out): (&[f32], [&mut [f32]; 3]) = match stage {
+            Stage::QueryKeyValue => {
+                let [query, key, value, ..] = attention_parts(scratch, batch, widths);
+                (normed, [query, key, value])
+            }
+            Stage::Output => {
+                let [_, _, _, attended, _] = attention_parts(scratch, batch, widths);
+                (attended, [normed, &mut [], &mut []])
+            }
+            Stage::GateValue => {
+                let [gating, value] = ffw_parts(scratch, batch, widths);
+                (normed, [gating, value, &mut []])
+            }
+            Stage::Out => {
+                let [gating, _] = ffw_parts(scratch, batch, widths);
+                (gating, [normed, &mut [], &mut []])
+            }
+            _ => (normed, [logits, &mut [], &mut []]),
+        };
+        let count = if stage == Stage::Head { 1 } else { self.work.count as usize };
+        let cap = if stage == Stage::Head { self.model.config().final_logit_softcap } else { None };
+        let input = Input { count, values, groups };
+
+        let mut matrices = [Weights::NONE; 3];
+        let (mut before, mut work) = (0, 0usize);
+        let mut index = 0;
+        let outputs = values_out.map(|values| {
+            let weights =
+                roles.get(index).map_or(Weights::NONE, |&role| window.matrix(&self.model, self.work.layer, role));
+            if let Some(slot) = matrices.get_mut(index) {
+                *slot = weights;
+            }
+            index += 1;
+            let rows = weights.rows;
+            let end = before + rows.div_ceil(TILE_ROWS);
+            let units = units.start.max(before) - before..units.end.min(end).saturating_sub(before);
+            before = end;
+            let range = units.start * TILE_ROWS..units.end.max(units.start) * TILE_ROWS;
+            work = work.saturating_add(range.len().saturating_mul(weights.matrix.columns()));
+            Output { values: values.get_mut(..rows * count).unwrap_or_default(), rows, range }
+        });
+        // What is done in microseconds is not worth waking anybody for.
+        let small = work.saturating_mul(count) < SHARED_FROM;
         let Engine { isa, workers } = self.engine;
-        let Weights { matrix, first, rows: all } = self.buffers.window.matrix(&self.model, 0, *self.head_role());
-        let cap = self.model.config().final_logit_softcap;
-        let input = Input { count: 1, values: self.buffers.normed, groups: self.buffers.groups };
-        let rows = units.start * TILE_ROWS..units.end * TILE_ROWS;
-        let output = Output { values: self.buffers.logits, rows: all, range: rows };
-        split_rows(workers, [output], PIECE, &|_, rows, mut part| {
+        let workers: &dyn Workers = if small { &Solo } else { workers };
+        split_rows(workers, outputs, PIECE, |index, rows, mut part| {
+            let Weights { matrix, first, .. } = matrices.get(index).copied().unwrap_or(Weights::NONE);
             isa.matmul(&matrix, &input, tile_rows(rows, first), &mut part);
             if let Some(cap) = cap {
                 isa.soft_cap(part.column(0), cap);
@@ -374,38 +360,6 @@ impl<'m, 'a> Session<'m, 'a> {
     pub(super) fn quantizes_queries(&self) -> bool {
         self.plan.kv_type() == Kv::Q8
     }
-}
-
-/// The products of several matrices with one input; `units` counts their tile rows one after the other.
-fn products(
-    engine: Engine<'_>,
-    input: &Input<'_>,
-    matrices: &[Weights<'_>],
-    outputs: &mut [&mut [f32]],
-    units: Range<usize>,
-) {
-    let mut before = 0;
-    let mut work = 0usize;
-    let mut outputs = outputs.iter_mut();
-    // Three whatever there are, of which some may be empty: one copy of this in the program, not one a number.
-    let outputs: [Output<'_>; 3] = core::array::from_fn(|index| {
-        let (columns, rows) = matrices.get(index).map_or((0, 0), |weights| (weights.matrix.columns(), weights.rows));
-        let end = before + rows.div_ceil(TILE_ROWS);
-        let units = units.start.max(before) - before..units.end.min(end).saturating_sub(before);
-        before = end;
-        let range = units.start * TILE_ROWS..units.end.max(units.start) * TILE_ROWS;
-        work = work.saturating_add(range.len().saturating_mul(columns));
-        let values = outputs.next().map(|values| &mut **values).unwrap_or_default();
-        Output { values: values.get_mut(..rows * input.count).unwrap_or_default(), rows, range }
-    });
-    // What is done in microseconds is not worth waking anybody for.
-    let small = work.saturating_mul(input.count) < SHARED_FROM;
-    let workers: &dyn Workers = if small { &Solo } else { engine.workers };
-    split_rows(workers, outputs, PIECE, &|index, rows, mut part| {
-        if let Some(&Weights { matrix, first, .. }) = matrices.get(index) {
-            engine.isa.matmul(&matrix, input, tile_rows(rows, first), &mut part);
-        }
-    });
 }
 
 /// The tile rows that hold `rows`, counted from tile row `first`.
@@ -430,16 +384,19 @@ fn ffw_parts(scratch: &mut [f32], batch: usize, widths: Widths) -> [&mut [f32]; 
 }
 
 /// Row `index` of a buffer of rows of `width` numbers.
+#[cfg_attr(target_os = "none", inline(never))]
 pub(super) fn row(buffer: &[f32], width: usize, index: usize) -> &[f32] {
     buffer.get(index * width..(index + 1) * width).unwrap_or_default()
 }
 
 /// Row `index` of a buffer of rows of `width` numbers.
+#[cfg_attr(target_os = "none", inline(never))]
 pub(super) fn row_mut(buffer: &mut [f32], width: usize, index: usize) -> &mut [f32] {
     buffer.get_mut(index * width..(index + 1) * width).unwrap_or_default()
 }
 
 /// The groups of row `index`, where rows have `width` numbers each.
+#[cfg_attr(target_os = "none", inline(never))]
 pub(super) fn group_row_mut(groups: &mut [InputGroup], width: usize, index: usize) -> &mut [InputGroup] {
     let width = width.div_ceil(GROUP);
     groups.get_mut(index * width..(index + 1) * width).unwrap_or_default()

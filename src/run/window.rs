@@ -18,6 +18,8 @@ pub(super) struct Weights<'w> {
 }
 
 impl<'w> Weights<'w> {
+    pub const NONE: Weights<'static> = Weights { matrix: Matrix::EMPTY, first: 0, rows: 0 };
+
     fn mapped(model: &Model<'w>, layer: u32, role: Role) -> Self {
         let matrix = model.matrix(layer, role);
         Weights { matrix, first: 0, rows: matrix.rows() }

@@ -6,23 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use object::{Architecture, Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 /// What is called through a pointer: the vtables of `dyn WeightSource`, of what a session does while one reads and of what
-/// takes and gives a snapshot's bytes; of `dyn Workers` and of the closures that `kernels/src/workers.rs` shares between
-/// cores; and the table of kernels. Each level calls through pointers only what stands below it, for the types
+/// takes and gives a snapshot's bytes; of `dyn Workers` and of the jobs that `kernels/src/workers.rs` gives
+/// them; and the table of kernels. Each level calls through pointers only what stands below it, for the types
 /// of the pointers are different ones; anything else calls all of them. A function is at the first level whose words
 /// are all in its name.
-const LEVELS: [(&str, &[&str]); 14] = [
+const LEVELS: [(&str, &[&str]); 9] = [
     ("reads weights", &["WeightSource"]),
     ("works while weights are read", &["window", "read_while", "closure"]),
     ("computes with what was read", &["window", "closure"]),
     ("takes a snapshot", &["proof", "storage", "closure"]),
     ("gives a snapshot", &["restore_from", "closure"]),
     ("the cores", &["Workers", "run"]),
-    ("claims pieces", &["for_each_part", "closure"]),
-    ("cuts out the rows of a piece", &["split_rows", "closure"]),
-    ("cuts out the heads of a piece", &["split_pair", "closure"]),
-    ("computes the rows of a product", &["products", "closure"]),
-    ("computes logits", &["head", "closure"]),
-    ("attends", &["attend_heads", "closure"]),
+    ("claims pieces and computes them", &["for_each_part", "closure"]),
     ("kernels", &["pocketlm_kernels"]),
     // The slot of a closure's vtable for calls that consume it, which no `&dyn Fn` makes.
     ("never called", &["call_once"]),
