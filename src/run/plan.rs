@@ -35,7 +35,12 @@ pub struct Plan<'m> {
     kv: Kv,
     #[cfg(feature = "source")]
     window: usize,
+    /// Bytes of every part: kept, so that a program whose plan is a `const` holds these numbers and not their arithmetic.
+    sizes: [usize; PARTS.len()],
 }
+
+/// The parts, in the order in which they lie in the arena.
+const PARTS: [&str; 9] = ["tokens", "hidden", "normed", "scratch", "groups", "rope", "logits", "window", "cache"];
 
 /// A buffer in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,25 +86,27 @@ impl<'m> Plan<'m> {
             kv: Kv::F32,
             #[cfg(feature = "source")]
             window: 0,
+            sizes: [0; PARTS.len()],
         }
+        .measured()
     }
 
     /// How many tokens a session can hold.
     pub const fn context(mut self, tokens: u32) -> Self {
         self.context = tokens;
-        self
+        self.measured()
     }
 
     /// How many tokens of a prompt are computed together: more is faster, and takes more memory.
     pub const fn batch(mut self, tokens: u32) -> Self {
         self.batch = tokens;
-        self
+        self.measured()
     }
 
     /// How keys and values are kept.
     pub const fn kv(mut self, kv: Kv) -> Self {
         self.kv = kv;
-        self
+        self.measured()
     }
 
     /// Bytes for the two buffers through which weights are read that are not in memory
@@ -108,16 +115,15 @@ impl<'m> Plan<'m> {
     #[cfg(feature = "source")]
     pub const fn window(mut self, bytes: usize) -> Self {
         self.window = bytes;
-        self
+        self.measured()
     }
 
     /// Bytes of the whole arena; `usize::MAX` for what no memory can hold.
     pub const fn bytes(&self) -> usize {
-        let parts = self.parts();
         let mut bytes: usize = 0;
         let mut i = 0;
-        while i < parts.len() {
-            bytes = bytes.saturating_add(parts[i].bytes);
+        while i < self.sizes.len() {
+            bytes = bytes.saturating_add(self.sizes[i]);
             i += 1;
         }
         bytes
@@ -125,6 +131,22 @@ impl<'m> Plan<'m> {
 
     /// Every buffer, in the order in which they lie in the arena.
     pub const fn parts(&self) -> [Part; 9] {
+        let mut parts = [Part { name: "", bytes: 0 }; PARTS.len()];
+        let mut i = 0;
+        while i < parts.len() {
+            parts[i] = Part { name: PARTS[i], bytes: self.sizes[i] };
+            i += 1;
+        }
+        parts
+    }
+
+    /// Bytes of every buffer, in that order.
+    pub(super) const fn sizes(&self) -> [usize; PARTS.len()] {
+        self.sizes
+    }
+
+    /// The same plan with the sizes that follow from its limits.
+    const fn measured(mut self) -> Self {
         let batch = self.batch as usize;
         let embedding = self.config.embedding_dim as usize;
         let widest = larger(embedding, larger(self.queries(), self.config.mlp_hidden_dim as usize));
@@ -132,17 +154,18 @@ impl<'m> Plan<'m> {
         let query_groups =
             product(&[self.config.num_query_heads() as usize, (self.config.projection_dim as usize).div_ceil(GROUP)]);
         let groups = larger(widest.div_ceil(GROUP), query_groups);
-        [
-            Part { name: "tokens", bytes: padded(product(&[8, self.context as usize])) },
-            Part { name: "hidden", bytes: padded(product(&[4, batch, embedding])) },
-            Part { name: "normed", bytes: padded(product(&[4, batch, embedding])) },
-            Part { name: "scratch", bytes: padded(product(&[4, self.scratch()])) },
-            Part { name: "groups", bytes: padded(product(&[size_of::<InputGroup>(), batch, groups])) },
-            Part { name: "rope", bytes: padded(product(&[8, batch, self.config.projection_dim as usize])) },
-            Part { name: "logits", bytes: padded(product(&[4, self.config.vocab_size as usize])) },
-            Part { name: "window", bytes: self.window_bytes() },
-            Part { name: "cache", bytes: padded(self.cache_bytes()) },
-        ]
+        self.sizes = [
+            padded(product(&[8, self.context as usize])),
+            padded(product(&[4, batch, embedding])),
+            padded(product(&[4, batch, embedding])),
+            padded(product(&[4, self.scratch()])),
+            padded(product(&[size_of::<InputGroup>(), batch, groups])),
+            padded(product(&[8, batch, self.config.projection_dim as usize])),
+            padded(product(&[4, self.config.vocab_size as usize])),
+            self.window_bytes(),
+            padded(self.cache_bytes()),
+        ];
+        self
     }
 
     /// The context.

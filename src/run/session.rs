@@ -185,24 +185,21 @@ impl<'m, 'a> Session<'m, 'a> {
         if arena.len() < plan.bytes() {
             return Err(Error::ArenaTooSmall { needed: plan.bytes(), found: arena.len() });
         }
-        let [tokens, hidden, normed, scratch, groups, rope, logits, window, cache] = plan.parts();
+        let [tokens, hidden, normed, scratch, groups, rope, logits, window, cache] = plan.sizes();
         let mut rest = arena;
         let context = plan.context_tokens() as usize;
-        let (tokens, positions) =
-            numbers(cut(&mut rest, tokens.bytes)).split_at_mut_checked(context).unwrap_or_default();
+        let (tokens, positions) = numbers(cut(&mut rest, tokens)).split_at_mut_checked(context).unwrap_or_default();
         let buffers = Buffers {
             tokens,
             positions,
-            hidden: numbers(cut(&mut rest, hidden.bytes)),
-            normed: numbers(cut(&mut rest, normed.bytes)),
-            scratch: numbers(cut(&mut rest, scratch.bytes)),
-            groups: numbers(cut(&mut rest, groups.bytes)),
-            rope: numbers(cut(&mut rest, rope.bytes)),
-            logits: numbers(cut(&mut rest, logits.bytes))
-                .get_mut(..model.config().vocab_size as usize)
-                .unwrap_or_default(),
-            window: Window::new(plan, cut(&mut rest, window.bytes)),
-            cache: cut(&mut rest, cache.bytes),
+            hidden: numbers(cut(&mut rest, hidden)),
+            normed: numbers(cut(&mut rest, normed)),
+            scratch: numbers(cut(&mut rest, scratch)),
+            groups: numbers(cut(&mut rest, groups)),
+            rope: numbers(cut(&mut rest, rope)),
+            logits: numbers(cut(&mut rest, logits)).get_mut(..model.config().vocab_size as usize).unwrap_or_default(),
+            window: Window::new(plan, cut(&mut rest, window)),
+            cache: cut(&mut rest, cache),
         };
         Ok(Session {
             model: *model,
