@@ -17,10 +17,10 @@ pub enum Error {
     Version(u32),
     /// Fewer bytes than the image says it has.
     Truncated {
-        /// How many bytes the image should have.
-        expected: u64,
+        /// How many bytes the image should have; `usize::MAX` for more than that.
+        expected: usize,
         /// How many there are.
-        found: u64,
+        found: usize,
     },
     /// The image or the arena does not start at a multiple of this many bytes.
     Unaligned(u32),
@@ -85,9 +85,9 @@ pub enum Error {
     /// The storage lent has too little room.
     StorageTooSmall {
         /// Bytes that must fit.
-        needed: u64,
+        needed: usize,
         /// Bytes that do.
-        found: u64,
+        found: usize,
     },
     /// There is no snapshot.
     NotASnapshot,

@@ -83,7 +83,7 @@ fn run(image: &[u8], arena: &mut [u8]) -> Result<bool, Error> {
 #[test]
 fn an_image_cut_anywhere_is_refused() {
     let image = image(DType::Q8);
-    let whole = image.len() as u64;
+    let whole = image.len();
     for length in 0..image.len() {
         let cut = &image[..length];
         let expected = match length {
@@ -91,7 +91,7 @@ fn an_image_cut_anywhere_is_refused() {
             8..12 => {
                 Error::Version(u32::from_le_bytes(std::array::from_fn(|i| *image[8..length].get(i).unwrap_or(&0))))
             }
-            _ => Error::Truncated { expected: if length < 24 { 0 } else { whole }, found: length as u64 },
+            _ => Error::Truncated { expected: if length < 24 { 0 } else { whole }, found: length },
         };
         match length {
             // The field itself is cut.
@@ -113,10 +113,10 @@ fn an_image_cut_anywhere_is_refused() {
     for more in [1, 64, 4096] {
         let mut longer = AlignedBytes::zeroed(image.len() + more);
         longer[..image.len()].copy_from_slice(&image);
-        assert_eq!(open(&longer), Err(Error::Truncated { expected: whole, found: whole + more as u64 }));
-        put(&mut longer, 16, whole + more as u64);
+        assert_eq!(open(&longer), Err(Error::Truncated { expected: whole, found: whole + more }));
+        put(&mut longer, 16, (whole + more) as u64);
         repair(&mut longer);
-        assert_eq!(open(&longer), Err(Error::Truncated { expected: whole, found: whole + more as u64 }));
+        assert_eq!(open(&longer), Err(Error::Truncated { expected: whole, found: whole + more }));
     }
 }
 
@@ -131,7 +131,7 @@ fn every_flipped_byte_of_the_header_is_refused_by_its_name() {
             let right = match at {
                 0..8 => error == Error::NotAnImage,
                 8..12 => error == Error::Version(u32::from_le_bytes(image[8..12].try_into().unwrap())),
-                16..24 => error == Error::Truncated { expected: u64_at(&image, 16), found: image.len() as u64 },
+                16..24 => error == Error::Truncated { expected: u64_at(&image, 16) as usize, found: image.len() },
                 32..200 => {
                     let section = Section::ALL[(at - 32) / 24];
                     match (at - 32) % 24 {

@@ -396,7 +396,7 @@ fn snapshots_that_do_not_fit_their_flash_are_refused() {
     session.feed(&[1]).unwrap();
     store.save(&session).unwrap();
     session.feed(&[1; 15]).unwrap();
-    let needed = 8 + plan.snapshot_bytes(16) as u64;
+    let needed = 8 + plan.snapshot_bytes(16);
     assert_eq!(store.save(&session), Err(Error::StorageTooSmall { needed, found: 512 }));
     store.restore(&mut session).unwrap();
     assert_eq!(session.tokens(), [1]);

@@ -197,6 +197,13 @@ pub(super) const fn section_place(head: &[u8], section: usize) -> (u64, u64) {
     (u64_at(head, 32 + 24 * section), u64_at(head, 40 + 24 * section))
 }
 
+const fn truncated(expected: u64, found: u64) -> Error {
+    const fn saturated(bytes: u64) -> usize {
+        if bytes > usize::MAX as u64 { usize::MAX } else { bytes as usize }
+    }
+    Error::Truncated { expected: saturated(expected), found: saturated(found) }
+}
+
 /// Checks that this is the head of an image of `found` bytes, each section right after the one before.
 pub(super) const fn check_table(head: &[u8], found: u64) -> Result<(), Error> {
     let magic: [u8; 8] = bytes_at(head, 0);
@@ -208,7 +215,7 @@ pub(super) const fn check_table(head: &[u8], found: u64) -> Result<(), Error> {
     }
     let expected = u64_at(head, 16);
     if expected != found || found < HEADER_BYTES as u64 {
-        return Err(Error::Truncated { expected, found });
+        return Err(truncated(expected, found));
     }
     let mut end = HEADER_BYTES as u64;
     let mut s = 0;
@@ -222,7 +229,7 @@ pub(super) const fn check_table(head: &[u8], found: u64) -> Result<(), Error> {
     }
     match align(end) {
         Some(expected) if expected == found => Ok(()),
-        Some(expected) => Err(Error::Truncated { expected, found }),
+        Some(expected) => Err(truncated(expected, found)),
         None => Err(Error::Layout(Section::ChatTemplate)),
     }
 }

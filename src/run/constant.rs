@@ -31,9 +31,9 @@ impl<'m> Plan<'m> {
                 .text("; pack it again"),
             Err(Error::Truncated { expected, found }) => message
                 .text("the image has ")
-                .number(found)
+                .number(found as u64)
                 .text(" bytes and should have ")
-                .number(expected)
+                .number(expected as u64)
                 .text("; copy it again"),
             Err(_) => message.text("the image is damaged; `pocketlm info` says what is wrong with it"),
         };

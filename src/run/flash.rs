@@ -123,7 +123,7 @@ impl<F: NorFlash> Snapshots<F> {
         }
         let half = range.end.saturating_sub(range.start) / 2 / Self::ERASE * Self::ERASE;
         if half == 0 || range.end as usize > device.capacity() {
-            return Err(Error::StorageTooSmall { needed: 2 * u64::from(Self::ERASE), found: device.capacity() as u64 });
+            return Err(Error::StorageTooSmall { needed: 2 * Self::ERASE as usize, found: device.capacity() });
         }
         Ok(Snapshots { flash: Flash::new(device), start: range.start, half })
     }
@@ -132,7 +132,8 @@ impl<F: NorFlash> Snapshots<F> {
     pub fn save(&mut self, session: &Session<'_, '_>) -> Result<(), Error> {
         let needed = session.snapshot_length()?.saturating_add(u64::from(SEQUENCE_BYTES));
         if needed > u64::from(self.half) {
-            return Err(Error::StorageTooSmall { needed, found: u64::from(self.half) });
+            let needed = usize::try_from(needed).unwrap_or(usize::MAX);
+            return Err(Error::StorageTooSmall { needed, found: self.half as usize });
         }
         let intact = [self.intact(self.start)?, self.intact(self.start + self.half)?];
         let (start, sequence) = match intact {

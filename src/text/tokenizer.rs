@@ -263,149 +263,144 @@ impl<'m> Tokenizer<'m> {
     /// # Errors
     /// [`Error::TokenizerTruncated`] or [`Error::TokenizerInvalid`].
     pub fn open(section: &'m [u8]) -> Result<Self, Error> {
-        let mut reader = Reader { section, at: 0 };
-        let header = reader.take(HEADER_LEN)?;
-        let byte = |at: usize| header.get(at).copied().unwrap_or_default();
-        let short = |at: usize| Numbers { bytes: header.get(at..).unwrap_or_default(), width: 2 }.at(0) as usize;
-        let word = |at: usize| Numbers { bytes: header.get(at..).unwrap_or_default(), width: 4 }.at(0);
-        let refuse_unless =
-            |fine: bool, offset: usize| if fine { Ok(()) } else { Err(Error::TokenizerInvalid { offset }) };
+        let mut reader = Reader { section, at: 0, refused: None };
+        let header = reader.take(HEADER_LEN).first_chunk().unwrap_or(&[0; HEADER_LEN]);
+        let (shorts, words) = (Numbers { bytes: header, width: 2 }, Numbers { bytes: header, width: 4 });
+        let short = |at: usize| shorts.at(at / 2) as usize;
+        let word = |at: usize| words.at(at / 4);
 
-        refuse_unless(header.starts_with(&MAGIC), 0)?;
-        refuse_unless(byte(4) == VERSION, 4)?;
-        let (id_width, offset_width, flags) = (usize::from(byte(5)), usize::from(byte(6)), byte(7));
-        refuse_unless(matches!(id_width, 2 | 3), 5)?;
-        refuse_unless(matches!(offset_width, 2 | 3), 6)?;
-        let prefix = match byte(8) {
-            0 => Prefix::Never,
+        reader.require(header.starts_with(&MAGIC), 0);
+        reader.require(header[4] == VERSION, 4);
+        let (id_width, offset_width, flags) = (usize::from(header[5]), usize::from(header[6]), header[7]);
+        reader.require(matches!(id_width, 2 | 3), 5);
+        reader.require(matches!(offset_width, 2 | 3), 6);
+        let prefix = match header[8] {
             1 => Prefix::Always,
             2 => Prefix::TextStart,
             3 => Prefix::AlwaysUnlessSpace,
             4 => Prefix::TextStartUnlessSpace,
-            _ => return Err(Error::TokenizerInvalid { offset: 8 }),
+            _ => Prefix::Never,
         };
-        let pre_tokenizer = match byte(9) {
-            0 => PreTokenizer::None,
+        reader.require(prefix as u8 == header[8], 8);
+        let pre_tokenizer = match header[9] {
             1 => PreTokenizer::Gpt2,
             2 => PreTokenizer::DigitsGpt2,
             3 => PreTokenizer::Llama3,
-            _ => return Err(Error::TokenizerInvalid { offset: 9 }),
+            _ => PreTokenizer::None,
         };
+        reader.require(pre_tokenizer as u8 == header[9], 9);
         // Byte-level text is never given a space or folded, and only it is split by a regular expression and normalised:
         // code elsewhere relies on it.
-        if flags & BYTE_LEVEL != 0 {
-            refuse_unless(prefix == Prefix::Never, 8)?;
-            refuse_unless(flags & (BYTE_FALLBACK | FOLD | SPLIT) == 0, 7)?;
+        let (byte_level, byte_fallback) = (flags & BYTE_LEVEL != 0, flags & BYTE_FALLBACK != 0);
+        if byte_level {
+            reader.require(prefix == Prefix::Never, 8);
+            reader.require(flags & (BYTE_FALLBACK | FOLD | SPLIT) == 0, 7);
         } else {
-            refuse_unless(pre_tokenizer == PreTokenizer::None, 9)?;
-            refuse_unless(flags & (NFC | IGNORE_MERGES) == 0, 7)?;
+            reader.require(pre_tokenizer == PreTokenizer::None, 9);
+            reader.require(flags & (NFC | IGNORE_MERGES) == 0, 7);
         }
-        refuse_unless(byte(11) == 0, 11)?;
+        reader.require(header[11] == 0, 11);
         let vocab_size = word(12);
         // Ids and ranks of all ones mean "none".
         let id_limit = if id_width == 2 { 0xFFFF } else { 0xFF_FFFF };
-        refuse_unless(vocab_size != 0 && vocab_size <= id_limit, 12)?;
-        refuse_unless(word(24) <= id_limit, 24)?;
-        refuse_unless(short(46) == 0, 46)?;
+        reader.require(vocab_size != 0 && vocab_size <= id_limit, 12);
+        reader.require(word(24) <= id_limit, 24);
+        reader.require(short(46) == 0, 46);
         let vocabulary = vocab_size as usize;
-        let optional_id = |at: usize| match word(at) {
-            NONE => Ok(None),
-            id if id < vocab_size => Ok(Some(id)),
-            _ => Err(Error::TokenizerInvalid { offset: at }),
+        let mut optional_id = |at: usize| {
+            reader.require(word(at) == NONE || word(at) < vocab_size, at);
+            Some(word(at)).filter(|id| *id != NONE)
         };
-        let (unknown, bos) = (optional_id(48)?, optional_id(52)?);
-        if flags & NFC == 0 {
-            refuse_unless((word(56) | word(60) | word(64) | word(68)) == 0, 56)?;
-        }
+        let (unknown, bos) = (optional_id(48), optional_id(52));
+        reader.require(flags & NFC != 0 || (word(56) | word(60) | word(64) | word(68)) == 0, 56);
+        reader.so_far()?;
 
-        let mut ids_in_range = |count: usize| {
+        let mut ids = |count: usize, none: u32| {
             let offset = reader.at;
-            let ids = reader.numbers(count, id_width)?;
-            refuse_unless((0..count).all(|index| ids.at(index) < vocab_size), offset)?;
-            Ok(ids)
+            let ids = reader.numbers(count, id_width);
+            let known = (0..count).all(|index| ids.at(index) < vocab_size || ids.at(index) == none);
+            reader.require(known, offset);
+            ids
         };
-        let before = ids_in_range(short(40))?;
-        let after = ids_in_range(short(42))?;
-        let eos = ids_in_range(short(44))?;
+        let before = ids(short(40), NONE);
+        let after = ids(short(42), NONE);
+        let eos = ids(short(44), NONE);
+        let byte_ids = ids(if byte_level || byte_fallback { 256 } else { 0 }, id_limit);
 
         let offset = reader.at;
-        let has_bytes = flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0;
-        let byte_ids = reader.numbers(if has_bytes { 256 } else { 0 }, id_width)?;
-        let known = |id: u32| id < vocab_size || id == id_limit;
-        refuse_unless((0..byte_ids.len()).all(|byte| known(byte_ids.at(byte))), offset)?;
+        let offsets = reader.numbers(vocabulary + 1, offset_width);
+        let text = reader.take(word(16) as usize);
+        reader.require((0..vocabulary).all(|id| offsets.at(id) <= offsets.at(id + 1)), offset);
+        reader.require(offsets.at(vocabulary) as usize <= text.len(), offset);
+        let special = reader.take(vocabulary.div_ceil(8));
 
         let offset = reader.at;
-        let offsets = reader.numbers(vocabulary + 1, offset_width)?;
-        let text = reader.take(word(16) as usize)?;
-        refuse_unless((0..vocabulary).all(|id| offsets.at(id) <= offsets.at(id + 1)), offset)?;
-        refuse_unless(offsets.at(vocabulary) as usize <= text.len(), offset)?;
-        let special = reader.take(vocabulary.div_ceil(8))?;
-
-        let offset = reader.at;
-        let index = reader.numbers(word(20) as usize, id_width)?;
+        let index = reader.numbers(word(20) as usize, id_width);
         let piece = |id: u32| {
             let (start, end) = (offsets.at(id as usize), offsets.at(id as usize + 1));
             text.get(start as usize..end as usize).unwrap_or_default()
         };
         let ascends = |at: usize| at == 0 || piece(index.at(at - 1)) < piece(index.at(at));
-        refuse_unless((0..index.len()).all(|at| index.at(at) < vocab_size && ascends(at)), offset)?;
+        reader.require((0..index.len()).all(|at| index.at(at) < vocab_size && ascends(at)), offset);
 
         let offset = reader.at;
-        let merge_starts = reader.numbers(vocabulary + 1, id_width)?;
-        let merges = reader.numbers((word(24) as usize).saturating_mul(3), id_width)?;
-        refuse_unless(merge_starts.at(0) == 0 && merge_starts.at(vocabulary) == word(24), offset)?;
-        for left in 0..vocabulary {
-            let (start, end) = (merge_starts.at(left) as usize, merge_starts.at(left + 1) as usize);
-            refuse_unless(start <= end, offset)?;
-            for merge in start..end {
-                let right = merges.at(merge * 3);
-                refuse_unless(right < vocab_size && merges.at(merge * 3 + 2) < vocab_size, offset)?;
-                refuse_unless(merge == start || merges.at(merge * 3 - 3) < right, offset)?;
-            }
-        }
+        let merge_starts = reader.numbers(vocabulary + 1, id_width);
+        let merges = reader.numbers((word(24) as usize).saturating_mul(3), id_width);
+        let start_of = |left: usize| merge_starts.at(left) as usize;
+        reader.require(start_of(0) == 0 && start_of(vocabulary) == word(24) as usize, offset);
+        reader.require((0..vocabulary).all(|left| start_of(left) <= start_of(left + 1)), offset);
+        reader.so_far()?;
+        // Each left token's merges, whose right tokens ascend: all merges, one after the other.
+        let merge_is_sound = |merge: usize, first: bool| {
+            let right = merges.at(merge * 3);
+            let ascends = first || merges.at(merge * 3 - 3) < right;
+            ascends && right < vocab_size && merges.at(merge * 3 + 2) < vocab_size
+        };
+        let mut of_left =
+            |left: usize| (start_of(left)..start_of(left + 1)).all(|at| merge_is_sound(at, at == start_of(left)));
+        reader.require((0..vocabulary).all(&mut of_left), offset);
 
         let mut added = |count: u32| {
             let offset = reader.at;
             let record_len = offset_width + 2 + id_width;
-            let records = reader.take((count as usize).saturating_mul(record_len))?;
+            let records = reader.take((count as usize).saturating_mul(record_len));
             let mut tokens = AddedTokens { records, id_width, offset_width, text, first_bytes: [0; 8] };
             let mut previous: &[u8] = &[];
             for index in 0..tokens.len() {
-                let Some(AddedToken { content, id, .. }) = tokens.get(index) else {
-                    return Err(Error::TokenizerInvalid { offset });
-                };
-                // Also refuses an empty content.
-                refuse_unless(id < vocab_size && previous < content, offset)?;
-                refuse_unless(core::str::from_utf8(content).is_ok(), offset)?;
-                previous = content;
-                let first = content.first().copied().unwrap_or_default();
+                let token = tokens.get(index).unwrap_or(AddedToken { content: &[], flags: 0, id: NONE });
+                // An empty content is after nothing.
+                reader.require(token.id < vocab_size && previous < token.content, offset);
+                reader.require(core::str::from_utf8(token.content).is_ok(), offset);
+                previous = token.content;
+                let first = previous.first().copied().unwrap_or_default();
                 if let Some(bits) = tokens.first_bytes.get_mut(usize::from(first >> 5)) {
                     *bits |= 1 << (first & 31);
                 }
             }
-            Ok(tokens)
+            tokens
         };
-        let added = [added(word(28))?, added(word(32))?];
+        let added = [added(word(28)), added(word(32))];
 
         let offset = reader.at;
-        let classes = reader.numbers(word(36) as usize, 4)?;
+        let classes = reader.numbers(word(36) as usize, 4);
         let ascends = |at: usize| at == 0 || classes.at(at - 1) & 0xFF_FFFF < classes.at(at) & 0xFF_FFFF;
-        refuse_unless((0..classes.len()).all(ascends), offset)?;
+        reader.require((0..classes.len()).all(ascends), offset);
 
         let nfc = NfcTables {
-            decompositions: reader.take((word(56) as usize).saturating_mul(5))?,
-            pool: reader.numbers(word(60) as usize, 3)?,
-            compositions: reader.numbers((word(64) as usize).saturating_mul(3), 3)?,
-            combining: reader.take((word(68) as usize).saturating_mul(7))?,
+            decompositions: reader.take((word(56) as usize).saturating_mul(5)),
+            pool: reader.numbers(word(60) as usize, 3),
+            compositions: reader.numbers((word(64) as usize).saturating_mul(3), 3),
+            combining: reader.take((word(68) as usize).saturating_mul(7)),
         };
-        refuse_unless(nfc.is_sound(), offset)?;
-        refuse_unless(reader.at == section.len(), reader.at)?;
+        reader.require(nfc.is_sound(), offset);
+        reader.require(reader.at == section.len(), reader.at);
+        reader.so_far()?;
 
         Ok(Tokenizer {
             flags,
             prefix,
             pre_tokenizer,
-            max_digits: usize::from(byte(10)),
+            max_digits: usize::from(header[10]),
             unknown,
             bos,
             vocab_size,
@@ -515,23 +510,41 @@ impl fmt::Debug for Tokenizer<'_> {
     }
 }
 
-/// Takes tables off the section, front to back.
+/// Takes tables off the section, front to back, and keeps the first thing that is wrong with it: so nothing is left
+/// early, and one place alone makes an error of it. After a table that is cut short all others are empty.
 struct Reader<'m> {
     section: &'m [u8],
     at: usize,
+    refused: Option<Error>,
 }
 
 impl<'m> Reader<'m> {
-    fn take(&mut self, len: usize) -> Result<&'m [u8], Error> {
-        let end = self.at.saturating_add(len);
-        let Some(bytes) = self.section.get(self.at..end) else {
-            return Err(Error::TokenizerTruncated { needed: end, given: self.section.len() });
-        };
-        self.at = end;
-        Ok(bytes)
+    /// Refuses the section unless it is `fine` at `offset`.
+    #[inline(never)]
+    fn require(&mut self, fine: bool, offset: usize) {
+        if !fine {
+            self.refused.get_or_insert(Error::TokenizerInvalid { offset });
+        }
     }
 
-    fn numbers(&mut self, count: usize, width: usize) -> Result<Numbers<'m>, Error> {
-        Ok(Numbers { bytes: self.take(count.saturating_mul(width))?, width })
+    #[inline(never)]
+    fn take(&mut self, len: usize) -> &'m [u8] {
+        let end = self.at.saturating_add(len);
+        let Some(bytes) = self.section.get(self.at..end) else {
+            self.refused.get_or_insert(Error::TokenizerTruncated { needed: end, given: self.section.len() });
+            self.section = &[];
+            return &[];
+        };
+        self.at = end;
+        bytes
+    }
+
+    #[inline(never)]
+    fn numbers(&mut self, count: usize, width: usize) -> Numbers<'m> {
+        Numbers { bytes: self.take(count.saturating_mul(width)), width }
+    }
+
+    fn so_far(&self) -> Result<(), Error> {
+        self.refused.map_or(Ok(()), Err)
     }
 }
