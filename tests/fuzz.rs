@@ -35,13 +35,13 @@ fn next(state: &mut u64) -> usize {
 }
 
 #[test]
-fn no_input_of_the_corpus_breaks_a_target() {
+fn no_seed_and_no_input_of_the_corpus_breaks_a_target() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
     let folder = std::env::var_os("POCKETLM_CORPUS").map_or(folder, Into::into);
     for (name, target) in targets() {
         let corpus = unpack(&std::fs::read(folder.join(name)).unwrap());
         assert!(corpus.len() > 20, "{name}: hardly a corpus");
-        corpus.iter().for_each(|input| check(name, target, input));
+        seeds(name).iter().chain(&corpus).for_each(|input| check(name, target, input));
     }
 }
 

@@ -202,7 +202,8 @@ impl Vocabulary {
             with_words,
             flags & NFC != 0,
         );
-        let nfc = if flags & NFC != 0 { unicode::nfc_tables() } else { unicode::NfcTables::default() };
+        let none = unicode::NfcTables::default();
+        let nfc = if flags & NFC != 0 { unicode::nfc_tables() } else { &none };
 
         let mut out = Writer { bytes: vec![], id_width, offset_width };
         out.bytes.extend(MAGIC);

@@ -3,8 +3,9 @@
 //! NFC is that of Unicode 9, the version that the `tokenizers` library normalises by and models were trained with. For the
 //! characters of that version it never changes (the Unicode stability policy), so leaving out later ones is all it takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::prelude::rust_2024::*;
+use std::sync::OnceLock;
 
 use regex_syntax::hir::{Class, HirKind};
 use unicode_normalization::char::{canonical_combining_class, compose, decompose_canonical};
@@ -12,7 +13,15 @@ use unicode_normalization::char::{canonical_combining_class, compose, decompose_
 use crate::text::tokenizer::{LETTER, NOT_INERT, NUMBER, WORD};
 
 /// Where the class of characters changes: code point, and the class bits from there on. ASCII is left out.
-pub(super) fn classes(letters_and_numbers: bool, words: bool, nfc: bool) -> Vec<(u32, u8)> {
+///
+/// Going through all of Unicode takes milliseconds, so each combination that is asked for is made once.
+pub(super) fn classes(letters_and_numbers: bool, words: bool, nfc: bool) -> &'static [(u32, u8)] {
+    static CLASSES: [OnceLock<Vec<(u32, u8)>>; 8] = [const { OnceLock::new() }; 8];
+    let which = usize::from(letters_and_numbers) | usize::from(words) << 1 | usize::from(nfc) << 2;
+    CLASSES[which].get_or_init(|| make_classes(letters_and_numbers, words, nfc))
+}
+
+fn make_classes(letters_and_numbers: bool, words: bool, nfc: bool) -> Vec<(u32, u8)> {
     let mut bits: BTreeMap<u32, u8> = BTreeMap::new();
     let mut mark = |pattern: &str, bit: u8| {
         for (first, last) in ranges(pattern) {
@@ -76,8 +85,7 @@ fn is_inert(character: char) -> bool {
 
 /// Whether some character before this one composes with it.
 fn composes_backwards(character: char) -> bool {
-    use std::sync::OnceLock;
-    static SECONDS: OnceLock<std::collections::BTreeSet<u32>> = OnceLock::new();
+    static SECONDS: OnceLock<BTreeSet<u32>> = OnceLock::new();
     let seconds = SECONDS.get_or_init(|| nfc_tables().compositions.iter().map(|[_, second, _]| *second).collect());
     seconds.contains(&character.into())
 }
@@ -95,7 +103,13 @@ pub(super) struct NfcTables {
     pub(super) combining: Vec<(u32, u32, u8)>,
 }
 
-pub(super) fn nfc_tables() -> NfcTables {
+/// The tables of Unicode 9, made once.
+pub(super) fn nfc_tables() -> &'static NfcTables {
+    static TABLES: OnceLock<NfcTables> = OnceLock::new();
+    TABLES.get_or_init(make_nfc_tables)
+}
+
+fn make_nfc_tables() -> NfcTables {
     let mut tables = NfcTables::default();
     for character in normalizable() {
         let code = u32::from(character);

@@ -66,30 +66,46 @@ pub fn gguf(data: &[u8]) {
     }
 }
 
-/// `config.json`, a zero byte, and a safetensors file; or the text of its header alone, for which data is made up.
+/// `config.json`, a zero byte, and a safetensors file; or the text of its header alone, for which data is made up; then there
+/// may be, with a zero byte before each, the header of another such file, and an index of the two.
 pub fn folder_target(data: &[u8]) {
     let (config, weights) = match data.iter().position(|&byte| byte == 0) {
         Some(at) => (&data[..at], &data[at + 1..]),
         None => (data, &[][..]),
     };
-    let mut file = weights.to_vec();
-    if weights.first() == Some(&b'{') {
-        file = [&(weights.len() as u64).to_le_bytes(), weights].concat();
-        let ends = serde_json::from_slice::<serde_json::Value>(weights).ok().and_then(|header| {
-            let tensors = header.as_object()?.values();
-            tensors.filter_map(|tensor| tensor["data_offsets"][1].as_u64()).max()
-        });
-        let filling = ends.map_or(0, |end| (end as usize).min(MOST_FILLING));
-        file.resize(file.len() + filling, FILLING);
-    }
+    let parts: Vec<Vec<u8>> = match weights.first() {
+        Some(b'{') => weights.splitn(3, |&byte| byte == 0).map(filled).collect(),
+        _ => vec![weights.to_vec()],
+    };
+    let [single, first, second] = match &parts[..] {
+        [single] => [Some(&single[..]), None, None],
+        [first, second, ..] => [None, Some(&first[..]), Some(&second[..])],
+        [] => [None; 3],
+    };
+    let index = weights.splitn(3, |&byte| byte == 0).nth(2).filter(|_| single.is_none());
     let folder = folder(&[
         ("config.json", Some(config)),
-        ("model.safetensors", Some(&file)),
-        ("weights.safetensors", Some(&file)),
+        ("model.safetensors", single),
+        ("weights.safetensors", single),
+        ("a.safetensors", first),
+        ("b.safetensors", second),
+        ("model.safetensors.index.json", index),
     ]);
     if let Ok(checkpoint) = import::open(&folder) {
-        let _ = run(&*checkpoint, config.len() + file.len());
+        let _ = run(&*checkpoint, config.len() + parts.iter().map(Vec::len).sum::<usize>());
     }
+}
+
+/// A safetensors file with this header, and data for it.
+fn filled(header: &[u8]) -> Vec<u8> {
+    let ends = serde_json::from_slice::<serde_json::Value>(header).ok().and_then(|header| {
+        let tensors = header.as_object()?.values();
+        tensors.filter_map(|tensor| tensor["data_offsets"][1].as_u64()).max()
+    });
+    let mut file = [&(header.len() as u64).to_le_bytes(), header].concat();
+    let filling = ends.map_or(0, |end| (end as usize).min(MOST_FILLING));
+    file.resize(file.len() + filling, FILLING);
+    file
 }
 
 /// Two bytes with the length of the `tokenizer.bin`, that file, and the checkpoint; which is also tried at the length that it

@@ -14,7 +14,7 @@ use super::random::{self, Memory, Numbers, rope_table, window};
 use super::text::exercise;
 
 /// Memory that an image may ask for before it is only asked how much.
-const MOST_ARENA: usize = 1 << 20;
+pub const MOST_ARENA: usize = 1 << 20;
 
 pub fn image(data: &[u8]) {
     let mut image = AlignedBytes::copy_of(data);
@@ -77,7 +77,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 }
 
 /// Changes a word, mostly where structure is.
-fn edit(image: &mut [u8], choices: &mut Bytes<'_>) {
+pub fn edit(image: &mut [u8], choices: &mut Bytes<'_>) {
     let (section, operation) = (choices.below(8), choices.byte());
     let (at, value) = (choices.short() as usize, choices.word());
     let (start, length) = match section {

@@ -10,6 +10,7 @@ mod image;
 mod random;
 mod seeds;
 mod sessions;
+mod source;
 mod text;
 
 pub use seeds::seeds;
@@ -18,11 +19,13 @@ pub use seeds::seeds;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     // An image as it is, and with its checksums repaired: opened, 16 tokens, all kernels the same bits.
     ("image", image::image),
     // Edits to the fields of small valid images, checksums repaired.
     ("edits", image::edits),
+    // The same edits to images on a device, opened and run through a window, and scrubbed.
+    ("source", source::source),
     // A sequence of calls to a session, checked against one that is fed the same tokens plainly.
     ("steps", sessions::steps),
     // A snapshot as it is, and with its checksums repaired: restored, and gone on with.

@@ -1,6 +1,7 @@
 //! What fuzzing starts from: small valid inputs of every target.
 
 use pocketlm::host::AlignedBytes;
+use pocketlm::import::Element;
 use pocketlm::model::{Kv, Model};
 use pocketlm::run::{Plan, Session, Solo};
 
@@ -63,11 +64,14 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "image" => images().iter().map(|image| image.to_vec()).filter(|image| image.len() < 5000).collect(),
         "edits" => (0..12).map(|i| vec![i, 0, 1, 0, 0, 0, 0, 0, 0]).collect(),
+        "source" => (0..48).map(|i| vec![i, i / 12 * 4, i % 5, 0, i % 7 * 20, i % 11 * 3]).collect(),
         "steps" => (0..40).map(random).collect(),
         "snapshot" => (0..48).map(snapshot).collect(),
         "gguf" => ggufs(),
         "folder" => folders(),
-        "llama2c" => [0, 1, 2].map(llama2c).into(),
+        "llama2c" => {
+            [0, 1, 2].into_iter().flat_map(|version| [true, false].map(|tied| llama2c(version, tied))).collect()
+        }
         "tokenizer_json" => tokenizer_jsons(),
         "tokenizer_model" => tokenizer_models(),
         "section" => super::text::sections().iter().filter(|section| section.len() < 9000).cloned().collect(),
@@ -192,25 +196,66 @@ fn ggufs() -> Vec<Vec<u8>> {
             layer("post_attention_norm.weight", &[d], 0);
             layer("post_ffw_norm.weight", &[d], 0);
         }
-        let mut file = [b"GGUF".to_vec(), vec![3, 0, 0, 0]].concat();
-        file.extend((tensors.len() as u64).to_le_bytes());
-        file.extend((keys.len() as u64).to_le_bytes());
-        file.extend(keys.concat());
-        let mut offset = 0;
-        for (name, dimensions, code) in &tensors {
-            file.extend(string(name));
-            file.extend((dimensions.len() as u32).to_le_bytes());
-            file.extend(dimensions.iter().flat_map(|&n| u64::from(n).to_le_bytes()));
-            file.extend(code.to_le_bytes());
-            file.extend((offset as u64).to_le_bytes());
-            let count = dimensions.iter().product::<u32>() as usize;
-            let bytes: usize = if *code == 8 { count / 32 * 34 } else { count * 4 };
-            offset += bytes.next_multiple_of(32);
-        }
-        // The target makes up the data.
-        files.push(file);
+        files.push(gguf(&keys, &tensors));
     }
+    files.extend(Element::ALL.map(gguf_of));
     files
+}
+
+/// A Llama of one layer whose matrices are of this type, where their rows are long enough for it.
+fn gguf_of(element: Element) -> Vec<u8> {
+    let uint = |name: &str, value: u32| key(&format!("llama.{name}"), 4, &value.to_le_bytes());
+    let d = element.block_len().max(32) as u32;
+    let keys = [
+        key("general.architecture", 8, &string("llama")),
+        uint("embedding_length", d),
+        uint("block_count", 1),
+        uint("feed_forward_length", 4),
+        uint("attention.head_count", 1),
+        uint("attention.head_count_kv", 1),
+        uint("attention.key_length", 4),
+        uint("attention.value_length", 4),
+        uint("context_length", 64),
+        key("llama.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes()),
+        key("llama.rope.freq_base", 6, &1e4f32.to_le_bytes()),
+    ];
+    let mut tensors = vec![("token_embd.weight".into(), vec![d, 5], ggml_code(element))];
+    for name in ["output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"] {
+        tensors.push((format!("{name}.weight"), vec![d], 0));
+    }
+    for name in ["attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up"] {
+        tensors.push((format!("blk.0.{name}.weight"), vec![d, 4], ggml_code(element)));
+    }
+    for name in ["attn_output", "ffn_down"] {
+        tensors.push((format!("blk.0.{name}.weight"), vec![4, d], 1));
+    }
+    gguf(&keys, &tensors)
+}
+
+/// ggml's number for a type.
+fn ggml_code(element: Element) -> u32 {
+    let code = |other: &Element| *other == element;
+    let codes = [0, 1, 30, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20];
+    Element::ALL.iter().position(code).map_or(0, |index| codes[index])
+}
+
+/// The file, but for its data, which the target makes up.
+fn gguf(keys: &[Vec<u8>], tensors: &[(String, Vec<u32>, u32)]) -> Vec<u8> {
+    let mut file = [b"GGUF".to_vec(), vec![3, 0, 0, 0]].concat();
+    file.extend((tensors.len() as u64).to_le_bytes());
+    file.extend((keys.len() as u64).to_le_bytes());
+    file.extend(keys.concat());
+    let mut offset = 0;
+    for (name, dimensions, code) in tensors {
+        file.extend(string(name));
+        file.extend((dimensions.len() as u32).to_le_bytes());
+        file.extend(dimensions.iter().flat_map(|&n| u64::from(n).to_le_bytes()));
+        file.extend(code.to_le_bytes());
+        file.extend((offset as u64).to_le_bytes());
+        let element = Element::ALL.into_iter().find(|&element| ggml_code(element) == *code).unwrap();
+        offset += element.bytes(dimensions.iter().product::<u32>() as usize).unwrap().next_multiple_of(32);
+    }
+    file
 }
 
 fn folders() -> Vec<Vec<u8>> {
@@ -232,11 +277,33 @@ fn folders() -> Vec<Vec<u8>> {
         let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
         [folder.config.to_string().as_bytes(), &[0], &weights[8..8 + header]].concat()
     };
-    all.iter().map(input).collect()
+    let mut inputs: Vec<_> = all.iter().map(input).collect();
+    // The same in two files, which an index tells apart.
+    let sharded = |mut folder: folder::Folder, unlisted: bool| {
+        let (mut second, names) = (folder.clone(), folder.tensors.keys().cloned().collect::<Vec<_>>());
+        let mut map = serde_json::Map::new();
+        for (index, name) in names.iter().enumerate() {
+            let file = if index % 2 == 0 { &mut second } else { &mut folder };
+            file.tensors.remove(name);
+            if !unlisted || index > 3 {
+                map.insert(name.clone(), ["a.safetensors", "b.safetensors"][index % 2].into());
+            }
+        }
+        let index = serde_json::json!({ "weight_map": map }).to_string();
+        let header = |folder: &folder::Folder| {
+            let weights = folder.weights();
+            let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
+            weights[8..8 + header].to_vec()
+        };
+        let config = folder.config.to_string();
+        [config.as_bytes(), &header(&folder), &header(&second), index.as_bytes()].join(&0)
+    };
+    inputs.extend([sharded(folder::llama(), false), sharded(folder::gemma("gemma2"), true)]);
+    inputs
 }
 
 /// A checkpoint of this version, and its tokenizer; the target makes up the data.
-fn llama2c(version: u32) -> Vec<u8> {
+fn llama2c(version: u32, tied: bool) -> Vec<u8> {
     let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
     let tokens = ["<unk>", "\n<s>\n", "\n</s>\n", "<0x00>", " ", "a", " a"];
     let tokenizer: Vec<u8> = tokens
@@ -244,10 +311,12 @@ fn llama2c(version: u32) -> Vec<u8> {
         .flat_map(|token| [&1f32.to_le_bytes(), &(token.len() as u32).to_le_bytes(), token.as_bytes()].concat())
         .collect();
     let tokenizer = [&words(&[7])[..], &tokenizer].concat();
-    let numbers = words(&[8, 6, 2, 2, 1, 7, 16]);
+    // Untied, version 0 says by a sign.
+    let vocab = if version == 0 && !tied { -7i32 as u32 } else { 7 };
+    let numbers = words(&[8, 6, 2, 2, 1, vocab, 16]);
     let model = match version {
         0 => numbers,
-        _ => [&words(&[0x616b_3432, version])[..], &numbers, &[1], &words(&[2])].concat(),
+        _ => [&words(&[0x616b_3432, version])[..], &numbers, &[tied.into()], &words(&[2])].concat(),
     };
     [&(tokenizer.len() as u16).to_le_bytes()[..], &tokenizer, &model].concat()
 }

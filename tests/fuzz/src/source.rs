@@ -1,0 +1,102 @@
+//! Images that are not in memory: opened and run through a window, against the same in memory.
+
+use pocketlm::Error;
+use pocketlm::host::AlignedBytes;
+use pocketlm::model::{Kv, Model, Scrub, WeightSource};
+use pocketlm::run::{Digest, Plan, Session, Solo, Step};
+
+use super::bytes::Bytes;
+use super::image::{MOST_ARENA, edit, images, repair};
+
+/// An image on a device: every so many reads one fails.
+struct Device<'i> {
+    image: &'i [u8],
+    failing: Option<u32>,
+    reads: u32,
+    /// How often work is called in the meantime.
+    calls: u8,
+}
+
+impl WeightSource for Device<'_> {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        self.reads += 1;
+        let start = usize::try_from(offset).map_err(|_| Error::Storage)?;
+        let end = start.checked_add(buffer.len()).filter(|_| self.failing.is_none_or(|n| self.reads % n != 0));
+        buffer.copy_from_slice(end.and_then(|end| self.image.get(start..end)).ok_or(Error::Storage)?);
+        Ok(())
+    }
+
+    fn read_while(&mut self, offset: u64, buffer: &mut [u8], work: &mut dyn FnMut()) -> Result<(), Error> {
+        let read = self.read(offset, buffer);
+        (0..self.calls).for_each(|_| work());
+        read
+    }
+}
+
+/// An image, how it is read, when reads fail, the memory that is lent (in units of 64 bytes); then edits, as in `edits`.
+pub fn source(data: &[u8]) {
+    let mut choices = Bytes(data);
+    let images = images();
+    let mut image = AlignedBytes::copy_of(&images[choices.below(images.len())]);
+    let (how, failing) = (choices.byte(), choices.byte());
+    let (resident, scratch, window) = (choices.byte(), choices.byte(), choices.byte());
+    while !choices.is_empty() {
+        edit(&mut image, &mut choices);
+    }
+    if how & 1 == 0 {
+        repair(&mut image);
+    }
+    let mapped = Model::open_verified(&image, |bytes| bytes.len() == image.len() && how & 2 == 0);
+    if how & 2 != 0 {
+        assert_eq!(mapped.err(), Some(Error::Unverified));
+        return;
+    }
+    // 0: as much as it takes.
+    let lent = |units: u8, enough: usize| AlignedBytes::zeroed(if units == 0 { enough } else { 64 * units as usize });
+    let (mut resident, mut scratch) = (lent(resident, image.len() + 256), lent(scratch, 4096));
+    let failing = Some(u32::from(failing)).filter(|&n| n > 1);
+    let mut device = Device { image: &image, failing, reads: 0, calls: how >> 2 & 3 };
+    let read = Model::open_from(&mut device, &mut resident, &mut scratch);
+    match &read {
+        Err(Error::Storage | Error::ArenaTooSmall { .. } | Error::WindowTooSmall { .. }) => {}
+        Err(error) => assert_eq!(mapped.err(), Some(*error)),
+        Ok(model) => assert_eq!(mapped.map(|mapped| mapped.checksum()), Ok(model.checksum())),
+    }
+    let (Ok(model), Ok(mapped)) = (read, mapped) else { return };
+    for model in [model, mapped] {
+        let mut scrub = Scrub::new(&model);
+        while !scrub.step(100 + window as usize).expect("nothing has changed") {}
+    }
+    let kv = Kv::ALL[model.checksum() as usize % Kv::ALL.len()];
+    let plan = Plan::new(model.header()).context(6).batch(3).kv(kv);
+    let window = if window == 0 { 16384 } else { 64 * window as usize };
+    if plan.window(window).bytes() > MOST_ARENA {
+        return;
+    }
+    let ids: [u32; 5] = std::array::from_fn(|i| (i as u32 * 5 + 1) % model.config().vocab_size);
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut session = Session::new(&mapped, &plan, &mut arena, &Solo).unwrap();
+    let mut digest = Digest::new();
+    digest.update(session.feed(&ids).unwrap());
+
+    let plan = plan.window(window);
+    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    arena.fill(0xff);
+    let mut session = match Session::with_source(&model, &plan, &mut arena, &Solo, &mut device) {
+        Err(error) => return assert!(matches!(error, Error::WindowTooSmall { .. })),
+        Ok(session) => session,
+    };
+    session.start(&ids).unwrap();
+    for _ in 0..100_000 {
+        match session.step(300) {
+            Ok(Step::Done(logits)) => {
+                let mut other = Digest::new();
+                other.update(logits);
+                return assert_eq!(other.value(), digest.value());
+            }
+            Ok(Step::Pending) => {}
+            Err(error) => assert_eq!(error, Error::Storage),
+        }
+    }
+    panic!("no end");
+}
