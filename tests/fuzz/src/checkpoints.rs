@@ -52,13 +52,17 @@ fn run(checkpoint: &dyn Checkpoint, file: usize) -> Result<(), ImportError> {
     Ok(())
 }
 
+/// A refusal is a sentence.
+fn opened(path: &Path) -> Result<Box<dyn Checkpoint>, ImportError> {
+    import::open(path).inspect_err(|error| assert!(error.to_string().len() > 10))
+}
+
 pub fn gguf(data: &[u8]) {
     let mut file = data.to_vec();
     let attempt = |file: &[u8]| {
         let path = folder(&[("model.gguf", Some(file))]).join("model.gguf");
         let _ = import::gguf::tokenizer(&path);
-        let checkpoint = import::gguf::open(&path)?;
-        run(&checkpoint, file.len())
+        run(&*opened(&path)?, file.len())
     };
     if attempt(&file).is_err_and(|error| error.reason.contains("but the file ends at")) {
         file.resize(data.len() + MOST_FILLING, FILLING);
@@ -91,7 +95,7 @@ pub fn folder_target(data: &[u8]) {
         ("b.safetensors", second),
         ("model.safetensors.index.json", index),
     ]);
-    if let Ok(checkpoint) = import::open(&folder) {
+    if let Ok(checkpoint) = opened(&folder) {
         let _ = run(&*checkpoint, config.len() + parts.iter().map(Vec::len).sum::<usize>());
     }
 }

@@ -12,6 +12,7 @@ mod seeds;
 mod sessions;
 mod source;
 mod text;
+mod variants;
 
 pub use seeds::seeds;
 

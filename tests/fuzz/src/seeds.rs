@@ -7,10 +7,11 @@ use pocketlm::run::{Plan, Session, Solo};
 
 use super::image::images;
 use super::random::Numbers;
+use super::variants;
 
 #[path = "../../common/folder.rs"]
 #[allow(dead_code)] // shared with the tests
-mod folder;
+pub mod folder;
 
 /// The tests' small tokenizers.
 pub const TOKENIZERS: [&str; 4] = [
@@ -198,16 +199,175 @@ fn ggufs() -> Vec<Vec<u8>> {
         }
         files.push(gguf(&keys, &tensors));
     }
-    files.extend(Element::ALL.map(gguf_of));
+    files.extend(Element::ALL.map(|element| gguf_of(element, &[], &[])));
+    let typed = |code| ("token_embd.weight", vec![32, 5], code);
+    files.extend((4..40).map(|code| gguf_of(Element::F32, &[], &[typed(code)])));
+    files.extend(rarer_keys().iter().map(|keys| gguf_of(Element::F32, keys, &[])));
+    let biases = ["attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up", "ffn_down", "attn_output"];
+    let names = biases.map(|name| format!("blk.0.{name}.bias"));
+    let lengths = [4, 4, 4, 4, 4, 32, 32];
+    let biases: Vec<_> = names.iter().zip(lengths).map(|(name, length)| (name.as_str(), vec![length], 0)).collect();
+    files.extend([1, 3, 7].map(|count| gguf_of(Element::F32, &[], &biases[..count])));
+    for tensors in [
+        vec![("output.weight", vec![32, 5], 0)],
+        vec![("rope_freqs.weight", vec![2], 0)],
+        vec![("rope_freqs.weight", vec![3], 0)],
+        vec![("rope_freqs.weight", vec![2, 1], 0)],
+        vec![("rope_factors_long.weight", vec![2], 0), ("rope_factors_short.weight", vec![2], 0)],
+        vec![("rope_factors_long.weight", vec![2], 0)],
+        vec![("blk.0.attn_rot_embd.weight", vec![2], 0)],
+        vec![("blk.0.attn_q.weight", vec![32, 5], 0)],
+        vec![("blk.0.attn_norm.weight", vec![32], 8)],
+        vec![("token_embd.weight", vec![32], 0)],
+        vec![("token_embd.weight", vec![31, 5], 8)],
+        vec![("token_embd.weight", vec![1; 9], 0)],
+        vec![("what_is_this", vec![1], 0)],
+    ] {
+        files.push(gguf_of(Element::F32, &[], &tensors));
+        files.push(gguf_of(Element::F32, &[("rope.scaling.original_context_length", 4, vec![16, 0, 0, 0])], &tensors));
+    }
+    files.extend([1u32, 2].map(|version| {
+        let mut file = gguf_of(Element::F32, &[], &[]);
+        file[4..8].copy_from_slice(&version.to_le_bytes());
+        file
+    }));
+    files.extend([&b"lmgg"[..], b"tjgg", b"GGML", b""].map(<[u8]>::to_vec));
     files
 }
 
-/// A Llama of one layer whose matrices are of this type, where their rows are long enough for it.
-fn gguf_of(element: Element) -> Vec<u8> {
-    let uint = |name: &str, value: u32| key(&format!("llama.{name}"), 4, &value.to_le_bytes());
+/// A key, its type and its bytes.
+type Key = (&'static str, u32, Vec<u8>);
+
+/// What keys may also say, and what they may not; those of the architecture without its name.
+fn rarer_keys() -> Vec<Vec<Key>> {
+    let (uint, float) = (|n: u32| n.to_le_bytes().to_vec(), |x: f32| x.to_le_bytes().to_vec());
+    let counts = |list: &[u32]| array(4, &list.iter().map(|n| n.to_le_bytes().to_vec()).collect::<Vec<_>>());
+    let strings = |list: &[&str]| array(8, &list.iter().map(|text| string(text)).collect::<Vec<_>>());
+    let five = ["<unk>", "<s>", "a", "b", "ab"];
+    let vocabulary = |model: &str, pre: &str, more: Vec<Key>| {
+        let mut keys = vec![
+            ("tokenizer.ggml.model", 8, string(model)),
+            ("tokenizer.ggml.pre", 8, string(pre)),
+            ("tokenizer.ggml.tokens", 9, strings(&five)),
+            ("tokenizer.ggml.merges", 9, strings(&["a b"])),
+        ];
+        keys.extend(more);
+        keys
+    };
+    let mut all: Vec<Vec<Key>> = Vec::new();
+    // Each key as each type: most are refused.
+    for name in [
+        "general.architecture",
+        "general.type",
+        "general.alignment",
+        "split.count",
+        "embedding_length",
+        "block_count",
+        "attention.head_count",
+        "attention.layer_norm_rms_epsilon",
+        "attention.causal",
+        "attention.scale",
+        "rope.dimension_count",
+        "rope.freq_base",
+        "rope.scaling.factor",
+        "final_logit_softcapping",
+        "expert_count",
+        "attention.sliding_window",
+        "attention.sliding_window_pattern",
+        "tokenizer.ggml.tokens",
+        "tokenizer.ggml.bos_token_id",
+        "tokenizer.chat_template",
+    ] {
+        for (code, bytes) in [1, 1, 2, 2, 4, 4, 4, 1].into_iter().enumerate() {
+            all.push(vec![(name, code as u32, vec![1; bytes])]);
+            all.push(vec![(name, code as u32, vec![0; bytes])]);
+        }
+        all.push(vec![(name, 8, string("something or other that is longer than forty letters"))]);
+        all.push(vec![(name, 8, [&[2, 0, 0, 0, 0, 0, 0, 0][..], &[0xff, 0xfe]].concat())]);
+        all.push(vec![(name, 9, counts(&[1, 1]))]);
+        all.push(vec![(name, 9, counts(&[1, 2]))]);
+        all.push(vec![(name, 9, counts(&[0]))]);
+        all.push(vec![(name, 9, array(7, &[vec![1]]))]);
+        all.push(vec![(name, 9, array(9, &[counts(&[1]), counts(&[])]))]);
+        all.extend([10, 11, 12].map(|code| vec![(name, code, vec![1; 8])]));
+        all.extend([f32::NAN, -1.0, 1e-40, 1e30].map(|x| vec![(name, 6, float(x))]));
+        all.push(vec![(name, 13, vec![])]);
+    }
+    let scaling = |kind: &str, factor: f32, more: Vec<Key>| {
+        let mut keys =
+            vec![("rope.scaling.type", 8, string(kind)), ("rope.scaling.factor", 6, factor.to_le_bytes().to_vec())];
+        keys.extend(more);
+        keys
+    };
+    all.extend([
+        scaling("yarn", 2.0, vec![]),
+        scaling("yarn", 2.0, vec![("context_length", 4, uint(0))]),
+        scaling("yarn", 2.0, vec![("rope.scaling.original_context_length", 4, uint(16))]),
+        scaling("yarn", 2.0, vec![("rope.scaling.yarn_ext_factor", 6, float(0.5))]),
+        scaling("yarn", 2.0, vec![("rope.scaling.yarn_log_multiplier", 6, float(0.5))]),
+        scaling("yarn", 2.0, vec![("rope.freq_base", 6, float(0.5))]),
+        scaling("linear", 2.0, vec![]),
+        scaling("linear", -2.0, vec![]),
+        scaling("none", 2.0, vec![]),
+        scaling("x", 2.0, vec![]),
+        scaling("x", 1.0, vec![]),
+        vec![("rope.scale_linear", 6, float(2.0))],
+        vec![("rope.dimension_count", 4, uint(2))],
+        vec![("rope.dimension_count", 4, uint(3))],
+        vec![("attention.head_count", 4, uint(3)), ("attention.head_count_kv", 4, uint(2))],
+        vec![("attention.head_count", 4, uint(u32::MAX)), ("attention.head_count_kv", 4, uint(1))],
+        vec![("attention.key_length", 4, uint(3))],
+        vec![("attention.value_length", 4, uint(2))],
+        vec![("split.count", 2, vec![2, 0])],
+        vec![("general.type", 8, string("adapter"))],
+        vec![("general.architecture", 8, string("mamba"))],
+        vec![("attention.scale", 6, float(0.5)), ("final_logit_softcapping", 6, float(0.0))],
+        vec![("block_count", 4, uint(1000))],
+    ]);
+    let types = |list: [i32; 5]| ("tokenizer.ggml.token_type", 9, array(5, &list.map(|n| n.to_le_bytes().to_vec())));
+    let scores = |list: &[f32]| {
+        let list: Vec<Vec<u8>> = list.iter().map(|x| x.to_le_bytes().to_vec()).collect();
+        ("tokenizer.ggml.scores", 9, array(6, &list))
+    };
+    let flag = |name, value| (name, 7, vec![value]);
+    for pre in ["default", "gpt-2", "llama3", "smaug-bpe", "qwen2", "deepseek-r1-qwen", "smollm", "phi-2", "x"] {
+        all.push(vocabulary("gpt2", pre, vec![types([2, 3, 1, 4, 5])]));
+    }
+    all.extend([
+        vocabulary("llama", "default", vec![types([2, 3, 1, 1, 6]), scores(&[0.0; 5])]),
+        vocabulary("llama", "default", vec![types([2, 3, 1, 4, 5]), scores(&[0.0, -1.0, f32::NAN, 1.0, 2.0])]),
+        vocabulary("llama", "default", vec![types([2, 3, 4, 3, 1]), scores(&[0.0; 3])]),
+        vocabulary("llama", "default", vec![types([2, 3, 4, 3, 9]), scores(&[1.0; 5])]),
+        vocabulary(
+            "llama",
+            "default",
+            vec![
+                scores(&[1.0; 5]),
+                ("general.name", 8, string("Phi-3 mini")),
+                types([2, 3, 4, 3, 1]),
+                flag("tokenizer.ggml.add_eos_token", 1),
+                flag("tokenizer.ggml.add_bos_token", 0),
+                flag("tokenizer.ggml.add_space_prefix", 0),
+                ("tokenizer.ggml.eos_token_id", 4, uint(1)),
+                ("tokenizer.ggml.eot_token_id", 4, uint(3)),
+            ],
+        ),
+        vocabulary("gpt2", "gpt-2", vec![("tokenizer.ggml.token_type", 9, array(5, &[]))]),
+        vocabulary("gpt2", "gpt-2", vec![("tokenizer.ggml.eos_token_id", 4, uint(99))]),
+        vocabulary("rwkv", "gpt-2", vec![]),
+        vec![("tokenizer.ggml.model", 8, string("gpt2"))],
+        vec![("tokenizer.ggml.model", 8, string("gpt2")), ("tokenizer.ggml.tokens", 9, strings(&["a", "b"]))],
+    ]);
+    all
+}
+
+/// A Llama of one layer whose matrices are of this type, where their rows are long enough for it; with some keys and tensors
+/// other than usual.
+fn gguf_of(element: Element, other_keys: &[Key], other_tensors: &[(&str, Vec<u32>, u32)]) -> Vec<u8> {
+    let uint = |name, value: u32| (name, 4, value.to_le_bytes().to_vec());
     let d = element.block_len().max(32) as u32;
-    let keys = [
-        key("general.architecture", 8, &string("llama")),
+    let mut keys = vec![
+        ("general.architecture", 8, string("llama")),
         uint("embedding_length", d),
         uint("block_count", 1),
         uint("feed_forward_length", 4),
@@ -216,9 +376,14 @@ fn gguf_of(element: Element) -> Vec<u8> {
         uint("attention.key_length", 4),
         uint("attention.value_length", 4),
         uint("context_length", 64),
-        key("llama.attention.layer_norm_rms_epsilon", 6, &1e-5f32.to_le_bytes()),
-        key("llama.rope.freq_base", 6, &1e4f32.to_le_bytes()),
+        ("attention.layer_norm_rms_epsilon", 6, 1e-5f32.to_le_bytes().to_vec()),
+        ("rope.freq_base", 6, 1e4f32.to_le_bytes().to_vec()),
     ];
+    keys.retain(|key| other_keys.iter().all(|other| other.0 != key.0));
+    keys.extend_from_slice(other_keys);
+    let of_arch = |name: &str| !["general.", "split.", "tokenizer."].iter().any(|start| name.starts_with(start));
+    let named = |name: &str| if of_arch(name) { format!("llama.{name}") } else { name.into() };
+    let keys: Vec<Vec<u8>> = keys.iter().map(|(name, code, bytes)| key(&named(name), *code, bytes)).collect();
     let mut tensors = vec![("token_embd.weight".into(), vec![d, 5], ggml_code(element))];
     for name in ["output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"] {
         tensors.push((format!("{name}.weight"), vec![d], 0));
@@ -229,6 +394,8 @@ fn gguf_of(element: Element) -> Vec<u8> {
     for name in ["attn_output", "ffn_down"] {
         tensors.push((format!("blk.0.{name}.weight"), vec![4, d], 1));
     }
+    tensors.retain(|tensor| other_tensors.iter().all(|other| other.0 != tensor.0));
+    tensors.extend(other_tensors.iter().map(|(name, shape, code)| (name.to_string(), shape.clone(), *code)));
     gguf(&keys, &tensors)
 }
 
@@ -252,8 +419,9 @@ fn gguf(keys: &[Vec<u8>], tensors: &[(String, Vec<u32>, u32)]) -> Vec<u8> {
         file.extend(dimensions.iter().flat_map(|&n| u64::from(n).to_le_bytes()));
         file.extend(code.to_le_bytes());
         file.extend((offset as u64).to_le_bytes());
-        let element = Element::ALL.into_iter().find(|&element| ggml_code(element) == *code).unwrap();
-        offset += element.bytes(dimensions.iter().product::<u32>() as usize).unwrap().next_multiple_of(32);
+        let element = Element::ALL.into_iter().find(|&element| ggml_code(element) == *code);
+        let bytes = element.and_then(|element| element.bytes(dimensions.iter().product::<u32>() as usize));
+        offset += bytes.unwrap_or(64).next_multiple_of(32);
     }
     file
 }
@@ -272,6 +440,7 @@ fn folders() -> Vec<Vec<u8>> {
     let llama3 = serde_json::json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
         "high_freq_factor": 4.0, "original_max_position_embeddings": 32});
     all.extend([yarn, llama3].map(|scaling| folder::llama().set("rope_scaling", scaling)));
+    all.extend(variants::folders());
     let input = |folder: &folder::Folder| {
         let weights = folder.weights();
         let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
@@ -324,6 +493,7 @@ fn llama2c(version: u32, tied: bool) -> Vec<u8> {
 fn tokenizer_jsons() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = TOKENIZERS.iter().map(|text| text.as_bytes().to_vec()).collect();
     all.push(include_bytes!("../../data/tokenizers/bytes.json").to_vec());
+    all.extend(variants::tokenizer_jsons().into_iter().map(String::into_bytes));
     let config = r#"{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": {"content": "b"},
         "add_bos_token": true, "chat_template": [{"name": "default", "template": "x"}],
         "added_tokens_decoder": {"9": {"content": "<x>", "special": true, "lstrip": true}}}"#;

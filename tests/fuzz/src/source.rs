@@ -21,7 +21,8 @@ impl WeightSource for Device<'_> {
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
         self.reads += 1;
         let start = usize::try_from(offset).map_err(|_| Error::Storage)?;
-        let end = start.checked_add(buffer.len()).filter(|_| self.failing.is_none_or(|n| self.reads % n != 0));
+        let end =
+            start.checked_add(buffer.len()).filter(|_| self.failing.is_none_or(|n| !self.reads.is_multiple_of(n)));
         buffer.copy_from_slice(end.and_then(|end| self.image.get(start..end)).ok_or(Error::Storage)?);
         Ok(())
     }
