@@ -3,6 +3,7 @@
 //! Runs the suite of the kernels on the board, every kernel set against the naive loops, and counts what products cost:
 //! instructions per multiply-add, tenths of a thousandth.
 
+use core::arch::asm;
 use core::hint::black_box;
 
 use linked_list_allocator::LockedHeap;
@@ -25,12 +26,30 @@ fn kernels(memory: &'static mut [u8]) -> bool {
         test();
         println!("{name}: ok");
     }
+    counts_instructions();
     for isa in Isa::available() {
         for dtype in DType::ALL {
             println!("cost {} {} {}", isa.name(), dtype.name(), cost(isa, dtype));
         }
     }
     true
+}
+
+/// What is counted below is instructions: of a loop of two, a million are told as two million.
+fn counts_instructions() {
+    const TURNS: u32 = 1_000_000;
+    let clock = Clock::start();
+    // SAFETY: these change registers only.
+    unsafe {
+        #[cfg(target_arch = "arm")]
+        asm!("2: subs {0}, {0}, #1", "bne 2b", inout(reg) TURNS => _, options(nomem, nostack));
+        #[cfg(target_arch = "aarch64")]
+        asm!("2: subs {0:w}, {0:w}, #1", "b.ne 2b", inout(reg) TURNS => _, options(nomem, nostack));
+        #[cfg(target_arch = "riscv32")]
+        asm!("2: addi {0}, {0}, -1", "bnez {0}, 2b", inout(reg) TURNS => _, options(nomem, nostack));
+    }
+    let counted = clock.instructions();
+    assert!(counted.abs_diff(2 * u64::from(TURNS)) < 200, "{counted}");
 }
 
 /// Instructions per 10,000 multiply-adds of a product of 64 × 256 with one input.

@@ -23,7 +23,7 @@ pub struct Clock(u32);
 impl Clock {
     /// The register `COUNTER` of the FPGA's system control and I/O, and at how many MHz it counts.
     const COUNTER: (*const u32, u32) = if cfg!(board = "mps3_an547") {
-        (0x5930_2018 as *const u32, 32)
+        (0x5930_2018 as *const u32, 20)
     } else if cfg!(board = "mps2_an521") {
         (0x5030_2018 as *const u32, 20)
     } else {
