@@ -18,10 +18,12 @@ pub struct Board {
     partition: Option<u32>,
     /// Without a floating-point unit, a model of a megabyte whose weights are floating-point numbers takes minutes.
     pub float_unit: bool,
+    /// The feature of the kernels, where the portable ones are not meant.
+    kernels: Option<&'static str>,
 }
 
 const fn board(name: &'static str, target: &'static str, partition: Option<u32>, float_unit: bool) -> Board {
-    Board { name, target, partition, float_unit }
+    Board { name, target, partition, float_unit, kernels: None }
 }
 
 pub const M0: Board = board("mps2_an385_armv6m", "thumbv6m-none-eabi", Some(0x2100_0000), false);
@@ -38,6 +40,16 @@ pub const WASM: Board = board("wasm32", "wasm32-unknown-unknown", None, true);
 pub const ALL: [Board; 10] = [M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, AARCH64, WASM];
 
 impl Board {
+    /// The board with the kernels of a feature.
+    pub const fn with(self, kernels: &'static str) -> Board {
+        Board { kernels: Some(kernels), ..self }
+    }
+
+    /// The board's name, and its kernels where they are not the portable ones.
+    pub fn title(&self) -> String {
+        self.kernels.map_or_else(|| self.name.into(), |kernels| format!("{}-{kernels}", self.name))
+    }
+
     /// Whether this machine can build for the board and run it. If not, that is said; in CI it fails.
     pub fn is_here(&self, what: &str) -> bool {
         let machine = &self.runner()[0];
@@ -75,9 +87,10 @@ impl Board {
         static BUILDS: Mutex<()> = Mutex::new(());
         let _build = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware");
+        let features = [features, self.kernels.unwrap_or_default()].join(",");
         let output = Command::new(env!("CARGO"))
             .args(["build", "--release", "--locked", "--quiet", "--no-default-features"])
-            .args(["--features", features, "--bin", program, "--config", &self.config(), "--target-dir"])
+            .args(["--features", &features, "--bin", program, "--config", &self.config(), "--target-dir"])
             .arg(&folder)
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", opt_level)
             .env_remove("RUSTFLAGS")
@@ -90,7 +103,7 @@ impl Board {
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        let copy = folder.join(format!("{}-{program}-{opt_level}", self.name));
+        let copy = folder.join(format!("{}-{program}-{opt_level}", self.title()));
         let built = folder.join(self.target).join("release").join(program);
         let extension = if self.target.starts_with("wasm32") { "wasm" } else { "" };
         fs::copy(built.with_extension(extension), &copy).unwrap();
@@ -136,12 +149,12 @@ impl Board {
             if start.elapsed() > Duration::from_secs(600) {
                 machine.kill().unwrap();
                 machine.wait().unwrap();
-                panic!("{program} on {} does not end", self.name);
+                panic!("{program} on {} does not end", self.title());
             }
             std::thread::sleep(Duration::from_millis(20));
         };
         let printed = fs::read(printed).unwrap();
-        assert!(status.success(), "{program} on {}: {status}\n{}", self.name, String::from_utf8_lossy(&printed));
+        assert!(status.success(), "{program} on {}: {status}\n{}", self.title(), String::from_utf8_lossy(&printed));
         printed
     }
 }

@@ -53,9 +53,9 @@ fn results(board: &Board, printed: &str) -> Vec<String> {
     let (costs, results): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with("cost "));
     let limit = if board.target.starts_with("aarch64") { STACK_LIMIT_64 } else { STACK_LIMIT };
     for cost in costs {
-        println!("{}: {cost}", board.name);
+        println!("{}: {cost}", board.title());
         if let Some((_, stack)) = cost.split_once(" stack ") {
-            assert!(stack.parse::<usize>().unwrap() <= limit, "{}: {cost}", board.name);
+            assert!(stack.parse::<usize>().unwrap() <= limit, "{}: {cost}", board.title());
         }
     }
     results.into_iter().map(String::from).collect()
@@ -93,7 +93,7 @@ fn computes_the_bits_of_the_host(board: &Board) {
         results(board, &board.run("check", &[])),
         expected(STORY, &Kv::ALL),
         "{}: the image in the program",
-        board.name
+        board.title()
     );
 
     let images: Vec<AlignedBytes> = small_images().into_iter().chain(story_images(board)).collect();
@@ -101,7 +101,7 @@ fn computes_the_bits_of_the_host(board: &Board) {
         images.iter().zip(Kv::ALL.iter().cycle()).flat_map(|(image, &kv)| expected(image, &[kv])).collect();
     let found =
         results(board, &board.run("partition", &images.iter().map(|image| &image[..]).collect::<Vec<_>>().concat()));
-    assert_eq!(found, expected, "{}: images in a partition", board.name);
+    assert_eq!(found, expected, "{}: images in a partition", board.title());
 }
 
 fn tells_the_story_of_the_host(board: &Board) {
@@ -126,6 +126,11 @@ fn a_cortex_m4f_computes_the_bits_of_the_host() {
 }
 
 #[test]
+fn a_cortex_m4f_computes_the_bits_of_the_host_with_its_dsp_kernels() {
+    computes_the_bits_of_the_host(&M4F.with("dsp"));
+}
+
+#[test]
 fn a_cortex_m7_computes_the_bits_of_the_host() {
     computes_the_bits_of_the_host(&M7);
 }
@@ -133,6 +138,11 @@ fn a_cortex_m7_computes_the_bits_of_the_host() {
 #[test]
 fn two_cortex_m33_compute_the_bits_of_the_host() {
     computes_the_bits_of_the_host(&M33);
+}
+
+#[test]
+fn two_cortex_m33_compute_the_bits_of_the_host_with_their_dsp_kernels() {
+    computes_the_bits_of_the_host(&M33.with("dsp"));
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! The DSP extension with a floating-point unit: Cortex-M4F, M7. (It assembles for a Cortex-M33, too, where
-//! the suite has not been run.)
+//! The DSP extension with a floating-point unit: Cortex-M4F, M7, and Cortex-M33 and later where they have both.
 //!
 //! `sxtb16` widens two of the four bytes of a row to a pair of 16-bit words, even columns or odd ones, which is the order
 //! inputs are kept in; `smlad` multiplies two pairs and adds both products. Four rows at a time: their dot products, the
