@@ -173,13 +173,13 @@ fn sin_cos_eighth(angle: f32) -> (f32, f32) {
     if bits < SMALL {
         return (angle, 1.0);
     }
-    let x = u64::from(bits & 0x7f_ffff | 0x80_0000) << ((bits >> 23) - 86 & 63);
+    let x = u64::from(bits & 0x7f_ffff | 0x80_0000) << (((bits >> 23) - 86) & 63);
     let z = high(x, x);
     // `z (a - z (b - z (c - z d)))`
     let sum = |factors: [u64; 4]| factors.iter().rev().fold(0, |sum, factor| high(z, factor - sum));
     let sin = x - high(x, sum(SINE));
     let cos = sum(COSINE).wrapping_neg();
-    const UNIT: f32 = 5.421_010_9e-20; // 2^−64
+    const UNIT: f32 = 1.0 / (1u128 << 64) as f32;
     (sin as f32 * UNIT, cos as f32 * UNIT)
 }
 
