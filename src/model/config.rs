@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::DType;
-use super::image::{f32_at, u32_at};
+use super::image::u32_at;
 use crate::Error;
 
 /// Bytes of the config section.
@@ -167,9 +167,9 @@ impl fmt::Display for ConfigField {
     }
 }
 
-/// `true` for a number that can divide.
+/// `true` for a number that can divide: finite and above 0, which in bits is one comparison.
 const fn positive(x: f32) -> bool {
-    x.is_finite() && x > 0.0
+    x.to_bits().wrapping_sub(1) < f32::INFINITY.to_bits() - 1
 }
 
 /// Bits of the flags field.
@@ -210,7 +210,7 @@ impl Config {
             ConfigField::MlpHiddenDim
         } else if self.vocab_size == 0 {
             ConfigField::VocabSize
-        } else if !self.embedding_scale.is_finite() || self.embedding_scale == 0.0 {
+        } else if !positive(self.embedding_scale.abs()) {
             ConfigField::EmbeddingScale
         } else if !positive(self.rope_wavelength) {
             ConfigField::RopeWavelength
@@ -224,7 +224,7 @@ impl Config {
             ConfigField::FinalLogitSoftcap
         } else if matches!(self.attn_logits_soft_cap, Some(x) if !positive(x)) {
             ConfigField::AttnLogitsSoftCap
-        } else if !self.query_scaling_factor.is_finite() || self.query_scaling_factor == 0.0 {
+        } else if !positive(self.query_scaling_factor.abs()) {
             ConfigField::QueryScalingFactor
         } else {
             return Ok(());
@@ -234,49 +234,67 @@ impl Config {
 
     /// Reads and checks the config section.
     pub(super) const fn read(bytes: &[u8]) -> Result<Config, Error> {
-        let flags = u32_at(bytes, 32);
+        let mut words = [0; CONFIG_BYTES / 4];
+        let mut i = 0;
+        while i < words.len() {
+            words[i] = u32_at(bytes, 4 * i);
+            i += 1;
+        }
+        let flags = words[8];
         if flags & !flag::ALL != 0 {
             return Err(Error::Config(ConfigField::Flags));
         }
-        let mlp_variant = match u32_at(bytes, 28) {
+        let mlp_variant = match words[7] {
             0 => MlpVariant::GegluExact,
             1 => MlpVariant::GegluApprox,
             2 => MlpVariant::Swiglu,
             _ => return Err(Error::Config(ConfigField::MlpVariant)),
         };
-        let Some(parameter_dtype) = DType::from_code(u32_at(bytes, 68)) else {
+        let Some(parameter_dtype) = DType::from_code(words[17]) else {
             return Err(Error::Config(ConfigField::ParameterDtype));
         };
-        let Some(activation_dtype) = DType::from_code(u32_at(bytes, 72)) else {
+        let Some(activation_dtype) = DType::from_code(words[18]) else {
             return Err(Error::Config(ConfigField::ActivationDtype));
         };
-        if u32_at(bytes, 76) != 0 {
+        if words[19] != 0 {
             return Err(Error::Config(ConfigField::Reserved));
         }
         let config = Config {
-            num_kv_heads: u32_at(bytes, 0),
-            query_head_multiplier: u32_at(bytes, 4),
-            embedding_dim: u32_at(bytes, 8),
-            projection_dim: u32_at(bytes, 12),
-            mlp_hidden_dim: u32_at(bytes, 16),
-            num_decoder_blocks: u32_at(bytes, 20),
-            vocab_size: u32_at(bytes, 24),
+            num_kv_heads: words[0],
+            query_head_multiplier: words[1],
+            embedding_dim: words[2],
+            projection_dim: words[3],
+            mlp_hidden_dim: words[4],
+            num_decoder_blocks: words[5],
+            vocab_size: words[6],
             mlp_variant,
             tie_embedder_and_logits: flags & flag::TIED != 0,
-            embedding_scale: f32_at(bytes, 36),
-            rope_wavelength: f32_at(bytes, 56),
+            embedding_scale: f32::from_bits(words[9]),
+            rope_wavelength: f32::from_bits(words[14]),
             local_rope_wavelength: if flags & flag::LOCAL_ROPE_WAVELENGTH != 0 {
-                Some(f32_at(bytes, 60))
+                Some(f32::from_bits(words[15]))
             } else {
                 None
             },
-            global_scale_factor: if flags & flag::GLOBAL_SCALE_FACTOR != 0 { Some(f32_at(bytes, 64)) } else { None },
-            rms_norm_eps: f32_at(bytes, 44),
+            global_scale_factor: if flags & flag::GLOBAL_SCALE_FACTOR != 0 {
+                Some(f32::from_bits(words[16]))
+            } else {
+                None
+            },
+            rms_norm_eps: f32::from_bits(words[11]),
             use_post_attn_norm: flags & flag::POST_ATTN_NORM != 0,
             use_post_ffw_norm: flags & flag::POST_FFW_NORM != 0,
-            final_logit_softcap: if flags & flag::FINAL_LOGIT_SOFTCAP != 0 { Some(f32_at(bytes, 48)) } else { None },
-            attn_logits_soft_cap: if flags & flag::ATTN_LOGITS_SOFT_CAP != 0 { Some(f32_at(bytes, 52)) } else { None },
-            query_scaling_factor: f32_at(bytes, 40),
+            final_logit_softcap: if flags & flag::FINAL_LOGIT_SOFTCAP != 0 {
+                Some(f32::from_bits(words[12]))
+            } else {
+                None
+            },
+            attn_logits_soft_cap: if flags & flag::ATTN_LOGITS_SOFT_CAP != 0 {
+                Some(f32::from_bits(words[13]))
+            } else {
+                None
+            },
+            query_scaling_factor: f32::from_bits(words[10]),
             parameter_dtype,
             activation_dtype,
             use_layer_stack: flags & flag::LAYER_STACK != 0,

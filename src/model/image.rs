@@ -112,30 +112,22 @@ impl fmt::Display for Section {
     }
 }
 
-/// The `N` bytes at `at`; zeros where there are none.
-const fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+/// The u32 at byte `at`; 0 where there is none.
+// Where flash is scarce it is a function, for which a call is enough.
+#[cfg_attr(target_os = "none", inline(never))]
+pub(super) const fn u32_at(bytes: &[u8], at: usize) -> u32 {
     match bytes.split_at_checked(at) {
         Some((_, rest)) => match rest.first_chunk() {
-            Some(chunk) => *chunk,
-            None => [0; N],
+            Some(chunk) => u32::from_le_bytes(*chunk),
+            None => 0,
         },
-        None => [0; N],
+        None => 0,
     }
-}
-
-/// The u32 at byte `at`; 0 where there is none.
-pub(super) const fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes_at(bytes, at))
 }
 
 /// The u64 at byte `at`; 0 where there is none.
 pub(super) const fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes_at(bytes, at))
-}
-
-/// The f32 at byte `at`; 0 where there is none.
-pub(super) const fn f32_at(bytes: &[u8], at: usize) -> f32 {
-    f32::from_bits(u32_at(bytes, at))
+    u32_at(bytes, at) as u64 | (u32_at(bytes, at.saturating_add(4)) as u64) << 32
 }
 
 /// The bytes `start .. start + length`, if they exist.
@@ -206,8 +198,7 @@ const fn truncated(expected: u64, found: u64) -> Error {
 
 /// Checks that this is the head of an image of `found` bytes, each section right after the one before.
 pub(super) const fn check_table(head: &[u8], found: u64) -> Result<(), Error> {
-    let magic: [u8; 8] = bytes_at(head, 0);
-    if u64::from_le_bytes(magic) != u64::from_le_bytes(MAGIC) {
+    if u64_at(head, 0) != u64::from_le_bytes(MAGIC) {
         return Err(Error::NotAnImage);
     }
     if u32_at(head, 8) != VERSION {
@@ -358,7 +349,7 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn read(section: &[u8], index: usize) -> Entry {
         let start = index.saturating_mul(ENTRY_BYTES);
-        let [role, dtype, z0, z1] = bytes_at(section, start);
+        let [role, dtype, z0, z1] = u32_at(section, start).to_le_bytes();
         Entry {
             role,
             dtype,
@@ -372,13 +363,22 @@ impl Entry {
 /// The tensors of a model in the order of an image.
 pub(crate) fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + use<> {
     let config = *config;
-    let of = move |layer: u32, per_layer: bool| {
-        Role::ALL
-            .into_iter()
-            .filter(move |role| role.is_per_layer() == per_layer && role.is_present(&config))
-            .map(move |role| TensorId { layer, role })
-    };
-    of(0, false).chain((0..config.num_decoder_blocks).flat_map(move |layer| of(layer, true)))
+    let (mut layer, mut next) = (0, 0);
+    core::iter::from_fn(move || {
+        loop {
+            let Some(&role) = Role::ALL.get(next) else {
+                (layer, next) = (layer + 1, Role::PreAttentionNorm as usize);
+                continue;
+            };
+            if role.is_per_layer() && layer >= config.num_decoder_blocks {
+                return None;
+            }
+            next += 1;
+            if role.is_present(&config) {
+                return Some(TensorId { layer, role });
+            }
+        }
+    })
 }
 
 /// Bytes at the alignment an image needs: what [`include_image!`](crate::include_image) makes of a file.

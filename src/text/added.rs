@@ -1,6 +1,7 @@
 //! Splitting text at added tokens, as Hugging Face's `AddedVocabulary` does: leftmost, then longest; a match that
 //! its flags rule out still uses its text up.
 
+use super::characters::{characters, last, run_length};
 use super::tokenizer::{
     ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, AddedToken, AddedTokens, Tokenizer, WORD,
 };
@@ -171,8 +172,8 @@ impl<'m> Spans<'_, 'm, '_> {
     }
 
     fn is_within_word(&self, start: usize, end: usize) -> bool {
-        let before = self.view.part(0, start).text.chars().next_back();
-        let after = self.view.part(end, self.view.len()).text.chars().next();
+        let before = last(self.view.part(0, start).text);
+        let after = characters(self.view.part(end, self.view.len()).text).next();
         [before, after].into_iter().flatten().any(|character| self.tokenizer.is_word(character))
     }
 
@@ -185,17 +186,20 @@ impl<'m> Spans<'_, 'm, '_> {
         if self.done > start {
             return start;
         }
-        let text = self.view.part(self.done, start).text;
-        let kept = text.trim_end_matches(|character| self.is_whitespace(character));
-        start - (text.len() - kept.len())
+        let mut text = self.view.part(self.done, start).text;
+        let mut stripped = start;
+        while let Some(character) = last(text).filter(|character| self.is_whitespace(*character)) {
+            text = text.get(..text.len() - character.len_utf8()).unwrap_or_default();
+            stripped -= character.len_utf8();
+        }
+        stripped
     }
 
     fn strip_right(&mut self, end: usize) -> usize {
         // Tokens of whitespace may follow each other within one stretch, which is walked once.
         if end < self.whitespace.0 || end > self.whitespace.1 {
             let text = self.view.part(end, self.view.len()).text;
-            let kept = text.trim_start_matches(|character| self.is_whitespace(character));
-            self.whitespace = (end, self.view.len() - kept.len());
+            self.whitespace = (end, end + run_length(text, |character| self.is_whitespace(character)));
         }
         self.whitespace.1
     }

@@ -103,6 +103,7 @@ impl<'m> Decoder<'m> {
 }
 
 /// Whether more bytes can make a character of these, all of them.
+#[cfg_attr(target_os = "none", inline(never))]
 fn is_incomplete(bytes: &[u8]) -> bool {
     core::str::from_utf8(bytes).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
 }
@@ -129,11 +130,21 @@ impl Text<'_> {
         for _ in 0..self.head.1 {
             write(self.head.0.encode_utf8(&mut [0; 4]));
         }
-        for chunk in self.body.utf8_chunks() {
-            if !chunk.valid().is_empty() {
-                write(chunk.valid());
+        let mut rest = self.body;
+        while !rest.is_empty() {
+            // `utf8_chunks`, with the one check of UTF-8 that is in the program anyway.
+            let (valid, invalid) = match core::str::from_utf8(rest) {
+                Ok(_) => (rest.len(), 0),
+                Err(error) => (error.valid_up_to(), error.error_len().unwrap_or(rest.len())),
+            };
+            let (text, after) = rest.split_at_checked(valid).unwrap_or_default();
+            if let Ok(text) = core::str::from_utf8(text)
+                && !text.is_empty()
+            {
+                write(text);
             }
-            let invalid = chunk.invalid().len();
+            rest = after.get(invalid..).unwrap_or_default();
+            let invalid = after.len() - rest.len();
             for _ in 0..if self.by_byte { invalid } else { invalid.min(1) } {
                 write("\u{FFFD}");
             }

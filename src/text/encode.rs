@@ -2,6 +2,7 @@
 
 use super::added::{Span, View};
 use super::bpe;
+use super::characters::characters;
 use super::tokenizer::{BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, NFC, Prefix, SPLIT, Tokenizer};
 use crate::Error;
 
@@ -140,7 +141,7 @@ impl Tokenizer<'_> {
         };
         let space = view.space || (wants_space && !view.text.starts_with([' ', '▁']));
         let mut symbols = Symbols { tokenizer: self, scratch, count: 0, unknown: false };
-        for character in space.then_some(' ').into_iter().chain(view.text.chars()) {
+        for character in space.then_some(' ').into_iter().chain(characters(view.text)) {
             // Pieces are stored as they decode, so the vocabulary's ▁ is a space here.
             let character = if character == '▁' { ' ' } else { character };
             if character == ' ' && self.flags & SPLIT != 0 {

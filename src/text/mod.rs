@@ -7,6 +7,7 @@
 
 mod added;
 mod bpe;
+mod characters;
 mod decode;
 mod encode;
 mod normalize;

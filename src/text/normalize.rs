@@ -4,6 +4,7 @@
 //! may change or be changed, together with the character before it; what starts there, up to the next character that
 //! cannot be part of it, is decomposed, put in order and composed.
 
+use super::characters::characters;
 use super::tokenizer::{NFC, NOT_INERT, NfcTables, Numbers, Tokenizer, partition_point};
 
 /// Hangul syllables are 19 · 21 · 28 sequences of leading consonant, vowel and (from 1) trailing consonant.
@@ -19,13 +20,14 @@ impl Tokenizer<'_> {
     /// `text` in the tokenizer's normal form. `None` if the scratch is too small.
     pub(crate) fn normalize<'s>(&self, text: &'s str, scratch: &'s mut [u32]) -> Option<Normalized<'s>> {
         let inert = |character: char| character.is_ascii() || self.class(character) & NOT_INERT == 0;
-        if self.flags & NFC == 0 || text.chars().all(inert) {
+        if self.flags & NFC == 0 || characters(text).all(inert) {
             return Some((text, scratch));
         }
         let mut written = 0;
         // Before `start`, everything is written; from `start` to here, all but the first character are not inert.
         let (mut start, mut plain) = (0, true);
-        for (place, character) in text.char_indices() {
+        let mut place = 0;
+        for character in characters(text) {
             if inert(character) {
                 written = self.write_chunk(text.get(start..place)?, plain, scratch, written)?;
                 start = place;
@@ -33,6 +35,7 @@ impl Tokenizer<'_> {
             } else {
                 plain = false;
             }
+            place += character.len_utf8();
         }
         written = self.write_chunk(text.get(start..)?, plain, scratch, written)?;
 
@@ -167,7 +170,7 @@ impl NfcTables<'_> {
             count += 1;
             Some(())
         };
-        for code in text.chars().map(u32::from) {
+        for code in characters(text).map(u32::from) {
             if let Some(syllable) = code.checked_sub(SYLLABLES).filter(|syllable| *syllable < 19 * 21 * 28) {
                 put(LEADING + syllable / 28 / 21)?;
                 put(VOWELS + syllable / 28 % 21)?;

@@ -7,6 +7,7 @@
 //! ```
 //! Qwen 2 is Llama 3 with `\p{N}`.
 
+use super::characters::{characters, last, run_length};
 use super::tokenizer::{LETTER, NUMBER, PreTokenizer, Tokenizer};
 
 // What a character is to the expressions; a set of these is their sum.
@@ -83,7 +84,7 @@ impl PreTokens<'_, '_, '_> {
         }
         let space = usize::from(text.starts_with(' '));
         let word = text.get(space..).unwrap_or_default();
-        match word.chars().next().map(|first| self.tokenizer.kind(first)) {
+        match characters(word).next().map(|first| self.tokenizer.kind(first)) {
             Some(class) if class != SPACES => space + self.len_of(word, class),
             _ => self.whitespace(text),
         }
@@ -94,7 +95,7 @@ impl PreTokens<'_, '_, '_> {
         if let Some(len) = contraction(text, true) {
             return len;
         }
-        let Some(first) = text.chars().next() else { return 0 };
+        let Some(first) = characters(text).next() else { return 0 };
         let rest = text.get(first.len_utf8()..).unwrap_or_default();
         match self.tokenizer.kind(first) {
             LETTERS => return self.len_of(text, LETTERS),
@@ -107,7 +108,7 @@ impl PreTokens<'_, '_, '_> {
             }
             _ => {}
         }
-        if !matches!(first, '\r' | '\n') {
+        if !is_line_end(first) {
             let len = self.len_of(rest, LETTERS);
             if len != 0 {
                 return first.len_utf8() + len;
@@ -117,10 +118,10 @@ impl PreTokens<'_, '_, '_> {
         let others = text.get(space..).map_or(0, |word| self.len_of(word, OTHERS));
         if others != 0 {
             let after = text.get(space + others..).unwrap_or_default();
-            return space + others + (after.len() - after.trim_start_matches(['\r', '\n']).len());
+            return space + others + run_length(after, is_line_end);
         }
-        let run = text.get(..self.len_of(text, SPACES)).unwrap_or_default();
-        match run.rfind(['\r', '\n']) {
+        let run = text.as_bytes().get(..self.len_of(text, SPACES)).unwrap_or_default();
+        match run.iter().rposition(|byte| is_line_end(char::from(*byte))) {
             Some(last) => last + 1,
             None => self.whitespace(text),
         }
@@ -129,7 +130,7 @@ impl PreTokens<'_, '_, '_> {
     /// `\s+(?!\S)|\s+`: a run of whitespace, less its last character if something follows and something is left.
     fn whitespace(&self, text: &str) -> usize {
         let len = self.len_of(text, SPACES);
-        let last = text.get(..len).and_then(|run| run.chars().next_back()).map_or(0, char::len_utf8);
+        let last = text.get(..len).and_then(last).map_or(0, char::len_utf8);
         if len < text.len() && len > last { len - last } else { len }
     }
 
@@ -139,29 +140,32 @@ impl PreTokens<'_, '_, '_> {
     }
 
     /// As [`len_of`](Self::len_of), of a run of at most `most` characters.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn len_of_first(&self, most: usize, text: &str, classes: u8) -> usize {
-        let run = text.chars().take(most).take_while(|character| self.tokenizer.kind(*character) & classes != 0);
-        run.map(char::len_utf8).sum()
+        let mut left = most;
+        run_length(text, |character| {
+            let more = left > 0 && self.tokenizer.kind(character) & classes != 0;
+            left = left.saturating_sub(1);
+            more
+        })
     }
+}
+
+fn is_line_end(character: char) -> bool {
+    matches!(character, '\r' | '\n')
 }
 
 /// `'s|'t|'re|'ve|'m|'ll|'d`. Without regard to case, `ſ` is an s; no other letter outside ASCII folds to one of these.
 fn contraction(text: &str, any_case: bool) -> Option<usize> {
-    let mut letters = text.strip_prefix('\'')?.chars();
-    let mut next = || {
-        let letter = letters.next()?;
-        match letter {
-            'ſ' if any_case => Some(('s', 2)),
-            _ if any_case => Some((letter.to_ascii_lowercase(), 1)),
-            _ => Some((letter, 1)),
-        }
-    };
-    let (first, len) = next()?;
-    match first {
-        's' | 't' | 'm' | 'd' => Some(1 + len),
-        _ => match (first, next()?.0) {
-            ('r' | 'v', 'e') | ('l', 'l') => Some(3),
+    let lower = |byte: u8| if any_case { byte.to_ascii_lowercase() } else { byte };
+    match text.as_bytes() {
+        // ſ
+        [b'\'', 0xC5, 0xBF, ..] if any_case => Some(3),
+        [b'\'', first, rest @ ..] => match (lower(*first), rest.first().copied().map(lower)) {
+            (b's' | b't' | b'm' | b'd', _) => Some(2),
+            (b'r' | b'v', Some(b'e')) | (b'l', Some(b'l')) => Some(3),
             _ => None,
         },
+        _ => None,
     }
 }
