@@ -103,6 +103,7 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// Attention for units `units`, kv head by kv head of token by token.
+    #[inline(never)]
     pub(super) fn attend(&mut self, units: Range<usize>) {
         let heads = (self.model.config().num_kv_heads as usize).max(1);
         for token in units.start / heads..units.end.div_ceil(heads) {

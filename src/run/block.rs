@@ -175,6 +175,8 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// The same for one token, in a stage that goes token by token.
+    // Not part of its caller, nor are the other stages: their variables would all lie on the stack at once.
+    #[inline(never)]
     fn compute_token(&mut self, token: usize) {
         match self.work.stage {
             Stage::Embed => self.embed(token),
@@ -293,6 +295,7 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// The products of the stage's matrices with one input; `units` counts their tile rows one after the other.
+    #[inline(never)]
     fn products(&mut self, units: Range<usize>) {
         let (widths, batch) = (self.widths(), self.plan.batch_tokens() as usize);
         let (roles, stage) = (self.product_roles(), self.work.stage);

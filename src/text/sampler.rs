@@ -212,7 +212,7 @@ impl<'a> Sampler<'a> {
         let floor = logit(cut.key);
         let mut total = 0;
         for (chunk, first) in logits.chunks_mut(CHUNK).zip((0..).step_by(CHUNK)) {
-            if !chunk.iter().fold(false, |hit, &logit| hit | (logit >= floor)) {
+            if !reaches(chunk, floor) {
                 chunk.fill(0.0);
                 continue;
             }
@@ -359,8 +359,12 @@ impl Cut {
 /// Whole chunks below the floor are passed over: the filters leave few tokens of many, and then looking for them is
 /// nearly all the work.
 fn for_each(logits: &[f32], floor: f32, max: Option<f32>, mut visit: impl FnMut(usize, f32, u64)) {
+    let mut weights = [1.0; CHUNK];
     for (chunk, first) in logits.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
-        if let Some(weights) = weights(chunk, floor, max) {
+        if reaches(chunk, floor) {
+            if let Some(max) = max {
+                weigh(chunk, max, &mut weights);
+            }
             for ((&logit, &weight), id) in chunk.iter().zip(&weights).zip(first..) {
                 visit(id, logit, u64::from(weight as u32));
             }
@@ -368,18 +372,16 @@ fn for_each(logits: &[f32], floor: f32, max: Option<f32>, mut visit: impl FnMut(
     }
 }
 
-/// The weights of a chunk; `None` if it is all below the floor. Both loops are plain enough to become vector code.
-fn weights(chunk: &[f32], floor: f32, max: Option<f32>) -> Option<[f32; CHUNK]> {
-    if !chunk.iter().fold(false, |hit, &logit| hit | (logit >= floor)) {
-        return None;
+/// Whether any of a chunk is at the floor or above. This loop and the next are plain enough to become vector code.
+fn reaches(chunk: &[f32], floor: f32) -> bool {
+    chunk.iter().fold(false, |hit, &logit| hit | (logit >= floor))
+}
+
+/// The weights of a chunk.
+fn weigh(chunk: &[f32], max: f32, weights: &mut [f32; CHUNK]) {
+    for (place, &logit) in weights.iter_mut().zip(chunk) {
+        *place = weight(logit - max);
     }
-    let mut weights = [1.0; CHUNK];
-    if let Some(max) = max {
-        for (place, &logit) in weights.iter_mut().zip(chunk) {
-            *place = weight(logit - max);
-        }
-    }
-    Some(weights)
 }
 
 /// The fewest tokens of those `within` keeps, in order, whose weights ([`for_each`]) add up to at least
