@@ -129,20 +129,27 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
-    /// How many units the current stage has, and what each costs in rows.
+    /// How many units the current stage has, and what each costs: the unit of that is a row of the embedding's width times
+    /// one token.
     pub(super) fn size(&self) -> (usize, usize) {
         let tokens = self.work.count as usize;
         let roles = self.product_roles();
         let tile_rows = roles.iter().map(|&role| self.place(role).tile_rows()).sum();
+        let widths = self.widths();
+        let tile_row = |columns: usize| TILE_ROWS * tokens * columns.div_ceil(widths.embedding.max(1));
         match self.work.stage {
             Stage::Idle => (0, 0),
-            Stage::QueryKeyValue | Stage::Output | Stage::GateValue | Stage::Out => (tile_rows, TILE_ROWS * tokens),
+            Stage::QueryKeyValue | Stage::GateValue => (tile_rows, tile_row(widths.embedding)),
+            Stage::Output => (tile_rows, tile_row(widths.queries)),
+            Stage::Out => (tile_rows, tile_row(widths.hidden)),
             Stage::Head => (tile_rows, TILE_ROWS),
             Stage::FinalNorm => (1, TOKEN_COST),
             Stage::Attend => {
                 let config = self.model.config();
                 let (_, keys) = self.visible(tokens.saturating_sub(1));
-                (tokens * config.num_kv_heads as usize, keys * config.query_head_multiplier as usize)
+                // Each key is met twice by each query: in the scores and, with its value, in the mix.
+                let rows = 2 * widths.projection.div_ceil(widths.embedding.max(1));
+                (tokens * config.num_kv_heads as usize, rows * keys * config.query_head_multiplier as usize)
             }
             Stage::Embed
             | Stage::AttentionNorm

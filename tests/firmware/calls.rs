@@ -10,12 +10,13 @@ use object::{Architecture, Object, ObjectSection, ObjectSymbol, SymbolKind};
 /// them; and the table of kernels. Each level calls through pointers only what stands below it, for the types
 /// of the pointers are different ones; anything else calls all of them. A function is at the first level whose words
 /// are all in its name.
-const LEVELS: [(&str, &[&str]); 9] = [
+const LEVELS: [(&str, &[&str]); 10] = [
     ("reads weights", &["WeightSource"]),
     ("works while weights are read", &["window", "read_while", "closure"]),
     ("computes with what was read", &["window", "closure"]),
     ("takes a snapshot", &["proof", "storage", "closure"]),
     ("gives a snapshot", &["restore_from", "closure"]),
+    ("gives a snapshot from memory", &["source_of", "closure"]),
     ("the cores", &["Workers", "run"]),
     ("claims pieces and computes them", &["for_each_part", "closure"]),
     ("kernels", &["pocketlm_kernels"]),

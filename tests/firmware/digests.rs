@@ -44,7 +44,7 @@ fn expected(image: &[u8], kvs: &[Kv]) -> Vec<String> {
 
 /// The most stack that opening an image, or any call of a session, may take; on a 64-bit core words are twice as long,
 /// and the blocks of its vector kernels keep their sums there.
-const STACK_LIMIT: usize = 2560;
+const STACK_LIMIT: usize = 2048;
 const STACK_LIMIT_64: usize = 6144;
 
 /// Parts what a board printed into the lines that must be the host's, and the costs, which are printed and, as to the

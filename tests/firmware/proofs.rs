@@ -60,34 +60,34 @@ fn proven_with_all_types(board: &Board, limits: Limits) {
 
 #[test]
 fn armv6m_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_all_types(&M0, [62 * 1024, 128 * 1024]);
+    proven_with_all_types(&M0, [52 * 1024, 109 * 1024]);
 }
 
 #[test]
 fn cortex_m4f_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_all_types(&M4F, [57 * 1024, 116 * 1024]);
+    proven_with_all_types(&M4F, [48 * 1024, 102 * 1024]);
 }
 
 #[test]
 fn cortex_m33_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_all_types(&M33, [57 * 1024, 116 * 1024]);
+    proven_with_all_types(&M33, [48 * 1024, 102 * 1024]);
 }
 
 #[test]
 fn rv32imac_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_all_types(&RV32IMAC, [72 * 1024, 118 * 1024]);
+    proven_with_all_types(&RV32IMAC, [59 * 1024, 102 * 1024]);
 }
 
 #[test]
 fn the_runtime_with_one_type_of_weights_fits_its_flash() {
-    proven(&M4F, "s", "q8", 48 * 1024);
+    proven(&M4F, "s", "q8", 40 * 1024);
     // Keys and values in f32 as well.
-    proven(&M4F, "s", "f32,q8", 50 * 1024);
+    proven(&M4F, "s", "f32,q8", 42 * 1024);
 }
 
 #[test]
 fn weights_from_a_device_snapshots_and_the_scrub_cannot_panic_allocate_or_recurse_either() {
-    proven(&M0, "s", "q8,blocks", 70 * 1024);
-    proven(&M4F, "s", "q8,blocks", 64 * 1024);
-    proven(&RV32IMAC, "s", "q8,blocks", 84 * 1024);
+    proven(&M0, "s", "q8,blocks", 56 * 1024);
+    proven(&M4F, "s", "q8,blocks", 52 * 1024);
+    proven(&RV32IMAC, "s", "q8,blocks", 64 * 1024);
 }

@@ -11,14 +11,14 @@ pub struct Core {
     pub code: u64,
 }
 
-const ARMV6M: Core = Core { name: "Armv6-M", code: 65 << 10 };
-const ARMV7EM: Core = Core { name: "Armv7E-M", code: 60 << 10 };
-const ARMV8M: Core = Core { name: "Armv8-M", code: 60 << 10 };
-const RV32IMAC: Core = Core { name: "RV32IMAC", code: 75 << 10 };
-const RV32IMAFC: Core = Core { name: "RV32IMAFC", code: 75 << 10 };
+const ARMV6M: Core = Core { name: "Armv6-M", code: 55 << 10 };
+const ARMV7EM: Core = Core { name: "Armv7E-M", code: 51 << 10 };
+const ARMV8M: Core = Core { name: "Armv8-M", code: 51 << 10 };
+const RV32IMAC: Core = Core { name: "RV32IMAC", code: 62 << 10 };
+const RV32IMAFC: Core = Core { name: "RV32IMAFC", code: 62 << 10 };
 
 /// The most stack that any call of the core takes, on any board: what `tests/firmware` asserts.
-pub const STACK: u64 = 2560;
+pub const STACK: u64 = 2048;
 
 /// A chip on a board. Memory as the vendor states it: flash that is read in place, and on-chip RAM.
 pub struct Board {
