@@ -11,12 +11,10 @@
 //! 3. The caller works as well. When it is through, nothing is left to claim: it closes the job, so that nobody joins any
 //!    more, and waits for the helpers that are still at it. It does not wait for one that never came.
 
-use std::cell::UnsafeCell;
-use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::prelude::rust_2024::*;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::yield_now;
+
+use super::sync::{AtomicBool, AtomicUsize, LOOKS, Ordering, UnsafeCell, spin_loop, yield_now};
 
 /// Helpers may join the job.
 const OPEN: usize = 1;
@@ -31,9 +29,6 @@ pub(super) const MOST_HELPERS: usize = JOB / HELPER - 1;
 /// The number of the job. It wraps: a helper that slept through exactly all numbers takes a new job for the old one and
 /// misses it, which is nobody's loss.
 const JOB: usize = 1 << 14;
-
-/// Looks at the word between two times that other things are looked at.
-const LOOKS: usize = 64;
 
 type Job = dyn Fn() + Sync;
 
@@ -85,7 +80,7 @@ impl Handoff {
         // does not let this function end, not even by a panic, before nobody can come and all have left.
         let lent = unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static Job>(job) };
         // SAFETY: `taken` is ours, so no other thread writes; no job is open and no helper counted, so none reads.
-        unsafe { *self.job.get() = Some(lent) };
+        unsafe { self.job.get().write(Some(lent)) };
         let open = |word: usize| ((word & !ASLEEP) | OPEN).wrapping_add(JOB);
         // Release: whoever sees the job open sees what was put down.
         let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| Some(open(word)));
@@ -137,7 +132,7 @@ impl Handoff {
     /// Works on the job, counted as a helper.
     fn help(&self) {
         // SAFETY: the job is not written while a helper is counted.
-        let job = unsafe { *self.job.get() };
+        let job = unsafe { self.job.get().read() };
         // SAFETY: the pointer was a reference, and the thread that lent it waits for this helper to leave.
         let job = job.map(|job| unsafe { &*job });
         // A panic must not keep this helper from leaving; the caller goes on with it.
