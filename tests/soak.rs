@@ -1,5 +1,5 @@
 //! Generations back to back, for as long as `POCKETLM_SOAK` says in seconds: random prompts, settings, rewinds, snapshots,
-//! resets and threads. What a seed gave once it gives again, and memory does not grow.
+//! resets and threads. What a seed gave once it gives again, and memory does not grow. `POCKETLM_SEED`: the first seed.
 #![cfg(feature = "std")]
 
 mod common;
@@ -71,6 +71,7 @@ fn generations(model: &Model<'_>, arena: &mut AlignedBytes, workers: &dyn Worker
 #[test]
 fn generations_back_to_back_repeat_and_keep_to_their_memory() {
     let seconds = std::env::var("POCKETLM_SOAK").map_or(2, |seconds| seconds.parse().unwrap());
+    let first = std::env::var("POCKETLM_SEED").map_or(0, |seed| seed.parse().unwrap());
     let model = Model::open(STORY).unwrap();
     let most = Plan::new(model.header()).context(160).batch(16).bytes();
     let mut arena = AlignedBytes::zeroed(most);
@@ -82,9 +83,9 @@ fn generations_back_to_back_repeat_and_keep_to_their_memory() {
         // Each seed comes again, after others, in an arena that others have used, with other workers.
         let seed = runs / 16 * 8 + runs % 8;
         let workers: &dyn Workers = if runs % 16 < 8 { &threads } else { &Solo };
-        let digest = generations(&model, &mut arena, workers, seed);
+        let digest = generations(&model, &mut arena, workers, first + seed);
         match digests.get(seed as usize % 8) {
-            Some(&first) if runs % 16 >= 8 => assert_eq!(digest, first, "seed {seed}"),
+            Some(&before) if runs % 16 >= 8 => assert_eq!(digest, before, "seed {}", first + seed),
             _ => {
                 digests.truncate(seed as usize % 8);
                 digests.push(digest);
