@@ -200,13 +200,15 @@ fn packing_that_is_killed_anywhere_leaves_the_old_image_and_no_new_one() {
         let mut shell = std::process::Command::new("sh");
         let script = "ulimit -f \"$1\"; exec \"$0\" pack \"$2\" -o \"$3\"";
         shell.arg("-c").arg(script).arg(binary).arg(blocks.to_string()).arg(checkpoint.path()).arg(&image);
-        shell.output().unwrap().status.success()
+        let status = shell.output().unwrap().status;
+        assert!(status.success() || status.code().is_none(), "not killed: {status}");
+        status.success()
     };
     assert!(pack(1 << 20));
     let whole = std::fs::read(&image).unwrap();
     let blocks = whole.len() as u64 / 512;
     assert!(blocks > 10);
-    for old in [None, Some(&b"an image of before"[..])] {
+    for old in [None, Some(&b"pocketlm, an image of before"[..])] {
         for limit in 0..blocks {
             match old {
                 None => drop(std::fs::remove_file(&image)),
@@ -220,4 +222,13 @@ fn packing_that_is_killed_anywhere_leaves_the_old_image_and_no_new_one() {
             }
         }
     }
+    // What the killed ones left goes with the next, but not what somebody is writing just now.
+    let other = pocketlm::host::file::whole_file(&folder.path().join("other.plm")).unwrap();
+    assert!(pack(1 << 20));
+    let names = || folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    assert_eq!(names().len(), 2, "{:?}", names());
+    other.persist(folder.path().join("other.plm")).unwrap();
+    let mut names = names();
+    names.sort();
+    assert_eq!(names, ["model.plm", "other.plm"]);
 }

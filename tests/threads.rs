@@ -9,6 +9,11 @@ use std::time::Duration;
 use pocketlm::host::Threads;
 use pocketlm::run::Workers;
 
+/// Rounds of a test: Miri, which looks at every access to memory, has to be content with fewer.
+fn rounds(rounds: usize) -> usize {
+    if cfg!(miri) { rounds / 200 } else { rounds }
+}
+
 /// Shares `pieces` pieces of work and says how many were done.
 fn share(workers: &dyn Workers, pieces: usize) -> usize {
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -23,10 +28,10 @@ fn share(workers: &dyn Workers, pieces: usize) -> usize {
 #[test]
 fn every_piece_is_done_when_run_returns_awake_or_asleep() {
     let threads = Threads::new(2).unwrap();
-    for round in 0..20_000 {
+    for round in 0..rounds(20_000) {
         assert_eq!(share(&threads, round % 7), round % 7);
         // Now and then long enough for the helper to fall asleep.
-        if round % 5000 == 0 {
+        if round % rounds(5000) == 0 {
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -37,7 +42,7 @@ fn several_callers_and_jobs_within_jobs_do_not_wait_for_each_other() {
     let threads = Threads::new(2).unwrap();
     thread::scope(|scope| {
         for _ in 0..3 {
-            scope.spawn(|| (0..2000).for_each(|_| assert_eq!(share(&threads, 5), 5)));
+            scope.spawn(|| (0..rounds(2000)).for_each(|_| assert_eq!(share(&threads, 5), 5)));
         }
     });
     threads.run(&|| assert_eq!(share(&threads, 3), 3));
@@ -46,7 +51,7 @@ fn several_callers_and_jobs_within_jobs_do_not_wait_for_each_other() {
 #[test]
 fn a_panic_on_any_thread_reaches_the_caller_and_the_threads_go_on() {
     let threads = Threads::new(2).unwrap();
-    for _ in 0..100 {
+    for _ in 0..rounds(200) {
         let outcome = catch_unwind(AssertUnwindSafe(|| threads.run(&|| panic!("a bug in a job"))));
         assert!(outcome.is_err());
         assert_eq!(share(&threads, 9), 9);

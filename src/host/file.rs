@@ -93,8 +93,11 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, ImportError> {
     String::from_utf8(read(path, limit)?).map_err(|_| refuse())
 }
 
+const PARTIAL: (&str, &str) = (".pocketlm-", ".partial");
+
 /// A file that appears under its name when it is [persisted](tempfile::NamedTempFile::persist), whole, and not before: until
-/// then it is `.pocketlm-*.partial` in the same folder, which a failure removes (a process that is killed leaves it).
+/// then it is `.pocketlm-*.partial` in the same folder, which a failure removes. A process that is killed leaves it to the
+/// next call for that folder.
 ///
 /// # Errors
 /// The folder does not exist or cannot be written to.
@@ -104,15 +107,36 @@ pub fn whole_file(path: &Path) -> Result<tempfile::NamedTempFile, ImportError> {
     if !folder.is_dir() {
         return Err(refuse(format!("there is no folder {}", folder.display())));
     }
+    remove_left_behind(folder);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".pocketlm-").suffix(".partial");
+    builder.prefix(PARTIAL.0).suffix(PARTIAL.1);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // What a file gets by default; the umask takes its part.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    builder.tempfile_in(folder).map_err(|error| refuse(error.kind().to_string()))
+    loop {
+        let file = builder.tempfile_in(folder).map_err(|error| refuse(error.kind().to_string()))?;
+        // Says that somebody is writing it. Where there are no locks, nothing is cleaned up either.
+        let locked = file.as_file().lock();
+        // Between the two lines above another process may have taken it for left behind.
+        if locked.is_err() || file.path().exists() {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes what killed processes have left of unfinished files: those that nobody has locked.
+fn remove_left_behind(folder: &Path) {
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_partial = name.to_str().is_some_and(|name| name.starts_with(PARTIAL.0) && name.ends_with(PARTIAL.1));
+        // What cannot be removed stays: it is in nobody's way.
+        if is_partial && regular(&entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn regular(path: &Path) -> Result<File, ImportError> {

@@ -17,7 +17,8 @@ Without --dtype each matrix keeps the type the checkpoint stores, or the nearest
 and hardly tells in the text; q4 is a quarter and does. Norms and biases stay f32.
 
 The same checkpoint and options give the same bytes, on every machine. IMAGE appears when it is whole: if packing fails \
-or is interrupted, an older one stays as it was (a process that is killed leaves a .pocketlm-*.partial file beside it).
+or is interrupted, an older one stays as it was (a process that is killed leaves a .pocketlm-*.partial file beside it, \
+which the next one removes).
 
 Examples:
   pocketlm pack ./SmolLM2-135M-Instruct -o smol.plm --dtype q8

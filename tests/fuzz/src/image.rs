@@ -65,7 +65,7 @@ fn tiny(seed: u64) -> AlignedBytes {
     Memory::new(description, seed).pack_with(PackOptions { dtype: Some(dtype), embedder_dtype: Some(embedder) })
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let bytes = bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u64::from_le_bytes)
 }
