@@ -70,6 +70,7 @@
 //! | `source` | weights that are not memory-mapped ([`WeightSource`](model::WeightSource)) |
 //! | `embedded-storage` | [`Snapshots`](run::Snapshots) in NOR flash, and [`FlashImage`](run::FlashImage) for weights |
 //! | `dsp` | the kernels of Cortex-M4F, M7 and M33 |
+//! | `mve` | the kernels of Cortex-M55 and M85 (Helium) |
 //! | `defmt` | `defmt::Format` on the public types of the core, and a few log points: open, plan, position, refusals |
 
 #[cfg(feature = "std")]

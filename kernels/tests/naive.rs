@@ -403,6 +403,7 @@ pub(crate) fn the_tables_have_names_and_scalar_is_always_there() {
         ("neon", cfg!(target_arch = "aarch64")),
         ("simd128", cfg!(target_feature = "simd128")),
         ("dsp", cfg!(all(target_arch = "arm", feature = "dsp"))),
+        ("mve", cfg!(all(target_arch = "arm", feature = "mve"))),
     ];
     for (name, is_there) in expected {
         assert_eq!(Isa::named(name).is_some(), is_there, "{name}");

@@ -151,6 +151,11 @@ fn a_cortex_m55_computes_the_bits_of_the_host() {
 }
 
 #[test]
+fn a_cortex_m55_computes_the_bits_of_the_host_with_its_mve_kernels() {
+    computes_the_bits_of_the_host(&M55.with("mve"));
+}
+
+#[test]
 fn aarch64_computes_the_bits_of_the_host() {
     computes_the_bits_of_the_host(&AARCH64);
 }

@@ -9,9 +9,9 @@ mod aarch64;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 use aarch64 as machine;
 
-#[cfg(all(target_arch = "arm", feature = "dsp"))]
+#[cfg(all(target_arch = "arm", any(feature = "dsp", feature = "mve")))]
 mod arm;
-#[cfg(all(target_arch = "arm", feature = "dsp"))]
+#[cfg(all(target_arch = "arm", any(feature = "dsp", feature = "mve")))]
 use arm as machine;
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -33,7 +33,7 @@ mod generic;
 /// Plain loops are all there is.
 #[cfg(not(any(
     all(target_arch = "aarch64", target_feature = "neon"),
-    all(target_arch = "arm", feature = "dsp"),
+    all(target_arch = "arm", any(feature = "dsp", feature = "mve")),
     all(target_arch = "wasm32", target_feature = "simd128"),
     target_arch = "x86_64"
 )))]

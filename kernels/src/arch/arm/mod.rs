@@ -3,16 +3,26 @@
 //! Compilers for them find neither the multiply-adds of pairs nor a schedule that keeps sums in registers, so a whole tile
 //! row with one input is one function of assembly; the walk around it is here. Products of float matrices stay portable.
 
+#[cfg(feature = "dsp")]
 mod dsp;
+#[cfg(feature = "mve")]
+mod mve;
 
 use core::ops::Range;
 
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
 use crate::{GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, matmul};
 
-/// What this machine can run: what the cargo feature says.
-pub(crate) fn tables() -> [Option<&'static Isa>; 1] {
-    [Some(&dsp::DSP)]
+/// What this machine can run: what the cargo features say.
+pub(crate) fn tables() -> [Option<&'static Isa>; 2] {
+    [
+        #[cfg(feature = "mve")]
+        Some(&mve::MVE),
+        #[cfg(feature = "dsp")]
+        Some(&dsp::DSP),
+        #[cfg(not(all(feature = "mve", feature = "dsp")))]
+        None,
+    ]
 }
 
 /// Writes the products of a tile row of `groups` groups, at least one, with an input as long to eight sums.
