@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error, ErrorKind, context};
+use minijinja::{Environment, Error, ErrorKind, State, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 
 /// Work that a rendering may take, an instruction or 64 bytes a unit. A template is part of a file nobody vouches for;
-/// a long conversation needs some ten thousand.
-const FUEL: u64 = 2_000_000;
+/// a long conversation needs some ten thousand. What this pays for ends within a second and in 100 MB.
+const FUEL: u64 = 400_000;
 
 /// One message of a conversation.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ fn without_generation_tags(source: &str) -> String {
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=indent)`: Python's spaces, and no escapes for HTML.
-fn to_json(value: Value, options: Kwargs) -> Result<Value, Error> {
+fn to_json(state: &State, value: Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     // What else there is (ensure_ascii, sort_keys, separators) changes nothing that templates use it for.
     _ = (options.get::<Option<bool>>("ensure_ascii")?, options.get::<Option<bool>>("sort_keys")?);
@@ -120,6 +120,7 @@ fn to_json(value: Value, options: Kwargs) -> Result<Value, Error> {
     };
     let failed = |why: String| Error::new(ErrorKind::BadSerialization, why);
     written.map_err(|error| failed(error.to_string()))?;
+    state.consume_fuel(bytes.len() as u64 / 64)?;
     Ok(Value::from(String::from_utf8(bytes).map_err(|error| failed(error.to_string()))?))
 }
 
@@ -214,5 +215,30 @@ mod tests {
         let error =
             render("{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}").unwrap_err();
         assert!(error.contains("fuel"), "{error}");
+    }
+
+    #[test]
+    fn a_template_that_grows_without_end_is_stopped() {
+        let doubled = "{% set ns = namespace(s='x') %}{% for _ in range(60) %}";
+        for source in [
+            "{{ 'x' * 100000000000 }}".to_owned(),
+            "{% set s = 'x' * 1000000 %}{% for _ in range(40) %}{{ (s | tojson) | length }}{% endfor %}".to_owned(),
+            "{{ ['x'] * 100000000000 }}".to_owned(),
+            "{{ range(100000000000) | list }}".to_owned(),
+            "{{ 'x\nx' | indent(100000000000) }}".to_owned(),
+            "{{ '%100000000000s' | format('x') }}".to_owned(),
+            "{{ 'x'.ljust(100000000000) }}".to_owned(),
+            "{{ 'x'.center(100000000000) }}".to_owned(),
+            format!("{doubled}{{% set ns.s = ns.s + ns.s %}}{{% endfor %}}{{{{ ns.s }}}}"),
+            format!("{doubled}{{% set ns.s = ns.s ~ ns.s %}}{{% endfor %}}{{{{ ns.s }}}}"),
+            format!("{doubled}{{% set ns.s = ns.s | replace('x', 'xx') %}}{{% endfor %}}{{{{ ns.s }}}}"),
+            format!("{doubled}{{% set ns.s = ns.s.replace('x', 'xx') %}}{{% endfor %}}{{{{ ns.s }}}}"),
+            format!("{doubled}{{% set ns.s = [ns.s, ns.s] | join %}}{{% endfor %}}{{{{ ns.s }}}}"),
+            format!("{doubled}{{% set ns.s = [ns.s, ns.s] | tojson %}}{{% endfor %}}{{{{ ns.s }}}}"),
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
+            "{% for m in messages recursive %}{{ loop([m]) }}{% endfor %}".to_owned(),
+        ] {
+            assert!(render(&source).is_err(), "{source}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// A corpus file keeps the shortest inputs of a target, this many bytes of them.
-const MOST_BYTES: usize = 24_000;
+const MOST_BYTES: usize = 22_000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
