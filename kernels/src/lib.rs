@@ -48,6 +48,8 @@ mod kv;
 pub mod math;
 mod matmul;
 mod matrix;
+#[cfg(any(target_arch = "arm", target_arch = "riscv32"))]
+mod narrow;
 mod pack;
 mod quantize;
 pub mod vector;

@@ -192,17 +192,23 @@ fn high(a: u64, b: u64) -> u64 {
     product(a >> 32, b >> 32) + (middle >> 32) + (other >> 32)
 }
 
-/// The `f32` of finite binary16 bits. Branch-free, so that loops over it vectorise; infinities and NaN, which
+/// The `f32` of finite binary16 bits. Branch-free where there are vectors, so that loops over it vectorise; infinities and NaN, which
 /// a checked matrix does not hold, come out as large finite numbers.
 #[inline(always)]
 pub fn f16_to_f32(bits: u16) -> f32 {
     let sign = ((bits & 0x8000) as u32) << 16;
     let magnitude = ((bits & 0x7fff) as u32) << 13;
     let normal = f32::from_bits(magnitude + (112 << 23));
-    // A subnormal's mantissa under the exponent of 2^-14, less that 2^-14, is its value, exactly.
-    let subnormal = f32::from_bits(magnitude + (113 << 23)) - f32::from_bits(113 << 23);
-    let value = if magnitude < 1 << 23 { subnormal } else { normal };
+    let value = if magnitude < 1 << 23 { f16_subnormal(magnitude) } else { normal };
     f32::from_bits(value.to_bits() | sign)
+}
+
+/// A subnormal's mantissa under the exponent of 2^-14, less that 2^-14, is its value, exactly.
+// Where there are no vectors, and perhaps no floating-point unit, it is worth a branch: subnormals are rare.
+#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), cold, inline(never))]
+#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(always))]
+fn f16_subnormal(magnitude: u32) -> f32 {
+    f32::from_bits(magnitude + (113 << 23)) - f32::from_bits(113 << 23)
 }
 
 /// The `f32` of bfloat16 bits, exactly.

@@ -4,6 +4,8 @@ use core::ops::Range;
 
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
+#[cfg(any(target_arch = "arm", target_arch = "riscv32"))]
+use crate::narrow::{dots, float, nibble_dots};
 use crate::{GROUP, InputGroup, Matrix, RowsMut, TILE_ROWS};
 
 /// The inputs of a product: `count` vectors, for float matrices as they are, for quantised ones as groups.
@@ -93,6 +95,7 @@ fn floats<E: Copy>(
     product::<_, _, 1>(tiles, inputs, columns, whole..count, tile_rows, out, |t, x| float(t, x, widen));
 }
 
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
 #[inline(always)]
 fn float<E: Copy, const N: usize>(
     tile: &[[E; TILE_ROWS]],
@@ -123,6 +126,7 @@ fn join(sums: &mut [f32; TILE_ROWS], dots: &[i32; TILE_ROWS], scales: &[u16; TIL
 
 /// The exact dot products of eight rows with a group of inputs. The sums run over pairs of columns because that is
 /// what multiply-add instructions do (`pmaddwd`, `smlad`); integers do not mind.
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
 #[inline(always)]
 fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
     let mut x = *x;
@@ -150,6 +154,7 @@ fn q8(tile: &[Q8Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
 
 /// The nibbles of a group as int8 in the order of a q8 tile, 0..=15.
 // Inlined, it keeps LLVM from vectorising the products behind it; where there are no vectors a call is only a call.
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
 #[cfg_attr(target_pointer_width = "64", inline(never))]
 #[cfg_attr(not(target_pointer_width = "64"), inline(always))]
 fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; GROUP / 4] {
@@ -165,11 +170,18 @@ fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; 
     values
 }
 
+/// [`dots`] with nibbles, 0..=15.
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+#[inline(always)]
+fn nibble_dots(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+    dots(&widen(nibbles), x)
+}
+
 #[inline(always)]
 fn q4(tile: &[Q4Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
     let mut sums = [0.0; TILE_ROWS];
     for (group, x) in tile.iter().zip(x) {
-        let dots = dots(&widen(&group.nibbles), &x.values).map(|dot| dot.wrapping_sub(x.sum.wrapping_mul(8)));
+        let dots = nibble_dots(&group.nibbles, &x.values).map(|dot| dot.wrapping_sub(x.sum.wrapping_mul(8)));
         join(&mut sums, &dots, &group.scales, x.scale);
     }
     [sums]
@@ -179,7 +191,7 @@ fn q4(tile: &[Q4Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
 fn q4min(tile: &[Q4MinTile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
     let mut sums = [0.0; TILE_ROWS];
     for (group, x) in tile.iter().zip(x) {
-        join(&mut sums, &dots(&widen(&group.nibbles), &x.values), &group.scales, x.scale);
+        join(&mut sums, &nibble_dots(&group.nibbles, &x.values), &group.scales, x.scale);
         join(&mut sums, &[x.sum; TILE_ROWS], &group.minima, x.scale);
     }
     [sums]

@@ -1,0 +1,76 @@
+//! The innermost loops of products for cores that have no vectors: microcontrollers.
+//!
+//! Those of [`matmul`](crate::matmul) go across the eight lanes of a tile and are vectorised where there are vectors. Here
+//! the lanes are written out, so that sums and inputs stay in registers. A compiler for a small core, at
+//! `opt-level = "s"` above all, does not get there by itself: its loop over rows loads and stores a sum at every turn.
+
+use bytemuck::cast_ref;
+
+use crate::{GROUP, TILE_ROWS};
+
+/// The exact dot products of eight rows with a group of inputs. Four rows at a time: their sums and the inputs of four
+/// columns are what twelve registers hold.
+pub(crate) fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+    let weights: &[[[[u8; 4]; 4]; 2]; GROUP / 4] = cast_ref(weights);
+    let mut dots = [[0; 4]; 2];
+    for (half, dots) in dots.iter_mut().enumerate() {
+        for (step, x) in weights.iter().zip(x.as_chunks::<4>().0) {
+            *dots = add_products(*dots, &step[half], x, |byte| byte as i8 as i32);
+        }
+    }
+    bytemuck::cast(dots)
+}
+
+/// [`dots`] with nibbles, 0..=15.
+pub(crate) fn nibble_dots(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+    let nibbles: &[[[[u8; 4]; 4]; 2]; GROUP / 8] = cast_ref(nibbles);
+    let x: &[[[i16; 4]; 2]; GROUP / 8] = cast_ref(x);
+    let mut dots = [[0; 4]; 2];
+    for (half, dots) in dots.iter_mut().enumerate() {
+        for (step, [low, high]) in nibbles.iter().zip(x) {
+            *dots = add_products(*dots, &step[half], low, |byte| (byte & 15) as i32);
+            *dots = add_products(*dots, &step[half], high, |byte| (byte >> 4) as i32);
+        }
+    }
+    bytemuck::cast(dots)
+}
+
+/// Adds the products of four rows by four columns. Of the inputs, columns 0 and 2 come first.
+#[inline(always)]
+fn add_products(
+    [a, b, c, d]: [i32; 4],
+    [of_a, of_b, of_c, of_d]: &[[u8; 4]; 4],
+    &[x0, x2, x1, x3]: &[i16; 4],
+    value: impl Fn(u8) -> i32,
+) -> [i32; 4] {
+    let [x0, x1, x2, x3] = [x0 as i32, x1 as i32, x2 as i32, x3 as i32];
+    let add = |sum: i32, w: &[u8; 4]| sum + value(w[0]) * x0 + value(w[1]) * x1 + value(w[2]) * x2 + value(w[3]) * x3;
+    [add(a, of_a), add(b, of_b), add(c, of_c), add(d, of_d)]
+}
+
+/// The products of a tile row of floats with `N` inputs, one after the other: eight sums are as many as stay in registers.
+#[inline(always)]
+pub(crate) fn float<E: Copy, const N: usize>(
+    tile: &[[E; TILE_ROWS]],
+    x: [&[f32]; N],
+    widen: impl Fn(E) -> f32 + Copy,
+) -> [[f32; TILE_ROWS]; N] {
+    let mut sums = [[0.0; TILE_ROWS]; N];
+    for (sums, x) in sums.iter_mut().zip(x) {
+        for (w, x) in tile.iter().zip(x) {
+            let [a, b, c, d, e, f, g, h] = *w;
+            let [sum_a, sum_b, sum_c, sum_d, sum_e, sum_f, sum_g, sum_h] = *sums;
+            *sums = [
+                sum_a + widen(a) * x,
+                sum_b + widen(b) * x,
+                sum_c + widen(c) * x,
+                sum_d + widen(d) * x,
+                sum_e + widen(e) * x,
+                sum_f + widen(f) * x,
+                sum_g + widen(g) * x,
+                sum_h + widen(h) * x,
+            ];
+        }
+    }
+    sums
+}
