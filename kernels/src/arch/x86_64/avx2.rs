@@ -1,8 +1,8 @@
 //! AVX2 with F16C: Intel since Haswell (2013), AMD since Excavator and Zen.
 //!
 //! A register is eight lanes, a lane is a row of the tile. Decoding walks four tile rows far apart at once: four memory
-//! streams keep more reads in flight than one. Several inputs meet a pair of tile rows together, so that its weights are
-//! widened once for four of them. A stretch that does not fill such a block repeats its last piece and drops the copies.
+//! streams keep more reads in flight than one. A few inputs meet a pair of tile rows together, so that its weights are
+//! widened once for four of them; more than that meet a [panel]. A stretch that does not fill such a block repeats its last piece and drops the copies.
 //!
 //! Integer products: the bytes of four columns of a row are one lane. A mask and shifts widen them to 16-bit words, even
 //! columns in one register and odd ones in another, which is the order inputs are kept in; `vpmaddwd` then multiplies and
@@ -19,6 +19,7 @@ use core::ops::Range;
 
 use bytemuck::cast;
 
+use super::panel::{self, COLUMNS, GROUPS};
 use crate::dtype::groups_mut;
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
 use crate::{Activation, GROUP, Input, InputGroup, Isa, Kv, Matrix, RowsMut, TILE_ROWS, quantize, vector};
@@ -57,7 +58,36 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
             shape.product($tiles, $inputs, out, |$t, $x| $sums, |$t, $x| $sums, |$t, $x| $sums)
         }};
     }
+    macro_rules! panels {
+        ($length:ident, $tiles:ident, $inputs:expr, $width:ident, |$w:ident, $wide:ident| $widen:expr, $multiply:expr) => {
+            panel::product::<_, _, _, $length>(
+                ($tiles, $inputs),
+                ($width, count),
+                tile_rows,
+                out,
+                |$w, $wide| $widen,
+                |panel, x, sums| $multiply(panel, x, sums),
+            )
+        };
+    }
+    // There is nothing to widen in f32, and what few inputs save by a panel is less than it costs.
+    let many = count > BLOCK;
     match matrix.tiles {
+        Tiles::F16(tiles) if cfg!(feature = "f16") && many => {
+            panels!(COLUMNS, tiles, input.values, columns, |w, wide| *wide = from_f16(*w), panel::float)
+        }
+        Tiles::Bf16(tiles) if cfg!(feature = "bf16") && many => {
+            panels!(COLUMNS, tiles, input.values, columns, |w, wide| *wide = from_bf16(*w), panel::float)
+        }
+        Tiles::Q8(tiles) if cfg!(feature = "q8") && many => {
+            panels!(GROUPS, tiles, input.groups, groups, |w, wide| panel::widen_q8(w, wide), panel::integer::<false>)
+        }
+        Tiles::Q4(tiles) if cfg!(feature = "q4") && many => {
+            panels!(GROUPS, tiles, input.groups, groups, |w, wide| panel::widen_q4(w, wide), panel::integer::<false>)
+        }
+        Tiles::Q4Min(tiles) if cfg!(feature = "q4") && many => {
+            panels!(GROUPS, tiles, input.groups, groups, |w, wide| panel::widen_q4min(w, wide), panel::integer::<true>)
+        }
         Tiles::F32(tiles) if cfg!(feature = "f32") => {
             product!(tiles, input.values, columns, |t, x| float(t, x, |w| from_f32(w)))
         }
@@ -153,7 +183,7 @@ fn from_f32(weights: [f32; TILE_ROWS]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn from_f16(weights: [u16; TILE_ROWS]) -> __m256 {
+pub(super) fn from_f16(weights: [u16; TILE_ROWS]) -> __m256 {
     _mm256_cvtph_ps(cast(weights))
 }
 
@@ -207,7 +237,7 @@ fn cut<E, const N: usize>(mut slices: [&[E]; N], length: usize) -> [&[E]; N] {
 /// Adds a group's exact dot products to the sums: `sum = sum + dot * (scale * input_scale)`.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn join(sum: __m256, dots: __m256i, scales: __m256, input_scale: f32) -> __m256 {
+pub(super) fn join(sum: __m256, dots: __m256i, scales: __m256, input_scale: f32) -> __m256 {
     let factor = _mm256_mul_ps(scales, _mm256_set1_ps(input_scale));
     _mm256_add_ps(sum, _mm256_mul_ps(_mm256_cvtepi32_ps(dots), factor))
 }
