@@ -1,12 +1,13 @@
 //! Attention over the cache: what is stored, which keys a token sees, and the scores, softmax and mix.
 
+use core::num::{NonZeroU32, NonZeroUsize};
 use core::ops::Range;
 
 use pocketlm_kernels::vector::{add, rms_norm_in_place, rope, scale};
 use pocketlm_kernels::{Engine, GROUP, Input, Matrix, RowsMut, TILE_ROWS, split_pair, store_key, store_value};
 
 use super::Session;
-use super::block::{attention_parts, group_row_mut, row, row_mut};
+use super::block::{attention_parts, copy, group_row_mut, row, row_mut};
 use crate::model::{Role, Rope};
 
 /// One kv head's part of the cache of a layer.
@@ -36,21 +37,10 @@ impl<'m, 'a> Session<'m, 'a> {
         HeadCache { rows: self.plan.cache_rows(layer), start: self.work.cache, bytes, keys }
     }
 
-    /// Which indices of the context a token of the batch sees in the current layer: the first, and how many. Positions
-    /// grow along the context, so what a window lets through is a stretch that ends with the token itself.
+    /// Which indices of the context a token of the batch sees in the current layer: the first, and how many.
     pub(super) fn visible(&self, token: usize) -> (usize, usize) {
-        let index = self.work.start as usize + token;
-        let first = match self.model.layers().get(self.work.layer as usize).window {
-            None => 0,
-            Some(window) => {
-                // Positions are at least as far apart as indices.
-                let earliest = (index + 1).saturating_sub(window.get() as usize);
-                let seen = self.buffers.positions.get(earliest..=index).unwrap_or_default();
-                let position = seen.last().copied().unwrap_or(0);
-                earliest + seen.partition_point(|p| position.wrapping_sub(*p) >= window.get())
-            }
-        };
-        (first, index + 1 - first)
+        let window = self.model.layers().get(self.work.layer as usize).window;
+        visible(self.buffers.positions, window, self.work.start as usize + token)
     }
 
     /// Bias, qk-norm, rotation and scale of a token's heads; its keys and values into the cache.
@@ -74,17 +64,23 @@ impl<'m, 'a> Session<'m, 'a> {
             }
         };
         let projection = widths.projection;
-        let (heads, quantizes_queries) = (config.num_query_heads() as usize, self.quantizes_queries());
+        let (multiplier, quantizes_queries) = (config.query_head_multiplier as usize, self.quantizes_queries());
+        let tokens = self.work.count as usize;
 
-        let [query, key, value, ..] = attention_parts(self.buffers.scratch, batch, widths);
+        let [query, key, value, queries, _] = attention_parts(self.buffers.scratch, batch, widths);
         let query = row_mut(query, widths.queries, token);
         add(query, vector(Role::QueryBias));
-        for index in 0..heads {
-            let head = row_mut(query, projection, index);
-            turn(head, vector(Role::QueryNorm));
-            scale(head, config.query_scaling_factor);
-            if quantizes_queries {
-                self.engine.isa.quantize(head, group_row_mut(self.buffers.groups, projection, token * heads + index));
+        for index in 0..config.num_kv_heads as usize {
+            for shared in index * multiplier..(index + 1) * multiplier {
+                let head = row_mut(query, projection, shared);
+                turn(head, vector(Role::QueryNorm));
+                scale(head, config.query_scaling_factor);
+                // Those that meet the same keys lie together.
+                let place = (index * tokens + token) * multiplier + shared - index * multiplier;
+                if quantizes_queries {
+                    self.engine.isa.quantize(head, group_row_mut(self.buffers.groups, projection, place));
+                }
+                copy(row_mut(queries, projection, place), head);
             }
         }
 
@@ -102,69 +98,120 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
-    /// Attention for units `units`, kv head by kv head of token by token.
-    #[inline(never)]
+    /// Attention for units `units`, token by token of kv head by kv head.
     pub(super) fn attend(&mut self, units: Range<usize>) {
-        let heads = (self.model.config().num_kv_heads as usize).max(1);
-        for token in units.start / heads..units.end.div_ceil(heads) {
-            let before = token * heads;
-            self.attend_heads(token, units.start.max(before) - before..units.end.min(before + heads) - before);
+        let mut start = units.start;
+        while start < units.end {
+            start += self.attend_some(start..units.end);
         }
     }
 
-    fn attend_heads(&mut self, token: usize, heads: Range<usize>) {
+    /// As many units as there is room for scores, and how many that were. Workers share them in pieces of several tokens that
+    /// see nearly the same keys.
+    #[inline(never)]
+    fn attend_some(&mut self, units: Range<usize>) -> usize {
         let (widths, Engine { isa, workers }) = (self.widths(), self.engine);
         let (kv, batch) = (self.plan.kv_type(), self.plan.batch_tokens() as usize);
         let (multiplier, cap) =
             (self.model.config().query_head_multiplier as usize, self.model.config().attn_logits_soft_cap);
+        let window = self.model.layers().get(self.work.layer as usize).window;
+        let (start, tokens) = (self.work.start as usize, NonZeroUsize::new(self.work.count as usize));
+        let tokens = tokens.unwrap_or(NonZeroUsize::MIN);
         let cache = self.head_cache();
         let rows = cache.rows;
-        // What is visible lies in the ring from `slot` on, `older` keys, and goes on at its start with `newer` keys.
-        let (first, visible) = self.visible(token);
-        let slot = first % rows.max(1);
-        let older = visible.min(rows - slot);
-        let newer = visible - older;
 
         let width = multiplier * widths.projection;
         let group_width = multiplier * widths.projection.div_ceil(GROUP);
         let query_groups = if self.quantizes_queries() { &*self.buffers.groups } else { &[] };
-        let all_cache = &*self.buffers.cache;
-        let [query, _, _, attended, scores] = attention_parts(self.buffers.scratch, batch, widths);
-        let query = row(query, widths.queries, token);
-        let attended = row_mut(attended, widths.queries, token);
-        let first_group = token * self.model.config().num_kv_heads as usize * group_width;
+        let (all_cache, positions) = (&*self.buffers.cache, &*self.buffers.positions);
+        let [attended, _, _, queries, scores] = attention_parts(self.buffers.scratch, batch, widths);
+        let queries = &*queries;
+        let unit_scores = multiplier * rows;
 
-        split_pair(workers, attended, scores, (width, multiplier * rows), heads, |head, attended, scores| {
-            let bytes = all_cache.get(cache.range(head)).unwrap_or_default();
-            let (keys, values) = bytes.split_at_checked(cache.keys).unwrap_or_default();
-            let keys = Matrix::new(kv.dtype(), rows, widths.projection, keys).unwrap_or(Matrix::EMPTY);
-            let input = Input {
-                count: multiplier,
-                values: query.get(head * width..).unwrap_or_default(),
-                groups: query_groups.get(first_group + head * group_width..).unwrap_or_default(),
-            };
-            // A tile may hold keys that are not visible, or none at all: their scores are computed and never read.
-            let mut all = RowsMut::all(scores, rows);
-            for slots in [slot..slot + older, 0..newer] {
-                let tile_rows = slots.start / TILE_ROWS..slots.end.div_ceil(TILE_ROWS);
-                let mut part = all.part(tile_rows.start * TILE_ROWS..rows);
-                isa.matmul(&keys, &input, tile_rows, &mut part);
-            }
-            for query in 0..multiplier {
-                let (scores, out) = (row_mut(scores, rows, query), row_mut(attended, widths.projection, query));
-                let (start, end) = scores.split_at_mut_checked(slot).unwrap_or_default();
-                let (newer_scores, older_scores) =
-                    (start.get_mut(..newer).unwrap_or_default(), end.get_mut(..older).unwrap_or_default());
-                if let Some(cap) = cap {
-                    isa.soft_cap(older_scores, cap);
-                    isa.soft_cap(newer_scores, cap);
+        let room = scores.len().checked_div(unit_scores).unwrap_or(0);
+        let together = QUERIES.checked_div(multiplier).unwrap_or(0).min(tokens.get()).min(units.len()).min(room).max(1);
+        let pieces = (room.min(units.len()) / together).max(1);
+        let done = pieces * together;
+        let attended = attended.get_mut(units.start * width..).unwrap_or_default();
+        let chunk = (together * width, together * unit_scores);
+        split_pair(workers, attended, scores, chunk, 0..pieces, |piece, mut attended, mut scores| {
+            let mut unit = units.start + piece * together;
+            let end = unit + together;
+            // A piece may go on with the next head.
+            while unit < end {
+                let (head, token) = (unit / tokens, unit % tokens);
+                let count = (tokens.get() - token).min(end - unit);
+                let bytes = all_cache.get(cache.range(head)).unwrap_or_default();
+                let (keys, values) = bytes.split_at_checked(cache.keys).unwrap_or_default();
+                let keys = Matrix::new(kv.dtype(), rows, widths.projection, keys).unwrap_or(Matrix::EMPTY);
+                let input = Input {
+                    count: count * multiplier,
+                    values: queries.get(unit * width..).unwrap_or_default(),
+                    groups: query_groups.get(unit * group_width..).unwrap_or_default(),
+                };
+                let (these, after) = scores.split_at_mut_checked(count * unit_scores).unwrap_or_default();
+                // What any of these tokens sees. A tile may hold keys that none does, or none at all: their scores are
+                // computed and never read.
+                let (first, _) = visible(positions, window, start + token);
+                let mut all = RowsMut::all(these, rows);
+                for slots in stretches(first, start + token + count - first, rows) {
+                    let tile_rows = slots.start / TILE_ROWS..slots.end.div_ceil(TILE_ROWS);
+                    let mut part = all.part(tile_rows.start * TILE_ROWS..rows);
+                    isa.matmul(&keys, &input, tile_rows, &mut part);
                 }
-                let normalizer = isa.softmax(older_scores, newer_scores);
-                out.fill(0.0);
-                isa.mix(kv, values, slot..slot + older, older_scores, out);
-                isa.mix(kv, values, 0..newer, newer_scores, out);
-                scale(out, normalizer);
+                for index in 0..count {
+                    let (first, visible) = visible(positions, window, start + token + index);
+                    let [older, newer] = stretches(first, visible, rows);
+                    for query in index * multiplier..(index + 1) * multiplier {
+                        let (scores, out) = (row_mut(these, rows, query), row_mut(attended, widths.projection, query));
+                        let (start, end) = scores.split_at_mut_checked(older.start).unwrap_or_default();
+                        let (newer_scores, older_scores) = (
+                            start.get_mut(newer.clone()).unwrap_or_default(),
+                            end.get_mut(..older.len()).unwrap_or_default(),
+                        );
+                        if let Some(cap) = cap {
+                            isa.soft_cap(older_scores, cap);
+                            isa.soft_cap(newer_scores, cap);
+                        }
+                        let normalizer = isa.softmax(older_scores, newer_scores);
+                        out.fill(0.0);
+                        isa.mix(kv, values, older.clone(), older_scores, out);
+                        isa.mix(kv, values, newer.clone(), newer_scores, out);
+                        scale(out, normalizer);
+                    }
+                }
+                scores = after;
+                attended = attended.split_at_mut_checked(count * width).unwrap_or_default().1;
+                unit += count;
             }
         });
+        done
     }
+}
+
+/// Queries that meet the keys of a head together: enough for a kernel to widen keys once for several, few enough for their
+/// scores to stay in a cache.
+const QUERIES: usize = 16;
+
+/// Which indices of the context the token at `index` sees: the first, and how many. Positions grow along the context, so what
+/// a window lets through is a stretch that ends with the token itself.
+fn visible(positions: &[u32], window: Option<NonZeroU32>, index: usize) -> (usize, usize) {
+    let first = match window {
+        None => 0,
+        Some(window) => {
+            // Positions are at least as far apart as indices.
+            let earliest = (index + 1).saturating_sub(window.get() as usize);
+            let seen = positions.get(earliest..=index).unwrap_or_default();
+            let position = seen.last().copied().unwrap_or(0);
+            earliest + seen.partition_point(|p| position.wrapping_sub(*p) >= window.get())
+        }
+    };
+    (first, index + 1 - first)
+}
+
+/// Where `count` indices from `first` on lie in a ring of `rows` slots: from some slot on, and then from its start.
+fn stretches(first: usize, count: usize, rows: usize) -> [Range<usize>; 2] {
+    let slot = first % rows.max(1);
+    let older = count.min(rows - slot);
+    [slot..slot + older, 0..count - older]
 }

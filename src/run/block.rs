@@ -29,9 +29,9 @@ pub(super) enum Stage {
     QueryKeyValue,
     /// Token by token: bias, qk-norm, rotation; keys and values into the cache.
     Cache,
-    /// Head by head of token by token: scores, softmax, mix.
+    /// Token by token of head by head: scores, softmax, mix.
     Attend,
-    /// Token by token: what attention gave, as the next product takes it.
+    /// Token by token: what attention gave, all heads together, as the next product takes it.
     Attended,
     /// Tile row by tile row: the projection back, into `normed`.
     Output,
@@ -243,9 +243,15 @@ impl<'m, 'a> Session<'m, 'a> {
 
     fn attended(&mut self, token: usize) {
         let (widths, batch) = (self.widths(), self.plan.batch_tokens() as usize);
-        if self.any_quantized(&[Role::Output]) {
-            let [_, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
-            let attended = row(attended, widths.queries, token);
+        let (config, tokens) = (self.model.config(), self.work.count as usize);
+        let quantized = self.any_quantized(&[Role::Output]);
+        let width = config.query_head_multiplier as usize * widths.projection;
+        let [by_head, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
+        let attended = row_mut(attended, widths.queries, token);
+        for head in 0..config.num_kv_heads as usize {
+            copy(row_mut(attended, width, head), row(by_head, width, head * tokens + token));
+        }
+        if quantized {
             self.engine.isa.quantize(attended, group_row_mut(self.buffers.groups, widths.queries, token));
         }
     }
@@ -377,8 +383,12 @@ fn tile_rows(rows: Range<usize>, first: usize) -> Range<usize> {
     (rows.start / TILE_ROWS).saturating_sub(first)..rows.end.div_ceil(TILE_ROWS).saturating_sub(first)
 }
 
-/// The scratch buffer in attention: queries `[batch][H P]`, keys and values `[batch][K P]`, what attention gives
-/// `[batch][H P]`, and scores `[H][rows of the longest cache]`.
+/// The scratch buffer in attention: queries `[batch][H P]`, keys and values `[batch][K P]`, another `[batch][H P]`, and scores,
+/// `[H][rows of the longest cache]` at least.
+///
+/// The two buffers of H P take turns: what projection gave is in the first; `Cache` moves it, rotated and ordered by kv head,
+/// `[K][tokens][H/K P]`, to the second; attention's result goes to the first in the same order, and `Attended` puts it into the
+/// second token by token.
 pub(super) fn attention_parts(scratch: &mut [f32], batch: usize, widths: Widths) -> [&mut [f32]; 5] {
     let (query, rest) = scratch.split_at_mut_checked(batch * widths.queries).unwrap_or_default();
     let (key, rest) = rest.split_at_mut_checked(batch * widths.keys).unwrap_or_default();
@@ -391,6 +401,13 @@ pub(super) fn attention_parts(scratch: &mut [f32], batch: usize, widths: Widths)
 fn ffw_parts(scratch: &mut [f32], batch: usize, widths: Widths) -> [&mut [f32]; 2] {
     let (gating, value) = scratch.split_at_mut_checked(batch * widths.hidden).unwrap_or_default();
     [gating, value]
+}
+
+/// `to = from`.
+pub(super) fn copy(to: &mut [f32], from: &[f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
 }
 
 /// Row `index` of a buffer of rows of `width` numbers.
