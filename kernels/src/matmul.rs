@@ -35,8 +35,10 @@ pub(crate) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
     }
 }
 
-/// [`matmul`] of a float matrix: what instruction sets with kernels for integers alone do with the others.
-#[inline(always)]
+/// [`matmul`] of a float matrix: what instruction sets with kernels for integers alone do with the others. On boards all
+/// share one copy.
+#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(never))]
+#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(always))]
 pub(crate) fn float_matrix(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let (columns, count) = (matrix.columns(), input.count);
     match matrix.tiles {
@@ -90,7 +92,9 @@ fn floats<E: Copy>(
     out: &mut RowsMut<'_>,
     widen: impl Fn(E) -> f32 + Copy,
 ) {
-    let whole = count - count % BLOCK;
+    // Without vectors a tile is read again for each input all the same: a block would only be more code.
+    let narrow = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
+    let whole = if narrow { 0 } else { count - count % BLOCK };
     product::<_, _, BLOCK>(tiles, inputs, columns, 0..whole, tile_rows.clone(), out, |t, x| float(t, x, widen));
     product::<_, _, 1>(tiles, inputs, columns, whole..count, tile_rows, out, |t, x| float(t, x, widen));
 }

@@ -14,8 +14,9 @@ pub(crate) fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i16; GROUP]
     let weights: &[[[[u8; 4]; 4]; 2]; GROUP / 4] = cast_ref(weights);
     let mut dots = [[0; 4]; 2];
     for (half, dots) in dots.iter_mut().enumerate() {
-        for (step, x) in weights.iter().zip(x.as_chunks::<4>().0) {
-            *dots = add_products(*dots, &step[half], x, |byte| byte as i8 as i32);
+        for ([top, bottom], x) in weights.iter().zip(x.as_chunks::<4>().0) {
+            let rows = if half == 0 { top } else { bottom };
+            *dots = add_products(*dots, rows, x, |byte| byte as i8 as i32);
         }
     }
     bytemuck::cast(dots)
@@ -27,9 +28,10 @@ pub(crate) fn nibble_dots(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], x: &[i16;
     let x: &[[[i16; 4]; 2]; GROUP / 8] = cast_ref(x);
     let mut dots = [[0; 4]; 2];
     for (half, dots) in dots.iter_mut().enumerate() {
-        for (step, [low, high]) in nibbles.iter().zip(x) {
-            *dots = add_products(*dots, &step[half], low, |byte| (byte & 15) as i32);
-            *dots = add_products(*dots, &step[half], high, |byte| (byte >> 4) as i32);
+        for ([top, bottom], [low, high]) in nibbles.iter().zip(x) {
+            let rows = if half == 0 { top } else { bottom };
+            *dots = add_products(*dots, rows, low, |byte| (byte & 15) as i32);
+            *dots = add_products(*dots, rows, high, |byte| (byte >> 4) as i32);
         }
     }
     bytemuck::cast(dots)
