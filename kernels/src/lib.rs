@@ -43,13 +43,15 @@ mod dtype;
 mod engine;
 #[cfg(feature = "defmt")]
 mod format;
+// Of products: for cores without vectors, and for others.
+#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), path = "narrow.rs")]
+#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), path = "wide.rs")]
+mod inner;
 mod isa;
 mod kv;
 pub mod math;
 mod matmul;
 mod matrix;
-#[cfg(any(target_arch = "arm", target_arch = "riscv32"))]
-mod narrow;
 mod pack;
 mod quantize;
 pub mod vector;

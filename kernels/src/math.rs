@@ -192,8 +192,8 @@ fn high(a: u64, b: u64) -> u64 {
     product(a >> 32, b >> 32) + (middle >> 32) + (other >> 32)
 }
 
-/// The `f32` of finite binary16 bits. Branch-free where there are vectors, so that loops over it vectorise; infinities and NaN, which
-/// a checked matrix does not hold, come out as large finite numbers.
+/// The `f32` of finite binary16 bits. Branch-free where there are vectors, so that loops over it vectorise; infinities
+/// and NaN, which a checked matrix does not hold, come out as large finite numbers.
 #[inline(always)]
 pub fn f16_to_f32(bits: u16) -> f32 {
     let sign = ((bits & 0x8000) as u32) << 16;

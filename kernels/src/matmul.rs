@@ -2,10 +2,9 @@
 
 use core::ops::Range;
 
+use crate::inner::{BLOCK, dots, float, nibble_dots};
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
-#[cfg(any(target_arch = "arm", target_arch = "riscv32"))]
-use crate::narrow::{dots, float, nibble_dots};
 use crate::{GROUP, InputGroup, Matrix, RowsMut, TILE_ROWS};
 
 /// The inputs of a product: `count` vectors, for float matrices as they are, for quantised ones as groups.
@@ -18,9 +17,6 @@ pub struct Input<'a> {
     /// `[count][columns.div_ceil(32)]`, from [`Isa::quantize`](crate::Isa::quantize).
     pub groups: &'a [InputGroup],
 }
-
-/// Inputs that meet a float tile together, so that its weights are widened once for all of them.
-const BLOCK: usize = 4;
 
 /// [`Isa::matmul`](crate::Isa::matmul), portably.
 pub(crate) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
@@ -92,32 +88,10 @@ fn floats<E: Copy>(
     out: &mut RowsMut<'_>,
     widen: impl Fn(E) -> f32 + Copy,
 ) {
-    // Without vectors a tile is read again for each input all the same: a block would only be more code.
-    let narrow = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
-    let whole = if narrow { 0 } else { count - count % BLOCK };
+    // A block of one is what the second loop does.
+    let whole = if BLOCK == 1 { 0 } else { count - count % BLOCK };
     product::<_, _, BLOCK>(tiles, inputs, columns, 0..whole, tile_rows.clone(), out, |t, x| float(t, x, widen));
     product::<_, _, 1>(tiles, inputs, columns, whole..count, tile_rows, out, |t, x| float(t, x, widen));
-}
-
-#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
-#[inline(always)]
-fn float<E: Copy, const N: usize>(
-    tile: &[[E; TILE_ROWS]],
-    x: [&[f32]; N],
-    widen: impl Fn(E) -> f32 + Copy,
-) -> [[f32; TILE_ROWS]; N] {
-    let mut sums = [[0.0; TILE_ROWS]; N];
-    let mut x = x.map(<[f32]>::iter);
-    for w in tile {
-        let w = w.map(widen);
-        for (sums, x) in sums.iter_mut().zip(&mut x) {
-            let Some(x) = x.next() else { break };
-            for (sum, w) in sums.iter_mut().zip(w) {
-                *sum += w * x;
-            }
-        }
-    }
-    sums
 }
 
 /// Adds a group's exact dot products to the sums.
@@ -128,25 +102,6 @@ fn join(sums: &mut [f32; TILE_ROWS], dots: &[i32; TILE_ROWS], scales: &[u16; TIL
     }
 }
 
-/// The exact dot products of eight rows with a group of inputs. The sums run over pairs of columns because that is
-/// what multiply-add instructions do (`pmaddwd`, `smlad`); integers do not mind.
-#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
-#[inline(always)]
-fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
-    let mut x = *x;
-    for four in x.as_chunks_mut::<4>().0 {
-        four.swap(1, 2);
-    }
-    let mut dots = [0i32; TILE_ROWS];
-    for (step, x) in weights.iter().zip(x.as_chunks::<4>().0) {
-        for (dot, w) in dots.iter_mut().zip(step) {
-            *dot += (w[0] as i32 * x[0] as i32 + w[1] as i32 * x[1] as i32)
-                + (w[2] as i32 * x[2] as i32 + w[3] as i32 * x[3] as i32);
-        }
-    }
-    dots
-}
-
 #[inline(always)]
 fn q8(tile: &[Q8Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
     let mut sums = [0.0; TILE_ROWS];
@@ -154,31 +109,6 @@ fn q8(tile: &[Q8Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
         join(&mut sums, &dots(&group.values, &x.values), &group.scales, x.scale);
     }
     [sums]
-}
-
-/// The nibbles of a group as int8 in the order of a q8 tile, 0..=15.
-// Inlined, it keeps LLVM from vectorising the products behind it; where there are no vectors a call is only a call.
-#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
-#[cfg_attr(target_pointer_width = "64", inline(never))]
-#[cfg_attr(not(target_pointer_width = "64"), inline(always))]
-fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; GROUP / 4] {
-    let mut values = [[[0; 4]; TILE_ROWS]; GROUP / 4];
-    for (values, bytes) in values.as_chunks_mut::<2>().0.iter_mut().zip(nibbles) {
-        let [low, high] = values;
-        let (low, high, bytes) = (low.as_flattened_mut(), high.as_flattened_mut(), bytes.as_flattened());
-        for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
-            *low = (byte & 15) as i8;
-            *high = (byte >> 4) as i8;
-        }
-    }
-    values
-}
-
-/// [`dots`] with nibbles, 0..=15.
-#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
-#[inline(always)]
-fn nibble_dots(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
-    dots(&widen(nibbles), x)
 }
 
 #[inline(always)]

@@ -1,12 +1,15 @@
 //! The innermost loops of products for cores that have no vectors: microcontrollers.
 //!
-//! Those of [`matmul`](crate::matmul) go across the eight lanes of a tile and are vectorised where there are vectors. Here
-//! the lanes are written out, so that sums and inputs stay in registers. A compiler for a small core, at
+//! Those of `wide.rs` go across the eight lanes of a tile and are vectorised where there are vectors. Here the lanes are
+//! written out, so that sums and inputs stay in registers. A compiler for a small core, at
 //! `opt-level = "s"` above all, does not get there by itself: its loop over rows loads and stores a sum at every turn.
 
 use bytemuck::cast_ref;
 
 use crate::{GROUP, TILE_ROWS};
+
+/// Inputs that meet a float tile together. It is read again for each of them all the same: more would only be more code.
+pub(crate) const BLOCK: usize = 1;
 
 /// The exact dot products of eight rows with a group of inputs. Four rows at a time: their sums and the inputs of four
 /// columns are what twelve registers hold.

@@ -281,9 +281,9 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// Goes on with what [`start`](Session::start) began, for about `budget` units: the unit is a row as wide as the
-    /// embedding times one token. Work is not divided below eight rows for the whole batch, or one token's norm, or one kv head's
-    /// attention for one token; a smaller budget does one such piece a call. [`Error::NoTokens`] when there is nothing to do;
-    /// after [`Error::Storage`], which means that weights could not be read, the next call goes on where that was.
+    /// embedding times one token. Work is not divided below eight rows for the whole batch, or one token's norm, or one kv
+    /// head's attention for one token; a smaller budget does one such piece a call. [`Error::NoTokens`] when there is nothing
+    /// to do; after [`Error::Storage`], which means that weights could not be read, the next call goes on where that was.
     pub fn step(&mut self, budget: u32) -> Result<Step<'_>, Error> {
         if self.work.stage == Stage::Idle {
             return Err(Error::NoTokens);

@@ -29,7 +29,7 @@
 
 use core::ops::Range;
 
-use pocketlm_kernels::{DType, Kv, key_parts, value_part};
+use pocketlm_kernels::{Kv, key_parts, value_part};
 
 use super::{Plan, Session};
 use crate::Error;
@@ -96,8 +96,9 @@ impl Session<'_, '_> {
         if header.checksum != self.model.checksum() {
             return Err(Error::ForeignSnapshot);
         }
-        if header.kv != self.plan.kv_type().dtype() as u32 {
-            return Err(DType::from_code(header.kv).map_or(Error::SnapshotDamaged, Error::SnapshotKv));
+        let kv = header.kv()?;
+        if kv != self.plan.kv_type() {
+            return Err(Error::SnapshotKv(kv.dtype()));
         }
         let count = header.tokens as usize;
         if header.tokens > self.plan.context_tokens() {
@@ -193,6 +194,8 @@ pub(super) fn unseen(positions: &[u32], layer: Layer, next: u32) -> usize {
 }
 
 /// What the first bytes of a snapshot say: enough to choose a [`Plan`] that it can be restored to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Header {
     checksum: u32,
     kv: u32,

@@ -1,6 +1,6 @@
 //! `pocketlm snapshot`: a prompt that is computed once.
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -58,19 +58,14 @@ pub fn snapshot(arguments: Arguments) -> Outcome {
     feed(&mut session, &ids)?;
 
     let mut file = whole_file(&arguments.output).map_err(refuse_import)?;
-    let mut writer = BufWriter::new(file.as_file_mut());
-    let (mut bytes, mut written) = (0, Ok(()));
+    let mut bytes = Vec::new();
     session.save(&mut |part| {
-        bytes += part.len() as u64;
-        if written.is_ok() {
-            written = writer.write_all(part);
-        }
+        bytes.extend_from_slice(part);
         Ok(())
     })?;
-    let written = written.and_then(|()| writer.flush());
-    drop(writer);
-    written.and_then(|()| file.as_file().sync_all()).map_err(|error| refuse_file(&arguments.output, error))?;
+    let written = file.write_all(&bytes).and_then(|()| file.as_file().sync_all());
+    written.map_err(|error| refuse_file(&arguments.output, error))?;
     file.persist(&arguments.output).map_err(|error| refuse_file(&arguments.output, error.error))?;
-    note(format_args!("{} tokens, {} ({bytes} bytes)", ids.len(), size::show(bytes)));
+    note(format_args!("{} tokens, {} ({} bytes)", ids.len(), size::show(bytes.len() as u64), bytes.len()));
     Ok(())
 }
