@@ -2,8 +2,8 @@
 //!
 //! A register is eight lanes, a lane is a row of the tile. Decoding walks four tile rows far apart at once: four memory
 //! streams keep more reads in flight than one. A few inputs meet a pair of tile rows together, so that its weights are
-//! widened once for four of them; more than that meet a [panel]. A stretch that does not fill such a block repeats its last
-//! piece and drops the copies.
+//! widened once for four of them; more than that meet a [panel] where weights are quantised. A stretch that does not
+//! fill such a block repeats its last piece and drops the copies.
 //!
 //! Integer products: the bytes of four columns of a row are one lane. A mask and shifts widen them to 16-bit words, even
 //! columns in one register and odd ones in another, which is the order inputs are kept in; `vpmaddwd` then multiplies and
@@ -20,7 +20,7 @@ use core::ops::Range;
 
 use bytemuck::cast;
 
-use super::panel::{self, COLUMNS, GROUPS};
+use super::panel;
 use crate::dtype::groups_mut;
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
 use crate::{Activation, GROUP, Input, InputGroup, Isa, Kv, Matrix, RowsMut, TILE_ROWS, quantize, vector};
@@ -60,35 +60,23 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
         }};
     }
     macro_rules! panels {
-        ($length:ident, $tiles:ident, $inputs:expr, $width:ident, |$w:ident, $wide:ident| $widen:expr, $multiply:expr) => {
-            panel::product::<_, _, _, $length>(
-                ($tiles, $inputs),
-                ($width, count),
+        ($tiles:ident, $widen:path, $minima:literal) => {
+            panel::product(
+                ($tiles, input.groups),
+                (groups, count),
                 tile_rows,
                 out,
-                |$w, $wide| $widen,
-                |panel, x, sums| $multiply(panel, x, sums),
+                |tile, wide| $widen(tile, wide),
+                |panel, x, sums| panel::multiply::<$minima>(panel, x, sums),
             )
         };
     }
-    // There is nothing to widen in f32, and what few inputs save by a panel is less than it costs.
+    // What few inputs save by a panel is less than it costs. Floats do not gain: f16 loses a tenth.
     let many = count > BLOCK;
     match matrix.tiles {
-        Tiles::F16(tiles) if cfg!(feature = "f16") && many => {
-            panels!(COLUMNS, tiles, input.values, columns, |w, wide| *wide = from_f16(*w), panel::float)
-        }
-        Tiles::Bf16(tiles) if cfg!(feature = "bf16") && many => {
-            panels!(COLUMNS, tiles, input.values, columns, |w, wide| *wide = from_bf16(*w), panel::float)
-        }
-        Tiles::Q8(tiles) if cfg!(feature = "q8") && many => {
-            panels!(GROUPS, tiles, input.groups, groups, |w, wide| panel::widen_q8(w, wide), panel::integer::<false>)
-        }
-        Tiles::Q4(tiles) if cfg!(feature = "q4") && many => {
-            panels!(GROUPS, tiles, input.groups, groups, |w, wide| panel::widen_q4(w, wide), panel::integer::<false>)
-        }
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") && many => {
-            panels!(GROUPS, tiles, input.groups, groups, |w, wide| panel::widen_q4min(w, wide), panel::integer::<true>)
-        }
+        Tiles::Q8(tiles) if cfg!(feature = "q8") && many => panels!(tiles, panel::widen_q8, false),
+        Tiles::Q4(tiles) if cfg!(feature = "q4") && many => panels!(tiles, panel::widen_q4, false),
+        Tiles::Q4Min(tiles) if cfg!(feature = "q4") && many => panels!(tiles, panel::widen_q4min, true),
         Tiles::F32(tiles) if cfg!(feature = "f32") => {
             product!(tiles, input.values, columns, |t, x| float(t, x, |w| from_f32(w)))
         }

@@ -1,4 +1,4 @@
-//! Products with several inputs. A stretch of a pair of tile rows is widened once, into a panel, which then meets all
+//! Quantised products with several inputs. A stretch of a pair of tile rows is widened once, into a panel, which then meets all
 //! inputs, four at a time: eight registers hold sums, two hold weights and one holds inputs.
 //!
 //! A panel and the stretch of four inputs that meets it lie in the first cache. Between two panels of a row the sums wait
@@ -19,30 +19,28 @@ const ROWS: usize = 2;
 /// Inputs that meet it at once. A block that is not full repeats its last input and drops the copies.
 const INPUTS: usize = 4;
 
-/// The groups that a panel of a quantised matrix has at most, 18 KB.
-pub(super) const GROUPS: usize = 16;
-/// The columns that a panel of a float matrix has at most, 16 KB.
-pub(super) const COLUMNS: usize = 256;
+/// The groups that a panel has at most, 18 KB.
+const GROUPS: usize = 16;
 
 /// The sums of a pair of tile rows with a block of inputs.
 type Sums = [[__m256; INPUTS]; ROWS];
 
-/// Walks tile rows of `width` columns or groups, and `count` inputs as long, by panels of `LENGTH`. `widen` is what becomes
-/// of a column or group, `multiply` adds the products of a panel and a block of inputs to their sums.
+/// Walks tile rows of `width` groups, and `count` inputs as long, by panels. `widen` is what becomes of a group, `multiply`
+/// adds the products of a panel and a block of inputs to their sums.
 #[inline(always)]
-pub(super) fn product<W, X, G: Copy + Zeroable, const LENGTH: usize>(
-    (tiles, inputs): (&[W], &[X]),
+pub(super) fn product<W>(
+    (tiles, inputs): (&[W], &[InputGroup]),
     (width, count): (usize, usize),
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
-    widen: impl Fn(&W, &mut G),
-    multiply: impl Fn(&[[G; ROWS]], [&[X]; INPUTS], &mut Sums),
+    widen: impl Fn(&W, &mut Group),
+    multiply: impl Fn(&[[Group; ROWS]], [&[InputGroup]; INPUTS], &mut Sums),
 ) {
     let end = tile_rows.end.min(tiles.len().checked_div(width).unwrap_or(0));
     let rows = end.saturating_sub(tile_rows.start);
-    let mut memory = [[G::zeroed(); ROWS]; LENGTH];
+    let mut memory = [[Group::zeroed(); ROWS]; GROUPS];
     // All panels of a row about as long.
-    let length = width.div_ceil(width.div_ceil(LENGTH).max(1)).max(1);
+    let length = width.div_ceil(width.div_ceil(GROUPS).max(1)).max(1);
     for first_row in (0..rows).step_by(ROWS) {
         // What there is of the pair.
         let lanes = (rows - first_row).min(ROWS) * TILE_ROWS;
@@ -55,7 +53,7 @@ pub(super) fn product<W, X, G: Copy + Zeroable, const LENGTH: usize>(
                 panel.iter_mut().zip(tile).for_each(|(wide, tile)| widen(tile, &mut wide[r]));
             }
             for first in (0..count).step_by(INPUTS) {
-                let mut x: [&[X]; INPUTS] = [&[]; INPUTS];
+                let mut x: [&[InputGroup]; INPUTS] = [&[]; INPUTS];
                 for t in 0..INPUTS {
                     let column = (first + t).min(count - 1) * width;
                     x[t] = inputs.get(column + start..column + end).unwrap_or_default();
@@ -87,23 +85,6 @@ pub(super) fn product<W, X, G: Copy + Zeroable, const LENGTH: usize>(
             }
         }
     }
-}
-
-/// Column by column: `sum = sum + weight * x`. Not inlined: the loop around it would take registers away.
-#[inline(never)]
-#[target_feature(enable = "avx2,f16c")]
-pub(super) fn float(panel: &[[__m256; ROWS]], x: [&[f32]; INPUTS], out: &mut Sums) {
-    let (panel, x) = cut(panel, x);
-    let mut sums = *out;
-    for (c, weights) in panel.iter().enumerate() {
-        for t in 0..INPUTS {
-            let x = _mm256_set1_ps(x[t][c]);
-            for r in 0..ROWS {
-                sums[r][t] = _mm256_add_ps(sums[r][t], _mm256_mul_ps(weights[r], x));
-            }
-        }
-    }
-    *out = sums;
 }
 
 /// A group of eight rows, widened.
@@ -156,11 +137,11 @@ fn nibbles(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], offset: __m256i, words: 
     }
 }
 
-/// Group by group the exact dot products, joined to the sums; `MINIMA` says whether the groups have minima. Not inlined, as
-/// [`float`].
+/// Group by group the exact dot products, joined to the sums; `MINIMA` says whether the groups have minima. Not inlined: the
+/// loop around it would take registers away.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn integer<const MINIMA: bool>(panel: &[[Group; ROWS]], x: [&[InputGroup]; INPUTS], out: &mut Sums) {
+pub(super) fn multiply<const MINIMA: bool>(panel: &[[Group; ROWS]], x: [&[InputGroup]; INPUTS], out: &mut Sums) {
     let (panel, x) = cut(panel, x);
     let mut sums = *out;
     for (g, groups) in panel.iter().enumerate() {
@@ -189,7 +170,10 @@ pub(super) fn integer<const MINIMA: bool>(panel: &[[Group; ROWS]], x: [&[InputGr
 
 /// All of them cut to one length, so that an index below it needs no check.
 #[inline(always)]
-fn cut<'a, G, X>(panel: &'a [G], mut x: [&'a [X]; INPUTS]) -> (&'a [G], [&'a [X]; INPUTS]) {
+fn cut<'a>(
+    panel: &'a [[Group; ROWS]],
+    mut x: [&'a [InputGroup]; INPUTS],
+) -> (&'a [[Group; ROWS]], [&'a [InputGroup]; INPUTS]) {
     let length = x.iter().map(|x| x.len()).min().unwrap_or(0).min(panel.len());
     for x in &mut x {
         *x = &x[..length];
