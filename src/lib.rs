@@ -71,6 +71,7 @@
 //! | `embedded-storage` | [`Snapshots`](run::Snapshots) in NOR flash, and [`FlashImage`](run::FlashImage) for weights |
 //! | `dsp` | the kernels of Cortex-M4F, M7 and M33 |
 //! | `mve` | the kernels of Cortex-M55 and M85 (Helium) |
+//! | `rvv` | the kernels of RISC-V with the vector extension, version 1.0 |
 //! | `defmt` | `defmt::Format` on the public types of the core, and a few log points: open, plan, position, refusals |
 
 #[cfg(feature = "std")]

@@ -15,7 +15,7 @@ fn main() {
     let (memory, arguments): (&str, &[&str]) = match board.as_str() {
         "mps2_an385" | "mps2_an386" => ("mps2.x", &["-Tlink.x"]),
         "mps2_an500" | "mps2_an521" | "mps3_an547" => (&format!("{board}.x"), &["-Tlink.x"]),
-        "virt_riscv32" => ("virt_riscv32.x", &["-Tmemory.x", "-Tlink.x"]),
+        "virt_riscv" => ("virt_riscv.x", &["-Tmemory.x", "-Tlink.x"]),
         "virt_aarch64" => ("virt_aarch64.x", &["-Timage.ld", "-Tmemory.x"]),
         "wasm32" => ("", &["--no-entry", "--export=start"]),
         _ => panic!("there is no board {board}"),

@@ -44,8 +44,8 @@ mod engine;
 #[cfg(feature = "defmt")]
 mod format;
 // Of products: for cores without vectors, and for others.
-#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), path = "narrow.rs")]
-#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), path = "wide.rs")]
+#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"), path = "narrow.rs")]
+#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64")), path = "wide.rs")]
 mod inner;
 mod isa;
 mod kv;

@@ -205,8 +205,8 @@ pub fn f16_to_f32(bits: u16) -> f32 {
 
 /// A subnormal's mantissa under the exponent of 2^-14, less that 2^-14, is its value, exactly.
 // Where there are no vectors, and perhaps no floating-point unit, it is worth a branch: subnormals are rare.
-#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), cold, inline(never))]
-#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(always))]
+#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"), cold, inline(never))]
+#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64")), inline(always))]
 fn f16_subnormal(magnitude: u32) -> f32 {
     f32::from_bits(magnitude + (113 << 23)) - f32::from_bits(113 << 23)
 }

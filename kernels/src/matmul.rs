@@ -33,8 +33,8 @@ pub(crate) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
 
 /// [`matmul`] of a float matrix: what instruction sets with kernels for integers alone do with the others. On boards all
 /// share one copy.
-#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32"), inline(never))]
-#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32")), inline(always))]
+#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"), inline(never))]
+#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64")), inline(always))]
 pub(crate) fn float_matrix(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let (columns, count) = (matrix.columns(), input.count);
     match matrix.tiles {
@@ -89,7 +89,7 @@ fn floats<E: Copy>(
     widen: impl Fn(E) -> f32 + Copy,
 ) {
     // A block of one is what the second loop does.
-    let whole = if BLOCK == 1 { 0 } else { count - count % BLOCK };
+    let whole = if BLOCK == 1 { 0 } else { count / BLOCK * BLOCK };
     product::<_, _, BLOCK>(tiles, inputs, columns, 0..whole, tile_rows.clone(), out, |t, x| float(t, x, widen));
     product::<_, _, 1>(tiles, inputs, columns, whole..count, tile_rows, out, |t, x| float(t, x, widen));
 }

@@ -34,10 +34,11 @@ pub const M33: Board = board("mps2_an521", "thumbv8m.main-none-eabihf", Some(0x8
 pub const M55: Board = board("mps3_an547", "thumbv8m.main-none-eabihf", Some(0x7000_0000), true);
 pub const RV32IMAC: Board = board("virt_riscv32imac", "riscv32imac-unknown-none-elf", Some(0x8100_0000), false);
 pub const RV32IMAFC: Board = board("virt_riscv32imafc", "riscv32imafc-unknown-none-elf", Some(0x8100_0000), true);
+pub const RV64GC: Board = board("virt_riscv64gc", "riscv64gc-unknown-none-elf", Some(0x8100_0000), true);
 pub const AARCH64: Board = board("virt_aarch64", "aarch64-unknown-none", Some(0x4400_0000), true);
 pub const WASM: Board = board("wasm32", "wasm32-unknown-unknown", None, true);
 
-pub const ALL: [Board; 10] = [M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, AARCH64, WASM];
+pub const ALL: [Board; 11] = [M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, RV64GC, AARCH64, WASM];
 
 impl Board {
     /// The board with the kernels of a feature.

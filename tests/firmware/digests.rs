@@ -5,7 +5,7 @@ use pocketlm::import::{self, PackOptions};
 use pocketlm::model::{DType, Kv, Model};
 use pocketlm::run::{Digest, Plan, Session, Solo, Step};
 
-use crate::board::{AARCH64, ALL, Board, M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, WASM};
+use crate::board::{AARCH64, ALL, Board, M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, RV64GC, WASM};
 use crate::common;
 use crate::common::random::{self, Memory, Numbers};
 use crate::sequence::{BATCH, BUDGET, CONTEXT, tokens};
@@ -51,7 +51,7 @@ const STACK_LIMIT_64: usize = 6144;
 /// stack, checked.
 fn results(board: &Board, printed: &str) -> Vec<String> {
     let (costs, results): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with("cost "));
-    let limit = if board.target.starts_with("aarch64") { STACK_LIMIT_64 } else { STACK_LIMIT };
+    let limit = if board.target.contains("64") { STACK_LIMIT_64 } else { STACK_LIMIT };
     for cost in costs {
         println!("{}: {cost}", board.title());
         if let Some((_, stack)) = cost.split_once(" stack ") {
@@ -153,6 +153,16 @@ fn a_cortex_m55_computes_the_bits_of_the_host() {
 #[test]
 fn a_cortex_m55_computes_the_bits_of_the_host_with_its_mve_kernels() {
     computes_the_bits_of_the_host(&M55.with("mve"));
+}
+
+#[test]
+fn riscv_of_64_bits_computes_the_bits_of_the_host() {
+    computes_the_bits_of_the_host(&RV64GC);
+}
+
+#[test]
+fn riscv_of_64_bits_computes_the_bits_of_the_host_with_its_vector_kernels() {
+    computes_the_bits_of_the_host(&RV64GC.with("rvv"));
 }
 
 #[test]

@@ -14,6 +14,11 @@ mod arm;
 #[cfg(all(target_arch = "arm", any(feature = "dsp", feature = "mve")))]
 use arm as machine;
 
+#[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "rvv"))]
+mod riscv;
+#[cfg(all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "rvv"))]
+use riscv as machine;
+
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm32;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -25,6 +30,11 @@ mod x86_64;
 use x86_64 as machine;
 
 #[cfg(any(
+    all(target_arch = "arm", any(feature = "dsp", feature = "mve")),
+    all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "rvv")
+))]
+mod assembly;
+#[cfg(any(
     all(target_arch = "aarch64", target_feature = "neon"),
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
@@ -34,6 +44,7 @@ mod generic;
 #[cfg(not(any(
     all(target_arch = "aarch64", target_feature = "neon"),
     all(target_arch = "arm", any(feature = "dsp", feature = "mve")),
+    all(any(target_arch = "riscv32", target_arch = "riscv64"), feature = "rvv"),
     all(target_arch = "wasm32", target_feature = "simd128"),
     target_arch = "x86_64"
 )))]

@@ -15,10 +15,12 @@ mod mps2_an521;
 #[cfg(board = "mps2_an521")]
 pub use mps2_an521::workers;
 
-#[cfg(board = "virt_riscv32")]
-mod virt_riscv32;
-#[cfg(board = "virt_riscv32")]
-pub use virt_riscv32::{Clock, stack_end, stack_pointer};
+#[cfg(board = "virt_riscv")]
+mod virt_riscv;
+#[cfg(all(board = "virt_riscv", feature = "rvv"))]
+pub use virt_riscv::enable_vectors;
+#[cfg(board = "virt_riscv")]
+pub use virt_riscv::{Clock, stack_end, stack_pointer};
 
 #[cfg(board = "virt_aarch64")]
 mod virt_aarch64;

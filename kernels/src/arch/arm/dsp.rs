@@ -8,7 +8,7 @@
 
 use core::arch::global_asm;
 
-use super::Kernels;
+use crate::arch::assembly::Kernels;
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile};
 use crate::{InputGroup, Isa, TILE_ROWS};
 
@@ -19,7 +19,8 @@ pub(super) static DSP: Isa = Isa {
     ..*Isa::SCALAR
 };
 
-const KERNELS: Kernels = Kernels { q8: pocketlm_dsp_q8, q4: pocketlm_dsp_q4, q4min: pocketlm_dsp_q4min };
+const KERNELS: Kernels =
+    Kernels { f32: None, f16: None, bf16: None, q8: pocketlm_dsp_q8, q4: pocketlm_dsp_q4, q4min: pocketlm_dsp_q4min };
 
 unsafe extern "C" {
     fn pocketlm_dsp_q8(tiles: *const Q8Tile, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);

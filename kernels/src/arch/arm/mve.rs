@@ -10,7 +10,7 @@
 
 use core::arch::global_asm;
 
-use super::Kernels;
+use crate::arch::assembly::Kernels;
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile};
 use crate::{InputGroup, Isa, TILE_ROWS};
 
@@ -21,7 +21,8 @@ pub(super) static MVE: Isa = Isa {
     ..*Isa::SCALAR
 };
 
-const KERNELS: Kernels = Kernels { q8: pocketlm_mve_q8, q4: pocketlm_mve_q4, q4min: pocketlm_mve_q4min };
+const KERNELS: Kernels =
+    Kernels { f32: None, f16: None, bf16: None, q8: pocketlm_mve_q8, q4: pocketlm_mve_q4, q4min: pocketlm_mve_q4min };
 
 unsafe extern "C" {
     fn pocketlm_mve_q8(tiles: *const Q8Tile, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);

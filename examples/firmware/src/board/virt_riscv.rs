@@ -1,4 +1,4 @@
-//! QEMU's `virt` machine with a 32-bit core.
+//! QEMU's `virt` machine with a RISC-V core.
 
 use core::arch::asm;
 
@@ -10,9 +10,19 @@ macro_rules! entry {
 
         #[riscv_rt::entry]
         fn main() -> ! {
+            #[cfg(feature = "rvv")]
+            $crate::board::enable_vectors();
             $crate::board::exit(ARENA.take().is_some_and($program))
         }
     };
+}
+
+/// Lets programs use the vector registers, as `riscv-rt` does for the floating-point ones.
+#[cfg(feature = "rvv")]
+pub fn enable_vectors() {
+    const INITIAL: usize = 1 << 9;
+    // SAFETY: sets the bits of `mstatus` that say so, and nothing else.
+    unsafe { asm!("csrs mstatus, {}", in(reg) INITIAL, options(nomem, nostack)) };
 }
 
 /// The core's counter of retired instructions.
@@ -30,6 +40,15 @@ impl Clock {
     }
 }
 
+#[cfg(target_arch = "riscv64")]
+fn retired() -> u64 {
+    let retired;
+    // SAFETY: reads a counter that every core with Zicntr has.
+    unsafe { asm!("csrr {}, minstret", out(reg) retired, options(nomem, nostack)) };
+    retired
+}
+
+#[cfg(target_arch = "riscv32")]
 fn retired() -> u64 {
     loop {
         let (high, low, high_again): (u32, u32, u32);

@@ -1,0 +1,93 @@
+//! A whole tile row with one input as one function of assembly, for machines whose compilers find neither the
+//! instructions nor a schedule that keeps sums in registers. The walk around it is here.
+
+use core::ops::Range;
+
+use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
+use crate::{GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS, matmul};
+
+/// Writes the products of a tile row of `width` groups or columns, at least one, with an input as long to eight sums.
+pub(super) type Kernel<W, X> =
+    unsafe extern "C" fn(tiles: *const W, x: *const X, width: usize, sums: *mut [f32; TILE_ROWS]);
+
+/// The kernels of an instruction set. Products of float matrices without one stay portable.
+pub(super) struct Kernels {
+    pub(super) f32: Option<Kernel<[f32; TILE_ROWS], f32>>,
+    pub(super) f16: Option<Kernel<[u16; TILE_ROWS], f32>>,
+    pub(super) bf16: Option<Kernel<[u16; TILE_ROWS], f32>>,
+    pub(super) q8: Kernel<Q8Tile, InputGroup>,
+    pub(super) q4: Kernel<Q4Tile, InputGroup>,
+    pub(super) q4min: Kernel<Q4MinTile, InputGroup>,
+}
+
+impl Kernels {
+    /// [`Isa::matmul`] with these.
+    #[inline(always)]
+    pub(super) fn matmul(
+        &self,
+        matrix: &Matrix<'_>,
+        input: &Input<'_>,
+        tile_rows: Range<usize>,
+        out: &mut RowsMut<'_>,
+    ) {
+        let (columns, groups) = (matrix.columns(), matrix.columns().div_ceil(GROUP));
+        let (values, count) = (input.values, input.count);
+        match matrix.tiles {
+            Tiles::Q8(tiles) if cfg!(feature = "q8") => {
+                product(self.q8, tiles, input.groups, groups, count, tile_rows, out)
+            }
+            Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+                product(self.q4, tiles, input.groups, groups, count, tile_rows, out)
+            }
+            Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+                product(self.q4min, tiles, input.groups, groups, count, tile_rows, out)
+            }
+            Tiles::F32(tiles) if let Some(kernel) = self.f32 => {
+                product(kernel, tiles, values, columns, count, tile_rows, out)
+            }
+            Tiles::F16(tiles) if let Some(kernel) = self.f16 => {
+                product(kernel, tiles, values, columns, count, tile_rows, out)
+            }
+            Tiles::Bf16(tiles) if let Some(kernel) = self.bf16 => {
+                product(kernel, tiles, values, columns, count, tile_rows, out)
+            }
+            _ => matmul::float_matrix(matrix, input, tile_rows, out),
+        }
+    }
+}
+
+/// `width` is what a row has of `W`s and an input of `X`s.
+#[inline(always)]
+fn product<W, X>(
+    kernel: Kernel<W, X>,
+    tiles: &[W],
+    inputs: &[X],
+    width: usize,
+    count: usize,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
+    let width = width.max(1);
+    let mut rest = tiles.get(tile_rows.start.saturating_mul(width)..).unwrap_or_default();
+    for index in 0..tile_rows.len() {
+        let Some((tiles, after)) = rest.split_at_checked(width) else { break };
+        rest = after;
+        let mut inputs = inputs;
+        for column in 0..count {
+            let Some((x, after)) = inputs.split_at_checked(width) else { break };
+            inputs = after;
+            let out = out.column(column).get_mut(index * TILE_ROWS..).unwrap_or_default();
+            // SAFETY: both slices hold `width` elements, which is not 0; whoever hands out the table says that the core has
+            // the instructions.
+            let run = |sums: &mut [f32; TILE_ROWS]| unsafe { kernel(tiles.as_ptr(), x.as_ptr(), width, sums) };
+            match out.first_chunk_mut() {
+                Some(sums) => run(sums),
+                None => {
+                    let mut sums = [0.0; TILE_ROWS];
+                    run(&mut sums);
+                    out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum);
+                }
+            }
+        }
+    }
+}
