@@ -16,27 +16,25 @@ pub struct Board {
     pub target: &'static str,
     /// Where the region `IMAGE` lies; WebAssembly has none.
     partition: Option<u32>,
-    /// Without a floating-point unit, a model of a megabyte whose weights are floating-point numbers takes minutes.
-    pub float_unit: bool,
     /// The feature of the kernels, where the portable ones are not meant.
     kernels: Option<&'static str>,
 }
 
-const fn board(name: &'static str, target: &'static str, partition: Option<u32>, float_unit: bool) -> Board {
-    Board { name, target, partition, float_unit, kernels: None }
+const fn board(name: &'static str, target: &'static str, partition: Option<u32>) -> Board {
+    Board { name, target, partition, kernels: None }
 }
 
-pub const M0: Board = board("mps2_an385_armv6m", "thumbv6m-none-eabi", Some(0x2100_0000), false);
-pub const M3: Board = board("mps2_an385", "thumbv7m-none-eabi", Some(0x2100_0000), false);
-pub const M4F: Board = board("mps2_an386", "thumbv7em-none-eabihf", Some(0x2100_0000), true);
-pub const M7: Board = board("mps2_an500", "thumbv7em-none-eabihf", Some(0x6000_0000), true);
-pub const M33: Board = board("mps2_an521", "thumbv8m.main-none-eabihf", Some(0x8000_0000), true);
-pub const M55: Board = board("mps3_an547", "thumbv8m.main-none-eabihf", Some(0x7000_0000), true);
-pub const RV32IMAC: Board = board("virt_riscv32imac", "riscv32imac-unknown-none-elf", Some(0x8100_0000), false);
-pub const RV32IMAFC: Board = board("virt_riscv32imafc", "riscv32imafc-unknown-none-elf", Some(0x8100_0000), true);
-pub const RV64GC: Board = board("virt_riscv64gc", "riscv64gc-unknown-none-elf", Some(0x8100_0000), true);
-pub const AARCH64: Board = board("virt_aarch64", "aarch64-unknown-none", Some(0x4400_0000), true);
-pub const WASM: Board = board("wasm32", "wasm32-unknown-unknown", None, true);
+pub const M0: Board = board("mps2_an385_armv6m", "thumbv6m-none-eabi", Some(0x2100_0000));
+pub const M3: Board = board("mps2_an385", "thumbv7m-none-eabi", Some(0x2100_0000));
+pub const M4F: Board = board("mps2_an386", "thumbv7em-none-eabihf", Some(0x2100_0000));
+pub const M7: Board = board("mps2_an500", "thumbv7em-none-eabihf", Some(0x6000_0000));
+pub const M33: Board = board("mps2_an521", "thumbv8m.main-none-eabihf", Some(0x8000_0000));
+pub const M55: Board = board("mps3_an547", "thumbv8m.main-none-eabihf", Some(0x7000_0000));
+pub const RV32IMAC: Board = board("virt_riscv32imac", "riscv32imac-unknown-none-elf", Some(0x8100_0000));
+pub const RV32IMAFC: Board = board("virt_riscv32imafc", "riscv32imafc-unknown-none-elf", Some(0x8100_0000));
+pub const RV64GC: Board = board("virt_riscv64gc", "riscv64gc-unknown-none-elf", Some(0x8100_0000));
+pub const AARCH64: Board = board("virt_aarch64", "aarch64-unknown-none", Some(0x4400_0000));
+pub const WASM: Board = board("wasm32", "wasm32-unknown-unknown", None);
 
 pub const ALL: [Board; 11] = [M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, RV64GC, AARCH64, WASM];
 
@@ -147,7 +145,7 @@ impl Board {
             if let Some(status) = machine.try_wait().unwrap() {
                 break status;
             }
-            if start.elapsed() > Duration::from_secs(600) {
+            if start.elapsed() > Duration::from_secs(900) {
                 machine.kill().unwrap();
                 machine.wait().unwrap();
                 panic!("{program} on {} does not end", self.title());

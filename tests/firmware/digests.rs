@@ -61,11 +61,12 @@ fn results(board: &Board, printed: &str) -> Vec<String> {
     results.into_iter().map(String::from).collect()
 }
 
+const SMALL_IMAGES: u64 = 20;
+
 /// Small models with every knob of the config, in every type of weights and, since `partition` goes through the types
 /// of keys and values from image to image, with each of those.
 fn small_images() -> Vec<AlignedBytes> {
-    let seeds = 0..20_u64;
-    seeds
+    (0..SMALL_IMAGES)
         .map(|seed| {
             let checkpoint = Memory::new(random::any(&mut Numbers::new(seed)), seed);
             checkpoint.pack(DType::ALL[seed as usize % DType::ALL.len()])
@@ -74,34 +75,55 @@ fn small_images() -> Vec<AlignedBytes> {
 }
 
 /// The story model in the types it was not built in with.
-fn story_images(board: &Board) -> Vec<AlignedBytes> {
+fn story_images() -> Vec<AlignedBytes> {
     let Some(shared) = common::shared("the story model in other types of weights on boards") else { return Vec::new() };
     let checkpoint = import::open(&shared.join("models/story")).unwrap();
-    let types: &[DType] = if board.float_unit { &[DType::Q4, DType::F16, DType::F32] } else { &[DType::Q4] };
-    let pack = |&dtype: &DType| {
+    let pack = |dtype: DType| {
         let options = PackOptions { dtype: Some(dtype), ..PackOptions::default() };
         import::pack_to_memory(&*checkpoint, &options, &mut |_, _| ()).unwrap()
     };
-    types.iter().map(pack).collect()
+    [DType::Q4, DType::F16, DType::F32].map(pack).into()
+}
+
+/// One number for the logits of all tokens of some images, for the table of the boards' README.
+fn digest_of(lines: &[String]) -> String {
+    let mut digest = Digest::new();
+    for line in lines.iter().filter(|line| line.starts_with("logits ")) {
+        let value = u64::from_str_radix(line.rsplit(' ').next().unwrap(), 16).unwrap();
+        digest.update(bytemuck::cast_slice(&[value]));
+    }
+    format!("{:016x}", digest.value())
+}
+
+/// The README has a table of what was found on which board: the story model as it is built in, the small images, the story
+/// model in other types.
+fn is_in_the_table(board: &Board, check: &[String], partition: &[String]) {
+    let starts = partition.iter().enumerate().filter(|(_, line)| line.starts_with("image "));
+    let (small, others) =
+        partition.split_at(starts.map(|(at, _)| at).nth(SMALL_IMAGES as usize).unwrap_or(partition.len()));
+    let images = [check, small].into_iter().chain(others.chunk_by(|_, next| !next.starts_with("image ")));
+    let row = images.fold(format!("| `{}` |", board.title()), |row, image| format!("{row} `{}` |", digest_of(image)));
+    let readme = include_str!("../../examples/firmware/README.md");
+    assert!(
+        readme.lines().any(|line| line.starts_with(&row)),
+        "the table in examples/firmware/README.md wants this:\n{row}"
+    );
 }
 
 fn computes_the_bits_of_the_host(board: &Board) {
     if !board.is_here("digests of the logits on a board") {
         return;
     }
-    assert_eq!(
-        results(board, &board.run("check", &[])),
-        expected(STORY, &Kv::ALL),
-        "{}: the image in the program",
-        board.title()
-    );
+    let check = results(board, &board.run("check", &[]));
+    assert_eq!(check, expected(STORY, &Kv::ALL), "{}: the image in the program", board.title());
 
-    let images: Vec<AlignedBytes> = small_images().into_iter().chain(story_images(board)).collect();
+    let images: Vec<AlignedBytes> = small_images().into_iter().chain(story_images()).collect();
     let expected: Vec<String> =
         images.iter().zip(Kv::ALL.iter().cycle()).flat_map(|(image, &kv)| expected(image, &[kv])).collect();
-    let found =
-        results(board, &board.run("partition", &images.iter().map(|image| &image[..]).collect::<Vec<_>>().concat()));
-    assert_eq!(found, expected, "{}: images in a partition", board.title());
+    let images: Vec<&[u8]> = images.iter().map(|image| &image[..]).collect();
+    let partition = results(board, &board.run("partition", &images.concat()));
+    assert_eq!(partition, expected, "{}: images in a partition", board.title());
+    is_in_the_table(board, &check, &partition);
 }
 
 fn tells_the_story_of_the_host(board: &Board) {

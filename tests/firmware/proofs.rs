@@ -4,7 +4,7 @@ use std::fs;
 
 use object::{Object, ObjectSection, ObjectSymbol};
 
-use crate::board::{ALL_TYPES, Board, M0, M4F, M33, RV32IMAC};
+use crate::board::{ALL_TYPES, Board, M0, M4F, M33, M55, RV32IMAC};
 use crate::calls;
 
 /// The most bytes of `.text`, at opt-level `s` and at `3`, with all types of weights.
@@ -24,7 +24,7 @@ fn proven(board: &Board, opt_level: &str, features: &str, limit: u64) {
     });
     let bytes = fs::read(elf).unwrap();
     let elf = object::File::parse(&*bytes).unwrap();
-    let what = format!("{} at opt-level {opt_level} with {features}", board.target);
+    let what = format!("{} ({}) at opt-level {opt_level} with {features}", board.title(), board.target);
 
     let names: Vec<&str> = elf.symbols().filter_map(|symbol| symbol.name().ok()).collect();
     assert!(names.iter().any(|name| name.contains("pocketlm")), "the program has no symbols");
@@ -83,9 +83,15 @@ fn the_runtime_with_one_type_of_weights_fits_its_flash() {
     proven(&M4F, "s", "q8", 39 * 1024);
     // Keys and values in f32 as well.
     proven(&M4F, "s", "f32,q8", 40 * 1024);
-    // The kernels of its DSP instructions; and smaller than small, which the README offers.
-    proven(&M4F, "s", &format!("{ALL_TYPES},dsp"), 51 * 1024);
+    // Smaller than small, which the README offers.
     proven(&M4F, "z", ALL_TYPES, 43 * 1024);
+}
+
+#[test]
+fn the_kernels_of_dsp_and_helium_cannot_panic_allocate_recurse_or_grow() {
+    for (board, kernels) in [(M4F, "dsp"), (M33, "dsp"), (M55, "mve")] {
+        proven(&board.with(kernels), "s", ALL_TYPES, 51 * 1024);
+    }
 }
 
 #[test]
