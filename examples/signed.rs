@@ -2,20 +2,33 @@
 //!
 //! `cargo run --example signed`
 //!
-//! A device holds the public key alone. It checks before anything in the image is read, in place and without a copy:
-//! `ed25519-compact` is `no_std` and hashes the image where it lies, in flash or mapped.
+//! A device holds the public key alone. It checks before anything in the image is read: `ed25519-compact` is `no_std` and takes
+//! the image in pieces, where it lies in flash or mapped, or as it comes from a card (`Model::open_verified_from`).
 
-use ed25519_compact::{KeyPair, PublicKey, Seed, Signature};
+use ed25519_compact::{KeyPair, PublicKey, Seed, Signature, VerifyingState};
 use pocketlm::Error;
-use pocketlm::model::Model;
+use pocketlm::model::{Model, Verify};
 
 static STORY: &[u8] = pocketlm::include_image!("../src/bin/pocketlm/story/story.plm");
 
+/// A check that is under way.
+struct Ed25519(VerifyingState);
+
+impl Verify for Ed25519 {
+    fn update(&mut self, bytes: &[u8]) {
+        self.0.absorb(bytes);
+    }
+
+    fn verify(&mut self) -> bool {
+        self.0.verify().is_ok()
+    }
+}
+
 /// What a device does at start.
 fn open<'m>(image: &'m [u8], signature: &[u8], key: &PublicKey) -> Result<Model<'m>, Error> {
-    Model::open_verified(image, |bytes| {
-        Signature::from_slice(signature).is_ok_and(|signature| key.verify(bytes, &signature).is_ok())
-    })
+    let signature = Signature::from_slice(signature).map_err(|_| Error::Unverified)?;
+    let check = key.verify_incremental(&signature).map_err(|_| Error::Unverified)?;
+    Model::open_verified(image, &mut Ed25519(check))
 }
 
 fn main() -> Result<(), Error> {

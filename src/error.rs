@@ -38,7 +38,7 @@ pub enum Error {
     Disabled(DType),
     /// The chat template is not UTF-8.
     ChatTemplate,
-    /// [`Model::open_verified`](crate::model::Model::open_verified) was told that the image may not be used.
+    /// [`Verify`](crate::model::Verify) said that the image may not be used.
     Unverified,
 
     // ---- planning and running ----

@@ -10,7 +10,7 @@ use embedded_storage::nor_flash::{ErrorType, NorFlashErrorKind, ReadNorFlash, ch
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
 use pocketlm::import::{self, PackOptions};
-use pocketlm::model::{DType, Header, Kv, Model, WeightSource};
+use pocketlm::model::{DType, Header, Kv, Model, Section, Verify, WeightSource};
 use pocketlm::run::{FlashImage, Plan, Session, Solo, Step};
 
 static STORY: &[u8] = pocketlm::include_image!("../src/bin/pocketlm/story/story.plm");
@@ -72,6 +72,7 @@ impl WeightSource for Overlapping<'_> {
 
     fn read_while(&mut self, offset: u64, buffer: &mut [u8], work: &mut dyn FnMut()) -> Result<(), Error> {
         self.read(offset, buffer)?;
+        assert_eq!(offset % 16, 0, "the start of a session's read");
         (0..self.1).for_each(|_| work());
         Ok(())
     }
@@ -249,12 +250,39 @@ fn a_read_that_fails_is_tried_again_by_the_next_step() {
     assert!(failures > 1000, "{failures} failures are too few to tell");
 }
 
+/// Memory to open an image in, again and again.
+struct Lent {
+    image: AlignedBytes,
+    resident: AlignedBytes,
+    scratch: AlignedBytes,
+}
+
+impl Lent {
+    fn for_image(image: &[u8], scratch: usize) -> Self {
+        let resident = dirty(0xff, image.len() + 4096);
+        Lent { image: AlignedBytes::copy_of(image), resident, scratch: dirty(0xff, scratch) }
+    }
+}
+
 /// What opening says of an image in memory, and of one that is read.
-fn both(image: &[u8]) -> [Result<u32, Error>; 2] {
-    let (mut resident, mut scratch) = (dirty(0xff, image.len() + 4096), dirty(0xff, 2048));
-    let aligned = AlignedBytes::copy_of(image);
-    let read = Model::open_from(&mut Overlapping(image, 1), &mut resident, &mut scratch);
-    [Model::open(&aligned).map(|model| model.checksum()), read.map(|model| model.checksum())]
+fn both(image: &[u8], lent: &mut Lent) -> [Result<u32, Error>; 2] {
+    lent.image.copy_from_slice(image);
+    let read = Model::open_from(&mut Overlapping(image, 1), &mut lent.resident, &mut lent.scratch);
+    [Model::open(&lent.image).map(|model| model.checksum()), read.map(|model| model.checksum())]
+}
+
+/// Makes the checksums of an image those of what it holds.
+fn repair_checksums(image: &mut [u8]) {
+    for section in 0..7 {
+        let field = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize;
+        let (offset, length) = (field(32 + 24 * section), field(40 + 24 * section));
+        let Some(bytes) = image.get(offset..offset.saturating_add(length)) else { continue };
+        let crc = crc32fast::hash(bytes).to_le_bytes();
+        image[48 + 24 * section..][..4].copy_from_slice(&crc);
+    }
+    image[12..16].fill(0);
+    let crc = crc32fast::hash(&image[..256]).to_le_bytes();
+    image[12..16].copy_from_slice(&crc);
 }
 
 #[test]
@@ -265,20 +293,12 @@ fn opening_from_a_source_checks_what_opening_in_memory_does() {
         let mut damaged = image.to_vec();
         damaged[at] ^= byte;
         if checksums {
-            for section in 0..7 {
-                let field = |at: usize| u64::from_le_bytes(damaged[at..at + 8].try_into().unwrap()) as usize;
-                let (offset, length) = (field(32 + 24 * section), field(40 + 24 * section));
-                let Some(bytes) = damaged.get(offset..offset.saturating_add(length)) else { continue };
-                let crc = crc32fast::hash(bytes).to_le_bytes();
-                damaged[48 + 24 * section..][..4].copy_from_slice(&crc);
-            }
-            damaged[12..16].fill(0);
-            let crc = crc32fast::hash(&damaged[..256]).to_le_bytes();
-            damaged[12..16].copy_from_slice(&crc);
+            repair_checksums(&mut damaged);
         }
         damaged
     };
-    let [memory, source] = both(&image);
+    let lent = &mut Lent::for_image(&image, 2048);
+    let [memory, source] = both(&image, lent);
     assert_eq!(memory, source);
     memory.unwrap();
     let (mut refused, mut opened) = (0, 0);
@@ -288,17 +308,151 @@ fn opening_from_a_source_checks_what_opening_in_memory_does() {
             if (16..24).contains(&at) {
                 continue;
             }
-            let [memory, source] = both(&with(at, byte, checksums));
+            let [memory, source] = both(&with(at, byte, checksums), lent);
             assert_eq!(memory, source, "byte {at} changed by {byte:#x}, checksums made to match: {checksums}");
             *(if memory.is_ok() { &mut opened } else { &mut refused }) += 1;
         }
     }
     assert!(refused > image.len() && opened > 100, "{refused} refused, {opened} opened");
     for end in 0..image.len() {
-        let (mut resident, mut scratch) = (dirty(0xff, image.len()), dirty(0xff, 2048));
-        let cut = Model::open_from(&mut Overlapping(&image[..end], 1), &mut resident, &mut scratch);
+        let cut = Model::open_from(&mut Overlapping(&image[..end], 1), &mut lent.resident, &mut lent.scratch);
         assert_eq!(cut.err(), Some(Error::Storage), "cut at {end}");
     }
+}
+
+/// An image that is read in words.
+struct Words<'i>(&'i [u8]);
+
+impl WeightSource for Words<'_> {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        assert_eq!((offset % 4, buffer.len() % 4), (0, 0));
+        Overlapping(self.0, 1).read(offset, buffer)
+    }
+}
+
+/// Accepts one image alone, and counts how often it is asked.
+struct Only<'i> {
+    image: &'i [u8],
+    seen: Vec<u8>,
+    asked: usize,
+}
+
+impl<'i> Only<'i> {
+    fn new(image: &'i [u8]) -> Self {
+        Only { image, seen: Vec::new(), asked: 0 }
+    }
+}
+
+impl Verify for Only<'_> {
+    fn update(&mut self, bytes: &[u8]) {
+        self.seen.extend_from_slice(bytes);
+    }
+
+    fn verify(&mut self) -> bool {
+        self.asked += 1;
+        self.seen == self.image
+    }
+}
+
+#[test]
+fn reads_start_at_multiples_of_4_whatever_scratch_is_lent() {
+    for (seed, more) in [(0, 0), (1, 4), (2, 20), (3, 60), (4, 1)] {
+        let image = Memory::new(random::any(&mut Numbers::new(seed)), seed).pack(DType::ALL[seed as usize]);
+        let mut scratch = dirty(0xff, widest(&Model::open(&image).unwrap()) + more);
+        let mut resident = dirty(0xff, Header::read(&image).unwrap().resident_bytes());
+        Model::open_from(&mut Words(&image), &mut resident, &mut scratch).unwrap();
+        let verify = &mut Only::new(&image);
+        Model::open_verified_from(&mut Words(&image), &mut resident, &mut scratch, verify).unwrap();
+        // Where the first tensor is refused, the rest of the weights is read in one go.
+        let mut damaged = image.to_vec();
+        let table = u64::from_le_bytes(image[32 + 24 * 3..][..8].try_into().unwrap()) as usize;
+        damaged[table] ^= 0xff;
+        let refused = Model::open_from(&mut Words(&damaged), &mut resident, &mut scratch).err();
+        assert_eq!(refused, Some(Error::Checksum(Section::Tensors)));
+    }
+}
+
+#[test]
+fn a_forged_image_is_refused_wherever_it_lies() {
+    let numbers = &mut Numbers::new(23);
+    let image = Memory::new(random::any(numbers), 1).pack(DType::Q8);
+    let open = |device: &[u8], lent: &mut Lent| {
+        let (verify, source) = (&mut Only::new(&image), &mut Overlapping(device, 1));
+        let read = Model::open_verified_from(source, &mut lent.resident, &mut lent.scratch, verify);
+        (read.map(|model| model.checksum()), verify.asked)
+    };
+    let smallest = widest(&Model::open(&image).unwrap());
+    for scratch in [smallest, smallest + 5, 2048, image.len()] {
+        let opened = open(&image, &mut Lent::for_image(&image, scratch));
+        assert_eq!(opened, (Ok(Model::open(&image).unwrap().checksum()), 1), "scratch of {scratch}");
+    }
+    let mut verify = Only::new(&image);
+    assert!(Model::open_verified(&image, &mut verify).is_ok() && verify.asked == 1);
+    for scratch in 0..4 {
+        let refused = Error::WindowTooSmall { needed: 4, found: scratch };
+        assert_eq!(open(&image, &mut Lent::for_image(&image, scratch)), (Err(refused), 0));
+    }
+    // Somebody has changed a byte and made the checksums right.
+    let (mut told, mut forged, lent) = (0, AlignedBytes::copy_of(&image), &mut Lent::for_image(&image, 2048));
+    for at in 0..image.len() {
+        forged.copy_from_slice(&image);
+        forged[at] ^= 1 << (at % 8);
+        repair_checksums(&mut forged);
+        if forged[..] == image[..] {
+            continue;
+        }
+        assert_eq!(Model::open_verified(&forged, &mut Only::new(&image)).err(), Some(Error::Unverified), "byte {at}");
+        // What is no table of sections is no image either; all else is for the signature to tell.
+        match open(&forged, lent) {
+            (Err(Error::Unverified), 1) => told += 1,
+            (Err(error), 0) => assert!(at < 200, "byte {at}: {error}"),
+            other => panic!("byte {at}: {other:?}"),
+        }
+    }
+    assert!(told > image.len() - 200, "{told} of {}", image.len());
+}
+
+/// A device that gives the first image until it has given all of it, and the second from then on.
+struct Changing<'i> {
+    images: [&'i [u8]; 2],
+    given: usize,
+}
+
+impl WeightSource for Changing<'_> {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let image = self.images[usize::from(self.given >= self.images[0].len())];
+        self.given += buffer.len();
+        Overlapping(image, 1).read(offset, buffer)
+    }
+}
+
+#[test]
+fn what_stays_in_memory_is_what_was_verified() {
+    let numbers = &mut Numbers::new(29);
+    let mut description = random::any(numbers);
+    description.chat_template = Some("{{ messages }}".into());
+    let image = Memory::new(description.clone(), 1).pack(DType::F16);
+    // Another model of the same shape: all weights differ.
+    let mut forged = Memory::new(description, 2).pack(DType::F16);
+    assert_eq!(forged.len(), image.len());
+    let open = |second: &[u8]| {
+        let (mut resident, mut scratch) = (dirty(0xff, image.len()), dirty(0xff, 4096));
+        let mut source = Changing { images: [&image, second], given: 0 };
+        let model = Model::open_verified_from(&mut source, &mut resident, &mut scratch, &mut Only::new(&image));
+        assert!(source.given > image.len(), "the weights were not read again");
+        model.map(|model| model.checksum())
+    };
+    let genuine = Model::open(&image).unwrap().checksum();
+    assert_eq!(open(&image), Ok(genuine));
+    // Other weights, of which the verified header has the checksum.
+    assert_eq!(open(&forged), Err(Error::Checksum(Section::Weights)));
+    // All but the weights: nobody reads that again.
+    let weights = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize;
+    let weights = weights(32 + 24 * 4)..weights(32 + 24 * 4) + weights(40 + 24 * 4);
+    forged.fill(0x55);
+    forged[weights.clone()].copy_from_slice(&image[weights.clone()]);
+    forged[weights.end..weights.end.next_multiple_of(64)].fill(0);
+    assert_eq!(open(&forged), Ok(genuine));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod scrub;
 #[cfg(feature = "source")]
 mod source;
 mod tensor;
+mod verify;
 
 use core::ops::Range;
 
@@ -24,6 +25,7 @@ pub use scrub::Scrub;
 #[cfg(feature = "source")]
 pub use source::WeightSource;
 pub use tensor::{Role, TensorId};
+pub use verify::Verify;
 
 use crate::Error;
 use crate::log;
@@ -97,18 +99,6 @@ impl<'m> Model<'m> {
             }
         }
         Ok(model)
-    }
-
-    /// [`open`](Model::open) for an image that must come from somebody: `verify` sees its bytes before anything in them is
-    /// read, and says whether they may be used. A checksum finds damage, a signature finds forgery; which scheme, which key
-    /// and where the signature lies are the application's (`examples/signed.rs` has one with Ed25519).
-    ///
-    /// [`Error::Unverified`] if `verify` says no; else as `open`.
-    pub fn open_verified(image: &'m [u8], verify: impl FnOnce(&[u8]) -> bool) -> Result<Model<'m>, Error> {
-        if !verify(image) {
-            return Err(Error::Unverified);
-        }
-        Model::open(image)
     }
 
     /// Checks the table of tensors and, through `check`, every byte of the `length` bytes of weights in order: gaps

@@ -1,7 +1,7 @@
 //! [`WeightSource`]: weights that are not in memory. [`Model::open_from`] checks them as [`Model::open`] would.
 
 use super::image::{self, Header, Section};
-use super::{ALIGNMENT, Model, Place, check_sections, crc32, extend_crc32, is_zero};
+use super::{ALIGNMENT, Model, Place, Verify, check_sections, crc32, extend_crc32, is_zero};
 use crate::Error;
 
 /// An image that is read piece by piece: from external flash without a memory-mapped window, an SD card, a file.
@@ -9,8 +9,9 @@ use crate::Error;
 /// A session reads the weights of a layer while it computes it, through two buffers in turn: while the weights in one are
 /// multiplied, the next are read into the other by [`read_while`](WeightSource::read_while).
 pub trait WeightSource {
-    /// Fills `buffer` with the bytes of the image from `offset` on. Within the weights, `offset` is a multiple of 16.
-    /// [`Error::Storage`] if it cannot; whatever is returned, a session reports that.
+    /// Fills `buffer` with the bytes of the image from `offset` on: a multiple of 4, and within a session of 16.
+    /// [`Error::Storage`] if it cannot; whatever is returned, a session reports that. What turns out to be no image may have
+    /// been asked for from any offset, beyond the end of the device too.
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;
 
     /// The same, and calls `work` once in the meantime. A source with a DMA controller starts the transfer, calls `work`,
@@ -31,7 +32,50 @@ impl<'m> Model<'m> {
         resident: &'m mut [u8],
         scratch: &mut [u8],
     ) -> Result<Model<'m>, Error> {
-        for memory in [&*resident, &*scratch] {
+        Resident::read(source, resident, scratch)?.open(source, scratch)
+    }
+
+    /// [`open_from`](Model::open_from) for an image that must come from somebody: the weights are read through once more,
+    /// before that, and `verify` sees all bytes of the image, of which nothing is believed until then but how long its parts
+    /// are. [`Error::Unverified`] if it says no; else as `open_from`.
+    ///
+    /// What stays in memory is, byte for byte, what `verify` saw. Weights are not: they are read again to be checked, and
+    /// again for every token. A device that gives other bytes later is found out by their checksum if it does so before this
+    /// returns and not on purpose, and after that by nobody. Where somebody may change them in between, on a card that can be
+    /// taken out or a bus that can be tapped, only weights in memory are safe.
+    pub fn open_verified_from(
+        source: &mut dyn WeightSource,
+        resident: &'m mut [u8],
+        scratch: &mut [u8],
+        verify: &mut dyn Verify,
+    ) -> Result<Model<'m>, Error> {
+        let parts = Resident::read(source, resident, scratch)?;
+        verify.update(parts.head);
+        let mut pass = Pass { source, scratch, end: parts.head.len() as u64, crc: 0 };
+        pass.read_to(parts.tail_start, |piece| verify.update(piece))?;
+        verify.update(parts.tail);
+        match verify.verify() {
+            true => parts.open(source, scratch),
+            false => Err(Error::Unverified),
+        }
+    }
+}
+
+/// An image but for its weights, in memory; only the table of its sections has been looked at.
+struct Resident<'m> {
+    /// All before the weights.
+    head: &'m [u8],
+    /// All after them, and where in the image that starts.
+    tail: &'m [u8],
+    tail_start: u64,
+    /// Bytes of the image, and of the weights.
+    length: u64,
+    weights: u64,
+}
+
+impl<'m> Resident<'m> {
+    fn read(source: &mut dyn WeightSource, resident: &'m mut [u8], scratch: &[u8]) -> Result<Self, Error> {
+        for memory in [&*resident, scratch] {
             if !(memory.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
                 return Err(Error::Unaligned(ALIGNMENT as u32));
             }
@@ -42,30 +86,34 @@ impl<'m> Model<'m> {
         source.read(0, first)?;
         let length = image::u64_at(first, 16);
         image::check_table(first, length)?;
-        let (start, bytes) = image::section_place(first, Section::Weights as usize);
+        let (start, weights) = image::section_place(first, Section::Weights as usize);
         // The table is in order: these are places in the image.
-        let tail_start = image::align(start + bytes).unwrap_or(length);
+        let tail_start = image::align(start + weights).unwrap_or(length);
         let needed = usize::try_from(start + (length - tail_start)).unwrap_or(usize::MAX);
         let resident = resident.get_mut(..needed).ok_or(Error::ArenaTooSmall { needed, found })?;
         let (head, tail) = resident.split_at_mut_checked(start as usize).unwrap_or_default();
         source.read(image::HEADER_BYTES as u64, head.get_mut(image::HEADER_BYTES..).unwrap_or_default())?;
         source.read(tail_start, tail)?;
-        let (head, tail): (&'m [u8], &'m [u8]) = (head, tail);
+        Ok(Resident { head, tail, tail_start, length, weights })
+    }
 
+    fn open(self, source: &mut dyn WeightSource, scratch: &mut [u8]) -> Result<Model<'m>, Error> {
+        let Resident { head, tail, tail_start, length, weights } = self;
+        let start = head.len() as u64;
         let header = Header::read_parts(head, tail, length)?;
         let described = Model::describe(header);
         let mut pass = Pass { source, scratch, end: start, crc: 0 };
         let tensors = described.and_then(|model| {
-            model.check_tensors(bytes, |range, place| pass.check(range.end - range.start, place))?;
+            model.check_tensors(weights, |range, place| pass.check(range.end - range.start, place))?;
             Ok(model)
         });
         if let Err(error @ (Error::Storage | Error::WindowTooSmall { .. })) = tensors {
             return Err(error);
         }
         // Damage is reported as damage, whatever it did to the tensors.
-        pass.read_to(start + bytes)?;
+        pass.read_to(start + weights, |_| ())?;
         let crc = pass.crc;
-        let weights_gap_is_zero = pass.check(tail_start - (start + bytes), None)?;
+        let weights_gap_is_zero = pass.check(tail_start - (start + weights), None)?;
         let checksum = |section| if section == Section::Weights { crc } else { crc32(header.section(section)) };
         check_sections(head, &header, checksum, |from, to| {
             let bytes = match from.checked_sub(tail_start) {
@@ -81,6 +129,9 @@ impl<'m> Model<'m> {
     }
 }
 
+/// Reads start at multiples of this many bytes, of which tensors and gaps are, too.
+const STEP: usize = 4;
+
 /// One pass over the weights, from first to last.
 struct Pass<'p> {
     source: &'p mut dyn WeightSource,
@@ -92,9 +143,13 @@ struct Pass<'p> {
 }
 
 impl Pass<'_> {
-    /// Reads the next bytes, as many as fit, and gives them.
+    /// Reads the next bytes, as many as fit, and gives them. What comes after them starts at a multiple of [`STEP`], too.
     fn next(&mut self, bytes: u64) -> Result<&[u8], Error> {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(self.scratch.len());
+        let found = self.scratch.len();
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(found / STEP * STEP);
+        if bytes == 0 {
+            return Err(Error::WindowTooSmall { needed: STEP, found });
+        }
         let piece = self.scratch.get_mut(..bytes).unwrap_or_default();
         self.source.read(self.end, piece).map_err(|_| Error::Storage)?;
         self.end = self.end.saturating_add(bytes as u64);
@@ -104,7 +159,7 @@ impl Pass<'_> {
 
     /// Reads the next bytes: a gap, which must be zero, or a tensor, which must be finite.
     fn check(&mut self, bytes: u64, place: Option<Place>) -> Result<bool, Error> {
-        let unit = place.map_or(1, |place| place.unit());
+        let unit = place.map_or(STEP, |place| place.unit());
         let found = self.scratch.len();
         let most = found.checked_div(unit).unwrap_or(0) * unit;
         if most == 0 && bytes > 0 {
@@ -123,11 +178,9 @@ impl Pass<'_> {
     }
 
     /// Reads what is left up to `end`.
-    fn read_to(&mut self, end: u64) -> Result<(), Error> {
+    fn read_to(&mut self, end: u64, mut visit: impl FnMut(&[u8])) -> Result<(), Error> {
         while self.end < end {
-            if self.next(end - self.end)?.is_empty() {
-                return Err(Error::WindowTooSmall { needed: 1, found: 0 });
-            }
+            visit(self.next(end - self.end)?);
         }
         Ok(())
     }

@@ -1,0 +1,26 @@
+//! [`Verify`]: images that must come from somebody.
+
+use super::Model;
+use crate::Error;
+
+/// Says whether an image may be used, once it has seen all of its bytes. A checksum finds damage, a signature finds forgery;
+/// which scheme, which key and where the signature lies are the application's (`examples/signed.rs` has one with Ed25519).
+pub trait Verify {
+    /// The next bytes of the image, from the first to the last, in pieces of any size.
+    fn update(&mut self, bytes: &[u8]);
+
+    /// Whether the image may be used. Called once, after its last byte.
+    fn verify(&mut self) -> bool;
+}
+
+impl<'m> Model<'m> {
+    /// [`open`](Model::open) for an image that must come from somebody: `verify` sees all of its bytes before anything in
+    /// them is read. [`Error::Unverified`] if it says no; else as `open`.
+    pub fn open_verified(image: &'m [u8], verify: &mut dyn Verify) -> Result<Model<'m>, Error> {
+        verify.update(image);
+        match verify.verify() {
+            true => Model::open(image),
+            false => Err(Error::Unverified),
+        }
+    }
+}
