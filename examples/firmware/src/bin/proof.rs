@@ -28,7 +28,7 @@ fn proof(arena: &'static mut [u8]) -> bool {
 /// What a firmware calls that reads its weights from a device, keeps snapshots and looks after its image.
 #[cfg(feature = "blocks")]
 fn storage(arena: &mut [u8]) -> Result<(), Error> {
-    use pocketlm::model::{Scrub, WeightSource};
+    use pocketlm::model::{Scrub, Verify, WeightSource};
 
     struct Device(&'static [u8]);
 
@@ -40,9 +40,22 @@ fn storage(arena: &mut [u8]) -> Result<(), Error> {
         }
     }
 
+    /// A signature is checked by somebody else's code.
+    struct Any;
+
+    impl Verify for Any {
+        fn update(&mut self, bytes: &[u8]) {
+            black_box(bytes);
+        }
+
+        fn verify(&mut self) -> bool {
+            black_box(true)
+        }
+    }
+
     let mut device = Device(black_box(IMAGE));
     let (resident, arena) = arena.split_at_mut_checked(64 * 1024).ok_or(Error::Storage)?;
-    let model = Model::open_from(&mut device, resident, arena)?;
+    let model = Model::open_verified_from(&mut device, resident, arena, &mut Any)?;
     let plan = black_box(Plan::new(model.header()).context(16).window(16 * 1024));
     let mut session = Session::with_source(&model, &plan, arena, &Solo, &mut device)?;
     session.feed(black_box(&[2, 3]))?;
