@@ -57,6 +57,12 @@ mod quantize;
 pub mod vector;
 mod workers;
 
+/// What `workers` claims with. In `tests/loom`, where it is run in every order there is, these are loom's.
+#[cfg(target_has_atomic = "ptr")]
+mod sync {
+    pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
+}
+
 pub use dtype::{DType, GROUP, TILE_ROWS};
 pub use engine::Engine;
 pub use isa::Isa;

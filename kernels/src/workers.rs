@@ -8,8 +8,9 @@
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::ops::Range;
+
 #[cfg(target_has_atomic = "ptr")]
-use core::sync::atomic::{AtomicUsize, Ordering};
+use super::sync::{AtomicUsize, Ordering};
 
 /// Cores that can be lent a job.
 pub trait Workers: Sync {

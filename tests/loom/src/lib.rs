@@ -1,12 +1,16 @@
-//! `src/host/handoff.rs` in every order that its threads can run in, and with every value that their loads may see, as far
-//! as loom tells them apart: nobody waits for ever, nobody reads what is still being written, and when `run` returns all of
-//! the job is done and seen. `cargo test --manifest-path tests/loom/Cargo.toml`.
+//! `src/host/handoff.rs` and `kernels/src/workers.rs` in every order that their threads can run in, and with every value that
+//! their loads may see, as far as loom tells them apart: nobody waits for ever, no piece of work is claimed twice, nobody reads
+//! what is still being written, and when `run` returns all of the job is done and seen. `cargo test --manifest-path tests/loom/Cargo.toml`.
 
 #[path = "../../../src/host/handoff.rs"]
 #[allow(dead_code)]
 mod handoff;
 
-/// What the handoff is made of.
+#[path = "../../../kernels/src/workers.rs"]
+#[allow(dead_code)]
+mod workers;
+
+/// What they are made of.
 mod sync {
     pub use loom::hint::spin_loop;
     pub use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -46,43 +50,63 @@ mod sync {
 #[cfg(test)]
 mod tests {
     use loom::sync::Arc;
-    use loom::sync::atomic::{AtomicUsize, Ordering};
     use loom::thread::{self, JoinHandle};
 
     use super::handoff::{Handoff, Waited};
     use super::sync::UnsafeCell;
+    use super::workers::{Output, Workers, for_each_part, split_pair, split_rows};
 
     /// What a job writes: places that are written by whoever claims them, not even atomically.
-    struct Places {
-        next: AtomicUsize,
-        places: Vec<UnsafeCell<usize>>,
-    }
+    struct Places(Vec<UnsafeCell<usize>>);
 
     // SAFETY: loom looks whether two threads are at one place.
     unsafe impl Sync for Places {}
-    // SAFETY: as above.
-    unsafe impl Send for Places {}
 
     impl Places {
         fn new(count: usize) -> Self {
-            Places { next: AtomicUsize::new(0), places: (0..count).map(|_| UnsafeCell::new(0)).collect() }
+            Places((0..count).map(|_| UnsafeCell::new(0)).collect())
         }
 
-        /// Claims as `pocketlm_kernels::workers::for_each_part` does.
-        fn fill(&self, value: usize) {
-            let claim = || {
-                let next = |place| if place < self.places.len() { Some(place + 1) } else { None };
-                self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-            };
-            while let Ok(place) = claim() {
-                // SAFETY: claimed once.
-                unsafe { self.places[place].write(value) };
+        fn write(&self, place: usize, value: usize) {
+            // SAFETY: claimed once.
+            unsafe { self.0[place].write(value) };
+        }
+
+        /// What is there when the job is done.
+        fn values(&self) -> Vec<usize> {
+            // SAFETY: the job is done.
+            self.0.iter().map(|place| unsafe { place.read() }).collect()
+        }
+    }
+
+    /// As `host::Threads`.
+    struct Threads {
+        handoff: Arc<Handoff>,
+        helpers: Vec<JoinHandle<()>>,
+    }
+
+    impl Threads {
+        fn new(helpers: usize) -> Self {
+            let handoff = Arc::new(Handoff::new());
+            Threads { helpers: (0..helpers).map(|_| helper(&handoff)).collect(), handoff }
+        }
+
+        fn stop(self) {
+            self.handoff.stop();
+            for helper in self.helpers {
+                helper.thread().unpark();
+                helper.join().unwrap();
             }
         }
+    }
 
-        fn assert_full(&self, value: usize) {
-            // SAFETY: the job is done.
-            self.places.iter().for_each(|place| assert_eq!(unsafe { place.read() }, value));
+    impl Workers for Threads {
+        fn run(&self, job: &(dyn Fn() + Sync)) {
+            self.handoff.run(job, || self.helpers.iter().for_each(|helper| helper.thread().unpark()));
+        }
+
+        fn count(&self) -> usize {
+            self.helpers.len() + 1
         }
     }
 
@@ -101,17 +125,11 @@ mod tests {
         })
     }
 
-    fn run(handoff: &Handoff, helpers: &[JoinHandle<()>], places: &Places, value: usize) {
-        handoff.run(&|| places.fill(value), || helpers.iter().for_each(|helper| helper.thread().unpark()));
-        places.assert_full(value);
-    }
-
-    fn stop(handoff: &Handoff, helpers: Vec<JoinHandle<()>>) {
-        handoff.stop();
-        for helper in helpers {
-            helper.thread().unpark();
-            helper.join().unwrap();
-        }
+    /// Shares `count` pieces of work, and sees that each was done, once.
+    fn share(workers: &dyn Workers, count: usize, value: usize) {
+        let places = Places::new(count);
+        for_each_part(workers, 0..count, |part| part.for_each(|place| places.write(place, value)));
+        assert_eq!(places.values(), vec![value; count]);
     }
 
     /// All orders in which threads are interrupted at most `interruptions` times.
@@ -125,38 +143,89 @@ mod tests {
     #[test]
     fn jobs_one_after_the_other_are_done_when_run_returns() {
         every_order(3, || {
-            let handoff = Arc::new(Handoff::new());
-            let helpers = vec![helper(&handoff)];
+            let threads = Threads::new(1);
             for value in 1..=2 {
-                let places = Places::new(2);
-                run(&handoff, &helpers, &places, value);
+                share(&threads, 2, value);
             }
-            stop(&handoff, helpers);
+            threads.stop();
         });
     }
 
     #[test]
     fn two_helpers_share_a_job() {
         every_order(2, || {
-            let handoff = Arc::new(Handoff::new());
-            let helpers = vec![helper(&handoff), helper(&handoff)];
-            run(&handoff, &helpers, &Places::new(2), 1);
-            stop(&handoff, helpers);
+            let threads = Threads::new(2);
+            share(&threads, 2, 1);
+            threads.stop();
         });
     }
 
     #[test]
     fn two_callers_do_not_get_into_each_others_jobs() {
         every_order(2, || {
-            let handoff = Arc::new(Handoff::new());
-            let helpers = Arc::new(vec![helper(&handoff)]);
+            let threads = Arc::new(Threads::new(1));
             let other = {
-                let (handoff, helpers) = (handoff.clone(), helpers.clone());
-                thread::spawn(move || run(&handoff, &helpers, &Places::new(1), 2))
+                let threads = threads.clone();
+                thread::spawn(move || share(&*threads, 1, 2))
             };
-            run(&handoff, &helpers, &Places::new(1), 1);
+            share(&*threads, 1, 1);
             other.join().unwrap();
-            stop(&handoff, Arc::try_unwrap(helpers).ok().unwrap());
+            Arc::try_unwrap(threads).ok().unwrap().stop();
+        });
+    }
+
+    /// Parts that are longer than one piece: with two threads the first is claimed a quarter at a time.
+    #[test]
+    fn parts_of_any_length_are_all_of_it_once() {
+        every_order(2, || {
+            let threads = Threads::new(1);
+            share(&threads, 9, 1);
+            threads.stop();
+        });
+    }
+
+    #[test]
+    fn rows_of_two_outputs_are_each_computed_once_by_one_thread() {
+        every_order(2, || {
+            let threads = Threads::new(1);
+            // Two columns of 5 rows, of which 1 to 5 are asked for in pieces of 2; one column of 3 rows.
+            let (mut first, mut second) = ([0.0; 10], [0.0; 3]);
+            let claimed = Places::new(8);
+            let outputs = [
+                Output { values: &mut first, rows: 5, range: 1..5 },
+                Output { values: &mut second, rows: 3, range: 0..3 },
+            ];
+            split_rows(&threads, outputs, 2, |output, rows, mut view| {
+                for row in rows.clone() {
+                    claimed.write(5 * output + row, 1);
+                }
+                for column in 0..view.columns() {
+                    for (value, row) in view.column(column).iter_mut().zip(rows.clone()) {
+                        *value += (100 * output + 10 * column + row) as f32 + 1.0;
+                    }
+                }
+            });
+            assert_eq!(claimed.values(), [0, 1, 1, 1, 1, 1, 1, 1]);
+            assert_eq!(first, [0.0, 2.0, 3.0, 4.0, 5.0, 0.0, 12.0, 13.0, 14.0, 15.0]);
+            assert_eq!(second, [101.0, 102.0, 103.0]);
+            threads.stop();
+        });
+    }
+
+    #[test]
+    fn chunks_of_two_buffers_are_each_given_to_one_thread() {
+        every_order(2, || {
+            let threads = Threads::new(1);
+            let (mut first, mut second) = ([0.0; 7], [0.0; 4]);
+            let claimed = Places::new(4);
+            split_pair(&threads, &mut first, &mut second, (2, 1), 0..4, |index, first, second| {
+                claimed.write(index, 1);
+                first.iter_mut().chain(second).for_each(|value| *value += index as f32 + 1.0);
+            });
+            // The last chunk does not fit the first buffer.
+            assert_eq!(claimed.values(), [1, 1, 1, 0]);
+            assert_eq!((first, second), ([1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 0.0], [1.0, 2.0, 3.0, 0.0]));
+            threads.stop();
         });
     }
 }
