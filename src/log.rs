@@ -21,7 +21,7 @@ mod format {
 
     use crate::model::{Header, Layers, Model};
     use crate::run::{Arena, Plan, Session, Step};
-    use crate::text::{Decoder, Distribution, Penalties, Recent, Sampler, Text, Tokenizer};
+    use crate::text::{Decoder, Distribution, Penalties, Recent, Sampler, Sampling, Text, Tokenizer};
 
     impl Format for Header<'_> {
         fn format(&self, f: Formatter<'_>) {
@@ -98,6 +98,12 @@ mod format {
     impl Format for Sampler<'_> {
         fn format(&self, f: Formatter<'_>) {
             write!(f, "Sampler");
+        }
+    }
+
+    impl Format for Sampling<'_, '_, '_> {
+        fn format(&self, f: Formatter<'_>) {
+            write!(f, "Sampling");
         }
     }
 

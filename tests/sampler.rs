@@ -131,6 +131,92 @@ fn every_distribution_equals_that_of_sorting() {
     }
 }
 
+/// The token that slices choose, and how many they were.
+fn in_slices(
+    sampler: &mut Sampler,
+    logits: &mut [f32],
+    mut budget: impl FnMut() -> u32,
+) -> (Result<u32, Error>, usize) {
+    let mut sampling = sampler.start(logits);
+    let mut slices = 1;
+    let chosen = loop {
+        match sampling.step(budget()) {
+            Ok(None) => slices += 1,
+            Ok(Some(id)) => break Ok(id),
+            Err(error) => break Err(error),
+        }
+    };
+    assert_eq!(sampling.step(u32::MAX), chosen.map(Some), "once more");
+    (chosen, slices)
+}
+
+#[test]
+fn slices_choose_what_one_call_chooses() {
+    let mut random = Random(5);
+    for case in 0..5_000 {
+        let vocab_size = random.pick(&[0, 1, 2, 63, 64, 65, 300, 1000]);
+        let bias: Vec<(u32, f32)> = (0..random.pick(&[0, 0, 0, 2, 150]))
+            .map(|_| {
+                (random.below(1 + vocab_size as u64 * 201 / 200) as u32, random.pick(&[1.0, -2.5, f32::NEG_INFINITY]))
+            })
+            .collect();
+        let settings = (
+            random.bits(),
+            random.pick(&[0.0, 0.1, 0.8, 1.0, f32::INFINITY]),
+            random.pick(&[0, 0, 1, 5, 40, 1000]),
+            random.pick(&[1.0, 1.0, 0.0, 0.5, 0.999_999]),
+            random.pick(&[0.0, 0.0, 0.05, 1.0]),
+        );
+        let make = |window| {
+            let (seed, temperature, top_k, top_p, min_p) = settings;
+            let penalties = Penalties::over(window).repeat(1.3).frequency(0.2).presence(0.1);
+            let sampler = Sampler::new(seed).temperature(temperature).top_k(top_k).top_p(top_p).min_p(min_p);
+            sampler.logit_bias(&bias).penalties(penalties)
+        };
+        let (mut whole_window, mut sliced_window) = ([Recent::EMPTY; 70], [Recent::EMPTY; 70]);
+        let (mut whole, mut sliced) = (make(&mut whole_window), make(&mut sliced_window));
+        let budgets = random.pick(&[&[0][..], &[1], &[2, 3, 5], &[u32::MAX], &[1, u32::MAX, 17]]);
+        // The second and the third choice show that generator and window moved alike.
+        for _ in 0..3 {
+            let logits = random.logits(vocab_size);
+            let chosen = whole.sample(&mut logits.clone());
+            let (found, _) = in_slices(&mut sliced, &mut logits.clone(), || random.pick(budgets));
+            assert_eq!(found, chosen, "case {case}: {settings:?}, {bias:?} on {logits:?}");
+        }
+    }
+}
+
+#[test]
+fn a_slice_looks_at_no_more_logits_than_its_budget_allows() {
+    let mut random = Random(6);
+    let logits: Vec<f32> = (0..64_000).map(|_| random.unit() * 9.0).collect();
+    let slices = |budget| {
+        let mut sampler = Sampler::new(1).temperature(0.8).top_k(40).top_p(0.9).min_p(0.05);
+        in_slices(&mut sampler, &mut logits.clone(), || budget).1
+    };
+    // 1 pass for the largest, 7 for each of two filters, 1 for the weights, part of one for the draw.
+    assert!((16_000..=17_000).contains(&slices(1)), "{}", slices(1));
+    assert!((160..=170).contains(&slices(100)), "{}", slices(100));
+    assert_eq!(slices(u32::MAX), 1);
+}
+
+#[test]
+fn a_choice_that_is_given_up_leaves_generator_and_window_alone() {
+    let logits: Vec<f32> = (0..500).map(|id| (id % 7) as f32).collect();
+    for slices in 1..=16 {
+        let chosen = [0, slices].map(|slices| {
+            let mut window = [Recent::EMPTY; 8];
+            let mut sampler = Sampler::new(8).penalties(Penalties::over(&mut window).presence(9.0));
+            let mut spoilt = logits.clone();
+            let mut sampling = sampler.start(&mut spoilt);
+            // 500 logits are 8 units a pass, and even without a filter there are two passes before the draw.
+            (0..slices).for_each(|_| assert_eq!(sampling.step(1), Ok(None)));
+            [(); 8].map(|()| sampler.sample(&mut logits.clone()).unwrap())
+        });
+        assert_eq!(chosen[0], chosen[1], "after {slices} slices");
+    }
+}
+
 #[test]
 fn every_choice_is_where_its_draw_falls() {
     let mut random = Random(2);

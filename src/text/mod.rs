@@ -17,5 +17,5 @@ pub(crate) mod tokenizer;
 
 pub use decode::{Decoder, Text};
 pub use encode::{EncodeOptions, nfc_scratch_len, scratch_len};
-pub use sampler::{Distribution, Penalties, Recent, Sampler};
+pub use sampler::{Distribution, Penalties, Recent, Sampler, Sampling};
 pub use tokenizer::Tokenizer;

@@ -24,6 +24,11 @@
 //! time and only in the bucket where the cut is: six passes over the logits, whatever they are. On a vocabulary of
 //! 262,144 that takes about 1 ms for top-k, and 6 ms for top-p alone over a flat distribution (one x86-64 core).
 //!
+//! # In slices
+//!
+//! So a choice is nothing but passes over the logits, up to twenty of them, and between any two chunks of a pass all there
+//! is to remember is a pass, a place and half a kilobyte of sums: a [`Sampling`], which can stop there and go on.
+//!
 //! # Same choice everywhere
 //!
 //! Probabilities are integers: a token's *weight* is `exp((logit − max) / temperature)` in units of 2⁻³¹, rounded
@@ -35,6 +40,8 @@
 //! NaN counts as −∞, and a token at −∞ is never chosen. Tokens at +∞ share the whole probability. When no token is
 //! left, that is an error, [`Error::NoCandidate`]: a model whose logits are all NaN should not go on
 //! talking in token 0.
+
+use core::ops::Range;
 
 use pocketlm_kernels::math::exp;
 
@@ -154,16 +161,17 @@ impl<'a> Sampler<'a> {
     /// [`Error::NoCandidate`] when no logit is above −∞ (or there are none); [`Error::TokenOutOfRange`] when the
     /// bias names an id that has no logit. The generator has not moved then.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<u32, Error> {
-        let id = if self.temperature == 0.0 {
-            let id = self.best(logits)?.id;
-            self.generator.next();
-            id
-        } else {
-            let distribution = self.distribution(logits)?;
-            distribution.choose(self.generator.next())
-        };
-        self.accept(id);
-        Ok(id)
+        let mut sampling = self.start(logits);
+        loop {
+            if let Some(id) = sampling.step(u32::MAX)? {
+                return Ok(id);
+            }
+        }
+    }
+
+    /// The same in slices of bounded size: nothing is chosen until [`Sampling::step`] has.
+    pub fn start<'s, 'l>(&'s mut self, logits: &'l mut [f32]) -> Sampling<'s, 'a, 'l> {
+        Sampling { sampler: self, logits, work: Work::NEW }
     }
 
     /// Enters a token that was not sampled here (the prompt's, a forced one) in the penalty window.
@@ -187,85 +195,343 @@ impl<'a> Sampler<'a> {
     ///
     /// Those of [`sample`](Sampler::sample).
     pub fn distribution<'l>(&self, logits: &'l mut [f32]) -> Result<Distribution<'l>, Error> {
-        let Best { logit: max, id } = self.best(logits)?;
-        let mut cut = Cut::EVERYTHING;
-        if self.temperature == 0.0 {
-            cut = Cut { key: key(max), last_id: id as usize };
-        } else {
-            if let Some(k) = self.top_k {
-                cut = cut_where(logits, cut, k as u64, None);
-            }
-            if let Some(p) = self.top_p {
-                let mut total = 0;
-                for_each(logits, logit(cut.key), Some(max), |id, logit, weight| {
-                    total += if cut.keeps(id, key(logit)) { weight } else { 0 };
-                });
-                cut = cut_where(logits, cut, scaled(total, p).max(1), Some(max));
-            }
-            if let Some(ln_min_p) = self.ln_min_p {
-                cut = cut.and(Cut { key: key(max + ln_min_p), last_id: usize::MAX });
-            }
-        }
-
-        // Any temperature will do for the single token that greedy keeps.
-        let temperature = if self.temperature == 0.0 { 1.0 } else { self.temperature };
-        let floor = logit(cut.key);
-        let mut total = 0;
-        for (chunk, first) in logits.chunks_mut(CHUNK).zip((0..).step_by(CHUNK)) {
-            if !reaches(chunk, floor) {
-                chunk.fill(0.0);
-                continue;
-            }
-            for (logit, id) in chunk.iter_mut().zip(first..) {
-                let kept = cut.keeps(id, key(*logit));
-                *logit = if kept { weight((*logit - max) / temperature) } else { 0.0 };
-            }
-            for weight in chunk {
-                let whole = *weight as u32;
-                total += u64::from(whole);
-                // Exact: rounded down, a weight has no more significant bits than before.
-                *weight = whole as f32;
-            }
-        }
-        Ok(Distribution { weights: logits, total })
+        let mut work = Work::NEW;
+        while !work.advance(self, logits, Stage::Draw, u32::MAX)? {}
+        Ok(Distribution { weights: logits, total: work.total })
     }
 
-    /// Applies bias and penalties, makes the logits comparable (no NaN, no +∞, no −0), and finds the best.
-    fn best(&self, logits: &mut [f32]) -> Result<Best, Error> {
-        for &(id, bias) in self.bias {
-            match logits.get_mut(id as usize) {
-                Some(logit) => *logit += bias,
-                None => return Err(Error::TokenOutOfRange { token: id, vocab_size: logits.len() as u32 }),
-            }
+    /// How many tokens of those that are left, largest logit first, a filter keeps, or what weight they reach; `all` is the
+    /// weight of all. `None` if there is no such filter.
+    fn wanted(&self, filter: Filter, all: u64) -> Option<u64> {
+        match filter {
+            Filter::TopK => self.top_k.map(|k| k as u64),
+            Filter::TopP => self.top_p.map(|p| scaled(all, p).max(1)),
         }
-        if let Some(penalties) = &self.penalties {
-            penalties.apply(logits);
-        }
-
-        let mut max = f32::NEG_INFINITY;
-        for logit in logits.iter_mut() {
-            // Adding 0 turns −0 into +0, so that equal logits have equal keys.
-            *logit = if logit.is_nan() { f32::NEG_INFINITY } else { *logit + 0.0 };
-            max = if *logit > max { *logit } else { max };
-        }
-        if max == f32::INFINITY {
-            for logit in logits.iter_mut() {
-                *logit = if *logit == f32::INFINITY { 0.0 } else { f32::NEG_INFINITY };
-            }
-            max = 0.0;
-        }
-        if max == f32::NEG_INFINITY {
-            return Err(Error::NoCandidate);
-        }
-        let id = logits.iter().position(|&logit| logit == max).ok_or(Error::NoCandidate)?;
-        Ok(Best { logit: max, id: id as u32 })
     }
 }
 
-/// The largest logit, and the lowest id that has it.
-struct Best {
-    logit: f32,
+/// A choice in slices, from [`Sampler::start`]: the token that [`Sampler::sample`] chooses, in calls of bounded size, for a
+/// loop that has other things to do.
+///
+/// ```
+/// use pocketlm::text::Sampler;
+///
+/// let mut sampler = Sampler::new(42).top_k(40).top_p(0.95);
+/// let mut logits = [0.0; 1000];
+/// let mut sampling = sampler.start(&mut logits);
+/// let id = loop {
+///     match sampling.step(10)? {
+///         None => { /* feed the watchdog */ }
+///         Some(id) => break id,
+///     }
+/// };
+/// assert_eq!(id, Sampler::new(42).top_k(40).top_p(0.95).sample(&mut [0.0; 1000])?);
+/// # Ok::<(), pocketlm::Error>(())
+/// ```
+///
+/// It holds sampler and logits, so neither changes on the way. One that is dropped before it has chosen has moved neither
+/// the generator nor the penalty window; the logits are spoilt.
+#[derive(Debug)]
+pub struct Sampling<'s, 'a, 'l> {
+    sampler: &'s mut Sampler<'a>,
+    logits: &'l mut [f32],
+    work: Work,
+}
+
+impl Sampling<'_, '_, '_> {
+    /// Goes on for about `budget` units, and returns the token once it is chosen. The unit is a look at 64 logits, or at 64
+    /// tokens of the bias or the penalty window, and work is not divided below it: a call takes about the time of
+    /// [`Session::step`](crate::run::Session::step) with the same budget, or less. Only to enter the token in
+    /// the penalty window is not divided; it takes time proportional to the window.
+    ///
+    /// Once there is a token, further calls return it and do nothing else; after an error they come to the same error.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sample`](Sampler::sample).
+    pub fn step(&mut self, budget: u32) -> Result<Option<u32>, Error> {
+        let Sampling { sampler, logits, work } = self;
+        if work.stage != Stage::Done {
+            // Greedy has chosen when it knows the best.
+            let last = if sampler.temperature == 0.0 { Stage::Weigh } else { Stage::Done };
+            if !work.advance(sampler, logits, last, budget)? {
+                return Ok(None);
+            }
+            work.stage = Stage::Done;
+            sampler.generator.next();
+            sampler.accept(work.id);
+        }
+        Ok(Some(work.id))
+    }
+}
+
+/// What is done to all logits, one after the other; each stage is a pass over them or over another list.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stage {
+    /// Over the bias.
+    Bias,
+    /// Over the window.
+    Penalties,
+    /// Makes the logits comparable (no NaN, no −0) and finds the largest.
+    Largest,
+    /// No +∞ either, if it was the largest.
+    Infinite,
+    /// For greedy: the lowest id that has the largest logit.
+    Best,
+    /// A filter looks for the next bits of its cut's key.
+    Count(Filter),
+    /// A filter looks for its cut's last id.
+    Last(Filter),
+    /// Logits become weights.
+    Weigh,
+    /// Looks for the token where the draw falls.
+    Draw,
+    Done,
+}
+
+/// The filters that look for their cut; min-p knows it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Filter {
+    TopK,
+    TopP,
+}
+
+/// How many bits of a cut's key a pass finds.
+const DIGIT: u32 = 6;
+
+/// Where a choice stands.
+#[derive(Debug)]
+struct Work {
+    stage: Stage,
+    /// How much of the stage's list is done.
+    at: usize,
+    /// The largest logit.
+    max: f32,
+    /// What the filters so far keep.
+    cut: Cut,
+    /// The cut that a filter looks for, as far as it is known, and how many of its key's low bits are not.
+    found: Cut,
+    unknown: u32,
+    /// What those with the next bits add up to, for all values of these.
+    buckets: [u64; 1 << DIGIT],
+    /// What the tokens that stay must still add up to: for a filter, of those in the next bucket; for the draw, before the one
+    /// that is drawn.
+    missing: u64,
+    /// The sum of the weights.
+    total: u64,
+    /// The token, as far as it is known.
     id: u32,
+}
+
+impl Work {
+    const NEW: Work = Work {
+        stage: Stage::Bias,
+        at: 0,
+        max: f32::NEG_INFINITY,
+        cut: Cut::EVERYTHING,
+        found: Cut { key: 0, last_id: 0 },
+        unknown: 0,
+        buckets: [0; 1 << DIGIT],
+        missing: 0,
+        total: 0,
+        id: 0,
+    };
+
+    /// Goes on until the budget is used up, or until a stage is next. `true` if it is.
+    #[inline(never)]
+    fn advance(&mut self, sampler: &Sampler, logits: &mut [f32], until: Stage, budget: u32) -> Result<bool, Error> {
+        let mut left = budget.max(1) as usize;
+        while self.stage != until {
+            let length = match self.stage {
+                Stage::Bias => sampler.bias.len(),
+                Stage::Penalties => sampler.penalties.as_ref().map_or(0, |penalties| penalties.window.len()),
+                Stage::Count(filter) if sampler.wanted(filter, 0).is_none() => 0,
+                _ => logits.len(),
+            };
+            let undone = length.saturating_sub(self.at);
+            if undone > 0 {
+                if left == 0 {
+                    return Ok(false);
+                }
+                let now = undone.min(left.saturating_mul(CHUNK));
+                let end = self.at + now;
+                self.pass(sampler, logits, self.at..end)?;
+                // A search may have ended before.
+                self.at = self.at.max(end);
+                left -= now.div_ceil(CHUNK);
+            } else {
+                self.stage = self.next_stage(sampler)?;
+                self.at = 0;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A part of a stage.
+    fn pass(&mut self, sampler: &Sampler, logits: &mut [f32], range: Range<usize>) -> Result<(), Error> {
+        let (vocab_size, first, mut max) = (logits.len(), range.start, self.max);
+        let part = logits.get_mut(range.clone()).unwrap_or_default();
+        match self.stage {
+            Stage::Bias => {
+                for &(id, bias) in sampler.bias.get(range).unwrap_or_default() {
+                    match logits.get_mut(id as usize) {
+                        Some(logit) => *logit += bias,
+                        None => return Err(Error::TokenOutOfRange { token: id, vocab_size: vocab_size as u32 }),
+                    }
+                }
+            }
+            Stage::Penalties => {
+                if let Some(penalties) = &sampler.penalties {
+                    penalties.apply(range, logits);
+                }
+            }
+            Stage::Largest => {
+                for logit in part {
+                    // Adding 0 turns −0 into +0, so that equal logits have equal keys.
+                    *logit = if logit.is_nan() { f32::NEG_INFINITY } else { *logit + 0.0 };
+                    max = if *logit > max { *logit } else { max };
+                }
+                self.max = max;
+            }
+            Stage::Infinite => {
+                for logit in part {
+                    *logit = if *logit == f32::INFINITY { 0.0 } else { f32::NEG_INFINITY };
+                }
+            }
+            Stage::Best => {
+                if let Some(index) = part.iter().position(|&logit| logit == max) {
+                    self.id = (first + index) as u32;
+                    self.at = vocab_size;
+                }
+            }
+            Stage::Count(filter) => {
+                let Work { cut, found, unknown, buckets, .. } = self;
+                let shift = unknown.saturating_sub(DIGIT);
+                let known = u32::MAX.checked_shl(*unknown).unwrap_or(0);
+                for_each(part, first, logit(found.key.max(cut.key)), filter, max, |id, logit, weight| {
+                    let key = key(logit);
+                    let bucket = ((key & !known) >> shift) as usize;
+                    if key & known == found.key
+                        && cut.keeps(id, key)
+                        && let Some(sum) = buckets.get_mut(bucket)
+                    {
+                        *sum += weight;
+                    }
+                });
+            }
+            Stage::Last(filter) => {
+                let Work { found, missing, .. } = self;
+                for_each(part, first, logit(found.key), filter, max, |id, logit, weight| {
+                    if key(logit) == found.key && *missing > 0 {
+                        found.last_id = id;
+                        *missing = missing.saturating_sub(weight);
+                    }
+                });
+            }
+            Stage::Weigh => {
+                // Any temperature will do for the single token that greedy keeps.
+                let temperature = if sampler.temperature == 0.0 { 1.0 } else { sampler.temperature };
+                let (cut, mut total) = (self.cut, self.total);
+                let floor = logit(cut.key);
+                for (chunk, first) in part.chunks_mut(CHUNK).zip((first..).step_by(CHUNK)) {
+                    if !reaches(chunk, floor) {
+                        chunk.fill(0.0);
+                        continue;
+                    }
+                    for (logit, id) in chunk.iter_mut().zip(first..) {
+                        let kept = cut.keeps(id, key(*logit));
+                        *logit = if kept { weight((*logit - max) / temperature) } else { 0.0 };
+                    }
+                    for weight in chunk {
+                        let whole = *weight as u32;
+                        total += u64::from(whole);
+                        // Exact: rounded down, a weight has no more significant bits than before.
+                        *weight = whole as f32;
+                    }
+                }
+                self.total = total;
+            }
+            Stage::Draw => {
+                if draw(part, first, &mut self.missing, &mut self.id) {
+                    self.at = vocab_size;
+                }
+            }
+            Stage::Done => {}
+        }
+        Ok(())
+    }
+
+    /// What comes after a stage that is done.
+    fn next_stage(&mut self, sampler: &Sampler) -> Result<Stage, Error> {
+        Ok(match self.stage {
+            Stage::Bias => Stage::Penalties,
+            Stage::Penalties => Stage::Largest,
+            Stage::Largest if self.max == f32::NEG_INFINITY => return Err(Error::NoCandidate),
+            Stage::Largest if self.max == f32::INFINITY => {
+                self.max = 0.0;
+                Stage::Infinite
+            }
+            Stage::Largest | Stage::Infinite if sampler.temperature == 0.0 => Stage::Best,
+            Stage::Largest | Stage::Infinite => self.look_for(Filter::TopK),
+            Stage::Best => {
+                self.cut = Cut { key: key(self.max), last_id: self.id as usize };
+                Stage::Weigh
+            }
+            Stage::Count(filter) => match self.narrow(sampler, filter) {
+                Some(()) if self.unknown > 0 => self.stage,
+                Some(()) => Stage::Last(filter),
+                None => self.after(sampler, filter),
+            },
+            Stage::Last(filter) => {
+                self.cut = self.found;
+                self.after(sampler, filter)
+            }
+            Stage::Weigh => {
+                self.missing = scaled(self.total, sampler.generator.clone().next());
+                Stage::Draw
+            }
+            Stage::Draw | Stage::Done => Stage::Done,
+        })
+    }
+
+    /// Begins to look for the fewest tokens of those left, in order, that are as many or weigh as much as the filter wants.
+    fn look_for(&mut self, filter: Filter) -> Stage {
+        self.found = Cut { key: 0, last_id: usize::MAX };
+        self.unknown = u32::BITS;
+        self.buckets = [0; 1 << DIGIT];
+        Stage::Count(filter)
+    }
+
+    /// Finds the bucket that the cut is in, after a pass. `None` if the filter keeps all.
+    fn narrow(&mut self, sampler: &Sampler, filter: Filter) -> Option<()> {
+        if self.unknown == u32::BITS {
+            self.missing = sampler.wanted(filter, self.buckets.iter().sum())?;
+        }
+        let mut last = None;
+        for (bucket, &sum) in (0u32..1 << DIGIT).zip(&self.buckets).rev() {
+            if sum >= self.missing {
+                last = Some(bucket);
+                break;
+            }
+            self.missing -= sum;
+        }
+        let shift = self.unknown.saturating_sub(DIGIT);
+        self.found.key |= last? << shift;
+        self.unknown = shift;
+        self.buckets = [0; 1 << DIGIT];
+        Some(())
+    }
+
+    /// What comes after a filter.
+    fn after(&mut self, sampler: &Sampler, filter: Filter) -> Stage {
+        if filter == Filter::TopK {
+            return self.look_for(Filter::TopP);
+        }
+        if let Some(ln_min_p) = sampler.ln_min_p {
+            self.cut = self.cut.and(Cut { key: key(self.max + ln_min_p), last_id: usize::MAX });
+        }
+        Stage::Weigh
+    }
 }
 
 /// The probabilities a token is drawn from; see [`Sampler::distribution`].
@@ -290,21 +556,27 @@ impl Distribution<'_> {
     /// The token that a number drawn uniformly from all of `u32` stands for: the first whose weight, added to those
     /// of the lower ids, exceeds `draw / 2³² * total`, rounded down.
     pub fn choose(&self, draw: u32) -> u32 {
-        let mut left = scaled(self.total, draw);
-        let mut chosen = 0;
-        for (id, &weight) in self.weights.iter().enumerate() {
-            if weight == 0.0 {
-                continue;
-            }
-            let weight = u64::from(weight as u32);
-            chosen = id as u32;
-            if left < weight {
-                break;
-            }
-            left -= weight;
-        }
+        let (mut before, mut chosen) = (scaled(self.total, draw), 0);
+        self::draw(self.weights, 0, &mut before, &mut chosen);
         chosen
     }
+}
+
+/// Looks among weights, the first of which is token `first`'s, for the token that the draw falls on: `before` is what the
+/// weights before it add up to. `chosen` is the last with a weight so far. `true` if it is the one.
+fn draw(weights: &[f32], first: usize, before: &mut u64, chosen: &mut u32) -> bool {
+    for (&weight, id) in weights.iter().zip(first..) {
+        if weight == 0.0 {
+            continue;
+        }
+        let weight = u64::from(weight as u32);
+        *chosen = id as u32;
+        if *before < weight {
+            return true;
+        }
+        *before -= weight;
+    }
+    false
 }
 
 /// `total * fraction / 2³²`, rounded down; exact, since neither half overflows.
@@ -353,16 +625,23 @@ impl Cut {
     }
 }
 
-/// Calls `visit` with id, logit and weight of the tokens with a logit of at least `floor`, among others. The weight is
-/// the token's mass, given the best logit, or 1.
+/// Calls `visit` with id, logit and weight of the tokens with a logit of at least `floor`, among others; the first is token
+/// `first`. The weight is the token's mass for top-p, given the best logit, and 1 for top-k.
 ///
 /// Whole chunks below the floor are passed over: the filters leave few tokens of many, and then looking for them is
 /// nearly all the work.
-fn for_each(logits: &[f32], floor: f32, max: Option<f32>, mut visit: impl FnMut(usize, f32, u64)) {
+fn for_each(
+    logits: &[f32],
+    first: usize,
+    floor: f32,
+    filter: Filter,
+    max: f32,
+    mut visit: impl FnMut(usize, f32, u64),
+) {
     let mut weights = [1.0; CHUNK];
-    for (chunk, first) in logits.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
+    for (chunk, first) in logits.chunks(CHUNK).zip((first..).step_by(CHUNK)) {
         if reaches(chunk, floor) {
-            if let Some(max) = max {
+            if filter == Filter::TopP {
                 weigh(chunk, max, &mut weights);
             }
             for ((&logit, &weight), id) in chunk.iter().zip(&weights).zip(first..) {
@@ -382,50 +661,6 @@ fn weigh(chunk: &[f32], max: f32, weights: &mut [f32; CHUNK]) {
     for (place, &logit) in weights.iter_mut().zip(chunk) {
         *place = weight(logit - max);
     }
-}
-
-/// The fewest tokens of those `within` keeps, in order, whose weights ([`for_each`]) add up to at least
-/// `target` (which is not 0); all of them if they don't.
-fn cut_where(logits: &[f32], within: Cut, target: u64, max: Option<f32>) -> Cut {
-    const DIGIT: u32 = 6;
-    let mut missing = target;
-    let mut found = 0; // the key of the last token that stays, as far as it is known:
-    let mut unknown = u32::BITS; // how many of its low bits are not
-    while unknown > 0 {
-        let shift = unknown.saturating_sub(DIGIT);
-        let known = u32::MAX.checked_shl(unknown).unwrap_or(0);
-        let mut buckets = [0u64; 1 << DIGIT];
-        for_each(logits, logit(found.max(within.key)), max, |id, logit, weight| {
-            let key = key(logit);
-            let bucket = ((key & !known) >> shift) as usize;
-            if key & known == found
-                && within.keeps(id, key)
-                && let Some(sum) = buckets.get_mut(bucket)
-            {
-                *sum += weight;
-            }
-        });
-        let mut last = None;
-        for (bucket, &sum) in (0u32..1 << DIGIT).zip(&buckets).rev() {
-            if sum >= missing {
-                last = Some(bucket);
-                break;
-            }
-            missing -= sum;
-        }
-        let Some(bucket) = last else { return within };
-        found |= bucket << shift;
-        unknown = shift;
-    }
-
-    let mut last_id = usize::MAX;
-    for_each(logits, logit(found), max, |id, logit, weight| {
-        if key(logit) == found && missing > 0 {
-            last_id = id;
-            missing = missing.saturating_sub(weight);
-        }
-    });
-    Cut { key: found, last_id }
 }
 
 /// Penalties on tokens among the most recent ones, and the window that remembers them.
@@ -482,8 +717,10 @@ impl<'a> Penalties<'a> {
         self
     }
 
-    fn apply(&self, logits: &mut [f32]) {
-        for recent in self.window.iter().filter(|recent| recent.count > 0) {
+    /// For the tokens in a part of the window.
+    fn apply(&self, part: Range<usize>, logits: &mut [f32]) {
+        let part = self.window.get(part).unwrap_or_default();
+        for recent in part.iter().filter(|recent| recent.count > 0) {
             if let Some(logit) = logits.get_mut(recent.id as usize) {
                 *logit = if *logit > 0.0 { *logit / self.repeat } else { *logit * self.repeat };
                 *logit -= self.frequency * recent.count as f32 + self.presence;
