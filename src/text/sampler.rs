@@ -278,10 +278,8 @@ enum Stage {
     Infinite,
     /// For greedy: the lowest id that has the largest logit.
     Best,
-    /// A filter looks for the next bits of its cut's key.
-    Count(Filter),
-    /// A filter looks for its cut's last id.
-    Last(Filter),
+    /// A filter looks for the next bits of its cut's key, or, when it knows them all, for the last id.
+    Find(Filter),
     /// Logits become weights.
     Weigh,
     /// Looks for the token where the draw falls.
@@ -345,7 +343,7 @@ impl Work {
             let length = match self.stage {
                 Stage::Bias => sampler.bias.len(),
                 Stage::Penalties => sampler.penalties.as_ref().map_or(0, |penalties| penalties.window.len()),
-                Stage::Count(filter) if sampler.wanted(filter, 0).is_none() => 0,
+                Stage::Find(filter) if sampler.wanted(filter, 0).is_none() => 0,
                 _ => logits.len(),
             };
             let undone = length.saturating_sub(self.at);
@@ -404,27 +402,22 @@ impl Work {
                     self.at = vocab_size;
                 }
             }
-            Stage::Count(filter) => {
-                let Work { cut, found, unknown, buckets, .. } = self;
+            Stage::Find(filter) => {
+                let Work { cut, found, unknown, buckets, missing, .. } = self;
                 let shift = unknown.saturating_sub(DIGIT);
                 let known = u32::MAX.checked_shl(*unknown).unwrap_or(0);
                 for_each(part, first, logit(found.key.max(cut.key)), filter, max, |id, logit, weight| {
                     let key = key(logit);
-                    let bucket = ((key & !known) >> shift) as usize;
-                    if key & known == found.key
-                        && cut.keeps(id, key)
-                        && let Some(sum) = buckets.get_mut(bucket)
-                    {
-                        *sum += weight;
+                    if key & known != found.key || !cut.keeps(id, key) {
+                        return;
                     }
-                });
-            }
-            Stage::Last(filter) => {
-                let Work { found, missing, .. } = self;
-                for_each(part, first, logit(found.key), filter, max, |id, logit, weight| {
-                    if key(logit) == found.key && *missing > 0 {
-                        found.last_id = id;
-                        *missing = missing.saturating_sub(weight);
+                    if *unknown == 0 {
+                        if *missing > 0 {
+                            found.last_id = id;
+                            *missing = missing.saturating_sub(weight);
+                        }
+                    } else if let Some(sum) = buckets.get_mut(((key & !known) >> shift) as usize) {
+                        *sum += weight;
                     }
                 });
             }
@@ -477,14 +470,21 @@ impl Work {
                 self.cut = Cut { key: key(self.max), last_id: self.id as usize };
                 Stage::Weigh
             }
-            Stage::Count(filter) => match self.narrow(sampler, filter) {
-                Some(()) if self.unknown > 0 => self.stage,
-                Some(()) => Stage::Last(filter),
-                None => self.after(sampler, filter),
-            },
-            Stage::Last(filter) => {
-                self.cut = self.found;
-                self.after(sampler, filter)
+            Stage::Find(filter) => {
+                if self.unknown == 0 {
+                    self.cut = self.found;
+                } else if self.narrow(sampler, filter).is_some() {
+                    return Ok(self.stage);
+                }
+                match filter {
+                    Filter::TopK => self.look_for(Filter::TopP),
+                    Filter::TopP => {
+                        if let Some(ln_min_p) = sampler.ln_min_p {
+                            self.cut = self.cut.and(Cut { key: key(self.max + ln_min_p), last_id: usize::MAX });
+                        }
+                        Stage::Weigh
+                    }
+                }
             }
             Stage::Weigh => {
                 self.missing = scaled(self.total, sampler.generator.clone().next());
@@ -499,7 +499,7 @@ impl Work {
         self.found = Cut { key: 0, last_id: usize::MAX };
         self.unknown = u32::BITS;
         self.buckets = [0; 1 << DIGIT];
-        Stage::Count(filter)
+        Stage::Find(filter)
     }
 
     /// Finds the bucket that the cut is in, after a pass. `None` if the filter keeps all.
@@ -520,17 +520,6 @@ impl Work {
         self.unknown = shift;
         self.buckets = [0; 1 << DIGIT];
         Some(())
-    }
-
-    /// What comes after a filter.
-    fn after(&mut self, sampler: &Sampler, filter: Filter) -> Stage {
-        if filter == Filter::TopK {
-            return self.look_for(Filter::TopP);
-        }
-        if let Some(ln_min_p) = sampler.ln_min_p {
-            self.cut = self.cut.and(Cut { key: key(self.max + ln_min_p), last_id: usize::MAX });
-        }
-        Stage::Weigh
     }
 }
 
