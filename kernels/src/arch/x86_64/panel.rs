@@ -52,7 +52,19 @@ pub(super) fn product<W>(
                 let tile = tiles.get(row + start..row + end).unwrap_or_default();
                 panel.iter_mut().zip(tile).for_each(|(wide, tile)| widen(tile, &mut wide[r]));
             }
+            // The panel after this one, on the way while this one is at work.
+            let (next_row, next) = if end < width { (first_row, end) } else { (first_row + ROWS, 0) };
+            let ahead: [&[W]; ROWS] = core::array::from_fn(|r| {
+                let row = (tile_rows.start + next_row + r) * width;
+                if next_row + r < rows { tiles.get(row + next..row + width.min(next + length)) } else { None }
+                    .unwrap_or_default()
+            });
+            let share = length.div_ceil(count.div_ceil(INPUTS).max(1));
             for first in (0..count).step_by(INPUTS) {
+                for tiles in ahead {
+                    let start = (first / INPUTS * share).min(tiles.len());
+                    prefetch(&tiles[start..tiles.len().min(start + share)]);
+                }
                 let mut x: [&[InputGroup]; INPUTS] = [&[]; INPUTS];
                 for t in 0..INPUTS {
                     let column = (first + t).min(count - 1) * width;
@@ -84,6 +96,16 @@ pub(super) fn product<W>(
                 }
             }
         }
+    }
+}
+
+/// Asks for tiles to be brought to the second cache: the first holds a panel and its inputs.
+#[inline(always)]
+fn prefetch<W>(tiles: &[W]) {
+    let start = tiles.as_ptr().cast::<i8>();
+    for offset in (0..size_of_val(tiles)).step_by(64) {
+        // SAFETY: a prefetch reads nothing that the program could see, whatever its address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(offset)) };
     }
 }
 
