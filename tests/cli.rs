@@ -456,6 +456,59 @@ fn other_peoples_formats_run_as_they_do_elsewhere() {
 }
 
 #[test]
+fn a_packed_checkpoint_is_kept_until_it_changes() {
+    let Some(folder) = shared("fetched/stories260K") else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let (model, cache) = (scratch.path().join("model.gguf"), scratch.path().join("cache"));
+    std::fs::write(&model, std::fs::read(folder.join("stories260K.f32.gguf")).unwrap()).unwrap();
+    let info = || {
+        let mut command = program(&["info", path(&model), "--json"]);
+        command.env("POCKETLM_CACHE", &cache);
+        command
+    };
+    let checksum = |output| json(&stdout(output))["checksum"].clone();
+    let packed = checksum(run(&["info", path(&model), "--json"]));
+    assert!(!cache.exists());
+    // Many at once, none of them waits for another.
+    let started: Vec<_> =
+        (0..6).map(|_| info().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()).collect();
+    for child in started {
+        assert_eq!(checksum(child.wait_with_output().unwrap()), packed);
+    }
+    let kept = || -> Vec<PathBuf> { cache.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect() };
+    let [image] = &kept()[..] else { panic!("{:?}", kept()) };
+    let bytes = std::fs::read(image).unwrap();
+    // It is used: another model in its place is what is seen.
+    std::fs::copy(STORY, image).unwrap();
+    let story = checksum(run(&["info", STORY, "--json"]));
+    assert_eq!(checksum(info().output().unwrap()), story);
+    // Not if it is damaged or cut: then there is a new one.
+    for damage in [bytes.len() / 2, 300, 20, 0] {
+        let mut damaged = bytes.clone();
+        damaged[damage] ^= 1;
+        damaged.truncate(bytes.len() - damage % 64);
+        std::fs::write(image, damaged).unwrap();
+        assert_eq!(checksum(info().output().unwrap()), packed);
+        assert_eq!(std::fs::read(image).unwrap(), bytes);
+    }
+    // Nor if the checkpoint is not what it was, though it is as long and says it is as old.
+    let modified = model.metadata().unwrap().modified().unwrap();
+    let mut other = std::fs::read(&model).unwrap();
+    let last = other.len() - 4;
+    other[last..].copy_from_slice(&1f32.to_le_bytes());
+    std::fs::write(&model, other).unwrap();
+    std::fs::File::options().write(true).open(&model).unwrap().set_modified(modified).unwrap();
+    let changed = checksum(info().output().unwrap());
+    assert_ne!(changed, packed);
+    assert_eq!(changed, checksum(run(&["info", path(&model), "--json"])));
+    // A folder that cannot be written to costs time, and a word about it.
+    std::fs::write(scratch.path().join("file"), "").unwrap();
+    let output = info().env("POCKETLM_CACHE", scratch.path().join("file")).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not kept"), "{output:?}");
+    assert_eq!(checksum(output), changed);
+}
+
+#[test]
 fn a_missing_or_damaged_model_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.plm");

@@ -10,6 +10,7 @@ use pocketlm::import::{self, ImportError, PackOptions};
 use pocketlm::model::{MAGIC, Model};
 use pocketlm::text::Tokenizer;
 
+use crate::cache;
 use crate::output::{Failure, Outcome, byte_bar, refuse_file};
 use crate::story;
 
@@ -33,7 +34,7 @@ impl Image {
     }
 
     /// An image is read into memory where there is plenty of it, and mapped where there is not; a checkpoint is packed in
-    /// memory, keeping what it stores.
+    /// memory, keeping what it stores, unless an earlier run [kept](crate::cache) what came of that.
     pub fn open(path: &Path) -> Outcome<Image> {
         let bytes = if is_image(path) {
             match has_room_for(path) {
@@ -41,14 +42,16 @@ impl Image {
                 false => Bytes::Mapped(MappedFile::open(path).map_err(refuse_import)?),
             }
         } else {
-            let checkpoint = import::open(path).map_err(refuse_import)?;
-            let bar = byte_bar(format!("packing {}", path.display()), 0);
-            let packed = import::pack_to_memory(&*checkpoint, &PackOptions::default(), &mut |done, total| {
-                bar.set_length(total);
-                bar.set_position(done);
-            });
-            bar.finish_and_clear();
-            Bytes::InMemory(packed.map_err(|error| refuse_import(error.in_file(path)))?)
+            // Its place is found first: if the checkpoint changes while it is packed, nobody finds what came of it.
+            let place = cache::Place::of(path);
+            Bytes::InMemory(match place.as_ref().and_then(cache::Place::get) {
+                Some(kept) => kept,
+                None => {
+                    let packed = pack(path)?;
+                    place.inspect(|place| place.put(&packed));
+                    packed
+                }
+            })
         };
         Ok(Image { bytes, name: path.display().to_string() })
     }
@@ -79,6 +82,18 @@ impl Image {
     pub fn refuse(&self, reason: impl std::fmt::Display) -> Failure {
         refuse_file(&self.name, reason)
     }
+}
+
+/// Packs a checkpoint in memory.
+fn pack(path: &Path) -> Outcome<AlignedBytes> {
+    let checkpoint = import::open(path).map_err(refuse_import)?;
+    let bar = byte_bar(format!("packing {}", path.display()), 0);
+    let packed = import::pack_to_memory(&*checkpoint, &PackOptions::default(), &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    packed.map_err(|error| refuse_import(error.in_file(path)))
 }
 
 /// The tokenizer section of an image, a checkpoint or a lone tokenizer file.

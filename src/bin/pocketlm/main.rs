@@ -8,6 +8,8 @@ mod bench;
 #[cfg(feature = "cli")]
 mod board;
 #[cfg(feature = "cli")]
+mod cache;
+#[cfg(feature = "cli")]
 mod chat;
 #[cfg(feature = "cli")]
 mod generate;
@@ -69,7 +71,8 @@ mod cli {
     #[command(version, max_term_width = 100)]
     #[command(after_help = "\
 MODEL is an image (.plm) or a checkpoint: a Hugging Face folder, a .gguf file, a llama2.c .bin, or a folder with \
-the seed's own config. A checkpoint is packed in memory first; `pocketlm pack` does that once for all.
+the seed's own config. A checkpoint is packed in memory first; `pocketlm pack` does that once for all. With \
+POCKETLM_CACHE=FOLDER in the environment the image is kept there and used again until the checkpoint changes.
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 fine, 1 refused (with one line that says why), 2 usage.
 
