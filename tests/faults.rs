@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use common::random::{self, Memory, Numbers, window};
 use pocketlm::Error;
 use pocketlm::host::{AlignedBytes, file::MappedFile};
+use pocketlm::import::{self, PackOptions};
 use pocketlm::model::{DType, Kv, MlpVariant, Model, Rope, Scrub, Section, Verify};
 use pocketlm::run::{Plan, Session, Solo, Step};
 
@@ -196,6 +197,29 @@ fn an_image_that_is_not_vouched_for_is_not_even_read() {
     let image = AlignedBytes::zeroed(64);
     assert_eq!(Model::open_verified(&image, &mut Verdict(false)).err(), Some(Error::Unverified));
     assert_eq!(Model::open_verified(&image, &mut Verdict(true)).err(), Some(Error::NotAnImage));
+}
+
+#[test]
+fn whoever_packs_to_one_file_at_once_leaves_a_whole_image_at_all_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.plm");
+    let checkpoint = Memory::new(random::plain(vec![window(0, Rope::Global)]), 1);
+    let images = [DType::Q8, DType::F32].map(|dtype| checkpoint.pack(dtype));
+    let pack = |dtype: DType| {
+        let options = PackOptions { dtype: Some(dtype), ..PackOptions::default() };
+        import::pack_to_file(&checkpoint, &options, &path, &mut |_, _| {}).unwrap();
+    };
+    pack(DType::Q8);
+    std::thread::scope(|scope| {
+        let packing =
+            [DType::Q8, DType::F32, DType::Q8].map(|dtype| scope.spawn(move || (0..40).for_each(|_| pack(dtype))));
+        while !packing.iter().all(|thread| thread.is_finished()) {
+            let found = std::fs::read(&path).unwrap();
+            assert!(images.iter().any(|image| found[..] == image[..]), "{} bytes", found.len());
+        }
+    });
+    // And nothing else beside it.
+    assert_eq!(folder.path().read_dir().unwrap().count(), 1);
 }
 
 /// The system kills whoever writes past the limit on the size of a file, in the middle of a write.
