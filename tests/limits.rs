@@ -137,6 +137,70 @@ fn a_vocabulary_larger_than_any_is_refused_unread() {
     assert_eq!(error.reason, "longer than 268435456 bytes, which no such file is");
 }
 
+/// A file of these bytes, and zeros up to a terabyte: holes take no space on the disk, but count in its size, which is what
+/// bounds memory and time elsewhere.
+fn sparse(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {
+    let (folder, path) = file(name, bytes);
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn a_terabyte_of_holes_is_refused_at_once() {
+    let gguf = |tensors: u64, keys: u64, rest: &[u8]| {
+        let bytes = [&b"GGUF\x03\0\0\0"[..], &tensors.to_le_bytes(), &keys.to_le_bytes(), rest].concat();
+        let (_folder, path) = sparse("model.gguf", &bytes);
+        refused(&path)
+    };
+    gguf(0, 1 << 36, &[]);
+    gguf(1 << 36, 0, &[]);
+    // A key "a" whose value is an array: of bytes, of strings, of arrays.
+    for (kind, count) in [(0u32, 1u64 << 39), (8, 1 << 36), (9, 1 << 36)] {
+        let array = [&1u64.to_le_bytes()[..], b"a", &9u32.to_le_bytes(), &kind.to_le_bytes(), &count.to_le_bytes()];
+        gguf(1, 1, &array.concat());
+    }
+    // A key, and a name of a tensor, of half a terabyte.
+    gguf(0, 1, &(1u64 << 39).to_le_bytes());
+    gguf(1, 0, &(1u64 << 39).to_le_bytes());
+    for bytes in [&[][..], &[1, 0, 0, 0], b"ak42\x01\0\0\0"] {
+        refused(&sparse("model.bin", bytes).1);
+    }
+    for name in ["tokenizer.json", "tokenizer.model"] {
+        assert!(vocabulary::from_path(&sparse(name, b"{").1).is_err());
+    }
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        for bytes in [&b"{"[..], &(1u64 << 39).to_le_bytes(), &(1u64 << 26).to_le_bytes()] {
+            let folder = folder::llama().write("model.safetensors");
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+            std::fs::File::options().write(true).open(folder.path().join(name)).unwrap().set_len(1 << 40).unwrap();
+            refused(folder.path());
+        }
+    }
+}
+
+/// Links that lead back to where they are, and to what has no end.
+#[cfg(unix)]
+#[test]
+fn links_that_lead_nowhere_are_refused() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    symlink(folder.path(), folder.path().join("model")).unwrap();
+    symlink("loop.gguf", folder.path().join("loop.gguf")).unwrap();
+    symlink("/dev/zero", folder.path().join("zero.gguf")).unwrap();
+    for name in ["", "model", "model/model/model", "loop.gguf", "zero.gguf", "absent.gguf"] {
+        refused(&folder.path().join(name));
+    }
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"] {
+        for target in ["/dev/zero", "/dev/null", "/dev/tty", name, "."] {
+            let folder = folder::llama().write("model.safetensors");
+            _ = std::fs::remove_file(folder.path().join(name));
+            symlink(target, folder.path().join(name)).unwrap();
+            // What leads nowhere may count as missing, and a tokenizer may be missing.
+            assert!(pack(folder.path()).is_err() || name.starts_with("tokenizer"), "{name} to {target}");
+        }
+    }
+}
+
 /// Bits of the config and of the header of the weights: one in 37, or all of them with `POCKETLM_FLIPS=1`.
 #[test]
 fn flipped_bits_of_three_small_folders_are_refused_or_packed() {

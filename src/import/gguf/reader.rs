@@ -16,6 +16,9 @@ use std::prelude::rust_2024::*;
 
 use crate::import::{Element, ImportError};
 
+/// Metadata and tensor list end before this many bytes: the largest vocabularies take some 20 MB. A size that says more bounds
+/// nothing, as a file's holes count in it, too.
+const HEADER_LIMIT: usize = 256 << 20;
 /// Arrays may hold arrays; nobody writes more than two levels.
 const DEEPEST_ARRAY: usize = 8;
 /// ggml's limit.
@@ -117,7 +120,7 @@ pub(super) struct Header {
 /// Not GGUF, not a version we know, cut short, or a count, length, type, dimension or offset that cannot be; a key or
 /// a tensor that occurs twice; tensors that overlap.
 pub(super) fn read(file: &[u8]) -> Result<Header, ImportError> {
-    let mut at = Cursor { file, at: 0 };
+    let mut at = Cursor { file: file.get(..HEADER_LIMIT).unwrap_or(file), at: 0 };
     let tensor_count = preamble(&mut at)?;
     let metadata = metadata(&mut at)?;
     let alignment = match metadata.get("general.alignment") {
