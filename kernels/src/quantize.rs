@@ -27,20 +27,25 @@ pub struct InputGroup {
 /// Magnitudes under this make a group of zeros: their reciprocal would leave the range of f32.
 const SMALLEST: f32 = 1e-30;
 
+/// What values are worth, and what turns inputs into values; that is 0 where all values are.
+#[inline(always)]
+pub(crate) fn scales(largest: f32) -> (f32, f32) {
+    if !largest.is_finite() {
+        (f32::NAN, 0.0)
+    } else if largest < SMALLEST {
+        (0.0, 0.0)
+    } else {
+        (largest / 32767.0, 32767.0 / largest)
+    }
+}
+
 /// [`Isa::quantize`](crate::Isa::quantize), portably.
 #[inline(always)]
 pub(crate) fn quantize(input: &[f32], groups: &mut [InputGroup]) {
     for (input, group) in dtype::groups(input).zip(groups) {
         // The order of magnitudes is the order of their bits, NaN above all.
         let largest = input.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
-        let largest = f32::from_bits(largest);
-        let (scale, inverse) = if !largest.is_finite() {
-            (f32::NAN, 0.0)
-        } else if largest < SMALLEST {
-            (0.0, 0.0)
-        } else {
-            (largest / 32767.0, 32767.0 / largest)
-        };
+        let (scale, inverse) = scales(f32::from_bits(largest));
         group.values = [0; GROUP];
         if inverse != 0.0 {
             for (value, x) in group.values.iter_mut().zip(input) {

@@ -1,6 +1,7 @@
 //! x86-64.
 
 mod avx2;
+mod input;
 mod panel;
 
 use crate::Isa;

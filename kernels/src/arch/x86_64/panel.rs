@@ -1,5 +1,5 @@
-//! Quantised products with several inputs. A stretch of a pair of tile rows is widened once, into a panel, which then meets all
-//! inputs, four at a time: eight registers hold sums, two hold weights and one holds inputs.
+//! Products of quantised weights, and of bf16, with several inputs. A stretch of a pair of tile rows is widened once, into
+//! a panel, which then meets all inputs, four at a time: eight registers hold sums, two hold weights and one holds inputs.
 //!
 //! A panel and the stretch of four inputs that meets it lie in the first cache. Between two panels of a row the sums wait
 //! in the output, which changes nothing about them: they are f32 in a register as well.
@@ -20,27 +20,29 @@ const ROWS: usize = 2;
 const INPUTS: usize = 4;
 
 /// The groups that a panel has at most, 18 KB.
-const GROUPS: usize = 16;
+pub(super) const GROUPS: usize = 16;
+/// The columns that a panel of floats has at most, 16 KB.
+pub(super) const COLUMNS: usize = 256;
 
 /// The sums of a pair of tile rows with a block of inputs.
 type Sums = [[__m256; INPUTS]; ROWS];
 
-/// Walks tile rows of `width` groups, and `count` inputs as long, by panels. `widen` is what becomes of a group, `multiply`
-/// adds the products of a panel and a block of inputs to their sums.
+/// Walks tile rows of `width` groups or columns, and `count` inputs as long, by panels of at most `LENGTH`. `widen` is what
+/// becomes of a piece of a tile row, `multiply` adds the products of a panel and a block of inputs to their sums.
 #[inline(always)]
-pub(super) fn product<W>(
-    (tiles, inputs): (&[W], &[InputGroup]),
+pub(super) fn product<W, X, P: Copy + Zeroable, const LENGTH: usize>(
+    (tiles, inputs): (&[W], &[X]),
     (width, count): (usize, usize),
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
-    widen: impl Fn(&W, &mut Group),
-    multiply: impl Fn(&[[Group; ROWS]], [&[InputGroup]; INPUTS], &mut Sums),
+    widen: impl Fn(&W, &mut P),
+    multiply: impl Fn(&[[P; ROWS]], [&[X]; INPUTS], &mut Sums),
 ) {
     let end = tile_rows.end.min(tiles.len().checked_div(width).unwrap_or(0));
     let rows = end.saturating_sub(tile_rows.start);
-    let mut memory = [[Group::zeroed(); ROWS]; GROUPS];
+    let mut memory = [[P::zeroed(); ROWS]; LENGTH];
     // All panels of a row about as long.
-    let length = width.div_ceil(width.div_ceil(GROUPS).max(1)).max(1);
+    let length = width.div_ceil(width.div_ceil(LENGTH).max(1)).max(1);
     for first_row in (0..rows).step_by(ROWS) {
         // What there is of the pair.
         let lanes = (rows - first_row).min(ROWS) * TILE_ROWS;
@@ -65,7 +67,7 @@ pub(super) fn product<W>(
                     let start = (first / INPUTS * share).min(tiles.len());
                     prefetch(&tiles[start..tiles.len().min(start + share)]);
                 }
-                let mut x: [&[InputGroup]; INPUTS] = [&[]; INPUTS];
+                let mut x: [&[X]; INPUTS] = [&[]; INPUTS];
                 for t in 0..INPUTS {
                     let column = (first + t).min(count - 1) * width;
                     x[t] = inputs.get(column + start..column + end).unwrap_or_default();
@@ -190,12 +192,26 @@ pub(super) fn multiply<const MINIMA: bool>(panel: &[[Group; ROWS]], x: [&[InputG
     *out = sums;
 }
 
+/// Column by column: `sum = sum + weight * x`.
+#[inline(never)]
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn multiply_floats(panel: &[[__m256; ROWS]], x: [&[f32]; INPUTS], out: &mut Sums) {
+    let (panel, x) = cut(panel, x);
+    let mut sums = *out;
+    for (c, weights) in panel.iter().enumerate() {
+        for t in 0..INPUTS {
+            let x = _mm256_set1_ps(x[t][c]);
+            for r in 0..ROWS {
+                sums[r][t] = _mm256_add_ps(sums[r][t], _mm256_mul_ps(weights[r], x));
+            }
+        }
+    }
+    *out = sums;
+}
+
 /// All of them cut to one length, so that an index below it needs no check.
 #[inline(always)]
-fn cut<'a>(
-    panel: &'a [[Group; ROWS]],
-    mut x: [&'a [InputGroup]; INPUTS],
-) -> (&'a [[Group; ROWS]], [&'a [InputGroup]; INPUTS]) {
+fn cut<'a, P, X>(panel: &'a [[P; ROWS]], mut x: [&'a [X]; INPUTS]) -> (&'a [[P; ROWS]], [&'a [X]; INPUTS]) {
     let length = x.iter().map(|x| x.len()).min().unwrap_or(0).min(panel.len());
     for x in &mut x {
         *x = &x[..length];
