@@ -1,8 +1,10 @@
 //! [`Vocabulary`]: what all tokenizer files come down to, and the bytes it becomes. The format is specified in
 //! `text::tokenizer`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::prelude::rust_2024::*;
+
+use rayon::prelude::*;
 
 use super::unicode;
 use crate::import::ImportError;
@@ -105,28 +107,27 @@ impl Vocabulary {
         let pieces = &self.pieces;
         let ids: HashMap<&[u8], u32> =
             self.encodable.iter().rev().map(|id| (pieces[*id as usize].as_slice(), *id)).collect();
-        let mut merges = vec![];
-        for &result in &self.encodable {
+        // Real ones have at most some dozens; the search below is quadratic in this length.
+        let too_long = |&&id: &&u32| pieces[id as usize].len() > MAX_SCORED_PIECE;
+        if let Some(&id) = self.encodable.iter().find(too_long) {
+            let len = pieces[id as usize].len();
+            let most = MAX_SCORED_PIECE;
+            return Err(ImportError::new(format!("token {id} has {len} bytes, at most {most} are supported")));
+        }
+        let merges_to = |&result: &u32| {
             let piece = pieces[result as usize].as_slice();
-            // A text of one piece cannot become another token of the same piece.
-            if ids.get(piece) != Some(&result) {
-                continue;
-            }
-            // Real ones have at most some dozens; the search below is quadratic in this length.
-            if piece.len() > MAX_SCORED_PIECE {
-                let len = piece.len();
-                return Err(ImportError::new(format!(
-                    "token {result} has {len} bytes, at most {MAX_SCORED_PIECE} are supported"
-                )));
-            }
             let score = scores.get(result as usize).copied().unwrap_or(0.0);
             let rank = by_score.partition_point(|other| *other > score) as u32;
-            for at in 1..piece.len() {
-                if let (Some(&left), Some(&right)) = (ids.get(&piece[..at]), ids.get(&piece[at..])) {
-                    merges.push(Merge { left, right, rank, result });
-                }
-            }
-        }
+            // A text of one piece cannot become another token of the same piece.
+            let cuts = if ids.get(piece) == Some(&result) { 1..piece.len() } else { 0..0 };
+            let ids = &ids;
+            cuts.filter_map(move |at| {
+                let left = *ids.get(&piece[..at])?;
+                Some(Merge { left, right: *ids.get(&piece[at..])?, rank, result })
+            })
+        };
+        // Gemma's vocabulary has half a million.
+        let merges = self.encodable.par_iter().flat_map_iter(merges_to).collect();
         self.merges = merges;
         Ok(())
     }
@@ -138,13 +139,16 @@ impl Vocabulary {
             return Err(ImportError::new("the vocabulary is empty"));
         }
         // Of two merges of one pair, the last counts, as in a hash map.
-        let merges: BTreeMap<(u32, u32), Merge> =
-            self.merges.iter().map(|merge| ((merge.left, merge.right), *merge)).collect();
+        let mut merges = std::mem::take(&mut self.merges);
+        merges.reverse();
+        let pair = |merge: &Merge| (merge.left, merge.right);
+        merges.par_sort_by_key(pair);
+        merges.dedup_by_key(|merge| pair(merge));
         let id_width = if vocab_size.max(merges.len()) < 0xFFFF { 2 } else { 3 };
-        let greatest_rank = merges.values().map(|merge| merge.rank).max().unwrap_or(0);
+        let greatest_rank = merges.iter().map(|merge| merge.rank).max().unwrap_or(0);
         // Ranks may have gaps (merges said twice), scores may have more values than there are merges.
         let ranks: HashMap<u32, u32> = if greatest_rank as usize >= merges.len() {
-            let used: BTreeSet<u32> = merges.values().map(|merge| merge.rank).collect();
+            let used: BTreeSet<u32> = merges.iter().map(|merge| merge.rank).collect();
             used.into_iter().zip(0..).collect()
         } else {
             HashMap::new()
@@ -193,7 +197,7 @@ impl Vocabulary {
         }
 
         let mut index: Vec<u32> = self.encodable.iter().copied().collect();
-        index.sort_by(|a, b| pieces[*a as usize].cmp(&pieces[*b as usize]));
+        index.par_sort_by(|a, b| pieces[*a as usize].cmp(&pieces[*b as usize]));
         index.dedup_by(|a, b| pieces[*a as usize] == pieces[*b as usize]);
 
         let with_words = added.iter().flatten().any(|token| token.flags & ADDED_SINGLE_WORD != 0);
@@ -239,13 +243,13 @@ impl Vocabulary {
         index.iter().for_each(|id| out.id(*id));
 
         let mut starts = vec![0; vocab_size + 1];
-        merges.keys().for_each(|(left, _)| starts[*left as usize + 1] += 1);
+        merges.iter().for_each(|merge| starts[merge.left as usize + 1] += 1);
         let mut start = 0;
         for count in starts {
             start += count;
             out.id(start);
         }
-        for merge in merges.values() {
+        for merge in &merges {
             out.id(merge.right);
             out.id(ranks.get(&merge.rank).copied().unwrap_or(merge.rank));
             out.id(merge.result);
