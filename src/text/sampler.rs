@@ -239,9 +239,9 @@ pub struct Sampling<'s, 'a, 'l> {
 }
 
 impl Sampling<'_, '_, '_> {
-    /// Goes on for about `budget` units, and returns the token once it is chosen. The unit is a look at 64 logits, or at 64
-    /// tokens of the bias or the penalty window, and work is not divided below it: a call takes about the time of
-    /// [`Session::step`](crate::run::Session::step) with the same budget, or less. Only to enter the token in
+    /// Goes on for about `budget` units, and returns the token once it is chosen. The unit is a look at 16 logits, or at 16
+    /// tokens of the bias or the penalty window, and work is not divided below four of them. For small models that is about what
+    /// a unit of [`Session::step`](crate::run::Session::step) takes, so one budget serves both. Only to enter the token in
     /// the penalty window is not divided; it takes time proportional to the window.
     ///
     /// Once there is a token, further calls return it and do nothing else; after an error they come to the same error.
@@ -338,7 +338,8 @@ impl Work {
     /// Goes on until the budget is used up, or until a stage is next. `true` if it is.
     #[inline(never)]
     fn advance(&mut self, sampler: &Sampler, logits: &mut [f32], until: Stage, budget: u32) -> Result<bool, Error> {
-        let mut left = budget.max(1) as usize;
+        // In chunks, of four units each.
+        let mut left = budget.div_ceil(4).max(1) as usize;
         while self.stage != until {
             let length = match self.stage {
                 Stage::Bias => sampler.bias.len(),

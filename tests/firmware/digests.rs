@@ -52,12 +52,20 @@ const STACK_LIMIT_64: usize = 6144;
 fn results(board: &Board, printed: &str) -> Vec<String> {
     let (costs, results): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with("cost "));
     let limit = if board.target.contains("64") { STACK_LIMIT_64 } else { STACK_LIMIT };
-    for cost in costs {
+    for cost in &costs {
         println!("{}: {cost}", board.title());
         if let Some((_, stack)) = cost.split_once(" stack ") {
             assert!(stack.parse::<usize>().unwrap() <= limit, "{}: {cost}", board.title());
         }
     }
+    // One budget serves both: a slice of the sampler is no longer than one of the session. (A larger one is soon all of a choice.)
+    let longest = |what: &str| {
+        let cost =
+            costs.iter().find_map(|cost| cost.strip_prefix("cost ")?.strip_prefix(what)?.split_once(" instructions "));
+        cost.map(|(_, rest)| rest.split(' ').next().unwrap().parse::<u64>().unwrap())
+    };
+    let (sample, step) = (longest("sample-100 "), longest("step-100 "));
+    assert!(sample <= step, "{}: {sample:?} and {step:?}", board.title());
     results.into_iter().map(String::from).collect()
 }
 

@@ -44,13 +44,10 @@ pub fn bounds(image: &[u8], arena: &mut [u8]) -> Result<(), Error> {
     }
 
     let logits = session.feed(batch)?;
-    let mut window = [Recent::EMPTY; 16];
-    let penalties = Penalties::over(&mut window).repeat(1.1);
-    let mut sampler = Sampler::new(1).temperature(0.8).top_k(40).top_p(0.9).min_p(0.05).penalties(penalties);
-    let mut sampled = Ok(0);
-    let cost = cost::of(|| sampled = sampler.sample(logits));
-    say("sample", "-", cost);
-    let id = sampled?;
+    let mut id = sample(logits, u32::MAX, "sample")?;
+    for (budget, what) in [(1, "sample-1"), (10, "sample-10"), (100, "sample-100"), (1000, "sample-1000")] {
+        id = sample(session.rewind(1).and_then(|()| session.feed(&batch[batch.len() - 1..]))?, budget, what)?;
+    }
 
     let mut opened = Ok(None);
     let cost = cost::of(|| opened = model.tokenizer());
@@ -73,6 +70,21 @@ pub fn bounds(image: &[u8], arena: &mut [u8]) -> Result<(), Error> {
     done?;
     say("decode", "-", cost);
     Ok(())
+}
+
+/// The longest slice of a choice with all filters.
+fn sample(logits: &mut [f32], budget: u32, what: &str) -> Result<u32, Error> {
+    let mut window = [Recent::EMPTY; 16];
+    let penalties = Penalties::over(&mut window).repeat(1.1);
+    let mut sampler = Sampler::new(1).temperature(0.8).top_k(40).top_p(0.9).min_p(0.05).penalties(penalties);
+    let mut sampling = sampler.start(logits);
+    let mut most = Cost::default();
+    let mut sampled = Ok(None);
+    while sampled?.is_none() {
+        most = most.max(cost::of(|| sampled = sampling.step(budget)));
+    }
+    say(what, "-", most);
+    Ok(sampled?.unwrap_or_default())
 }
 
 /// Steps until all is done; the largest cost of a call.

@@ -127,14 +127,44 @@ pub fn text(data: &[u8]) {
     }
 }
 
-/// Settings, then logits: four bytes each, any bits.
+/// Settings, then logits: four bytes each, any bits. At once, and in slices.
 pub fn sampler(data: &[u8]) {
     let mut choices = Bytes(data);
     let flags = choices.byte();
-    let mut recent = [Recent::EMPTY; 5];
     let bias = [(choices.byte() as u32, choices.float()), (choices.byte() as u32 / 16, choices.float())];
+    let (mut recent, mut recent_too) = ([Recent::EMPTY; 5], [Recent::EMPTY; 5]);
+    let mut sliced = settings(flags, &mut Bytes(choices.0), &bias, &mut recent_too);
+    let mut sampler = settings(flags, &mut choices, &bias, &mut recent);
+    let plain = flags & 0b11_0000 == 0;
+    let mut logits: Vec<f32> = Vec::new();
+    while !choices.is_empty() {
+        logits.push(choices.float());
+    }
+    let candidates: Vec<bool> = logits.iter().map(|&z| z > f32::NEG_INFINITY).collect();
+    for budget in 0..3 {
+        let mut now = logits.clone();
+        let sampled = sampler.sample(&mut now);
+        match sampled {
+            Ok(id) => assert!((id as usize) < logits.len() && (!plain || candidates[id as usize])),
+            Err(_) if plain => assert!(!candidates.contains(&true)),
+            Err(_) => {}
+        }
+        now.copy_from_slice(&logits);
+        let mut sampling = sliced.start(&mut now);
+        let found = std::iter::repeat_with(|| sampling.step(budget)).find_map(Result::transpose);
+        assert_eq!(found, Some(sampled));
+    }
+    if let Ok(distribution) = sampler.distribution(&mut logits) {
+        let total: u64 = distribution.weights().iter().map(|&weight| weight as u64).sum();
+        assert!(distribution.total() == total && total >= 1 << 31);
+        for draw in [0, 1 << 31, u32::MAX] {
+            assert!(distribution.weights()[distribution.choose(draw) as usize] > 0.0);
+        }
+    };
+}
+
+fn settings<'a>(flags: u8, choices: &mut Bytes, bias: &'a [(u32, f32)], recent: &'a mut [Recent]) -> Sampler<'a> {
     let mut sampler = Sampler::new(choices.word().into());
-    let mut plain = true;
     if flags & 1 != 0 {
         sampler = sampler.temperature(choices.float());
     }
@@ -148,32 +178,11 @@ pub fn sampler(data: &[u8]) {
         sampler = sampler.min_p(choices.float());
     }
     if flags & 16 != 0 {
-        sampler = sampler.logit_bias(&bias);
-        plain = false;
+        sampler = sampler.logit_bias(bias);
     }
     if flags & 32 != 0 {
-        let penalties = Penalties::over(&mut recent).repeat(choices.float());
+        let penalties = Penalties::over(recent).repeat(choices.float());
         sampler = sampler.penalties(penalties.frequency(choices.float()).presence(choices.float()));
-        plain = false;
     }
-    let mut logits: Vec<f32> = Vec::new();
-    while !choices.is_empty() {
-        logits.push(choices.float());
-    }
-    let candidates: Vec<bool> = logits.iter().map(|&z| z > f32::NEG_INFINITY).collect();
-    for _ in 0..3 {
-        let mut now = logits.clone();
-        match sampler.sample(&mut now) {
-            Ok(id) => assert!((id as usize) < logits.len() && (!plain || candidates[id as usize])),
-            Err(_) if plain => assert!(!candidates.contains(&true)),
-            Err(_) => {}
-        }
-    }
-    if let Ok(distribution) = sampler.distribution(&mut logits) {
-        let total: u64 = distribution.weights().iter().map(|&weight| weight as u64).sum();
-        assert!(distribution.total() == total && total >= 1 << 31);
-        for draw in [0, 1 << 31, u32::MAX] {
-            assert!(distribution.weights()[distribution.choose(draw) as usize] > 0.0);
-        }
-    };
+    sampler
 }

@@ -96,7 +96,12 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
         session.start(&[next])?;
         next = loop {
             if let Step::Done(logits) = session.step(black_box(1000))? {
-                break sampler.sample(logits)?;
+                let mut sampling = sampler.start(logits);
+                break loop {
+                    if let Some(id) = sampling.step(black_box(100))? {
+                        break id;
+                    }
+                };
             }
         };
     }

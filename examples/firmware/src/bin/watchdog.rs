@@ -13,7 +13,7 @@ use pocketlm_firmware::image::{IMAGE, PLAN};
 const PROMPT: &str = "Once upon a time";
 const TOKENS: usize = 40;
 const STORY: Plan = PLAN.context(64).batch(1);
-/// Units of work a slice, see `Session::step`.
+/// Units of work a slice, see `Session::step` and `Sampling::step`.
 const BUDGET: u32 = 64;
 /// Instructions that may pass until the watchdog bites: 10 ms, if a core executes 100 million of them a second.
 const DEADLINE: u64 = 1_000_000;
@@ -83,10 +83,16 @@ fn tell(arena: &mut [u8], task: &mut Task) -> Result<(), Error> {
             let step = session.step(BUDGET)?;
             task.turn(Work::Step);
             if let Step::Done(logits) = step {
-                break [sampler.sample(logits)?];
+                let mut sampling = sampler.start(logits);
+                break loop {
+                    let id = sampling.step(BUDGET)?;
+                    task.turn(Work::Sample);
+                    if let Some(id) = id {
+                        break [id];
+                    }
+                };
             }
         };
-        task.turn(Work::Sample);
         next = &sampled;
     }
     println!("{}", decoder.finish());
