@@ -142,7 +142,7 @@ impl Vocabulary {
         let mut merges = std::mem::take(&mut self.merges);
         merges.reverse();
         let pair = |merge: &Merge| (merge.left, merge.right);
-        merges.par_sort_by_key(pair);
+        merges.sort_by_key(pair);
         merges.dedup_by_key(|merge| pair(merge));
         let id_width = if vocab_size.max(merges.len()) < 0xFFFF { 2 } else { 3 };
         let greatest_rank = merges.iter().map(|merge| merge.rank).max().unwrap_or(0);
@@ -197,7 +197,7 @@ impl Vocabulary {
         }
 
         let mut index: Vec<u32> = self.encodable.iter().copied().collect();
-        index.par_sort_by(|a, b| pieces[*a as usize].cmp(&pieces[*b as usize]));
+        index.sort_by(|a, b| pieces[*a as usize].cmp(&pieces[*b as usize]));
         index.dedup_by(|a, b| pieces[*a as usize] == pieces[*b as usize]);
 
         let with_words = added.iter().flatten().any(|token| token.flags & ADDED_SINGLE_WORD != 0);
