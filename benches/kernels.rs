@@ -2,7 +2,8 @@
 //! machine, and only what the compiler was told shows). A filter picks some of it: `-- cached.*/q8`.
 //!
 //! Products are of an M×K matrix that stays in cache and of one that does not, with 1 and with 32 inputs, for every
-//! instruction set of the machine. Elements are multiply-adds.
+//! instruction set of the machine. Elements are multiply-adds, bytes are weights; what the memory gives one core stands
+//! before the streamed ones.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pocketlm_kernels::{Activation, DType, Input, Isa, Kv, Matrix, RowsMut, store_value};
@@ -13,6 +14,11 @@ fn products(criterion: &mut Criterion) {
         for count in [1, 32] {
             if place == "streamed" && count > 1 {
                 continue;
+            }
+            #[cfg(feature = "std")]
+            if place == "streamed" {
+                let bandwidth = pocketlm::host::read_bandwidth(&pocketlm::run::Solo);
+                println!("the memory gives one core {:.1} GB/s", bandwidth / 1e9);
             }
             let mut group = criterion.benchmark_group(format!("product/{place}/{rows}x{columns}/{count}"));
             group.sample_size(20);
@@ -25,7 +31,8 @@ fn products(criterion: &mut Criterion) {
                 Isa::SCALAR.quantize(&values, &mut groups);
                 let input = Input { count, values: &values, groups: &groups };
                 let mut out = vec![0.0; rows * count];
-                group.throughput(Throughput::Elements((rows * columns * count) as u64));
+                let elements = (rows * columns * count) as u64;
+                group.throughput(Throughput::ElementsAndBytes { elements, bytes: bytes as u64 });
                 for isa in Isa::available() {
                     group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |bencher| {
                         bencher.iter(|| {
