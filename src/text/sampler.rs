@@ -21,8 +21,8 @@
 //! Put the tokens in order: larger logit first, of equal logits the lower id first. Each of the three filters
 //! keeps a *prefix* of this order, so a filter need not sort, mark or move anything: it finds a place in the
 //! order, a logit and an id (`Cut`). Top-k and top-p find theirs as a radix sort would, six bits of the logit at a
-//! time and only in the bucket where the cut is: six passes over the logits, whatever they are. On a vocabulary of
-//! 262,144 that takes about 1 ms for top-k, and 6 ms for top-p alone over a flat distribution (one x86-64 core).
+//! time and only in the bucket where the cut is: at most seven passes over the logits, six for the logit and one for the id. With
+//! a vocabulary of 262,144 a choice takes about 3 ms with top-k 40, 9 ms with top-p 0.9 alone (one x86-64 core).
 //!
 //! # In slices
 //!
