@@ -13,9 +13,11 @@ mod encode;
 mod normalize;
 mod pretokenize;
 pub mod sampler;
+pub mod sampling;
 pub(crate) mod tokenizer;
 
 pub use decode::{Decoder, Text};
 pub use encode::{EncodeOptions, nfc_scratch_len, scratch_len};
-pub use sampler::{Distribution, Penalties, Recent, Sampler, Sampling};
+pub use sampler::{Penalties, Recent, Sampler};
+pub use sampling::{Distribution, Sampling};
 pub use tokenizer::Tokenizer;

@@ -17,10 +17,11 @@ macro_rules! entry {
     };
 }
 
-/// Lets programs use the vector registers, as `riscv-rt` does for the floating-point ones.
+/// Lets programs use the vector registers, and the floating-point ones: `riscv-rt` does that for these only where the target
+/// has them.
 #[cfg(feature = "rvv")]
 pub fn enable_vectors() {
-    const INITIAL: usize = 1 << 9;
+    const INITIAL: usize = 1 << 9 | 1 << 13;
     // SAFETY: sets the bits of `mstatus` that say so, and nothing else.
     unsafe { asm!("csrs mstatus, {}", in(reg) INITIAL, options(nomem, nostack)) };
 }

@@ -75,35 +75,36 @@ global_asm!(
     vfsgnj.vv v12, v12, v14
     .endm
 
-    rvv_enter pocketlm_rvv_f32
-1:  vle32.v v12, (a0)
+    // Eight weights, of \bytes bytes together, that \load puts into v12 as f32, with the input of their column; and the next.
+    .macro rvv_floats name, bytes, load
+    rvv_enter \name
+1:  \load
     flw ft1, (a1)
-    addi a0, a0, 32
+    addi a0, a0, \bytes
     addi a1, a1, 4
     vfmul.vf v12, v12, ft1
     vfadd.vv v24, v24, v12
-    rvv_leave pocketlm_rvv_f32
+    rvv_leave \name
+    .endm
 
-    rvv_enter pocketlm_rvv_f16
-1:  vle16.v v16, (a0)
-    flw ft1, (a1)
-    addi a0, a0, 16
-    addi a1, a1, 4
+    .macro rvv_load_f32
+    vle32.v v12, (a0)
+    .endm
+
+    .macro rvv_load_f16
+    vle16.v v16, (a0)
     rvv_widen
-    vfmul.vf v12, v12, ft1
-    vfadd.vv v24, v24, v12
-    rvv_leave pocketlm_rvv_f16
+    .endm
 
-    rvv_enter pocketlm_rvv_bf16
-1:  vle16.v v16, (a0)
-    flw ft1, (a1)
-    addi a0, a0, 16
-    addi a1, a1, 4
+    .macro rvv_load_bf16
+    vle16.v v16, (a0)
     vzext.vf2 v12, v16
     vsll.vi v12, v12, 16
-    vfmul.vf v12, v12, ft1
-    vfadd.vv v24, v24, v12
-    rvv_leave pocketlm_rvv_bf16
+    .endm
+
+    rvv_floats pocketlm_rvv_f32, 32, rvv_load_f32
+    rvv_floats pocketlm_rvv_f16, 16, rvv_load_f16
+    rvv_floats pocketlm_rvv_bf16, 16, rvv_load_bf16
 
     // The products of four columns with their inputs, which are kept in the order 0 2 1 3.
     .macro rvv_columns c0, c1, c2, c3, inputs

@@ -2,7 +2,7 @@
 //!
 //! A register is eight lanes, a lane is a row of the tile. Decoding walks four tile rows far apart at once: four memory
 //! streams keep more reads in flight than one. A few inputs meet a pair of tile rows together, so that its weights are
-//! widened once for four of them; more than that meet a [panel] where weights are quantised. A stretch that does not
+//! widened once for four of them; more than that meet a [panel] where weights are quantised or bf16. A stretch that does not
 //! fill such a block repeats its last piece and drops the copies.
 //!
 //! Integer products: the bytes of four columns of a row are one lane. A mask and shifts widen them to 16-bit words, even
