@@ -169,11 +169,33 @@ fn prompts_come_from_the_option_or_from_stdin() {
 
 #[test]
 fn a_prompt_longer_than_the_context_is_refused() {
-    let line = refusal(run(&["run", "-p", &"once ".repeat(300)]));
-    assert!(
-        line.starts_with("the prompt has ") && line.contains("context 256") && line.contains("--context"),
-        "{line}"
-    );
+    let long = "once ".repeat(300);
+    for arguments in [&["run", "-p", &long][..], &["run", STORY, "-p", &long, "-n", "100"]] {
+        let line = refusal(run(arguments));
+        assert!(
+            line.starts_with("the prompt has ") && line.contains("context 256") && line.contains("--context"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_context_beyond_the_trained_one_is_warned_of_and_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    std::fs::write(&text, "once ".repeat(300)).unwrap();
+    for arguments in [
+        &["run", STORY, "-p", "Once", "-n", "1", "--context"][..],
+        &["plan", STORY, "--context"],
+        &["perplexity", STORY, "-f", path(&text), "--context"],
+    ] {
+        for (context, warned) in [("256", false), ("257", true)] {
+            let output = run(&[arguments, &[context]].concat());
+            let notes = String::from_utf8(output.stderr.clone()).unwrap();
+            stdout(output);
+            assert_eq!(notes.contains("warning: a context of 257 tokens"), warned, "{arguments:?}: {notes}");
+        }
+    }
 }
 
 #[test]
@@ -191,6 +213,7 @@ fn info_names_the_config_as_the_seed_does() {
     assert_eq!(info["config"]["mlp_variant"], "geglu_approx");
     assert_eq!(info["config"]["final_logit_softcap"], 15.0);
     assert_eq!(info["config"]["rms_norm_eps"], 1e-6);
+    assert_eq!(info["config"]["max_position_embeddings"], 256);
     assert_eq!(info["config"]["attention_type"][0]["window_size"], 64);
     assert_eq!(info["config"]["attention_type"][1]["type"], "AttentionTypeGlobalCausal");
     assert_eq!(info["tokenizer_vocab_size"], 1024);
@@ -545,7 +568,7 @@ fn a_model_without_a_template_does_not_chat() {
 /// How many tokens each turn computed before it answered.
 fn prompt_lengths(notes: &str) -> Vec<usize> {
     let length = |line: &str| line.split("prompt ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    notes.lines().map(length).collect()
+    notes.lines().filter(|line| line.contains("prompt ")).map(length).collect()
 }
 
 #[test]
@@ -559,6 +582,7 @@ fn a_conversation_goes_on_from_turn_to_turn() {
     let (once, _) = chat("Hi\n");
     let (twice, notes) = chat("Hi\n\nAnd now?\n");
     assert!(twice.starts_with(&once) && twice.len() > once.len(), "{once:?} {twice:?}");
+    assert!(notes.starts_with("warning: a context of 400 tokens"), "{notes}");
     let prompts = prompt_lengths(&notes);
     assert_eq!(prompts.len(), 2);
     // The second turn computes its own tokens, not the first turn's again.

@@ -231,6 +231,15 @@ fn an_absent_window_is_the_class_default_and_null_is_none() {
 }
 
 #[test]
+fn the_trained_length_is_the_files_or_the_class_default() {
+    let trained = |folder: &Folder| describe(folder).config.max_position_embeddings.unwrap().get();
+    let llama = folder::llama();
+    assert_eq!(trained(&llama), 64);
+    assert_eq!(trained(&llama.without("max_position_embeddings")), 2048);
+    assert_eq!(trained(&folder::gemma("gemma2").without("max_position_embeddings")), 8192);
+}
+
+#[test]
 fn qwen2_windows_need_the_switch_and_start_at_max_window_layers() {
     let mut qwen2 = like_llama("qwen2").set("sliding_window", json!(7)).set("max_window_layers", json!(1));
     for layer in 0..2 {

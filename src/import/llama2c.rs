@@ -16,6 +16,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
@@ -268,6 +269,7 @@ impl Header {
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
+            max_position_embeddings: NonZeroU32::new(self.seq_len),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The model config, in the seed's names.
 
 use core::fmt;
+use core::num::NonZeroU32;
 
 use super::DType;
 use super::image::u32_at;
@@ -43,7 +44,7 @@ pub enum Rope {
 pub struct Layer {
     /// `Some(w)`: sliding-window causal attention over `w` positions, the query's own included.
     /// `None`: global causal attention.
-    pub window: Option<core::num::NonZeroU32>,
+    pub window: Option<NonZeroU32>,
     /// The rotary table.
     pub rope: Rope,
 }
@@ -107,6 +108,9 @@ pub struct Config {
     pub output_bias: bool,
     /// Biases on the three feed-forward matrices (Llama's `mlp_bias`).
     pub mlp_bias: bool,
+    /// Tokens of the longest text the model was trained for, where the checkpoint says so. Nothing stops at it: a longer
+    /// context runs, but what is written there may make no sense.
+    pub max_position_embeddings: Option<NonZeroU32>,
 }
 
 /// The field of a [`Config`] (or of a [`Layer`]) that was refused. [`Display`](fmt::Display) says what it must be.
@@ -134,7 +138,6 @@ pub enum ConfigField {
     ParameterDtype,
     ActivationDtype,
     Rope,
-    Reserved,
     AttentionType,
 }
 
@@ -161,7 +164,6 @@ impl fmt::Display for ConfigField {
             ConfigField::ParameterDtype => "parameter_dtype is unknown",
             ConfigField::ActivationDtype => "activation_dtype is unknown",
             ConfigField::Rope => "a rotary table's amplitude must be finite and above 0, and the word after it 0",
-            ConfigField::Reserved => "a reserved field is not 0",
             ConfigField::AttentionType => "a layer's rotary table is unknown",
         })
     }
@@ -256,9 +258,6 @@ impl Config {
         let Some(activation_dtype) = DType::from_code(words[18]) else {
             return Err(Error::Config(ConfigField::ActivationDtype));
         };
-        if words[19] != 0 {
-            return Err(Error::Config(ConfigField::Reserved));
-        }
         let config = Config {
             num_kv_heads: words[0],
             query_head_multiplier: words[1],
@@ -302,6 +301,7 @@ impl Config {
             qkv_bias: flags & flag::QKV_BIAS != 0,
             output_bias: flags & flag::OUTPUT_BIAS != 0,
             mlp_bias: flags & flag::MLP_BIAS != 0,
+            max_position_embeddings: NonZeroU32::new(words[19]),
         };
         match config.check() {
             Ok(()) => Ok(config),
@@ -347,7 +347,7 @@ impl Config {
             self.global_scale_factor.unwrap_or(0.0).to_bits(),
             self.parameter_dtype as u32,
             self.activation_dtype as u32,
-            0,
+            self.max_position_embeddings.map_or(0, NonZeroU32::get),
         ];
         let mut bytes = [0; CONFIG_BYTES];
         for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
@@ -391,7 +391,7 @@ impl<'m> Layers<'m> {
     pub const fn get(&self, index: usize) -> Layer {
         let start = index.saturating_mul(LAYER_BYTES);
         Layer {
-            window: core::num::NonZeroU32::new(u32_at(self.0, start)),
+            window: NonZeroU32::new(u32_at(self.0, start)),
             rope: match u32_at(self.0, start.saturating_add(4)) {
                 1 => Rope::Global,
                 2 => Rope::Local,

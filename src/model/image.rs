@@ -25,7 +25,7 @@
 //! there: 8 local_rope_wavelength, 9 global_scale_factor, 10 final_logit_softcap, 11 attn_logits_soft_cap).
 //! `f32`: 36 embedding_scale, 40 query_scaling_factor, 44 rms_norm_eps, 48 final_logit_softcap,
 //! 52 attn_logits_soft_cap, 56 rope_wavelength, 60 local_rope_wavelength, 64 global_scale_factor. `u32`:
-//! 68 parameter_dtype, 72 activation_dtype (element types, below), 76 0.
+//! 68 parameter_dtype, 72 activation_dtype (element types, below), 76 max_position_embeddings (0: not known).
 //!
 //! **1, layers**: for each layer `u32` window (0: global attention) and `u32` rotary table (0 none, 1 global, 2 local).
 //!

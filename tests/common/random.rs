@@ -157,6 +157,7 @@ pub fn plain(layers: Vec<Layer>) -> Description {
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
+        max_position_embeddings: None,
     };
     Description {
         config,

@@ -69,6 +69,8 @@ fn phi3_is_read_out_of_its_fused_matrices() {
     let file = file.with(uint("phi3.rope.scaling.original_context_length", 4096));
     let short = place.open(&file.clone().with(context(4096)).bytes().0).unwrap();
     assert_eq!(short.description().global_rope.frequencies, [0.5, 0.005]);
+    assert_eq!(short.description().config.max_position_embeddings.unwrap().get(), 4096);
+    assert_eq!(partial.description().config.max_position_embeddings, None);
     assert_eq!(
         place.refusal(&file.with(context(131_072)).bytes().0),
         "longrope: two sets of rotary frequencies, and which one counts depends on the text's length; \

@@ -40,6 +40,7 @@ fn cases() -> Vec<(&'static str, &'static str, Config)> {
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
+        max_position_embeddings: NonZeroU32::new(256),
     };
     let gemma = Config {
         num_kv_heads: 1,
@@ -76,6 +77,7 @@ fn cases() -> Vec<(&'static str, &'static str, Config)> {
                 mlp_hidden_dim: 224,
                 num_decoder_blocks: 5,
                 tie_embedder_and_logits: true,
+                max_position_embeddings: NonZeroU32::new(512),
                 ..llama
             },
         ),
@@ -96,6 +98,7 @@ fn cases() -> Vec<(&'static str, &'static str, Config)> {
                 qkv_bias: true,
                 output_bias: true,
                 mlp_bias: true,
+                max_position_embeddings: NonZeroU32::new(128),
                 ..llama
             },
         ),
@@ -165,6 +168,7 @@ fn cases() -> Vec<(&'static str, &'static str, Config)> {
                 use_post_attn_norm: true,
                 use_post_ffw_norm: true,
                 use_qk_norm: true,
+                max_position_embeddings: NonZeroU32::new(512),
                 ..gemma
             },
         ),

@@ -1,5 +1,6 @@
 //! llama2.c's own files: the three versions of one model, and stories260K in three formats.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use pocketlm::import::{Checkpoint, Description, Element, gguf, hf, llama2c};
@@ -34,6 +35,7 @@ const STORIES: Config = Config {
     qkv_bias: false,
     output_bias: false,
     mlp_bias: false,
+    max_position_embeddings: NonZeroU32::new(512),
 };
 
 #[test]
@@ -205,6 +207,7 @@ fn check(checkpoint: &impl Checkpoint, tied: bool, of: impl Fn(usize, usize) -> 
         vocab_size: 5,
         tie_embedder_and_logits: tied,
         query_scaling_factor: 0.5,
+        max_position_embeddings: NonZeroU32::new(3),
         ..STORIES
     };
     let Description { config, layers, global_rope, .. } = checkpoint.description();

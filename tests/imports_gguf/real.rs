@@ -63,6 +63,7 @@ fn smollm2_135m_opens_as_itself() {
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
+        max_position_embeddings: NonZeroU32::new(8192),
     };
     assert_eq!(description.config, expected);
     assert_eq!(description.layers, [Layer { window: None, rope: Rope::Global }; 30]);
@@ -102,6 +103,7 @@ fn gemma3_270m_opens_as_itself() {
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
+        max_position_embeddings: NonZeroU32::new(32_768),
     };
     assert_eq!(description.config, expected);
     for (i, layer) in description.layers.iter().enumerate() {

@@ -7,7 +7,7 @@ use clap::Args;
 use pocketlm::run::Session;
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
-use crate::generate::{Running, arena, generate};
+use crate::generate::{Running, arena, default_context, generate, warn_beyond_trained};
 use crate::load::Image;
 use crate::output::{Outcome, note, paint, refuse};
 use crate::sampling::Sampling;
@@ -39,9 +39,9 @@ pub struct Arguments {
     #[arg(short = 'n', long = "tokens", value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
 
-    /// Tokens the whole conversation has room for
-    #[arg(short, long, value_name = "N", default_value_t = 4096)]
-    context: usize,
+    /// Tokens the whole conversation has room for [default: 4096, or as many as the model was trained for]
+    #[arg(short, long, value_name = "N")]
+    context: Option<usize>,
 
     #[command(flatten)]
     running: Running,
@@ -64,11 +64,13 @@ pub fn chat(arguments: Arguments) -> Outcome {
     let template = ChatTemplate::new(source, name(tokenizer.bos()), name(tokenizer.eos_ids().next()))
         .map_err(|error| image.refuse(error))?;
 
-    let plan = arguments.running.plan(&model, arguments.context);
+    let context = arguments.context.unwrap_or_else(|| default_context(&model, 4096));
+    let plan = arguments.running.plan(&model, context);
     let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+    warn_beyond_trained(&model, context);
     let seed = arguments.sampling.seed();
     let mut window = arguments.sampling.window();
     let mut sampler = arguments.sampling.sampler(seed, &mut window);

@@ -8,7 +8,7 @@ use pocketlm::model::{ALIGNMENT, Kv, Model};
 use pocketlm::run::{Engine, Isa, Plan, Session};
 use pocketlm::text::{Decoder, Sampler, Text, Tokenizer};
 
-use crate::output::{Outcome, refuse, token_bar};
+use crate::output::{Outcome, note, paint, refuse, token_bar};
 use crate::size;
 
 /// Prompts longer than this get a progress bar.
@@ -51,6 +51,21 @@ impl Running {
     /// The threads with the kernels.
     pub fn engine<'w>(&self, workers: &'w Threads) -> Engine<'w> {
         Engine { isa: self.isa.unwrap_or_else(Isa::best), workers }
+    }
+}
+
+/// The context where none is asked for: `usual` tokens, or as many as the model was trained for if those are fewer.
+pub fn default_context(model: &Model, usual: usize) -> usize {
+    model.config().max_position_embeddings.map_or(usual, |trained| usual.min(trained.get() as usize))
+}
+
+/// Says so where a context goes beyond what the model was trained for.
+pub fn warn_beyond_trained(model: &Model, context: usize) {
+    if let Some(trained) = model.config().max_position_embeddings.filter(|trained| (trained.get() as usize) < context) {
+        let warning = paint("33;1", "warning:");
+        note(format_args!(
+            "{warning} a context of {context} tokens; the model was trained for texts of up to {trained}"
+        ));
     }
 }
 

@@ -144,6 +144,7 @@ fn config(model: &Model) -> Map<String, Value> {
         "qkv_bias": config.qkv_bias,
         "output_bias": config.output_bias,
         "mlp_bias": config.mlp_bias,
+        "max_position_embeddings": config.max_position_embeddings,
     });
     match fields {
         Value::Object(fields) => fields,

@@ -8,7 +8,7 @@ use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 use serde_json::json;
 
-use crate::generate::{Running, arena};
+use crate::generate::{Running, arena, warn_beyond_trained};
 use crate::load::Image;
 use crate::output::{Outcome, print, print_json, refuse, refuse_file, token_bar};
 use crate::tokenize::encode;
@@ -59,11 +59,13 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
         return Err(refuse_file(&arguments.file, reason));
     }
 
-    let plan = arguments.running.plan(&model, context.min(ids.len() + 1));
+    let longest = context.min(ids.len() + 1);
+    let plan = arguments.running.plan(&model, longest);
     let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+    warn_beyond_trained(&model, longest);
     let bar = token_bar("scoring".into(), ids.len() as u64);
     let (mut nats, mut tokens) = (0.0, 0u64);
     let mut window = Vec::with_capacity(context);

@@ -8,7 +8,7 @@ use pocketlm::run::Plan;
 use serde_json::{Map, Value, json};
 
 use crate::board::{self, Board};
-use crate::generate::kv;
+use crate::generate::{kv, warn_beyond_trained};
 use crate::load::Image;
 use crate::output::{Outcome, print, print_json, refuse, refuse_file};
 use crate::svg::{self, Bar};
@@ -114,7 +114,11 @@ pub fn plan(arguments: Arguments) -> Outcome {
         .filter(|(memory, _)| memory.missing() > 0)
         .map(|(memory, advice)| format!("{} lacks {} bytes; {advice}", memory.name, memory.missing()))
         .collect();
-    if missing.is_empty() { Ok(()) } else { Err(refuse(format_args!("does not fit: {}", missing.join("; ")))) }
+    if !missing.is_empty() {
+        return Err(refuse(format_args!("does not fit: {}", missing.join("; "))));
+    }
+    warn_beyond_trained(&model, arguments.context as usize);
+    Ok(())
 }
 
 /// A kind of memory and what lies in it.

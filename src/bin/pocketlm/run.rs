@@ -8,7 +8,7 @@ use pocketlm::host::file::read_whole;
 use pocketlm::run::{Session, snapshot};
 use pocketlm::text::{Decoder, EncodeOptions};
 
-use crate::generate::{Running, arena, generate};
+use crate::generate::{Running, arena, default_context, generate, warn_beyond_trained};
 use crate::load::{Image, refuse_import};
 use crate::output::{Outcome, note, paint, refuse, refuse_file};
 use crate::sampling::Sampling;
@@ -39,7 +39,7 @@ pub struct Arguments {
     #[arg(short = 'n', long = "tokens", value_name = "N")]
     limit: Option<usize>,
 
-    /// Tokens the session has room for, prompt included [default: 2048, or as many as prompt and -n need; 256 for the story model]
+    /// Tokens the session has room for, prompt included [default: 2048, or as many as prompt and -n need; no more than the model was trained for]
     #[arg(short, long, value_name = "N")]
     context: Option<usize>,
 
@@ -77,10 +77,9 @@ pub fn run(arguments: Arguments) -> Outcome {
         return Err(refuse("the prompt is empty, and there is no token to begin a text with; give one with -p"));
     }
 
-    let usual = if arguments.model.is_none() { story::CONTEXT as usize } else { 2048 };
     let given = before + ids.len();
-    let wanted = arguments.limit.map_or(usual, |limit| given.saturating_add(limit));
-    let context = arguments.context.unwrap_or(if arguments.model.is_none() { usual } else { wanted });
+    let wanted = arguments.limit.map_or(2048, |limit| given.saturating_add(limit));
+    let context = arguments.context.unwrap_or_else(|| default_context(&model, wanted));
     if given > context {
         return Err(refuse(format_args!(
             "the prompt has {given} tokens and the context {context}; give a shorter prompt or a longer --context"
@@ -94,6 +93,7 @@ pub fn run(arguments: Arguments) -> Outcome {
     let workers = arguments.running.workers()?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+    warn_beyond_trained(&model, context);
     let seed = arguments.sampling.seed();
     let mut window = arguments.sampling.window();
     let mut sampler = arguments.sampling.sampler(seed, &mut window);

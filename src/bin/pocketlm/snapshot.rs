@@ -8,7 +8,7 @@ use pocketlm::host::file::whole_file;
 use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 
-use crate::generate::{Running, arena, feed};
+use crate::generate::{Running, arena, feed, warn_beyond_trained};
 use crate::load::{Image, refuse_import};
 use crate::output::{Outcome, note, refuse, refuse_file};
 use crate::size;
@@ -55,6 +55,7 @@ pub fn snapshot(arguments: Arguments) -> Outcome {
     let workers = arguments.running.workers()?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+    warn_beyond_trained(&model, ids.len());
     feed(&mut session, &ids)?;
 
     let mut file = whole_file(&arguments.output).map_err(refuse_import)?;

@@ -260,6 +260,7 @@ fn config(
         qkv_bias: has_bias(&["attn_q", "attn_k", "attn_v", "attn_qkv"]),
         output_bias: has_bias(&["attn_output"]),
         mlp_bias: has_bias(&["ffn_gate", "ffn_up", "ffn_down"]),
+        max_position_embeddings: metadata.count(&key("context_length"))?.and_then(NonZeroU32::new),
     })
 }
 

@@ -153,6 +153,7 @@ fn text_model(family: Family, keys: &Object, tie: Option<bool>, tensors: usize) 
             qkv_bias: false,
             output_bias: false,
             mlp_bias: false,
+            max_position_embeddings: NonZeroU32::new(rope::max_positions(keys, family)?),
         },
         layers,
         global_rope: global,

@@ -154,7 +154,7 @@ impl<'a, 'j> Source<'a, 'j> {
                 let context = self.original_context(keys, family)?;
                 let factor = match self.positive("factor")? {
                     Some(factor) => factor,
-                    None => max_positions(keys, family)? / context,
+                    None => f64::from(max_positions(keys, family)?) / context,
                 };
                 if base <= 1.0 {
                     return Err(ImportError::new(format!("`rope_theta` is {base}, expected more than 1 with yarn")));
@@ -213,14 +213,15 @@ impl<'a, 'j> Source<'a, 'j> {
         let key = "original_max_position_embeddings";
         match keys.positive(key)?.or(self.positive(key)?) {
             Some(context) => Ok(context),
-            None => max_positions(keys, family),
+            None => Ok(f64::from(max_positions(keys, family)?)),
         }
     }
 }
 
-fn max_positions(keys: &Object, family: Family) -> Result<f64, ImportError> {
+/// Tokens of the longest text the model was trained for, or was stretched to.
+pub(super) fn max_positions(keys: &Object, family: Family) -> Result<u32, ImportError> {
     let given = keys.count("max_position_embeddings")?;
-    Ok(f64::from(given.unwrap_or(family.defaults().max_position_embeddings)))
+    Ok(given.unwrap_or(family.defaults().max_position_embeddings))
 }
 
 /// How many channels of a head turn: all, unless Phi-3's `partial_rotary_factor` says otherwise.

@@ -143,6 +143,7 @@ pub(super) fn describe(map: &Map<String, Value>, weights: &Weights) -> Result<(D
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
+        max_position_embeddings: None,
     };
     // Nothing is left for it to refuse, as long as both speak of the same rules.
     config.check().map_err(|error| ImportError::new(error.to_string()))?;
