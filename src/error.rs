@@ -113,6 +113,10 @@ pub enum Error {
         /// Where in the section the offending table or field starts, in bytes.
         offset: usize,
     },
+    /// The tokenizer is a byte-level one, and they are not compiled in: enable the cargo feature `byte-level`.
+    ByteLevelDisabled,
+    /// The tokenizer brings text to Unicode's NFC, and that is not compiled in: enable the cargo feature `nfc`.
+    NfcDisabled,
     /// The scratch lent to [`Tokenizer::encode`](crate::text::Tokenizer::encode) is too short for this text.
     ScratchTooSmall {
         /// Words that are enough for any text of this length.
@@ -205,6 +209,10 @@ impl fmt::Display for Error {
             Error::TokenizerInvalid { offset } => {
                 write!(f, "tokenizer section is damaged or of a newer version, at byte {offset}")
             }
+            Error::ByteLevelDisabled => {
+                f.write_str("byte-level tokenizers are not part of this build: enable the cargo feature byte-level")
+            }
+            Error::NfcDisabled => f.write_str("NFC is not part of this build: enable the cargo feature nfc"),
             Error::ScratchTooSmall { needed, given } => {
                 write!(f, "encoding this text may need {needed} words of scratch, {given} were lent")
             }

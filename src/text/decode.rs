@@ -4,7 +4,7 @@ use core::fmt;
 
 use heapless::Vec;
 
-use super::tokenizer::{BYTE_LEVEL, STRIP, Tokenizer};
+use super::tokenizer::{STRIP, Tokenizer};
 use crate::Error;
 
 /// Turns token ids into text as they come. Never gives out half a character: bytes that are not yet a whole one wait
@@ -69,14 +69,14 @@ impl<'m> Decoder<'m> {
     }
 
     fn text(&self, head: (char, u8), body: &'m [u8]) -> Text<'m> {
-        Text { head, body, by_byte: self.tokenizer.flags & BYTE_LEVEL == 0 }
+        Text { head, body, by_byte: !self.tokenizer.is_byte_level() }
     }
 
     /// What stands for pending bytes that will not become a character.
     fn give_up(&mut self) -> (char, u8) {
         let bytes = self.pending.len() as u8;
         self.pending.clear();
-        (char::REPLACEMENT_CHARACTER, if self.tokenizer.flags & BYTE_LEVEL == 0 { bytes } else { bytes.min(1) })
+        (char::REPLACEMENT_CHARACTER, if self.tokenizer.is_byte_level() { bytes.min(1) } else { bytes })
     }
 
     /// Takes bytes off `piece` until what was pending is a character or cannot become one: which, and how often to print it.

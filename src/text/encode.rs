@@ -3,7 +3,7 @@
 use super::added::{Span, View};
 use super::bpe;
 use super::characters::characters;
-use super::tokenizer::{BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, NFC, Prefix, SPLIT, Tokenizer};
+use super::tokenizer::{BYTE_FALLBACK, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, Prefix, SPLIT, Tokenizer};
 use crate::Error;
 
 /// What [`Tokenizer::encode`] does about special tokens.
@@ -58,7 +58,7 @@ impl Tokenizer<'_> {
     /// The words of scratch that are enough to encode any text of `text_len` bytes with this tokenizer:
     /// [`scratch_len`] or [`nfc_scratch_len`].
     pub const fn scratch_len(&self, text_len: usize) -> usize {
-        if self.flags & NFC != 0 { nfc_scratch_len(text_len) } else { scratch_len(text_len) }
+        if self.normalizes() { nfc_scratch_len(text_len) } else { scratch_len(text_len) }
     }
 
     /// Encodes `text` into `ids` and returns how many there are. Takes O(n log n) for a text of n bytes.
@@ -117,7 +117,7 @@ impl Tokenizer<'_> {
 
     /// Encodes text without added tokens. `None` if the scratch is too small.
     fn encode_stretch(&self, view: View, at_start: bool, scratch: &mut [u32], output: &mut Output) -> Option<()> {
-        if self.flags & BYTE_LEVEL != 0 {
+        if self.is_byte_level() {
             for token in self.pre_tokens(view.text) {
                 if self.flags & IGNORE_MERGES != 0
                     && let Some(id) = self.model_token(token.as_bytes())

@@ -5,7 +5,7 @@
 //! cannot be part of it, is decomposed, put in order and composed.
 
 use super::characters::characters;
-use super::tokenizer::{NFC, NOT_INERT, NfcTables, Numbers, Tokenizer, partition_point};
+use super::tokenizer::{NOT_INERT, NfcTables, Numbers, Tokenizer, partition_point};
 
 /// Hangul syllables are 19 · 21 · 28 sequences of leading consonant, vowel and (from 1) trailing consonant.
 const SYLLABLES: u32 = 0xAC00;
@@ -20,7 +20,7 @@ impl Tokenizer<'_> {
     /// `text` in the tokenizer's normal form. `None` if the scratch is too small.
     pub(crate) fn normalize<'s>(&self, text: &'s str, scratch: &'s mut [u32]) -> Option<Normalized<'s>> {
         let inert = |character: char| character.is_ascii() || self.class(character) & NOT_INERT == 0;
-        if self.flags & NFC == 0 || characters(text).all(inert) {
+        if !self.normalizes() || characters(text).all(inert) {
             return Some((text, scratch));
         }
         let mut written = 0;

@@ -139,6 +139,18 @@ impl<'m> Numbers<'m> {
         }
     }
 
+    /// Whether each number is below `limit`, or is `none`.
+    #[cfg_attr(target_os = "none", inline(never))]
+    fn are_below(&self, limit: u32, none: u32) -> bool {
+        (0..self.len()).all(|index| self.at(index) < limit || self.at(index) == none)
+    }
+
+    /// Whether each number, as far as it is in `mask`, is at least `step` above the one before.
+    #[cfg_attr(target_os = "none", inline(never))]
+    fn ascend(&self, mask: u32, step: u32) -> bool {
+        (1..self.len()).all(|index| (self.at(index - 1) & mask).saturating_add(step) <= self.at(index) & mask)
+    }
+
     /// How many numbers there are.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len().checked_div(self.width).unwrap_or(0)
@@ -261,19 +273,33 @@ impl<'m> Tokenizer<'m> {
     /// decoding fail.
     ///
     /// # Errors
-    /// [`Error::TokenizerTruncated`] or [`Error::TokenizerInvalid`].
+    /// [`Error::TokenizerTruncated`] or [`Error::TokenizerInvalid`]; [`Error::ByteLevelDisabled`] or [`Error::NfcDisabled`] for a tokenizer
+    /// that this build does not run.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub fn open(section: &'m [u8]) -> Result<Self, Error> {
-        let mut reader = Reader { section, at: 0, refused: None };
+        let mut reader = Reader { section, at: 0, table: 0, refused: None };
         let header = reader.take(HEADER_LEN).first_chunk().unwrap_or(&[0; HEADER_LEN]);
         let (shorts, words) = (Numbers { bytes: header, width: 2 }, Numbers { bytes: header, width: 4 });
         let short = |at: usize| shorts.at(at / 2) as usize;
         let word = |at: usize| words.at(at / 4);
 
         reader.require(header.starts_with(&MAGIC), 0);
-        reader.require(header[4] == VERSION, 4);
+        // The first byte of a field, and the least and the greatest it may be.
+        const FIELDS: [(u8, u8, u8); 8] = [
+            (4, VERSION, VERSION),
+            (5, 2, 3),
+            (6, 2, 3),
+            (8, 0, Prefix::TextStartUnlessSpace as u8),
+            (9, 0, PreTokenizer::Llama3 as u8),
+            (11, 0, 0),
+            (46, 0, 0),
+            (47, 0, 0),
+        ];
+        for (at, least, greatest) in FIELDS {
+            let field = header.get(usize::from(at)).copied().unwrap_or_default();
+            reader.require((least..=greatest).contains(&field), usize::from(at));
+        }
         let (id_width, offset_width, flags) = (usize::from(header[5]), usize::from(header[6]), header[7]);
-        reader.require(matches!(id_width, 2 | 3), 5);
-        reader.require(matches!(offset_width, 2 | 3), 6);
         let prefix = match header[8] {
             1 => Prefix::Always,
             2 => Prefix::TextStart,
@@ -281,31 +307,30 @@ impl<'m> Tokenizer<'m> {
             4 => Prefix::TextStartUnlessSpace,
             _ => Prefix::Never,
         };
-        reader.require(prefix as u8 == header[8], 8);
         let pre_tokenizer = match header[9] {
             1 => PreTokenizer::Gpt2,
             2 => PreTokenizer::DigitsGpt2,
             3 => PreTokenizer::Llama3,
             _ => PreTokenizer::None,
         };
-        reader.require(pre_tokenizer as u8 == header[9], 9);
+        if flags & BYTE_LEVEL != 0 && !cfg!(feature = "byte-level") {
+            reader.refuse(Error::ByteLevelDisabled);
+        }
+        if flags & NFC != 0 && !cfg!(feature = "nfc") {
+            reader.refuse(Error::NfcDisabled);
+        }
         // Byte-level text is never given a space or folded, and only it is split by a regular expression and normalised:
         // code elsewhere relies on it.
-        let (byte_level, byte_fallback) = (flags & BYTE_LEVEL != 0, flags & BYTE_FALLBACK != 0);
-        if byte_level {
-            reader.require(prefix == Prefix::Never, 8);
-            reader.require(flags & (BYTE_FALLBACK | FOLD | SPLIT) == 0, 7);
-        } else {
-            reader.require(pre_tokenizer == PreTokenizer::None, 9);
-            reader.require(flags & (NFC | IGNORE_MERGES) == 0, 7);
-        }
-        reader.require(header[11] == 0, 11);
+        let (other, others) = match flags & BYTE_LEVEL != 0 {
+            true => (header[8], BYTE_FALLBACK | FOLD | SPLIT),
+            false => (header[9], NFC | IGNORE_MERGES),
+        };
+        reader.require(other == 0 && flags & others == 0, 7);
         let vocab_size = word(12);
         // Ids and ranks of all ones mean "none".
         let id_limit = if id_width == 2 { 0xFFFF } else { 0xFF_FFFF };
         reader.require(vocab_size != 0 && vocab_size <= id_limit, 12);
         reader.require(word(24) <= id_limit, 24);
-        reader.require(short(46) == 0, 46);
         let vocabulary = vocab_size as usize;
         let mut optional_id = |at: usize| {
             reader.require(word(at) == NONE || word(at) < vocab_size, at);
@@ -316,61 +341,50 @@ impl<'m> Tokenizer<'m> {
         reader.so_far()?;
 
         let mut ids = |count: usize, none: u32| {
-            let offset = reader.at;
             let ids = reader.numbers(count, id_width);
-            let known = (0..count).all(|index| ids.at(index) < vocab_size || ids.at(index) == none);
-            reader.require(known, offset);
+            reader.require_table(ids.are_below(vocab_size, none));
             ids
         };
         let before = ids(short(40), NONE);
         let after = ids(short(42), NONE);
         let eos = ids(short(44), NONE);
-        let byte_ids = ids(if byte_level || byte_fallback { 256 } else { 0 }, id_limit);
+        let byte_ids = ids(if flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0 { 256 } else { 0 }, id_limit);
 
-        let offset = reader.at;
         let offsets = reader.numbers(vocabulary + 1, offset_width);
+        reader.require_table(offsets.ascend(u32::MAX, 0));
         let text = reader.take(word(16) as usize);
-        reader.require((0..vocabulary).all(|id| offsets.at(id) <= offsets.at(id + 1)), offset);
-        reader.require(offsets.at(vocabulary) as usize <= text.len(), offset);
+        reader.require_table(offsets.at(vocabulary) as usize <= text.len());
         let special = reader.take(vocabulary.div_ceil(8));
 
-        let offset = reader.at;
         let index = reader.numbers(word(20) as usize, id_width);
-        let piece = |id: u32| {
-            let (start, end) = (offsets.at(id as usize), offsets.at(id as usize + 1));
-            text.get(start as usize..end as usize).unwrap_or_default()
-        };
-        let ascends = |at: usize| at == 0 || piece(index.at(at - 1)) < piece(index.at(at));
-        reader.require((0..index.len()).all(|at| index.at(at) < vocab_size && ascends(at)), offset);
+        reader.require_table(index.are_below(vocab_size, NONE));
+        let piece = |at: usize| piece(&offsets, text, index.at(at));
+        reader.require_table((1..index.len()).all(|at| piece(at - 1) < piece(at)));
 
-        let offset = reader.at;
         let merge_starts = reader.numbers(vocabulary + 1, id_width);
+        reader.require_table(merge_starts.at(0) == 0 && merge_starts.at(vocabulary) == word(24));
+        reader.require_table(merge_starts.ascend(u32::MAX, 0));
         let merges = reader.numbers((word(24) as usize).saturating_mul(3), id_width);
-        let start_of = |left: usize| merge_starts.at(left) as usize;
-        reader.require(start_of(0) == 0 && start_of(vocabulary) == word(24) as usize, offset);
-        reader.require((0..vocabulary).all(|left| start_of(left) <= start_of(left + 1)), offset);
         reader.so_far()?;
         // Each left token's merges, whose right tokens ascend: all merges, one after the other.
-        let merge_is_sound = |merge: usize, first: bool| {
-            let right = merges.at(merge * 3);
-            let ascends = first || merges.at(merge * 3 - 3) < right;
-            ascends && right < vocab_size && merges.at(merge * 3 + 2) < vocab_size
-        };
-        let mut of_left =
-            |left: usize| (start_of(left)..start_of(left + 1)).all(|at| merge_is_sound(at, at == start_of(left)));
-        reader.require((0..vocabulary).all(&mut of_left), offset);
+        for left in 0..vocabulary {
+            let mut next = 0;
+            for merge in merge_starts.at(left) as usize..merge_starts.at(left + 1) as usize {
+                let right = merges.at(merge * 3);
+                reader.require_table(next <= right && right < vocab_size && merges.at(merge * 3 + 2) < vocab_size);
+                next = right.saturating_add(1);
+            }
+        }
 
         let mut added = |count: u32| {
-            let offset = reader.at;
-            let record_len = offset_width + 2 + id_width;
-            let records = reader.take((count as usize).saturating_mul(record_len));
+            let records = reader.take((count as usize).saturating_mul(offset_width + 2 + id_width));
             let mut tokens = AddedTokens { records, id_width, offset_width, text, first_bytes: [0; 8] };
             let mut previous: &[u8] = &[];
             for index in 0..tokens.len() {
                 let token = tokens.get(index).unwrap_or(AddedToken { content: &[], flags: 0, id: NONE });
                 // An empty content is after nothing.
-                reader.require(token.id < vocab_size && previous < token.content, offset);
-                reader.require(core::str::from_utf8(token.content).is_ok(), offset);
+                reader.require_table(token.id < vocab_size && previous < token.content);
+                reader.require_table(core::str::from_utf8(token.content).is_ok());
                 previous = token.content;
                 let first = previous.first().copied().unwrap_or_default();
                 if let Some(bits) = tokens.first_bytes.get_mut(usize::from(first >> 5)) {
@@ -381,10 +395,8 @@ impl<'m> Tokenizer<'m> {
         };
         let added = [added(word(28)), added(word(32))];
 
-        let offset = reader.at;
         let classes = reader.numbers(word(36) as usize, 4);
-        let ascends = |at: usize| at == 0 || classes.at(at - 1) & 0xFF_FFFF < classes.at(at) & 0xFF_FFFF;
-        reader.require((0..classes.len()).all(ascends), offset);
+        reader.require_table(classes.ascend(0xFF_FFFF, 1));
 
         let nfc = NfcTables {
             decompositions: reader.take((word(56) as usize).saturating_mul(5)),
@@ -392,7 +404,7 @@ impl<'m> Tokenizer<'m> {
             compositions: reader.numbers((word(64) as usize).saturating_mul(3), 3),
             combining: reader.take((word(68) as usize).saturating_mul(7)),
         };
-        reader.require(nfc.is_sound(), offset);
+        reader.require_table(!cfg!(feature = "nfc") || nfc.is_sound());
         reader.require(reader.at == section.len(), reader.at);
         reader.so_far()?;
 
@@ -441,6 +453,16 @@ impl<'m> Tokenizer<'m> {
         (0..eos.len()).map(move |index| eos.at(index))
     }
 
+    /// Whether symbols start as bytes: known to be false in a build that runs no such tokenizer.
+    pub(crate) const fn is_byte_level(&self) -> bool {
+        cfg!(feature = "byte-level") && self.flags & BYTE_LEVEL != 0
+    }
+
+    /// Whether text is brought to NFC, in the same way.
+    pub(crate) const fn normalizes(&self) -> bool {
+        cfg!(feature = "nfc") && self.flags & NFC != 0
+    }
+
     /// Whether `id` ends a generation.
     pub fn is_eos(&self, id: u32) -> bool {
         self.eos_ids().any(|eos| eos == id)
@@ -454,9 +476,7 @@ impl<'m> Tokenizer<'m> {
     /// The bytes that `id` decodes to, before a leading space is dropped: UTF-8 or a part of it. `None` if there is
     /// no such id.
     pub fn piece(&self, id: u32) -> Option<&'m [u8]> {
-        let start = self.offsets.at(id as usize);
-        let end = self.offsets.at((id as usize).checked_add(1)?);
-        self.text.get(start as usize..end as usize)
+        piece(&self.offsets, self.text, id)
     }
 
     /// The token whose text is `piece`: an added token by its content, any other by what it decodes to (so with spaces, not `▁`).
@@ -510,11 +530,20 @@ impl fmt::Debug for Tokenizer<'_> {
     }
 }
 
+/// What lies between the offset of token `id` and the next.
+fn piece<'m>(offsets: &Numbers<'m>, text: &'m [u8], id: u32) -> Option<&'m [u8]> {
+    let start = offsets.at(id as usize);
+    let end = offsets.at((id as usize).checked_add(1)?);
+    text.get(start as usize..end as usize)
+}
+
 /// Takes tables off the section, front to back, and keeps the first thing that is wrong with it: so nothing is left
 /// early, and one place alone makes an error of it. After a table that is cut short all others are empty.
 struct Reader<'m> {
     section: &'m [u8],
     at: usize,
+    /// Where the table taken last starts.
+    table: usize,
     refused: Option<Error>,
 }
 
@@ -523,19 +552,28 @@ impl<'m> Reader<'m> {
     #[inline(never)]
     fn require(&mut self, fine: bool, offset: usize) {
         if !fine {
-            self.refused.get_or_insert(Error::TokenizerInvalid { offset });
+            self.refuse(Error::TokenizerInvalid { offset });
         }
+    }
+
+    /// The same of the table taken last.
+    fn require_table(&mut self, fine: bool) {
+        self.require(fine, self.table);
+    }
+
+    fn refuse(&mut self, error: Error) {
+        self.refused.get_or_insert(error);
     }
 
     #[inline(never)]
     fn take(&mut self, len: usize) -> &'m [u8] {
         let end = self.at.saturating_add(len);
         let Some(bytes) = self.section.get(self.at..end) else {
-            self.refused.get_or_insert(Error::TokenizerTruncated { needed: end, given: self.section.len() });
+            self.refuse(Error::TokenizerTruncated { needed: end, given: self.section.len() });
             self.section = &[];
             return &[];
         };
-        self.at = end;
+        (self.table, self.at) = (self.at, end);
         bytes
     }
 
@@ -543,8 +581,26 @@ impl<'m> Reader<'m> {
     fn numbers(&mut self, count: usize, width: usize) -> Numbers<'m> {
         Numbers { bytes: self.take(count.saturating_mul(width)), width }
     }
-
     fn so_far(&self) -> Result<(), Error> {
         self.refused.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(all(test, not(feature = "byte-level")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokenizers_that_are_not_compiled_in_are_refused_by_name() {
+        let refusal = |flags: u8| {
+            let mut header = [0; HEADER_LEN];
+            header[..4].copy_from_slice(&MAGIC);
+            (header[4], header[5], header[6], header[7]) = (VERSION, 2, 2, flags);
+            Tokenizer::open(&header).unwrap_err()
+        };
+        assert_eq!(refusal(BYTE_LEVEL), Error::ByteLevelDisabled);
+        assert_eq!(refusal(BYTE_LEVEL | NFC), Error::ByteLevelDisabled);
+        assert_eq!(refusal(NFC), Error::NfcDisabled);
+        assert_eq!(refusal(BYTE_FALLBACK), Error::TokenizerInvalid { offset: 12 });
     }
 }
