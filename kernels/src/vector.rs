@@ -41,6 +41,7 @@ pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
 }
 
 /// `x += y`.
+#[cfg_attr(target_os = "none", inline(never))]
 pub fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
@@ -48,6 +49,7 @@ pub fn add(x: &mut [f32], y: &[f32]) {
 }
 
 /// `x *= factor`.
+#[cfg_attr(target_os = "none", inline(never))]
 pub fn scale(x: &mut [f32], factor: f32) {
     for x in x {
         *x *= factor;

@@ -126,6 +126,7 @@ pub(super) const fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// The u64 at byte `at`; 0 where there is none.
+#[cfg_attr(target_os = "none", inline(never))]
 pub(super) const fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u32_at(bytes, at) as u64 | (u32_at(bytes, at.saturating_add(4)) as u64) << 32
 }

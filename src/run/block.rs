@@ -96,6 +96,7 @@ pub(super) struct Widths {
 }
 
 impl<'m, 'a> Session<'m, 'a> {
+    #[cfg_attr(target_os = "none", inline(never))]
     pub(super) fn widths(&self) -> Widths {
         let config = self.model.config();
         let projection = config.projection_dim as usize;
@@ -108,6 +109,7 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     fn place(&self, role: Role) -> Place {
         self.model.place(self.work.layer, role)
     }
@@ -389,6 +391,7 @@ fn tile_rows(rows: Range<usize>, first: usize) -> Range<usize> {
 /// The two buffers of H P take turns: what projection gave is in the first; `Cache` moves it, rotated and ordered by kv head,
 /// `[K][tokens][H/K P]`, to the second; attention's result goes to the first in the same order, and `Attended` puts it into the
 /// second token by token.
+#[cfg_attr(target_os = "none", inline(never))]
 pub(super) fn attention_parts(scratch: &mut [f32], batch: usize, widths: Widths) -> [&mut [f32]; 5] {
     let (query, rest) = scratch.split_at_mut_checked(batch * widths.queries).unwrap_or_default();
     let (key, rest) = rest.split_at_mut_checked(batch * widths.keys).unwrap_or_default();

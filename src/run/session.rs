@@ -357,6 +357,7 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// Takes the next tokens into a batch.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn start_batch(&mut self) {
         let work = &mut self.work;
         work.count = (work.end - work.start).min(self.plan.batch_tokens());
@@ -476,6 +477,7 @@ impl<'m, 'a> Session<'m, 'a> {
 }
 
 /// Cuts the first `bytes` off `rest`.
+#[cfg_attr(target_os = "none", inline(never))]
 fn cut<'a>(rest: &mut &'a mut [u8], bytes: usize) -> &'a mut [u8] {
     let (part, after) = core::mem::take(rest).split_at_mut_checked(bytes).unwrap_or_default();
     *rest = after;

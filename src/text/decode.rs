@@ -80,6 +80,7 @@ impl<'m> Decoder<'m> {
     }
 
     /// Takes bytes off `piece` until what was pending is a character or cannot become one: which, and how often to print it.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn complete(&mut self, piece: &mut &[u8]) -> (char, u8) {
         while !self.pending.is_empty()
             && let Some((byte, rest)) = piece.split_first()

@@ -46,6 +46,7 @@ struct Output<'o> {
 }
 
 impl Output<'_> {
+    #[cfg_attr(target_os = "none", inline(never))]
     fn push(&mut self, id: u32) {
         if let Some(slot) = self.ids.get_mut(self.count) {
             *slot = id;
@@ -90,6 +91,7 @@ impl Tokenizer<'_> {
     }
 
     /// `None` if the scratch is too small.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn encode_text(&self, text: &str, parse_special: bool, scratch: &mut [u32], output: &mut Output) -> Option<()> {
         for span in self.spans(0, View { text, space: false }, false, parse_special) {
             let (view, start) = match span {
@@ -163,6 +165,7 @@ struct Symbols<'a, 'm> {
 }
 
 impl Symbols<'_, '_> {
+    #[cfg_attr(target_os = "none", inline(never))]
     fn push(&mut self, id: u32) -> Option<()> {
         *self.scratch.get_mut(self.count)? = id;
         self.count += 1;

@@ -221,6 +221,7 @@ impl NfcTables<'_> {
         kept
     }
 
+    #[cfg_attr(target_os = "none", inline(never))]
     fn compose(&self, first: u32, second: u32) -> Option<u32> {
         let vowel = second.wrapping_sub(VOWELS);
         let trailing = second.wrapping_sub(TRAILING);
