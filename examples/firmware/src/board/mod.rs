@@ -6,6 +6,8 @@
 //! * `stack_pointer()` and `stack_end()`, the lowest address the stack may reach.
 
 #[cfg(target_arch = "arm")]
+mod memory;
+#[cfg(target_arch = "arm")]
 mod mps;
 #[cfg(target_arch = "arm")]
 pub use mps::{Clock, stack_end, stack_pointer};
