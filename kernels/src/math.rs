@@ -136,7 +136,7 @@ pub fn soft_cap(x: f32, cap: f32) -> f32 {
 /// Square root, correctly rounded as IEEE 754 asks, on targets with and without the instruction.
 #[inline(always)]
 pub fn sqrt(x: f32) -> f32 {
-    libm::sqrtf(x)
+    crate::arch::sqrt(x)
 }
 
 /// The sine and cosine of a fraction of a full turn given in units of 2^−64 turns: rotary angles are kept so,
@@ -179,8 +179,16 @@ fn sin_cos_eighth(angle: f32) -> (f32, f32) {
     let sum = |factors: [u64; 4]| factors.iter().rev().fold(0, |sum, factor| high(z, factor - sum));
     let sin = x - high(x, sum(SINE));
     let cos = sum(COSINE).wrapping_neg();
-    const UNIT: f32 = 1.0 / (1u128 << 64) as f32;
-    (sin as f32 * UNIT, cos as f32 * UNIT)
+    (fraction(sin), fraction(cos))
+}
+
+/// `x / 2^64`, rounded to nearest, for `x` other than 0: a conversion of 32 bits, the last of which stands for all after it.
+#[cfg_attr(target_os = "none", inline(never))]
+fn fraction(x: u64) -> f32 {
+    let zeros = x.leading_zeros() & 63;
+    let x = x << zeros;
+    let rounded = ((x >> 32) as u32 | u32::from(x as u32 != 0)) as f32;
+    rounded * f32::from_bits((127 - 32 - zeros) << 23)
 }
 
 /// The upper half of a product.
@@ -220,8 +228,18 @@ pub fn bf16_to_f32(bits: u16) -> f32 {
 /// The nearest finite binary16, ties to even; magnitudes beyond its range become ±65504. So does NaN, as +65504 whatever
 /// its sign: the sign of a NaN is the machine's choice, and [`f16_to_f32`] would turn it into that of a number.
 pub fn f16_from_f32(x: f32) -> u16 {
-    let x = if x.is_nan() { f32::INFINITY } else { x };
-    half::f16::from_f32_const(x.clamp(-65504.0, 65504.0)).to_bits()
+    const LARGEST: u32 = 0x477f_e000; // 65504
+    const SMALLEST_NORMAL: u32 = 113 << 23; // 2^-14
+    let magnitude = x.to_bits() & 0x7fff_ffff;
+    let bits = if magnitude < SMALLEST_NORMAL {
+        // The last bit of a number from 1/2 on is worth as much as the last of a subnormal.
+        (f32::from_bits(magnitude) + 0.5).to_bits() - 0.5f32.to_bits()
+    } else {
+        let magnitude = magnitude.min(LARGEST);
+        (magnitude - (112 << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13
+    };
+    let sign = if x.is_nan() { 0 } else { x.to_bits() >> 31 };
+    (bits | sign << 15) as u16
 }
 
 /// The nearest finite bfloat16, ties to even; magnitudes that would round to infinity stay finite.
@@ -339,6 +357,14 @@ mod tests {
             if bf16.is_finite() {
                 assert_eq!(bf16_to_f32(bits).to_bits(), bf16.to_f32().to_bits());
                 assert_eq!(bf16_from_f32(bf16.to_f32()), bits);
+            }
+        }
+        // Every number in a release build, and a sample of them in a debug build.
+        for bits in (0..=u32::MAX).step_by(if cfg!(debug_assertions) { 997 } else { 1 }) {
+            let x = f32::from_bits(bits);
+            if !x.is_nan() {
+                let nearest = half::f16::from_f32_const(x.clamp(-65504.0, 65504.0));
+                assert_eq!(f16_from_f32(x), nearest.to_bits(), "{x}");
             }
         }
         assert_eq!(f16_to_f32(f16_from_f32(1e9)), 65504.0);

@@ -55,3 +55,34 @@ mod machine {
 }
 
 pub(crate) use machine::tables;
+
+/// The square root, correctly rounded as IEEE 754 asks.
+#[cfg(not(all(target_arch = "arm", target_abi = "eabihf")))]
+#[inline(always)]
+pub(crate) fn sqrt(x: f32) -> f32 {
+    libm::sqrtf(x)
+}
+
+#[cfg(all(target_arch = "arm", target_abi = "eabihf"))]
+core::arch::global_asm!(
+    ".section .text.pocketlm_sqrt, \"ax\", %progbits",
+    ".global pocketlm_sqrt",
+    ".type pocketlm_sqrt, %function",
+    ".thumb_func",
+    "pocketlm_sqrt:",
+    // vsqrt.f32 s0, s0, which the assembler does not take before it is told of an FPU, and then for all that follows.
+    ".inst.w 0xeeb10ac0",
+    "bx lr",
+    ".size pocketlm_sqrt, . - pocketlm_sqrt",
+);
+
+/// The square root, correctly rounded as IEEE 754 asks: an instruction that libm does not know of.
+#[cfg(all(target_arch = "arm", target_abi = "eabihf"))]
+#[inline(always)]
+pub(crate) fn sqrt(x: f32) -> f32 {
+    unsafe extern "C" {
+        // SAFETY: this ABI passes numbers in the registers of a floating-point unit, so there is one. It touches no other and no memory.
+        safe fn pocketlm_sqrt(x: f32) -> f32;
+    }
+    pocketlm_sqrt(x)
+}
