@@ -80,17 +80,13 @@ struct Queue<'s> {
 impl<'s> Queue<'s> {
     /// From `count` ranks at the start of `words`, with room for the minima behind them.
     fn new(words: &'s mut [u32], count: usize) -> Self {
-        let (mut start, mut len) = (0, count);
-        while len > FAN {
-            if let Some((level, above)) = words.get_mut(start..).and_then(|words| words.split_at_mut_checked(len)) {
-                for (block, slot) in level.chunks(FAN).zip(above) {
-                    *slot = block.iter().copied().min().unwrap_or(NONE);
-                }
-            }
-            start += len;
-            len = len.div_ceil(FAN);
+        words.get_mut(count..).unwrap_or_default().fill(NONE);
+        let mut queue = Queue { words, count };
+        // One rank of each block is enough to make its minimum known above.
+        for place in (0..count).step_by(FAN) {
+            queue.set(place, at(queue.words, place));
         }
-        Queue { words, count }
+        queue
     }
 
     /// The place of the least rank, the leftmost of equals; `None` if no rank is left.

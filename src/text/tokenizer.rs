@@ -279,9 +279,10 @@ impl<'m> Tokenizer<'m> {
     pub fn open(section: &'m [u8]) -> Result<Self, Error> {
         let mut reader = Reader { section, at: 0, table: 0, refused: None };
         let header = reader.take(HEADER_LEN).first_chunk().unwrap_or(&[0; HEADER_LEN]);
-        let (shorts, words) = (Numbers { bytes: header, width: 2 }, Numbers { bytes: header, width: 4 });
-        let short = |at: usize| shorts.at(at / 2) as usize;
-        let word = |at: usize| words.at(at / 4);
+        let mut words = [0; HEADER_LEN / 4];
+        for (word, bytes) in words.iter_mut().zip(header.as_chunks().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
 
         reader.require(header.starts_with(&MAGIC), 0);
         // The first byte of a field, and the least and the greatest it may be.
@@ -326,18 +327,18 @@ impl<'m> Tokenizer<'m> {
             false => (header[9], NFC | IGNORE_MERGES),
         };
         reader.require(other == 0 && flags & others == 0, 7);
-        let vocab_size = word(12);
+        let vocab_size = words[12 / 4];
         // Ids and ranks of all ones mean "none".
         let id_limit = if id_width == 2 { 0xFFFF } else { 0xFF_FFFF };
         reader.require(vocab_size != 0 && vocab_size <= id_limit, 12);
-        reader.require(word(24) <= id_limit, 24);
+        reader.require(words[24 / 4] <= id_limit, 24);
         let vocabulary = vocab_size as usize;
-        let mut optional_id = |at: usize| {
-            reader.require(word(at) == NONE || word(at) < vocab_size, at);
-            Some(word(at)).filter(|id| *id != NONE)
+        let mut optional_id = |at: usize, id: u32| {
+            reader.require(id == NONE || id < vocab_size, at);
+            Some(id).filter(|id| *id != NONE)
         };
-        let (unknown, bos) = (optional_id(48), optional_id(52));
-        reader.require(flags & NFC != 0 || (word(56) | word(60) | word(64) | word(68)) == 0, 56);
+        let (unknown, bos) = (optional_id(48, words[48 / 4]), optional_id(52, words[52 / 4]));
+        reader.require(flags & NFC != 0 || (words[56 / 4] | words[60 / 4] | words[64 / 4] | words[68 / 4]) == 0, 56);
         reader.so_far()?;
 
         let mut ids = |count: usize, none: u32| {
@@ -345,26 +346,26 @@ impl<'m> Tokenizer<'m> {
             reader.require_table(ids.are_below(vocab_size, none));
             ids
         };
-        let before = ids(short(40), NONE);
-        let after = ids(short(42), NONE);
-        let eos = ids(short(44), NONE);
+        let before = ids(words[40 / 4] as usize & 0xFFFF, NONE);
+        let after = ids(words[40 / 4] as usize >> 16, NONE);
+        let eos = ids(words[44 / 4] as usize & 0xFFFF, NONE);
         let byte_ids = ids(if flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0 { 256 } else { 0 }, id_limit);
 
         let offsets = reader.numbers(vocabulary + 1, offset_width);
         reader.require_table(offsets.ascend(u32::MAX, 0));
-        let text = reader.take(word(16) as usize);
+        let text = reader.take(words[16 / 4] as usize);
         reader.require_table(offsets.at(vocabulary) as usize <= text.len());
         let special = reader.take(vocabulary.div_ceil(8));
 
-        let index = reader.numbers(word(20) as usize, id_width);
+        let index = reader.numbers(words[20 / 4] as usize, id_width);
         reader.require_table(index.are_below(vocab_size, NONE));
         let piece = |at: usize| piece(&offsets, text, index.at(at));
         reader.require_table((1..index.len()).all(|at| piece(at - 1) < piece(at)));
 
         let merge_starts = reader.numbers(vocabulary + 1, id_width);
-        reader.require_table(merge_starts.at(0) == 0 && merge_starts.at(vocabulary) == word(24));
+        reader.require_table(merge_starts.at(0) == 0 && merge_starts.at(vocabulary) == words[24 / 4]);
         reader.require_table(merge_starts.ascend(u32::MAX, 0));
-        let merges = reader.numbers((word(24) as usize).saturating_mul(3), id_width);
+        let merges = reader.numbers((words[24 / 4] as usize).saturating_mul(3), id_width);
         reader.so_far()?;
         // Each left token's merges, whose right tokens ascend: all merges, one after the other.
         for left in 0..vocabulary {
@@ -393,16 +394,16 @@ impl<'m> Tokenizer<'m> {
             }
             tokens
         };
-        let added = [added(word(28)), added(word(32))];
+        let added = [added(words[28 / 4]), added(words[32 / 4])];
 
-        let classes = reader.numbers(word(36) as usize, 4);
+        let classes = reader.numbers(words[36 / 4] as usize, 4);
         reader.require_table(classes.ascend(0xFF_FFFF, 1));
 
         let nfc = NfcTables {
-            decompositions: reader.take((word(56) as usize).saturating_mul(5)),
-            pool: reader.numbers(word(60) as usize, 3),
-            compositions: reader.numbers((word(64) as usize).saturating_mul(3), 3),
-            combining: reader.take((word(68) as usize).saturating_mul(7)),
+            decompositions: reader.take((words[56 / 4] as usize).saturating_mul(5)),
+            pool: reader.numbers(words[60 / 4] as usize, 3),
+            compositions: reader.numbers((words[64 / 4] as usize).saturating_mul(3), 3),
+            combining: reader.take((words[68 / 4] as usize).saturating_mul(7)),
         };
         reader.require_table(!cfg!(feature = "nfc") || nfc.is_sound());
         reader.require(reader.at == section.len(), reader.at);
@@ -557,6 +558,7 @@ impl<'m> Reader<'m> {
     }
 
     /// The same of the table taken last.
+    #[inline(never)]
     fn require_table(&mut self, fine: bool) {
         self.require(fine, self.table);
     }
