@@ -77,12 +77,12 @@ impl Tokenizer<'_> {
         let given = scratch.len();
         let mut output = Output { ids, count: 0 };
         if options.add_special_tokens {
-            (0..self.before.len()).for_each(|index| output.push(self.before.at(index)));
+            (0..self.after).for_each(|index| output.push(self.template.at(index)));
         }
         self.encode_text(text, options.parse_special, scratch, &mut output)
             .ok_or(Error::ScratchTooSmall { needed: self.scratch_len(text.len()), given })?;
         if options.add_special_tokens {
-            (0..self.after.len()).for_each(|index| output.push(self.after.at(index)));
+            (self.after..self.eos).for_each(|index| output.push(self.template.at(index)));
         }
         if output.count > output.ids.len() {
             return Err(Error::OutputTooSmall { needed: output.count, given: output.ids.len() });

@@ -234,9 +234,10 @@ pub struct Tokenizer<'m> {
     pub(crate) unknown: Option<u32>,
     bos: Option<u32>,
     vocab_size: u32,
-    pub(crate) before: Numbers<'m>,
-    pub(crate) after: Numbers<'m>,
-    eos: Numbers<'m>,
+    /// Ids before a text, ids after it, and end-of-generation ids: where the second and the third start.
+    pub(crate) template: Numbers<'m>,
+    pub(crate) after: usize,
+    pub(crate) eos: usize,
     byte_ids: Numbers<'m>,
     offsets: Numbers<'m>,
     text: &'m [u8],
@@ -346,9 +347,9 @@ impl<'m> Tokenizer<'m> {
             reader.require_table(ids.are_below(vocab_size, none));
             ids
         };
-        let before = ids(words[40 / 4] as usize & 0xFFFF, NONE);
-        let after = ids(words[40 / 4] as usize >> 16, NONE);
-        let eos = ids(words[44 / 4] as usize & 0xFFFF, NONE);
+        let after = words[40 / 4] as usize & 0xFFFF;
+        let eos = after + (words[40 / 4] as usize >> 16);
+        let template = ids(eos + (words[44 / 4] as usize & 0xFFFF), NONE);
         let byte_ids = ids(if flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0 { 256 } else { 0 }, id_limit);
 
         let offsets = reader.numbers(vocabulary + 1, offset_width);
@@ -417,7 +418,7 @@ impl<'m> Tokenizer<'m> {
             unknown,
             bos,
             vocab_size,
-            before,
+            template,
             after,
             eos,
             byte_ids,
@@ -445,13 +446,13 @@ impl<'m> Tokenizer<'m> {
 
     /// Whether encoding with special tokens puts [`bos`](Tokenizer::bos) before a text.
     pub fn add_bos(&self) -> bool {
-        self.bos.is_some() && self.bos == Some(self.before.at(0))
+        self.bos.is_some() && self.after > 0 && self.bos == Some(self.template.at(0))
     }
 
     /// The ids that end a generation: end of text, and end of turn for models that chat.
     pub fn eos_ids(&self) -> impl Iterator<Item = u32> + use<'m> {
-        let eos = self.eos;
-        (0..eos.len()).map(move |index| eos.at(index))
+        let template = self.template;
+        (self.eos..template.len()).map(move |index| template.at(index))
     }
 
     /// Whether symbols start as bytes: known to be false in a build that runs no such tokenizer.
