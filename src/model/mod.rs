@@ -57,14 +57,15 @@ impl<'m> Model<'m> {
     }
 
     fn checked(image: &'m [u8]) -> Result<Model<'m>, Error> {
-        let header = Header::read(image)?;
+        let mut model = Model::of(Header::read(image)?);
+        let header = &model.header;
         if !(image.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
             return Err(Error::Unaligned(ALIGNMENT as u32));
         }
         let gap_is_zero = |from: u64, to: u64| image.get(from as usize..to as usize).is_some_and(is_zero);
-        check_sections(image, &header, |section| crc32(header.section(section)), gap_is_zero)?;
-        let model = Model::describe(header)?;
-        let weights = header.section(Section::Weights);
+        check_sections(image, header, |section| crc32(header.section(section)), gap_is_zero)?;
+        model.describe()?;
+        let weights = model.header.section(Section::Weights);
         model.check_tensors(weights.len() as u64, |range, place| {
             let bytes = weights.get(range.start as usize..range.end as usize).unwrap_or_default();
             Ok(match place {
@@ -75,30 +76,33 @@ impl<'m> Model<'m> {
         Ok(model)
     }
 
-    /// The model of a header, but for its weights: where the rest of it is checked.
-    fn describe(header: Header<'m>) -> Result<Model<'m>, Error> {
+    /// A model of which only the header has been looked at.
+    fn of(header: Header<'m>) -> Self {
+        Model { header, counts: (0, 0), slots: [0; Role::ALL.len()] }
+    }
+
+    /// Checks what the header describes but for the tensors, and finds out where in a layer those are.
+    fn describe(&mut self) -> Result<(), Error> {
+        let header = &self.header;
         if header.section(Section::Rope).len() != header.rope_lengths().0.saturating_mul(8) {
             return Err(Error::Layout(Section::Rope));
         }
         if core::str::from_utf8(header.section(Section::ChatTemplate)).is_err() {
             return Err(Error::ChatTemplate);
         }
-        let mut slots = [0; Role::ALL.len()];
-        let mut counts = (0, 0);
         for role in Role::ALL {
-            let count = if role.is_per_layer() { &mut counts.1 } else { &mut counts.0 };
-            slots[role as usize] = *count as u8;
+            let count = if role.is_per_layer() { &mut self.counts.1 } else { &mut self.counts.0 };
+            self.slots[role as usize] = *count as u8;
             *count += role.is_present(&header.config) as usize;
         }
-        let model = Model { header, counts, slots };
         for rope in [Rope::Global, Rope::Local] {
-            let (amplitude, _) = model.rope(rope);
-            let reserved = model.rope_words(rope).first().map_or(0, |word| word >> 32);
+            let (amplitude, _) = self.rope(rope);
+            let reserved = self.rope_words(rope).first().map_or(0, |word| word >> 32);
             if !(amplitude.is_finite() && amplitude > 0.0) || reserved != 0 {
                 return Err(Error::Config(ConfigField::Rope));
             }
         }
-        Ok(model)
+        Ok(())
     }
 
     /// Checks the table of tensors and, through `check`, every byte of the `length` bytes of weights in order: gaps

@@ -100,13 +100,11 @@ impl<'m> Resident<'m> {
     fn open(self, source: &mut dyn WeightSource, scratch: &mut [u8]) -> Result<Model<'m>, Error> {
         let Resident { head, tail, tail_start, length, weights } = self;
         let start = head.len() as u64;
-        let header = Header::read_parts(head, tail, length)?;
-        let described = Model::describe(header);
+        let mut model = Model::of(Header::read_parts(head, tail, length)?);
+        let described = model.describe();
         let mut pass = Pass { source, scratch, end: start, crc: 0 };
-        let tensors = described.and_then(|model| {
-            model.check_tensors(weights, |range, place| pass.check(range.end - range.start, place))?;
-            Ok(model)
-        });
+        let tensors = described
+            .and_then(|()| model.check_tensors(weights, |range, place| pass.check(range.end - range.start, place)));
         if let Err(error @ (Error::Storage | Error::WindowTooSmall { .. })) = tensors {
             return Err(error);
         }
@@ -114,8 +112,8 @@ impl<'m> Resident<'m> {
         pass.read_to(start + weights, |_| ())?;
         let crc = pass.crc;
         let weights_gap_is_zero = pass.check(tail_start - (start + weights), None)?;
-        let checksum = |section| if section == Section::Weights { crc } else { crc32(header.section(section)) };
-        check_sections(head, &header, checksum, |from, to| {
+        let checksum = |section| if section == Section::Weights { crc } else { crc32(model.header.section(section)) };
+        check_sections(head, &model.header, checksum, |from, to| {
             let bytes = match from.checked_sub(tail_start) {
                 Some(from) => tail.get(from as usize..(to - tail_start) as usize),
                 None => head.get(from as usize..to as usize),
@@ -125,7 +123,7 @@ impl<'m> Resident<'m> {
                 false => bytes.is_some_and(is_zero),
             }
         })?;
-        tensors
+        tensors.map(|()| model)
     }
 }
 
