@@ -49,20 +49,38 @@ pub fn for_each_part(workers: &dyn Workers, range: Range<usize>, job: impl Fn(Ra
         0 | 1 => NonZeroUsize::MIN,
         count => NonZeroUsize::MIN.saturating_add(count.saturating_mul(2) - 1),
     };
-    let length = |start: usize| range.end.saturating_sub(start).div_ceil(share.get());
-    let next = AtomicUsize::new(range.start);
+    let left = Left { next: AtomicUsize::new(range.start), end: range.end, share };
     workers.run(&|| {
-        // Relaxed: the counter orders nothing but itself; `run` returning is what publishes the results.
-        let claim = || {
-            next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| match length(start) {
-                0 => None,
-                length => Some(start + length),
-            })
-        };
-        while let Ok(start) = claim() {
-            job(start..start + length(start));
+        while let Some(part) = left.claim() {
+            job(part);
         }
     });
+}
+
+/// What nobody has claimed yet.
+#[cfg(target_has_atomic = "ptr")]
+struct Left {
+    next: AtomicUsize,
+    end: usize,
+    /// A part is what is left over this.
+    share: NonZeroUsize,
+}
+
+#[cfg(target_has_atomic = "ptr")]
+impl Left {
+    /// The next part; `None` once nothing is left.
+    // A function where flash is scarce: one for all jobs.
+    #[cfg_attr(target_os = "none", inline(never))]
+    fn claim(&self) -> Option<Range<usize>> {
+        let length = |start: usize| self.end.saturating_sub(start).div_ceil(self.share.get());
+        // Relaxed: the counter orders nothing but itself; `run` returning is what publishes the results.
+        let claimed = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| match length(start) {
+            0 => None,
+            length => Some(start + length),
+        });
+        let start = claimed.ok()?;
+        Some(start..start + length(start))
+    }
 }
 
 /// Calls `job` with the whole range. Without atomic read-modify-write (Armv6-M) nothing can be claimed safely, so the
