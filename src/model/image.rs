@@ -147,7 +147,10 @@ const fn slice(bytes: &[u8], start: u64, length: u64) -> Option<&[u8]> {
 
 /// The next multiple of [`ALIGNMENT`].
 pub(crate) const fn align(bytes: u64) -> Option<u64> {
-    bytes.checked_next_multiple_of(ALIGNMENT as u64)
+    match bytes.checked_add(ALIGNMENT as u64 - 1) {
+        Some(end) => Some(end & !(ALIGNMENT as u64 - 1)),
+        None => None,
+    }
 }
 
 /// Whether the header's fields without a meaning are 0, so that a later version can give them one.

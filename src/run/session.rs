@@ -297,12 +297,14 @@ impl<'m, 'a> Session<'m, 'a> {
 
     /// Computes until the budget is used up, or logits that were asked for are ready.
     fn advance(&mut self, budget: u32) -> Event {
-        let mut left = budget.max(1) as usize;
+        let budget = budget.max(1) as usize;
+        let mut left = budget;
         loop {
             let (units, cost) = self.size();
             let undone = units.saturating_sub(self.work.unit);
             if undone > 0 {
-                if left == 0 {
+                // A unit that is too large for what is left goes first in the next call, where it is done whatever it costs.
+                if left < cost && left < budget {
                     return Event::Pending;
                 }
                 let now = (left / cost.max(1)).clamp(1, undone);

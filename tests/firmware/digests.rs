@@ -66,6 +66,9 @@ fn results(board: &Board, printed: &str) -> Vec<String> {
     };
     let (sample, step) = (longest("sample-100 "), longest("step-100 "));
     assert!(sample.is_some() == step.is_some() && sample <= step, "{}: {sample:?} and {step:?}", board.title());
+    if board.name == M4F.name {
+        assert!(longest("step-1000 ").is_none_or(|step| step <= 1_000_000), "{}: {costs:?}", board.title());
+    }
     results.into_iter().map(String::from).collect()
 }
 
