@@ -11,11 +11,11 @@ pub struct Core {
     pub code: u64,
 }
 
-const ARMV6M: Core = Core { name: "Armv6-M", code: 53 << 10 };
-const ARMV7EM: Core = Core { name: "Armv7E-M", code: 49 << 10 };
-const ARMV8M: Core = Core { name: "Armv8-M", code: 49 << 10 };
-const RV32IMAC: Core = Core { name: "RV32IMAC", code: 60 << 10 };
-const RV32IMAFC: Core = Core { name: "RV32IMAFC", code: 60 << 10 };
+const ARMV6M: Core = Core { name: "Armv6-M", code: 49 << 10 };
+const ARMV7EM: Core = Core { name: "Armv7E-M", code: 45 << 10 };
+const ARMV8M: Core = Core { name: "Armv8-M", code: 45 << 10 };
+const RV32IMAC: Core = Core { name: "RV32IMAC", code: 57 << 10 };
+const RV32IMAFC: Core = Core { name: "RV32IMAFC", code: 57 << 10 };
 
 /// The most stack that any call of the core takes, on any board: what `tests/firmware` asserts.
 pub const STACK: u64 = 2048;
