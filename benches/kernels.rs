@@ -47,19 +47,19 @@ fn products(criterion: &mut Criterion) {
 }
 
 fn mixes(criterion: &mut Criterion) {
-    let (slots, channels) = (1024, 64);
-    let mut group = criterion.benchmark_group(format!("mix/{slots}x{channels}"));
-    group.throughput(Throughput::Elements((slots * channels) as u64));
+    let (slots, channels, queries) = (1024, 64, 3);
+    let mut group = criterion.benchmark_group(format!("mix/{queries}x{slots}x{channels}"));
+    group.throughput(Throughput::Elements((queries * slots * channels) as u64));
     for kv in Kv::ALL {
         let mut words = vec![0u32; slots * kv.value_bytes(channels).expect("small") / 4];
         let values: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
         let row: Vec<f32> = (0..channels).map(|i| (i % 17) as f32 / 9.0 - 1.0).collect();
         (0..slots).for_each(|slot| store_value(kv, values, slot, &row));
-        let weights = vec![1e-3; slots];
-        let mut out = vec![0.0; channels];
+        let weights = vec![1e-3; queries * slots];
+        let mut out = vec![0.0; queries * channels];
         for isa in Isa::available() {
             group.bench_function(BenchmarkId::new(kv.dtype().name(), isa.name()), |bencher| {
-                bencher.iter(|| isa.mix(kv, black_box(values), 0..slots, black_box(&weights), &mut out));
+                bencher.iter(|| isa.mix(kv, black_box(values), 0..slots, black_box(&weights), &mut out, queries));
             });
         }
     }

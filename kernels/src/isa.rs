@@ -13,7 +13,7 @@ pub struct Isa {
     pub(crate) matmul: fn(&Matrix<'_>, &Input<'_>, Range<usize>, &mut RowsMut<'_>),
     pub(crate) quantize: fn(&[f32], &mut [InputGroup]),
     #[allow(clippy::type_complexity)] // as long as the arguments of `mix`
-    pub(crate) mix: fn(Kv, &[u8], Range<usize>, &[f32], &mut [f32]),
+    pub(crate) mix: fn(Kv, &[u8], Range<usize>, &[f32], &mut [f32], usize),
     pub(crate) softmax: fn(&mut [f32], &mut [f32]) -> f32,
     pub(crate) gate: fn(Activation, &mut [f32], &[f32]),
     pub(crate) soft_cap: fn(&mut [f32], f32),
@@ -73,10 +73,11 @@ impl Isa {
         (self.quantize)(input, groups);
     }
 
-    /// `out += weight * value` over the rows `slots` of a value table, in order, a weight a row. In q8 a channel gains
+    /// `out += weight * value` over the rows `slots` of a value table, in order, for `count` queries: row `s` has weight `s`
+    /// of each, `weights` being `[count][slots of the table]` and `out` `[count][channels]`. In q8 a channel gains
     /// `value as f32 * (weight * scale)`.
-    pub fn mix(&self, kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
-        (self.mix)(kv, values, slots, weights, out);
+    pub fn mix(&self, kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32], count: usize) {
+        (self.mix)(kv, values, slots, weights, out, count);
     }
 
     /// Turns attention scores into weights, in place and not yet normalised: `e^(score − largest)`. The keys go from

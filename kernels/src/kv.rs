@@ -115,10 +115,20 @@ pub fn value_part(kv: Kv, channels: usize, slot: usize) -> Range<usize> {
 }
 
 /// [`Isa::mix`](crate::Isa::mix), portably.
-pub(crate) fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
+pub(crate) fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32], count: usize) {
+    let width = |all: usize| all.checked_div(count).unwrap_or(0);
+    let (table, channels) = (width(weights.len()), width(out.len()));
+    let slots = slots.start..slots.end.min(table);
+    for query in 0..count {
+        let weights = weights.get(query * table..(query + 1) * table).and_then(|weights| weights.get(slots.clone()));
+        let out = out.get_mut(query * channels..(query + 1) * channels).unwrap_or_default();
+        mix_query(kv, values, slots.start, weights.unwrap_or_default(), out);
+    }
+}
+
+fn mix_query(kv: Kv, values: &[u8], first: usize, weights: &[f32], out: &mut [f32]) {
     let bytes = kv.value_bytes(out.len()).unwrap_or(0);
-    let mut rest = values.get(slots.start.saturating_mul(bytes)..).unwrap_or_default();
-    let weights = weights.iter().take(slots.len());
+    let mut rest = values.get(first.saturating_mul(bytes)..).unwrap_or_default();
     let rows = core::iter::from_fn(|| {
         let (row, after) = rest.split_at_checked(bytes)?;
         rest = after;

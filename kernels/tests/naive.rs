@@ -498,7 +498,7 @@ pub(crate) fn numbers_that_are_not_finite_are_found_wherever_they_are() {
 pub(crate) fn keys_and_values_come_back_as_stored() {
     let numbers = &mut Numbers(3);
     for kv in Kv::ALL {
-        for channels in [2, 6, 8, 32, 34, 48, 80, 128, 158] {
+        for channels in [2, 6, 8, 32, 34, 48, 53, 80, 128, 158] {
             let slots = 24;
             let mut keys = vec![0u32; kv.dtype().matrix_bytes(slots, channels).unwrap() / 4];
             let mut values = vec![0u32; (kv.value_bytes(channels).unwrap() * slots).div_ceil(4)];
@@ -511,41 +511,45 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
             store_value(kv, bytemuck::cast_slice_mut(&mut values), slots, &rows[0]);
             let table = Matrix::new(kv.dtype(), slots, channels, bytemuck::cast_slice(&keys)).unwrap();
             // The naive mix, over the keys read back: values are rounded just as keys are.
-            let weights = numbers.floats(slots);
-            let mut expected = vec![0.0f32; channels];
+            let count = 1 + channels % 7;
+            let weights = numbers.floats(count * slots);
+            let mut expected = vec![0.0f32; count * channels];
             let mut stored = vec![0.0; channels];
-            for slot in 5..19 {
-                table.row(slot, &mut stored);
-                for c in 0..channels {
-                    expected[c] += match kv {
-                        Kv::F32 => rows[slot][c] * weights[slot],
-                        Kv::Bf16 => {
-                            let bits = half::bf16::from_f32(rows[slot][c]).to_bits();
-                            assert_eq!(stored[c], bf16_to_f32(bits));
-                            stored[c] * weights[slot]
-                        }
-                        Kv::F16 => stored[c] * weights[slot],
-                        Kv::Q8 => {
-                            let group = c / 32 * 32;
-                            let largest = rows[slot][group..].iter().take(32).fold(0.0f32, |a, b| a.max(b.abs()));
-                            let scale = half::f16::from_f32(largest / 127.0).to_f32();
-                            let value = if scale > 0.0 { libm::roundf(stored[c] / scale) } else { 0.0 };
-                            value * (weights[slot] * scale)
-                        }
-                    };
+            for (weights, expected) in weights.chunks(slots).zip(expected.chunks_mut(channels)) {
+                for slot in 5..19 {
+                    table.row(slot, &mut stored);
+                    for c in 0..channels {
+                        expected[c] += match kv {
+                            Kv::F32 => rows[slot][c] * weights[slot],
+                            Kv::Bf16 => {
+                                let bits = half::bf16::from_f32(rows[slot][c]).to_bits();
+                                assert_eq!(stored[c], bf16_to_f32(bits));
+                                stored[c] * weights[slot]
+                            }
+                            Kv::F16 => stored[c] * weights[slot],
+                            Kv::Q8 => {
+                                let group = c / 32 * 32;
+                                let largest = rows[slot][group..].iter().take(32).fold(0.0f32, |a, b| a.max(b.abs()));
+                                let scale = half::f16::from_f32(largest / 127.0).to_f32();
+                                let value = if scale > 0.0 { libm::roundf(stored[c] / scale) } else { 0.0 };
+                                value * (weights[slot] * scale)
+                            }
+                        };
+                    }
                 }
             }
             let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             for isa in Isa::available() {
-                let mut out = vec![0.0; channels];
-                isa.mix(kv, bytemuck::cast_slice(&values), 5..19, &weights[5..], &mut out);
-                assert_eq!(bits(&out), bits(&expected), "{isa:?} {kv:?}, {channels} channels");
+                let mut out = vec![0.0; count * channels];
+                isa.mix(kv, bytemuck::cast_slice(&values), 5..19, &weights, &mut out, count);
+                assert_eq!(bits(&out), bits(&expected), "{isa:?} {kv:?}, {count} queries, {channels} channels");
                 // No more rows than there are weights or values.
                 let before = out.clone();
-                isa.mix(kv, bytemuck::cast_slice(&values), 5..19, &[], &mut out);
-                isa.mix(kv, bytemuck::cast_slice(&values), 19..19, &weights, &mut out);
-                isa.mix(kv, bytemuck::cast_slice(&values), usize::MAX - 1..usize::MAX, &weights, &mut out);
-                isa.mix(kv, &[], 0..14, &weights, &mut out);
+                isa.mix(kv, bytemuck::cast_slice(&values), 5..19, &[], &mut out, count);
+                isa.mix(kv, bytemuck::cast_slice(&values), 5..19, &weights, &mut out, 0);
+                isa.mix(kv, bytemuck::cast_slice(&values), 19..19, &weights, &mut out, count);
+                isa.mix(kv, bytemuck::cast_slice(&values), usize::MAX - 1..usize::MAX, &weights, &mut out, count);
+                isa.mix(kv, &[], 0..14, &weights, &mut out, count);
                 assert_eq!(bits(&out), bits(&before), "{isa:?} {kv:?}, {channels} channels");
             }
         }

@@ -120,8 +120,9 @@ impl<'m, 'a> Session<'m, 'a> {
         let cache = self.head_cache();
         let rows = cache.rows;
 
-        let width = multiplier * widths.projection;
-        let group_width = multiplier * widths.projection.div_ceil(GROUP);
+        let projection = widths.projection;
+        let width = multiplier * projection;
+        let group_width = multiplier * projection.div_ceil(GROUP);
         let query_groups = if self.quantizes_queries() { &*self.buffers.groups } else { &[] };
         let (all_cache, positions) = (&*self.buffers.cache, &*self.buffers.positions);
         let [attended, _, _, queries, scores] = attention_parts(self.buffers.scratch, batch, widths);
@@ -143,7 +144,7 @@ impl<'m, 'a> Session<'m, 'a> {
                 let count = (tokens.get() - token).min(end - unit);
                 let bytes = all_cache.get(cache.range(head)).unwrap_or_default();
                 let (keys, values) = bytes.split_at_checked(cache.keys).unwrap_or_default();
-                let keys = Matrix::new(kv.dtype(), rows, widths.projection, keys).unwrap_or(Matrix::EMPTY);
+                let keys = Matrix::new(kv.dtype(), rows, projection, keys).unwrap_or(Matrix::EMPTY);
                 let input = Input {
                     count: count * multiplier,
                     values: queries.get(unit * width..).unwrap_or_default(),
@@ -162,22 +163,33 @@ impl<'m, 'a> Session<'m, 'a> {
                 for index in 0..count {
                     let (first, visible) = visible(positions, window, start + token + index);
                     let [older, newer] = stretches(first, visible, rows);
-                    for query in index * multiplier..(index + 1) * multiplier {
-                        let (scores, out) = (row_mut(these, rows, query), row_mut(attended, widths.projection, query));
-                        let (start, end) = scores.split_at_mut_checked(older.start).unwrap_or_default();
-                        let (newer_scores, older_scores) = (
-                            start.get_mut(newer.clone()).unwrap_or_default(),
-                            end.get_mut(..older.len()).unwrap_or_default(),
-                        );
-                        if let Some(cap) = cap {
-                            isa.soft_cap(older_scores, cap);
-                            isa.soft_cap(newer_scores, cap);
+                    // The queries of a token see the same, so values are read once for them.
+                    for first in (0..multiplier).step_by(QUERIES) {
+                        let queries = first..multiplier.min(first + QUERIES);
+                        let (count, start) = (queries.len(), index * multiplier + first);
+                        let scores = these.get_mut(start * rows..(start + count) * rows).unwrap_or_default();
+                        let out =
+                            attended.get_mut(start * projection..(start + count) * projection).unwrap_or_default();
+                        let mut normalizers = [0.0; QUERIES];
+                        for (query, normalizer) in (0..count).zip(&mut normalizers) {
+                            let scores = row_mut(scores, rows, query);
+                            let (start, end) = scores.split_at_mut_checked(older.start).unwrap_or_default();
+                            let (newer_scores, older_scores) = (
+                                start.get_mut(newer.clone()).unwrap_or_default(),
+                                end.get_mut(..older.len()).unwrap_or_default(),
+                            );
+                            if let Some(cap) = cap {
+                                isa.soft_cap(older_scores, cap);
+                                isa.soft_cap(newer_scores, cap);
+                            }
+                            *normalizer = isa.softmax(older_scores, newer_scores);
                         }
-                        let normalizer = isa.softmax(older_scores, newer_scores);
                         out.fill(0.0);
-                        isa.mix(kv, values, older.clone(), older_scores, out);
-                        isa.mix(kv, values, newer.clone(), newer_scores, out);
-                        scale(out, normalizer);
+                        isa.mix(kv, values, older.clone(), scores, out, count);
+                        isa.mix(kv, values, newer.clone(), scores, out, count);
+                        for (query, normalizer) in (0..count).zip(normalizers) {
+                            scale(row_mut(out, projection, query), normalizer);
+                        }
                     }
                 }
                 scores = after;

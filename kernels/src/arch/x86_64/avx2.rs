@@ -20,10 +20,9 @@ use core::ops::Range;
 
 use bytemuck::cast;
 
-use super::{input, panel};
-use crate::dtype::groups_mut;
+use super::{input, mix, panel};
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
-use crate::{Activation, GROUP, Input, InputGroup, Isa, Kv, Matrix, RowsMut, TILE_ROWS, vector};
+use crate::{Activation, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
 
 /// The table. Whoever hands it out has found AVX2 and F16C.
 pub(crate) static AVX2: Isa = Isa {
@@ -33,7 +32,7 @@ pub(crate) static AVX2: Isa = Isa {
     // SAFETY: as above.
     quantize: |input, groups| unsafe { input::quantize(input, groups) },
     // SAFETY: as above.
-    mix: |kv, values, slots, weights, out| unsafe { mix(kv, values, slots, weights, out) },
+    mix: |kv, values, slots, weights, out, count| unsafe { mix::mix(kv, values, slots, weights, out, count) },
     // SAFETY: as above.
     softmax: |older, newer| unsafe { softmax(older, newer) },
     // SAFETY: as above.
@@ -175,7 +174,7 @@ fn store(out: &mut RowsMut<'_>, column: usize, tile_row: usize, sums: __m256) {
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn from_f32(weights: [f32; TILE_ROWS]) -> __m256 {
+pub(super) fn from_f32(weights: [f32; TILE_ROWS]) -> __m256 {
     cast(weights)
 }
 
@@ -187,7 +186,7 @@ pub(super) fn from_f16(weights: [u16; TILE_ROWS]) -> __m256 {
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn from_bf16(weights: [u16; TILE_ROWS]) -> __m256 {
+pub(super) fn from_bf16(weights: [u16; TILE_ROWS]) -> __m256 {
     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(cast(weights))))
 }
 
@@ -400,77 +399,4 @@ fn gate(activation: Activation, gate: &mut [f32], value: &[f32]) {
 #[target_feature(enable = "avx2,f16c")]
 fn soft_cap(x: &mut [f32], cap: f32) {
     vector::soft_cap(x, cap);
-}
-
-#[target_feature(enable = "avx2,f16c")]
-fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
-    let bytes = kv.value_bytes(out.len()).unwrap_or(0);
-    let rows = values.get(slots.start.saturating_mul(bytes)..).unwrap_or_default();
-    let weights = weights.get(..slots.len()).unwrap_or(weights);
-    match kv {
-        Kv::F32 if cfg!(feature = "f32") => mix_blocks(rows, bytes, weights, out, |sums, row: &[u8; 128], weight| {
-            let row: &[[u8; 32]; 4] = bytemuck::cast_ref(row);
-            mix_block(sums, row.map(cast), weight)
-        }),
-        Kv::F16 if cfg!(feature = "f16") => mix_blocks(rows, bytes, weights, out, |sums, row: &[u8; 64], weight| {
-            let row: &[[u8; 16]; 4] = bytemuck::cast_ref(row);
-            mix_block(sums, row.map(|eight| from_f16(cast(eight))), weight)
-        }),
-        Kv::Bf16 if cfg!(feature = "bf16") => mix_blocks(rows, bytes, weights, out, |sums, row: &[u8; 64], weight| {
-            let row: &[[u8; 16]; 4] = bytemuck::cast_ref(row);
-            mix_block(sums, row.map(|eight| from_bf16(cast(eight))), weight)
-        }),
-        Kv::Q8 if cfg!(feature = "q8") => mix_blocks(rows, bytes, weights, out, |sums, row: &[u8; 34], weight| {
-            let [low, high, values @ ..] = *row;
-            let scale = _mm_cvtsi32_si128(u16::from_le_bytes([low, high]) as i32);
-            let weight = weight * _mm_cvtss_f32(_mm_cvtph_ps(scale));
-            let row: [i64; 4] = cast::<[u8; 32], _>(values);
-            let widen = |eight| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight)));
-            mix_block(sums, row.map(widen), weight)
-        }),
-        _ => {}
-    }
-}
-
-/// Walks 32 channels at a time, which stay in registers over all rows. `B` is the bytes of 32 channels; the end of a row
-/// that has fewer is padded.
-#[inline(always)]
-fn mix_blocks<const B: usize>(
-    rows: &[u8],
-    bytes: usize,
-    weights: &[f32],
-    out: &mut [f32],
-    block: impl Fn([__m256; 4], &[u8; B], f32) -> [__m256; 4],
-) {
-    if bytes == 0 {
-        return;
-    }
-    for (index, out) in groups_mut(out).enumerate() {
-        let mut channels = [0.0; GROUP];
-        channels[..out.len()].copy_from_slice(out);
-        let mut sums = cast::<[f32; GROUP], [__m256; 4]>(channels);
-        for (row, weight) in rows.chunks_exact(bytes).zip(weights) {
-            let row = row.get(index * B..).unwrap_or_default();
-            sums = match row.first_chunk() {
-                Some(row) => block(sums, row, *weight),
-                None => {
-                    let mut padded = [0; B];
-                    padded[..row.len()].copy_from_slice(row);
-                    block(sums, &padded, *weight)
-                }
-            };
-        }
-        let channels: [f32; GROUP] = cast(sums);
-        out.copy_from_slice(&channels[..out.len()]);
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn mix_block(mut sums: [__m256; 4], values: [__m256; 4], weight: f32) -> [__m256; 4] {
-    let weight = _mm256_set1_ps(weight);
-    for (sum, values) in sums.iter_mut().zip(values) {
-        *sum = _mm256_add_ps(*sum, _mm256_mul_ps(values, weight));
-    }
-    sums
 }

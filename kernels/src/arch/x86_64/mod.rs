@@ -2,6 +2,7 @@
 
 mod avx2;
 mod input;
+mod mix;
 mod panel;
 
 use crate::Isa;
