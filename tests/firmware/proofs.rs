@@ -62,43 +62,43 @@ fn proven_with_everything(board: &Board, limits: Limits) {
 
 #[test]
 fn armv6m_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_everything(&M0, [46 * 1024, 84 * 1024]);
+    proven_with_everything(&M0, [47 * 1024, 85 * 1024]);
 }
 
 #[test]
 fn cortex_m4f_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_everything(&M4F, [42 * 1024, 83 * 1024]);
+    proven_with_everything(&M4F, [43 * 1024, 84 * 1024]);
 }
 
 #[test]
 fn cortex_m33_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_everything(&M33, [42 * 1024, 82 * 1024]);
+    proven_with_everything(&M33, [43 * 1024, 83 * 1024]);
 }
 
 #[test]
 fn rv32imac_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_everything(&RV32IMAC, [54 * 1024, 80 * 1024]);
+    proven_with_everything(&RV32IMAC, [55 * 1024, 81 * 1024]);
 }
 
 #[test]
 fn the_runtime_with_one_type_of_weights_fits_its_flash() {
-    proven(&M4F, "s", "q8", 31 * 1024);
+    proven(&M4F, "s", "q8", 32 * 1024);
     // The tokenizers that are not SentencePiece as well.
-    proven(&M4F, "s", "q8,nfc", 35 * 1024);
+    proven(&M4F, "s", "q8,nfc", 36 * 1024);
     // Smaller than small, which the README offers.
-    proven(&M4F, "z", EVERYTHING, 40 * 1024);
+    proven(&M4F, "z", EVERYTHING, 41 * 1024);
 }
 
 #[test]
 fn the_kernels_of_dsp_and_helium_cannot_panic_allocate_recurse_or_grow() {
     for (board, kernels) in [(M4F, "dsp"), (M33, "dsp"), (M55, "mve")] {
-        proven(&board.with(kernels), "s", EVERYTHING, 47 * 1024);
+        proven(&board.with(kernels), "s", EVERYTHING, 48 * 1024);
     }
 }
 
 #[test]
 fn weights_from_a_device_snapshots_and_the_scrub_cannot_panic_allocate_or_recurse_either() {
-    proven(&M0, "s", "q8,blocks", 46 * 1024);
-    proven(&M4F, "s", "q8,blocks", 43 * 1024);
-    proven(&RV32IMAC, "s", "q8,blocks", 55 * 1024);
+    proven(&M0, "s", "q8,blocks", 47 * 1024);
+    proven(&M4F, "s", "q8,blocks", 44 * 1024);
+    proven(&RV32IMAC, "s", "q8,blocks", 56 * 1024);
 }
