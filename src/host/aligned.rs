@@ -22,8 +22,8 @@ impl AlignedBytes {
     /// The system refuses so much address space.
     pub fn zeroed(length: usize) -> Self {
         let pages = MmapMut::map_anon(length.max(1)).expect("memory for an image or an arena");
-        // What is refused here costs speed and nothing else.
-        #[cfg(target_os = "linux")]
+        // What is refused here costs speed and nothing else. Miri does not know the call.
+        #[cfg(all(target_os = "linux", not(miri)))]
         let _ = pages.advise(memmap2::Advice::HugePage);
         AlignedBytes { pages, length }
     }
