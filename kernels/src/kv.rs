@@ -6,6 +6,7 @@ use core::ops::Range;
 use crate::dtype::{groups, groups_mut};
 use crate::math::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
 use crate::pack::quantize_q8;
+use crate::soft::add_product;
 use crate::{DType, GROUP, Q8Tile, TILE_ROWS, pack_row};
 
 /// How keys and values are kept.
@@ -149,7 +150,7 @@ fn mix_query(kv: Kv, values: &[u8], first: usize, weights: &[f32], out: &mut [f3
                 for (bytes, out) in row.as_chunks::<{ 2 + GROUP }>().0.iter().zip(groups_mut(out)) {
                     let weight = weight * f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]));
                     for (out, &value) in out.iter_mut().zip(&bytes[2..]) {
-                        *out += value as i8 as f32 * weight;
+                        *out = add_product(*out, value as i8 as f32, weight);
                     }
                 }
             }
@@ -162,6 +163,6 @@ fn mix_query(kv: Kv, values: &[u8], first: usize, weights: &[f32], out: &mut [f3
 fn mix_floats<E: bytemuck::Pod>(row: &[u8], weight: f32, out: &mut [f32], widen: impl Fn(E) -> f32) {
     let row: &[E] = bytemuck::try_cast_slice(row).unwrap_or_default();
     for (out, &value) in out.iter_mut().zip(row) {
-        *out += weight * widen(value);
+        *out = add_product(*out, weight, widen(value));
     }
 }

@@ -54,6 +54,7 @@ mod matmul;
 mod matrix;
 mod pack;
 mod quantize;
+mod soft;
 pub mod vector;
 mod workers;
 

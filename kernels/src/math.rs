@@ -15,6 +15,8 @@
 
 use core::f32::consts::LOG2_E;
 
+use crate::soft::add_product;
+
 /// Adding this rounds a float below 2^22 in magnitude to an integer, ties to even, in its low mantissa bits.
 const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
@@ -42,14 +44,14 @@ pub fn exp(x: f32) -> f32 {
     let n = round_to_i32(inside * LOG2_E);
     let whole = n as f32;
     // ln 2 in two parts; the first has few enough bits that `whole * 0.693359375` is exact.
-    let r = inside - whole * 0.693_359_4 - whole * -2.121_944_4e-4;
+    let r = add_product(add_product(inside, -whole, 0.693_359_4), whole, 2.121_944_4e-4);
     let p = 1.987_569_1e-4_f32;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 0.166_666_65;
-    let p = p * r + 0.5;
-    let p = p * (r * r) + r + 1.0;
+    let p = add_product(1.398_199_9e-3, p, r);
+    let p = add_product(8.333_452e-3, p, r);
+    let p = add_product(4.166_579_6e-2, p, r);
+    let p = add_product(0.166_666_65, p, r);
+    let p = add_product(0.5, p, r);
+    let p = add_product(r, p, r * r) + 1.0;
     // 2^128 does not exist, so the power goes on in two steps.
     let half = n >> 1;
     let y = p * power_of_two(half) * power_of_two(n - half);
@@ -63,11 +65,11 @@ pub fn exp(x: f32) -> f32 {
 pub fn tanh(x: f32) -> f32 {
     let z = x * x;
     let p = -5.704_988_7e-3_f32;
-    let p = p * z + 2.063_909e-2;
-    let p = p * z - 5.373_971_6e-2;
-    let p = p * z + 0.133_314_42;
-    let p = p * z - 0.333_332_8;
-    let near = p * z * x + x;
+    let p = add_product(2.063_909e-2, p, z);
+    let p = add_product(-5.373_971_6e-2, p, z);
+    let p = add_product(0.133_314_42, p, z);
+    let p = add_product(-0.333_332_8, p, z);
+    let near = add_product(x, p * z, x);
     let magnitude = x.abs();
     let far = (1.0 - 2.0 / (exp(magnitude + magnitude) + 1.0)).copysign(x);
     if magnitude < 0.625 { near } else { far }
@@ -79,22 +81,22 @@ pub fn tanh(x: f32) -> f32 {
 pub fn erf(x: f32) -> f32 {
     let z = x * x;
     let p = -5.988_753e-4_f32;
-    let p = p * z + 4.993_275e-3;
-    let p = p * z - 2.676_71e-2;
-    let p = p * z + 0.112_818_44;
-    let p = p * z - 0.376_124_98;
-    let p = p * z + 0.128_379_15;
-    let near = p * x + x;
+    let p = add_product(4.993_275e-3, p, z);
+    let p = add_product(-2.676_71e-2, p, z);
+    let p = add_product(0.112_818_44, p, z);
+    let p = add_product(-0.376_124_98, p, z);
+    let p = add_product(0.128_379_15, p, z);
+    let near = add_product(x, p, x);
     let t = x.abs();
     let t = if t < 4.0 { t } else { 4.0 };
     let q = 2.109_505_3e-5_f32;
-    let q = q * t - 4.344_626_5e-4;
-    let q = q * t + 4.171_063e-3;
-    let q = q * t - 2.511_942_8e-2;
-    let q = q * t + 0.108_280_09;
-    let q = q * t + 0.633_346_9;
-    let q = q * t + 1.129_515;
-    let q = q * t - 1.746_844_6e-4;
+    let q = add_product(-4.344_626_5e-4, q, t);
+    let q = add_product(4.171_063e-3, q, t);
+    let q = add_product(-2.511_942_8e-2, q, t);
+    let q = add_product(0.108_280_09, q, t);
+    let q = add_product(0.633_346_9, q, t);
+    let q = add_product(1.129_515, q, t);
+    let q = add_product(-1.746_844_6e-4, q, t);
     let far = (1.0 - exp(-q)).copysign(x);
     let y = if x.abs() < 0.925 { near } else { far };
     if x.is_nan() { x } else { y }

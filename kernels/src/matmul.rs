@@ -5,6 +5,7 @@ use core::ops::Range;
 use crate::inner::{BLOCK, dots, float, nibble_dots};
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
+use crate::soft::join;
 use crate::{GROUP, InputGroup, Matrix, RowsMut, TILE_ROWS};
 
 /// The inputs of a product: `count` vectors, for float matrices as they are, for quantised ones as groups.
@@ -92,14 +93,6 @@ fn floats<E: Copy>(
     let whole = if BLOCK == 1 { 0 } else { count / BLOCK * BLOCK };
     product::<_, _, BLOCK>(tiles, inputs, columns, 0..whole, tile_rows.clone(), out, |t, x| float(t, x, widen));
     product::<_, _, 1>(tiles, inputs, columns, whole..count, tile_rows, out, |t, x| float(t, x, widen));
-}
-
-/// Adds a group's exact dot products to the sums.
-#[inline(always)]
-fn join(sums: &mut [f32; TILE_ROWS], dots: &[i32; TILE_ROWS], scales: &[u16; TILE_ROWS], input_scale: f32) {
-    for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(scales) {
-        *sum += *dot as f32 * (f16_to_f32(*scale) * input_scale);
-    }
 }
 
 #[inline(always)]

@@ -6,6 +6,7 @@
 
 use bytemuck::cast_ref;
 
+use crate::soft::add_product;
 use crate::{GROUP, TILE_ROWS};
 
 /// Inputs that meet a float tile together. It is read again for each of them all the same: more would only be more code.
@@ -66,14 +67,14 @@ pub(crate) fn float<E: Copy, const N: usize>(
             let [a, b, c, d, e, f, g, h] = *w;
             let [sum_a, sum_b, sum_c, sum_d, sum_e, sum_f, sum_g, sum_h] = *sums;
             *sums = [
-                sum_a + widen(a) * x,
-                sum_b + widen(b) * x,
-                sum_c + widen(c) * x,
-                sum_d + widen(d) * x,
-                sum_e + widen(e) * x,
-                sum_f + widen(f) * x,
-                sum_g + widen(g) * x,
-                sum_h + widen(h) * x,
+                add_product(sum_a, widen(a), *x),
+                add_product(sum_b, widen(b), *x),
+                add_product(sum_c, widen(c), *x),
+                add_product(sum_d, widen(d), *x),
+                add_product(sum_e, widen(e), *x),
+                add_product(sum_f, widen(f), *x),
+                add_product(sum_g, widen(g), *x),
+                add_product(sum_h, widen(h), *x),
             ];
         }
     }

@@ -1,6 +1,7 @@
 //! What happens to a vector between two products: norms, rotation, softmax, activation.
 
 use crate::math::{self, exp, gelu_approx, gelu_exact, silu, sin_cos_turns, sqrt};
+use crate::soft::add_product;
 
 /// Numbers compared at once.
 const LANES: usize = if cfg!(target_os = "none") { 1 } else { 32 };
@@ -18,11 +19,11 @@ pub fn rms_factor(x: &[f32], eps: f32) -> f32 {
     let (eights, rest) = x.as_chunks::<8>();
     for eight in eights {
         for (stripe, x) in stripes.iter_mut().zip(eight) {
-            *stripe += x * x;
+            *stripe = add_product(*stripe, *x, *x);
         }
     }
     for (stripe, x) in stripes.iter_mut().zip(rest) {
-        *stripe += x * x;
+        *stripe = add_product(*stripe, *x, *x);
     }
     1.0 / sqrt(join(stripes) / x.len() as f32 + eps)
 }
