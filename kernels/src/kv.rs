@@ -119,17 +119,20 @@ pub fn value_part(kv: Kv, channels: usize, slot: usize) -> Range<usize> {
 pub(crate) fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32], count: usize) {
     let width = |all: usize| all.checked_div(count).unwrap_or(0);
     let (table, channels) = (width(weights.len()), width(out.len()));
-    let slots = slots.start..slots.end.min(table);
-    for query in 0..count {
-        let weights = weights.get(query * table..(query + 1) * table).and_then(|weights| weights.get(slots.clone()));
-        let out = out.get_mut(query * channels..(query + 1) * channels).unwrap_or_default();
-        mix_query(kv, values, slots.start, weights.unwrap_or_default(), out);
+    let (mut weights, mut out) = (weights, out);
+    for _ in 0..count {
+        let (these, other_weights) = weights.split_at_checked(table).unwrap_or_default();
+        let (channels, other_out) = out.split_at_mut_checked(channels).unwrap_or_default();
+        mix_query(kv, values, slots.clone(), these.get(slots.start..).unwrap_or_default(), channels);
+        (weights, out) = (other_weights, other_out);
     }
 }
 
-fn mix_query(kv: Kv, values: &[u8], first: usize, weights: &[f32], out: &mut [f32]) {
+#[inline(never)]
+fn mix_query(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
     let bytes = kv.value_bytes(out.len()).unwrap_or(0);
-    let mut rest = values.get(first.saturating_mul(bytes)..).unwrap_or_default();
+    let mut rest = values.get(slots.start.saturating_mul(bytes)..).unwrap_or_default();
+    let weights = weights.iter().take(slots.len());
     let rows = core::iter::from_fn(|| {
         let (row, after) = rest.split_at_checked(bytes)?;
         rest = after;

@@ -3,9 +3,6 @@
 use crate::math::{self, exp, gelu_approx, gelu_exact, silu, sin_cos_turns, sqrt};
 use crate::soft::add_product;
 
-/// Numbers compared at once.
-const LANES: usize = if cfg!(target_os = "none") { 1 } else { 32 };
-
 /// Adds eight stripes in the one order (see the crate docs).
 #[inline]
 fn join(s: [f32; 8]) -> f32 {
@@ -119,25 +116,34 @@ pub fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// The largest of `scores` and `before`; NaN counts for nothing.
+/// The largest of `scores` and `before`, in lanes: a number that waits for the one before it waits long. NaN counts for
+/// nothing.
 #[inline(always)]
 fn largest(scores: &[f32], before: f32) -> f32 {
-    let larger = |a: f32, b: f32| if a > b { a } else { b };
-    // In lanes, since a number that waits for the one before it waits long.
-    let mut lanes = [before; LANES];
-    let (eights, rest) = scores.as_chunks::<LANES>();
-    for eight in eights {
-        for (lane, score) in lanes.iter_mut().zip(eight) {
-            *lane = larger(*score, *lane);
+    let mut lanes = [before; 32];
+    let (blocks, rest) = scores.as_chunks::<32>();
+    for block in blocks {
+        for (lane, score) in lanes.iter_mut().zip(block) {
+            *lane = larger(*lane, *score);
         }
     }
-    rest.iter().chain(&lanes).fold(before, |largest, &score| larger(score, largest))
+    rest.iter().chain(&lanes).copied().fold(before, larger)
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
 }
 
 /// [`Isa::softmax`](crate::Isa::softmax), portably.
 #[inline(always)]
 pub(crate) fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
-    let largest = largest(older, largest(newer, f32::NEG_INFINITY));
+    // A microcontroller has no lanes and little flash.
+    let largest = if cfg!(target_os = "none") {
+        older.iter().chain(newer.iter()).copied().fold(f32::NEG_INFINITY, larger)
+    } else {
+        largest(older, largest(newer, f32::NEG_INFINITY))
+    };
     for scores in [&mut *older, &mut *newer] {
         for score in scores {
             *score = exp(*score - largest);

@@ -164,13 +164,13 @@ impl<'m, 'a> Session<'m, 'a> {
                     let (first, visible) = visible(positions, window, start + token + index);
                     let [older, newer] = stretches(first, visible, rows);
                     // The queries of a token see the same, so values are read once for them.
-                    for first in (0..multiplier).step_by(QUERIES) {
-                        let queries = first..multiplier.min(first + QUERIES);
+                    for first in (0..multiplier).step_by(SHARED) {
+                        let queries = first..multiplier.min(first + SHARED);
                         let (count, start) = (queries.len(), index * multiplier + first);
                         let scores = these.get_mut(start * rows..(start + count) * rows).unwrap_or_default();
                         let out =
                             attended.get_mut(start * projection..(start + count) * projection).unwrap_or_default();
-                        let mut normalizers = [0.0; QUERIES];
+                        let mut normalizers = [0.0; SHARED];
                         for (query, normalizer) in (0..count).zip(&mut normalizers) {
                             let scores = row_mut(scores, rows, query);
                             let (start, end) = scores.split_at_mut_checked(older.start).unwrap_or_default();
@@ -204,6 +204,9 @@ impl<'m, 'a> Session<'m, 'a> {
 /// Queries that meet the keys of a head together: enough for a kernel to widen keys once for several, few enough for their
 /// scores to stay in a cache.
 const QUERIES: usize = 16;
+
+/// Queries of a token whose values are read together. A microcontroller would gain nothing by it, and has little flash.
+const SHARED: usize = if cfg!(target_os = "none") { 1 } else { QUERIES };
 
 /// Which indices of the context the token at `index` sees: the first, and how many. Positions grow along the context, so what
 /// a window lets through is a stretch that ends with the token itself.
