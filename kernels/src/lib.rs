@@ -15,6 +15,7 @@
 //! * **Sums over a vector** (RMSNorm, the softmax denominator) go in eight stripes, element `i` into stripe
 //!   `i mod 8`, joined by one fixed tree: `((s0+s4)+(s2+s6)) + ((s1+s5)+(s3+s7))`.
 //! * **No fused multiply-add, no reassociation**, and transcendental functions of our own ([`math`]).
+//! * **Cores without floats** compute `sum + a * b` and the join of groups in integers, rounded as IEEE 754 says (`soft.rs`).
 //!
 //! The hot loops come as one table per instruction set, an [`Isa`]. [`Isa::SCALAR`] is the specification: plain loops over
 //! lanes, which a compiler vectorises as far as it can. The others are held to its bits by one test suite.

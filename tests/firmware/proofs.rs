@@ -98,7 +98,7 @@ fn the_kernels_of_dsp_and_helium_cannot_panic_allocate_recurse_or_grow() {
 
 #[test]
 fn weights_from_a_device_snapshots_and_the_scrub_cannot_panic_allocate_or_recurse_either() {
-    proven(&M0, "s", "q8,blocks", 47 * 1024);
+    proven(&M0, "s", "q8,blocks", 48 * 1024);
     proven(&M4F, "s", "q8,blocks", 44 * 1024);
-    proven(&RV32IMAC, "s", "q8,blocks", 56 * 1024);
+    proven(&RV32IMAC, "s", "q8,blocks", 57 * 1024);
 }
