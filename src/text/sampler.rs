@@ -175,17 +175,20 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// The natural logarithm of a probability, to a few ulp down to the smallest normal number. A microcontroller has the
-/// exponential anyway, and Newton's method makes a logarithm of it in a fifth of the code that libm's takes.
+/// The natural logarithm of a probability, to a few ulp; anything below the smallest normal number counts as that. A
+/// microcontroller has the exponential anyway, and Newton's method makes a logarithm of it in a fifth of the code that libm's takes.
 fn ln(p: f32) -> f32 {
     use core::f32::consts::LN_2;
 
+    // Below it the exponential of the negative logarithm is infinite.
+    let p = if p > f32::MIN_POSITIVE { p } else { f32::MIN_POSITIVE };
     // The bits of a number, as an integer, are about proportional to its logarithm.
     let mut ln = (p.to_bits() as i32 - 1.0f32.to_bits() as i32) as f32 * (LN_2 / (1 << 23) as f32);
     for _ in 0..3 {
         ln += p * exp(-ln) - 1.0;
     }
-    ln
+    // Rounding must not take it above 0: the best token always stays.
+    if ln < 0.0 { ln } else { 0.0 }
 }
 
 /// Penalties on tokens among the most recent ones, and the window that remembers them.
@@ -319,6 +322,12 @@ mod tests {
     #[test]
     fn a_logarithm_is_one_up_to_rounding() {
         assert_eq!(ln(1.0), 0.0);
+        for below in 1..1000 {
+            assert!(ln(f32::from_bits(1.0f32.to_bits() - below)) <= 0.0);
+        }
+        for subnormal in [1, 1000, f32::MIN_POSITIVE.to_bits() - 1] {
+            assert_eq!(ln(f32::from_bits(subnormal)), ln(f32::MIN_POSITIVE));
+        }
         for bits in (f32::MIN_POSITIVE.to_bits()..1.0f32.to_bits()).step_by(9973) {
             let p = f32::from_bits(bits);
             let exact = libm::log(p as f64);
