@@ -184,7 +184,7 @@ fn sin_cos_eighth(angle: f32) -> (f32, f32) {
     (fraction(sin), fraction(cos))
 }
 
-/// `x / 2^64`, rounded to nearest, for `x` other than 0: a conversion of 32 bits, the last of which stands for all after it.
+/// `x / 2^64`, rounded to nearest: a conversion of 32 bits, the last of which stands for all after it.
 #[cfg_attr(target_os = "none", inline(never))]
 fn fraction(x: u64) -> f32 {
     let zeros = x.leading_zeros() & 63;

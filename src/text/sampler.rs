@@ -103,7 +103,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Keeps tokens at least `p` times as probable as the most probable one. 0, less and NaN: all. 1 and more:
-    /// those equal to the best.
+    /// those equal to the best. A `p` under the smallest normal number counts as that.
     pub fn min_p(mut self, p: f32) -> Self {
         self.ln_min_p = if p > 0.0 { Some(ln(if p < 1.0 { p } else { 1.0 })) } else { None };
         self
