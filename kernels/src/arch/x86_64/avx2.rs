@@ -42,13 +42,13 @@ pub(crate) static AVX2: Isa = Isa {
 };
 
 /// Tile rows walked at once with one input: memory streams.
-const STREAMS: usize = 4;
+pub(super) const STREAMS: usize = 4;
 /// Tile rows and inputs that meet at once when there are several inputs.
 const PAIR: usize = 2;
-const BLOCK: usize = 4;
+pub(super) const BLOCK: usize = 4;
 
 #[target_feature(enable = "avx2,f16c")]
-fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let (columns, count) = (matrix.columns(), input.count);
     let groups = columns.div_ceil(GROUP);
     // A closure is not generic, so what is the same function in three shapes is written as three.
@@ -58,32 +58,20 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
             shape.product($tiles, $inputs, out, |$t, $x| $sums, |$t, $x| $sums, |$t, $x| $sums)
         }};
     }
-    macro_rules! panels {
-        ($tiles:ident, $widen:path, $minima:literal) => {
-            panel::product::<_, _, _, { panel::GROUPS }>(
-                ($tiles, input.groups),
-                (groups, count),
-                tile_rows,
-                out,
-                |tile, wide| $widen(tile, wide),
-                |panel, x, sums| panel::multiply::<$minima>(panel, x, sums),
-            )
-        };
-    }
     // What few inputs save by a panel is less than it costs. Of floats bf16 gains an eighth; f32, and f16, which widens in one
     // instruction, lose a little.
-    let many = count > BLOCK;
+    let panels = count > BLOCK && !matches!(matrix.tiles, Tiles::F32(_) | Tiles::F16(_));
     match matrix.tiles {
-        Tiles::Q8(tiles) if cfg!(feature = "q8") && many => panels!(tiles, panel::widen_q8, false),
-        Tiles::Q4(tiles) if cfg!(feature = "q4") && many => panels!(tiles, panel::widen_q4, false),
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") && many => panels!(tiles, panel::widen_q4min, true),
-        Tiles::Bf16(tiles) if cfg!(feature = "bf16") && many => panel::product::<_, _, _, { panel::COLUMNS }>(
-            (tiles, input.values),
-            (columns, count),
+        _ if panels => panel::matmul::<BLOCK>(
+            matrix,
+            input,
             tile_rows,
             out,
-            |tile, wide| *wide = from_bf16(*tile),
-            |panel, x, sums| panel::multiply_floats(panel, x, sums),
+            |panel, x, sums, minima| match minima {
+                true => panel::groups::<BLOCK, true>(panel, x, sums),
+                false => panel::groups::<BLOCK, false>(panel, x, sums),
+            },
+            |panel, x, sums| panel::columns(panel, x, sums),
         ),
         Tiles::F32(tiles) if cfg!(feature = "f32") => {
             product!(tiles, input.values, columns, |t, x| float(t, x, |w| from_f32(w)))
@@ -102,20 +90,20 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
 }
 
 /// The sums of `R` tile rows with `T` inputs.
-type Sums<const R: usize, const T: usize> = [[__m256; T]; R];
+pub(super) type Sums<const R: usize, const T: usize> = [[__m256; T]; R];
 
 /// What a product walks: tile rows of `width` columns or groups, and `count` inputs as long.
-struct Shape {
-    width: usize,
-    count: usize,
-    tile_rows: Range<usize>,
+pub(super) struct Shape {
+    pub(super) width: usize,
+    pub(super) count: usize,
+    pub(super) tile_rows: Range<usize>,
 }
 
 impl Shape {
     /// Walks tile rows and inputs. The same function in three shapes: for one input four tile rows or one, for several
     /// inputs a pair of tile rows with four of them.
     #[inline(always)]
-    fn product<W, X>(
+    pub(super) fn product<W, X>(
         self,
         tiles: &[W],
         inputs: &[X],
@@ -218,13 +206,13 @@ fn float<E: Copy, const R: usize, const T: usize>(
 
 /// The length that all slices have.
 #[inline(always)]
-fn shortest<E, const N: usize>(slices: &[&[E]; N]) -> usize {
+pub(super) fn shortest<E, const N: usize>(slices: &[&[E]; N]) -> usize {
     slices.iter().map(|slice| slice.len()).min().unwrap_or(0)
 }
 
 /// The first `length` of every slice, so that an index below it needs no check.
 #[inline(always)]
-fn cut<E, const N: usize>(mut slices: [&[E]; N], length: usize) -> [&[E]; N] {
+pub(super) fn cut<E, const N: usize>(mut slices: [&[E]; N], length: usize) -> [&[E]; N] {
     for slice in &mut slices {
         *slice = &slice[..length];
     }
@@ -272,7 +260,7 @@ fn group<'a, const T: usize>(x: &[&'a [InputGroup]; T], g: usize) -> [&'a InputG
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn q8<const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
+pub(super) fn q8<const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
     let (tiles, x) = (cut(tiles, groups), cut(x, groups));
@@ -337,7 +325,7 @@ fn nibbles<const R: usize, const T: usize>(
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
+pub(super) fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
     let (tiles, x) = (cut(tiles, groups), cut(x, groups));
@@ -362,7 +350,7 @@ fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; 
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn q4min<const R: usize, const T: usize>(tiles: [&[Q4MinTile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
+pub(super) fn q4min<const R: usize, const T: usize>(tiles: [&[Q4MinTile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
     let (tiles, x) = (cut(tiles, groups), cut(x, groups));
@@ -387,16 +375,16 @@ fn q4min<const R: usize, const T: usize>(tiles: [&[Q4MinTile]; R], x: [&[InputGr
 
 /// The loops of these are plain code that the compiler turns into AVX2 here.
 #[target_feature(enable = "avx2,f16c")]
-fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
+pub(super) fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
     vector::softmax(older, newer)
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn gate(activation: Activation, gate: &mut [f32], value: &[f32]) {
+pub(super) fn gate(activation: Activation, gate: &mut [f32], value: &[f32]) {
     vector::gate(activation, gate, value);
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn soft_cap(x: &mut [f32], cap: f32) {
+pub(super) fn soft_cap(x: &mut [f32], cap: f32) {
     vector::soft_cap(x, cap);
 }

@@ -1,6 +1,7 @@
 //! x86-64.
 
 mod avx2;
+mod avx512;
 mod input;
 mod mix;
 mod panel;
@@ -8,10 +9,17 @@ mod panel;
 use crate::Isa;
 
 /// What this machine can run, the fastest first.
-pub(crate) fn tables() -> [Option<&'static Isa>; 1] {
-    #[cfg(feature = "std")]
-    let avx2 = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("f16c");
-    #[cfg(not(feature = "std"))]
-    let avx2 = cfg!(all(target_feature = "avx2", target_feature = "f16c"));
-    [avx2.then_some(&avx2::AVX2)]
+pub(crate) fn tables() -> [Option<&'static Isa>; 2] {
+    macro_rules! has {
+        ($($feature:tt),*) => {{
+            #[cfg(feature = "std")]
+            let found = $(std::is_x86_feature_detected!($feature))&&*;
+            #[cfg(not(feature = "std"))]
+            let found = cfg!(all($(target_feature = $feature),*));
+            found
+        }};
+    }
+    let avx2 = has!("avx2", "f16c");
+    let avx512 = avx2 && has!("avx512f", "avx512bw", "avx512vnni");
+    [avx512.then_some(&avx512::AVX512), avx2.then_some(&avx2::AVX2)]
 }

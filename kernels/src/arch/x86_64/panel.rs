@@ -1,46 +1,103 @@
-//! Products of quantised weights, and of bf16, with several inputs. A stretch of a pair of tile rows is widened once, into
-//! a panel, which then meets all inputs, four at a time: eight registers hold sums, two hold weights and one holds inputs.
+//! Products with several inputs. A stretch of a pair of tile rows is widened once, into a panel, which then meets all inputs,
+//! some at a time: with AVX2 four, so that eight registers hold sums, two hold weights and one holds inputs.
 //!
-//! A panel and the stretch of four inputs that meets it lie in the first cache. Between two panels of a row the sums wait
+//! A panel and the stretch of inputs that meets it lie in the first cache. Between two panels of a row the sums wait
 //! in the output, which changes nothing about them: they are f32 in a register as well.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use bytemuck::{Zeroable, cast};
+use bytemuck::{Zeroable, cast, cast_ref};
 
-use super::avx2::{from_f16, join};
-use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile};
-use crate::{GROUP, InputGroup, RowsMut, TILE_ROWS};
+use super::avx2::{from_bf16, from_f16, from_f32, join};
+use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
+use crate::{GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS};
 
 /// Tile rows of a panel.
 const ROWS: usize = 2;
-/// Inputs that meet it at once. A block that is not full repeats its last input and drops the copies.
-const INPUTS: usize = 4;
 
 /// The groups that a panel has at most, 18 KB.
-pub(super) const GROUPS: usize = 16;
+const GROUPS: usize = 16;
 /// The columns that a panel of floats has at most, 16 KB.
-pub(super) const COLUMNS: usize = 256;
+const COLUMNS: usize = 256;
 
-/// The sums of a pair of tile rows with a block of inputs.
-type Sums = [[__m256; INPUTS]; ROWS];
+/// The sums of a pair of tile rows with `N` inputs.
+pub(super) type Sums<const N: usize> = [[f32; ROWS * TILE_ROWS]; N];
 
-/// Walks tile rows of `width` groups or columns, and `count` inputs as long, by panels of at most `LENGTH`. `widen` is what
-/// becomes of a piece of a tile row, `multiply` adds the products of a panel and a block of inputs to their sums.
+/// A group of 16 rows, widened.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Group {
+    /// Of each row the pair of columns that meets this pair of the inputs.
+    pub(super) words: [[__m256i; ROWS]; GROUP / 2],
+    pub(super) scales: [__m256; ROWS],
+    pub(super) minima: [__m256; ROWS],
+}
+
+/// A column of 16 rows, widened.
+#[derive(Clone, Copy, Zeroable)]
+#[repr(C, align(64))]
+pub(super) struct Column(pub(super) [__m256; ROWS]);
+
+/// [`Isa::matmul`](crate::Isa::matmul), `N` inputs at a time. `groups` and `columns` add the products of a panel with them to
+/// their sums; the former is told whether the groups have minima.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn matmul<const N: usize>(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+    groups: impl Fn(&[Group], [&[InputGroup]; N], &mut Sums<N>, bool),
+    columns: impl Fn(&[Column], [&[f32]; N], &mut Sums<N>),
+) {
+    let count = input.count;
+    macro_rules! product {
+        ($tiles:ident, $widen:expr, $minima:literal) => {{
+            let width = (matrix.columns().div_ceil(GROUP), count);
+            let multiply = |panel: &[Group], x: [&[InputGroup]; N], sums: &mut Sums<N>| groups(panel, x, sums, $minima);
+            product::<_, _, _, N, GROUPS>(($tiles, input.groups), width, tile_rows, out, $widen, multiply)
+        }};
+        ($tiles:ident, $widen:expr) => {{
+            let widen = |tile: &_, r: usize, column: &mut Column| column.0[r] = $widen(*tile);
+            product::<_, _, _, N, COLUMNS>(
+                ($tiles, input.values),
+                (matrix.columns(), count),
+                tile_rows,
+                out,
+                widen,
+                columns,
+            )
+        }};
+    }
+    match matrix.tiles {
+        Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(tiles, |tile, r, wide| widen_q8(tile, r, wide), false),
+        Tiles::Q4(tiles) if cfg!(feature = "q4") => product!(tiles, |tile, r, wide| widen_q4(tile, r, wide), false),
+        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+            product!(tiles, |tile, r, wide| widen_q4min(tile, r, wide), true)
+        }
+        Tiles::F32(tiles) if cfg!(feature = "f32") => product!(tiles, |weights| from_f32(weights)),
+        Tiles::F16(tiles) if cfg!(feature = "f16") => product!(tiles, |weights| from_f16(weights)),
+        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => product!(tiles, |weights| from_bf16(weights)),
+        _ => {}
+    }
+}
+
+/// Walks tile rows of `width` groups or columns, and `count` inputs as long, by panels of at most `LENGTH`. `widen` puts
+/// a piece of one of the pair's tile rows into the panel, `multiply` adds the products of a panel and a block of inputs to their sums.
 #[inline(always)]
-pub(super) fn product<W, X, P: Copy + Zeroable, const LENGTH: usize>(
+fn product<W, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
     (tiles, inputs): (&[W], &[X]),
     (width, count): (usize, usize),
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
-    widen: impl Fn(&W, &mut P),
-    multiply: impl Fn(&[[P; ROWS]], [&[X]; INPUTS], &mut Sums),
+    widen: impl Fn(&W, usize, &mut P),
+    multiply: impl Fn(&[P], [&[X]; N], &mut Sums<N>),
 ) {
     let end = tile_rows.end.min(tiles.len().checked_div(width).unwrap_or(0));
     let rows = end.saturating_sub(tile_rows.start);
-    let mut memory = [[P::zeroed(); ROWS]; LENGTH];
+    let mut memory = [P::zeroed(); LENGTH];
     // All panels of a row about as long.
     let length = width.div_ceil(width.div_ceil(LENGTH).max(1)).max(1);
     for first_row in (0..rows).step_by(ROWS) {
@@ -52,7 +109,7 @@ pub(super) fn product<W, X, P: Copy + Zeroable, const LENGTH: usize>(
             for r in 0..ROWS {
                 let row = (tile_rows.start + (first_row + r).min(rows - 1)) * width;
                 let tile = tiles.get(row + start..row + end).unwrap_or_default();
-                panel.iter_mut().zip(tile).for_each(|(wide, tile)| widen(tile, &mut wide[r]));
+                panel.iter_mut().zip(tile).for_each(|(wide, tile)| widen(tile, r, wide));
             }
             // The panel after this one, on the way while this one is at work.
             let (next_row, next) = if end < width { (first_row, end) } else { (first_row + ROWS, 0) };
@@ -61,39 +118,33 @@ pub(super) fn product<W, X, P: Copy + Zeroable, const LENGTH: usize>(
                 if next_row + r < rows { tiles.get(row + next..row + width.min(next + length)) } else { None }
                     .unwrap_or_default()
             });
-            let share = length.div_ceil(count.div_ceil(INPUTS).max(1));
-            for first in (0..count).step_by(INPUTS) {
+            let share = length.div_ceil(count.div_ceil(N).max(1));
+            for first in (0..count).step_by(N) {
                 for tiles in ahead {
-                    let start = (first / INPUTS * share).min(tiles.len());
+                    let start = (first / N * share).min(tiles.len());
                     prefetch(&tiles[start..tiles.len().min(start + share)]);
                 }
-                let mut x: [&[X]; INPUTS] = [&[]; INPUTS];
-                for t in 0..INPUTS {
+                let mut x: [&[X]; N] = [&[]; N];
+                for t in 0..N {
                     let column = (first + t).min(count - 1) * width;
                     x[t] = inputs.get(column + start..column + end).unwrap_or_default();
                 }
-                let mut sums: Sums = cast([[[0.0f32; TILE_ROWS]; INPUTS]; ROWS]);
+                let mut sums = [[0.0; ROWS * TILE_ROWS]; N];
                 if start > 0 {
-                    for t in 0..INPUTS.min(count - first) {
+                    for t in 0..N.min(count - first) {
                         let out = out.column(first + t).get(first_row * TILE_ROWS..).unwrap_or_default();
-                        let mut rows = [0.0; ROWS * TILE_ROWS];
                         match out.first_chunk() {
-                            Some(out) => rows = *out,
-                            None => rows.iter_mut().zip(out).for_each(|(row, out)| *row = *out),
-                        }
-                        let rows: [__m256; ROWS] = cast(rows);
-                        for r in 0..ROWS {
-                            sums[r][t] = rows[r];
+                            Some(out) => sums[t] = *out,
+                            None => sums[t].iter_mut().zip(out).for_each(|(sum, out)| *sum = *out),
                         }
                     }
                 }
                 multiply(panel, x, &mut sums);
-                for t in 0..INPUTS.min(count - first) {
+                for t in 0..N.min(count - first) {
                     let out = out.column(first + t).get_mut(first_row * TILE_ROWS..).unwrap_or_default();
-                    let rows: [f32; ROWS * TILE_ROWS] = cast([sums[0][t], sums[1][t]]);
                     match out.first_chunk_mut() {
-                        Some(out) if lanes == rows.len() => *out = rows,
-                        _ => out.iter_mut().zip(rows).take(lanes).for_each(|(out, sum)| *out = sum),
+                        Some(out) if lanes == out.len() => *out = sums[t],
+                        _ => out.iter_mut().zip(sums[t]).take(lanes).for_each(|(out, sum)| *out = sum),
                     }
                 }
             }
@@ -111,53 +162,48 @@ fn prefetch<W>(tiles: &[W]) {
     }
 }
 
-/// A group of eight rows, widened.
-#[derive(Clone, Copy, Zeroable)]
-#[repr(C)]
-pub(super) struct Group {
-    /// Of each row the pair of columns that meets this pair of the inputs.
-    words: [__m256i; GROUP / 2],
-    scales: __m256,
-    minima: __m256,
-}
-
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn widen_q8(tile: &Q8Tile, wide: &mut Group) {
+fn widen_q8(tile: &Q8Tile, r: usize, wide: &mut Group) {
     for step in 0..GROUP / 4 {
         let bytes = cast(tile.values[step]);
-        wide.words[2 * step] = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes));
-        wide.words[2 * step + 1] = _mm256_srai_epi16::<8>(bytes);
+        wide.words[2 * step][r] = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes));
+        wide.words[2 * step + 1][r] = _mm256_srai_epi16::<8>(bytes);
     }
-    wide.scales = from_f16(tile.scales);
+    wide.scales[r] = from_f16(tile.scales);
 }
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn widen_q4(tile: &Q4Tile, wide: &mut Group) {
-    nibbles(&tile.nibbles, _mm256_set1_epi16(8), &mut wide.words);
-    wide.scales = from_f16(tile.scales);
+fn widen_q4(tile: &Q4Tile, r: usize, wide: &mut Group) {
+    nibbles(&tile.nibbles, _mm256_set1_epi16(8), r, &mut wide.words);
+    wide.scales[r] = from_f16(tile.scales);
 }
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn widen_q4min(tile: &Q4MinTile, wide: &mut Group) {
-    nibbles(&tile.nibbles, _mm256_setzero_si256(), &mut wide.words);
-    wide.scales = from_f16(tile.scales);
-    wide.minima = from_f16(tile.minima);
+fn widen_q4min(tile: &Q4MinTile, r: usize, wide: &mut Group) {
+    nibbles(&tile.nibbles, _mm256_setzero_si256(), r, &mut wide.words);
+    wide.scales[r] = from_f16(tile.scales);
+    wide.minima[r] = from_f16(tile.minima);
 }
 
 /// Nibbles less `offset`. As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and 3, 5 and 7.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn nibbles(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], offset: __m256i, words: &mut [__m256i; GROUP / 2]) {
+fn nibbles(
+    nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8],
+    offset: __m256i,
+    r: usize,
+    words: &mut [[__m256i; ROWS]; GROUP / 2],
+) {
     let nibble = _mm256_set1_epi16(0x000f);
     for step in 0..GROUP / 8 {
         let bytes = cast(nibbles[step]);
-        words[4 * step] = _mm256_sub_epi16(_mm256_and_si256(bytes, nibble), offset);
-        words[4 * step + 1] = _mm256_sub_epi16(_mm256_and_si256(_mm256_srli_epi16::<8>(bytes), nibble), offset);
-        words[4 * step + 2] = _mm256_sub_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble), offset);
-        words[4 * step + 3] = _mm256_sub_epi16(_mm256_srli_epi16::<12>(bytes), offset);
+        words[4 * step][r] = _mm256_sub_epi16(_mm256_and_si256(bytes, nibble), offset);
+        words[4 * step + 1][r] = _mm256_sub_epi16(_mm256_and_si256(_mm256_srli_epi16::<8>(bytes), nibble), offset);
+        words[4 * step + 2][r] = _mm256_sub_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble), offset);
+        words[4 * step + 3][r] = _mm256_sub_epi16(_mm256_srli_epi16::<12>(bytes), offset);
     }
 }
 
@@ -165,53 +211,71 @@ fn nibbles(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], offset: __m256i, words: 
 /// loop around it would take registers away.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn multiply<const MINIMA: bool>(panel: &[[Group; ROWS]], x: [&[InputGroup]; INPUTS], out: &mut Sums) {
+pub(super) fn groups<const N: usize, const MINIMA: bool>(panel: &[Group], x: [&[InputGroup]; N], out: &mut Sums<N>) {
     let (panel, x) = cut(panel, x);
-    let mut sums = *out;
-    for (g, groups) in panel.iter().enumerate() {
-        let mut dots = [[_mm256_setzero_si256(); INPUTS]; ROWS];
+    let mut sums: [[__m256; ROWS]; N] = load(out);
+    for (g, group) in panel.iter().enumerate() {
+        let mut dots = [[_mm256_setzero_si256(); ROWS]; N];
         for pair in 0..GROUP / 2 {
-            for t in 0..INPUTS {
-                let pairs: &[[i16; 2]; GROUP / 2] = bytemuck::cast_ref(&x[t][g].values);
+            for t in 0..N {
+                let pairs: &[[i16; 2]; GROUP / 2] = cast_ref(&x[t][g].values);
                 let x = _mm256_set1_epi32(cast(pairs[pair]));
                 for r in 0..ROWS {
-                    dots[r][t] = _mm256_add_epi32(dots[r][t], _mm256_madd_epi16(groups[r].words[pair], x));
+                    dots[t][r] = _mm256_add_epi32(dots[t][r], _mm256_madd_epi16(group.words[pair][r], x));
                 }
             }
         }
         for r in 0..ROWS {
-            for t in 0..INPUTS {
+            for t in 0..N {
                 let x = &x[t][g];
-                sums[r][t] = join(sums[r][t], dots[r][t], groups[r].scales, x.scale);
+                sums[t][r] = join(sums[t][r], dots[t][r], group.scales[r], x.scale);
                 if MINIMA {
-                    sums[r][t] = join(sums[r][t], _mm256_set1_epi32(x.sum), groups[r].minima, x.scale);
+                    sums[t][r] = join(sums[t][r], _mm256_set1_epi32(x.sum), group.minima[r], x.scale);
                 }
             }
         }
     }
-    *out = sums;
+    store(sums, out);
 }
 
 /// Column by column: `sum = sum + weight * x`.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn multiply_floats(panel: &[[__m256; ROWS]], x: [&[f32]; INPUTS], out: &mut Sums) {
+pub(super) fn columns<const N: usize>(panel: &[Column], x: [&[f32]; N], out: &mut Sums<N>) {
     let (panel, x) = cut(panel, x);
-    let mut sums = *out;
-    for (c, weights) in panel.iter().enumerate() {
-        for t in 0..INPUTS {
+    let mut sums: [[__m256; ROWS]; N] = load(out);
+    for (c, column) in panel.iter().enumerate() {
+        for t in 0..N {
             let x = _mm256_set1_ps(x[t][c]);
             for r in 0..ROWS {
-                sums[r][t] = _mm256_add_ps(sums[r][t], _mm256_mul_ps(weights[r], x));
+                sums[t][r] = _mm256_add_ps(sums[t][r], _mm256_mul_ps(column.0[r], x));
             }
         }
     }
-    *out = sums;
+    store(sums, out);
+}
+
+/// The sums as registers.
+#[inline(always)]
+pub(super) fn load<R: bytemuck::Pod, const N: usize>(sums: &Sums<N>) -> [R; N] {
+    let mut registers = [R::zeroed(); N];
+    for t in 0..N {
+        registers[t] = cast(sums[t]);
+    }
+    registers
+}
+
+/// Registers as the sums.
+#[inline(always)]
+pub(super) fn store<R: bytemuck::Pod, const N: usize>(registers: [R; N], sums: &mut Sums<N>) {
+    for t in 0..N {
+        sums[t] = cast(registers[t]);
+    }
 }
 
 /// All of them cut to one length, so that an index below it needs no check.
 #[inline(always)]
-fn cut<'a, P, X>(panel: &'a [[P; ROWS]], mut x: [&'a [X]; INPUTS]) -> (&'a [[P; ROWS]], [&'a [X]; INPUTS]) {
+pub(super) fn cut<'a, P, X, const N: usize>(panel: &'a [P], mut x: [&'a [X]; N]) -> (&'a [P], [&'a [X]; N]) {
     let length = x.iter().map(|x| x.len()).min().unwrap_or(0).min(panel.len());
     for x in &mut x {
         *x = &x[..length];

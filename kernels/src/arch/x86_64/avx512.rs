@@ -1,0 +1,247 @@
+//! AVX-512 with VNNI: Intel since Ice Lake (2019), AMD since Zen 4 (2022).
+//!
+//! What needs no more than AVX2 is AVX2's. Here are products of quantised weights with one input, and of all weights with more
+//! than four.
+//!
+//! With several inputs a register is a pair of tile rows of a [panel], and eight inputs meet it at once: `vpdpwssd` multiplies
+//! 16-bit words, adds pairs, adds to the dot product, and takes the inputs from memory.
+//!
+//! With one input a register is eight columns of a tile row as they are stored, four in each half. An input is `256 high + low`
+//! with `high` a signed byte and `low` an unsigned one, and `vpdpbusd` multiplies unsigned bytes by signed ones: weights meet
+//! `low` as they are, and `high` as nibbles, or as int8 plus 128, of which the inputs' share is known beforehand. Nothing is
+//! widened. The halves are added once a group; integers do not mind.
+#![allow(clippy::needless_range_loop)]
+
+use core::arch::x86_64::*;
+use core::ops::Range;
+
+use bytemuck::{cast, cast_ref};
+
+use super::avx2::{self, BLOCK, Shape, cut, from_f16, join, shortest};
+use super::panel::{self, Column, Group};
+use super::{input, mix};
+use crate::matrix::Tiles;
+use crate::{GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS};
+
+/// The table. Whoever hands it out has found AVX2, F16C, AVX-512 F, BW and VNNI.
+pub(crate) static AVX512: Isa = Isa {
+    name: "avx512",
+    // SAFETY: the table is handed out only where these instructions are.
+    matmul: |matrix, input, tile_rows, out| unsafe { matmul(matrix, input, tile_rows, out) },
+    // SAFETY: as above.
+    quantize: |input, groups| unsafe { input::quantize(input, groups) },
+    // SAFETY: as above.
+    mix: |kv, values, slots, weights, out, count| unsafe { mix::mix(kv, values, slots, weights, out, count) },
+    // SAFETY: as above.
+    softmax: |older, newer| unsafe { avx2::softmax(older, newer) },
+    // SAFETY: as above.
+    gate: |activation, gate, value| unsafe { avx2::gate(activation, gate, value) },
+    // SAFETY: as above.
+    soft_cap: |x, cap| unsafe { avx2::soft_cap(x, cap) },
+};
+
+/// Inputs that meet a panel at once: eight registers hold dot products and eight hold sums.
+const INPUTS: usize = 8;
+
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+    let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);
+    let shape = Shape { width: groups, count, tile_rows: tile_rows.clone() };
+    // A closure is not generic, so what is the same function in two shapes is written as two.
+    macro_rules! product {
+        ($tiles:ident, $order:expr, $dots:expr, $join:expr, $block:path) => {
+            shape.product(
+                $tiles,
+                input.groups,
+                out,
+                |t, [x]| single(t, x, $order, $dots, $join),
+                |t, [x]| single(t, x, $order, $dots, $join),
+                |t, x| $block(t, x),
+            )
+        };
+    }
+    match matrix.tiles {
+        _ if count > BLOCK => panel::matmul::<INPUTS>(
+            matrix,
+            input,
+            tile_rows,
+            out,
+            |panel, x, sums, minima| match minima {
+                true => self::groups::<true>(panel, x, sums),
+                false => self::groups::<false>(panel, x, sums),
+            },
+            |panel, x, sums| self::columns(panel, x, sums),
+        ),
+        Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(
+            tiles,
+            IN_ORDER,
+            |tile, x| bytes(cast_ref(&tile.values), x),
+            |sum, tile, dots, x| join(sum, dots, from_f16(tile.scales), x.scale),
+            avx2::q8
+        ),
+        Tiles::Q4(tiles) if cfg!(feature = "q4") => product!(
+            tiles,
+            AS_NIBBLES,
+            |tile, x| nibbles(cast_ref(&tile.nibbles), x),
+            |sum, tile, dots, x| {
+                let dots = _mm256_sub_epi32(dots, _mm256_set1_epi32(x.sum.wrapping_mul(8)));
+                join(sum, dots, from_f16(tile.scales), x.scale)
+            },
+            avx2::q4
+        ),
+        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product!(
+            tiles,
+            AS_NIBBLES,
+            |tile, x| nibbles(cast_ref(&tile.nibbles), x),
+            |sum, tile, dots, x| {
+                let sum = join(sum, dots, from_f16(tile.scales), x.scale);
+                join(sum, _mm256_set1_epi32(x.sum), from_f16(tile.minima), x.scale)
+            },
+            avx2::q4min
+        ),
+        _ => avx2::matmul(matrix, input, tile_rows, out),
+    }
+}
+
+/// Group by group the exact dot products, joined to the sums; `MINIMA` says whether the groups have minima. Not inlined: the
+/// loop around it would take registers away.
+#[inline(never)]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn groups<const MINIMA: bool>(panel: &[Group], x: [&[InputGroup]; INPUTS], out: &mut panel::Sums<INPUTS>) {
+    let (panel, x) = panel::cut(panel, x);
+    let mut sums: [__m512; INPUTS] = panel::load(out);
+    for (g, group) in panel.iter().enumerate() {
+        let mut dots = [_mm512_setzero_si512(); INPUTS];
+        for pair in 0..GROUP / 2 {
+            let weights = cast(group.words[pair]);
+            for t in 0..INPUTS {
+                let pairs: &[[i16; 2]; GROUP / 2] = cast_ref(&x[t][g].values);
+                dots[t] = _mm512_dpwssd_epi32(dots[t], weights, _mm512_set1_epi32(cast(pairs[pair])));
+            }
+        }
+        for t in 0..INPUTS {
+            let x = &x[t][g];
+            sums[t] = join_pair(sums[t], dots[t], cast(group.scales), x.scale);
+            if MINIMA {
+                sums[t] = join_pair(sums[t], _mm512_set1_epi32(x.sum), cast(group.minima), x.scale);
+            }
+        }
+    }
+    panel::store(sums, out);
+}
+
+/// [`join`] for a pair of tile rows.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn join_pair(sum: __m512, dots: __m512i, scales: __m512, input_scale: f32) -> __m512 {
+    let factor = _mm512_mul_ps(scales, _mm512_set1_ps(input_scale));
+    _mm512_add_ps(sum, _mm512_mul_ps(_mm512_cvtepi32_ps(dots), factor))
+}
+
+/// Column by column: `sum = sum + weight * x`.
+#[inline(never)]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn columns(panel: &[Column], x: [&[f32]; INPUTS], out: &mut panel::Sums<INPUTS>) {
+    let (panel, x) = panel::cut(panel, x);
+    let mut sums: [__m512; INPUTS] = panel::load(out);
+    for (c, column) in panel.iter().enumerate() {
+        let weights = cast(column.0);
+        for t in 0..INPUTS {
+            sums[t] = _mm512_add_ps(sums[t], _mm512_mul_ps(weights, _mm512_set1_ps(x[t][c])));
+        }
+    }
+    panel::store(sums, out);
+}
+
+/// Which fours of columns the halves of a register hold, register by register: of int8, and of nibbles, whose low ones are
+/// taken first.
+const IN_ORDER: [[i32; 2]; 4] = [[0, 1], [2, 3], [4, 5], [6, 7]];
+const AS_NIBBLES: [[i32; 2]; 4] = [[0, 2], [1, 3], [4, 6], [5, 7]];
+
+/// The inputs of a group, `256 high + low`, for the weights of each register.
+struct Digits {
+    low: [__m512i; 4],
+    high: [__m512i; 4],
+    /// What 128 more in every weight adds to the products with `high`, negated.
+    offset: __m512i,
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn digits(x: &InputGroup, order: [[i32; 2]; 4]) -> Digits {
+    // Of each four columns, which are kept as 0 2 1 3, the low bytes; of two fours first those, then the high bytes.
+    let bytes = _mm_setr_epi8(0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15);
+    let fours = _mm512_shuffle_epi8(cast(x.values), _mm512_broadcast_i32x4(bytes));
+    let zero = _mm512_setzero_si512();
+    let mut digits = Digits { low: [zero; 4], high: [zero; 4], offset: zero };
+    for k in 0..4 {
+        let place = order[k].map(|four| four / 2 * 4 + four % 2);
+        let place: __m512i = cast([[place[0]; TILE_ROWS], [place[1]; TILE_ROWS]]);
+        digits.low[k] = _mm512_permutexvar_epi32(place, fours);
+        digits.high[k] = _mm512_permutexvar_epi32(_mm512_add_epi32(place, _mm512_set1_epi32(2)), fours);
+        digits.offset = _mm512_dpbusd_epi32(digits.offset, _mm512_set1_epi8(-128), digits.high[k]);
+    }
+    digits.offset = _mm512_sub_epi32(zero, digits.offset);
+    digits
+}
+
+/// The exact dot products of `R` tile rows with one input, joined to their sums group by group.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn single<W, const R: usize>(
+    tiles: [&[W]; R],
+    x: &[InputGroup],
+    order: [[i32; 2]; 4],
+    dots: impl Fn(&W, &Digits) -> __m256i,
+    join: impl Fn(__m256, &W, __m256i, &InputGroup) -> __m256,
+) -> avx2::Sums<R, 1> {
+    let mut sums = [[_mm256_setzero_ps()]; R];
+    let groups = shortest(&tiles).min(x.len());
+    let tiles = cut(tiles, groups);
+    for (g, x) in x[..groups].iter().enumerate() {
+        let digits = digits(x, order);
+        for r in 0..R {
+            let tile = &tiles[r][g];
+            sums[r][0] = join(sums[r][0], tile, dots(tile, &digits), x);
+        }
+    }
+    sums
+}
+
+/// The exact dot products of a group of int8.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn bytes(values: &[[u8; 64]; 4], x: &Digits) -> __m256i {
+    let (mut low, mut high) = (_mm512_setzero_si512(), x.offset);
+    for k in 0..4 {
+        let weights = cast(values[k]);
+        low = _mm512_dpbusd_epi32(low, x.low[k], weights);
+        high = _mm512_dpbusd_epi32(high, _mm512_xor_si512(weights, _mm512_set1_epi8(-128)), x.high[k]);
+    }
+    both(low, high)
+}
+
+/// The exact dot products of a group of nibbles, 0..=15.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn nibbles(nibbles: &[[u8; 64]; 2], x: &Digits) -> __m256i {
+    let nibble = _mm512_set1_epi8(15);
+    let (mut low, mut high) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+    for k in 0..2 {
+        let bytes = cast(nibbles[k]);
+        let weights = [_mm512_and_si512(bytes, nibble), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble)];
+        for half in 0..2 {
+            low = _mm512_dpbusd_epi32(low, x.low[2 * k + half], weights[half]);
+            high = _mm512_dpbusd_epi32(high, weights[half], x.high[2 * k + half]);
+        }
+    }
+    both(low, high)
+}
+
+/// `256 high + low` of both halves together.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn both(low: __m512i, high: __m512i) -> __m256i {
+    let halves: [__m256i; 2] = cast(_mm512_add_epi32(low, _mm512_slli_epi32::<8>(high)));
+    _mm256_add_epi32(halves[0], halves[1])
+}
