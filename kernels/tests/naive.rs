@@ -230,6 +230,15 @@ fn every_small_product_is_the_naive_loop() {
     }
 }
 
+/// Rows longer than what is widened at once, with full and cut blocks of inputs. Too much for boards.
+#[cfg(test)]
+#[test]
+fn every_wide_product_is_the_naive_loop() {
+    for columns in [512, 513, 1100] {
+        check_shape(24, columns, 7..18, &mut Numbers(12));
+    }
+}
+
 #[cfg_attr(test, test)]
 pub(crate) fn weights_may_start_at_any_multiple_of_4() {
     let numbers = &mut Numbers(8);

@@ -42,7 +42,7 @@ pub(crate) static AVX2: Isa = Isa {
 };
 
 /// Tile rows walked at once with one input: memory streams.
-pub(super) const STREAMS: usize = 4;
+const STREAMS: usize = 4;
 /// Tile rows and inputs that meet at once when there are several inputs.
 const PAIR: usize = 2;
 pub(super) const BLOCK: usize = 4;
@@ -67,10 +67,7 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
             input,
             tile_rows,
             out,
-            |panel, x, sums, minima| match minima {
-                true => panel::groups::<BLOCK, true>(panel, x, sums),
-                false => panel::groups::<BLOCK, false>(panel, x, sums),
-            },
+            |panel, x, sums, minima| panel::groups(panel, x, sums, minima),
             |panel, x, sums| panel::columns(panel, x, sums),
         ),
         Tiles::F32(tiles) if cfg!(feature = "f32") => {

@@ -66,10 +66,7 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
             input,
             tile_rows,
             out,
-            |panel, x, sums, minima| match minima {
-                true => self::groups::<true>(panel, x, sums),
-                false => self::groups::<false>(panel, x, sums),
-            },
+            |panel, x, sums, minima| self::groups(panel, x, sums, minima),
             |panel, x, sums| self::columns(panel, x, sums),
         ),
         Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(
@@ -103,11 +100,11 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
     }
 }
 
-/// Group by group the exact dot products, joined to the sums; `MINIMA` says whether the groups have minima. Not inlined: the
+/// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have minima. Not inlined: the
 /// loop around it would take registers away.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn groups<const MINIMA: bool>(panel: &[Group], x: [&[InputGroup]; INPUTS], out: &mut panel::Sums<INPUTS>) {
+fn groups(panel: &[Group], x: [&[InputGroup]; INPUTS], out: &mut panel::Sums<INPUTS>, minima: bool) {
     let (panel, x) = panel::cut(panel, x);
     let mut sums: [__m512; INPUTS] = panel::load(out);
     for (g, group) in panel.iter().enumerate() {
@@ -122,7 +119,7 @@ fn groups<const MINIMA: bool>(panel: &[Group], x: [&[InputGroup]; INPUTS], out: 
         for t in 0..INPUTS {
             let x = &x[t][g];
             sums[t] = join_pair(sums[t], dots[t], cast(group.scales), x.scale);
-            if MINIMA {
+            if minima {
                 sums[t] = join_pair(sums[t], _mm512_set1_epi32(x.sum), cast(group.minima), x.scale);
             }
         }

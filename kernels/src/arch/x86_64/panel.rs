@@ -85,7 +85,8 @@ pub(super) fn matmul<const N: usize>(
 }
 
 /// Walks tile rows of `width` groups or columns, and `count` inputs as long, by panels of at most `LENGTH`. `widen` puts
-/// a piece of one of the pair's tile rows into the panel, `multiply` adds the products of a panel and a block of inputs to their sums.
+/// a piece of one of the pair's tile rows into the panel, `multiply` adds the products of a panel and a block of inputs to their
+/// sums. A block that is not full repeats its last input and drops the copies.
 #[inline(always)]
 fn product<W, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
     (tiles, inputs): (&[W], &[X]),
@@ -207,11 +208,11 @@ fn nibbles(
     }
 }
 
-/// Group by group the exact dot products, joined to the sums; `MINIMA` says whether the groups have minima. Not inlined: the
+/// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have minima. Not inlined: the
 /// loop around it would take registers away.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn groups<const N: usize, const MINIMA: bool>(panel: &[Group], x: [&[InputGroup]; N], out: &mut Sums<N>) {
+pub(super) fn groups<const N: usize>(panel: &[Group], x: [&[InputGroup]; N], out: &mut Sums<N>, minima: bool) {
     let (panel, x) = cut(panel, x);
     let mut sums: [[__m256; ROWS]; N] = load(out);
     for (g, group) in panel.iter().enumerate() {
@@ -229,7 +230,7 @@ pub(super) fn groups<const N: usize, const MINIMA: bool>(panel: &[Group], x: [&[
             for t in 0..N {
                 let x = &x[t][g];
                 sums[t][r] = join(sums[t][r], dots[t][r], group.scales[r], x.scale);
-                if MINIMA {
+                if minima {
                     sums[t][r] = join(sums[t][r], _mm256_set1_epi32(x.sum), group.minima[r], x.scale);
                 }
             }
