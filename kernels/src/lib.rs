@@ -74,4 +74,4 @@ pub use matrix::{Matrix, Q4MinTile, Q4Tile, Q8Tile};
 pub use pack::{pack_q4_group, pack_q8_group, pack_row};
 pub use quantize::InputGroup;
 pub use vector::Activation;
-pub use workers::{Output, RowsMut, Solo, Workers, for_each_part, split_pair, split_rows};
+pub use workers::{Output, RowsMut, Solo, Workers, for_each_part, split_chunks, split_rows};

@@ -135,12 +135,12 @@ impl<'a> RowsMut<'a> {
 
 /// A pointer that several cores may hold; what they do with it is argued where it is used.
 #[derive(Clone, Copy)]
-struct Shared(*mut f32);
+struct Shared<T>(*mut T);
 // SAFETY: the functions below give every core a different part of what it points to.
-unsafe impl Sync for Shared {}
+unsafe impl<T: Send> Sync for Shared<T> {}
 
-impl Shared {
-    fn at(&self, offset: usize) -> *mut f32 {
+impl<T> Shared<T> {
+    fn at(&self, offset: usize) -> *mut T {
         self.0.wrapping_add(offset)
     }
 }
@@ -194,30 +194,33 @@ pub fn split_rows<const N: usize>(
     });
 }
 
-/// Shares two buffers between `workers`: piece `i` is given elements `i * chunk.0 ..` of the first and `i * chunk.1 ..`
-/// of the second, `chunk` elements of each. Pieces that do not fit both buffers are left out.
-pub fn split_pair(
+/// Shares three buffers between `workers`: piece `i` is given elements `i * chunk ..` of each, `chunk` of them, which is the
+/// number beside the buffer. Pieces that do not fit all buffers are left out; of chunks of 0 there is no end.
+pub fn split_chunks<T: Send>(
     workers: &dyn Workers,
-    first: &mut [f32],
-    second: &mut [f32],
-    chunk: (usize, usize),
+    first: (&mut [f32], usize),
+    second: (&mut [f32], usize),
+    third: (&mut [T], usize),
     pieces: Range<usize>,
-    job: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    job: impl Fn(usize, &mut [f32], &mut [f32], &mut [T]) + Sync,
 ) {
-    let fit = |buffer: &[f32], chunk: usize| buffer.len().checked_div(chunk).unwrap_or(usize::MAX);
-    let end = pieces.end.min(fit(first, chunk.0)).min(fit(second, chunk.1));
-    let (first, second) = (Shared(first.as_mut_ptr()), Shared(second.as_mut_ptr()));
-    for_each_part(workers, pieces.start..end, |part| {
+    let fit = |length: usize, chunk: usize| length.checked_div(chunk).unwrap_or(usize::MAX);
+    let fit = fit(first.0.len(), first.1).min(fit(second.0.len(), second.1)).min(fit(third.0.len(), third.1));
+    let chunks = (first.1, second.1, third.1);
+    let (first, second, third) =
+        (Shared(first.0.as_mut_ptr()), Shared(second.0.as_mut_ptr()), Shared(third.0.as_mut_ptr()));
+    for_each_part(workers, pieces.start..pieces.end.min(fit), |part| {
         for index in part {
-            // SAFETY: `index` is below the number of whole chunks in either buffer, is given out once, and chunks of
-            // different indices do not overlap; both buffers stay borrowed until every call has returned.
-            let (first, second) = unsafe {
+            // SAFETY: `index` is below the number of whole chunks in each buffer, is given out once, and chunks of
+            // different indices do not overlap; the buffers stay borrowed until every call has returned.
+            let (first, second, third) = unsafe {
                 (
-                    core::slice::from_raw_parts_mut(first.at(index * chunk.0), chunk.0),
-                    core::slice::from_raw_parts_mut(second.at(index * chunk.1), chunk.1),
+                    core::slice::from_raw_parts_mut(first.at(index * chunks.0), chunks.0),
+                    core::slice::from_raw_parts_mut(second.at(index * chunks.1), chunks.1),
+                    core::slice::from_raw_parts_mut(third.at(index * chunks.2), chunks.2),
                 )
             };
-            job(index, first, second);
+            job(index, first, second, third);
         }
     });
 }

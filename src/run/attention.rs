@@ -4,7 +4,9 @@ use core::num::{NonZeroU32, NonZeroUsize};
 use core::ops::Range;
 
 use pocketlm_kernels::vector::{add, rms_norm_in_place, rope, scale};
-use pocketlm_kernels::{Engine, GROUP, Input, Matrix, RowsMut, TILE_ROWS, split_pair, store_key, store_value};
+use pocketlm_kernels::{
+    Engine, GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS, split_chunks, store_key, store_value,
+};
 
 use super::Session;
 use super::block::{attention_parts, copy, group_row_mut, row, row_mut};
@@ -134,8 +136,9 @@ impl<'m, 'a> Session<'m, 'a> {
         let pieces = (room.min(units.len()) / together).max(1);
         let done = pieces * together;
         let attended = attended.get_mut(units.start * width..).unwrap_or_default();
-        let chunk = (together * width, together * unit_scores);
-        split_pair(workers, attended, scores, chunk, 0..pieces, |piece, mut attended, mut scores| {
+        let (attended, scores) = ((attended, together * width), (scores, together * unit_scores));
+        let groups = (&mut [] as &mut [InputGroup], 0);
+        split_chunks(workers, attended, scores, groups, 0..pieces, |piece, mut attended, mut scores, _| {
             let mut unit = units.start + piece * together;
             let end = unit + together;
             // A piece may go on with the next head.

@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
 use pocketlm_kernels::{
-    Activation, Engine, GROUP, Input, InputGroup, Kv, Output, Solo, TILE_ROWS, Workers, split_rows,
+    Activation, Engine, GROUP, Input, InputGroup, Kv, Output, Solo, TILE_ROWS, Workers, split_chunks, split_rows,
 };
 
 use super::Session;
@@ -73,8 +73,10 @@ impl Stage {
     }
 }
 
-/// Multiply-adds from which a product is shared between workers.
+/// Multiply-adds from which work is shared between workers.
 const SHARED_FROM: usize = 1 << 18;
+/// How many of them what happens to an element between two products takes as long as.
+const ROW_COST: usize = 16;
 /// The rows a unit of elementwise work is counted as.
 const TOKEN_COST: usize = TILE_ROWS;
 /// The fewest rows of a matrix that are worth claiming: a kernel walks several tile rows at once.
@@ -177,29 +179,17 @@ impl<'m, 'a> Session<'m, 'a> {
     /// The same with weights that are there.
     pub(super) fn compute_units(&mut self, units: Range<usize>) {
         match self.work.stage {
+            Stage::Idle => {}
             Stage::QueryKeyValue | Stage::Output | Stage::GateValue | Stage::Out | Stage::Head => self.products(units),
             Stage::Attend => self.attend(units),
-            _ => units.for_each(|token| self.compute_token(token)),
+            Stage::Embed => units.for_each(|token| self.embed(token)),
+            Stage::Cache => units.for_each(|token| self.store(token)),
+            _ => self.rows(units),
         }
     }
 
-    /// The same for one token, in a stage that goes token by token.
     // Not part of its caller, nor are the other stages: their variables would all lie on the stack at once.
     #[inline(never)]
-    fn compute_token(&mut self, token: usize) {
-        match self.work.stage {
-            Stage::Embed => self.embed(token),
-            Stage::AttentionNorm => self.attention_norm(token),
-            Stage::Cache => self.store(token),
-            Stage::Attended => self.attended(token),
-            Stage::AttentionResidual => self.attention_residual(token),
-            Stage::Activate => self.activate(token),
-            Stage::FfwResidual => self.ffw_residual(token),
-            Stage::FinalNorm => self.final_norm(),
-            _ => {}
-        }
-    }
-
     fn embed(&mut self, token: usize) {
         let widths = self.widths();
         let index = self.work.start as usize + token;
@@ -227,86 +217,91 @@ impl<'m, 'a> Session<'m, 'a> {
         (table + token, self.model.config().projection_dim as usize / 2)
     }
 
-    fn attention_norm(&mut self, token: usize) {
-        self.norm(token, token, Role::PreAttentionNorm, &[Role::Query, Role::Key, Role::Value]);
-    }
-
-    /// `normed[to]` = norm of `hidden[from]`, as the products with `matrices` take it.
-    fn norm(&mut self, from: usize, to: usize, weight: Role, matrices: &[Role]) {
-        let width = self.widths().embedding;
-        let quantized = self.any_quantized(matrices);
-        let weight = self.buffers.window.vector(&self.model, self.work.layer, weight);
-        let normed = row_mut(self.buffers.normed, width, to);
-        rms_norm(row(self.buffers.hidden, width, from), weight, self.model.config().rms_norm_eps, normed);
-        if quantized {
-            self.engine.isa.quantize(normed, group_row_mut(self.buffers.groups, width, to));
-        }
-    }
-
-    fn attended(&mut self, token: usize) {
+    /// What happens between two products to each token's row by itself.
+    #[inline(never)]
+    fn rows(&mut self, tokens: Range<usize>) {
         let (widths, batch) = (self.widths(), self.plan.batch_tokens() as usize);
-        let (config, tokens) = (self.model.config(), self.work.count as usize);
-        let quantized = self.any_quantized(&[Role::Output]);
-        let width = config.query_head_multiplier as usize * widths.projection;
-        let [by_head, _, _, attended, _] = attention_parts(self.buffers.scratch, batch, widths);
-        let attended = row_mut(attended, widths.queries, token);
-        for head in 0..config.num_kv_heads as usize {
-            copy(row_mut(attended, width, head), row(by_head, width, head * tokens + token));
+        let (stage, config) = (self.work.stage, self.model.config());
+        // Biases, of one product or of two, or what comes before and after a residual; and who meets the row that comes of it.
+        let (bias, other, norm, matrices): (_, _, _, &[Role]) = match stage {
+            Stage::AttentionNorm => (None, None, Some(Role::PreAttentionNorm), &[Role::Query, Role::Key, Role::Value]),
+            Stage::Attended => (None, None, None, &[Role::Output]),
+            Stage::AttentionResidual => (
+                Some(Role::OutputBias),
+                Some(Role::PostAttentionNorm),
+                Some(Role::PreFfwNorm),
+                &[Role::GatingLinear, Role::ValueLinear],
+            ),
+            Stage::Activate => (Some(Role::GatingLinearBias), Some(Role::ValueLinearBias), None, &[Role::OutLinear]),
+            Stage::FfwResidual => (Some(Role::OutLinearBias), Some(Role::PostFfwNorm), None, &[]),
+            _ => (None, None, Some(Role::FinalNorm), core::slice::from_ref(self.head_role())),
+        };
+        let quantized = self.any_quantized(matrices);
+        let Buffers { hidden, normed, scratch, groups, window, .. } = &mut self.buffers;
+        let vector =
+            |role: Option<Role>| role.map_or(&[] as &[f32], |role| window.vector(&self.model, self.work.layer, role));
+        let (bias, other, norm) = (vector(bias), vector(other), vector(norm));
+        let (mut by_head, mut rows): (&[f32], _) =
+            (&[], [(&mut **hidden, widths.embedding), (&mut **normed, widths.embedding)]);
+        match stage {
+            Stage::Attended => {
+                let [attention, _, _, attended, _] = attention_parts(scratch, batch, widths);
+                by_head = attention;
+                rows = [(attended, widths.queries), (&mut [], 0)];
+            }
+            Stage::Activate => rows = ffw_parts(scratch, batch, widths).map(|branch| (branch, widths.hidden)),
+            // Of one token, whose row goes to the first place.
+            Stage::FinalNorm => {
+                let [(hidden, _), _] = &mut rows;
+                *hidden =
+                    core::mem::take(hidden).get_mut(self.work.head as usize * widths.embedding..).unwrap_or_default();
+            }
+            _ => {}
         }
-        if quantized {
-            self.engine.isa.quantize(attended, group_row_mut(self.buffers.groups, widths.queries, token));
-        }
-    }
-
-    fn attention_residual(&mut self, token: usize) {
-        self.residual(token, Role::OutputBias, Role::PostAttentionNorm);
-        self.norm(token, token, Role::PreFfwNorm, &[Role::GatingLinear, Role::ValueLinear]);
-    }
-
-    fn activate(&mut self, token: usize) {
-        let widths = self.widths();
-        let quantized = self.any_quantized(&[Role::OutLinear]);
-        let biases = (
-            self.buffers.window.vector(&self.model, self.work.layer, Role::GatingLinearBias),
-            self.buffers.window.vector(&self.model, self.work.layer, Role::ValueLinearBias),
-        );
-        let batch = self.plan.batch_tokens() as usize;
-        let [gating, value] = ffw_parts(self.buffers.scratch, batch, widths);
-        let (gating, value) = (row_mut(gating, widths.hidden, token), row_mut(value, widths.hidden, token));
-        add(gating, biases.0);
-        add(value, biases.1);
-        let activation = match self.model.config().mlp_variant {
+        let [first, second] = rows;
+        let groups = (&mut **groups, if quantized { first.1.div_ceil(GROUP) } else { 0 });
+        let (eps, heads, count) = (config.rms_norm_eps, config.num_kv_heads as usize, self.work.count as usize);
+        let head_width = config.query_head_multiplier as usize * widths.projection;
+        let activation = match config.mlp_variant {
             MlpVariant::GegluExact => Activation::GeluExact,
             MlpVariant::GegluApprox => Activation::GeluApprox,
             MlpVariant::Swiglu => Activation::Silu,
         };
-        self.engine.isa.gate(activation, gating, value);
-        if quantized {
-            self.engine.isa.quantize(gating, group_row_mut(self.buffers.groups, widths.hidden, token));
-        }
-    }
-
-    fn ffw_residual(&mut self, token: usize) {
-        self.residual(token, Role::OutLinearBias, Role::PostFfwNorm);
-    }
-
-    /// `hidden += post_norm(normed + bias)`, with what of that the model has.
-    fn residual(&mut self, token: usize, bias: Role, post_norm: Role) {
-        let width = self.widths().embedding;
-        let (bias, weight) = (
-            self.buffers.window.vector(&self.model, self.work.layer, bias),
-            self.buffers.window.vector(&self.model, self.work.layer, post_norm),
-        );
-        let branch = row_mut(self.buffers.normed, width, token);
-        add(branch, bias);
-        if !weight.is_empty() {
-            rms_norm_in_place(branch, weight, self.model.config().rms_norm_eps);
-        }
-        add(row_mut(self.buffers.hidden, width, token), branch);
-    }
-
-    fn final_norm(&mut self) {
-        self.norm(self.work.head as usize, 0, Role::FinalNorm, &[*self.head_role()]);
+        let isa = self.engine.isa;
+        let workers = workers(self.engine, tokens.len().saturating_mul(first.1).saturating_mul(ROW_COST));
+        split_chunks(workers, first, second, groups, tokens, |token, first, second, groups| {
+            let input = match stage {
+                Stage::Attended => {
+                    for head in 0..heads {
+                        copy(row_mut(first, head_width, head), row(by_head, head_width, head * count + token));
+                    }
+                    first
+                }
+                Stage::Activate => {
+                    add(first, bias);
+                    add(second, other);
+                    isa.gate(activation, first, second);
+                    first
+                }
+                // `hidden` and, of a branch of the block, `normed`.
+                _ => {
+                    if matches!(stage, Stage::AttentionResidual | Stage::FfwResidual) {
+                        add(second, bias);
+                        if !other.is_empty() {
+                            rms_norm_in_place(second, other, eps);
+                        }
+                        add(first, second);
+                    }
+                    if !norm.is_empty() {
+                        rms_norm(first, norm, eps, second);
+                    }
+                    second
+                }
+            };
+            if !groups.is_empty() {
+                isa.quantize(input, groups);
+            }
+        });
     }
 
     /// The products of the stage's matrices with one input; `units` counts their tile rows one after the other.
@@ -357,10 +352,8 @@ impl<'m, 'a> Session<'m, 'a> {
             work = work.saturating_add(range.len().saturating_mul(weights.matrix.columns()));
             Output { values: values.get_mut(..rows * count).unwrap_or_default(), rows, range }
         });
-        // What is done in microseconds is not worth waking anybody for.
-        let small = work.saturating_mul(count) < SHARED_FROM;
-        let Engine { isa, workers } = self.engine;
-        let workers: &dyn Workers = if small { &Solo } else { workers };
+        let isa = self.engine.isa;
+        let workers = workers(self.engine, work.saturating_mul(count));
         split_rows(workers, outputs, PIECE, |index, rows, mut part| {
             let Weights { matrix, first, .. } = matrices.get(index).copied().unwrap_or(Weights::NONE);
             isa.matmul(&matrix, &input, tile_rows(rows, first), &mut part);
@@ -378,6 +371,11 @@ impl<'m, 'a> Session<'m, 'a> {
     pub(super) fn quantizes_queries(&self) -> bool {
         self.plan.kv_type() == Kv::Q8
     }
+}
+
+/// Who does `work` multiply-adds: what is done in microseconds is not worth waking anybody for.
+fn workers(engine: Engine<'_>, work: usize) -> &dyn Workers {
+    if work < SHARED_FROM { &Solo } else { engine.workers }
 }
 
 /// The tile rows that hold `rows`, counted from tile row `first`.

@@ -54,7 +54,7 @@ mod tests {
 
     use super::handoff::{Handoff, Waited};
     use super::sync::UnsafeCell;
-    use super::workers::{Output, Workers, for_each_part, split_pair, split_rows};
+    use super::workers::{Output, Workers, for_each_part, split_chunks, split_rows};
 
     /// What a job writes: places that are written by whoever claims them, not even atomically.
     struct Places(Vec<UnsafeCell<usize>>);
@@ -213,18 +213,20 @@ mod tests {
     }
 
     #[test]
-    fn chunks_of_two_buffers_are_each_given_to_one_thread() {
+    fn chunks_of_several_buffers_are_each_given_to_one_thread() {
         every_order(2, || {
             let threads = Threads::new(1);
-            let (mut first, mut second) = ([0.0; 7], [0.0; 4]);
+            let (mut first, mut second, mut third) = ([0.0; 7], [0.0; 4], [0u32; 4]);
             let claimed = Places::new(4);
-            split_pair(&threads, &mut first, &mut second, (2, 1), 0..4, |index, first, second| {
+            split_chunks(&threads, (&mut first, 2), (&mut second, 1), (&mut third, 1), 0..4, |index, first, second, third| {
                 claimed.write(index, 1);
+                third.fill(index as u32 + 1);
                 first.iter_mut().chain(second).for_each(|value| *value += index as f32 + 1.0);
             });
             // The last chunk does not fit the first buffer.
             assert_eq!(claimed.values(), [1, 1, 1, 0]);
             assert_eq!((first, second), ([1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 0.0], [1.0, 2.0, 3.0, 0.0]));
+            assert_eq!(third, [1, 2, 3, 0]);
             threads.stop();
         });
     }
