@@ -132,7 +132,9 @@ impl<'m, 'a> Session<'m, 'a> {
         let unit_scores = multiplier * rows;
 
         let room = scores.len().checked_div(unit_scores).unwrap_or(0);
-        let together = QUERIES.checked_div(multiplier).unwrap_or(0).min(tokens.get()).min(units.len()).min(room).max(1);
+        // Of what there is room for, each worker is to have a piece and one more: they are not equally fast.
+        let share = room.min(units.len()).checked_div(if workers.count() > 1 { 2 * workers.count() } else { 1 });
+        let together = QUERIES.checked_div(multiplier).unwrap_or(0).min(tokens.get()).min(share.unwrap_or(0)).max(1);
         let pieces = (room.min(units.len()) / together).max(1);
         let done = pieces * together;
         let attended = attended.get_mut(units.start * width..).unwrap_or_default();
@@ -206,10 +208,10 @@ impl<'m, 'a> Session<'m, 'a> {
 
 /// Queries that meet the keys of a head together: enough for a kernel to widen keys once for several, few enough for their
 /// scores to stay in a cache.
-const QUERIES: usize = 16;
+const QUERIES: usize = 32;
 
 /// Queries of a token whose values are read together. A microcontroller would gain nothing by it, and has little flash.
-const SHARED: usize = if cfg!(target_os = "none") { 1 } else { QUERIES };
+const SHARED: usize = if cfg!(target_os = "none") { 1 } else { 16 };
 
 /// Which indices of the context the token at `index` sees: the first, and how many. Positions grow along the context, so what
 /// a window lets through is a stretch that ends with the token itself.
