@@ -32,7 +32,7 @@ pub(crate) static AVX2: Isa = Isa {
     // SAFETY: as above.
     quantize: |input, groups| unsafe { input::quantize(input, groups) },
     // SAFETY: as above.
-    mix: |kv, values, slots, weights, out, count| unsafe { mix::mix(kv, values, slots, weights, out, count) },
+    mix: |kv, values, slots, weights, out, count| unsafe { mix::avx2::mix(kv, values, slots, weights, out, count) },
     // SAFETY: as above.
     softmax: |older, newer| unsafe { softmax(older, newer) },
     // SAFETY: as above.
@@ -372,16 +372,16 @@ pub(super) fn q4min<const R: usize, const T: usize>(tiles: [&[Q4MinTile]; R], x:
 
 /// The loops of these are plain code that the compiler turns into AVX2 here.
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
+fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
     vector::softmax(older, newer)
 }
 
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn gate(activation: Activation, gate: &mut [f32], value: &[f32]) {
+fn gate(activation: Activation, gate: &mut [f32], value: &[f32]) {
     vector::gate(activation, gate, value);
 }
 
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn soft_cap(x: &mut [f32], cap: f32) {
+fn soft_cap(x: &mut [f32], cap: f32) {
     vector::soft_cap(x, cap);
 }

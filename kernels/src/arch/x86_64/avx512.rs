@@ -21,7 +21,7 @@ use super::avx2::{self, BLOCK, Shape, cut, from_f16, join, shortest};
 use super::panel::{self, Column, Group};
 use super::{input, mix};
 use crate::matrix::Tiles;
-use crate::{GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS};
+use crate::{Activation, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
 
 /// The table. Whoever hands it out has found AVX2, F16C, AVX-512 F, BW and VNNI.
 pub(crate) static AVX512: Isa = Isa {
@@ -31,13 +31,13 @@ pub(crate) static AVX512: Isa = Isa {
     // SAFETY: as above.
     quantize: |input, groups| unsafe { input::quantize(input, groups) },
     // SAFETY: as above.
-    mix: |kv, values, slots, weights, out, count| unsafe { mix::mix(kv, values, slots, weights, out, count) },
+    mix: |kv, values, slots, weights, out, count| unsafe { mix::avx512::mix(kv, values, slots, weights, out, count) },
     // SAFETY: as above.
-    softmax: |older, newer| unsafe { avx2::softmax(older, newer) },
+    softmax: |older, newer| unsafe { softmax(older, newer) },
     // SAFETY: as above.
-    gate: |activation, gate, value| unsafe { avx2::gate(activation, gate, value) },
+    gate: |activation, gate, value| unsafe { self::gate(activation, gate, value) },
     // SAFETY: as above.
-    soft_cap: |x, cap| unsafe { avx2::soft_cap(x, cap) },
+    soft_cap: |x, cap| unsafe { soft_cap(x, cap) },
 };
 
 /// Inputs that meet a panel at once: eight registers hold dot products and eight hold sums.
@@ -241,4 +241,20 @@ fn nibbles(nibbles: &[[u8; 64]; 2], x: &Digits) -> __m256i {
 fn both(low: __m512i, high: __m512i) -> __m256i {
     let halves: [__m256i; 2] = cast(_mm512_add_epi32(low, _mm512_slli_epi32::<8>(high)));
     _mm256_add_epi32(halves[0], halves[1])
+}
+
+/// The loops of these are plain code that the compiler turns into AVX-512 here.
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
+    vector::softmax(older, newer)
+}
+
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn gate(activation: Activation, gate: &mut [f32], value: &[f32]) {
+    vector::gate(activation, gate, value);
+}
+
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn soft_cap(x: &mut [f32], cap: f32) {
+    vector::soft_cap(x, cap);
 }

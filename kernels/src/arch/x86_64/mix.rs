@@ -1,14 +1,123 @@
-//! The mix of values with AVX2. Up to four queries at once: a value that is read and widened serves them all, and their sums,
-//! eight registers or nearly, keep the adder busy.
+//! The mix of values, with registers of 8 floats or of 16. Up to four queries at once: a value that is read and widened serves
+//! them all, and their sums keep the adder busy.
+//!
+//! All of it is inlined into one function per instruction set, whose [`Vector`] it is written over.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
 use core::ops::Range;
 
-use bytemuck::cast;
+use bytemuck::{Pod, Zeroable, cast, cast_slice, cast_slice_mut, pod_read_unaligned};
 
-use super::avx2::{from_bf16, from_f16, from_f32};
-use crate::{GROUP, Kv, TILE_ROWS};
+use crate::{GROUP, Kv};
+
+/// A register of floats, a lane a channel. Whatever runs these methods has its instruction set.
+pub(super) trait Vector: Pod {
+    /// As many numbers of two bytes.
+    type Halves: Pod;
+    /// As many of one byte.
+    type Bytes: Pod;
+    /// How many that is.
+    const LANES: usize = size_of::<Self::Bytes>();
+    /// Whether there are 32 of these registers, not 16.
+    const MANY: bool;
+
+    /// The same number in every lane.
+    fn splat(x: f32) -> Self;
+    fn multiply(self, other: Self) -> Self;
+    /// `self + value * weight`, rounded twice.
+    fn add_product(self, value: Self, weight: Self) -> Self;
+    /// Exactly; the numbers are finite.
+    fn from_f16(halves: Self::Halves) -> Self;
+    /// Exactly.
+    fn from_bf16(halves: Self::Halves) -> Self;
+    /// Exactly.
+    fn from_i8(bytes: Self::Bytes) -> Self;
+}
+
+/// Of AVX2 with F16C.
+impl Vector for __m256 {
+    type Halves = __m128i;
+    type Bytes = i64;
+    const MANY: bool = false;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        cast([x; 8])
+    }
+
+    #[inline(always)]
+    fn multiply(self, other: Self) -> Self {
+        // SAFETY: as the trait says.
+        unsafe { _mm256_mul_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn add_product(self, value: Self, weight: Self) -> Self {
+        // SAFETY: as the trait says.
+        unsafe { _mm256_add_ps(self, _mm256_mul_ps(value, weight)) }
+    }
+
+    #[inline(always)]
+    fn from_f16(halves: Self::Halves) -> Self {
+        // SAFETY: as the trait says.
+        unsafe { _mm256_cvtph_ps(halves) }
+    }
+
+    #[inline(always)]
+    fn from_bf16(halves: Self::Halves) -> Self {
+        // SAFETY: as the trait says.
+        cast(unsafe { _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)) })
+    }
+
+    #[inline(always)]
+    fn from_i8(bytes: Self::Bytes) -> Self {
+        // SAFETY: as the trait says.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(bytes))) }
+    }
+}
+
+/// Of AVX-512 F.
+impl Vector for __m512 {
+    type Halves = __m256i;
+    type Bytes = __m128i;
+    const MANY: bool = true;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        cast([x; 16])
+    }
+
+    #[inline(always)]
+    fn multiply(self, other: Self) -> Self {
+        // SAFETY: as the trait says.
+        unsafe { _mm512_mul_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn add_product(self, value: Self, weight: Self) -> Self {
+        // SAFETY: as the trait says.
+        unsafe { _mm512_add_ps(self, _mm512_mul_ps(value, weight)) }
+    }
+
+    #[inline(always)]
+    fn from_f16(halves: Self::Halves) -> Self {
+        // SAFETY: as the trait says.
+        unsafe { _mm512_cvtph_ps(halves) }
+    }
+
+    #[inline(always)]
+    fn from_bf16(halves: Self::Halves) -> Self {
+        // SAFETY: as the trait says.
+        cast(unsafe { _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)) })
+    }
+
+    #[inline(always)]
+    fn from_i8(bytes: Self::Bytes) -> Self {
+        // SAFETY: as the trait says.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)) }
+    }
+}
 
 /// Rows that meet all channels of all queries before the next are read, so that they are read from the first cache: 16 KB of
 /// a head of 64 in f16.
@@ -18,34 +127,178 @@ const AHEAD: usize = 32;
 /// Queries that meet a row at once.
 const QUERIES: usize = 4;
 
-/// [`Isa::mix`](crate::Isa::mix).
-#[target_feature(enable = "avx2,f16c")]
-pub(super) fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32], count: usize) {
-    let width = |all: usize| all.checked_div(count).unwrap_or(0);
-    let (table, channels) = (width(weights.len()), width(out.len()));
-    let bytes = kv.value_bytes(channels).unwrap_or(0);
-    if bytes == 0 {
-        return;
-    }
-    let end = slots.end.min(table).min(values.len() / bytes);
-    for start in (slots.start..end).step_by(STRETCH) {
-        let slots = start..end.min(start.saturating_add(STRETCH));
-        let table_part = Table { kv, bytes, channels, rows: &values[slots.start * bytes..slots.end * bytes] };
-        for first in (0..count).step_by(QUERIES) {
-            let out = &mut out[first * channels..];
-            let weights = |q: usize| {
-                let start = (first + q) * table;
-                &weights[start + slots.start..start + slots.end]
-            };
-            match count - first {
-                1 => table_part.mix([weights(0)], out),
-                2 => table_part.mix([weights(0), weights(1)], out),
-                3 => table_part.mix([weights(0), weights(1), weights(2)], out),
-                _ => table_part.mix([weights(0), weights(1), weights(2), weights(3)], out),
+/// The mix with one kind of register. Functions that are not generic over it: only those may say which instructions they use.
+macro_rules! mix_with {
+    ($module:ident, $vector:ty, $features:literal) => {
+        pub(super) mod $module {
+            use super::*;
+
+            type V = $vector;
+
+            /// [`Isa::mix`](crate::Isa::mix).
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn mix(
+                kv: Kv,
+                values: &[u8],
+                slots: Range<usize>,
+                weights: &[f32],
+                out: &mut [f32],
+                count: usize,
+            ) {
+                let width = |all: usize| all.checked_div(count).unwrap_or(0);
+                let (table, channels) = (width(weights.len()), width(out.len()));
+                let bytes = kv.value_bytes(channels).unwrap_or(0);
+                if bytes == 0 {
+                    return;
+                }
+                let end = slots.end.min(table).min(values.len() / bytes);
+                for start in (slots.start..end).step_by(STRETCH) {
+                    let slots = start..end.min(start.saturating_add(STRETCH));
+                    let table_part =
+                        Table { kv, bytes, channels, rows: &values[slots.start * bytes..slots.end * bytes] };
+                    for first in (0..count).step_by(QUERIES) {
+                        let out = &mut out[first * channels..];
+                        let weights = |q: usize| {
+                            let start = (first + q) * table;
+                            &weights[start + slots.start..start + slots.end]
+                        };
+                        match count - first {
+                            1 => table_part.mix::<1>([weights(0)], out),
+                            2 => table_part.mix::<2>([weights(0), weights(1)], out),
+                            3 => table_part.mix::<3>([weights(0), weights(1), weights(2)], out),
+                            _ => table_part.mix::<4>([weights(0), weights(1), weights(2), weights(3)], out),
+                        }
+                    }
+                }
+            }
+
+            /// Some rows of a table of values.
+            struct Table<'a> {
+                kv: Kv,
+                /// Of a row.
+                bytes: usize,
+                channels: usize,
+                rows: &'a [u8],
+            }
+
+            impl Table<'_> {
+                /// Mixes them for `Q` queries, with whose channels `out` starts.
+                #[target_feature(enable = $features)]
+                fn mix<const Q: usize>(&self, weights: [&[f32]; Q], out: &mut [f32]) {
+                    match self.kv {
+                        Kv::F32 if cfg!(feature = "f32") => self.floats::<Q, V>(weights, out, |value| value),
+                        Kv::F16 if cfg!(feature = "f16") => self.floats::<Q, _>(weights, out, V::from_f16),
+                        Kv::Bf16 if cfg!(feature = "bf16") => self.floats::<Q, _>(weights, out, V::from_bf16),
+                        Kv::Q8 if cfg!(feature = "q8") => {
+                            // A group at once, or half of one.
+                            let whole = V::MANY || Q <= 2;
+                            for first in (0..self.channels).step_by(if whole { GROUP } else { GROUP / 2 }) {
+                                if whole {
+                                    self.q8::<Q, { GROUP / V::LANES }>(weights, out, first);
+                                } else {
+                                    self.q8::<Q, { GROUP / 2 / V::LANES }>(weights, out, first);
+                                }
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+
+                /// A register of channels is widened from an `E`.
+                #[inline]
+                #[target_feature(enable = $features)]
+                fn floats<const Q: usize, E: Pod>(
+                    &self,
+                    weights: [&[f32]; Q],
+                    out: &mut [f32],
+                    widen: impl Fn(E) -> V + Copy,
+                ) {
+                    let mut first = 0;
+                    while first < self.channels {
+                        let left = self.channels - first;
+                        if left >= 4 * V::LANES && (V::MANY || Q <= 2) {
+                            self.some::<Q, 4>(weights, out, first, |row| read(row, first, widen), |_, weight| weight);
+                            first += 4 * V::LANES;
+                        } else if left >= 2 * V::LANES {
+                            self.some::<Q, 2>(weights, out, first, |row| read(row, first, widen), |_, weight| weight);
+                            first += 2 * V::LANES;
+                        } else {
+                            self.some::<Q, 1>(weights, out, first, |row| read(row, first, widen), |_, weight| weight);
+                            first += V::LANES;
+                        }
+                    }
+                }
+
+                /// `C` registers of channels from channel `first` on, all of one group.
+                #[inline]
+                #[target_feature(enable = $features)]
+                fn q8<const Q: usize, const C: usize>(&self, weights: [&[f32]; Q], out: &mut [f32], first: usize) {
+                    let group = first / GROUP * (2 + GROUP);
+                    let read = |row: &[u8]| {
+                        let bytes = &row[group + 2 + first % GROUP..];
+                        let mut values = [V::zeroed(); C];
+                        for c in 0..C {
+                            values[c] = V::from_i8(pod_read_unaligned(&bytes[c * V::LANES..][..V::LANES]));
+                        }
+                        values
+                    };
+                    let scale = |row: &[u8], weight: V| {
+                        weight.multiply(V::splat(f16(u16::from_le_bytes([row[group], row[group + 1]]))))
+                    };
+                    self.some::<Q, C>(weights, out, first, read, scale);
+                }
+
+                /// Mixes `C` registers of channels from channel `first` on, which stay in registers over all rows. `read` gives them of a
+                /// row, `scale` what a weight becomes for it.
+                #[inline(never)]
+                #[target_feature(enable = $features)]
+                fn some<const Q: usize, const C: usize>(
+                    &self,
+                    mut weights: [&[f32]; Q],
+                    out: &mut [f32],
+                    first: usize,
+                    read: impl Fn(&[u8]) -> [V; C],
+                    scale: impl Fn(&[u8], V) -> V,
+                ) {
+                    let lanes = self.channels.saturating_sub(first).min(C * V::LANES);
+                    let mut sums = [[V::zeroed(); C]; Q];
+                    for q in 0..Q {
+                        let mut channels = [V::zeroed(); C];
+                        cast_slice_mut(&mut channels)[..lanes]
+                            .copy_from_slice(&out[q * self.channels + first..][..lanes]);
+                        for c in 0..C {
+                            sums[q][c] = channels[c];
+                        }
+                    }
+                    let rows = self.rows.chunks_exact(self.bytes);
+                    for weights in &mut weights {
+                        *weights = &weights[..rows.len()];
+                    }
+                    for (index, row) in rows.enumerate() {
+                        prefetch(row.as_ptr().wrapping_add(AHEAD * self.bytes + first * self.bytes / self.channels));
+                        let values = read(row);
+                        for q in 0..Q {
+                            let weight = scale(row, V::splat(weights[q][index]));
+                            for c in 0..C {
+                                sums[q][c] = sums[q][c].add_product(values[c], weight);
+                            }
+                        }
+                    }
+                    for q in 0..Q {
+                        let mut channels = [V::zeroed(); C];
+                        for c in 0..C {
+                            channels[c] = sums[q][c];
+                        }
+                        out[q * self.channels + first..][..lanes].copy_from_slice(&cast_slice(&channels)[..lanes]);
+                    }
+                }
             }
         }
-    }
+    };
 }
+
+mix_with!(avx2, __m256, "avx2,f16c");
+mix_with!(avx512, __m512, "avx2,f16c,avx512f,avx512bw,avx512vnni");
 
 /// Asks for values to be brought to the first cache.
 #[inline(always)]
@@ -54,139 +307,30 @@ fn prefetch(values: *const u8) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(values.cast()) };
 }
 
-/// Some rows of a table of values.
-struct Table<'a> {
-    kv: Kv,
-    /// Of a row.
-    bytes: usize,
-    channels: usize,
-    rows: &'a [u8],
+/// What is stored as f16. Whatever runs it has F16C.
+#[inline(always)]
+fn f16(bits: u16) -> f32 {
+    // SAFETY: as said.
+    unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits.into()))) }
 }
 
-impl Table<'_> {
-    /// Mixes them for `Q` queries, with whose channels `out` starts.
-    #[target_feature(enable = "avx2,f16c")]
-    fn mix<const Q: usize>(&self, weights: [&[f32]; Q], out: &mut [f32]) {
-        match self.kv {
-            Kv::F32 if cfg!(feature = "f32") => self.floats(weights, out, |eight: [u8; 32]| from_f32(cast(eight))),
-            Kv::F16 if cfg!(feature = "f16") => self.floats(weights, out, |eight: [u8; 16]| from_f16(cast(eight))),
-            Kv::Bf16 if cfg!(feature = "bf16") => self.floats(weights, out, |eight: [u8; 16]| from_bf16(cast(eight))),
-            Kv::Q8 if cfg!(feature = "q8") => {
-                for first in (0..self.channels).step_by(if Q <= 2 { GROUP } else { GROUP / 2 }) {
-                    if Q <= 2 {
-                        self.q8::<Q, 4>(weights, out, first);
-                    } else {
-                        self.q8::<Q, 2>(weights, out, first);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Eight channels are `N` bytes.
-    #[inline]
-    #[target_feature(enable = "avx2,f16c")]
-    fn floats<const Q: usize, const N: usize>(
-        &self,
-        weights: [&[f32]; Q],
-        out: &mut [f32],
-        widen: impl Fn([u8; N]) -> __m256 + Copy,
-    ) {
-        let mut first = 0;
-        while first < self.channels {
-            if Q <= 2 && self.channels - first >= 4 * TILE_ROWS {
-                self.some(weights, out, first, |row| read::<N, 4>(row, first, widen), |_, weight| weight);
-                first += 4 * TILE_ROWS;
-            } else {
-                self.some(weights, out, first, |row| read::<N, 2>(row, first, widen), |_, weight| weight);
-                first += 2 * TILE_ROWS;
-            }
-        }
-    }
-
-    /// `C` eights of channels from channel `first` on, all of one group.
-    #[inline]
-    #[target_feature(enable = "avx2,f16c")]
-    fn q8<const Q: usize, const C: usize>(&self, weights: [&[f32]; Q], out: &mut [f32], first: usize) {
-        let group = first / GROUP * (2 + GROUP);
-        let read = |row: &[u8]| {
-            let eights = row[group + 2 + first % GROUP..].as_chunks::<8>().0;
-            let mut values = [_mm256_setzero_ps(); C];
-            for c in 0..C {
-                values[c] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(cast(eights[c]))));
-            }
-            values
-        };
-        let scale = |row: &[u8], weight| {
-            let scale = _mm_cvtsi32_si128(u16::from_le_bytes([row[group], row[group + 1]]) as i32);
-            _mm256_mul_ps(weight, _mm256_broadcastss_ps(_mm_cvtph_ps(scale)))
-        };
-        self.some(weights, out, first, read, scale);
-    }
-
-    /// Mixes `C` eights of channels from channel `first` on, which stay in registers over all rows. `read` gives them of a
-    /// row, `scale` what a weight becomes for it.
-    #[inline(never)]
-    #[target_feature(enable = "avx2,f16c")]
-    fn some<const Q: usize, const C: usize>(
-        &self,
-        mut weights: [&[f32]; Q],
-        out: &mut [f32],
-        first: usize,
-        read: impl Fn(&[u8]) -> [__m256; C],
-        scale: impl Fn(&[u8], __m256) -> __m256,
-    ) {
-        let lanes = (self.channels.saturating_sub(first)).min(C * TILE_ROWS);
-        let mut sums = [[_mm256_setzero_ps(); C]; Q];
-        for q in 0..Q {
-            let mut channels = [[0.0; TILE_ROWS]; C];
-            let out = &out[q * self.channels + first..][..lanes];
-            channels.as_flattened_mut()[..lanes].copy_from_slice(out);
-            for c in 0..C {
-                sums[q][c] = cast(channels[c]);
-            }
-        }
-        let rows = self.rows.chunks_exact(self.bytes);
-        for weights in &mut weights {
-            *weights = &weights[..rows.len()];
-        }
-        for (index, row) in rows.enumerate() {
-            prefetch(row.as_ptr().wrapping_add(AHEAD * self.bytes + first * self.bytes / self.channels));
-            let values = read(row);
-            for q in 0..Q {
-                let weight = scale(row, _mm256_set1_ps(weights[q][index]));
-                for c in 0..C {
-                    sums[q][c] = _mm256_add_ps(sums[q][c], _mm256_mul_ps(values[c], weight));
-                }
-            }
-        }
-        for q in 0..Q {
-            let mut channels = [[0.0f32; TILE_ROWS]; C];
-            for c in 0..C {
-                channels[c] = cast(sums[q][c]);
-            }
-            out[q * self.channels + first..][..lanes].copy_from_slice(&channels.as_flattened()[..lanes]);
-        }
-    }
-}
-
-/// `C` eights of a row of floats from channel `first` on, padded with zeros.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn read<const N: usize, const C: usize>(row: &[u8], first: usize, widen: impl Fn([u8; N]) -> __m256) -> [__m256; C] {
-    let bytes = &row[first * N / TILE_ROWS..];
-    let mut padded = [[0; N]; C];
-    let eights = match bytes.as_chunks::<N>().0.first_chunk::<C>() {
-        Some(eights) => eights,
+/// `C` registers of a row of floats from channel `first` on, padded with zeros.
+#[inline(always)]
+fn read<V: Vector, E: Pod, const C: usize>(row: &[u8], first: usize, widen: impl Fn(E) -> V) -> [V; C] {
+    let bytes = &row[first * size_of::<E>() / V::LANES..];
+    let mut padded = [E::zeroed(); C];
+    let padded = cast_slice_mut(&mut padded);
+    // Looked at once: registers of which each may be the last do not stay registers.
+    let bytes = match bytes.get(..padded.len()) {
+        Some(bytes) => bytes,
         None => {
-            padded.as_flattened_mut()[..bytes.len()].copy_from_slice(bytes);
-            &padded
+            padded[..bytes.len()].copy_from_slice(bytes);
+            padded
         }
     };
-    let mut values = [_mm256_setzero_ps(); C];
+    let mut values = [V::zeroed(); C];
     for c in 0..C {
-        values[c] = widen(eights[c]);
+        values[c] = widen(pod_read_unaligned(&bytes[c * size_of::<E>()..][..size_of::<E>()]));
     }
     values
 }
