@@ -17,7 +17,7 @@ use core::ops::Range;
 
 use bytemuck::{cast, cast_ref};
 
-use super::avx2::{self, BLOCK, Shape, cut, from_f16, join, shortest};
+use super::avx2::{self, BLOCK, Shape, ahead, cut, from_f16, join, shortest};
 use super::panel::{self, Column, Group};
 use super::{input, mix};
 use crate::matrix::Tiles;
@@ -199,6 +199,7 @@ fn single<W, const R: usize>(
         let digits = digits(x, order);
         for r in 0..R {
             let tile = &tiles[r][g];
+            ahead(tile);
             sums[r][0] = join(sums[r][0], tile, dots(tile, &digits), x);
         }
     }
