@@ -44,7 +44,7 @@ pub(crate) static AVX512: Isa = Isa {
 const INPUTS: usize = 8;
 
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);
     let shape = Shape { width: groups, count, tile_rows: tile_rows.clone() };
     // A closure is not generic, so what is the same function in two shapes is written as two.
@@ -130,7 +130,7 @@ fn groups(panel: &[Group], x: [&[InputGroup]; INPUTS], out: &mut panel::Sums<INP
 /// [`join`] for a pair of tile rows.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn join_pair(sum: __m512, dots: __m512i, scales: __m512, input_scale: f32) -> __m512 {
+pub(super) fn join_pair(sum: __m512, dots: __m512i, scales: __m512, input_scale: f32) -> __m512 {
     let factor = _mm512_mul_ps(scales, _mm512_set1_ps(input_scale));
     _mm512_add_ps(sum, _mm512_mul_ps(_mm512_cvtepi32_ps(dots), factor))
 }

@@ -1,5 +1,7 @@
 //! x86-64.
 
+#[cfg(all(feature = "std", target_os = "linux", not(miri)))]
+mod amx;
 mod avx2;
 mod avx512;
 mod input;
@@ -9,7 +11,7 @@ mod panel;
 use crate::Isa;
 
 /// What this machine can run, the fastest first.
-pub(crate) fn tables() -> [Option<&'static Isa>; 2] {
+pub(crate) fn tables() -> [Option<&'static Isa>; 3] {
     macro_rules! has {
         ($($feature:tt),*) => {{
             #[cfg(feature = "std")]
@@ -21,5 +23,13 @@ pub(crate) fn tables() -> [Option<&'static Isa>; 2] {
     }
     let avx2 = has!("avx2", "f16c");
     let avx512 = avx2 && has!("avx512f", "avx512bw", "avx512vnni");
-    [avx512.then_some(&avx512::AVX512), avx2.then_some(&avx2::AVX2)]
+    // The system has to be asked, once.
+    #[cfg(all(feature = "std", target_os = "linux", not(miri)))]
+    let amx = {
+        static ALLOWED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        (avx512 && *ALLOWED.get_or_init(amx::is_allowed)).then_some(&amx::AMX)
+    };
+    #[cfg(not(all(feature = "std", target_os = "linux", not(miri))))]
+    let amx = None;
+    [amx, avx512.then_some(&avx512::AVX512), avx2.then_some(&avx2::AVX2)]
 }

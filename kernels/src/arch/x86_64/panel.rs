@@ -133,29 +133,41 @@ fn product<W, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
                 let mut sums = [[0.0; ROWS * TILE_ROWS]; N];
                 if start > 0 {
                     for t in 0..N.min(count - first) {
-                        let out = out.column(first + t).get(first_row * TILE_ROWS..).unwrap_or_default();
-                        match out.first_chunk() {
-                            Some(out) => sums[t] = *out,
-                            None => sums[t].iter_mut().zip(out).for_each(|(sum, out)| *sum = *out),
-                        }
+                        take(out, first + t, first_row, &mut sums[t]);
                     }
                 }
                 multiply(panel, x, &mut sums);
                 for t in 0..N.min(count - first) {
-                    let out = out.column(first + t).get_mut(first_row * TILE_ROWS..).unwrap_or_default();
-                    match out.first_chunk_mut() {
-                        Some(out) if lanes == out.len() => *out = sums[t],
-                        _ => out.iter_mut().zip(sums[t]).take(lanes).for_each(|(out, sum)| *out = sum),
-                    }
+                    put(out, first + t, first_row, lanes, &sums[t]);
                 }
             }
         }
     }
 }
 
+/// Takes the sums of a pair of tile rows with an input, `column`, from the output, where they wait.
+#[inline(always)]
+pub(super) fn take(out: &mut RowsMut<'_>, column: usize, tile_row: usize, sums: &mut [f32; ROWS * TILE_ROWS]) {
+    let out = out.column(column).get(tile_row * TILE_ROWS..).unwrap_or_default();
+    match out.first_chunk() {
+        Some(out) => *sums = *out,
+        None => sums.iter_mut().zip(out).for_each(|(sum, out)| *sum = *out),
+    }
+}
+
+/// Puts the first `lanes` sums there.
+#[inline(always)]
+pub(super) fn put(out: &mut RowsMut<'_>, column: usize, tile_row: usize, lanes: usize, sums: &[f32; ROWS * TILE_ROWS]) {
+    let out = out.column(column).get_mut(tile_row * TILE_ROWS..).unwrap_or_default();
+    match out.first_chunk_mut() {
+        Some(out) if lanes == out.len() => *out = *sums,
+        _ => out.iter_mut().zip(sums).take(lanes).for_each(|(out, sum)| *out = *sum),
+    }
+}
+
 /// Asks for tiles to be brought to the second cache: the first holds a panel and its inputs.
 #[inline(always)]
-fn prefetch<W>(tiles: &[W]) {
+pub(super) fn prefetch<W>(tiles: &[W]) {
     let start = tiles.as_ptr().cast::<i8>();
     for offset in (0..size_of_val(tiles)).step_by(64) {
         // SAFETY: a prefetch reads nothing that the program could see, whatever its address.
