@@ -49,7 +49,7 @@ impl Isa {
         Self::available().find(|isa| isa.name == name)
     }
 
-    /// `scalar`, `avx2`, `avx512`, `amx`, `neon`, `dotprod`, `dsp`, `mve`, `rvv` or `simd128`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `amx`, `neon`, `dotprod`, `dsp`, `mve`, `rvv` or `simd128`.
     pub fn name(&self) -> &'static str {
         self.name
     }

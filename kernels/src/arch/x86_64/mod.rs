@@ -4,6 +4,7 @@
 mod amx;
 mod avx2;
 mod avx512;
+mod avxvnni;
 mod input;
 mod mix;
 mod panel;
@@ -11,7 +12,7 @@ mod panel;
 use crate::Isa;
 
 /// What this machine can run, the fastest first.
-pub(crate) fn tables() -> [Option<&'static Isa>; 3] {
+pub(crate) fn tables() -> [Option<&'static Isa>; 4] {
     macro_rules! has {
         ($($feature:tt),*) => {{
             #[cfg(feature = "std")]
@@ -22,6 +23,7 @@ pub(crate) fn tables() -> [Option<&'static Isa>; 3] {
         }};
     }
     let avx2 = has!("avx2", "f16c");
+    let avxvnni = avx2 && has!("avxvnni");
     let avx512 = avx2 && has!("avx512f", "avx512bw", "avx512vnni");
     // The system has to be asked, once.
     #[cfg(all(feature = "std", target_os = "linux", not(miri)))]
@@ -31,5 +33,5 @@ pub(crate) fn tables() -> [Option<&'static Isa>; 3] {
     };
     #[cfg(not(all(feature = "std", target_os = "linux", not(miri))))]
     let amx = None;
-    [amx, avx512.then_some(&avx512::AVX512), avx2.then_some(&avx2::AVX2)]
+    [amx, avx512.then_some(&avx512::AVX512), avxvnni.then_some(&avxvnni::AVXVNNI), avx2.then_some(&avx2::AVX2)]
 }

@@ -1,0 +1,197 @@
+//! AVX-VNNI: Intel's processors without AVX-512 since Alder Lake (2021) and Sierra Forest.
+//!
+//! What needs no more than AVX2 is AVX2's. Here are products of quantised weights with one input, and with more than four. With
+//! several `vpdpwssd` multiplies the words of a [panel], adds pairs and adds to the dot product, where AVX2 takes two
+//! instructions. With one input weights meet it as they are stored, in two digits, as `avx512.rs` says.
+#![allow(clippy::needless_range_loop)]
+
+use core::arch::x86_64::*;
+use core::ops::Range;
+
+use bytemuck::{cast, cast_ref};
+
+use super::avx2::{self, AVX2, BLOCK, Shape, ahead, cut, from_f16, join, shortest};
+use super::panel::{self, Group};
+use crate::matrix::Tiles;
+use crate::{GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS};
+
+/// The table. Whoever hands it out has found AVX2, F16C and AVX-VNNI.
+pub(crate) static AVXVNNI: Isa = Isa {
+    name: "avxvnni",
+    // SAFETY: the table is handed out only where these instructions are.
+    matmul: |matrix, input, tile_rows, out| unsafe { matmul(matrix, input, tile_rows, out) },
+    quantize: AVX2.quantize,
+    mix: AVX2.mix,
+    softmax: AVX2.softmax,
+    gate: AVX2.gate,
+    soft_cap: AVX2.soft_cap,
+};
+
+#[target_feature(enable = "avx2,f16c,avxvnni")]
+fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+    let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);
+    let quantized = matrix.dtype().is_quantized();
+    if quantized && count > BLOCK {
+        return panel::matmul::<BLOCK>(
+            matrix,
+            input,
+            tile_rows,
+            out,
+            |panel, x, sums, minima| self::groups(panel, x, sums, minima),
+            |_, _, _| (),
+        );
+    }
+    if !quantized || count > 1 {
+        return avx2::matmul(matrix, input, tile_rows, out);
+    }
+    let shape = Shape { width: groups, count, tile_rows };
+    // A closure is not generic, so what is the same function in two shapes is written as two; there are no blocks.
+    macro_rules! product {
+        ($tiles:ident, $dots:expr, $join:expr) => {
+            shape.product(
+                $tiles,
+                input.groups,
+                out,
+                |t, [x]| single(t, x, $dots, $join),
+                |t, [x]| single(t, x, $dots, $join),
+                |_, _| [[_mm256_setzero_ps(); BLOCK]; 2],
+            )
+        };
+    }
+    match matrix.tiles {
+        Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(
+            tiles,
+            |tile, x| bytes(cast_ref(&tile.values), x),
+            |sum, tile, dots, x| join(sum, dots, from_f16(tile.scales), x.scale)
+        ),
+        Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+            product!(tiles, |tile, x| nibbles(cast_ref(&tile.nibbles), x), |sum, tile, dots, x| {
+                let dots = _mm256_sub_epi32(dots, _mm256_set1_epi32(x.sum.wrapping_mul(8)));
+                join(sum, dots, from_f16(tile.scales), x.scale)
+            })
+        }
+        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+            product!(tiles, |tile, x| nibbles(cast_ref(&tile.nibbles), x), |sum, tile, dots, x| {
+                let sum = join(sum, dots, from_f16(tile.scales), x.scale);
+                join(sum, _mm256_set1_epi32(x.sum), from_f16(tile.minima), x.scale)
+            })
+        }
+        _ => {}
+    }
+}
+
+/// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have minima. Not inlined: the
+/// loop around it would take registers away.
+#[inline(never)]
+#[target_feature(enable = "avx2,f16c,avxvnni")]
+fn groups(panel: &[Group], x: [&[InputGroup]; BLOCK], out: &mut panel::Sums<BLOCK>, minima: bool) {
+    let (panel, x) = panel::cut(panel, x);
+    let mut sums: [[__m256; 2]; BLOCK] = panel::load(out);
+    for (g, group) in panel.iter().enumerate() {
+        let mut dots = [[_mm256_setzero_si256(); 2]; BLOCK];
+        for pair in 0..GROUP / 2 {
+            for t in 0..BLOCK {
+                let pairs: &[[i16; 2]; GROUP / 2] = cast_ref(&x[t][g].values);
+                let x = _mm256_set1_epi32(cast(pairs[pair]));
+                for r in 0..2 {
+                    dots[t][r] = _mm256_dpwssd_avx_epi32(dots[t][r], group.words[pair][r], x);
+                }
+            }
+        }
+        for t in 0..BLOCK {
+            let x = &x[t][g];
+            for r in 0..2 {
+                sums[t][r] = join(sums[t][r], dots[t][r], group.scales[r], x.scale);
+                if minima {
+                    sums[t][r] = join(sums[t][r], _mm256_set1_epi32(x.sum), group.minima[r], x.scale);
+                }
+            }
+        }
+    }
+    panel::store(sums, out);
+}
+
+/// The inputs of a group, `256 high + low`, four columns a word.
+struct Digits {
+    low: [i32; GROUP / 4],
+    high: [i32; GROUP / 4],
+    /// What 128 more in every weight adds to the products with `high`, negated.
+    offset: __m256i,
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c,avxvnni")]
+fn digits(x: &InputGroup) -> Digits {
+    // Of each four columns, which are kept as 0 2 1 3, the low bytes; of two fours first those, then the high bytes.
+    let bytes = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15));
+    let halves: [__m256i; 2] = cast(x.values);
+    let mut digits = Digits { low: [0; GROUP / 4], high: [0; GROUP / 4], offset: _mm256_setzero_si256() };
+    for k in 0..2 {
+        let fours: [[i32; 2]; 4] = cast(_mm256_shuffle_epi8(halves[k], bytes));
+        for half in 0..2 {
+            for four in 0..2 {
+                digits.low[4 * k + 2 * half + four] = fours[2 * half][four];
+                digits.high[4 * k + 2 * half + four] = fours[2 * half + 1][four];
+            }
+        }
+    }
+    for high in digits.high {
+        digits.offset = _mm256_dpbusd_avx_epi32(digits.offset, _mm256_set1_epi8(-128), _mm256_set1_epi32(high));
+    }
+    digits.offset = _mm256_sub_epi32(_mm256_setzero_si256(), digits.offset);
+    digits
+}
+
+/// The exact dot products of `R` tile rows with one input, joined to their sums group by group.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avxvnni")]
+fn single<W, const R: usize>(
+    tiles: [&[W]; R],
+    x: &[InputGroup],
+    dots: impl Fn(&W, &Digits) -> __m256i,
+    join: impl Fn(__m256, &W, __m256i, &InputGroup) -> __m256,
+) -> avx2::Sums<R, 1> {
+    let mut sums = [[_mm256_setzero_ps()]; R];
+    let groups = shortest(&tiles).min(x.len());
+    let tiles = cut(tiles, groups);
+    for (g, x) in x[..groups].iter().enumerate() {
+        let digits = digits(x);
+        for r in 0..R {
+            let tile = &tiles[r][g];
+            ahead(tile);
+            sums[r][0] = join(sums[r][0], tile, dots(tile, &digits), x);
+        }
+    }
+    sums
+}
+
+/// The exact dot products of a group of int8.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avxvnni")]
+fn bytes(values: &[[[u8; 4]; TILE_ROWS]; GROUP / 4], x: &Digits) -> __m256i {
+    let (mut low, mut high) = (_mm256_setzero_si256(), x.offset);
+    for k in 0..GROUP / 4 {
+        let weights: __m256i = cast(values[k]);
+        low = _mm256_dpbusd_avx_epi32(low, _mm256_set1_epi32(x.low[k]), weights);
+        let weights = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
+        high = _mm256_dpbusd_avx_epi32(high, weights, _mm256_set1_epi32(x.high[k]));
+    }
+    _mm256_add_epi32(low, _mm256_slli_epi32::<8>(high))
+}
+
+/// The exact dot products of a group of nibbles, 0..=15.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avxvnni")]
+fn nibbles(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], x: &Digits) -> __m256i {
+    let nibble = _mm256_set1_epi8(15);
+    let (mut low, mut high) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+    for k in 0..GROUP / 8 {
+        let bytes: __m256i = cast(nibbles[k]);
+        let weights = [_mm256_and_si256(bytes, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble)];
+        for half in 0..2 {
+            low = _mm256_dpbusd_avx_epi32(low, _mm256_set1_epi32(x.low[2 * k + half]), weights[half]);
+            high = _mm256_dpbusd_avx_epi32(high, weights[half], _mm256_set1_epi32(x.high[2 * k + half]));
+        }
+    }
+    _mm256_add_epi32(low, _mm256_slli_epi32::<8>(high))
+}
