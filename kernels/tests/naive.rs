@@ -239,6 +239,19 @@ fn every_wide_product_is_the_naive_loop() {
     }
 }
 
+/// As many inputs as a batch has, in blocks of 16 that are full and others, and more than are held at once; rows in one
+/// stretch and in several. Too much for boards.
+#[cfg(test)]
+#[test]
+fn every_batch_is_the_naive_loop() {
+    for count in [16, 17, 31, 32, 33, 63, 64, 65, 130] {
+        for (rows, columns) in [(1, 1), (8, 33), (9, 64), (17, 172), (40, 577)] {
+            check_shape(rows, columns, count..count + 1, &mut Numbers(13));
+        }
+    }
+    check_shape(24, 1184, 40..41, &mut Numbers(13));
+}
+
 #[cfg_attr(test, test)]
 pub(crate) fn weights_may_start_at_any_multiple_of_4() {
     let numbers = &mut Numbers(8);
@@ -278,7 +291,7 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
                     half.copy_from_slice(&halves[numbers.bits() as usize % halves.len()].to_le_bytes());
                 }
             }
-            for count in [1, 3, 4, 6] {
+            for count in [1, 3, 4, 6, 19] {
                 let values = vec![0.0; count * columns];
                 let groups: Vec<InputGroup> = (0..count * columns / 32)
                     .map(|_| {
@@ -346,7 +359,9 @@ pub(crate) fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
             isa.matmul(&matrix, &input, 0..5, &mut RowsMut::all(&mut part, 13));
             assert_eq!(part[..], whole[..13], "{isa:?} {}", dtype.name());
             // Inputs that are not there.
-            isa.matmul(&matrix, &Input { count: 6, values: &[], groups: &[] }, 0..5, &mut RowsMut::all(&mut out, 40));
+            for count in [6, 16] {
+                isa.matmul(&matrix, &Input { count, values: &[], groups: &[] }, 0..5, &mut RowsMut::all(&mut out, 40));
+            }
         }
     }
 }

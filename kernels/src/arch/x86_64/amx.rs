@@ -121,8 +121,8 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
 }
 
 /// Walks blocks of inputs, stretches of groups, and pairs of tile rows, of which `widen` takes a group of one into its half.
-/// The last block starts early enough to be full, and drops what the one before it has. Between two stretches of a row the
-/// sums wait in the output, which changes nothing about them: they are f32 in a register as well.
+/// The last block starts early enough to be full, and computes some of what the one before it has once more. Between two
+/// stretches of a row the sums wait in the output, which changes nothing about them: they are f32 in a register as well.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn product<W>(
@@ -144,17 +144,11 @@ fn product<W>(
     unsafe { asm!("ldtilecfg [{}]", in(reg) &SHAPES, options(nostack, readonly)) };
     for first in (0..input.count).step_by(BLOCKS * INPUTS) {
         let blocks = (input.count - first).div_ceil(INPUTS).min(BLOCKS);
-        // Where a block starts, and from which of its inputs on it is new.
-        let place = |block: usize| {
-            let new = first + block * INPUTS;
-            let start = new.min(input.count - INPUTS);
-            (start, new - start)
-        };
+        let start = |block: usize| (first + block * INPUTS).min(input.count - INPUTS);
         for groups in (0..width).step_by(length).map(|start| start..width.min(start + length)) {
             for (block, inputs) in inputs.iter_mut().enumerate().take(blocks) {
-                let start = place(block).0;
                 for t in 0..INPUTS {
-                    let x = (start + t) * width;
+                    let x = (start(block) + t) * width;
                     let x = &input.groups[x + groups.start..x + groups.end];
                     x.iter().zip(&mut *inputs).for_each(|(x, inputs)| digits(x, t, inputs));
                 }
@@ -181,9 +175,8 @@ fn product<W>(
                 let mut sums = [[[0.0; ROWS]; INPUTS]; BLOCKS];
                 if groups.start > 0 {
                     for (block, sums) in sums.iter_mut().enumerate().take(blocks) {
-                        let (start, new) = place(block);
-                        for t in new..INPUTS {
-                            panel::take(out, start + t, row, &mut sums[t]);
+                        for t in 0..INPUTS {
+                            panel::take(out, start(block) + t, row, &mut sums[t]);
                         }
                     }
                 }
@@ -194,9 +187,8 @@ fn product<W>(
                     }
                 });
                 for (block, sums) in sums.iter().enumerate().take(blocks) {
-                    let (start, new) = place(block);
-                    for t in new..INPUTS {
-                        panel::put(out, start + t, row, lanes, &sums[t]);
+                    for t in 0..INPUTS {
+                        panel::put(out, start(block) + t, row, lanes, &sums[t]);
                     }
                 }
             }
