@@ -135,12 +135,12 @@ impl<'a> RowsMut<'a> {
 
 /// A pointer that several cores may hold; what they do with it is argued where it is used.
 #[derive(Clone, Copy)]
-struct Shared<T>(*mut T);
+struct Shared(*mut f32);
 // SAFETY: the functions below give every core a different part of what it points to.
-unsafe impl<T: Send> Sync for Shared<T> {}
+unsafe impl Sync for Shared {}
 
-impl<T> Shared<T> {
-    fn at(&self, offset: usize) -> *mut T {
+impl Shared {
+    fn at(&self, offset: usize) -> *mut f32 {
         self.0.wrapping_add(offset)
     }
 }
@@ -194,33 +194,27 @@ pub fn split_rows<const N: usize>(
     });
 }
 
-/// Shares three buffers between `workers`: piece `i` is given elements `i * chunk ..` of each, `chunk` of them, which is the
-/// number beside the buffer. Pieces that do not fit all buffers are left out; of chunks of 0 there is no end.
-pub fn split_chunks<T: Send>(
+/// Shares buffers between `workers`: piece `i` is given elements `i * chunk ..` of each, `chunk` of them, which is the number
+/// beside the buffer. Pieces that do not fit all buffers are left out; of chunks of 0 there is no end.
+pub fn split_chunks<const N: usize>(
     workers: &dyn Workers,
-    first: (&mut [f32], usize),
-    second: (&mut [f32], usize),
-    third: (&mut [T], usize),
+    buffers: [(&mut [f32], usize); N],
     pieces: Range<usize>,
-    job: impl Fn(usize, &mut [f32], &mut [f32], &mut [T]) + Sync,
+    job: impl Fn(usize, [&mut [f32]; N]) + Sync,
 ) {
-    let fit = |length: usize, chunk: usize| length.checked_div(chunk).unwrap_or(usize::MAX);
-    let fit = fit(first.0.len(), first.1).min(fit(second.0.len(), second.1)).min(fit(third.0.len(), third.1));
-    let chunks = (first.1, second.1, third.1);
-    let (first, second, third) =
-        (Shared(first.0.as_mut_ptr()), Shared(second.0.as_mut_ptr()), Shared(third.0.as_mut_ptr()));
-    for_each_part(workers, pieces.start..pieces.end.min(fit), |part| {
+    let mut end = pieces.end;
+    let buffers = buffers.map(|(buffer, chunk)| {
+        end = end.min(buffer.len().checked_div(chunk).unwrap_or(usize::MAX));
+        (Shared(buffer.as_mut_ptr()), chunk)
+    });
+    for_each_part(workers, pieces.start..end, |part| {
         for index in part {
-            // SAFETY: `index` is below the number of whole chunks in each buffer, is given out once, and chunks of
-            // different indices do not overlap; the buffers stay borrowed until every call has returned.
-            let (first, second, third) = unsafe {
-                (
-                    core::slice::from_raw_parts_mut(first.at(index * chunks.0), chunks.0),
-                    core::slice::from_raw_parts_mut(second.at(index * chunks.1), chunks.1),
-                    core::slice::from_raw_parts_mut(third.at(index * chunks.2), chunks.2),
-                )
-            };
-            job(index, first, second, third);
+            let chunks = buffers.each_ref().map(|(buffer, chunk)| {
+                // SAFETY: `index` is below the number of whole chunks in each buffer, is given out once, and chunks of
+                // different indices do not overlap; the buffers stay borrowed until every call has returned.
+                unsafe { core::slice::from_raw_parts_mut(buffer.at(index * chunk), *chunk) }
+            });
+            job(index, chunks);
         }
     });
 }

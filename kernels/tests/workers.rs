@@ -41,15 +41,15 @@ fn workers_change_nothing_and_leave_nothing_out() {
             let expected = |i| if range(output).contains(&(i % rows[output])) { i as f32 } else { 0.0 };
             assert!(values.iter().enumerate().all(|(i, &x)| x == expected(i)), "output {output}");
         }
-        let (mut a, mut b, mut c) = (vec![0.0; 70], vec![0.0; 21], vec![0u8; 8]);
-        split_chunks(&Threads(workers), (&mut a, 10), (&mut b, 3), (&mut c, 1), 2..9, |index, a, b, c| {
+        let (mut a, mut b, mut c) = (vec![0.0; 70], vec![0.0; 21], vec![0.0; 8]);
+        split_chunks(&Threads(workers), [(&mut a, 10), (&mut b, 3), (&mut c, 1)], 2..9, |index, [a, b, c]| {
             a.fill(index as f32);
             b.fill(index as f32);
-            c.fill(index as u8);
+            c.fill(index as f32);
         });
         assert!((0..70).all(|i| a[i] == if i < 20 { 0.0 } else { (i / 10) as f32 }));
         assert!((0..21).all(|i| b[i] == if i < 6 { 0.0 } else { (i / 3) as f32 }));
         // The seven chunks of `a` and `b` end the work.
-        assert_eq!(c, [0, 0, 2, 3, 4, 5, 6, 0]);
+        assert_eq!(c, [0.0, 0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 0.0]);
     }
 }

@@ -4,9 +4,7 @@ use core::num::{NonZeroU32, NonZeroUsize};
 use core::ops::Range;
 
 use pocketlm_kernels::vector::{add, rms_norm_in_place, rope, scale};
-use pocketlm_kernels::{
-    Engine, GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS, split_chunks, store_key, store_value,
-};
+use pocketlm_kernels::{Engine, GROUP, Input, Matrix, RowsMut, TILE_ROWS, split_chunks, store_key, store_value};
 
 use super::Session;
 use super::block::{attention_parts, copy, group_row_mut, row, row_mut};
@@ -132,15 +130,17 @@ impl<'m, 'a> Session<'m, 'a> {
         let unit_scores = multiplier * rows;
 
         let room = scores.len().checked_div(unit_scores).unwrap_or(0);
-        // Of what there is room for, each worker is to have a piece and one more: they are not equally fast.
-        let share = room.min(units.len()).checked_div(if workers.count() > 1 { 2 * workers.count() } else { 1 });
-        let together = QUERIES.checked_div(multiplier).unwrap_or(0).min(tokens.get()).min(share.unwrap_or(0)).max(1);
+        let mut together = QUERIES.checked_div(multiplier).unwrap_or(0).min(tokens.get()).min(units.len()).min(room);
+        // Each worker is to have a piece and one more: they are not equally fast. A microcontroller's batch is short.
+        if !cfg!(target_os = "none") && workers.count() > 1 {
+            together = together.min(room.min(units.len()) / (2 * workers.count()));
+        }
+        let together = together.max(1);
         let pieces = (room.min(units.len()) / together).max(1);
         let done = pieces * together;
         let attended = attended.get_mut(units.start * width..).unwrap_or_default();
-        let (attended, scores) = ((attended, together * width), (scores, together * unit_scores));
-        let groups = (&mut [] as &mut [InputGroup], 0);
-        split_chunks(workers, attended, scores, groups, 0..pieces, |piece, mut attended, mut scores, _| {
+        let buffers = [(attended, together * width), (scores, together * unit_scores)];
+        split_chunks(workers, buffers, 0..pieces, |piece, [mut attended, mut scores]| {
             let mut unit = units.start + piece * together;
             let end = unit + together;
             // A piece may go on with the next head.

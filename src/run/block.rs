@@ -6,9 +6,11 @@
 
 use core::ops::Range;
 
+use bytemuck::cast_slice_mut;
+
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
 use pocketlm_kernels::{
-    Activation, Engine, GROUP, Input, InputGroup, Kv, Output, Solo, TILE_ROWS, Workers, split_chunks, split_rows,
+    Activation, Engine, GROUP, Input, InputGroup, Isa, Kv, Output, Solo, TILE_ROWS, Workers, split_chunks, split_rows,
 };
 
 use super::Session;
@@ -182,14 +184,18 @@ impl<'m, 'a> Session<'m, 'a> {
             Stage::Idle => {}
             Stage::QueryKeyValue | Stage::Output | Stage::GateValue | Stage::Out | Stage::Head => self.products(units),
             Stage::Attend => self.attend(units),
-            Stage::Embed => units.for_each(|token| self.embed(token)),
-            Stage::Cache => units.for_each(|token| self.store(token)),
+            Stage::Embed | Stage::Cache => units.for_each(|token| self.compute_token(token)),
             _ => self.rows(units),
         }
     }
 
+    /// The same for one token, of a stage that writes more than rows of it.
     // Not part of its caller, nor are the other stages: their variables would all lie on the stack at once.
     #[inline(never)]
+    fn compute_token(&mut self, token: usize) {
+        if self.work.stage == Stage::Embed { self.embed(token) } else { self.store(token) }
+    }
+
     fn embed(&mut self, token: usize) {
         let widths = self.widths();
         let index = self.work.start as usize + token;
@@ -222,7 +228,7 @@ impl<'m, 'a> Session<'m, 'a> {
     fn rows(&mut self, tokens: Range<usize>) {
         let (widths, batch) = (self.widths(), self.plan.batch_tokens() as usize);
         let (stage, config) = (self.work.stage, self.model.config());
-        // Biases, of one product or of two, or what comes before and after a residual; and who meets the row that comes of it.
+        // See `Between`; and what meets the row that comes of it.
         let (bias, other, norm, matrices): (_, _, _, &[Role]) = match stage {
             Stage::AttentionNorm => (None, None, Some(Role::PreAttentionNorm), &[Role::Query, Role::Key, Role::Value]),
             Stage::Attended => (None, None, None, &[Role::Output]),
@@ -260,48 +266,37 @@ impl<'m, 'a> Session<'m, 'a> {
         }
         let [first, second] = rows;
         let groups = (&mut **groups, if quantized { first.1.div_ceil(GROUP) } else { 0 });
-        let (eps, heads, count) = (config.rms_norm_eps, config.num_kv_heads as usize, self.work.count as usize);
-        let head_width = config.query_head_multiplier as usize * widths.projection;
-        let activation = match config.mlp_variant {
-            MlpVariant::GegluExact => Activation::GeluExact,
-            MlpVariant::GegluApprox => Activation::GeluApprox,
-            MlpVariant::Swiglu => Activation::Silu,
+        let between = Between {
+            stage,
+            isa: self.engine.isa,
+            bias,
+            other,
+            norm,
+            eps: config.rms_norm_eps,
+            activation: match config.mlp_variant {
+                MlpVariant::GegluExact => Activation::GeluExact,
+                MlpVariant::GegluApprox => Activation::GeluApprox,
+                MlpVariant::Swiglu => Activation::Silu,
+            },
+            by_head,
+            heads: config.num_kv_heads as usize,
+            head_width: config.query_head_multiplier as usize * widths.projection,
+            tokens: self.work.count as usize,
         };
-        let isa = self.engine.isa;
-        let workers = workers(self.engine, tokens.len().saturating_mul(first.1).saturating_mul(ROW_COST));
-        split_chunks(workers, first, second, groups, tokens, |token, first, second, groups| {
-            let input = match stage {
-                Stage::Attended => {
-                    for head in 0..heads {
-                        copy(row_mut(first, head_width, head), row(by_head, head_width, head * count + token));
-                    }
-                    first
-                }
-                Stage::Activate => {
-                    add(first, bias);
-                    add(second, other);
-                    isa.gate(activation, first, second);
-                    first
-                }
-                // `hidden` and, of a branch of the block, `normed`.
-                _ => {
-                    if matches!(stage, Stage::AttentionResidual | Stage::FfwResidual) {
-                        add(second, bias);
-                        if !other.is_empty() {
-                            rms_norm_in_place(second, other, eps);
-                        }
-                        add(first, second);
-                    }
-                    if !norm.is_empty() {
-                        rms_norm(first, norm, eps, second);
-                    }
-                    second
-                }
-            };
-            if !groups.is_empty() {
-                isa.quantize(input, groups);
+        // A microcontroller has one core or two, a token or a few, and little flash.
+        if cfg!(target_os = "none") {
+            for token in tokens {
+                let groups = groups.0.get_mut(token * groups.1..(token + 1) * groups.1).unwrap_or_default();
+                between.compute(token, row_mut(first.0, first.1, token), row_mut(second.0, second.1, token), groups);
             }
-        });
+        } else {
+            let workers = workers(self.engine, tokens.len().saturating_mul(first.1).saturating_mul(ROW_COST));
+            // As numbers, which groups are made of.
+            let groups = (cast_slice_mut(groups.0), groups.1 * size_of::<InputGroup>() / size_of::<f32>());
+            split_chunks(workers, [first, second, groups], tokens, |token, [first, second, groups]| {
+                between.compute(token, first, second, cast_slice_mut(groups))
+            });
+        }
     }
 
     /// The products of the stage's matrices with one input; `units` counts their tile rows one after the other.
@@ -370,6 +365,65 @@ impl<'m, 'a> Session<'m, 'a> {
     /// Whether queries are quantised to meet the keys of the cache.
     pub(super) fn quantizes_queries(&self) -> bool {
         self.plan.kv_type() == Kv::Q8
+    }
+}
+
+/// What happens to a token's rows between two products.
+struct Between<'s> {
+    stage: Stage,
+    isa: &'static Isa,
+    /// The bias of the product before, or of the first of two.
+    bias: &'s [f32],
+    /// The norm after that, or the bias of the second.
+    other: &'s [f32],
+    /// The norm before the next product.
+    norm: &'s [f32],
+    eps: f32,
+    activation: Activation,
+    /// What attention gave, `[K][tokens][H/K P]`.
+    by_head: &'s [f32],
+    /// K.
+    heads: usize,
+    /// H/K P.
+    head_width: usize,
+    tokens: usize,
+}
+
+impl Between<'_> {
+    /// `first` and `second` are the token's rows of both branches, of attention's result alone, or of `hidden` and `normed`;
+    /// the last written of them goes to `groups`, where they are not empty.
+    fn compute(&self, token: usize, first: &mut [f32], second: &mut [f32], groups: &mut [InputGroup]) {
+        let input = match self.stage {
+            Stage::Attended => {
+                for head in 0..self.heads {
+                    let from = row(self.by_head, self.head_width, head * self.tokens + token);
+                    copy(row_mut(first, self.head_width, head), from);
+                }
+                first
+            }
+            Stage::Activate => {
+                add(first, self.bias);
+                add(second, self.other);
+                self.isa.gate(self.activation, first, second);
+                first
+            }
+            _ => {
+                if matches!(self.stage, Stage::AttentionResidual | Stage::FfwResidual) {
+                    add(second, self.bias);
+                    if !self.other.is_empty() {
+                        rms_norm_in_place(second, self.other, self.eps);
+                    }
+                    add(first, second);
+                }
+                if !self.norm.is_empty() {
+                    rms_norm(first, self.norm, self.eps, second);
+                }
+                second
+            }
+        };
+        if !groups.is_empty() {
+            self.isa.quantize(input, groups);
+        }
     }
 }
 
