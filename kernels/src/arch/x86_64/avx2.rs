@@ -53,10 +53,21 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
     let groups = columns.div_ceil(GROUP);
     // A closure is not generic, so what is the same function in three shapes is written as three.
     macro_rules! product {
-        ($tiles:ident, $inputs:expr, $width:ident, |$t:ident, $x:ident| $sums:expr) => {{
+        ($tiles:ident, $inputs:expr, $width:ident, |$t:ident, $x:ident| $sums:expr) => {{ product!($tiles, $inputs, $width, BLOCK, |$t, $x| $sums) }};
+        ($tiles:ident, $inputs:expr, $width:ident, $block:expr, |$t:ident, $x:ident| $sums:expr) => {{
             let shape = Shape { width: $width, count, tile_rows };
-            shape.product($tiles, $inputs, out, |$t, $x| $sums, |$t, $x| $sums, |$t, $x| $sums)
+            shape.product::<_, _, { $block }>($tiles, $inputs, out, |$t, $x| $sums, |$t, $x| $sums, |$t, $x| $sums)
         }};
+    }
+    // Keys meet two or three queries, or a multiple of that, as often as four.
+    macro_rules! floats {
+        ($tiles:ident, |$t:ident, $x:ident| $sums:expr) => {
+            match count {
+                2 => product!($tiles, input.values, columns, 2, |$t, $x| $sums),
+                3 => product!($tiles, input.values, columns, 3, |$t, $x| $sums),
+                _ => product!($tiles, input.values, columns, BLOCK, |$t, $x| $sums),
+            }
+        };
     }
     // What few inputs save by a panel is less than it costs. Of floats bf16 gains an eighth; f32, and f16, which widens in one
     // instruction, lose a little.
@@ -70,15 +81,9 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
             |panel, x, sums, minima| panel::groups(panel, x, sums, minima),
             |panel, x, sums| panel::columns(panel, x, sums),
         ),
-        Tiles::F32(tiles) if cfg!(feature = "f32") => {
-            product!(tiles, input.values, columns, |t, x| float(t, x, |w| from_f32(w)))
-        }
-        Tiles::F16(tiles) if cfg!(feature = "f16") => {
-            product!(tiles, input.values, columns, |t, x| float(t, x, |w| from_f16(w)))
-        }
-        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
-            product!(tiles, input.values, columns, |t, x| float(t, x, |w| from_bf16(w)))
-        }
+        Tiles::F32(tiles) if cfg!(feature = "f32") => floats!(tiles, |t, x| float(t, x, |w| from_f32(w))),
+        Tiles::F16(tiles) if cfg!(feature = "f16") => floats!(tiles, |t, x| float(t, x, |w| from_f16(w))),
+        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => floats!(tiles, |t, x| float(t, x, |w| from_bf16(w))),
         Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(tiles, input.groups, groups, |t, x| q8(t, x)),
         Tiles::Q4(tiles) if cfg!(feature = "q4") => product!(tiles, input.groups, groups, |t, x| q4(t, x)),
         Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product!(tiles, input.groups, groups, |t, x| q4min(t, x)),
@@ -98,16 +103,16 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Walks tile rows and inputs. The same function in three shapes: for one input four tile rows or one, for several
-    /// inputs a pair of tile rows with four of them.
+    /// inputs a pair of tile rows with `T` of them.
     #[inline(always)]
-    pub(super) fn product<W, X>(
+    pub(super) fn product<W, X, const T: usize>(
         self,
         tiles: &[W],
         inputs: &[X],
         out: &mut RowsMut<'_>,
         streams: impl Fn([&[W]; STREAMS], [&[X]; 1]) -> Sums<STREAMS, 1>,
         single: impl Fn([&[W]; 1], [&[X]; 1]) -> Sums<1, 1>,
-        block: impl Fn([&[W]; PAIR], [&[X]; BLOCK]) -> Sums<PAIR, BLOCK>,
+        block: impl Fn([&[W]; PAIR], [&[X]; T]) -> Sums<PAIR, T>,
     ) {
         let Shape { width, count, tile_rows } = self;
         let end = tile_rows.end.min(tiles.len().checked_div(width).unwrap_or(0));
@@ -118,10 +123,10 @@ impl Shape {
         };
         let column = |index: usize| inputs.get(index * width..(index + 1) * width).unwrap_or_default();
 
-        let blocks = if count == 1 { 0 } else { count.next_multiple_of(BLOCK) };
+        let blocks = if count == 1 { 0 } else { count.next_multiple_of(T) };
         for first_row in (0..rows).step_by(PAIR) {
             let pair = core::array::from_fn(|r| tile((first_row + r).min(rows - 1)));
-            for first in (0..blocks).step_by(BLOCK) {
+            for first in (0..blocks).step_by(T) {
                 let sums = block(pair, core::array::from_fn(|t| column((first + t).min(count - 1))));
                 for (r, sums) in sums.iter().enumerate().take(rows - first_row) {
                     for (t, sums) in sums.iter().enumerate().take(count - first) {
@@ -189,7 +194,7 @@ fn float<E: Copy, const R: usize, const T: usize>(
     for c in 0..columns {
         let mut weights = [_mm256_setzero_ps(); R];
         for r in 0..R {
-            if T == 1 && c % (64 / size_of::<[E; TILE_ROWS]>()) == 0 {
+            if T < BLOCK && c % (64 / size_of::<[E; TILE_ROWS]>()) == 0 {
                 ahead(&tiles[r][c]);
             }
             weights[r] = widen(tiles[r][c]);

@@ -50,7 +50,7 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
     // A closure is not generic, so what is the same function in two shapes is written as two.
     macro_rules! product {
         ($tiles:ident, $order:expr, $dots:expr, $join:expr, $block:path) => {
-            shape.product(
+            shape.product::<_, _, BLOCK>(
                 $tiles,
                 input.groups,
                 out,
