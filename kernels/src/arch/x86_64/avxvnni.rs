@@ -38,6 +38,7 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
             tile_rows,
             out,
             |panel, x, sums, minima| self::groups(panel, x, sums, minima),
+            // There are no columns of floats.
             |_, _, _| (),
         );
     }

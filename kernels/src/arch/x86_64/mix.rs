@@ -1,7 +1,7 @@
 //! The mix of values, with registers of 8 floats or of 16. Up to four queries at once: a value that is read and widened serves
 //! them all, and their sums keep the adder busy.
 //!
-//! All of it is inlined into one function per instruction set, whose [`Vector`] it is written over.
+//! Written once over a kind of register, a [`Vector`], and made into a module of functions for each.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable, cast, cast_slice, cast_slice_mut, pod_read_unalign
 use crate::{GROUP, Kv};
 
 /// A register of floats, a lane a channel. Whatever runs these methods has its instruction set.
-pub(super) trait Vector: Pod {
+trait Vector: Pod {
     /// As many numbers of two bytes.
     type Halves: Pod;
     /// As many of one byte.
