@@ -8,15 +8,15 @@ use pocketlm_kernels::for_each_part;
 use super::AlignedBytes;
 use crate::run::Workers;
 
-/// Well beyond any cache that one machine's cores share.
+/// Beyond the caches of nearly all machines.
 const BYTES: usize = 256 << 20;
 /// Distant parts that a thread reads at once: one is not enough to keep the memory busy.
 const STREAMS: usize = 4;
 /// 64-bit words of a cache line.
 const LINE: usize = 8;
 
-/// Bytes a second that `workers` together read from memory when they do nothing else: the best of five passes over
-/// 256 MB.
+/// Bytes a second that `workers` together read from memory with a plain loop: the best of five passes over 256 MB. Kernels
+/// that ask for what they need early may read faster.
 pub fn read_bandwidth(workers: &dyn Workers) -> f64 {
     let mut memory = AlignedBytes::zeroed(BYTES);
     // Pages that were never written all are the same page of zeros.

@@ -20,8 +20,8 @@ use crate::output::{Outcome, print, print_json, refuse};
 A prompt of -p tokens is fed to an empty session and -n tokens follow, one by one, without sampling. Each speed is the \
 median of -r rounds after one that is not counted. bytes_per_token is what one decoded token reads: every weight but the \
 embedder's rows of other tokens, and the keys and values of the context. bandwidth_share is that many bytes a token over \
-what as many threads read from memory doing nothing else, measured in the same run; a model that fits the processor's cache \
-may exceed 1.
+what as many threads read from memory with a plain loop, measured in the same run; a model that fits the processor's cache \
+may exceed 1, and so may decoding where asking for weights early helps.
 
 Examples:
   pocketlm bench smol.plm
