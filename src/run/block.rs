@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use bytemuck::cast_slice_mut;
+use bytemuck::try_cast_slice_mut;
 
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
 use pocketlm_kernels::{
@@ -292,9 +292,12 @@ impl<'m, 'a> Session<'m, 'a> {
         } else {
             let workers = workers(self.engine, tokens.len().saturating_mul(first.1).saturating_mul(ROW_COST));
             // As numbers, which groups are made of.
-            let groups = (cast_slice_mut(groups.0), groups.1 * size_of::<InputGroup>() / size_of::<f32>());
+            let groups = (
+                try_cast_slice_mut(groups.0).unwrap_or_default(),
+                groups.1 * size_of::<InputGroup>() / size_of::<f32>(),
+            );
             split_chunks(workers, [first, second, groups], tokens, |token, [first, second, groups]| {
-                between.compute(token, first, second, cast_slice_mut(groups))
+                between.compute(token, first, second, try_cast_slice_mut(groups).unwrap_or_default())
             });
         }
     }
