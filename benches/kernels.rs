@@ -1,17 +1,17 @@
 //! One core's speed in each kernel: `cargo bench --features std --bench kernels` (without `std` nothing asks the
 //! machine, and only what the compiler was told shows). A filter picks some of it: `-- cached.*/q8`.
 //!
-//! Products are of an M×K matrix that stays in cache and of one that does not, with 1 and with 32 inputs, for every
+//! Products are of an M×K matrix that stays in cache and of one that does not, with 1 and with 64 inputs, for every
 //! instruction set of the machine. Elements are multiply-adds, bytes are weights; what the memory gives one core stands
 //! before the streamed ones.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pocketlm_kernels::{Activation, DType, Input, Isa, Kv, Matrix, RowsMut, store_value};
+use pocketlm_kernels::{Activation, Block, DType, Input, Isa, Kv, Matrix, RowsMut, Solo, store_value};
 use std::hint::black_box;
 
 fn products(criterion: &mut Criterion) {
     for (place, rows, columns) in [("cached", 576, 576), ("streamed", 49152, 576)] {
-        for count in [1, 32] {
+        for count in [1, 64] {
             if place == "streamed" && count > 1 {
                 continue;
             }
@@ -29,14 +29,19 @@ fn products(criterion: &mut Criterion) {
                 let values: Vec<f32> = (0..count * columns).map(|i| (i % 17) as f32 / 9.0 - 1.0).collect();
                 let mut groups = vec![bytemuck::Zeroable::zeroed(); count * columns / 32];
                 Isa::SCALAR.quantize(&values, &mut groups);
-                let input = Input { count, values: &values, groups: &groups };
-                let mut out = vec![0.0; rows * count];
+                let mut blocks = vec![bytemuck::Zeroable::zeroed(); count.div_ceil(Block::INPUTS) * columns / 32];
+                // At a multiple of 64, as in a session.
+                let mut lines = pocketlm::host::AlignedBytes::zeroed(rows * count * 4);
+                let out: &mut [f32] = bytemuck::cast_slice_mut(&mut lines);
                 let elements = (rows * columns * count) as u64;
                 group.throughput(Throughput::ElementsAndBytes { elements, bytes: bytes as u64 });
                 for isa in Isa::available() {
+                    isa.arrange(&Solo, &groups, count, &mut blocks);
+                    let blocks: &[Block] = if isa.arranges(count) { &blocks } else { &[] };
+                    let input = Input { count, values: &values, groups: &groups, blocks };
                     group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |bencher| {
                         bencher.iter(|| {
-                            let mut out = RowsMut::all(&mut out, rows);
+                            let mut out = RowsMut::all(out, rows);
                             isa.matmul(black_box(&matrix), black_box(&input), 0..matrix.tile_rows(), &mut out);
                         });
                     });

@@ -39,7 +39,10 @@ fn documented(header: &Header<'_>, context: u32, batch: u32, kv: Kv) -> [u128; 9
         .collect();
     let (queries, longest) = (product(&[h, p]), rows.iter().copied().max().unwrap_or(0));
     let attention = product(&[4, batch, p, 2 * h + 2 * k]).saturating_add(product(&[4, h, longest]));
-    let groups = d.max(queries).max(f).div_ceil(32).max(product(&[h, p.div_ceil(32)]));
+    let widest = d.max(queries).max(f).div_ceil(32);
+    let groups = product(&[72, batch, widest.max(product(&[h, p.div_ceil(32)]))]);
+    // The same in blocks of 16.
+    let blocks = if batch < 32 { 0 } else { product(&[136 * 16, batch.div_ceil(16), widest]) };
     let (key, value) = match kv {
         Kv::F32 => (4 * p, 4 * p),
         Kv::F16 | Kv::Bf16 => (2 * p, 2 * p),
@@ -51,7 +54,7 @@ fn documented(header: &Header<'_>, context: u32, batch: u32, kv: Kv) -> [u128; 9
         product(&[4, batch, d]),
         product(&[4, batch, d]),
         attention.max(product(&[8, batch, f])),
-        product(&[72, batch, groups]),
+        groups.checked_next_multiple_of(64).unwrap_or(u128::MAX).saturating_add(blocks),
         product(&[8, batch, p]),
         product(&[4, v]),
         0,

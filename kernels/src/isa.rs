@@ -3,7 +3,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use crate::{Activation, Input, InputGroup, Kv, Matrix, RowsMut, arch, kv, matmul, quantize, vector};
+use crate::{Activation, Block, Input, InputGroup, Kv, Matrix, RowsMut, arch, kv, matmul, quantize, vector};
 
 /// The kernels of one instruction set. Every table computes the same bits; [`Isa::SCALAR`] is the specification.
 ///
@@ -12,6 +12,8 @@ pub struct Isa {
     pub(crate) name: &'static str,
     pub(crate) matmul: fn(&Matrix<'_>, &Input<'_>, Range<usize>, &mut RowsMut<'_>),
     pub(crate) quantize: fn(&[f32], &mut [InputGroup]),
+    /// Where there is a matrix unit: a group of 16 inputs as it takes them.
+    pub(crate) arrange: Option<fn([&InputGroup; Block::INPUTS], &mut Block)>,
     #[allow(clippy::type_complexity)] // as long as the arguments of `mix`
     pub(crate) mix: fn(Kv, &[u8], Range<usize>, &[f32], &mut [f32], usize),
     pub(crate) softmax: fn(&mut [f32], &mut [f32]) -> f32,
@@ -24,6 +26,7 @@ impl Isa {
     pub const SCALAR: &'static Isa = &Isa {
         name: "scalar",
         matmul: matmul::matmul,
+        arrange: None,
         quantize: quantize::quantize,
         mix: kv::mix,
         softmax: vector::softmax,

@@ -40,6 +40,7 @@ extern crate std;
 compile_error!("pocketlm reads images in place and runs on little-endian targets only");
 
 mod arch;
+mod block;
 mod dtype;
 mod engine;
 #[cfg(feature = "defmt")]
@@ -65,6 +66,7 @@ mod sync {
     pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
 }
 
+pub use block::Block;
 pub use dtype::{DType, GROUP, TILE_ROWS};
 pub use engine::Engine;
 pub use isa::Isa;

@@ -6,7 +6,7 @@ use crate::inner::{BLOCK, dots, float, nibble_dots};
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
 use crate::soft::join;
-use crate::{GROUP, InputGroup, Matrix, RowsMut, TILE_ROWS};
+use crate::{Block, GROUP, InputGroup, Matrix, RowsMut, TILE_ROWS};
 
 /// The inputs of a product: `count` vectors, for float matrices as they are, for quantised ones as groups.
 #[derive(Clone, Copy)]
@@ -17,6 +17,8 @@ pub struct Input<'a> {
     pub values: &'a [f32],
     /// `[count][columns.div_ceil(32)]`, from [`Isa::quantize`](crate::Isa::quantize).
     pub groups: &'a [InputGroup],
+    /// The same once more, `[count.div_ceil(16)][columns.div_ceil(32)]`, from [`Isa::arrange`](crate::Isa::arrange), or nothing.
+    pub blocks: &'a [Block],
 }
 
 /// [`Isa::matmul`](crate::Isa::matmul), portably.

@@ -169,7 +169,10 @@ fn check_product(what: &str, dtype: DType, rows: usize, columns: usize, data: &[
         })
         .collect();
     for isa in Isa::available() {
-        for piece in [16, 24, 56, rows] {
+        let mut memory = vec![bytemuck::Zeroable::zeroed(); count.div_ceil(Block::INPUTS) * width];
+        isa.arrange(&Solo, &input.groups[..count * width], count, &mut memory);
+        let arranged = Input { blocks: if isa.arranges(count) { &memory } else { &[] }, ..*input };
+        for (piece, input) in [(16, &arranged), (24, input), (24, &arranged), (56, input), (rows, &arranged)] {
             let mut out = vec![f32::NAN; count * rows];
             let piece = piece.next_multiple_of(8);
             let mut all = RowsMut::all(&mut out, rows);
@@ -203,7 +206,7 @@ fn check_shape(rows: usize, columns: usize, counts: Range<usize>, numbers: &mut 
             for t in 0..count {
                 Isa::SCALAR.quantize(&values[t * columns..][..columns], &mut groups[t * width..][..width]);
             }
-            let input = Input { count, values: &values, groups: &groups };
+            let input = Input { count, values: &values, groups: &groups, blocks: &[] };
             check_product("random", dtype, rows, columns, bytemuck::cast_slice(&words), &input);
         }
     }
@@ -263,7 +266,7 @@ pub(crate) fn weights_may_start_at_any_multiple_of_4() {
         for t in 0..5 {
             Isa::SCALAR.quantize(&values[t * columns..][..columns], &mut groups[t * 3..][..3]);
         }
-        let input = Input { count: 5, values: &values, groups: &groups };
+        let input = Input { count: 5, values: &values, groups: &groups, blocks: &[] };
         for offset in 0..16 {
             let mut moved = vec![u32::MAX; offset];
             moved.extend(&words);
@@ -305,7 +308,7 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
                         InputGroup { values, scale, sum: values.iter().map(|&x| x as i32).sum() }
                     })
                     .collect();
-                let input = Input { count, values: &values, groups: &groups };
+                let input = Input { count, values: &values, groups: &groups, blocks: &[] };
                 check_product(&format!("bytes {fill:#x}"), dtype, rows, columns, data, &input);
             }
         }
@@ -328,7 +331,7 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
             let inputs = [0.0, -0.0, f32::from_bits(1), -1e-40, 1e-20, 1.0, -3.5, 1e10, -1e10];
             let values: Vec<f32> = (0..count * 512).map(|_| inputs[numbers.bits() as usize % inputs.len()]).collect();
             let groups = vec![bytemuck::Zeroable::zeroed(); count * 16];
-            let input = Input { count, values: &values, groups: &groups };
+            let input = Input { count, values: &values, groups: &groups, blocks: &[] };
             check_product("all floats", dtype, 128, 512, bytemuck::cast_slice(&words), &input);
         }
     }
@@ -345,7 +348,7 @@ pub(crate) fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
         Isa::SCALAR.quantize(&values, &mut groups);
         for isa in Isa::available() {
             let mut whole = [7.0; 40];
-            let input = Input { count: 1, values: &values, groups: &groups };
+            let input = Input { count: 1, values: &values, groups: &groups, blocks: &[] };
             isa.matmul(&matrix, &input, 0..5, &mut RowsMut::all(&mut whole, 40));
             // No tile rows, tile rows past the end, no inputs, no matrix.
             let mut out = [7.0; 40];
@@ -360,7 +363,12 @@ pub(crate) fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
             assert_eq!(part[..], whole[..13], "{isa:?} {}", dtype.name());
             // Inputs that are not there.
             for count in [6, 16] {
-                isa.matmul(&matrix, &Input { count, values: &[], groups: &[] }, 0..5, &mut RowsMut::all(&mut out, 40));
+                isa.matmul(
+                    &matrix,
+                    &Input { count, values: &[], groups: &[], blocks: &[] },
+                    0..5,
+                    &mut RowsMut::all(&mut out, 40),
+                );
             }
         }
     }

@@ -154,6 +154,7 @@ impl<'m, 'a> Session<'m, 'a> {
                     count: count * multiplier,
                     values: queries.get(unit * width..).unwrap_or_default(),
                     groups: query_groups.get(unit * group_width..).unwrap_or_default(),
+                    blocks: &[],
                 };
                 let (these, after) = scores.split_at_mut_checked(count * unit_scores).unwrap_or_default();
                 // What any of these tokens sees. A tile may hold keys that none does, or none at all: their scores are

@@ -243,7 +243,7 @@ impl<'m, 'a> Session<'m, 'a> {
             _ => (None, None, Some(Role::FinalNorm), core::slice::from_ref(self.head_role())),
         };
         let quantized = self.any_quantized(matrices);
-        let Buffers { hidden, normed, scratch, groups, window, .. } = &mut self.buffers;
+        let Buffers { hidden, normed, scratch, groups, blocks, window, .. } = &mut self.buffers;
         let vector =
             |role: Option<Role>| role.map_or(&[] as &[f32], |role| window.vector(&self.model, self.work.layer, role));
         let (bias, other, norm) = (vector(bias), vector(other), vector(norm));
@@ -265,10 +265,11 @@ impl<'m, 'a> Session<'m, 'a> {
             _ => {}
         }
         let [first, second] = rows;
+        let isa = self.engine.isa;
         let groups = (&mut **groups, if quantized { first.1.div_ceil(GROUP) } else { 0 });
         let between = Between {
             stage,
-            isa: self.engine.isa,
+            isa,
             bias,
             other,
             norm,
@@ -292,13 +293,18 @@ impl<'m, 'a> Session<'m, 'a> {
         } else {
             let workers = workers(self.engine, tokens.len().saturating_mul(first.1).saturating_mul(ROW_COST));
             // As numbers, which groups are made of.
-            let groups = (
+            let numbers = (
                 try_cast_slice_mut(groups.0).unwrap_or_default(),
                 groups.1 * size_of::<InputGroup>() / size_of::<f32>(),
             );
-            split_chunks(workers, [first, second, groups], tokens, |token, [first, second, groups]| {
+            split_chunks(workers, [first, second, numbers], tokens.clone(), |token, [first, second, groups]| {
                 between.compute(token, first, second, try_cast_slice_mut(groups).unwrap_or_default())
             });
+            // Once all of them are there.
+            let count = between.tokens;
+            if tokens.end == count && isa.arranges(count) {
+                isa.arrange(workers, groups.0.get(..count * groups.1).unwrap_or_default(), count, blocks);
+            }
         }
     }
 
@@ -307,7 +313,7 @@ impl<'m, 'a> Session<'m, 'a> {
     fn products(&mut self, units: Range<usize>) {
         let (widths, batch) = (self.widths(), self.plan.batch_tokens() as usize);
         let (roles, stage) = (self.product_roles(), self.work.stage);
-        let Buffers { scratch, normed, logits, groups, window, .. } = &mut self.buffers;
+        let Buffers { scratch, normed, logits, groups, blocks, window, .. } = &mut self.buffers;
         // Three outputs whatever there are, of which some may be empty: one copy of this in the program, not one a number.
         let (values, values_out): (&[f32], [&mut [f32]; 3]) = match stage {
             Stage::QueryKeyValue => {
@@ -330,7 +336,8 @@ impl<'m, 'a> Session<'m, 'a> {
         };
         let count = if stage == Stage::Head { 1 } else { self.work.count as usize };
         let cap = if stage == Stage::Head { self.model.config().final_logit_softcap } else { None };
-        let input = Input { count, values, groups };
+        let isa = self.engine.isa;
+        let input = Input { count, values, groups, blocks: if isa.arranges(count) { blocks } else { &[] } };
 
         let mut matrices = [Weights::NONE; 3];
         let (mut before, mut work) = (0, 0usize);
@@ -350,7 +357,6 @@ impl<'m, 'a> Session<'m, 'a> {
             work = work.saturating_add(range.len().saturating_mul(weights.matrix.columns()));
             Output { values: values.get_mut(..rows * count).unwrap_or_default(), rows, range }
         });
-        let isa = self.engine.isa;
         let workers = workers(self.engine, work.saturating_mul(count));
         split_rows(workers, outputs, PIECE, |index, rows, mut part| {
             let Weights { matrix, first, .. } = matrices.get(index).copied().unwrap_or(Weights::NONE);

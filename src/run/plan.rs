@@ -3,7 +3,7 @@
 
 use core::mem::size_of;
 
-use pocketlm_kernels::{GROUP, InputGroup, TILE_ROWS};
+use pocketlm_kernels::{Block, GROUP, InputGroup, TILE_ROWS};
 
 use super::snapshot::HEADER_BYTES;
 #[cfg(feature = "source")]
@@ -20,7 +20,7 @@ use crate::model::{Config, Header, Kv, Layer, Layers};
 /// | `hidden` | the residual stream, 4 B D |
 /// | `normed` | what goes into a matrix and what comes back, 4 B D |
 /// | `scratch` | attention (queries, keys, values, output, scores: 4 (B P (2H + 2K) + H R)) or feed-forward (8 B F), whichever is larger; `R` is the longest layer's cache |
-/// | `groups` | inputs in 16 bits: 72 a group of 32 of the widest input, B times |
+/// | `groups` | inputs in 16 bits: 72 a group of 32 of the widest input, B times; for batches of 32 and more the same once more as matrix units take it, 136 a group |
 /// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
 /// | `logits` | 4 V |
 /// | `window` | only for weights that are not in memory: two buffers for them, and the vectors of a layer |
@@ -149,23 +149,37 @@ impl<'m> Plan<'m> {
     const fn measured(mut self) -> Self {
         let batch = self.batch as usize;
         let embedding = self.config.embedding_dim as usize;
-        let widest = larger(embedding, larger(self.queries(), self.config.mlp_hidden_dim as usize));
+        let widest = self.widest();
         // Queries that meet int8 keys are quantised head by head.
         let query_groups =
             product(&[self.config.num_query_heads() as usize, (self.config.projection_dim as usize).div_ceil(GROUP)]);
-        let groups = larger(widest.div_ceil(GROUP), query_groups);
+        let groups = product(&[size_of::<InputGroup>(), batch, larger(widest.div_ceil(GROUP), query_groups)]);
         self.sizes = [
             padded(product(&[8, self.context as usize])),
             padded(product(&[4, batch, embedding])),
             padded(product(&[4, batch, embedding])),
             padded(product(&[4, self.scratch()])),
-            padded(product(&[size_of::<InputGroup>(), batch, groups])),
+            padded(groups).saturating_add(self.block_bytes()),
             padded(product(&[8, batch, self.config.projection_dim as usize])),
             padded(product(&[4, self.config.vocab_size as usize])),
             self.window_bytes(),
             padded(self.cache_bytes()),
         ];
         self
+    }
+
+    /// Bytes of the blocks at the end of `groups`. Batches that are shorter have none: those are for hosts.
+    pub(super) const fn block_bytes(&self) -> usize {
+        let batch = self.batch as usize;
+        if batch < 2 * Block::INPUTS {
+            return 0;
+        }
+        product(&[size_of::<Block>(), batch.div_ceil(Block::INPUTS), self.widest().div_ceil(GROUP)])
+    }
+
+    /// Numbers in the widest input of a product.
+    const fn widest(&self) -> usize {
+        larger(self.config.embedding_dim as usize, larger(self.queries(), self.config.mlp_hidden_dim as usize))
     }
 
     /// The context.

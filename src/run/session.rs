@@ -1,7 +1,7 @@
 //! [`Session`]: tokens in, logits out, one context at a time.
 
 use bytemuck::try_cast_slice_mut;
-use pocketlm_kernels::{Engine, InputGroup};
+use pocketlm_kernels::{Block, Engine, InputGroup};
 
 use super::Plan;
 use super::block::Stage;
@@ -52,6 +52,8 @@ pub(super) struct Buffers<'a> {
     pub scratch: &'a mut [f32],
     /// `[batch][…]`.
     pub groups: &'a mut [InputGroup],
+    /// `[batch.div_ceil(16)][…]`, the same as matrix units take them; empty for short batches.
+    pub blocks: &'a mut [Block],
     /// `[table][batch][cos, sin][P/2]`.
     pub rope: &'a mut [f32],
     /// `[V]`.
@@ -188,6 +190,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let [tokens, hidden, normed, scratch, groups, rope, logits, window, cache] = plan.sizes();
         let mut rest = arena;
         let context = plan.context_tokens() as usize;
+        let blocks = plan.block_bytes();
         let (tokens, positions) = numbers(cut(&mut rest, tokens)).split_at_mut_checked(context).unwrap_or_default();
         let buffers = Buffers {
             tokens,
@@ -195,7 +198,8 @@ impl<'m, 'a> Session<'m, 'a> {
             hidden: numbers(cut(&mut rest, hidden)),
             normed: numbers(cut(&mut rest, normed)),
             scratch: numbers(cut(&mut rest, scratch)),
-            groups: numbers(cut(&mut rest, groups)),
+            groups: numbers(cut(&mut rest, groups.saturating_sub(blocks))),
+            blocks: numbers(cut(&mut rest, blocks)),
             rope: numbers(cut(&mut rest, rope)),
             logits: numbers(cut(&mut rest, logits)).get_mut(..model.config().vocab_size as usize).unwrap_or_default(),
             window: Window::new(plan, cut(&mut rest, window)),

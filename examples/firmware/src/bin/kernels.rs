@@ -62,7 +62,7 @@ fn cost(isa: &Isa, dtype: DType) -> u64 {
     let mut groups: [InputGroup; COLUMNS / 32] = bytemuck::Zeroable::zeroed();
     isa.quantize(&values, &mut groups);
     let mut out = [0.0; ROWS];
-    let input = Input { count: 1, values: &values, groups: &groups };
+    let input = Input { count: 1, values: &values, groups: &groups, blocks: &[] };
     let clock = Clock::start();
     for _ in 0..10 {
         let mut out = RowsMut::all(&mut out, ROWS);

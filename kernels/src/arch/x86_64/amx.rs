@@ -1,9 +1,17 @@
-//! AMX in int8, which Intel's servers have had since Sapphire Rapids (2023): products of quantised weights with 16 inputs and
-//! more. The rest is AVX-512's.
+//! AMX in bfloat16, which Intel's servers have had since Sapphire Rapids (2023): products of quantised weights with a few inputs
+//! and more. The rest is AVX-512's.
 //!
-//! `tdpbssd` multiplies 16 rows of 32 bytes by 32 rows of 16 columns and adds the products, exactly, to 16 × 16 words: a group
-//! of 16 inputs meets a group of a pair of tile rows. An input of 16 bits goes in two digits, `256 high + low`. Dot products
-//! then leave through memory, there is no other way, to be joined to the sums by AVX-512: that is what takes the time.
+//! `tdpbf16ps` multiplies 16 rows of 32 numbers by 32 rows of 16 columns and adds the products to 16 × 16 sums: a group of
+//! 16 inputs meets a group of a pair of tile rows. Its arithmetic (Intel's manual, volume 2) makes a dot product of integers
+//! exact but for one rounding, the one that [`Isa::matmul`] asks for:
+//! - An int8 is a bfloat16, and an input of 16 bits is the sum of two: a multiple of 256, and what is left.
+//! - Products, and their sums over the columns of a group, which are of one sign or not, are integers (or multiples of 256)
+//!   of less than 24 bits. They come about apart from the sum that they are added to at the end.
+//! - So the first instruction leaves the low digits' share in a tile that was zero, exactly, and the second rounds as it adds the
+//!   high digits' share.
+//!
+//! Dot products then leave through memory, there is no other way, to be joined to the sums by AVX-512. Tiles know no scale but
+//! powers of two: weights are 2²⁴ times too large here and inputs as much too small, which saves shifting them.
 //!
 //! The compiler does not know these registers: it does not touch them, so they keep what they hold from one `asm!` to
 //! the next. Linux gives a process their state when it asks for it.
@@ -11,22 +19,23 @@
 
 use core::arch::asm;
 use core::arch::x86_64::*;
-use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use bytemuck::{Zeroable, cast};
 
 use super::avx2::from_f16;
-use super::avx512::{self, AVX512, join_pair};
+use super::avx512::{self, AVX512};
 use super::panel;
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
-use crate::{GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS};
+use crate::{Block, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS};
 
 /// The table. Whoever hands it out has found what [`AVX512`] needs, and [`is_allowed`].
 pub(crate) static AMX: Isa = Isa {
     name: "amx",
     // SAFETY: the table is handed out only where these instructions are, and may be used.
     matmul: |matrix, input, tile_rows, out| unsafe { matmul(matrix, input, tile_rows, out) },
+    // SAFETY: as above.
+    arrange: Some(|groups, block| unsafe { arrange(groups, block) }),
     quantize: AVX512.quantize,
     mix: AVX512.mix,
     softmax: AVX512.softmax,
@@ -34,10 +43,10 @@ pub(crate) static AMX: Isa = Isa {
     soft_cap: AVX512.soft_cap,
 };
 
-/// Whether the machine, which has AVX-512, has AMX in int8 too and the system lets this process use it, for which it is asked.
+/// Whether the machine, which has AVX-512, has AMX in bfloat16 too and the system lets this process use it, for which it is asked.
 pub(super) fn is_allowed() -> bool {
-    let [amx_tile, amx_int8] = [24, 25].map(|bit| __cpuid_count(7, 0).edx >> bit & 1);
-    if amx_tile == 0 || amx_int8 == 0 {
+    let [amx_bf16, amx_tile] = [22, 24].map(|bit| __cpuid_count(7, 0).edx >> bit & 1);
+    if amx_tile == 0 || amx_bf16 == 0 {
         return false;
     }
     // `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`: 0 where it is granted, to all threads and for good.
@@ -49,39 +58,30 @@ pub(super) fn is_allowed() -> bool {
     outcome == 0
 }
 
-/// Inputs that meet weights at once: the rows of a tile.
-const INPUTS: usize = 16;
-/// Blocks of inputs that meet weights while these are widened.
+/// The most blocks of inputs that weights meet once they are widened.
 const BLOCKS: usize = 4;
-/// Groups of a row that are worked on at once: the weights of 16 rows in 12 KB, which stay in the first cache, and the
-/// inputs of all blocks in 81 KB.
-const GROUPS: usize = 18;
-/// Rows of weights that inputs meet at once.
-const ROWS: usize = 2 * TILE_ROWS;
+/// Groups of a row that are widened at once.
+const GROUPS: usize = 5;
+/// Tile rows of weights that make one of the machine's tiles.
+const PAIR: usize = 2;
+/// The most such pairs that meet a block at once. With the sums they belong to they stay in the first cache, and of inputs the
+/// second one gives a block no faster than four pairs use it up.
+const PAIRS: usize = 4;
+/// Bytes of inputs that meet weights at once: they stay in the second cache.
+const CACHE: usize = 1 << 20;
 
-/// A group of 16 rows of weights.
+/// A group of a pair of tile rows.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 struct Weights {
-    /// Of each row the four columns that meet these four of the inputs.
-    bytes: [[__m256i; 2]; GROUP / 4],
-    scales: [__m256; 2],
-    minima: [__m256; 2],
+    /// Of each row the pair of columns that meets this pair of the inputs.
+    words: [__m512i; GROUP / 2],
+    scales: [__m256; PAIR],
+    minima: [__m256; PAIR],
 }
 
-/// A group of 16 inputs.
-#[derive(Clone, Copy, Zeroable)]
-#[repr(C, align(64))]
-struct Inputs {
-    /// Of each input the low bytes, then the high ones, both in the order of the columns.
-    digits: [[__m256i; 2]; INPUTS],
-    scales: [f32; INPUTS],
-    sums: [i32; INPUTS],
-}
-
-/// The dot products of 16 inputs with 16 rows: what the low bytes give, then what the high ones do.
-#[repr(C, align(64))]
-struct Dots([[[i32; ROWS]; INPUTS]; 2]);
+/// The dot products of a block of inputs with a pair of tile rows, or their sums.
+type Sums = [__m512; Block::INPUTS];
 
 /// What `ldtilecfg` takes.
 #[repr(C, align(64))]
@@ -93,26 +93,27 @@ struct Shapes {
     rows: [u8; 16],
 }
 
-/// Dot products are tiles 0 and 1, inputs 2 and 3, weights 4.
+/// Tiles 0 and 1 are inputs, low digits and high ones; pairs take turns with 2 and 3 for weights, 4 and 5 for dot products. All
+/// are as large as a tile can be.
 static SHAPES: Shapes = Shapes {
     palette: 1,
     start: 0,
     reserved: [0; 14],
-    row_bytes: [64, 64, 32, 32, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    row_bytes: [64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
-    let groups = matrix.columns().div_ceil(GROUP);
-    let enough = input.count >= INPUTS && input.groups.len() >= input.count * groups;
+    let width = matrix.columns().div_ceil(GROUP);
+    let blocks = input.blocks.get(..input.count.div_ceil(Block::INPUTS) * width).unwrap_or_default();
     macro_rules! product {
         ($tiles:ident, $widen:ident, $minima:literal) => {
-            product(($tiles, input), groups, tile_rows, out, |t, r, w| $widen(t, r, w), $minima)
+            product(($tiles, blocks), (width, input.count), tile_rows, out, |t, w| $widen(t, w), $minima)
         };
     }
     match matrix.tiles {
-        _ if !enough => avx512::matmul(matrix, input, tile_rows, out),
+        _ if blocks.is_empty() => avx512::matmul(matrix, input, tile_rows, out),
         Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(tiles, widen_q8, false),
         Tiles::Q4(tiles) if cfg!(feature = "q4") => product!(tiles, widen_q4, false),
         Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product!(tiles, widen_q4min, true),
@@ -120,241 +121,378 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
     }
 }
 
-/// Walks blocks of inputs, stretches of groups, and pairs of tile rows, of which `widen` takes a group of one into its half.
-/// The last block starts early enough to be full, and computes some of what the one before it has once more. Between two
-/// stretches of a row the sums wait in the output, which changes nothing about them: they are f32 in a register as well.
+/// Tile rows of a matrix.
+struct Rows<'m, W> {
+    tiles: &'m [W],
+    /// Groups of each.
+    width: usize,
+    /// The first of them in the matrix, and how many there are.
+    first: usize,
+    count: usize,
+}
+
+impl<'m, W> Rows<'m, W> {
+    /// Some groups of a row. One that is not there is in the place of the last.
+    fn groups(&self, row: usize, groups: Range<usize>) -> &'m [W] {
+        let start = (self.first + row.min(self.count - 1)) * self.width;
+        self.tiles.get(start + groups.start..start + groups.end).unwrap_or_default()
+    }
+}
+
+/// Memory that a product works in.
+struct Memory {
+    /// Group by group, pair by pair.
+    weights: [Weights; PAIRS * GROUPS],
+    /// Of a group, pair by pair.
+    dots: [Sums; PAIRS],
+    /// Of each block, pair by pair.
+    sums: [[Sums; PAIRS]; BLOCKS],
+}
+
+/// Walks sets of blocks, and rows, several pairs at once.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn product<W>(
-    (tiles, input): (&[W], &Input<'_>),
-    width: usize,
+    (tiles, blocks): (&[W], &[Block]),
+    (width, count): (usize, usize),
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
-    widen: impl Fn(&W, usize, &mut Weights),
+    widen: impl Fn([&W; PAIR], &mut Weights),
     minima: bool,
 ) {
-    let end = tile_rows.end.min(tiles.len().checked_div(width).unwrap_or(0));
-    let rows = end.saturating_sub(tile_rows.start);
-    // Not zeroed: for a small part of a matrix that would be a good part of the work.
-    let mut inputs = [[const { MaybeUninit::<Inputs>::uninit() }; GROUPS]; BLOCKS];
-    let mut weights = [Weights::zeroed(); GROUPS];
-    // All stretches of a row about as long.
-    let length = width.div_ceil(width.div_ceil(GROUPS).max(1)).max(1);
+    let end = tile_rows.end.min(tiles.len() / width);
+    let rows = Rows { tiles, width, first: tile_rows.start, count: end.saturating_sub(tile_rows.start) };
+    let mut memory =
+        Memory { weights: [Weights::zeroed(); PAIRS * GROUPS], dots: Zeroable::zeroed(), sums: Zeroable::zeroed() };
+    let together = (CACHE / size_of::<Block>() / width).clamp(1, BLOCKS);
     // SAFETY: the system gave the state that this sets up, from 64 bytes that are what it asks for.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &SHAPES, options(nostack, readonly)) };
-    for first in (0..input.count).step_by(BLOCKS * INPUTS) {
-        let blocks = (input.count - first).div_ceil(INPUTS).min(BLOCKS);
-        let start = |block: usize| (first + block * INPUTS).min(input.count - INPUTS);
-        for groups in (0..width).step_by(length).map(|start| start..width.min(start + length)) {
-            for (block, inputs) in inputs.iter_mut().enumerate().take(blocks) {
-                for t in 0..INPUTS {
-                    let x = (start(block) + t) * width;
-                    let x = &input.groups[x + groups.start..x + groups.end];
-                    x.iter().zip(&mut *inputs).for_each(|(x, inputs)| digits(x, t, inputs));
-                }
+    for (set, blocks) in blocks.chunks(together * width).enumerate() {
+        let mut row = 0;
+        while row < rows.count {
+            let many = rows.count - row > 2 * PAIR;
+            let pairs = if many { PAIRS } else { 2 };
+            if many {
+                add_pairs::<_, PAIRS>(&rows, row, blocks, &widen, minima, &mut memory);
+            } else {
+                add_pairs::<_, 2>(&rows, row, blocks, &widen, minima, &mut memory);
             }
-            let inputs: [&[Inputs]; BLOCKS] = core::array::from_fn(|block| {
-                // SAFETY: of a block there is, `digits` has been given every row of every group.
-                if block < blocks { unsafe { inputs[block][..groups.len()].assume_init_ref() } } else { &[] }
-            });
-            for row in (0..rows).step_by(2) {
-                // What there is of the pair.
-                let lanes = (rows - row).min(2) * TILE_ROWS;
-                for r in 0..2 {
-                    let tile = (tile_rows.start + (row + r).min(rows - 1)) * width;
-                    let tile = tiles.get(tile + groups.start..tile + groups.end).unwrap_or_default();
-                    tile.iter().zip(&mut weights).for_each(|(tile, weights)| widen(tile, r, weights));
-                }
-                // The weights after these, on the way while these are at work.
-                let ahead = [2, 3].map(|r| {
-                    let tile = (tile_rows.start + row + r) * width;
-                    let tiles = if row + r < rows { tiles.get(tile + groups.start..tile + groups.end) } else { None };
-                    tiles.unwrap_or_default()
-                });
-                let share = groups.len().div_ceil(blocks);
-                let mut sums = [[[0.0; ROWS]; INPUTS]; BLOCKS];
-                if groups.start > 0 {
-                    for (block, sums) in sums.iter_mut().enumerate().take(blocks) {
-                        for t in 0..INPUTS {
-                            panel::take(out, start(block) + t, row, &mut sums[t]);
-                        }
-                    }
-                }
-                multiply(&weights[..groups.len()], &inputs[..blocks], &mut sums, minima, |block| {
-                    for tiles in ahead {
-                        let start = (block * share).min(tiles.len());
-                        panel::prefetch(&tiles[start..tiles.len().min(start + share)]);
-                    }
-                });
-                for (block, sums) in sums.iter().enumerate().take(blocks) {
-                    for t in 0..INPUTS {
-                        panel::put(out, start(block) + t, row, lanes, &sums[t]);
+            for (block, sums) in memory.sums.iter().enumerate().take(blocks.len() / width) {
+                let first = (set * together + block) * Block::INPUTS;
+                for (pair, sums) in sums.iter().enumerate().take(pairs) {
+                    let row = row + PAIR * pair;
+                    let lanes = rows.count.saturating_sub(row).min(PAIR) * TILE_ROWS;
+                    for (sums, t) in sums.iter().zip(first..count) {
+                        panel::put(out, t, row, lanes, &cast(*sums));
                     }
                 }
             }
+            row += pairs * PAIR;
         }
     }
     // SAFETY: nobody needs the tiles any more. Without them a change of threads is cheaper.
     unsafe { asm!("tilerelease", options(nomem, nostack)) };
 }
 
-/// Writes a group of an input as row `t`, all of it.
+/// Adds up the sums of `P` pairs of tile rows from row `row` on with a set of blocks, stretch by stretch of groups.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn digits(x: &InputGroup, t: usize, inputs: &mut MaybeUninit<Inputs>) {
-    // Of each four columns, which are kept as 0 2 1 3, the low bytes; of two fours first those, then the high bytes.
-    let bytes = _mm_setr_epi8(0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15);
-    let fours = _mm512_shuffle_epi8(cast(x.values), _mm512_broadcast_i32x4(bytes));
-    let digits = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), fours);
-    assert!(t < INPUTS);
-    let inputs = inputs.as_mut_ptr();
-    // SAFETY: these are places in what `inputs` has memory for.
-    unsafe {
-        (&raw mut (*inputs).digits[t]).write(cast(digits));
-        (&raw mut (*inputs).scales[t]).write(x.scale);
-        (&raw mut (*inputs).sums[t]).write(x.sum);
+fn add_pairs<W, const P: usize>(
+    rows: &Rows<'_, W>,
+    row: usize,
+    blocks: &[Block],
+    widen: &impl Fn([&W; PAIR], &mut Weights),
+    minima: bool,
+    memory: &mut Memory,
+) {
+    let Memory { weights, dots, sums } = memory;
+    let (width, count) = (rows.width, blocks.len() / rows.width);
+    sums[..count].fill(Zeroable::zeroed());
+    // All stretches about as long.
+    let length = width.div_ceil(width.div_ceil(GROUPS));
+    for groups in (0..width).step_by(length).map(|start| start..width.min(start + length)) {
+        for pair in 0..P {
+            let [first, second] = [0, 1].map(|r| rows.groups(row + PAIR * pair + r, groups.clone()));
+            for (group, tiles) in first.iter().zip(second).enumerate() {
+                widen([tiles.0, tiles.1], &mut weights[P * group + pair]);
+            }
+        }
+        let mut stretches = [&[] as &[Block]; BLOCKS];
+        for (stretch, block) in stretches.iter_mut().zip(blocks.chunks(width)) {
+            *stretch = &block[groups.clone()];
+        }
+        // The tiles after these are asked for while these are at work, some lines of each row at a time.
+        let steps = count * groups.len();
+        let (next_row, next) = if groups.end < width { (row, groups.end) } else { (row + PAIR * P, 0) };
+        let next = next..width.min(next + length);
+        let lines = if next_row < rows.count { size_of::<W>() * next.len() / 64 + 1 } else { 0 };
+        let ask = |step: usize| {
+            for line in lines * step / steps..lines * (step + 1) / steps {
+                for r in 0..PAIR * P {
+                    panel::prefetch_line(rows.groups(next_row + r, next.clone()).as_ptr().cast(), 64 * line);
+                }
+            }
+        };
+        multiply::<P>(&weights[..P * groups.len()], &stretches[..count], dots, sums, minima, ask);
     }
 }
 
+/// A group of 16 inputs, as `256 high + low`, both of which are bfloat16.
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn arrange(inputs: [&InputGroup; Block::INPUTS], block: &mut Block) {
+    let bits = _mm512_set1_epi16(0xff00_u16 as i16);
+    // Saturated, 32,640 and more leave more than half of 256, but no more than 255.
+    let half = _mm512_set1_epi16(128);
+    let factor = _mm512_set1_ps(f32::from_bits((127 - 16 - SHIFT) << 23));
+    // Words of at most 8 bits to bfloat16: each as the upper half of an i32, then of an f32 which has no more than that.
+    let narrow = |words: __m512i| {
+        let upper = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+        let [lower, upper] = [_mm512_slli_epi32::<16>(words), upper]
+            .map(|word| _mm512_castps_si512(_mm512_mul_ps(_mm512_cvtepi32_ps(word), factor)));
+        _mm512_or_si512(_mm512_srli_epi32::<16>(lower), upper)
+    };
+    for (t, x) in inputs.into_iter().enumerate() {
+        let words = cast(x.values);
+        let high = _mm512_and_si512(_mm512_adds_epi16(words, half), bits);
+        block.high[t] = cast(narrow(high));
+        block.low[t] = cast(narrow(_mm512_sub_epi16(words, high)));
+        block.scales[t] = x.scale;
+        // Exactly: it has at most 21 bits.
+        block.sums[t] = x.sum as f32;
+    }
+}
+
+/// How many times weights are doubled, and inputs halved.
+const SHIFT: u32 = 24;
+
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn widen_q8(tile: &Q8Tile, r: usize, weights: &mut Weights) {
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw")]
+fn widen_q8(tiles: [&Q8Tile; 2], weights: &mut Weights) {
     for step in 0..GROUP / 4 {
-        weights.bytes[step][r] = cast(tile.values[step]);
+        let bytes = both(tiles.map(|tile| cast(tile.values[step])));
+        // Each byte as the uppermost of an i32, then, of f32, the upper halves of two.
+        let upper = |bytes: __m512i| _mm512_and_si512(bytes, _mm512_set1_epi32(0xff00_0000_u32 as i32));
+        let [b0, b1, b2, b3] = [
+            _mm512_slli_epi32::<24>(bytes),
+            upper(_mm512_slli_epi32::<16>(bytes)),
+            upper(_mm512_slli_epi32::<8>(bytes)),
+            upper(bytes),
+        ]
+        .map(|byte| _mm512_castps_si512(_mm512_cvtepi32_ps(byte)));
+        weights.words[2 * step] = _mm512_or_si512(_mm512_srli_epi32::<16>(b0), b2);
+        weights.words[2 * step + 1] = _mm512_or_si512(_mm512_srli_epi32::<16>(b1), b3);
     }
-    weights.scales[r] = from_f16(tile.scales);
+    weights.scales = tiles.map(|tile| from_f16(tile.scales));
 }
 
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn widen_q4(tile: &Q4Tile, r: usize, weights: &mut Weights) {
-    nibbles(&tile.nibbles, 8, r, weights);
-    weights.scales[r] = from_f16(tile.scales);
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw")]
+fn widen_q4(tiles: [&Q4Tile; 2], weights: &mut Weights) {
+    nibbles::<8>(tiles.map(|tile| &tile.nibbles), weights);
+    weights.scales = tiles.map(|tile| from_f16(tile.scales));
 }
 
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn widen_q4min(tile: &Q4MinTile, r: usize, weights: &mut Weights) {
-    nibbles(&tile.nibbles, 0, r, weights);
-    weights.scales[r] = from_f16(tile.scales);
-    weights.minima[r] = from_f16(tile.minima);
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw")]
+fn widen_q4min(tiles: [&Q4MinTile; 2], weights: &mut Weights) {
+    nibbles::<0>(tiles.map(|tile| &tile.nibbles), weights);
+    weights.scales = tiles.map(|tile| from_f16(tile.scales));
+    weights.minima = tiles.map(|tile| from_f16(tile.minima));
 }
 
-/// Nibbles less `offset`.
+/// Nibbles less `OFFSET`: both bytes of a bfloat16 come from a table.
 #[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn nibbles(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], offset: i8, r: usize, weights: &mut Weights) {
-    let (nibble, offset) = (_mm256_set1_epi8(15), _mm256_set1_epi8(offset));
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw")]
+fn nibbles<const OFFSET: i32>(nibbles: [&[[[u8; 4]; TILE_ROWS]; GROUP / 8]; 2], weights: &mut Weights) {
+    let [lower, upper] = const { tables(OFFSET) }.map(|table| _mm512_broadcast_i32x4(cast(table)));
+    let (nibble, even) = (_mm512_set1_epi8(15), _mm512_set1_epi16(0x00ff));
     for step in 0..GROUP / 8 {
-        let bytes = cast(nibbles[step]);
-        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble);
-        weights.bytes[2 * step][r] = _mm256_sub_epi8(_mm256_and_si256(bytes, nibble), offset);
-        weights.bytes[2 * step + 1][r] = _mm256_sub_epi8(high, offset);
+        let bytes = both(nibbles.map(|nibbles| cast(nibbles[step])));
+        for (half, bytes) in [bytes, _mm512_srli_epi16::<4>(bytes)].into_iter().enumerate() {
+            let bytes = _mm512_and_si512(bytes, nibble);
+            let (lower, upper) = (_mm512_shuffle_epi8(lower, bytes), _mm512_shuffle_epi8(upper, bytes));
+            // `even ? first : second`, bit by bit.
+            let select = |first, second| _mm512_ternarylogic_epi32::<0xca>(even, first, second);
+            weights.words[4 * step + 2 * half] = select(lower, _mm512_slli_epi16::<8>(upper));
+            weights.words[4 * step + 2 * half + 1] = select(_mm512_srli_epi16::<8>(lower), upper);
+        }
     }
 }
 
-/// For each block of inputs, group by group, the exact dot products, joined to the sums; `minima` says whether the groups have
-/// minima. While those of a group are joined, the tiles multiply the next one, and the one after it is loaded: each of
-/// the three takes longer than the processor looks ahead. `begin` is called as a block begins.
+/// The lower and the upper bytes of 16 weights, as they are in tiles.
+const fn tables(offset: i32) -> [[u8; 16]; 2] {
+    let mut tables = [[0; 16]; 2];
+    let mut nibble = 0;
+    while nibble < 16 {
+        let number = ((nibble as i32 - offset) << SHIFT) as f32;
+        let [_, _, lower, upper] = number.to_bits().to_le_bytes();
+        (tables[0][nibble], tables[1][nibble]) = (lower, upper);
+        nibble += 1;
+    }
+    tables
+}
+
+/// The rows of a pair of tiles side by side.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn both([first, second]: [__m256i; 2]) -> __m512i {
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second)
+}
+
+/// For each block of inputs, group by group, the exact dot products with `P` pairs of tile rows, joined to the sums; `minima`
+/// says whether the groups have minima. While those of a group are joined, the tiles multiply the next one and load the one after
+/// it. Each takes longer than the processor looks ahead, so they take turns. `begin` is called as a group begins.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn multiply(
+fn multiply<const P: usize>(
     weights: &[Weights],
-    inputs: &[&[Inputs]],
-    out: &mut [panel::Sums<INPUTS>],
+    blocks: &[&[Block]],
+    dots: &mut [Sums; PAIRS],
+    sums: &mut [[Sums; PAIRS]; BLOCKS],
     minima: bool,
     begin: impl Fn(usize),
 ) {
-    let weights = &weights[..weights.len().min(GROUPS)];
-    if weights.is_empty() || inputs.is_empty() {
-        return;
-    }
-    let mut dots = Dots([[[0; ROWS]; INPUTS]; 2]);
+    let length = weights.len() / P;
     // What is loaded goes through all blocks without a pause; nobody needs what comes last.
-    let (mut block, mut group) = (0, 0);
-    let mut load = || {
-        load_tiles(&weights[group], &inputs[block][group]);
-        group += 1;
-        if group == weights.len() {
-            (block, group) = ((block + 1).min(inputs.len() - 1), 0);
-        }
-    };
-    load();
-    multiply_tiles();
-    load();
-    store_tiles(&mut dots);
-    for (block, (&inputs, out)) in inputs.iter().zip(out).enumerate() {
-        begin(block);
-        let mut sums: [__m512; INPUTS] = panel::load(out);
-        for (weights, inputs) in weights.iter().zip(inputs) {
-            multiply_tiles();
-            load();
-            let [low, high] = &dots.0;
-            for t in 0..INPUTS {
-                let dots = _mm512_add_epi32(cast(low[t]), _mm512_slli_epi32::<8>(cast(high[t])));
-                sums[t] = join_pair(sums[t], dots, cast(weights.scales), inputs.scales[t]);
+    let mut coming = blocks.iter().flat_map(|block| &block[..length]);
+    let mut inputs = coming.next().unwrap_or(&blocks[0][0]);
+    let mut next = if weights.len() > 2 { 2 } else { 0 };
+    load_low(inputs);
+    load_high(inputs);
+    even::load(&weights[0]);
+    odd::load(&weights[1]);
+    macro_rules! turn {
+        ($turn:ident, $pair:expr, $joined:expr) => {{
+            let pair = $pair;
+            $turn::multiply_low();
+            if pair + 1 == P {
+                inputs = coming.next().unwrap_or(inputs);
+                load_low(inputs);
             }
-            if minima {
-                for t in 0..INPUTS {
-                    let sum = _mm512_set1_epi32(inputs.sums[t]);
-                    sums[t] = join_pair(sums[t], sum, cast(weights.minima), inputs.scales[t]);
+            if let Some((block, group)) = $joined {
+                let (weights, inputs) = (&weights[P * group + pair], &blocks[block][group]);
+                join_all(&mut sums[block][pair], &dots[pair], weights, inputs, minima);
+            }
+            $turn::multiply_high();
+            $turn::load(&weights[next]);
+            next = if next + 1 == weights.len() { 0 } else { next + 1 };
+            if pair + 1 == P {
+                load_high(inputs);
+            }
+            $turn::store(&mut dots[pair]);
+        }};
+    }
+    for pair in (0..P).step_by(2) {
+        turn!(even, pair, None::<(usize, usize)>);
+        turn!(odd, pair + 1, None::<(usize, usize)>);
+    }
+    let mut step = 0;
+    for block in 0..blocks.len() {
+        for group in 0..length {
+            begin(step);
+            step += 1;
+            for pair in (0..P).step_by(2) {
+                turn!(even, pair, Some((block, group)));
+                turn!(odd, pair + 1, Some((block, group)));
+            }
+        }
+    }
+}
+
+/// Joins the dot products of a group to the sums.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn join_all(sums: &mut Sums, dots: &Sums, weights: &Weights, inputs: &Block, minima: bool) {
+    for t in 0..Block::INPUTS {
+        sums[t] = join(sums[t], dots[t], cast(weights.scales), inputs.scales[t]);
+    }
+    if minima {
+        for t in 0..Block::INPUTS {
+            sums[t] = join(sums[t], _mm512_set1_ps(inputs.sums[t]), cast(weights.minima), inputs.scales[t]);
+        }
+    }
+}
+
+/// `sum + dots * (scales * input_scale)`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn join(sum: __m512, dots: __m512, scales: __m512, input_scale: f32) -> __m512 {
+    _mm512_add_ps(sum, _mm512_mul_ps(dots, _mm512_mul_ps(scales, _mm512_set1_ps(input_scale))))
+}
+
+/// Loads the low digits of inputs.
+#[inline(always)]
+fn load_low(inputs: &Block) {
+    // SAFETY: `SHAPES` has every tile as 16 rows of 64 bytes: just what this field holds, and those below.
+    unsafe {
+        asm!("tileloadd tmm0, [{low} + {row}]", low = in(reg) &inputs.low, row = in(reg) 64usize, out("tmm0") _, options(nostack, readonly));
+    }
+}
+
+/// Loads the high ones.
+#[inline(always)]
+fn load_high(inputs: &Block) {
+    // SAFETY: as above.
+    unsafe {
+        asm!("tileloadd tmm1, [{high} + {row}]", high = in(reg) &inputs.high, row = in(reg) 64usize, out("tmm1") _, options(nostack, readonly));
+    }
+}
+
+/// What a pair does with its two tiles.
+macro_rules! turn {
+    ($turn:ident, $weights:tt, $dots:tt) => {
+        mod $turn {
+            use super::*;
+
+            #[inline(always)]
+            pub(super) fn load(weights: &Weights) {
+                // SAFETY: as above.
+                unsafe {
+                    asm!(
+                        concat!("tileloadd ", $weights, ", [{words} + {row}]"),
+                        words = in(reg) &weights.words,
+                        row = in(reg) 64usize,
+                        out($weights) _,
+                        options(nostack, readonly),
+                    );
                 }
             }
-            store_tiles(&mut dots);
+
+            #[inline(always)]
+            pub(super) fn multiply_low() {
+                // SAFETY: no memory is involved, and tiles that are all alike fit each other.
+                unsafe {
+                    asm!(
+                        concat!("tilezero ", $dots),
+                        concat!("tdpbf16ps ", $dots, ", tmm0, ", $weights),
+                        out($dots) _,
+                        options(nostack, nomem),
+                    );
+                }
+            }
+
+            #[inline(always)]
+            pub(super) fn multiply_high() {
+                // SAFETY: as above.
+                unsafe {
+                    asm!(concat!("tdpbf16ps ", $dots, ", tmm1, ", $weights), out($dots) _, options(nostack, nomem));
+                }
+            }
+
+            #[inline(always)]
+            pub(super) fn store(dots: &mut Sums) {
+                // SAFETY: a tile is just what `dots` holds.
+                unsafe {
+                    asm!(
+                        concat!("tilestored [{dots} + {row}], ", $dots),
+                        dots = in(reg) dots,
+                        row = in(reg) 64usize,
+                        options(nostack),
+                    );
+                }
+            }
         }
-        panel::store(sums, out);
-    }
+    };
 }
-
-/// Loads a group.
-#[inline(always)]
-fn load_tiles(weights: &Weights, inputs: &Inputs) {
-    // SAFETY: `SHAPES` has the tiles of inputs as 16 rows of 32 bytes, which here are 64 apart, and that of weights as 8 rows of
-    // 64 bytes: just what the fields hold.
-    unsafe {
-        asm!(
-            "tileloadd tmm2, [{inputs} + {row}]",
-            "tileloadd tmm3, [{inputs} + {row} + 32]",
-            "tileloadd tmm4, [{weights} + {row}]",
-            inputs = in(reg) &inputs.digits,
-            weights = in(reg) &weights.bytes,
-            row = in(reg) 64usize,
-            out("tmm2") _,
-            out("tmm3") _,
-            out("tmm4") _,
-            options(nostack, readonly),
-        );
-    }
-}
-
-/// Multiplies what is loaded.
-#[inline(always)]
-fn multiply_tiles() {
-    // SAFETY: no memory is involved, and by `SHAPES` the tiles fit each other.
-    unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tdpbusd tmm0, tmm2, tmm4",
-            "tdpbssd tmm1, tmm3, tmm4",
-            out("tmm0") _,
-            out("tmm1") _,
-            options(nostack, nomem),
-        );
-    }
-}
-
-/// Stores what was multiplied.
-#[inline(always)]
-fn store_tiles(dots: &mut Dots) {
-    // SAFETY: by `SHAPES` the tiles of dot products are 16 rows of 64 bytes: each is one half of this.
-    unsafe {
-        asm!(
-            "tilestored [{dots} + {row}], tmm0",
-            "tilestored [{dots} + {row} + 1024], tmm1",
-            dots = in(reg) dots,
-            row = in(reg) 64usize,
-            options(nostack),
-        );
-    }
-}
+turn!(even, "tmm2", "tmm4");
+turn!(odd, "tmm3", "tmm5");

@@ -29,6 +29,7 @@ pub(crate) static AVX2: Isa = Isa {
     name: "avx2",
     // SAFETY: the table is handed out only where AVX2 and F16C are.
     matmul: |matrix, input, tile_rows, out| unsafe { matmul(matrix, input, tile_rows, out) },
+    arrange: None,
     // SAFETY: as above.
     quantize: |input, groups| unsafe { input::quantize(input, groups) },
     // SAFETY: as above.

@@ -28,6 +28,7 @@ pub(crate) static AVX512: Isa = Isa {
     name: "avx512",
     // SAFETY: the table is handed out only where these instructions are.
     matmul: |matrix, input, tile_rows, out| unsafe { matmul(matrix, input, tile_rows, out) },
+    arrange: None,
     // SAFETY: as above.
     quantize: |input, groups| unsafe { input::quantize(input, groups) },
     // SAFETY: as above.

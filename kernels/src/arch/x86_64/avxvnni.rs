@@ -20,6 +20,7 @@ pub(crate) static AVXVNNI: Isa = Isa {
     name: "avxvnni",
     // SAFETY: the table is handed out only where these instructions are.
     matmul: |matrix, input, tile_rows, out| unsafe { matmul(matrix, input, tile_rows, out) },
+    arrange: None,
     quantize: AVX2.quantize,
     mix: AVX2.mix,
     softmax: AVX2.softmax,

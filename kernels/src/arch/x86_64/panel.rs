@@ -168,11 +168,14 @@ pub(super) fn put(out: &mut RowsMut<'_>, column: usize, tile_row: usize, lanes: 
 /// Asks for tiles to be brought to the second cache: the first holds a panel and its inputs.
 #[inline(always)]
 pub(super) fn prefetch<W>(tiles: &[W]) {
-    let start = tiles.as_ptr().cast::<i8>();
-    for offset in (0..size_of_val(tiles)).step_by(64) {
-        // SAFETY: a prefetch reads nothing that the program could see, whatever its address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(offset)) };
-    }
+    (0..size_of_val(tiles)).step_by(64).for_each(|offset| prefetch_line(tiles.as_ptr().cast(), offset));
+}
+
+/// Asks for the line `offset` bytes after `start`.
+#[inline(always)]
+pub(super) fn prefetch_line(start: *const i8, offset: usize) {
+    // SAFETY: a prefetch reads nothing that the program could see, whatever its address.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(offset)) };
 }
 
 #[inline]
