@@ -399,3 +399,33 @@ fn a_step_does_one_piece_at_least_and_its_budget_at_most() {
     }
     assert_eq!(last, 1);
 }
+
+/// Cores as somebody counts them who is wrong about it.
+struct Claimed(usize);
+
+impl Workers for Claimed {
+    fn run(&self, job: &(dyn Fn() + Sync)) {
+        job();
+        job();
+    }
+
+    fn count(&self) -> usize {
+        self.0
+    }
+}
+
+#[test]
+fn however_many_cores_there_are_said_to_be_the_logits_are_the_same() {
+    let (_, description) = models().swap_remove(3);
+    let ids = Numbers::new(1).tokens(40, description.config.vocab_size);
+    let image = Memory::new(description, 6).pack(DType::Q8);
+    let model = Model::open(&image).unwrap();
+    let plan = Plan::new(model.header()).context(40).batch(32).kv(Kv::F16);
+    let feed = |workers: &dyn Workers| {
+        let mut arena = dirty(0xff, plan.bytes());
+        bits(Session::new(&model, &plan, &mut arena, workers).unwrap().feed(&ids).unwrap())
+    };
+    for count in [0, 2, 3, 1000, 1 << 31, 1 << (usize::BITS - 1), usize::MAX] {
+        assert_eq!(feed(&Claimed(count)), feed(&Solo), "{count} cores");
+    }
+}

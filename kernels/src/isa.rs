@@ -38,6 +38,10 @@ impl Isa {
     ///
     /// With feature `std` the machine is asked (the answer is cached); without it, what the compiler was told with
     /// `-C target-feature` counts.
+    ///
+    /// On Linux, where there is AMX, the first call also asks the system to let the process use its registers. They are 8 KB that a
+    /// signal handler's stack has to have room for: a later `sigaltstack` of less fails, and where one is in use already, AMX is
+    /// not available.
     pub fn available() -> impl Iterator<Item = &'static Isa> {
         arch::tables().into_iter().flatten().chain([Isa::SCALAR])
     }

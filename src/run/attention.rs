@@ -133,7 +133,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let mut together = QUERIES.checked_div(multiplier).unwrap_or(0).min(tokens.get()).min(units.len()).min(room);
         // Each worker is to have a piece and one more: they are not equally fast. A microcontroller's batch is short.
         if !cfg!(target_os = "none") && workers.count() > 1 {
-            together = together.min(room.min(units.len()) / (2 * workers.count()));
+            let shares = workers.count().saturating_mul(2);
+            together = together.min(room.min(units.len()).checked_div(shares).unwrap_or(0));
         }
         let together = together.max(1);
         let pieces = (room.min(units.len()) / together).max(1);

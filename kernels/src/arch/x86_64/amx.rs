@@ -13,8 +13,10 @@
 //! Dot products then leave through memory, there is no other way, to be joined to the sums by AVX-512. Tiles know no scale but
 //! powers of two: weights are 2²⁴ times too large here and inputs as much too small, which saves shifting them.
 //!
-//! The compiler does not know these registers: it does not touch them, so they keep what they hold from one `asm!` to
-//! the next. Linux gives a process their state when it asks for it.
+//! That tiles keep what they hold from one `asm!` to the next is not something the language promises. The compiler has no use for
+//! these registers and does not touch them; neither does anything that is called in between.
+//!
+//! Linux gives a process their state when it asks for it.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::asm;
@@ -106,7 +108,8 @@ static SHAPES: Shapes = Shapes {
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let width = matrix.columns().div_ceil(GROUP);
-    let blocks = input.blocks.get(..input.count.div_ceil(Block::INPUTS) * width).unwrap_or_default();
+    let needed = input.count.div_ceil(Block::INPUTS).saturating_mul(width);
+    let blocks = input.blocks.get(..needed).unwrap_or_default();
     macro_rules! product {
         ($tiles:ident, $widen:ident, $minima:literal) => {
             product(($tiles, blocks), (width, input.count), tile_rows, out, |t, w| $widen(t, w), $minima)
@@ -149,8 +152,8 @@ struct Memory {
     sums: [[Sums; PAIRS]; BLOCKS],
 }
 
-/// Walks sets of blocks, and rows, several pairs at once.
-#[inline]
+/// Walks sets of blocks, and rows, several pairs at once. Not inlined: products of few inputs do without its memory.
+#[inline(never)]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn product<W>(
     (tiles, blocks): (&[W], &[Block]),

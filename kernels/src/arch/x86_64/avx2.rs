@@ -60,7 +60,7 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
             shape.product::<_, _, { $block }>($tiles, $inputs, out, |$t, $x| $sums, |$t, $x| $sums, |$t, $x| $sums)
         }};
     }
-    // Keys meet two or three queries, or a multiple of that, as often as four.
+    // In decoding, keys meet two or three queries as often as four.
     macro_rules! floats {
         ($tiles:ident, |$t:ident, $x:ident| $sums:expr) => {
             match count {
