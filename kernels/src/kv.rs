@@ -77,7 +77,9 @@ pub fn store_value(kv: Kv, values: &mut [u8], slot: usize, value: &[f32]) {
     }
 }
 
-fn store_floats<E: bytemuck::Pod>(row: &mut [u8], value: &[f32], narrow: fn(f32) -> E) {
+// Inlined, the loop is vectorised.
+#[cfg_attr(not(target_os = "none"), inline(always))]
+fn store_floats<E: bytemuck::Pod>(row: &mut [u8], value: &[f32], narrow: impl Fn(f32) -> E) {
     let row: &mut [E] = bytemuck::try_cast_slice_mut(row).unwrap_or_default();
     for (element, &x) in row.iter_mut().zip(value) {
         *element = narrow(x);

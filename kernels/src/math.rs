@@ -37,10 +37,34 @@ fn power_of_two(n: i32) -> f32 {
 // compiler decides, and a build for size has it once.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn exp(x: f32) -> f32 {
-    const SMALLEST: f32 = -87.336_54; // e^x is below the smallest normal number under this
-    const LARGEST: f32 = 88.722_84; // e^x is above the largest number over this
+    let inside = if x < LARGEST { x } else { LARGEST };
+    let (p, n) = exp_parts(inside);
+    // 2^128 does not exist, so the power goes on in two steps.
+    let half = n >> 1;
+    let y = p * power_of_two(half) * power_of_two(n - half);
+    let y = if x < SMALLEST { 0.0 } else { y };
+    let y = if x > LARGEST { f32::INFINITY } else { y };
+    if x.is_nan() { x } else { y }
+}
+
+/// [`exp`] of a number that is not above 0, or NaN, with the same bits in fewer steps.
+#[inline(always)]
+pub(crate) fn exp_to_1(x: f32) -> f32 {
+    let (p, n) = exp_parts(x);
+    let y = p * power_of_two(n);
+    let y = if x < SMALLEST { 0.0 } else { y };
+    if x.is_nan() { x } else { y }
+}
+
+/// e^x is below the smallest normal number under this.
+const SMALLEST: f32 = -87.336_54;
+/// e^x is above the largest number over this.
+const LARGEST: f32 = 88.722_84;
+
+/// `p` and `n` with e^x = p 2^n; no lower `x` than the smallest counts.
+#[inline(always)]
+fn exp_parts(x: f32) -> (f32, i32) {
     let inside = if x > SMALLEST { x } else { SMALLEST };
-    let inside = if inside < LARGEST { inside } else { LARGEST };
     let n = round_to_i32(inside * LOG2_E);
     let whole = n as f32;
     // ln 2 in two parts; the first has few enough bits that `whole * 0.693359375` is exact.
@@ -51,13 +75,7 @@ pub fn exp(x: f32) -> f32 {
     let p = add_product(4.166_579_6e-2, p, r);
     let p = add_product(0.166_666_65, p, r);
     let p = add_product(0.5, p, r);
-    let p = add_product(r, p, r * r) + 1.0;
-    // 2^128 does not exist, so the power goes on in two steps.
-    let half = n >> 1;
-    let y = p * power_of_two(half) * power_of_two(n - half);
-    let y = if x < SMALLEST { 0.0 } else { y };
-    let y = if x > LARGEST { f32::INFINITY } else { y };
-    if x.is_nan() { x } else { y }
+    (add_product(r, p, r * r) + 1.0, n)
 }
 
 /// Hyperbolic tangent. Cephes' polynomial near zero, `1 − 2 / (e^2x + 1)` beyond.
@@ -290,6 +308,16 @@ mod tests {
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp(f32::INFINITY), f32::INFINITY);
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn exp_to_1_is_exp() {
+        let step = option_env!("POCKETLM_SWEEP").map_or(211, |s| s.parse().unwrap());
+        let below = (0x8000_0000..=f32::NEG_INFINITY.to_bits()).step_by(step).map(f32::from_bits);
+        for x in below.chain([0.0, SMALLEST, SMALLEST.next_up(), SMALLEST.next_down(), f32::NEG_INFINITY]) {
+            assert_eq!(exp_to_1(x).to_bits(), exp(x).to_bits(), "{x}");
+        }
+        assert!(exp_to_1(f32::NAN).is_nan());
     }
 
     #[test]

@@ -357,8 +357,16 @@ fn multiply<const P: usize>(
 ) {
     let length = weights.len() / P;
     // What is loaded goes through all blocks without a pause; nobody needs what comes last.
-    let mut coming = blocks.iter().flat_map(|block| &block[..length]);
-    let mut inputs = coming.next().unwrap_or(&blocks[0][0]);
+    let (mut block, mut group) = (0, 0);
+    let mut coming = || {
+        let inputs = &blocks[block][group];
+        group += 1;
+        if group == length {
+            (block, group) = ((block + 1).min(blocks.len() - 1), 0);
+        }
+        inputs
+    };
+    let mut inputs = coming();
     let mut next = if weights.len() > 2 { 2 } else { 0 };
     load_low(inputs);
     load_high(inputs);
@@ -369,7 +377,7 @@ fn multiply<const P: usize>(
             let pair = $pair;
             $turn::multiply_low();
             if pair + 1 == P {
-                inputs = coming.next().unwrap_or(inputs);
+                inputs = coming();
                 load_low(inputs);
             }
             if let Some((block, group)) = $joined {
