@@ -37,28 +37,43 @@ impl Workers for Solo {
     }
 }
 
-/// Calls `job` with parts of `range` that together are all of it, shared between `workers`. A part is a share of what is
-/// left: large at first, because long stretches of memory are read faster than many short ones, and ever smaller, so
-/// that no core waits long for another, whatever each of them was kept from. One core alone gets the whole range at once.
+/// Calls `job` with parts of `range` that together are all of it, shared between `workers`. Each begins with a stretch of its own,
+/// the same one in every job of this length: what one job leaves in its cache is there in the next. A part is half of what is
+/// left of the stretch: large at first, because long stretches of memory are read faster than many short ones, and ever smaller,
+/// so that others can help with the rest, and no core waits long for another, whatever each of them was kept from. One core
+/// alone gets the whole range at once.
 ///
 /// The job is a type parameter, here and below: a `dyn Fn` of a firmware brings a second copy of itself, in the slot of its
 /// vtable for calls that consume it, and only [`Workers::run`] needs one.
 #[cfg(target_has_atomic = "ptr")]
 pub fn for_each_part(workers: &dyn Workers, range: Range<usize>, job: impl Fn(Range<usize>) + Sync) {
-    let share = match workers.count() {
-        0 | 1 => NonZeroUsize::MIN,
-        count => NonZeroUsize::MIN.saturating_add(count.saturating_mul(2) - 1),
-    };
-    let left = Left { next: AtomicUsize::new(range.start), end: range.end, share };
+    let count = workers.count().max(1);
+    let stretches = count.min(STRETCHES);
+    let share = if count == 1 { 1 } else { count.saturating_mul(2) / stretches };
+    let (length, longer) = (range.len() / stretches, range.len() % stretches);
+    let start = |stretch: usize| range.start + stretch * length + stretch.min(longer);
+    let left: [Left; STRETCHES] = core::array::from_fn(|stretch| Left {
+        next: AtomicUsize::new(start(stretch.min(stretches))),
+        end: start((stretch + 1).min(stretches)),
+        share: NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN),
+    });
+    let came = AtomicUsize::new(0);
     workers.run(&|| {
-        while let Some(part) = left.claim() {
-            job(part);
+        let own = if STRETCHES == 1 { 0 } else { came.fetch_add(1, Ordering::Relaxed) };
+        for next in 0..stretches {
+            while let Some(part) = left.get(own.wrapping_add(next) % stretches).and_then(Left::claim) {
+                job(part);
+            }
         }
     });
 }
 
-/// What nobody has claimed yet.
+/// Into how many stretches work is divided at most.
+const STRETCHES: usize = if cfg!(target_os = "none") { 1 } else { 8 };
+
+/// What nobody has claimed yet of a stretch. On a cache line of its own.
 #[cfg(target_has_atomic = "ptr")]
+#[cfg_attr(not(target_os = "none"), repr(align(64)))]
 struct Left {
     next: AtomicUsize,
     end: usize,
