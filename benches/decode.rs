@@ -39,7 +39,7 @@ fn checkpoints() -> Vec<PathBuf> {
 /// Prefill of `prompt` tokens and decode after as many as are decoded.
 fn bench_model(criterion: &mut Criterion, name: &str, image: &[u8], prompt: u32, isas: &[&'static Isa]) {
     let model = Model::open(image).expect("an image");
-    let plan = Plan::new(model.header()).context(prompt.max(2 * DECODED)).batch(64).kv(Kv::F16);
+    let plan = Plan::new(model.header()).context(prompt.max(2 * DECODED)).batch(128).kv(Kv::F16);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     // Different tokens read different rows of the embedder.
     let ids: Vec<u32> = (0..prompt).map(|index| index * 7919 % model.config().vocab_size).collect();

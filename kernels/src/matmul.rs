@@ -21,6 +21,19 @@ pub struct Input<'a> {
     pub blocks: &'a [Block],
 }
 
+impl<'a> Input<'a> {
+    /// Some of the inputs of a matrix of `columns` columns.
+    pub fn some(&self, inputs: Range<usize>, columns: usize) -> Input<'a> {
+        let (width, first) = (columns.div_ceil(GROUP), inputs.start);
+        Input {
+            count: inputs.len(),
+            values: self.values.get(first * columns..).unwrap_or_default(),
+            groups: self.groups.get(first * width..).unwrap_or_default(),
+            blocks: self.blocks.get(first / Block::INPUTS * width..).unwrap_or_default(),
+        }
+    }
+}
+
 /// [`Isa::matmul`](crate::Isa::matmul), portably.
 pub(crate) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);

@@ -171,39 +171,52 @@ pub struct Output<'a> {
 }
 
 /// Shares the ranges of several outputs between `workers`, cut into pieces of `piece` rows counted from each range's
-/// start. `job` is told which output, and given some of its pieces: their rows, and their part of every column.
+/// start, and of `together` columns. `job` is told which output and which columns, and given some of its pieces: their rows,
+/// and their part of these columns.
 pub fn split_rows<const N: usize>(
     workers: &dyn Workers,
     outputs: [Output<'_>; N],
-    piece: usize,
-    job: impl Fn(usize, Range<usize>, RowsMut<'_>) + Sync,
+    (piece, together): (usize, usize),
+    job: impl Fn(usize, Range<usize>, Range<usize>, RowsMut<'_>) + Sync,
 ) {
-    // Not a number that is 1 at least: through a closure the optimiser does not see that, and leaves a panic behind.
-    let piece = NonZeroUsize::new(piece).unwrap_or(NonZeroUsize::MIN);
+    // Not numbers that are 1 at least: through a closure the optimiser does not see that, and leaves a panic behind.
+    let [piece, together] = [piece, together].map(|number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN));
+    let mut most = 0;
     let outputs = outputs.map(|Output { values, rows, range }| {
         let columns = values.len().checked_div(rows).unwrap_or(0);
+        most = columns.max(most);
         (Shared(values.as_mut_ptr()), rows, columns, range.start..range.end.min(rows))
     });
     let pieces = |rows: &Range<usize>| rows.len().div_ceil(piece.get());
-    let all = outputs.iter().map(|(.., range)| pieces(range)).sum();
-    for_each_part(workers, 0..all, |part| {
+    // Set by set of columns, output by output. A microcontroller has too few columns for sets, and little flash.
+    let sets = if cfg!(target_os = "none") { 1 } else { most.div_ceil(together.get()) };
+    let pieces_of_set: usize = outputs.iter().map(|(.., range)| pieces(range)).sum();
+    for_each_part(workers, 0..sets * pieces_of_set, |part| {
         let mut before = 0;
-        for (index, (shared, rows, columns, range)) in outputs.iter().enumerate() {
-            // The part's pieces of this output.
-            let first = part.start.max(before) - before;
-            let last = part.end.min(before + pieces(range)).saturating_sub(before);
-            before += pieces(range);
-            if first < last {
-                let start = range.start + first * piece.get();
-                let rows_of_part = start..range.end.min(range.start + last * piece.get());
-                // `for_each_part` gives every piece out once, and different pieces have different rows, all of them below
-                // `rows`: nobody else has this view's part of the output, which stays borrowed until all is done.
-                let (first, length) = (shared.at(start), rows_of_part.len());
-                job(
-                    index,
-                    rows_of_part,
-                    RowsMut { first, length, stride: *rows, columns: *columns, borrow: PhantomData },
-                );
+        for set in 0..sets {
+            let first_column = if set == 0 { 0 } else { set * together.get() };
+            let end = if sets == 1 { usize::MAX } else { first_column.saturating_add(together.get()) };
+            for (index, (shared, rows, columns, range)) in outputs.iter().enumerate() {
+                // The part's pieces of this output.
+                let first = part.start.max(before) - before;
+                let last = part.end.min(before + pieces(range)).saturating_sub(before);
+                before += pieces(range);
+                if first < last {
+                    let start = range.start + first * piece.get();
+                    let rows_of_part = start..range.end.min(range.start + last * piece.get());
+                    let columns = first_column..end.min(*columns).max(first_column);
+                    // `for_each_part` gives every piece out once, and different pieces have different rows, all of them
+                    // below `rows`, or different columns: nobody else has this view's part of the output, which stays borrowed
+                    // until all is done.
+                    let (first, length) = (shared.at(first_column * rows + start), rows_of_part.len());
+                    let count = columns.len();
+                    job(
+                        index,
+                        columns,
+                        rows_of_part,
+                        RowsMut { first, length, stride: *rows, columns: count, borrow: PhantomData },
+                    );
+                }
             }
         }
     });

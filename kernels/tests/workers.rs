@@ -20,22 +20,24 @@ fn workers_change_nothing_and_leave_nothing_out() {
     }
     let (rows, count) = ([1003, 40, 8], 3);
     let range = |output: usize| 5..rows[output] - output;
-    for workers in [1, 2, 5] {
+    for (workers, together) in [(1, 3), (2, 2), (5, 1), (2, usize::MAX)] {
         let mut values = rows.map(|rows| vec![0.0; rows * count]);
         let mut index = 0..;
         let outputs = values.each_mut().map(|values| {
             let index = index.next().unwrap();
             Output { values, rows: rows[index], range: range(index) }
         });
-        split_rows(&Threads(workers), outputs, 16, |output, piece, mut part| {
-            for t in 0..part.columns() {
-                assert_eq!(part.column(t).len(), piece.len());
-                for (out, row) in part.column(t).iter_mut().zip(piece.clone()) {
+        split_rows(&Threads(workers), outputs, (16, together), |output, columns, piece, mut part| {
+            assert_eq!(part.columns(), columns.len());
+            assert!(columns.start.is_multiple_of(together) && columns.len() <= together);
+            for (index, t) in columns.clone().enumerate() {
+                assert_eq!(part.column(index).len(), piece.len());
+                for (out, row) in part.column(index).iter_mut().zip(piece.clone()) {
                     *out += (t * rows[output] + row) as f32;
                 }
             }
-            assert!(part.column(count).is_empty());
-            assert_eq!(part.part(1..usize::MAX).column(1).len(), piece.len() - 1);
+            assert!(part.column(columns.len()).is_empty());
+            assert_eq!(part.part(1..usize::MAX).column(0).len(), piece.len() - 1);
         });
         for (output, values) in values.iter().enumerate() {
             let expected = |i| if range(output).contains(&(i % rows[output])) { i as f32 } else { 0.0 };

@@ -10,7 +10,8 @@ use bytemuck::try_cast_slice_mut;
 
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
 use pocketlm_kernels::{
-    Activation, Engine, GROUP, Input, InputGroup, Isa, Kv, Output, Solo, TILE_ROWS, Workers, split_chunks, split_rows,
+    Activation, Block, Engine, GROUP, Input, InputGroup, Isa, Kv, Output, Solo, TILE_ROWS, Workers, split_chunks,
+    split_rows,
 };
 
 use super::Session;
@@ -83,6 +84,9 @@ const ROW_COST: usize = 16;
 const TOKEN_COST: usize = TILE_ROWS;
 /// The fewest rows of a matrix that are worth claiming: a kernel walks several tile rows at once.
 const PIECE: usize = 4 * TILE_ROWS;
+
+/// The fewest inputs for which a worker goes through all weights, and not only its share of them with all inputs.
+const TOGETHER: usize = 4 * Block::INPUTS;
 
 /// Sizes that the buffers are cut by.
 #[derive(Clone, Copy)]
@@ -337,7 +341,9 @@ impl<'m, 'a> Session<'m, 'a> {
         let count = if stage == Stage::Head { 1 } else { self.work.count as usize };
         let cap = if stage == Stage::Head { self.model.config().final_logit_softcap } else { None };
         let isa = self.engine.isa;
-        let input = Input { count, values, groups, blocks: if isa.arranges(count) { blocks } else { &[] } };
+        // There is no such table for a microcontroller.
+        let blocks: &[Block] = if !cfg!(target_os = "none") && isa.arranges(count) { blocks } else { &[] };
+        let input = Input { count, values, groups, blocks };
 
         let mut matrices = [Weights::NONE; 3];
         let (mut before, mut work) = (0, 0usize);
@@ -358,8 +364,16 @@ impl<'m, 'a> Session<'m, 'a> {
             Output { values: values.get_mut(..rows * count).unwrap_or_default(), rows, range }
         });
         let workers = workers(self.engine, work.saturating_mul(count));
-        split_rows(workers, outputs, PIECE, |index, rows, mut part| {
+        // Whoever computes all rows of an input has it in its cache, and what comes of it for the stages between; but weights
+        // are widened again for every set.
+        let together = if cfg!(target_os = "none") {
+            usize::MAX
+        } else {
+            count.div_ceil(workers.count().max(1)).next_multiple_of(Block::INPUTS).max(TOGETHER)
+        };
+        split_rows(workers, outputs, (PIECE, together), |index, inputs, rows, mut part| {
             let Weights { matrix, first, .. } = matrices.get(index).copied().unwrap_or(Weights::NONE);
+            let input = if cfg!(target_os = "none") { input } else { input.some(inputs, matrix.columns()) };
             isa.matmul(&matrix, &input, tile_rows(rows, first), &mut part);
             if let Some(cap) = cap {
                 isa.soft_cap(part.column(0), cap);

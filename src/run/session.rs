@@ -190,7 +190,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let [tokens, hidden, normed, scratch, groups, rope, logits, window, cache] = plan.sizes();
         let mut rest = arena;
         let context = plan.context_tokens() as usize;
-        let blocks = plan.block_bytes();
+        // Nobody would take them on a microcontroller.
+        let blocks = if cfg!(target_os = "none") { 0 } else { plan.block_bytes() };
         let (tokens, positions) = numbers(cut(&mut rest, tokens)).split_at_mut_checked(context).unwrap_or_default();
         let buffers = Buffers {
             tokens,
@@ -199,7 +200,7 @@ impl<'m, 'a> Session<'m, 'a> {
             normed: numbers(cut(&mut rest, normed)),
             scratch: numbers(cut(&mut rest, scratch)),
             groups: numbers(cut(&mut rest, groups.saturating_sub(blocks))),
-            blocks: numbers(cut(&mut rest, blocks)),
+            blocks: if blocks > 0 { numbers(cut(&mut rest, blocks)) } else { &mut [] },
             rope: numbers(cut(&mut rest, rope)),
             logits: numbers(cut(&mut rest, logits)).get_mut(..model.config().vocab_size as usize).unwrap_or_default(),
             window: Window::new(plan, cut(&mut rest, window)),

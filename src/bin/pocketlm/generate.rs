@@ -23,7 +23,7 @@ pub struct Running {
     pub threads: Option<u16>,
 
     /// Tokens of a prompt computed together: faster, and takes more memory. Never changes a bit of the result
-    #[arg(long, value_name = "B", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(long, value_name = "B", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: u32,
 
     /// How keys and values are kept: f32, f16, bf16 or q8

@@ -186,26 +186,33 @@ mod tests {
 
     #[test]
     fn rows_of_two_outputs_are_each_computed_once_by_one_thread() {
-        every_order(2, || {
+        rows_of_two_outputs(2);
+    }
+
+    #[test]
+    fn so_are_rows_of_each_column_by_itself() {
+        rows_of_two_outputs(1);
+    }
+
+    fn rows_of_two_outputs(together: usize) {
+        every_order(2, move || {
             let threads = Threads::new(1);
             // Two columns of 5 rows, of which 1 to 5 are asked for in pieces of 2; one column of 3 rows.
             let (mut first, mut second) = ([0.0; 10], [0.0; 3]);
-            let claimed = Places::new(8);
+            let claimed = Places::new(15);
             let outputs = [
                 Output { values: &mut first, rows: 5, range: 1..5 },
                 Output { values: &mut second, rows: 3, range: 0..3 },
             ];
-            split_rows(&threads, outputs, 2, |output, rows, mut view| {
-                for row in rows.clone() {
-                    claimed.write(5 * output + row, 1);
-                }
-                for column in 0..view.columns() {
-                    for (value, row) in view.column(column).iter_mut().zip(rows.clone()) {
+            split_rows(&threads, outputs, (2, together), |output, columns, rows, mut view| {
+                for (index, column) in columns.enumerate() {
+                    for (value, row) in view.column(index).iter_mut().zip(rows.clone()) {
+                        claimed.write(5 * (output * 2 + column) + row, 1);
                         *value += (100 * output + 10 * column + row) as f32 + 1.0;
                     }
                 }
             });
-            assert_eq!(claimed.values(), [0, 1, 1, 1, 1, 1, 1, 1]);
+            assert_eq!(claimed.values(), [0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0]);
             assert_eq!(first, [0.0, 2.0, 3.0, 4.0, 5.0, 0.0, 12.0, 13.0, 14.0, 15.0]);
             assert_eq!(second, [101.0, 102.0, 103.0]);
             threads.stop();
