@@ -591,7 +591,7 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
 }
 
 /// The smallest stack that a host gives a thread by default is musl's, of 128 KB, and a token is to be computed on much less.
-#[cfg(test)]
+#[cfg(all(test, not(target_family = "wasm")))]
 #[test]
 fn products_take_little_of_a_small_stack() {
     extern crate std;
