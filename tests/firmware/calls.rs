@@ -164,8 +164,13 @@ fn pointed_at(elf: &object::File<'_>, functions: &BTreeMap<u64, Function>) -> Ve
     let thumb = elf.architecture() == Architecture::Arm;
     let sections = elf.sections().filter(|section| matches!(section.name(), Ok(".rodata" | ".data")));
     let mut found: Vec<u64> = sections
-        .flat_map(|section| section.data().unwrap().chunks_exact(4).map(<[u8]>::to_vec).collect::<Vec<_>>())
-        .map(|word| u64::from(u32::from_le_bytes(word.try_into().unwrap())))
+        .flat_map(|section| {
+            let (words, _) = section.data().unwrap().as_chunks::<4>();
+            // After four letters comes the end of a text: that of "scalar" is also an address, 0x7261.
+            let before = std::iter::once(&[0; 4]).chain(words);
+            let words = words.iter().zip(before).filter(|(_, before)| !before.iter().all(u8::is_ascii_graphic));
+            words.map(|(word, _)| u64::from(u32::from_le_bytes(*word))).collect::<Vec<_>>()
+        })
         .filter(|word| !thumb || word & 1 == 1)
         .map(|word| if thumb { word & !1 } else { word })
         .filter(|word| functions.contains_key(word))
