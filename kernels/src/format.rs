@@ -2,7 +2,7 @@
 
 use defmt::{Format, Formatter, write};
 
-use crate::{Engine, Input, InputGroup, Isa, Matrix, Output, Q4MinTile, Q4Tile, Q8Tile, RowsMut};
+use crate::{Block, Engine, Input, InputGroup, Isa, Matrix, Output, Q4MinTile, Q4Tile, Q8Tile, RowsMut};
 
 impl Format for Isa {
     fn format(&self, f: Formatter<'_>) {
@@ -37,6 +37,12 @@ impl Format for Output<'_> {
 impl Format for RowsMut<'_> {
     fn format(&self, f: Formatter<'_>) {
         write!(f, "RowsMut(of {=usize} columns)", self.columns());
+    }
+}
+
+impl Format for Block {
+    fn format(&self, f: Formatter<'_>) {
+        write!(f, "Block({=usize} inputs)", Block::INPUTS);
     }
 }
 
