@@ -417,15 +417,24 @@ impl Workers for Claimed {
 #[test]
 fn however_many_cores_there_are_said_to_be_the_logits_are_the_same() {
     let (_, description) = models().swap_remove(3);
-    let ids = Numbers::new(1).tokens(40, description.config.vocab_size);
-    let image = Memory::new(description, 6).pack(DType::Q8);
-    let model = Model::open(&image).unwrap();
-    let plan = Plan::new(model.header()).context(40).batch(32).kv(Kv::F16);
-    let feed = |workers: &dyn Workers| {
-        let mut arena = dirty(0xff, plan.bytes());
-        bits(Session::new(&model, &plan, &mut arena, workers).unwrap().feed(&ids).unwrap())
-    };
-    for count in [0, 2, 3, 1000, 1 << 31, 1 << (usize::BITS - 1), usize::MAX] {
-        assert_eq!(feed(&Claimed(count)), feed(&Solo), "{count} cores");
+    // The first batch is enough for two workers to take inputs of their own, some more than others, and the second is not.
+    let ids = Numbers::new(1).tokens(190, description.config.vocab_size);
+    let memory = Memory::new(description, 6);
+    for dtype in [DType::F32, DType::Q8] {
+        let image = memory.pack(dtype);
+        let model = Model::open(&image).unwrap();
+        let plan = |batch| Plan::new(model.header()).context(190).batch(batch).kv(Kv::F16);
+        let feed = |batch: u32, isa: &'static Isa, workers: &dyn Workers| {
+            let mut arena = dirty(0xff, plan(batch).bytes());
+            let mut session = Session::new(&model, &plan(batch), &mut arena, Engine { isa, workers }).unwrap();
+            bits(session.feed(&ids).unwrap())
+        };
+        let expected = feed(1, Isa::SCALAR, &Solo);
+        for isa in Isa::available() {
+            assert!(feed(150, isa, &Threads::new(2).unwrap()) == expected, "{dtype:?}, {isa:?}");
+            for count in [0, 1, 2, 3, 1000, 1 << 31, 1 << (usize::BITS - 1), usize::MAX] {
+                assert!(feed(150, isa, &Claimed(count)) == expected, "{dtype:?}, {isa:?}, {count} cores");
+            }
+        }
     }
 }

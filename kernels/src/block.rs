@@ -1,8 +1,10 @@
 //! Inputs as matrix units take them.
 
-use bytemuck::{Pod, Zeroable, cast_slice_mut};
+use core::num::NonZeroUsize;
 
-use crate::{InputGroup, Isa, Workers, split_chunks};
+use bytemuck::{Pod, Zeroable, try_cast_slice_mut};
+
+use crate::{GROUP, InputGroup, Isa, Workers, split_chunks};
 
 /// A group of 16 inputs as a matrix unit takes them: which way is the business of the [`Isa`] that has one.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -34,16 +36,20 @@ impl Isa {
     /// in [`Input::blocks`](crate::Input::blocks). Does nothing where `blocks` is too short for that; they do without then. The
     /// last block's unused places repeat the last input.
     pub fn arrange(&self, workers: &dyn Workers, groups: &[InputGroup], count: usize, blocks: &mut [Block]) {
-        let width = groups.len().checked_div(count).unwrap_or(0);
-        let all = count.div_ceil(Block::INPUTS) * width;
-        let (Some(arrange), Some(blocks)) = (self.arrange, blocks.get_mut(..all)) else { return };
+        let width = NonZeroUsize::new(groups.len().checked_div(count).unwrap_or(0));
+        let (Some(arrange), Some(width)) = (self.arrange, width) else { return };
+        let all = count.div_ceil(Block::INPUTS) * width.get();
+        let Some(blocks) = blocks.get_mut(..all) else { return };
         let numbers = size_of::<Block>() / size_of::<f32>();
-        split_chunks(workers, [(cast_slice_mut(blocks), numbers)], 0..all, |index, [block]| {
+        split_chunks(workers, [(try_cast_slice_mut(blocks).unwrap_or_default(), numbers)], 0..all, |index, [block]| {
             let (first, group) = (index / width * Block::INPUTS, index % width);
-            let input = |t: usize| &groups[(first + t).min(count - 1) * width + group];
-            if let [block] = cast_slice_mut(block) {
+            let input = |t: usize| groups.get((first + t).min(count - 1) * width.get() + group).unwrap_or(&EMPTY);
+            if let Ok([block]) = try_cast_slice_mut(block) {
                 arrange(core::array::from_fn(input), block);
             }
         });
     }
 }
+
+/// In the place of what is not there.
+const EMPTY: InputGroup = InputGroup { values: [0; GROUP], scale: 0.0, sum: 0 };

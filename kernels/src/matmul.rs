@@ -22,14 +22,15 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Some of the inputs of a matrix of `columns` columns.
+    /// Some of the inputs of a matrix of `columns` columns. Their blocks are left out unless the first starts one.
     pub fn some(&self, inputs: Range<usize>, columns: usize) -> Input<'a> {
         let (width, first) = (columns.div_ceil(GROUP), inputs.start);
+        let blocks = if first.is_multiple_of(Block::INPUTS) { self.blocks } else { &[] };
         Input {
             count: inputs.len(),
             values: self.values.get(first * columns..).unwrap_or_default(),
             groups: self.groups.get(first * width..).unwrap_or_default(),
-            blocks: self.blocks.get(first / Block::INPUTS * width..).unwrap_or_default(),
+            blocks: blocks.get(first / Block::INPUTS * width..).unwrap_or_default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What happens to a vector between two products: norms, rotation, softmax, activation.
 
-use crate::math::{self, exp, exp_to_1, gelu_approx, gelu_exact, silu, sin_cos_turns, sqrt};
+use crate::math::{self, exp, exp_of_at_most_0, gelu_approx, gelu_exact, silu, sin_cos_turns, sqrt};
 use crate::soft::add_product;
 
 /// Adds eight stripes in the one order (see the crate docs).
@@ -147,7 +147,7 @@ pub(crate) fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
     for scores in [&mut *older, &mut *newer] {
         for score in scores {
             // No difference is above 0. A microcontroller has `exp` anyway, for activations.
-            *score = if cfg!(target_os = "none") { exp(*score - largest) } else { exp_to_1(*score - largest) };
+            *score = if cfg!(target_os = "none") { exp(*score - largest) } else { exp_of_at_most_0(*score - largest) };
         }
     }
     let mut stripes = [0.0; 8];

@@ -38,10 +38,10 @@ impl Workers for Solo {
 }
 
 /// Calls `job` with parts of `range` that together are all of it, shared between `workers`. Each begins with a stretch of its own,
-/// the same one in every job of this length: what one job leaves in its cache is there in the next. A part is half of what is
-/// left of the stretch: large at first, because long stretches of memory are read faster than many short ones, and ever smaller,
-/// so that others can help with the rest, and no core waits long for another, whatever each of them was kept from. One core
-/// alone gets the whole range at once.
+/// the first to come with the first: as the caller mostly is that, it finds in its cache what it had of the job before. A part is
+/// half of what is left of the stretch, or as much less as there are workers to a stretch: large at first, because long stretches
+/// of memory are read faster than many short ones, and ever smaller, so that others can help with the rest, and no core waits long
+/// for another, whatever each of them was kept from. One core alone gets the whole range at once.
 ///
 /// The job is a type parameter, here and below: a `dyn Fn` of a firmware brings a second copy of itself, in the slot of its
 /// vtable for calls that consume it, and only [`Workers::run`] needs one.

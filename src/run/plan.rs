@@ -168,7 +168,7 @@ impl<'m> Plan<'m> {
         self
     }
 
-    /// Bytes of the blocks at the end of `groups`. Batches that are shorter have none: those are for hosts.
+    /// Bytes of the blocks at the end of `groups`. Short batches, as boards have, do without.
     pub(super) const fn block_bytes(&self) -> usize {
         let batch = self.batch as usize;
         if batch < 2 * Block::INPUTS {

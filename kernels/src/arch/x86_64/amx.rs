@@ -2,13 +2,13 @@
 //! and more. The rest is AVX-512's.
 //!
 //! `tdpbf16ps` multiplies 16 rows of 32 numbers by 32 rows of 16 columns and adds the products to 16 × 16 sums: a group of
-//! 16 inputs meets a group of a pair of tile rows. Its arithmetic (Intel's manual, volume 2) makes a dot product of integers
-//! exact but for one rounding, the one that [`Isa::matmul`] asks for:
-//! - An int8 is a bfloat16, and an input of 16 bits is the sum of two: a multiple of 256, and what is left.
-//! - Products, and their sums over the columns of a group, which are of one sign or not, are integers (or multiples of 256)
-//!   of less than 24 bits. They come about apart from the sum that they are added to at the end.
-//! - So the first instruction leaves the low digits' share in a tile that was zero, exactly, and the second rounds as it adds the
-//!   high digits' share.
+//! 16 inputs meets a group of a pair of tile rows. As its operation is defined (Intel's manual, volume 2, TDPBF16PS), a dot product
+//! of integers is exact but for one rounding, the one that [`Isa::matmul`] asks for:
+//! - An int8 is a bfloat16, and an input of 16 bits is the sum of two, its digits: a multiple of 256, and what is left.
+//! - What the columns of a group add up to is an integer of at most 20 bits for the low digits, and one times 256 for the
+//!   high ones: f32 holds either, and every sum on the way. It comes about by itself and is added to the tile at the end.
+//! - So the first instruction leaves the low digits' share in a tile that was zero, exactly, and the second rounds once, as it
+//!   adds the high digits' share.
 //!
 //! Dot products then leave through memory, there is no other way, to be joined to the sums by AVX-512. Tiles know no scale but
 //! powers of two: weights are 2²⁴ times too large here and inputs as much too small, which saves shifting them.
@@ -173,13 +173,14 @@ fn product<W>(
     for (set, blocks) in blocks.chunks(together * width).enumerate() {
         let mut row = 0;
         while row < rows.count {
-            let many = rows.count - row > 2 * PAIR;
-            let pairs = if many { PAIRS } else { 2 };
-            if many {
+            // Two at least: they take turns.
+            let pairs = if rows.count - row > 2 * PAIR {
                 add_pairs::<_, PAIRS>(&rows, row, blocks, &widen, minima, &mut memory);
+                PAIRS
             } else {
                 add_pairs::<_, 2>(&rows, row, blocks, &widen, minima, &mut memory);
-            }
+                2
+            };
             for (block, sums) in memory.sums.iter().enumerate().take(blocks.len() / width) {
                 let first = (set * together + block) * Block::INPUTS;
                 for (pair, sums) in sums.iter().enumerate().take(pairs) {
@@ -449,8 +450,8 @@ fn load_high(inputs: &Block) {
     }
 }
 
-/// What a pair does with its two tiles.
-macro_rules! turn {
+/// What a pair does with its two tiles, when it is its turn.
+macro_rules! tiles {
     ($turn:ident, $weights:tt, $dots:tt) => {
         mod $turn {
             use super::*;
@@ -505,5 +506,5 @@ macro_rules! turn {
         }
     };
 }
-turn!(even, "tmm2", "tmm4");
-turn!(odd, "tmm3", "tmm5");
+tiles!(even, "tmm2", "tmm4");
+tiles!(odd, "tmm3", "tmm5");
