@@ -416,7 +416,10 @@ impl Workers for Claimed {
 
 #[test]
 fn however_many_cores_there_are_said_to_be_the_logits_are_the_same() {
-    let (_, description) = models().swap_remove(3);
+    let (_, mut description) = models().swap_remove(3);
+    // Products that are worth sharing.
+    let config = &mut description.config;
+    (config.embedding_dim, config.num_kv_heads, config.mlp_hidden_dim) = (68, 6, 70);
     // The first batch is enough for two workers to take inputs of their own, some more than others, and the second is not.
     let ids = Numbers::new(1).tokens(190, description.config.vocab_size);
     let memory = Memory::new(description, 6);
