@@ -2,9 +2,9 @@
 #![cfg(feature = "std")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pocketlm::host::Threads;
 use pocketlm::run::Workers;
@@ -56,4 +56,35 @@ fn a_panic_on_any_thread_reaches_the_caller_and_the_threads_go_on() {
         assert!(outcome.is_err());
         assert_eq!(share(&threads, 9), 9);
     }
+}
+
+/// What happens to a thread whose core another program is given, but that it sleeps.
+#[test]
+#[cfg_attr(miri, ignore = "a matter of time")]
+fn a_thread_that_all_others_had_to_wait_for_is_left_out_for_a_while() {
+    let threads = Threads::new(2).unwrap();
+    if threads.count() == 1 {
+        return;
+    }
+    let caller = thread::current().id();
+    // A job that lasts until the helper has come, but not for longer than `patience`; whether it came.
+    let comes = |patience: Duration, helper: &(dyn Fn() + Sync)| {
+        let (start, came) = (Instant::now(), AtomicBool::new(false));
+        threads.run(&|| {
+            if thread::current().id() != caller {
+                came.store(true, Ordering::Relaxed);
+                helper();
+            }
+            while !came.load(Ordering::Relaxed) && start.elapsed() < patience {}
+        });
+        came.into_inner()
+    };
+    let attempts = 20;
+    let left_out = (0..attempts).filter(|_| {
+        assert!(comes(Duration::from_secs(10), &|| thread::sleep(Duration::from_millis(50))), "it never comes again");
+        !comes(Duration::from_millis(1), &|| ())
+    });
+    // Of the others the machine is to blame, which may have been at something else for a moment.
+    let left_out = left_out.count();
+    assert!(left_out > attempts / 2, "it was left out {left_out} times of {attempts}");
 }

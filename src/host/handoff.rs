@@ -2,14 +2,16 @@
 //! [`Handoff`]: a thread lends a job to whoever comes while it is at it. All of the synchronisation of
 //! [`Threads`](super::Threads) is here.
 //!
-//! One word tells everything: which job it is, whether it is still open, how many helpers are at it, and whether any of
-//! them sleeps. So every step is a single atomic change of that word, and there is nothing between two words to go wrong.
+//! One word tells everything: which job it is, whether it is still open, how many helpers are at it, whether the caller finds
+//! them late, and whether any of them sleeps. So every step is a single atomic change of that word, and there is nothing between
+//! two words to go wrong.
 //!
 //! 1. The caller puts the job down and opens it.
 //! 2. A helper that sees an open job it does not know joins it, works, and leaves. One that has seen none for a while
 //!    says that it sleeps; that fails if a job has been opened meanwhile.
 //! 3. The caller works as well. When it is through, nothing is left to claim: it closes the job, so that nobody joins any
-//!    more, and waits for the helpers that are still at it. It does not wait for one that never came.
+//!    more, and waits for the helpers that are still at it. It does not wait for one that never came. Those that it waits
+//!    for too long are told so as they leave.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::prelude::rust_2024::*;
@@ -22,13 +24,15 @@ const OPEN: usize = 1;
 const ASLEEP: usize = 2;
 /// Helpers are to end.
 const STOPPED: usize = 4;
+/// The caller has waited for the helpers that are still at the job for longer than it likes.
+const LATE: usize = 8;
 /// A helper is at the job; counted.
-const HELPER: usize = 8;
+const HELPER: usize = 16;
 /// The most helpers there can be.
 pub(super) const MOST_HELPERS: usize = JOB / HELPER - 1;
 /// The number of the job. It wraps: a helper that slept through exactly all numbers takes a new job for the old one and
 /// misses it, which is nobody's loss.
-const JOB: usize = 1 << 14;
+const JOB: usize = 1 << 15;
 
 type Job = dyn Fn() + Sync;
 
@@ -54,6 +58,8 @@ unsafe impl Send for Handoff {}
 pub(super) enum Waited {
     /// A job came and is done.
     Worked,
+    /// The same, and the caller had long been waiting for it.
+    Late,
     /// No job came; the next one will find this helper asleep and call `wake`.
     Asleep,
     /// There will be no more jobs.
@@ -71,8 +77,9 @@ impl Handoff {
     }
 
     /// Calls `job`, here and on every helper that comes before this call is through, and returns when all have returned.
-    /// `wake` wakes the helpers that sleep. If another thread's job is being worked on, this one is done here alone.
-    pub(super) fn run(&self, job: &(dyn Fn() + Sync), wake: impl FnOnce()) {
+    /// `wake` wakes the helpers that sleep, `late` is asked now and then whether those that are still at the job are. If another
+    /// thread's job is being worked on, this one is done here alone.
+    pub(super) fn run(&self, job: &(dyn Fn() + Sync), wake: impl FnOnce(), late: impl FnMut() -> bool) {
         if self.taken.swap(true, Ordering::Acquire) {
             return job();
         }
@@ -81,7 +88,7 @@ impl Handoff {
         let lent = unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static Job>(job) };
         // SAFETY: `taken` is ours, so no other thread writes; no job is open and no helper counted, so none reads.
         unsafe { self.job.get().write(Some(lent)) };
-        let open = |word: usize| ((word & !ASLEEP) | OPEN).wrapping_add(JOB);
+        let open = |word: usize| ((word & !(ASLEEP | LATE)) | OPEN).wrapping_add(JOB);
         // Release: whoever sees the job open sees what was put down.
         let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| Some(open(word)));
         let opened = Opened(self);
@@ -91,7 +98,7 @@ impl Handoff {
         job();
         // Nothing is left to claim.
         core::mem::forget(opened);
-        if self.close() {
+        if self.close(late) {
             std::panic!("a job panicked on another thread");
         }
     }
@@ -111,8 +118,7 @@ impl Handoff {
                 // Acquire: the job that was put down before it was opened.
                 } else if self.exchange(word, word + HELPER, Ordering::Acquire) {
                     *last = word / JOB;
-                    self.help();
-                    return Waited::Worked;
+                    return self.help();
                 }
             }
             if !patient() {
@@ -130,7 +136,7 @@ impl Handoff {
     }
 
     /// Works on the job, counted as a helper.
-    fn help(&self) {
+    fn help(&self) -> Waited {
         // SAFETY: the job is not written while a helper is counted.
         let job = unsafe { self.job.get().read() };
         // SAFETY: the pointer was a reference, and the thread that lent it waits for this helper to leave.
@@ -140,7 +146,8 @@ impl Handoff {
             self.panicked.store(true, Ordering::Relaxed);
         }
         // Release: what the job wrote, for the caller that waits.
-        self.word.fetch_sub(HELPER, Ordering::Release);
+        let word = self.word.fetch_sub(HELPER, Ordering::Release);
+        if word & LATE == 0 { Waited::Worked } else { Waited::Late }
     }
 
     /// Tells the helpers to end. Those that sleep must be woken.
@@ -148,14 +155,21 @@ impl Handoff {
         self.word.fetch_or(STOPPED, Ordering::Relaxed);
     }
 
+    /// Whether helpers are to end.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & STOPPED != 0
+    }
+
     /// Closes the job, waits until all helpers have left, and makes room for the next caller. Whether a helper panicked.
-    fn close(&self) -> bool {
+    fn close(&self, mut late: impl FnMut() -> bool) -> bool {
         let mut word = self.word.fetch_and(!OPEN, Ordering::Acquire);
         let mut looks = 0;
         while word & (JOB - HELPER) != 0 {
             looks += 1;
-            // A helper at work is soon done, unless it was made to give up its core.
-            if looks % LOOKS == 0 {
+            // A helper at work is soon done, unless it was made to give up its core. Giving up this one early would be worse: who
+            // gets it then may keep it.
+            if looks % LOOKS == 0 && late() {
+                self.word.fetch_or(LATE, Ordering::Relaxed);
                 yield_now()
             } else {
                 spin_loop()
@@ -174,6 +188,6 @@ struct Opened<'h>(&'h Handoff);
 
 impl Drop for Opened<'_> {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.close(|| true);
     }
 }

@@ -12,12 +12,22 @@ use crate::run::Workers;
 /// How long a thread that has nothing to do looks out for work before it sleeps. Between two products of a token there
 /// are some microseconds, and waking a thread takes as long as a product.
 const PATIENCE: Duration = Duration::from_micros(200);
+/// How long the caller waits for helpers before it finds them late, if it did not work for longer itself: then another program has
+/// their core, which systems take away for some milliseconds at a time.
+const LATE: Duration = Duration::from_micros(500);
+/// How long such a helper then takes no more jobs, at first and at most: twice as long each time that it is late again `SOON`
+/// after. While another program has its share of the core, it holds a piece that all the others wait for, and they are better off
+/// without it.
+const REST: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(128)];
+/// Longer than a system lets one of two programs run before the other has its turn.
+const SOON: Duration = Duration::from_millis(10);
 
 /// Threads that share each product and each token's attention; the calling thread is one of them. The logits are the
 /// same bits with any number of threads. Between tokens they wait in a loop for 0.2 ms, then asleep.
 ///
-/// Nobody waits for a thread that is late: what the others have not claimed by the time it comes is all it gets, and
-/// work ends when everything is done and nobody is at it.
+/// Nobody waits for a thread that comes late: what the others have not claimed by then is all it gets, and work ends when
+/// everything is done and nobody is at it. A thread that loses its core to another program while it is at work is waited for,
+/// and then left out for a while.
 pub struct Threads {
     handoff: Arc<Handoff>,
     helpers: Vec<JoinHandle<()>>,
@@ -47,10 +57,21 @@ impl Threads {
 /// What a helper does all its life.
 fn help(handoff: &Handoff) {
     let mut last = 0;
+    let [mut rest, longest] = REST;
+    let mut rested = Instant::now();
     loop {
         let start = Instant::now();
         match handoff.wait(&mut last, || start.elapsed() < PATIENCE) {
             Waited::Worked => {}
+            Waited::Late => {
+                let late = Instant::now();
+                rest = if late - rested < SOON { (2 * rest).min(longest) } else { REST[0] };
+                // Others' calls to wake helpers do not end it.
+                while !handoff.is_stopped() && late.elapsed() < rest {
+                    thread::park_timeout(rest.saturating_sub(late.elapsed()));
+                }
+                rested = Instant::now();
+            }
             Waited::Asleep => thread::park(),
             Waited::Stopped => return,
         }
@@ -63,7 +84,13 @@ impl Workers for Threads {
             return job();
         }
         let wake = || self.helpers.iter().for_each(|helper| helper.thread().unpark());
-        self.handoff.run(job, wake);
+        let start = Instant::now();
+        let mut waiting = None;
+        let late = || {
+            let since: Instant = *waiting.get_or_insert_with(Instant::now);
+            since.elapsed() > LATE.max(since - start)
+        };
+        self.handoff.run(job, wake, late);
     }
 
     fn count(&self) -> usize {

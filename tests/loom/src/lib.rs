@@ -102,7 +102,8 @@ mod tests {
 
     impl Workers for Threads {
         fn run(&self, job: &(dyn Fn() + Sync)) {
-            self.handoff.run(job, || self.helpers.iter().for_each(|helper| helper.thread().unpark()));
+            let wake = || self.helpers.iter().for_each(|helper| helper.thread().unpark());
+            self.handoff.run(job, wake, || true);
         }
 
         fn count(&self) -> usize {
@@ -117,7 +118,7 @@ mod tests {
             let mut last = 0;
             loop {
                 match handoff.wait(&mut last, || false) {
-                    Waited::Worked => {}
+                    Waited::Worked | Waited::Late => {}
                     Waited::Asleep => thread::park(),
                     Waited::Stopped => return,
                 }
