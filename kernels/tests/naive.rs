@@ -595,7 +595,7 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
 #[test]
 fn products_take_little_of_a_small_stack() {
     extern crate std;
-    for (stack, counts) in [(32 << 10, 1..2), (64 << 10, 70..71)] {
+    for (stack, counts) in [(32 << 10, 1..2), (72 << 10, 130..131)] {
         let product = || check_shape(72, 640, counts, &mut Numbers(14));
         std::thread::Builder::new().stack_size(stack).spawn(product).unwrap().join().unwrap();
     }

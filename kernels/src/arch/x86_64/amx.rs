@@ -61,7 +61,7 @@ pub(super) fn is_allowed() -> bool {
 }
 
 /// The most blocks of inputs that weights meet once they are widened.
-const BLOCKS: usize = 4;
+const BLOCKS: usize = 8;
 /// Groups of a row that are widened at once.
 const GROUPS: usize = 5;
 /// Tile rows of weights that make one of the machine's tiles.
