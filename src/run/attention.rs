@@ -210,7 +210,7 @@ impl<'m, 'a> Session<'m, 'a> {
 
 /// Queries that meet the keys of a head together: enough for a kernel to widen keys once for several, few enough for their
 /// scores to stay in a cache.
-const QUERIES: usize = 32;
+const QUERIES: usize = 48;
 
 /// Queries of a token whose values are read together. A microcontroller would gain nothing by it, and has little flash.
 const SHARED: usize = if cfg!(target_os = "none") { 1 } else { 16 };
