@@ -55,9 +55,9 @@ pub fn bench(arguments: Arguments) -> Outcome {
     let model = image.model()?;
     let (prompt, number) = (arguments.prompt, arguments.number);
     let Some(context) = prompt.checked_add(number) else { return Err(refuse("more tokens than any context holds")) };
-    let plan = arguments.running.plan(&model, context as usize);
-    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
+    let plan = arguments.running.plan(&model, context as usize, &workers);
+    let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
 

@@ -65,9 +65,9 @@ pub fn chat(arguments: Arguments) -> Outcome {
         .map_err(|error| image.refuse(error))?;
 
     let context = arguments.context.unwrap_or_else(|| default_context(&model, 4096));
-    let plan = arguments.running.plan(&model, context);
-    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
+    let plan = arguments.running.plan(&model, context, &workers);
+    let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     warn_beyond_trained(&model, context);

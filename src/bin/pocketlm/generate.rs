@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use pocketlm::host::{AlignedBytes, Threads};
 use pocketlm::model::{ALIGNMENT, Kv, Model};
-use pocketlm::run::{Engine, Isa, Plan, Session};
+use pocketlm::run::{Engine, Isa, Plan, Session, Workers};
 use pocketlm::text::{Decoder, Sampler, Text, Tokenizer};
 
 use crate::output::{Outcome, note, paint, refuse, token_bar};
@@ -22,9 +22,10 @@ pub struct Running {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// Tokens of a prompt computed together: faster, and takes more memory. Never changes a bit of the result
-    #[arg(long, value_name = "B", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub batch: u32,
+    /// Tokens of a prompt computed together: faster, and takes more memory [default: 128 for each thread, 512 at most].
+    /// Never changes a bit of the result
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch: Option<u32>,
 
     /// How keys and values are kept: f32, f16, bf16 or q8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
@@ -38,9 +39,11 @@ pub struct Running {
 
 impl Running {
     /// The plan for a session with `context` tokens.
-    pub fn plan<'m>(&self, model: &Model<'m>, context: usize) -> Plan<'m> {
+    pub fn plan<'m>(&self, model: &Model<'m>, context: usize, workers: &Threads) -> Plan<'m> {
         let context = u32::try_from(context).unwrap_or(u32::MAX);
-        Plan::new(model.header()).context(context).batch(self.batch.min(context.max(1))).kv(self.kv)
+        // Each thread takes tokens of its own: so many that weights are not widened for a few, so few that they stay in its cache.
+        let batch = self.batch.unwrap_or(workers.count().saturating_mul(128).min(512) as u32);
+        Plan::new(model.header()).context(context).batch(batch.min(context.max(1))).kv(self.kv)
     }
 
     /// The threads.

@@ -48,9 +48,9 @@ pub fn logits(arguments: Arguments) -> Outcome {
     }
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
-    let plan = arguments.running.plan(&model, ids.len());
-    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
+    let plan = arguments.running.plan(&model, ids.len(), &workers);
+    let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
 

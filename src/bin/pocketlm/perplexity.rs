@@ -60,9 +60,9 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     }
 
     let longest = context.min(ids.len() + 1);
-    let plan = arguments.running.plan(&model, longest);
-    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
+    let plan = arguments.running.plan(&model, longest, &workers);
+    let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     warn_beyond_trained(&model, longest);

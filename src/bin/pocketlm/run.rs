@@ -85,12 +85,12 @@ pub fn run(arguments: Arguments) -> Outcome {
             "the prompt has {given} tokens and the context {context}; give a shorter prompt or a longer --context"
         )));
     }
-    let mut plan = arguments.running.plan(&model, context);
+    let workers = arguments.running.workers()?;
+    let mut plan = arguments.running.plan(&model, context, &workers);
     if let Some(header) = &header {
         plan = plan.kv(header.kv().map_err(blame)?);
     }
     let mut arena = arena(&plan)?;
-    let workers = arguments.running.workers()?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     warn_beyond_trained(&model, context);

@@ -50,9 +50,9 @@ pub fn snapshot(arguments: Arguments) -> Outcome {
     if ids.is_empty() {
         return Err(refuse("the prompt is empty; give one with -p"));
     }
-    let plan = arguments.running.plan(&model, ids.len());
-    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
+    let plan = arguments.running.plan(&model, ids.len(), &workers);
+    let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     warn_beyond_trained(&model, ids.len());

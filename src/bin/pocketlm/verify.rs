@@ -45,9 +45,9 @@ pub fn verify(arguments: Arguments) -> Outcome {
     let tolerance = arguments.tolerance.unwrap_or(if ours { 5e-5 } else { 2e-4 });
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
-    let plan = arguments.running.plan(&model, case.context() as usize);
-    let mut arena = arena(&plan)?;
     let workers = arguments.running.workers()?;
+    let plan = arguments.running.plan(&model, case.context() as usize, &workers);
+    let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     let report = case.run(&mut session).map_err(|error| refuse_file(&arguments.case, error))?;
