@@ -2,7 +2,7 @@
 
 use core::num::NonZeroUsize;
 
-use bytemuck::{Pod, Zeroable, try_cast_slice_mut};
+use bytemuck::{Pod, Zeroable};
 
 use crate::{GROUP, InputGroup, Isa, Workers, split_chunks};
 
@@ -40,11 +40,10 @@ impl Isa {
         let (Some(arrange), Some(width)) = (self.arrange, width) else { return };
         let all = count.div_ceil(Block::INPUTS) * width.get();
         let Some(blocks) = blocks.get_mut(..all) else { return };
-        let numbers = size_of::<Block>() / size_of::<f32>();
-        split_chunks(workers, [(try_cast_slice_mut(blocks).unwrap_or_default(), numbers)], 0..all, |index, [block]| {
+        split_chunks(workers, [(blocks, 1)], 0..all, |index, [block]| {
             let (first, group) = (index / width * Block::INPUTS, index % width);
             let input = |t: usize| groups.get((first + t).min(count - 1) * width.get() + group).unwrap_or(&EMPTY);
-            if let Ok([block]) = try_cast_slice_mut(block) {
+            if let [block] = block {
                 arrange(core::array::from_fn(input), block);
             }
         });

@@ -150,12 +150,12 @@ impl<'a> RowsMut<'a> {
 
 /// A pointer that several cores may hold; what they do with it is argued where it is used.
 #[derive(Clone, Copy)]
-struct Shared(*mut f32);
+struct Shared<T>(*mut T);
 // SAFETY: the functions below give every core a different part of what it points to.
-unsafe impl Sync for Shared {}
+unsafe impl<T: Send> Sync for Shared<T> {}
 
-impl Shared {
-    fn at(&self, offset: usize) -> *mut f32 {
+impl<T> Shared<T> {
+    fn at(&self, offset: usize) -> *mut T {
         self.0.wrapping_add(offset)
     }
 }
@@ -224,11 +224,11 @@ pub fn split_rows<const N: usize>(
 
 /// Shares buffers between `workers`: piece `i` is given elements `i * chunk ..` of each, `chunk` of them, which is the number
 /// beside the buffer. Pieces that do not fit all buffers are left out; of chunks of 0 there is no end.
-pub fn split_chunks<const N: usize>(
+pub fn split_chunks<T: Send, const N: usize>(
     workers: &dyn Workers,
-    buffers: [(&mut [f32], usize); N],
+    buffers: [(&mut [T], usize); N],
     pieces: Range<usize>,
-    job: impl Fn(usize, [&mut [f32]; N]) + Sync,
+    job: impl Fn(usize, [&mut [T]; N]) + Sync,
 ) {
     let mut end = pieces.end;
     let buffers = buffers.map(|(buffer, chunk)| {

@@ -4,10 +4,13 @@ use core::num::{NonZeroU32, NonZeroUsize};
 use core::ops::Range;
 
 use pocketlm_kernels::vector::{add, rms_norm_in_place, rope, scale};
-use pocketlm_kernels::{Engine, GROUP, Input, Matrix, RowsMut, TILE_ROWS, split_chunks, store_key, store_value};
+use pocketlm_kernels::{
+    Engine, GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS, split_chunks, store_key, store_value,
+};
 
 use super::Session;
-use super::block::{attention_parts, copy, group_row_mut, row, row_mut};
+use super::block::{attention_parts, copy, each_row, group_row_mut, row, row_mut, row_workers};
+use super::session::Buffers;
 use crate::model::{Role, Rope};
 
 /// One kv head's part of the cache of a layer.
@@ -53,16 +56,9 @@ impl<'m, 'a> Session<'m, 'a> {
         let cache = self.head_cache();
         let slot = (self.work.start as usize + token) % cache.rows.max(1);
         let (rope_row, cosines) = self.rope_row(layer.rope, token);
-        let table = row(self.buffers.rope, widths.projection, rope_row);
-        let (cos, sin) = table.split_at_checked(cosines).unwrap_or_default();
-        let turn = |head: &mut [f32], norm: &[f32]| {
-            if !norm.is_empty() {
-                rms_norm_in_place(head, norm, config.rms_norm_eps);
-            }
-            if layer.rope != Rope::None {
-                rope(head, cos, sin);
-            }
-        };
+        let table = if layer.rope == Rope::None { &[] } else { row(self.buffers.rope, widths.projection, rope_row) };
+        let angles = table.split_at_checked(cosines).unwrap_or_default();
+        let turn = |head: &mut [f32], norm| turn(head, norm, config.rms_norm_eps, angles);
         let projection = widths.projection;
         let (multiplier, quantizes_queries) = (config.query_head_multiplier as usize, self.quantizes_queries());
         let tokens = self.work.count as usize;
@@ -95,6 +91,78 @@ impl<'m, 'a> Session<'m, 'a> {
             let (keys, values) = head.split_at_mut_checked(cache.keys).unwrap_or_default();
             store_key(self.plan.kv_type(), keys, slot, key);
             store_value(self.plan.kv_type(), values, slot, value);
+        }
+    }
+
+    /// [`store`](Self::store) for several tokens, shared between workers. A microcontroller does without: it has a few tokens, and
+    /// little flash.
+    #[inline(never)]
+    pub(super) fn store_shared(&mut self, tokens: Range<usize>) {
+        let (model, widths, kv) = (self.model, self.widths(), self.plan.kv_type());
+        let (config, layer) = (model.config(), model.layers().get(self.work.layer as usize));
+        let (batch, projection) = (self.plan.batch_tokens() as usize, widths.projection);
+        let (heads, multiplier) = (config.num_kv_heads as usize, config.query_head_multiplier as usize);
+        let (cache, quantizes_queries) = (self.head_cache(), self.quantizes_queries());
+        let (start, count) = (self.work.start as usize, self.work.count as usize);
+        let (rope_row, cosines) = self.rope_row(layer.rope, 0);
+        let isa = self.engine.isa;
+        let workers = row_workers(self.engine, tokens.len().saturating_mul(widths.queries + 2 * widths.keys));
+        let Buffers { scratch, groups, rope: tables, cache: all, window, .. } = &mut self.buffers;
+        let (tables, index) = (&**tables, self.work.layer);
+        let [query_bias, query_norm, key_bias, key_norm, value_bias] =
+            [Role::QueryBias, Role::QueryNorm, Role::KeyBias, Role::KeyNorm, Role::ValueBias]
+                .map(|role| window.vector(&model, index, role));
+        let [query, key, value, queries, _] = attention_parts(scratch, batch, widths);
+
+        let (query, width) = (&*query, multiplier * projection);
+        let group_width = if quantizes_queries { multiplier * projection.div_ceil(GROUP) } else { 0 };
+        let key_tile = kv.dtype().tile_row_bytes(projection).unwrap_or(0);
+        let value_tile = TILE_ROWS * kv.value_bytes(projection).unwrap_or(0);
+        for head in 0..heads {
+            let prepare = |token, [queries, key, value]: [&mut [f32]; 3], groups: &mut [InputGroup]| {
+                let table = if layer.rope == Rope::None { &[] } else { row(tables, projection, rope_row + token) };
+                let angles = table.split_at_checked(cosines).unwrap_or_default();
+                let turn = |head: &mut [f32], norm| turn(head, norm, config.rms_norm_eps, angles);
+                copy(queries, row(query, width, token * heads + head));
+                add(queries, row(query_bias, width, head));
+                for shared in 0..multiplier {
+                    let query = row_mut(queries, projection, shared);
+                    turn(query, query_norm);
+                    scale(query, config.query_scaling_factor);
+                    if quantizes_queries {
+                        isa.quantize(query, group_row_mut(groups, projection, shared));
+                    }
+                }
+                let key = row_mut(key, projection, head);
+                add(key, row(key_bias, projection, head));
+                turn(key, key_norm);
+                add(row_mut(value, projection, head), row(value_bias, projection, head));
+            };
+            // Queries that meet the same keys lie together.
+            let queries = queries.get_mut(head * count * width..).unwrap_or_default();
+            let groups = groups.get_mut(head * count * group_width..).unwrap_or_default();
+            let rows = [(queries, width), (&mut *key, widths.keys), (&mut *value, widths.keys)];
+            each_row(workers, rows, (groups, group_width * GROUP), tokens.clone(), prepare);
+
+            let (key, value) = (&*key, &*value);
+            let table = all.get_mut(cache.range(head)).unwrap_or_default();
+            let (keys, values) = table.split_at_mut_checked(cache.keys).unwrap_or_default();
+            let mut token = tokens.start;
+            let stretches = stretches(start + token, tokens.len(), cache.rows);
+            for slots in stretches.into_iter().filter(|slots| !slots.is_empty()) {
+                // Keys are stored eight together.
+                let tiles = slots.start / TILE_ROWS..slots.end.div_ceil(TILE_ROWS);
+                let buffers = [(&mut *keys, key_tile), (&mut *values, value_tile)];
+                split_chunks(workers, buffers, tiles, |tile, [keys, values]| {
+                    let first = tile * TILE_ROWS;
+                    for slot in slots.start.max(first)..slots.end.min(first + TILE_ROWS) {
+                        let row_of = |buffer| row(buffer, projection, (token + slot - slots.start) * heads + head);
+                        store_key(kv, keys, slot - first, row_of(key));
+                        store_value(kv, values, slot - first, row_of(value));
+                    }
+                });
+                token += slots.len();
+            }
         }
     }
 
@@ -214,6 +282,14 @@ const QUERIES: usize = 48;
 
 /// Queries of a token whose values are read together. A microcontroller would gain nothing by it, and has little flash.
 const SHARED: usize = if cfg!(target_os = "none") { 1 } else { 16 };
+
+/// Norm, if there is one, and rotation of a head; none where there are no angles.
+fn turn(head: &mut [f32], norm: &[f32], eps: f32, (cos, sin): (&[f32], &[f32])) {
+    if !norm.is_empty() {
+        rms_norm_in_place(head, norm, eps);
+    }
+    rope(head, cos, sin);
+}
 
 /// Which indices of the context the token at `index` sees: the first, and how many. Positions grow along the context, so what
 /// a window lets through is a stretch that ends with the token itself.

@@ -188,6 +188,7 @@ impl<'m, 'a> Session<'m, 'a> {
             Stage::Idle => {}
             Stage::QueryKeyValue | Stage::Output | Stage::GateValue | Stage::Out | Stage::Head => self.products(units),
             Stage::Attend => self.attend(units),
+            Stage::Cache if !cfg!(target_os = "none") && units.len() > 1 => self.store_shared(units),
             Stage::Embed | Stage::Cache => units.for_each(|token| self.compute_token(token)),
             _ => self.rows(units),
         }
@@ -270,7 +271,7 @@ impl<'m, 'a> Session<'m, 'a> {
         }
         let [first, second] = rows;
         let isa = self.engine.isa;
-        let groups = (&mut **groups, if quantized { first.1.div_ceil(GROUP) } else { 0 });
+        let groups = (&mut **groups, if quantized { first.1 } else { 0 });
         let between = Between {
             stage,
             isa,
@@ -288,27 +289,16 @@ impl<'m, 'a> Session<'m, 'a> {
             head_width: config.query_head_multiplier as usize * widths.projection,
             tokens: self.work.count as usize,
         };
-        // A microcontroller has one core or two, a token or a few, and little flash.
-        if cfg!(target_os = "none") {
-            for token in tokens {
-                let groups = groups.0.get_mut(token * groups.1..(token + 1) * groups.1).unwrap_or_default();
-                between.compute(token, row_mut(first.0, first.1, token), row_mut(second.0, second.1, token), groups);
-            }
-        } else {
-            let workers = workers(self.engine, tokens.len().saturating_mul(first.1).saturating_mul(ROW_COST));
-            // As numbers, which groups are made of.
-            let numbers = (
-                try_cast_slice_mut(groups.0).unwrap_or_default(),
-                groups.1 * size_of::<InputGroup>() / size_of::<f32>(),
-            );
-            split_chunks(workers, [first, second, numbers], tokens.clone(), |token, [first, second, groups]| {
-                between.compute(token, first, second, try_cast_slice_mut(groups).unwrap_or_default())
-            });
-            // Once all of them are there.
-            let count = between.tokens;
-            if tokens.end == count && isa.arranges(count) {
-                isa.arrange(workers, groups.0.get(..count * groups.1).unwrap_or_default(), count, blocks);
-            }
+        let workers = row_workers(self.engine, tokens.len().saturating_mul(first.1));
+        let rows = [first, second, (&mut [], 0)];
+        each_row(workers, rows, (&mut *groups.0, groups.1), tokens.clone(), |token, [first, second, _], groups| {
+            between.compute(token, first, second, groups);
+        });
+        // Once all of them are there. There are no such blocks for a microcontroller.
+        let count = between.tokens;
+        if !cfg!(target_os = "none") && tokens.end == count && isa.arranges(count) {
+            let width = groups.1.div_ceil(GROUP);
+            isa.arrange(workers, groups.0.get(..count * width).unwrap_or_default(), count, blocks);
         }
     }
 
@@ -453,6 +443,38 @@ impl Between<'_> {
 /// Who does `work` multiply-adds: what is done in microseconds is not worth waking anybody for.
 fn workers(engine: Engine<'_>, work: usize) -> &dyn Workers {
     if work < SHARED_FROM { &Solo } else { engine.workers }
+}
+
+/// Who does what happens to `numbers` elements between two products.
+pub(super) fn row_workers(engine: Engine<'_>, numbers: usize) -> &dyn Workers {
+    workers(engine, numbers.saturating_mul(ROW_COST))
+}
+
+/// Calls `job` with each of the rows `rows` of three buffers, some of which may be empty, and of groups, whose rows are of as many
+/// numbers as is said beside them. `workers` share them, unless this is a microcontroller, which has one core or two, a token or a
+/// few, and little flash.
+#[inline(always)]
+pub(super) fn each_row(
+    workers: &dyn Workers,
+    buffers: [(&mut [f32], usize); 3],
+    (groups, group_width): (&mut [InputGroup], usize),
+    rows: Range<usize>,
+    job: impl Fn(usize, [&mut [f32]; 3], &mut [InputGroup]) + Sync,
+) {
+    let [mut a, mut b, mut c] = buffers;
+    if cfg!(target_os = "none") {
+        for index in rows {
+            let row = [&mut a, &mut b, &mut c].map(|(buffer, width)| row_mut(buffer, *width, index));
+            job(index, row, group_row_mut(groups, group_width, index));
+        }
+        return;
+    }
+    // As numbers, which groups are made of.
+    let numbers = group_width.div_ceil(GROUP) * size_of::<InputGroup>() / size_of::<f32>();
+    let groups = (try_cast_slice_mut(groups).unwrap_or_default(), numbers);
+    split_chunks(workers, [a, b, c, groups], rows, |index, [a, b, c, groups]| {
+        job(index, [a, b, c], try_cast_slice_mut(groups).unwrap_or_default());
+    });
 }
 
 /// The tile rows that hold `rows`, counted from tile row `first`.
