@@ -75,7 +75,9 @@ fn a_thread_that_all_others_had_to_wait_for_is_left_out_for_a_while() {
                 came.store(true, Ordering::Relaxed);
                 helper();
             }
-            while !came.load(Ordering::Relaxed) && start.elapsed() < patience {}
+            while !came.load(Ordering::Relaxed) && start.elapsed() < patience {
+                std::hint::spin_loop();
+            }
         });
         came.into_inner()
     };
