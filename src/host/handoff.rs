@@ -97,8 +97,9 @@ impl Handoff {
         }
         job();
         // Nothing is left to claim.
+        let panicked = self.close(late);
         core::mem::forget(opened);
-        if self.close(late) {
+        if panicked {
             std::panic!("a job panicked on another thread");
         }
     }
@@ -188,6 +189,7 @@ struct Opened<'h>(&'h Handoff);
 
 impl Drop for Opened<'_> {
     fn drop(&mut self) {
-        self.0.close(|| true);
+        // Nobody is late for that.
+        self.0.close(|| false);
     }
 }

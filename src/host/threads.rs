@@ -16,11 +16,11 @@ const PATIENCE: Duration = Duration::from_micros(200);
 /// their core, which systems take away for some milliseconds at a time.
 const LATE: Duration = Duration::from_micros(500);
 /// How long such a helper then takes no more jobs, at first and at most: twice as long each time that it is late again `SOON`
-/// after. While another program has its share of the core, it holds a piece that all the others wait for, and they are better off
+/// after it. While another program has its share of the core, it holds a piece that all the others wait for, and they are better off
 /// without it.
 const REST: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(128)];
-/// Longer than a system lets one of two programs run before the other has its turn.
-const SOON: Duration = Duration::from_millis(10);
+/// Longer than a system lets one of two programs run before the other has its turn: after a rest a helper works for so long at most.
+const SOON: Duration = Duration::from_millis(30);
 
 /// Threads that share each product and each token's attention; the calling thread is one of them. The logits are the
 /// same bits with any number of threads. Between tokens they wait in a loop for 0.2 ms, then asleep.
@@ -58,19 +58,21 @@ impl Threads {
 fn help(handoff: &Handoff) {
     let mut last = 0;
     let [mut rest, longest] = REST;
-    let mut rested = Instant::now();
+    let mut rested = None;
     loop {
         let start = Instant::now();
         match handoff.wait(&mut last, || start.elapsed() < PATIENCE) {
             Waited::Worked => {}
             Waited::Late => {
+                // When the job came in which it lost its core, not when it got it back.
+                let soon = rested.is_some_and(|rested| start.duration_since(rested) < SOON);
+                rest = if soon { (2 * rest).min(longest) } else { REST[0] };
                 let late = Instant::now();
-                rest = if late - rested < SOON { (2 * rest).min(longest) } else { REST[0] };
                 // Others' calls to wake helpers do not end it.
                 while !handoff.is_stopped() && late.elapsed() < rest {
                     thread::park_timeout(rest.saturating_sub(late.elapsed()));
                 }
-                rested = Instant::now();
+                rested = Some(Instant::now());
             }
             Waited::Asleep => thread::park(),
             Waited::Stopped => return,
