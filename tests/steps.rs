@@ -419,19 +419,27 @@ fn however_many_cores_there_are_said_to_be_the_logits_are_the_same() {
     let (_, mut description) = models().swap_remove(3);
     // Products that are worth sharing.
     let config = &mut description.config;
-    (config.embedding_dim, config.num_kv_heads, config.mlp_hidden_dim) = (68, 6, 70);
+    (config.embedding_dim, config.projection_dim, config.mlp_hidden_dim) = (68, 64, 70);
+    description.global_rope = random::rope_table(64, 1e4, 1.0, u32::MAX);
+    description.local_rope = Some(random::rope_table(64, 100.0, 1.0, u32::MAX));
     // The first batch is enough for two workers to take inputs of their own, some more than others, and the second is not.
     let ids = Numbers::new(1).tokens(190, description.config.vocab_size);
     let memory = Memory::new(description, 6);
     for dtype in [DType::F32, DType::Q8] {
         let image = memory.pack(dtype);
         let model = Model::open(&image).unwrap();
-        let plan = |batch| Plan::new(model.header()).context(190).batch(batch).kv(Kv::F16);
-        let feed = |batch: u32, isa: &'static Isa, workers: &dyn Workers| {
-            let mut arena = dirty(0xff, plan(batch).bytes());
-            let mut session = Session::new(&model, &plan(batch), &mut arena, Engine { isa, workers }).unwrap();
+        let feed = |kv: Kv, batch: u32, isa: &'static Isa, workers: &dyn Workers| {
+            let plan = Plan::new(model.header()).context(190).batch(batch).kv(kv);
+            let mut arena = dirty(0xff, plan.bytes());
+            let mut session = Session::new(&model, &plan, &mut arena, Engine { isa, workers }).unwrap();
             bits(session.feed(&ids).unwrap())
         };
+        // With batches of 100 keys and values of the second one go round the rings of local layers, by all workers.
+        for kv in Kv::ALL {
+            let expected = feed(kv, 1, Isa::SCALAR, &Solo);
+            assert!(feed(kv, 100, Isa::best(), &Threads::new(2).unwrap()) == expected, "{dtype:?}, {kv:?}");
+        }
+        let feed = |batch, isa, workers: &dyn Workers| feed(Kv::F16, batch, isa, workers);
         let expected = feed(1, Isa::SCALAR, &Solo);
         for isa in Isa::available() {
             assert!(feed(150, isa, &Threads::new(2).unwrap()) == expected, "{dtype:?}, {isa:?}");

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use pocketlm_kernels::vector::{add, rms_norm_in_place, rope, scale};
 use pocketlm_kernels::{
-    Engine, GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS, split_chunks, store_key, store_value,
+    Engine, GROUP, Input, InputGroup, Matrix, RowsMut, Solo, TILE_ROWS, split_chunks, store_key, store_value,
 };
 
 use super::Session;
@@ -106,7 +106,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let (start, count) = (self.work.start as usize, self.work.count as usize);
         let (rope_row, cosines) = self.rope_row(layer.rope, 0);
         let isa = self.engine.isa;
-        let workers = row_workers(self.engine, tokens.len().saturating_mul(widths.queries + 2 * widths.keys));
+        // Head by head.
+        let workers = row_workers(self.engine, tokens.len().saturating_mul((multiplier + 2) * projection));
         let Buffers { scratch, groups, rope: tables, cache: all, window, .. } = &mut self.buffers;
         let (tables, index) = (&**tables, self.work.layer);
         let [query_bias, query_norm, key_bias, key_norm, value_bias] =
@@ -209,6 +210,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let done = pieces * together;
         let attended = attended.get_mut(units.start * width..).unwrap_or_default();
         let buffers = [(attended, together * width), (scores, together * unit_scores)];
+        // One piece is nothing to share.
+        let workers = if !cfg!(target_os = "none") && pieces == 1 { &Solo } else { workers };
         split_chunks(workers, buffers, 0..pieces, |piece, [mut attended, mut scores]| {
             let mut unit = units.start + piece * together;
             let end = unit + together;
