@@ -22,8 +22,8 @@ pub struct Running {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// Tokens of a prompt computed together: faster, and takes more memory [default: 128 for each thread, 512 at most].
-    /// Never changes a bit of the result
+    /// Tokens of a prompt computed together: faster, and takes more memory [default: 128, 256 or 512, for one thread, two
+    /// or more]. Never changes a bit of the result
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: Option<u32>,
 
@@ -42,7 +42,8 @@ impl Running {
     pub fn plan<'m>(&self, model: &Model<'m>, context: usize, workers: &Threads) -> Plan<'m> {
         let context = u32::try_from(context).unwrap_or(u32::MAX);
         // Each thread takes tokens of its own: so many that weights are not widened for a few, so few that they stay in its cache.
-        let batch = self.batch.unwrap_or(workers.count().saturating_mul(128).min(512) as u32);
+        // A power of two, so that what a prompt is cut into are whole batches.
+        let batch = self.batch.unwrap_or(128 * workers.count().min(4).next_power_of_two() as u32);
         Plan::new(model.header()).context(context).batch(batch.min(context.max(1))).kv(self.kv)
     }
 

@@ -66,8 +66,8 @@ const BLOCKS: usize = 8;
 const GROUPS: usize = 5;
 /// Tile rows of weights that make one of the machine's tiles.
 const PAIR: usize = 2;
-/// The most such pairs that meet a block at once. With the sums they belong to they stay in the first cache, and of inputs the
-/// second one gives a block no faster than four pairs use it up.
+/// The most such pairs that meet a block at once. They stay in the first cache, and of inputs the second one gives a block no
+/// faster than four pairs use it up. The sums of all blocks wait in the second cache too.
 const PAIRS: usize = 4;
 /// Bytes of inputs that meet weights at once: they stay in the second cache.
 const CACHE: usize = 1 << 20;
