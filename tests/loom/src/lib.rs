@@ -103,6 +103,7 @@ mod tests {
     impl Workers for Threads {
         fn run(&self, job: &(dyn Fn() + Sync)) {
             let wake = || self.helpers.iter().for_each(|helper| helper.thread().unpark());
+            // Always late: what is late now and then is among its orders.
             self.handoff.run(job, wake, || true);
         }
 
@@ -149,6 +150,33 @@ mod tests {
                 share(&threads, 2, value);
             }
             threads.stop();
+        });
+    }
+
+    #[test]
+    fn a_helper_is_late_for_no_job_but_the_one_that_had_to_wait() {
+        every_order(3, || {
+            let handoff = Arc::new(Handoff::new());
+            let helper = {
+                let handoff = handoff.clone();
+                thread::spawn(move || {
+                    let mut last = 0;
+                    loop {
+                        match handoff.wait(&mut last, || false) {
+                            Waited::Worked => {}
+                            Waited::Late => assert_eq!(last, 1),
+                            Waited::Asleep => thread::park(),
+                            Waited::Stopped => return,
+                        }
+                    }
+                })
+            };
+            for late in [true, false] {
+                handoff.run(&|| (), || helper.thread().unpark(), || late);
+            }
+            handoff.stop();
+            helper.thread().unpark();
+            helper.join().unwrap();
         });
     }
 
