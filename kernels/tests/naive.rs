@@ -296,7 +296,7 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
                     half.copy_from_slice(&halves[numbers.bits() as usize % halves.len()].to_le_bytes());
                 }
             }
-            for count in [1, 3, 4, 6, 19] {
+            for count in [1, 2, 3, 4, 6, 8, 19] {
                 let values = vec![0.0; count * columns];
                 let groups: Vec<InputGroup> = (0..count * columns / 32)
                     .map(|_| {

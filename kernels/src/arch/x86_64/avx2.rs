@@ -1,9 +1,9 @@
 //! AVX2 with F16C: Intel since Haswell (2013), AMD since Excavator and Zen.
 //!
 //! A register is eight lanes, a lane is a row of the tile. Decoding walks four tile rows far apart at once: four memory
-//! streams keep more reads in flight than one. A few inputs meet a pair of tile rows together, so that its weights are
-//! widened once for four of them; more than that meet a [panel] where weights are quantised or bf16. A stretch that does not
-//! fill such a block repeats its last piece and drops the copies.
+//! streams keep more reads in flight than one. A few inputs meet two tile rows, far apart as well, so that their weights are
+//! widened once for two, three or four of them; more than eight meet a [panel] where weights are quantised or bf16. A stretch
+//! that does not fill such a block repeats its last piece and drops the copies.
 //!
 //! Integer products: the bytes of four columns of a row are one lane. A mask and shifts widen them to 16-bit words, even
 //! columns in one register and odd ones in another, which is the order inputs are kept in; `vpmaddwd` then multiplies and
@@ -44,35 +44,44 @@ pub(crate) static AVX2: Isa = Isa {
 
 /// Tile rows walked at once with one input: memory streams.
 const STREAMS: usize = 4;
-/// Tile rows and inputs that meet at once when there are several inputs.
+/// Tile rows and, at most, inputs that meet at once when there are several inputs.
 const PAIR: usize = 2;
 pub(super) const BLOCK: usize = 4;
+/// The most inputs for which weights of floats are asked for ahead: every block of inputs does it again.
+const FEW: usize = 16;
 
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let (columns, count) = (matrix.columns(), input.count);
     let groups = columns.div_ceil(GROUP);
-    // A closure is not generic, so what is the same function in three shapes is written as three.
+    // A closure is not generic, so what is the same function in several shapes is written as several.
+    macro_rules! several {
+        ($tiles:ident, $inputs:expr, $width:ident, |$t:ident, $x:ident| $sums:expr) => {
+            match count {
+                2 => product!($tiles, $inputs, $width, 2, |$t, $x| $sums),
+                3 | 5 | 6 => product!($tiles, $inputs, $width, 3, |$t, $x| $sums),
+                _ => product!($tiles, $inputs, $width, BLOCK, |$t, $x| $sums),
+            }
+        };
+    }
     macro_rules! product {
-        ($tiles:ident, $inputs:expr, $width:ident, |$t:ident, $x:ident| $sums:expr) => {{ product!($tiles, $inputs, $width, BLOCK, |$t, $x| $sums) }};
         ($tiles:ident, $inputs:expr, $width:ident, $block:expr, |$t:ident, $x:ident| $sums:expr) => {{
             let shape = Shape { width: $width, count, tile_rows };
             shape.product::<_, _, { $block }>($tiles, $inputs, out, |$t, $x| $sums, |$t, $x| $sums, |$t, $x| $sums)
         }};
     }
-    // In decoding, keys meet two or three queries as often as four.
     macro_rules! floats {
-        ($tiles:ident, |$t:ident, $x:ident| $sums:expr) => {
-            match count {
-                2 => product!($tiles, input.values, columns, 2, |$t, $x| $sums),
-                3 => product!($tiles, input.values, columns, 3, |$t, $x| $sums),
-                _ => product!($tiles, input.values, columns, BLOCK, |$t, $x| $sums),
+        ($tiles:ident, $widen:expr) => {
+            if count <= FEW {
+                several!($tiles, input.values, columns, |t, x| float::<_, _, _, true>(t, x, $widen))
+            } else {
+                several!($tiles, input.values, columns, |t, x| float::<_, _, _, false>(t, x, $widen))
             }
         };
     }
     // What few inputs save by a panel is less than it costs. Of floats bf16 gains an eighth; f32, and f16, which widens in one
     // instruction, lose a little.
-    let panels = count > BLOCK && !matches!(matrix.tiles, Tiles::F32(_) | Tiles::F16(_));
+    let panels = count > 2 * BLOCK && !matches!(matrix.tiles, Tiles::F32(_) | Tiles::F16(_));
     match matrix.tiles {
         _ if panels => panel::matmul::<BLOCK>(
             matrix,
@@ -82,12 +91,12 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
             |panel, x, sums, minima| panel::groups(panel, x, sums, minima),
             |panel, x, sums| panel::columns(panel, x, sums),
         ),
-        Tiles::F32(tiles) if cfg!(feature = "f32") => floats!(tiles, |t, x| float(t, x, |w| from_f32(w))),
-        Tiles::F16(tiles) if cfg!(feature = "f16") => floats!(tiles, |t, x| float(t, x, |w| from_f16(w))),
-        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => floats!(tiles, |t, x| float(t, x, |w| from_bf16(w))),
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(tiles, input.groups, groups, |t, x| q8(t, x)),
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => product!(tiles, input.groups, groups, |t, x| q4(t, x)),
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product!(tiles, input.groups, groups, |t, x| q4min(t, x)),
+        Tiles::F32(tiles) if cfg!(feature = "f32") => floats!(tiles, |w| from_f32(w)),
+        Tiles::F16(tiles) if cfg!(feature = "f16") => floats!(tiles, |w| from_f16(w)),
+        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => floats!(tiles, |w| from_bf16(w)),
+        Tiles::Q8(tiles) if cfg!(feature = "q8") => several!(tiles, input.groups, groups, |t, x| q8(t, x)),
+        Tiles::Q4(tiles) if cfg!(feature = "q4") => several!(tiles, input.groups, groups, |t, x| q4(t, x)),
+        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => several!(tiles, input.groups, groups, |t, x| q4min(t, x)),
         _ => {}
     }
 }
@@ -104,7 +113,7 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Walks tile rows and inputs. The same function in three shapes: for one input four tile rows or one, for several
-    /// inputs a pair of tile rows with `T` of them.
+    /// inputs two tile rows, far apart too, with `T` of them.
     #[inline(always)]
     pub(super) fn product<W, X, const T: usize>(
         self,
@@ -125,13 +134,14 @@ impl Shape {
         let column = |index: usize| inputs.get(index * width..(index + 1) * width).unwrap_or_default();
 
         let blocks = if count == 1 { 0 } else { count.next_multiple_of(T) };
-        for first_row in (0..rows).step_by(PAIR) {
-            let pair = core::array::from_fn(|r| tile((first_row + r).min(rows - 1)));
+        let apart = rows.div_ceil(PAIR);
+        for index in 0..apart {
+            let pair = core::array::from_fn(|r| tile((index + r * apart).min(rows - 1)));
             for first in (0..blocks).step_by(T) {
                 let sums = block(pair, core::array::from_fn(|t| column((first + t).min(count - 1))));
-                for (r, sums) in sums.iter().enumerate().take(rows - first_row) {
+                for (row, sums) in (index..rows).step_by(apart).zip(sums) {
                     for (t, sums) in sums.iter().enumerate().take(count - first) {
-                        store(out, first + t, first_row + r, *sums);
+                        store(out, first + t, row, *sums);
                     }
                 }
             }
@@ -184,7 +194,7 @@ pub(super) fn from_bf16(weights: [u16; TILE_ROWS]) -> __m256 {
 /// Column by column: `sum = sum + weight * x`.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn float<E: Copy, const R: usize, const T: usize>(
+fn float<E: Copy, const R: usize, const T: usize, const AHEAD: bool>(
     tiles: [&[[E; TILE_ROWS]]; R],
     x: [&[f32]; T],
     widen: impl Fn([E; TILE_ROWS]) -> __m256,
@@ -195,7 +205,7 @@ fn float<E: Copy, const R: usize, const T: usize>(
     for c in 0..columns {
         let mut weights = [_mm256_setzero_ps(); R];
         for r in 0..R {
-            if T < BLOCK && c % (64 / size_of::<[E; TILE_ROWS]>()) == 0 {
+            if AHEAD && c % (64 / size_of::<[E; TILE_ROWS]>()) == 0 {
                 ahead(&tiles[r][c]);
             }
             weights[r] = widen(tiles[r][c]);
@@ -287,9 +297,7 @@ pub(super) fn q8<const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[In
         let x = group(&x, g);
         let mut dots = [[_mm256_setzero_si256(); T]; R];
         for r in 0..R {
-            if T == 1 {
-                ahead(&tiles[r][g]);
-            }
+            ahead(&tiles[r][g]);
         }
         for step in 0..GROUP / 4 {
             let mut bytes = [_mm256_setzero_si256(); R];
@@ -358,9 +366,7 @@ pub(super) fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[In
         let mut dots = [[_mm256_setzero_si256(); T]; R];
         let mut bytes = [&tiles[0][g].nibbles; R];
         for r in 0..R {
-            if T == 1 {
-                ahead(&tiles[r][g]);
-            }
+            ahead(&tiles[r][g]);
             bytes[r] = &tiles[r][g].nibbles;
         }
         nibbles(&mut dots, bytes, x);
@@ -386,9 +392,7 @@ pub(super) fn q4min<const R: usize, const T: usize>(tiles: [&[Q4MinTile]; R], x:
         let mut dots = [[_mm256_setzero_si256(); T]; R];
         let mut bytes = [&tiles[0][g].nibbles; R];
         for r in 0..R {
-            if T == 1 {
-                ahead(&tiles[r][g]);
-            }
+            ahead(&tiles[r][g]);
             bytes[r] = &tiles[r][g].nibbles;
         }
         nibbles(&mut dots, bytes, x);

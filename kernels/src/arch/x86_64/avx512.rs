@@ -1,10 +1,10 @@
 //! AVX-512 with VNNI: Intel since Ice Lake (2019), AMD since Zen 4 (2022).
 //!
-//! What needs no more than AVX2 is AVX2's. Here are products of quantised weights with one input, and of all weights with more
-//! than four.
+//! What needs no more than AVX2 is AVX2's: products of floats with up to eight inputs, and what is not a product.
 //!
-//! With several inputs a register is a pair of tile rows of a [panel], and eight inputs meet it at once: `vpdpwssd` multiplies
-//! 16-bit words, adds pairs, adds to the dot product, and takes the inputs from memory.
+//! With several inputs a register is a pair of tile rows, and each of them meets it: `vpdpwssd` multiplies 16-bit words, adds pairs,
+//! adds to the dot product, and takes the inputs from memory. Up to eight inputs meet words as they are widened; for more they are
+//! kept in a [panel].
 //!
 //! With one input a register is eight columns of a tile row as they are stored, four in each half. An input is `256 high + low`
 //! with `high` a signed byte and `low` an unsigned one, and `vpdpbusd` multiplies unsigned bytes by signed ones: weights meet
@@ -17,7 +17,7 @@ use core::ops::Range;
 
 use bytemuck::{cast, cast_ref};
 
-use super::avx2::{self, BLOCK, Shape, ahead, cut, from_f16, join, shortest};
+use super::avx2::{self, Shape, ahead, cut, from_f16, join, shortest};
 use super::panel::{self, Column, Group};
 use super::{input, mix};
 use crate::matrix::Tiles;
@@ -48,21 +48,28 @@ const INPUTS: usize = 8;
 pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);
     let shape = Shape { width: groups, count, tile_rows: tile_rows.clone() };
-    // A closure is not generic, so what is the same function in two shapes is written as two.
+    // A closure is not generic, so what is the same function in several shapes is written as several.
     macro_rules! product {
-        ($tiles:ident, $order:expr, $dots:expr, $join:expr, $block:path) => {
-            shape.product::<_, _, BLOCK>(
+        ($tiles:ident, $order:expr, $dots:expr, $join:expr, $widen:expr, $join_pair:expr) => {
+            match count {
+                ..3 => product!($tiles, $order, $dots, $join, $widen, $join_pair, 2),
+                ..5 => product!($tiles, $order, $dots, $join, $widen, $join_pair, 4),
+                _ => product!($tiles, $order, $dots, $join, $widen, $join_pair, INPUTS),
+            }
+        };
+        ($tiles:ident, $order:expr, $dots:expr, $join:expr, $widen:expr, $join_pair:expr, $several:expr) => {
+            shape.product::<_, _, { $several }>(
                 $tiles,
                 input.groups,
                 out,
                 |t, [x]| single(t, x, $order, $dots, $join),
                 |t, [x]| single(t, x, $order, $dots, $join),
-                |t, x| $block(t, x),
+                |t, x| several(t, x, $widen, $join_pair),
             )
         };
     }
     match matrix.tiles {
-        _ if count > BLOCK => panel::matmul::<INPUTS>(
+        _ if count > INPUTS => panel::matmul::<INPUTS>(
             matrix,
             input,
             tile_rows,
@@ -75,7 +82,8 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
             IN_ORDER,
             |tile, x| bytes(cast_ref(&tile.values), x),
             |sum, tile, dots, x| join(sum, dots, from_f16(tile.scales), x.scale),
-            avx2::q8
+            |tiles| widen_bytes(tiles.map(|tile| &tile.values)),
+            |sum, tiles, dots, x| join_pair(sum, dots, scales(tiles.map(|tile| tile.scales)), x.scale)
         ),
         Tiles::Q4(tiles) if cfg!(feature = "q4") => product!(
             tiles,
@@ -85,7 +93,11 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
                 let dots = _mm256_sub_epi32(dots, _mm256_set1_epi32(x.sum.wrapping_mul(8)));
                 join(sum, dots, from_f16(tile.scales), x.scale)
             },
-            avx2::q4
+            |tiles| widen_nibbles(tiles.map(|tile| &tile.nibbles)),
+            |sum, tiles, dots, x| {
+                let dots = _mm512_sub_epi32(dots, _mm512_set1_epi32(x.sum.wrapping_mul(8)));
+                join_pair(sum, dots, scales(tiles.map(|tile| tile.scales)), x.scale)
+            }
         ),
         Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product!(
             tiles,
@@ -95,10 +107,86 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
                 let sum = join(sum, dots, from_f16(tile.scales), x.scale);
                 join(sum, _mm256_set1_epi32(x.sum), from_f16(tile.minima), x.scale)
             },
-            avx2::q4min
+            |tiles| widen_nibbles(tiles.map(|tile| &tile.nibbles)),
+            |sum, tiles, dots, x| {
+                let sum = join_pair(sum, dots, scales(tiles.map(|tile| tile.scales)), x.scale);
+                join_pair(sum, _mm512_set1_epi32(x.sum), scales(tiles.map(|tile| tile.minima)), x.scale)
+            }
         ),
         _ => avx2::matmul(matrix, input, tile_rows, out),
     }
+}
+
+/// The exact dot products of a pair of tile rows with `T` inputs, joined to their sums group by group. `widen` gives of each row
+/// the pairs of columns that meet the pairs of an input.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn several<W, const T: usize>(
+    tiles: [&[W]; 2],
+    x: [&[InputGroup]; T],
+    widen: impl Fn([&W; 2]) -> [__m512i; GROUP / 2],
+    join: impl Fn(__m512, [&W; 2], __m512i, &InputGroup) -> __m512,
+) -> avx2::Sums<2, T> {
+    let mut sums = [_mm512_setzero_ps(); T];
+    let groups = shortest(&tiles).min(shortest(&x));
+    let (tiles, x) = (cut(tiles, groups), cut(x, groups));
+    for g in 0..groups {
+        let tiles = [&tiles[0][g], &tiles[1][g]];
+        ahead(tiles[0]);
+        ahead(tiles[1]);
+        let words = widen(tiles);
+        let mut dots = [_mm512_setzero_si512(); T];
+        for pair in 0..GROUP / 2 {
+            for t in 0..T {
+                let pairs: &[[i16; 2]; GROUP / 2] = cast_ref(&x[t][g].values);
+                dots[t] = _mm512_dpwssd_epi32(dots[t], words[pair], _mm512_set1_epi32(cast(pairs[pair])));
+            }
+        }
+        for t in 0..T {
+            sums[t] = join(sums[t], tiles, dots[t], &x[t][g]);
+        }
+    }
+    let mut halves = [[_mm256_setzero_ps(); T]; 2];
+    for t in 0..T {
+        [halves[0][t], halves[1][t]] = cast(sums[t]);
+    }
+    halves
+}
+
+/// A group of int8 of a pair of tile rows, as words.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn widen_bytes(values: [&[[[i8; 4]; TILE_ROWS]; GROUP / 4]; 2]) -> [__m512i; GROUP / 2] {
+    let mut words = [_mm512_setzero_si512(); GROUP / 2];
+    for step in 0..GROUP / 4 {
+        let bytes = cast([values[0][step], values[1][step]]);
+        words[2 * step] = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(bytes));
+        words[2 * step + 1] = _mm512_srai_epi16::<8>(bytes);
+    }
+    words
+}
+
+/// The same of nibbles, 0..=15. As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and 3, 5 and 7.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn widen_nibbles(nibbles: [&[[[u8; 4]; TILE_ROWS]; GROUP / 8]; 2]) -> [__m512i; GROUP / 2] {
+    let nibble = _mm512_set1_epi16(0x000f);
+    let mut words = [_mm512_setzero_si512(); GROUP / 2];
+    for step in 0..GROUP / 8 {
+        let bytes = cast([nibbles[0][step], nibbles[1][step]]);
+        words[4 * step] = _mm512_and_si512(bytes, nibble);
+        words[4 * step + 1] = _mm512_and_si512(_mm512_srli_epi16::<8>(bytes), nibble);
+        words[4 * step + 2] = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble);
+        words[4 * step + 3] = _mm512_srli_epi16::<12>(bytes);
+    }
+    words
+}
+
+/// Scales or minima of a pair of tile rows.
+#[inline]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn scales(scales: [[u16; TILE_ROWS]; 2]) -> __m512 {
+    _mm512_cvtph_ps(cast(scales))
 }
 
 /// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have minima. Not inlined: the

@@ -1,6 +1,6 @@
 //! AVX-VNNI: Intel's processors without AVX-512 since Alder Lake (2021) and Sierra Forest.
 //!
-//! What needs no more than AVX2 is AVX2's. Here are products of quantised weights with one input, and with more than four. With
+//! What needs no more than AVX2 is AVX2's. Here are products of quantised weights with one input, and with more than six. With
 //! several `vpdpwssd` multiplies the words of a [panel], adds pairs and adds to the dot product, where AVX2 takes two
 //! instructions. With one input weights meet it as they are stored, in two digits, as `avx512.rs` says.
 #![allow(clippy::needless_range_loop)]
@@ -28,11 +28,14 @@ pub(crate) static AVXVNNI: Isa = Isa {
     soft_cap: AVX2.soft_cap,
 };
 
+/// The most inputs that AVX2's kernels take as fast: without a panel, two times three.
+const FEW: usize = 6;
+
 #[target_feature(enable = "avx2,f16c,avxvnni")]
 fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);
     let quantized = matrix.dtype().is_quantized();
-    if quantized && count > BLOCK {
+    if quantized && count > FEW {
         return panel::matmul::<BLOCK>(
             matrix,
             input,
