@@ -9,9 +9,9 @@ use pocketlm::model::{DType, Header, Kv, Rope};
 use pocketlm::run::Plan;
 
 /// The parts as `Plan`'s table has them. What 128 bits do not hold, no memory does either.
-fn documented(header: &Header<'_>, context: u32, batch: u32, kv: Kv) -> [u128; 9] {
+fn documented(header: &Header<'_>, [context, batch, logits]: [u32; 3], kv: Kv) -> [u128; 9] {
     let config = &header.config;
-    let [k, m, d, p, f, v, context, batch] = [
+    let [k, m, d, p, f, v, context, batch, logits] = [
         config.num_kv_heads,
         config.query_head_multiplier,
         config.embedding_dim,
@@ -20,6 +20,7 @@ fn documented(header: &Header<'_>, context: u32, batch: u32, kv: Kv) -> [u128; 9
         config.vocab_size,
         context,
         batch,
+        logits,
     ]
     .map(u128::from);
     let product = |factors: &[u128]| match factors.contains(&0) {
@@ -56,18 +57,19 @@ fn documented(header: &Header<'_>, context: u32, batch: u32, kv: Kv) -> [u128; 9
         attention.max(product(&[8, batch, f])),
         groups.checked_next_multiple_of(64).unwrap_or(u128::MAX).saturating_add(blocks),
         product(&[8, batch, p]),
-        product(&[4, v]),
+        product(&[4, logits, v]),
         0,
         cache,
     ];
     parts.map(|bytes| bytes.checked_next_multiple_of(64).unwrap_or(u128::MAX))
 }
 
-fn check(header: &Header<'_>, context: u32, batch: u32, kv: Kv) {
+fn check(header: &Header<'_>, limits: [u32; 3], kv: Kv) {
     let most = usize::MAX as u128;
-    let plan = Plan::new(header).context(context).batch(batch).kv(kv);
-    let documented = documented(header, context, batch, kv);
-    let what = || format!("{:?}, context {context}, batch {batch}, {kv:?}", header.config);
+    let [context, batch, logits] = limits;
+    let plan = Plan::new(header).context(context).batch(batch).logits(logits).kv(kv);
+    let documented = documented(header, limits, kv);
+    let what = || format!("{:?}, context {context}, batch {batch}, logits {logits}, {kv:?}", header.config);
     for (part, bytes) in plan.parts().iter().zip(documented) {
         assert_eq!(part.bytes as u128, bytes.min(most), "{}: {}", part.name, what());
         assert!(part.bytes.is_multiple_of(64) || part.bytes == usize::MAX);
@@ -100,18 +102,18 @@ fn every_part_of_every_plan_is_what_the_documentation_says() {
     for layers in layers {
         let image = Memory::new(random::plain(layers), 1).pack(DType::F32);
         let whole = Header::read(&image).unwrap();
-        let mut both = |[k, m, d, p, f, v, context, batch]: [u32; 8]| {
+        let mut both = |[k, m, d, p, f, v, context, batch, logits]: [u32; 9]| {
             let mut header = whole;
             let config = &mut header.config;
             (config.num_kv_heads, config.query_head_multiplier) = (k, m);
             (config.embedding_dim, config.projection_dim) = (d, p);
             (config.mlp_hidden_dim, config.vocab_size) = (f, v);
             for kv in Kv::ALL {
-                check(&header, context, batch, kv);
+                check(&header, [context, batch, logits], kv);
                 plans += 1;
             }
         };
-        let small: [&[u32]; 8] = [
+        let small: [&[u32]; 9] = [
             &[1, 2, 3],
             &[1, 3],
             &[1, 16, 33],
@@ -120,12 +122,13 @@ fn every_part_of_every_plan_is_what_the_documentation_says() {
             &[1, 16, 17],
             &[1, 2, 3, 7, 8, 9, 16, 17, 25],
             &[1, 2, 3, 8, 9],
+            &[1, 5],
         ];
         every(small, &mut both);
         // Beyond 32 bits, and beyond 64.
         let large = [0, 1, 1 << 16, u32::MAX];
-        every([&[1, 1 << 16, u32::MAX], &[1], &large, &large, &large, &[1, u32::MAX], &large, &large], &mut both);
-        every([&large, &[2, 1 << 15], &[8], &large, &[8], &[8], &large, &large], &mut both);
+        every([&[1, 1 << 16, u32::MAX], &[1], &large, &large, &large, &[1, u32::MAX], &large, &large, &[1]], &mut both);
+        every([&large, &[2, 1 << 15], &[8], &large, &[8], &[8, u32::MAX], &large, &[8, u32::MAX], &large], &mut both);
     }
     println!("{plans} plans");
 }

@@ -393,6 +393,7 @@ fn limits_plans_and_arenas_that_do_not_fit_are_refused() {
     assert_eq!(refusal(&model, plan, all.clone()), None);
     assert_eq!(refusal(&model, plan.context(0), all.clone()), Some(Error::Limits));
     assert_eq!(refusal(&model, plan.batch(0), all.clone()), Some(Error::Limits));
+    assert_eq!(refusal(&model, plan.logits(0), all.clone()), Some(Error::Limits));
     assert_eq!(refusal(&other, plan, all.clone()), Some(Error::ForeignPlan));
     let too_small = |needed, found| Some(Error::ArenaTooSmall { needed, found });
     assert_eq!(refusal(&model, plan, 0..bytes - 1), too_small(bytes, bytes - 1));

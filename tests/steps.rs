@@ -72,8 +72,9 @@ fn every_way_agrees(what: &str, image: &[u8], ids: &[u32], kv: Kv, pools: &[Thre
     };
 
     for (index, batch) in BATCHES.into_iter().enumerate() {
-        let plan = plan(batch);
-        let what = format!("{what}, keys and values in {kv:?}, batch {batch}, seed {seed}");
+        let together = numbers.pick(&[1, 2, 5, 16, 40]);
+        let plan = plan(batch).logits(together);
+        let what = format!("{what}, keys and values in {kv:?}, batch {batch}, logits of {together}, seed {seed}");
         let mut arena = dirty(numbers.pick(&[0, 0x7f, 0xff]), plan.bytes());
         // One of the pools with each batch.
         let pool = pools.iter().cycle().nth(index).map(|pool| pool as &dyn Workers);
@@ -158,7 +159,7 @@ fn the_bits_are_the_same_on_every_machine_with_every_instruction_set() {
         let model = Model::open(image).unwrap();
         let ids = Numbers::new(7).tokens(60, model.config().vocab_size);
         Kv::ALL.map(|kv| {
-            let plan = Plan::new(model.header()).context(60).batch(7).kv(kv);
+            let plan = Plan::new(model.header()).context(60).batch(7).logits(3).kv(kv);
             let mut arena = dirty(0xff, plan.bytes());
             let mut digest = Digest::new();
             let engine = Engine { isa, workers: &Solo };

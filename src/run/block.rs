@@ -15,7 +15,7 @@ use pocketlm_kernels::{
 };
 
 use super::Session;
-use super::session::Buffers;
+use super::session::{Buffers, Work};
 use super::window::Weights;
 use crate::model::{MlpVariant, Place, Role, Rope};
 
@@ -48,7 +48,7 @@ pub(super) enum Stage {
     Out,
     /// Token by token: bias and post norm, onto `hidden`.
     FfwResidual,
-    /// One token: `normed` = norm of `hidden`.
+    /// Token by token of those whose logits are wanted: `normed` = norm of `hidden`.
     FinalNorm,
     /// Tile row by tile row: the logits.
     Head,
@@ -139,11 +139,16 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
+    /// How many tokens the current stage is for.
+    fn stage_tokens(&self) -> usize {
+        let Work { stage, count, heads, .. } = self.work;
+        if matches!(stage, Stage::FinalNorm | Stage::Head) { heads as usize } else { count as usize }
+    }
+
     /// How many units the current stage has, and what each costs: the unit of that is a row of the embedding's width times
     /// one token.
     pub(super) fn size(&self) -> (usize, usize) {
-        let tokens = self.work.count as usize;
-        let roles = self.product_roles();
+        let (tokens, roles) = (self.stage_tokens(), self.product_roles());
         let tile_rows = roles.iter().map(|&role| self.place(role).tile_rows()).sum();
         let widths = self.widths();
         let tile_row = |columns: usize| TILE_ROWS * tokens * columns.div_ceil(widths.embedding.max(1));
@@ -152,8 +157,8 @@ impl<'m, 'a> Session<'m, 'a> {
             Stage::QueryKeyValue | Stage::GateValue => (tile_rows, tile_row(widths.embedding)),
             Stage::Output => (tile_rows, tile_row(widths.queries)),
             Stage::Out => (tile_rows, tile_row(widths.hidden)),
-            Stage::Head => (tile_rows, TILE_ROWS),
-            Stage::FinalNorm => (1, TOKEN_COST),
+            Stage::Head => (tile_rows, tile_row(widths.embedding)),
+            Stage::FinalNorm => (tokens, TOKEN_COST),
             Stage::Attend => {
                 let config = self.model.config();
                 let (_, keys) = self.visible(tokens.saturating_sub(1));
@@ -232,7 +237,7 @@ impl<'m, 'a> Session<'m, 'a> {
     #[inline(never)]
     fn rows(&mut self, tokens: Range<usize>) {
         let (widths, batch) = (self.widths(), self.plan.batch_tokens() as usize);
-        let (stage, config) = (self.work.stage, self.model.config());
+        let (stage, count, config) = (self.work.stage, self.stage_tokens(), self.model.config());
         // See `Between`; and what meets the row that comes of it.
         let (bias, other, norm, matrices): (_, _, _, &[Role]) = match stage {
             Stage::AttentionNorm => (None, None, Some(Role::PreAttentionNorm), &[Role::Query, Role::Key, Role::Value]),
@@ -261,7 +266,7 @@ impl<'m, 'a> Session<'m, 'a> {
                 rows = [(attended, widths.queries), (&mut [], 0)];
             }
             Stage::Activate => rows = ffw_parts(scratch, batch, widths).map(|branch| (branch, widths.hidden)),
-            // Of one token, whose row goes to the first place.
+            // Their rows go to the first places.
             Stage::FinalNorm => {
                 let [(hidden, _), _] = &mut rows;
                 *hidden =
@@ -287,7 +292,7 @@ impl<'m, 'a> Session<'m, 'a> {
             by_head,
             heads: config.num_kv_heads as usize,
             head_width: config.query_head_multiplier as usize * widths.projection,
-            tokens: self.work.count as usize,
+            tokens: count,
         };
         let workers = row_workers(self.engine, tokens.len().saturating_mul(first.1));
         let rows = [first, second, (&mut [], 0)];
@@ -295,18 +300,17 @@ impl<'m, 'a> Session<'m, 'a> {
             between.compute(token, first, second, groups);
         });
         // Once all of them are there. There are no such blocks for a microcontroller.
-        let count = between.tokens;
         if !cfg!(target_os = "none") && tokens.end == count && isa.arranges(count) {
             let width = groups.1.div_ceil(GROUP);
             isa.arrange(workers, groups.0.get(..count * width).unwrap_or_default(), count, blocks);
         }
     }
 
-    /// The products of the stage's matrices with one input; `units` counts their tile rows one after the other.
+    /// The products of the stage's matrices with the rows of its tokens; `units` counts their tile rows one after the other.
     #[inline(never)]
     fn products(&mut self, units: Range<usize>) {
         let (widths, batch) = (self.widths(), self.plan.batch_tokens() as usize);
-        let (roles, stage) = (self.product_roles(), self.work.stage);
+        let (roles, stage, count) = (self.product_roles(), self.work.stage, self.stage_tokens());
         let Buffers { scratch, normed, logits, groups, blocks, window, .. } = &mut self.buffers;
         // Three outputs whatever there are, of which some may be empty: one copy of this in the program, not one a number.
         let (values, values_out): (&[f32], [&mut [f32]; 3]) = match stage {
@@ -328,7 +332,6 @@ impl<'m, 'a> Session<'m, 'a> {
             }
             _ => (normed, [logits, &mut [], &mut []]),
         };
-        let count = if stage == Stage::Head { 1 } else { self.work.count as usize };
         let cap = if stage == Stage::Head { self.model.config().final_logit_softcap } else { None };
         let isa = self.engine.isa;
         // There is no such table for a microcontroller.
@@ -366,7 +369,7 @@ impl<'m, 'a> Session<'m, 'a> {
             let input = if cfg!(target_os = "none") { input } else { input.some(inputs, matrix.columns()) };
             isa.matmul(&matrix, &input, tile_rows(rows, first), &mut part);
             if let Some(cap) = cap {
-                isa.soft_cap(part.column(0), cap);
+                (0..input.count).for_each(|token| isa.soft_cap(part.column(token), cap));
             }
         });
     }

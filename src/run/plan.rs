@@ -22,7 +22,7 @@ use crate::model::{Config, Header, Kv, Layer, Layers};
 /// | `scratch` | attention (queries, keys, values, output, scores: 4 (B P (2H + 2K) + H R)) or feed-forward (8 B F), whichever is larger; `R` is the longest layer's cache |
 /// | `groups` | inputs in 16 bits: 72 a group of 32 of the widest input, B times; for batches of 32 and more the same once more as matrix units take it, 136 a group |
 /// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
-/// | `logits` | 4 V |
+/// | `logits` | 4 V, for as many tokens as [`Plan::logits`] says |
 /// | `window` | only for weights that are not in memory: two buffers for them, and the vectors of a layer |
 /// | `cache` | keys and values, see [`Plan::cache_bytes`] |
 #[derive(Clone, Copy)]
@@ -32,6 +32,7 @@ pub struct Plan<'m> {
     checksum: u32,
     context: u32,
     batch: u32,
+    logits: u32,
     kv: Kv,
     #[cfg(feature = "source")]
     window: usize,
@@ -83,6 +84,7 @@ impl<'m> Plan<'m> {
             checksum: header.checksum(),
             context: 256,
             batch: 1,
+            logits: 1,
             kv: Kv::F32,
             #[cfg(feature = "source")]
             window: 0,
@@ -100,6 +102,13 @@ impl<'m> Plan<'m> {
     /// How many tokens of a prompt are computed together: more is faster, and takes more memory.
     pub const fn batch(mut self, tokens: u32) -> Self {
         self.batch = tokens;
+        self.measured()
+    }
+
+    /// For how many tokens of a batch there is room for logits, so that they meet the output matrix together where the logits
+    /// of all are wanted ([`Session::feed_each`](super::Session::feed_each)).
+    pub const fn logits(mut self, tokens: u32) -> Self {
+        self.logits = tokens;
         self.measured()
     }
 
@@ -161,7 +170,7 @@ impl<'m> Plan<'m> {
             padded(product(&[4, self.scratch()])),
             padded(groups).saturating_add(self.block_bytes()),
             padded(product(&[8, batch, self.config.projection_dim as usize])),
-            padded(product(&[4, self.config.vocab_size as usize])),
+            padded(product(&[4, self.logits as usize, self.config.vocab_size as usize])),
             self.window_bytes(),
             padded(self.cache_bytes()),
         ];
@@ -190,6 +199,11 @@ impl<'m> Plan<'m> {
     /// The batch.
     pub const fn batch_tokens(&self) -> u32 {
         self.batch
+    }
+
+    /// The tokens whose logits there is room for.
+    pub const fn logits_tokens(&self) -> u32 {
+        self.logits
     }
 
     /// The type of keys and values.

@@ -1,10 +1,12 @@
 //! [`Session`]: tokens in, logits out, one context at a time.
 
+use core::ops::Range;
+
 use bytemuck::try_cast_slice_mut;
 use pocketlm_kernels::{Block, Engine, InputGroup};
 
 use super::Plan;
-use super::block::Stage;
+use super::block::{Stage, row_mut};
 use super::snapshot::unseen;
 use super::window::Window;
 use crate::Error;
@@ -29,13 +31,24 @@ pub(super) struct Work {
     pub end: u32,
     /// Whether every token's logits are wanted, or the last one's alone.
     pub every: bool,
-    /// The token of the batch that meets the output matrix.
+    /// The tokens of the batch that meet the output matrix: the first, and how many.
     pub head: u32,
+    pub heads: u32,
 }
 
 impl Work {
-    const NONE: Work =
-        Work { stage: Stage::Idle, layer: 0, cache: 0, unit: 0, start: 0, count: 0, end: 0, every: false, head: 0 };
+    const NONE: Work = Work {
+        stage: Stage::Idle,
+        layer: 0,
+        cache: 0,
+        unit: 0,
+        start: 0,
+        count: 0,
+        end: 0,
+        every: false,
+        head: 0,
+        heads: 1,
+    };
 }
 
 /// The buffers of the plan, cut out of the arena.
@@ -56,7 +69,7 @@ pub(super) struct Buffers<'a> {
     pub blocks: &'a mut [Block],
     /// `[table][batch][cos, sin][P/2]`.
     pub rope: &'a mut [f32],
-    /// `[V]`.
+    /// `[logits][V]`.
     pub logits: &'a mut [f32],
     /// Weights that are not in memory.
     pub window: Window<'a>,
@@ -77,10 +90,8 @@ pub enum Step<'s> {
 pub(super) enum Event {
     /// The budget is used up.
     Pending,
-    /// The logits of the token at this index of the context are ready, and there is more to do.
-    Logits(u32),
-    /// The logits of the last token are ready.
-    Done,
+    /// The logits of the tokens at these indices of the context are ready. If that was all, the session is idle.
+    Logits(Range<u32>),
     /// Weights could not be read.
     Unread,
 }
@@ -178,7 +189,8 @@ impl<'m, 'a> Session<'m, 'a> {
         if !kv.enabled() {
             return Err(Error::Disabled(kv));
         }
-        if plan.context_tokens() == 0 || plan.batch_tokens() == 0 || plan.bytes() == usize::MAX {
+        let limits = [plan.context_tokens(), plan.batch_tokens(), plan.logits_tokens()];
+        if limits.contains(&0) || plan.bytes() == usize::MAX {
             return Err(Error::Limits);
         }
         if !(arena.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
@@ -202,7 +214,7 @@ impl<'m, 'a> Session<'m, 'a> {
             groups: numbers(cut(&mut rest, groups.saturating_sub(blocks))),
             blocks: if blocks > 0 { numbers(cut(&mut rest, blocks)) } else { &mut [] },
             rope: numbers(cut(&mut rest, rope)),
-            logits: numbers(cut(&mut rest, logits)).get_mut(..model.config().vocab_size as usize).unwrap_or_default(),
+            logits: numbers(cut(&mut rest, logits)),
             window: Window::new(plan, cut(&mut rest, window)),
             cache: cut(&mut rest, cache),
         };
@@ -226,14 +238,15 @@ impl<'m, 'a> Session<'m, 'a> {
         self.start(ids)?;
         loop {
             match self.advance(u32::MAX) {
-                Event::Done => return Ok(self.buffers.logits),
                 Event::Unread => return Err(Error::Storage),
+                Event::Logits(tokens) if self.is_idle() => return Ok(self.logits(tokens.len().wrapping_sub(1))),
                 Event::Pending | Event::Logits(_) => {}
             }
         }
     }
 
-    /// Adds tokens and gives the logits of each to `visit`, with its index in `ids`; it may change them.
+    /// Adds tokens and gives the logits of each to `visit`, with its index in `ids`; it may change them. As many tokens as
+    /// [`Plan::logits`] has room for meet the output matrix together.
     pub fn feed_each(&mut self, ids: &[u32], mut visit: impl FnMut(usize, &mut [f32])) -> Result<(), Error> {
         self.start(ids)?;
         self.work.every = true;
@@ -242,10 +255,13 @@ impl<'m, 'a> Session<'m, 'a> {
             match self.advance(u32::MAX) {
                 Event::Pending => {}
                 Event::Unread => return Err(Error::Storage),
-                Event::Logits(index) => visit((index - first) as usize, self.buffers.logits),
-                Event::Done => {
-                    visit(ids.len() - 1, self.buffers.logits);
-                    return Ok(());
+                Event::Logits(tokens) => {
+                    for (row, token) in tokens.enumerate() {
+                        visit((token - first) as usize, self.logits(row));
+                    }
+                    if self.is_idle() {
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -293,11 +309,16 @@ impl<'m, 'a> Session<'m, 'a> {
         if self.work.stage == Stage::Idle {
             return Err(Error::NoTokens);
         }
-        Ok(match self.advance(budget) {
-            Event::Done => Step::Done(self.buffers.logits),
-            Event::Unread => return Err(Error::Storage),
-            Event::Pending | Event::Logits(_) => Step::Pending,
-        })
+        match self.advance(budget) {
+            Event::Unread => Err(Error::Storage),
+            Event::Logits(tokens) if self.is_idle() => Ok(Step::Done(self.logits(tokens.len().wrapping_sub(1)))),
+            Event::Pending | Event::Logits(_) => Ok(Step::Pending),
+        }
+    }
+
+    /// The logits of a token that met the output matrix last.
+    fn logits(&mut self, row: usize) -> &mut [f32] {
+        row_mut(self.buffers.logits, self.model.config().vocab_size as usize, row)
     }
 
     /// Computes until the budget is used up, or logits that were asked for are ready.
@@ -331,13 +352,16 @@ impl<'m, 'a> Session<'m, 'a> {
         match work.stage.next() {
             // The layers of a batch are done.
             Stage::Idle if work.stage == Stage::Head => {
-                let index = work.start + work.head;
-                if work.head + 1 < work.count {
-                    work.head += 1;
+                let first = work.start + work.head;
+                let tokens = first..first + work.heads;
+                work.head += work.heads;
+                if work.head < work.count {
                     work.stage = Stage::FinalNorm;
-                    return Some(Event::Logits(index));
+                    work.heads = self.plan.logits_tokens().min(work.count - work.head);
+                } else {
+                    self.finish_batch();
                 }
-                return Some(if self.finish_batch() { Event::Done } else { Event::Logits(index) });
+                return Some(Event::Logits(tokens));
             }
             next => {
                 work.stage = next;
@@ -350,8 +374,10 @@ impl<'m, 'a> Session<'m, 'a> {
                     let layers = self.model.config().num_decoder_blocks;
                     // A model may have no layers.
                     work.stage = if work.layer < layers { Stage::AttentionNorm } else { Stage::FinalNorm };
-                    if work.stage == Stage::FinalNorm && !work.every {
-                        work.head = work.count - 1;
+                    if work.stage == Stage::FinalNorm && work.every {
+                        work.heads = self.plan.logits_tokens().min(work.count);
+                    } else if work.stage == Stage::FinalNorm {
+                        (work.head, work.heads) = (work.count - 1, 1);
                         if work.start + work.count < work.end {
                             // Nobody asked for these logits.
                             self.finish_batch();
@@ -372,16 +398,15 @@ impl<'m, 'a> Session<'m, 'a> {
         self.longest = self.longest.max(work.start + work.count);
     }
 
-    /// Ends a batch. `true` if it was the last.
-    fn finish_batch(&mut self) -> bool {
+    /// Ends a batch, and starts the next unless it was the last.
+    fn finish_batch(&mut self) {
         self.length = self.work.start + self.work.count;
         self.work.start = self.length;
         if self.length == self.work.end {
             self.work.stage = Stage::Idle;
-            return true;
+        } else {
+            self.start_batch();
         }
-        self.start_batch();
-        false
     }
 
     /// How many tokens the context holds.

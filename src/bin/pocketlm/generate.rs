@@ -14,6 +14,9 @@ use crate::size;
 /// Prompts longer than this get a progress bar.
 const LONG_PROMPT: usize = 512;
 
+/// Tokens that meet the output matrix together where the logits of all are wanted.
+pub const TOGETHER: u32 = 16;
+
 /// Memory, threads and kernels of a session.
 #[derive(Args)]
 #[command(next_help_heading = "Running")]
