@@ -157,6 +157,30 @@ fn a_seed_tells_one_story_whatever_threads_and_batch() {
 }
 
 #[test]
+fn a_text_is_the_same_whatever_is_guessed_ahead() {
+    let tell = |more: &[&str]| {
+        let mut arguments = vec!["run", "-p", "The cat sat. The cat sat. The cat sat. The cat"];
+        arguments.extend(more);
+        let output = run(&arguments);
+        let note = String::from_utf8(output.stderr.clone()).unwrap();
+        (stdout(output), note)
+    };
+    // The last of these ends where the context does.
+    for how in [&["-n", "61", "--temperature", "0"][..], &["-n", "90", "--seed", "3"], &["-c", "100", "--seed", "4"]] {
+        let (story, note) = tell(&[how, &["--lookup", "0"]].concat());
+        assert!(!note.contains("guessed"), "{note}");
+        let tokens = note.split("; ").nth(1).unwrap().split(',').next().unwrap();
+        for more in [&[][..], &["--lookup", "1"], &["--lookup", "255"], &["--batch", "2"]] {
+            let (same, note) = tell(&[how, more].concat());
+            assert_eq!(same, story, "{how:?} {more:?}");
+            assert!(note.contains(tokens) && note.contains(" of them guessed"), "{note}");
+        }
+    }
+    // What was fed cannot be taken back where a batch is a single token.
+    assert!(!tell(&["-n", "61", "--temperature", "0", "--batch", "1"]).1.contains("guessed"));
+}
+
+#[test]
 fn prompts_come_from_the_option_or_from_stdin() {
     let greedy = ["run", STORY, "-n", "10", "--temperature", "0"];
     let of_option = stdout(run(&[&greedy[..], &["-p", "Tom had a dog."]].concat()));

@@ -419,6 +419,11 @@ impl<'m, 'a> Session<'m, 'a> {
         self.length == 0
     }
 
+    /// What the session was planned for.
+    pub fn plan(&self) -> &Plan<'m> {
+        &self.plan
+    }
+
     /// How many tokens the context can hold.
     pub fn context(&self) -> usize {
         self.plan.context_tokens() as usize

@@ -10,6 +10,7 @@ mod bpe;
 mod characters;
 mod decode;
 mod encode;
+mod lookup;
 mod normalize;
 mod pretokenize;
 pub mod sampler;
@@ -18,6 +19,7 @@ pub(crate) mod tokenizer;
 
 pub use decode::{Decoder, Text};
 pub use encode::{EncodeOptions, nfc_scratch_len, scratch_len};
+pub use lookup::Lookup;
 pub use sampler::{Penalties, Recent, Sampler};
 pub use sampling::{Distribution, Sampling};
 pub use tokenizer::Tokenizer;

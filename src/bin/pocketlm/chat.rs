@@ -7,7 +7,7 @@ use clap::Args;
 use pocketlm::run::Session;
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
-use crate::generate::{Running, arena, default_context, generate, warn_beyond_trained};
+use crate::generate::{Guessing, Running, arena, default_context, generate, warn_beyond_trained};
 use crate::load::Image;
 use crate::output::{Outcome, note, paint, refuse};
 use crate::sampling::Sampling;
@@ -47,6 +47,9 @@ pub struct Arguments {
     running: Running,
 
     #[command(flatten)]
+    guessing: Guessing,
+
+    #[command(flatten)]
     sampling: Sampling,
 }
 
@@ -66,7 +69,7 @@ pub fn chat(arguments: Arguments) -> Outcome {
 
     let context = arguments.context.unwrap_or_else(|| default_context(&model, 4096));
     let workers = arguments.running.workers()?;
-    let plan = arguments.running.plan(&model, context, &workers);
+    let plan = arguments.guessing.room(arguments.running.plan(&model, context, &workers));
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;

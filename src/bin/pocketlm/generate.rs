@@ -6,7 +6,7 @@ use clap::Args;
 use pocketlm::host::{AlignedBytes, Threads};
 use pocketlm::model::{ALIGNMENT, Kv, Model};
 use pocketlm::run::{Engine, Isa, Plan, Session, Workers};
-use pocketlm::text::{Decoder, Sampler, Text, Tokenizer};
+use pocketlm::text::{Decoder, Lookup, Sampler, Text, Tokenizer};
 
 use crate::output::{Outcome, note, paint, refuse, token_bar};
 use crate::size;
@@ -61,6 +61,23 @@ impl Running {
     }
 }
 
+/// Guesses at what comes next in a text that is written.
+#[derive(Args)]
+#[command(next_help_heading = "Running")]
+pub struct Guessing {
+    /// Guess up to N tokens from what followed the last ones where they stood in the text before, and compute them with the next:
+    /// faster where a text repeats itself. Never changes a token
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(..=255))]
+    lookup: u32,
+}
+
+impl Guessing {
+    /// `plan` with room for guesses: for as many as a batch has, which can be taken back.
+    pub fn room<'m>(&self, plan: Plan<'m>) -> Plan<'m> {
+        plan.logits((1 + self.lookup).min(plan.batch_tokens()))
+    }
+}
+
 /// The context where none is asked for: `usual` tokens, or as many as the model was trained for if those are fewer.
 pub fn default_context(model: &Model, usual: usize) -> usize {
     model.config().max_position_embeddings.map_or(usual, |trained| usual.min(trained.get() as usize))
@@ -108,6 +125,8 @@ pub struct Generated {
     pub prompt: (usize, Duration),
     /// Tokens generated, how many of them were computed after the prompt (the first came with it), and how long that took.
     pub text: (usize, usize, Duration),
+    /// How many of them were guessed.
+    pub guessed: usize,
     /// Whether it stopped because the context was full.
     pub context_full: bool,
 }
@@ -120,12 +139,15 @@ impl std::fmt::Display for Generated {
         if computed > 0 {
             write!(f, ", {:.1} tokens/s", speed(computed, text_time))?;
         }
+        if self.guessed > 0 {
+            write!(f, ", {} of them guessed", self.guessed)?;
+        }
         f.write_str(if self.context_full { "; the context is full (see --context)" } else { "" })
     }
 }
 
 /// Feeds `prompt` and samples until the model ends its text, `limit` tokens are out or the context is full.
-/// `decoder` has seen the prompt; `write` gets each token's text.
+/// `decoder` has seen the prompt; `write` gets each token's text. As much is guessed as the session has room for logits.
 pub fn generate(
     session: &mut Session,
     sampler: &mut Sampler,
@@ -139,27 +161,56 @@ pub fn generate(
     for &id in prompt {
         sampler.accept(id);
     }
-    let mut next = sampler.sample(feed(session, prompt)?)?;
+    // What is not yet in the context: a token, and before it those that were guessed rightly.
+    let mut sampled = vec![sampler.sample(feed(session, prompt)?)?];
     let prompt = (prompt.len(), start.elapsed());
 
     let start = Instant::now();
-    let (mut count, mut computed) = (0, 0);
+    let (mut count, mut computed, mut guessed) = (0, 0, 0);
     let mut context_full = false;
-    while count < limit && !tokenizer.is_eos(next) {
-        // A model's table may have more rows than its tokenizer has tokens (padding); those rows spell nothing.
-        if next < tokenizer.vocab_size() {
-            write(&decoder.push(next)?)?;
+    let mut lookup = Lookup::new();
+    let mut ids = vec![0; session.plan().logits_tokens() as usize];
+    'text: while let Some(&last) = sampled.last() {
+        for &id in &sampled {
+            if count == limit || tokenizer.is_eos(id) {
+                break 'text;
+            }
+            // A model's table may have more rows than its tokenizer has tokens (padding); those rows spell nothing.
+            if id < tokenizer.vocab_size() {
+                write(&decoder.push(id)?)?;
+            }
+            count += 1;
         }
-        count += 1;
-        context_full = session.len() == session.context();
+        let room = session.context() - session.len();
+        context_full = room == 0;
         if context_full || count == limit {
             break;
         }
-        next = sampler.sample(session.feed(&[next])?)?;
-        computed += 1;
+        let most = ids.len().min(room).min(limit - count);
+        let mut fed = lookup.draft(session.tokens(), last, &mut ids[..most]);
+        // The end of a text is never part of it.
+        fed = ids[..fed].iter().skip(1).position(|&id| tokenizer.is_eos(id)).map_or(fed, |end| 1 + end);
+        feed_guesses(session, sampler, &ids[..fed], &mut sampled)?;
+        lookup.learn(&sampled);
+        computed += sampled.len();
+        guessed += sampled.len() - 1;
     }
     write(&decoder.finish())?;
-    Ok(Generated { prompt, text: (count, computed, start.elapsed()), context_full })
+    Ok(Generated { prompt, text: (count, computed, start.elapsed()), guessed, context_full })
+}
+
+/// Feeds a token and guesses at those after it, and samples as far as they are right: what then is in `sampled` is one token
+/// more. Wrong ones are taken back.
+fn feed_guesses(session: &mut Session, sampler: &mut Sampler, ids: &[u32], sampled: &mut Vec<u32>) -> Outcome {
+    sampled.clear();
+    let mut outcome = Ok(());
+    session.feed_each(ids, |index, logits| {
+        if outcome.is_ok() && sampled.len() == index && (index == 0 || sampled[index - 1] == ids[index]) {
+            outcome = sampler.sample(logits).map(|id| sampled.push(id));
+        }
+    })?;
+    outcome?;
+    Ok(session.rewind(ids.len() - sampled.len())?)
 }
 
 /// Feeds a prompt, with a progress bar if it is long.

@@ -39,6 +39,10 @@ pub struct Arguments {
     #[arg(long, value_name = "B", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
 
+    /// Tokens whose logits there is room for at once: 1, and as many as are guessed ahead
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    logits: u32,
+
     /// How keys and values are kept: f32, f16, bf16 or q8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
     kv: Kv,
@@ -67,9 +71,10 @@ pub struct Arguments {
 pub fn plan(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
-    let plan = Plan::new(model.header()).context(arguments.context).batch(arguments.batch).kv(arguments.kv);
+    let plan = Plan::new(model.header()).context(arguments.context).batch(arguments.batch);
+    let plan = plan.logits(arguments.logits).kv(arguments.kv);
     if plan.bytes() == usize::MAX {
-        return Err(refuse("no memory can hold this plan; a shorter --context or --batch needs less"));
+        return Err(refuse("no memory can hold this plan; a smaller --context, --batch or --logits needs less"));
     }
     let mut flash = Memory { name: "flash", parts: flash(&model, image.bytes().len() as u64), limit: arguments.flash };
     let mut ram = Memory { name: "RAM", parts: ram(&model, &plan), limit: arguments.ram };
@@ -82,6 +87,7 @@ pub fn plan(arguments: Arguments) -> Outcome {
         print_json(&json!({
             "context": arguments.context,
             "batch": arguments.batch,
+            "logits": arguments.logits,
             "kv": arguments.kv.dtype().name(),
             "board": arguments.board.map(|board| board.name),
             "flash": flash.json(),

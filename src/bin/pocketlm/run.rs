@@ -8,7 +8,7 @@ use pocketlm::host::file::read_whole;
 use pocketlm::run::{Session, snapshot};
 use pocketlm::text::{Decoder, EncodeOptions};
 
-use crate::generate::{Running, arena, default_context, generate, warn_beyond_trained};
+use crate::generate::{Guessing, Running, arena, default_context, generate, warn_beyond_trained};
 use crate::load::{Image, refuse_import};
 use crate::output::{Outcome, note, paint, refuse, refuse_file};
 use crate::sampling::Sampling;
@@ -56,6 +56,9 @@ pub struct Arguments {
     running: Running,
 
     #[command(flatten)]
+    guessing: Guessing,
+
+    #[command(flatten)]
     sampling: Sampling,
 }
 
@@ -86,7 +89,7 @@ pub fn run(arguments: Arguments) -> Outcome {
         )));
     }
     let workers = arguments.running.workers()?;
-    let mut plan = arguments.running.plan(&model, context, &workers);
+    let mut plan = arguments.guessing.room(arguments.running.plan(&model, context, &workers));
     if let Some(header) = &header {
         plan = plan.kv(header.kv().map_err(blame)?);
     }

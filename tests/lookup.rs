@@ -1,0 +1,127 @@
+//! Guesses from what a text has said before: what is guessed, when, and that the text is the same with them and without.
+#![cfg(feature = "std")]
+
+mod common;
+
+use common::dirty;
+use common::random::{self, Memory, Numbers, window};
+use pocketlm::model::{DType, Kv, Model, Rope};
+use pocketlm::run::{Plan, Session, Solo};
+use pocketlm::text::{Lookup, Sampler};
+
+/// What is guessed after a text, `most` tokens at most, by who has seen nothing but right guesses.
+fn guess(text: &[u32], most: usize) -> Vec<u32> {
+    let (mut lookup, mut ids) = (Lookup::new(), [0; 64]);
+    for _ in 0..8 {
+        let count = lookup.draft(&[1; 9], 1, &mut ids);
+        lookup.learn(&[&ids[1..count], &[1]].concat());
+    }
+    let (next, tokens) = text.split_last().unwrap();
+    let count = lookup.draft(tokens, *next, &mut ids[..1 + most]);
+    assert_eq!(ids[0], *next);
+    ids[1..count].to_vec()
+}
+
+#[test]
+fn what_followed_the_same_tokens_is_guessed() {
+    assert_eq!(guess(&[1, 2, 3, 4, 5, 1, 2], 2), [3, 4]);
+    assert_eq!(guess(&[1, 2, 3, 4, 5, 1, 2], 0), [0; 0]);
+    // One token in common is too few, and so are none.
+    assert_eq!(guess(&[1, 2, 3, 4, 5, 2], 3), [0; 0]);
+    assert_eq!(guess(&[1, 2, 3], 3), [0; 0]);
+    assert_eq!(guess(&[1], 3), [0; 0]);
+    // The longest stretch, and of equal ones the last.
+    assert_eq!(guess(&[7, 1, 2, 3, 8, 1, 2, 4, 7, 1, 2], 1), [3]);
+    assert_eq!(guess(&[7, 1, 2, 3, 8, 1, 2, 4, 9, 1, 2], 1), [4]);
+    // Nothing is fed where there is no room.
+    assert_eq!(Lookup::new().draft(&[1, 2, 1], 2, &mut []), 0);
+}
+
+#[test]
+fn a_repetition_is_guessed_to_go_on() {
+    assert_eq!(guess(&[5, 5, 5], 4), [5, 5, 5, 5]);
+    assert_eq!(guess(&[1, 2, 3, 1, 2], 7), [3, 1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn as_many_guesses_are_ventured_as_came_true() {
+    let mut lookup = Lookup::new();
+    let tokens: Vec<u32> = (0..100).chain(0..10).collect();
+    // How many are ventured, of which so many are right.
+    let mut venture = |right: usize| {
+        let mut ids = [0; 33];
+        let ventured = lookup.draft(&tokens, 10, &mut ids) - 1;
+        // Where none is ventured, what came is compared.
+        let came: Vec<u32> = (11..).take(right.min(ventured)).chain([if right > ventured { 11 } else { 0 }]).collect();
+        lookup.learn(&came);
+        ventured
+    };
+    assert_eq!([9, 9, 9, 3, 9].map(&mut venture), [1, 2, 4, 8, 4]);
+    // None, once more than half of the last eight began wrongly, until half of them would have been right again.
+    assert_eq!([0; 7].map(&mut venture), [8, 1, 1, 1, 1, 0, 0]);
+    assert_eq!([1; 6].map(&mut venture), [0, 0, 0, 0, 1, 2]);
+    // Where nothing is guessed nothing is learnt.
+    assert_eq!(lookup.draft(&[], 3, &mut [0; 9]), 1);
+    let before = lookup.clone();
+    lookup.learn(&[3]);
+    assert_eq!(lookup, before);
+}
+
+/// The text after `prompt`, `together` tokens at most at a time, and how many were guessed rightly and wrongly.
+fn tell(
+    session: &mut Session<'_, '_>,
+    prompt: &[u32],
+    mut sampler: Sampler<'_>,
+    together: usize,
+) -> (Vec<u32>, usize, usize) {
+    let mut lookup = Lookup::new();
+    let mut text = vec![sampler.sample(session.feed(prompt).unwrap()).unwrap()];
+    let (mut all_right, mut wrong) = (0, 0);
+    while session.len() < session.context() {
+        let mut ids = vec![0; together.min(session.context() - session.len())];
+        let count = lookup.draft(session.tokens(), *text.last().unwrap(), &mut ids);
+        let (mut right, before) = (0, text.len());
+        session
+            .feed_each(&ids[..count], |index, logits| {
+                if index == right {
+                    let id = sampler.sample(logits).unwrap();
+                    text.push(id);
+                    right += usize::from(ids[..count].get(index + 1) == Some(&id));
+                }
+            })
+            .unwrap();
+        session.rewind(count - 1 - right).unwrap();
+        lookup.learn(&text[before..]);
+        all_right += right;
+        wrong += count - 1 - right;
+        assert_eq!(session.tokens(), [prompt, &text[..text.len() - 1]].concat());
+    }
+    (text, all_right, wrong)
+}
+
+#[test]
+fn a_text_is_the_same_with_guesses_and_without() {
+    let (mut right, mut wrong) = (0, 0);
+    let layers = vec![window(5, Rope::Local), window(0, Rope::Global), window(9, Rope::Local)];
+    for seed in 0..60 {
+        let numbers = &mut Numbers::new(seed);
+        let image = Memory::new(random::plain(layers.clone()), seed).pack(numbers.pick(&DType::ALL));
+        let model = Model::open(&image).unwrap();
+        let prompt = numbers.tokens(6, model.config().vocab_size);
+        let together = numbers.within(2..=8);
+        let plan = Plan::new(model.header()).context(120).kv(numbers.pick(&Kv::ALL));
+        let plans = [plan, plan.batch(together).logits(numbers.within(1..=together))];
+        let temperature = numbers.pick(&[0.0, 0.02, 0.3]);
+        let [plain, guessed] = [(plans[0], 1), (plans[1], together as usize)].map(|(plan, together)| {
+            let mut arena = dirty(0xff, plan.bytes());
+            let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+            tell(&mut session, &prompt, Sampler::new(seed).temperature(temperature).top_k(20), together)
+        });
+        assert_eq!((plain.1, plain.2), (0, 0));
+        assert_eq!(plain.0, guessed.0[..plain.0.len()], "seed {seed}, temperature {temperature}");
+        assert_eq!(plain.0.len(), guessed.0.len());
+        right += guessed.1;
+        wrong += guessed.2;
+    }
+    assert!(right > 1000 && wrong > 200, "{right} right guesses and {wrong} wrong ones are too few to tell");
+}
