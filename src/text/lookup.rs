@@ -84,6 +84,9 @@ impl Lookup {
         (self.first, self.ventured) = (None, 0);
         let Some((known, guesses)) = ids.split_first_mut() else { return 0 };
         *known = next;
+        if guesses.is_empty() {
+            return 1;
+        }
         let Some(after) = repetition(tokens, next) else { return 1 };
         // Past the end of the text goes on what was guessed to stand there.
         let mut text = tokens.iter().skip(after).copied().chain([next]);
@@ -108,8 +111,9 @@ impl Lookup {
         let Some(first) = self.first.take() else { return };
         self.began = self.began << 1 | u8::from(sampled.first() == Some(&first));
         if self.ventured > 0 {
-            self.trust =
-                if sampled.len() > self.ventured { self.trust.saturating_mul(2) } else { sampled.len().max(1) };
+            // After all of them 3, 7 and so on, with the one known a power of two.
+            let all = sampled.len() > self.ventured;
+            self.trust = if all { self.trust.saturating_mul(2).saturating_add(1) } else { sampled.len().max(1) };
         }
     }
 }
