@@ -18,7 +18,7 @@
 //!
 //! * [`model`]: what an image holds, and the byte format. [`Model::open`](model::Model::open) checks all of it, once.
 //! * [`run`]: [`Plan`](run::Plan) says in a `const` what memory a session takes; [`Session`](run::Session) computes in it.
-//! * [`text`]: [`Tokenizer`](text::Tokenizer), [`Decoder`](text::Decoder), [`Sampler`](text::Sampler).
+//! * [`text`]: [`Tokenizer`](text::Tokenizer), [`Decoder`](text::Decoder), [`Sampler`](text::Sampler), [`Lookup`](text::Lookup).
 //! * `import` (feature `std`): checkpoints of many kinds to images. Everything that varies between formats ends there.
 //! * `host` (feature `std`): files, threads, and a harness that holds images against golden cases.
 //! * [`pocketlm_kernels`]: the arithmetic, and the contract that makes it the same everywhere.

@@ -1,4 +1,4 @@
-//! Text in and out: tokenizer and sampler.
+//! Text in and out: tokenizer, sampler, and guesses at what comes next.
 //!
 //! [`Tokenizer`] turns text into token ids, [`Decoder`] turns ids back into text, one at a time. Both read the
 //! tokenizer section of an image in place; neither has a heap. Everything a tokenizer file can say was settled
