@@ -174,6 +174,7 @@ fn a_text_is_the_same_whatever_is_guessed_ahead() {
             let (same, note) = tell(&[how, more].concat());
             assert_eq!(same, story, "{how:?} {more:?}");
             assert!(note.contains(tokens) && note.contains(" of them guessed"), "{note}");
+            assert_eq!(note.contains("the context is full"), how.contains(&"-c"), "{note}");
         }
     }
     // What was fed cannot be taken back where a batch is a single token.

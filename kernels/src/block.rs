@@ -22,8 +22,9 @@ impl Block {
     /// Inputs of a block.
     pub const INPUTS: usize = 16;
 
-    /// The fewest inputs for which blocks are made: a unit takes as long for one as for 16.
-    const FEWEST: usize = 5;
+    /// The fewest inputs for which blocks are made: a unit takes as long for one as for 16, and up to eight meet weights sooner
+    /// as those are widened.
+    const FEWEST: usize = 9;
 }
 
 impl Isa {

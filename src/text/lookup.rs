@@ -8,8 +8,8 @@
 /// is what it would have been without: **the text is the same, token for token**, whatever the sampler. Guesses that were wrong are
 /// taken back.
 ///
-/// How many are ventured follows from how many came true. Guesses are found in all cases; as long as fewer than half of the
-/// last eight began rightly they are compared and not computed, so a text that does not repeat itself loses nothing.
+/// How many are ventured follows from how many came true. As long as fewer than half of the last eight guesses began rightly
+/// they are compared and not computed, so a text that does not repeat itself loses next to nothing.
 ///
 /// ```
 /// use pocketlm::{include_image, model::Model, run::{Plan, Session, Solo, StaticArena}, text::{Lookup, Sampler}};
@@ -50,7 +50,8 @@
 pub struct Lookup {
     /// How many tokens are ventured.
     trust: usize,
-    /// Of the last eight guesses, whether they began rightly: a bit each.
+    /// Of the last eight guesses, whether they began rightly: a bit each. Half of them to begin with, so that guesses are ventured
+    /// until a second one is wrong.
     began: u8,
     /// What the last guess begins with.
     first: Option<u32>,
@@ -58,7 +59,7 @@ pub struct Lookup {
     ventured: usize,
 }
 
-/// The fewest tokens that must have stood in the text before, the one that comes next included.
+/// The fewest tokens at the end of the text, `next` among them, that must have stood in it before.
 const SHORTEST: usize = 2;
 /// The most that are compared.
 const LONGEST: usize = 16;

@@ -56,7 +56,7 @@ pub fn bench(arguments: Arguments) -> Outcome {
     let (prompt, number) = (arguments.prompt, arguments.number);
     let Some(context) = prompt.checked_add(number) else { return Err(refuse("more tokens than any context holds")) };
     let workers = arguments.running.workers()?;
-    let plan = arguments.running.plan(&model, context as usize, &workers);
+    let plan = arguments.running.plan(&model, context as usize, &workers, 1);
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;

@@ -69,7 +69,7 @@ pub fn chat(arguments: Arguments) -> Outcome {
 
     let context = arguments.context.unwrap_or_else(|| default_context(&model, 4096));
     let workers = arguments.running.workers()?;
-    let plan = arguments.guessing.room(arguments.running.plan(&model, context, &workers));
+    let plan = arguments.running.plan(&model, context, &workers, arguments.guessing.logits());
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;

@@ -15,7 +15,7 @@ use crate::size;
 const LONG_PROMPT: usize = 512;
 
 /// Tokens that meet the output matrix together where the logits of all are wanted.
-pub const TOGETHER: u32 = 16;
+pub const LOGITS: u32 = 16;
 
 /// Memory, threads and kernels of a session.
 #[derive(Args)]
@@ -41,13 +41,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// The plan for a session with `context` tokens.
-    pub fn plan<'m>(&self, model: &Model<'m>, context: usize, workers: &Threads) -> Plan<'m> {
+    /// The plan for a session with `context` tokens, with room for the logits of as many of a batch as are wanted at once.
+    pub fn plan<'m>(&self, model: &Model<'m>, context: usize, workers: &Threads, logits: u32) -> Plan<'m> {
         let context = u32::try_from(context).unwrap_or(u32::MAX);
         // Each thread takes tokens of its own: so many that weights are not widened for a few, so few that they stay in its cache.
         // A power of two, so that what a prompt is cut into are whole batches.
         let batch = self.batch.unwrap_or(128 * workers.count().min(4).next_power_of_two() as u32);
-        Plan::new(model.header()).context(context).batch(batch.min(context.max(1))).kv(self.kv)
+        let batch = batch.min(context.max(1));
+        Plan::new(model.header()).context(context).batch(batch).logits(logits.min(batch)).kv(self.kv)
     }
 
     /// The threads.
@@ -65,16 +66,16 @@ impl Running {
 #[derive(Args)]
 #[command(next_help_heading = "Running")]
 pub struct Guessing {
-    /// Guess up to N tokens from what followed the last ones where they stood in the text before, and compute them with the next:
-    /// faster where a text repeats itself. Never changes a token
+    /// Guess up to N tokens from what followed the last ones where they stood in the text before, and compute them with the next,
+    /// as many as a batch has room for: faster where a text repeats itself. 0 guesses nothing. Never changes a token
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(..=255))]
     lookup: u32,
 }
 
 impl Guessing {
-    /// `plan` with room for guesses: for as many as a batch has, which can be taken back.
-    pub fn room<'m>(&self, plan: Plan<'m>) -> Plan<'m> {
-        plan.logits((1 + self.lookup).min(plan.batch_tokens()))
+    /// Tokens whose logits are wanted at once: the next, and guesses.
+    pub fn logits(&self) -> u32 {
+        1 + self.lookup
     }
 }
 
@@ -187,16 +188,21 @@ pub fn generate(
             break;
         }
         let most = ids.len().min(room).min(limit - count);
-        let mut fed = lookup.draft(session.tokens(), last, &mut ids[..most]);
-        // The end of a text is never part of it.
-        fed = ids[..fed].iter().skip(1).position(|&id| tokenizer.is_eos(id)).map_or(fed, |end| 1 + end);
-        feed_guesses(session, sampler, &ids[..fed], &mut sampled)?;
+        let drafted = lookup.draft(session.tokens(), last, &mut ids[..most]);
+        feed_guesses(session, sampler, before_end(&ids[..drafted], tokenizer), &mut sampled)?;
         lookup.learn(&sampled);
         computed += sampled.len();
         guessed += sampled.len() - 1;
     }
     write(&decoder.finish())?;
     Ok(Generated { prompt, text: (count, computed, start.elapsed()), guessed, context_full })
+}
+
+/// A token and guesses as far as the text goes that they foretell: nothing is sampled after its end, or the next text of the
+/// same sampler would be another than without guesses.
+fn before_end<'i>(ids: &'i [u32], tokenizer: &Tokenizer) -> &'i [u32] {
+    let end = ids.iter().skip(1).position(|&id| tokenizer.is_eos(id));
+    end.map_or(ids, |end| &ids[..1 + end])
 }
 
 /// Feeds a token and guesses at those after it, and samples as far as they are right: what then is in `sampled` is one token
@@ -227,4 +233,20 @@ pub fn feed<'s>(session: &'s mut Session, prompt: &[u32]) -> Result<&'s mut [f32
     }
     bar.finish_and_clear();
     session.feed(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guesses_end_where_the_text_does() {
+        let image = crate::load::Image::built_in();
+        let model = image.model().unwrap();
+        let tokenizer = image.tokenizer(&model).unwrap();
+        let end = tokenizer.eos_ids().next().unwrap();
+        for (ids, kept) in [(&[7, 8, 9][..], 3), (&[7, 8, end, 9], 2), (&[7, end], 1), (&[end, 7], 2), (&[7], 1)] {
+            assert_eq!(before_end(ids, &tokenizer), &ids[..kept]);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use pocketlm::host::file::whole_file;
 use pocketlm::run::{Digest, Session};
 use serde_json::json;
 
-use crate::generate::{Running, TOGETHER, arena};
+use crate::generate::{LOGITS, Running, arena};
 use crate::load::{Image, refuse_import};
 use crate::output::{Outcome, print, refuse, refuse_file, token_bar};
 
@@ -49,7 +49,7 @@ pub fn logits(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let workers = arguments.running.workers()?;
-    let plan = arguments.running.plan(&model, ids.len(), &workers).logits(TOGETHER);
+    let plan = arguments.running.plan(&model, ids.len(), &workers, LOGITS);
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Why a command stopped early.
+#[derive(Debug)]
 pub enum Failure {
     /// One line for the user: which file, what is wrong, what would help. Exit 1.
     Refused(String),

@@ -8,7 +8,7 @@ use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 use serde_json::json;
 
-use crate::generate::{Running, TOGETHER, arena, warn_beyond_trained};
+use crate::generate::{LOGITS, Running, arena, warn_beyond_trained};
 use crate::load::Image;
 use crate::output::{Outcome, print, print_json, refuse, refuse_file, token_bar};
 use crate::tokenize::encode;
@@ -61,7 +61,7 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
 
     let longest = context.min(ids.len() + 1);
     let workers = arguments.running.workers()?;
-    let plan = arguments.running.plan(&model, longest, &workers).logits(TOGETHER);
+    let plan = arguments.running.plan(&model, longest, &workers, LOGITS);
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;

@@ -89,7 +89,7 @@ pub fn run(arguments: Arguments) -> Outcome {
         )));
     }
     let workers = arguments.running.workers()?;
-    let mut plan = arguments.guessing.room(arguments.running.plan(&model, context, &workers));
+    let mut plan = arguments.running.plan(&model, context, &workers, arguments.guessing.logits());
     if let Some(header) = &header {
         plan = plan.kv(header.kv().map_err(blame)?);
     }

@@ -51,7 +51,7 @@ pub fn snapshot(arguments: Arguments) -> Outcome {
         return Err(refuse("the prompt is empty; give one with -p"));
     }
     let workers = arguments.running.workers()?;
-    let plan = arguments.running.plan(&model, ids.len(), &workers);
+    let plan = arguments.running.plan(&model, ids.len(), &workers, 1);
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;

@@ -6,7 +6,7 @@ use clap::Args;
 use pocketlm::host::harness::Case;
 use pocketlm::run::Session;
 
-use crate::generate::{Running, TOGETHER, arena};
+use crate::generate::{LOGITS, Running, arena};
 use crate::load::{Image, refuse_import};
 use crate::output::{Outcome, print, refuse_file};
 
@@ -46,7 +46,7 @@ pub fn verify(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let workers = arguments.running.workers()?;
-    let plan = arguments.running.plan(&model, case.context() as usize, &workers).logits(TOGETHER);
+    let plan = arguments.running.plan(&model, case.context() as usize, &workers, LOGITS);
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;

@@ -110,9 +110,11 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
     });
     #[cfg(feature = "lookup")]
     {
-        let (mut lookup, mut guesses) = (pocketlm::text::Lookup::new(), [0; 8]);
-        let count = lookup.draft(session.tokens(), black_box(next), black_box(&mut guesses));
-        lookup.learn(black_box(guesses.get(..count).unwrap_or_default()));
+        let (mut lookup, mut guesses) = (black_box(pocketlm::text::Lookup::new()), [0; 8]);
+        while !tokenizer.is_eos(black_box(next)) {
+            let count = lookup.draft(session.tokens(), black_box(next), black_box(&mut guesses[..]));
+            lookup.learn(black_box(guesses.get(..count).unwrap_or_default()));
+        }
     }
     session.skip_to(black_box(0))?;
     session.rewind(black_box(1))?;

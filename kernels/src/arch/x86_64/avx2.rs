@@ -48,7 +48,7 @@ const STREAMS: usize = 4;
 const PAIR: usize = 2;
 pub(super) const BLOCK: usize = 4;
 /// The most inputs for which weights of floats are asked for ahead: every block of inputs does it again.
-const FEW: usize = 16;
+const ASKING: usize = 16;
 
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
@@ -72,7 +72,7 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
     }
     macro_rules! floats {
         ($tiles:ident, $widen:expr) => {
-            if count <= FEW {
+            if count <= ASKING {
                 several!($tiles, input.values, columns, |t, x| float::<_, _, _, true>(t, x, $widen))
             } else {
                 several!($tiles, input.values, columns, |t, x| float::<_, _, _, false>(t, x, $widen))
@@ -194,7 +194,7 @@ pub(super) fn from_bf16(weights: [u16; TILE_ROWS]) -> __m256 {
 /// Column by column: `sum = sum + weight * x`.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn float<E: Copy, const R: usize, const T: usize, const AHEAD: bool>(
+fn float<E: Copy, const R: usize, const T: usize, const ASKS: bool>(
     tiles: [&[[E; TILE_ROWS]]; R],
     x: [&[f32]; T],
     widen: impl Fn([E; TILE_ROWS]) -> __m256,
@@ -205,7 +205,7 @@ fn float<E: Copy, const R: usize, const T: usize, const AHEAD: bool>(
     for c in 0..columns {
         let mut weights = [_mm256_setzero_ps(); R];
         for r in 0..R {
-            if AHEAD && c % (64 / size_of::<[E; TILE_ROWS]>()) == 0 {
+            if ASKS && c % (64 / size_of::<[E; TILE_ROWS]>()) == 0 {
                 ahead(&tiles[r][c]);
             }
             weights[r] = widen(tiles[r][c]);
@@ -235,7 +235,7 @@ pub(super) fn cut<E, const N: usize>(mut slices: [&[E]; N], length: usize) -> [&
     slices
 }
 
-/// How far ahead of one input weights are asked for, in bytes: what the processor asks for by itself comes too late.
+/// How far ahead of one input or a few weights are asked for, in bytes: what the processor asks for by itself comes too late.
 const AHEAD: usize = 2048;
 
 /// Asks for the weights that come `AHEAD` of these to be brought to the second cache.
@@ -289,7 +289,7 @@ fn group<'a, const T: usize>(x: &[&'a [InputGroup]; T], g: usize) -> [&'a InputG
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn q8<const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
+fn q8<const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
     let (tiles, x) = (cut(tiles, groups), cut(x, groups));
@@ -357,7 +357,7 @@ fn nibbles<const R: usize, const T: usize>(
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
+fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
     let (tiles, x) = (cut(tiles, groups), cut(x, groups));
@@ -383,7 +383,7 @@ pub(super) fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[In
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn q4min<const R: usize, const T: usize>(tiles: [&[Q4MinTile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
+fn q4min<const R: usize, const T: usize>(tiles: [&[Q4MinTile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
     let (tiles, x) = (cut(tiles, groups), cut(x, groups));

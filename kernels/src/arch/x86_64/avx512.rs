@@ -41,7 +41,8 @@ pub(crate) static AVX512: Isa = Isa {
     soft_cap: |x, cap| unsafe { soft_cap(x, cap) },
 };
 
-/// Inputs that meet a panel at once: eight registers hold dot products and eight hold sums.
+/// The most inputs that meet weights at once, in a panel or as they are widened: eight registers hold dot products and eight
+/// hold sums.
 const INPUTS: usize = 8;
 
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]

@@ -1,7 +1,7 @@
 //! AVX-VNNI: Intel's processors without AVX-512 since Alder Lake (2021) and Sierra Forest.
 //!
-//! What needs no more than AVX2 is AVX2's. Here are products of quantised weights with one input, and with more than six. With
-//! several `vpdpwssd` multiplies the words of a [panel], adds pairs and adds to the dot product, where AVX2 takes two
+//! What needs no more than AVX2 is AVX2's. Here are products of quantised weights with one input, and with more than six. For
+//! those `vpdpwssd` multiplies the words of a [panel], adds pairs and adds to the dot product, where AVX2 takes two
 //! instructions. With one input weights meet it as they are stored, in two digits, as `avx512.rs` says.
 #![allow(clippy::needless_range_loop)]
 
