@@ -246,7 +246,7 @@ fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
                 "scratch" => "scratch: of attention or of the feed-forward",
                 "groups" => "groups: inputs of quantised matrices",
                 "rope" => "rope: cosines and sines of a batch",
-                "logits" => "logits of a token",
+                "logits" => "logits: of as many tokens as are wanted at once",
                 other => other,
             };
             parts.push(Part { key: part.name.into(), label: label.into(), bytes: part.bytes as u64 });
