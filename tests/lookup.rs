@@ -5,6 +5,7 @@ mod common;
 
 use common::dirty;
 use common::random::{self, Memory, Numbers, window};
+use pocketlm::Error;
 use pocketlm::model::{DType, Kv, Model, Rope};
 use pocketlm::run::{Plan, Session, Solo};
 use pocketlm::text::{Lookup, Penalties, Recent, Sampler};
@@ -14,7 +15,7 @@ fn guess(text: &[u32], most: usize) -> Vec<u32> {
     let (mut lookup, mut ids) = (Lookup::new(), [0; 64]);
     for _ in 0..8 {
         let count = lookup.draft(&[1; 9], 1, &mut ids);
-        lookup.learn(&[&ids[1..count], &[1]].concat());
+        lookup.learn(count - 1, 1);
     }
     let (next, tokens) = text.split_last().unwrap();
     let count = lookup.draft(tokens, *next, &mut ids[..1 + most]);
@@ -52,8 +53,7 @@ fn as_many_guesses_are_ventured_as_came_true() {
         let mut ids = [0; 33];
         let ventured = lookup.draft(&tokens, 10, &mut ids) - 1;
         // Where none is ventured, what came is compared.
-        let came: Vec<u32> = (11..).take(right.min(ventured)).chain([if right > ventured { 11 } else { 0 }]).collect();
-        lookup.learn(&came);
+        lookup.learn(right.min(ventured), if right > ventured { 11 } else { 0 });
         ventured
     };
     assert_eq!([9, 9, 9, 3, 9].map(&mut venture), [1, 3, 7, 15, 4]);
@@ -63,7 +63,7 @@ fn as_many_guesses_are_ventured_as_came_true() {
     // Where nothing is guessed nothing is learnt.
     assert_eq!(lookup.draft(&[], 3, &mut [0; 9]), 1);
     let before = lookup.clone();
-    lookup.learn(&[3]);
+    lookup.learn(0, 3);
     assert_eq!(lookup, before);
 }
 
@@ -80,18 +80,12 @@ fn tell(
     while session.len() < session.context() {
         let mut ids = vec![0; together.min(session.context() - session.len())];
         let count = lookup.draft(session.tokens(), *text.last().unwrap(), &mut ids);
-        let (mut right, before) = (0, text.len());
-        session
-            .feed_each(&ids[..count], |index, logits| {
-                if index == right {
-                    let id = sampler.sample(logits).unwrap();
-                    text.push(id);
-                    right += usize::from(ids[..count].get(index + 1) == Some(&id));
-                }
-            })
-            .unwrap();
-        session.rewind(count - 1 - right).unwrap();
-        lookup.learn(&text[before..]);
+        let sample = |logits: &mut [f32]| {
+            text.push(sampler.sample(logits)?);
+            Ok(text[text.len() - 1])
+        };
+        let right = session.feed_guesses(&ids[..count], sample).unwrap();
+        lookup.learn(right, text[text.len() - 1]);
         all_right += right;
         wrong += count - 1 - right;
         assert_eq!(session.tokens(), [prompt, &text[..text.len() - 1]].concat());
@@ -138,4 +132,24 @@ fn a_text_is_the_same_with_guesses_and_without() {
         wrong += guessed.2;
     }
     assert!(right > 1000 && wrong > 200, "{right} right guesses and {wrong} wrong ones are too few to tell");
+}
+
+#[test]
+fn what_the_sampler_refuses_takes_guesses_back() {
+    let image = Memory::new(random::plain(vec![window(0, Rope::Global)]), 1).pack(DType::F32);
+    let model = Model::open(&image).unwrap();
+    let plan = Plan::new(model.header()).context(20).batch(5).logits(2);
+    let mut arena = dirty(0xff, plan.bytes());
+    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    // The first guess is right, the second is what the sampler refuses to judge.
+    let mut calls = 0;
+    let outcome = session.feed_guesses(&[1, 2, 3, 4], |_| {
+        calls += 1;
+        if calls == 1 { Ok(2) } else { Err(Error::NoCandidate) }
+    });
+    assert_eq!((outcome, calls, session.tokens()), (Err(Error::NoCandidate), 2, &[1, 2][..]));
+    assert_eq!(session.feed_guesses(&[], |_| unreachable!()), Err(Error::NoTokens));
+    // A token alone is no guess, whatever is sampled.
+    assert_eq!(session.feed_guesses(&[3], |_| Ok(3)), Ok(0));
+    assert_eq!(session.tokens(), [1, 2, 3]);
 }

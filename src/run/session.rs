@@ -267,6 +267,30 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
+    /// Adds `ids`, all but the first of which are guesses, as far as they are right. `sample` chooses a token from the logits of
+    /// each, `[vocab_size]`, which says whether the next guess is; from the first that is not, they are taken back. Returns how
+    /// many were right: `sample` was called once for each of these and once more.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`feed_each`](Session::feed_each), where guesses stay in after [`Error::Storage`]; what `sample` refused; and
+    /// [`Error::RewindTooFar`], which cannot be as long as `ids` are no more than a batch.
+    pub fn feed_guesses(
+        &mut self,
+        ids: &[u32],
+        mut sample: impl FnMut(&mut [f32]) -> Result<u32, Error>,
+    ) -> Result<usize, Error> {
+        let (mut right, mut outcome) = (0, Ok(()));
+        self.feed_each(ids, |index, logits| {
+            // What stands on a wrong guess says nothing.
+            if index == right && outcome.is_ok() {
+                outcome = sample(logits).map(|id| right += usize::from(ids.get(index + 1) == Some(&id)));
+            }
+        })?;
+        self.rewind(ids.len().saturating_sub(1 + right))?;
+        outcome.map(|()| right)
+    }
+
     /// Gives tokens to [`step`](Session::step). All of them are checked here; on an error nothing has changed.
     pub fn start(&mut self, ids: &[u32]) -> Result<(), Error> {
         #[cfg(feature = "defmt")]

@@ -26,22 +26,15 @@
 /// let mut lookup = Lookup::new();
 /// let mut next = sampler.sample(session.feed(&[2, 17, 40, 5, 17, 40])?)?;
 /// while session.len() < session.context() {
-///     let (mut ids, mut sampled, mut outcome) = ([0; TOGETHER], [0; TOGETHER], Ok(()));
+///     let mut ids = [0; TOGETHER];
 ///     let room = TOGETHER.min(session.context() - session.len());
 ///     let count = lookup.draft(session.tokens(), next, &mut ids[..room]);
-///     // How many guesses were right: after one that was not, the others stand on nothing.
-///     let mut right = 0;
-///     session.feed_each(&ids[..count], |index, logits| {
-///         if index == right && outcome.is_ok() {
-///             outcome = sampler.sample(logits).map(|id| sampled[index] = id);
-///             right += usize::from(ids[..count].get(index + 1) == Some(&sampled[index]));
-///         }
+///     let right = session.feed_guesses(&ids[..count], |logits| {
+///         next = sampler.sample(logits)?;
+///         // The text goes on with `next`.
+///         Ok(next)
 ///     })?;
-///     outcome?;
-///     session.rewind(count - 1 - right)?;
-///     lookup.learn(&sampled[..=right]);
-///     // The text goes on with `sampled[..=right]`.
-///     next = sampled[right];
+///     lookup.learn(right, next);
 /// }
 /// # Ok::<(), pocketlm::Error>(())
 /// ```
@@ -106,15 +99,14 @@ impl Lookup {
         1 + self.ventured
     }
 
-    /// Says what came of the last [`draft`](Lookup::draft): the tokens that followed the one known, as many as guesses were right
-    /// and one more.
-    pub fn learn(&mut self, sampled: &[u32]) {
+    /// Says what came of the last [`draft`](Lookup::draft): how many guesses were right, and the token that followed those.
+    pub fn learn(&mut self, right: usize, next: u32) {
         let Some(first) = self.first.take() else { return };
-        self.began = self.began << 1 | u8::from(sampled.first() == Some(&first));
+        self.began = self.began << 1 | u8::from(right > 0 || next == first);
         if self.ventured > 0 {
             // After all of them 3, 7 and so on, with the one known a power of two.
-            let all = sampled.len() > self.ventured;
-            self.trust = if all { self.trust.saturating_mul(2).saturating_add(1) } else { sampled.len().max(1) };
+            let more = if right < self.ventured { right } else { self.trust.saturating_mul(2) };
+            self.trust = more.saturating_add(1);
         }
     }
 }

@@ -87,7 +87,7 @@ fn the_runtime_with_one_type_of_weights_fits_its_flash() {
     proven(&M4F, "s", "q8,nfc", 36 * 1024);
     // Guesses at what comes next.
     proven(&M4F, "s", "q8,lookup", 33 * 1024);
-    proven(&M4F, "3", "q8,lookup", 63 * 1024);
+    proven(&M4F, "3", "q8,lookup", 64 * 1024);
     // Smaller than small, which the README offers.
     proven(&M4F, "z", EVERYTHING, 41 * 1024);
 }

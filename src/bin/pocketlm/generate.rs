@@ -189,10 +189,15 @@ pub fn generate(
         }
         let most = ids.len().min(room).min(limit - count);
         let drafted = lookup.draft(session.tokens(), last, &mut ids[..most]);
-        feed_guesses(session, sampler, before_end(&ids[..drafted], tokenizer), &mut sampled)?;
-        lookup.learn(&sampled);
+        sampled.clear();
+        let right = session.feed_guesses(before_end(&ids[..drafted], tokenizer), |logits| {
+            let id = sampler.sample(logits)?;
+            sampled.push(id);
+            Ok(id)
+        })?;
+        lookup.learn(right, sampled[right]);
         computed += sampled.len();
-        guessed += sampled.len() - 1;
+        guessed += right;
     }
     write(&decoder.finish())?;
     Ok(Generated { prompt, text: (count, computed, start.elapsed()), guessed, context_full })
@@ -203,20 +208,6 @@ pub fn generate(
 fn before_end<'i>(ids: &'i [u32], tokenizer: &Tokenizer) -> &'i [u32] {
     let end = ids.iter().skip(1).position(|&id| tokenizer.is_eos(id));
     end.map_or(ids, |end| &ids[..1 + end])
-}
-
-/// Feeds a token and guesses at those after it, and samples as far as they are right: what then is in `sampled` is one token
-/// more. Wrong ones are taken back.
-fn feed_guesses(session: &mut Session, sampler: &mut Sampler, ids: &[u32], sampled: &mut Vec<u32>) -> Outcome {
-    sampled.clear();
-    let mut outcome = Ok(());
-    session.feed_each(ids, |index, logits| {
-        if outcome.is_ok() && sampled.len() == index && (index == 0 || sampled[index - 1] == ids[index]) {
-            outcome = sampler.sample(logits).map(|id| sampled.push(id));
-        }
-    })?;
-    outcome?;
-    Ok(session.rewind(ids.len() - sampled.len())?)
 }
 
 /// Feeds a prompt, with a progress bar if it is long.

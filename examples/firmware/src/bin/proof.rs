@@ -113,7 +113,9 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
         let (mut lookup, mut guesses) = (black_box(pocketlm::text::Lookup::new()), [0; 8]);
         while !tokenizer.is_eos(black_box(next)) {
             let count = lookup.draft(session.tokens(), black_box(next), black_box(&mut guesses[..]));
-            lookup.learn(black_box(guesses.get(..count).unwrap_or_default()));
+            let ids = guesses.get(..count).unwrap_or_default();
+            let right = session.feed_guesses(ids, |logits| sampler.sample(logits))?;
+            lookup.learn(right, black_box(next));
         }
     }
     session.skip_to(black_box(0))?;
