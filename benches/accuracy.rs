@@ -1,7 +1,9 @@
-//! What each weight type costs in accuracy on the two real models: `cargo bench --features std --bench accuracy`.
+//! What each weight type costs in accuracy on the two real models:
+//! `cargo bench --features std --bench accuracy`.
 //!
-//! For each type: top-1 agreement with transformers over the oracle's positions, KL divergence from our own f32 there
-//! (mean and largest, nats), and perplexity on ten held-out stories beside the reference's.
+//! For each type: top-1 agreement with transformers over the oracle's positions, KL divergence from
+//! our own f32 there (mean and largest, nats), and perplexity on ten held-out stories beside the
+//! reference's.
 
 #[path = "../tests/common/real.rs"]
 mod real;
@@ -14,8 +16,14 @@ use std::time::Instant;
 fn main() {
     let shared = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
     for real in models(&shared) {
-        println!("\n{} (reference perplexity {:.4})", real.name(), perplexity(&real.nll));
-        println!("| type | image MB | pack s | top-1 | KL mean | KL max | perplexity |\n|---|---|---|---|---|---|---|");
+        println!(
+            "\n{} (reference perplexity {:.4})",
+            real.name(),
+            perplexity(&real.nll)
+        );
+        println!(
+            "| type | image MB | pack s | top-1 | KL mean | KL max | perplexity |\n|---|---|---|---|---|---|---|"
+        );
         let all_logits = |model: &Model<'_>, session: &mut Session<'_, '_>| {
             let mut rows = logits(&real, session);
             rows.extend(story_logits(&real, model, session, 3));
@@ -28,11 +36,15 @@ fn main() {
             let seconds = start.elapsed().as_secs_f64();
             with_session(&image, |model, session| {
                 let rows = all_logits(model, session);
-                let (agreeing, positions) =
-                    agreement(&real, &rows[..real.prompt_ids.len() + real.greedy_ids.len() - 1]);
+                let (agreeing, positions) = agreement(
+                    &real,
+                    &rows[..real.prompt_ids.len() + real.greedy_ids.len() - 1],
+                );
                 let kl = kl(&f32_rows, &rows);
-                let (mean, largest) =
-                    (kl.iter().sum::<f64>() / kl.len() as f64, kl.iter().copied().fold(0.0, f64::max));
+                let (mean, largest) = (
+                    kl.iter().sum::<f64>() / kl.len() as f64,
+                    kl.iter().copied().fold(0.0, f64::max),
+                );
                 let perplexity = perplexity(&nll(&real, model, session, usize::MAX));
                 println!(
                     "| {} | {:.1} | {seconds:.2} | {agreeing}/{positions} | {mean:.1e} | {largest:.1e} | {perplexity:.4} |",

@@ -1,12 +1,15 @@
-//! One core's speed in each kernel: `cargo bench --features std --bench kernels` (without `std` nothing asks the
-//! machine, and only what the compiler was told shows). A filter picks some of it: `-- cached.*/q8`.
+//! One core's speed in each kernel: `cargo bench --features std --bench kernels` (without `std`
+//! nothing asks the machine, and only what the compiler was told shows). A filter picks some of it:
+//! `-- cached.*/q8`.
 //!
-//! Products are of an M×K matrix that stays in cache and of one that does not, with 1 and with 64 inputs, for every
-//! instruction set of the machine. Elements are multiply-adds, bytes are weights; what the memory gives one core stands
-//! before the streamed ones.
+//! Products are of an M×K matrix that stays in cache and of one that does not, with 1 and with 64
+//! inputs, for every instruction set of the machine. Elements are multiply-adds, bytes are weights;
+//! what the memory gives one core stands before the streamed ones.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pocketlm_kernels::{Activation, Block, DType, Input, Isa, Kv, Matrix, RowsMut, Solo, store_value};
+use pocketlm_kernels::{
+    Activation, Block, DType, Input, Isa, Kv, Matrix, RowsMut, Solo, store_value,
+};
 use std::hint::black_box;
 
 fn products(criterion: &mut Criterion) {
@@ -20,29 +23,49 @@ fn products(criterion: &mut Criterion) {
                 let bandwidth = pocketlm::host::read_bandwidth(&pocketlm::run::Solo);
                 println!("the memory gives one core {:.1} GB/s", bandwidth / 1e9);
             }
-            let mut group = criterion.benchmark_group(format!("product/{place}/{rows}x{columns}/{count}"));
+            let mut group =
+                criterion.benchmark_group(format!("product/{place}/{rows}x{columns}/{count}"));
             group.sample_size(20);
             for dtype in DType::ALL {
                 let bytes = dtype.matrix_bytes(rows, columns).expect("small");
                 let words = vec![0x3001_3001u32; bytes / 4];
-                let matrix = Matrix::new(dtype, rows, columns, bytemuck::cast_slice(&words)).expect("well-formed");
-                let values: Vec<f32> = (0..count * columns).map(|i| (i % 17) as f32 / 9.0 - 1.0).collect();
+                let matrix = Matrix::new(dtype, rows, columns, bytemuck::cast_slice(&words))
+                    .expect("well-formed");
+                let values: Vec<f32> = (0..count * columns)
+                    .map(|i| (i % 17) as f32 / 9.0 - 1.0)
+                    .collect();
                 let mut groups = vec![bytemuck::Zeroable::zeroed(); count * columns / 32];
                 Isa::SCALAR.quantize(&values, &mut groups);
-                let mut blocks = vec![bytemuck::Zeroable::zeroed(); count.div_ceil(Block::INPUTS) * columns / 32];
+                let mut blocks = vec![
+                    bytemuck::Zeroable::zeroed();
+                    count.div_ceil(Block::INPUTS) * columns / 32
+                ];
                 // At a multiple of 64, as in a session.
                 let mut lines = pocketlm::host::AlignedBytes::zeroed(rows * count * 4);
                 let out: &mut [f32] = bytemuck::cast_slice_mut(&mut lines);
                 let elements = (rows * columns * count) as u64;
-                group.throughput(Throughput::ElementsAndBytes { elements, bytes: bytes as u64 });
+                group.throughput(Throughput::ElementsAndBytes {
+                    elements,
+                    bytes: bytes as u64,
+                });
                 for isa in Isa::available() {
                     isa.arrange(&Solo, &groups, count, &mut blocks);
                     let blocks: &[Block] = if isa.arranges(count) { &blocks } else { &[] };
-                    let input = Input { count, values: &values, groups: &groups, blocks };
+                    let input = Input {
+                        count,
+                        values: &values,
+                        groups: &groups,
+                        blocks,
+                    };
                     group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |bencher| {
                         bencher.iter(|| {
                             let mut out = RowsMut::all(out, rows);
-                            isa.matmul(black_box(&matrix), black_box(&input), 0..matrix.tile_rows(), &mut out);
+                            isa.matmul(
+                                black_box(&matrix),
+                                black_box(&input),
+                                0..matrix.tile_rows(),
+                                &mut out,
+                            );
                         });
                     });
                 }
@@ -64,7 +87,16 @@ fn mixes(criterion: &mut Criterion) {
         let mut out = vec![0.0; queries * channels];
         for isa in Isa::available() {
             group.bench_function(BenchmarkId::new(kv.dtype().name(), isa.name()), |bencher| {
-                bencher.iter(|| isa.mix(kv, black_box(values), 0..slots, black_box(&weights), &mut out, queries));
+                bencher.iter(|| {
+                    isa.mix(
+                        kv,
+                        black_box(values),
+                        0..slots,
+                        black_box(&weights),
+                        &mut out,
+                        queries,
+                    )
+                });
             });
         }
     }
@@ -83,14 +115,21 @@ fn vectors(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("softmax", isa.name()), |bencher| {
             bencher.iter(|| isa.softmax(black_box(&mut out), &mut []));
         });
-        for activation in [Activation::Silu, Activation::GeluExact, Activation::GeluApprox] {
+        for activation in [
+            Activation::Silu,
+            Activation::GeluExact,
+            Activation::GeluApprox,
+        ] {
             let mut out = numbers.clone();
-            group.bench_function(BenchmarkId::new(format!("{activation:?}"), isa.name()), |bencher| {
-                bencher.iter(|| {
-                    out.copy_from_slice(&numbers);
-                    isa.gate(activation, &mut out, black_box(&numbers));
-                });
-            });
+            group.bench_function(
+                BenchmarkId::new(format!("{activation:?}"), isa.name()),
+                |bencher| {
+                    bencher.iter(|| {
+                        out.copy_from_slice(&numbers);
+                        isa.gate(activation, &mut out, black_box(&numbers));
+                    });
+                },
+            );
         }
     }
 }

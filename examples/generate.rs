@@ -26,7 +26,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         mapped = MappedFile::open(path)?;
         &mapped
     } else {
-        packed = import::pack_to_memory(&*import::open(path)?, &PackOptions::default(), &mut |_, _| {})?;
+        packed = import::pack_to_memory(
+            &*import::open(path)?,
+            &PackOptions::default(),
+            &mut |_, _| {},
+        )?;
         &packed
     };
     let model = Model::open(image)?;
@@ -37,7 +41,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let count = tokenizer.encode(&prompt, EncodeOptions::default(), &mut scratch, &mut ids)?;
     ids.truncate(count);
 
-    let plan = Plan::new(model.header()).context(count as u32 + 200).batch(32).kv(Kv::F16);
+    let plan = Plan::new(model.header())
+        .context(count as u32 + 200)
+        .batch(32)
+        .kv(Kv::F16);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let threads = Threads::new(0)?;
     let mut session = Session::new(&model, &plan, &mut arena, &threads)?;

@@ -4,8 +4,9 @@ use core::fmt;
 
 use crate::model::{ConfigField, DType, Section, TensorId};
 
-/// Every refusal the core can make. Small, `Copy`, numbers and no strings; [`Display`](fmt::Display) turns it into
-/// a sentence where there is room for one (a firmware that never prints it links none of the text).
+/// Every refusal the core can make. Small, `Copy`, numbers and no strings;
+/// [`Display`](fmt::Display) turns it into a sentence where there is room for one (a firmware that
+/// never prints it links none of the text).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -24,7 +25,8 @@ pub enum Error {
     },
     /// The image or the arena does not start at a multiple of this many bytes.
     Unaligned(u32),
-    /// A section does not lie where the format puts it, has the wrong length, or bytes that must be zero are not.
+    /// A section does not lie where the format puts it, has the wrong length, or bytes that must be
+    /// zero are not.
     Layout(Section),
     /// The bytes of a section do not have the checksum the header gives.
     Checksum(Section),
@@ -53,7 +55,8 @@ pub enum Error {
         /// Bytes the arena has.
         found: usize,
     },
-    /// The window through which weights are read does not hold two tile rows of the widest matrix (one, for opening).
+    /// The window through which weights are read does not hold two tile rows of the widest matrix
+    /// (one, for opening).
     WindowTooSmall {
         /// Bytes it must have at least.
         needed: usize,
@@ -113,18 +116,22 @@ pub enum Error {
         /// Where in the section the offending table or field starts, in bytes.
         offset: usize,
     },
-    /// The tokenizer is a byte-level one, and they are not compiled in: enable the cargo feature `byte-level`.
+    /// The tokenizer is a byte-level one, and they are not compiled in: enable the cargo feature
+    /// `byte-level`.
     ByteLevelDisabled,
-    /// The tokenizer brings text to Unicode's NFC, and that is not compiled in: enable the cargo feature `nfc`.
+    /// The tokenizer brings text to Unicode's NFC, and that is not compiled in: enable the cargo
+    /// feature `nfc`.
     NfcDisabled,
-    /// The scratch lent to [`Tokenizer::encode`](crate::text::Tokenizer::encode) is too short for this text.
+    /// The scratch lent to [`Tokenizer::encode`](crate::text::Tokenizer::encode) is too short for
+    /// this text.
     ScratchTooSmall {
         /// Words that are enough for any text of this length.
         needed: usize,
         /// Words lent.
         given: usize,
     },
-    /// The token ids do not fit into the output lent to [`Tokenizer::encode`](crate::text::Tokenizer::encode).
+    /// The token ids do not fit into the output lent to
+    /// [`Tokenizer::encode`](crate::text::Tokenizer::encode).
     OutputTooSmall {
         /// Ids the text has.
         needed: usize,

@@ -1,8 +1,8 @@
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
-//! Llama-, Mistral-, Gemma- and Qwen-family language models from one `no_std` crate without a heap: the same image, the
-//! same code and **the same bits** on a Cortex-M, a Raspberry Pi and a laptop.
+//! Llama-, Mistral-, Gemma- and Qwen-family language models from one `no_std` crate without a heap:
+//! the same image, the same code and **the same bits** on a Cortex-M, a Raspberry Pi and a laptop.
 //!
 //! ```text
 //!  checkpoint files                                         prompt
@@ -16,10 +16,14 @@
 //!                                └──────────────────── the next feed ◄──────────────────────┘
 //! ```
 //!
-//! * [`model`]: what an image holds, and the byte format. [`Model::open`](model::Model::open) checks all of it, once.
-//! * [`run`]: [`Plan`](run::Plan) says in a `const` what memory a session takes; [`Session`](run::Session) computes in it.
-//! * [`text`]: [`Tokenizer`](text::Tokenizer), [`Decoder`](text::Decoder), [`Sampler`](text::Sampler), [`Lookup`](text::Lookup).
-//! * `import` (feature `std`): checkpoints of many kinds to images. Everything that varies between formats ends there.
+//! * [`model`]: what an image holds, and the byte format. [`Model::open`](model::Model::open)
+//!   checks all of it, once.
+//! * [`run`]: [`Plan`](run::Plan) says in a `const` what memory a session takes;
+//!   [`Session`](run::Session) computes in it.
+//! * [`text`]: [`Tokenizer`](text::Tokenizer), [`Decoder`](text::Decoder),
+//!   [`Sampler`](text::Sampler), [`Lookup`](text::Lookup).
+//! * `import` (feature `std`): checkpoints of many kinds to images. Everything that varies between
+//!   formats ends there.
 //! * `host` (feature `std`): files, threads, and a harness that holds images against golden cases.
 //! * [`pocketlm_kernels`]: the arithmetic, and the contract that makes it the same everywhere.
 //!

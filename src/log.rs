@@ -1,5 +1,6 @@
-//! What the core tells a [`defmt`](https://docs.rs/defmt) logger, with the feature `defmt`: an image opened, a session
-//! made, tokens begun, and every refusal of those. Without the feature all of this is nothing.
+//! What the core tells a [`defmt`](https://docs.rs/defmt) logger, with the feature `defmt`: an
+//! image opened, a session made, tokens begun, and every refusal of those. Without the feature all
+//! of this is nothing.
 
 use crate::Error;
 
@@ -21,11 +22,18 @@ mod format {
 
     use crate::model::{Header, Layers, Model};
     use crate::run::{Arena, Plan, Session, Step};
-    use crate::text::{Decoder, Distribution, Penalties, Recent, Sampler, Sampling, Text, Tokenizer};
+    use crate::text::{
+        Decoder, Distribution, Penalties, Recent, Sampler, Sampling, Text, Tokenizer,
+    };
 
     impl Format for Header<'_> {
         fn format(&self, f: Formatter<'_>) {
-            write!(f, "Header {{ checksum: {=u32:08x}, config: {} }}", self.checksum(), self.config);
+            write!(
+                f,
+                "Header {{ checksum: {=u32:08x}, config: {} }}",
+                self.checksum(),
+                self.config
+            );
         }
     }
 
@@ -37,7 +45,12 @@ mod format {
 
     impl Format for Model<'_> {
         fn format(&self, f: Formatter<'_>) {
-            write!(f, "Model {{ checksum: {=u32:08x}, config: {} }}", self.checksum(), self.config());
+            write!(
+                f,
+                "Model {{ checksum: {=u32:08x}, config: {} }}",
+                self.checksum(),
+                self.config()
+            );
         }
     }
 
@@ -45,7 +58,11 @@ mod format {
         fn format(&self, f: Formatter<'_>) {
             let (context, batch) = (self.context_tokens(), self.batch_tokens());
             let (kv, bytes) = (self.kv_type(), self.bytes());
-            write!(f, "Plan {{ context: {=u32}, batch: {=u32}, kv: {}, bytes: {=usize} }}", context, batch, kv, bytes);
+            write!(
+                f,
+                "Plan {{ context: {=u32}, batch: {=u32}, kv: {}, bytes: {=usize} }}",
+                context, batch, kv, bytes
+            );
         }
     }
 
@@ -64,7 +81,12 @@ mod format {
 
     impl Format for Session<'_, '_> {
         fn format(&self, f: Formatter<'_>) {
-            write!(f, "Session {{ len: {=usize}, context: {=usize} }}", self.len(), self.context());
+            write!(
+                f,
+                "Session {{ len: {=usize}, context: {=usize} }}",
+                self.len(),
+                self.context()
+            );
         }
     }
 
@@ -109,7 +131,12 @@ mod format {
 
     impl Format for Distribution<'_> {
         fn format(&self, f: Formatter<'_>) {
-            write!(f, "Distribution({=usize} of {=u64})", self.weights().len(), self.total());
+            write!(
+                f,
+                "Distribution({=usize} of {=u64})",
+                self.weights().len(),
+                self.total()
+            );
         }
     }
 

@@ -1,5 +1,5 @@
-//! Sessions in memory that a program sets aside, in every type of weights and of keys and values: the same bits in static memory,
-//! in memory of its own that others have used, and on threads.
+//! Sessions in memory that a program sets aside, in every type of weights and of keys and values:
+//! the same bits in static memory, in memory of its own that others have used, and on threads.
 #![cfg(feature = "std")]
 
 mod common;
@@ -14,10 +14,17 @@ use pocketlm::run::{Arena, Plan, Session, Solo, StaticArena, Step, Workers};
 const BYTES: usize = 16 * 1024;
 
 /// Everything that a session does with its arena; the logits of the last token.
-fn exercise(model: &Model<'_>, plan: &Plan<'_>, arena: &mut [u8], workers: &dyn Workers) -> Vec<u32> {
+fn exercise(
+    model: &Model<'_>,
+    plan: &Plan<'_>,
+    arena: &mut [u8],
+    workers: &dyn Workers,
+) -> Vec<u32> {
     let mut session = Session::new(model, plan, arena, workers).unwrap();
     let mut rows = Vec::new();
-    session.feed_each(&[1, 2, 3, 4], |_, logits| rows.push(bits(logits))).unwrap();
+    session
+        .feed_each(&[1, 2, 3, 4], |_, logits| rows.push(bits(logits)))
+        .unwrap();
     session.rewind(2).unwrap();
     session.start(&[3, 4]).unwrap();
     let sliced = loop {
@@ -48,13 +55,22 @@ fn a_session_in_any_memory_gives_the_same_bits() {
     for (dtype, kv) in DType::ALL.into_iter().zip(Kv::ALL.into_iter().cycle()) {
         let mut description = random::plain(vec![window(0, Rope::Global), window(3, Rope::Local)]);
         let config = &mut description.config;
-        (config.embedding_dim, config.mlp_hidden_dim, config.vocab_size) = (4, 5, 9);
+        (
+            config.embedding_dim,
+            config.mlp_hidden_dim,
+            config.vocab_size,
+        ) = (4, 5, 9);
         let image = Memory::new(description, 1).pack(dtype);
         let model = Model::open(&image).unwrap();
         let plan = Plan::new(model.header()).context(8).batch(3).kv(kv);
         assert!(plan.bytes() <= BYTES, "{} bytes", plan.bytes());
         let expected = exercise(&model, &plan, once, &Solo);
-        assert_eq!(exercise(&model, &plan, &mut owned, &threads), expected, "{} {kv:?}", dtype.name());
+        assert_eq!(
+            exercise(&model, &plan, &mut owned, &threads),
+            expected,
+            "{} {kv:?}",
+            dtype.name()
+        );
         once.fill(0xff);
     }
 }

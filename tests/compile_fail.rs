@@ -1,5 +1,6 @@
-//! What is wrong with a plan made in a `const` fails the build, and the compiler says it in a sentence. Each file of
-//! `compile_fail/` is a program; its first line gives the error, or none if it compiles.
+//! What is wrong with a plan made in a `const` fails the build, and the compiler says it in a
+//! sentence. Each file of `compile_fail/` is a program; its first line gives the error, or none if
+//! it compiles.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +13,10 @@ fn a_wrong_plan_does_not_compile_and_the_compiler_says_why() {
     let cases = Path::new(ROOT).join("tests/compile_fail");
     let package = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compile_fail");
     fs::create_dir_all(&package).unwrap();
-    let mut names: Vec<_> = fs::read_dir(&cases).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut names: Vec<_> = fs::read_dir(&cases)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     names.sort();
 
     let mut manifest = format!(
@@ -24,14 +28,28 @@ fn a_wrong_plan_does_not_compile_and_the_compiler_says_why() {
     }
     fs::write(package.join("Cargo.toml"), manifest).unwrap();
     // The versions this repository is built with: they are here already.
-    fs::copy(Path::new(ROOT).join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
+    fs::copy(
+        Path::new(ROOT).join("Cargo.lock"),
+        package.join("Cargo.lock"),
+    )
+    .unwrap();
 
     for path in &names {
         let name = path.file_stem().unwrap().to_str().unwrap();
         let output = Command::new(env!("CARGO"))
-            .args(["check", "--quiet", "--offline", "--bin", name, "--target-dir"])
+            .args([
+                "check",
+                "--quiet",
+                "--offline",
+                "--bin",
+                name,
+                "--target-dir",
+            ])
             .arg(package.join("target"))
-            .env("STORY", Path::new(ROOT).join("src/bin/pocketlm/story/story.plm"))
+            .env(
+                "STORY",
+                Path::new(ROOT).join("src/bin/pocketlm/story/story.plm"),
+            )
             .env("SOURCE", path)
             .env_remove("RUSTFLAGS")
             .current_dir(&package)

@@ -1,5 +1,5 @@
-//! The fuzz targets over their corpus, and over a fixed series of damaged seeds: what the fuzzer (`tests/fuzz/run`) has
-//! learned and found is tried again with every change, without it.
+//! The fuzz targets over their corpus, and over a fixed series of damaged seeds: what the fuzzer
+//! (`tests/fuzz/run`) has learned and found is tried again with every change, without it.
 #![cfg(feature = "std")]
 
 #[path = "fuzz/src/lib.rs"]
@@ -17,7 +17,9 @@ fn damaged() -> usize {
 /// All targets, or the one that is named.
 fn targets() -> impl Iterator<Item = (&'static str, Target)> {
     let only = std::env::var("POCKETLM_FUZZ").ok();
-    TARGETS.into_iter().filter(move |(name, _)| only.as_ref().is_none_or(|only| only == name))
+    TARGETS
+        .into_iter()
+        .filter(move |(name, _)| only.as_ref().is_none_or(|only| only == name))
 }
 
 fn check(name: &str, target: Target, input: &[u8]) {
@@ -41,7 +43,10 @@ fn no_seed_and_no_input_of_the_corpus_breaks_a_target() {
     for (name, target) in targets() {
         let corpus = unpack(&std::fs::read(folder.join(name)).unwrap());
         assert!(corpus.len() > 20, "{name}: hardly a corpus");
-        seeds(name).iter().chain(&corpus).for_each(|input| check(name, target, input));
+        seeds(name)
+            .iter()
+            .chain(&corpus)
+            .for_each(|input| check(name, target, input));
     }
 }
 
@@ -52,7 +57,11 @@ fn no_damaged_seed_breaks_a_target() {
         let mut state = 0x9e37_79b9_7f4a_7c15;
         for index in 0..damaged() {
             let mut input = seeds[index % seeds.len()].clone();
-            let edits = if input.is_empty() { 0 } else { next(&mut state) % 8 };
+            let edits = if input.is_empty() {
+                0
+            } else {
+                next(&mut state) % 8
+            };
             for _ in 0..edits {
                 let at = next(&mut state) % input.len();
                 match next(&mut state) % 8 {

@@ -1,4 +1,5 @@
-//! Every golden case: the logits are those of the reference, for the seed's own config and for Hugging Face's models.
+//! Every golden case: the logits are those of the reference, for the seed's own config and for
+//! Hugging Face's models.
 #![cfg(feature = "std")]
 
 mod common;
@@ -13,7 +14,10 @@ use std::path::{Path, PathBuf};
 
 fn verify(folder: &Path) -> Result<Report, Box<dyn std::error::Error>> {
     let case = Case::load(folder)?;
-    let options = PackOptions { dtype: Some(DType::F32), embedder_dtype: None };
+    let options = PackOptions {
+        dtype: Some(DType::F32),
+        embedder_dtype: None,
+    };
     let image = import::pack_to_memory(&*import::open(folder)?, &options, &mut |_, _| {})?;
     let model = Model::open(&image)?;
     let plan = Plan::new(model.header()).context(case.context()).batch(7);
@@ -25,7 +29,10 @@ fn verify(folder: &Path) -> Result<Report, Box<dyn std::error::Error>> {
 fn every_case_agrees(cases: Vec<PathBuf>, tolerance: f64, unsupported: &[&str]) {
     let mut failures = Vec::new();
     let mut count = 0;
-    for case in cases.into_iter().filter(|folder| folder.join("config.json").is_file()) {
+    for case in cases
+        .into_iter()
+        .filter(|folder| folder.join("config.json").is_file())
+    {
         let name = common::name(&case);
         match verify(&case) {
             Ok(report) => {
@@ -45,20 +52,32 @@ fn every_case_agrees(cases: Vec<PathBuf>, tolerance: f64, unsupported: &[&str]) 
 
 #[test]
 fn the_seeds_own_cases_agree_with_float64_within_5e_5() {
-    let Some(shared) = common::shared("the seed's golden cases") else { return };
+    let Some(shared) = common::shared("the seed's golden cases") else {
+        return;
+    };
     every_case_agrees(common::folders(shared.join("goldens/llamalike")), 5e-5, &[]);
 }
 
 #[test]
 fn hugging_face_cases_agree_within_2e_4_and_continue_alike() {
-    let Some(shared) = common::shared("the Hugging Face golden cases") else { return };
+    let Some(shared) = common::shared("the Hugging Face golden cases") else {
+        return;
+    };
     // Families with structure the config does not have; the importer says which.
-    every_case_agrees(common::folders(shared.join("goldens/hf")), 2e-4, &["x-olmo2", "x-cohere"]);
+    every_case_agrees(
+        common::folders(shared.join("goldens/hf")),
+        2e-4,
+        &["x-olmo2", "x-cohere"],
+    );
 }
 
 #[test]
 fn rare_forms_of_configs_agree_as_well() {
-    every_case_agrees(common::folders(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hf")), 2e-4, &[]);
+    every_case_agrees(
+        common::folders(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hf")),
+        2e-4,
+        &[],
+    );
 }
 
 /// Greedy tokens from `prompt` on, with the logits that each was chosen by.
@@ -69,30 +88,48 @@ fn greedy(image: &[u8], prompt: &[u32], count: usize) -> (Vec<u32>, Vec<Vec<f32>
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     let (mut ids, mut rows) = (Vec::new(), vec![session.feed(prompt).unwrap().to_vec()]);
     while ids.len() < count {
-        ids.push(Sampler::greedy().sample(&mut rows.last().unwrap().clone()).unwrap());
+        ids.push(
+            Sampler::greedy()
+                .sample(&mut rows.last().unwrap().clone())
+                .unwrap(),
+        );
         rows.push(session.feed(&ids[ids.len() - 1..]).unwrap().to_vec());
     }
     (ids, rows)
 }
 
 fn packed(path: &Path, dtype: DType) -> AlignedBytes {
-    let options = PackOptions { dtype: Some(dtype), embedder_dtype: None };
+    let options = PackOptions {
+        dtype: Some(dtype),
+        embedder_dtype: None,
+    };
     import::pack_to_memory(&*import::open(path).unwrap(), &options, &mut |_, _| {}).unwrap()
 }
 
 fn floats(path: &Path) -> Vec<f32> {
     let bytes = std::fs::read(path).unwrap();
-    bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&bytes| f32::from_le_bytes(bytes))
+        .collect()
 }
 
 fn largest_difference(rows: &[Vec<f32>], expected: &[f32]) -> f32 {
-    let differences = rows.iter().flatten().zip(expected).map(|(a, b)| (a - b).abs());
+    let differences = rows
+        .iter()
+        .flatten()
+        .zip(expected)
+        .map(|(a, b)| (a - b).abs());
     differences.fold(0.0, f32::max)
 }
 
 #[test]
 fn stories260k_tells_what_llama2c_tells() {
-    let Some(shared) = common::shared("stories260K") else { return };
+    let Some(shared) = common::shared("stories260K") else {
+        return;
+    };
     let folder = shared.join("fetched/stories260K");
     let image = packed(&folder.join("stories260K.bin"), DType::F32);
     let (ids, rows) = greedy(&image, &[1], 256);
@@ -100,7 +137,10 @@ fn stories260k_tells_what_llama2c_tells() {
     let mut decoder = Decoder::new(&tokenizer).skip_special(true);
     let mut text = String::new();
     for &id in &ids {
-        decoder.push(id).unwrap().chunks(|chunk| text.push_str(chunk));
+        decoder
+            .push(id)
+            .unwrap()
+            .chunks(|chunk| text.push_str(chunk));
     }
     let expected = std::fs::read_to_string(folder.join("greedy_bos.txt")).unwrap();
     assert_eq!(text.trim(), expected.trim());
@@ -110,7 +150,9 @@ fn stories260k_tells_what_llama2c_tells() {
 
 #[test]
 fn the_story_model_agrees_with_transformers_token_by_token() {
-    let Some(shared) = common::shared("the story model") else { return };
+    let Some(shared) = common::shared("the story model") else {
+        return;
+    };
     let folder = shared.join("models/story");
     let oracle = std::fs::read_to_string(folder.join("greedy.json")).unwrap();
     let oracle: serde_json::Value = serde_json::from_str(&oracle).unwrap();

@@ -1,4 +1,5 @@
-//! Importing Hugging Face folders: forms of the config, tensors, and the whole model against its oracle.
+//! Importing Hugging Face folders: forms of the config, tensors, and the whole model against its
+//! oracle.
 #![cfg(feature = "std")]
 
 mod common;
@@ -16,11 +17,17 @@ use serde_json::{Value, json};
 const UNSUPPORTED: [&str; 2] = ["x-cohere", "x-olmo2"];
 
 fn supported_cases(what: &str) -> Vec<std::path::PathBuf> {
-    let Some(shared) = common::shared(what) else { return Vec::new() };
-    let case = |path: &std::path::PathBuf| {
-        path.join("expected.safetensors").exists() && !UNSUPPORTED.contains(&common::name(path).as_str())
+    let Some(shared) = common::shared(what) else {
+        return Vec::new();
     };
-    let cases: Vec<_> = common::folders(shared.join("goldens/hf")).into_iter().filter(case).collect();
+    let case = |path: &std::path::PathBuf| {
+        path.join("expected.safetensors").exists()
+            && !UNSUPPORTED.contains(&common::name(path).as_str())
+    };
+    let cases: Vec<_> = common::folders(shared.join("goldens/hf"))
+        .into_iter()
+        .filter(case)
+        .collect();
     assert!(!cases.is_empty());
     cases
 }
@@ -29,9 +36,17 @@ fn open(folder: &Path) -> impl Checkpoint + use<> {
     hf::open(folder).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn numbers<const N: usize, T>(tensors: &SafeTensors, name: &str, read: impl Fn([u8; N]) -> T) -> (Vec<usize>, Vec<T>) {
+fn numbers<const N: usize, T>(
+    tensors: &SafeTensors,
+    name: &str,
+    read: impl Fn([u8; N]) -> T,
+) -> (Vec<usize>, Vec<T>) {
     let view = tensors.tensor(name).unwrap();
-    let bytes = view.data().chunks_exact(N).map(|bytes| read(bytes.try_into().unwrap())).collect();
+    let bytes = view
+        .data()
+        .chunks_exact(N)
+        .map(|bytes| read(bytes.try_into().unwrap()))
+        .collect();
     (view.shape().to_vec(), bytes)
 }
 
@@ -54,15 +69,28 @@ fn assert_oracle(folder: &Path) {
     let checkpoint = open(folder);
     let ours = Reference::new(&checkpoint).logits(&ids);
     // Row `prompt - 1 + i` chose greedy id `i`; the last row chose nothing.
-    let expected: Vec<_> = logits.chunks(shape[1]).chain(greedy_logits.chunks(shape[1]).skip(1)).collect();
+    let expected: Vec<_> = logits
+        .chunks(shape[1])
+        .chain(greedy_logits.chunks(shape[1]).skip(1))
+        .collect();
     assert_eq!(expected.len() + 1, ours.len());
     let mut worst = 0f64;
     for (row, (ours, expected)) in ours.iter().zip(expected).enumerate() {
         assert_eq!(ours.len(), expected.len());
-        worst = ours.iter().zip(expected).fold(worst, |worst, (a, b)| worst.max((a - f64::from(*b)).abs()));
+        worst = ours
+            .iter()
+            .zip(expected)
+            .fold(worst, |worst, (a, b)| worst.max((a - f64::from(*b)).abs()));
         if row + 1 >= prompt {
-            let top = (0..ours.len()).max_by(|&a, &b| ours[a].total_cmp(&ours[b])).unwrap();
-            assert_eq!(top as u32, ids[row + 1], "{case}: greedy id {}", row + 1 - prompt);
+            let top = (0..ours.len())
+                .max_by(|&a, &b| ours[a].total_cmp(&ours[b]))
+                .unwrap();
+            assert_eq!(
+                top as u32,
+                ids[row + 1],
+                "{case}: greedy id {}",
+                row + 1 - prompt
+            );
         }
     }
     eprintln!("{case}: {worst:.1e}");
@@ -87,20 +115,30 @@ fn rare_forms_of_the_config_give_the_oracles_logits() {
 fn every_version_of_a_config_describes_the_same_model() {
     let mut compared = 0;
     for folder in supported_cases("old forms of Hugging Face configs") {
-        let Ok(variants) = std::fs::read_dir(folder.join("config_variants")) else { continue };
+        let Ok(variants) = std::fs::read_dir(folder.join("config_variants")) else {
+            continue;
+        };
         let expected = open(&folder);
         for variant in variants {
             let variant = variant.unwrap().path();
             let copy = tempfile::tempdir().unwrap();
             for entry in std::fs::read_dir(&folder).unwrap() {
                 let path = entry.unwrap().path();
-                if path.extension().is_some_and(|extension| extension == "safetensors" || extension == "json") {
+                if path
+                    .extension()
+                    .is_some_and(|extension| extension == "safetensors" || extension == "json")
+                {
                     std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
                 }
             }
             std::fs::copy(&variant, copy.path().join("config.json")).unwrap();
             let described = open(copy.path());
-            assert_eq!(described.description(), expected.description(), "{}", variant.display());
+            assert_eq!(
+                described.description(),
+                expected.description(),
+                "{}",
+                variant.display()
+            );
             compared += 1;
         }
     }
@@ -108,14 +146,25 @@ fn every_version_of_a_config_describes_the_same_model() {
 }
 
 fn tensor(checkpoint: &dyn Checkpoint, layer: u32, role: Role) -> Vec<Vec<f32>> {
-    read(&checkpoint.tensor(TensorId { layer, role }).unwrap_or_else(|error| panic!("{error}")))
+    read(
+        &checkpoint
+            .tensor(TensorId { layer, role })
+            .unwrap_or_else(|error| panic!("{error}")),
+    )
 }
 
 /// The rows of an F32 matrix (or the one row of a vector) as they lie in the file.
 fn stored(folder: &Folder, name: &str) -> Vec<Vec<f32>> {
     let stored = &folder.tensors[name];
-    let numbers: Vec<f32> = stored.data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-    numbers.chunks(*stored.shape.last().unwrap()).map(<[f32]>::to_vec).collect()
+    let numbers: Vec<f32> = stored
+        .data
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect();
+    numbers
+        .chunks(*stored.shape.last().unwrap())
+        .map(<[f32]>::to_vec)
+        .collect()
 }
 
 #[test]
@@ -127,17 +176,29 @@ fn llama_tensors_are_the_stored_ones() {
         (0, Role::Embedder, "model.embed_tokens.weight"),
         (0, Role::LmHead, "lm_head.weight"),
         (0, Role::FinalNorm, "model.norm.weight"),
-        (1, Role::PreAttentionNorm, "model.layers.1.input_layernorm.weight"),
+        (
+            1,
+            Role::PreAttentionNorm,
+            "model.layers.1.input_layernorm.weight",
+        ),
         (1, Role::Query, "model.layers.1.self_attn.q_proj.weight"),
         (0, Role::Key, "model.layers.0.self_attn.k_proj.weight"),
         (1, Role::Value, "model.layers.1.self_attn.v_proj.weight"),
         (1, Role::Output, "model.layers.1.self_attn.o_proj.weight"),
-        (0, Role::PreFfwNorm, "model.layers.0.post_attention_layernorm.weight"),
+        (
+            0,
+            Role::PreFfwNorm,
+            "model.layers.0.post_attention_layernorm.weight",
+        ),
         (1, Role::GatingLinear, "model.layers.1.mlp.gate_proj.weight"),
         (1, Role::ValueLinear, "model.layers.1.mlp.up_proj.weight"),
         (1, Role::OutLinear, "model.layers.1.mlp.down_proj.weight"),
     ] {
-        assert_eq!(tensor(&checkpoint, layer, role), stored(&folder, name), "{name}");
+        assert_eq!(
+            tensor(&checkpoint, layer, role),
+            stored(&folder, name),
+            "{name}"
+        );
     }
 }
 
@@ -147,10 +208,22 @@ fn gemma_norms_are_one_plus_the_stored_weights_and_matrices_are_not() {
     let written = folder.write("model.safetensors");
     let checkpoint = open(written.path());
     for (role, name) in [
-        (Role::PreAttentionNorm, "model.layers.1.input_layernorm.weight"),
-        (Role::PostAttentionNorm, "model.layers.1.post_attention_layernorm.weight"),
-        (Role::PreFfwNorm, "model.layers.1.pre_feedforward_layernorm.weight"),
-        (Role::PostFfwNorm, "model.layers.1.post_feedforward_layernorm.weight"),
+        (
+            Role::PreAttentionNorm,
+            "model.layers.1.input_layernorm.weight",
+        ),
+        (
+            Role::PostAttentionNorm,
+            "model.layers.1.post_attention_layernorm.weight",
+        ),
+        (
+            Role::PreFfwNorm,
+            "model.layers.1.pre_feedforward_layernorm.weight",
+        ),
+        (
+            Role::PostFfwNorm,
+            "model.layers.1.post_feedforward_layernorm.weight",
+        ),
         (Role::QueryNorm, "model.layers.1.self_attn.q_norm.weight"),
         (Role::KeyNorm, "model.layers.1.self_attn.k_norm.weight"),
         (Role::FinalNorm, "model.norm.weight"),
@@ -159,7 +232,10 @@ fn gemma_norms_are_one_plus_the_stored_weights_and_matrices_are_not() {
         let plus_one: Vec<f32> = stored(&folder, name)[0].iter().map(|w| 1.0 + w).collect();
         assert_eq!(tensor(&checkpoint, layer, role), [plus_one], "{name}");
     }
-    assert_eq!(tensor(&checkpoint, 0, Role::Embedder), stored(&folder, "model.embed_tokens.weight"));
+    assert_eq!(
+        tensor(&checkpoint, 0, Role::Embedder),
+        stored(&folder, "model.embed_tokens.weight")
+    );
 }
 
 #[test]
@@ -186,15 +262,28 @@ fn channels_that_do_not_turn_are_moved_between_those_that_do() {
     // 4 of 8 channels turn, stored as pairs (0, 2) and (1, 3); here pair j is (j, j + 4).
     let order = [0, 1, 4, 5, 2, 3, 6, 7];
     let qkv = stored(&folder, "model.layers.1.self_attn.qkv_proj.weight");
-    let query: Vec<_> = [0, 8].iter().flat_map(|head| order.map(|channel| qkv[head + channel].clone())).collect();
+    let query: Vec<_> = [0, 8]
+        .iter()
+        .flat_map(|head| order.map(|channel| qkv[head + channel].clone()))
+        .collect();
     let key: Vec<_> = order.map(|channel| qkv[16 + channel].clone()).to_vec();
     assert_eq!(tensor(&checkpoint, 1, Role::Query), query);
     assert_eq!(tensor(&checkpoint, 1, Role::Key), key);
-    assert_eq!(tensor(&checkpoint, 1, Role::Value), qkv[24..], "values do not turn");
+    assert_eq!(
+        tensor(&checkpoint, 1, Role::Value),
+        qkv[24..],
+        "values do not turn"
+    );
     let bias = &stored(&folder, "model.layers.1.self_attn.qkv_proj.bias")[0];
-    assert_eq!(tensor(&checkpoint, 1, Role::KeyBias), [order.map(|channel| bias[16 + channel])]);
+    assert_eq!(
+        tensor(&checkpoint, 1, Role::KeyBias),
+        [order.map(|channel| bias[16 + channel])]
+    );
     assert_eq!(tensor(&checkpoint, 1, Role::ValueBias), [&bias[24..]]);
-    assert_eq!(checkpoint.description().global_rope.frequencies, [1.0, 0.01, 0.0, 0.0]);
+    assert_eq!(
+        checkpoint.description().global_rope.frequencies,
+        [1.0, 0.01, 0.0, 0.0]
+    );
 }
 
 #[test]
@@ -205,43 +294,75 @@ fn an_odd_number_of_rotary_channels_turns_one_more() {
     // int(8 * 0.4) = 3 channels: exponents over 3, two pairs.
     let frequencies = &checkpoint.description().global_rope.frequencies;
     assert_eq!(frequencies.len(), 4);
-    assert_eq!((frequencies[0], frequencies[2], frequencies[3]), (1.0, 0.0, 0.0));
+    assert_eq!(
+        (frequencies[0], frequencies[2], frequencies[3]),
+        (1.0, 0.0, 0.0)
+    );
     assert!((frequencies[1] - 10000f64.powf(-2.0 / 3.0)).abs() < 1e-17);
 }
 
 /// Opens a folder for its description alone.
 fn describe(folder: &Folder) -> pocketlm::import::Description {
-    open(folder.write("model.safetensors").path()).description().clone()
+    open(folder.write("model.safetensors").path())
+        .description()
+        .clone()
 }
 
 fn windows(folder: &Folder) -> Vec<Option<u32>> {
-    describe(folder).layers.iter().map(|layer| layer.window.map(u32::from)).collect()
+    describe(folder)
+        .layers
+        .iter()
+        .map(|layer| layer.window.map(u32::from))
+        .collect()
 }
 
 #[test]
 fn an_absent_window_is_the_class_default_and_null_is_none() {
     assert_eq!(windows(&like_llama("mistral")), [Some(4096); 2]);
-    assert_eq!(windows(&like_llama("mistral").set("sliding_window", Value::Null)), [None; 2]);
-    assert_eq!(windows(&like_llama("mistral").set("sliding_window", json!(7))), [Some(7); 2]);
+    assert_eq!(
+        windows(&like_llama("mistral").set("sliding_window", Value::Null)),
+        [None; 2]
+    );
+    assert_eq!(
+        windows(&like_llama("mistral").set("sliding_window", json!(7))),
+        [Some(7); 2]
+    );
     assert_eq!(windows(&folder::gemma("gemma2")), [Some(4096), None]);
-    assert_eq!(windows(&folder::gemma("gemma2").set("sliding_window", Value::Null)), [None; 2]);
+    assert_eq!(
+        windows(&folder::gemma("gemma2").set("sliding_window", Value::Null)),
+        [None; 2]
+    );
     assert_eq!(windows(&folder::phi3()), [None; 2]);
     // Llama has no such key, whatever a file says.
-    assert_eq!(windows(&folder::llama().set("sliding_window", json!(7))), [None; 2]);
+    assert_eq!(
+        windows(&folder::llama().set("sliding_window", json!(7))),
+        [None; 2]
+    );
 }
 
 #[test]
 fn the_trained_length_is_the_files_or_the_class_default() {
-    let trained = |folder: &Folder| describe(folder).config.max_position_embeddings.unwrap().get();
+    let trained = |folder: &Folder| {
+        describe(folder)
+            .config
+            .max_position_embeddings
+            .unwrap()
+            .get()
+    };
     let llama = folder::llama();
     assert_eq!(trained(&llama), 64);
     assert_eq!(trained(&llama.without("max_position_embeddings")), 2048);
-    assert_eq!(trained(&folder::gemma("gemma2").without("max_position_embeddings")), 8192);
+    assert_eq!(
+        trained(&folder::gemma("gemma2").without("max_position_embeddings")),
+        8192
+    );
 }
 
 #[test]
 fn qwen2_windows_need_the_switch_and_start_at_max_window_layers() {
-    let mut qwen2 = like_llama("qwen2").set("sliding_window", json!(7)).set("max_window_layers", json!(1));
+    let mut qwen2 = like_llama("qwen2")
+        .set("sliding_window", json!(7))
+        .set("max_window_layers", json!(1));
     for layer in 0..2 {
         qwen2.add(&format!("model.layers.{layer}.self_attn.q_proj.bias"), &[8]);
         qwen2.add(&format!("model.layers.{layer}.self_attn.k_proj.bias"), &[4]);
@@ -250,24 +371,52 @@ fn qwen2_windows_need_the_switch_and_start_at_max_window_layers() {
     assert_eq!(windows(&qwen2), [None, None]);
     let on = qwen2.clone().set("use_sliding_window", json!(true));
     assert_eq!(windows(&on), [None, Some(7)]);
-    assert_eq!(windows(&on.clone().set("max_window_layers", json!(0))), [Some(7), Some(7)]);
-    assert_eq!(windows(&on.clone().without("max_window_layers")), [None, None]);
-    let listed = on.set("layer_types", json!(["sliding_attention", "full_attention"]));
+    assert_eq!(
+        windows(&on.clone().set("max_window_layers", json!(0))),
+        [Some(7), Some(7)]
+    );
+    assert_eq!(
+        windows(&on.clone().without("max_window_layers")),
+        [None, None]
+    );
+    let listed = on.set(
+        "layer_types",
+        json!(["sliding_attention", "full_attention"]),
+    );
     assert_eq!(windows(&listed), [Some(7), None]);
     let config = describe(&qwen2).config;
-    assert_eq!((config.qkv_bias, config.output_bias, config.mlp_bias), (true, false, false));
+    assert_eq!(
+        (config.qkv_bias, config.output_bias, config.mlp_bias),
+        (true, false, false)
+    );
 }
 
 #[test]
 fn smollm3_slides_only_where_it_does_not_turn() {
-    let folder = like_llama("smollm3").set("no_rope_layers", json!([1, 0])).set("sliding_window", json!(7));
-    let rope = |folder: &Folder| describe(folder).layers.iter().map(|layer| layer.rope).collect::<Vec<_>>();
+    let folder = like_llama("smollm3")
+        .set("no_rope_layers", json!([1, 0]))
+        .set("sliding_window", json!(7));
+    let rope = |folder: &Folder| {
+        describe(folder)
+            .layers
+            .iter()
+            .map(|layer| layer.rope)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(rope(&folder), [Rope::Global, Rope::None]);
     assert_eq!(windows(&folder), [None, None]);
-    assert_eq!(windows(&folder.clone().set("use_sliding_window", json!(true))), [None, Some(7)]);
-    let by_interval = folder.without("no_rope_layers").set("no_rope_layer_interval", json!(2));
+    assert_eq!(
+        windows(&folder.clone().set("use_sliding_window", json!(true))),
+        [None, Some(7)]
+    );
+    let by_interval = folder
+        .without("no_rope_layers")
+        .set("no_rope_layer_interval", json!(2));
     assert_eq!(rope(&by_interval), [Rope::Global, Rope::None]);
-    assert_eq!(rope(&by_interval.without("no_rope_layer_interval")), [Rope::Global; 2]);
+    assert_eq!(
+        rope(&by_interval.without("no_rope_layer_interval")),
+        [Rope::Global; 2]
+    );
 }
 
 #[test]
@@ -276,8 +425,21 @@ fn gemma3_keeps_two_rotary_tables_and_scales_the_global_one() {
     let plain = describe(&folder);
     assert_eq!(plain.global_rope.frequencies, [1.0, 0.001]);
     assert_eq!(plain.local_rope.as_ref().unwrap().frequencies, [1.0, 0.01]);
-    assert_eq!(plain.layers.iter().map(|layer| layer.rope).collect::<Vec<_>>(), [Rope::Local, Rope::Global]);
-    assert_eq!((plain.config.rope_wavelength, plain.config.local_rope_wavelength), (1e6, Some(1e4)));
+    assert_eq!(
+        plain
+            .layers
+            .iter()
+            .map(|layer| layer.rope)
+            .collect::<Vec<_>>(),
+        [Rope::Local, Rope::Global]
+    );
+    assert_eq!(
+        (
+            plain.config.rope_wavelength,
+            plain.config.local_rope_wavelength
+        ),
+        (1e6, Some(1e4))
+    );
 
     let linear = json!({"type": "linear", "factor": 8});
     let old = describe(&folder.clone().set("rope_scaling", linear));
@@ -288,7 +450,10 @@ fn gemma3_keeps_two_rotary_tables_and_scales_the_global_one() {
         "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000},
         "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
     });
-    assert_eq!(describe(&folder.clone().set("rope_parameters", nested)), old);
+    assert_eq!(
+        describe(&folder.clone().set("rope_parameters", nested)),
+        old
+    );
 
     // With one base for both there is one table.
     let same = describe(&folder.set("rope_local_base_freq", json!(1000000)));
@@ -299,31 +464,60 @@ fn gemma3_keeps_two_rotary_tables_and_scales_the_global_one() {
 #[test]
 fn a_rope_scaling_hides_rope_parameters_base_included() {
     let parameters = json!({"rope_type": "linear", "factor": 4.0, "rope_theta": 1000000.0});
-    let new = folder::llama().without("rope_theta").set("rope_parameters", parameters);
+    let new = folder::llama()
+        .without("rope_theta")
+        .set("rope_parameters", parameters);
     assert_eq!(describe(&new).global_rope.frequencies, [0.25, 0.00025]);
-    let both = new.set("rope_scaling", json!({"rope_type": "linear", "factor": 2.0}));
+    let both = new.set(
+        "rope_scaling",
+        json!({"rope_type": "linear", "factor": 2.0}),
+    );
     assert_eq!(describe(&both).global_rope.frequencies, [0.5, 0.005]);
-    assert_eq!(describe(&both.set("rope_theta", json!(1000000))).global_rope.frequencies, [0.5, 0.0005]);
+    assert_eq!(
+        describe(&both.set("rope_theta", json!(1000000)))
+            .global_rope
+            .frequencies,
+        [0.5, 0.0005]
+    );
 }
 
 #[test]
 fn yarn_multiplies_cos_and_sin() {
     let yarn = |extra: Value| {
-        let mut scaling = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16});
-        scaling.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        describe(&folder::llama().set("rope_scaling", scaling)).global_rope.amplitude
+        let mut scaling =
+            json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16});
+        scaling
+            .as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        describe(&folder::llama().set("rope_scaling", scaling))
+            .global_rope
+            .amplitude
     };
     assert_eq!(yarn(json!({})), (0.1 * 4f64.ln() + 1.0) as f32);
     assert_eq!(yarn(json!({"attention_factor": 0.5})), 0.5);
     assert_eq!(yarn(json!({"mscale": 1.0, "mscale_all_dim": 1.0})), 1.0);
-    assert_eq!(yarn(json!({"mscale": 2.0, "mscale_all_dim": 0.0})), (0.1 * 4f64.ln() + 1.0) as f32);
+    assert_eq!(
+        yarn(json!({"mscale": 2.0, "mscale_all_dim": 0.0})),
+        (0.1 * 4f64.ln() + 1.0) as f32
+    );
 }
 
 #[test]
 fn absent_heads_and_widths_follow_from_the_others() {
     // 8 hidden, 2 heads: 4 channels each.
-    assert_eq!(describe(&folder::llama().without("head_dim")).config.projection_dim, 4);
-    assert_eq!(describe(&folder::llama().set("head_dim", Value::Null)).config.projection_dim, 4);
+    assert_eq!(
+        describe(&folder::llama().without("head_dim"))
+            .config
+            .projection_dim,
+        4
+    );
+    assert_eq!(
+        describe(&folder::llama().set("head_dim", Value::Null))
+            .config
+            .projection_dim,
+        4
+    );
     let mut mha = folder::llama().set("num_key_value_heads", Value::Null);
     for layer in 0..2 {
         for name in ["k_proj", "v_proj"] {
@@ -333,7 +527,12 @@ fn absent_heads_and_widths_follow_from_the_others() {
         }
     }
     assert_eq!(describe(&mha).config.num_kv_heads, 2);
-    assert_eq!(describe(&mha.without("num_key_value_heads")).config.num_kv_heads, 2);
+    assert_eq!(
+        describe(&mha.without("num_key_value_heads"))
+            .config
+            .num_kv_heads,
+        2
+    );
 }
 
 #[test]
@@ -345,22 +544,40 @@ fn a_tied_model_ignores_a_stored_head_and_gemma_is_tied_unless_it_says_otherwise
     assert!(config.tie_embedder_and_logits);
     assert_eq!(config.embedding_scale, 8f32.sqrt());
     assert_eq!(config.query_scaling_factor, 0.25, "16^-0.5");
-    assert_eq!((config.attn_logits_soft_cap, config.final_logit_softcap), (Some(50.0), Some(30.0)));
-    let off = folder.set("attn_logit_softcapping", Value::Null).set("final_logit_softcapping", Value::Null);
+    assert_eq!(
+        (config.attn_logits_soft_cap, config.final_logit_softcap),
+        (Some(50.0), Some(30.0))
+    );
+    let off = folder
+        .set("attn_logit_softcapping", Value::Null)
+        .set("final_logit_softcapping", Value::Null);
     let config = describe(&off).config;
-    assert_eq!((config.attn_logits_soft_cap, config.final_logit_softcap), (None, None));
+    assert_eq!(
+        (config.attn_logits_soft_cap, config.final_logit_softcap),
+        (None, None)
+    );
 }
 
 #[test]
 fn activations_go_by_their_many_names() {
-    let named = |name: &str| describe(&folder::llama().set("hidden_act", json!(name))).config.mlp_variant;
+    let named = |name: &str| {
+        describe(&folder::llama().set("hidden_act", json!(name)))
+            .config
+            .mlp_variant
+    };
     assert_eq!(named("silu"), MlpVariant::Swiglu);
     assert_eq!(named("gelu"), MlpVariant::GegluExact);
     assert_eq!(named("gelu_new"), MlpVariant::GegluApprox);
     assert_eq!(named("gelu_pytorch_tanh"), MlpVariant::GegluApprox);
-    let mut gemma = like_llama("gemma").set("hidden_act", json!("gelu")).set("tie_word_embeddings", json!(true));
+    let mut gemma = like_llama("gemma")
+        .set("hidden_act", json!("gelu"))
+        .set("tie_word_embeddings", json!(true));
     gemma.tensors.remove("lm_head.weight");
-    assert_eq!(describe(&gemma).config.mlp_variant, MlpVariant::GegluApprox, "Gemma 1 says gelu and means tanh");
+    assert_eq!(
+        describe(&gemma).config.mlp_variant,
+        MlpVariant::GegluApprox,
+        "Gemma 1 says gelu and means tanh"
+    );
 }
 
 #[test]
@@ -375,7 +592,16 @@ fn shards_and_a_model_without_its_head_give_the_same_tensors() {
     let weight_map: serde_json::Map<String, Value> = folder
         .tensors
         .keys()
-        .map(|n| (n.clone(), json!(if n.contains("layers.0") { "a.safetensors" } else { "b.safetensors" })))
+        .map(|n| {
+            (
+                n.clone(),
+                json!(if n.contains("layers.0") {
+                    "a.safetensors"
+                } else {
+                    "b.safetensors"
+                }),
+            )
+        })
         .collect();
     let sharded = one.write("a.safetensors");
     std::fs::write(sharded.path().join("b.safetensors"), two.weights()).unwrap();
@@ -385,14 +611,22 @@ fn shards_and_a_model_without_its_head_give_the_same_tensors() {
 
     let mut headless = folder.clone();
     headless.tensors.remove("lm_head.weight");
-    headless.tensors =
-        headless.tensors.into_iter().map(|(name, t)| (name.trim_start_matches("model.").to_owned(), t)).collect();
+    headless.tensors = headless
+        .tensors
+        .into_iter()
+        .map(|(name, t)| (name.trim_start_matches("model.").to_owned(), t))
+        .collect();
     let headless = headless.write("model.safetensors");
     let headless = open(headless.path());
 
     for other in [&sharded as &dyn Checkpoint, &headless] {
         assert_eq!(other.description(), whole.description());
-        for (layer, role) in [(0, Role::Embedder), (0, Role::FinalNorm), (0, Role::Query), (1, Role::OutLinear)] {
+        for (layer, role) in [
+            (0, Role::Embedder),
+            (0, Role::FinalNorm),
+            (0, Role::Query),
+            (1, Role::OutLinear),
+        ] {
             assert_eq!(tensor(other, layer, role), tensor(&whole, layer, role));
         }
     }
@@ -408,49 +642,97 @@ fn granites_multipliers_end_up_in_embeddings_epsilon_and_the_last_norm() {
     let written = folder.write("model.safetensors");
     let checkpoint = open(written.path());
     let config = checkpoint.description().config;
-    assert_eq!((config.embedding_scale, config.rms_norm_eps, config.query_scaling_factor), (24.0, 4e-5, 0.25));
-    let norm: Vec<f32> = stored(&folder, "model.norm.weight")[0].iter().map(|w| w / 8.0).collect();
+    assert_eq!(
+        (
+            config.embedding_scale,
+            config.rms_norm_eps,
+            config.query_scaling_factor
+        ),
+        (24.0, 4e-5, 0.25)
+    );
+    let norm: Vec<f32> = stored(&folder, "model.norm.weight")[0]
+        .iter()
+        .map(|w| w / 8.0)
+        .collect();
     assert_eq!(tensor(&checkpoint, 0, Role::FinalNorm), [norm]);
 }
 
 #[test]
 fn the_two_kinds_of_folders_are_told_apart() {
     let (hugging_face, seed) = (folder::llama(), folder::llamalike(1, 2, 1, false));
-    let (hugging_face, seed) = (hugging_face.write("model.safetensors"), seed.write("weights.safetensors"));
+    let (hugging_face, seed) = (
+        hugging_face.write("model.safetensors"),
+        seed.write("weights.safetensors"),
+    );
     let neither = tempfile::tempdir().unwrap();
-    let told = |folder: &tempfile::TempDir| (hf::looks_like(folder.path()), llamalike::looks_like(folder.path()));
+    let told = |folder: &tempfile::TempDir| {
+        (
+            hf::looks_like(folder.path()),
+            llamalike::looks_like(folder.path()),
+        )
+    };
     assert_eq!(told(&hugging_face), (true, false));
     assert_eq!(told(&seed), (false, true));
     assert_eq!(told(&neither), (false, false));
 }
 
-/// Compares with `[positions][vocabulary]` of f32, little-endian, and with the ids those logits chose.
+/// Compares with `[positions][vocabulary]` of f32, little-endian, and with the ids those logits
+/// chose.
 fn assert_steps(folder: &Path, steps: &Value, logits: &[u8], tolerance: f64) {
     let steps = steps.as_array().unwrap();
-    let ids: Vec<u32> = steps.iter().map(|step| step["in"].as_u64().unwrap() as u32).collect();
+    let ids: Vec<u32> = steps
+        .iter()
+        .map(|step| step["in"].as_u64().unwrap() as u32)
+        .collect();
     let checkpoint = open(folder);
     let ours = Reference::new(&checkpoint).logits(&ids);
-    let logits: Vec<f32> = logits.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let logits: Vec<f32> = logits
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect();
     assert_eq!(logits.len(), ours.len() * ours[0].len());
     let mut worst = 0f64;
     for ((ours, expected), step) in ours.iter().zip(logits.chunks(ours[0].len())).zip(steps) {
-        let top = (0..ours.len()).max_by(|&a, &b| ours[a].total_cmp(&ours[b])).unwrap();
+        let top = (0..ours.len())
+            .max_by(|&a, &b| ours[a].total_cmp(&ours[b]))
+            .unwrap();
         assert_eq!(top as u64, step["argmax"].as_u64().unwrap());
-        worst = ours.iter().zip(expected).fold(worst, |worst, (a, b)| worst.max((a - f64::from(*b)).abs()));
+        worst = ours
+            .iter()
+            .zip(expected)
+            .fold(worst, |worst, (a, b)| worst.max((a - f64::from(*b)).abs()));
     }
     eprintln!("{}: {worst:.1e}", common::name(folder));
-    assert!(worst <= tolerance, "{}: off by {worst:e}", common::name(folder));
+    assert!(
+        worst <= tolerance,
+        "{}: off by {worst:e}",
+        common::name(folder)
+    );
 }
 
 #[test]
 fn trained_models_tell_the_oracles_stories() {
-    let Some(shared) = common::shared("trained models against the plain forward pass") else { return };
-    let json = |path: std::path::PathBuf| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+    let Some(shared) = common::shared("trained models against the plain forward pass") else {
+        return;
+    };
+    let json = |path: std::path::PathBuf| -> Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
     let story = shared.join("models/story");
     let logits = std::fs::read(story.join("greedy.logits.f32")).unwrap();
-    assert_steps(&story, &json(story.join("greedy.json"))["steps"], &logits, TOLERANCE);
+    assert_steps(
+        &story,
+        &json(story.join("greedy.json"))["steps"],
+        &logits,
+        TOLERANCE,
+    );
     let stories260k = shared.join("fetched/stories260K");
     let logits = std::fs::read(stories260k.join("greedy_bos.logits.f32")).unwrap();
     let steps = &json(stories260k.join("greedy_bos.json"))["steps"];
-    assert_steps(&shared.join("fetched/stories260K_hf"), steps, &logits, TOLERANCE);
+    assert_steps(
+        &shared.join("fetched/stories260K_hf"),
+        steps,
+        &logits,
+        TOLERANCE,
+    );
 }

@@ -1,5 +1,5 @@
-//! What importers of folders refuse, and with which words: unsupported models, senseless configs, wrong tensors,
-//! damaged and hostile files.
+//! What importers of folders refuse, and with which words: unsupported models, senseless configs,
+//! wrong tensors, damaged and hostile files.
 #![cfg(feature = "std")]
 
 mod common;
@@ -30,7 +30,9 @@ fn reason(folder: &Folder) -> String {
 
 #[test]
 fn the_unsupported_goldens_are_refused_with_what_they_have_that_we_lack() {
-    let Some(shared) = common::shared("refusal of cohere and olmo2") else { return };
+    let Some(shared) = common::shared("refusal of cohere and olmo2") else {
+        return;
+    };
     assert_eq!(
         refused(&shared.join("goldens/hf/x-cohere")).reason,
         "`model_type` is \"cohere\": its attention and feed-forward run side by side, behind a LayerNorm"
@@ -44,65 +46,167 @@ fn the_unsupported_goldens_are_refused_with_what_they_have_that_we_lack() {
 #[test]
 fn unsupported_models_are_refused_by_name() {
     for (model_type, message) in [
-        ("mixtral", "`model_type` is \"mixtral\": it is a mixture of experts"),
-        ("qwen3_moe", "`model_type` is \"qwen3_moe\": it is a mixture of experts"),
-        ("gpt2", "`model_type` is \"gpt2\": it is not one of the supported families"),
+        (
+            "mixtral",
+            "`model_type` is \"mixtral\": it is a mixture of experts",
+        ),
+        (
+            "qwen3_moe",
+            "`model_type` is \"qwen3_moe\": it is a mixture of experts",
+        ),
+        (
+            "gpt2",
+            "`model_type` is \"gpt2\": it is not one of the supported families",
+        ),
     ] {
         assert_eq!(reason(&like_llama(model_type)), message);
     }
     let error = refused(like_llama("gpt2").write("model.safetensors").path());
-    assert!(error.to_string().ends_with("qwen2, qwen3, smollm3, phi3 and granite"), "{error}");
-    assert_eq!(reason(&folder::llama().without("model_type")), "`model_type` is missing, expected a model family");
+    assert!(
+        error
+            .to_string()
+            .ends_with("qwen2, qwen3, smollm3, phi3 and granite"),
+        "{error}"
+    );
     assert_eq!(
-        reason(&folder::llama().set("quantization_config", json!({"quant_method": "gptq", "bits": 4}))),
+        reason(&folder::llama().without("model_type")),
+        "`model_type` is missing, expected a model family"
+    );
+    assert_eq!(
+        reason(&folder::llama().set(
+            "quantization_config",
+            json!({"quant_method": "gptq", "bits": 4})
+        )),
         "`quantization_config` (\"gptq\"): quantised checkpoints are not supported"
     );
     assert_eq!(
         reason(&folder::gemma("gemma3_text").set("use_bidirectional_attention", json!(true))),
         "`use_bidirectional_attention` is true, expected false: attention here is causal"
     );
-    let multimodal =
-        folder::llama().set("model_type", json!("gemma3")).set("text_config", json!({"model_type": "llama"}));
-    assert_eq!(reason(&multimodal), "`text_config.model_type` is \"llama\", expected \"gemma3_text\"");
+    let multimodal = folder::llama()
+        .set("model_type", json!("gemma3"))
+        .set("text_config", json!({"model_type": "llama"}));
+    assert_eq!(
+        reason(&multimodal),
+        "`text_config.model_type` is \"llama\", expected \"gemma3_text\""
+    );
 }
 
 #[test]
 fn senseless_config_values_are_refused_by_key() {
     const COUNT: &str = "expected an integer from 1 to 4294967295";
     for (key, value, message) in [
-        ("hidden_size", json!(0), format!("`hidden_size` is 0, {COUNT}")),
-        ("hidden_size", json!(-8), format!("`hidden_size` is -8, {COUNT}")),
-        ("hidden_size", json!(8.0), format!("`hidden_size` is 8.0, {COUNT}")),
-        ("hidden_size", Value::Null, "`hidden_size` is null, expected an integer above 0".into()),
-        ("vocab_size", json!("10"), format!("`vocab_size` is \"10\", {COUNT}")),
-        ("intermediate_size", json!([6]), format!("`intermediate_size` is a list, {COUNT}")),
-        ("intermediate_size", json!(99_999_999_999u64), format!("`intermediate_size` is 99999999999, {COUNT}")),
-        ("num_hidden_layers", json!(0), format!("`num_hidden_layers` is 0, {COUNT}")),
+        (
+            "hidden_size",
+            json!(0),
+            format!("`hidden_size` is 0, {COUNT}"),
+        ),
+        (
+            "hidden_size",
+            json!(-8),
+            format!("`hidden_size` is -8, {COUNT}"),
+        ),
+        (
+            "hidden_size",
+            json!(8.0),
+            format!("`hidden_size` is 8.0, {COUNT}"),
+        ),
+        (
+            "hidden_size",
+            Value::Null,
+            "`hidden_size` is null, expected an integer above 0".into(),
+        ),
+        (
+            "vocab_size",
+            json!("10"),
+            format!("`vocab_size` is \"10\", {COUNT}"),
+        ),
+        (
+            "intermediate_size",
+            json!([6]),
+            format!("`intermediate_size` is a list, {COUNT}"),
+        ),
+        (
+            "intermediate_size",
+            json!(99_999_999_999u64),
+            format!("`intermediate_size` is 99999999999, {COUNT}"),
+        ),
+        (
+            "num_hidden_layers",
+            json!(0),
+            format!("`num_hidden_layers` is 0, {COUNT}"),
+        ),
         (
             "num_hidden_layers",
             json!(4294967295u32),
             "`num_hidden_layers` is 4294967295, but the files hold only 21 tensors".into(),
         ),
-        ("num_attention_heads", json!(0), format!("`num_attention_heads` is 0, {COUNT}")),
-        ("num_key_value_heads", json!(0), format!("`num_key_value_heads` is 0, {COUNT}")),
+        (
+            "num_attention_heads",
+            json!(0),
+            format!("`num_attention_heads` is 0, {COUNT}"),
+        ),
+        (
+            "num_key_value_heads",
+            json!(0),
+            format!("`num_key_value_heads` is 0, {COUNT}"),
+        ),
         (
             "num_key_value_heads",
             json!(3),
             "`num_attention_heads` is 2, not a multiple of num_key_value_heads, 3".into(),
         ),
-        ("head_dim", json!(5), "`head_dim` is 5, expected an even number up to 65536".into()),
-        ("head_dim", json!(4294967294u32), "`head_dim` is 4294967294, expected an even number up to 65536".into()),
-        ("rms_norm_eps", json!(0.0), "`rms_norm_eps` is 0.0, expected a number above 0".into()),
-        ("rms_norm_eps", json!(1e-60), "`rms_norm_eps` is 1e-60, expected a number above 0".into()),
-        ("rms_norm_eps", json!("1e-5"), "`rms_norm_eps` is \"1e-5\", expected a number that fits in f32".into()),
-        ("hidden_act", json!("relu"), "`hidden_act` is \"relu\", expected silu, gelu or gelu_pytorch_tanh".into()),
-        ("tie_word_embeddings", json!(0), "`tie_word_embeddings` is 0, expected true or false".into()),
-        ("rope_theta", json!(-1), "`rope_theta` is -1, expected a number above 0".into()),
-        ("partial_rotary_factor", json!(0.5), "`partial_rotary_factor` is 0.5, which only phi3 knows".into()),
+        (
+            "head_dim",
+            json!(5),
+            "`head_dim` is 5, expected an even number up to 65536".into(),
+        ),
+        (
+            "head_dim",
+            json!(4294967294u32),
+            "`head_dim` is 4294967294, expected an even number up to 65536".into(),
+        ),
+        (
+            "rms_norm_eps",
+            json!(0.0),
+            "`rms_norm_eps` is 0.0, expected a number above 0".into(),
+        ),
+        (
+            "rms_norm_eps",
+            json!(1e-60),
+            "`rms_norm_eps` is 1e-60, expected a number above 0".into(),
+        ),
+        (
+            "rms_norm_eps",
+            json!("1e-5"),
+            "`rms_norm_eps` is \"1e-5\", expected a number that fits in f32".into(),
+        ),
+        (
+            "hidden_act",
+            json!("relu"),
+            "`hidden_act` is \"relu\", expected silu, gelu or gelu_pytorch_tanh".into(),
+        ),
+        (
+            "tie_word_embeddings",
+            json!(0),
+            "`tie_word_embeddings` is 0, expected true or false".into(),
+        ),
+        (
+            "rope_theta",
+            json!(-1),
+            "`rope_theta` is -1, expected a number above 0".into(),
+        ),
+        (
+            "partial_rotary_factor",
+            json!(0.5),
+            "`partial_rotary_factor` is 0.5, which only phi3 knows".into(),
+        ),
     ] {
         assert_eq!(reason(&folder::llama().set(key, value)), message);
     }
-    let indivisible = folder::llama().without("head_dim").set("num_attention_heads", json!(3));
+    let indivisible = folder::llama()
+        .without("head_dim")
+        .set("num_attention_heads", json!(3));
     assert_eq!(
         reason(&indivisible),
         "`hidden_size` is 8, not a multiple of num_attention_heads, 3, and there is no head_dim"
@@ -126,12 +230,30 @@ fn senseless_config_values_are_refused_by_key() {
         reason(&folder::gemma("gemma3_text").set("sliding_window_pattern", json!(0))),
         format!("`sliding_window_pattern` is 0, {COUNT}")
     );
-    let qwen3 = like_llama("qwen3").set("layer_types", json!(["full_attention", "sliding_attention"]));
-    assert_eq!(reason(&qwen3), "`layer_types` says sliding_attention, but use_sliding_window is not true");
+    let qwen3 = like_llama("qwen3").set(
+        "layer_types",
+        json!(["full_attention", "sliding_attention"]),
+    );
+    assert_eq!(
+        reason(&qwen3),
+        "`layer_types` says sliding_attention, but use_sliding_window is not true"
+    );
     for (key, value, message) in [
-        ("no_rope_layers", json!([1]), "`no_rope_layers` has 1 entries, expected num_hidden_layers, 2"),
-        ("no_rope_layers", json!([1, 2]), "`no_rope_layers` says 2, expected 0 or 1"),
-        ("no_rope_layer_interval", json!(0), "`no_rope_layer_interval` is 0, expected an integer from 1 to 4294967295"),
+        (
+            "no_rope_layers",
+            json!([1]),
+            "`no_rope_layers` has 1 entries, expected num_hidden_layers, 2",
+        ),
+        (
+            "no_rope_layers",
+            json!([1, 2]),
+            "`no_rope_layers` says 2, expected 0 or 1",
+        ),
+        (
+            "no_rope_layer_interval",
+            json!(0),
+            "`no_rope_layer_interval` is 0, expected an integer from 1 to 4294967295",
+        ),
     ] {
         assert_eq!(reason(&like_llama("smollm3").set(key, value)), message);
     }
@@ -152,8 +274,14 @@ fn rotary_scaling_that_is_unknown_or_senseless_is_refused_by_key() {
             json!({"rope_type": "mrope"}),
             "`rope_scaling.rope_type` is \"mrope\", expected default, linear, llama3 or yarn",
         ),
-        (json!({"rope_type": "linear"}), "`rope_scaling.factor` is missing, expected a number above 0"),
-        (json!({"rope_type": "linear", "factor": 0}), "`rope_scaling.factor` is 0, expected a number above 0"),
+        (
+            json!({"rope_type": "linear"}),
+            "`rope_scaling.factor` is missing, expected a number above 0",
+        ),
+        (
+            json!({"rope_type": "linear", "factor": 0}),
+            "`rope_scaling.factor` is 0, expected a number above 0",
+        ),
         (
             json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}),
             "`rope_scaling.low_freq_factor` is 4.0, expected less than high_freq_factor, 4",
@@ -166,14 +294,21 @@ fn rotary_scaling_that_is_unknown_or_senseless_is_refused_by_key() {
             json!({"rope_type": "yarn", "factor": 2.0, "beta_fast": -1}),
             "`rope_scaling.beta_fast` is -1, expected a number above 0",
         ),
-        (json!("linear"), "`rope_scaling` is \"linear\", expected an object"),
+        (
+            json!("linear"),
+            "`rope_scaling` is \"linear\", expected an object",
+        ),
     ] {
-        assert_eq!(reason(&folder::llama().set("rope_scaling", scaling)), message);
+        assert_eq!(
+            reason(&folder::llama().set("rope_scaling", scaling)),
+            message
+        );
     }
     let phi3 = |scaling: Value| reason(&folder::phi3().set("rope_scaling", scaling));
     for name in ["su", "yarn", "longrope"] {
-        let message =
-            format!("`rope_scaling.type` is {name:?}: its rotary frequencies change with the length of the text");
+        let message = format!(
+            "`rope_scaling.type` is {name:?}: its rotary frequencies change with the length of the text"
+        );
         assert_eq!(phi3(json!({"type": name, "factor": 2.0})), message);
     }
     assert_eq!(
@@ -181,7 +316,9 @@ fn rotary_scaling_that_is_unknown_or_senseless_is_refused_by_key() {
         "`partial_rotary_factor` is 1.5, expected a part of head_dim, 8"
     );
     assert_eq!(
-        reason(&folder::gemma("gemma3_text").set("rope_parameters", json!({"rope_type": "default"}))),
+        reason(
+            &folder::gemma("gemma3_text").set("rope_parameters", json!({"rope_type": "default"}))
+        ),
         "`rope_parameters` has no full_attention and no sliding_attention, which gemma3 keeps apart"
     );
 }
@@ -194,11 +331,23 @@ fn tensors_that_are_missing_misshapen_or_of_another_type_are_refused_by_name() {
         folder.tensors.remove(name).unwrap();
         folder
     };
-    assert_eq!(reason(&without(name)), format!("tensor `{name}` is missing, expected shape [6, 8]"));
-    assert_eq!(reason(&without("model.embed_tokens.weight")), "tensor `model.embed_tokens.weight` is missing");
+    assert_eq!(
+        reason(&without(name)),
+        format!("tensor `{name}` is missing, expected shape [6, 8]")
+    );
+    assert_eq!(
+        reason(&without("model.embed_tokens.weight")),
+        "tensor `model.embed_tokens.weight` is missing"
+    );
     let error = refused(without("lm_head.weight").write("model.safetensors").path());
-    assert_eq!(error.reason, "tensor `lm_head.weight` is missing, expected shape [10, 8]");
-    assert_eq!(error.help.as_deref(), Some("config.json does not tie it to the embeddings"));
+    assert_eq!(
+        error.reason,
+        "tensor `lm_head.weight` is missing, expected shape [10, 8]"
+    );
+    assert_eq!(
+        error.help.as_deref(),
+        Some("config.json does not tie it to the embeddings")
+    );
 
     let replaced = |stored: Stored| {
         let mut folder = folder::llama();
@@ -209,12 +358,29 @@ fn tensors_that_are_missing_misshapen_or_of_another_type_are_refused_by_name() {
         let message = format!("tensor `{name}`: shape {shape:?}, expected [6, 8] by config.json");
         assert_eq!(replaced(Stored::numbers(1, shape)), message);
     }
-    for (dtype, bytes) in [(Dtype::F64, 8), (Dtype::I8, 1), (Dtype::U8, 1), (Dtype::F8_E4M3, 1), (Dtype::I32, 4)] {
-        let stored = Stored { dtype, shape: vec![6, 8], data: vec![0; 48 * bytes] };
-        assert_eq!(replaced(stored), format!("tensor `{name}`: stored as {dtype}, expected F32, F16 or BF16"));
+    for (dtype, bytes) in [
+        (Dtype::F64, 8),
+        (Dtype::I8, 1),
+        (Dtype::U8, 1),
+        (Dtype::F8_E4M3, 1),
+        (Dtype::I32, 4),
+    ] {
+        let stored = Stored {
+            dtype,
+            shape: vec![6, 8],
+            data: vec![0; 48 * bytes],
+        };
+        assert_eq!(
+            replaced(stored),
+            format!("tensor `{name}`: stored as {dtype}, expected F32, F16 or BF16")
+        );
     }
     for (key, value, name) in [
-        ("vocab_size", json!(11), "tensor `model.embed_tokens.weight`: shape [10, 8], expected [11, 8] by config.json"),
+        (
+            "vocab_size",
+            json!(11),
+            "tensor `model.embed_tokens.weight`: shape [10, 8], expected [11, 8] by config.json",
+        ),
         (
             "num_key_value_heads",
             json!(2),
@@ -242,12 +408,21 @@ fn tensors_that_would_change_the_model_are_not_passed_over() {
         names.iter().for_each(|name| folder.add(name, &[8]));
         folder
     };
-    for name in ["model.layers.2.input_layernorm.weight", "model.layers.0.self_attn.q_norm.weight", "score.weight"] {
-        let message = format!("tensor `{name}` is no part of the model that config.json describes (1 such tensors)");
+    for name in [
+        "model.layers.2.input_layernorm.weight",
+        "model.layers.0.self_attn.q_norm.weight",
+        "score.weight",
+    ] {
+        let message = format!(
+            "tensor `{name}` is no part of the model that config.json describes (1 such tensors)"
+        );
         assert_eq!(reason(&with(&[name])), message);
     }
     // Buffers of old versions are.
-    let harmless = with(&["model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"]);
+    let harmless = with(&[
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.rotary_emb.inv_freq",
+    ]);
     assert!(hf::open(harmless.write("model.safetensors").path()).is_ok());
 }
 
@@ -255,7 +430,10 @@ fn tensors_that_would_change_the_model_are_not_passed_over() {
 fn biases_are_all_there_or_refused() {
     let mut folder = folder::llama();
     folder.add("model.layers.0.self_attn.k_proj.bias", &[4]);
-    assert_eq!(reason(&folder), "tensor `model.layers.0.self_attn.q_proj.bias` is missing, expected shape [8]");
+    assert_eq!(
+        reason(&folder),
+        "tensor `model.layers.0.self_attn.q_proj.bias` is missing, expected shape [8]"
+    );
     assert_eq!(
         reason(&folder.set("attention_bias", json!(false))),
         "config.json says `attention_bias` is false, but there is a tensor `model.layers.0.self_attn.k_proj.bias`"
@@ -279,18 +457,43 @@ fn with_config(config: &[u8]) -> TempDir {
 
 #[test]
 fn configs_that_are_no_json_objects_are_refused() {
-    for config in ["", "[]", "null", "{", "{\"model_type\": NaN}", "{\"a\": 1e999}", "{} {}"] {
+    for config in [
+        "",
+        "[]",
+        "null",
+        "{",
+        "{\"model_type\": NaN}",
+        "{\"a\": 1e999}",
+        "{} {}",
+    ] {
         let error = refused(with_config(config.as_bytes()).path());
-        assert!(error.reason.starts_with("not JSON: ") || error.reason == "not a JSON object", "{config}: {error}");
+        assert!(
+            error.reason.starts_with("not JSON: ") || error.reason == "not a JSON object",
+            "{config}: {error}"
+        );
         assert!(error.path.unwrap().ends_with("config.json"));
     }
     let deep = format!("{{\"a\": {}{}}}", "[".repeat(200_000), "]".repeat(200_000));
-    assert!(refused(with_config(deep.as_bytes()).path()).reason.contains("recursion limit"));
-    assert!(refused(with_config(b"{\"model_type\": \"\xff\"}").path()).reason.starts_with("cannot be read: "));
+    assert!(
+        refused(with_config(deep.as_bytes()).path())
+            .reason
+            .contains("recursion limit")
+    );
+    assert!(
+        refused(with_config(b"{\"model_type\": \"\xff\"}").path())
+            .reason
+            .starts_with("cannot be read: ")
+    );
     let huge = vec![b' '; (16 << 20) + 1];
-    assert_eq!(refused(with_config(&huge).path()).reason, "longer than 16777216 bytes, which no such file is");
+    assert_eq!(
+        refused(with_config(&huge).path()).reason,
+        "longer than 16777216 bytes, which no such file is"
+    );
     // A value is quoted, but not at any length.
-    let long = format!("{{\"model_type\": \"llama\", \"hidden_size\": \"{}\"}}", "x".repeat(1 << 20));
+    let long = format!(
+        "{{\"model_type\": \"llama\", \"hidden_size\": \"{}\"}}",
+        "x".repeat(1 << 20)
+    );
     assert!(refused(with_config(long.as_bytes()).path()).reason.len() < 200);
 }
 
@@ -299,14 +502,30 @@ fn missing_and_odd_files_are_refused_by_path() {
     let empty = tempfile::tempdir().unwrap();
     let error = refused(empty.path());
     assert!(error.path.unwrap().ends_with("config.json"));
-    assert!(error.reason.starts_with("cannot be opened: "), "{}", error.reason);
+    assert!(
+        error.reason.starts_with("cannot be opened: "),
+        "{}",
+        error.reason
+    );
 
-    std::fs::write(empty.path().join("config.json"), folder::llama().config.to_string()).unwrap();
+    std::fs::write(
+        empty.path().join("config.json"),
+        folder::llama().config.to_string(),
+    )
+    .unwrap();
     let error = refused(empty.path());
-    assert_eq!(error.reason, "no model.safetensors and no model.safetensors.index.json");
+    assert_eq!(
+        error.reason,
+        "no model.safetensors and no model.safetensors.index.json"
+    );
     assert_eq!(error.help, None);
     std::fs::write(empty.path().join("pytorch_model.bin"), b"PK").unwrap();
-    assert!(refused(empty.path()).help.unwrap().starts_with("pytorch_model.bin must be converted first"));
+    assert!(
+        refused(empty.path())
+            .help
+            .unwrap()
+            .starts_with("pytorch_model.bin must be converted first")
+    );
 
     std::fs::create_dir(empty.path().join("model.safetensors")).unwrap();
     assert_eq!(refused(empty.path()).reason, "not a regular file");
@@ -319,8 +538,18 @@ fn a_pipe_in_place_of_a_file_does_not_hang() {
     for file in ["model.safetensors", "config.json"] {
         let path = folder.path().join(file);
         std::fs::remove_file(&path).unwrap();
-        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        assert_eq!(refused(folder.path()).reason, "not a regular file", "{file}");
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert_eq!(
+            refused(folder.path()).reason,
+            "not a regular file",
+            "{file}"
+        );
     }
 }
 
@@ -341,11 +570,20 @@ fn weights_cut_at_any_length_are_refused() {
     for length in (0..header + 100).chain((header..weights.len()).step_by(61)) {
         std::fs::write(&path, &weights[..length]).unwrap();
         let error = refused(folder.path());
-        assert!(error.reason.starts_with(&format!("not a whole safetensors file ({length} bytes): ")), "{error}");
+        assert!(
+            error
+                .reason
+                .starts_with(&format!("not a whole safetensors file ({length} bytes): ")),
+            "{error}"
+        );
         assert!(error.path.unwrap().ends_with("model.safetensors"));
     }
     std::fs::write(&path, [&weights[..], &[0]].concat()).unwrap();
-    assert!(refused(folder.path()).reason.starts_with("not a whole safetensors file"));
+    assert!(
+        refused(folder.path())
+            .reason
+            .starts_with("not a whole safetensors file")
+    );
 }
 
 #[test]
@@ -361,8 +599,12 @@ fn no_change_of_a_header_byte_makes_reading_panic() {
             std::fs::write(&path, &weights).unwrap();
             // What still opens was checked, so all of it can be read.
             if let Ok(checkpoint) = hf::open(folder.path()) {
-                for (layer, role) in [(0, Role::Embedder), (0, Role::Query), (1, Role::OutLinear), (0, Role::FinalNorm)]
-                {
+                for (layer, role) in [
+                    (0, Role::Embedder),
+                    (0, Role::Query),
+                    (1, Role::OutLinear),
+                    (0, Role::FinalNorm),
+                ] {
                     read(&checkpoint.tensor(TensorId { layer, role }).unwrap());
                 }
             }
@@ -373,25 +615,80 @@ fn no_change_of_a_header_byte_makes_reading_panic() {
 #[test]
 fn headers_that_lie_are_refused() {
     let file = |header: String, data: usize| {
-        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat()
+        [
+            &(header.len() as u64).to_le_bytes()[..],
+            header.as_bytes(),
+            &vec![0; data],
+        ]
+        .concat()
     };
     let entry = |shape: &str, from: u64, to: u64| {
         format!("{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[{from},{to}]}}")
     };
     for (what, weights) in [
-        ("overlap", file(format!("{{\"a\":{},\"b\":{}}}", entry("[2]", 0, 8), entry("[2]", 4, 12)), 12)),
-        ("hole", file(format!("{{\"a\":{},\"b\":{}}}", entry("[2]", 0, 8), entry("[2]", 12, 20)), 20)),
-        ("past the end", file(format!("{{\"a\":{}}}", entry("[4]", 0, 16)), 8)),
-        ("backwards", file(format!("{{\"a\":{}}}", entry("[2]", 8, 0)), 8)),
-        ("overflowing shape", file(format!("{{\"a\":{}}}", entry("[4294967296,4294967296,4]", 0, 0)), 0)),
-        ("unknown type", file("{\"a\":{\"dtype\":\"Q4\",\"shape\":[2],\"data_offsets\":[0,8]}}".into(), 8)),
+        (
+            "overlap",
+            file(
+                format!(
+                    "{{\"a\":{},\"b\":{}}}",
+                    entry("[2]", 0, 8),
+                    entry("[2]", 4, 12)
+                ),
+                12,
+            ),
+        ),
+        (
+            "hole",
+            file(
+                format!(
+                    "{{\"a\":{},\"b\":{}}}",
+                    entry("[2]", 0, 8),
+                    entry("[2]", 12, 20)
+                ),
+                20,
+            ),
+        ),
+        (
+            "past the end",
+            file(format!("{{\"a\":{}}}", entry("[4]", 0, 16)), 8),
+        ),
+        (
+            "backwards",
+            file(format!("{{\"a\":{}}}", entry("[2]", 8, 0)), 8),
+        ),
+        (
+            "overflowing shape",
+            file(
+                format!("{{\"a\":{}}}", entry("[4294967296,4294967296,4]", 0, 0)),
+                0,
+            ),
+        ),
+        (
+            "unknown type",
+            file(
+                "{\"a\":{\"dtype\":\"Q4\",\"shape\":[2],\"data_offsets\":[0,8]}}".into(),
+                8,
+            ),
+        ),
         ("no object", file("[]".into(), 0)),
-        ("endless header", [&u64::MAX.to_le_bytes()[..], &[b' '; 64]].concat()),
-        ("large header", [&99_999_999u64.to_le_bytes()[..], &[b' '; 64]].concat()),
-        ("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n".to_vec()),
+        (
+            "endless header",
+            [&u64::MAX.to_le_bytes()[..], &[b' '; 64]].concat(),
+        ),
+        (
+            "large header",
+            [&99_999_999u64.to_le_bytes()[..], &[b' '; 64]].concat(),
+        ),
+        (
+            "a Git LFS pointer",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n".to_vec(),
+        ),
     ] {
         let error = refused(with_weights(&weights).path());
-        assert!(error.reason.starts_with("not a whole safetensors file"), "{what}: {error}");
+        assert!(
+            error.reason.starts_with("not a whole safetensors file"),
+            "{what}: {error}"
+        );
     }
 }
 
@@ -400,20 +697,40 @@ fn an_index_does_not_lead_out_of_its_folder_nor_astray() {
     let name = "model.norm.weight";
     let indexed = |index: Value| {
         let folder = folder::llama().write("a.safetensors");
-        std::fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+        std::fs::write(
+            folder.path().join("model.safetensors.index.json"),
+            index.to_string(),
+        )
+        .unwrap();
         folder
     };
-    for file in
-        ["../a.safetensors", "/etc/passwd", "sub/a.safetensors", "./a.safetensors", "..", ".", "", "a.safetensors/"]
-    {
+    for file in [
+        "../a.safetensors",
+        "/etc/passwd",
+        "sub/a.safetensors",
+        "./a.safetensors",
+        "..",
+        ".",
+        "",
+        "a.safetensors/",
+    ] {
         let error = refused(indexed(json!({"weight_map": {name: file}})).path());
-        let message = format!("`weight_map.{name}` is {file:?}, expected the name of a file in this folder");
+        let message =
+            format!("`weight_map.{name}` is {file:?}, expected the name of a file in this folder");
         assert_eq!(error.reason, message);
-        assert!(error.path.unwrap().ends_with("model.safetensors.index.json"));
+        assert!(
+            error
+                .path
+                .unwrap()
+                .ends_with("model.safetensors.index.json")
+        );
     }
     for (index, message) in [
         (json!({}), "`weight_map` is not an object".into()),
-        (json!({"weight_map": {name: 1}}), format!("`weight_map.{name}` is not a string")),
+        (
+            json!({"weight_map": {name: 1}}),
+            format!("`weight_map.{name}` is not a string"),
+        ),
         (
             json!({"weight_map": {"x": "a.safetensors"}}),
             "`weight_map.x` is \"a.safetensors\", which holds no such tensor".into(),
@@ -432,9 +749,17 @@ fn an_index_does_not_lead_out_of_its_folder_nor_astray() {
     other.add("other", &[1]);
     std::fs::write(twice.path().join("b.safetensors"), other.weights()).unwrap();
     let error = refused(twice.path());
-    assert_eq!(error.reason, "tensor `other` is no part of the model that config.json describes (1 such tensors)");
-    let index = json!({"weight_map": {"lm_head.weight": "a.safetensors", "other": "b.safetensors"}});
-    std::fs::write(twice.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    assert_eq!(
+        error.reason,
+        "tensor `other` is no part of the model that config.json describes (1 such tensors)"
+    );
+    let index =
+        json!({"weight_map": {"lm_head.weight": "a.safetensors", "other": "b.safetensors"}});
+    std::fs::write(
+        twice.path().join("model.safetensors.index.json"),
+        index.to_string(),
+    )
+    .unwrap();
     assert_eq!(
         refused(twice.path()).reason,
         format!("tensor `{name}` is in more than one file, and the index lists none of them")

@@ -1,4 +1,5 @@
-//! Guesses from what a text has said before: what is guessed, when, and that the text is the same with them and without.
+//! Guesses from what a text has said before: what is guessed, when, and that the text is the same
+//! with them and without.
 #![cfg(feature = "std")]
 
 mod common;
@@ -57,7 +58,8 @@ fn as_many_guesses_are_ventured_as_came_true() {
         ventured
     };
     assert_eq!([9, 9, 9, 3, 9].map(&mut venture), [1, 3, 7, 15, 4]);
-    // None, once more than half of the last eight began wrongly, until half of them would have been right again.
+    // None, once more than half of the last eight began wrongly, until half of them would have been
+    // right again.
     assert_eq!([0; 7].map(&mut venture), [9, 1, 1, 1, 1, 0, 0]);
     assert_eq!([1; 6].map(&mut venture), [0, 0, 0, 0, 1, 3]);
     // Where nothing is guessed nothing is learnt.
@@ -67,7 +69,8 @@ fn as_many_guesses_are_ventured_as_came_true() {
     assert_eq!(lookup, before);
 }
 
-/// The text after `prompt`, `together` tokens at most at a time, and how many were guessed rightly and wrongly.
+/// The text after `prompt`, `together` tokens at most at a time, and how many were guessed rightly
+/// and wrongly.
 fn tell(
     session: &mut Session<'_, '_>,
     prompt: &[u32],
@@ -75,7 +78,11 @@ fn tell(
     together: usize,
 ) -> (Vec<u32>, usize, usize) {
     let mut lookup = Lookup::new();
-    let mut text = vec![sampler.sample(session.feed(&prompt[session.len()..]).unwrap()).unwrap()];
+    let mut text = vec![
+        sampler
+            .sample(session.feed(&prompt[session.len()..]).unwrap())
+            .unwrap(),
+    ];
     let (mut all_right, mut wrong) = (0, 0);
     while session.len() < session.context() {
         let mut ids = vec![0; together.min(session.context() - session.len())];
@@ -96,42 +103,59 @@ fn tell(
 #[test]
 fn a_text_is_the_same_with_guesses_and_without() {
     let (mut right, mut wrong) = (0, 0);
-    let layers = vec![window(5, Rope::Local), window(0, Rope::Global), window(9, Rope::Local)];
+    let layers = vec![
+        window(5, Rope::Local),
+        window(0, Rope::Global),
+        window(9, Rope::Local),
+    ];
     for seed in 0..60 {
         let numbers = &mut Numbers::new(seed);
-        let image = Memory::new(random::plain(layers.clone()), seed).pack(numbers.pick(&DType::ALL));
+        let image =
+            Memory::new(random::plain(layers.clone()), seed).pack(numbers.pick(&DType::ALL));
         let model = Model::open(&image).unwrap();
         let prompt = numbers.tokens(20, model.config().vocab_size);
         let together = numbers.within(2..=8);
-        let plan = Plan::new(model.header()).context(120).kv(numbers.pick(&Kv::ALL));
-        let plans = [plan, plan.batch(together).logits(numbers.within(1..=together))];
+        let plan = Plan::new(model.header())
+            .context(120)
+            .kv(numbers.pick(&Kv::ALL));
+        let plans = [
+            plan,
+            plan.batch(together).logits(numbers.within(1..=together)),
+        ];
         let temperature = numbers.pick(&[0.0, 0.02, 0.3]);
-        let [plain, guessed] = [(plans[0], 1), (plans[1], together as usize)].map(|(plan, together)| {
-            let mut arena = dirty(0xff, plan.bytes());
-            let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
-            if together > 1 && seed % 2 == 0 {
-                // A restored context has no keys but those that are still seen.
-                session.feed(&prompt[..15]).unwrap();
-                let mut snapshot = Vec::new();
-                let mut keep = |bytes: &[u8]| {
-                    snapshot.extend_from_slice(bytes);
-                    Ok(())
-                };
-                session.save(&mut keep).unwrap();
-                session.reset();
-                session.restore_from(&snapshot).unwrap();
-            }
-            let mut recent = vec![Recent::EMPTY; if seed % 3 == 0 { 10 } else { 0 }];
-            let penalties = Penalties::over(&mut recent).repeat(1.1).presence(0.02);
-            let sampler = Sampler::new(seed).temperature(temperature).top_k(20).penalties(penalties);
-            tell(&mut session, &prompt, sampler, together)
-        });
+        let [plain, guessed] =
+            [(plans[0], 1), (plans[1], together as usize)].map(|(plan, together)| {
+                let mut arena = dirty(0xff, plan.bytes());
+                let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+                if together > 1 && seed % 2 == 0 {
+                    // A restored context has no keys but those that are still seen.
+                    session.feed(&prompt[..15]).unwrap();
+                    let mut snapshot = Vec::new();
+                    let mut keep = |bytes: &[u8]| {
+                        snapshot.extend_from_slice(bytes);
+                        Ok(())
+                    };
+                    session.save(&mut keep).unwrap();
+                    session.reset();
+                    session.restore_from(&snapshot).unwrap();
+                }
+                let mut recent = vec![Recent::EMPTY; if seed % 3 == 0 { 10 } else { 0 }];
+                let penalties = Penalties::over(&mut recent).repeat(1.1).presence(0.02);
+                let sampler = Sampler::new(seed)
+                    .temperature(temperature)
+                    .top_k(20)
+                    .penalties(penalties);
+                tell(&mut session, &prompt, sampler, together)
+            });
         assert_eq!((plain.1, plain.2), (0, 0));
         assert_eq!(plain.0, guessed.0, "seed {seed}, temperature {temperature}");
         right += guessed.1;
         wrong += guessed.2;
     }
-    assert!(right > 1000 && wrong > 200, "{right} right guesses and {wrong} wrong ones are too few to tell");
+    assert!(
+        right > 1000 && wrong > 200,
+        "{right} right guesses and {wrong} wrong ones are too few to tell"
+    );
 }
 
 #[test]
@@ -145,10 +169,20 @@ fn what_the_sampler_refuses_takes_guesses_back() {
     let mut calls = 0;
     let outcome = session.feed_guesses(&[1, 2, 3, 4], |_| {
         calls += 1;
-        if calls == 1 { Ok(2) } else { Err(Error::NoCandidate) }
+        if calls == 1 {
+            Ok(2)
+        } else {
+            Err(Error::NoCandidate)
+        }
     });
-    assert_eq!((outcome, calls, session.tokens()), (Err(Error::NoCandidate), 2, &[1, 2][..]));
-    assert_eq!(session.feed_guesses(&[], |_| unreachable!()), Err(Error::NoTokens));
+    assert_eq!(
+        (outcome, calls, session.tokens()),
+        (Err(Error::NoCandidate), 2, &[1, 2][..])
+    );
+    assert_eq!(
+        session.feed_guesses(&[], |_| unreachable!()),
+        Err(Error::NoTokens)
+    );
     // A token alone is no guess, whatever is sampled.
     assert_eq!(session.feed_guesses(&[3], |_| Ok(3)), Ok(0));
     assert_eq!(session.tokens(), [1, 2, 3]);

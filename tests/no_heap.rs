@@ -1,4 +1,5 @@
-//! The core takes no heap: from the image's bytes to the text of the last token nothing is allocated.
+//! The core takes no heap: from the image's bytes to the text of the last token nothing is
+//! allocated.
 #![cfg(feature = "std")]
 
 mod common;
@@ -64,7 +65,10 @@ static STORY: &[u8] = pocketlm::include_image!("../src/bin/pocketlm/story/story.
 
 #[test]
 fn the_counter_counts() {
-    assert_eq!(requests(|| std::hint::black_box(vec![1, 2, 3]).len()), (3, 1));
+    assert_eq!(
+        requests(|| std::hint::black_box(vec![1, 2, 3]).len()),
+        (3, 1)
+    );
 }
 
 #[test]
@@ -113,7 +117,10 @@ fn a_story_is_told_without_a_heap() {
 
 #[test]
 fn no_type_of_weights_or_keys_needs_a_heap() {
-    let checkpoint = Memory::new(random::plain(vec![window(5, Rope::Local), window(0, Rope::Global)]), 3);
+    let checkpoint = Memory::new(
+        random::plain(vec![window(5, Rope::Local), window(0, Rope::Global)]),
+        3,
+    );
     let mut arena = AlignedBytes::zeroed(1 << 20);
     for dtype in DType::ALL {
         let image = checkpoint.pack(dtype);
@@ -125,7 +132,12 @@ fn no_type_of_weights_or_keys_needs_a_heap() {
                 session.feed(&[1; 20])?;
                 session.feed(&[2]).map(|logits| logits.len())
             });
-            assert_eq!((result, requested), (Ok(43), 0), "{} with {kv:?}", dtype.name());
+            assert_eq!(
+                (result, requested),
+                (Ok(43), 0),
+                "{} with {kv:?}",
+                dtype.name()
+            );
         }
     }
 }
@@ -139,7 +151,9 @@ fn refusing_needs_no_heap_however_large_the_request() {
             assert!(Session::new(&model, &plan, &mut [], &Solo).is_err());
         }
         for length in (0..STORY.len()).step_by(64) {
-            assert!(Header::read(&STORY[..length]).is_err() && Model::open(&STORY[..length]).is_err());
+            assert!(
+                Header::read(&STORY[..length]).is_err() && Model::open(&STORY[..length]).is_err()
+            );
         }
     });
     assert_eq!(requested, 0);

@@ -1,5 +1,5 @@
-//! The arithmetic of plans, against its documentation worked out in 128 bits: every combination of small sizes, and of sizes
-//! up to the largest that an image can name.
+//! The arithmetic of plans, against its documentation worked out in 128 bits: every combination of
+//! small sizes, and of sizes up to the largest that an image can name.
 #![cfg(feature = "std")]
 
 mod common;
@@ -39,23 +39,33 @@ fn documented(header: &Header<'_>, [context, batch, logits]: [u32; 3], kv: Kv) -
         .map(|rows| rows.next_multiple_of(8))
         .collect();
     let (queries, longest) = (product(&[h, p]), rows.iter().copied().max().unwrap_or(0));
-    let attention = product(&[4, batch, p, 2 * h + 2 * k]).saturating_add(product(&[4, h, longest]));
+    let attention =
+        product(&[4, batch, p, 2 * h + 2 * k]).saturating_add(product(&[4, h, longest]));
     let widest = d.max(queries).max(f).div_ceil(32);
     let groups = product(&[72, batch, widest.max(product(&[h, p.div_ceil(32)]))]);
     // The same in blocks of 16.
-    let blocks = if batch < 32 { 0 } else { product(&[136 * 16, batch.div_ceil(16), widest]) };
+    let blocks = if batch < 32 {
+        0
+    } else {
+        product(&[136 * 16, batch.div_ceil(16), widest])
+    };
     let (key, value) = match kv {
         Kv::F32 => (4 * p, 4 * p),
         Kv::F16 | Kv::Bf16 => (2 * p, 2 * p),
         Kv::Q8 => (34 * p.div_ceil(32), 34 * p.div_ceil(32)),
     };
-    let cache = rows.iter().fold(0u128, |sum, &rows| sum.saturating_add(product(&[k, rows, key + value])));
+    let cache = rows.iter().fold(0u128, |sum, &rows| {
+        sum.saturating_add(product(&[k, rows, key + value]))
+    });
     let parts = [
         product(&[8, context]),
         product(&[4, batch, d]),
         product(&[4, batch, d]),
         attention.max(product(&[8, batch, f])),
-        groups.checked_next_multiple_of(64).unwrap_or(u128::MAX).saturating_add(blocks),
+        groups
+            .checked_next_multiple_of(64)
+            .unwrap_or(u128::MAX)
+            .saturating_add(blocks),
         product(&[8, batch, p]),
         product(&[4, logits, v]),
         0,
@@ -67,14 +77,31 @@ fn documented(header: &Header<'_>, [context, batch, logits]: [u32; 3], kv: Kv) -
 fn check(header: &Header<'_>, limits: [u32; 3], kv: Kv) {
     let most = usize::MAX as u128;
     let [context, batch, logits] = limits;
-    let plan = Plan::new(header).context(context).batch(batch).logits(logits).kv(kv);
+    let plan = Plan::new(header)
+        .context(context)
+        .batch(batch)
+        .logits(logits)
+        .kv(kv);
     let documented = documented(header, limits, kv);
-    let what = || format!("{:?}, context {context}, batch {batch}, logits {logits}, {kv:?}", header.config);
+    let what = || {
+        format!(
+            "{:?}, context {context}, batch {batch}, logits {logits}, {kv:?}",
+            header.config
+        )
+    };
     for (part, bytes) in plan.parts().iter().zip(documented) {
-        assert_eq!(part.bytes as u128, bytes.min(most), "{}: {}", part.name, what());
+        assert_eq!(
+            part.bytes as u128,
+            bytes.min(most),
+            "{}: {}",
+            part.name,
+            what()
+        );
         assert!(part.bytes.is_multiple_of(64) || part.bytes == usize::MAX);
     }
-    let all = documented.iter().fold(0u128, |sum, &bytes| sum.saturating_add(bytes));
+    let all = documented
+        .iter()
+        .fold(0u128, |sum, &bytes| sum.saturating_add(bytes));
     assert_eq!(plan.bytes() as u128, all.min(most), "{}", what());
 }
 
@@ -96,7 +123,12 @@ fn every_part_of_every_plan_is_what_the_documentation_says() {
         vec![],
         vec![window(0, Rope::Global)],
         vec![window(3, Rope::Local)],
-        vec![window(1, Rope::None), window(0, Rope::Global), window(9, Rope::Local), window(u32::MAX, Rope::Local)],
+        vec![
+            window(1, Rope::None),
+            window(0, Rope::Global),
+            window(9, Rope::Local),
+            window(u32::MAX, Rope::Local),
+        ],
     ];
     let mut plans = 0u64;
     for layers in layers {
@@ -127,8 +159,34 @@ fn every_part_of_every_plan_is_what_the_documentation_says() {
         every(small, &mut both);
         // Beyond 32 bits, and beyond 64.
         let large = [0, 1, 1 << 16, u32::MAX];
-        every([&[1, 1 << 16, u32::MAX], &[1], &large, &large, &large, &[1, u32::MAX], &large, &large, &[1]], &mut both);
-        every([&large, &[2, 1 << 15], &[8], &large, &[8], &[8, u32::MAX], &large, &[8, u32::MAX], &large], &mut both);
+        every(
+            [
+                &[1, 1 << 16, u32::MAX],
+                &[1],
+                &large,
+                &large,
+                &large,
+                &[1, u32::MAX],
+                &large,
+                &large,
+                &[1],
+            ],
+            &mut both,
+        );
+        every(
+            [
+                &large,
+                &[2, 1 << 15],
+                &[8],
+                &large,
+                &[8],
+                &[8, u32::MAX],
+                &large,
+                &[8, u32::MAX],
+                &large,
+            ],
+            &mut both,
+        );
     }
     println!("{plans} plans");
 }

@@ -1,5 +1,5 @@
-//! No bytes can make the core do anything but run or refuse: images cut, flipped, bent with all checksums repaired;
-//! plans and arenas that do not fit.
+//! No bytes can make the core do anything but run or refuse: images cut, flipped, bent with all
+//! checksums repaired; plans and arenas that do not fit.
 #![cfg(feature = "std")]
 
 mod common;
@@ -22,7 +22,10 @@ fn image(dtype: DType) -> AlignedBytes {
     let abc = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers/abc.json");
     description.tokenizer = Some(vocabulary::from_path(abc).unwrap());
     description.chat_template = Some("{{ messages }} ü".into());
-    Memory::new(description, 1).pack_with(PackOptions { dtype: Some(dtype), embedder_dtype: Some(DType::Q4Min) })
+    Memory::new(description, 1).pack_with(PackOptions {
+        dtype: Some(dtype),
+        embedder_dtype: Some(DType::Q4Min),
+    })
 }
 
 fn open(bytes: &[u8]) -> Result<(), Error> {
@@ -48,7 +51,9 @@ fn place(image: &[u8], section: Section) -> (usize, usize) {
 fn repair(image: &mut [u8]) {
     for section in Section::ALL {
         let (start, length) = place(image, section);
-        let bytes = start.checked_add(length).and_then(|end| image.get(start..end));
+        let bytes = start
+            .checked_add(length)
+            .and_then(|end| image.get(start..end));
         if let Some(checksum) = bytes.map(crc32fast::hash) {
             put(image, 48 + 24 * section as usize, checksum);
         }
@@ -67,7 +72,10 @@ fn run(image: &[u8], arena: &mut [u8]) -> Result<bool, Error> {
     }
     let plan = Plan::new(model.header()).context(6).batch(2).kv(Kv::Q8);
     if plan.bytes() > arena.len() {
-        let error = Error::ArenaTooSmall { needed: plan.bytes(), found: arena.len() };
+        let error = Error::ArenaTooSmall {
+            needed: plan.bytes(),
+            found: arena.len(),
+        };
         assert!(matches!(Session::new(&model, &plan, arena, &Solo), Err(found) if found == error));
         return Ok(false);
     }
@@ -88,14 +96,20 @@ fn an_image_cut_anywhere_is_refused() {
         let cut = &image[..length];
         let expected = match length {
             0..8 => Error::NotAnImage,
-            8..12 => {
-                Error::Version(u32::from_le_bytes(std::array::from_fn(|i| *image[8..length].get(i).unwrap_or(&0))))
-            }
-            _ => Error::Truncated { expected: if length < 24 { 0 } else { whole }, found: length },
+            8..12 => Error::Version(u32::from_le_bytes(std::array::from_fn(|i| {
+                *image[8..length].get(i).unwrap_or(&0)
+            }))),
+            _ => Error::Truncated {
+                expected: if length < 24 { 0 } else { whole },
+                found: length,
+            },
         };
         match length {
             // The field itself is cut.
-            8..24 => assert!(matches!(open(cut), Err(Error::Version(_) | Error::Truncated { .. })), "{length} bytes"),
+            8..24 => assert!(
+                matches!(open(cut), Err(Error::Version(_) | Error::Truncated { .. })),
+                "{length} bytes"
+            ),
             _ => assert_eq!(open(cut), Err(expected), "{length} bytes"),
         }
     }
@@ -107,16 +121,31 @@ fn an_image_cut_anywhere_is_refused() {
             repair(&mut cut);
         }
         let error = open(&cut).unwrap_err();
-        assert!(matches!(error, Error::Truncated { .. } | Error::Layout(_)), "{length} bytes: {error}");
+        assert!(
+            matches!(error, Error::Truncated { .. } | Error::Layout(_)),
+            "{length} bytes: {error}"
+        );
     }
     // Nor may anything follow.
     for more in [1, 64, 4096] {
         let mut longer = AlignedBytes::zeroed(image.len() + more);
         longer[..image.len()].copy_from_slice(&image);
-        assert_eq!(open(&longer), Err(Error::Truncated { expected: whole, found: whole + more }));
+        assert_eq!(
+            open(&longer),
+            Err(Error::Truncated {
+                expected: whole,
+                found: whole + more
+            })
+        );
         put(&mut longer, 16, (whole + more) as u64);
         repair(&mut longer);
-        assert_eq!(open(&longer), Err(Error::Truncated { expected: whole, found: whole + more }));
+        assert_eq!(
+            open(&longer),
+            Err(Error::Truncated {
+                expected: whole,
+                found: whole + more
+            })
+        );
     }
 }
 
@@ -130,13 +159,21 @@ fn every_flipped_byte_of_the_header_is_refused_by_its_name() {
             let error = open(&image).unwrap_err();
             let right = match at {
                 0..8 => error == Error::NotAnImage,
-                8..12 => error == Error::Version(u32::from_le_bytes(image[8..12].try_into().unwrap())),
-                16..24 => error == Error::Truncated { expected: u64_at(&image, 16) as usize, found: image.len() },
+                8..12 => {
+                    error == Error::Version(u32::from_le_bytes(image[8..12].try_into().unwrap()))
+                }
+                16..24 => {
+                    error
+                        == Error::Truncated {
+                            expected: u64_at(&image, 16) as usize,
+                            found: image.len(),
+                        }
+                }
                 32..200 => {
                     let section = Section::ALL[(at - 32) / 24];
                     match (at - 32) % 24 {
-                        // A wrong offset shows at once, a wrong length at the latest where the next section begins; or it
-                        // stays within the same 64 bytes.
+                        // A wrong offset shows at once, a wrong length at the latest where the next
+                        // section begins; or it stays within the same 64 bytes.
                         0..8 => error == Error::Layout(section),
                         8..16 => {
                             let next = Section::ALL.get(section as usize + 1).copied();
@@ -144,7 +181,8 @@ fn every_flipped_byte_of_the_header_is_refused_by_its_name() {
                                 || next.is_some_and(|next| error == Error::Layout(next))
                                 || error == Error::Checksum(Section::Header)
                                 || matches!(error, Error::Truncated { .. }) && next.is_none()
-                                || error == Error::Config(ConfigField::NumDecoderBlocks) && section == Section::Layers
+                                || error == Error::Config(ConfigField::NumDecoderBlocks)
+                                    && section == Section::Layers
                         }
                         16..20 => error == Error::Checksum(Section::Header),
                         _ => error == Error::Layout(Section::Header),
@@ -163,11 +201,18 @@ fn every_flipped_byte_of_the_header_is_refused_by_its_name() {
 #[test]
 fn every_flipped_bit_after_the_header_is_refused_by_its_section() {
     let mut image = image(DType::Bf16);
-    let sections: Vec<_> = Section::ALL.map(|section| (section, place(&image, section))).into();
+    let sections: Vec<_> = Section::ALL
+        .map(|section| (section, place(&image, section)))
+        .into();
     for at in 256..image.len() {
-        let inside = sections.iter().find(|(_, (start, length))| (*start..start + length).contains(&at));
+        let inside = sections
+            .iter()
+            .find(|(_, (start, length))| (*start..start + length).contains(&at));
         // A gap belongs to the section after it; the last one to the last section.
-        let after = sections.iter().find(|(_, (start, _))| *start > at).map_or(Section::ChatTemplate, |next| next.0);
+        let after = sections
+            .iter()
+            .find(|(_, (start, _))| *start > at)
+            .map_or(Section::ChatTemplate, |next| next.0);
         for bit in 0..8 {
             image[at] ^= 1 << bit;
             let error = open(&image).unwrap_err();
@@ -189,14 +234,29 @@ fn every_flipped_bit_after_the_header_is_refused_by_its_section() {
 #[test]
 fn gaps_and_reserved_fields_must_be_zero_even_under_right_checksums() {
     let whole = image(DType::F16);
-    let mut fields: Vec<_> = (24..32).chain(200..256).map(|at| (at, Error::Layout(Section::Header))).collect();
-    fields.extend((0..7).flat_map(|s| 52 + 24 * s..56 + 24 * s).map(|at| (at, Error::Layout(Section::Header))));
+    let mut fields: Vec<_> = (24..32)
+        .chain(200..256)
+        .map(|at| (at, Error::Layout(Section::Header)))
+        .collect();
+    fields.extend(
+        (0..7)
+            .flat_map(|s| 52 + 24 * s..56 + 24 * s)
+            .map(|at| (at, Error::Layout(Section::Header))),
+    );
     let (config, _) = place(&whole, Section::Config);
     fields.push((config + 33, Error::Config(ConfigField::Flags)));
     let (rope, _) = place(&whole, Section::Rope);
     fields.extend((rope + 4..rope + 8).map(|at| (at, Error::Config(ConfigField::Rope))));
     let (tensors, _) = place(&whole, Section::Tensors);
-    fields.extend([2, 3].map(|at| (tensors + at, Error::Tensor(TensorId { layer: 0, role: Role::Embedder }))));
+    fields.extend([2, 3].map(|at| {
+        (
+            tensors + at,
+            Error::Tensor(TensorId {
+                layer: 0,
+                role: Role::Embedder,
+            }),
+        )
+    }));
     let (weights, _) = place(&whole, Section::Weights);
     let model = Model::open(&whole).unwrap();
     let ids: Vec<_> = model.tensors().collect();
@@ -205,7 +265,12 @@ fn gaps_and_reserved_fields_must_be_zero_even_under_right_checksums() {
         let start = u64_at(&whole, tensors + 16 * index + 8) as usize;
         fields.extend((end..start).map(|at| (weights + at, Error::Tensor(id))));
         let (dtype, rows, columns) = model.tensor_type(id).unwrap();
-        end = start + if id.role.is_matrix() { dtype.matrix_bytes(rows, columns).unwrap() } else { 4 * columns };
+        end = start
+            + if id.role.is_matrix() {
+                dtype.matrix_bytes(rows, columns).unwrap()
+            } else {
+                4 * columns
+            };
     }
     assert!(fields.len() > 200, "the tensors leave no gaps");
     for (at, expected) in fields {
@@ -231,7 +296,9 @@ fn a_field_that_makes_no_model_is_refused_by_its_name() {
         (20, ConfigField::NumDecoderBlocks),
         (24, ConfigField::VocabSize),
     ];
-    let mut cases: Vec<(usize, u32, Error)> = numbers.map(|(at, field)| (config + at, 0, Error::Config(field))).into();
+    let mut cases: Vec<(usize, u32, Error)> = numbers
+        .map(|(at, field)| (config + at, 0, Error::Config(field)))
+        .into();
     let words = [
         (12, 5, ConfigField::ProjectionDim),
         (20, 3, ConfigField::NumDecoderBlocks),
@@ -242,18 +309,53 @@ fn a_field_that_makes_no_model_is_refused_by_its_name() {
     ];
     cases.extend(words.map(|(at, word, field)| (config + at, word, Error::Config(field))));
     let floats = [
-        (36, ConfigField::EmbeddingScale, &[0.0, f32::NAN, f32::INFINITY][..]),
-        (40, ConfigField::QueryScalingFactor, &[-0.0, f32::NAN, f32::NEG_INFINITY]),
-        (44, ConfigField::RmsNormEps, &[0.0, -1e-6, f32::NAN, f32::INFINITY]),
-        (48, ConfigField::FinalLogitSoftcap, &[0.0, -5.0, f32::NAN, f32::INFINITY]),
-        (56, ConfigField::RopeWavelength, &[0.0, -1.0, f32::NAN, f32::INFINITY]),
+        (
+            36,
+            ConfigField::EmbeddingScale,
+            &[0.0, f32::NAN, f32::INFINITY][..],
+        ),
+        (
+            40,
+            ConfigField::QueryScalingFactor,
+            &[-0.0, f32::NAN, f32::NEG_INFINITY],
+        ),
+        (
+            44,
+            ConfigField::RmsNormEps,
+            &[0.0, -1e-6, f32::NAN, f32::INFINITY],
+        ),
+        (
+            48,
+            ConfigField::FinalLogitSoftcap,
+            &[0.0, -5.0, f32::NAN, f32::INFINITY],
+        ),
+        (
+            56,
+            ConfigField::RopeWavelength,
+            &[0.0, -1.0, f32::NAN, f32::INFINITY],
+        ),
     ];
     for (at, field, bad) in floats {
-        cases.extend(bad.iter().map(|x| (config + at, x.to_bits(), Error::Config(field))));
+        cases.extend(
+            bad.iter()
+                .map(|x| (config + at, x.to_bits(), Error::Config(field))),
+        );
     }
-    cases.extend([0.0, -1.0, f32::NAN, f32::INFINITY].map(|x| (rope, x.to_bits(), Error::Config(ConfigField::Rope))));
+    cases.extend(
+        [0.0, -1.0, f32::NAN, f32::INFINITY]
+            .map(|x| (rope, x.to_bits(), Error::Config(ConfigField::Rope))),
+    );
     cases.push((layers + 4, 3, Error::Config(ConfigField::AttentionType)));
-    let (query, norm) = (TensorId { layer: 0, role: Role::Query }, TensorId { layer: 0, role: Role::PreAttentionNorm });
+    let (query, norm) = (
+        TensorId {
+            layer: 0,
+            role: Role::Query,
+        },
+        TensorId {
+            layer: 0,
+            role: Role::PreAttentionNorm,
+        },
+    );
     let (tensors, _) = place(&whole, Section::Tensors);
     let (weights, _) = place(&whole, Section::Weights);
     let model = Model::open(&whole).unwrap();
@@ -261,10 +363,18 @@ fn a_field_that_makes_no_model_is_refused_by_its_name() {
         let entry = tensors + 16 * model.tensors().position(|other| other == id).unwrap();
         let offset = u64_at(&whole, entry + 8);
         for bad in [f32::NAN, f32::INFINITY] {
-            cases.push((weights + offset as usize + 8, bad.to_bits(), Error::NotFinite(id)));
+            cases.push((
+                weights + offset as usize + 8,
+                bad.to_bits(),
+                Error::NotFinite(id),
+            ));
         }
         // The first word of an entry is role, element type, and a zero.
-        for word in [id.role as u32 | 6 << 8, id.role as u32 | 1 << 16, Role::Value as u32] {
+        for word in [
+            id.role as u32 | 6 << 8,
+            id.role as u32 | 1 << 16,
+            Role::Value as u32,
+        ] {
             cases.push((entry, word, Error::Tensor(id)));
         }
         cases.push((entry + 4, 1, Error::Tensor(id)));
@@ -299,23 +409,48 @@ fn images_bent_under_right_checksums_are_refused_or_run() {
         for _ in 0..numbers.within(1..=3) {
             // Mostly where structure is: the header, and the sections before the weights.
             let (section, header) = (numbers.pick(&Section::ALL), numbers.one_in(4));
-            let (start, length) = if header { (16, 184) } else { place(&image, section) };
-            let Some(end) = start.checked_add(length).filter(|&end| length >= 8 && end <= image.len()) else {
+            let (start, length) = if header {
+                (16, 184)
+            } else {
+                place(&image, section)
+            };
+            let Some(end) = start
+                .checked_add(length)
+                .filter(|&end| length >= 8 && end <= image.len())
+            else {
                 continue;
             };
             let at = start + numbers.within(0..=(length as u32 - 4) / 4) as usize * 4;
             let word = u32::from_le_bytes(image[at..at + 4].try_into().unwrap());
-            let special =
-                [0, 1, 2, 64, u32::MAX, i32::MAX as u32, 0x7f80_0000, 0x7fc0_0000, 0x7c00_7c00, 0xfc00, 1 << 31];
+            let special = [
+                0,
+                1,
+                2,
+                64,
+                u32::MAX,
+                i32::MAX as u32,
+                0x7f80_0000,
+                0x7fc0_0000,
+                0x7c00_7c00,
+                0xfc00,
+                1 << 31,
+            ];
             match numbers.within(0..=7) {
                 0 => put(&mut image, at, numbers.pick(&special)),
                 1 => put(&mut image, at, word.wrapping_add(1)),
                 2 => put(&mut image, at, word.wrapping_sub(1)),
                 3 => put(&mut image, at, word ^ 1 << numbers.within(0..=31)),
                 4 => put(&mut image, at, numbers.bits()),
-                5 if at + 8 <= end => put(&mut image, at, u64::from(word).wrapping_mul(numbers.bits().into()) << 6),
+                5 if at + 8 <= end => put(
+                    &mut image,
+                    at,
+                    u64::from(word).wrapping_mul(numbers.bits().into()) << 6,
+                ),
                 6 => {
-                    let (a, b) = (numbers.within(0..=6) as usize, numbers.within(0..=6) as usize);
+                    let (a, b) = (
+                        numbers.within(0..=6) as usize,
+                        numbers.within(0..=6) as usize,
+                    );
                     for i in 0..20 {
                         image.swap(32 + 24 * a + i, 32 + 24 * b + i);
                     }
@@ -333,7 +468,10 @@ fn images_bent_under_right_checksums_are_refused_or_run() {
             Err(_) => panic!("seed {seed}"),
         }
     }
-    assert!(ran > 3000 && refused > 3000, "{ran} ran, {refused} refused: one side is hardly tested");
+    assert!(
+        ran > 3000 && refused > 3000,
+        "{ran} ran, {refused} refused: one side is hardly tested"
+    );
 }
 
 #[test]
@@ -375,7 +513,14 @@ fn absurd_sizes_neither_open_nor_plan() {
     let header = Header::read(&image).unwrap();
     for kv in Kv::ALL {
         for (context, batch) in [(1, 1), (u32::MAX, u32::MAX)] {
-            assert_eq!(Plan::new(&header).context(context).batch(batch).kv(kv).bytes(), usize::MAX);
+            assert_eq!(
+                Plan::new(&header)
+                    .context(context)
+                    .batch(batch)
+                    .kv(kv)
+                    .bytes(),
+                usize::MAX
+            );
         }
     }
 }
@@ -391,28 +536,54 @@ fn limits_plans_and_arenas_that_do_not_fit_are_refused() {
     };
     let (bytes, all) = (plan.bytes(), 0..plan.bytes());
     assert_eq!(refusal(&model, plan, all.clone()), None);
-    assert_eq!(refusal(&model, plan.context(0), all.clone()), Some(Error::Limits));
-    assert_eq!(refusal(&model, plan.batch(0), all.clone()), Some(Error::Limits));
-    assert_eq!(refusal(&model, plan.logits(0), all.clone()), Some(Error::Limits));
+    assert_eq!(
+        refusal(&model, plan.context(0), all.clone()),
+        Some(Error::Limits)
+    );
+    assert_eq!(
+        refusal(&model, plan.batch(0), all.clone()),
+        Some(Error::Limits)
+    );
+    assert_eq!(
+        refusal(&model, plan.logits(0), all.clone()),
+        Some(Error::Limits)
+    );
     assert_eq!(refusal(&other, plan, all.clone()), Some(Error::ForeignPlan));
     let too_small = |needed, found| Some(Error::ArenaTooSmall { needed, found });
-    assert_eq!(refusal(&model, plan, 0..bytes - 1), too_small(bytes, bytes - 1));
+    assert_eq!(
+        refusal(&model, plan, 0..bytes - 1),
+        too_small(bytes, bytes - 1)
+    );
     assert_eq!(refusal(&model, plan, 0..0), too_small(bytes, 0));
     let astronomic = plan.context(u32::MAX).batch(u32::MAX);
-    assert_eq!(refusal(&model, astronomic, all.clone()), too_small(astronomic.bytes(), bytes));
+    assert_eq!(
+        refusal(&model, astronomic, all.clone()),
+        too_small(astronomic.bytes(), bytes)
+    );
     for shift in [1, 4, 32] {
-        assert_eq!(refusal(&model, plan, shift..bytes + shift), Some(Error::Unaligned(64)));
+        assert_eq!(
+            refusal(&model, plan, shift..bytes + shift),
+            Some(Error::Unaligned(64))
+        );
     }
     // A batch longer than the context is no mistake, only memory for nothing.
     let mut arena = AlignedBytes::zeroed(plan.batch(1000).bytes());
-    assert_eq!(Session::new(&model, &plan.batch(1000), &mut arena, &Solo).unwrap().feed(&[0; 10]).unwrap().len(), 43);
+    assert_eq!(
+        Session::new(&model, &plan.batch(1000), &mut arena, &Solo)
+            .unwrap()
+            .feed(&[0; 10])
+            .unwrap()
+            .len(),
+        43
+    );
 }
 
 #[test]
 fn a_plan_made_at_compile_time_is_the_plan_made_at_run_time() {
     static STORY: &[u8] = pocketlm::include_image!("../src/bin/pocketlm/story/story.plm");
-    const HEADER: Header<'static> = match Header::read(pocketlm::include_image!("../src/bin/pocketlm/story/story.plm"))
-    {
+    const HEADER: Header<'static> = match Header::read(pocketlm::include_image!(
+        "../src/bin/pocketlm/story/story.plm"
+    )) {
         Ok(header) => header,
         Err(_) => panic!("story.plm is not an image of this version"),
     };
@@ -423,41 +594,93 @@ fn a_plan_made_at_compile_time_is_the_plan_made_at_run_time() {
     let plan = Plan::new(model.header()).context(150).batch(6).kv(Kv::Bf16);
     assert_eq!(PLAN.parts(), plan.parts());
     assert_eq!(MEMORY.len(), plan.bytes());
-    assert_eq!(plan.parts().iter().map(|part| part.bytes).sum::<usize>(), plan.bytes());
+    assert_eq!(
+        plan.parts().iter().map(|part| part.bytes).sum::<usize>(),
+        plan.bytes()
+    );
     let mut arena = AlignedBytes::zeroed(PLAN.bytes());
     let mut session = Session::new(&model, &PLAN, &mut arena, &Solo).unwrap();
-    assert_eq!(session.feed(&[2, 17, 40]).unwrap().len(), model.config().vocab_size as usize);
+    assert_eq!(
+        session.feed(&[2, 17, 40]).unwrap().len(),
+        model.config().vocab_size as usize
+    );
 }
 
 #[test]
 fn every_refusal_is_a_sentence_with_its_numbers() {
-    let id = TensorId { layer: 3, role: Role::Query };
+    let id = TensorId {
+        layer: 3,
+        role: Role::Query,
+    };
     for (error, sentence) in [
-        (Error::NotAnImage, "not a pocketlm image (the first 8 bytes are not \"pocketlm\")"),
-        (Error::Version(7), "image format version 7, and this build reads version 1: pack the checkpoint again"),
         (
-            Error::Truncated { expected: 4096, found: 100 },
+            Error::NotAnImage,
+            "not a pocketlm image (the first 8 bytes are not \"pocketlm\")",
+        ),
+        (
+            Error::Version(7),
+            "image format version 7, and this build reads version 1: pack the checkpoint again",
+        ),
+        (
+            Error::Truncated {
+                expected: 4096,
+                found: 100,
+            },
             "the image should have 4096 bytes and has 100: copy or pack it again",
         ),
-        (Error::Unaligned(64), "memory must start at a multiple of 64 bytes"),
+        (
+            Error::Unaligned(64),
+            "memory must start at a multiple of 64 bytes",
+        ),
         (
             Error::Layout(Section::Tensors),
             "the tensors section has the wrong place or length, or is not zero where it must be",
         ),
-        (Error::Checksum(Section::ChatTemplate), "the chat template section is damaged: its checksum differs"),
-        (Error::Config(ConfigField::ProjectionDim), "config: projection_dim must be even and above 0"),
-        (Error::Tensor(id), "tensor block_3/attention/query.weights is missing, misplaced or of a type it cannot have"),
-        (Error::NotFinite(id), "tensor block_3/attention/query.weights holds an infinity or NaN"),
-        (Error::Disabled(DType::Q4), "q4 kernels are not part of this build: enable the cargo feature"),
         (
-            Error::ArenaTooSmall { needed: 640, found: 64 },
+            Error::Checksum(Section::ChatTemplate),
+            "the chat template section is damaged: its checksum differs",
+        ),
+        (
+            Error::Config(ConfigField::ProjectionDim),
+            "config: projection_dim must be even and above 0",
+        ),
+        (
+            Error::Tensor(id),
+            "tensor block_3/attention/query.weights is missing, misplaced or of a type it cannot have",
+        ),
+        (
+            Error::NotFinite(id),
+            "tensor block_3/attention/query.weights holds an infinity or NaN",
+        ),
+        (
+            Error::Disabled(DType::Q4),
+            "q4 kernels are not part of this build: enable the cargo feature",
+        ),
+        (
+            Error::ArenaTooSmall {
+                needed: 640,
+                found: 64,
+            },
             "the plan needs an arena of 640 bytes, not 64: a shorter context or batch needs less",
         ),
-        (Error::ContextFull { room: 5 }, "the context has room for 5 more tokens: plan a longer one, rewind or reset"),
-        (Error::TokenOutOfRange { token: 99, vocab_size: 43 }, "token id 99 is not in a vocabulary of 43"),
+        (
+            Error::ContextFull { room: 5 },
+            "the context has room for 5 more tokens: plan a longer one, rewind or reset",
+        ),
+        (
+            Error::TokenOutOfRange {
+                token: 99,
+                vocab_size: 43,
+            },
+            "token id 99 is not in a vocabulary of 43",
+        ),
     ] {
         assert_eq!(error.to_string(), sentence);
     }
-    assert!(Error::RewindTooFar { possible: 8 }.to_string().contains("only 8 tokens can be taken back"));
+    assert!(
+        Error::RewindTooFar { possible: 8 }
+            .to_string()
+            .contains("only 8 tokens can be taken back")
+    );
     assert!(Error::Position(4).to_string().contains("position 4 "));
 }

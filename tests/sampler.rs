@@ -18,19 +18,35 @@ struct Naive {
 
 impl Naive {
     fn sampler(&self) -> Sampler<'static> {
-        Sampler::new(0).temperature(self.temperature).top_k(self.top_k).top_p(self.top_p).min_p(self.min_p)
+        Sampler::new(0)
+            .temperature(self.temperature)
+            .top_k(self.top_k)
+            .top_p(self.top_p)
+            .min_p(self.min_p)
     }
 
     fn weights(&self, logits: &[f32]) -> Option<Vec<u64>> {
-        let mut logits: Vec<f32> = logits.iter().map(|&x| if x.is_nan() { f32::NEG_INFINITY } else { x }).collect();
+        let mut logits: Vec<f32> = logits
+            .iter()
+            .map(|&x| if x.is_nan() { f32::NEG_INFINITY } else { x })
+            .collect();
         if logits.contains(&f32::INFINITY) {
-            logits.iter_mut().for_each(|x| *x = if *x == f32::INFINITY { 0.0 } else { f32::NEG_INFINITY });
+            logits.iter_mut().for_each(|x| {
+                *x = if *x == f32::INFINITY {
+                    0.0
+                } else {
+                    f32::NEG_INFINITY
+                }
+            });
         }
-        let mut order: Vec<usize> = (0..logits.len()).filter(|&id| logits[id] > f32::NEG_INFINITY).collect();
+        let mut order: Vec<usize> = (0..logits.len())
+            .filter(|&id| logits[id] > f32::NEG_INFINITY)
+            .collect();
         order.sort_by(|&a, &b| logits[b].partial_cmp(&logits[a]).unwrap().then(a.cmp(&b)));
         let max = logits[*order.first()?];
-        let weight =
-            |id: usize, temperature: f32| u64::from((exp((logits[id] - max) / temperature) * FULL as f32) as u32);
+        let weight = |id: usize, temperature: f32| {
+            u64::from((exp((logits[id] - max) / temperature) * FULL as f32) as u32)
+        };
 
         if self.temperature == 0.0 {
             order.truncate(1);
@@ -40,7 +56,8 @@ impl Naive {
             }
             if self.top_p < 1.0 {
                 let total: u128 = order.iter().map(|&id| u128::from(weight(id, 1.0))).sum();
-                let enough = ((total * (f64::from(self.top_p) * 4294967296.0) as u128) >> 32).max(1) as u64;
+                let enough =
+                    ((total * (f64::from(self.top_p) * 4294967296.0) as u128) >> 32).max(1) as u64;
                 let mut sum = 0;
                 let kept = order.iter().take_while(|&&id| {
                     let missing = sum < enough;
@@ -55,7 +72,14 @@ impl Naive {
         }
         let mut weights = vec![0; logits.len()];
         for id in order {
-            weights[id] = weight(id, if self.temperature == 0.0 { 1.0 } else { self.temperature });
+            weights[id] = weight(
+                id,
+                if self.temperature == 0.0 {
+                    1.0
+                } else {
+                    self.temperature
+                },
+            );
         }
         Some(weights)
     }
@@ -85,10 +109,20 @@ impl Random {
         choices[self.below(choices.len() as u64) as usize]
     }
 
-    /// Logits of one of several kinds: spread, many ties, narrow, extreme, and with values no model should give.
+    /// Logits of one of several kinds: spread, many ties, narrow, extreme, and with values no model
+    /// should give.
     fn logits(&mut self, vocab_size: usize) -> Vec<f32> {
         let kind = self.below(6);
-        let odd = [f32::NAN, -f32::NAN, f32::NEG_INFINITY, f32::MIN, f32::MAX, 0.0, -0.0, f32::from_bits(1)];
+        let odd = [
+            f32::NAN,
+            -f32::NAN,
+            f32::NEG_INFINITY,
+            f32::MIN,
+            f32::MAX,
+            0.0,
+            -0.0,
+            f32::from_bits(1),
+        ];
         let mut one = || match kind {
             0 => (self.unit() - 0.5) * 40.0,
             1 => self.below(4) as f32 - 2.0,
@@ -127,7 +161,11 @@ fn every_distribution_equals_that_of_sorting() {
             top_p: random.pick(&[1.0, 1.0, 0.0, 1e-9, 0.3, 0.5, 0.9, 0.999_999]),
             min_p: random.pick(&[0.0, 0.0, 1e-6, 0.05, 0.5, 1.0]),
         };
-        assert_eq!(weights(&naive.sampler(), &logits), naive.weights(&logits), "case {case}: {naive:?} on {logits:?}");
+        assert_eq!(
+            weights(&naive.sampler(), &logits),
+            naive.weights(&logits),
+            "case {case}: {naive:?} on {logits:?}"
+        );
     }
 }
 
@@ -157,7 +195,10 @@ fn slices_choose_what_one_call_chooses() {
         let vocab_size = random.pick(&[0, 1, 2, 63, 64, 65, 300, 1000]);
         let bias: Vec<(u32, f32)> = (0..random.pick(&[0, 0, 0, 2, 150]))
             .map(|_| {
-                (random.below(1 + vocab_size as u64 * 201 / 200) as u32, random.pick(&[1.0, -2.5, f32::NEG_INFINITY]))
+                (
+                    random.below(1 + vocab_size as u64 * 201 / 200) as u32,
+                    random.pick(&[1.0, -2.5, f32::NEG_INFINITY]),
+                )
             })
             .collect();
         let settings = (
@@ -169,8 +210,15 @@ fn slices_choose_what_one_call_chooses() {
         );
         let make = |window| {
             let (seed, temperature, top_k, top_p, min_p) = settings;
-            let penalties = Penalties::over(window).repeat(1.3).frequency(0.2).presence(0.1);
-            let sampler = Sampler::new(seed).temperature(temperature).top_k(top_k).top_p(top_p).min_p(min_p);
+            let penalties = Penalties::over(window)
+                .repeat(1.3)
+                .frequency(0.2)
+                .presence(0.1);
+            let sampler = Sampler::new(seed)
+                .temperature(temperature)
+                .top_k(top_k)
+                .top_p(top_p)
+                .min_p(min_p);
             sampler.logit_bias(&bias).penalties(penalties)
         };
         let (mut whole_window, mut sliced_window) = ([Recent::EMPTY; 70], [Recent::EMPTY; 70]);
@@ -181,7 +229,10 @@ fn slices_choose_what_one_call_chooses() {
             let logits = random.logits(vocab_size);
             let chosen = whole.sample(&mut logits.clone());
             let (found, _) = in_slices(&mut sliced, &mut logits.clone(), || random.pick(budgets));
-            assert_eq!(found, chosen, "case {case}: {settings:?}, {bias:?} on {logits:?}");
+            assert_eq!(
+                found, chosen,
+                "case {case}: {settings:?}, {bias:?} on {logits:?}"
+            );
         }
     }
 }
@@ -191,10 +242,15 @@ fn a_slice_looks_at_no_more_logits_than_its_budget_allows() {
     let mut random = Random(6);
     let logits: Vec<f32> = (0..64_000).map(|_| random.unit() * 9.0).collect();
     let slices = |budget| {
-        let mut sampler = Sampler::new(1).temperature(0.8).top_k(40).top_p(0.9).min_p(0.05);
+        let mut sampler = Sampler::new(1)
+            .temperature(0.8)
+            .top_k(40)
+            .top_p(0.9)
+            .min_p(0.05);
         in_slices(&mut sampler, &mut logits.clone(), || budget).1
     };
-    // 1 pass for the largest, 7 for each of two filters, 1 for the weights, part of one for the draw.
+    // 1 pass for the largest, 7 for each of two filters, 1 for the weights, part of one for the
+    // draw.
     assert!((16_000..=17_000).contains(&slices(1)), "{}", slices(1));
     assert!((640..=680).contains(&slices(100)), "{}", slices(100));
     assert_eq!(slices(u32::MAX), 1);
@@ -209,7 +265,8 @@ fn a_choice_that_is_given_up_leaves_generator_and_window_alone() {
             let mut sampler = Sampler::new(8).penalties(Penalties::over(&mut window).presence(9.0));
             let mut spoilt = logits.clone();
             let mut sampling = sampler.start(&mut spoilt);
-            // 500 logits are 8 units a pass, and even without a filter there are two passes before the draw.
+            // 500 logits are 8 units a pass, and even without a filter there are two passes before
+            // the draw.
             (0..slices).for_each(|_| assert_eq!(sampling.step(1), Ok(None)));
             [(); 8].map(|()| sampler.sample(&mut logits.clone()).unwrap())
         });
@@ -223,7 +280,9 @@ fn every_choice_is_where_its_draw_falls() {
     for _ in 0..2_000 {
         let vocab_size = random.pick(&[1, 2, 30]);
         let mut logits = random.logits(vocab_size);
-        let Ok(distribution) = Sampler::new(0).distribution(&mut logits) else { continue };
+        let Ok(distribution) = Sampler::new(0).distribution(&mut logits) else {
+            continue;
+        };
         let draw = random.bits() as u32;
         let place = (u128::from(distribution.total()) * u128::from(draw)) >> 32;
         let mut sum = 0;
@@ -237,11 +296,20 @@ fn every_choice_is_where_its_draw_falls() {
 
 #[test]
 fn draws_divide_at_the_exact_thresholds() {
-    // Probabilities 1/4, 1/2, 1/8, 1/8: the largest is drawn from as many numbers as the others together.
+    // Probabilities 1/4, 1/2, 1/8, 1/8: the largest is drawn from as many numbers as the others
+    // together.
     let ln2 = core::f32::consts::LN_2;
     let mut logits = [-ln2, 0.0, -2.0 * ln2, -2.0 * ln2];
     let distribution = Sampler::new(0).distribution(&mut logits).unwrap();
-    assert_eq!(distribution.weights(), [(FULL / 2) as f32, FULL as f32, (FULL / 4) as f32, (FULL / 4) as f32]);
+    assert_eq!(
+        distribution.weights(),
+        [
+            (FULL / 2) as f32,
+            FULL as f32,
+            (FULL / 4) as f32,
+            (FULL / 4) as f32
+        ]
+    );
 
     let border = |eighths: u32| eighths << 29;
     for (id, draws) in [
@@ -279,12 +347,18 @@ fn logits_without_a_candidate_are_refused_and_leave_the_generator_alone() {
 #[test]
 fn infinite_logits_share_the_probability() {
     let logits = [0.0, f32::INFINITY, f32::MAX, f32::INFINITY];
-    assert_eq!(weights(&Sampler::new(0), &logits), Some(vec![0, FULL, 0, FULL]));
+    assert_eq!(
+        weights(&Sampler::new(0), &logits),
+        Some(vec![0, FULL, 0, FULL])
+    );
 }
 
 #[test]
 fn top_k_keeps_the_lower_ids_of_equal_logits() {
-    assert_eq!(kept(Sampler::new(0).top_k(3), &[1.0, 2.0, 1.0, 1.0, 2.0]), [0, 1, 4]);
+    assert_eq!(
+        kept(Sampler::new(0).top_k(3), &[1.0, 2.0, 1.0, 1.0, 2.0]),
+        [0, 1, 4]
+    );
 }
 
 #[test]
@@ -292,7 +366,10 @@ fn top_p_keeps_the_token_that_reaches_p_and_no_more() {
     let ln2 = core::f32::consts::LN_2;
     let logits = [0.0, -ln2, -2.0 * ln2, -2.0 * ln2]; // 1/2, 1/4, 1/8, 1/8
     let kept = |p| kept(Sampler::new(0).top_p(p), &logits).len();
-    assert_eq!([0.0, 0.5, 0.500_001, 0.75, 0.750_001, 0.875, 0.875_001, 1.0].map(kept), [1, 1, 2, 2, 3, 3, 4, 4]);
+    assert_eq!(
+        [0.0, 0.5, 0.500_001, 0.75, 0.750_001, 0.875, 0.875_001, 1.0].map(kept),
+        [1, 1, 2, 2, 3, 3, 4, 4]
+    );
 }
 
 #[test]
@@ -300,23 +377,39 @@ fn min_p_compares_with_the_best_before_temperature() {
     let logits = [0.0, -1.0, -2.0];
     let p = 0.3; // between exp(-2) and exp(-1)
     for temperature in [0.1, 1.0, 100.0] {
-        assert_eq!(kept(Sampler::new(0).min_p(p).temperature(temperature), &logits), [0, 1]);
+        assert_eq!(
+            kept(Sampler::new(0).min_p(p).temperature(temperature), &logits),
+            [0, 1]
+        );
     }
 }
 
 #[test]
 fn bias_adds_bans_and_refuses_unknown_ids() {
-    let choose = |bias: &[(u32, f32)], logits: &mut [f32]| Sampler::greedy().logit_bias(bias).sample(logits);
+    let choose =
+        |bias: &[(u32, f32)], logits: &mut [f32]| Sampler::greedy().logit_bias(bias).sample(logits);
     assert_eq!(choose(&[(2, 1.5)], &mut [1.0, 2.0, 1.0]), Ok(2));
     assert_eq!(choose(&[(2, 0.5), (2, 0.75)], &mut [1.0, 2.0, 1.0]), Ok(2));
-    assert_eq!(choose(&[(1, f32::NEG_INFINITY)], &mut [1.0, f32::INFINITY]), Ok(0));
-    assert_eq!(choose(&[(2, 0.0)], &mut [1.0, 2.0]), Err(Error::TokenOutOfRange { token: 2, vocab_size: 2 }));
+    assert_eq!(
+        choose(&[(1, f32::NEG_INFINITY)], &mut [1.0, f32::INFINITY]),
+        Ok(0)
+    );
+    assert_eq!(
+        choose(&[(2, 0.0)], &mut [1.0, 2.0]),
+        Err(Error::TokenOutOfRange {
+            token: 2,
+            vocab_size: 2
+        })
+    );
 }
 
 #[test]
 fn penalties_follow_the_formula() {
     let mut window = [Recent::EMPTY; 8];
-    let penalties = Penalties::over(&mut window).repeat(2.0).frequency(0.25).presence(0.5);
+    let penalties = Penalties::over(&mut window)
+        .repeat(2.0)
+        .frequency(0.25)
+        .presence(0.5);
     let mut sampler = Sampler::new(0).penalties(penalties);
     for id in [0, 1, 0, 0, 2] {
         sampler.accept(id);
@@ -338,7 +431,8 @@ fn the_window_holds_the_newest_tokens_however_often_they_occur() {
             sampler.accept(id);
             history.push(id);
             let recent = &history[history.len().saturating_sub(length)..];
-            let counted = [0, 1, 2, 3].map(|id| -(recent.iter().filter(|&&t| t == id).count() as f32));
+            let counted =
+                [0, 1, 2, 3].map(|id| -(recent.iter().filter(|&&t| t == id).count() as f32));
             assert_eq!(
                 weights(&sampler, &[0.0; 4]),
                 weights(&Sampler::new(0), &counted),
@@ -366,11 +460,23 @@ fn settings_out_of_range_are_taken_as_the_nearest_sense() {
     let all = weights(&Sampler::new(0), &logits);
     let best = Some(vec![0, FULL, 0]);
     for bad in [0.0, -1.0, f32::NAN, f32::NEG_INFINITY] {
-        assert_eq!(weights(&Sampler::new(0).temperature(bad), &logits), best, "temperature {bad}");
-        assert_eq!(weights(&Sampler::new(0).min_p(bad), &logits), all, "min_p {bad}");
+        assert_eq!(
+            weights(&Sampler::new(0).temperature(bad), &logits),
+            best,
+            "temperature {bad}"
+        );
+        assert_eq!(
+            weights(&Sampler::new(0).min_p(bad), &logits),
+            all,
+            "min_p {bad}"
+        );
     }
     for off in [1.0, 1.5, f32::INFINITY, f32::NAN] {
-        assert_eq!(weights(&Sampler::new(0).top_p(off), &logits), all, "top_p {off}");
+        assert_eq!(
+            weights(&Sampler::new(0).top_p(off), &logits),
+            all,
+            "top_p {off}"
+        );
     }
     assert_eq!(weights(&Sampler::new(0).top_p(-1.0), &logits), best);
     assert_eq!(weights(&Sampler::new(0).min_p(2.0), &logits), best);
@@ -390,11 +496,31 @@ fn digest(mut sampler: Sampler) -> u64 {
 #[test]
 fn a_seed_gives_the_same_tokens_on_every_target() {
     let mut window = [Recent::EMPTY; 64];
-    let penalties = Penalties::over(&mut window).repeat(1.3).frequency(0.1).presence(0.1);
+    let penalties = Penalties::over(&mut window)
+        .repeat(1.3)
+        .frequency(0.1)
+        .presence(0.1);
     assert_eq!(digest(Sampler::greedy()), 0xf1826629aff02500);
     assert_eq!(digest(Sampler::new(1)), 0xf6a473664b0aa5a7);
-    assert_eq!(digest(Sampler::new(1).temperature(0.8).top_k(40).top_p(0.95).min_p(0.05)), 0xb9e3f90f9d70b030);
-    assert_eq!(digest(Sampler::new(2).temperature(1.5).top_p(0.9).penalties(penalties)), 0xb84baccdc14fcbec);
+    assert_eq!(
+        digest(
+            Sampler::new(1)
+                .temperature(0.8)
+                .top_k(40)
+                .top_p(0.95)
+                .min_p(0.05)
+        ),
+        0xb9e3f90f9d70b030
+    );
+    assert_eq!(
+        digest(
+            Sampler::new(2)
+                .temperature(1.5)
+                .top_p(0.9)
+                .penalties(penalties)
+        ),
+        0xb84baccdc14fcbec
+    );
 }
 
 #[test]
@@ -403,12 +529,18 @@ fn the_nth_token_of_a_seed_does_not_depend_on_earlier_settings() {
         sampler.sample(&mut [1.0; 50]).unwrap();
         sampler.temperature(1.0).sample(&mut [1.0; 5000]).unwrap()
     };
-    assert_eq!(after(Sampler::new(9).temperature(0.0)), after(Sampler::new(9)));
+    assert_eq!(
+        after(Sampler::new(9).temperature(0.0)),
+        after(Sampler::new(9))
+    );
 }
 
 #[test]
 fn the_ram_of_a_sampler_is_known_before_it_exists() {
-    assert_eq!(Sampler::bytes(64), size_of::<Sampler>() + 64 * size_of::<Recent>());
+    assert_eq!(
+        Sampler::bytes(64),
+        size_of::<Sampler>() + 64 * size_of::<Recent>()
+    );
     assert_eq!(size_of::<Recent>(), 8);
     assert!(Sampler::bytes(0) <= 128, "{}", Sampler::bytes(0));
 }

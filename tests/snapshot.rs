@@ -1,5 +1,5 @@
-//! A restored context is, bit for bit, the one that was saved, in whatever session it is restored; and what is no
-//! snapshot of this model is refused.
+//! A restored context is, bit for bit, the one that was saved, in whatever session it is restored;
+//! and what is no snapshot of this model is refused.
 #![cfg(feature = "std")]
 
 mod common;
@@ -32,7 +32,9 @@ fn fed<'m, 'a>(
     next: u32,
     arena: &'a mut AlignedBytes,
 ) -> Session<'m, 'a> {
-    let plan = Plan::new(model.header()).context(context.len() as u32 + 8).kv(kv);
+    let plan = Plan::new(model.header())
+        .context(context.len() as u32 + 8)
+        .kv(kv);
     *arena = dirty(0xff, plan.bytes());
     let mut session = Session::new(model, &plan, arena, &Solo).unwrap();
     for &(id, position) in context {
@@ -53,7 +55,10 @@ fn a_restored_context_goes_on_with_the_same_bits() {
         let image = Memory::new(description, seed).pack(numbers.pick(&DType::ALL));
         let model = Model::open(&image).unwrap();
         let kv = numbers.pick(&Kv::ALL);
-        let plan = Plan::new(model.header()).context(numbers.within(60..=90)).batch(numbers.within(1..=9)).kv(kv);
+        let plan = Plan::new(model.header())
+            .context(numbers.within(60..=90))
+            .batch(numbers.within(1..=9))
+            .kv(kv);
         let mut arena = dirty(0xff, plan.bytes());
         let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
 
@@ -62,12 +67,20 @@ fn a_restored_context_goes_on_with_the_same_bits() {
         for _ in 0..numbers.within(0..=6) {
             let count = numbers.within(1..=9) as usize;
             for id in numbers.tokens(count, vocab_size) {
-                context.push((id, session.position() + (context.len() - session.len()) as u32));
+                context.push((
+                    id,
+                    session.position() + (context.len() - session.len()) as u32,
+                ));
             }
-            let new = context[session.len()..].iter().map(|token| token.0).collect::<Vec<_>>();
+            let new = context[session.len()..]
+                .iter()
+                .map(|token| token.0)
+                .collect::<Vec<_>>();
             session.feed(&new).unwrap();
             match numbers.within(0..=3) {
-                0 => session.skip_to(session.position() + numbers.within(0..=9)).unwrap(),
+                0 => session
+                    .skip_to(session.position() + numbers.within(0..=9))
+                    .unwrap(),
                 1 => {
                     let back = numbers.within(0..=session.rewindable().min(5)) as usize;
                     session.rewind(back).unwrap();
@@ -79,17 +92,30 @@ fn a_restored_context_goes_on_with_the_same_bits() {
         let place = format!("seed {seed}, {} tokens", context.len());
         let next = session.position();
         let snapshot = save(&session);
-        assert!(snapshot.len() <= plan.snapshot_bytes(session.len() as u32), "{place}");
+        assert!(
+            snapshot.len() <= plan.snapshot_bytes(session.len() as u32),
+            "{place}"
+        );
         let mut memory = dirty(0xff, 0);
-        assert!(save(&fed(&model, kv, &context, next, &mut memory)) == snapshot, "{place}: not fed the same way");
+        assert!(
+            save(&fed(&model, kv, &context, next, &mut memory)) == snapshot,
+            "{place}: not fed the same way"
+        );
 
         // With just enough context, another batch, and a past of its own.
-        let plan = Plan::new(model.header()).context(context.len() as u32 + 8).batch(numbers.within(1..=4)).kv(kv);
+        let plan = Plan::new(model.header())
+            .context(context.len() as u32 + 8)
+            .batch(numbers.within(1..=4))
+            .kv(kv);
         let mut arena = dirty(0xff, plan.bytes());
         let mut restored = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
         restored.feed(&numbers.tokens(5, vocab_size)).unwrap();
         restored.restore_from(&snapshot).unwrap();
-        assert_eq!((restored.len(), restored.position()), (context.len(), next), "{place}");
+        assert_eq!(
+            (restored.len(), restored.position()),
+            (context.len(), next),
+            "{place}"
+        );
         assert_eq!(restored.tokens(), session.tokens(), "{place}");
         assert!(save(&restored) == snapshot, "{place}: saved again");
         shortened += usize::from(restored.rewindable() < session.rewindable());
@@ -98,8 +124,16 @@ fn a_restored_context_goes_on_with_the_same_bits() {
             let ids = numbers.tokens(2, vocab_size);
             for id in ids {
                 let position = restored.position();
-                let expected = bits(fed(&model, kv, &context, position, &mut memory).feed(&[id]).unwrap());
-                assert!(bits(restored.feed(&[id]).unwrap()) == expected, "{place}: after {} tokens", context.len());
+                let expected = bits(
+                    fed(&model, kv, &context, position, &mut memory)
+                        .feed(&[id])
+                        .unwrap(),
+                );
+                assert!(
+                    bits(restored.feed(&[id]).unwrap()) == expected,
+                    "{place}: after {} tokens",
+                    context.len()
+                );
                 context.push((id, position));
             }
             // As far back as it goes: no key is there that was not restored, and none is missing.
@@ -108,9 +142,18 @@ fn a_restored_context_goes_on_with_the_same_bits() {
             rewound += usize::from(context.len() - back < session.len());
             context.truncate(context.len() - back);
             let (position, id) = (restored.position(), numbers.within(0..=vocab_size - 1));
-            let expected = bits(fed(&model, kv, &context, position, &mut memory).feed(&[id]).unwrap());
-            assert!(bits(restored.feed(&[id]).unwrap()) == expected, "{place}: after a rewind by {back}");
-            restored.rewind(1).unwrap_or_else(|_| context.push((id, position)));
+            let expected = bits(
+                fed(&model, kv, &context, position, &mut memory)
+                    .feed(&[id])
+                    .unwrap(),
+            );
+            assert!(
+                bits(restored.feed(&[id]).unwrap()) == expected,
+                "{place}: after a rewind by {back}"
+            );
+            restored
+                .rewind(1)
+                .unwrap_or_else(|_| context.push((id, position)));
         }
     }
     assert!(
@@ -154,7 +197,11 @@ fn a_torn_or_damaged_snapshot_is_refused_and_the_session_still_works() {
     let expected = bits(session.feed(&[7, 9]).unwrap());
 
     for end in 0..snapshot.len() {
-        assert_eq!(session.restore_from(&snapshot[..end]), Err(Error::SnapshotDamaged), "cut at {end}");
+        assert_eq!(
+            session.restore_from(&snapshot[..end]),
+            Err(Error::SnapshotDamaged),
+            "cut at {end}"
+        );
     }
     for bit in 0..8 * snapshot.len() {
         let mut flipped = snapshot.clone();
@@ -188,12 +235,32 @@ fn what_does_not_belong_here_is_refused_and_changes_nothing() {
         assert_eq!(session.restore_from(snapshot), Err(error));
         assert_eq!(session.tokens(), [1, 2]);
     };
-    refused(session(Kv::F16, 16), &snapshot, Error::SnapshotKv(DType::Q8));
-    refused(session(Kv::Q8, 4), &snapshot, Error::ContextFull { room: 4 });
-    refused(session(Kv::Q8, 16), b"pocketlm is not what a snapshot starts with", Error::NotASnapshot);
+    refused(
+        session(Kv::F16, 16),
+        &snapshot,
+        Error::SnapshotKv(DType::Q8),
+    );
+    refused(
+        session(Kv::Q8, 4),
+        &snapshot,
+        Error::ContextFull { room: 4 },
+    );
+    refused(
+        session(Kv::Q8, 16),
+        b"pocketlm is not what a snapshot starts with",
+        Error::NotASnapshot,
+    );
     refused(session(Kv::Q8, 16), &[0xff; 400], Error::NotASnapshot);
-    refused(session(Kv::Q8, 16), &forged(&snapshot, 8, &[2]), Error::SnapshotVersion(2));
-    refused(session(Kv::Q8, 16), &forged(&snapshot, 12, &[0; 4]), Error::ForeignSnapshot);
+    refused(
+        session(Kv::Q8, 16),
+        &forged(&snapshot, 8, &[2]),
+        Error::SnapshotVersion(2),
+    );
+    refused(
+        session(Kv::Q8, 16),
+        &forged(&snapshot, 12, &[0; 4]),
+        Error::ForeignSnapshot,
+    );
 
     let mut busy = session(Kv::Q8, 16);
     busy.start(&[4]).unwrap();
@@ -215,12 +282,20 @@ fn a_forged_snapshot_cannot_bring_in_what_a_session_never_holds() {
         ("fewer tokens than there are", 20, 4),
         ("more tokens than there are", 20, 6),
         ("no length", 28, 0),
-        ("a length without the last bytes", 28, snapshot.len() as u32 - 1),
+        (
+            "a length without the last bytes",
+            28,
+            snapshot.len() as u32 - 1,
+        ),
         ("a length with more bytes", 28, snapshot.len() as u32 + 1),
         ("a type of keys there is not", 16, 7),
     ] {
         let forged = forged(&snapshot, at, &value.to_le_bytes());
-        assert_eq!(session.restore_from(&forged), Err(Error::SnapshotDamaged), "{what}");
+        assert_eq!(
+            session.restore_from(&forged),
+            Err(Error::SnapshotDamaged),
+            "{what}"
+        );
         session.feed(&[1]).unwrap();
     }
 }
@@ -235,7 +310,11 @@ fn what_the_storage_reports_is_what_the_caller_gets() {
     let mut calls = 0;
     let mut second_fails = |_: &mut [u8]| {
         calls += 1;
-        if calls == 2 { Err(Error::Storage) } else { Err(Error::NotASnapshot) }
+        if calls == 2 {
+            Err(Error::Storage)
+        } else {
+            Err(Error::NotASnapshot)
+        }
     };
     assert_eq!(session.restore(&mut second_fails), Err(Error::NotASnapshot));
     assert_eq!(session.restore(&mut second_fails), Err(Error::Storage));
@@ -253,7 +332,8 @@ struct Chip {
     bytes: Vec<u8>,
     /// Whether a word was written since it was erased.
     written: Vec<bool>,
-    /// Bytes that can still be erased or written before the power fails; what is under way then is lost in part.
+    /// Bytes that can still be erased or written before the power fails; what is under way then is
+    /// lost in part.
     power: usize,
     noise: Numbers,
 }
@@ -264,16 +344,24 @@ const ERASE: usize = 256;
 
 impl Chip {
     fn new(bytes: usize) -> Self {
-        Chip { bytes: vec![0xa5; bytes], written: vec![true; bytes], power: usize::MAX, noise: Numbers::new(1) }
+        Chip {
+            bytes: vec![0xa5; bytes],
+            written: vec![true; bytes],
+            power: usize::MAX,
+            noise: Numbers::new(1),
+        }
     }
 
-    /// What an operation on `unit` bytes at a time does: all, or with the power failing a part, and noise in one unit.
+    /// What an operation on `unit` bytes at a time does: all, or with the power failing a part, and
+    /// noise in one unit.
     fn change(&mut self, start: usize, new: &[u8], unit: usize) -> Result<(), NorFlashErrorKind> {
         for (index, new) in new.chunks(unit).enumerate() {
             let at = start + index * unit;
             if self.power < unit {
                 if self.power > 0 {
-                    self.bytes[at..at + unit].iter_mut().for_each(|byte| *byte = self.noise.bits() as u8);
+                    self.bytes[at..at + unit]
+                        .iter_mut()
+                        .for_each(|byte| *byte = self.noise.bits() as u8);
                 }
                 self.power = 0;
                 return Err(NorFlashErrorKind::Other);
@@ -346,17 +434,30 @@ fn the_power_may_fail_at_any_moment_of_a_save() {
         let mut chip = store.into_inner();
         // Often enough at the very end, where a snapshot turns from torn to whole.
         let whole = session.len() * 300 + 600;
-        chip.power = if cut % 2 == 0 { numbers.within(0..=2 * whole as u32) as usize } else { cut * 2 % (2 * whole) };
+        chip.power = if cut % 2 == 0 {
+            numbers.within(0..=2 * whole as u32) as usize
+        } else {
+            cut * 2 % (2 * whole)
+        };
         store = Snapshots::new(chip, range.clone()).unwrap();
         let saved = store.save(&session);
         let mut chip = store.into_inner();
         chip.power = usize::MAX;
-        assert!(chip.bytes[..ERASE].iter().chain(&chip.bytes[ERASE + 2 * half..]).all(|&byte| byte == 0xa5));
+        assert!(
+            chip.bytes[..ERASE]
+                .iter()
+                .chain(&chip.bytes[ERASE + 2 * half..])
+                .all(|&byte| byte == 0xa5)
+        );
         store = Snapshots::new(chip, range.clone()).unwrap();
 
         let restored = store.restore(&mut after);
         if saved.is_ok() {
-            assert_eq!((restored, after.tokens()), (Ok(()), session.tokens()), "cut {cut}");
+            assert_eq!(
+                (restored, after.tokens()),
+                (Ok(()), session.tokens()),
+                "cut {cut}"
+            );
         }
         match restored {
             Ok(()) if after.tokens() == session.tokens() => replaced += 1,
@@ -379,8 +480,13 @@ fn the_power_may_fail_at_any_moment_of_a_save() {
             assert_eq!(bits(after.feed(&[11]).unwrap()), went_on, "cut {cut}");
         }
     }
-    println!("{cuts} power cuts: {kept} times the old snapshot was there, {replaced} times the new one");
-    assert!(kept > cuts / 10 && replaced > cuts / 10, "{kept} snapshots kept, {replaced} replaced");
+    println!(
+        "{cuts} power cuts: {kept} times the old snapshot was there, {replaced} times the new one"
+    );
+    assert!(
+        kept > cuts / 10 && replaced > cuts / 10,
+        "{kept} snapshots kept, {replaced} replaced"
+    );
 }
 
 #[test]
@@ -392,14 +498,29 @@ fn snapshots_that_do_not_fit_their_flash_are_refused() {
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     let refused = |range| Snapshots::new(Chip::new(4 * ERASE), range).err();
     assert_eq!(refused(4..1024), Some(Error::Unaligned(ERASE as u32)));
-    assert_eq!(refused(0..511), Some(Error::StorageTooSmall { needed: 512, found: 1024 }));
-    assert_eq!(refused(512..1280), Some(Error::StorageTooSmall { needed: 512, found: 1024 }));
+    assert_eq!(
+        refused(0..511),
+        Some(Error::StorageTooSmall {
+            needed: 512,
+            found: 1024
+        })
+    );
+    assert_eq!(
+        refused(512..1280),
+        Some(Error::StorageTooSmall {
+            needed: 512,
+            found: 1024
+        })
+    );
     let mut store = Snapshots::new(Chip::new(4 * ERASE), 0..1024).unwrap();
     session.feed(&[1]).unwrap();
     store.save(&session).unwrap();
     session.feed(&[1; 15]).unwrap();
     let needed = 8 + plan.snapshot_bytes(16);
-    assert_eq!(store.save(&session), Err(Error::StorageTooSmall { needed, found: 512 }));
+    assert_eq!(
+        store.save(&session),
+        Err(Error::StorageTooSmall { needed, found: 512 })
+    );
     store.restore(&mut session).unwrap();
     assert_eq!(session.tokens(), [1]);
 }

@@ -1,5 +1,6 @@
-//! Generations back to back, for as long as `POCKETLM_SOAK` says in seconds: random prompts, settings, rewinds, snapshots,
-//! resets and threads. What a seed gave once it gives again, and memory does not grow. `POCKETLM_SEED`: the first seed.
+//! Generations back to back, for as long as `POCKETLM_SOAK` says in seconds: random prompts,
+//! settings, rewinds, snapshots, resets and threads. What a seed gave once it gives again, and
+//! memory does not grow. `POCKETLM_SEED`: the first seed.
 #![cfg(feature = "std")]
 
 mod common;
@@ -16,14 +17,28 @@ static STORY: &[u8] = pocketlm::include_image!("../src/bin/pocketlm/story/story.
 
 /// Pages of memory this process holds, where the system says so.
 fn resident() -> Option<usize> {
-    std::fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()
+    std::fs::read_to_string("/proc/self/statm")
+        .ok()?
+        .split(' ')
+        .nth(1)?
+        .parse()
+        .ok()
 }
 
-/// Some generations in one session, all chosen by `seed`; the digest of all their logits and tokens.
-fn generations(model: &Model<'_>, arena: &mut AlignedBytes, workers: &dyn Workers, seed: u64) -> u64 {
+/// Some generations in one session, all chosen by `seed`; the digest of all their logits and
+/// tokens.
+fn generations(
+    model: &Model<'_>,
+    arena: &mut AlignedBytes,
+    workers: &dyn Workers,
+    seed: u64,
+) -> u64 {
     let numbers = &mut Numbers::new(seed);
     let kv = numbers.pick(&Kv::ALL);
-    let plan = Plan::new(model.header()).context(numbers.within(20..=160)).batch(numbers.within(1..=16)).kv(kv);
+    let plan = Plan::new(model.header())
+        .context(numbers.within(20..=160))
+        .batch(numbers.within(1..=16))
+        .kv(kv);
     let mut session = Session::new(model, &plan, arena, workers).unwrap();
     let mut digest = Digest::new();
     let mut saved = Vec::new();
@@ -35,7 +50,10 @@ fn generations(model: &Model<'_>, arena: &mut AlignedBytes, workers: &dyn Worker
             .top_p(numbers.pick(&[1.0, 0.9]))
             .penalties(Penalties::over(&mut window).repeat(1.1));
         let room = session.context() - session.len();
-        let (count, budget) = (numbers.within(1..=30).min(room as u32), numbers.within(1..=5000));
+        let (count, budget) = (
+            numbers.within(1..=30).min(room as u32),
+            numbers.within(1..=5000),
+        );
         let mut ids = numbers.tokens(count as usize, model.config().vocab_size);
         for _ in 0..numbers.within(0..=40) {
             if session.start(&ids).is_err() {
@@ -52,7 +70,9 @@ fn generations(model: &Model<'_>, arena: &mut AlignedBytes, workers: &dyn Worker
         }
         match numbers.within(0..=4) {
             0 => session.reset(),
-            1 => session.rewind(numbers.within(0..=session.rewindable()) as usize).unwrap(),
+            1 => session
+                .rewind(numbers.within(0..=session.rewindable()) as usize)
+                .unwrap(),
             2 => {
                 saved.clear();
                 let mut sink = |bytes: &[u8]| {
@@ -80,7 +100,8 @@ fn generations_back_to_back_repeat_and_keep_to_their_memory() {
     let (mut start, mut runs) = (None, 0u64);
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end || runs < 24 {
-        // Each seed comes again, after others, in an arena that others have used, with other workers.
+        // Each seed comes again, after others, in an arena that others have used, with other
+        // workers.
         let seed = runs / 16 * 8 + runs % 8;
         let workers: &dyn Workers = if runs % 16 < 8 { &threads } else { &Solo };
         let digest = generations(&model, &mut arena, workers, first + seed);
@@ -96,7 +117,10 @@ fn generations_back_to_back_repeat_and_keep_to_their_memory() {
             start = resident();
         }
     }
-    println!("{runs} runs of up to four generations, pages {start:?} at first, {:?} in the end", resident());
+    println!(
+        "{runs} runs of up to four generations, pages {start:?} at first, {:?} in the end",
+        resident()
+    );
     if let (Some(start), Some(end)) = (start, resident()) {
         assert!(end <= start + 256, "{start} pages grew to {end}");
     }

@@ -1,5 +1,6 @@
-//! Weights that are read piece by piece give the same bits as weights in memory, through any window that holds a tile
-//! row; an image is checked as well as one in memory; and a read that fails can be tried again.
+//! Weights that are read piece by piece give the same bits as weights in memory, through any window
+//! that holds a tile row; an image is checked as well as one in memory; and a read that fails can
+//! be tried again.
 #![cfg(feature = "std")]
 
 mod common;
@@ -32,7 +33,15 @@ impl Card {
         let mut blocks = vec![0xee; START as usize];
         blocks.extend_from_slice(image);
         blocks.resize(blocks.len().next_multiple_of(512), 0xee);
-        FlashImage::new(Card { blocks, reads: (0, 0), failing: None, numbers: Numbers::new(5) }, START)
+        FlashImage::new(
+            Card {
+                blocks,
+                reads: (0, 0),
+                failing: None,
+                numbers: Numbers::new(5),
+            },
+            START,
+        )
     }
 }
 
@@ -65,12 +74,20 @@ struct Overlapping<'i>(&'i [u8], usize);
 
 impl WeightSource for Overlapping<'_> {
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        let bytes = self.0.get(offset as usize..offset as usize + buffer.len()).ok_or(Error::Storage)?;
+        let bytes = self
+            .0
+            .get(offset as usize..offset as usize + buffer.len())
+            .ok_or(Error::Storage)?;
         buffer.copy_from_slice(bytes);
         Ok(())
     }
 
-    fn read_while(&mut self, offset: u64, buffer: &mut [u8], work: &mut dyn FnMut()) -> Result<(), Error> {
+    fn read_while(
+        &mut self,
+        offset: u64,
+        buffer: &mut [u8],
+        work: &mut dyn FnMut(),
+    ) -> Result<(), Error> {
         self.read(offset, buffer)?;
         assert_eq!(offset % 16, 0, "the start of a session's read");
         (0..self.1).for_each(|_| work());
@@ -96,7 +113,11 @@ struct Limits {
 
 impl Limits {
     fn plan<'m>(&self, model: &Model<'m>, context: usize) -> Plan<'m> {
-        let plan = Plan::new(model.header()).context(context as u32).batch(self.batch).kv(self.kv).window(self.window);
+        let plan = Plan::new(model.header())
+            .context(context as u32)
+            .batch(self.batch)
+            .kv(self.kv)
+            .window(self.window);
         plan.logits(self.batch.div_ceil(2))
     }
 }
@@ -108,7 +129,9 @@ fn mapped(image: &[u8], limits: Limits, ids: &[u32]) -> Vec<Vec<u32>> {
     let mut arena = dirty(0xff, plan.bytes());
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     let mut rows = Vec::new();
-    session.feed_each(ids, |_, logits| rows.push(bits(logits))).unwrap();
+    session
+        .feed_each(ids, |_, logits| rows.push(bits(logits)))
+        .unwrap();
     rows
 }
 
@@ -127,7 +150,9 @@ fn read(
     let mut arena = dirty(0xff, plan.bytes());
     let mut session = Session::with_source(&model, &plan, &mut arena, &Solo, source).unwrap();
     let mut rows = Vec::new();
-    session.feed_each(ids, |_, logits| rows.push(bits(logits))).unwrap();
+    session
+        .feed_each(ids, |_, logits| rows.push(bits(logits)))
+        .unwrap();
     session.reset();
     session.start(ids).unwrap();
     loop {
@@ -150,13 +175,35 @@ fn weights_that_are_read_give_the_bits_of_weights_in_memory() {
         let (kv, batch) = (numbers.pick(&Kv::ALL), numbers.within(1..=9));
         let smallest = 2 * widest(&Model::open(&image).unwrap()).next_multiple_of(64);
         let window = smallest + numbers.pick(&[0, 0, 64, 1000, 100_000]);
-        let (budget, ids) = (numbers.pick(&[1, 9, 64, 1000]), numbers.tokens(24, vocab_size));
+        let (budget, ids) = (
+            numbers.pick(&[1, 9, 64, 1000]),
+            numbers.tokens(24, vocab_size),
+        );
         let limits = Limits { batch, kv, window };
-        let expected = mapped(&image, Limits { window: 0, ..limits }, &ids);
+        let expected = mapped(
+            &image,
+            Limits {
+                window: 0,
+                ..limits
+            },
+            &ids,
+        );
         for calls in 0..3 {
-            let (rows, sliced) = read(&mut Overlapping(&image, calls), &image, limits, &ids, budget);
-            assert!(rows == expected, "seed {seed}, window {window}, work called {calls} times");
-            assert!(&sliced == expected.last().unwrap(), "seed {seed}, window {window}, budget {budget}");
+            let (rows, sliced) = read(
+                &mut Overlapping(&image, calls),
+                &image,
+                limits,
+                &ids,
+                budget,
+            );
+            assert!(
+                rows == expected,
+                "seed {seed}, window {window}, work called {calls} times"
+            );
+            assert!(
+                &sliced == expected.last().unwrap(),
+                "seed {seed}, window {window}, budget {budget}"
+            );
         }
         let (rows, _) = read(&mut Card::with(&image), &image, limits, &ids, budget);
         assert!(rows == expected, "seed {seed}: from blocks");
@@ -168,39 +215,64 @@ fn the_story_is_told_from_blocks_through_a_window_of_16_kb() {
     let checkpoint = common::shared("the story model from a block device in every type of weights")
         .map(|shared| import::open(&shared.join("models/story")).unwrap());
     let ids = Numbers::new(3).tokens(100, 1024);
-    let limits = Limits { batch: 8, kv: Kv::F16, window: 16 * 1024 };
+    let limits = Limits {
+        batch: 8,
+        kv: Kv::F16,
+        window: 16 * 1024,
+    };
     let mut images = vec![("as built in", AlignedBytes::copy_of(STORY))];
     for dtype in DType::ALL {
         if let Some(checkpoint) = &checkpoint {
-            let options = PackOptions { dtype: Some(dtype), ..PackOptions::default() };
-            images.push((dtype.name(), import::pack_to_memory(&**checkpoint, &options, &mut |_, _| ()).unwrap()));
+            let options = PackOptions {
+                dtype: Some(dtype),
+                ..PackOptions::default()
+            };
+            images.push((
+                dtype.name(),
+                import::pack_to_memory(&**checkpoint, &options, &mut |_, _| ()).unwrap(),
+            ));
         }
     }
     for (name, image) in images {
         let mut card = Card::with(&image);
         // Rows of f32 are wide.
         let smallest = 2 * widest(&Model::open(&image).unwrap()).next_multiple_of(64);
-        let limits = Limits { window: limits.window.max(smallest), ..limits };
+        let limits = Limits {
+            window: limits.window.max(smallest),
+            ..limits
+        };
         assert!(limits.window == 16 * 1024 || name == "f32");
-        let expected = mapped(&image, Limits { window: 0, ..limits }, &ids);
+        let expected = mapped(
+            &image,
+            Limits {
+                window: 0,
+                ..limits
+            },
+            &ids,
+        );
         let (rows, sliced) = read(&mut card, &image, limits, &ids, 1000);
         assert!(rows == expected, "{name}");
         assert!(&sliced == expected.last().unwrap(), "{name}: in slices");
 
         // A token reads every weight once, but of the embedding table a tile row more, in blocks.
         let mut resident = dirty(0xff, Header::read(&image).unwrap().resident_bytes());
-        let model = Model::open_from(&mut card, &mut resident, &mut dirty(0xff, 32 * 1024)).unwrap();
+        let model =
+            Model::open_from(&mut card, &mut resident, &mut dirty(0xff, 32 * 1024)).unwrap();
         let plan = limits.plan(&model, 8);
         let mut arena = dirty(0xff, plan.bytes());
         let before = card.into_inner().reads;
         let mut card = Card::with(&image);
         assert!(before.0 > 0);
-        let mut session = Session::with_source(&model, &plan, &mut arena, &Solo, &mut card).unwrap();
+        let mut session =
+            Session::with_source(&model, &plan, &mut arena, &Solo, &mut card).unwrap();
         session.feed(&[7]).unwrap();
         let (calls, blocks) = card.into_inner().reads;
         let weights = image.len() / 512;
         println!("{name}: {calls} reads of {blocks} blocks a token, the image has {weights}");
-        assert!(blocks > weights * 9 / 10 && blocks < weights * 5 / 4, "{name}: {blocks} of {weights}");
+        assert!(
+            blocks > weights * 9 / 10 && blocks < weights * 5 / 4,
+            "{name}: {blocks} of {weights}"
+        );
     }
 }
 
@@ -214,28 +286,44 @@ fn a_read_that_fails_is_tried_again_by_the_next_step() {
         let image = Memory::new(description, seed).pack(numbers.pick(&DType::ALL));
         let ids = numbers.tokens(20, vocab_size);
         let window = 2 * widest(&Model::open(&image).unwrap()).next_multiple_of(64);
-        let limits = Limits { batch: numbers.within(1..=9), kv: numbers.pick(&Kv::ALL), window };
-        let expected = mapped(&image, Limits { window: 0, ..limits }, &ids);
+        let limits = Limits {
+            batch: numbers.within(1..=9),
+            kv: numbers.pick(&Kv::ALL),
+            window,
+        };
+        let expected = mapped(
+            &image,
+            Limits {
+                window: 0,
+                ..limits
+            },
+            &ids,
+        );
 
         let mut resident = dirty(0xff, Header::read(&image).unwrap().resident_bytes());
         let mut good = Card::with(&image);
-        let model = Model::open_from(&mut good, &mut resident, &mut dirty(0xff, 32 * 1024)).unwrap();
+        let model =
+            Model::open_from(&mut good, &mut resident, &mut dirty(0xff, 32 * 1024)).unwrap();
         let plan = limits.plan(&model, ids.len());
         let mut arena = dirty(0xff, plan.bytes());
         let mut card = good.into_inner();
         card.failing = Some(numbers.pick(&[2, 5, 30]));
         let mut card = FlashImage::new(card, START);
-        let mut session = Session::with_source(&model, &plan, &mut arena, &Solo, &mut card).unwrap();
+        let mut session =
+            Session::with_source(&model, &plan, &mut arena, &Solo, &mut card).unwrap();
         let budget = numbers.pick(&[1, 9, 1000, u32::MAX]);
         let mut rest = &ids[..];
         while !rest.is_empty() {
             let (piece, after) = rest.split_at(numbers.within(1..=rest.len() as u32) as usize);
-            // The last token's logits are what the step after a failure ends with, whoever else's were wanted.
+            // The last token's logits are what the step after a failure ends with, whoever else's
+            // were wanted.
             let mut logits = if numbers.one_in(2) {
                 session.feed(piece).map(|logits| bits(logits))
             } else {
                 let mut last = Vec::new();
-                session.feed_each(piece, |_, logits| last = bits(logits)).map(|()| last)
+                session
+                    .feed_each(piece, |_, logits| last = bits(logits))
+                    .map(|()| last)
             };
             while let Err(error) = logits {
                 assert_eq!(error, Error::Storage);
@@ -250,7 +338,10 @@ fn a_read_that_fails_is_tried_again_by_the_next_step() {
                 };
             }
             rest = after;
-            assert!(logits.as_ref().unwrap() == &expected[ids.len() - rest.len() - 1], "seed {seed}");
+            assert!(
+                logits.as_ref().unwrap() == &expected[ids.len() - rest.len() - 1],
+                "seed {seed}"
+            );
         }
         assert_eq!(session.tokens(), ids);
     }
@@ -267,15 +358,26 @@ struct Lent {
 impl Lent {
     fn for_image(image: &[u8], scratch: usize) -> Self {
         let resident = dirty(0xff, image.len() + 4096);
-        Lent { image: AlignedBytes::copy_of(image), resident, scratch: dirty(0xff, scratch) }
+        Lent {
+            image: AlignedBytes::copy_of(image),
+            resident,
+            scratch: dirty(0xff, scratch),
+        }
     }
 }
 
 /// What opening says of an image in memory, and of one that is read.
 fn both(image: &[u8], lent: &mut Lent) -> [Result<u32, Error>; 2] {
     lent.image.copy_from_slice(image);
-    let read = Model::open_from(&mut Overlapping(image, 1), &mut lent.resident, &mut lent.scratch);
-    [Model::open(&lent.image).map(|model| model.checksum()), read.map(|model| model.checksum())]
+    let read = Model::open_from(
+        &mut Overlapping(image, 1),
+        &mut lent.resident,
+        &mut lent.scratch,
+    );
+    [
+        Model::open(&lent.image).map(|model| model.checksum()),
+        read.map(|model| model.checksum()),
+    ]
 }
 
 /// Makes the checksums of an image those of what it holds.
@@ -283,7 +385,9 @@ fn repair_checksums(image: &mut [u8]) {
     for section in 0..7 {
         let field = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize;
         let (offset, length) = (field(32 + 24 * section), field(40 + 24 * section));
-        let Some(bytes) = image.get(offset..offset.saturating_add(length)) else { continue };
+        let Some(bytes) = image.get(offset..offset.saturating_add(length)) else {
+            continue;
+        };
         let crc = crc32fast::hash(bytes).to_le_bytes();
         image[48 + 24 * section..][..4].copy_from_slice(&crc);
     }
@@ -311,18 +415,33 @@ fn opening_from_a_source_checks_what_opening_in_memory_does() {
     let (mut refused, mut opened) = (0, 0);
     for at in 0..image.len() {
         for (byte, checksums) in [(0x80, false), (0xff, true), (0x01, true), (0x7c, true)] {
-            // A source has no length of its own: it is as long as the image says, or cannot be read.
+            // A source has no length of its own: it is as long as the image says, or cannot be
+            // read.
             if (16..24).contains(&at) {
                 continue;
             }
             let [memory, source] = both(&with(at, byte, checksums), lent);
-            assert_eq!(memory, source, "byte {at} changed by {byte:#x}, checksums made to match: {checksums}");
-            *(if memory.is_ok() { &mut opened } else { &mut refused }) += 1;
+            assert_eq!(
+                memory, source,
+                "byte {at} changed by {byte:#x}, checksums made to match: {checksums}"
+            );
+            *(if memory.is_ok() {
+                &mut opened
+            } else {
+                &mut refused
+            }) += 1;
         }
     }
-    assert!(refused > image.len() && opened > 100, "{refused} refused, {opened} opened");
+    assert!(
+        refused > image.len() && opened > 100,
+        "{refused} refused, {opened} opened"
+    );
     for end in 0..image.len() {
-        let cut = Model::open_from(&mut Overlapping(&image[..end], 1), &mut lent.resident, &mut lent.scratch);
+        let cut = Model::open_from(
+            &mut Overlapping(&image[..end], 1),
+            &mut lent.resident,
+            &mut lent.scratch,
+        );
         assert_eq!(cut.err(), Some(Error::Storage), "cut at {end}");
     }
 }
@@ -346,7 +465,11 @@ struct Only<'i> {
 
 impl<'i> Only<'i> {
     fn new(image: &'i [u8]) -> Self {
-        Only { image, seen: Vec::new(), asked: 0 }
+        Only {
+            image,
+            seen: Vec::new(),
+            asked: 0,
+        }
     }
 }
 
@@ -364,7 +487,8 @@ impl Verify for Only<'_> {
 #[test]
 fn reads_start_at_multiples_of_4_whatever_scratch_is_lent() {
     for (seed, more) in [(0, 0), (1, 4), (2, 20), (3, 60), (4, 1)] {
-        let image = Memory::new(random::any(&mut Numbers::new(seed)), seed).pack(DType::ALL[seed as usize]);
+        let image =
+            Memory::new(random::any(&mut Numbers::new(seed)), seed).pack(DType::ALL[seed as usize]);
         let mut scratch = dirty(0xff, widest(&Model::open(&image).unwrap()) + more);
         let mut resident = dirty(0xff, Header::read(&image).unwrap().resident_bytes());
         Model::open_from(&mut Words(&image), &mut resident, &mut scratch).unwrap();
@@ -391,16 +515,30 @@ fn a_forged_image_is_refused_wherever_it_lies() {
     let smallest = widest(&Model::open(&image).unwrap());
     for scratch in [smallest, smallest + 5, 2048, image.len()] {
         let opened = open(&image, &mut Lent::for_image(&image, scratch));
-        assert_eq!(opened, (Ok(Model::open(&image).unwrap().checksum()), 1), "scratch of {scratch}");
+        assert_eq!(
+            opened,
+            (Ok(Model::open(&image).unwrap().checksum()), 1),
+            "scratch of {scratch}"
+        );
     }
     let mut verify = Only::new(&image);
     assert!(Model::open_verified(&image, &mut verify).is_ok() && verify.asked == 1);
     for scratch in 0..4 {
-        let refused = Error::WindowTooSmall { needed: 4, found: scratch };
-        assert_eq!(open(&image, &mut Lent::for_image(&image, scratch)), (Err(refused), 0));
+        let refused = Error::WindowTooSmall {
+            needed: 4,
+            found: scratch,
+        };
+        assert_eq!(
+            open(&image, &mut Lent::for_image(&image, scratch)),
+            (Err(refused), 0)
+        );
     }
     // Somebody has changed a byte and made the checksums right.
-    let (mut told, mut forged, lent) = (0, AlignedBytes::copy_of(&image), &mut Lent::for_image(&image, 2048));
+    let (mut told, mut forged, lent) = (
+        0,
+        AlignedBytes::copy_of(&image),
+        &mut Lent::for_image(&image, 2048),
+    );
     for at in 0..image.len() {
         forged.copy_from_slice(&image);
         forged[at] ^= 1 << (at % 8);
@@ -408,7 +546,11 @@ fn a_forged_image_is_refused_wherever_it_lies() {
         if forged[..] == image[..] {
             continue;
         }
-        assert_eq!(Model::open_verified(&forged, &mut Only::new(&image)).err(), Some(Error::Unverified), "byte {at}");
+        assert_eq!(
+            Model::open_verified(&forged, &mut Only::new(&image)).err(),
+            Some(Error::Unverified),
+            "byte {at}"
+        );
         // What is no table of sections is no image either; all else is for the signature to tell.
         match open(&forged, lent) {
             (Err(Error::Unverified), 1) => told += 1,
@@ -444,9 +586,20 @@ fn what_stays_in_memory_is_what_was_verified() {
     assert_eq!(forged.len(), image.len());
     let open = |second: &[u8]| {
         let (mut resident, mut scratch) = (dirty(0xff, image.len()), dirty(0xff, 4096));
-        let mut source = Changing { images: [&image, second], given: 0 };
-        let model = Model::open_verified_from(&mut source, &mut resident, &mut scratch, &mut Only::new(&image));
-        assert!(source.given > image.len(), "the weights were not read again");
+        let mut source = Changing {
+            images: [&image, second],
+            given: 0,
+        };
+        let model = Model::open_verified_from(
+            &mut source,
+            &mut resident,
+            &mut scratch,
+            &mut Only::new(&image),
+        );
+        assert!(
+            source.given > image.len(),
+            "the weights were not read again"
+        );
         model.map(|model| model.checksum())
     };
     let genuine = Model::open(&image).unwrap().checksum();
@@ -467,16 +620,45 @@ fn what_is_lent_must_be_large_enough() {
     let model = Model::open(STORY).unwrap();
     let (widest, resident) = (widest(&model), model.header().resident_bytes());
     let open = |resident: &mut [u8], scratch: &mut [u8]| {
-        Model::open_from(&mut Overlapping(STORY, 1), resident, scratch).map(|_| ()).err()
+        Model::open_from(&mut Overlapping(STORY, 1), resident, scratch)
+            .map(|_| ())
+            .err()
     };
-    assert_eq!(open(&mut dirty(0xff, resident), &mut dirty(0xff, widest)), None);
+    assert_eq!(
+        open(&mut dirty(0xff, resident), &mut dirty(0xff, widest)),
+        None
+    );
     let needed = |needed, found| Some(Error::ArenaTooSmall { needed, found });
-    assert_eq!(open(&mut dirty(0xff, resident - 1), &mut dirty(0xff, widest)), needed(resident, resident - 1));
-    assert_eq!(open(&mut dirty(0xff, 255), &mut dirty(0xff, widest)), needed(256, 255));
-    let narrow = Some(Error::WindowTooSmall { needed: widest, found: widest - 1 });
-    assert_eq!(open(&mut dirty(0xff, resident), &mut dirty(0xff, widest - 1)), narrow);
-    assert_eq!(open(&mut dirty(0xff, resident + 64)[4..], &mut dirty(0xff, widest)), Some(Error::Unaligned(64)));
-    assert_eq!(open(&mut dirty(0xff, resident), &mut dirty(0xff, widest + 64)[4..]), Some(Error::Unaligned(64)));
+    assert_eq!(
+        open(&mut dirty(0xff, resident - 1), &mut dirty(0xff, widest)),
+        needed(resident, resident - 1)
+    );
+    assert_eq!(
+        open(&mut dirty(0xff, 255), &mut dirty(0xff, widest)),
+        needed(256, 255)
+    );
+    let narrow = Some(Error::WindowTooSmall {
+        needed: widest,
+        found: widest - 1,
+    });
+    assert_eq!(
+        open(&mut dirty(0xff, resident), &mut dirty(0xff, widest - 1)),
+        narrow
+    );
+    assert_eq!(
+        open(
+            &mut dirty(0xff, resident + 64)[4..],
+            &mut dirty(0xff, widest)
+        ),
+        Some(Error::Unaligned(64))
+    );
+    assert_eq!(
+        open(
+            &mut dirty(0xff, resident),
+            &mut dirty(0xff, widest + 64)[4..]
+        ),
+        Some(Error::Unaligned(64))
+    );
 
     let mut memory = dirty(0xff, resident);
     let mut source = Overlapping(STORY, 1);
@@ -484,12 +666,33 @@ fn what_is_lent_must_be_large_enough() {
     assert_eq!(model.tokenizer().unwrap().unwrap().vocab_size(), 1024);
     let plan = Plan::new(model.header()).context(8);
     let mut arena = dirty(0xff, plan.window(65536).bytes());
-    assert_eq!(Session::new(&model, &plan, &mut arena, &Solo).err(), Some(Error::NotMapped));
+    assert_eq!(
+        Session::new(&model, &plan, &mut arena, &Solo).err(),
+        Some(Error::NotMapped)
+    );
     for window in [0, 63, 2 * widest - 1] {
-        let refused = Session::with_source(&model, &plan.window(window), &mut arena, &Solo, &mut source).err();
+        let refused =
+            Session::with_source(&model, &plan.window(window), &mut arena, &Solo, &mut source)
+                .err();
         let found = window / 2 / 64 * 128;
-        assert_eq!(refused, Some(Error::WindowTooSmall { needed: 2 * widest, found }), "window {window}");
+        assert_eq!(
+            refused,
+            Some(Error::WindowTooSmall {
+                needed: 2 * widest,
+                found
+            }),
+            "window {window}"
+        );
     }
-    let part = plan.window(16 * 1024).parts().into_iter().find(|part| part.name == "window").unwrap();
-    assert!((16 * 1024..20 * 1024).contains(&part.bytes), "{} bytes", part.bytes);
+    let part = plan
+        .window(16 * 1024)
+        .parts()
+        .into_iter()
+        .find(|part| part.name == "window")
+        .unwrap();
+    assert!(
+        (16 * 1024..20 * 1024).contains(&part.bytes),
+        "{} bytes",
+        part.bytes
+    );
 }

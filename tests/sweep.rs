@@ -1,5 +1,5 @@
-//! Every cut and every flipped bit of small files of every kind: refused, or run. `POCKETLM_SWEEP=1` tries all of them; else
-//! every so manieth.
+//! Every cut and every flipped bit of small files of every kind: refused, or run.
+//! `POCKETLM_SWEEP=1` tries all of them; else every so manieth.
 #![cfg(feature = "std")]
 
 mod common;
@@ -30,7 +30,8 @@ fn step() -> usize {
 #[derive(Debug, Default)]
 struct Outcomes {
     refused: u32,
-    /// Runs, and gives the logits of the whole file: the bit is not looked at, or vanishes in rounding.
+    /// Runs, and gives the logits of the whole file: the bit is not looked at, or vanishes in
+    /// rounding.
     same: u32,
     other: u32,
 }
@@ -61,10 +62,15 @@ fn run(image: &[u8]) -> Result<Vec<u32>, Error> {
 }
 
 /// Tries the cuts and flips of a file. What `attempt` gives is `None` if the file is refused.
-fn sweep(name: &str, file: &[u8], attempt: &mut dyn FnMut(&[u8]) -> Option<Vec<u32>>) -> [Outcomes; 2] {
+fn sweep(
+    name: &str,
+    file: &[u8],
+    attempt: &mut dyn FnMut(&[u8]) -> Option<Vec<u32>>,
+) -> [Outcomes; 2] {
     let expected = attempt(file).unwrap_or_else(|| panic!("{name}: refused as it is"));
     let mut attempt = |bytes: &[u8], what: &str, at: usize| {
-        catch_unwind(AssertUnwindSafe(|| attempt(bytes))).unwrap_or_else(|_| panic!("{name}: {what} {at}"))
+        catch_unwind(AssertUnwindSafe(|| attempt(bytes)))
+            .unwrap_or_else(|_| panic!("{name}: {what} {at}"))
     };
     let (mut cuts, mut flips) = (Outcomes::default(), Outcomes::default());
     for length in (0..file.len()).step_by(step()) {
@@ -76,7 +82,10 @@ fn sweep(name: &str, file: &[u8], attempt: &mut dyn FnMut(&[u8]) -> Option<Vec<u
         flips.count(attempt(&flipped, "bit", bit), &expected);
         flipped[bit / 8] ^= 1 << (bit % 8);
     }
-    println!("{name}, {} bytes: cuts {cuts:?}, flipped bits {flips:?}", file.len());
+    println!(
+        "{name}, {} bytes: cuts {cuts:?}, flipped bits {flips:?}",
+        file.len()
+    );
     [cuts, flips]
 }
 
@@ -103,9 +112,15 @@ fn no_cut_or_flipped_image_opens() {
 fn repair(image: &mut [u8]) {
     for section in Section::ALL {
         let at = 32 + 24 * section as usize;
-        let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| image.get(at + i).copied().unwrap_or(0)));
+        let number = |at: usize| {
+            u64::from_le_bytes(std::array::from_fn(|i| {
+                image.get(at + i).copied().unwrap_or(0)
+            }))
+        };
         let (start, length) = (number(at) as usize, number(at + 8) as usize);
-        let bytes = start.checked_add(length).and_then(|end| image.get(start..end));
+        let bytes = start
+            .checked_add(length)
+            .and_then(|end| image.get(start..end));
         if let (Some(crc), true) = (bytes.map(crc32fast::hash), image.len() > at + 20) {
             image[at + 16..at + 20].copy_from_slice(&crc.to_le_bytes());
         }
@@ -130,7 +145,10 @@ fn an_image_cut_or_flipped_under_right_checksums_is_refused_or_runs() {
         let [cuts, flips] = sweep(dtype.name(), &image(dtype), attempt);
         assert_eq!((cuts.same, cuts.other), (0, 0), "{cuts:?}");
         // Weights, norms and ids may be any; where things are, and how many, may not.
-        assert!(flips.refused > 0 && flips.other > flips.refused, "{flips:?}");
+        assert!(
+            flips.refused > 0 && flips.other > flips.refused,
+            "{flips:?}"
+        );
     }
 }
 
@@ -144,7 +162,12 @@ fn packed(path: &Path) -> Option<Vec<u32>> {
 /// Where files are written thousands of times.
 fn place() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    }
+    .unwrap()
 }
 
 /// A Llama with an embedding of `d`, whose matrices with rows as long are of this type.
@@ -152,12 +175,23 @@ fn gguf(d: u64, code: u32, block: (u64, u64)) -> Vec<u8> {
     let mut file = handmade::File::llama().without("rope_freqs.weight");
     file.keys[1] = handmade::uint("llama.embedding_length", d as u32);
     for tensor in &mut file.tensors {
-        tensor.dimensions.iter_mut().filter(|n| **n == 4).take(1).for_each(|n| *n = d);
+        tensor
+            .dimensions
+            .iter_mut()
+            .filter(|n| **n == 4)
+            .take(1)
+            .for_each(|n| *n = d);
         let count: u64 = tensor.dimensions.iter().product();
         let quantized = tensor.dimensions.len() == 2 && tensor.dimensions[0] == d;
         tensor.code = if quantized { code } else { 0 };
-        let bytes = if quantized { count / block.0 * block.1 } else { 4 * count };
-        tensor.data = (0..bytes).map(|i| if i % 2 == 0 { 0x31 } else { 0x2c }).collect();
+        let bytes = if quantized {
+            count / block.0 * block.1
+        } else {
+            4 * count
+        };
+        tensor.data = (0..bytes)
+            .map(|i| if i % 2 == 0 { 0x31 } else { 0x2c })
+            .collect();
     }
     file.bytes().0
 }
@@ -186,17 +220,37 @@ fn a_safetensors_file_that_is_cut_is_refused_and_one_with_a_flipped_bit_may_run(
     let halves = |mut folder: Folder| {
         for stored in folder.tensors.values_mut() {
             stored.dtype = Dtype::BF16;
-            stored.data = stored.data.chunks_exact(4).flat_map(|number| [number[2], number[3]]).collect();
+            stored.data = stored
+                .data
+                .chunks_exact(4)
+                .flat_map(|number| [number[2], number[3]])
+                .collect();
         }
         folder
     };
     for (name, weights, checkpoint) in [
-        ("safetensors, Llama F32", "model.safetensors", folder::llama()),
-        ("safetensors, Phi-3 BF16", "model.safetensors", halves(folder::phi3())),
-        ("safetensors, the seed's form, stacked", "weights.safetensors", folder::llamalike(2, 2, 2, true)),
+        (
+            "safetensors, Llama F32",
+            "model.safetensors",
+            folder::llama(),
+        ),
+        (
+            "safetensors, Phi-3 BF16",
+            "model.safetensors",
+            halves(folder::phi3()),
+        ),
+        (
+            "safetensors, the seed's form, stacked",
+            "weights.safetensors",
+            folder::llamalike(2, 2, 2, true),
+        ),
     ] {
         let folder = place();
-        std::fs::write(folder.path().join("config.json"), checkpoint.config.to_string()).unwrap();
+        std::fs::write(
+            folder.path().join("config.json"),
+            checkpoint.config.to_string(),
+        )
+        .unwrap();
         let attempt = &mut |bytes: &[u8]| {
             support::write(&folder.path().join(weights), bytes);
             packed(folder.path())

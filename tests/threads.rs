@@ -53,7 +53,9 @@ fn several_callers_and_jobs_within_jobs_do_not_wait_for_each_other() {
 fn a_panic_on_any_thread_reaches_the_caller_and_the_threads_go_on() {
     let threads = Threads::new(2).unwrap();
     for _ in 0..rounds(200) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| threads.run(&|| panic!("a bug in a job"))));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            threads.run(&|| panic!("a bug in a job"))
+        }));
         assert!(outcome.is_err());
         assert_eq!(share(&threads, 9), 9);
     }
@@ -83,7 +85,8 @@ fn a_thread_that_all_others_had_to_wait_for_is_left_out_for_a_while() {
         return;
     }
     let caller = thread::current().id();
-    // A job that lasts until the helper has come, but not for longer than `patience`; whether it came.
+    // A job that lasts until the helper has come, but not for longer than `patience`; whether it
+    // came.
     let comes = |patience: Duration, helper: &(dyn Fn() + Sync)| {
         let (start, came) = (Instant::now(), AtomicBool::new(false));
         threads.run(&|| {
@@ -105,7 +108,10 @@ fn a_thread_that_all_others_had_to_wait_for_is_left_out_for_a_while() {
             thread::sleep(late);
             *end.lock().unwrap() = Instant::now();
         };
-        assert!(comes(Duration::from_secs(10), &helper), "it never comes again");
+        assert!(
+            comes(Duration::from_secs(10), &helper),
+            "it never comes again"
+        );
         let end = *end.lock().unwrap();
         let came = comes(Duration::from_micros(500), &|| ());
         // Unless this thread had its core all the while, nothing can be said.
@@ -116,5 +122,8 @@ fn a_thread_that_all_others_had_to_wait_for_is_left_out_for_a_while() {
             break;
         }
     }
-    assert!(seen > 0 && left_out == seen, "it was left out {left_out} times of {seen}");
+    assert!(
+        seen > 0 && left_out == seen,
+        "it was left out {left_out} times of {seen}"
+    );
 }

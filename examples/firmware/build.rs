@@ -8,7 +8,8 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap());
 
     println!("cargo::rerun-if-env-changed=POCKETLM_BOARD");
-    let board = env::var("POCKETLM_BOARD").expect("choose a board: cargo --config boards/mps2_an386.toml ...");
+    let board = env::var("POCKETLM_BOARD")
+        .expect("choose a board: cargo --config boards/mps2_an386.toml ...");
     println!("cargo::rustc-check-cfg=cfg(board, values(any()))");
     println!("cargo::rustc-cfg=board=\"{board}\"");
     // The board's memory, and what the linker is told.
@@ -33,9 +34,13 @@ fn main() {
     }
 
     println!("cargo::rerun-if-env-changed=POCKETLM_IMAGE");
-    let image = env::var_os("POCKETLM_IMAGE")
-        .map_or_else(|| here.join("../../src/bin/pocketlm/story/story.plm"), |path| here.join(path));
-    let image = image.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", image.display()));
+    let image = env::var_os("POCKETLM_IMAGE").map_or_else(
+        || here.join("../../src/bin/pocketlm/story/story.plm"),
+        |path| here.join(path),
+    );
+    let image = image
+        .canonicalize()
+        .unwrap_or_else(|error| panic!("{}: {error}", image.display()));
     println!("cargo::rerun-if-changed={}", image.display());
     println!("cargo::rustc-env=POCKETLM_IMAGE={}", image.display());
 }

@@ -6,7 +6,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{GROUP, InputGroup, Isa, Workers, split_chunks};
 
-/// A group of 16 inputs as a matrix unit takes them: which way is the business of the [`Isa`] that has one.
+/// A group of 16 inputs as a matrix unit takes them: which way is the business of the [`Isa`] that
+/// has one.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub struct Block {
@@ -22,8 +23,8 @@ impl Block {
     /// Inputs of a block.
     pub const INPUTS: usize = 16;
 
-    /// The fewest inputs for which blocks are made: a unit takes as long for one as for 16, and up to eight meet weights sooner
-    /// as those are widened.
+    /// The fewest inputs for which blocks are made: a unit takes as long for one as for 16, and up
+    /// to eight meet weights sooner as those are widened.
     const FEWEST: usize = 9;
 }
 
@@ -33,17 +34,32 @@ impl Isa {
         self.arrange.is_some() && count >= Block::FEWEST
     }
 
-    /// Puts the groups of `count` inputs, `[count][width]`, into blocks, `[count.div_ceil(16)][width]`, for products to find
-    /// in [`Input::blocks`](crate::Input::blocks). Does nothing where `blocks` is too short for that; they do without then. The
-    /// last block's unused places repeat the last input.
-    pub fn arrange(&self, workers: &dyn Workers, groups: &[InputGroup], count: usize, blocks: &mut [Block]) {
+    /// Puts the groups of `count` inputs, `[count][width]`, into blocks,
+    /// `[count.div_ceil(16)][width]`, for products to find in
+    /// [`Input::blocks`](crate::Input::blocks). Does nothing where `blocks` is too short for that;
+    /// they do without then. The last block's unused places repeat the last input.
+    pub fn arrange(
+        &self,
+        workers: &dyn Workers,
+        groups: &[InputGroup],
+        count: usize,
+        blocks: &mut [Block],
+    ) {
         let width = NonZeroUsize::new(groups.len().checked_div(count).unwrap_or(0));
-        let (Some(arrange), Some(width)) = (self.arrange, width) else { return };
+        let (Some(arrange), Some(width)) = (self.arrange, width) else {
+            return;
+        };
         let all = count.div_ceil(Block::INPUTS) * width.get();
-        let Some(blocks) = blocks.get_mut(..all) else { return };
+        let Some(blocks) = blocks.get_mut(..all) else {
+            return;
+        };
         split_chunks(workers, [(blocks, 1)], 0..all, |index, [block]| {
             let (first, group) = (index / width * Block::INPUTS, index % width);
-            let input = |t: usize| groups.get((first + t).min(count - 1) * width.get() + group).unwrap_or(&EMPTY);
+            let input = |t: usize| {
+                groups
+                    .get((first + t).min(count - 1) * width.get() + group)
+                    .unwrap_or(&EMPTY)
+            };
             if let [block] = block {
                 arrange(core::array::from_fn(input), block);
             }
@@ -52,4 +68,8 @@ impl Isa {
 }
 
 /// In the place of what is not there.
-const EMPTY: InputGroup = InputGroup { values: [0; GROUP], scale: 0.0, sum: 0 };
+const EMPTY: InputGroup = InputGroup {
+    values: [0; GROUP],
+    scale: 0.0,
+    sum: 0,
+};

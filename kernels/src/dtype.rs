@@ -16,10 +16,11 @@ pub enum DType {
     F16 = 1,
     /// bfloat16, 2 bytes an element.
     Bf16 = 2,
-    /// 8 bit: groups of 32 along the row, one f16 scale, values in −128..=127 (8.5 bits an element; GGUF's Q8_0).
-    /// What is quantised here keeps to −127..=127.
+    /// 8 bit: groups of 32 along the row, one f16 scale, values in −128..=127 (8.5 bits an element;
+    /// GGUF's Q8_0). What is quantised here keeps to −127..=127.
     Q8 = 3,
-    /// 4 bit: groups of 32 along the row, one f16 scale, values in −8..=7 (4.5 bits an element; GGUF's Q4_0).
+    /// 4 bit: groups of 32 along the row, one f16 scale, values in −8..=7 (4.5 bits an element;
+    /// GGUF's Q4_0).
     Q4 = 4,
     /// 4 bit with a minimum: groups of 32, one f16 scale and one f16 minimum, values in 0..=15
     /// (5 bits an element; GGUF's Q4_1).
@@ -28,7 +29,14 @@ pub enum DType {
 
 impl DType {
     /// Every type, in the order of its code.
-    pub const ALL: [DType; 6] = [DType::F32, DType::F16, DType::Bf16, DType::Q8, DType::Q4, DType::Q4Min];
+    pub const ALL: [DType; 6] = [
+        DType::F32,
+        DType::F16,
+        DType::Bf16,
+        DType::Q8,
+        DType::Q4,
+        DType::Q4Min,
+    ];
 
     /// The type with this code in an image.
     pub const fn from_code(code: u32) -> Option<DType> {
@@ -55,7 +63,8 @@ impl DType {
         }
     }
 
-    /// Whether the kernels of this type are compiled in (a cargo feature each; both 4-bit types are `q4`).
+    /// Whether the kernels of this type are compiled in (a cargo feature each; both 4-bit types are
+    /// `q4`).
     pub const fn enabled(self) -> bool {
         match self {
             DType::F32 => cfg!(feature = "f32"),
@@ -76,9 +85,15 @@ impl DType {
         match self {
             DType::F32 => columns.checked_mul(4 * TILE_ROWS),
             DType::F16 | DType::Bf16 => columns.checked_mul(2 * TILE_ROWS),
-            DType::Q8 => columns.div_ceil(GROUP).checked_mul(2 * TILE_ROWS + GROUP * TILE_ROWS),
-            DType::Q4 => columns.div_ceil(GROUP).checked_mul(2 * TILE_ROWS + GROUP * TILE_ROWS / 2),
-            DType::Q4Min => columns.div_ceil(GROUP).checked_mul(4 * TILE_ROWS + GROUP * TILE_ROWS / 2),
+            DType::Q8 => columns
+                .div_ceil(GROUP)
+                .checked_mul(2 * TILE_ROWS + GROUP * TILE_ROWS),
+            DType::Q4 => columns
+                .div_ceil(GROUP)
+                .checked_mul(2 * TILE_ROWS + GROUP * TILE_ROWS / 2),
+            DType::Q4Min => columns
+                .div_ceil(GROUP)
+                .checked_mul(4 * TILE_ROWS + GROUP * TILE_ROWS / 2),
         }
     }
 
@@ -91,15 +106,22 @@ impl DType {
     }
 }
 
-/// `row` in groups of 32, the last one as long as it comes. Like `chunks`, except that nothing divides by a length that
-/// the compiler might not see: at the smallest optimisation levels that leaves a panic behind.
+/// `row` in groups of 32, the last one as long as it comes. Like `chunks`, except that nothing
+/// divides by a length that the compiler might not see: at the smallest optimisation levels that
+/// leaves a panic behind.
 pub(crate) fn groups<T>(row: &[T]) -> impl Iterator<Item = &[T]> {
     let (whole, rest) = row.as_chunks::<GROUP>();
-    whole.iter().map(|group| group.as_slice()).chain((!rest.is_empty()).then_some(rest))
+    whole
+        .iter()
+        .map(|group| group.as_slice())
+        .chain((!rest.is_empty()).then_some(rest))
 }
 
 /// [`groups`], to be written.
 pub(crate) fn groups_mut<T>(row: &mut [T]) -> impl Iterator<Item = &mut [T]> {
     let (whole, rest) = row.as_chunks_mut::<GROUP>();
-    whole.iter_mut().map(|group| group.as_mut_slice()).chain((!rest.is_empty()).then_some(rest))
+    whole
+        .iter_mut()
+        .map(|group| group.as_mut_slice())
+        .chain((!rest.is_empty()).then_some(rest))
 }

@@ -16,12 +16,18 @@ pub struct Engine<'w> {
 
 impl<'w, W: Workers> From<&'w W> for Engine<'w> {
     fn from(workers: &'w W) -> Self {
-        Engine { isa: Isa::best(), workers }
+        Engine {
+            isa: Isa::best(),
+            workers,
+        }
     }
 }
 
 impl<'w> From<&'w dyn Workers> for Engine<'w> {
     fn from(workers: &'w dyn Workers) -> Self {
-        Engine { isa: Isa::best(), workers }
+        Engine {
+            isa: Isa::best(),
+            workers,
+        }
     }
 }

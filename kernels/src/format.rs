@@ -2,7 +2,9 @@
 
 use defmt::{Format, Formatter, write};
 
-use crate::{Block, Engine, Input, InputGroup, Isa, Matrix, Output, Q4MinTile, Q4Tile, Q8Tile, RowsMut};
+use crate::{
+    Block, Engine, Input, InputGroup, Isa, Matrix, Output, Q4MinTile, Q4Tile, Q8Tile, RowsMut,
+};
 
 impl Format for Isa {
     fn format(&self, f: Formatter<'_>) {
@@ -18,7 +20,12 @@ impl Format for Engine<'_> {
 
 impl Format for Matrix<'_> {
     fn format(&self, f: Formatter<'_>) {
-        write!(f, "Matrix({=usize} x {=usize})", self.rows(), self.columns());
+        write!(
+            f,
+            "Matrix({=usize} x {=usize})",
+            self.rows(),
+            self.columns()
+        );
     }
 }
 
@@ -30,7 +37,11 @@ impl Format for Input<'_> {
 
 impl Format for Output<'_> {
     fn format(&self, f: Formatter<'_>) {
-        write!(f, "Output(rows {=usize}..{=usize} of {=usize})", self.range.start, self.range.end, self.rows);
+        write!(
+            f,
+            "Output(rows {=usize}..{=usize} of {=usize})",
+            self.range.start, self.range.end, self.rows
+        );
     }
 }
 
@@ -48,7 +59,11 @@ impl Format for Block {
 
 impl Format for InputGroup {
     fn format(&self, f: Formatter<'_>) {
-        write!(f, "InputGroup {{ scale: {=f32}, sum: {=i32} }}", self.scale, self.sum);
+        write!(
+            f,
+            "InputGroup {{ scale: {=f32}, sum: {=i32} }}",
+            self.scale, self.sum
+        );
     }
 }
 

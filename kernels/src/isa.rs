@@ -3,9 +3,12 @@
 use core::fmt;
 use core::ops::Range;
 
-use crate::{Activation, Block, Input, InputGroup, Kv, Matrix, RowsMut, arch, kv, matmul, quantize, vector};
+use crate::{
+    Activation, Block, Input, InputGroup, Kv, Matrix, RowsMut, arch, kv, matmul, quantize, vector,
+};
 
-/// The kernels of one instruction set. Every table computes the same bits; [`Isa::SCALAR`] is the specification.
+/// The kernels of one instruction set. Every table computes the same bits; [`Isa::SCALAR`] is the
+/// specification.
 ///
 /// A table that this machine cannot run is never handed out, which is what makes calling it safe.
 pub struct Isa {
@@ -36,12 +39,12 @@ impl Isa {
 
     /// The tables this machine can run, the fastest first; [`Isa::SCALAR`] is always the last.
     ///
-    /// With feature `std` the machine is asked (the answer is cached); without it, what the compiler was told with
-    /// `-C target-feature` counts.
+    /// With feature `std` the machine is asked (the answer is cached); without it, what the
+    /// compiler was told with `-C target-feature` counts.
     ///
-    /// On Linux, where there is AMX, the first call also asks the system to let the process use its registers. They are 8 KB that a
-    /// signal handler's stack has to have room for: a later `sigaltstack` of less fails, and where one is in use already, AMX is
-    /// not available.
+    /// On Linux, where there is AMX, the first call also asks the system to let the process use its
+    /// registers. They are 8 KB that a signal handler's stack has to have room for: a later
+    /// `sigaltstack` of less fails, and where one is in use already, AMX is not available.
     pub fn available() -> impl Iterator<Item = &'static Isa> {
         arch::tables().into_iter().flatten().chain([Isa::SCALAR])
     }
@@ -56,40 +59,58 @@ impl Isa {
         Self::available().find(|isa| isa.name == name)
     }
 
-    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `amx`, `neon`, `dotprod`, `dsp`, `mve`, `rvv` or `simd128`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `amx`, `neon`, `dotprod`, `dsp`, `mve`, `rvv` or
+    /// `simd128`.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Computes tile rows `tile_rows` of `matrix * input`. `out` holds just those rows: `[count][8 * tile_rows.len()]`,
-    /// the last tile row cut where the matrix ends.
+    /// Computes tile rows `tile_rows` of `matrix * input`. `out` holds just those rows:
+    /// `[count][8 * tile_rows.len()]`, the last tile row cut where the matrix ends.
     ///
-    /// Each output is, for float matrices, `for c in columns { sum = sum + w[c] * x[c] }`; for quantised ones, over the
-    /// groups in order, `sum = sum + dot as f32 * (scale * input.scale)`, with `dot` the exact integer product
-    /// (for q4 of the values less 8), and for q4min then `sum = sum + input.sum as f32 * (minimum * input.scale)`.
+    /// Each output is, for float matrices, `for c in columns { sum = sum + w[c] * x[c] }`; for
+    /// quantised ones, over the groups in order, `sum = sum + dot as f32 * (scale * input.scale)`,
+    /// with `dot` the exact integer product (for q4 of the values less 8), and for q4min then
+    /// `sum = sum + input.sum as f32 * (minimum * input.scale)`.
     ///
-    /// Weights and scales must be finite ([`Matrix::is_finite`]) where they are to come out the same from every table.
-    pub fn matmul(&self, matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+    /// Weights and scales must be finite ([`Matrix::is_finite`]) where they are to come out the
+    /// same from every table.
+    pub fn matmul(
+        &self,
+        matrix: &Matrix<'_>,
+        input: &Input<'_>,
+        tile_rows: Range<usize>,
+        out: &mut RowsMut<'_>,
+    ) {
         (self.matmul)(matrix, input, tile_rows, out);
     }
 
-    /// Quantises `input` group by group; the last group is padded with zeros. For each group, with `largest` its largest
-    /// magnitude: `scale = largest / 32767` and `value = round(input * (32767 / largest))`, ties to even. A group that
-    /// holds a number that is not finite gets the scale NaN, so that it shows in every output it reaches.
+    /// Quantises `input` group by group; the last group is padded with zeros. For each group, with
+    /// `largest` its largest magnitude: `scale = largest / 32767` and
+    /// `value = round(input * (32767 / largest))`, ties to even. A group that holds a number that
+    /// is not finite gets the scale NaN, so that it shows in every output it reaches.
     pub fn quantize(&self, input: &[f32], groups: &mut [InputGroup]) {
         (self.quantize)(input, groups);
     }
 
-    /// `out += weight * value` over the rows `slots` of a value table, in order, for `count` queries: row `s` has weight `s`
-    /// of each, `weights` being `[count][slots of the table]` and `out` `[count][channels]`. In q8 a channel gains
-    /// `value as f32 * (weight * scale)`.
-    pub fn mix(&self, kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32], count: usize) {
+    /// `out += weight * value` over the rows `slots` of a value table, in order, for `count`
+    /// queries: row `s` has weight `s` of each, `weights` being `[count][slots of the table]` and
+    /// `out` `[count][channels]`. In q8 a channel gains `value as f32 * (weight * scale)`.
+    pub fn mix(
+        &self,
+        kv: Kv,
+        values: &[u8],
+        slots: Range<usize>,
+        weights: &[f32],
+        out: &mut [f32],
+        count: usize,
+    ) {
         (self.mix)(kv, values, slots, weights, out, count);
     }
 
-    /// Turns attention scores into weights, in place and not yet normalised: `e^(score − largest)`. The keys go from
-    /// oldest to newest through `older` and then `newer` (the two stretches of a ring). Returns what normalises:
-    /// 1 over the sum of the weights.
+    /// Turns attention scores into weights, in place and not yet normalised: `e^(score − largest)`.
+    /// The keys go from oldest to newest through `older` and then `newer` (the two stretches of a
+    /// ring). Returns what normalises: 1 over the sum of the weights.
     pub fn softmax(&self, older: &mut [f32], newer: &mut [f32]) -> f32 {
         (self.softmax)(older, newer)
     }

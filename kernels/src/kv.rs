@@ -1,5 +1,6 @@
-//! The key and value tables of attention. Keys are a [`Matrix`](crate::Matrix) whose rows are positions, so that scores
-//! are a product like any other, a lane a key. Values are stored row by row and mixed with a lane a channel.
+//! The key and value tables of attention. Keys are a [`Matrix`](crate::Matrix) whose rows are
+//! positions, so that scores are a product like any other, a lane a key. Values are stored row by
+//! row and mixed with a lane a channel.
 
 use core::ops::Range;
 
@@ -47,8 +48,8 @@ impl Kv {
     }
 }
 
-/// Stores a key as row `slot` of a key table, `keys` being [`DType::matrix_bytes`] long and aligned to 4 bytes.
-/// A slot beyond the table is left alone.
+/// Stores a key as row `slot` of a key table, `keys` being [`DType::matrix_bytes`] long and aligned
+/// to 4 bytes. A slot beyond the table is left alone.
 pub fn store_key(kv: Kv, keys: &mut [u8], slot: usize, key: &[f32]) {
     let bytes = kv.dtype().tile_row_bytes(key.len()).unwrap_or(0);
     let start = (slot / TILE_ROWS).saturating_mul(bytes);
@@ -57,16 +58,23 @@ pub fn store_key(kv: Kv, keys: &mut [u8], slot: usize, key: &[f32]) {
     }
 }
 
-/// Stores a row of values as row `slot` of a value table, which is `[slots][Kv::value_bytes]` and aligned to 4 bytes.
-/// A slot beyond the table is left alone.
+/// Stores a row of values as row `slot` of a value table, which is `[slots][Kv::value_bytes]` and
+/// aligned to 4 bytes. A slot beyond the table is left alone.
 pub fn store_value(kv: Kv, values: &mut [u8], slot: usize, value: &[f32]) {
-    let Some(row) = values.get_mut(value_part(kv, value.len(), slot)) else { return };
+    let Some(row) = values.get_mut(value_part(kv, value.len(), slot)) else {
+        return;
+    };
     match kv {
         Kv::F32 if cfg!(feature = "f32") => store_floats(row, value, |x| x),
         Kv::F16 if cfg!(feature = "f16") => store_floats(row, value, f16_from_f32),
         Kv::Bf16 if cfg!(feature = "bf16") => store_floats(row, value, bf16_from_f32),
         Kv::Q8 if cfg!(feature = "q8") => {
-            for (bytes, group) in row.as_chunks_mut::<{ 2 + GROUP }>().0.iter_mut().zip(groups(value)) {
+            for (bytes, group) in row
+                .as_chunks_mut::<{ 2 + GROUP }>()
+                .0
+                .iter_mut()
+                .zip(groups(value))
+            {
                 let (scale, values) = quantize_q8(group);
                 let (scale_bytes, value_bytes) = bytes.split_at_mut(2);
                 scale_bytes.copy_from_slice(&scale.to_le_bytes());
@@ -86,15 +94,20 @@ fn store_floats<E: bytemuck::Pod>(row: &mut [u8], value: &[f32], narrow: impl Fn
     }
 }
 
-/// Where in a key table the bytes of key `slot` lie, piece by piece in the order of the channels. Keys are stored eight
-/// together; this is how one of them is moved to another table, or out of the machine.
+/// Where in a key table the bytes of key `slot` lie, piece by piece in the order of the channels.
+/// Keys are stored eight together; this is how one of them is moved to another table, or out of the
+/// machine.
 pub fn key_parts(kv: Kv, channels: usize, slot: usize) -> impl Iterator<Item = Range<usize>> {
     const STEPS: usize = 1 + GROUP / 4;
     let quantized = kv.dtype().is_quantized();
     let size = kv.value_bytes(1).unwrap_or(0);
     let start = (slot / TILE_ROWS).saturating_mul(kv.dtype().tile_row_bytes(channels).unwrap_or(0));
     let lane = slot % TILE_ROWS;
-    let pieces = if quantized { channels.div_ceil(GROUP) * STEPS } else { channels };
+    let pieces = if quantized {
+        channels.div_ceil(GROUP) * STEPS
+    } else {
+        channels
+    };
     (0..pieces).map(move |piece| {
         let (offset, size) = match (quantized, piece % STEPS) {
             (false, _) => ((piece * TILE_ROWS + lane) * size, size),
@@ -118,14 +131,27 @@ pub fn value_part(kv: Kv, channels: usize, slot: usize) -> Range<usize> {
 }
 
 /// [`Isa::mix`](crate::Isa::mix), portably.
-pub(crate) fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32], count: usize) {
+pub(crate) fn mix(
+    kv: Kv,
+    values: &[u8],
+    slots: Range<usize>,
+    weights: &[f32],
+    out: &mut [f32],
+    count: usize,
+) {
     let width = |all: usize| all.checked_div(count).unwrap_or(0);
     let (table, channels) = (width(weights.len()), width(out.len()));
     let (mut weights, mut out) = (weights, out);
     for _ in 0..count {
         let (these, other_weights) = weights.split_at_checked(table).unwrap_or_default();
         let (channels, other_out) = out.split_at_mut_checked(channels).unwrap_or_default();
-        mix_query(kv, values, slots.clone(), these.get(slots.start..).unwrap_or_default(), channels);
+        mix_query(
+            kv,
+            values,
+            slots.clone(),
+            these.get(slots.start..).unwrap_or_default(),
+            channels,
+        );
         (weights, out) = (other_weights, other_out);
     }
 }
@@ -133,7 +159,9 @@ pub(crate) fn mix(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], o
 #[inline(never)]
 fn mix_query(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
     let bytes = kv.value_bytes(out.len()).unwrap_or(0);
-    let mut rest = values.get(slots.start.saturating_mul(bytes)..).unwrap_or_default();
+    let mut rest = values
+        .get(slots.start.saturating_mul(bytes)..)
+        .unwrap_or_default();
     let weights = weights.iter().take(slots.len());
     let rows = core::iter::from_fn(|| {
         let (row, after) = rest.split_at_checked(bytes)?;
@@ -141,18 +169,23 @@ fn mix_query(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &
         Some(row)
     });
     match kv {
-        Kv::F32 if cfg!(feature = "f32") => {
-            rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, |x: f32| x))
-        }
-        Kv::F16 if cfg!(feature = "f16") => {
-            rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, f16_to_f32))
-        }
-        Kv::Bf16 if cfg!(feature = "bf16") => {
-            rows.zip(weights).for_each(|(row, &weight)| mix_floats(row, weight, out, bf16_to_f32))
-        }
+        Kv::F32 if cfg!(feature = "f32") => rows
+            .zip(weights)
+            .for_each(|(row, &weight)| mix_floats(row, weight, out, |x: f32| x)),
+        Kv::F16 if cfg!(feature = "f16") => rows
+            .zip(weights)
+            .for_each(|(row, &weight)| mix_floats(row, weight, out, f16_to_f32)),
+        Kv::Bf16 if cfg!(feature = "bf16") => rows
+            .zip(weights)
+            .for_each(|(row, &weight)| mix_floats(row, weight, out, bf16_to_f32)),
         Kv::Q8 if cfg!(feature = "q8") => {
             for (row, weight) in rows.zip(weights) {
-                for (bytes, out) in row.as_chunks::<{ 2 + GROUP }>().0.iter().zip(groups_mut(out)) {
+                for (bytes, out) in row
+                    .as_chunks::<{ 2 + GROUP }>()
+                    .0
+                    .iter()
+                    .zip(groups_mut(out))
+                {
                     let weight = weight * f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]));
                     for (out, &value) in out.iter_mut().zip(&bytes[2..]) {
                         *out = add_product(*out, value as i8 as f32, weight);
@@ -165,7 +198,12 @@ fn mix_query(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &
 }
 
 #[inline(always)]
-fn mix_floats<E: bytemuck::Pod>(row: &[u8], weight: f32, out: &mut [f32], widen: impl Fn(E) -> f32) {
+fn mix_floats<E: bytemuck::Pod>(
+    row: &[u8],
+    weight: f32,
+    out: &mut [f32],
+    widen: impl Fn(E) -> f32,
+) {
     let row: &[E] = bytemuck::try_cast_slice(row).unwrap_or_default();
     for (out, &value) in out.iter_mut().zip(row) {
         *out = add_product(*out, weight, widen(value));

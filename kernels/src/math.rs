@@ -1,8 +1,10 @@
-//! The transcendental functions of the forward pass: one polynomial each, in multiplications, additions and
-//! one division, so that every target computes the same bits (contract C1) and the compiler can vectorise the
-//! loops that call them. All are branch-free: both sides of a choice are computed and one is selected.
+//! The transcendental functions of the forward pass: one polynomial each, in multiplications,
+//! additions and one division, so that every target computes the same bits (contract C1) and the
+//! compiler can vectorise the loops that call them. All are branch-free: both sides of a choice are
+//! computed and one is selected.
 //!
-//! Error bounds, over every `f32` and held by the tests below (ulp of the correctly rounded result):
+//! Error bounds, over every `f32` and held by the tests below (ulp of the correctly rounded
+//! result):
 //!
 //! | function | bound | outside its range |
 //! |---|---|---|
@@ -17,7 +19,8 @@ use core::f32::consts::LOG2_E;
 
 use crate::soft::add_product;
 
-/// Adding this rounds a float below 2^22 in magnitude to an integer, ties to even, in its low mantissa bits.
+/// Adding this rounds a float below 2^22 in magnitude to an integer, ties to even, in its low
+/// mantissa bits.
 const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
 
 /// Rounds to the nearest integer, ties to even. `|x|` must be below 2^22.
@@ -33,8 +36,8 @@ fn power_of_two(n: i32) -> f32 {
 }
 
 /// `e^x`. Cody and Waite's reduction and the polynomial of Cephes' `expf`.
-// Loops over it are vectorised where it is inlined. A microcontroller has no vectors and little flash: there the
-// compiler decides, and a build for size has it once.
+// Loops over it are vectorised where it is inlined. A microcontroller has no vectors and little
+// flash: there the compiler decides, and a build for size has it once.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn exp(x: f32) -> f32 {
     let inside = if x < LARGEST { x } else { LARGEST };
@@ -68,7 +71,11 @@ fn exp_parts(x: f32) -> (f32, i32) {
     let n = round_to_i32(inside * LOG2_E);
     let whole = n as f32;
     // ln 2 in two parts; the first has few enough bits that `whole * 0.693359375` is exact.
-    let r = add_product(add_product(inside, -whole, 0.693_359_4), whole, 2.121_944_4e-4);
+    let r = add_product(
+        add_product(inside, -whole, 0.693_359_4),
+        whole,
+        2.121_944_4e-4,
+    );
     let p = 1.987_569_1e-4_f32;
     let p = add_product(1.398_199_9e-3, p, r);
     let p = add_product(8.333_452e-3, p, r);
@@ -93,8 +100,8 @@ pub fn tanh(x: f32) -> f32 {
     if magnitude < 0.625 { near } else { far }
 }
 
-/// The error function. Near zero `x + x P(x²)`, beyond `1 − e^−Q(|x|)` with `Q` fitted to `−ln erfc`
-/// (both minimax fits of ours, after the scheme of N. Juffa's `erff`).
+/// The error function. Near zero `x + x P(x²)`, beyond `1 − e^−Q(|x|)` with `Q` fitted to
+/// `−ln erfc` (both minimax fits of ours, after the scheme of N. Juffa's `erff`).
 #[inline(always)]
 pub fn erf(x: f32) -> f32 {
     let z = x * x;
@@ -138,9 +145,10 @@ pub fn gelu_exact(a: f32) -> f32 {
     0.5 * a * (1.0 + erf(a * core::f32::consts::FRAC_1_SQRT_2))
 }
 
-/// `0.5 a (1 + tanh(u))` with `u = sqrt(2/pi) (a + 0.044715 a³)`, the tanh form of the same paper. Computed as
-/// `a sigmoid(2u)`, which is the same number: `1 + tanh(u)` would lose all digits where `tanh(u)` is near −1, and a norm
-/// after the feed-forward can make what is left as large as any other activation.
+/// `0.5 a (1 + tanh(u))` with `u = sqrt(2/pi) (a + 0.044715 a³)`, the tanh form of the same paper.
+/// Computed as `a sigmoid(2u)`, which is the same number: `1 + tanh(u)` would lose all digits where
+/// `tanh(u)` is near −1, and a norm after the feed-forward can make what is left as large as any
+/// other activation.
 #[inline(always)]
 pub fn gelu_approx(a: f32) -> f32 {
     const TWO_SQRT_2_OVER_PI: f32 = 2.0 * 0.797_884_6;
@@ -159,15 +167,18 @@ pub fn sqrt(x: f32) -> f32 {
     crate::arch::sqrt(x)
 }
 
-/// The sine and cosine of a fraction of a full turn given in units of 2^−64 turns: rotary angles are kept so,
-/// because there `position * frequency` wraps around exactly and no angle is ever too large to reduce.
+/// The sine and cosine of a fraction of a full turn given in units of 2^−64 turns: rotary angles
+/// are kept so, because there `position * frequency` wraps around exactly and no angle is ever too
+/// large to reduce.
 ///
-/// The bits are those of `libm::sinf` and `libm::cosf` (FreeBSD's msun, from Sun's fdlibm), which compute these
-/// polynomials in f64. In 64-bit fixed point they round to the same f32 for every angle, as a test below has seen, and a
-/// microcontroller does without 2 KB of double precision in software.
+/// The bits are those of `libm::sinf` and `libm::cosf` (FreeBSD's msun, from Sun's fdlibm), which
+/// compute these polynomials in f64. In 64-bit fixed point they round to the same f32 for every
+/// angle, as a test below has seen, and a microcontroller does without 2 KB of double precision in
+/// software.
 pub fn sin_cos_turns(turns: u64) -> (f32, f32) {
     const RADIANS: f32 = 1.462_918_1e-9; // 2 pi / 2^32
-    // The nearest quarter turn comes off exactly, which leaves at most an eighth of a turn to round.
+    // The nearest quarter turn comes off exactly, which leaves at most an eighth of a turn to
+    // round.
     let quarter = turns.wrapping_add(1 << 61) >> 62;
     let rest = turns.wrapping_sub(quarter << 62);
     let angle = ((rest as i64 >> 32) as i32) as f32 * RADIANS;
@@ -184,9 +195,18 @@ pub fn sin_cos_turns(turns: u64) -> (f32, f32) {
 /// The sine and cosine of `0..=pi / 4`.
 fn sin_cos_eighth(angle: f32) -> (f32, f32) {
     // Coefficients in units of 2^−64, their signs in the alternation of the sums.
-    const SINE: [u64; 4] = [0x2aaa_aaa9_9758_ee00, 0x0222_2211_2ddf_7640, 0x000d_007c_f165_73ba, 0x0000_2d9b_0f18_768d];
-    const COSINE: [u64; 4] =
-        [0x7fff_fff4_317a_0400, 0x0aaa_a9f0_829d_2100, 0x005b_021f_a03c_789c, 0x0001_9934_2e0e_e507];
+    const SINE: [u64; 4] = [
+        0x2aaa_aaa9_9758_ee00,
+        0x0222_2211_2ddf_7640,
+        0x000d_007c_f165_73ba,
+        0x0000_2d9b_0f18_768d,
+    ];
+    const COSINE: [u64; 4] = [
+        0x7fff_fff4_317a_0400,
+        0x0aaa_a9f0_829d_2100,
+        0x005b_021f_a03c_789c,
+        0x0001_9934_2e0e_e507,
+    ];
     // Below 2^−12 the sine is the angle, and the cosine is 1.
     const SMALL: u32 = 115 << 23;
     let bits = angle.to_bits();
@@ -196,13 +216,19 @@ fn sin_cos_eighth(angle: f32) -> (f32, f32) {
     let x = u64::from(bits & 0x7f_ffff | 0x80_0000) << (((bits >> 23) - 86) & 63);
     let z = high(x, x);
     // `z (a - z (b - z (c - z d)))`
-    let sum = |factors: [u64; 4]| factors.iter().rev().fold(0, |sum, factor| high(z, factor - sum));
+    let sum = |factors: [u64; 4]| {
+        factors
+            .iter()
+            .rev()
+            .fold(0, |sum, factor| high(z, factor - sum))
+    };
     let sin = x - high(x, sum(SINE));
     let cos = sum(COSINE).wrapping_neg();
     (fraction(sin), fraction(cos))
 }
 
-/// `x / 2^64`, rounded to nearest: a conversion of 32 bits, the last of which stands for all after it.
+/// `x / 2^64`, rounded to nearest: a conversion of 32 bits, the last of which stands for all after
+/// it.
 #[cfg_attr(target_os = "none", inline(never))]
 fn fraction(x: u64) -> f32 {
     let zeros = x.leading_zeros() & 63;
@@ -220,21 +246,34 @@ fn high(a: u64, b: u64) -> u64 {
     product(a >> 32, b >> 32) + (middle >> 32) + (other >> 32)
 }
 
-/// The `f32` of finite binary16 bits. Branch-free where there are vectors, so that loops over it vectorise; infinities
-/// and NaN, which a checked matrix does not hold, come out as large finite numbers.
+/// The `f32` of finite binary16 bits. Branch-free where there are vectors, so that loops over it
+/// vectorise; infinities and NaN, which a checked matrix does not hold, come out as large finite
+/// numbers.
 #[inline(always)]
 pub fn f16_to_f32(bits: u16) -> f32 {
     let sign = ((bits & 0x8000) as u32) << 16;
     let magnitude = ((bits & 0x7fff) as u32) << 13;
     let normal = f32::from_bits(magnitude + (112 << 23));
-    let value = if magnitude < 1 << 23 { f16_subnormal(magnitude) } else { normal };
+    let value = if magnitude < 1 << 23 {
+        f16_subnormal(magnitude)
+    } else {
+        normal
+    };
     f32::from_bits(value.to_bits() | sign)
 }
 
 /// A subnormal's mantissa under the exponent of 2^-14, less that 2^-14, is its value, exactly.
-// Where there are no vectors, and perhaps no floating-point unit, it is worth a branch: subnormals are rare.
-#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"), cold, inline(never))]
-#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64")), inline(always))]
+// Where there are no vectors, and perhaps no floating-point unit, it is worth a branch: subnormals
+// are rare.
+#[cfg_attr(
+    any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"),
+    cold,
+    inline(never)
+)]
+#[cfg_attr(
+    not(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64")),
+    inline(always)
+)]
 fn f16_subnormal(magnitude: u32) -> f32 {
     f32::from_bits(magnitude + (113 << 23)) - f32::from_bits(113 << 23)
 }
@@ -245,8 +284,9 @@ pub fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits((bits as u32) << 16)
 }
 
-/// The nearest finite binary16, ties to even; magnitudes beyond its range become ±65504. So does NaN, as +65504 whatever
-/// its sign: the sign of a NaN is the machine's choice, and [`f16_to_f32`] would turn it into that of a number.
+/// The nearest finite binary16, ties to even; magnitudes beyond its range become ±65504. So does
+/// NaN, as +65504 whatever its sign: the sign of a NaN is the machine's choice, and [`f16_to_f32`]
+/// would turn it into that of a number.
 pub fn f16_from_f32(x: f32) -> u16 {
     const LARGEST: u32 = 0x477f_e000; // 65504
     const SMALLEST_NORMAL: u32 = 113 << 23; // 2^-14
@@ -285,7 +325,10 @@ mod tests {
     /// A dense sweep of all bit patterns but those of NaN; a step of 1 is all 2^32 of them.
     fn numbers() -> impl Iterator<Item = f32> {
         let step = option_env!("POCKETLM_SWEEP").map_or(211, |s| s.parse().unwrap());
-        (0..=u32::MAX).step_by(step).map(f32::from_bits).filter(|x| !x.is_nan())
+        (0..=u32::MAX)
+            .step_by(step)
+            .map(f32::from_bits)
+            .filter(|x| !x.is_nan())
     }
 
     /// The worst error over them; the bounds stated above were found with all.
@@ -348,13 +391,21 @@ mod tests {
     fn gelu_keeps_its_digits_where_it_vanishes() {
         for i in 0..=30_000 {
             let a = i as f32 / 2000.0 - 7.5;
-            let u = (2.0 / core::f64::consts::PI).sqrt() * (a as f64 + 0.044715 * (a as f64).powi(3));
+            let u =
+                (2.0 / core::f64::consts::PI).sqrt() * (a as f64 + 0.044715 * (a as f64).powi(3));
             let exact = a as f64 / (1.0 + libm::exp(-2.0 * u));
             // The rounding of 2u, as a share of the result, and the few roundings of sigmoid.
             let bound = exact.abs() * 2f64.powi(-24) * (4.0 + 8.0 * u.abs());
-            assert!((gelu_approx(a) as f64 - exact).abs() <= bound, "{a}: {} for {exact}", gelu_approx(a));
+            assert!(
+                (gelu_approx(a) as f64 - exact).abs() <= bound,
+                "{a}: {} for {exact}",
+                gelu_approx(a)
+            );
         }
-        assert_eq!([-1e30, -100.0, 0.0, 100.0, f32::MAX].map(gelu_approx), [0.0, 0.0, 0.0, 100.0, f32::MAX]);
+        assert_eq!(
+            [-1e30, -100.0, 0.0, 100.0, f32::MAX].map(gelu_approx),
+            [0.0, 0.0, 0.0, 100.0, f32::MAX]
+        );
     }
 
     #[test]
@@ -363,7 +414,10 @@ mod tests {
             let turns = k.wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let angle = turns as f64 / 2f64.powi(64) * core::f64::consts::TAU;
             let (sin, cos) = sin_cos_turns(turns);
-            assert!((sin as f64 - libm::sin(angle)).abs() < 1.5e-7 && (cos as f64 - libm::cos(angle)).abs() < 1.5e-7);
+            assert!(
+                (sin as f64 - libm::sin(angle)).abs() < 1.5e-7
+                    && (cos as f64 - libm::cos(angle)).abs() < 1.5e-7
+            );
         }
     }
 
@@ -371,7 +425,10 @@ mod tests {
     fn sine_and_cosine_are_those_of_libm_to_the_bit() {
         // Every angle up to an eighth of a turn either way; a sample of them in a debug build.
         let step = if cfg!(debug_assertions) { 61 } else { 1 };
-        for n in (-(1i64 << 29)..1 << 29).step_by(step).chain([(1 << 29) - 1]) {
+        for n in (-(1i64 << 29)..1 << 29)
+            .step_by(step)
+            .chain([(1 << 29) - 1])
+        {
             let angle = n as i32 as f32 * 1.462_918_1e-9;
             let (sin, cos) = sin_cos_turns((n as u64) << 32);
             assert_eq!(sin.to_bits(), libm::sinf(angle).to_bits(), "{n}");
@@ -402,7 +459,10 @@ mod tests {
             }
         }
         assert_eq!(f16_to_f32(f16_from_f32(1e9)), 65504.0);
-        assert_eq!([f32::NAN, -f32::NAN].map(|nan| f16_to_f32(f16_from_f32(nan))), [65504.0; 2]);
+        assert_eq!(
+            [f32::NAN, -f32::NAN].map(|nan| f16_to_f32(f16_from_f32(nan))),
+            [65504.0; 2]
+        );
         assert!(bf16_to_f32(bf16_from_f32(f32::MIN)).is_finite());
     }
 }

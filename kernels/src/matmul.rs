@@ -1,4 +1,5 @@
-//! The product of a [`Matrix`] with one or more input vectors: where nearly all of the time is spent.
+//! The product of a [`Matrix`] with one or more input vectors: where nearly all of the time is
+//! spent.
 
 use core::ops::Range;
 
@@ -8,7 +9,8 @@ use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
 use crate::soft::join;
 use crate::{Block, GROUP, InputGroup, Matrix, RowsMut, TILE_ROWS};
 
-/// The inputs of a product: `count` vectors, for float matrices as they are, for quantised ones as groups.
+/// The inputs of a product: `count` vectors, for float matrices as they are, for quantised ones as
+/// groups.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
     /// How many vectors.
@@ -17,30 +19,47 @@ pub struct Input<'a> {
     pub values: &'a [f32],
     /// `[count][columns.div_ceil(32)]`, from [`Isa::quantize`](crate::Isa::quantize).
     pub groups: &'a [InputGroup],
-    /// The same once more, `[count.div_ceil(16)][columns.div_ceil(32)]`, from [`Isa::arrange`](crate::Isa::arrange), or nothing.
+    /// The same once more, `[count.div_ceil(16)][columns.div_ceil(32)]`, from
+    /// [`Isa::arrange`](crate::Isa::arrange), or nothing.
     pub blocks: &'a [Block],
 }
 
 impl<'a> Input<'a> {
-    /// Some of the inputs of a matrix of `columns` columns. Their blocks are left out unless the first starts one.
+    /// Some of the inputs of a matrix of `columns` columns. Their blocks are left out unless the
+    /// first starts one.
     pub fn some(&self, inputs: Range<usize>, columns: usize) -> Input<'a> {
         let (width, first) = (columns.div_ceil(GROUP), inputs.start);
-        let blocks = if first.is_multiple_of(Block::INPUTS) { self.blocks } else { &[] };
+        let blocks = if first.is_multiple_of(Block::INPUTS) {
+            self.blocks
+        } else {
+            &[]
+        };
         Input {
             count: inputs.len(),
             values: self.values.get(first * columns..).unwrap_or_default(),
             groups: self.groups.get(first * width..).unwrap_or_default(),
-            blocks: blocks.get(first / Block::INPUTS * width..).unwrap_or_default(),
+            blocks: blocks
+                .get(first / Block::INPUTS * width..)
+                .unwrap_or_default(),
         }
     }
 }
 
 /// [`Isa::matmul`](crate::Isa::matmul), portably.
-pub(crate) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+pub(crate) fn matmul(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
     let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);
     match matrix.tiles {
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => product(tiles, input.groups, groups, 0..count, tile_rows, out, q8),
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => product(tiles, input.groups, groups, 0..count, tile_rows, out, q4),
+        Tiles::Q8(tiles) if cfg!(feature = "q8") => {
+            product(tiles, input.groups, groups, 0..count, tile_rows, out, q8)
+        }
+        Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+            product(tiles, input.groups, groups, 0..count, tile_rows, out, q4)
+        }
         Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
             product(tiles, input.groups, groups, 0..count, tile_rows, out, q4min)
         }
@@ -48,28 +67,51 @@ pub(crate) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
     }
 }
 
-/// [`matmul`] of a float matrix: what instruction sets with kernels for integers alone do with the others. On boards all
-/// share one copy.
-#[cfg_attr(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"), inline(never))]
-#[cfg_attr(not(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64")), inline(always))]
-pub(crate) fn float_matrix(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+/// [`matmul`] of a float matrix: what instruction sets with kernels for integers alone do with the
+/// others. On boards all share one copy.
+#[cfg_attr(
+    any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"),
+    inline(never)
+)]
+#[cfg_attr(
+    not(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64")),
+    inline(always)
+)]
+pub(crate) fn float_matrix(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
     let (columns, count) = (matrix.columns(), input.count);
     match matrix.tiles {
         Tiles::F32(tiles) if cfg!(feature = "f32") => {
             floats(tiles, input.values, columns, count, tile_rows, out, |w| w)
         }
-        Tiles::F16(tiles) if cfg!(feature = "f16") => {
-            floats(tiles, input.values, columns, count, tile_rows, out, f16_to_f32)
-        }
-        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
-            floats(tiles, input.values, columns, count, tile_rows, out, bf16_to_f32)
-        }
+        Tiles::F16(tiles) if cfg!(feature = "f16") => floats(
+            tiles,
+            input.values,
+            columns,
+            count,
+            tile_rows,
+            out,
+            f16_to_f32,
+        ),
+        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => floats(
+            tiles,
+            input.values,
+            columns,
+            count,
+            tile_rows,
+            out,
+            bf16_to_f32,
+        ),
         _ => {}
     }
 }
 
-/// Walks tile rows and blocks of `N` inputs, for as many whole blocks as `inputs_at` holds. `width` is what a row has of
-/// `W`s and an input of `X`s.
+/// Walks tile rows and blocks of `N` inputs, for as many whole blocks as `inputs_at` holds. `width`
+/// is what a row has of `W`s and an input of `X`s.
 #[inline(always)]
 fn product<W, X, const N: usize>(
     tiles: &[W],
@@ -81,12 +123,24 @@ fn product<W, X, const N: usize>(
     dot: impl Fn(&[W], [&[X]; N]) -> [[f32; TILE_ROWS]; N],
 ) {
     let width = width.max(1);
-    let rows = tiles.chunks_exact(width).skip(tile_rows.start).take(tile_rows.len());
+    let rows = tiles
+        .chunks_exact(width)
+        .skip(tile_rows.start)
+        .take(tile_rows.len());
     for (index, tile) in rows.enumerate() {
         for first in inputs_at.clone().step_by(N) {
-            let input = |k: usize| inputs.get((first + k) * width..(first + k + 1) * width).unwrap_or_default();
+            let input = |k: usize| {
+                inputs
+                    .get((first + k) * width..(first + k + 1) * width)
+                    .unwrap_or_default()
+            };
             for (k, sums) in dot(tile, core::array::from_fn(input)).iter().enumerate() {
-                for (out, sum) in out.column(first + k).iter_mut().skip(index * TILE_ROWS).zip(sums) {
+                for (out, sum) in out
+                    .column(first + k)
+                    .iter_mut()
+                    .skip(index * TILE_ROWS)
+                    .zip(sums)
+                {
                     *out = *sum;
                 }
             }
@@ -107,15 +161,36 @@ fn floats<E: Copy>(
 ) {
     // A block of one is what the second loop does.
     let whole = if BLOCK == 1 { 0 } else { count / BLOCK * BLOCK };
-    product::<_, _, BLOCK>(tiles, inputs, columns, 0..whole, tile_rows.clone(), out, |t, x| float(t, x, widen));
-    product::<_, _, 1>(tiles, inputs, columns, whole..count, tile_rows, out, |t, x| float(t, x, widen));
+    product::<_, _, BLOCK>(
+        tiles,
+        inputs,
+        columns,
+        0..whole,
+        tile_rows.clone(),
+        out,
+        |t, x| float(t, x, widen),
+    );
+    product::<_, _, 1>(
+        tiles,
+        inputs,
+        columns,
+        whole..count,
+        tile_rows,
+        out,
+        |t, x| float(t, x, widen),
+    );
 }
 
 #[inline(always)]
 fn q8(tile: &[Q8Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
     let mut sums = [0.0; TILE_ROWS];
     for (group, x) in tile.iter().zip(x) {
-        join(&mut sums, &dots(&group.values, &x.values), &group.scales, x.scale);
+        join(
+            &mut sums,
+            &dots(&group.values, &x.values),
+            &group.scales,
+            x.scale,
+        );
     }
     [sums]
 }
@@ -124,7 +199,8 @@ fn q8(tile: &[Q8Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
 fn q4(tile: &[Q4Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
     let mut sums = [0.0; TILE_ROWS];
     for (group, x) in tile.iter().zip(x) {
-        let dots = nibble_dots(&group.nibbles, &x.values).map(|dot| dot.wrapping_sub(x.sum.wrapping_mul(8)));
+        let dots = nibble_dots(&group.nibbles, &x.values)
+            .map(|dot| dot.wrapping_sub(x.sum.wrapping_mul(8)));
         join(&mut sums, &dots, &group.scales, x.scale);
     }
     [sums]
@@ -134,7 +210,12 @@ fn q4(tile: &[Q4Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
 fn q4min(tile: &[Q4MinTile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
     let mut sums = [0.0; TILE_ROWS];
     for (group, x) in tile.iter().zip(x) {
-        join(&mut sums, &nibble_dots(&group.nibbles, &x.values), &group.scales, x.scale);
+        join(
+            &mut sums,
+            &nibble_dots(&group.nibbles, &x.values),
+            &group.scales,
+            x.scale,
+        );
         join(&mut sums, &[x.sum; TILE_ROWS], &group.minima, x.scale);
     }
     [sums]

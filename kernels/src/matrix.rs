@@ -1,4 +1,5 @@
-//! [`Matrix`]: a borrowed view of a matrix in the tile layout (drawn in the crate docs), checked once when it is made.
+//! [`Matrix`]: a borrowed view of a matrix in the tile layout (drawn in the crate docs), checked
+//! once when it is made.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -38,7 +39,8 @@ pub struct Q4MinTile {
     pub nibbles: [[[u8; 4]; TILE_ROWS]; GROUP / 8],
 }
 
-/// The tiles of a matrix: for each tile row, its columns (float types) or groups (quantised types) in order.
+/// The tiles of a matrix: for each tile row, its columns (float types) or groups (quantised types)
+/// in order.
 #[derive(Clone, Copy)]
 pub(crate) enum Tiles<'m> {
     F32(&'m [[f32; TILE_ROWS]]),
@@ -59,12 +61,21 @@ pub struct Matrix<'m> {
 
 impl<'m> Matrix<'m> {
     /// The matrix of no rows and no columns.
-    pub const EMPTY: Matrix<'static> = Matrix { rows: 0, columns: 0, tiles: Tiles::F32(&[]) };
+    pub const EMPTY: Matrix<'static> = Matrix {
+        rows: 0,
+        columns: 0,
+        tiles: Tiles::F32(&[]),
+    };
 
-    /// A view of `data`, which must be exactly as long as [`DType::matrix_bytes`] says and aligned to 4 bytes.
-    /// `None` if it is not, if a dimension is 0, or if the kernels of this type are not compiled in.
+    /// A view of `data`, which must be exactly as long as [`DType::matrix_bytes`] says and aligned
+    /// to 4 bytes. `None` if it is not, if a dimension is 0, or if the kernels of this type are not
+    /// compiled in.
     pub fn new(dtype: DType, rows: usize, columns: usize, data: &'m [u8]) -> Option<Self> {
-        if !dtype.enabled() || rows == 0 || columns == 0 || dtype.matrix_bytes(rows, columns)? != data.len() {
+        if !dtype.enabled()
+            || rows == 0
+            || columns == 0
+            || dtype.matrix_bytes(rows, columns)? != data.len()
+        {
             return None;
         }
         let tiles = match dtype {
@@ -75,7 +86,11 @@ impl<'m> Matrix<'m> {
             DType::Q4 => Tiles::Q4(bytemuck::try_cast_slice(data).ok()?),
             DType::Q4Min => Tiles::Q4Min(bytemuck::try_cast_slice(data).ok()?),
         };
-        Some(Matrix { rows, columns, tiles })
+        Some(Matrix {
+            rows,
+            columns,
+            tiles,
+        })
     }
 
     /// Rows, the outputs of a product.
@@ -105,27 +120,42 @@ impl<'m> Matrix<'m> {
         }
     }
 
-    /// Writes row `row` to `out`, in f32: `columns` values, fewer if `out` is shorter. A row beyond the last leaves
-    /// `out` as it was.
+    /// Writes row `row` to `out`, in f32: `columns` values, fewer if `out` is shorter. A row beyond
+    /// the last leaves `out` as it was.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let (tile, lane) = (row / TILE_ROWS, row % TILE_ROWS);
         match self.tiles {
-            Tiles::F32(tiles) if cfg!(feature = "f32") => float_row(tiles, self.columns, tile, lane, out, |w| w),
-            Tiles::F16(tiles) if cfg!(feature = "f16") => float_row(tiles, self.columns, tile, lane, out, f16_to_f32),
+            Tiles::F32(tiles) if cfg!(feature = "f32") => {
+                float_row(tiles, self.columns, tile, lane, out, |w| w)
+            }
+            Tiles::F16(tiles) if cfg!(feature = "f16") => {
+                float_row(tiles, self.columns, tile, lane, out, f16_to_f32)
+            }
             Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
                 float_row(tiles, self.columns, tile, lane, out, bf16_to_f32)
             }
-            Tiles::Q8(tiles) if cfg!(feature = "q8") => group_row(tiles, self.columns, tile, lane, out, |group, c| {
-                let values = group.values.as_flattened().as_flattened();
-                let value = values.get(c / 4 * 4 * TILE_ROWS + 4 * lane + c % 4).copied().unwrap_or(0);
-                value as f32 * f16_to_f32(group.scales[lane % TILE_ROWS])
-            }),
-            Tiles::Q4(tiles) if cfg!(feature = "q4") => group_row(tiles, self.columns, tile, lane, out, |group, c| {
-                (nibble(&group.nibbles, lane, c) as f32 - 8.0) * f16_to_f32(group.scales[lane % TILE_ROWS])
-            }),
+            Tiles::Q8(tiles) if cfg!(feature = "q8") => {
+                group_row(tiles, self.columns, tile, lane, out, |group, c| {
+                    let values = group.values.as_flattened().as_flattened();
+                    let value = values
+                        .get(c / 4 * 4 * TILE_ROWS + 4 * lane + c % 4)
+                        .copied()
+                        .unwrap_or(0);
+                    value as f32 * f16_to_f32(group.scales[lane % TILE_ROWS])
+                })
+            }
+            Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+                group_row(tiles, self.columns, tile, lane, out, |group, c| {
+                    (nibble(&group.nibbles, lane, c) as f32 - 8.0)
+                        * f16_to_f32(group.scales[lane % TILE_ROWS])
+                })
+            }
             Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
                 group_row(tiles, self.columns, tile, lane, out, |group, c| {
-                    let (scale, minimum) = (group.scales[lane % TILE_ROWS], group.minima[lane % TILE_ROWS]);
+                    let (scale, minimum) = (
+                        group.scales[lane % TILE_ROWS],
+                        group.minima[lane % TILE_ROWS],
+                    );
                     nibble(&group.nibbles, lane, c) as f32 * f16_to_f32(scale) + f16_to_f32(minimum)
                 })
             }
@@ -133,18 +163,27 @@ impl<'m> Matrix<'m> {
         }
     }
 
-    /// Whether every weight is a finite number: one pass over floats, and over the scales of the quantised types.
+    /// Whether every weight is a finite number: one pass over floats, and over the scales of the
+    /// quantised types.
     pub fn is_finite(&self) -> bool {
         let f16_finite = |bits: &u16| bits & 0x7c00 != 0x7c00;
         match self.tiles {
-            Tiles::F32(tiles) if cfg!(feature = "f32") => all(tiles.as_flattened(), |w| w.is_finite()),
-            Tiles::F16(tiles) if cfg!(feature = "f16") => all(tiles.as_flattened(), f16_finite),
-            Tiles::Bf16(tiles) if cfg!(feature = "bf16") => all(tiles.as_flattened(), |bits| bits & 0x7f80 != 0x7f80),
-            Tiles::Q8(tiles) if cfg!(feature = "q8") => all(tiles, |group| all(&group.scales, f16_finite)),
-            Tiles::Q4(tiles) if cfg!(feature = "q4") => all(tiles, |group| all(&group.scales, f16_finite)),
-            Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
-                all(tiles, |group| all(&group.scales, f16_finite) && all(&group.minima, f16_finite))
+            Tiles::F32(tiles) if cfg!(feature = "f32") => {
+                all(tiles.as_flattened(), |w| w.is_finite())
             }
+            Tiles::F16(tiles) if cfg!(feature = "f16") => all(tiles.as_flattened(), f16_finite),
+            Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
+                all(tiles.as_flattened(), |bits| bits & 0x7f80 != 0x7f80)
+            }
+            Tiles::Q8(tiles) if cfg!(feature = "q8") => {
+                all(tiles, |group| all(&group.scales, f16_finite))
+            }
+            Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+                all(tiles, |group| all(&group.scales, f16_finite))
+            }
+            Tiles::Q4Min(tiles) if cfg!(feature = "q4") => all(tiles, |group| {
+                all(&group.scales, f16_finite) && all(&group.minima, f16_finite)
+            }),
             _ => true,
         }
     }
@@ -169,7 +208,12 @@ fn float_row<E: Copy>(
     out: &mut [f32],
     widen: impl Fn(E) -> f32,
 ) {
-    for (out, column) in out.iter_mut().zip(tiles.iter().skip(tile.saturating_mul(columns)).take(columns)) {
+    for (out, column) in out.iter_mut().zip(
+        tiles
+            .iter()
+            .skip(tile.saturating_mul(columns))
+            .take(columns),
+    ) {
         *out = widen(column[lane % TILE_ROWS]);
     }
 }

@@ -1,20 +1,25 @@
 //! The innermost loops of products for cores that have no vectors: microcontrollers.
 //!
-//! Those of `wide.rs` go across the eight lanes of a tile and are vectorised where there are vectors. Here the lanes are
-//! written out, so that sums and inputs stay in registers. A compiler for a small core, at
-//! `opt-level = "s"` above all, does not get there by itself: its loop over rows loads and stores a sum at every turn.
+//! Those of `wide.rs` go across the eight lanes of a tile and are vectorised where there are
+//! vectors. Here the lanes are written out, so that sums and inputs stay in registers. A compiler
+//! for a small core, at `opt-level = "s"` above all, does not get there by itself: its loop over
+//! rows loads and stores a sum at every turn.
 
 use bytemuck::cast_ref;
 
 use crate::soft::add_product;
 use crate::{GROUP, TILE_ROWS};
 
-/// Inputs that meet a float tile together. It is read again for each of them all the same: more would only be more code.
+/// Inputs that meet a float tile together. It is read again for each of them all the same: more
+/// would only be more code.
 pub(crate) const BLOCK: usize = 1;
 
-/// The exact dot products of eight rows with a group of inputs. Four rows at a time: their sums and the inputs of four
-/// columns are what twelve registers hold.
-pub(crate) fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+/// The exact dot products of eight rows with a group of inputs. Four rows at a time: their sums and
+/// the inputs of four columns are what twelve registers hold.
+pub(crate) fn dots(
+    weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4],
+    x: &[i16; GROUP],
+) -> [i32; TILE_ROWS] {
     let weights: &[[[[u8; 4]; 4]; 2]; GROUP / 4] = cast_ref(weights);
     let mut dots = [[0; 4]; 2];
     for (half, dots) in dots.iter_mut().enumerate() {
@@ -27,7 +32,10 @@ pub(crate) fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i16; GROUP]
 }
 
 /// [`dots`] with nibbles, 0..=15.
-pub(crate) fn nibble_dots(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+pub(crate) fn nibble_dots(
+    nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8],
+    x: &[i16; GROUP],
+) -> [i32; TILE_ROWS] {
     let nibbles: &[[[[u8; 4]; 4]; 2]; GROUP / 8] = cast_ref(nibbles);
     let x: &[[[i16; 4]; 2]; GROUP / 8] = cast_ref(x);
     let mut dots = [[0; 4]; 2];
@@ -50,11 +58,14 @@ fn add_products(
     value: impl Fn(u8) -> i32,
 ) -> [i32; 4] {
     let [x0, x1, x2, x3] = [x0 as i32, x1 as i32, x2 as i32, x3 as i32];
-    let add = |sum: i32, w: &[u8; 4]| sum + value(w[0]) * x0 + value(w[1]) * x1 + value(w[2]) * x2 + value(w[3]) * x3;
+    let add = |sum: i32, w: &[u8; 4]| {
+        sum + value(w[0]) * x0 + value(w[1]) * x1 + value(w[2]) * x2 + value(w[3]) * x3
+    };
     [add(a, of_a), add(b, of_b), add(c, of_c), add(d, of_d)]
 }
 
-/// The products of a tile row of floats with `N` inputs, one after the other: eight sums are as many as stay in registers.
+/// The products of a tile row of floats with `N` inputs, one after the other: eight sums are as
+/// many as stay in registers.
 #[inline(always)]
 pub(crate) fn float<E: Copy, const N: usize>(
     tile: &[[E; TILE_ROWS]],

@@ -1,13 +1,15 @@
-//! Writing rows into the tile layout: what packs an image on the host, and what stores a key on the device.
+//! Writing rows into the tile layout: what packs an image on the host, and what stores a key on the
+//! device.
 
 use crate::dtype::groups;
 use crate::math::{bf16_from_f32, f16_from_f32, f16_to_f32, round_to_i32};
 use crate::{DType, GROUP, Q4MinTile, Q4Tile, Q8Tile, TILE_ROWS};
 
-/// Writes `row` as row `lane` of a tile row, `tile_row` being [`DType::tile_row_bytes`] long and aligned to 4 bytes.
-/// Floats are rounded to nearest. q8 takes the group's largest magnitude over 127, rounded to f16, as the scale and
-/// the nearest multiple of it for each weight. The 4-bit types need a choice of scale that is not made here: see
-/// [`pack_q4_group`]. Writes nothing where the lengths do not fit.
+/// Writes `row` as row `lane` of a tile row, `tile_row` being [`DType::tile_row_bytes`] long and
+/// aligned to 4 bytes. Floats are rounded to nearest. q8 takes the group's largest magnitude over
+/// 127, rounded to f16, as the scale and the nearest multiple of it for each weight. The 4-bit
+/// types need a choice of scale that is not made here: see [`pack_q4_group`]. Writes nothing where
+/// the lengths do not fit.
 pub fn pack_row(dtype: DType, tile_row: &mut [u8], lane: usize, row: &[f32]) {
     let lane = lane % TILE_ROWS;
     match dtype {
@@ -26,7 +28,10 @@ pub fn pack_row(dtype: DType, tile_row: &mut [u8], lane: usize, row: &[f32]) {
 
 /// The f16 scale and values of up to 32 weights in q8.
 pub(crate) fn quantize_q8(weights: &[f32]) -> (u16, [i8; GROUP]) {
-    let largest = weights.iter().fold(0.0, |largest: f32, w| if w.abs() > largest { w.abs() } else { largest });
+    let largest = weights.iter().fold(
+        0.0,
+        |largest: f32, w| if w.abs() > largest { w.abs() } else { largest },
+    );
     let scale = f16_from_f32(largest / 127.0);
     let step = f16_to_f32(scale);
     let mut values = [0; GROUP];
@@ -38,8 +43,12 @@ pub(crate) fn quantize_q8(weights: &[f32]) -> (u16, [i8; GROUP]) {
     (scale, values)
 }
 
-fn pack_floats<E: bytemuck::Pod>(tile_row: &mut [u8], lane: usize, row: &[f32], narrow: fn(f32) -> E)
-where
+fn pack_floats<E: bytemuck::Pod>(
+    tile_row: &mut [u8],
+    lane: usize,
+    row: &[f32],
+    narrow: fn(f32) -> E,
+) where
     [E; TILE_ROWS]: bytemuck::Pod,
 {
     let columns: &mut [[E; TILE_ROWS]] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
@@ -49,7 +58,13 @@ where
 }
 
 /// Writes 32 int8 weights with their f16 scale as group `index` of row `lane` of a q8 tile row.
-pub fn pack_q8_group(tile_row: &mut [u8], lane: usize, index: usize, scale: u16, values: &[i8; GROUP]) {
+pub fn pack_q8_group(
+    tile_row: &mut [u8],
+    lane: usize,
+    index: usize,
+    scale: u16,
+    values: &[i8; GROUP],
+) {
     let tiles: &mut [Q8Tile] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
     if let Some(tile) = tiles.get_mut(index) {
         tile.scales[lane % TILE_ROWS] = scale;
@@ -59,8 +74,9 @@ pub fn pack_q8_group(tile_row: &mut [u8], lane: usize, index: usize, scale: u16,
     }
 }
 
-/// Writes 32 values of 0..=15 with their f16 scale as group `index` of row `lane` of a 4-bit tile row: q4 without a
-/// minimum (weight = `(value − 8) * scale`), q4min with one (weight = `value * scale + minimum`).
+/// Writes 32 values of 0..=15 with their f16 scale as group `index` of row `lane` of a 4-bit tile
+/// row: q4 without a minimum (weight = `(value − 8) * scale`), q4min with one (weight =
+/// `value * scale + minimum`).
 pub fn pack_q4_group(
     tile_row: &mut [u8],
     lane: usize,
@@ -73,13 +89,18 @@ pub fn pack_q4_group(
     let nibbles = match minimum {
         None => {
             let tiles: &mut [Q4Tile] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
-            let Some(tile) = tiles.get_mut(index) else { return };
+            let Some(tile) = tiles.get_mut(index) else {
+                return;
+            };
             tile.scales[lane] = scale;
             &mut tile.nibbles
         }
         Some(minimum) => {
-            let tiles: &mut [Q4MinTile] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
-            let Some(tile) = tiles.get_mut(index) else { return };
+            let tiles: &mut [Q4MinTile] =
+                bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
+            let Some(tile) = tiles.get_mut(index) else {
+                return;
+            };
             tile.scales[lane] = scale;
             tile.minima[lane] = minimum;
             &mut tile.nibbles

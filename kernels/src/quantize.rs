@@ -7,16 +7,18 @@ use crate::{GROUP, dtype};
 
 /// 32 inputs in 16 bits with one scale: input ≈ `value * scale`.
 ///
-/// Why 16 bits, where others take 8: the weights should decide the accuracy of a quantised model. Measured as the KL
-/// divergence from f32 on SmolLM2-135M with its Q4_1 weights as they are: 3.8e-3 nats a token with 8 bits (outliers in a group
-/// leave the rest of it few steps), 6e-8 with 16. It costs memory-bound decoding nothing, nor targets that multiply 16-bit
-/// numbers anyway (SSE2 and AVX2 `pmaddwd`, Armv7E-M `smlad`, wasm `dot_i16x8`); one that multiplies bytes (`sdot`) does it in two digits.
+/// Why 16 bits, where others take 8: the weights should decide the accuracy of a quantised model.
+/// Measured as the KL divergence from f32 on SmolLM2-135M with its Q4_1 weights as they are: 3.8e-3
+/// nats a token with 8 bits (outliers in a group leave the rest of it few steps), 6e-8 with 16. It
+/// costs memory-bound decoding nothing, nor targets that multiply 16-bit numbers anyway (SSE2 and
+/// AVX2 `pmaddwd`, Armv7E-M `smlad`, wasm `dot_i16x8`); one that multiplies bytes (`sdot`) does it
+/// in two digits.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct InputGroup {
-    /// −32767..=32767. Of each four columns first the even ones, then the odd ones, 0 2 1 3: taken as 16-bit words, the
-    /// bytes of four weights widen to just these pairs by a mask and a shift (or Armv7E-M's `sxtb16`), and a
-    /// multiply-add of pairs (`pmaddwd`, `smlad`) needs no shuffle.
+    /// −32767..=32767. Of each four columns first the even ones, then the odd ones, 0 2 1 3: taken
+    /// as 16-bit words, the bytes of four weights widen to just these pairs by a mask and a shift
+    /// (or Armv7E-M's `sxtb16`), and a multiply-add of pairs (`pmaddwd`, `smlad`) needs no shuffle.
     pub values: [i16; GROUP],
     /// The largest magnitude of the group over 32767.
     pub scale: f32,
@@ -44,7 +46,9 @@ pub(crate) fn scales(largest: f32) -> (f32, f32) {
 pub(crate) fn quantize(input: &[f32], groups: &mut [InputGroup]) {
     for (input, group) in dtype::groups(input).zip(groups) {
         // The order of magnitudes is the order of their bits, NaN above all.
-        let largest = input.iter().fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
+        let largest = input
+            .iter()
+            .fold(0, |largest, x| largest.max(x.to_bits() & 0x7fff_ffff));
         let (scale, inverse) = scales(f32::from_bits(largest));
         group.values = [0; GROUP];
         if inverse != 0.0 {
@@ -79,11 +83,17 @@ mod tests {
 
     #[test]
     fn zeros_denormals_and_infinities_have_a_defined_outcome() {
-        assert_eq!(one(&[0.0, -0.0, 1e-38, f32::from_bits(1)]), InputGroup::zeroed());
+        assert_eq!(
+            one(&[0.0, -0.0, 1e-38, f32::from_bits(1)]),
+            InputGroup::zeroed()
+        );
         for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
             let group = one(&[1.0, bad, 2.0]);
             assert!(group.scale.is_nan() && group.values == [0; 32] && group.sum == 0);
         }
-        assert_eq!(one(&[f32::MAX, f32::MIN, 1.0]).values[..3], [32767, 0, -32767]);
+        assert_eq!(
+            one(&[f32::MAX, f32::MIN, 1.0]).values[..3],
+            [32767, 0, -32767]
+        );
     }
 }

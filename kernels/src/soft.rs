@@ -1,29 +1,44 @@
 //! The innermost operations for cores without a floating-point unit, in integers.
 //!
-//! There a compiler calls a function for every operation, which takes its numbers apart, looks for zeros, infinities and
-//! subnormals, and puts the result together for the next one to take apart. What is here does two or three operations at a
-//! time and one case, numbers of ordinary size; whatever else comes along goes to the functions of the compiler. Every step
-//! is rounded as IEEE 754 asks, to the nearest number, ties to even, so the bits are those of a floating-point unit.
+//! There a compiler calls a function for every operation, which takes its numbers apart, looks for
+//! zeros, infinities and subnormals, and puts the result together for the next one to take apart.
+//! What is here does two or three operations at a time and one case, numbers of ordinary size;
+//! whatever else comes along goes to the functions of the compiler. Every step is rounded as IEEE
+//! 754 asks, to the nearest number, ties to even, so the bits are those of a floating-point unit.
 
 use crate::TILE_ROWS;
 use crate::math::f16_to_f32;
 
-/// Whether this core has no floating-point unit, as far as can be seen: `eabi` passes floats in integer registers, and the F
-/// extension, which stable Rust does not show, implies Zicsr, which it does.
+/// Whether this core has no floating-point unit, as far as can be seen: `eabi` passes floats in
+/// integer registers, and the F extension, which stable Rust does not show, implies Zicsr, which it
+/// does.
 pub(crate) const SOFT: bool = cfg!(any(
     all(target_arch = "arm", target_abi = "eabi"),
-    all(any(target_arch = "riscv32", target_arch = "riscv64"), not(target_feature = "zicsr"))
+    all(
+        any(target_arch = "riscv32", target_arch = "riscv64"),
+        not(target_feature = "zicsr")
+    )
 ));
 
 /// `sum + a * b`, rounded twice.
 #[inline(always)]
 pub(crate) fn add_product(sum: f32, a: f32, b: f32) -> f32 {
-    if SOFT { integers::add_product(sum, a, b) } else { sum + a * b }
+    if SOFT {
+        integers::add_product(sum, a, b)
+    } else {
+        sum + a * b
+    }
 }
 
-/// Adds a group's exact dot products to the sums: `sum + dot * (scale * input_scale)`, every operation rounded.
+/// Adds a group's exact dot products to the sums: `sum + dot * (scale * input_scale)`, every
+/// operation rounded.
 #[inline(always)]
-pub(crate) fn join(sums: &mut [f32; TILE_ROWS], dots: &[i32; TILE_ROWS], scales: &[u16; TILE_ROWS], input_scale: f32) {
+pub(crate) fn join(
+    sums: &mut [f32; TILE_ROWS],
+    dots: &[i32; TILE_ROWS],
+    scales: &[u16; TILE_ROWS],
+    input_scale: f32,
+) {
     if SOFT {
         return integers::join(sums, dots, scales, input_scale);
     }
@@ -37,8 +52,8 @@ mod integers {
 
     const IMPLICIT: u32 = 1 << 23;
     const SIGN: u32 = 1 << 31;
-    /// Numbers from 2^-63 to 2^65 are ordinary, exponents in this many from the first: products of two of them are normal
-    /// or too large, and no difference is subnormal.
+    /// Numbers from 2^-63 to 2^65 are ordinary, exponents in this many from the first: products of
+    /// two of them are normal or too large, and no difference is subnormal.
     const FIRST: u32 = 64;
     const ORDINARY: u32 = 128;
 
@@ -53,7 +68,8 @@ mod integers {
         let (x, y) = (a.to_bits(), b.to_bits());
         let (ex, ey) = (exponent(x), exponent(y));
         if ex.wrapping_sub(FIRST) | ey.wrapping_sub(FIRST) < ORDINARY {
-            let (mantissa, exponent) = multiply(y << 8 | SIGN, x & (IMPLICIT - 1) | IMPLICIT, ex + ey);
+            let (mantissa, exponent) =
+                multiply(y << 8 | SIGN, x & (IMPLICIT - 1) | IMPLICIT, ex + ey);
             if exponent < 254 {
                 let product = (exponent << 23).wrapping_add(mantissa) | (x ^ y) & SIGN;
                 if let Some(sum) = add(sum.to_bits(), product) {
@@ -100,35 +116,48 @@ mod integers {
             return None;
         }
         let scale_mantissa = (scale as u32 & 0x3ff | 0x400) << 13;
-        let (factor, factor_exponent) =
-            multiply(input << 8 | SIGN, scale_mantissa, scale_exponent + 112 + input_exponent);
+        let (factor, factor_exponent) = multiply(
+            input << 8 | SIGN,
+            scale_mantissa,
+            scale_exponent + 112 + input_exponent,
+        );
         let (number, number_exponent) = normalize(dot.unsigned_abs());
         // Of a number that is rounded to 24 bits the others become zero.
-        let number = if number & 0xff == 0 { number } else { number.checked_add(0x7f + (number >> 8 & 1))? & !0xff };
+        let number = if number & 0xff == 0 {
+            number
+        } else {
+            number.checked_add(0x7f + (number >> 8 & 1))? & !0xff
+        };
         let (mantissa, exponent) = multiply(number, factor, number_exponent + factor_exponent + 1);
         let sign = (dot as u32) ^ input ^ (scale as u32) << 16;
         let product = (exponent << 23).wrapping_add(mantissa) | sign & SIGN;
         add(sum.to_bits(), product).map(f32::from_bits)
     }
 
-    /// Of the cores of Arm, those that have no atomics have no long product and do not count zeros either.
+    /// Of the cores of Arm, those that have no atomics have no long product and do not count zeros
+    /// either.
     const ARMV6M: bool = cfg!(all(target_arch = "arm", not(target_has_atomic = "ptr")));
 
-    /// Shifts a number, not 0, until its highest bit is set; also returns the exponent of an `f32` of it.
+    /// Shifts a number, not 0, until its highest bit is set; also returns the exponent of an `f32`
+    /// of it.
     #[inline(always)]
     fn normalize(x: u32) -> (u32, u32) {
         if cfg!(target_arch = "arm") && !ARMV6M {
             return (x << (x.leading_zeros() & 31), 127 + 31 - x.leading_zeros());
         }
         let halve = |(x, exponent): (u32, u32), step| {
-            if x >> (32 - step) == 0 { (x << step, exponent - step) } else { (x, exponent) }
+            if x >> (32 - step) == 0 {
+                (x << step, exponent - step)
+            } else {
+                (x, exponent)
+            }
         };
         // Written out, because a compiler that builds for size does not.
         halve(halve(halve(halve(halve((x, 127 + 31), 16), 8), 4), 2), 1)
     }
 
-    /// The product of two mantissas, one of 32 bits and one of 24, rounded to 24 bits, and its exponent less 1 from the sum
-    /// of theirs.
+    /// The product of two mantissas, one of 32 bits and one of 24, rounded to 24 bits, and its
+    /// exponent less 1 from the sum of theirs.
     #[inline(always)]
     fn multiply(a: u32, b: u32, exponents: u32) -> (u32, u32) {
         let (mut high, mut low) = wide(a, b);
@@ -207,10 +236,14 @@ mod tests {
 
     fn check(sum: f32, a: f32, b: f32) {
         let (got, want) = (add_product(sum, a, b), sum + a * b);
-        assert!(same(got, want), "{sum:e} + {a:e} * {b:e}: {got:e}, not {want:e}");
+        assert!(
+            same(got, want),
+            "{sum:e} + {a:e} * {b:e}: {got:e}, not {want:e}"
+        );
     }
 
-    /// Bit patterns without end: Steele et al. 2014, "Fast splittable pseudorandom number generators".
+    /// Bit patterns without end: Steele et al. 2014, "Fast splittable pseudorandom number
+    /// generators".
     fn random() -> impl FnMut() -> u64 {
         let mut state = 0u64;
         move || {
@@ -221,21 +254,33 @@ mod tests {
         }
     }
 
-    const COUNT: u32 = if cfg!(debug_assertions) { 300_000 } else { 100_000_000 };
+    const COUNT: u32 = if cfg!(debug_assertions) {
+        300_000
+    } else {
+        100_000_000
+    };
 
     #[test]
     fn every_kind_of_number_meets_every_other() {
         let mut kinds = std::vec::Vec::new();
-        for exponent in
-            [0, 1, 2, 38, 62, 63, 64, 65, 100, 126, 127, 128, 150, 151, 152, 153, 190, 191, 192, 253, 254, 255]
-        {
-            for mantissa in [0, 1, 2, 0x3f_ffff, 0x40_0000, 0x40_0001, 0x55_5555, 0x7f_fffe, 0x7f_ffff] {
-                kinds.extend([0, 1 << 31].map(|sign| f32::from_bits(sign | exponent << 23 | mantissa)));
+        for exponent in [
+            0, 1, 2, 38, 62, 63, 64, 65, 100, 126, 127, 128, 150, 151, 152, 153, 190, 191, 192,
+            253, 254, 255,
+        ] {
+            for mantissa in [
+                0, 1, 2, 0x3f_ffff, 0x40_0000, 0x40_0001, 0x55_5555, 0x7f_fffe, 0x7f_ffff,
+            ] {
+                kinds.extend(
+                    [0, 1 << 31].map(|sign| f32::from_bits(sign | exponent << 23 | mantissa)),
+                );
             }
         }
         for &a in &kinds {
             // Debug builds take part of them.
-            for &b in kinds.iter().step_by(if cfg!(debug_assertions) { 7 } else { 1 }) {
+            for &b in kinds
+                .iter()
+                .step_by(if cfg!(debug_assertions) { 7 } else { 1 })
+            {
                 kinds.iter().for_each(|&sum| check(sum, a, b));
             }
         }
@@ -248,7 +293,8 @@ mod tests {
             let (x, y) = (random(), random());
             let [a, b, sum] = [x as u32, (x >> 32) as u32, y as u32].map(f32::from_bits);
             check(sum, a, b);
-            // A sum in the product's neighbourhood, where digits go and ties are found; and few digits, for more ties.
+            // A sum in the product's neighbourhood, where digits go and ties are found; and few
+            // digits, for more ties.
             let near = f32::from_bits((a * b).to_bits().wrapping_add_signed((y >> 32) as i32 >> 4));
             check(near, a, b);
             let few = |x: f32| f32::from_bits(x.to_bits() & 0xffff_f000);
@@ -270,7 +316,9 @@ mod tests {
             for distance in [None, Some(random() % 32)] {
                 let mut sums = products.map(|product| match distance {
                     None => f32::from_bits(random() as u32),
-                    Some(distance) => f32::from_bits(product.to_bits().wrapping_add(random() as u32 >> distance)),
+                    Some(distance) => {
+                        f32::from_bits(product.to_bits().wrapping_add(random() as u32 >> distance))
+                    }
                 });
                 let want: [f32; TILE_ROWS] = core::array::from_fn(|i| sums[i] + products[i]);
                 join(&mut sums, &dots, &scales, input_scale);

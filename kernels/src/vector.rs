@@ -1,6 +1,8 @@
 //! What happens to a vector between two products: norms, rotation, softmax, activation.
 
-use crate::math::{self, exp, exp_of_at_most_0, gelu_approx, gelu_exact, silu, sin_cos_turns, sqrt};
+use crate::math::{
+    self, exp, exp_of_at_most_0, gelu_approx, gelu_exact, silu, sin_cos_turns, sqrt,
+};
 use crate::soft::add_product;
 
 /// Adds eight stripes in the one order (see the crate docs).
@@ -94,9 +96,15 @@ pub(crate) fn soft_cap(x: &mut [f32], cap: f32) {
     }
 }
 
-/// The cosines and sines that rotate one position: pair `j` turns by `position * frequencies[j]`, the frequency being
-/// in units of 2^−64 turns a position; both are multiplied by `amplitude`.
-pub fn rope_table(position: u32, frequencies: &[u64], amplitude: f32, cos: &mut [f32], sin: &mut [f32]) {
+/// The cosines and sines that rotate one position: pair `j` turns by `position * frequencies[j]`,
+/// the frequency being in units of 2^−64 turns a position; both are multiplied by `amplitude`.
+pub fn rope_table(
+    position: u32,
+    frequencies: &[u64],
+    amplitude: f32,
+    cos: &mut [f32],
+    sin: &mut [f32],
+) {
     for ((&frequency, cos), sin) in frequencies.iter().zip(cos).zip(sin) {
         let (s, c) = sin_cos_turns(frequency.wrapping_mul(position as u64));
         *cos = c * amplitude;
@@ -104,8 +112,8 @@ pub fn rope_table(position: u32, frequencies: &[u64], amplitude: f32, cos: &mut 
     }
 }
 
-/// Rotates a head in place, pairing channel `j` with `j + P/2` (Su et al. 2021, "RoFormer"; split halves, as in
-/// GPT-NeoX).
+/// Rotates a head in place, pairing channel `j` with `j + P/2` (Su et al. 2021, "RoFormer"; split
+/// halves, as in GPT-NeoX).
 pub fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     let half = head.len() / 2;
     let (first, second) = head.split_at_mut(half);
@@ -116,8 +124,8 @@ pub fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// The largest of `scores` and `before`, in lanes: a number that waits for the one before it waits long. NaN counts for
-/// nothing.
+/// The largest of `scores` and `before`, in lanes: a number that waits for the one before it waits
+/// long. NaN counts for nothing.
 #[inline(always)]
 fn largest(scores: &[f32], before: f32) -> f32 {
     let mut lanes = [before; 32];
@@ -140,14 +148,22 @@ fn larger(a: f32, b: f32) -> f32 {
 pub(crate) fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
     // A microcontroller has no lanes and little flash.
     let largest = if cfg!(target_os = "none") {
-        older.iter().chain(newer.iter()).copied().fold(f32::NEG_INFINITY, larger)
+        older
+            .iter()
+            .chain(newer.iter())
+            .copied()
+            .fold(f32::NEG_INFINITY, larger)
     } else {
         largest(older, largest(newer, f32::NEG_INFINITY))
     };
     for scores in [&mut *older, &mut *newer] {
         for score in scores {
             // No difference is above 0. A microcontroller has `exp` anyway, for activations.
-            *score = if cfg!(target_os = "none") { exp(*score - largest) } else { exp_of_at_most_0(*score - largest) };
+            *score = if cfg!(target_os = "none") {
+                exp(*score - largest)
+            } else {
+                exp_of_at_most_0(*score - largest)
+            };
         }
     }
     let mut stripes = [0.0; 8];
@@ -157,7 +173,8 @@ pub(crate) fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
             *stripe += weight;
         }
     }
-    // The stretches meet anywhere: what is left of the older one starts at stripe 0, and the newer one goes on there.
+    // The stretches meet anywhere: what is left of the older one starts at stripe 0, and the newer
+    // one goes on there.
     for (turned, weight) in rest.iter().chain(newer.iter()).enumerate() {
         stripes[turned % 8] += weight;
     }
@@ -171,7 +188,9 @@ mod tests {
     use std::vec::Vec;
 
     fn numbers(n: usize) -> Vec<f32> {
-        (0..n).map(|i| ((i * 2654435761 % 1000) as f32 - 500.0) / 77.0).collect()
+        (0..n)
+            .map(|i| ((i * 2654435761 % 1000) as f32 - 500.0) / 77.0)
+            .collect()
     }
 
     /// The specification in one line a step: element `i` goes to stripe `i mod 8`.

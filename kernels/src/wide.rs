@@ -1,5 +1,5 @@
-//! The innermost loops of products where compilers have vectors: they go across the eight lanes of a tile. `narrow.rs` has
-//! them for microcontrollers.
+//! The innermost loops of products where compilers have vectors: they go across the eight lanes of
+//! a tile. `narrow.rs` has them for microcontrollers.
 
 use crate::{GROUP, TILE_ROWS};
 
@@ -27,10 +27,13 @@ pub(crate) fn float<E: Copy, const N: usize>(
     sums
 }
 
-/// The exact dot products of eight rows with a group of inputs. The sums run over pairs of columns because that is
-/// what multiply-add instructions do (`pmaddwd`, `smlad`); integers do not mind.
+/// The exact dot products of eight rows with a group of inputs. The sums run over pairs of columns
+/// because that is what multiply-add instructions do (`pmaddwd`, `smlad`); integers do not mind.
 #[inline(always)]
-pub(crate) fn dots(weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+pub(crate) fn dots(
+    weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4],
+    x: &[i16; GROUP],
+) -> [i32; TILE_ROWS] {
     let mut x = *x;
     for four in x.as_chunks_mut::<4>().0 {
         four.swap(1, 2);
@@ -52,7 +55,11 @@ fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; 
     let mut values = [[[0; 4]; TILE_ROWS]; GROUP / 4];
     for (values, bytes) in values.as_chunks_mut::<2>().0.iter_mut().zip(nibbles) {
         let [low, high] = values;
-        let (low, high, bytes) = (low.as_flattened_mut(), high.as_flattened_mut(), bytes.as_flattened());
+        let (low, high, bytes) = (
+            low.as_flattened_mut(),
+            high.as_flattened_mut(),
+            bytes.as_flattened(),
+        );
         for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
             *low = (byte & 15) as i8;
             *high = (byte >> 4) as i8;
@@ -63,6 +70,9 @@ fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; 
 
 /// [`dots`] with nibbles, 0..=15.
 #[inline(always)]
-pub(crate) fn nibble_dots(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+pub(crate) fn nibble_dots(
+    nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8],
+    x: &[i16; GROUP],
+) -> [i32; TILE_ROWS] {
     dots(&widen(nibbles), x)
 }

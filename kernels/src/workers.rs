@@ -1,9 +1,10 @@
 #![allow(unsafe_code)]
 //! Sharing work between cores without changing a bit of it.
 //!
-//! A job is a function that claims pieces of work, one index at a time, until none is left. Any number of cores may
-//! call it at once: which core computes a piece does not matter to the piece. This is the only place outside `arch`
-//! where this crate hands out memory by index, and therefore needs `unsafe`.
+//! A job is a function that claims pieces of work, one index at a time, until none is left. Any
+//! number of cores may call it at once: which core computes a piece does not matter to the piece.
+//! This is the only place outside `arch` where this crate hands out memory by index, and therefore
+//! needs `unsafe`.
 
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
@@ -14,11 +15,13 @@ use super::sync::{AtomicUsize, Ordering};
 
 /// Cores that can be lent a job.
 pub trait Workers: Sync {
-    /// Calls `job` at least once, on as many cores as there are, and returns when all calls have returned.
-    /// Each call claims work until none is left, so it is no mistake to call it once only.
+    /// Calls `job` at least once, on as many cores as there are, and returns when all calls have
+    /// returned. Each call claims work until none is left, so it is no mistake to call it once
+    /// only.
     fn run(&self, job: &(dyn Fn() + Sync));
 
-    /// How many cores that may be. It changes no bit, only how large the pieces are that are claimed at a time.
+    /// How many cores that may be. It changes no bit, only how large the pieces are that are
+    /// claimed at a time.
     fn count(&self) -> usize;
 }
 
@@ -37,19 +40,30 @@ impl Workers for Solo {
     }
 }
 
-/// Calls `job` with parts of `range` that together are all of it, shared between `workers`. Each begins with a stretch of its own,
-/// the first to come with the first: as the caller mostly is that, it finds in its cache what it had of the job before. A part is
-/// half of what is left of the stretch, or as much less as there are workers to a stretch: large at first, because long stretches
-/// of memory are read faster than many short ones, and ever smaller, so that others can help with the rest, and no core waits long
-/// for another, whatever each of them was kept from. One core alone gets the whole range at once.
+/// Calls `job` with parts of `range` that together are all of it, shared between `workers`. Each
+/// begins with a stretch of its own, the first to come with the first: as the caller mostly is
+/// that, it finds in its cache what it had of the job before. A part is half of what is left of the
+/// stretch, or as much less as there are workers to a stretch: large at first, because long
+/// stretches of memory are read faster than many short ones, and ever smaller, so that others can
+/// help with the rest, and no core waits long for another, whatever each of them was kept from. One
+/// core alone gets the whole range at once.
 ///
-/// The job is a type parameter, here and below: a `dyn Fn` of a firmware brings a second copy of itself, in the slot of its
-/// vtable for calls that consume it, and only [`Workers::run`] needs one.
+/// The job is a type parameter, here and below: a `dyn Fn` of a firmware brings a second copy of
+/// itself, in the slot of its vtable for calls that consume it, and only [`Workers::run`] needs
+/// one.
 #[cfg(target_has_atomic = "ptr")]
-pub fn for_each_part(workers: &dyn Workers, range: Range<usize>, job: impl Fn(Range<usize>) + Sync) {
+pub fn for_each_part(
+    workers: &dyn Workers,
+    range: Range<usize>,
+    job: impl Fn(Range<usize>) + Sync,
+) {
     let count = workers.count().max(1);
     let stretches = count.min(STRETCHES);
-    let share = if count == 1 { 1 } else { count.saturating_mul(2) / stretches };
+    let share = if count == 1 {
+        1
+    } else {
+        count.saturating_mul(2) / stretches
+    };
     let (length, longer) = (range.len() / stretches, range.len() % stretches);
     let start = |stretch: usize| range.start + stretch * length + stretch.min(longer);
     let left: [Left; STRETCHES] = core::array::from_fn(|stretch| Left {
@@ -59,9 +73,16 @@ pub fn for_each_part(workers: &dyn Workers, range: Range<usize>, job: impl Fn(Ra
     });
     let came = AtomicUsize::new(0);
     workers.run(&|| {
-        let own = if STRETCHES == 1 { 0 } else { came.fetch_add(1, Ordering::Relaxed) };
+        let own = if STRETCHES == 1 {
+            0
+        } else {
+            came.fetch_add(1, Ordering::Relaxed)
+        };
         for next in 0..stretches {
-            while let Some(part) = left.get(own.wrapping_add(next) % stretches).and_then(Left::claim) {
+            while let Some(part) = left
+                .get(own.wrapping_add(next) % stretches)
+                .and_then(Left::claim)
+            {
                 job(part);
             }
         }
@@ -88,26 +109,36 @@ impl Left {
     #[cfg_attr(target_os = "none", inline(never))]
     fn claim(&self) -> Option<Range<usize>> {
         let length = |start: usize| self.end.saturating_sub(start).div_ceil(self.share.get());
-        // Relaxed: the counter orders nothing but itself; `run` returning is what publishes the results.
-        let claimed = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| match length(start) {
-            0 => None,
-            length => Some(start + length),
-        });
+        // Relaxed: the counter orders nothing but itself; `run` returning is what publishes the
+        // results.
+        let claimed = self
+            .next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |start| {
+                match length(start) {
+                    0 => None,
+                    length => Some(start + length),
+                }
+            });
         let start = claimed.ok()?;
         Some(start..start + length(start))
     }
 }
 
-/// Calls `job` with the whole range. Without atomic read-modify-write (Armv6-M) nothing can be claimed safely, so the
-/// calling core does it all.
+/// Calls `job` with the whole range. Without atomic read-modify-write (Armv6-M) nothing can be
+/// claimed safely, so the calling core does it all.
 #[cfg(not(target_has_atomic = "ptr"))]
-pub fn for_each_part(_workers: &dyn Workers, range: Range<usize>, job: impl Fn(Range<usize>) + Sync) {
+pub fn for_each_part(
+    _workers: &dyn Workers,
+    range: Range<usize>,
+    job: impl Fn(Range<usize>) + Sync,
+) {
     if !range.is_empty() {
         job(range);
     }
 }
 
-/// The same rows of every column of an output `[columns][rows]`: what one piece of a product may write.
+/// The same rows of every column of an output `[columns][rows]`: what one piece of a product may
+/// write.
 pub struct RowsMut<'a> {
     first: *mut f32,
     length: usize,
@@ -120,14 +151,25 @@ impl<'a> RowsMut<'a> {
     /// All rows of an output of `rows` rows a column.
     pub fn all(output: &'a mut [f32], rows: usize) -> Self {
         let columns = output.len().checked_div(rows).unwrap_or(0);
-        RowsMut { first: output.as_mut_ptr(), length: rows, stride: rows, columns, borrow: PhantomData }
+        RowsMut {
+            first: output.as_mut_ptr(),
+            length: rows,
+            stride: rows,
+            columns,
+            borrow: PhantomData,
+        }
     }
 
     /// The rows `rows` of these, as a view of their own; cut where these end.
     pub fn part(&mut self, rows: Range<usize>) -> RowsMut<'_> {
         let start = rows.start.min(self.length);
         let length = rows.end.min(self.length).saturating_sub(start);
-        RowsMut { first: self.first.wrapping_add(start), length, borrow: PhantomData, ..*self }
+        RowsMut {
+            first: self.first.wrapping_add(start),
+            length,
+            borrow: PhantomData,
+            ..*self
+        }
     }
 
     /// How many columns there are.
@@ -141,10 +183,16 @@ impl<'a> RowsMut<'a> {
         if column >= self.columns {
             return &mut [];
         }
-        // SAFETY: `first .. first + length` lies in the first column of the output this view was made from, and
-        // `column < columns` whole strides further it lies in that column; the view holds the only claim to these
-        // rows (`all` borrows the output, `split_rows` gives every range out once), and `&mut self` the only use.
-        unsafe { core::slice::from_raw_parts_mut(self.first.wrapping_add(column * self.stride), self.length) }
+        // SAFETY: `first .. first + length` lies in the first column of the output this view was
+        // made from, and `column < columns` whole strides further it lies in that column; the view
+        // holds the only claim to these rows (`all` borrows the output, `split_rows` gives every
+        // range out once), and `&mut self` the only use.
+        unsafe {
+            core::slice::from_raw_parts_mut(
+                self.first.wrapping_add(column * self.stride),
+                self.length,
+            )
+        }
     }
 }
 
@@ -170,32 +218,54 @@ pub struct Output<'a> {
     pub range: Range<usize>,
 }
 
-/// Shares the ranges of several outputs between `workers`, cut into pieces of `piece` rows counted from each range's
-/// start, and of `together` columns. `job` is told which output and which columns, and given some of its pieces: their rows,
-/// and their part of these columns.
+/// Shares the ranges of several outputs between `workers`, cut into pieces of `piece` rows counted
+/// from each range's start, and of `together` columns. `job` is told which output and which
+/// columns, and given some of its pieces: their rows, and their part of these columns.
 pub fn split_rows<const N: usize>(
     workers: &dyn Workers,
     outputs: [Output<'_>; N],
     (piece, together): (usize, usize),
     job: impl Fn(usize, Range<usize>, Range<usize>, RowsMut<'_>) + Sync,
 ) {
-    // Not numbers that are 1 at least: through a closure the optimiser does not see that, and leaves a panic behind.
-    let [piece, together] = [piece, together].map(|number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN));
+    // Not numbers that are 1 at least: through a closure the optimiser does not see that, and
+    // leaves a panic behind.
+    let [piece, together] =
+        [piece, together].map(|number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN));
     let mut most = 0;
-    let outputs = outputs.map(|Output { values, rows, range }| {
-        let columns = values.len().checked_div(rows).unwrap_or(0);
-        most = columns.max(most);
-        (Shared(values.as_mut_ptr()), rows, columns, range.start..range.end.min(rows))
-    });
+    let outputs = outputs.map(
+        |Output {
+             values,
+             rows,
+             range,
+         }| {
+            let columns = values.len().checked_div(rows).unwrap_or(0);
+            most = columns.max(most);
+            (
+                Shared(values.as_mut_ptr()),
+                rows,
+                columns,
+                range.start..range.end.min(rows),
+            )
+        },
+    );
     let pieces = |rows: &Range<usize>| rows.len().div_ceil(piece.get());
-    // Set by set of columns, output by output. A microcontroller has too few columns for sets, and little flash.
-    let sets = if cfg!(target_os = "none") { 1 } else { most.div_ceil(together.get()) };
+    // Set by set of columns, output by output. A microcontroller has too few columns for sets, and
+    // little flash.
+    let sets = if cfg!(target_os = "none") {
+        1
+    } else {
+        most.div_ceil(together.get())
+    };
     let pieces_of_set: usize = outputs.iter().map(|(.., range)| pieces(range)).sum();
     for_each_part(workers, 0..sets * pieces_of_set, |part| {
         let mut before = 0;
         for set in 0..sets {
             let first_column = if set == 0 { 0 } else { set * together.get() };
-            let end = if sets == 1 { usize::MAX } else { first_column.saturating_add(together.get()) };
+            let end = if sets == 1 {
+                usize::MAX
+            } else {
+                first_column.saturating_add(together.get())
+            };
             for (index, (shared, rows, columns, range)) in outputs.iter().enumerate() {
                 // The part's pieces of this output.
                 let first = part.start.max(before) - before;
@@ -205,16 +275,23 @@ pub fn split_rows<const N: usize>(
                     let start = range.start + first * piece.get();
                     let rows_of_part = start..range.end.min(range.start + last * piece.get());
                     let columns = first_column..end.min(*columns).max(first_column);
-                    // `for_each_part` gives every piece out once, and different pieces have different rows, all of them
-                    // below `rows`, or different columns: nobody else has this view's part of the output, which stays borrowed
-                    // until all is done.
-                    let (first, length) = (shared.at(first_column * rows + start), rows_of_part.len());
+                    // `for_each_part` gives every piece out once, and different pieces have
+                    // different rows, all of them below `rows`, or different columns: nobody else
+                    // has this view's part of the output, which stays borrowed until all is done.
+                    let (first, length) =
+                        (shared.at(first_column * rows + start), rows_of_part.len());
                     let count = columns.len();
                     job(
                         index,
                         columns,
                         rows_of_part,
-                        RowsMut { first, length, stride: *rows, columns: count, borrow: PhantomData },
+                        RowsMut {
+                            first,
+                            length,
+                            stride: *rows,
+                            columns: count,
+                            borrow: PhantomData,
+                        },
                     );
                 }
             }
@@ -222,8 +299,9 @@ pub fn split_rows<const N: usize>(
     });
 }
 
-/// Shares buffers between `workers`: piece `i` is given elements `i * chunk ..` of each, `chunk` of them, which is the number
-/// beside the buffer. Pieces that do not fit all buffers are left out; of chunks of 0 there is no end.
+/// Shares buffers between `workers`: piece `i` is given elements `i * chunk ..` of each, `chunk` of
+/// them, which is the number beside the buffer. Pieces that do not fit all buffers are left out; of
+/// chunks of 0 there is no end.
 pub fn split_chunks<T: Send, const N: usize>(
     workers: &dyn Workers,
     buffers: [(&mut [T], usize); N],
@@ -238,8 +316,9 @@ pub fn split_chunks<T: Send, const N: usize>(
     for_each_part(workers, pieces.start..end, |part| {
         for index in part {
             let chunks = buffers.each_ref().map(|(buffer, chunk)| {
-                // SAFETY: `index` is below the number of whole chunks in each buffer, is given out once, and chunks of
-                // different indices do not overlap; the buffers stay borrowed until every call has returned.
+                // SAFETY: `index` is below the number of whole chunks in each buffer, is given out
+                // once, and chunks of different indices do not overlap; the buffers stay borrowed
+                // until every call has returned.
                 unsafe { core::slice::from_raw_parts_mut(buffer.at(index * chunk), *chunk) }
             });
             job(index, chunks);

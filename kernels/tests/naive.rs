@@ -1,4 +1,5 @@
-//! Every kernel of every table is bit-equal to the naive loop that specifies it, at every tail length and batch.
+//! Every kernel of every table is bit-equal to the naive loop that specifies it, at every tail
+//! length and batch.
 //!
 //! Boards and Node run the same file as a module, through [`SUITE`]: nothing here needs std.
 
@@ -13,8 +14,14 @@ use pocketlm_kernels::*;
 /// The tests, for where there is no test harness.
 #[allow(dead_code)]
 pub(crate) const SUITE: &[(&str, fn())] = &[
-    ("every_product_is_the_naive_loop", every_product_is_the_naive_loop),
-    ("weights_may_start_at_any_multiple_of_4", weights_may_start_at_any_multiple_of_4),
+    (
+        "every_product_is_the_naive_loop",
+        every_product_is_the_naive_loop,
+    ),
+    (
+        "weights_may_start_at_any_multiple_of_4",
+        weights_may_start_at_any_multiple_of_4,
+    ),
     (
         "extreme_weights_inputs_and_scales_are_the_naive_loop_too",
         extreme_weights_inputs_and_scales_are_the_naive_loop_too,
@@ -23,16 +30,34 @@ pub(crate) const SUITE: &[(&str, fn())] = &[
         "a_product_of_nothing_or_with_too_little_leaves_the_rest_alone",
         a_product_of_nothing_or_with_too_little_leaves_the_rest_alone,
     ),
-    ("every_quantiser_is_the_formula", every_quantiser_is_the_formula),
-    ("every_softmax_gate_and_soft_cap_is_the_scalar_one", every_softmax_gate_and_soft_cap_is_the_scalar_one),
-    ("the_tables_have_names_and_scalar_is_always_there", the_tables_have_names_and_scalar_is_always_there),
-    ("what_was_packed_reads_back_rounded_to_its_type", what_was_packed_reads_back_rounded_to_its_type),
-    ("a_matrix_of_the_wrong_size_is_refused", a_matrix_of_the_wrong_size_is_refused),
+    (
+        "every_quantiser_is_the_formula",
+        every_quantiser_is_the_formula,
+    ),
+    (
+        "every_softmax_gate_and_soft_cap_is_the_scalar_one",
+        every_softmax_gate_and_soft_cap_is_the_scalar_one,
+    ),
+    (
+        "the_tables_have_names_and_scalar_is_always_there",
+        the_tables_have_names_and_scalar_is_always_there,
+    ),
+    (
+        "what_was_packed_reads_back_rounded_to_its_type",
+        what_was_packed_reads_back_rounded_to_its_type,
+    ),
+    (
+        "a_matrix_of_the_wrong_size_is_refused",
+        a_matrix_of_the_wrong_size_is_refused,
+    ),
     (
         "numbers_that_are_not_finite_are_found_wherever_they_are",
         numbers_that_are_not_finite_are_found_wherever_they_are,
     ),
-    ("keys_and_values_come_back_as_stored", keys_and_values_come_back_as_stored),
+    (
+        "keys_and_values_come_back_as_stored",
+        keys_and_values_come_back_as_stored,
+    ),
 ];
 
 /// A repeatable stream of numbers, a few of them extreme.
@@ -40,7 +65,10 @@ struct Numbers(u64);
 
 impl Numbers {
     fn bits(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (self.0 >> 33) as u32
     }
 
@@ -60,7 +88,11 @@ impl Numbers {
 
     fn f16(&mut self) -> u16 {
         let bits = self.bits() as u16;
-        if bits & 0x7c00 == 0x7c00 { bits & 0x83ff } else { bits }
+        if bits & 0x7c00 == 0x7c00 {
+            bits & 0x83ff
+        } else {
+            bits
+        }
     }
 }
 
@@ -100,13 +132,21 @@ fn random_matrix(dtype: DType, rows: usize, columns: usize, numbers: &mut Number
     words
 }
 
-/// Where the input of a column of a group is kept, and which column is kept there: 0 2 1 3 of each four.
+/// Where the input of a column of a group is kept, and which column is kept there: 0 2 1 3 of each
+/// four.
 fn place(column: usize) -> usize {
     column / 4 * 4 + [0, 2, 1, 3][column % 4]
 }
 
 /// The loop of the docs for one output, on weights read back one by one through `Matrix::row`.
-fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], groups: &[InputGroup]) -> f32 {
+fn naive(
+    dtype: DType,
+    matrix: &Matrix,
+    data: &[u8],
+    row: usize,
+    x: &[f32],
+    groups: &[InputGroup],
+) -> f32 {
     let columns = matrix.columns();
     let mut sum = 0.0f32;
     if !dtype.is_quantized() {
@@ -127,7 +167,8 @@ fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], grou
             DType::Q8 => {
                 let group = &tile_row[g * 272..][..272];
                 for c in 0..32 {
-                    dot += group[16 + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32 * x.values[place(c)] as i32;
+                    dot += group[16 + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32
+                        * x.values[place(c)] as i32;
                 }
                 (group, half(&group[2 * lane..]), None)
             }
@@ -139,7 +180,11 @@ fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], grou
                     let nibble = if c % 8 < 4 { byte & 15 } else { byte >> 4 } as i32;
                     dot += (nibble - if header == 16 { 8 } else { 0 }) * x.values[place(c)] as i32;
                 }
-                (group, half(&group[2 * lane..]), (header == 32).then(|| half(&group[16 + 2 * lane..])))
+                (
+                    group,
+                    half(&group[2 * lane..]),
+                    (header == 32).then(|| half(&group[16 + 2 * lane..])),
+                )
             }
         };
         let _ = group;
@@ -153,11 +198,23 @@ fn naive(dtype: DType, matrix: &Matrix, data: &[u8], row: usize, x: &[f32], grou
 
 /// The bits of a number; of NaNs, whose sign and payload are the machine's choice, always the same.
 fn bits(x: f32) -> u32 {
-    if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }
+    if x.is_nan() {
+        f32::NAN.to_bits()
+    } else {
+        x.to_bits()
+    }
 }
 
-/// Compares a product with the naive loop, for every table, in one piece and in pieces as workers claim them.
-fn check_product(what: &str, dtype: DType, rows: usize, columns: usize, data: &[u8], input: &Input) {
+/// Compares a product with the naive loop, for every table, in one piece and in pieces as workers
+/// claim them.
+fn check_product(
+    what: &str,
+    dtype: DType,
+    rows: usize,
+    columns: usize,
+    data: &[u8],
+    input: &Input,
+) {
     let matrix = Matrix::new(dtype, rows, columns, data).unwrap();
     assert!(matrix.is_finite());
     let (count, width) = (input.count, columns.div_ceil(32));
@@ -165,24 +222,49 @@ fn check_product(what: &str, dtype: DType, rows: usize, columns: usize, data: &[
         .map(|i| {
             let (t, row) = (i / rows, i % rows);
             let x = &input.values[t * columns..][..columns];
-            bits(naive(dtype, &matrix, data, row, x, &input.groups[t * width..][..width]))
+            bits(naive(
+                dtype,
+                &matrix,
+                data,
+                row,
+                x,
+                &input.groups[t * width..][..width],
+            ))
         })
         .collect();
     for isa in Isa::available() {
         let mut memory = vec![bytemuck::Zeroable::zeroed(); count.div_ceil(Block::INPUTS) * width];
         isa.arrange(&Solo, &input.groups[..count * width], count, &mut memory);
-        let arranged = Input { blocks: if isa.arranges(count) { &memory } else { &[] }, ..*input };
-        for (piece, input) in
-            [(16, &arranged), (24, input), (24, &arranged), (40, &arranged), (56, input), (rows, &arranged)]
-        {
+        let arranged = Input {
+            blocks: if isa.arranges(count) { &memory } else { &[] },
+            ..*input
+        };
+        for (piece, input) in [
+            (16, &arranged),
+            (24, input),
+            (24, &arranged),
+            (40, &arranged),
+            (56, input),
+            (rows, &arranged),
+        ] {
             let mut out = vec![f32::NAN; count * rows];
             let piece = piece.next_multiple_of(8);
             let mut all = RowsMut::all(&mut out, rows);
-            // Last piece first: what is written beyond a piece, also where the view of the output goes on, spoils a sum.
+            // Last piece first: what is written beyond a piece, also where the view of the output
+            // goes on, spoils a sum.
             for start in (0..rows).step_by(piece).rev() {
                 let end = rows.min(start + piece);
-                let seen = if piece == 24 || piece == 40 { rows } else { end };
-                isa.matmul(&matrix, input, start / 8..end.div_ceil(8), &mut all.part(start..seen));
+                let seen = if piece == 24 || piece == 40 {
+                    rows
+                } else {
+                    end
+                };
+                isa.matmul(
+                    &matrix,
+                    input,
+                    start / 8..end.div_ceil(8),
+                    &mut all.part(start..seen),
+                );
             }
             for (i, (out, expected)) in out.iter().zip(&expected).enumerate() {
                 let (t, row) = (i / rows, i % rows);
@@ -206,25 +288,52 @@ fn check_shape(rows: usize, columns: usize, counts: Range<usize>, numbers: &mut 
             let width = columns.div_ceil(32);
             let mut groups = vec![bytemuck::Zeroable::zeroed(); count * width];
             for t in 0..count {
-                Isa::SCALAR.quantize(&values[t * columns..][..columns], &mut groups[t * width..][..width]);
+                Isa::SCALAR.quantize(
+                    &values[t * columns..][..columns],
+                    &mut groups[t * width..][..width],
+                );
             }
-            let input = Input { count, values: &values, groups: &groups, blocks: &[] };
-            check_product("random", dtype, rows, columns, bytemuck::cast_slice(&words), &input);
+            let input = Input {
+                count,
+                values: &values,
+                groups: &groups,
+                blocks: &[],
+            };
+            check_product(
+                "random",
+                dtype,
+                rows,
+                columns,
+                bytemuck::cast_slice(&words),
+                &input,
+            );
         }
     }
 }
 
 #[cfg_attr(test, test)]
 pub(crate) fn every_product_is_the_naive_loop() {
-    let shapes =
-        [(1, 1), (8, 32), (9, 31), (13, 33), (24, 64), (7, 172), (40, 95), (75, 40), (16, 4), (3, 65), (129, 7)];
+    let shapes = [
+        (1, 1),
+        (8, 32),
+        (9, 31),
+        (13, 33),
+        (24, 64),
+        (7, 172),
+        (40, 95),
+        (75, 40),
+        (16, 4),
+        (3, 65),
+        (129, 7),
+    ];
     for (rows, columns) in shapes {
         check_shape(rows, columns, 1..10, &mut Numbers(7));
     }
 }
 
-/// Every number of rows up to three tiles and every number of columns beyond two groups. A matrix is a block of memory of its
-/// own, so that AddressSanitizer sees a read beyond it. Too much for boards.
+/// Every number of rows up to three tiles and every number of columns beyond two groups. A matrix
+/// is a block of memory of its own, so that AddressSanitizer sees a read beyond it. Too much for
+/// boards.
 #[cfg(test)]
 #[test]
 fn every_small_product_is_the_naive_loop() {
@@ -235,7 +344,8 @@ fn every_small_product_is_the_naive_loop() {
     }
 }
 
-/// Rows longer than what is widened at once, with full and cut blocks of inputs. Too much for boards.
+/// Rows longer than what is widened at once, with full and cut blocks of inputs. Too much for
+/// boards.
 #[cfg(test)]
 #[test]
 fn every_wide_product_is_the_naive_loop() {
@@ -244,8 +354,8 @@ fn every_wide_product_is_the_naive_loop() {
     }
 }
 
-/// As many inputs as a batch has, in blocks of 16 that are full and others, and more than are held at once; rows in one
-/// stretch and in several. Too much for boards.
+/// As many inputs as a batch has, in blocks of 16 that are full and others, and more than are held
+/// at once; rows in one stretch and in several. Too much for boards.
 #[cfg(test)]
 #[test]
 fn every_batch_is_the_naive_loop() {
@@ -268,11 +378,23 @@ pub(crate) fn weights_may_start_at_any_multiple_of_4() {
         for t in 0..5 {
             Isa::SCALAR.quantize(&values[t * columns..][..columns], &mut groups[t * 3..][..3]);
         }
-        let input = Input { count: 5, values: &values, groups: &groups, blocks: &[] };
+        let input = Input {
+            count: 5,
+            values: &values,
+            groups: &groups,
+            blocks: &[],
+        };
         for offset in 0..16 {
             let mut moved = vec![u32::MAX; offset];
             moved.extend(&words);
-            check_product("moved", dtype, rows, columns, bytemuck::cast_slice(&moved[offset..]), &input);
+            check_product(
+                "moved",
+                dtype,
+                rows,
+                columns,
+                bytemuck::cast_slice(&moved[offset..]),
+                &input,
+            );
         }
     }
 }
@@ -282,8 +404,19 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
     let numbers = &mut Numbers(9);
     let (rows, columns) = (43, 96);
     // f16 bits: zeros, the smallest and largest subnormal, the smallest and largest normal, one.
-    let halves = [0u16, 0x8000, 1, 0x8001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x3c00];
-    let scales = [0.0, f32::from_bits(1), 1e-40, 1e-38, 1.0, 1e30, f32::MAX, f32::NAN];
+    let halves = [
+        0u16, 0x8000, 1, 0x8001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x3c00,
+    ];
+    let scales = [
+        0.0,
+        f32::from_bits(1),
+        1e-40,
+        1e-38,
+        1.0,
+        1e30,
+        f32::MAX,
+        f32::NAN,
+    ];
     for dtype in [DType::Q8, DType::Q4, DType::Q4Min] {
         for fill in [0x80u8, 0x7f, 0x00, 0xff, 0x0f, 0xf0, 0x01] {
             let mut words = vec![0u32; dtype.matrix_bytes(rows, columns).unwrap() / 4];
@@ -293,7 +426,9 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
             for group in data.chunks_exact_mut(tile) {
                 group.fill(fill);
                 for half in group[..header].chunks_exact_mut(2) {
-                    half.copy_from_slice(&halves[numbers.bits() as usize % halves.len()].to_le_bytes());
+                    half.copy_from_slice(
+                        &halves[numbers.bits() as usize % halves.len()].to_le_bytes(),
+                    );
                 }
             }
             for count in [1, 2, 3, 4, 6, 8, 19] {
@@ -301,17 +436,34 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
                 let groups: Vec<InputGroup> = (0..count * columns / 32)
                     .map(|_| {
                         let kind = numbers.bits() % 4;
-                        let values: [i16; 32] = core::array::from_fn(|_| match (kind, numbers.bits() % 2) {
-                            (0, _) | (1, 0) => 32767,
-                            (2, _) | (1, 1) => -32767,
-                            _ => 0,
-                        });
+                        let values: [i16; 32] =
+                            core::array::from_fn(|_| match (kind, numbers.bits() % 2) {
+                                (0, _) | (1, 0) => 32767,
+                                (2, _) | (1, 1) => -32767,
+                                _ => 0,
+                            });
                         let scale = scales[numbers.bits() as usize % scales.len()];
-                        InputGroup { values, scale, sum: values.iter().map(|&x| x as i32).sum() }
+                        InputGroup {
+                            values,
+                            scale,
+                            sum: values.iter().map(|&x| x as i32).sum(),
+                        }
                     })
                     .collect();
-                let input = Input { count, values: &values, groups: &groups, blocks: &[] };
-                check_product(&format!("bytes {fill:#x}"), dtype, rows, columns, data, &input);
+                let input = Input {
+                    count,
+                    values: &values,
+                    groups: &groups,
+                    blocks: &[],
+                };
+                check_product(
+                    &format!("bytes {fill:#x}"),
+                    dtype,
+                    rows,
+                    columns,
+                    data,
+                    &input,
+                );
             }
         }
     }
@@ -320,21 +472,52 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
         let mut words: Vec<u32> = vec![0; dtype.matrix_bytes(128, 512).unwrap() / 4];
         if dtype == DType::F32 {
             words.fill_with(|| numbers.bits() << 1 ^ numbers.bits());
-            words.iter_mut().filter(|bits| !f32::from_bits(**bits).is_finite()).for_each(|bits| *bits = 1);
+            words
+                .iter_mut()
+                .filter(|bits| !f32::from_bits(**bits).is_finite())
+                .for_each(|bits| *bits = 1);
         } else {
             let halves: &mut [u16] = bytemuck::cast_slice_mut(&mut words);
             let infinity = if dtype == DType::F16 { 0x7c00 } else { 0x7f80 };
             for (bits, half) in halves.iter_mut().enumerate() {
                 let bits = bits as u16;
-                *half = if bits & infinity == infinity { bits & !infinity } else { bits };
+                *half = if bits & infinity == infinity {
+                    bits & !infinity
+                } else {
+                    bits
+                };
             }
         }
         for count in [1, 5] {
-            let inputs = [0.0, -0.0, f32::from_bits(1), -1e-40, 1e-20, 1.0, -3.5, 1e10, -1e10];
-            let values: Vec<f32> = (0..count * 512).map(|_| inputs[numbers.bits() as usize % inputs.len()]).collect();
+            let inputs = [
+                0.0,
+                -0.0,
+                f32::from_bits(1),
+                -1e-40,
+                1e-20,
+                1.0,
+                -3.5,
+                1e10,
+                -1e10,
+            ];
+            let values: Vec<f32> = (0..count * 512)
+                .map(|_| inputs[numbers.bits() as usize % inputs.len()])
+                .collect();
             let groups = vec![bytemuck::Zeroable::zeroed(); count * 16];
-            let input = Input { count, values: &values, groups: &groups, blocks: &[] };
-            check_product("all floats", dtype, 128, 512, bytemuck::cast_slice(&words), &input);
+            let input = Input {
+                count,
+                values: &values,
+                groups: &groups,
+                blocks: &[],
+            };
+            check_product(
+                "all floats",
+                dtype,
+                128,
+                512,
+                bytemuck::cast_slice(&words),
+                &input,
+            );
         }
     }
 }
@@ -350,14 +533,29 @@ pub(crate) fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
         Isa::SCALAR.quantize(&values, &mut groups);
         for isa in Isa::available() {
             let mut whole = [7.0; 40];
-            let input = Input { count: 1, values: &values, groups: &groups, blocks: &[] };
+            let input = Input {
+                count: 1,
+                values: &values,
+                groups: &groups,
+                blocks: &[],
+            };
             isa.matmul(&matrix, &input, 0..5, &mut RowsMut::all(&mut whole, 40));
             // No tile rows, tile rows past the end, no inputs, no matrix.
             let mut out = [7.0; 40];
             isa.matmul(&matrix, &input, 3..3, &mut RowsMut::all(&mut out, 40));
             isa.matmul(&matrix, &input, 5..9, &mut RowsMut::all(&mut out, 40));
-            isa.matmul(&matrix, &Input { count: 0, ..input }, 0..5, &mut RowsMut::all(&mut out, 40));
-            isa.matmul(&Matrix::EMPTY, &input, 0..0, &mut RowsMut::all(&mut out, 40));
+            isa.matmul(
+                &matrix,
+                &Input { count: 0, ..input },
+                0..5,
+                &mut RowsMut::all(&mut out, 40),
+            );
+            isa.matmul(
+                &Matrix::EMPTY,
+                &input,
+                0..0,
+                &mut RowsMut::all(&mut out, 40),
+            );
             assert_eq!(out, [7.0; 40], "{isa:?} {}", dtype.name());
             // An output that ends inside a tile.
             let mut part = [7.0; 13];
@@ -367,7 +565,12 @@ pub(crate) fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
             for count in [6, 16] {
                 isa.matmul(
                     &matrix,
-                    &Input { count, values: &[], groups: &[], blocks: &[] },
+                    &Input {
+                        count,
+                        values: &[],
+                        groups: &[],
+                        blocks: &[],
+                    },
                     0..5,
                     &mut RowsMut::all(&mut out, 40),
                 );
@@ -383,11 +586,26 @@ pub(crate) fn every_quantiser_is_the_formula() {
         for n in 0..200 {
             let mut input = numbers.floats(n);
             let exponent = (numbers.bits() % 75) as i32 - 37;
-            input.iter_mut().for_each(|x| *x *= libm::powf(10.0, exponent as f32));
+            input
+                .iter_mut()
+                .for_each(|x| *x *= libm::powf(10.0, exponent as f32));
             if n % 7 == 3 {
-                input[n / 2] = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX][n / 7 % 5];
+                input[n / 2] = [
+                    f32::NAN,
+                    -f32::NAN,
+                    f32::INFINITY,
+                    f32::NEG_INFINITY,
+                    f32::MAX,
+                ][n / 7 % 5];
             }
-            let mut groups = vec![InputGroup { values: [9; 32], scale: 9.0, sum: 9 }; n.div_ceil(32)];
+            let mut groups = vec![
+                InputGroup {
+                    values: [9; 32],
+                    scale: 9.0,
+                    sum: 9
+                };
+                n.div_ceil(32)
+            ];
             isa.quantize(&input, &mut groups);
             for (input, group) in input.chunks(32).zip(&groups) {
                 let finite = input.iter().all(|x| x.is_finite());
@@ -404,7 +622,11 @@ pub(crate) fn every_quantiser_is_the_formula() {
                 let values: [i16; 32] = core::array::from_fn(|at| value(place(at)));
                 assert_eq!(group.values, values, "{isa:?}, {n} inputs");
                 assert_eq!(bits(group.scale), bits(scale), "{isa:?}, {n} inputs");
-                assert_eq!(group.sum, values.iter().map(|&x| x as i32).sum::<i32>(), "{isa:?}, {n} inputs");
+                assert_eq!(
+                    group.sum,
+                    values.iter().map(|&x| x as i32).sum::<i32>(),
+                    "{isa:?}, {n} inputs"
+                );
             }
         }
     }
@@ -418,27 +640,48 @@ pub(crate) fn every_softmax_gate_and_soft_cap_is_the_scalar_one() {
         for n in 1..100 {
             let mut scores: Vec<f32> = (0..n).map(|_| numbers.float() * 60.0).collect();
             if n % 5 == 0 {
-                scores[n / 2] = [f32::NAN, f32::NEG_INFINITY, f32::MAX, -0.0, f32::INFINITY][n / 5 % 5];
+                scores[n / 2] =
+                    [f32::NAN, f32::NEG_INFINITY, f32::MAX, -0.0, f32::INFINITY][n / 5 % 5];
             }
             for cut in [0, n / 3, n / 2, n] {
                 let (mut expected, mut found) = (scores.clone(), scores.clone());
                 let (older, newer) = expected.split_at_mut(cut);
                 let normalizer = Isa::SCALAR.softmax(older, newer);
                 let (older, newer) = found.split_at_mut(cut);
-                assert_eq!(bits(isa.softmax(older, newer)), bits(normalizer), "{isa:?}, {n} scores, cut at {cut}");
-                assert_eq!(all_bits(&found), all_bits(&expected), "{isa:?}, {n} scores, cut at {cut}");
+                assert_eq!(
+                    bits(isa.softmax(older, newer)),
+                    bits(normalizer),
+                    "{isa:?}, {n} scores, cut at {cut}"
+                );
+                assert_eq!(
+                    all_bits(&found),
+                    all_bits(&expected),
+                    "{isa:?}, {n} scores, cut at {cut}"
+                );
             }
             let values = numbers.floats(n);
-            for activation in [Activation::Silu, Activation::GeluExact, Activation::GeluApprox] {
+            for activation in [
+                Activation::Silu,
+                Activation::GeluExact,
+                Activation::GeluApprox,
+            ] {
                 let (mut expected, mut found) = (scores.clone(), scores.clone());
                 Isa::SCALAR.gate(activation, &mut expected, &values);
                 isa.gate(activation, &mut found, &values);
-                assert_eq!(all_bits(&found), all_bits(&expected), "{isa:?} {activation:?}, {n} numbers");
+                assert_eq!(
+                    all_bits(&found),
+                    all_bits(&expected),
+                    "{isa:?} {activation:?}, {n} numbers"
+                );
             }
             let (mut expected, mut found) = (scores.clone(), scores.clone());
             Isa::SCALAR.soft_cap(&mut expected, 30.0);
             isa.soft_cap(&mut found, 30.0);
-            assert_eq!(all_bits(&found), all_bits(&expected), "{isa:?}, {n} numbers");
+            assert_eq!(
+                all_bits(&found),
+                all_bits(&expected),
+                "{isa:?}, {n} numbers"
+            );
         }
     }
 }
@@ -467,7 +710,9 @@ pub(crate) fn the_tables_have_names_and_scalar_is_always_there() {
 #[cfg_attr(test, test)]
 pub(crate) fn what_was_packed_reads_back_rounded_to_its_type() {
     let numbers = &mut Numbers(11);
-    let row: Vec<f32> = (0..70).map(|_| (numbers.bits() % 2001) as f32 / 1000.0 - 1.0).collect();
+    let row: Vec<f32> = (0..70)
+        .map(|_| (numbers.bits() % 2001) as f32 / 1000.0 - 1.0)
+        .collect();
     for dtype in [DType::F32, DType::F16, DType::Bf16, DType::Q8] {
         let mut words = vec![0u32; dtype.matrix_bytes(5, 70).unwrap() / 4];
         pack_row(dtype, bytemuck::cast_slice_mut(&mut words), 4, &row);
@@ -475,7 +720,10 @@ pub(crate) fn what_was_packed_reads_back_rounded_to_its_type() {
         let mut back = vec![0.0; 70];
         matrix.row(4, &mut back);
         for (c, (&x, &y)) in row.iter().zip(&back).enumerate() {
-            let largest = row[c / 32 * 32..].iter().take(32).fold(0.0f32, |a, b| a.max(b.abs()));
+            let largest = row[c / 32 * 32..]
+                .iter()
+                .take(32)
+                .fold(0.0f32, |a, b| a.max(b.abs()));
             let bound = match dtype {
                 DType::F32 => 0.0,
                 DType::F16 => x.abs() * 0.5f32 / 1024.0,
@@ -483,7 +731,11 @@ pub(crate) fn what_was_packed_reads_back_rounded_to_its_type() {
                 // Half a step, and the rounding of the step itself over 127 of them.
                 _ => largest / 127.0 * 0.5 + largest * 0.5f32 / 1024.0,
             };
-            assert!((x - y).abs() <= bound, "{}: {x} came back as {y}", dtype.name());
+            assert!(
+                (x - y).abs() <= bound,
+                "{}: {x} came back as {y}",
+                dtype.name()
+            );
         }
         matrix.row(3, &mut back);
         assert_eq!(back, vec![0.0; 70], "the other rows stay zero");
@@ -497,7 +749,10 @@ pub(crate) fn a_matrix_of_the_wrong_size_is_refused() {
     assert!(Matrix::new(DType::F32, 8, 4, &data[..128]).is_some());
     assert!(Matrix::new(DType::F32, 8, 4, &data[..127]).is_none());
     assert!(Matrix::new(DType::F32, 8, 4, &data[..160]).is_none());
-    assert!(Matrix::new(DType::F32, 8, 4, &data[1..129]).is_none(), "unaligned");
+    assert!(
+        Matrix::new(DType::F32, 8, 4, &data[1..129]).is_none(),
+        "unaligned"
+    );
     assert!(Matrix::new(DType::F32, 0, 4, &[]).is_none());
     assert!(Matrix::new(DType::F32, 8, 0, &[]).is_none());
     assert!(Matrix::new(DType::Q8, usize::MAX, usize::MAX, data).is_none());
@@ -510,7 +765,8 @@ pub(crate) fn numbers_that_are_not_finite_are_found_wherever_they_are() {
         for place in 0..bytes / 2 {
             let mut words = vec![0u32; bytes / 4];
             let halves: &mut [u16] = bytemuck::cast_slice_mut(&mut words);
-            // The high half of a float, or an f16, or the bytes of weights: infinity in each of them.
+            // The high half of a float, or an f16, or the bytes of weights: infinity in each of
+            // them.
             halves[place] = match dtype {
                 DType::F32 | DType::Bf16 => 0x7f80,
                 _ => 0xfc00,
@@ -523,7 +779,12 @@ pub(crate) fn numbers_that_are_not_finite_are_found_wherever_they_are() {
                 DType::Q4Min => place % 80 < 16,
             };
             let matrix = Matrix::new(dtype, 9, 40, bytemuck::cast_slice(&words)).unwrap();
-            assert_eq!(matrix.is_finite(), !is_number, "{} at {place}", dtype.name());
+            assert_eq!(
+                matrix.is_finite(),
+                !is_number,
+                "{} at {place}",
+                dtype.name()
+            );
         }
     }
 }
@@ -543,7 +804,8 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
             }
             store_key(kv, bytemuck::cast_slice_mut(&mut keys), slots, &rows[0]);
             store_value(kv, bytemuck::cast_slice_mut(&mut values), slots, &rows[0]);
-            let table = Matrix::new(kv.dtype(), slots, channels, bytemuck::cast_slice(&keys)).unwrap();
+            let table =
+                Matrix::new(kv.dtype(), slots, channels, bytemuck::cast_slice(&keys)).unwrap();
             // The naive mix, over the keys read back: values are rounded just as keys are.
             let count = 1 + channels % 7;
             let weights = numbers.floats(count * slots);
@@ -563,9 +825,16 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
                             Kv::F16 => stored[c] * weights[slot],
                             Kv::Q8 => {
                                 let group = c / 32 * 32;
-                                let largest = rows[slot][group..].iter().take(32).fold(0.0f32, |a, b| a.max(b.abs()));
+                                let largest = rows[slot][group..]
+                                    .iter()
+                                    .take(32)
+                                    .fold(0.0f32, |a, b| a.max(b.abs()));
                                 let scale = half::f16::from_f32(largest / 127.0).to_f32();
-                                let value = if scale > 0.0 { libm::roundf(stored[c] / scale) } else { 0.0 };
+                                let value = if scale > 0.0 {
+                                    libm::roundf(stored[c] / scale)
+                                } else {
+                                    0.0
+                                };
                                 value * (weights[slot] * scale)
                             }
                         };
@@ -575,28 +844,77 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
             let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             for isa in Isa::available() {
                 let mut out = vec![0.0; count * channels];
-                isa.mix(kv, bytemuck::cast_slice(&values), 5..19, &weights, &mut out, count);
-                assert_eq!(bits(&out), bits(&expected), "{isa:?} {kv:?}, {count} queries, {channels} channels");
+                isa.mix(
+                    kv,
+                    bytemuck::cast_slice(&values),
+                    5..19,
+                    &weights,
+                    &mut out,
+                    count,
+                );
+                assert_eq!(
+                    bits(&out),
+                    bits(&expected),
+                    "{isa:?} {kv:?}, {count} queries, {channels} channels"
+                );
                 // No more rows than there are weights or values.
                 let before = out.clone();
-                isa.mix(kv, bytemuck::cast_slice(&values), 5..19, &[], &mut out, count);
-                isa.mix(kv, bytemuck::cast_slice(&values), 5..19, &weights, &mut out, 0);
-                isa.mix(kv, bytemuck::cast_slice(&values), 19..19, &weights, &mut out, count);
-                isa.mix(kv, bytemuck::cast_slice(&values), usize::MAX - 1..usize::MAX, &weights, &mut out, count);
+                isa.mix(
+                    kv,
+                    bytemuck::cast_slice(&values),
+                    5..19,
+                    &[],
+                    &mut out,
+                    count,
+                );
+                isa.mix(
+                    kv,
+                    bytemuck::cast_slice(&values),
+                    5..19,
+                    &weights,
+                    &mut out,
+                    0,
+                );
+                isa.mix(
+                    kv,
+                    bytemuck::cast_slice(&values),
+                    19..19,
+                    &weights,
+                    &mut out,
+                    count,
+                );
+                isa.mix(
+                    kv,
+                    bytemuck::cast_slice(&values),
+                    usize::MAX - 1..usize::MAX,
+                    &weights,
+                    &mut out,
+                    count,
+                );
                 isa.mix(kv, &[], 0..14, &weights, &mut out, count);
-                assert_eq!(bits(&out), bits(&before), "{isa:?} {kv:?}, {channels} channels");
+                assert_eq!(
+                    bits(&out),
+                    bits(&before),
+                    "{isa:?} {kv:?}, {channels} channels"
+                );
             }
         }
     }
 }
 
-/// The smallest stack that a host gives a thread by default is musl's, of 128 KB, and a token is to be computed on much less.
+/// The smallest stack that a host gives a thread by default is musl's, of 128 KB, and a token is to
+/// be computed on much less.
 #[cfg(all(test, not(target_family = "wasm")))]
 #[test]
 fn products_take_little_of_a_small_stack() {
     extern crate std;
     for (stack, counts) in [(32 << 10, 1..2), (72 << 10, 130..131)] {
         let product = || check_shape(72, 640, counts, &mut Numbers(14));
-        std::thread::Builder::new().stack_size(stack).spawn(product).unwrap().join().unwrap();
+        std::thread::Builder::new()
+            .stack_size(stack)
+            .spawn(product)
+            .unwrap()
+            .join()
+            .unwrap();
     }
 }

@@ -25,30 +25,53 @@ fn workers_change_nothing_and_leave_nothing_out() {
         let mut index = 0..;
         let outputs = values.each_mut().map(|values| {
             let index = index.next().unwrap();
-            Output { values, rows: rows[index], range: range(index) }
-        });
-        split_rows(&Threads(workers), outputs, (16, together), |output, columns, piece, mut part| {
-            assert_eq!(part.columns(), columns.len());
-            assert!(columns.start.is_multiple_of(together) && columns.len() <= together);
-            for (index, t) in columns.clone().enumerate() {
-                assert_eq!(part.column(index).len(), piece.len());
-                for (out, row) in part.column(index).iter_mut().zip(piece.clone()) {
-                    *out += (t * rows[output] + row) as f32;
-                }
+            Output {
+                values,
+                rows: rows[index],
+                range: range(index),
             }
-            assert!(part.column(columns.len()).is_empty());
-            assert_eq!(part.part(1..usize::MAX).column(0).len(), piece.len() - 1);
         });
+        split_rows(
+            &Threads(workers),
+            outputs,
+            (16, together),
+            |output, columns, piece, mut part| {
+                assert_eq!(part.columns(), columns.len());
+                assert!(columns.start.is_multiple_of(together) && columns.len() <= together);
+                for (index, t) in columns.clone().enumerate() {
+                    assert_eq!(part.column(index).len(), piece.len());
+                    for (out, row) in part.column(index).iter_mut().zip(piece.clone()) {
+                        *out += (t * rows[output] + row) as f32;
+                    }
+                }
+                assert!(part.column(columns.len()).is_empty());
+                assert_eq!(part.part(1..usize::MAX).column(0).len(), piece.len() - 1);
+            },
+        );
         for (output, values) in values.iter().enumerate() {
-            let expected = |i| if range(output).contains(&(i % rows[output])) { i as f32 } else { 0.0 };
-            assert!(values.iter().enumerate().all(|(i, &x)| x == expected(i)), "output {output}");
+            let expected = |i| {
+                if range(output).contains(&(i % rows[output])) {
+                    i as f32
+                } else {
+                    0.0
+                }
+            };
+            assert!(
+                values.iter().enumerate().all(|(i, &x)| x == expected(i)),
+                "output {output}"
+            );
         }
         let (mut a, mut b, mut c) = (vec![0.0; 70], vec![0.0; 21], vec![0.0; 8]);
-        split_chunks(&Threads(workers), [(&mut a, 10), (&mut b, 3), (&mut c, 1)], 2..9, |index, [a, b, c]| {
-            a.fill(index as f32);
-            b.fill(index as f32);
-            c.fill(index as f32);
-        });
+        split_chunks(
+            &Threads(workers),
+            [(&mut a, 10), (&mut b, 3), (&mut c, 1)],
+            2..9,
+            |index, [a, b, c]| {
+                a.fill(index as f32);
+                b.fill(index as f32);
+                c.fill(index as f32);
+            },
+        );
         assert!((0..70).all(|i| a[i] == if i < 20 { 0.0 } else { (i / 10) as f32 }));
         assert!((0..21).all(|i| b[i] == if i < 6 { 0.0 } else { (i / 3) as f32 }));
         // The seven chunks of `a` and `b` end the work.

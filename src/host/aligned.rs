@@ -1,14 +1,17 @@
-//! Bytes in memory at the alignment that images and arenas need, and in pages as large as the system gives.
+//! Bytes in memory at the alignment that images and arenas need, and in pages as large as the
+//! system gives.
 
 use std::ops::{Deref, DerefMut};
 use std::prelude::rust_2024::*;
 
 use memmap2::MmapMut;
 
-/// Bytes that start at a multiple of 64: an image packed in or read into memory, or the arena of a session.
+/// Bytes that start at a multiple of 64: an image packed in or read into memory, or the arena of a
+/// session.
 ///
-/// They lie in huge pages where the system has them to give (Linux): decoding walks through all weights for each token,
-/// and with pages of 4 KiB it spends a good part of the time on looking up where the next one is.
+/// They lie in huge pages where the system has them to give (Linux): decoding walks through all
+/// weights for each token, and with pages of 4 KiB it spends a good part of the time on looking up
+/// where the next one is.
 pub struct AlignedBytes {
     /// At least a page, which is more than the alignment.
     pages: MmapMut,

@@ -15,8 +15,8 @@ const STREAMS: usize = 4;
 /// 64-bit words of a cache line.
 const LINE: usize = 8;
 
-/// Bytes a second that `workers` together read from memory with a plain loop: the best of five passes over 256 MB. Kernels
-/// that ask for what they need early may read faster.
+/// Bytes a second that `workers` together read from memory with a plain loop: the best of five
+/// passes over 256 MB. Kernels that ask for what they need early may read faster.
 pub fn read_bandwidth(workers: &dyn Workers) -> f64 {
     let mut memory = AlignedBytes::zeroed(BYTES);
     // Pages that were never written all are the same page of zeros.

@@ -1,4 +1,5 @@
-//! Files as memory: weights are read where they lie, so opening a checkpoint costs address space, not RAM.
+//! Files as memory: weights are read where they lie, so opening a checkpoint costs address space,
+//! not RAM.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,8 +13,8 @@ use crate::import::ImportError;
 
 /// A file mapped into memory, read only.
 ///
-/// The file must not be shortened while it is mapped: the operating system would answer the next access to a lost
-/// page with a signal.
+/// The file must not be shortened while it is mapped: the operating system would answer the next
+/// access to a lost page with a signal.
 #[derive(Debug)]
 pub struct MappedFile(memmap2::Mmap);
 
@@ -21,14 +22,17 @@ impl MappedFile {
     /// Maps the whole file.
     ///
     /// # Errors
-    /// The file cannot be opened or mapped, or is not a regular file (a pipe would block, a device has no end).
+    /// The file cannot be opened or mapped, or is not a regular file (a pipe would block, a device
+    /// has no end).
     pub fn open(path: &Path) -> Result<Self, ImportError> {
         let file = regular(path)?;
-        // SAFETY: the mapping is private to this process and read only, and `Mmap` unmaps it when dropped. That
-        // nobody shortens the file meanwhile is the caller's part, stated on the type.
+        // SAFETY: the mapping is private to this process and read only, and `Mmap` unmaps it when
+        // dropped. That nobody shortens the file meanwhile is the caller's part, stated on the
+        // type.
         #[allow(unsafe_code)]
         let map = unsafe { memmap2::Mmap::map(&file) };
-        map.map(MappedFile).map_err(|error| ImportError::new(format!("cannot be mapped: {error}")).in_file(path))
+        map.map(MappedFile)
+            .map_err(|error| ImportError::new(format!("cannot be mapped: {error}")).in_file(path))
     }
 }
 
@@ -43,28 +47,37 @@ impl Deref for MappedFile {
 /// What a thread reads at least: less is not worth a thread.
 const PIECE: usize = 16 << 20;
 
-/// Reads a file whole, by several threads if it is large, into [memory](AlignedBytes) that is faster to walk through than a
-/// mapped file. The file is not mapped, so its bytes do not count twice against this process.
+/// Reads a file whole, by several threads if it is large, into [memory](AlignedBytes) that is
+/// faster to walk through than a mapped file. The file is not mapped, so its bytes do not count
+/// twice against this process.
 ///
 /// # Errors
 /// The file cannot be opened or read, is not a regular file, or becomes shorter meanwhile.
 pub fn read_whole(path: &Path) -> Result<AlignedBytes, ImportError> {
-    let refuse = |error: std::io::Error| ImportError::new(format!("cannot be read: {error}")).in_file(path);
+    let refuse =
+        |error: std::io::Error| ImportError::new(format!("cannot be read: {error}")).in_file(path);
     let length = regular(path)?.metadata().map_err(refuse)?.len();
-    let length = usize::try_from(length).map_err(|_| ImportError::new("larger than memory").in_file(path))?;
+    let length = usize::try_from(length)
+        .map_err(|_| ImportError::new("larger than memory").in_file(path))?;
     let mut bytes = AlignedBytes::zeroed(length);
     // Every thread opens the file, for a place in it of its own.
     let read = |start: usize, piece: &mut [u8]| {
         let mut file = regular(path)?;
-        file.seek(SeekFrom::Start(start as u64)).and_then(|_| file.read_exact(piece)).map_err(refuse)
+        file.seek(SeekFrom::Start(start as u64))
+            .and_then(|_| file.read_exact(piece))
+            .map_err(refuse)
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let piece = length.div_ceil(threads).next_multiple_of(PIECE).max(PIECE);
     let read = &read;
     thread::scope(|scope| {
         let pieces = bytes.chunks_mut(piece).enumerate();
-        let readers: Vec<_> = pieces.map(|(i, bytes)| scope.spawn(move || read(i * piece, bytes))).collect();
-        readers.into_iter().try_for_each(|reader| reader.join().expect("reading does not panic"))
+        let readers: Vec<_> = pieces
+            .map(|(i, bytes)| scope.spawn(move || read(i * piece, bytes)))
+            .collect();
+        readers
+            .into_iter()
+            .try_for_each(|reader| reader.join().expect("reading does not panic"))
     })?;
     Ok(bytes)
 }
@@ -78,7 +91,9 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ImportError> {
     let mut bytes = Vec::new();
     // One byte past the limit tells "too long" from "just fits", whatever the file's metadata said.
     match regular(path)?.take(limit + 1).read_to_end(&mut bytes) {
-        Ok(n) if n as u64 > limit => Err(refuse(format!("longer than {limit} bytes, which no such file is"))),
+        Ok(n) if n as u64 > limit => Err(refuse(format!(
+            "longer than {limit} bytes, which no such file is"
+        ))),
         Ok(_) => Ok(bytes),
         Err(error) => Err(refuse(format!("cannot be read: {error}"))),
     }
@@ -89,21 +104,26 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ImportError> {
 /// # Errors
 /// As [`read`]; or the file is not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> Result<String, ImportError> {
-    let refuse = || ImportError::new("cannot be read: stream did not contain valid UTF-8").in_file(path);
+    let refuse =
+        || ImportError::new("cannot be read: stream did not contain valid UTF-8").in_file(path);
     String::from_utf8(read(path, limit)?).map_err(|_| refuse())
 }
 
 const PARTIAL: (&str, &str) = (".pocketlm-", ".partial");
 
-/// A file that appears under its name when it is [persisted](tempfile::NamedTempFile::persist), whole, and not before: until
-/// then it is `.pocketlm-*.partial` in the same folder, which a failure removes. A process that is killed leaves it to the
-/// next call for that folder.
+/// A file that appears under its name when it is [persisted](tempfile::NamedTempFile::persist),
+/// whole, and not before: until then it is `.pocketlm-*.partial` in the same folder, which a
+/// failure removes. A process that is killed leaves it to the next call for that folder.
 ///
 /// # Errors
 /// The folder does not exist or cannot be written to.
 pub fn whole_file(path: &Path) -> Result<tempfile::NamedTempFile, ImportError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let refuse = |reason: String| ImportError::new(format!("cannot be written: {reason}")).in_file(path);
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let refuse =
+        |reason: String| ImportError::new(format!("cannot be written: {reason}")).in_file(path);
     if !folder.is_dir() {
         return Err(refuse(format!("there is no folder {}", folder.display())));
     }
@@ -117,7 +137,9 @@ pub fn whole_file(path: &Path) -> Result<tempfile::NamedTempFile, ImportError> {
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     loop {
-        let file = builder.tempfile_in(folder).map_err(|error| refuse(error.kind().to_string()))?;
+        let file = builder
+            .tempfile_in(folder)
+            .map_err(|error| refuse(error.kind().to_string()))?;
         // Says that somebody is writing it. Where there are no locks, nothing is cleaned up either.
         let locked = file.as_file().lock();
         // Between the two lines above another process may have taken it for left behind.
@@ -131,7 +153,9 @@ pub fn whole_file(path: &Path) -> Result<tempfile::NamedTempFile, ImportError> {
 fn remove_left_behind(folder: &Path) {
     for entry in folder.read_dir().into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let is_partial = name.to_str().is_some_and(|name| name.starts_with(PARTIAL.0) && name.ends_with(PARTIAL.1));
+        let is_partial = name
+            .to_str()
+            .is_some_and(|name| name.starts_with(PARTIAL.0) && name.ends_with(PARTIAL.1));
         // What cannot be removed stays: it is in nobody's way.
         if is_partial && regular(&entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             _ = std::fs::remove_file(entry.path());
@@ -142,7 +166,9 @@ fn remove_left_behind(folder: &Path) {
 fn regular(path: &Path) -> Result<File, ImportError> {
     let refuse = |reason: String| ImportError::new(reason).in_file(path);
     // Asked before opening: opening a pipe waits for a writer.
-    let metadata = path.metadata().map_err(|error| refuse(format!("cannot be opened: {error}")))?;
+    let metadata = path
+        .metadata()
+        .map_err(|error| refuse(format!("cannot be opened: {error}")))?;
     if !metadata.is_file() {
         return Err(refuse("not a regular file".into()));
     }

@@ -1,17 +1,17 @@
 #![allow(unsafe_code)]
-//! [`Handoff`]: a thread lends a job to whoever comes while it is at it. All of the synchronisation of
-//! [`Threads`](super::Threads) is here.
+//! [`Handoff`]: a thread lends a job to whoever comes while it is at it. All of the synchronisation
+//! of [`Threads`](super::Threads) is here.
 //!
-//! One word tells everything: which job it is, whether it is still open, how many helpers are at it, whether the caller finds
-//! them late, and whether any of them sleeps. So every step is a single atomic change of that word, and there is nothing between
-//! two words to go wrong.
+//! One word tells everything: which job it is, whether it is still open, how many helpers are at
+//! it, whether the caller finds them late, and whether any of them sleeps. So every step is a
+//! single atomic change of that word, and there is nothing between two words to go wrong.
 //!
 //! 1. The caller puts the job down and opens it.
-//! 2. A helper that sees an open job it does not know joins it, works, and leaves. One that has seen none for a while
-//!    says that it sleeps; that fails if a job has been opened meanwhile.
-//! 3. The caller works as well. When it is through, nothing is left to claim: it closes the job, so that nobody joins any
-//!    more, and waits for the helpers that are still at it. It does not wait for one that never came. Those that it waits
-//!    for too long are told so as they leave.
+//! 2. A helper that sees an open job it does not know joins it, works, and leaves. One that has
+//!    seen none for a while says that it sleeps; that fails if a job has been opened meanwhile.
+//! 3. The caller works as well. When it is through, nothing is left to claim: it closes the job, so
+//!    that nobody joins any more, and waits for the helpers that are still at it. It does not wait
+//!    for one that never came. Those that it waits for too long are told so as they leave.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::prelude::rust_2024::*;
@@ -30,13 +30,14 @@ const LATE: usize = 8;
 const HELPER: usize = 16;
 /// The most helpers there can be.
 pub(super) const MOST_HELPERS: usize = JOB / HELPER - 1;
-/// The number of the job. It wraps: a helper that slept through exactly all numbers takes a new job for the old one and
-/// misses it, which is nobody's loss.
+/// The number of the job. It wraps: a helper that slept through exactly all numbers takes a new job
+/// for the old one and misses it, which is nobody's loss.
 const JOB: usize = 1 << 15;
 
 type Job = dyn Fn() + Sync;
 
-/// See the module. On a cache line of its own (two, as processors fetch them in pairs): helpers look at it all the time.
+/// See the module. On a cache line of its own (two, as processors fetch them in pairs): helpers
+/// look at it all the time.
 #[repr(align(128))]
 pub(super) struct Handoff {
     word: AtomicUsize,
@@ -47,8 +48,9 @@ pub(super) struct Handoff {
     taken: AtomicBool,
 }
 
-// SAFETY: `job` is written by the one thread that has set `taken`, while the job is closed and no helper is at it, and
-// read by helpers at an open job; `word` orders the two. What it points to is `Sync`.
+// SAFETY: `job` is written by the one thread that has set `taken`, while the job is closed and no
+// helper is at it, and read by helpers at an open job; `word` orders the two. What it points to is
+// `Sync`.
 unsafe impl Sync for Handoff {}
 // SAFETY: as above; nothing in it belongs to a thread.
 unsafe impl Send for Handoff {}
@@ -76,21 +78,31 @@ impl Handoff {
         }
     }
 
-    /// Calls `job`, here and on every helper that comes before this call is through, and returns when all have returned.
-    /// `wake` wakes the helpers that sleep, `late` is asked now and then whether those that are still at the job are. If another
-    /// thread's job is being worked on, this one is done here alone.
-    pub(super) fn run(&self, job: &(dyn Fn() + Sync), wake: impl FnOnce(), late: impl FnMut() -> bool) {
+    /// Calls `job`, here and on every helper that comes before this call is through, and returns
+    /// when all have returned. `wake` wakes the helpers that sleep, `late` is asked now and then
+    /// whether those that are still at the job are. If another thread's job is being worked on,
+    /// this one is done here alone.
+    pub(super) fn run(
+        &self,
+        job: &(dyn Fn() + Sync),
+        wake: impl FnOnce(),
+        late: impl FnMut() -> bool,
+    ) {
         if self.taken.swap(true, Ordering::Acquire) {
             return job();
         }
-        // SAFETY: only the lifetime changes. Helpers call the job only while they are counted in `word`, and `Opened`
-        // does not let this function end, not even by a panic, before nobody can come and all have left.
+        // SAFETY: only the lifetime changes. Helpers call the job only while they are counted in
+        // `word`, and `Opened` does not let this function end, not even by a panic, before nobody
+        // can come and all have left.
         let lent = unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static Job>(job) };
-        // SAFETY: `taken` is ours, so no other thread writes; no job is open and no helper counted, so none reads.
+        // SAFETY: `taken` is ours, so no other thread writes; no job is open and no helper counted,
+        // so none reads.
         unsafe { self.job.get().write(Some(lent)) };
         let open = |word: usize| ((word & !(ASLEEP | LATE)) | OPEN).wrapping_add(JOB);
         // Release: whoever sees the job open sees what was put down.
-        let before = self.word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| Some(open(word)));
+        let before = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| Some(open(word)));
         let opened = Opened(self);
         if before.is_ok_and(|before| before & ASLEEP != 0) {
             wake();
@@ -104,8 +116,8 @@ impl Handoff {
         }
     }
 
-    /// Waits for a job and works on it. `last` is the last job that this helper knows, 0 at first; `patient` is asked now
-    /// and then whether to go on waiting.
+    /// Waits for a job and works on it. `last` is the last job that this helper knows, 0 at first;
+    /// `patient` is asked now and then whether to go on waiting.
     pub(super) fn wait(&self, last: &mut usize, mut patient: impl FnMut() -> bool) -> Waited {
         loop {
             for _ in 0..LOOKS {
@@ -125,7 +137,10 @@ impl Handoff {
             if !patient() {
                 let word = self.word.load(Ordering::Relaxed);
                 let nothing = word & OPEN == 0 || word / JOB == *last;
-                if nothing && word & STOPPED == 0 && self.exchange(word, word | ASLEEP, Ordering::Relaxed) {
+                if nothing
+                    && word & STOPPED == 0
+                    && self.exchange(word, word | ASLEEP, Ordering::Relaxed)
+                {
                     return Waited::Asleep;
                 }
             }
@@ -133,14 +148,17 @@ impl Handoff {
     }
 
     fn exchange(&self, from: usize, to: usize, success: Ordering) -> bool {
-        self.word.compare_exchange(from, to, success, Ordering::Relaxed).is_ok()
+        self.word
+            .compare_exchange(from, to, success, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// Works on the job, counted as a helper.
     fn help(&self) -> Waited {
         // SAFETY: the job is not written while a helper is counted.
         let job = unsafe { self.job.get().read() };
-        // SAFETY: the pointer was a reference, and the thread that lent it waits for this helper to leave.
+        // SAFETY: the pointer was a reference, and the thread that lent it waits for this helper to
+        // leave.
         let job = job.map(|job| unsafe { &*job });
         // A panic must not keep this helper from leaving; the caller goes on with it.
         if catch_unwind(AssertUnwindSafe(|| job.map(|job| job()))).is_err() {
@@ -148,7 +166,11 @@ impl Handoff {
         }
         // Release: what the job wrote, for the caller that waits.
         let word = self.word.fetch_sub(HELPER, Ordering::Release);
-        if word & LATE == 0 { Waited::Worked } else { Waited::Late }
+        if word & LATE == 0 {
+            Waited::Worked
+        } else {
+            Waited::Late
+        }
     }
 
     /// Tells the helpers to end. Those that sleep must be woken.
@@ -161,14 +183,15 @@ impl Handoff {
         self.word.load(Ordering::Relaxed) & STOPPED != 0
     }
 
-    /// Closes the job, waits until all helpers have left, and makes room for the next caller. Whether a helper panicked.
+    /// Closes the job, waits until all helpers have left, and makes room for the next caller.
+    /// Whether a helper panicked.
     fn close(&self, mut late: impl FnMut() -> bool) -> bool {
         let mut word = self.word.fetch_and(!OPEN, Ordering::Acquire);
         let mut looks = 0;
         while word & (JOB - HELPER) != 0 {
             looks += 1;
-            // A helper at work is soon done, unless it was made to give up its core. Giving up this one early would be worse: who
-            // gets it then may keep it.
+            // A helper at work is soon done, unless it was made to give up its core. Giving up this
+            // one early would be worse: who gets it then may keep it.
             if looks % LOOKS == 0 && late() {
                 self.word.fetch_or(LATE, Ordering::Relaxed);
                 yield_now()
@@ -184,7 +207,8 @@ impl Handoff {
     }
 }
 
-/// An open job, for the case that it panics: dropping this closes it. The caller has a panic of its own to report then.
+/// An open job, for the case that it panics: dropping this closes it. The caller has a panic of its
+/// own to report then.
 struct Opened<'h>(&'h Handoff);
 
 impl Drop for Opened<'_> {

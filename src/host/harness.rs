@@ -1,11 +1,12 @@
-//! Golden cases: tokens with the logits that a reference implementation gives for them, and how an image compares.
+//! Golden cases: tokens with the logits that a reference implementation gives for them, and how an
+//! image compares.
 //!
 //! Two kinds of folder are read, told apart by what they hold:
 //!
-//! * `io.safetensors` (the seed's own): `tokens` i32 `[S]`; `logits_f64` f64 `[S, V]`; optional `token_positions` i32
-//!   `[S]` (−1 marks padding, which is left out) and `valid` u8 `[S]`.
-//! * `expected.safetensors` (Hugging Face's transformers): `input_ids` i64 `[S]`; `logits` f32 `[S, V]`; optional
-//!   `greedy_ids` i64 `[G]`, the greedy continuation.
+//! * `io.safetensors` (the seed's own): `tokens` i32 `[S]`; `logits_f64` f64 `[S, V]`; optional
+//!   `token_positions` i32 `[S]` (−1 marks padding, which is left out) and `valid` u8 `[S]`.
+//! * `expected.safetensors` (Hugging Face's transformers): `input_ids` i64 `[S]`; `logits` f32
+//!   `[S, V]`; optional `greedy_ids` i64 `[G]`, the greedy continuation.
 //!
 //! ```no_run
 //! use pocketlm::host::{AlignedBytes, harness::Case};
@@ -83,9 +84,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// The first token with a logit further than `tolerance` from what was expected, and that logit.
+    /// The first token with a logit further than `tolerance` from what was expected, and that
+    /// logit.
     pub fn parts_at(&self, tolerance: f64) -> Option<Difference> {
-        self.differences.iter().find(|difference| difference.size() > tolerance).copied()
+        self.differences
+            .iter()
+            .find(|difference| difference.size() > tolerance)
+            .copied()
     }
 
     /// Whether the greedy continuation is the expected one.
@@ -97,12 +102,29 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tokens = self.differences.len();
-        write!(f, "{tokens} tokens, largest difference {:.2e}", self.largest_difference)?;
-        if let Some(worst) = self.differences.iter().find(|d| d.size() == self.largest_difference) {
-            write!(f, " (token {}, logit {}: {} for {})", worst.index, worst.id, worst.found, worst.expected)?;
+        write!(
+            f,
+            "{tokens} tokens, largest difference {:.2e}",
+            self.largest_difference
+        )?;
+        if let Some(worst) = self
+            .differences
+            .iter()
+            .find(|d| d.size() == self.largest_difference)
+        {
+            write!(
+                f,
+                " (token {}, logit {}: {} for {})",
+                worst.index, worst.id, worst.found, worst.expected
+            )?;
         }
         if !self.expected_greedy.is_empty() {
-            let agreeing = self.greedy.iter().zip(&self.expected_greedy).take_while(|(a, b)| a == b).count();
+            let agreeing = self
+                .greedy
+                .iter()
+                .zip(&self.expected_greedy)
+                .take_while(|(a, b)| a == b)
+                .count();
             write!(f, ", greedy {agreeing} of {}", self.expected_greedy.len())?;
         }
         write!(f, ", digest {:016x}", self.digest.value())
@@ -112,12 +134,17 @@ impl fmt::Display for Report {
 impl Case {
     /// Reads a case folder.
     pub fn load(folder: &Path) -> Result<Case, ImportError> {
-        let (ours, theirs) = (folder.join("io.safetensors"), folder.join("expected.safetensors"));
+        let (ours, theirs) = (
+            folder.join("io.safetensors"),
+            folder.join("expected.safetensors"),
+        );
         match (ours.is_file(), theirs.is_file()) {
             (true, _) => Case::read(&ours, ["tokens", "logits_f64"]),
             (_, true) => Case::read(&theirs, ["input_ids", "logits"]),
-            _ => Err(ImportError::new("no golden case: neither io.safetensors nor expected.safetensors is there")
-                .in_file(folder)),
+            _ => Err(ImportError::new(
+                "no golden case: neither io.safetensors nor expected.safetensors is there",
+            )
+            .in_file(folder)),
         }
     }
 
@@ -125,7 +152,13 @@ impl Case {
         let refuse = |reason: String| ImportError::new(reason).in_file(path);
         let file = MappedFile::open(path)?;
         let tensors = SafeTensors::deserialize(&file).map_err(|error| refuse(error.to_string()))?;
-        let optional = |name: &str| tensors.tensor(name).ok().map(|view| numbers(name, &view)).transpose();
+        let optional = |name: &str| {
+            tensors
+                .tensor(name)
+                .ok()
+                .map(|view| numbers(name, &view))
+                .transpose()
+        };
         let required = |name: &str| {
             let numbers = optional(name).map_err(&refuse)?;
             numbers.ok_or_else(|| refuse(format!("tensor `{name}` is missing")))
@@ -135,17 +168,29 @@ impl Case {
             Some(positions) => positions,
             None => (0..ids.len()).map(|i| i as f64).collect(),
         };
-        let valid = optional("valid").map_err(refuse)?.unwrap_or_else(|| vec![1.0; ids.len()]);
+        let valid = optional("valid")
+            .map_err(refuse)?
+            .unwrap_or_else(|| vec![1.0; ids.len()]);
         let logits = required(logits)?;
         let greedy = optional("greedy_ids").map_err(refuse)?.unwrap_or_default();
         if ids.is_empty() || !logits.len().is_multiple_of(ids.len()) || logits.is_empty() {
-            return Err(refuse(format!("{} logits for {} tokens", logits.len(), ids.len())));
+            return Err(refuse(format!(
+                "{} logits for {} tokens",
+                logits.len(),
+                ids.len()
+            )));
         }
-        if let Some(id) = ids.iter().chain(&greedy).find(|&&id| !(0.0..=f64::from(u32::MAX)).contains(&id)) {
+        if let Some(id) = ids
+            .iter()
+            .chain(&greedy)
+            .find(|&&id| !(0.0..=f64::from(u32::MAX)).contains(&id))
+        {
             return Err(refuse(format!("token id {id}")));
         }
         if positions.len() != ids.len() || valid.len() != ids.len() {
-            return Err(refuse("`tokens`, `token_positions` and `valid` differ in length".into()));
+            return Err(refuse(
+                "`tokens`, `token_positions` and `valid` differ in length".into(),
+            ));
         }
         let mut case = Case {
             tokens: Vec::new(),
@@ -169,7 +214,8 @@ impl Case {
         (self.tokens.len() + self.greedy.len()) as u32
     }
 
-    /// Feeds the case to an empty session and compares. Tokens with consecutive positions are fed together.
+    /// Feeds the case to an empty session and compares. Tokens with consecutive positions are fed
+    /// together.
     ///
     /// # Errors
     /// Those of [`Session::feed`]: a token outside the vocabulary, a context that is too short.
@@ -180,7 +226,10 @@ impl Case {
         let mut start = 0;
         while start < self.tokens.len() {
             let positions = &self.positions[start..];
-            let run = 1 + positions.windows(2).take_while(|pair| pair[0].checked_add(1) == Some(pair[1])).count();
+            let run = 1 + positions
+                .windows(2)
+                .take_while(|pair| pair[0].checked_add(1) == Some(pair[1]))
+                .count();
             session.skip_to(positions[0])?;
             session.feed_each(&self.tokens[start..start + run], |i, logits| {
                 digest.update(logits);
@@ -194,24 +243,42 @@ impl Case {
         }
         let mut greedy = Vec::new();
         while greedy.len() < self.greedy.len() {
-            let best = (0..last.len()).fold(0, |best, id| if last[id] > last[best] { id } else { best }) as u32;
+            let best = (0..last.len())
+                .fold(0, |best, id| if last[id] > last[best] { id } else { best })
+                as u32;
             greedy.push(best);
             if greedy.len() < self.greedy.len() {
                 last = session.feed(&[best])?.to_vec();
             }
         }
         let largest_difference = differences.iter().map(Difference::size).fold(0.0, f64::max);
-        Ok(Report { largest_difference, differences, greedy, expected_greedy: self.greedy.clone(), digest })
+        Ok(Report {
+            largest_difference,
+            differences,
+            greedy,
+            expected_greedy: self.greedy.clone(),
+            digest,
+        })
     }
 }
 
 /// The logit of a row that differs most. A row of another length differs without bound.
 fn largest(index: usize, logits: &[f32], expected: &[f64]) -> Option<Difference> {
     if logits.len() != expected.len() {
-        return Some(Difference { index, id: logits.len().min(expected.len()), found: f32::NAN, expected: 0.0 });
+        return Some(Difference {
+            index,
+            id: logits.len().min(expected.len()),
+            found: f32::NAN,
+            expected: 0.0,
+        });
     }
     let differences = logits.iter().zip(expected).enumerate();
-    let differences = differences.map(|(id, (&found, &expected))| Difference { index, id, found, expected });
+    let differences = differences.map(|(id, (&found, &expected))| Difference {
+        index,
+        id,
+        found,
+        expected,
+    });
     differences.max_by(|a, b| a.size().total_cmp(&b.size()))
 }
 
@@ -219,10 +286,30 @@ fn numbers(name: &str, view: &TensorView<'_>) -> Result<Vec<f64>, String> {
     let data = view.data();
     Ok(match view.dtype() {
         Dtype::U8 => data.iter().map(|&x| x as f64).collect(),
-        Dtype::I32 => data.as_chunks().0.iter().map(|&x| i32::from_le_bytes(x) as f64).collect(),
-        Dtype::I64 => data.as_chunks().0.iter().map(|&x| i64::from_le_bytes(x) as f64).collect(),
-        Dtype::F32 => data.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x) as f64).collect(),
-        Dtype::F64 => data.as_chunks().0.iter().map(|&x| f64::from_le_bytes(x)).collect(),
+        Dtype::I32 => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&x| i32::from_le_bytes(x) as f64)
+            .collect(),
+        Dtype::I64 => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&x| i64::from_le_bytes(x) as f64)
+            .collect(),
+        Dtype::F32 => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&x| f32::from_le_bytes(x) as f64)
+            .collect(),
+        Dtype::F64 => data
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&x| f64::from_le_bytes(x))
+            .collect(),
         other => return Err(format!("tensor `{name}` is {other:?}, which no case holds")),
     })
 }

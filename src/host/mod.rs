@@ -1,4 +1,5 @@
-//! What only a host has: files as memory, a heap, threads, and the harness that tests images against golden cases.
+//! What only a host has: files as memory, a heap, threads, and the harness that tests images
+//! against golden cases.
 
 mod aligned;
 mod bandwidth;
@@ -7,7 +8,8 @@ mod handoff;
 pub mod harness;
 mod threads;
 
-/// What [`handoff`] is made of. In `tests/loom`, where it is run in every order there is, these are loom's.
+/// What [`handoff`] is made of. In `tests/loom`, where it is run in every order there is, these are
+/// loom's.
 mod sync {
     pub(super) use std::cell::UnsafeCell;
     pub(super) use std::hint::spin_loop;

@@ -1,7 +1,8 @@
 //! ggml's element types: how large their blocks are, and what numbers they stand for.
 //!
-//! The formulas and, where it shows in the last bit, the order of their operations are those of the reference
-//! `dequantize_row_*` functions in ggml's `ggml-quants.c`: every product and sum is rounded to f32 by itself.
+//! The formulas and, where it shows in the last bit, the order of their operations are those of the
+//! reference `dequantize_row_*` functions in ggml's `ggml-quants.c`: every product and sum is
+//! rounded to f32 by itself.
 
 use std::fmt;
 use std::prelude::rust_2024::*;
@@ -51,7 +52,12 @@ impl Element {
     pub const fn block_len(self) -> usize {
         match self {
             Element::F32 | Element::F16 | Element::BF16 => 1,
-            Element::Q4_0 | Element::Q4_1 | Element::Q5_0 | Element::Q5_1 | Element::Q8_0 | Element::IQ4_NL => 32,
+            Element::Q4_0
+            | Element::Q4_1
+            | Element::Q5_0
+            | Element::Q5_1
+            | Element::Q8_0
+            | Element::IQ4_NL => 32,
             Element::Q2_K | Element::Q3_K | Element::Q4_K | Element::Q5_K | Element::Q6_K => 256,
         }
     }
@@ -79,7 +85,8 @@ impl Element {
         self.block_len() == 1
     }
 
-    /// Bytes of `elements` elements; `None` if they are no whole number of blocks, or more than fit in memory.
+    /// Bytes of `elements` elements; `None` if they are no whole number of blocks, or more than fit
+    /// in memory.
     pub const fn bytes(self, elements: usize) -> Option<usize> {
         if !elements.is_multiple_of(self.block_len()) {
             return None;
@@ -107,13 +114,19 @@ impl Element {
         }
     }
 
-    /// Decodes whole blocks into as many numbers as they stand for; what is left over on the longer side stays
-    /// as it is.
+    /// Decodes whole blocks into as many numbers as they stand for; what is left over on the longer
+    /// side stays as it is.
     pub(super) fn dequantize(self, blocks: &[u8], out: &mut [f32]) {
         match self {
-            Element::F32 => each(blocks, out, |b: &[u8; 4], y: &mut [f32; 1]| y[0] = f32::from_le_bytes(*b)),
-            Element::F16 => each(blocks, out, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = f16::from_le_bytes(*b).to_f32()),
-            Element::BF16 => each(blocks, out, |b: &[u8; 2], y: &mut [f32; 1]| y[0] = bf16::from_le_bytes(*b).to_f32()),
+            Element::F32 => each(blocks, out, |b: &[u8; 4], y: &mut [f32; 1]| {
+                y[0] = f32::from_le_bytes(*b)
+            }),
+            Element::F16 => each(blocks, out, |b: &[u8; 2], y: &mut [f32; 1]| {
+                y[0] = f16::from_le_bytes(*b).to_f32()
+            }),
+            Element::BF16 => each(blocks, out, |b: &[u8; 2], y: &mut [f32; 1]| {
+                y[0] = bf16::from_le_bytes(*b).to_f32()
+            }),
             Element::Q4_0 => each(blocks, out, q4_0),
             Element::Q4_1 => each(blocks, out, q4_1),
             Element::Q5_0 => each(blocks, out, q5_0),
@@ -172,7 +185,8 @@ fn q4_1(block: &[u8; 20], y: &mut [f32; 32]) {
     }
 }
 
-/// The five-bit numbers `j` and `j + 16` of 32 whose fifth bits are `high` and whose lower bits are byte `low`.
+/// The five-bit numbers `j` and `j + 16` of 32 whose fifth bits are `high` and whose lower bits are
+/// byte `low`.
 fn five_bits(high: u32, low: u8, j: usize) -> (u8, u8) {
     let bit = |i: usize| ((high >> i & 1) as u8) << 4;
     (low & 15 | bit(j), low >> 4 | bit(j + 16))
@@ -209,7 +223,9 @@ fn q8_0(block: &[u8; 34], y: &mut [f32; 32]) {
 }
 
 /// What the 16 indices of [`Element::IQ4_NL`] stand for.
-pub(super) const CODE_BOOK: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(super) const CODE_BOOK: [i8; 16] = [
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+];
 
 /// `f16 d, u4 index[32]` into a code book of 16 integers.
 fn iq4_nl(block: &[u8; 18], y: &mut [f32; 32]) {
@@ -221,16 +237,17 @@ fn iq4_nl(block: &[u8; 18], y: &mut [f32; 32]) {
     }
 }
 
-// The "K" types hold 256 elements in sub-blocks of 16 or 32, each with a scale of a few bits that multiplies the
-// block's f16 scale. Two-bit parts are packed four to a byte: byte `32 h + l` of the 64 has elements
-// `128 h + l`, `+ 32`, `+ 64` and `+ 96`, lowest bits first.
+// The "K" types hold 256 elements in sub-blocks of 16 or 32, each with a scale of a few bits that
+// multiplies the block's f16 scale. Two-bit parts are packed four to a byte: byte `32 h + l` of the
+// 64 has elements `128 h + l`, `+ 32`, `+ 64` and `+ 96`, lowest bits first.
 
 /// Two bits of element `16 s + i`.
 fn two_bits(packed: &[u8], s: usize, i: usize) -> u8 {
     packed[32 * (s / 8) + 16 * (s % 2) + i] >> (2 * (s % 8 / 2)) & 3
 }
 
-/// `u4 scale, u4 minimum [16]; u2 q[256]; f16 d, f16 dmin`: `(d scale) q - dmin minimum`, 16 to a sub-block.
+/// `u4 scale, u4 minimum [16]; u2 q[256]; f16 d, f16 dmin`: `(d scale) q - dmin minimum`, 16 to a
+/// sub-block.
 fn q2_k(block: &[u8; 84], y: &mut [f32; 256]) {
     let (scales, q) = (&block[..16], &block[16..80]);
     let (d, dmin) = (half_at(block, 80), half_at(block, 82));
@@ -243,12 +260,21 @@ fn q2_k(block: &[u8; 84], y: &mut [f32; 256]) {
     }
 }
 
-/// `u1 high[256]; u2 q[256]; u6 scale[16]; f16 d`: `(d (scale - 32)) (q - 4)` with `q` of three bits, 16 to a
-/// sub-block. Bit `b` of byte `l` of `high` belongs to element `32 b + l`.
+/// `u1 high[256]; u2 q[256]; u6 scale[16]; f16 d`: `(d (scale - 32)) (q - 4)` with `q` of three
+/// bits, 16 to a sub-block. Bit `b` of byte `l` of `high` belongs to element `32 b + l`.
 fn q3_k(block: &[u8; 110], y: &mut [f32; 256]) {
-    let (high, q, scales, d) = (&block[..32], &block[32..96], &block[96..108], half_at(block, 108));
+    let (high, q, scales, d) = (
+        &block[..32],
+        &block[32..96],
+        &block[96..108],
+        half_at(block, 108),
+    );
     for (s, y) in y.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let low4 = if s < 8 { scales[s] & 15 } else { scales[s - 8] >> 4 };
+        let low4 = if s < 8 {
+            scales[s] & 15
+        } else {
+            scales[s - 8] >> 4
+        };
         let high2 = scales[8 + s % 4] >> (2 * (s / 4)) & 3;
         let scale = d * f32::from((high2 << 4 | low4) as i8 - 32);
         for (i, y) in y.iter_mut().enumerate() {
@@ -263,7 +289,10 @@ fn scale_and_minimum(packed: &[u8], s: usize) -> (u8, u8) {
     if s < 4 {
         (packed[s] & 63, packed[s + 4] & 63)
     } else {
-        (packed[s + 4] & 15 | packed[s - 4] >> 6 << 4, packed[s + 4] >> 4 | packed[s] >> 6 << 4)
+        (
+            packed[s + 4] & 15 | packed[s - 4] >> 6 << 4,
+            packed[s + 4] >> 4 | packed[s] >> 6 << 4,
+        )
     }
 }
 
@@ -272,9 +301,15 @@ fn four_bits(packed: &[u8], s: usize, i: usize) -> u8 {
     packed[32 * (s / 2) + i] >> (4 * (s % 2)) & 15
 }
 
-/// `f16 d, f16 dmin; u6 scale, u6 minimum [8]; u4 q[256]`: `(d scale) q - dmin minimum`, 32 to a sub-block.
+/// `f16 d, f16 dmin; u6 scale, u6 minimum [8]; u4 q[256]`: `(d scale) q - dmin minimum`, 32 to a
+/// sub-block.
 fn q4_k(block: &[u8; 144], y: &mut [f32; 256]) {
-    let (d, dmin, scales, q) = (half_at(block, 0), half_at(block, 2), &block[4..16], &block[16..]);
+    let (d, dmin, scales, q) = (
+        half_at(block, 0),
+        half_at(block, 2),
+        &block[4..16],
+        &block[16..],
+    );
     for (s, y) in y.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let (scale, minimum) = scale_and_minimum(scales, s);
         let (scale, minimum) = (d * f32::from(scale), dmin * f32::from(minimum));
@@ -284,7 +319,8 @@ fn q4_k(block: &[u8; 144], y: &mut [f32; 256]) {
     }
 }
 
-/// `f16 d, f16 dmin; u6 scale, u6 minimum [8]; u1 high[256]; u4 q[256]`: Q4_K with a fifth bit, kept as in Q3_K.
+/// `f16 d, f16 dmin; u6 scale, u6 minimum [8]; u1 high[256]; u4 q[256]`: Q4_K with a fifth bit,
+/// kept as in Q3_K.
 fn q5_k(block: &[u8; 176], y: &mut [f32; 256]) {
     let (d, dmin) = (half_at(block, 0), half_at(block, 2));
     let (scales, high, q) = (&block[4..16], &block[16..48], &block[48..]);
@@ -298,10 +334,16 @@ fn q5_k(block: &[u8; 176], y: &mut [f32; 256]) {
     }
 }
 
-/// `u4 low[256]; u2 high[256]; i8 scale[16]; f16 d`: `(d scale) (q - 32)` with `q` of six bits, 16 to a sub-block.
-/// Byte `64 h + l` of the 128 has the low bits of elements `128 h + l` and `128 h + 64 + l`.
+/// `u4 low[256]; u2 high[256]; i8 scale[16]; f16 d`: `(d scale) (q - 32)` with `q` of six bits, 16
+/// to a sub-block. Byte `64 h + l` of the 128 has the low bits of elements `128 h + l` and
+/// `128 h + 64 + l`.
 fn q6_k(block: &[u8; 210], y: &mut [f32; 256]) {
-    let (low, high, scales, d) = (&block[..128], &block[128..192], &block[192..208], half_at(block, 208));
+    let (low, high, scales, d) = (
+        &block[..128],
+        &block[128..192],
+        &block[192..208],
+        half_at(block, 208),
+    );
     for (s, y) in y.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let scale = d * f32::from(scales[s] as i8);
         for (i, y) in y.iter_mut().enumerate() {

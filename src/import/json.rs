@@ -1,4 +1,5 @@
-//! Config files: JSON objects whose values are checked as they are read, so that a refusal names the key.
+//! Config files: JSON objects whose values are checked as they are read, so that a refusal names
+//! the key.
 
 use std::path::Path;
 use std::prelude::rust_2024::*;
@@ -14,8 +15,8 @@ const CONFIG_LIMIT: u64 = 16 << 20;
 /// Reads a file that holds one JSON object.
 ///
 /// # Errors
-/// The file cannot be read, is longer than `limit` bytes, or is not an object in JSON (nested at most 128 deep;
-/// `NaN` and `Infinity`, which Python writes, are not JSON).
+/// The file cannot be read, is longer than `limit` bytes, or is not an object in JSON (nested at
+/// most 128 deep; `NaN` and `Infinity`, which Python writes, are not JSON).
 pub(super) fn read(path: &Path, limit: u64) -> Result<Map<String, Value>, ImportError> {
     match serde_json::from_str(&file::read_text(path, limit)?) {
         Ok(Value::Object(map)) => Ok(map),
@@ -42,7 +43,10 @@ pub(super) struct Object<'j> {
 
 impl<'j> Object<'j> {
     pub(super) fn root(map: &'j Map<String, Value>) -> Self {
-        Object { map, place: String::new() }
+        Object {
+            map,
+            place: String::new(),
+        }
     }
 
     /// The value of `key`; `null` counts as absent.
@@ -68,7 +72,10 @@ impl<'j> Object<'j> {
         let place = &self.place;
         match self.map.get(key) {
             None => ImportError::new(format!("`{place}{key}` is missing, expected {expected}")),
-            Some(value) => ImportError::new(format!("`{place}{key}` is {}, expected {expected}", excerpt(value))),
+            Some(value) => ImportError::new(format!(
+                "`{place}{key}` is {}, expected {expected}",
+                excerpt(value)
+            )),
         }
     }
 
@@ -80,7 +87,10 @@ impl<'j> Object<'j> {
     pub(super) fn object(&self, key: &str) -> Result<Option<Object<'j>>, ImportError> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Object { map, place: format!("{}{key}.", self.place) })),
+            Some(Value::Object(map)) => Ok(Some(Object {
+                map,
+                place: format!("{}{key}.", self.place),
+            })),
             Some(_) => Err(self.refuse(key, "an object")),
         }
     }
@@ -131,7 +141,8 @@ impl<'j> Object<'j> {
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>, ImportError> {
         match self.get(key) {
             None => Ok(None),
-            // serde_json refuses literals that overflow, and JSON has no others, but f32 is what we compute in.
+            // serde_json refuses literals that overflow, and JSON has no others, but f32 is what we
+            // compute in.
             Some(value) => match value.as_f64() {
                 Some(x) if (x as f32).is_finite() => Ok(Some(x)),
                 _ => Err(self.refuse(key, "a number that fits in f32")),
@@ -157,5 +168,9 @@ pub(super) fn excerpt(value: &Value) -> String {
         Value::String(text) => format!("{text:?}"),
         plain => plain.to_string(),
     };
-    if text.chars().count() <= LONGEST { text } else { text.chars().take(LONGEST).chain("…".chars()).collect() }
+    if text.chars().count() <= LONGEST {
+        text
+    } else {
+        text.chars().take(LONGEST).chain("…".chars()).collect()
+    }
 }

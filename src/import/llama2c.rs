@@ -1,4 +1,5 @@
-//! llama2.c's `.bin` files, as its `export.py` writes them: version 0 (no magic number; f32), 1 (f32) and 2 (8 bit).
+//! llama2.c's `.bin` files, as its `export.py` writes them: version 0 (no magic number; f32), 1
+//! (f32) and 2 (8 bit).
 //!
 //! ```text
 //! 0:    i32 dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len      vocab_size < 0: not tied
@@ -8,10 +9,10 @@
 //!       attention norms, ffn norms, final norm, embedder, wq of all layers, wk, wv, wo, w1, w2, w3,
 //!       the output matrix if not tied
 //! ```
-//! In version 2 a matrix is its 8-bit values, then an f32 scale for each group of them; [`Element`] has no such type
-//! (Q8_0's scales are f16), so that it is read as f32. Constants that the format has no room for are those of
-//! `run.c`: epsilon 1e-5, rotary base 10000, SwiGLU. Query and key rows have the channels of a rotary pair side by
-//! side, as Meta's own files do.
+//! In version 2 a matrix is its 8-bit values, then an f32 scale for each group of them; [`Element`]
+//! has no such type (Q8_0's scales are f16), so that it is read as f32. Constants that the format
+//! has no room for are those of `run.c`: epsilon 1e-5, rotary base 10000, SwiGLU. Query and key
+//! rows have the channels of a rotary pair side by side, as Meta's own files do.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -35,8 +36,8 @@ const HEADER: usize = 256;
 const OLD_HEADER: usize = 28;
 const ROPE_BASE: f64 = 10_000.0;
 
-/// Whether the file begins as a llama2.c checkpoint does. Version 0 has no magic number; it is recognised by being
-/// exactly as long as its seven numbers say.
+/// Whether the file begins as a llama2.c checkpoint does. Version 0 has no magic number; it is
+/// recognised by being exactly as long as its seven numbers say.
 pub fn looks_like(path: &Path) -> bool {
     let read = || -> std::io::Result<([u8; 48], usize, u64)> {
         let mut start = [0; 48];
@@ -47,22 +48,28 @@ pub fn looks_like(path: &Path) -> bool {
     path.is_file()
         && read().is_ok_and(|(start, count, len)| {
             let header = Header::read(&start[..count]);
-            header.is_ok_and(|header| header.version != 0 || header.layout().is_ok_and(|l| l.end as u64 == len))
+            header.is_ok_and(|header| {
+                header.version != 0 || header.layout().is_ok_and(|l| l.end as u64 == len)
+            })
         })
 }
 
 /// Opens a checkpoint, with the tokenizer beside it if there is one: see [`tokenizer_beside`].
 ///
 /// # Errors
-/// The file cannot be read, or is not exactly as long as its header says, or the header says what makes no model; or
-/// the tokenizer has another number of tokens.
+/// The file cannot be read, or is not exactly as long as its header says, or the header says what
+/// makes no model; or the tokenizer has another number of tokens.
 pub fn open(path: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     Model::open(path).map_err(|error| error.in_file(path))
 }
 
-/// The tokenizer file that belongs to a checkpoint: `tokenizer.bin` beside it, else the only `tok*.bin` there is.
+/// The tokenizer file that belongs to a checkpoint: `tokenizer.bin` beside it, else the only
+/// `tok*.bin` there is.
 pub fn tokenizer_beside(path: &Path) -> Option<PathBuf> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let usual = folder.join("tokenizer.bin");
     if usual.is_file() {
         return Some(usual);
@@ -71,7 +78,12 @@ pub fn tokenizer_beside(path: &Path) -> Option<PathBuf> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("tok") && name.ends_with(".bin") && path.is_file()
     };
-    let mut found = folder.read_dir().ok()?.flatten().map(|entry| entry.path()).filter(is_tokenizer);
+    let mut found = folder
+        .read_dir()
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(is_tokenizer);
     found.next().filter(|_| found.next().is_none())
 }
 
@@ -94,16 +106,23 @@ struct Header {
 impl Header {
     fn read(file: &[u8]) -> Result<Self, ImportError> {
         let Some((numbers, _)) = file.split_at_checked(OLD_HEADER) else {
-            return Err(ImportError::new(format!("{} bytes, too short for a llama2.c checkpoint", file.len())));
+            return Err(ImportError::new(format!(
+                "{} bytes, too short for a llama2.c checkpoint",
+                file.len()
+            )));
         };
         let int = |at: usize| {
             let bytes = file.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-            bytes.map(i32::from_le_bytes).ok_or_else(|| ImportError::new("cut short within the header"))
+            bytes
+                .map(i32::from_le_bytes)
+                .ok_or_else(|| ImportError::new("cut short within the header"))
         };
         let magic = numbers[..4] == MAGIC.to_le_bytes();
         let (version, start) = if magic { (int(4)?, 8) } else { (0, 0) };
         if !(0..=2).contains(&version) || magic && version == 0 {
-            return Err(ImportError::new(format!("llama2.c checkpoint version {version}, expected 1 or 2")));
+            return Err(ImportError::new(format!(
+                "llama2.c checkpoint version {version}, expected 1 or 2"
+            )));
         }
         let number = |i: usize, name: &str| {
             let value = int(start + 4 * i)?;
@@ -119,7 +138,11 @@ impl Header {
             (false, _) => vocab > 0,
             (true, Some(0)) => false,
             (true, Some(1)) => true,
-            (true, _) => return Err(ImportError::new("byte 36: whether the classifier is shared must be 0 or 1")),
+            (true, _) => {
+                return Err(ImportError::new(
+                    "byte 36: whether the classifier is shared must be 0 or 1",
+                ));
+            }
         };
         let header = Header {
             version: version as u32,
@@ -128,7 +151,11 @@ impl Header {
             layers: number(2, "n_layers")?,
             heads: number(3, "n_heads")?,
             kv_heads: number(4, "n_kv_heads")?,
-            vocab: if magic { number(5, "vocab_size")? } else { vocab.unsigned_abs() },
+            vocab: if magic {
+                number(5, "vocab_size")?
+            } else {
+                vocab.unsigned_abs()
+            },
             seq_len: number(6, "seq_len")?,
             tied,
             group: match version {
@@ -141,7 +168,12 @@ impl Header {
     }
 
     fn check(&self) -> Result<(), ImportError> {
-        let Header { dim, heads, kv_heads, .. } = *self;
+        let Header {
+            dim,
+            heads,
+            kv_heads,
+            ..
+        } = *self;
         let reason = if self.vocab == 0 {
             "vocab_size is 0".into()
         } else if !dim.is_multiple_of(heads) || !(dim / heads).is_multiple_of(2) {
@@ -161,7 +193,10 @@ impl Header {
         let (dim, hidden, vocab) = (self.dim.into(), self.hidden_dim.into(), self.vocab.into());
         match role {
             Role::Embedder | Role::LmHead => (vocab, dim),
-            Role::Key | Role::Value => (u64::from(self.kv_heads) * u64::from(self.dim / self.heads), dim),
+            Role::Key | Role::Value => (
+                u64::from(self.kv_heads) * u64::from(self.dim / self.heads),
+                dim,
+            ),
             Role::GatingLinear | Role::ValueLinear => (hidden, dim),
             Role::OutLinear => (dim, hidden),
             Role::PreAttentionNorm | Role::PreFfwNorm | Role::FinalNorm => (1, dim),
@@ -202,13 +237,20 @@ impl Header {
                 LmHead,
             ],
         };
-        let mut at = if self.version == 0 { OLD_HEADER } else { HEADER };
+        let mut at = if self.version == 0 {
+            OLD_HEADER
+        } else {
+            HEADER
+        };
         let mut stacks = Vec::new();
         for &role in order {
             if role == LmHead {
                 if self.version == 0 {
                     // Cosines and sines, which `run.c` computes itself nowadays.
-                    at = self.advance(at, u64::from(self.seq_len) * u64::from(self.dim / self.heads) * 4)?;
+                    at = self.advance(
+                        at,
+                        u64::from(self.seq_len) * u64::from(self.dim / self.heads) * 4,
+                    )?;
                 }
                 if self.tied {
                     continue;
@@ -217,26 +259,41 @@ impl Header {
             let (rows, columns) = self.shape(role);
             // No overflow, here and above: the numbers have 31 bits.
             let elements = rows * columns;
-            let quantised = self.version == 2 && !matches!(role, PreAttentionNorm | PreFfwNorm | FinalNorm);
+            let quantised =
+                self.version == 2 && !matches!(role, PreAttentionNorm | PreFfwNorm | FinalNorm);
             if quantised && !elements.is_multiple_of(self.group.into()) {
-                let reason = format!("a matrix of {rows} x {columns} is not made of groups of {}", self.group);
+                let reason = format!(
+                    "a matrix of {rows} x {columns} is not made of groups of {}",
+                    self.group
+                );
                 return Err(ImportError::new(reason));
             }
             let each = match quantised {
                 true => elements.checked_add(elements / u64::from(self.group) * 4),
                 false => elements.checked_mul(4),
             };
-            let count = if matches!(role, Embedder | LmHead | FinalNorm) { 1 } else { self.layers };
+            let count = if matches!(role, Embedder | LmHead | FinalNorm) {
+                1
+            } else {
+                self.layers
+            };
             let bytes = each.and_then(|each| each.checked_mul(count.into()));
             let start = at;
             at = self.advance(at, bytes.unwrap_or(u64::MAX))?;
-            stacks.push(Stack { role, bytes: start..at, each: (at - start) / count as usize, quantised });
+            stacks.push(Stack {
+                role,
+                bytes: start..at,
+                each: (at - start) / count as usize,
+                quantised,
+            });
         }
         Ok(Layout { stacks, end: at })
     }
 
     fn advance(&self, at: usize, bytes: u64) -> Result<usize, ImportError> {
-        let end = usize::try_from(bytes).ok().and_then(|bytes| at.checked_add(bytes));
+        let end = usize::try_from(bytes)
+            .ok()
+            .and_then(|bytes| at.checked_add(bytes));
         end.ok_or_else(|| ImportError::new("the header describes a model larger than any memory"))
     }
 
@@ -262,7 +319,11 @@ impl Header {
             final_logit_softcap: None,
             attn_logits_soft_cap: None,
             query_scaling_factor: (1.0 / libm::sqrt(f64::from(head))) as f32,
-            parameter_dtype: if self.version == 2 { DType::Q8 } else { DType::F32 },
+            parameter_dtype: if self.version == 2 {
+                DType::Q8
+            } else {
+                DType::F32
+            },
             activation_dtype: DType::F32,
             use_layer_stack: false,
             use_qk_norm: false,
@@ -308,7 +369,10 @@ impl Model {
         let Layout { stacks, end } = header.layout()?;
         if end != file.len() {
             let Header { version, .. } = header;
-            let reason = format!("{} bytes, but a version {version} header that describes {end}", file.len());
+            let reason = format!(
+                "{} bytes, but a version {version} header that describes {end}",
+                file.len()
+            );
             return Err(ImportError::new(reason).help(match version {
                 0 => "is this a llama2.c checkpoint at all? Version 0 has no magic number to tell",
                 _ => "the file seems to be cut short, or to be damaged",
@@ -316,37 +380,76 @@ impl Model {
         }
         let config = header.config();
         let Some(sizes) = Sizes::new(&config) else {
-            return Err(ImportError::new("n_heads times their width does not fit 32 bits"));
+            return Err(ImportError::new(
+                "n_heads times their width does not fit 32 bits",
+            ));
         };
         let description = Description {
             config,
-            layers: vec![Layer { window: None, rope: Rope::Global }; header.layers as usize],
-            global_rope: RopeTable { amplitude: 1.0, frequencies: rope::plain(ROPE_BASE, config.projection_dim) },
+            layers: vec![
+                Layer {
+                    window: None,
+                    rope: Rope::Global
+                };
+                header.layers as usize
+            ],
+            global_rope: RopeTable {
+                amplitude: 1.0,
+                frequencies: rope::plain(ROPE_BASE, config.projection_dim),
+            },
             local_rope: None,
-            tokenizer: tokenizer_beside(path).map(|path| from_llama2c(path, header.vocab as usize)).transpose()?,
+            tokenizer: tokenizer_beside(path)
+                .map(|path| from_llama2c(path, header.vocab as usize))
+                .transpose()?,
             chat_template: None,
         };
-        Ok(Model { path: path.into(), file, stacks, group: header.group as usize, sizes, description })
+        Ok(Model {
+            path: path.into(),
+            file,
+            stacks,
+            group: header.group as usize,
+            sizes,
+            description,
+        })
     }
 
     fn locate(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
         let find = |stack: &&Stack| stack.role == id.role;
         let bytes = self.stacks.iter().find(find).and_then(|stack| {
-            let start = (id.layer as usize).checked_mul(stack.each)?.checked_add(stack.bytes.start)?;
-            let end = start.checked_add(stack.each).filter(|&end| end <= stack.bytes.end)?;
+            let start = (id.layer as usize)
+                .checked_mul(stack.each)?
+                .checked_add(stack.bytes.start)?;
+            let end = start
+                .checked_add(stack.each)
+                .filter(|&end| end <= stack.bytes.end)?;
             Some((self.file.get(start..end)?, stack.quantised))
         });
         let Some((bytes, quantised)) = bytes else {
-            return Err(ImportError::new(format!("no tensor {:?} in layer {}", id.role, id.layer)));
+            return Err(ImportError::new(format!(
+                "no tensor {:?} in layer {}",
+                id.role, id.layer
+            )));
         };
-        let data = if quantised { Cow::Owned(dequantise(bytes, self.group)) } else { Cow::Borrowed(bytes) };
+        let data = if quantised {
+            Cow::Owned(dequantise(bytes, self.group))
+        } else {
+            Cow::Borrowed(bytes)
+        };
         let (rows, columns) = self.sizes.of(id.role);
         let order = match id.role {
-            Role::Query | Role::Key => Pairing::Adjacent.rows(0..rows, self.sizes.head, self.sizes.head / 2),
+            Role::Query | Role::Key => {
+                Pairing::Adjacent.rows(0..rows, self.sizes.head, self.sizes.head / 2)
+            }
             _ => (0..rows).collect(),
         };
         let starts = order.iter().map(|row| row * columns).collect();
-        Tensor::new(Element::F32, data, starts, Columns::Contiguous(columns), 0.0)
+        Tensor::new(
+            Element::F32,
+            data,
+            starts,
+            Columns::Contiguous(columns),
+            0.0,
+        )
     }
 }
 
@@ -360,13 +463,21 @@ impl Checkpoint for Model {
     }
 }
 
-/// `n` 8-bit values followed by `n / group` f32 scales, as little-endian f32s: value times scale, as `runq.c` does it.
+/// `n` 8-bit values followed by `n / group` f32 scales, as little-endian f32s: value times scale,
+/// as `runq.c` does it.
 fn dequantise(bytes: &[u8], group: usize) -> Vec<u8> {
     let groups = bytes.len() / (group + 4);
     let (values, scales) = bytes.split_at(groups * group);
     let scaled = |(values, scale): (&[u8], &[u8; 4])| {
         let scale = f32::from_le_bytes(*scale);
-        values.iter().flat_map(|&v| (f32::from(v as i8) * scale).to_le_bytes()).collect::<Vec<u8>>()
+        values
+            .iter()
+            .flat_map(|&v| (f32::from(v as i8) * scale).to_le_bytes())
+            .collect::<Vec<u8>>()
     };
-    values.chunks(group).zip(scales.as_chunks().0).flat_map(scaled).collect()
+    values
+        .chunks(group)
+        .zip(scales.as_chunks().0)
+        .flat_map(scaled)
+        .collect()
 }

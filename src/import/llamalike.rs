@@ -1,15 +1,17 @@
-//! Folders in the seed's own form: a `config.json` in the names of penzai's `LlamalikeTransformerConfig`, and
-//! `weights.safetensors` with penzai's labels.
+//! Folders in the seed's own form: a `config.json` in the names of penzai's
+//! `LlamalikeTransformerConfig`, and `weights.safetensors` with penzai's labels.
 //!
-//! penzai addresses axes by name, so the order of a tensor's axes is a property of the file: the header's
-//! `__metadata__` gives it, as `axes:<label>`, comma-separated. Any order is taken as it is, nothing is transposed.
+//! penzai addresses axes by name, so the order of a tensor's axes is a property of the file: the
+//! header's `__metadata__` gives it, as `axes:<label>`, comma-separated. Any order is taken as it
+//! is, nothing is transposed.
 //!
-//! The config means what penzai (git aac7808) makes of it. What penzai refuses is refused; so is what it lets pass
-//! although it makes no sense: windows, caps, wavelengths and sizes of 0 or less. Two points about types:
+//! The config means what penzai (git aac7808) makes of it. What penzai refuses is refused; so is
+//! what it lets pass although it makes no sense: windows, caps, wavelengths and sizes of 0 or less.
+//! Two points about types:
 //! * `parameter_dtype` decides what `rms_norm_eps` is rounded to, as in penzai.
-//! * `activation_dtype` decides what the embedding scale, the query scale and the soft caps are rounded to, again as in
-//!   penzai. The activations themselves are computed in f32 whatever it says; beyond those constants it only suggests a
-//!   type for KV tables.
+//! * `activation_dtype` decides what the embedding scale, the query scale and the soft caps are
+//!   rounded to, again as in penzai. The activations themselves are computed in f32 whatever it
+//!   says; beyond those constants it only suggests a type for KV tables.
 
 mod axes;
 mod config;
@@ -25,22 +27,31 @@ use crate::model::TensorId;
 
 /// Whether a folder is for [`open`]: its `config.json` has the seed's `num_decoder_blocks`.
 pub fn looks_like(folder: &Path) -> bool {
-    json::read_config(&folder.join("config.json")).is_ok_and(|map| map.contains_key("num_decoder_blocks"))
+    json::read_config(&folder.join("config.json"))
+        .is_ok_and(|map| map.contains_key("num_decoder_blocks"))
 }
 
 /// Opens a folder with `config.json` and `weights.safetensors`.
 ///
 /// # Errors
-/// A file is missing or damaged; the config has a field or a value that penzai rejects or that makes no sense; or the
-/// parameters are not exactly those that the config calls for.
+/// A file is missing or damaged; the config has a field or a value that penzai rejects or that
+/// makes no sense; or the parameters are not exactly those that the config calls for.
 pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     let config_path = folder.join("config.json");
     let weights_path = folder.join("weights.safetensors");
     let map = json::read_config(&config_path)?;
     let weights = Weights::file(weights_path.clone())?;
-    let (description, sizes) = config::describe(&map, &weights).map_err(|error| error.in_file(&config_path))?;
-    let folder = Folder { path: weights_path, description, weights, sizes };
-    folder.check().map_err(|error| error.in_file(&folder.path))?;
+    let (description, sizes) =
+        config::describe(&map, &weights).map_err(|error| error.in_file(&config_path))?;
+    let folder = Folder {
+        path: weights_path,
+        description,
+        weights,
+        sizes,
+    };
+    folder
+        .check()
+        .map_err(|error| error.in_file(&folder.path))?;
     Ok(folder)
 }
 
@@ -61,7 +72,11 @@ impl Folder {
             axes.locate(&label, &self.weights)?;
             used.insert(label);
         }
-        let mut strangers: Vec<&str> = self.weights.names().filter(|name| !used.contains(*name)).collect();
+        let mut strangers: Vec<&str> = self
+            .weights
+            .names()
+            .filter(|name| !used.contains(*name))
+            .collect();
         strangers.sort_unstable();
         match strangers.first() {
             None => Ok(()),
@@ -82,7 +97,9 @@ impl Checkpoint for Folder {
 
     fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
         let (label, axes) = axes::of(id, &self.description.config, &self.sizes);
-        let located = axes.locate(&label, &self.weights).map_err(|error| error.in_file(&self.path))?;
+        let located = axes
+            .locate(&label, &self.weights)
+            .map_err(|error| error.in_file(&self.path))?;
         let element = located.stored.element().unwrap_or(Element::F32); // `locate` let nothing else through
         let columns = located.columns();
         let columns = match columns.iter().copied().eq(0..columns.len()) {

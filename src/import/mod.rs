@@ -1,6 +1,6 @@
-//! From checkpoint files to image bytes. Variety ends here (contract C4): whatever a format does about
-//! tensor names, orientation, rotary pair order, `1 + w` norms or frequency scaling is settled by its
-//! importer, once, on the host, and the core sees one shape.
+//! From checkpoint files to image bytes. Variety ends here (contract C4): whatever a format does
+//! about tensor names, orientation, rotary pair order, `1 + w` norms or frequency scaling is
+//! settled by its importer, once, on the host, and the core sees one shape.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,8 @@ pub use write::{PackOptions, pack_to_file, pack_to_memory};
 pub struct ImportError {
     /// The file or folder, if one is to blame.
     pub path: Option<PathBuf>,
-    /// What is wrong and where, in one clause, e.g. ``tensor `model.norm.weight`: shape [63], expected [64]``.
+    /// What is wrong and where, in one clause, e.g. ``tensor `model.norm.weight`: shape [63],
+    /// expected [64]``.
     pub reason: String,
     /// What would help, if we know.
     pub help: Option<String>,
@@ -41,7 +42,11 @@ pub struct ImportError {
 impl ImportError {
     /// A refusal without a file (yet: see [`ImportError::in_file`]).
     pub fn new(reason: impl Into<String>) -> Self {
-        ImportError { path: None, reason: reason.into(), help: None }
+        ImportError {
+            path: None,
+            reason: reason.into(),
+            help: None,
+        }
     }
 
     /// Names the file to blame, unless one is named already.
@@ -72,14 +77,16 @@ impl fmt::Display for ImportError {
 
 impl std::error::Error for ImportError {}
 
-/// Opens a checkpoint, whatever kind it is: a Hugging Face folder, a folder in the seed's own form, a GGUF file or a
-/// llama2.c file.
+/// Opens a checkpoint, whatever kind it is: a Hugging Face folder, a folder in the seed's own form,
+/// a GGUF file or a llama2.c file.
 ///
 /// # Errors
-/// There is no such path, it holds nothing that is known, or what it holds is damaged or not supported.
+/// There is no such path, it holds nothing that is known, or what it holds is damaged or not
+/// supported.
 pub fn open(path: &Path) -> Result<Box<dyn Checkpoint>, ImportError> {
     let refuse = |reason: &str| ImportError::new(reason).in_file(path);
-    path.metadata().map_err(|error| refuse(&error.to_string()))?;
+    path.metadata()
+        .map_err(|error| refuse(&error.to_string()))?;
     Ok(if llamalike::looks_like(path) {
         Box::new(llamalike::open(path)?)
     } else if hf::looks_like(path) {
@@ -90,16 +97,22 @@ pub fn open(path: &Path) -> Result<Box<dyn Checkpoint>, ImportError> {
         Box::new(llama2c::open(path)?)
     } else if path.is_dir() {
         return Err(refuse("no checkpoint: the folder has no config.json"));
-    } else if path.extension().is_some_and(|extension| extension == "safetensors") {
+    } else if path
+        .extension()
+        .is_some_and(|extension| extension == "safetensors")
+    {
         return Err(refuse("weights without their config").help("give the folder they are in"));
     } else {
-        let known = "an image (.plm), a GGUF file, a llama2.c file (.bin), or a folder with a config.json";
-        return Err(refuse("neither an image nor a checkpoint that is known").help(format!("expected {known}")));
+        let known =
+            "an image (.plm), a GGUF file, a llama2.c file (.bin), or a folder with a config.json";
+        return Err(refuse("neither an image nor a checkpoint that is known")
+            .help(format!("expected {known}")));
     })
 }
 
 /// A table of rotary frequencies: pair `j` (channels `j` and `j + P/2`) turns by
-/// `frequencies[j] * position` radians, and cos and sin are multiplied by `amplitude` (1, except for yarn).
+/// `frequencies[j] * position` radians, and cos and sin are multiplied by `amplitude` (1, except
+/// for yarn).
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeTable {
     /// Multiplies cos and sin.
@@ -125,7 +138,8 @@ pub struct Description {
     pub chat_template: Option<String>,
 }
 
-/// An opened checkpoint: its description, and its tensors on demand, so that packing needs the memory of one tensor.
+/// An opened checkpoint: its description, and its tensors on demand, so that packing needs the
+/// memory of one tensor.
 pub trait Checkpoint {
     /// Config, layers, tokenizer and chat template.
     fn description(&self) -> &Description;

@@ -1,4 +1,5 @@
-//! One row of a checkpoint into one row of a tile row: as it is where the types match, requantised where they do not.
+//! One row of a checkpoint into one row of a tile row: as it is where the types match, requantised
+//! where they do not.
 
 use std::prelude::rust_2024::*;
 
@@ -14,9 +15,10 @@ const SCALES: u16 = 63;
 /// The bits of 65504.
 const LARGEST_F16: u16 = 0x7bff;
 
-/// The type that keeps what a checkpoint stores, or comes nearest to it. Lossless for F32, F16, BF16, Q8_0, Q5_0,
-/// IQ4_NL, Q4_0 and Q4_1. Q4_K keeps its 4-bit values and rounds each group's scale and minimum, products of two numbers, to f16.
-/// The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K) are requantised to q8, whose steps are finer than theirs.
+/// The type that keeps what a checkpoint stores, or comes nearest to it. Lossless for F32, F16,
+/// BF16, Q8_0, Q5_0, IQ4_NL, Q4_0 and Q4_1. Q4_K keeps its 4-bit values and rounds each group's
+/// scale and minimum, products of two numbers, to f16. The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K)
+/// are requantised to q8, whose steps are finer than theirs.
 pub fn nearest(element: Element) -> DType {
     match element {
         Element::F32 => DType::F32,
@@ -59,7 +61,11 @@ pub(super) fn pack(
     };
     if let Some(c) = values.iter().position(|x| x.is_nan() || x.abs() > largest) {
         let reason = match values[c].is_finite() {
-            true => format!("element [{r}][{c}] is {}, beyond the range of {}", values[c], dtype.name()),
+            true => format!(
+                "element [{r}][{c}] is {}, beyond the range of {}",
+                values[c],
+                dtype.name()
+            ),
             false => format!("element [{r}][{c}] is {}", values[c]),
         };
         return Err(ImportError::new(reason));
@@ -71,7 +77,14 @@ pub(super) fn pack(
                     DType::Q4 => symmetric(weights),
                     _ => with_minimum(weights),
                 };
-                pack_q4_group(tile_row, lane, index, group.scale, group.minimum, &group.values);
+                pack_q4_group(
+                    tile_row,
+                    lane,
+                    index,
+                    group.scale,
+                    group.minimum,
+                    &group.values,
+                );
             }
         }
         DType::Q8 => {
@@ -104,11 +117,14 @@ fn sum(of: impl Fn(usize) -> f32) -> f32 {
     sums.iter().sum()
 }
 
-/// 8 bits: of the f16 scales from the smallest that reaches the largest weight upwards, the one that errs least. Weights
-/// that were quantised before lie on a grid, and some scale nearly meets it.
+/// 8 bits: of the f16 scales from the smallest that reaches the largest weight upwards, the one
+/// that errs least. Weights that were quantised before lie on a grid, and some scale nearly meets
+/// it.
 fn eight_bits(weights: &[f32]) -> (u16, [i8; GROUP]) {
     let weights = padded(weights);
-    let largest = weights.iter().fold(0.0f32, |largest, w| largest.max(w.abs()));
+    let largest = weights
+        .iter()
+        .fold(0.0f32, |largest, w| largest.max(w.abs()));
     let smallest_scale = f16_from_f32(largest / 127.0);
     let inverse = |step: f32| if step > 0.0 { 1.0 / step } else { 0.0 };
     let rounded = |w: f32, inverse: f32| round_to_i32((w * inverse).clamp(-127.0, 127.0));
@@ -125,7 +141,8 @@ fn eight_bits(weights: &[f32]) -> (u16, [i8; GROUP]) {
     (best.1, weights.map(|w| rounded(w, inverse) as i8))
 }
 
-/// Takes blocks over as they are, if `dtype` can hold them. An f16 scale that is no number is refused.
+/// Takes blocks over as they are, if `dtype` can hold them. An f16 scale that is no number is
+/// refused.
 fn repack(
     element: Element,
     blocks: &[u8],
@@ -135,7 +152,9 @@ fn repack(
 ) -> Result<bool, ImportError> {
     let half = |bytes: &[u8], at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
     let finite = |bits: u16| match bits & 0x7c00 {
-        0x7c00 => Err(ImportError::new(format!("a {element} block has a scale that is no finite number"))),
+        0x7c00 => Err(ImportError::new(format!(
+            "a {element} block has a scale that is no finite number"
+        ))),
         _ => Ok(bits),
     };
     for (index, block) in blocks.chunks_exact(element.block_bytes()).enumerate() {
@@ -147,7 +166,11 @@ fn repack(
             (Element::Q5_0, DType::Q8) => {
                 let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
                 let values = std::array::from_fn(|c| {
-                    let low = if c < 16 { block[6 + c] & 15 } else { block[6 + c - 16] >> 4 };
+                    let low = if c < 16 {
+                        block[6 + c] & 15
+                    } else {
+                        block[6 + c - 16] >> 4
+                    };
                     (low as i8 | ((high >> c & 1) as i8) << 4) - 16
                 });
                 pack_q8_group(tile_row, lane, index, finite(half(block, 0))?, &values);
@@ -158,23 +181,51 @@ fn repack(
             }
             (Element::Q4_0, DType::Q4) => {
                 let values = nibbles(&block[2..]);
-                pack_q4_group(tile_row, lane, index, finite(half(block, 0))?, None, &values);
+                pack_q4_group(
+                    tile_row,
+                    lane,
+                    index,
+                    finite(half(block, 0))?,
+                    None,
+                    &values,
+                );
             }
             (Element::Q4_1, DType::Q4Min) => {
                 let (scale, minimum) = (finite(half(block, 0))?, finite(half(block, 2))?);
-                pack_q4_group(tile_row, lane, index, scale, Some(minimum), &nibbles(&block[4..]));
+                pack_q4_group(
+                    tile_row,
+                    lane,
+                    index,
+                    scale,
+                    Some(minimum),
+                    &nibbles(&block[4..]),
+                );
             }
             (Element::Q4_K, DType::Q4Min) => {
                 let scale = f16_to_f32(finite(half(block, 0))?);
                 let minimum = f16_to_f32(finite(half(block, 2))?);
                 for group in 0..8 {
                     let (s, m) = q4_k_scales(&block[4..16], group);
-                    // Two groups share 32 bytes: the first has their low nibbles, the second the high ones.
+                    // Two groups share 32 bytes: the first has their low nibbles, the second the
+                    // high ones.
                     let bytes = &block[16 + group / 2 * 32..][..32];
-                    let values = std::array::from_fn(|c| if group % 2 == 0 { bytes[c] & 15 } else { bytes[c] >> 4 });
+                    let values = std::array::from_fn(|c| {
+                        if group % 2 == 0 {
+                            bytes[c] & 15
+                        } else {
+                            bytes[c] >> 4
+                        }
+                    });
                     let scale = f16_from_f32(scale * s as f32);
                     let minimum = f16_from_f32(-minimum * m as f32);
-                    pack_q4_group(tile_row, lane, index * 8 + group, scale, Some(minimum), &values);
+                    pack_q4_group(
+                        tile_row,
+                        lane,
+                        index * 8 + group,
+                        scale,
+                        Some(minimum),
+                        &values,
+                    );
                 }
             }
             _ => return Ok(false),
@@ -185,7 +236,13 @@ fn repack(
 
 /// 32 nibbles, the low ones first, as Q4_0 and Q4_1 store them.
 fn nibbles(bytes: &[u8]) -> [u8; GROUP] {
-    std::array::from_fn(|c| if c < 16 { bytes[c] & 15 } else { bytes[c - 16] >> 4 })
+    std::array::from_fn(|c| {
+        if c < 16 {
+            bytes[c] & 15
+        } else {
+            bytes[c - 16] >> 4
+        }
+    })
 }
 
 /// The 6-bit scale and minimum of a group of a Q4_K block (ggml's `get_scale_min_k4`).
@@ -193,7 +250,10 @@ fn q4_k_scales(packed: &[u8], group: usize) -> (u8, u8) {
     match group {
         0..4 => (packed[group] & 63, packed[group + 4] & 63),
         _ => {
-            let (low, high) = (packed[group + 4], [packed[group - 4] >> 6, packed[group] >> 6]);
+            let (low, high) = (
+                packed[group + 4],
+                [packed[group - 4] >> 6, packed[group] >> 6],
+            );
             (low & 15 | high[0] << 4, low >> 4 | high[1] << 4)
         }
     }
@@ -205,9 +265,13 @@ struct Group4 {
     values: [u8; GROUP],
 }
 
-/// 4 bits without a minimum: the scale is the largest weight over −8 (so that it is met exactly), as in ggml's Q4_0.
+/// 4 bits without a minimum: the scale is the largest weight over −8 (so that it is met exactly),
+/// as in ggml's Q4_0.
 fn symmetric(weights: &[f32]) -> Group4 {
-    let largest = weights.iter().fold(0.0, |largest: f32, &w| if w.abs() > largest.abs() { w } else { largest });
+    let largest = weights.iter().fold(
+        0.0,
+        |largest: f32, &w| if w.abs() > largest.abs() { w } else { largest },
+    );
     let scale = f16_from_f32(largest / -8.0);
     let step = f16_to_f32(scale);
     let mut values = [8; GROUP];
@@ -216,13 +280,19 @@ fn symmetric(weights: &[f32]) -> Group4 {
             *value = ((w / step).round().clamp(-8.0, 7.0) + 8.0) as u8;
         }
     }
-    Group4 { scale, minimum: None, values }
+    Group4 {
+        scale,
+        minimum: None,
+        values,
+    }
 }
 
-/// 4 bits with a minimum. Starts from the range of the weights and from ranges a little narrower, and after each
-/// rounding fits scale and minimum to the rounded values by least squares; keeps what errs least.
+/// 4 bits with a minimum. Starts from the range of the weights and from ranges a little narrower,
+/// and after each rounding fits scale and minimum to the rounded values by least squares; keeps
+/// what errs least.
 fn with_minimum(weights: &[f32]) -> Group4 {
-    // The padding of a short group meets inputs of zero: any weight will do, so it repeats one that is there.
+    // The padding of a short group meets inputs of zero: any weight will do, so it repeats one that
+    // is there.
     let (mut filled, weights) = ([weights.first().copied().unwrap_or(0.0); GROUP], weights);
     filled[..weights.len()].copy_from_slice(weights);
     let weights = filled;
@@ -251,14 +321,22 @@ fn with_minimum(weights: &[f32]) -> Group4 {
         }
     }
     let (_, scale, minimum) = best;
-    Group4 { scale, minimum: Some(minimum), values: levels(f16_to_f32(scale), f16_to_f32(minimum)).map(|v| v as u8) }
+    Group4 {
+        scale,
+        minimum: Some(minimum),
+        values: levels(f16_to_f32(scale), f16_to_f32(minimum)).map(|v| v as u8),
+    }
 }
 
-/// The scale and minimum for which `level * scale + minimum` is nearest to the weights; `None` if all levels are equal.
+/// The scale and minimum for which `level * scale + minimum` is nearest to the weights; `None` if
+/// all levels are equal.
 fn least_squares(weights: &[f32; GROUP], levels: &[f32; GROUP]) -> Option<(f32, f32)> {
     let n = GROUP as f32;
     let (x, y) = (sum(|c| levels[c]), sum(|c| weights[c]));
-    let (xx, xy) = (sum(|c| levels[c] * levels[c]), sum(|c| levels[c] * weights[c]));
+    let (xx, xy) = (
+        sum(|c| levels[c] * levels[c]),
+        sum(|c| levels[c] * weights[c]),
+    );
     let determinant = n * xx - x * x;
     (determinant > 0.0).then(|| {
         let scale = (n * xy - x * y) / determinant;
@@ -295,7 +373,14 @@ mod tests {
 
     #[test]
     fn what_the_image_can_hold_comes_in_without_loss() {
-        for element in [Element::Q8_0, Element::Q5_0, Element::IQ4_NL, Element::Q4_0, Element::Q4_1, Element::Q4_K] {
+        for element in [
+            Element::Q8_0,
+            Element::Q5_0,
+            Element::IQ4_NL,
+            Element::Q4_0,
+            Element::Q4_1,
+            Element::Q4_K,
+        ] {
             let count = 2;
             let columns = count * element.block_len();
             let data = blocks(element, count);
@@ -303,16 +388,30 @@ mod tests {
             let dtype = nearest(element);
             let mut words = vec![0u32; dtype.matrix_bytes(1, columns).unwrap() / 4];
             let mut expected = vec![0.0; columns];
-            pack(&tensor, 0, dtype, bytemuck::cast_slice_mut(&mut words), &mut expected).unwrap();
+            pack(
+                &tensor,
+                0,
+                dtype,
+                bytemuck::cast_slice_mut(&mut words),
+                &mut expected,
+            )
+            .unwrap();
             tensor.row(0, &mut expected).unwrap();
             let mut packed = vec![0.0; columns];
-            Matrix::new(dtype, 1, columns, bytemuck::cast_slice(&words)).unwrap().row(0, &mut packed);
+            Matrix::new(dtype, 1, columns, bytemuck::cast_slice(&words))
+                .unwrap()
+                .row(0, &mut packed);
             for (c, (&a, &b)) in packed.iter().zip(&expected).enumerate() {
                 match element {
                     // Scale and minimum are products that f16 rounds.
                     Element::Q4_K => {
-                        let scales = expected[c / 32 * 32..][..32].iter().fold(0.0f32, |x, y| x.max(y.abs()));
-                        assert!((a - b).abs() <= scales * 2f32.powi(-9), "{element} {c}: {a} {b}");
+                        let scales = expected[c / 32 * 32..][..32]
+                            .iter()
+                            .fold(0.0f32, |x, y| x.max(y.abs()));
+                        assert!(
+                            (a - b).abs() <= scales * 2f32.powi(-9),
+                            "{element} {c}: {a} {b}"
+                        );
                     }
                     _ => assert_eq!(a, b, "{element} {c}"),
                 }
@@ -322,31 +421,55 @@ mod tests {
 
     #[test]
     fn fitted_4_bit_groups_err_less_than_plain_rounding() {
-        let weights: Vec<f32> =
-            (0..32).map(|i| ((i * 37 % 32) as f32 - 11.0) * ((i % 5) as f32 + 1.0) / 50.0).collect();
-        let (low, high) = weights.iter().fold((0.0f32, 0.0f32), |(l, h), &w| (l.min(w), h.max(w)));
+        let weights: Vec<f32> = (0..32)
+            .map(|i| ((i * 37 % 32) as f32 - 11.0) * ((i % 5) as f32 + 1.0) / 50.0)
+            .collect();
+        let (low, high) = weights
+            .iter()
+            .fold((0.0f32, 0.0f32), |(l, h), &w| (l.min(w), h.max(w)));
         let step = (high - low) / 15.0;
-        let plain: f32 = weights.iter().map(|w| (((w - low) / step).round() * step + low - w).powi(2)).sum();
+        let plain: f32 = weights
+            .iter()
+            .map(|w| (((w - low) / step).round() * step + low - w).powi(2))
+            .sum();
         let group = with_minimum(&weights);
         let (scale, minimum) = (f16_to_f32(group.scale), f16_to_f32(group.minimum.unwrap()));
-        let fitted: f32 = weights.iter().zip(group.values).map(|(w, v)| (v as f32 * scale + minimum - w).powi(2)).sum();
+        let fitted: f32 = weights
+            .iter()
+            .zip(group.values)
+            .map(|(w, v)| (v as f32 * scale + minimum - w).powi(2))
+            .sum();
         assert!(fitted < plain, "{fitted} {plain}");
         assert_eq!(with_minimum(&[0.0; 32]).values, [0; 32]);
         let constant = with_minimum(&[0.5; 32]);
-        assert_eq!((constant.values, constant.minimum), ([0; 32], Some(f16_from_f32(0.5))));
+        assert_eq!(
+            (constant.values, constant.minimum),
+            ([0; 32], Some(f16_from_f32(0.5)))
+        );
     }
 
     #[test]
     fn numbers_a_type_cannot_hold_are_refused_by_place() {
         for (bad, dtype, words) in [
-            (1e6f32, DType::F16, "element [0][1] is 1000000, beyond the range of f16"),
+            (
+                1e6f32,
+                DType::F16,
+                "element [0][1] is 1000000, beyond the range of f16",
+            ),
             (f32::INFINITY, DType::F32, "element [0][1] is inf"),
             (f32::NAN, DType::Q8, "element [0][1] is NaN"),
         ] {
             let data: Vec<u8> = [0.0f32, bad].iter().flat_map(|x| x.to_le_bytes()).collect();
             let tensor = Tensor::dense(Element::F32, data, 1, 2).unwrap();
             let mut tile_row = vec![0u32; 128];
-            let error = pack(&tensor, 0, dtype, bytemuck::cast_slice_mut(&mut tile_row), &mut [0.0; 2]).unwrap_err();
+            let error = pack(
+                &tensor,
+                0,
+                dtype,
+                bytemuck::cast_slice_mut(&mut tile_row),
+                &mut [0.0; 2],
+            )
+            .unwrap_err();
             assert_eq!(error.to_string(), words);
         }
     }

@@ -6,7 +6,8 @@ use crate::model::{Config, Role};
 
 pub(super) use crate::model::tensor_ids as tensors;
 
-/// The sizes a config gives its tensors, as `usize`, with products that cannot overflow: [`Sizes::new`] saw to it.
+/// The sizes a config gives its tensors, as `usize`, with products that cannot overflow:
+/// [`Sizes::new`] saw to it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sizes {
     config: Config,
@@ -27,7 +28,9 @@ pub(super) struct Sizes {
 impl Sizes {
     /// `None` if heads times their width is no `u32`.
     pub(super) fn new(config: &Config) -> Option<Self> {
-        let heads = config.num_kv_heads.checked_mul(config.query_head_multiplier)?;
+        let heads = config
+            .num_kv_heads
+            .checked_mul(config.query_head_multiplier)?;
         heads.checked_mul(config.projection_dim)?;
         Some(Sizes {
             config: *config,

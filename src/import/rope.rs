@@ -1,8 +1,8 @@
-//! Rotary embedding: which channels turn together, and the tables of frequencies, the plain one and the ways
-//! checkpoints stretch it.
+//! Rotary embedding: which channels turn together, and the tables of frequencies, the plain one and
+//! the ways checkpoints stretch it.
 //!
-//! Formulas are those of Hugging Face's `modeling_rope_utils.py`, in f64. Powers and logarithms come from `libm`, not
-//! from the platform, so that packing gives the same bytes everywhere.
+//! Formulas are those of Hugging Face's `modeling_rope_utils.py`, in f64. Powers and logarithms
+//! come from `libm`, not from the platform, so that packing gives the same bytes everywhere.
 
 use std::f64::consts::TAU;
 use std::ops::Range;
@@ -18,9 +18,9 @@ pub(super) enum Pairing {
 }
 
 impl Pairing {
-    /// The rows of a query or key matrix, so that the channels that turn together stand where the forward pass pairs
-    /// them. In each head of `head_dim` channels the first `2 * pairs` turn; what follows is passed through (with
-    /// frequency 0, so any order does).
+    /// The rows of a query or key matrix, so that the channels that turn together stand where the
+    /// forward pass pairs them. In each head of `head_dim` channels the first `2 * pairs` turn;
+    /// what follows is passed through (with frequency 0, so any order does).
     pub(super) fn rows(self, rows: Range<usize>, head_dim: usize, pairs: usize) -> Vec<usize> {
         let half = head_dim / 2;
         let passed = half.saturating_sub(pairs);
@@ -38,7 +38,9 @@ impl Pairing {
 
 /// `base^(-2j / dim)` for `j` in `0..ceil(dim / 2)`: radians a position.
 pub(super) fn plain(base: f64, dim: u32) -> Vec<f64> {
-    (0..dim.div_ceil(2)).map(|j| 1.0 / libm::pow(base, 2.0 * f64::from(j) / f64::from(dim))).collect()
+    (0..dim.div_ceil(2))
+        .map(|j| 1.0 / libm::pow(base, 2.0 * f64::from(j) / f64::from(dim)))
+        .collect()
 }
 
 /// Position interpolation: every frequency divided by `factor`.
@@ -46,8 +48,8 @@ pub(super) fn linear(frequencies: &mut [f64], factor: f64) {
     frequencies.iter_mut().for_each(|f| *f /= factor);
 }
 
-/// Llama 3.1's scaling: waves longer than `context / low` are divided by `factor`, shorter than `context / high` kept,
-/// those between blended.
+/// Llama 3.1's scaling: waves longer than `context / low` are divided by `factor`, shorter than
+/// `context / high` kept, those between blended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Llama3 {
     pub(super) factor: f64,
@@ -73,8 +75,8 @@ impl Llama3 {
     }
 }
 
-/// YaRN: pairs that turn more than `beta_fast` times within `context` are kept, fewer than `beta_slow` times divided
-/// by `factor`, those between blended along a ramp over the pairs.
+/// YaRN: pairs that turn more than `beta_fast` times within `context` are kept, fewer than
+/// `beta_slow` times divided by `factor`, those between blended along a ramp over the pairs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Yarn {
     pub(super) base: f64,
@@ -90,7 +92,9 @@ pub(super) struct Yarn {
 impl Yarn {
     pub(super) fn stretch(&self, frequencies: &mut [f64], dim: u32) {
         let dim = f64::from(dim);
-        let pair_turning = |times: f64| dim * libm::log(self.context / (times * TAU)) / (2.0 * libm::log(self.base));
+        let pair_turning = |times: f64| {
+            dim * libm::log(self.context / (times * TAU)) / (2.0 * libm::log(self.base))
+        };
         let (mut low, mut high) = (pair_turning(self.beta_fast), pair_turning(self.beta_slow));
         if self.truncate {
             (low, high) = (libm::floor(low), libm::ceil(high));
@@ -108,5 +112,9 @@ impl Yarn {
 
 /// YaRN's factor on cos and sin, `0.1 mscale ln(factor) + 1`.
 pub(super) fn yarn_amplitude(factor: f64, mscale: f64) -> f64 {
-    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * libm::log(factor) + 1.0 }
+    if factor <= 1.0 {
+        1.0
+    } else {
+        0.1 * mscale * libm::log(factor) + 1.0
+    }
 }

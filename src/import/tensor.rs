@@ -1,4 +1,5 @@
-//! A checkpoint's tensor as the image wants to see it: rows of numbers, wherever they lie in the file.
+//! A checkpoint's tensor as the image wants to see it: rows of numbers, wherever they lie in the
+//! file.
 
 use std::borrow::Cow;
 use std::prelude::rust_2024::*;
@@ -6,11 +7,12 @@ use std::prelude::rust_2024::*;
 use super::ImportError;
 use super::ggml::Element;
 
-/// A matrix (or a vector, as one row) of a checkpoint, where it lies in the file: `[rows][columns]`, outputs by inputs.
+/// A matrix (or a vector, as one row) of a checkpoint, where it lies in the file:
+/// `[rows][columns]`, outputs by inputs.
 ///
-/// Element `(r, c)` is number `rows[r] + columns[c]` of `data`, counted in elements; so transposed, stacked,
-/// fused and permuted tensors are all described, not copied. [`Tensor::new`] checks that each of them lies within
-/// `data`; after that no row can fail.
+/// Element `(r, c)` is number `rows[r] + columns[c]` of `data`, counted in elements; so transposed,
+/// stacked, fused and permuted tensors are all described, not copied. [`Tensor::new`] checks that
+/// each of them lies within `data`; after that no row can fail.
 #[derive(Clone, Debug)]
 pub struct Tensor<'c> {
     element: Element,
@@ -23,7 +25,8 @@ pub struct Tensor<'c> {
 /// How the columns of a [`Tensor`] follow each other.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Columns {
-    /// Side by side: column `c` is `c` elements after the row's start. The only choice for block types.
+    /// Side by side: column `c` is `c` elements after the row's start. The only choice for block
+    /// types.
     Contiguous(usize),
     /// Column `c` is this many elements after the row's start.
     Offsets(Vec<usize>),
@@ -40,12 +43,13 @@ impl Columns {
 }
 
 impl<'c> Tensor<'c> {
-    /// Describes a tensor: `data` holds the whole stored tensor, little-endian; `rows` says where each row starts,
-    /// `columns` how it goes on, both in elements; `add` is added to every element in f32 (1 for Gemma's norms
-    /// where a format stores them without it, else 0).
+    /// Describes a tensor: `data` holds the whole stored tensor, little-endian; `rows` says where
+    /// each row starts, `columns` how it goes on, both in elements; `add` is added to every element
+    /// in f32 (1 for Gemma's norms where a format stores them without it, else 0).
     ///
     /// # Errors
-    /// No rows, no columns, an element outside of `data`, or a block type whose rows are not made of whole blocks.
+    /// No rows, no columns, an element outside of `data`, or a block type whose rows are not made
+    /// of whole blocks.
     pub fn new(
         element: Element,
         data: impl Into<Cow<'c, [u8]>>,
@@ -55,20 +59,37 @@ impl<'c> Tensor<'c> {
     ) -> Result<Self, ImportError> {
         let data = data.into();
         let (Some(&last), Some(reach)) = (rows.iter().max(), reach(&columns)) else {
-            return Err(ImportError::new(format!("a tensor of {} x {} elements", rows.len(), columns.count())));
+            return Err(ImportError::new(format!(
+                "a tensor of {} x {} elements",
+                rows.len(),
+                columns.count()
+            )));
         };
         if !element.is_plain() {
             let whole = |n: usize| n.is_multiple_of(element.block_len());
-            if !matches!(columns, Columns::Contiguous(count) if whole(count)) || !rows.iter().all(|&r| whole(r)) {
-                let reason = format!("rows that are not made of whole {element} blocks of {}", element.block_len());
+            if !matches!(columns, Columns::Contiguous(count) if whole(count))
+                || !rows.iter().all(|&r| whole(r))
+            {
+                let reason = format!(
+                    "rows that are not made of whole {element} blocks of {}",
+                    element.block_len()
+                );
                 return Err(ImportError::new(reason));
             }
         }
         let stored = data.len() / element.block_bytes() * element.block_len();
         if last.checked_add(reach).is_none_or(|end| end > stored) {
-            return Err(ImportError::new(format!("a row starts at element {last} and needs {reach}, of {stored}")));
+            return Err(ImportError::new(format!(
+                "a row starts at element {last} and needs {reach}, of {stored}"
+            )));
         }
-        Ok(Tensor { element, data, rows, columns, add })
+        Ok(Tensor {
+            element,
+            data,
+            rows,
+            columns,
+            add,
+        })
     }
 
     /// The usual case: `rows` rows of `columns` elements, one after the other, nothing added.
@@ -82,13 +103,22 @@ impl<'c> Tensor<'c> {
         columns: usize,
     ) -> Result<Self, ImportError> {
         let data = data.into();
-        let bytes = rows.checked_mul(columns).and_then(|elements| element.bytes(elements));
+        let bytes = rows
+            .checked_mul(columns)
+            .and_then(|elements| element.bytes(elements));
         if bytes != Some(data.len()) {
-            let reason = format!("{} bytes for {rows} x {columns} elements of {element}", data.len());
+            let reason = format!(
+                "{} bytes for {rows} x {columns} elements of {element}",
+                data.len()
+            );
             return Err(ImportError::new(reason));
         }
         // With no columns the file's size says nothing about the number of rows.
-        let starts = if columns == 0 { Vec::new() } else { (0..rows).map(|r| r * columns).collect() };
+        let starts = if columns == 0 {
+            Vec::new()
+        } else {
+            (0..rows).map(|r| r * columns).collect()
+        };
         Tensor::new(element, data, starts, Columns::Contiguous(columns), 0.0)
     }
 
@@ -121,14 +151,19 @@ impl<'c> Tensor<'c> {
             return Err(ImportError::new(format!("row {r} of {}", self.row_count())));
         };
         if out.len() != self.column_count() {
-            let reason = format!("{} numbers wanted of a row of {}", out.len(), self.column_count());
+            let reason = format!(
+                "{} numbers wanted of a row of {}",
+                out.len(),
+                self.column_count()
+            );
             return Err(ImportError::new(reason));
         }
         match &self.columns {
             Columns::Contiguous(count) => self.element.dequantize(self.bytes(start, *count), out),
             Columns::Offsets(offsets) => {
                 for (y, offset) in out.iter_mut().zip(offsets) {
-                    self.element.dequantize(self.bytes(start + offset, 1), std::slice::from_mut(y));
+                    self.element
+                        .dequantize(self.bytes(start + offset, 1), std::slice::from_mut(y));
                 }
             }
         }
@@ -138,17 +173,20 @@ impl<'c> Tensor<'c> {
         Ok(())
     }
 
-    /// The stored blocks of row `r`, to be repacked without loss: [`Element::block_len`] elements in each
-    /// [`Element::block_bytes`] bytes. `None` if there is no such row, if its columns are scattered, or if
-    /// something is added to them.
+    /// The stored blocks of row `r`, to be repacked without loss: [`Element::block_len`] elements
+    /// in each [`Element::block_bytes`] bytes. `None` if there is no such row, if its columns are
+    /// scattered, or if something is added to them.
     pub fn blocks(&self, r: usize) -> Option<&[u8]> {
         match (self.rows.get(r), &self.columns) {
-            (Some(&start), &Columns::Contiguous(count)) if self.add == 0.0 => Some(self.bytes(start, count)),
+            (Some(&start), &Columns::Contiguous(count)) if self.add == 0.0 => {
+                Some(self.bytes(start, count))
+            }
             _ => None,
         }
     }
 
-    /// The bytes of `count` elements from `start` on; whole blocks that lie within the data, as `new` has checked.
+    /// The bytes of `count` elements from `start` on; whole blocks that lie within the data, as
+    /// `new` has checked.
     fn bytes(&self, start: usize, count: usize) -> &[u8] {
         let at = |elements| elements / self.element.block_len() * self.element.block_bytes();
         &self.data[at(start)..at(start + count)]
@@ -184,11 +222,24 @@ mod tests {
     #[test]
     fn rows_and_columns_may_lie_anywhere_in_the_data() {
         let data = numbers(6);
-        let transposed =
-            Tensor::new(Element::F32, &data[..], vec![0, 1, 2], Columns::Offsets(vec![0, 3]), 0.5).unwrap();
+        let transposed = Tensor::new(
+            Element::F32,
+            &data[..],
+            vec![0, 1, 2],
+            Columns::Offsets(vec![0, 3]),
+            0.5,
+        )
+        .unwrap();
         assert_eq!(rows(&transposed), [[0.5, 3.5], [1.5, 4.5], [2.5, 5.5]]);
         assert_eq!(transposed.blocks(0), None);
-        let swapped = Tensor::new(Element::F32, &data[..], vec![3, 0], Columns::Contiguous(3), 0.0).unwrap();
+        let swapped = Tensor::new(
+            Element::F32,
+            &data[..],
+            vec![3, 0],
+            Columns::Contiguous(3),
+            0.0,
+        )
+        .unwrap();
         assert_eq!(rows(&swapped), [[3.0, 4.0, 5.0], [0.0, 1.0, 2.0]]);
         assert_eq!(swapped.blocks(0), Some(&data[12..]));
         assert_eq!(swapped.blocks(2), None);
@@ -197,7 +248,9 @@ mod tests {
     #[test]
     fn a_tensor_that_reaches_beyond_its_data_is_refused() {
         let data = numbers(6);
-        let new = |starts: &[usize], columns| Tensor::new(Element::F32, &data[..], starts.to_vec(), columns, 0.0);
+        let new = |starts: &[usize], columns| {
+            Tensor::new(Element::F32, &data[..], starts.to_vec(), columns, 0.0)
+        };
         assert!(new(&[0, 3], Columns::Contiguous(3)).is_ok());
         assert!(new(&[0, 4], Columns::Contiguous(3)).is_err());
         assert!(new(&[4, 0], Columns::Contiguous(3)).is_err());
@@ -216,12 +269,17 @@ mod tests {
     #[test]
     fn rows_of_blocks_start_and_end_on_blocks() {
         let data = [0; 68];
-        let new = |start: usize, columns| Tensor::new(Element::Q8_0, &data[..], vec![start], columns, 0.0);
+        let new = |start: usize, columns| {
+            Tensor::new(Element::Q8_0, &data[..], vec![start], columns, 0.0)
+        };
         assert!(new(32, Columns::Contiguous(32)).is_ok());
         assert!(new(32, Columns::Contiguous(64)).is_err());
         assert!(new(16, Columns::Contiguous(32)).is_err());
         assert!(new(0, Columns::Contiguous(16)).is_err());
         assert!(new(0, Columns::Offsets(vec![0])).is_err());
-        assert_eq!(new(32, Columns::Contiguous(32)).unwrap().blocks(0), Some(&data[34..]));
+        assert_eq!(
+            new(32, Columns::Contiguous(32)).unwrap().blocks(0),
+            Some(&data[34..])
+        );
     }
 }

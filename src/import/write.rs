@@ -1,5 +1,6 @@
-//! Writing an image: section by section, the weights some megabytes at a time, so that packing takes little memory
-//! whatever the size of the model. The bytes depend on the checkpoint and the options alone.
+//! Writing an image: section by section, the weights some megabytes at a time, so that packing
+//! takes little memory whatever the size of the model. The bytes depend on the checkpoint and the
+//! options alone.
 
 use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -12,18 +13,22 @@ use super::quantize::{nearest, pack};
 use super::{Checkpoint, Description, ImportError, RopeTable, Tensor};
 use crate::host::{AlignedBytes, file::whole_file};
 use crate::model::{
-    Config, DType, ENTRY_BYTES, HEADER_BYTES, MAGIC, Role, Rope, Section, TensorId, VERSION, align, tensor_ids,
+    Config, DType, ENTRY_BYTES, HEADER_BYTES, MAGIC, Role, Rope, Section, TensorId, VERSION, align,
+    tensor_ids,
 };
 
 /// About how many bytes of an image are packed at a time.
 const PIECE: usize = 4 << 20;
 
-/// What an image's matrices are stored as. `None` keeps what the checkpoint stores, or the [nearest](super::nearest).
+/// What an image's matrices are stored as. `None` keeps what the checkpoint stores, or the
+/// [nearest](super::nearest).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PackOptions {
-    /// The type of all matrices. For the 4-bit types, a tensor that is stored in 4 bits keeps its own form of them.
+    /// The type of all matrices. For the 4-bit types, a tensor that is stored in 4 bits keeps its
+    /// own form of them.
     pub dtype: Option<DType>,
-    /// The type of the embedding table and, when not tied, of the output matrix, if it is to be another.
+    /// The type of the embedding table and, when not tied, of the output matrix, if it is to be
+    /// another.
     pub embedder_dtype: Option<DType>,
 }
 
@@ -50,14 +55,15 @@ pub fn pack_to_memory(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<AlignedBytes, ImportError> {
     let layout = Layout::new(checkpoint, options)?;
-    let length = usize::try_from(layout.length).map_err(|_| ImportError::new("larger than this machine's memory"))?;
+    let length = usize::try_from(layout.length)
+        .map_err(|_| ImportError::new("larger than this machine's memory"))?;
     let mut image = AlignedBytes::zeroed(length);
     layout.write(checkpoint, &mut Cursor::new(&mut image[..]), progress)?;
     Ok(image)
 }
 
-/// Packs a checkpoint into a file. The image appears under its name when it is complete and not before: a failure or
-/// an interruption leaves what was there.
+/// Packs a checkpoint into a file. The image appears under its name when it is complete and not
+/// before: a failure or an interruption leaves what was there.
 pub fn pack_to_file(
     checkpoint: &dyn Checkpoint,
     options: &PackOptions,
@@ -65,11 +71,16 @@ pub fn pack_to_file(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), ImportError> {
     let layout = Layout::new(checkpoint, options)?;
-    let refuse = |error: io::Error| ImportError::new(format!("cannot be written: {error}")).in_file(path);
+    let refuse =
+        |error: io::Error| ImportError::new(format!("cannot be written: {error}")).in_file(path);
     let file = whole_file(path)?;
     let mut writer = BufWriter::with_capacity(1 << 20, file);
-    layout.write(checkpoint, &mut writer, progress).map_err(|error| error.in_file(path))?;
-    let file = writer.into_inner().map_err(|error| refuse(error.into_error()))?;
+    layout
+        .write(checkpoint, &mut writer, progress)
+        .map_err(|error| error.in_file(path))?;
+    let file = writer
+        .into_inner()
+        .map_err(|error| refuse(error.into_error()))?;
     file.as_file().sync_all().map_err(refuse)?;
     file.persist(path).map_err(|error| refuse(error.error))?;
     Ok(())
@@ -88,10 +99,14 @@ impl Layout {
     fn new(checkpoint: &dyn Checkpoint, options: &PackOptions) -> Result<Layout, ImportError> {
         let description = checkpoint.description();
         let config = &description.config;
-        config.check().map_err(|error| ImportError::new(error.to_string()))?;
+        config
+            .check()
+            .map_err(|error| ImportError::new(error.to_string()))?;
         if description.layers.len() != config.num_decoder_blocks as usize {
             let (listed, expected) = (description.layers.len(), config.num_decoder_blocks);
-            return Err(ImportError::new(format!("{listed} layers are described, and the config says {expected}")));
+            return Err(ImportError::new(format!(
+                "{listed} layers are described, and the config says {expected}"
+            )));
         }
         let too_large = || ImportError::new("the tensors are larger than any memory");
         let mut tensors = Vec::new();
@@ -103,14 +118,18 @@ impl Layout {
             let (rows, columns) = id.role.shape(config).ok_or_else(too_large)?;
             if (tensor.row_count(), tensor.column_count()) != (rows, columns) {
                 let (r, c) = (tensor.row_count(), tensor.column_count());
-                return Err(ImportError::new(format!("tensor {id}: shape [{r}, {c}], expected [{rows}, {columns}]")));
+                return Err(ImportError::new(format!(
+                    "tensor {id}: shape [{r}, {c}], expected [{rows}, {columns}]"
+                )));
             }
             let bytes = match id.role.is_matrix() {
                 true => dtype.matrix_bytes(rows, columns),
                 false => columns.checked_mul(4),
             };
             let start = align(end).ok_or_else(too_large)?;
-            end = bytes.and_then(|bytes| start.checked_add(bytes as u64)).ok_or_else(too_large)?;
+            end = bytes
+                .and_then(|bytes| start.checked_add(bytes as u64))
+                .ok_or_else(too_large)?;
             entries.extend([id.role as u8, dtype as u8, 0, 0]);
             entries.extend(id.layer.to_le_bytes());
             entries.extend(start.to_le_bytes());
@@ -124,11 +143,21 @@ impl Layout {
             entries,
             Vec::new(),
             description.tokenizer.clone().unwrap_or_default(),
-            description.chat_template.clone().unwrap_or_default().into_bytes(),
+            description
+                .chat_template
+                .clone()
+                .unwrap_or_default()
+                .into_bytes(),
         ];
-        let mut layout = Layout { sections, tensors, weights_length: end, length: 0 };
+        let mut layout = Layout {
+            sections,
+            tensors,
+            weights_length: end,
+            length: 0,
+        };
         let last = layout.offsets().ok_or_else(too_large)?[6];
-        layout.length = align(last + layout.section_length(Section::ChatTemplate)).ok_or_else(too_large)?;
+        layout.length =
+            align(last + layout.section_length(Section::ChatTemplate)).ok_or_else(too_large)?;
         Ok(layout)
     }
 
@@ -157,7 +186,11 @@ impl Layout {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), ImportError> {
         let offsets = self.offsets().expect("computed before");
-        let mut out = Output { file, written: 0, hasher: crc32fast::Hasher::new() };
+        let mut out = Output {
+            file,
+            written: 0,
+            hasher: crc32fast::Hasher::new(),
+        };
         out.put(&[0; HEADER_BYTES])?;
         let mut checksums = [0; 7];
         for section in Section::ALL {
@@ -198,17 +231,25 @@ impl Layout {
         for &(id, dtype) in &self.tensors {
             out.pad_to(start + align(out.written - start).expect("computed before"))?;
             let tensor = checkpoint.tensor(id)?;
-            let named = |error: ImportError| ImportError { reason: format!("tensor {id}: {}", error.reason), ..error };
+            let named = |error: ImportError| ImportError {
+                reason: format!("tensor {id}: {}", error.reason),
+                ..error
+            };
             let mut values = vec![0.0; tensor.column_count()];
             if !id.role.is_matrix() {
                 tensor.row(0, &mut values).map_err(named)?;
                 if let Some(c) = values.iter().position(|x| !x.is_finite()) {
-                    return Err(named(ImportError::new(format!("element [{c}] is {}", values[c]))));
+                    return Err(named(ImportError::new(format!(
+                        "element [{c}] is {}",
+                        values[c]
+                    ))));
                 }
                 out.put(bytemuck::cast_slice(&values))?;
                 continue;
             }
-            let tile_row = dtype.tile_row_bytes(tensor.column_count()).expect("computed before");
+            let tile_row = dtype
+                .tile_row_bytes(tensor.column_count())
+                .expect("computed before");
             // Some tile rows at a time, shared by all cores.
             let tile_rows = tensor.row_count().div_ceil(TILE_ROWS);
             let together = (PIECE / tile_row).clamp(1, tile_rows);
@@ -216,18 +257,28 @@ impl Layout {
             for first in (0..tile_rows).step_by(together) {
                 let count = together.min(tile_rows - first);
                 let piece = &mut piece[..count * tile_row / 4];
-                piece.par_chunks_exact_mut(tile_row / 4).enumerate().try_for_each(|(index, words)| {
-                    let start = (first + index) * TILE_ROWS;
-                    let rows = start..tensor.row_count().min(start + TILE_ROWS);
-                    if rows.len() < TILE_ROWS {
-                        words.fill(0);
-                    }
-                    let mut values = vec![0.0; tensor.column_count()];
-                    for r in rows {
-                        pack(&tensor, r, dtype, bytemuck::cast_slice_mut(words), &mut values).map_err(named)?;
-                    }
-                    Ok(())
-                })?;
+                piece
+                    .par_chunks_exact_mut(tile_row / 4)
+                    .enumerate()
+                    .try_for_each(|(index, words)| {
+                        let start = (first + index) * TILE_ROWS;
+                        let rows = start..tensor.row_count().min(start + TILE_ROWS);
+                        if rows.len() < TILE_ROWS {
+                            words.fill(0);
+                        }
+                        let mut values = vec![0.0; tensor.column_count()];
+                        for r in rows {
+                            pack(
+                                &tensor,
+                                r,
+                                dtype,
+                                bytemuck::cast_slice_mut(words),
+                                &mut values,
+                            )
+                            .map_err(named)?;
+                        }
+                        Ok(())
+                    })?;
                 out.put(bytemuck::cast_slice(piece))?;
                 progress(out.written - start, self.weights_length);
             }
@@ -261,7 +312,10 @@ fn cannot_write(error: io::Error) -> ImportError {
 }
 
 fn layers(description: &Description) -> Vec<u8> {
-    let words = description.layers.iter().flat_map(|layer| [layer.window.map_or(0, |w| w.get()), layer.rope as u32]);
+    let words = description
+        .layers
+        .iter()
+        .flat_map(|layer| [layer.window.map_or(0, |w| w.get()), layer.rope as u32]);
     words.flat_map(u32::to_le_bytes).collect()
 }
 
@@ -273,16 +327,25 @@ fn rope(description: &Description) -> Result<Vec<u8>, ImportError> {
     }
     if used(Rope::Local) {
         let table = description.local_rope.as_ref();
-        let table = table.ok_or_else(|| ImportError::new("a layer uses the local rotary table, and there is none"))?;
+        let table = table.ok_or_else(|| {
+            ImportError::new("a layer uses the local rotary table, and there is none")
+        })?;
         write_table(table, &description.config, &mut section)?;
     }
     Ok(section)
 }
 
-fn write_table(table: &RopeTable, config: &Config, section: &mut Vec<u8>) -> Result<(), ImportError> {
+fn write_table(
+    table: &RopeTable,
+    config: &Config,
+    section: &mut Vec<u8>,
+) -> Result<(), ImportError> {
     let pairs = config.projection_dim as usize / 2;
     if table.frequencies.len() != pairs {
-        let reason = format!("{} rotary frequencies for {pairs} pairs of channels", table.frequencies.len());
+        let reason = format!(
+            "{} rotary frequencies for {pairs} pairs of channels",
+            table.frequencies.len()
+        );
         return Err(ImportError::new(reason));
     }
     section.extend(table.amplitude.to_le_bytes());
@@ -290,7 +353,9 @@ fn write_table(table: &RopeTable, config: &Config, section: &mut Vec<u8>) -> Res
     for &frequency in &table.frequencies {
         let turns = frequency / std::f64::consts::TAU;
         if !turns.is_finite() || turns < 0.0 {
-            return Err(ImportError::new(format!("a rotary frequency of {frequency} radians a position")));
+            return Err(ImportError::new(format!(
+                "a rotary frequency of {frequency} radians a position"
+            )));
         }
         // Positions are whole, so whole turns a position change nothing.
         section.extend(((turns.fract() * 2f64.powi(64)) as u64).to_le_bytes());

@@ -13,8 +13,8 @@ pub fn extend_crc32(crc: u32, bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The CRC-32 of what has the CRC-32 `crc` with `bytes` after it, four bits at a time: a table of 64 bytes, where the
-/// usual one takes a kilobyte of flash.
+/// The CRC-32 of what has the CRC-32 `crc` with `bytes` after it, four bits at a time: a table of
+/// 64 bytes, where the usual one takes a kilobyte of flash.
 #[cfg(not(feature = "std"))]
 pub fn extend_crc32(crc: u32, bytes: &[u8]) -> u32 {
     bitwise(crc, bytes)
@@ -29,7 +29,11 @@ fn bitwise(crc: u32, bytes: &[u8]) -> u32 {
             let mut crc = i as u32;
             let mut bit = 0;
             while bit < 4 {
-                crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+                crc = if crc & 1 == 1 {
+                    (crc >> 1) ^ 0xedb8_8320
+                } else {
+                    crc >> 1
+                };
                 bit += 1;
             }
             table[i] = crc;

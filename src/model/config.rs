@@ -49,7 +49,8 @@ pub struct Layer {
     pub rope: Rope,
 }
 
-/// The model config, in the seed's names; what penzai's `LlamalikeTransformerConfig` says, resolved.
+/// The model config, in the seed's names; what penzai's `LlamalikeTransformerConfig` says,
+/// resolved.
 ///
 /// `attention_type` is the list of [`Layer`]s beside it, since it has one entry a layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,10 +74,11 @@ pub struct Config {
     pub mlp_variant: MlpVariant,
     /// The output matrix is the embedding table.
     pub tie_embedder_and_logits: bool,
-    /// What embeddings are multiplied by: `sqrt(D)` for the seed's tied models and Gemma, 1 for the others.
+    /// What embeddings are multiplied by: `sqrt(D)` for the seed's tied models and Gemma, 1 for the
+    /// others.
     pub embedding_scale: f32,
-    /// Base of the rotary frequencies of global layers. A record of where the image's frequency tables
-    /// came from, like the next two; the forward pass reads the tables.
+    /// Base of the rotary frequencies of global layers. A record of where the image's frequency
+    /// tables came from, like the next two; the forward pass reads the tables.
     pub rope_wavelength: f32,
     /// The base in local layers, when it differs.
     pub local_rope_wavelength: Option<f32>,
@@ -108,12 +110,13 @@ pub struct Config {
     pub output_bias: bool,
     /// Biases on the three feed-forward matrices (Llama's `mlp_bias`).
     pub mlp_bias: bool,
-    /// Tokens of the longest text the model was trained for, where the checkpoint says so. Nothing stops at it: a longer
-    /// context runs, but what is written there may make no sense.
+    /// Tokens of the longest text the model was trained for, where the checkpoint says so. Nothing
+    /// stops at it: a longer context runs, but what is written there may make no sense.
     pub max_position_embeddings: Option<NonZeroU32>,
 }
 
-/// The field of a [`Config`] (or of a [`Layer`]) that was refused. [`Display`](fmt::Display) says what it must be.
+/// The field of a [`Config`] (or of a [`Layer`]) that was refused. [`Display`](fmt::Display) says
+/// what it must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[allow(missing_docs)] // the names of the fields
@@ -149,7 +152,9 @@ impl fmt::Display for ConfigField {
             ConfigField::EmbeddingDim => "embedding_dim must be above 0",
             ConfigField::ProjectionDim => "projection_dim must be even and above 0",
             ConfigField::MlpHiddenDim => "mlp_hidden_dim must be above 0",
-            ConfigField::NumDecoderBlocks => "num_decoder_blocks is not the number of layers listed",
+            ConfigField::NumDecoderBlocks => {
+                "num_decoder_blocks is not the number of layers listed"
+            }
             ConfigField::VocabSize => "vocab_size must be above 0",
             ConfigField::MlpVariant => "mlp_variant must be geglu_exact, geglu_approx or swiglu",
             ConfigField::Flags => "a flag is set that this version does not know",
@@ -160,10 +165,14 @@ impl fmt::Display for ConfigField {
             ConfigField::RmsNormEps => "rms_norm_eps must be finite and above 0",
             ConfigField::FinalLogitSoftcap => "final_logit_softcap must be finite and above 0",
             ConfigField::AttnLogitsSoftCap => "attn_logits_soft_cap must be finite and above 0",
-            ConfigField::QueryScalingFactor => "query_scaling_factor must be a finite number other than 0",
+            ConfigField::QueryScalingFactor => {
+                "query_scaling_factor must be a finite number other than 0"
+            }
             ConfigField::ParameterDtype => "parameter_dtype is unknown",
             ConfigField::ActivationDtype => "activation_dtype is unknown",
-            ConfigField::Rope => "a rotary table's amplitude must be finite and above 0, and the word after it 0",
+            ConfigField::Rope => {
+                "a rotary table's amplitude must be finite and above 0, and the word after it 0"
+            }
             ConfigField::AttentionType => "a layer's rotary table is unknown",
         })
     }
@@ -197,8 +206,8 @@ impl Config {
         self.num_kv_heads.saturating_mul(self.query_head_multiplier)
     }
 
-    /// Refuses what makes no model. Penzai lets some of these through (SPEC: zero heads, negative caps, an epsilon of 0);
-    /// they are mistakes all the same.
+    /// Refuses what makes no model. Penzai lets some of these through (SPEC: zero heads, negative
+    /// caps, an epsilon of 0); they are mistakes all the same.
     pub const fn check(&self) -> Result<(), Error> {
         let refused = if self.num_kv_heads == 0 {
             ConfigField::NumKvHeads
@@ -321,12 +330,27 @@ impl Config {
             (self.output_bias, flag::OUTPUT_BIAS),
             (self.mlp_bias, flag::MLP_BIAS),
             (self.use_layer_stack, flag::LAYER_STACK),
-            (self.local_rope_wavelength.is_some(), flag::LOCAL_ROPE_WAVELENGTH),
-            (self.global_scale_factor.is_some(), flag::GLOBAL_SCALE_FACTOR),
-            (self.final_logit_softcap.is_some(), flag::FINAL_LOGIT_SOFTCAP),
-            (self.attn_logits_soft_cap.is_some(), flag::ATTN_LOGITS_SOFT_CAP),
+            (
+                self.local_rope_wavelength.is_some(),
+                flag::LOCAL_ROPE_WAVELENGTH,
+            ),
+            (
+                self.global_scale_factor.is_some(),
+                flag::GLOBAL_SCALE_FACTOR,
+            ),
+            (
+                self.final_logit_softcap.is_some(),
+                flag::FINAL_LOGIT_SOFTCAP,
+            ),
+            (
+                self.attn_logits_soft_cap.is_some(),
+                flag::ATTN_LOGITS_SOFT_CAP,
+            ),
         ];
-        let flags = flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, bit)| flags | bit);
+        let flags = flags
+            .iter()
+            .filter(|(set, _)| *set)
+            .fold(0, |flags, (_, bit)| flags | bit);
         let words = [
             self.num_kv_heads,
             self.query_head_multiplier,

@@ -1,10 +1,12 @@
-//! The image: one file that holds everything a model needs, laid out to be used where it lies, in flash or mapped.
+//! The image: one file that holds everything a model needs, laid out to be used where it lies, in
+//! flash or mapped.
 //!
 //! # The format, version 1
 //!
-//! All numbers are little-endian. An image is a header and seven sections. Every section starts at a multiple of 64
-//! bytes from the start of the image, right after the one before it: the gaps are shorter than 64 bytes and zero, and
-//! so is the gap after the last, so that the image's length is a multiple of 64 too.
+//! All numbers are little-endian. An image is a header and seven sections. Every section starts at
+//! a multiple of 64 bytes from the start of the image, right after the one before it: the gaps are
+//! shorter than 64 bytes and zero, and so is the gap after the last, so that the image's length is
+//! a multiple of 64 too.
 //!
 //! | header offset | type | |
 //! |---|---|---|
@@ -18,30 +20,36 @@
 //!
 //! CRC-32 is the one of zlib. An absent section (no tokenizer, no chat template) has length 0.
 //!
-//! **0, config**: 20 words of 4 bytes. `u32`: 0 num_kv_heads, 4 query_head_multiplier, 8 embedding_dim,
-//! 12 projection_dim, 16 mlp_hidden_dim, 20 num_decoder_blocks, 24 vocab_size, 28 mlp_variant (0 geglu_exact,
-//! 1 geglu_approx, 2 swiglu), 32 flags (bit 0 tie_embedder_and_logits, 1 use_post_attn_norm, 2 use_post_ffw_norm,
-//! 3 use_qk_norm, 4 qkv_bias, 5 output_bias, 6 mlp_bias, 7 use_layer_stack, and which of the optional numbers are
-//! there: 8 local_rope_wavelength, 9 global_scale_factor, 10 final_logit_softcap, 11 attn_logits_soft_cap).
-//! `f32`: 36 embedding_scale, 40 query_scaling_factor, 44 rms_norm_eps, 48 final_logit_softcap,
-//! 52 attn_logits_soft_cap, 56 rope_wavelength, 60 local_rope_wavelength, 64 global_scale_factor. `u32`:
-//! 68 parameter_dtype, 72 activation_dtype (element types, below), 76 max_position_embeddings (0: not known).
+//! **0, config**: 20 words of 4 bytes. `u32`: 0 num_kv_heads, 4 query_head_multiplier, 8
+//! embedding_dim, 12 projection_dim, 16 mlp_hidden_dim, 20 num_decoder_blocks, 24 vocab_size, 28
+//! mlp_variant (0 geglu_exact, 1 geglu_approx, 2 swiglu), 32 flags (bit 0 tie_embedder_and_logits,
+//! 1 use_post_attn_norm, 2 use_post_ffw_norm, 3 use_qk_norm, 4 qkv_bias, 5 output_bias, 6 mlp_bias,
+//! 7 use_layer_stack, and which of the optional numbers are there: 8 local_rope_wavelength, 9
+//! global_scale_factor, 10 final_logit_softcap, 11 attn_logits_soft_cap). `f32`: 36
+//! embedding_scale, 40 query_scaling_factor, 44 rms_norm_eps, 48 final_logit_softcap, 52
+//! attn_logits_soft_cap, 56 rope_wavelength, 60 local_rope_wavelength, 64 global_scale_factor.
+//! `u32`: 68 parameter_dtype, 72 activation_dtype (element types, below), 76
+//! max_position_embeddings (0: not known).
 //!
-//! **1, layers**: for each layer `u32` window (0: global attention) and `u32` rotary table (0 none, 1 global, 2 local).
+//! **1, layers**: for each layer `u32` window (0: global attention) and `u32` rotary table (0 none,
+//! 1 global, 2 local).
 //!
-//! **2, rope**: the rotary tables that some layer uses, the global one first. A table is `f32`, what its cosines and
-//! sines are multiplied by; `u32` 0; and `projection_dim / 2` numbers `u64`: number *j* says how far channels *j* and
-//! *j + projection_dim / 2* turn from one position to the next, in units of 2^−64 turns.
+//! **2, rope**: the rotary tables that some layer uses, the global one first. A table is `f32`,
+//! what its cosines and sines are multiplied by; `u32` 0; and `projection_dim / 2` numbers `u64`:
+//! number *j* says how far channels *j* and *j + projection_dim / 2* turn from one position to the
+//! next, in units of 2^−64 turns.
 //!
-//! **3, tensors**: for each tensor 16 bytes: `u8` role, `u8` element type, `u16` 0, `u32` layer, `u64` offset from the
-//! start of the weights section. First come the embedder, the lm_head unless tied, the final norm; then layer by
-//! layer the tensors the config calls for, in the order of [`Role`]. Element types: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4,
-//! 5 q4min. Norms and biases are f32.
+//! **3, tensors**: for each tensor 16 bytes: `u8` role, `u8` element type, `u16` 0, `u32` layer,
+//! `u64` offset from the start of the weights section. First come the embedder, the lm_head unless
+//! tied, the final norm; then layer by layer the tensors the config calls for, in the order of
+//! [`Role`]. Element types: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4, 5 q4min. Norms and biases are f32.
 //!
-//! **4, weights**: the tensors in that order, each at the next multiple of 64. Matrices are `[outputs][inputs]` in tiles of
-//! eight rows, laid out as the [kernels crate](pocketlm_kernels#storage) says. Vectors are plain f32.
+//! **4, weights**: the tensors in that order, each at the next multiple of 64. Matrices are
+//! `[outputs][inputs]` in tiles of eight rows, laid out as the [kernels
+//! crate](pocketlm_kernels#storage) says. Vectors are plain f32.
 //!
-//! **5, tokenizer**: see [`text::Tokenizer`](crate::text::Tokenizer). **6, chat template**: Jinja source, UTF-8.
+//! **5, tokenizer**: see [`text::Tokenizer`](crate::text::Tokenizer). **6, chat template**: Jinja
+//! source, UTF-8.
 
 use core::fmt;
 
@@ -137,10 +145,12 @@ const fn slice(bytes: &[u8], start: u64, length: u64) -> Option<&[u8]> {
         return None;
     }
     match bytes.split_at_checked(start as usize) {
-        Some((_, rest)) if length <= rest.len() as u64 => match rest.split_at_checked(length as usize) {
-            Some((section, _)) => Some(section),
-            None => None,
-        },
+        Some((_, rest)) if length <= rest.len() as u64 => {
+            match rest.split_at_checked(length as usize) {
+                Some((section, _)) => Some(section),
+                None => None,
+            }
+        }
         _ => None,
     }
 }
@@ -169,8 +179,9 @@ const fn reserved_is_zero(image: &[u8]) -> bool {
     reserved == 0
 }
 
-/// What the header of an image says, checked as far as that needs no look at the weights: cheap, and possible in a
-/// `const`, which is how a firmware sizes its arena at compile time (see [`Plan`](crate::run::Plan)).
+/// What the header of an image says, checked as far as that needs no look at the weights: cheap,
+/// and possible in a `const`, which is how a firmware sizes its arena at compile time (see
+/// [`Plan`](crate::run::Plan)).
 #[derive(Clone, Copy)]
 pub struct Header<'m> {
     /// The config.
@@ -190,17 +201,28 @@ pub struct Header<'m> {
 
 /// Where a section starts, and how many bytes it has.
 pub(super) const fn section_place(head: &[u8], section: usize) -> (u64, u64) {
-    (u64_at(head, 32 + 24 * section), u64_at(head, 40 + 24 * section))
+    (
+        u64_at(head, 32 + 24 * section),
+        u64_at(head, 40 + 24 * section),
+    )
 }
 
 const fn truncated(expected: u64, found: u64) -> Error {
     const fn saturated(bytes: u64) -> usize {
-        if bytes > usize::MAX as u64 { usize::MAX } else { bytes as usize }
+        if bytes > usize::MAX as u64 {
+            usize::MAX
+        } else {
+            bytes as usize
+        }
     }
-    Error::Truncated { expected: saturated(expected), found: saturated(found) }
+    Error::Truncated {
+        expected: saturated(expected),
+        found: saturated(found),
+    }
 }
 
-/// Checks that this is the head of an image of `found` bytes, each section right after the one before.
+/// Checks that this is the head of an image of `found` bytes, each section right after the one
+/// before.
 pub(super) const fn check_table(head: &[u8], found: u64) -> Result<(), Error> {
     if u64_at(head, 0) != u64::from_le_bytes(MAGIC) {
         return Err(Error::NotAnImage);
@@ -235,9 +257,13 @@ impl<'m> Header<'m> {
         Header::read_parts(image, &[], image.len() as u64)
     }
 
-    /// [`read`](Header::read) from an image of `length` bytes in two parts: `head` ends where the weights start, `tail`
-    /// is what comes after them; or `head` is all of it.
-    pub(super) const fn read_parts(head: &'m [u8], tail: &'m [u8], length: u64) -> Result<Header<'m>, Error> {
+    /// [`read`](Header::read) from an image of `length` bytes in two parts: `head` ends where the
+    /// weights start, `tail` is what comes after them; or `head` is all of it.
+    pub(super) const fn read_parts(
+        head: &'m [u8],
+        tail: &'m [u8],
+        length: u64,
+    ) -> Result<Header<'m>, Error> {
         if let Err(error) = check_table(head, length) {
             return Err(error);
         }
@@ -271,7 +297,10 @@ impl<'m> Header<'m> {
             Ok(config) => config,
             Err(error) => return Err(error),
         };
-        let layers = match Layers::read(sections[Section::Layers as usize], config.num_decoder_blocks) {
+        let layers = match Layers::read(
+            sections[Section::Layers as usize],
+            config.num_decoder_blocks,
+        ) {
             Ok(layers) => layers,
             Err(error) => return Err(error),
         };
@@ -296,7 +325,8 @@ impl<'m> Header<'m> {
         }
     }
 
-    /// The checksum of the header, which covers those of the sections: a fingerprint of the whole image.
+    /// The checksum of the header, which covers those of the sections: a fingerprint of the whole
+    /// image.
     pub const fn checksum(&self) -> u32 {
         self.checksum
     }
@@ -306,7 +336,9 @@ impl<'m> Header<'m> {
     #[cfg(feature = "source")]
     pub const fn resident_bytes(&self) -> usize {
         match align(self.weights.0.saturating_add(self.weights.1)) {
-            Some(end) => (self.length.saturating_sub(end) as usize).saturating_add(self.weights.0 as usize),
+            Some(end) => {
+                (self.length.saturating_sub(end) as usize).saturating_add(self.weights.0 as usize)
+            }
             None => usize::MAX,
         }
     }
@@ -334,8 +366,16 @@ impl<'m> Header<'m> {
     /// How many u64 the rope section must hold, and where the local table starts.
     pub(super) const fn rope_lengths(&self) -> (usize, usize) {
         let words = 1 + self.config.projection_dim as usize / 2;
-        let global = if self.layers.use_rope(Rope::Global) { words } else { 0 };
-        let local = if self.layers.use_rope(Rope::Local) { words } else { 0 };
+        let global = if self.layers.use_rope(Rope::Global) {
+            words
+        } else {
+            0
+        };
+        let local = if self.layers.use_rope(Rope::Local) {
+            words
+        } else {
+            0
+        };
         (global.saturating_add(local), global)
     }
 }
@@ -385,13 +425,14 @@ pub(crate) fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + us
     })
 }
 
-/// Bytes at the alignment an image needs: what [`include_image!`](crate::include_image) makes of a file.
+/// Bytes at the alignment an image needs: what [`include_image!`](crate::include_image) makes of a
+/// file.
 #[doc(hidden)]
 #[repr(C, align(64))]
 pub struct Aligned<B: ?Sized>(pub B);
 
-/// Puts an image file into the program, aligned as it must be: a `&'static [u8]`, usable in a `const` or a `static`.
-/// The path is relative to the source file, as for [`include_bytes!`].
+/// Puts an image file into the program, aligned as it must be: a `&'static [u8]`, usable in a
+/// `const` or a `static`. The path is relative to the source file, as for [`include_bytes!`].
 ///
 /// ```
 /// static STORY: &[u8] = pocketlm::include_image!("../bin/pocketlm/story/story.plm");
@@ -402,7 +443,8 @@ pub struct Aligned<B: ?Sized>(pub B);
 #[macro_export]
 macro_rules! include_image {
     ($path:expr $(,)?) => {{
-        const ALIGNED: &$crate::model::Aligned<[u8]> = &$crate::model::Aligned(*::core::include_bytes!($path));
+        const ALIGNED: &$crate::model::Aligned<[u8]> =
+            &$crate::model::Aligned(*::core::include_bytes!($path));
         &ALIGNED.0
     }};
 }

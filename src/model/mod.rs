@@ -1,5 +1,5 @@
-//! What an image holds: the config, the tensors, and the byte format. [`Model::open`] checks an image once and
-//! completely; everything after it borrows and trusts (contract C3).
+//! What an image holds: the config, the tensors, and the byte format. [`Model::open`] checks an
+//! image once and completely; everything after it borrows and trusts (contract C3).
 
 mod checksum;
 mod config;
@@ -43,12 +43,13 @@ pub struct Model<'m> {
 }
 
 impl<'m> Model<'m> {
-    /// Checks an image and borrows it. Everything is checked here, once: lengths, alignment, holes and overlaps, every
-    /// section's checksum, the config, the place, type and shape of every tensor, and that every number is finite.
-    /// So this reads the whole image; all that can go wrong afterwards is a token id out of range or a full context.
+    /// Checks an image and borrows it. Everything is checked here, once: lengths, alignment, holes
+    /// and overlaps, every section's checksum, the config, the place, type and shape of every
+    /// tensor, and that every number is finite. So this reads the whole image; all that can go
+    /// wrong afterwards is a token id out of range or a full context.
     ///
-    /// The tokenizer is checked when it is asked for ([`Model::tokenizer`]), so that a firmware that deals in token ids
-    /// does not carry one.
+    /// The tokenizer is checked when it is asked for ([`Model::tokenizer`]), so that a firmware
+    /// that deals in token ids does not carry one.
     pub fn open(image: &'m [u8]) -> Result<Model<'m>, Error> {
         let model = log::refused("open", Self::checked(image))?;
         #[cfg(feature = "defmt")]
@@ -62,12 +63,20 @@ impl<'m> Model<'m> {
         if !(image.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
             return Err(Error::Unaligned(ALIGNMENT as u32));
         }
-        let gap_is_zero = |from: u64, to: u64| image.get(from as usize..to as usize).is_some_and(is_zero);
-        check_sections(image, header, |section| crc32(header.section(section)), gap_is_zero)?;
+        let gap_is_zero =
+            |from: u64, to: u64| image.get(from as usize..to as usize).is_some_and(is_zero);
+        check_sections(
+            image,
+            header,
+            |section| crc32(header.section(section)),
+            gap_is_zero,
+        )?;
         model.describe()?;
         let weights = model.header.section(Section::Weights);
         model.check_tensors(weights.len() as u64, |range, place| {
-            let bytes = weights.get(range.start as usize..range.end as usize).unwrap_or_default();
+            let bytes = weights
+                .get(range.start as usize..range.end as usize)
+                .unwrap_or_default();
             Ok(match place {
                 None => is_zero(bytes),
                 Some(place) => place.is_finite(bytes),
@@ -78,10 +87,15 @@ impl<'m> Model<'m> {
 
     /// A model of which only the header has been looked at.
     fn of(header: Header<'m>) -> Self {
-        Model { header, counts: (0, 0), slots: [0; Role::ALL.len()] }
+        Model {
+            header,
+            counts: (0, 0),
+            slots: [0; Role::ALL.len()],
+        }
     }
 
-    /// Checks what the header describes but for the tensors, and finds out where in a layer those are.
+    /// Checks what the header describes but for the tensors, and finds out where in a layer those
+    /// are.
     fn describe(&mut self) -> Result<(), Error> {
         let header = &self.header;
         if header.section(Section::Rope).len() != header.rope_lengths().0.saturating_mul(8) {
@@ -91,7 +105,11 @@ impl<'m> Model<'m> {
             return Err(Error::ChatTemplate);
         }
         for role in Role::ALL {
-            let count = if role.is_per_layer() { &mut self.counts.1 } else { &mut self.counts.0 };
+            let count = if role.is_per_layer() {
+                &mut self.counts.1
+            } else {
+                &mut self.counts.0
+            };
             self.slots[role as usize] = *count as u8;
             *count += role.is_present(&header.config) as usize;
         }
@@ -105,8 +123,9 @@ impl<'m> Model<'m> {
         Ok(())
     }
 
-    /// Checks the table of tensors and, through `check`, every byte of the `length` bytes of weights in order: gaps
-    /// between tensors (no place), which must be zero, and tensors, which must be finite.
+    /// Checks the table of tensors and, through `check`, every byte of the `length` bytes of
+    /// weights in order: gaps between tensors (no place), which must be zero, and tensors, which
+    /// must be finite.
     fn check_tensors(
         &self,
         length: u64,
@@ -161,7 +180,8 @@ impl<'m> Model<'m> {
         &self.header
     }
 
-    /// The fingerprint of the image: the checksum of its header, which covers the checksums of all sections.
+    /// The fingerprint of the image: the checksum of its header, which covers the checksums of all
+    /// sections.
     pub fn checksum(&self) -> u32 {
         self.header.checksum()
     }
@@ -174,7 +194,11 @@ impl<'m> Model<'m> {
     /// Element type, rows and columns of a tensor; `None` if the model has no such tensor.
     pub fn tensor_type(&self, id: TensorId) -> Option<(DType, usize, usize)> {
         let (rows, columns) = id.role.shape(self.config())?;
-        Some((DType::from_code(self.entry(id)?.dtype as u32)?, rows, columns))
+        Some((
+            DType::from_code(self.entry(id)?.dtype as u32)?,
+            rows,
+            columns,
+        ))
     }
 
     /// The tokenizer, opened and checked; `None` if the image holds none.
@@ -188,11 +212,13 @@ impl<'m> Model<'m> {
     /// The chat template, Jinja source; `None` if the image holds none.
     pub fn chat_template(&self) -> Option<&'m str> {
         // `open` has seen that it is UTF-8.
-        core::str::from_utf8(self.header.section(Section::ChatTemplate)).ok().filter(|template| !template.is_empty())
+        core::str::from_utf8(self.header.section(Section::ChatTemplate))
+            .ok()
+            .filter(|template| !template.is_empty())
     }
 
-    /// A rotary table: what its cosines and sines are multiplied by, and its frequencies in units of 2^−64 turns a
-    /// position. No frequencies if no layer uses it.
+    /// A rotary table: what its cosines and sines are multiplied by, and its frequencies in units
+    /// of 2^−64 turns a position. No frequencies if no layer uses it.
     pub(crate) fn rope(&self, rope: Rope) -> (f32, &'m [u64]) {
         match self.rope_words(rope) {
             [amplitude, frequencies @ ..] => (f32::from_bits(*amplitude as u32), frequencies),
@@ -203,7 +229,9 @@ impl<'m> Model<'m> {
     /// A rotary table as it is stored; empty if no layer uses it.
     fn rope_words(&self, rope: Rope) -> &'m [u64] {
         let tables: &[u64] = try_cast_slice(self.header.section(Section::Rope)).unwrap_or_default();
-        let (global, local) = tables.split_at_checked(self.header.rope_lengths().1).unwrap_or_default();
+        let (global, local) = tables
+            .split_at_checked(self.header.rope_lengths().1)
+            .unwrap_or_default();
         match rope {
             Rope::None => &[],
             Rope::Global => global,
@@ -211,10 +239,12 @@ impl<'m> Model<'m> {
         }
     }
 
-    /// A matrix the config calls for, empty if it is not in memory. Asking for another gives an empty one.
+    /// A matrix the config calls for, empty if it is not in memory. Asking for another gives an
+    /// empty one.
     pub(crate) fn matrix(&self, layer: u32, role: Role) -> Matrix<'m> {
         let place = self.place(layer, role);
-        Matrix::new(place.dtype, place.rows, place.columns, self.bytes(place)).unwrap_or(Matrix::EMPTY)
+        Matrix::new(place.dtype, place.rows, place.columns, self.bytes(place))
+            .unwrap_or(Matrix::EMPTY)
     }
 
     /// A vector the config calls for; empty if the model has none.
@@ -232,18 +262,23 @@ impl<'m> Model<'m> {
         (entry.role == id.role as u8 && entry.layer == id.layer).then_some(entry)
     }
 
-    /// Where a tensor is and what it is; [`Place::NONE`] if the model has no such tensor. Any layer will do for those
-    /// that belong to none.
+    /// Where a tensor is and what it is; [`Place::NONE`] if the model has no such tensor. Any layer
+    /// will do for those that belong to none.
     pub(crate) fn place(&self, layer: u32, role: Role) -> Place {
         let layer = if role.is_per_layer() { layer } else { 0 };
-        let place = self.entry(TensorId { layer, role }).and_then(|entry| Place::new(&entry, role, self.config()));
+        let place = self
+            .entry(TensorId { layer, role })
+            .and_then(|entry| Place::new(&entry, role, self.config()));
         place.unwrap_or(Place::NONE)
     }
 
     /// The bytes of a tensor.
     fn bytes(&self, place: Place) -> &'m [u8] {
         let start = usize::try_from(place.offset).unwrap_or(usize::MAX);
-        self.header.section(Section::Weights).get(start..start.saturating_add(place.bytes)).unwrap_or_default()
+        self.header
+            .section(Section::Weights)
+            .get(start..start.saturating_add(place.bytes))
+            .unwrap_or_default()
     }
 }
 
@@ -260,7 +295,14 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub const NONE: Place = Place { dtype: DType::F32, rows: 0, columns: 0, offset: 0, bytes: 0, is_matrix: false };
+    pub const NONE: Place = Place {
+        dtype: DType::F32,
+        rows: 0,
+        columns: 0,
+        offset: 0,
+        bytes: 0,
+        is_matrix: false,
+    };
 
     /// `None` for a type that the tensor cannot have, or bytes beyond counting.
     fn new(entry: &Entry, role: Role, config: &Config) -> Option<Place> {
@@ -271,7 +313,14 @@ impl Place {
             false if dtype == DType::F32 => columns.checked_mul(4)?,
             false => return None,
         };
-        Some(Place { dtype, rows, columns, offset: entry.offset, bytes, is_matrix: role.is_matrix() })
+        Some(Place {
+            dtype,
+            rows,
+            columns,
+            offset: entry.offset,
+            bytes,
+            is_matrix: role.is_matrix(),
+        })
     }
 
     /// Tile rows of a matrix.
@@ -292,9 +341,11 @@ impl Place {
         match self.is_matrix {
             true => {
                 let rows = self.rows.min(bytes.len() / self.unit() * TILE_ROWS);
-                Matrix::new(self.dtype, rows, self.columns, bytes).is_some_and(|matrix| matrix.is_finite())
+                Matrix::new(self.dtype, rows, self.columns, bytes)
+                    .is_some_and(|matrix| matrix.is_finite())
             }
-            false => try_cast_slice(bytes).is_ok_and(|vector: &[f32]| vector.iter().all(|x| x.is_finite())),
+            false => try_cast_slice(bytes)
+                .is_ok_and(|vector: &[f32]| vector.iter().all(|x| x.is_finite())),
         }
     }
 }
@@ -303,8 +354,8 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
 
-/// Checks the checksum of every section, and that all between them is zero. `crc` gives the checksum of a section, and
-/// `gap_is_zero` says of bytes between sections whether they are.
+/// Checks the checksum of every section, and that all between them is zero. `crc` gives the
+/// checksum of a section, and `gap_is_zero` says of bytes between sections whether they are.
 fn check_sections(
     head: &[u8],
     header: &Header<'_>,
@@ -317,7 +368,8 @@ fn check_sections(
     if crc32(&copy) != header.section_checksum(Section::Header) {
         return Err(Error::Checksum(Section::Header));
     }
-    // `Header::read` has seen that each section starts at the first multiple of the alignment after the one before.
+    // `Header::read` has seen that each section starts at the first multiple of the alignment after
+    // the one before.
     let mut end = image::HEADER_BYTES as u64;
     for section in Section::ALL {
         if crc(section) != header.section_checksum(section) {

@@ -3,9 +3,10 @@
 use super::{Model, Section, extend_crc32};
 use crate::Error;
 
-/// Goes over the sections of an opened image again and again, some bytes a call, and compares their checksums: it notices
-/// when flash or RAM has changed under a model. Damage that nobody looks for does no harm but to the logits: a session reads
-/// only within its image and its arena, whatever they hold.
+/// Goes over the sections of an opened image again and again, some bytes a call, and compares their
+/// checksums: it notices when flash or RAM has changed under a model. Damage that nobody looks for
+/// does no harm but to the logits: a session reads only within its image and its arena, whatever
+/// they hold.
 ///
 /// ```
 /// use pocketlm::{include_image, model::{Model, Scrub}};
@@ -29,19 +30,31 @@ pub struct Scrub<'m> {
 impl<'m> Scrub<'m> {
     /// At the start of the image.
     pub fn new(model: &Model<'m>) -> Self {
-        Scrub { model: *model, section: 0, at: 0, crc: 0 }
+        Scrub {
+            model: *model,
+            section: 0,
+            at: 0,
+            crc: 0,
+        }
     }
 
-    /// Looks at up to `bytes` more bytes (64 at least). `true` once the whole image has been found to be as it was opened;
-    /// the next call starts over. The header is not looked at: a model keeps a copy of what it says. Nor are weights that are
-    /// not in memory (`Model::open_from`).
+    /// Looks at up to `bytes` more bytes (64 at least). `true` once the whole image has been found
+    /// to be as it was opened; the next call starts over. The header is not looked at: a model
+    /// keeps a copy of what it says. Nor are weights that are not in memory (`Model::open_from`).
     ///
     /// [`Error::Checksum`] names a section that has changed; the next call starts over, too.
     pub fn step(&mut self, bytes: usize) -> Result<bool, Error> {
         let mut left = bytes.max(64);
         while left > 0 {
-            let Some(&section) = Section::ALL.get(self.section) else { break };
-            let rest = self.model.header().section(section).get(self.at..).unwrap_or_default();
+            let Some(&section) = Section::ALL.get(self.section) else {
+                break;
+            };
+            let rest = self
+                .model
+                .header()
+                .section(section)
+                .get(self.at..)
+                .unwrap_or_default();
             let (now, after) = rest.split_at_checked(left).unwrap_or((rest, &[]));
             self.crc = extend_crc32(self.crc, now);
             self.at += now.len();
@@ -53,7 +66,10 @@ impl<'m> Scrub<'m> {
                     *self = Scrub::new(&self.model);
                     return Err(Error::Checksum(section));
                 }
-                *self = Scrub { section: self.section + 1, ..Scrub::new(&self.model) };
+                *self = Scrub {
+                    section: self.section + 1,
+                    ..Scrub::new(&self.model)
+                };
             }
         }
         let whole = self.section >= Section::ALL.len();

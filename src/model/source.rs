@@ -1,22 +1,32 @@
-//! [`WeightSource`]: weights that are not in memory. [`Model::open_from`] checks them as [`Model::open`] would.
+//! [`WeightSource`]: weights that are not in memory. [`Model::open_from`] checks them as
+//! [`Model::open`] would.
 
 use super::image::{self, Header, Section};
 use super::{ALIGNMENT, Model, Place, Verify, check_sections, crc32, extend_crc32, is_zero};
 use crate::Error;
 
-/// An image that is read piece by piece: from external flash without a memory-mapped window, an SD card, a file.
+/// An image that is read piece by piece: from external flash without a memory-mapped window, an SD
+/// card, a file.
 ///
-/// A session reads the weights of a layer while it computes it, through two buffers in turn: while the weights in one are
-/// multiplied, the next are read into the other by [`read_while`](WeightSource::read_while).
+/// A session reads the weights of a layer while it computes it, through two buffers in turn: while
+/// the weights in one are multiplied, the next are read into the other by
+/// [`read_while`](WeightSource::read_while).
 pub trait WeightSource {
-    /// Fills `buffer` with the bytes of the image from `offset` on: a multiple of 4, and within a session of 16.
-    /// [`Error::Storage`] if it cannot; whatever is returned, a session reports that. What turns out to be no image may have
-    /// been asked for from any offset, beyond the end of the device too.
+    /// Fills `buffer` with the bytes of the image from `offset` on: a multiple of 4, and within a
+    /// session of 16. [`Error::Storage`] if it cannot; whatever is returned, a session reports
+    /// that. What turns out to be no image may have been asked for from any offset, beyond the end
+    /// of the device too.
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;
 
-    /// The same, and calls `work` once in the meantime. A source with a DMA controller starts the transfer, calls `work`,
-    /// and waits for the transfer to end before it returns; unless it says so here, one happens after the other.
-    fn read_while(&mut self, offset: u64, buffer: &mut [u8], work: &mut dyn FnMut()) -> Result<(), Error> {
+    /// The same, and calls `work` once in the meantime. A source with a DMA controller starts the
+    /// transfer, calls `work`, and waits for the transfer to end before it returns; unless it says
+    /// so here, one happens after the other.
+    fn read_while(
+        &mut self,
+        offset: u64,
+        buffer: &mut [u8],
+        work: &mut dyn FnMut(),
+    ) -> Result<(), Error> {
         work();
         self.read(offset, buffer)
     }
@@ -24,9 +34,10 @@ pub trait WeightSource {
 
 impl<'m> Model<'m> {
     /// Opens an image whose weights stay where they are. All the rest is read into `resident`
-    /// ([`Header::resident_bytes`] says how much), which must start at a multiple of 64. The weights are read through
-    /// once, by way of `scratch`, which also starts at a multiple of 64 and holds a tile row of every matrix; an arena does,
-    /// before a session has it. What is checked is what [`open`](Model::open) checks.
+    /// ([`Header::resident_bytes`] says how much), which must start at a multiple of 64. The
+    /// weights are read through once, by way of `scratch`, which also starts at a multiple of 64
+    /// and holds a tile row of every matrix; an arena does, before a session has it. What is
+    /// checked is what [`open`](Model::open) checks.
     pub fn open_from(
         source: &mut dyn WeightSource,
         resident: &'m mut [u8],
@@ -35,14 +46,16 @@ impl<'m> Model<'m> {
         Resident::read(source, resident, scratch)?.open(source, scratch)
     }
 
-    /// [`open_from`](Model::open_from) for an image that must come from somebody: the weights are read through once more,
-    /// before that, and `verify` sees all bytes of the image, of which nothing is believed until then but how long its parts
-    /// are. [`Error::Unverified`] if it says no; else as `open_from`.
+    /// [`open_from`](Model::open_from) for an image that must come from somebody: the weights are
+    /// read through once more, before that, and `verify` sees all bytes of the image, of which
+    /// nothing is believed until then but how long its parts are. [`Error::Unverified`] if it says
+    /// no; else as `open_from`.
     ///
-    /// What stays in memory is, byte for byte, what `verify` saw. Weights are not: they are read again to be checked, and
-    /// again for every token. A device that gives other bytes later is found out by their checksum if it does so before this
-    /// returns and not on purpose, and after that by nobody. Where somebody may change them in between, on a card that can be
-    /// taken out or a bus that can be tapped, only weights in memory are safe.
+    /// What stays in memory is, byte for byte, what `verify` saw. Weights are not: they are read
+    /// again to be checked, and again for every token. A device that gives other bytes later is
+    /// found out by their checksum if it does so before this returns and not on purpose, and after
+    /// that by nobody. Where somebody may change them in between, on a card that can be taken out
+    /// or a bus that can be tapped, only weights in memory are safe.
     pub fn open_verified_from(
         source: &mut dyn WeightSource,
         resident: &'m mut [u8],
@@ -51,7 +64,12 @@ impl<'m> Model<'m> {
     ) -> Result<Model<'m>, Error> {
         let parts = Resident::read(source, resident, scratch)?;
         verify.update(parts.head);
-        let mut pass = Pass { source, scratch, end: parts.head.len() as u64, crc: 0 };
+        let mut pass = Pass {
+            source,
+            scratch,
+            end: parts.head.len() as u64,
+            crc: 0,
+        };
         pass.read_to(parts.tail_start, |piece| verify.update(piece))?;
         verify.update(parts.tail);
         match verify.verify() {
@@ -74,7 +92,11 @@ struct Resident<'m> {
 }
 
 impl<'m> Resident<'m> {
-    fn read(source: &mut dyn WeightSource, resident: &'m mut [u8], scratch: &[u8]) -> Result<Self, Error> {
+    fn read(
+        source: &mut dyn WeightSource,
+        resident: &'m mut [u8],
+        scratch: &[u8],
+    ) -> Result<Self, Error> {
         for memory in [&*resident, scratch] {
             if !(memory.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
                 return Err(Error::Unaligned(ALIGNMENT as u32));
@@ -82,7 +104,10 @@ impl<'m> Resident<'m> {
         }
         let found = resident.len();
         let first = resident.get_mut(..image::HEADER_BYTES);
-        let first = first.ok_or(Error::ArenaTooSmall { needed: image::HEADER_BYTES, found })?;
+        let first = first.ok_or(Error::ArenaTooSmall {
+            needed: image::HEADER_BYTES,
+            found,
+        })?;
         source.read(0, first)?;
         let length = image::u64_at(first, 16);
         image::check_table(first, length)?;
@@ -90,21 +115,48 @@ impl<'m> Resident<'m> {
         // The table is in order: these are places in the image.
         let tail_start = image::align(start + weights).unwrap_or(length);
         let needed = usize::try_from(start + (length - tail_start)).unwrap_or(usize::MAX);
-        let resident = resident.get_mut(..needed).ok_or(Error::ArenaTooSmall { needed, found })?;
-        let (head, tail) = resident.split_at_mut_checked(start as usize).unwrap_or_default();
-        source.read(image::HEADER_BYTES as u64, head.get_mut(image::HEADER_BYTES..).unwrap_or_default())?;
+        let resident = resident
+            .get_mut(..needed)
+            .ok_or(Error::ArenaTooSmall { needed, found })?;
+        let (head, tail) = resident
+            .split_at_mut_checked(start as usize)
+            .unwrap_or_default();
+        source.read(
+            image::HEADER_BYTES as u64,
+            head.get_mut(image::HEADER_BYTES..).unwrap_or_default(),
+        )?;
         source.read(tail_start, tail)?;
-        Ok(Resident { head, tail, tail_start, length, weights })
+        Ok(Resident {
+            head,
+            tail,
+            tail_start,
+            length,
+            weights,
+        })
     }
 
     fn open(self, source: &mut dyn WeightSource, scratch: &mut [u8]) -> Result<Model<'m>, Error> {
-        let Resident { head, tail, tail_start, length, weights } = self;
+        let Resident {
+            head,
+            tail,
+            tail_start,
+            length,
+            weights,
+        } = self;
         let start = head.len() as u64;
         let mut model = Model::of(Header::read_parts(head, tail, length)?);
         let described = model.describe();
-        let mut pass = Pass { source, scratch, end: start, crc: 0 };
-        let tensors = described
-            .and_then(|()| model.check_tensors(weights, |range, place| pass.check(range.end - range.start, place)));
+        let mut pass = Pass {
+            source,
+            scratch,
+            end: start,
+            crc: 0,
+        };
+        let tensors = described.and_then(|()| {
+            model.check_tensors(weights, |range, place| {
+                pass.check(range.end - range.start, place)
+            })
+        });
         if let Err(error @ (Error::Storage | Error::WindowTooSmall { .. })) = tensors {
             return Err(error);
         }
@@ -112,7 +164,13 @@ impl<'m> Resident<'m> {
         pass.read_to(start + weights, |_| ())?;
         let crc = pass.crc;
         let weights_gap_is_zero = pass.check(tail_start - (start + weights), None)?;
-        let checksum = |section| if section == Section::Weights { crc } else { crc32(model.header.section(section)) };
+        let checksum = |section| {
+            if section == Section::Weights {
+                crc
+            } else {
+                crc32(model.header.section(section))
+            }
+        };
         check_sections(head, &model.header, checksum, |from, to| {
             let bytes = match from.checked_sub(tail_start) {
                 Some(from) => tail.get(from as usize..(to - tail_start) as usize),
@@ -141,15 +199,23 @@ struct Pass<'p> {
 }
 
 impl Pass<'_> {
-    /// Reads the next bytes, as many as fit, and gives them. What comes after them starts at a multiple of [`STEP`], too.
+    /// Reads the next bytes, as many as fit, and gives them. What comes after them starts at a
+    /// multiple of [`STEP`], too.
     fn next(&mut self, bytes: u64) -> Result<&[u8], Error> {
         let found = self.scratch.len();
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(found / STEP * STEP);
+        let bytes = usize::try_from(bytes)
+            .unwrap_or(usize::MAX)
+            .min(found / STEP * STEP);
         if bytes == 0 {
-            return Err(Error::WindowTooSmall { needed: STEP, found });
+            return Err(Error::WindowTooSmall {
+                needed: STEP,
+                found,
+            });
         }
         let piece = self.scratch.get_mut(..bytes).unwrap_or_default();
-        self.source.read(self.end, piece).map_err(|_| Error::Storage)?;
+        self.source
+            .read(self.end, piece)
+            .map_err(|_| Error::Storage)?;
         self.end = self.end.saturating_add(bytes as u64);
         self.crc = extend_crc32(self.crc, piece);
         Ok(piece)
@@ -161,7 +227,10 @@ impl Pass<'_> {
         let found = self.scratch.len();
         let most = found.checked_div(unit).unwrap_or(0) * unit;
         if most == 0 && bytes > 0 {
-            return Err(Error::WindowTooSmall { needed: unit, found });
+            return Err(Error::WindowTooSmall {
+                needed: unit,
+                found,
+            });
         }
         let (mut good, mut left) = (true, bytes);
         while left > 0 {

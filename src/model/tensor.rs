@@ -7,7 +7,8 @@ use super::Config;
 /// What a tensor is for. Names follow the seed's labels (penzai's "llama-like" transformer).
 ///
 /// Matrices are `[rows = outputs][columns = inputs]`: `y = W x`. With `D = embedding_dim`,
-/// `P = projection_dim`, `K = num_kv_heads`, `H = K * query_head_multiplier`, `F = mlp_hidden_dim`, `V = vocab_size`.
+/// `P = projection_dim`, `K = num_kv_heads`, `H = K * query_head_multiplier`, `F = mlp_hidden_dim`,
+/// `V = vocab_size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
@@ -135,7 +136,10 @@ impl Role {
 
     /// Rows and columns; a vector is one row. `None` on overflow.
     pub const fn shape(self, config: &Config) -> Option<(usize, usize)> {
-        let (embedding, projection) = (config.embedding_dim as usize, config.projection_dim as usize);
+        let (embedding, projection) = (
+            config.embedding_dim as usize,
+            config.projection_dim as usize,
+        );
         let (hidden, vocabulary) = (config.mlp_hidden_dim as usize, config.vocab_size as usize);
         let keys = match projection.checked_mul(config.num_kv_heads as usize) {
             Some(keys) => keys,

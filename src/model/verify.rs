@@ -3,8 +3,9 @@
 use super::Model;
 use crate::Error;
 
-/// Says whether an image may be used, once it has seen all of its bytes. A checksum finds damage, a signature finds forgery;
-/// which scheme, which key and where the signature lies are the application's (`examples/signed.rs` has one with Ed25519).
+/// Says whether an image may be used, once it has seen all of its bytes. A checksum finds damage, a
+/// signature finds forgery; which scheme, which key and where the signature lies are the
+/// application's (`examples/signed.rs` has one with Ed25519).
 pub trait Verify {
     /// The next bytes of the image, from the first to the last, in pieces of any size.
     fn update(&mut self, bytes: &[u8]);
@@ -14,8 +15,8 @@ pub trait Verify {
 }
 
 impl<'m> Model<'m> {
-    /// [`open`](Model::open) for an image that must come from somebody: `verify` sees all of its bytes before anything in
-    /// them is read. [`Error::Unverified`] if it says no; else as `open`.
+    /// [`open`](Model::open) for an image that must come from somebody: `verify` sees all of its
+    /// bytes before anything in them is read. [`Error::Unverified`] if it says no; else as `open`.
     pub fn open_verified(image: &'m [u8], verify: &mut dyn Verify) -> Result<Model<'m>, Error> {
         verify.update(image);
         match verify.verify() {

@@ -8,9 +8,10 @@ use core::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// `N` bytes, aligned as a session needs them, owned by whoever holds the variable. For a program that has exclusive
-/// memory of its own accord: a `static mut` that cortex-m-rt's `#[entry]` lends to the entry point (which is how it is
-/// done on Armv6-M, where `StaticArena` is missing for want of atomic instructions), a static cell, a large stack.
+/// `N` bytes, aligned as a session needs them, owned by whoever holds the variable. For a program
+/// that has exclusive memory of its own accord: a `static mut` that cortex-m-rt's `#[entry]` lends
+/// to the entry point (which is how it is done on Armv6-M, where `StaticArena` is missing for want
+/// of atomic instructions), a static cell, a large stack.
 ///
 /// ```
 /// use pocketlm::{include_image, model::Model, run::{Arena, Plan, Session, Solo}};
@@ -54,9 +55,10 @@ impl<const N: usize> DerefMut for Arena<N> {
     }
 }
 
-/// `N` bytes of static memory, aligned as a session needs it, that can be taken once. With a plan made in a `const`,
-/// the program does not link when the memory is not there, and does not compile when the image is not one
-/// or the plan takes more than it may ([`Plan::within`](super::Plan::within)).
+/// `N` bytes of static memory, aligned as a session needs it, that can be taken once. With a plan
+/// made in a `const`, the program does not link when the memory is not there, and does not compile
+/// when the image is not one or the plan takes more than it may
+/// ([`Plan::within`](super::Plan::within)).
 ///
 /// ```
 /// use pocketlm::{include_image, model::Model, run::{Kv, Plan, Session, Solo, StaticArena}};
@@ -87,7 +89,10 @@ unsafe impl<const N: usize> Sync for StaticArena<N> {}
 impl<const N: usize> StaticArena<N> {
     /// Zeroed memory: it costs no flash.
     pub const fn new() -> Self {
-        StaticArena { bytes: UnsafeCell::new([0; N]), taken: AtomicBool::new(false) }
+        StaticArena {
+            bytes: UnsafeCell::new([0; N]),
+            taken: AtomicBool::new(false),
+        }
     }
 
     /// The memory, the first time; `None` ever after.
@@ -96,7 +101,8 @@ impl<const N: usize> StaticArena<N> {
         if self.taken.swap(true, Ordering::Relaxed) {
             return None;
         }
-        // SAFETY: `taken` was false and is never reset, so this is the only reference that was ever made.
+        // SAFETY: `taken` was false and is never reset, so this is the only reference that was ever
+        // made.
         Some(unsafe { &mut *self.bytes.get() })
     }
 }

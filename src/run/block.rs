@@ -1,8 +1,10 @@
 //! The forward pass, one stage at a time. Read from top to bottom, [`Stage`] is the transformer:
-//! embed; for each layer norm, attention, residual, norm, feed-forward, residual; final norm, output matrix.
+//! embed; for each layer norm, attention, residual, norm, feed-forward, residual; final norm,
+//! output matrix.
 //!
-//! A stage is a number of independent units (tile rows of a product, or tokens, or heads), so it can stop after any
-//! of them and go on later: [`Session::step`] and [`Session::feed`] differ only in how many units they do at once.
+//! A stage is a number of independent units (tile rows of a product, or tokens, or heads), so it
+//! can stop after any of them and go on later: [`Session::step`] and [`Session::feed`] differ only
+//! in how many units they do at once.
 
 use core::ops::Range;
 
@@ -10,8 +12,8 @@ use bytemuck::try_cast_slice_mut;
 
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
 use pocketlm_kernels::{
-    Activation, Block, Engine, GROUP, Input, InputGroup, Isa, Kv, Output, Solo, TILE_ROWS, Workers, split_chunks,
-    split_rows,
+    Activation, Block, Engine, GROUP, Input, InputGroup, Isa, Kv, Output, Solo, TILE_ROWS, Workers,
+    split_chunks, split_rows,
 };
 
 use super::Session;
@@ -19,7 +21,8 @@ use super::session::{Buffers, Work};
 use super::window::Weights;
 use crate::model::{MlpVariant, Place, Role, Rope};
 
-/// What is computed, in this order; the stages from `AttentionNorm` to `FfwResidual` once for each layer.
+/// What is computed, in this order; the stages from `AttentionNorm` to `FfwResidual` once for each
+/// layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Nothing to do.
@@ -85,7 +88,8 @@ const TOKEN_COST: usize = TILE_ROWS;
 /// The fewest rows of a matrix that are worth claiming: a kernel walks several tile rows at once.
 const PIECE: usize = 4 * TILE_ROWS;
 
-/// The fewest inputs for which a worker goes through all weights, and not only its share of them with all inputs.
+/// The fewest inputs for which a worker goes through all weights, and not only its share of them
+/// with all inputs.
 const TOGETHER: usize = 4 * Block::INPUTS;
 
 /// Sizes that the buffers are cut by.
@@ -124,7 +128,11 @@ impl<'m, 'a> Session<'m, 'a> {
 
     /// The matrix that turns the last hidden state into logits.
     fn head_role(&self) -> &'static Role {
-        if self.model.config().tie_embedder_and_logits { &Role::Embedder } else { &Role::LmHead }
+        if self.model.config().tie_embedder_and_logits {
+            &Role::Embedder
+        } else {
+            &Role::LmHead
+        }
     }
 
     /// The matrices of a stage that is a product.
@@ -141,17 +149,27 @@ impl<'m, 'a> Session<'m, 'a> {
 
     /// How many tokens the current stage is for.
     fn stage_tokens(&self) -> usize {
-        let Work { stage, count, heads, .. } = self.work;
-        if matches!(stage, Stage::FinalNorm | Stage::Head) { heads as usize } else { count as usize }
+        let Work {
+            stage,
+            count,
+            heads,
+            ..
+        } = self.work;
+        if matches!(stage, Stage::FinalNorm | Stage::Head) {
+            heads as usize
+        } else {
+            count as usize
+        }
     }
 
-    /// How many units the current stage has, and what each costs: the unit of that is a row of the embedding's width times
-    /// one token.
+    /// How many units the current stage has, and what each costs: the unit of that is a row of the
+    /// embedding's width times one token.
     pub(super) fn size(&self) -> (usize, usize) {
         let (tokens, roles) = (self.stage_tokens(), self.product_roles());
         let tile_rows = roles.iter().map(|&role| self.place(role).tile_rows()).sum();
         let widths = self.widths();
-        let tile_row = |columns: usize| TILE_ROWS * tokens * columns.div_ceil(widths.embedding.max(1));
+        let tile_row =
+            |columns: usize| TILE_ROWS * tokens * columns.div_ceil(widths.embedding.max(1));
         match self.work.stage {
             Stage::Idle => (0, 0),
             Stage::QueryKeyValue | Stage::GateValue => (tile_rows, tile_row(widths.embedding)),
@@ -162,9 +180,13 @@ impl<'m, 'a> Session<'m, 'a> {
             Stage::Attend => {
                 let config = self.model.config();
                 let (_, keys) = self.visible(tokens.saturating_sub(1));
-                // Each key is met twice by each query: in the scores and, with its value, in the mix.
+                // Each key is met twice by each query: in the scores and, with its value, in the
+                // mix.
                 let rows = 2 * widths.projection.div_ceil(widths.embedding.max(1));
-                (tokens * config.num_kv_heads as usize, rows * keys * config.query_head_multiplier as usize)
+                (
+                    tokens * config.num_kv_heads as usize,
+                    rows * keys * config.query_head_multiplier as usize,
+                )
             }
             Stage::Embed
             | Stage::AttentionNorm
@@ -176,8 +198,8 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
-    /// Computes units `units` of the current stage. `false` if weights could not be read: units before those that lack
-    /// them may be done.
+    /// Computes units `units` of the current stage. `false` if weights could not be read: units
+    /// before those that lack them may be done.
     pub(super) fn compute(&mut self, units: Range<usize>) -> bool {
         #[cfg(feature = "source")]
         if self.buffers.window.is_lent() {
@@ -191,19 +213,28 @@ impl<'m, 'a> Session<'m, 'a> {
     pub(super) fn compute_units(&mut self, units: Range<usize>) {
         match self.work.stage {
             Stage::Idle => {}
-            Stage::QueryKeyValue | Stage::Output | Stage::GateValue | Stage::Out | Stage::Head => self.products(units),
+            Stage::QueryKeyValue | Stage::Output | Stage::GateValue | Stage::Out | Stage::Head => {
+                self.products(units)
+            }
             Stage::Attend => self.attend(units),
-            Stage::Cache if !cfg!(target_os = "none") && units.len() > 1 => self.store_shared(units),
+            Stage::Cache if !cfg!(target_os = "none") && units.len() > 1 => {
+                self.store_shared(units)
+            }
             Stage::Embed | Stage::Cache => units.for_each(|token| self.compute_token(token)),
             _ => self.rows(units),
         }
     }
 
     /// The same for one token, of a stage that writes more than rows of it.
-    // Not part of its caller, nor are the other stages: their variables would all lie on the stack at once.
+    // Not part of its caller, nor are the other stages: their variables would all lie on the stack
+    // at once.
     #[inline(never)]
     fn compute_token(&mut self, token: usize) {
-        if self.work.stage == Stage::Embed { self.embed(token) } else { self.store(token) }
+        if self.work.stage == Stage::Embed {
+            self.embed(token)
+        } else {
+            self.store(token)
+        }
     }
 
     fn embed(&mut self, token: usize) {
@@ -212,7 +243,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let id = self.buffers.tokens.get(index).copied().unwrap_or(0);
         let position = self.buffers.positions.get(index).copied().unwrap_or(0);
         let hidden = row_mut(self.buffers.hidden, widths.embedding, token);
-        let Weights { matrix, first, .. } = self.buffers.window.matrix(&self.model, 0, Role::Embedder);
+        let Weights { matrix, first, .. } =
+            self.buffers.window.matrix(&self.model, 0, Role::Embedder);
         matrix.row((id as usize).saturating_sub(first * TILE_ROWS), hidden);
         let factor = self.model.config().embedding_scale;
         if factor != 1.0 {
@@ -227,10 +259,18 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
-    /// Where the rotary table of a token of the batch is: its row of P numbers, and how many of them are cosines.
+    /// Where the rotary table of a token of the batch is: its row of P numbers, and how many of
+    /// them are cosines.
     pub(super) fn rope_row(&self, rope: Rope, token: usize) -> (usize, usize) {
-        let table = if rope == Rope::Local { self.plan.batch_tokens() as usize } else { 0 };
-        (table + token, self.model.config().projection_dim as usize / 2)
+        let table = if rope == Rope::Local {
+            self.plan.batch_tokens() as usize
+        } else {
+            0
+        };
+        (
+            table + token,
+            self.model.config().projection_dim as usize / 2,
+        )
     }
 
     /// What happens between two products to each token's row by itself.
@@ -240,7 +280,12 @@ impl<'m, 'a> Session<'m, 'a> {
         let (stage, count, config) = (self.work.stage, self.stage_tokens(), self.model.config());
         // See `Between`; and what meets the row that comes of it.
         let (bias, other, norm, matrices): (_, _, _, &[Role]) = match stage {
-            Stage::AttentionNorm => (None, None, Some(Role::PreAttentionNorm), &[Role::Query, Role::Key, Role::Value]),
+            Stage::AttentionNorm => (
+                None,
+                None,
+                Some(Role::PreAttentionNorm),
+                &[Role::Query, Role::Key, Role::Value],
+            ),
             Stage::Attended => (None, None, None, &[Role::Output]),
             Stage::AttentionResidual => (
                 Some(Role::OutputBias),
@@ -248,29 +293,63 @@ impl<'m, 'a> Session<'m, 'a> {
                 Some(Role::PreFfwNorm),
                 &[Role::GatingLinear, Role::ValueLinear],
             ),
-            Stage::Activate => (Some(Role::GatingLinearBias), Some(Role::ValueLinearBias), None, &[Role::OutLinear]),
-            Stage::FfwResidual => (Some(Role::OutLinearBias), Some(Role::PostFfwNorm), None, &[]),
-            _ => (None, None, Some(Role::FinalNorm), core::slice::from_ref(self.head_role())),
+            Stage::Activate => (
+                Some(Role::GatingLinearBias),
+                Some(Role::ValueLinearBias),
+                None,
+                &[Role::OutLinear],
+            ),
+            Stage::FfwResidual => (
+                Some(Role::OutLinearBias),
+                Some(Role::PostFfwNorm),
+                None,
+                &[],
+            ),
+            _ => (
+                None,
+                None,
+                Some(Role::FinalNorm),
+                core::slice::from_ref(self.head_role()),
+            ),
         };
         let quantized = self.any_quantized(matrices);
-        let Buffers { hidden, normed, scratch, groups, blocks, window, .. } = &mut self.buffers;
-        let vector =
-            |role: Option<Role>| role.map_or(&[] as &[f32], |role| window.vector(&self.model, self.work.layer, role));
+        let Buffers {
+            hidden,
+            normed,
+            scratch,
+            groups,
+            blocks,
+            window,
+            ..
+        } = &mut self.buffers;
+        let vector = |role: Option<Role>| {
+            role.map_or(&[] as &[f32], |role| {
+                window.vector(&self.model, self.work.layer, role)
+            })
+        };
         let (bias, other, norm) = (vector(bias), vector(other), vector(norm));
-        let (mut by_head, mut rows): (&[f32], _) =
-            (&[], [(&mut **hidden, widths.embedding), (&mut **normed, widths.embedding)]);
+        let (mut by_head, mut rows): (&[f32], _) = (
+            &[],
+            [
+                (&mut **hidden, widths.embedding),
+                (&mut **normed, widths.embedding),
+            ],
+        );
         match stage {
             Stage::Attended => {
                 let [attention, _, _, attended, _] = attention_parts(scratch, batch, widths);
                 by_head = attention;
                 rows = [(attended, widths.queries), (&mut [], 0)];
             }
-            Stage::Activate => rows = ffw_parts(scratch, batch, widths).map(|branch| (branch, widths.hidden)),
+            Stage::Activate => {
+                rows = ffw_parts(scratch, batch, widths).map(|branch| (branch, widths.hidden))
+            }
             // Their rows go to the first places.
             Stage::FinalNorm => {
                 let [(hidden, _), _] = &mut rows;
-                *hidden =
-                    core::mem::take(hidden).get_mut(self.work.head as usize * widths.embedding..).unwrap_or_default();
+                *hidden = core::mem::take(hidden)
+                    .get_mut(self.work.head as usize * widths.embedding..)
+                    .unwrap_or_default();
             }
             _ => {}
         }
@@ -296,23 +375,44 @@ impl<'m, 'a> Session<'m, 'a> {
         };
         let workers = row_workers(self.engine, tokens.len().saturating_mul(first.1));
         let rows = [first, second, (&mut [], 0)];
-        each_row(workers, rows, (&mut *groups.0, groups.1), tokens.clone(), |token, [first, second, _], groups| {
-            between.compute(token, first, second, groups);
-        });
+        each_row(
+            workers,
+            rows,
+            (&mut *groups.0, groups.1),
+            tokens.clone(),
+            |token, [first, second, _], groups| {
+                between.compute(token, first, second, groups);
+            },
+        );
         // Once all of them are there. There are no such blocks for a microcontroller.
         if !cfg!(target_os = "none") && tokens.end == count && isa.arranges(count) {
             let width = groups.1.div_ceil(GROUP);
-            isa.arrange(workers, groups.0.get(..count * width).unwrap_or_default(), count, blocks);
+            isa.arrange(
+                workers,
+                groups.0.get(..count * width).unwrap_or_default(),
+                count,
+                blocks,
+            );
         }
     }
 
-    /// The products of the stage's matrices with the rows of its tokens; `units` counts their tile rows one after the other.
+    /// The products of the stage's matrices with the rows of its tokens; `units` counts their tile
+    /// rows one after the other.
     #[inline(never)]
     fn products(&mut self, units: Range<usize>) {
         let (widths, batch) = (self.widths(), self.plan.batch_tokens() as usize);
         let (roles, stage, count) = (self.product_roles(), self.work.stage, self.stage_tokens());
-        let Buffers { scratch, normed, logits, groups, blocks, window, .. } = &mut self.buffers;
-        // Three outputs whatever there are, of which some may be empty: one copy of this in the program, not one a number.
+        let Buffers {
+            scratch,
+            normed,
+            logits,
+            groups,
+            blocks,
+            window,
+            ..
+        } = &mut self.buffers;
+        // Three outputs whatever there are, of which some may be empty: one copy of this in the
+        // program, not one a number.
         let (values, values_out): (&[f32], [&mut [f32]; 3]) = match stage {
             Stage::QueryKeyValue => {
                 let [query, key, value, ..] = attention_parts(scratch, batch, widths);
@@ -332,18 +432,32 @@ impl<'m, 'a> Session<'m, 'a> {
             }
             _ => (normed, [logits, &mut [], &mut []]),
         };
-        let cap = if stage == Stage::Head { self.model.config().final_logit_softcap } else { None };
+        let cap = if stage == Stage::Head {
+            self.model.config().final_logit_softcap
+        } else {
+            None
+        };
         let isa = self.engine.isa;
         // There is no such table for a microcontroller.
-        let blocks: &[Block] = if !cfg!(target_os = "none") && isa.arranges(count) { blocks } else { &[] };
-        let input = Input { count, values, groups, blocks };
+        let blocks: &[Block] = if !cfg!(target_os = "none") && isa.arranges(count) {
+            blocks
+        } else {
+            &[]
+        };
+        let input = Input {
+            count,
+            values,
+            groups,
+            blocks,
+        };
 
         let mut matrices = [Weights::NONE; 3];
         let (mut before, mut work) = (0, 0usize);
         let mut index = 0;
         let outputs = values_out.map(|values| {
-            let weights =
-                roles.get(index).map_or(Weights::NONE, |&role| window.matrix(&self.model, self.work.layer, role));
+            let weights = roles.get(index).map_or(Weights::NONE, |&role| {
+                window.matrix(&self.model, self.work.layer, role)
+            });
             if let Some(slot) = matrices.get_mut(index) {
                 *slot = weights;
             }
@@ -354,28 +468,47 @@ impl<'m, 'a> Session<'m, 'a> {
             before = end;
             let range = units.start * TILE_ROWS..units.end.max(units.start) * TILE_ROWS;
             work = work.saturating_add(range.len().saturating_mul(weights.matrix.columns()));
-            Output { values: values.get_mut(..rows * count).unwrap_or_default(), rows, range }
+            Output {
+                values: values.get_mut(..rows * count).unwrap_or_default(),
+                rows,
+                range,
+            }
         });
         let workers = workers(self.engine, work.saturating_mul(count));
-        // Whoever computes all rows of an input has it in its cache, and what comes of it for the stages between; but weights
-        // are widened again for every set.
+        // Whoever computes all rows of an input has it in its cache, and what comes of it for the
+        // stages between; but weights are widened again for every set.
         let together = if cfg!(target_os = "none") {
             usize::MAX
         } else {
-            count.div_ceil(workers.count().max(1)).next_multiple_of(Block::INPUTS).max(TOGETHER)
+            count
+                .div_ceil(workers.count().max(1))
+                .next_multiple_of(Block::INPUTS)
+                .max(TOGETHER)
         };
-        split_rows(workers, outputs, (PIECE, together), |index, inputs, rows, mut part| {
-            let Weights { matrix, first, .. } = matrices.get(index).copied().unwrap_or(Weights::NONE);
-            let input = if cfg!(target_os = "none") { input } else { input.some(inputs, matrix.columns()) };
-            isa.matmul(&matrix, &input, tile_rows(rows, first), &mut part);
-            if let Some(cap) = cap {
-                (0..input.count).for_each(|token| isa.soft_cap(part.column(token), cap));
-            }
-        });
+        split_rows(
+            workers,
+            outputs,
+            (PIECE, together),
+            |index, inputs, rows, mut part| {
+                let Weights { matrix, first, .. } =
+                    matrices.get(index).copied().unwrap_or(Weights::NONE);
+                let input = if cfg!(target_os = "none") {
+                    input
+                } else {
+                    input.some(inputs, matrix.columns())
+                };
+                isa.matmul(&matrix, &input, tile_rows(rows, first), &mut part);
+                if let Some(cap) = cap {
+                    (0..input.count).for_each(|token| isa.soft_cap(part.column(token), cap));
+                }
+            },
+        );
     }
 
     fn any_quantized(&self, roles: &[Role]) -> bool {
-        roles.iter().any(|&role| self.place(role).dtype.is_quantized())
+        roles
+            .iter()
+            .any(|&role| self.place(role).dtype.is_quantized())
     }
 
     /// Whether queries are quantised to meet the keys of the cache.
@@ -406,9 +539,16 @@ struct Between<'s> {
 }
 
 impl Between<'_> {
-    /// `first` and `second` are the token's rows of both branches, of attention's result alone, or of `hidden` and `normed`;
-    /// the last written of them goes to `groups`, where they are not empty.
-    fn compute(&self, token: usize, first: &mut [f32], second: &mut [f32], groups: &mut [InputGroup]) {
+    /// `first` and `second` are the token's rows of both branches, of attention's result alone, or
+    /// of `hidden` and `normed`; the last written of them goes to `groups`, where they are not
+    /// empty.
+    fn compute(
+        &self,
+        token: usize,
+        first: &mut [f32],
+        second: &mut [f32],
+        groups: &mut [InputGroup],
+    ) {
         let input = match self.stage {
             Stage::Attended => {
                 for head in 0..self.heads {
@@ -445,7 +585,11 @@ impl Between<'_> {
 
 /// Who does `work` multiply-adds: what is done in microseconds is not worth waking anybody for.
 fn workers(engine: Engine<'_>, work: usize) -> &dyn Workers {
-    if work < SHARED_FROM { &Solo } else { engine.workers }
+    if work < SHARED_FROM {
+        &Solo
+    } else {
+        engine.workers
+    }
 }
 
 /// Who does what happens to `numbers` elements between two products.
@@ -453,9 +597,9 @@ pub(super) fn row_workers(engine: Engine<'_>, numbers: usize) -> &dyn Workers {
     workers(engine, numbers.saturating_mul(ROW_COST))
 }
 
-/// Calls `job` with each of the rows `rows` of three buffers, some of which may be empty, and of groups, whose rows are of as many
-/// numbers as is said beside them. `workers` share them, unless this is a microcontroller, which has one core or two, a token or a
-/// few, and little flash.
+/// Calls `job` with each of the rows `rows` of three buffers, some of which may be empty, and of
+/// groups, whose rows are of as many numbers as is said beside them. `workers` share them, unless
+/// this is a microcontroller, which has one core or two, a token or a few, and little flash.
 #[inline(always)]
 pub(super) fn each_row(
     workers: &dyn Workers,
@@ -467,7 +611,8 @@ pub(super) fn each_row(
     let [mut a, mut b, mut c] = buffers;
     if cfg!(target_os = "none") {
         for index in rows {
-            let row = [&mut a, &mut b, &mut c].map(|(buffer, width)| row_mut(buffer, *width, index));
+            let row =
+                [&mut a, &mut b, &mut c].map(|(buffer, width)| row_mut(buffer, *width, index));
             job(index, row, group_row_mut(groups, group_width, index));
         }
         return;
@@ -475,34 +620,58 @@ pub(super) fn each_row(
     // As numbers, which groups are made of.
     let numbers = group_width.div_ceil(GROUP) * size_of::<InputGroup>() / size_of::<f32>();
     let groups = (try_cast_slice_mut(groups).unwrap_or_default(), numbers);
-    split_chunks(workers, [a, b, c, groups], rows, |index, [a, b, c, groups]| {
-        job(index, [a, b, c], try_cast_slice_mut(groups).unwrap_or_default());
-    });
+    split_chunks(
+        workers,
+        [a, b, c, groups],
+        rows,
+        |index, [a, b, c, groups]| {
+            job(
+                index,
+                [a, b, c],
+                try_cast_slice_mut(groups).unwrap_or_default(),
+            );
+        },
+    );
 }
 
 /// The tile rows that hold `rows`, counted from tile row `first`.
 fn tile_rows(rows: Range<usize>, first: usize) -> Range<usize> {
-    (rows.start / TILE_ROWS).saturating_sub(first)..rows.end.div_ceil(TILE_ROWS).saturating_sub(first)
+    (rows.start / TILE_ROWS).saturating_sub(first)
+        ..rows.end.div_ceil(TILE_ROWS).saturating_sub(first)
 }
 
-/// The scratch buffer in attention: queries `[batch][H P]`, keys and values `[batch][K P]`, another `[batch][H P]`, and scores,
-/// `[H][rows of the longest cache]` at least.
+/// The scratch buffer in attention: queries `[batch][H P]`, keys and values `[batch][K P]`, another
+/// `[batch][H P]`, and scores, `[H][rows of the longest cache]` at least.
 ///
-/// The two buffers of H P take turns: what projection gave is in the first; `Cache` moves it, rotated and ordered by kv head,
-/// `[K][tokens][H/K P]`, to the second; attention's result goes to the first in the same order, and `Attended` puts it into the
-/// second token by token.
+/// The two buffers of H P take turns: what projection gave is in the first; `Cache` moves it,
+/// rotated and ordered by kv head, `[K][tokens][H/K P]`, to the second; attention's result goes to
+/// the first in the same order, and `Attended` puts it into the second token by token.
 #[cfg_attr(target_os = "none", inline(never))]
-pub(super) fn attention_parts(scratch: &mut [f32], batch: usize, widths: Widths) -> [&mut [f32]; 5] {
-    let (query, rest) = scratch.split_at_mut_checked(batch * widths.queries).unwrap_or_default();
-    let (key, rest) = rest.split_at_mut_checked(batch * widths.keys).unwrap_or_default();
-    let (value, rest) = rest.split_at_mut_checked(batch * widths.keys).unwrap_or_default();
-    let (attended, scores) = rest.split_at_mut_checked(batch * widths.queries).unwrap_or_default();
+pub(super) fn attention_parts(
+    scratch: &mut [f32],
+    batch: usize,
+    widths: Widths,
+) -> [&mut [f32]; 5] {
+    let (query, rest) = scratch
+        .split_at_mut_checked(batch * widths.queries)
+        .unwrap_or_default();
+    let (key, rest) = rest
+        .split_at_mut_checked(batch * widths.keys)
+        .unwrap_or_default();
+    let (value, rest) = rest
+        .split_at_mut_checked(batch * widths.keys)
+        .unwrap_or_default();
+    let (attended, scores) = rest
+        .split_at_mut_checked(batch * widths.queries)
+        .unwrap_or_default();
     [query, key, value, attended, scores]
 }
 
 /// The scratch buffer in the feed-forward: both branches, `[batch][F]`.
 fn ffw_parts(scratch: &mut [f32], batch: usize, widths: Widths) -> [&mut [f32]; 2] {
-    let (gating, value) = scratch.split_at_mut_checked(batch * widths.hidden).unwrap_or_default();
+    let (gating, value) = scratch
+        .split_at_mut_checked(batch * widths.hidden)
+        .unwrap_or_default();
     [gating, value]
 }
 
@@ -516,18 +685,28 @@ pub(super) fn copy(to: &mut [f32], from: &[f32]) {
 /// Row `index` of a buffer of rows of `width` numbers.
 #[cfg_attr(target_os = "none", inline(never))]
 pub(super) fn row(buffer: &[f32], width: usize, index: usize) -> &[f32] {
-    buffer.get(index * width..(index + 1) * width).unwrap_or_default()
+    buffer
+        .get(index * width..(index + 1) * width)
+        .unwrap_or_default()
 }
 
 /// Row `index` of a buffer of rows of `width` numbers.
 #[cfg_attr(target_os = "none", inline(never))]
 pub(super) fn row_mut(buffer: &mut [f32], width: usize, index: usize) -> &mut [f32] {
-    buffer.get_mut(index * width..(index + 1) * width).unwrap_or_default()
+    buffer
+        .get_mut(index * width..(index + 1) * width)
+        .unwrap_or_default()
 }
 
 /// The groups of row `index`, where rows have `width` numbers each.
 #[cfg_attr(target_os = "none", inline(never))]
-pub(super) fn group_row_mut(groups: &mut [InputGroup], width: usize, index: usize) -> &mut [InputGroup] {
+pub(super) fn group_row_mut(
+    groups: &mut [InputGroup],
+    width: usize,
+    index: usize,
+) -> &mut [InputGroup] {
     let width = width.div_ceil(GROUP);
-    groups.get_mut(index * width..(index + 1) * width).unwrap_or_default()
+    groups
+        .get_mut(index * width..(index + 1) * width)
+        .unwrap_or_default()
 }

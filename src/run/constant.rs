@@ -15,14 +15,16 @@ impl<'m> Plan<'m> {
     /// ```
     ///
     /// # Panics
-    /// If [`Header::read`] refuses the image; in a `const` that is an error of the compiler. At run time use
-    /// [`Header::read`] and [`Plan::new`], which do not panic.
+    /// If [`Header::read`] refuses the image; in a `const` that is an error of the compiler. At run
+    /// time use [`Header::read`] and [`Plan::new`], which do not panic.
     #[track_caller]
     pub const fn of(image: &'m [u8]) -> Plan<'m> {
         let message = Message::EMPTY;
         let message = match Header::read(image) {
             Ok(header) => return Plan::new(&header),
-            Err(Error::NotAnImage) => message.text("this is not an image; `pocketlm pack` makes one from a checkpoint"),
+            Err(Error::NotAnImage) => {
+                message.text("this is not an image; `pocketlm pack` makes one from a checkpoint")
+            }
             Err(Error::Version(found)) => message
                 .text("the image has version ")
                 .number(found as u64)
@@ -35,7 +37,9 @@ impl<'m> Plan<'m> {
                 .text(" bytes and should have ")
                 .number(expected as u64)
                 .text("; copy it again"),
-            Err(_) => message.text("the image is damaged; `pocketlm info` says what is wrong with it"),
+            Err(_) => {
+                message.text("the image is damaged; `pocketlm info` says what is wrong with it")
+            }
         };
         panic!("{}", message.as_str())
     }
@@ -43,22 +47,35 @@ impl<'m> Plan<'m> {
     /// The same plan, if its arena takes at most `bytes`.
     ///
     /// # Panics
-    /// If it takes more; in a `const` that is an error of the compiler, which says how much it takes.
+    /// If it takes more; in a `const` that is an error of the compiler, which says how much it
+    /// takes.
     #[track_caller]
     pub const fn within(self, bytes: usize) -> Plan<'m> {
         if self.bytes() <= bytes {
             return self;
         }
-        let message = Message::EMPTY.text("a context of ").number(self.context_tokens() as u64).text(" tokens takes ");
+        let message = Message::EMPTY
+            .text("a context of ")
+            .number(self.context_tokens() as u64)
+            .text(" tokens takes ");
         let message = match self.bytes() {
             usize::MAX => message.text("more than any memory holds"),
-            needed => message.number(needed as u64).text(" bytes of RAM, and there are ").number(bytes as u64),
+            needed => message
+                .number(needed as u64)
+                .text(" bytes of RAM, and there are ")
+                .number(bytes as u64),
         };
-        panic!("{}", message.text("; a shorter context, a smaller batch or `Kv::Q8` needs less").as_str())
+        panic!(
+            "{}",
+            message
+                .text("; a shorter context, a smaller batch or `Kv::Q8` needs less")
+                .as_str()
+        )
     }
 }
 
-/// A sentence put together by the compiler, where `format_args!` does not run. What is too long is cut.
+/// A sentence put together by the compiler, where `format_args!` does not run. What is too long is
+/// cut.
 #[derive(Clone, Copy)]
 struct Message {
     bytes: [u8; 192],
@@ -66,7 +83,10 @@ struct Message {
 }
 
 impl Message {
-    const EMPTY: Message = Message { bytes: [0; 192], length: 0 };
+    const EMPTY: Message = Message {
+        bytes: [0; 192],
+        length: 0,
+    };
 
     const fn push(mut self, byte: u8) -> Message {
         if self.length < self.bytes.len() {

@@ -1,6 +1,7 @@
 //! [`Digest`]: 64 bits that stand for a run's logits.
 
-/// A 64-bit FNV-1a digest of numbers, by their bits: what a host test and a device compare instead of the logits.
+/// A 64-bit FNV-1a digest of numbers, by their bits: what a host test and a device compare instead
+/// of the logits.
 ///
 /// ```
 /// # use pocketlm::run::Digest;
@@ -18,11 +19,15 @@ impl Digest {
         Digest(0xcbf2_9ce4_8422_2325)
     }
 
-    /// Adds numbers, each as its four bytes, little-endian. Every NaN counts as the same one: which bits a NaN has
-    /// is the one thing IEEE 754 leaves to the machine.
+    /// Adds numbers, each as its four bytes, little-endian. Every NaN counts as the same one: which
+    /// bits a NaN has is the one thing IEEE 754 leaves to the machine.
     pub fn update(&mut self, numbers: &[f32]) {
         for number in numbers {
-            let bits = if number.is_nan() { f32::NAN.to_bits() } else { number.to_bits() };
+            let bits = if number.is_nan() {
+                f32::NAN.to_bits()
+            } else {
+                number.to_bits()
+            };
             for byte in bits.to_le_bytes() {
                 self.0 = (self.0 ^ byte as u64).wrapping_mul(0x0000_0100_0000_01b3);
             }

@@ -1,5 +1,5 @@
-//! Storage behind the traits of [`embedded_storage`] (feature `embedded-storage`): [`Snapshots`], and
-//! [`FlashImage`] for weights.
+//! Storage behind the traits of [`embedded_storage`] (feature `embedded-storage`): [`Snapshots`],
+//! and [`FlashImage`] for weights.
 
 use core::ops::Range;
 
@@ -26,12 +26,18 @@ struct Block([u8; BLOCK]);
 
 impl<F: ReadNorFlash> Flash<F> {
     const UNIT: usize = {
-        assert!(F::READ_SIZE > 0 && F::READ_SIZE <= BLOCK, "the unit of reading is at most 512 bytes");
+        assert!(
+            F::READ_SIZE > 0 && F::READ_SIZE <= BLOCK,
+            "the unit of reading is at most 512 bytes"
+        );
         F::READ_SIZE
     };
 
     fn new(device: F) -> Self {
-        Flash { device, block: Block([0; BLOCK]) }
+        Flash {
+            device,
+            block: Block([0; BLOCK]),
+        }
     }
 
     /// Reads from any offset any number of bytes.
@@ -42,13 +48,20 @@ impl<F: ReadNorFlash> Flash<F> {
             let whole = buffer.len() / Self::UNIT * Self::UNIT;
             let read = if skip == 0 && whole > 0 {
                 let whole = buffer.get_mut(..whole).unwrap_or_default();
-                self.device.read(offset, whole).map_err(|_| Error::Storage)?;
+                self.device
+                    .read(offset, whole)
+                    .map_err(|_| Error::Storage)?;
                 whole.len()
             } else {
                 let unit = self.block.0.get_mut(..Self::UNIT).unwrap_or_default();
-                self.device.read(offset - skip as u32, unit).map_err(|_| Error::Storage)?;
+                self.device
+                    .read(offset - skip as u32, unit)
+                    .map_err(|_| Error::Storage)?;
                 let part = unit.get(skip..).unwrap_or_default();
-                buffer.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+                buffer
+                    .iter_mut()
+                    .zip(part)
+                    .for_each(|(to, from)| *to = *from);
                 part.len().min(buffer.len())
             };
             buffer = buffer.get_mut(read..).unwrap_or_default();
@@ -60,8 +73,8 @@ impl<F: ReadNorFlash> Flash<F> {
 
 /// An image in flash that is not memory-mapped, or on another device with the same traits.
 ///
-/// Reads block. A driver with a DMA controller is better wrapped in a [`WeightSource`] of its own, which reads while the
-/// session computes.
+/// Reads block. A driver with a DMA controller is better wrapped in a [`WeightSource`] of its own,
+/// which reads while the session computes.
 #[cfg(feature = "source")]
 pub struct FlashImage<F> {
     flash: Flash<F>,
@@ -72,7 +85,10 @@ pub struct FlashImage<F> {
 impl<F: ReadNorFlash> FlashImage<F> {
     /// The image at byte `start` of `device`, any byte.
     pub fn new(device: F, start: u32) -> Self {
-        FlashImage { flash: Flash::new(device), start }
+        FlashImage {
+            flash: Flash::new(device),
+            start,
+        }
     }
 
     /// The device.
@@ -84,16 +100,18 @@ impl<F: ReadNorFlash> FlashImage<F> {
 #[cfg(feature = "source")]
 impl<F: ReadNorFlash> WeightSource for FlashImage<F> {
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-        self.flash.read(offset.saturating_add(u64::from(self.start)), buffer)
+        self.flash
+            .read(offset.saturating_add(u64::from(self.start)), buffer)
     }
 }
 
-/// Two places for snapshots in NOR flash, written in turn: whenever the power fails, the last snapshot or the one before
-/// it can be restored, never a mix.
+/// Two places for snapshots in NOR flash, written in turn: whenever the power fails, the last
+/// snapshot or the one before it can be restored, never a mix.
 ///
-/// Each half of the range holds a sequence number, its complement, and a [snapshot](super::snapshot). [`save`](Self::save)
-/// writes over the older half, or over the one that is torn; [`restore`](Self::restore) takes the newer, and the older if the
-/// newer was not written to its end. Every byte is read back through a checksum before it is trusted.
+/// Each half of the range holds a sequence number, its complement, and a
+/// [snapshot](super::snapshot). [`save`](Self::save) writes over the older half, or over the one
+/// that is torn; [`restore`](Self::restore) takes the newer, and the older if the newer was not
+/// written to its end. Every byte is read back through a checksum before it is trusted.
 pub struct Snapshots<F> {
     flash: Flash<F>,
     start: u32,
@@ -106,7 +124,10 @@ const SEQUENCE_BYTES: u32 = 8;
 
 impl<F: NorFlash> Snapshots<F> {
     const WRITE: usize = {
-        assert!(F::WRITE_SIZE > 0 && BLOCK.is_multiple_of(F::WRITE_SIZE), "512 must be whole units of writing");
+        assert!(
+            F::WRITE_SIZE > 0 && BLOCK.is_multiple_of(F::WRITE_SIZE),
+            "512 must be whole units of writing"
+        );
         F::WRITE_SIZE
     };
     const ERASE: u32 = {
@@ -114,28 +135,43 @@ impl<F: NorFlash> Snapshots<F> {
         F::ERASE_SIZE as u32
     };
 
-    /// Snapshots in the bytes `range` of `device`, which nothing else uses. It must start at a multiple of `ERASE_SIZE`
-    /// ([`Error::Unaligned`]); a half is as many whole units of erasing as fit half of it. It takes
-    /// [`Plan::snapshot_bytes`](super::Plan::snapshot_bytes) and 8 more.
+    /// Snapshots in the bytes `range` of `device`, which nothing else uses. It must start at a
+    /// multiple of `ERASE_SIZE` ([`Error::Unaligned`]); a half is as many whole units of erasing as
+    /// fit half of it. It takes [`Plan::snapshot_bytes`](super::Plan::snapshot_bytes) and 8 more.
     pub fn new(device: F, range: Range<u32>) -> Result<Self, Error> {
         if !range.start.is_multiple_of(Self::ERASE) {
             return Err(Error::Unaligned(Self::ERASE));
         }
         let half = range.end.saturating_sub(range.start) / 2 / Self::ERASE * Self::ERASE;
         if half == 0 || range.end as usize > device.capacity() {
-            return Err(Error::StorageTooSmall { needed: 2 * Self::ERASE as usize, found: device.capacity() });
+            return Err(Error::StorageTooSmall {
+                needed: 2 * Self::ERASE as usize,
+                found: device.capacity(),
+            });
         }
-        Ok(Snapshots { flash: Flash::new(device), start: range.start, half })
+        Ok(Snapshots {
+            flash: Flash::new(device),
+            start: range.start,
+            half,
+        })
     }
 
     /// Writes a snapshot of the session's context.
     pub fn save(&mut self, session: &Session<'_, '_>) -> Result<(), Error> {
-        let needed = session.snapshot_length()?.saturating_add(u64::from(SEQUENCE_BYTES));
+        let needed = session
+            .snapshot_length()?
+            .saturating_add(u64::from(SEQUENCE_BYTES));
         if needed > u64::from(self.half) {
             let needed = usize::try_from(needed).unwrap_or(usize::MAX);
-            return Err(Error::StorageTooSmall { needed, found: self.half as usize });
+            return Err(Error::StorageTooSmall {
+                needed,
+                found: self.half as usize,
+            });
         }
-        let intact = [self.intact(self.start)?, self.intact(self.start + self.half)?];
+        let intact = [
+            self.intact(self.start)?,
+            self.intact(self.start + self.half)?,
+        ];
         let (start, sequence) = match intact {
             [Some(first), Some(second)] if is_newer(second, first) => (self.start, second),
             [Some(first), _] => (self.start + self.half, first),
@@ -144,16 +180,23 @@ impl<F: NorFlash> Snapshots<F> {
         let sequence = sequence.wrapping_add(1);
 
         let end = (needed as u32).next_multiple_of(Self::ERASE);
-        self.flash.device.erase(start, start + end).map_err(|_| Error::Storage)?;
-        let mut page = Page { flash: &mut self.flash, at: start, filled: 0 };
+        self.flash
+            .device
+            .erase(start, start + end)
+            .map_err(|_| Error::Storage)?;
+        let mut page = Page {
+            flash: &mut self.flash,
+            at: start,
+            filled: 0,
+        };
         page.put(&sequence.to_le_bytes())?;
         page.put(&(!sequence).to_le_bytes())?;
         session.save(&mut |bytes| page.put(bytes))?;
         page.flush()
     }
 
-    /// Restores the newest snapshot that was written to its end; [`Error::NotASnapshot`] when none ever was. What else
-    /// can go wrong is what can with [`Session::restore`].
+    /// Restores the newest snapshot that was written to its end; [`Error::NotASnapshot`] when none
+    /// ever was. What else can go wrong is what can with [`Session::restore`].
     pub fn restore(&mut self, session: &mut Session<'_, '_>) -> Result<(), Error> {
         let mut starts = [self.start, self.start + self.half];
         if let (Some(first), Some(second)) = (self.sequence(starts[0])?, self.sequence(starts[1])?)
@@ -169,7 +212,11 @@ impl<F: NorFlash> Snapshots<F> {
             let mut source = self.flash.reader(start, self.half);
             // The version comes before the checksum of the header: a torn snapshot may show any.
             match session.restore(&mut source) {
-                Err(error @ (Error::NotASnapshot | Error::SnapshotVersion(_) | Error::SnapshotDamaged)) => {
+                Err(
+                    error @ (Error::NotASnapshot
+                    | Error::SnapshotVersion(_)
+                    | Error::SnapshotDamaged),
+                ) => {
                     outcome = Err(error);
                 }
                 outcome => return outcome,
@@ -188,13 +235,18 @@ impl<F: NorFlash> Snapshots<F> {
         let mut words = [0; 8];
         self.flash.read(u64::from(start), &mut words)?;
         let [a, b, c, d, e, f, g, h] = words;
-        let (sequence, complement) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        let (sequence, complement) = (
+            u32::from_le_bytes([a, b, c, d]),
+            u32::from_le_bytes([e, f, g, h]),
+        );
         Ok((sequence == !complement).then_some(sequence))
     }
 
     /// The sequence number of a half with a snapshot that was written to its end.
     fn intact(&mut self, start: u32) -> Result<Option<u32>, Error> {
-        let Some(sequence) = self.sequence(start)? else { return Ok(None) };
+        let Some(sequence) = self.sequence(start)? else {
+            return Ok(None);
+        };
         let mut source = self.flash.reader(start, self.half);
         let mut reader = In::new(&mut source);
         match Header::read(&mut reader).and_then(|_| reader.check_rest()) {
@@ -235,7 +287,14 @@ struct Page<'f, F> {
 impl<F: NorFlash> Page<'_, F> {
     fn put(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
-            self.filled += move_into(self.flash.block.0.get_mut(self.filled..).unwrap_or_default(), &mut bytes);
+            self.filled += move_into(
+                self.flash
+                    .block
+                    .0
+                    .get_mut(self.filled..)
+                    .unwrap_or_default(),
+                &mut bytes,
+            );
             if self.filled >= BLOCK {
                 self.flush()?;
             }
@@ -247,8 +306,14 @@ impl<F: NorFlash> Page<'_, F> {
     fn flush(&mut self) -> Result<(), Error> {
         let end = self.filled.next_multiple_of(Snapshots::<F>::WRITE);
         let block = self.flash.block.0.get_mut(..end).unwrap_or_default();
-        block.iter_mut().skip(self.filled).for_each(|byte| *byte = 0xff);
-        self.flash.device.write(self.at, block).map_err(|_| Error::Storage)?;
+        block
+            .iter_mut()
+            .skip(self.filled)
+            .for_each(|byte| *byte = 0xff);
+        self.flash
+            .device
+            .write(self.at, block)
+            .map_err(|_| Error::Storage)?;
         self.at += end as u32;
         self.filled = 0;
         Ok(())

@@ -1,5 +1,5 @@
-//! [`Plan`]: memory as a value (contract C2). From the header of an image and the chosen limits follows, in `const`
-//! arithmetic, what every buffer takes and where it lies.
+//! [`Plan`]: memory as a value (contract C2). From the header of an image and the chosen limits
+//! follows, in `const` arithmetic, what every buffer takes and where it lies.
 
 use core::mem::size_of;
 
@@ -10,9 +10,11 @@ use super::snapshot::HEADER_BYTES;
 use crate::model::{ALIGNMENT, Role};
 use crate::model::{Config, Header, Kv, Layer, Layers};
 
-/// What a session for one model takes: the limits it was planned for, and the bytes that follow from them.
+/// What a session for one model takes: the limits it was planned for, and the bytes that follow
+/// from them.
 ///
-/// The sizes, with `B` the batch and the other letters as in [`Role`](crate::model::Role), in bytes:
+/// The sizes, with `B` the batch and the other letters as in [`Role`](crate::model::Role), in
+/// bytes:
 ///
 /// | part | holds |
 /// |---|---|
@@ -36,12 +38,15 @@ pub struct Plan<'m> {
     kv: Kv,
     #[cfg(feature = "source")]
     window: usize,
-    /// Bytes of every part: kept, so that a program whose plan is a `const` holds these numbers and not their arithmetic.
+    /// Bytes of every part: kept, so that a program whose plan is a `const` holds these numbers and
+    /// not their arithmetic.
     sizes: [usize; PARTS.len()],
 }
 
 /// The parts, in the order in which they lie in the arena.
-const PARTS: [&str; 9] = ["tokens", "hidden", "normed", "scratch", "groups", "rope", "logits", "window", "cache"];
+const PARTS: [&str; 9] = [
+    "tokens", "hidden", "normed", "scratch", "groups", "rope", "logits", "window", "cache",
+];
 
 /// A buffer in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +110,9 @@ impl<'m> Plan<'m> {
         self.measured()
     }
 
-    /// For how many tokens of a batch there is room for logits, so that they meet the output matrix together where the logits
-    /// of all are wanted ([`Session::feed_each`](super::Session::feed_each)).
+    /// For how many tokens of a batch there is room for logits, so that they meet the output matrix
+    /// together where the logits of all are wanted
+    /// ([`Session::feed_each`](super::Session::feed_each)).
     pub const fn logits(mut self, tokens: u32) -> Self {
         self.logits = tokens;
         self.measured()
@@ -119,8 +125,8 @@ impl<'m> Plan<'m> {
     }
 
     /// Bytes for the two buffers through which weights are read that are not in memory
-    /// ([`Session::with_source`](super::Session::with_source)), which hold two tile rows of the widest matrix at least. More
-    /// is faster where a read has a fixed cost.
+    /// ([`Session::with_source`](super::Session::with_source)), which hold two tile rows of the
+    /// widest matrix at least. More is faster where a read has a fixed cost.
     #[cfg(feature = "source")]
     pub const fn window(mut self, bytes: usize) -> Self {
         self.window = bytes;
@@ -143,7 +149,10 @@ impl<'m> Plan<'m> {
         let mut parts = [Part { name: "", bytes: 0 }; PARTS.len()];
         let mut i = 0;
         while i < parts.len() {
-            parts[i] = Part { name: PARTS[i], bytes: self.sizes[i] };
+            parts[i] = Part {
+                name: PARTS[i],
+                bytes: self.sizes[i],
+            };
             i += 1;
         }
         parts
@@ -160,9 +169,15 @@ impl<'m> Plan<'m> {
         let embedding = self.config.embedding_dim as usize;
         let widest = self.widest();
         // Queries that meet int8 keys are quantised head by head.
-        let query_groups =
-            product(&[self.config.num_query_heads() as usize, (self.config.projection_dim as usize).div_ceil(GROUP)]);
-        let groups = product(&[size_of::<InputGroup>(), batch, larger(widest.div_ceil(GROUP), query_groups)]);
+        let query_groups = product(&[
+            self.config.num_query_heads() as usize,
+            (self.config.projection_dim as usize).div_ceil(GROUP),
+        ]);
+        let groups = product(&[
+            size_of::<InputGroup>(),
+            batch,
+            larger(widest.div_ceil(GROUP), query_groups),
+        ]);
         self.sizes = [
             padded(product(&[8, self.context as usize])),
             padded(product(&[4, batch, embedding])),
@@ -170,7 +185,11 @@ impl<'m> Plan<'m> {
             padded(product(&[4, self.scratch()])),
             padded(groups).saturating_add(self.block_bytes()),
             padded(product(&[8, batch, self.config.projection_dim as usize])),
-            padded(product(&[4, self.logits as usize, self.config.vocab_size as usize])),
+            padded(product(&[
+                4,
+                self.logits as usize,
+                self.config.vocab_size as usize,
+            ])),
             self.window_bytes(),
             padded(self.cache_bytes()),
         ];
@@ -183,12 +202,19 @@ impl<'m> Plan<'m> {
         if batch < 2 * Block::INPUTS {
             return 0;
         }
-        product(&[size_of::<Block>(), batch.div_ceil(Block::INPUTS), self.widest().div_ceil(GROUP)])
+        product(&[
+            size_of::<Block>(),
+            batch.div_ceil(Block::INPUTS),
+            self.widest().div_ceil(GROUP),
+        ])
     }
 
     /// Numbers in the widest input of a product.
     const fn widest(&self) -> usize {
-        larger(self.config.embedding_dim as usize, larger(self.queries(), self.config.mlp_hidden_dim as usize))
+        larger(
+            self.config.embedding_dim as usize,
+            larger(self.queries(), self.config.mlp_hidden_dim as usize),
+        )
     }
 
     /// The context.
@@ -211,14 +237,19 @@ impl<'m> Plan<'m> {
         self.kv
     }
 
-    /// How many positions a layer keeps: the whole context in a global layer; in a local one a ring of
-    /// `window + batch − 1`, so that a batch never writes over a key that its first token still sees. Rounded up to
-    /// whole tiles of 8.
+    /// How many positions a layer keeps: the whole context in a global layer; in a local one a ring
+    /// of `window + batch − 1`, so that a batch never writes over a key that its first token still
+    /// sees. Rounded up to whole tiles of 8.
     pub const fn cache_rows(&self, layer: Layer) -> usize {
         let rows = match layer.window {
             Some(window) => {
-                let ring = (window.get() as usize).saturating_add(self.batch.saturating_sub(1) as usize);
-                if ring < self.context as usize { ring } else { self.context as usize }
+                let ring =
+                    (window.get() as usize).saturating_add(self.batch.saturating_sub(1) as usize);
+                if ring < self.context as usize {
+                    ring
+                } else {
+                    self.context as usize
+                }
             }
             None => self.context as usize,
         };
@@ -227,13 +258,20 @@ impl<'m> Plan<'m> {
 
     /// Bytes of the keys and values of a layer.
     pub const fn layer_cache_bytes(&self, layer: Layer) -> usize {
-        product(&[self.config.num_kv_heads as usize, self.head_cache_bytes(layer).0])
+        product(&[
+            self.config.num_kv_heads as usize,
+            self.head_cache_bytes(layer).0,
+        ])
     }
 
-    /// Bytes of the keys and values of one kv head of a layer, and how many of them are keys, which come first.
+    /// Bytes of the keys and values of one kv head of a layer, and how many of them are keys, which
+    /// come first.
     pub(super) const fn head_cache_bytes(&self, layer: Layer) -> (usize, usize) {
         let (rows, channels) = (self.cache_rows(layer), self.config.projection_dim as usize);
-        match (self.kv.dtype().matrix_bytes(rows, channels), self.kv.value_bytes(channels)) {
+        match (
+            self.kv.dtype().matrix_bytes(rows, channels),
+            self.kv.value_bytes(channels),
+        ) {
             (Some(keys), Some(value)) => (keys.saturating_add(product(&[rows, value])), keys),
             _ => (usize::MAX, usize::MAX),
         }
@@ -250,7 +288,8 @@ impl<'m> Plan<'m> {
         bytes
     }
 
-    /// Bytes of the largest [snapshot](super::snapshot) of `tokens` tokens. Gaps between positions make it smaller.
+    /// Bytes of the largest [snapshot](super::snapshot) of `tokens` tokens. Gaps between positions
+    /// make it smaller.
     pub const fn snapshot_bytes(&self, tokens: u32) -> usize {
         let tokens = tokens as usize;
         let row = match self.kv.value_bytes(self.head_channels()) {
@@ -283,7 +322,10 @@ impl<'m> Plan<'m> {
 
     /// Numbers in all query heads together.
     const fn queries(&self) -> usize {
-        product(&[self.config.num_query_heads() as usize, self.config.projection_dim as usize])
+        product(&[
+            self.config.num_query_heads() as usize,
+            self.config.projection_dim as usize,
+        ])
     }
 
     /// The longest cache of any layer.
@@ -311,7 +353,10 @@ impl<'m> Plan<'m> {
             role += 1;
         }
         let vectors = larger(vectors, Role::FinalNorm.vector_len(&self.config));
-        (self.window / 2 / ALIGNMENT * ALIGNMENT, padded(product(&[4, vectors])))
+        (
+            self.window / 2 / ALIGNMENT * ALIGNMENT,
+            padded(product(&[4, vectors])),
+        )
     }
 
     #[cfg(feature = "source")]
@@ -328,10 +373,16 @@ impl<'m> Plan<'m> {
     /// Numbers in the scratch part.
     const fn scratch(&self) -> usize {
         let batch = self.batch as usize;
-        let keys = product(&[self.config.num_kv_heads as usize, self.config.projection_dim as usize]);
+        let keys = product(&[
+            self.config.num_kv_heads as usize,
+            self.config.projection_dim as usize,
+        ]);
         let rows = product(&[2, batch, self.queries().saturating_add(keys)]);
         let scores = product(&[self.config.num_query_heads() as usize, self.longest_cache()]);
-        larger(rows.saturating_add(scores), product(&[2, batch, self.config.mlp_hidden_dim as usize]))
+        larger(
+            rows.saturating_add(scores),
+            product(&[2, batch, self.config.mlp_hidden_dim as usize]),
+        )
     }
 
     /// Whether this plan was made from the header of this image.

@@ -90,17 +90,20 @@ pub enum Step<'s> {
 pub(super) enum Event {
     /// The budget is used up.
     Pending,
-    /// The logits of the tokens at these indices of the context are ready. If that was all, the session is idle.
+    /// The logits of the tokens at these indices of the context are ready. If that was all, the
+    /// session is idle.
     Logits(Range<u32>),
     /// Weights could not be read.
     Unread,
 }
 
-/// One context of a model: the tokens so far with their keys and values, in memory that the caller lends.
+/// One context of a model: the tokens so far with their keys and values, in memory that the caller
+/// lends.
 ///
 /// [`feed`](Session::feed) computes a prompt or a token in one call. [`start`](Session::start) and
-/// [`step`](Session::step) do the same in slices of bounded size, for a loop that has other things to do. However the
-/// tokens come, all at once, one by one, in batches or in slices, and whoever works on them: the logits are the same bits.
+/// [`step`](Session::step) do the same in slices of bounded size, for a loop that has other things
+/// to do. However the tokens come, all at once, one by one, in batches or in slices, and whoever
+/// works on them: the logits are the same bits.
 ///
 /// ```
 /// use pocketlm::{include_image, model::Model, run::{Plan, Session, Solo, StaticArena, Step}};
@@ -132,18 +135,21 @@ pub struct Session<'m, 'a> {
     pub(super) work: Work,
     /// Tokens in the context, those being worked on left out.
     length: u32,
-    /// The longest the context has been since the last reset: rings hold nothing older than this less their rows.
+    /// The longest the context has been since the last reset: rings hold nothing older than this
+    /// less their rows.
     longest: u32,
     /// The position of the next token.
     next_position: u32,
-    /// If the context was restored, the position of the token that came next: the keys it could not see are not there.
+    /// If the context was restored, the position of the token that came next: the keys it could not
+    /// see are not there.
     restored_at: u32,
 }
 
 impl<'m, 'a> Session<'m, 'a> {
-    /// A session in `arena`, which must start at a multiple of 64 and hold [`Plan::bytes`]. What it holds does not
-    /// matter. `engine` is what computes: workers ([`Solo`](super::Solo) is the calling core), with the machine's fastest
-    /// kernels, or an [`Engine`] that names other kernels.
+    /// A session in `arena`, which must start at a multiple of 64 and hold [`Plan::bytes`]. What it
+    /// holds does not matter. `engine` is what computes: workers ([`Solo`](super::Solo) is the
+    /// calling core), with the machine's fastest kernels, or an [`Engine`] that names other
+    /// kernels.
     pub fn new(
         model: &Model<'m>,
         plan: &Plan<'m>,
@@ -154,12 +160,15 @@ impl<'m, 'a> Session<'m, 'a> {
         if !model.header().is_mapped() {
             return Err(Error::NotMapped);
         }
-        log::refused("session", Self::with_engine(model, plan, arena, engine.into()))
+        log::refused(
+            "session",
+            Self::with_engine(model, plan, arena, engine.into()),
+        )
     }
 
-    /// A session for weights that are not in memory ([`Model::open_from`]): they are read from `source` by way of the
-    /// plan's [`window`](Plan::window). The logits are the same bits. A tile row that two halves of the window do not hold
-    /// is [`Error::WindowTooSmall`].
+    /// A session for weights that are not in memory ([`Model::open_from`]): they are read from
+    /// `source` by way of the plan's [`window`](Plan::window). The logits are the same bits. A tile
+    /// row that two halves of the window do not hold is [`Error::WindowTooSmall`].
     #[cfg(feature = "source")]
     pub fn with_source(
         model: &Model<'m>,
@@ -168,7 +177,10 @@ impl<'m, 'a> Session<'m, 'a> {
         engine: impl Into<Engine<'a>>,
         source: &'a mut dyn crate::model::WeightSource,
     ) -> Result<Session<'m, 'a>, Error> {
-        let mut session = log::refused("session", Self::with_engine(model, plan, arena, engine.into()))?;
+        let mut session = log::refused(
+            "session",
+            Self::with_engine(model, plan, arena, engine.into()),
+        )?;
         session.buffers.window.lend(model, source)?;
         Ok(session)
     }
@@ -189,7 +201,11 @@ impl<'m, 'a> Session<'m, 'a> {
         if !kv.enabled() {
             return Err(Error::Disabled(kv));
         }
-        let limits = [plan.context_tokens(), plan.batch_tokens(), plan.logits_tokens()];
+        let limits = [
+            plan.context_tokens(),
+            plan.batch_tokens(),
+            plan.logits_tokens(),
+        ];
         if limits.contains(&0) || plan.bytes() == usize::MAX {
             return Err(Error::Limits);
         }
@@ -197,14 +213,33 @@ impl<'m, 'a> Session<'m, 'a> {
             return Err(Error::Unaligned(ALIGNMENT as u32));
         }
         if arena.len() < plan.bytes() {
-            return Err(Error::ArenaTooSmall { needed: plan.bytes(), found: arena.len() });
+            return Err(Error::ArenaTooSmall {
+                needed: plan.bytes(),
+                found: arena.len(),
+            });
         }
-        let [tokens, hidden, normed, scratch, groups, rope, logits, window, cache] = plan.sizes();
+        let [
+            tokens,
+            hidden,
+            normed,
+            scratch,
+            groups,
+            rope,
+            logits,
+            window,
+            cache,
+        ] = plan.sizes();
         let mut rest = arena;
         let context = plan.context_tokens() as usize;
         // Nobody would take them on a microcontroller.
-        let blocks = if cfg!(target_os = "none") { 0 } else { plan.block_bytes() };
-        let (tokens, positions) = numbers(cut(&mut rest, tokens)).split_at_mut_checked(context).unwrap_or_default();
+        let blocks = if cfg!(target_os = "none") {
+            0
+        } else {
+            plan.block_bytes()
+        };
+        let (tokens, positions) = numbers(cut(&mut rest, tokens))
+            .split_at_mut_checked(context)
+            .unwrap_or_default();
         let buffers = Buffers {
             tokens,
             positions,
@@ -212,7 +247,11 @@ impl<'m, 'a> Session<'m, 'a> {
             normed: numbers(cut(&mut rest, normed)),
             scratch: numbers(cut(&mut rest, scratch)),
             groups: numbers(cut(&mut rest, groups.saturating_sub(blocks))),
-            blocks: if blocks > 0 { numbers(cut(&mut rest, blocks)) } else { &mut [] },
+            blocks: if blocks > 0 {
+                numbers(cut(&mut rest, blocks))
+            } else {
+                &mut []
+            },
             rope: numbers(cut(&mut rest, rope)),
             logits: numbers(cut(&mut rest, logits)),
             window: Window::new(plan, cut(&mut rest, window)),
@@ -231,23 +270,30 @@ impl<'m, 'a> Session<'m, 'a> {
         })
     }
 
-    /// Adds tokens to the context, a prompt or the one just sampled, and returns the logits of the last,
-    /// `[vocab_size]`. On an error nothing was added, unless it is [`Error::Storage`]: weights could not be read. Then
-    /// nothing is lost either, and [`step`](Session::step) goes on where that was.
+    /// Adds tokens to the context, a prompt or the one just sampled, and returns the logits of the
+    /// last, `[vocab_size]`. On an error nothing was added, unless it is [`Error::Storage`]:
+    /// weights could not be read. Then nothing is lost either, and [`step`](Session::step) goes on
+    /// where that was.
     pub fn feed(&mut self, ids: &[u32]) -> Result<&mut [f32], Error> {
         self.start(ids)?;
         loop {
             match self.advance(u32::MAX) {
                 Event::Unread => return Err(Error::Storage),
-                Event::Logits(tokens) if self.is_idle() => return Ok(self.logits(tokens.len().wrapping_sub(1))),
+                Event::Logits(tokens) if self.is_idle() => {
+                    return Ok(self.logits(tokens.len().wrapping_sub(1)));
+                }
                 Event::Pending | Event::Logits(_) => {}
             }
         }
     }
 
-    /// Adds tokens and gives the logits of each to `visit`, with its index in `ids`; it may change them. As many tokens as
-    /// [`Plan::logits`] has room for meet the output matrix together.
-    pub fn feed_each(&mut self, ids: &[u32], mut visit: impl FnMut(usize, &mut [f32])) -> Result<(), Error> {
+    /// Adds tokens and gives the logits of each to `visit`, with its index in `ids`; it may change
+    /// them. As many tokens as [`Plan::logits`] has room for meet the output matrix together.
+    pub fn feed_each(
+        &mut self,
+        ids: &[u32],
+        mut visit: impl FnMut(usize, &mut [f32]),
+    ) -> Result<(), Error> {
         self.start(ids)?;
         self.work.every = true;
         let first = self.length;
@@ -267,14 +313,16 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
-    /// Adds `ids`, all but the first of which are guesses, as far as they are right. `sample` chooses a token from the logits of
-    /// each, `[vocab_size]`, which says whether the next guess is; from the first that is not, they are taken back. Returns how
-    /// many were right: `sample` was called once for each of these and once more.
+    /// Adds `ids`, all but the first of which are guesses, as far as they are right. `sample`
+    /// chooses a token from the logits of each, `[vocab_size]`, which says whether the next guess
+    /// is; from the first that is not, they are taken back. Returns how many were right: `sample`
+    /// was called once for each of these and once more.
     ///
     /// # Errors
     ///
-    /// Those of [`feed_each`](Session::feed_each), where guesses stay in after [`Error::Storage`]; what `sample` refused; and
-    /// [`Error::RewindTooFar`], which cannot be as long as `ids` are no more than a batch.
+    /// Those of [`feed_each`](Session::feed_each), where guesses stay in after [`Error::Storage`];
+    /// what `sample` refused; and [`Error::RewindTooFar`], which cannot be as long as `ids` are no
+    /// more than a batch.
     pub fn feed_guesses(
         &mut self,
         ids: &[u32],
@@ -284,17 +332,23 @@ impl<'m, 'a> Session<'m, 'a> {
         self.feed_each(ids, |index, logits| {
             // What stands on a wrong guess says nothing.
             if index == right && outcome.is_ok() {
-                outcome = sample(logits).map(|id| right += usize::from(ids.get(index + 1) == Some(&id)));
+                outcome =
+                    sample(logits).map(|id| right += usize::from(ids.get(index + 1) == Some(&id)));
             }
         })?;
         self.rewind(ids.len().saturating_sub(1 + right))?;
         outcome.map(|()| right)
     }
 
-    /// Gives tokens to [`step`](Session::step). All of them are checked here; on an error nothing has changed.
+    /// Gives tokens to [`step`](Session::step). All of them are checked here; on an error nothing
+    /// has changed.
     pub fn start(&mut self, ids: &[u32]) -> Result<(), Error> {
         #[cfg(feature = "defmt")]
-        defmt::debug!("start: {=usize} tokens at position {=u32}", ids.len(), self.next_position);
+        defmt::debug!(
+            "start: {=usize} tokens at position {=u32}",
+            ids.len(),
+            self.next_position
+        );
         log::refused("start", self.begin(ids))
     }
 
@@ -312,37 +366,57 @@ impl<'m, 'a> Session<'m, 'a> {
         let room = self.plan.context_tokens() - self.length;
         let count = u32::try_from(ids.len()).ok().filter(|&count| count <= room);
         let count = count.ok_or(Error::ContextFull { room })?;
-        let after = self.next_position.checked_add(count).ok_or(Error::Position(self.next_position))?;
+        let after = self
+            .next_position
+            .checked_add(count)
+            .ok_or(Error::Position(self.next_position))?;
         let new = self.length as usize..(self.length + count) as usize;
         let tokens = self.buffers.tokens.get_mut(new.clone()).unwrap_or_default();
         let positions = self.buffers.positions.get_mut(new).unwrap_or_default();
-        for (((token, position), &id), p) in tokens.iter_mut().zip(positions).zip(ids).zip(self.next_position..after) {
+        for (((token, position), &id), p) in tokens
+            .iter_mut()
+            .zip(positions)
+            .zip(ids)
+            .zip(self.next_position..after)
+        {
             (*token, *position) = (id, p);
         }
         self.next_position = after;
-        self.work = Work { start: self.length, end: self.length + count, ..Work::NONE };
+        self.work = Work {
+            start: self.length,
+            end: self.length + count,
+            ..Work::NONE
+        };
         self.start_batch();
         Ok(())
     }
 
-    /// Goes on with what [`start`](Session::start) began, for about `budget` units: the unit is a row as wide as the
-    /// embedding times one token. Work is not divided below eight rows for the whole batch, or one token's norm, or one kv
-    /// head's attention for one token; a smaller budget does one such piece a call. [`Error::NoTokens`] when there is nothing
-    /// to do; after [`Error::Storage`], which means that weights could not be read, the next call goes on where that was.
+    /// Goes on with what [`start`](Session::start) began, for about `budget` units: the unit is a
+    /// row as wide as the embedding times one token. Work is not divided below eight rows for the
+    /// whole batch, or one token's norm, or one kv head's attention for one token; a smaller budget
+    /// does one such piece a call. [`Error::NoTokens`] when there is nothing to do; after
+    /// [`Error::Storage`], which means that weights could not be read, the next call goes on where
+    /// that was.
     pub fn step(&mut self, budget: u32) -> Result<Step<'_>, Error> {
         if self.work.stage == Stage::Idle {
             return Err(Error::NoTokens);
         }
         match self.advance(budget) {
             Event::Unread => Err(Error::Storage),
-            Event::Logits(tokens) if self.is_idle() => Ok(Step::Done(self.logits(tokens.len().wrapping_sub(1)))),
+            Event::Logits(tokens) if self.is_idle() => {
+                Ok(Step::Done(self.logits(tokens.len().wrapping_sub(1))))
+            }
             Event::Pending | Event::Logits(_) => Ok(Step::Pending),
         }
     }
 
     /// The logits of a token that met the output matrix last.
     fn logits(&mut self, row: usize) -> &mut [f32] {
-        row_mut(self.buffers.logits, self.model.config().vocab_size as usize, row)
+        row_mut(
+            self.buffers.logits,
+            self.model.config().vocab_size as usize,
+            row,
+        )
     }
 
     /// Computes until the budget is used up, or logits that were asked for are ready.
@@ -353,7 +427,8 @@ impl<'m, 'a> Session<'m, 'a> {
             let (units, cost) = self.size();
             let undone = units.saturating_sub(self.work.unit);
             if undone > 0 {
-                // A unit that is too large for what is left goes first in the next call, where it is done whatever it costs.
+                // A unit that is too large for what is left goes first in the next call, where it
+                // is done whatever it costs.
                 if left < cost && left < budget {
                     return Event::Pending;
                 }
@@ -391,13 +466,19 @@ impl<'m, 'a> Session<'m, 'a> {
                 work.stage = next;
                 if next == Stage::FinalNorm {
                     let layer = self.model.layers().get(work.layer as usize);
-                    work.cache = work.cache.saturating_add(self.plan.layer_cache_bytes(layer));
+                    work.cache = work
+                        .cache
+                        .saturating_add(self.plan.layer_cache_bytes(layer));
                     work.layer += 1;
                 }
                 if matches!(next, Stage::AttentionNorm | Stage::FinalNorm) {
                     let layers = self.model.config().num_decoder_blocks;
                     // A model may have no layers.
-                    work.stage = if work.layer < layers { Stage::AttentionNorm } else { Stage::FinalNorm };
+                    work.stage = if work.layer < layers {
+                        Stage::AttentionNorm
+                    } else {
+                        Stage::FinalNorm
+                    };
                     if work.stage == Stage::FinalNorm && work.every {
                         work.heads = self.plan.logits_tokens().min(work.count);
                     } else if work.stage == Stage::FinalNorm {
@@ -463,8 +544,8 @@ impl<'m, 'a> Session<'m, 'a> {
         self.next_position
     }
 
-    /// Leaves a gap: the next token will have position `position`. Windows and rotary angles go by positions; the
-    /// positions of a gap hold no key.
+    /// Leaves a gap: the next token will have position `position`. Windows and rotary angles go by
+    /// positions; the positions of a gap hold no key.
     pub fn skip_to(&mut self, position: u32) -> Result<(), Error> {
         if self.work.stage != Stage::Idle {
             return Err(Error::Busy);
@@ -476,9 +557,10 @@ impl<'m, 'a> Session<'m, 'a> {
         Ok(())
     }
 
-    /// Takes back the last `count` tokens, and a gap left after them. Global layers forget any number; a local layer must
-    /// still hold the keys that its window shows after the new end, which is sure for as many tokens as the batch and
-    /// always for a context that fits its ring ([`Plan::cache_rows`]). Taking back none changes nothing.
+    /// Takes back the last `count` tokens, and a gap left after them. Global layers forget any
+    /// number; a local layer must still hold the keys that its window shows after the new end,
+    /// which is sure for as many tokens as the batch and always for a context that fits its ring
+    /// ([`Plan::cache_rows`]). Taking back none changes nothing.
     pub fn rewind(&mut self, count: usize) -> Result<(), Error> {
         if self.work.stage != Stage::Idle {
             return Err(Error::Busy);
@@ -490,7 +572,10 @@ impl<'m, 'a> Session<'m, 'a> {
         }
         if count > 0 {
             self.length -= count;
-            self.next_position = self.positions().last().map_or(0, |last| last.wrapping_add(1));
+            self.next_position = self
+                .positions()
+                .last()
+                .map_or(0, |last| last.wrapping_add(1));
         }
         Ok(())
     }
@@ -501,9 +586,11 @@ impl<'m, 'a> Session<'m, 'a> {
         let mut possible = self.length;
         for layer in self.model.layers().iter() {
             let Some(window) = layer.window else { continue };
-            // The ring has let go of the keys before index `oldest`, so a token may come next only where its window no
-            // longer shows the last of them. A window of 1 shows no key but the token's own.
-            let oldest = self.longest as usize - self.plan.cache_rows(layer).min(self.longest as usize);
+            // The ring has let go of the keys before index `oldest`, so a token may come next only
+            // where its window no longer shows the last of them. A window of 1 shows no key but the
+            // token's own.
+            let oldest =
+                self.longest as usize - self.plan.cache_rows(layer).min(self.longest as usize);
             let oldest = oldest.max(unseen(positions, layer, self.restored_at));
             let lost = oldest.checked_sub(1).and_then(|last| positions.get(last));
             if let (Some(lost), true) = (lost, window.get() > 1) {
@@ -522,7 +609,12 @@ impl<'m, 'a> Session<'m, 'a> {
 
     /// Takes `tokens` tokens, which are in the buffers with their keys and values, for the context.
     pub(super) fn resume(&mut self, tokens: u32, position: u32) {
-        (self.length, self.longest, self.next_position, self.restored_at) = (tokens, tokens, position, position);
+        (
+            self.length,
+            self.longest,
+            self.next_position,
+            self.restored_at,
+        ) = (tokens, tokens, position, position);
     }
 
     /// The positions of the tokens in the context.
@@ -533,20 +625,27 @@ impl<'m, 'a> Session<'m, 'a> {
     /// Forgets everything, work in progress included.
     pub fn reset(&mut self) {
         self.work = Work::NONE;
-        (self.length, self.longest, self.next_position, self.restored_at) = (0, 0, 0, 0);
+        (
+            self.length,
+            self.longest,
+            self.next_position,
+            self.restored_at,
+        ) = (0, 0, 0, 0);
     }
 }
 
 /// Cuts the first `bytes` off `rest`.
 #[cfg_attr(target_os = "none", inline(never))]
 fn cut<'a>(rest: &mut &'a mut [u8], bytes: usize) -> &'a mut [u8] {
-    let (part, after) = core::mem::take(rest).split_at_mut_checked(bytes).unwrap_or_default();
+    let (part, after) = core::mem::take(rest)
+        .split_at_mut_checked(bytes)
+        .unwrap_or_default();
     *rest = after;
     part
 }
 
-/// Bytes of the arena as numbers: every part starts at a multiple of 64. A part is padded to one too, and the padding
-/// may be no whole number of elements.
+/// Bytes of the arena as numbers: every part starts at a multiple of 64. A part is padded to one
+/// too, and the padding may be no whole number of elements.
 fn numbers<T: bytemuck::Pod>(bytes: &mut [u8]) -> &mut [T] {
     let whole = bytes.len() / size_of::<T>() * size_of::<T>();
     try_cast_slice_mut(bytes.get_mut(..whole).unwrap_or_default()).unwrap_or_default()

@@ -1,5 +1,5 @@
-//! Snapshots: a session's tokens with their keys and values, written out and read back, so that a prompt is computed
-//! once: before a reset, or on the host.
+//! Snapshots: a session's tokens with their keys and values, written out and read back, so that a
+//! prompt is computed once: before a reset, or on the host.
 //!
 //! # The format, version 1
 //!
@@ -20,12 +20,14 @@
 //! | | | layer by layer, kv head by kv head: keys, values |
 //! | end − 4 | u32 | CRC-32 of all before it |
 //!
-//! A layer's keys are those that the next token will see, all *n* of a global layer, fewer than the window of a local
-//! one. They lie row by row, oldest first. A key or value is what the cache holds of it: numbers in the order of the
-//! channels, in q8 a f16 scale before each 32 of them (the last 32 filled up with zeros).
+//! A layer's keys are those that the next token will see, all *n* of a global layer, fewer than the
+//! window of a local one. They lie row by row, oldest first. A key or value is what the cache holds
+//! of it: numbers in the order of the channels, in q8 a f16 scale before each 32 of them (the last
+//! 32 filled up with zeros).
 //!
-//! So a snapshot does not know the context and the batch it was computed with. The same tokens give the same bytes on
-//! every machine, and a host with memory to spare can compute what a device with a short context goes on with.
+//! So a snapshot does not know the context and the batch it was computed with. The same tokens give
+//! the same bytes on every machine, and a host with memory to spare can compute what a device with
+//! a short context goes on with.
 
 use core::ops::Range;
 
@@ -47,27 +49,43 @@ pub(super) type Sink<'s> = dyn FnMut(&[u8]) -> Result<(), Error> + 's;
 pub(super) type Source<'s> = dyn FnMut(&mut [u8]) -> Result<(), Error> + 's;
 
 impl Session<'_, '_> {
-    /// Writes a snapshot of the context, piece by piece, to `sink`: at most [`Plan::snapshot_bytes`] in all. What the
-    /// format is and what it is good for: [`snapshot`](super::snapshot).
+    /// Writes a snapshot of the context, piece by piece, to `sink`: at most
+    /// [`Plan::snapshot_bytes`] in all. What the format is and what it is good for:
+    /// [`snapshot`](super::snapshot).
     ///
-    /// An error of `sink` ends it and is returned; [`Error::Busy`] while tokens are being worked on.
+    /// An error of `sink` ends it and is returned; [`Error::Busy`] while tokens are being worked
+    /// on.
     pub fn save(&self, sink: &mut Sink<'_>) -> Result<(), Error> {
         if !self.is_idle() {
             return Err(Error::Busy);
         }
         let length = self.snapshot_length()?;
-        let mut out = Out { sink, crc: 0, chunk: [0; CHUNK], filled: 0 };
+        let mut out = Out {
+            sink,
+            crc: 0,
+            chunk: [0; CHUNK],
+            filled: 0,
+        };
         out.put(&MAGIC)?;
         let kv = self.plan.kv_type().dtype() as u32;
-        for word in [VERSION, self.model.checksum(), kv, self.len() as u32, self.position()] {
+        for word in [
+            VERSION,
+            self.model.checksum(),
+            kv,
+            self.len() as u32,
+            self.position(),
+        ] {
             out.put(&word.to_le_bytes())?;
         }
         out.put(&length.to_le_bytes())?;
         out.put_crc()?;
         for words in [self.tokens(), self.positions()] {
-            words.iter().try_for_each(|word| out.put(&word.to_le_bytes()))?;
+            words
+                .iter()
+                .try_for_each(|word| out.put(&word.to_le_bytes()))?;
         }
-        self.kept().cache_parts(&mut |part| out.put(self.buffers.cache.get(part).unwrap_or_default()))?;
+        self.kept()
+            .cache_parts(&mut |part| out.put(self.buffers.cache.get(part).unwrap_or_default()))?;
         out.put_crc()?;
         out.flush()
     }
@@ -82,14 +100,15 @@ impl Session<'_, '_> {
         Ok(length)
     }
 
-    /// Replaces the context by that of a snapshot, which `source` gives piece by piece: it fills each buffer it is handed
-    /// with the next bytes. Any plan for the same image will do that has the same type of keys and values and enough
-    /// context. From then on all is as if the tokens had been fed here, but that there are no logits until the next
-    /// token is fed, and that [`rewind`](Session::rewind) has no keys older than the windows showed.
+    /// Replaces the context by that of a snapshot, which `source` gives piece by piece: it fills
+    /// each buffer it is handed with the next bytes. Any plan for the same image will do that has
+    /// the same type of keys and values and enough context. From then on all is as if the tokens
+    /// had been fed here, but that there are no logits until the next token is fed, and that
+    /// [`rewind`](Session::rewind) has no keys older than the windows showed.
     ///
-    /// [`Error::NotASnapshot`], [`Error::SnapshotVersion`], [`Error::ForeignSnapshot`], [`Error::SnapshotKv`] and
-    /// [`Error::ContextFull`] leave the session as it was. After [`Error::SnapshotDamaged`] and what `source` reports,
-    /// it may be empty.
+    /// [`Error::NotASnapshot`], [`Error::SnapshotVersion`], [`Error::ForeignSnapshot`],
+    /// [`Error::SnapshotKv`] and [`Error::ContextFull`] leave the session as it was. After
+    /// [`Error::SnapshotDamaged`] and what `source` reports, it may be empty.
     pub fn restore(&mut self, source: &mut Source<'_>) -> Result<(), Error> {
         let mut reader = In::new(source);
         let header = Header::read(&mut reader)?;
@@ -102,7 +121,9 @@ impl Session<'_, '_> {
         }
         let count = header.tokens as usize;
         if header.tokens > self.plan.context_tokens() {
-            return Err(Error::ContextFull { room: self.plan.context_tokens() });
+            return Err(Error::ContextFull {
+                room: self.plan.context_tokens(),
+            });
         }
         self.reset();
         for words in [&mut *self.buffers.tokens, &mut *self.buffers.positions] {
@@ -110,16 +131,22 @@ impl Session<'_, '_> {
                 *word = reader.word()?;
             }
         }
-        // The checksum is no proof against forgery: what indices and positions are used for is checked.
+        // The checksum is no proof against forgery: what indices and positions are used for is
+        // checked.
         let vocab_size = self.model.config().vocab_size;
         let tokens = self.buffers.tokens.get(..count).unwrap_or_default();
         let positions = self.buffers.positions.get(..count).unwrap_or_default();
-        let rising =
-            positions.is_sorted_by(|a, b| a < b) && positions.last().is_none_or(|&last| last < header.position);
+        let rising = positions.is_sorted_by(|a, b| a < b)
+            && positions.last().is_none_or(|&last| last < header.position);
         if !rising || tokens.iter().any(|&id| id >= vocab_size) {
             return Err(Error::SnapshotDamaged);
         }
-        let kept = Kept { layers: self.model.layers(), plan: &self.plan, positions, next: header.position };
+        let kept = Kept {
+            layers: self.model.layers(),
+            plan: &self.plan,
+            positions,
+            next: header.position,
+        };
         let cache = &mut *self.buffers.cache;
         kept.cache_parts(&mut |part| reader.take(cache.get_mut(part).unwrap_or_default()))?;
         reader.check_crc()?;
@@ -130,21 +157,29 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// [`restore`](Session::restore) from memory, for example from a snapshot that is part of the program.
+    /// [`restore`](Session::restore) from memory, for example from a snapshot that is part of the
+    /// program.
     pub fn restore_from(&mut self, mut snapshot: &[u8]) -> Result<(), Error> {
         self.restore(&mut source_of(&mut snapshot))
     }
 
     fn kept(&self) -> Kept<'_> {
         let next = self.position();
-        Kept { layers: self.model.layers(), plan: &self.plan, positions: self.positions(), next }
+        Kept {
+            layers: self.model.layers(),
+            plan: &self.plan,
+            positions: self.positions(),
+            next,
+        }
     }
 }
 
 /// The bytes of a slice, one after the other.
 fn source_of<'r>(rest: &'r mut &[u8]) -> impl FnMut(&mut [u8]) -> Result<(), Error> + 'r {
     |buffer| {
-        let (now, after) = rest.split_at_checked(buffer.len()).ok_or(Error::SnapshotDamaged)?;
+        let (now, after) = rest
+            .split_at_checked(buffer.len())
+            .ok_or(Error::SnapshotDamaged)?;
         buffer.copy_from_slice(now);
         *rest = after;
         Ok(())
@@ -163,7 +198,10 @@ struct Kept<'k> {
 
 impl Kept<'_> {
     /// Calls `each` with where in the cache they lie, in the order of the format.
-    fn cache_parts(&self, each: &mut dyn FnMut(Range<usize>) -> Result<(), Error>) -> Result<(), Error> {
+    fn cache_parts(
+        &self,
+        each: &mut dyn FnMut(Range<usize>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let (kv, channels) = (self.plan.kv_type(), self.plan.head_channels());
         let mut start = 0;
         for layer in self.layers.iter() {
@@ -187,7 +225,10 @@ impl Kept<'_> {
 
 /// How many of the tokens at `positions` are out of a layer's sight for a token at position `next`.
 pub(super) fn unseen(positions: &[u32], layer: Layer, next: u32) -> usize {
-    match layer.window.and_then(|window| next.checked_sub(window.get())) {
+    match layer
+        .window
+        .and_then(|window| next.checked_sub(window.get()))
+    {
         Some(last) => positions.partition_point(|&position| position <= last),
         None => 0,
     }
@@ -204,8 +245,9 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header of the snapshot that starts with `bytes`: [`Error::NotASnapshot`], [`Error::SnapshotVersion`], or
-    /// [`Error::SnapshotDamaged`] where they are too few or their checksum is wrong.
+    /// The header of the snapshot that starts with `bytes`: [`Error::NotASnapshot`],
+    /// [`Error::SnapshotVersion`], or [`Error::SnapshotDamaged`] where they are too few or their
+    /// checksum is wrong.
     pub fn parse(mut bytes: &[u8]) -> Result<Header, Error> {
         if !bytes.starts_with(&MAGIC) {
             return Err(Error::NotASnapshot);
@@ -220,7 +262,10 @@ impl Header {
 
     /// The type of its keys and values.
     pub fn kv(&self) -> Result<Kv, Error> {
-        Kv::ALL.into_iter().find(|kv| kv.dtype() as u32 == self.kv).ok_or(Error::SnapshotDamaged)
+        Kv::ALL
+            .into_iter()
+            .find(|kv| kv.dtype() as u32 == self.kv)
+            .ok_or(Error::SnapshotDamaged)
     }
 
     /// Reads it, and tells the reader how much there is to come.
@@ -234,12 +279,18 @@ impl Header {
         if version != VERSION {
             return Err(Error::SnapshotVersion(version));
         }
-        let header =
-            Header { checksum: reader.word()?, kv: reader.word()?, tokens: reader.word()?, position: reader.word()? };
+        let header = Header {
+            checksum: reader.word()?,
+            kv: reader.word()?,
+            tokens: reader.word()?,
+            position: reader.word()?,
+        };
         let (low, high) = (reader.word()?, reader.word()?);
         reader.check_crc()?;
         let length = u64::from(high) << 32 | u64::from(low);
-        reader.left = length.checked_sub(HEADER_BYTES as u64).ok_or(Error::SnapshotDamaged)?;
+        reader.left = length
+            .checked_sub(HEADER_BYTES as u64)
+            .ok_or(Error::SnapshotDamaged)?;
         Ok(header)
     }
 }
@@ -263,7 +314,10 @@ struct Out<'s, 'f> {
 impl Out<'_, '_> {
     fn put(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
-            self.filled += move_into(self.chunk.get_mut(self.filled..).unwrap_or_default(), &mut bytes);
+            self.filled += move_into(
+                self.chunk.get_mut(self.filled..).unwrap_or_default(),
+                &mut bytes,
+            );
             if self.filled >= CHUNK {
                 self.flush()?;
             }
@@ -298,7 +352,14 @@ pub(super) struct In<'s, 'f> {
 
 impl<'s, 'f> In<'s, 'f> {
     pub(super) fn new(source: &'s mut Source<'f>) -> Self {
-        In { source, crc: 0, chunk: [0; CHUNK], at: 0, filled: 0, left: HEADER_BYTES as u64 }
+        In {
+            source,
+            crc: 0,
+            chunk: [0; CHUNK],
+            at: 0,
+            filled: 0,
+            left: HEADER_BYTES as u64,
+        }
     }
 
     /// Fills `bytes`.
@@ -335,7 +396,11 @@ impl<'s, 'f> In<'s, 'f> {
     fn check_crc(&mut self) -> Result<(), Error> {
         let read = self.chunk.get(..self.at).unwrap_or_default();
         let expected = extend_crc32(self.crc, read);
-        if self.word()? == expected { Ok(()) } else { Err(Error::SnapshotDamaged) }
+        if self.word()? == expected {
+            Ok(())
+        } else {
+            Err(Error::SnapshotDamaged)
+        }
     }
 
     fn is_empty(&self) -> bool {

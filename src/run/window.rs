@@ -18,11 +18,19 @@ pub(super) struct Weights<'w> {
 }
 
 impl<'w> Weights<'w> {
-    pub const NONE: Weights<'static> = Weights { matrix: Matrix::EMPTY, first: 0, rows: 0 };
+    pub const NONE: Weights<'static> = Weights {
+        matrix: Matrix::EMPTY,
+        first: 0,
+        rows: 0,
+    };
 
     fn mapped(model: &Model<'w>, layer: u32, role: Role) -> Self {
         let matrix = model.matrix(layer, role);
-        Weights { matrix, first: 0, rows: matrix.rows() }
+        Weights {
+            matrix,
+            first: 0,
+            rows: matrix.rows(),
+        }
     }
 }
 
@@ -96,7 +104,12 @@ mod read {
     }
 
     impl Piece {
-        const NONE: Piece = Piece { layer: 0, role: Role::Embedder, first: 0, count: 0 };
+        const NONE: Piece = Piece {
+            layer: 0,
+            role: Role::Embedder,
+            first: 0,
+            count: 0,
+        };
     }
 
     #[derive(Clone, Copy, PartialEq)]
@@ -117,15 +130,33 @@ mod read {
             let (front, rest) = bytes.split_at_mut_checked(half).unwrap_or_default();
             let (back, vectors) = rest.split_at_mut_checked(half).unwrap_or_default();
             let vectors = bytemuck::try_cast_slice_mut(vectors).unwrap_or_default();
-            Window { source: None, lent: false, vectors, vectors_of: None, front, back, piece: Piece::NONE }
+            Window {
+                source: None,
+                lent: false,
+                vectors,
+                vectors_of: None,
+                front,
+                back,
+                piece: Piece::NONE,
+            }
         }
 
         /// From now on weights are read from `source`.
-        pub fn lend(&mut self, model: &Model<'_>, source: &'a mut dyn WeightSource) -> Result<(), Error> {
-            let units = model.tensors().map(|id| model.place(id.layer, id.role)).filter(|place| place.tile_rows() > 0);
+        pub fn lend(
+            &mut self,
+            model: &Model<'_>,
+            source: &'a mut dyn WeightSource,
+        ) -> Result<(), Error> {
+            let units = model
+                .tensors()
+                .map(|id| model.place(id.layer, id.role))
+                .filter(|place| place.tile_rows() > 0);
             let widest = units.map(|place| place.unit()).max().unwrap_or(0);
             if widest > self.front.len() {
-                return Err(Error::WindowTooSmall { needed: widest.saturating_mul(2), found: 2 * self.front.len() });
+                return Err(Error::WindowTooSmall {
+                    needed: widest.saturating_mul(2),
+                    found: 2 * self.front.len(),
+                });
             }
             (self.source, self.lent) = (Some(source), true);
             Ok(())
@@ -136,11 +167,18 @@ mod read {
         }
 
         pub fn vector<'w>(&'w self, model: &Model<'w>, layer: u32, role: Role) -> &'w [f32] {
-            let Some(of) = self.vectors_of else { return model.vector(layer, role) };
+            let Some(of) = self.vectors_of else {
+                return model.vector(layer, role);
+            };
             let length = |role: Role| model.place(layer, role).columns;
-            let before = Role::ALL.into_iter().take_while(|&other| other != role).filter(|&other| of.includes(other));
+            let before = Role::ALL
+                .into_iter()
+                .take_while(|&other| other != role)
+                .filter(|&other| of.includes(other));
             let start = before.map(length).sum::<usize>();
-            self.vectors.get(start..start + length(role)).unwrap_or_default()
+            self.vectors
+                .get(start..start + length(role))
+                .unwrap_or_default()
         }
 
         pub fn matrix<'w>(&'w self, model: &Model<'w>, layer: u32, role: Role) -> Weights<'w> {
@@ -148,12 +186,21 @@ mod read {
                 return Weights::mapped(model, layer, role);
             }
             let (place, piece) = (model.place(layer, role), self.piece);
-            let mut weights = Weights { matrix: Matrix::EMPTY, first: 0, rows: place.rows };
+            let mut weights = Weights {
+                matrix: Matrix::EMPTY,
+                first: 0,
+                rows: place.rows,
+            };
             if piece.role == role && (piece.layer == layer || !role.is_per_layer()) {
-                let rows = (piece.count * TILE_ROWS).min(place.rows.saturating_sub(piece.first * TILE_ROWS));
-                let bytes = self.front.get(..piece.count * place.unit()).unwrap_or_default();
+                let rows = (piece.count * TILE_ROWS)
+                    .min(place.rows.saturating_sub(piece.first * TILE_ROWS));
+                let bytes = self
+                    .front
+                    .get(..piece.count * place.unit())
+                    .unwrap_or_default();
                 weights.first = piece.first;
-                weights.matrix = Matrix::new(place.dtype, rows, place.columns, bytes).unwrap_or(Matrix::EMPTY);
+                weights.matrix =
+                    Matrix::new(place.dtype, rows, place.columns, bytes).unwrap_or(Matrix::EMPTY);
             }
             weights
         }
@@ -164,15 +211,24 @@ mod read {
                 return Ok(());
             }
             self.vectors_of = None;
-            let Some(source) = &mut self.source else { return Ok(()) };
-            let layer = if let Vectors::Layer(layer) = of { layer } else { 0 };
+            let Some(source) = &mut self.source else {
+                return Ok(());
+            };
+            let layer = if let Vectors::Layer(layer) = of {
+                layer
+            } else {
+                0
+            };
             let mut rest = &mut *self.vectors;
             for role in Role::ALL.into_iter().filter(|&role| of.includes(role)) {
                 let place = model.place(layer, role);
                 let (vector, after) = rest.split_at_mut_checked(place.columns).unwrap_or_default();
                 rest = after;
                 if !vector.is_empty() {
-                    source.read(model.header().weights().0 + place.offset, bytemuck::cast_slice_mut(vector))?;
+                    source.read(
+                        model.header().weights().0 + place.offset,
+                        bytemuck::cast_slice_mut(vector),
+                    )?;
                 }
             }
             self.vectors_of = Some(of);
@@ -185,17 +241,33 @@ mod read {
         pub fn compute_from_source(&mut self, units: Range<usize>) -> bool {
             let read = match self.work.stage {
                 Stage::Embed => units.clone().try_for_each(|token| {
-                    let id = self.buffers.tokens.get(self.work.start as usize + token).copied().unwrap_or(0);
-                    let piece = Piece { layer: 0, role: Role::Embedder, first: id as usize / TILE_ROWS, count: 1 };
+                    let id = self
+                        .buffers
+                        .tokens
+                        .get(self.work.start as usize + token)
+                        .copied()
+                        .unwrap_or(0);
+                    let piece = Piece {
+                        layer: 0,
+                        role: Role::Embedder,
+                        first: id as usize / TILE_ROWS,
+                        count: 1,
+                    };
                     self.read_while(piece, &mut |_| ())?;
                     self.compute_units(token..token + 1);
                     Ok(())
                 }),
-                Stage::Head | Stage::QueryKeyValue | Stage::Output | Stage::GateValue | Stage::Out => {
-                    self.compute_products(units)
-                }
+                Stage::Head
+                | Stage::QueryKeyValue
+                | Stage::Output
+                | Stage::GateValue
+                | Stage::Out => self.compute_products(units),
                 stage => {
-                    let of = if stage == Stage::FinalNorm { Vectors::Final } else { Vectors::Layer(self.work.layer) };
+                    let of = if stage == Stage::FinalNorm {
+                        Vectors::Final
+                    } else {
+                        Vectors::Layer(self.work.layer)
+                    };
                     let read = self.buffers.window.read_vectors(&self.model, of);
                     read.map(|()| self.compute_units(units))
                 }
@@ -203,7 +275,8 @@ mod read {
             read.is_ok()
         }
 
-        /// Computes units of a product; the first are read, the next while those are computed, and so on.
+        /// Computes units of a product; the first are read, the next while those are computed, and
+        /// so on.
         fn compute_products(&mut self, units: Range<usize>) -> Result<(), Error> {
             let (mut ready, mut next) = (units.start..units.start, units.start);
             while ready.end < units.end || !ready.is_empty() {
@@ -240,22 +313,45 @@ mod read {
                 let place = self.model.place(layer, role);
                 let after = before + place.tile_rows();
                 if units.start < after {
-                    let most = self.buffers.window.back.len().checked_div(place.unit()).unwrap_or(0);
+                    let most = self
+                        .buffers
+                        .window
+                        .back
+                        .len()
+                        .checked_div(place.unit())
+                        .unwrap_or(0);
                     let count = (units.end.min(after) - units.start).min(most);
-                    return (Piece { layer, role, first: units.start - before, count }, units.start + count);
+                    return (
+                        Piece {
+                            layer,
+                            role,
+                            first: units.start - before,
+                            count,
+                        },
+                        units.start + count,
+                    );
                 }
                 before = after;
             }
             (Piece::NONE, units.end)
         }
 
-        /// Reads a piece while `work` is done with the one before it, which it replaces. `work` may be called twice.
-        fn read_while(&mut self, piece: Piece, work: &mut dyn FnMut(&mut Self)) -> Result<(), Error> {
+        /// Reads a piece while `work` is done with the one before it, which it replaces. `work` may
+        /// be called twice.
+        fn read_while(
+            &mut self,
+            piece: Piece,
+            work: &mut dyn FnMut(&mut Self),
+        ) -> Result<(), Error> {
             let place = self.model.place(piece.layer, piece.role);
-            let offset = self.model.header().weights().0 + place.offset + (piece.first * place.unit()) as u64;
+            let offset = self.model.header().weights().0
+                + place.offset
+                + (piece.first * place.unit()) as u64;
             let back = mem::take(&mut self.buffers.window.back);
             let source = self.buffers.window.source.take();
-            let buffer = back.get_mut(..piece.count * place.unit()).unwrap_or_default();
+            let buffer = back
+                .get_mut(..piece.count * place.unit())
+                .unwrap_or_default();
             let mut outcome = Err(Error::Storage);
             if let Some(source) = source {
                 outcome = source.read_while(offset, buffer, &mut || work(self));

@@ -1,9 +1,10 @@
-//! Splitting text at added tokens, as Hugging Face's `AddedVocabulary` does: leftmost, then longest; a match that
-//! its flags rule out still uses its text up.
+//! Splitting text at added tokens, as Hugging Face's `AddedVocabulary` does: leftmost, then
+//! longest; a match that its flags rule out still uses its text up.
 
 use super::characters::{characters, last, run_length};
 use super::tokenizer::{
-    ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, AddedToken, AddedTokens, Tokenizer, WORD,
+    ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, AddedToken, AddedTokens,
+    Tokenizer, WORD,
 };
 
 /// Text, perhaps with a space in front that is not in memory. Places are counted with that space.
@@ -22,13 +23,18 @@ impl<'t> View<'t> {
     fn part(&self, start: usize, end: usize) -> View<'t> {
         let space = self.space && start == 0;
         let skipped = usize::from(self.space);
-        let text = self.text.get(start.saturating_sub(skipped)..end.saturating_sub(skipped)).unwrap_or_default();
+        let text = self
+            .text
+            .get(start.saturating_sub(skipped)..end.saturating_sub(skipped))
+            .unwrap_or_default();
         View { text, space }
     }
 
     /// The byte at `place` and how far it is to the next, `▁` read as a space if `fold`.
     fn byte(&self, place: usize, fold: bool) -> Option<(u8, usize)> {
-        let Some(at) = place.checked_sub(usize::from(self.space)) else { return Some((b' ', 1)) };
+        let Some(at) = place.checked_sub(usize::from(self.space)) else {
+            return Some((b' ', 1));
+        };
         match self.text.as_bytes().get(at..)? {
             [0xE2, 0x96, 0x81, ..] if fold => Some((b' ', 3)),
             [byte, ..] => Some((*byte, 1)),
@@ -58,12 +64,14 @@ pub(crate) struct Spans<'a, 'm, 't> {
     done: usize,
     /// A token found behind text that had to go first.
     waiting: Option<u32>,
-    /// A stretch of whitespace behind a token: as far as is known, text is whitespace between these places.
+    /// A stretch of whitespace behind a token: as far as is known, text is whitespace between these
+    /// places.
     whitespace: (usize, usize),
 }
 
 impl<'m> Tokenizer<'m> {
-    /// Splits `view` at the added tokens of table `set`: 0 for those in the text as it is, 1 for the normalised text.
+    /// Splits `view` at the added tokens of table `set`: 0 for those in the text as it is, 1 for
+    /// the normalised text.
     pub(crate) fn spans<'a, 't>(
         &'a self,
         set: usize,
@@ -109,8 +117,16 @@ impl<'t> Iterator for Spans<'_, '_, 't> {
             if token.flags & ADDED_SINGLE_WORD != 0 && self.is_within_word(start, end) {
                 continue;
             }
-            let start = if token.flags & ADDED_LSTRIP != 0 { self.strip_left(start) } else { start };
-            let end = if token.flags & ADDED_RSTRIP != 0 { self.strip_right(end) } else { end };
+            let start = if token.flags & ADDED_LSTRIP != 0 {
+                self.strip_left(start)
+            } else {
+                start
+            };
+            let end = if token.flags & ADDED_RSTRIP != 0 {
+                self.strip_right(end)
+            } else {
+                end
+            };
             let done = core::mem::replace(&mut self.done, end);
             if done < start {
                 self.waiting = Some(token.id);
@@ -131,7 +147,12 @@ impl<'m> Spans<'_, 'm, '_> {
         }
         let mut place = self.search;
         while let Some((byte, step)) = self.view.byte(place, self.fold) {
-            let bits = self.tokens.first_bytes.get(usize::from(byte >> 5)).copied().unwrap_or_default();
+            let bits = self
+                .tokens
+                .first_bytes
+                .get(usize::from(byte >> 5))
+                .copied()
+                .unwrap_or_default();
             if bits >> (byte & 31) & 1 != 0
                 && let Some((end, token)) = self.longest(place)
             {
@@ -143,8 +164,8 @@ impl<'m> Spans<'_, 'm, '_> {
         None
     }
 
-    /// The longest added token at `place`: the table is sorted, so the tokens that start with what has been read so
-    /// far are neighbours, the shortest first.
+    /// The longest added token at `place`: the table is sorted, so the tokens that start with what
+    /// has been read so far are neighbours, the shortest first.
     fn longest(&self, place: usize) -> Option<(usize, AddedToken<'m>)> {
         let tokens = self.tokens;
         let (mut low, mut high) = (0, tokens.len());
@@ -153,7 +174,9 @@ impl<'m> Spans<'_, 'm, '_> {
         while let Some((byte, step)) = self.view.byte(place, self.fold) {
             let narrow = |last: bool| {
                 low + super::tokenizer::partition_point(high - low, |at| {
-                    let other = tokens.get(low + at).and_then(|token| token.content.get(read).copied());
+                    let other = tokens
+                        .get(low + at)
+                        .and_then(|token| token.content.get(read).copied());
                     // A token that ends here sorts before all that go on.
                     other.is_none_or(|other| other < byte || (last && other == byte))
                 })
@@ -174,7 +197,10 @@ impl<'m> Spans<'_, 'm, '_> {
     fn is_within_word(&self, start: usize, end: usize) -> bool {
         let before = last(self.view.part(0, start).text);
         let after = characters(self.view.part(end, self.view.len()).text).next();
-        [before, after].into_iter().flatten().any(|character| self.tokenizer.is_word(character))
+        [before, after]
+            .into_iter()
+            .flatten()
+            .any(|character| self.tokenizer.is_word(character))
     }
 
     /// A folded space stands for `▁`, which is not whitespace.
@@ -189,7 +215,9 @@ impl<'m> Spans<'_, 'm, '_> {
         let mut text = self.view.part(self.done, start).text;
         let mut stripped = start;
         while let Some(character) = last(text).filter(|character| self.is_whitespace(*character)) {
-            text = text.get(..text.len() - character.len_utf8()).unwrap_or_default();
+            text = text
+                .get(..text.len() - character.len_utf8())
+                .unwrap_or_default();
             stripped -= character.len_utf8();
         }
         stripped
@@ -199,7 +227,10 @@ impl<'m> Spans<'_, 'm, '_> {
         // Tokens of whitespace may follow each other within one stretch, which is walked once.
         if end < self.whitespace.0 || end > self.whitespace.1 {
             let text = self.view.part(end, self.view.len()).text;
-            self.whitespace = (end, end + run_length(text, |character| self.is_whitespace(character)));
+            self.whitespace = (
+                end,
+                end + run_length(text, |character| self.is_whitespace(character)),
+            );
         }
         self.whitespace.1
     }

@@ -1,15 +1,17 @@
 //! Byte-pair merging of one pre-token in O(n log n), in lent memory.
 //!
-//! Each symbol has at most one candidate, the merge with its right neighbour, so there is no heap with stale entries but a
-//! table of ranks with the minima of 16, 256, … ranks above it. The least rank, the leftmost of equals, is found by descending;
-//! a change climbs only as far as a minimum changes.
+//! Each symbol has at most one candidate, the merge with its right neighbour, so there is no heap
+//! with stale entries but a table of ranks with the minima of 16, 256, … ranks above it. The least
+//! rank, the leftmost of equals, is found by descending; a change climbs only as far as a minimum
+//! changes.
 
 use super::tokenizer::{NONE, Tokenizer};
 
 /// Ranks that share a minimum. A power of two; at 16, a minimum is a few vector instructions.
 const FAN: usize = 16;
 
-/// Words that [`Tokenizer::merge_all`] needs for `symbols` symbols: id, link and rank of each, and the minima.
+/// Words that [`Tokenizer::merge_all`] needs for `symbols` symbols: id, link and rank of each, and
+/// the minima.
 pub(crate) const fn words(symbols: usize) -> usize {
     let mut total = symbols.saturating_mul(3);
     let mut level = symbols;
@@ -21,31 +23,51 @@ pub(crate) const fn words(symbols: usize) -> usize {
 }
 
 impl Tokenizer<'_> {
-    /// Merges the symbols in the first `count` words of `scratch` until no two neighbours merge, and hands each id that is
-    /// left to `emit`. `None` if `scratch` has not got [`words(count)`](words).
-    pub(crate) fn merge_all(&self, count: usize, scratch: &mut [u32], mut emit: impl FnMut(u32)) -> Option<()> {
+    /// Merges the symbols in the first `count` words of `scratch` until no two neighbours merge,
+    /// and hands each id that is left to `emit`. `None` if `scratch` has not got
+    /// [`words(count)`](words).
+    pub(crate) fn merge_all(
+        &self,
+        count: usize,
+        scratch: &mut [u32],
+        mut emit: impl FnMut(u32),
+    ) -> Option<()> {
         // Lengths are kept in words.
         u32::try_from(count).ok()?;
         let scratch = scratch.get_mut(..words(count))?;
         let (ids, scratch) = scratch.split_at_mut_checked(count)?;
-        // The length of a symbol, at its first place and at its last: both neighbours are one step away.
+        // The length of a symbol, at its first place and at its last: both neighbours are one step
+        // away.
         let (links, ranks) = scratch.split_at_mut_checked(count)?;
         links.fill(1);
         let rank = |left: u32, right: u32| self.merge(left, right).map_or(NONE, |merge| merge.rank);
         for (place, slot) in ranks.iter_mut().enumerate().take(count) {
-            *slot = if place + 1 < count { rank(at(ids, place), at(ids, place + 1)) } else { NONE };
+            *slot = if place + 1 < count {
+                rank(at(ids, place), at(ids, place + 1))
+            } else {
+                NONE
+            };
         }
         let mut queue = Queue::new(ranks, count);
 
         while let Some(place) = queue.first() {
             let next = place + at(links, place) as usize;
-            let Some(merge) = self.merge(at(ids, place), at(ids, next)) else { break };
+            let Some(merge) = self.merge(at(ids, place), at(ids, next)) else {
+                break;
+            };
             let end = next + at(links, next) as usize;
             put(ids, place, merge.result);
             put(links, place, (end - place) as u32);
             put(links, end - 1, (end - place) as u32);
             queue.set(next, NONE);
-            queue.set(place, if end < count { rank(merge.result, at(ids, end)) } else { NONE });
+            queue.set(
+                place,
+                if end < count {
+                    rank(merge.result, at(ids, end))
+                } else {
+                    NONE
+                },
+            );
             if let Some(last) = place.checked_sub(1) {
                 let previous = place - at(links, last) as usize;
                 queue.set(previous, rank(at(ids, previous), merge.result));
@@ -116,13 +138,19 @@ impl<'s> Queue<'s> {
     fn set(&mut self, place: usize, rank: u32) {
         let (mut start, mut len, mut place, mut value) = (0, self.count, place, rank);
         loop {
-            let Some(level) = self.words.get_mut(start..start + len) else { return };
+            let Some(level) = self.words.get_mut(start..start + len) else {
+                return;
+            };
             put(level, place, value);
             if len <= FAN {
                 return;
             }
             let block = place / FAN;
-            let least = level.chunks(FAN).nth(block).and_then(|block| block.iter().copied().min()).unwrap_or(NONE);
+            let least = level
+                .chunks(FAN)
+                .nth(block)
+                .and_then(|block| block.iter().copied().min())
+                .unwrap_or(NONE);
             start += len;
             if self.words.get(start + block) == Some(&least) {
                 return;

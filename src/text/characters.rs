@@ -2,7 +2,8 @@
 
 use core::str::Chars;
 
-/// The characters of a text: [`str::chars`], but where flash is scarce compiled once, not in each loop over it.
+/// The characters of a text: [`str::chars`], but where flash is scarce compiled once, not in each
+/// loop over it.
 pub(crate) struct Characters<'t>(Chars<'t>);
 
 pub(crate) fn characters(text: &str) -> Characters<'_> {
@@ -33,6 +34,10 @@ pub(crate) fn run_length(text: &str, mut of: impl FnMut(char) -> bool) -> usize 
 /// The last character of a text.
 pub(crate) fn last(text: &str) -> Option<char> {
     // A character is its first byte and those after it that only go on.
-    let length = 1 + text.bytes().rev().take_while(|byte| byte & 0xC0 == 0x80).count();
+    let length = 1 + text
+        .bytes()
+        .rev()
+        .take_while(|byte| byte & 0xC0 == 0x80)
+        .count();
     characters(text.get(text.len().checked_sub(length)?..)?).next()
 }

@@ -7,11 +7,12 @@ use heapless::Vec;
 use super::tokenizer::{STRIP, Tokenizer};
 use crate::Error;
 
-/// Turns token ids into text as they come. Never gives out half a character: bytes that are not yet a whole one wait
-/// for the next token. Valid characters stay whatever is around them, and what cannot become one is replaced as the
-/// tokenizer's own library does it: a byte-level tokenizer has one U+FFFD for each maximal part of a valid sequence
-/// ([`String::from_utf8_lossy`](https://doc.rust-lang.org/std/string/struct.String.html#method.from_utf8_lossy)), one with byte
-/// fallback has one for each byte (sentencepiece).
+/// Turns token ids into text as they come. Never gives out half a character: bytes that are not yet
+/// a whole one wait for the next token. Valid characters stay whatever is around them, and what
+/// cannot become one is replaced as the tokenizer's own library does it: a byte-level tokenizer has
+/// one U+FFFD for each maximal part of a valid sequence
+/// ([`String::from_utf8_lossy`](https://doc.rust-lang.org/std/string/struct.String.html#method.from_utf8_lossy)),
+/// one with byte fallback has one for each byte (sentencepiece).
 #[derive(Clone, Debug)]
 pub struct Decoder<'m> {
     tokenizer: Tokenizer<'m>,
@@ -25,7 +26,12 @@ pub struct Decoder<'m> {
 impl<'m> Decoder<'m> {
     /// A decoder at the start of a text.
     pub fn new(tokenizer: &Tokenizer<'m>) -> Self {
-        Decoder { tokenizer: *tokenizer, skip_special: false, at_start: true, pending: Vec::new() }
+        Decoder {
+            tokenizer: *tokenizer,
+            skip_special: false,
+            at_start: true,
+            pending: Vec::new(),
+        }
     }
 
     /// Whether to leave out special tokens (BOS, `<|im_end|>`): off at first.
@@ -39,7 +45,10 @@ impl<'m> Decoder<'m> {
     /// # Errors
     /// [`Error::TokenOutOfRange`]; the decoder is as before.
     pub fn push(&mut self, id: u32) -> Result<Text<'m>, Error> {
-        let out_of_range = Error::TokenOutOfRange { token: id, vocab_size: self.tokenizer.vocab_size() };
+        let out_of_range = Error::TokenOutOfRange {
+            token: id,
+            vocab_size: self.tokenizer.vocab_size(),
+        };
         let mut piece = self.tokenizer.piece(id).ok_or(out_of_range)?;
         if piece.is_empty() || (self.skip_special && self.tokenizer.is_special(id)) {
             return Ok(self.text((char::REPLACEMENT_CHARACTER, 0), &[]));
@@ -51,7 +60,9 @@ impl<'m> Decoder<'m> {
         // What is incomplete at the end starts within the last three bytes.
         let (mut body, mut tail): (_, &[u8]) = (piece, &[]);
         for len in 1..=piece.len().min(3) {
-            let Some((before, last)) = piece.split_at_checked(piece.len() - len) else { break };
+            let Some((before, last)) = piece.split_at_checked(piece.len() - len) else {
+                break;
+            };
             if is_incomplete(last) {
                 (body, tail) = (before, last);
             }
@@ -61,7 +72,8 @@ impl<'m> Decoder<'m> {
         Ok(self.text(head, body))
     }
 
-    /// What is left at the end of a text: U+FFFD if it ends within a character. The decoder then is at a start again.
+    /// What is left at the end of a text: U+FFFD if it ends within a character. The decoder then is
+    /// at a start again.
     pub fn finish(&mut self) -> Text<'m> {
         self.at_start = true;
         let head = self.give_up();
@@ -69,17 +81,29 @@ impl<'m> Decoder<'m> {
     }
 
     fn text(&self, head: (char, u8), body: &'m [u8]) -> Text<'m> {
-        Text { head, body, by_byte: !self.tokenizer.is_byte_level() }
+        Text {
+            head,
+            body,
+            by_byte: !self.tokenizer.is_byte_level(),
+        }
     }
 
     /// What stands for pending bytes that will not become a character.
     fn give_up(&mut self) -> (char, u8) {
         let bytes = self.pending.len() as u8;
         self.pending.clear();
-        (char::REPLACEMENT_CHARACTER, if self.tokenizer.is_byte_level() { bytes.min(1) } else { bytes })
+        (
+            char::REPLACEMENT_CHARACTER,
+            if self.tokenizer.is_byte_level() {
+                bytes.min(1)
+            } else {
+                bytes
+            },
+        )
     }
 
-    /// Takes bytes off `piece` until what was pending is a character or cannot become one: which, and how often to print it.
+    /// Takes bytes off `piece` until what was pending is a character or cannot become one: which,
+    /// and how often to print it.
     #[cfg_attr(target_os = "none", inline(never))]
     fn complete(&mut self, piece: &mut &[u8]) -> (char, u8) {
         while !self.pending.is_empty()
@@ -87,7 +111,10 @@ impl<'m> Decoder<'m> {
         {
             // There is room: by its fourth byte a sequence is a character or none.
             _ = self.pending.push(*byte);
-            if let Some(character) = core::str::from_utf8(&self.pending).ok().and_then(|text| text.chars().next()) {
+            if let Some(character) = core::str::from_utf8(&self.pending)
+                .ok()
+                .and_then(|text| text.chars().next())
+            {
                 self.pending.clear();
                 *piece = rest;
                 return (character, 1);
@@ -106,7 +133,8 @@ impl<'m> Decoder<'m> {
 /// Whether more bytes can make a character of these, all of them.
 #[cfg_attr(target_os = "none", inline(never))]
 fn is_incomplete(bytes: &[u8]) -> bool {
-    core::str::from_utf8(bytes).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    core::str::from_utf8(bytes)
+        .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
 }
 
 /// Text that a token added: whole characters. Print it, or take its [`chunks`](Text::chunks).
@@ -146,7 +174,11 @@ impl Text<'_> {
             }
             rest = after.get(invalid..).unwrap_or_default();
             let invalid = after.len() - rest.len();
-            for _ in 0..if self.by_byte { invalid } else { invalid.min(1) } {
+            for _ in 0..if self.by_byte {
+                invalid
+            } else {
+                invalid.min(1)
+            } {
                 write("\u{FFFD}");
             }
         }

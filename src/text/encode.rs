@@ -3,7 +3,9 @@
 use super::added::{Span, View};
 use super::bpe;
 use super::characters::characters;
-use super::tokenizer::{BYTE_FALLBACK, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, Prefix, SPLIT, Tokenizer};
+use super::tokenizer::{
+    BYTE_FALLBACK, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, Prefix, SPLIT, Tokenizer,
+};
 use crate::Error;
 
 /// What [`Tokenizer::encode`] does about special tokens.
@@ -12,31 +14,39 @@ use crate::Error;
 pub struct EncodeOptions {
     /// Put BOS before the text, and whatever else the tokenizer's post-processor asks for.
     pub add_special_tokens: bool,
-    /// Read special tokens written out in the text (`<|im_end|>`) as these tokens. Turn it off for text from people who are
-    /// not to write control tokens; added tokens that are not special are read as such all the same.
+    /// Read special tokens written out in the text (`<|im_end|>`) as these tokens. Turn it off for
+    /// text from people who are not to write control tokens; added tokens that are not special are
+    /// read as such all the same.
     pub parse_special: bool,
 }
 
 impl Default for EncodeOptions {
     /// Both on: what Hugging Face's `encode` does.
     fn default() -> Self {
-        EncodeOptions { add_special_tokens: true, parse_special: true }
+        EncodeOptions {
+            add_special_tokens: true,
+            parse_special: true,
+        }
     }
 }
 
-/// The words of scratch that are enough to encode any text of `text_len` bytes, unless the tokenizer normalises
-/// to NFC. Byte-level tokenizers mostly need less: three words and a bit for each byte of the longest pre-token.
+/// The words of scratch that are enough to encode any text of `text_len` bytes, unless the
+/// tokenizer normalises to NFC. Byte-level tokenizers mostly need less: three words and a bit for
+/// each byte of the longest pre-token.
 pub const fn scratch_len(text_len: usize) -> usize {
     // One more for a space in front.
     bpe::words(text_len.saturating_add(1))
 }
 
-/// As [`scratch_len`], for tokenizers that normalise to NFC (Qwen). The text can triple; text that is in this form
-/// already, or nearly, needs no more than others do.
+/// As [`scratch_len`], for tokenizers that normalise to NFC (Qwen). The text can triple; text that
+/// is in this form already, or nearly, needs no more than others do.
 pub const fn nfc_scratch_len(text_len: usize) -> usize {
     let normalized = text_len.saturating_mul(3);
-    // The decomposed code points are at most 1.5 a byte, twice; the symbols of the whole text take more.
-    (normalized / 4).saturating_add(1).saturating_add(bpe::words(normalized.saturating_add(1)))
+    // The decomposed code points are at most 1.5 a byte, twice; the symbols of the whole text take
+    // more.
+    (normalized / 4)
+        .saturating_add(1)
+        .saturating_add(bpe::words(normalized.saturating_add(1)))
 }
 
 /// Collects ids and counts those that there is no room for.
@@ -56,17 +66,23 @@ impl Output<'_> {
 }
 
 impl Tokenizer<'_> {
-    /// The words of scratch that are enough to encode any text of `text_len` bytes with this tokenizer:
-    /// [`scratch_len`] or [`nfc_scratch_len`].
+    /// The words of scratch that are enough to encode any text of `text_len` bytes with this
+    /// tokenizer: [`scratch_len`] or [`nfc_scratch_len`].
     pub const fn scratch_len(&self, text_len: usize) -> usize {
-        if self.normalizes() { nfc_scratch_len(text_len) } else { scratch_len(text_len) }
+        if self.normalizes() {
+            nfc_scratch_len(text_len)
+        } else {
+            scratch_len(text_len)
+        }
     }
 
-    /// Encodes `text` into `ids` and returns how many there are. Takes O(n log n) for a text of n bytes.
+    /// Encodes `text` into `ids` and returns how many there are. Takes O(n log n) for a text of n
+    /// bytes.
     ///
     /// # Errors
     /// [`Error::ScratchTooSmall`] with what is enough for any text of this length;
-    /// [`Error::OutputTooSmall`] with the number of ids of this text (`ids` then holds the first of them).
+    /// [`Error::OutputTooSmall`] with the number of ids of this text (`ids` then holds the first of
+    /// them).
     pub fn encode(
         &self,
         text: &str,
@@ -80,19 +96,31 @@ impl Tokenizer<'_> {
             (0..self.after).for_each(|index| output.push(self.template.at(index)));
         }
         self.encode_text(text, options.parse_special, scratch, &mut output)
-            .ok_or(Error::ScratchTooSmall { needed: self.scratch_len(text.len()), given })?;
+            .ok_or(Error::ScratchTooSmall {
+                needed: self.scratch_len(text.len()),
+                given,
+            })?;
         if options.add_special_tokens {
             (self.after..self.eos).for_each(|index| output.push(self.template.at(index)));
         }
         if output.count > output.ids.len() {
-            return Err(Error::OutputTooSmall { needed: output.count, given: output.ids.len() });
+            return Err(Error::OutputTooSmall {
+                needed: output.count,
+                given: output.ids.len(),
+            });
         }
         Ok(output.count)
     }
 
     /// `None` if the scratch is too small.
     #[cfg_attr(target_os = "none", inline(never))]
-    fn encode_text(&self, text: &str, parse_special: bool, scratch: &mut [u32], output: &mut Output) -> Option<()> {
+    fn encode_text(
+        &self,
+        text: &str,
+        parse_special: bool,
+        scratch: &mut [u32],
+        output: &mut Output,
+    ) -> Option<()> {
         for span in self.spans(0, View { text, space: false }, false, parse_special) {
             let (view, start) = match span {
                 Span::Token(id) => {
@@ -107,10 +135,17 @@ impl Tokenizer<'_> {
                 Prefix::TextStart => start == 0,
                 _ => false,
             };
-            for span in self.spans(1, View { text, space }, self.flags & FOLD != 0, parse_special) {
+            for span in self.spans(
+                1,
+                View { text, space },
+                self.flags & FOLD != 0,
+                parse_special,
+            ) {
                 match span {
                     Span::Token(id) => output.push(id),
-                    Span::Text(view, place) => self.encode_stretch(view, start == 0 && place == 0, scratch, output)?,
+                    Span::Text(view, place) => {
+                        self.encode_stretch(view, start == 0 && place == 0, scratch, output)?
+                    }
                 }
             }
         }
@@ -118,7 +153,13 @@ impl Tokenizer<'_> {
     }
 
     /// Encodes text without added tokens. `None` if the scratch is too small.
-    fn encode_stretch(&self, view: View, at_start: bool, scratch: &mut [u32], output: &mut Output) -> Option<()> {
+    fn encode_stretch(
+        &self,
+        view: View,
+        at_start: bool,
+        scratch: &mut [u32],
+        output: &mut Output,
+    ) -> Option<()> {
         if self.is_byte_level() {
             for token in self.pre_tokens(view.text) {
                 if self.flags & IGNORE_MERGES != 0
@@ -127,7 +168,12 @@ impl Tokenizer<'_> {
                     output.push(id);
                     continue;
                 }
-                let mut symbols = Symbols { tokenizer: self, scratch: &mut *scratch, count: 0, unknown: false };
+                let mut symbols = Symbols {
+                    tokenizer: self,
+                    scratch: &mut *scratch,
+                    count: 0,
+                    unknown: false,
+                };
                 for byte in token.bytes() {
                     symbols.push_known_or_unknown(self.byte_token(byte))?;
                 }
@@ -142,8 +188,17 @@ impl Tokenizer<'_> {
             _ => false,
         };
         let space = view.space || (wants_space && !view.text.starts_with([' ', '▁']));
-        let mut symbols = Symbols { tokenizer: self, scratch, count: 0, unknown: false };
-        for character in space.then_some(' ').into_iter().chain(characters(view.text)) {
+        let mut symbols = Symbols {
+            tokenizer: self,
+            scratch,
+            count: 0,
+            unknown: false,
+        };
+        for character in space
+            .then_some(' ')
+            .into_iter()
+            .chain(characters(view.text))
+        {
             // Pieces are stored as they decode, so the vocabulary's ▁ is a space here.
             let character = if character == '▁' { ' ' } else { character };
             if character == ' ' && self.flags & SPLIT != 0 {
@@ -198,10 +253,16 @@ impl Symbols<'_, '_> {
         let mut utf8 = [0; 4];
         let bytes = character.encode_utf8(&mut utf8).as_bytes();
         let id = tokenizer.model_token(bytes);
-        let has_bytes = || bytes.iter().all(|byte| tokenizer.byte_token(*byte).is_some());
+        let has_bytes = || {
+            bytes
+                .iter()
+                .all(|byte| tokenizer.byte_token(*byte).is_some())
+        };
         if id.is_none() && tokenizer.flags & BYTE_FALLBACK != 0 && has_bytes() {
             // As in Hugging Face's BPE, bytes do not put an unknown token down that is waiting.
-            return bytes.iter().try_for_each(|byte| self.push(tokenizer.byte_token(*byte)?));
+            return bytes
+                .iter()
+                .try_for_each(|byte| self.push(tokenizer.byte_token(*byte)?));
         }
         self.push_known_or_unknown(id)
     }
@@ -209,6 +270,7 @@ impl Symbols<'_, '_> {
     fn merge(&mut self, output: &mut Output) -> Option<()> {
         self.flush_unknown()?;
         let count = core::mem::take(&mut self.count);
-        self.tokenizer.merge_all(count, self.scratch, |id| output.push(id))
+        self.tokenizer
+            .merge_all(count, self.scratch, |id| output.push(id))
     }
 }

@@ -1,15 +1,17 @@
 //! [`Lookup`]: guesses at what comes next, from what a text has said before.
 
-/// Guesses tokens where a text repeats itself: what followed its last few tokens when they stood in it before (prompt lookup
-/// decoding, A. Saxena 2023, <https://github.com/apoorvumang/prompt-lookup-decoding>).
+/// Guesses tokens where a text repeats itself: what followed its last few tokens when they stood in
+/// it before (prompt lookup decoding, A. Saxena 2023,
+/// <https://github.com/apoorvumang/prompt-lookup-decoding>).
 ///
-/// Guesses are fed together with the token that is known, which takes little longer than that token alone as long as
-/// reading weights is what takes the time, and the logits of each say whether the next was right. What is sampled from them
-/// is what it would have been without: **the text is the same, token for token**, whatever the sampler. Guesses that were wrong are
-/// taken back.
+/// Guesses are fed together with the token that is known, which takes little longer than that token
+/// alone as long as reading weights is what takes the time, and the logits of each say whether the
+/// next was right. What is sampled from them is what it would have been without: **the text is the
+/// same, token for token**, whatever the sampler. Guesses that were wrong are taken back.
 ///
-/// How many are ventured follows from how many came true. As long as fewer than half of the last eight guesses began rightly
-/// they are compared and not computed, so a text that does not repeat itself loses next to nothing.
+/// How many are ventured follows from how many came true. As long as fewer than half of the last
+/// eight guesses began rightly they are compared and not computed, so a text that does not repeat
+/// itself loses next to nothing.
 ///
 /// ```
 /// use pocketlm::{include_image, model::Model, run::{Plan, Session, Solo, StaticArena}, text::{Lookup, Sampler}};
@@ -43,8 +45,8 @@
 pub struct Lookup {
     /// How many tokens are ventured.
     trust: usize,
-    /// Of the last eight guesses, whether they began rightly: a bit each. Half of them to begin with, so that guesses are ventured
-    /// until a second one is wrong.
+    /// Of the last eight guesses, whether they began rightly: a bit each. Half of them to begin
+    /// with, so that guesses are ventured until a second one is wrong.
     began: u8,
     /// What the last guess begins with.
     first: Option<u32>,
@@ -66,22 +68,31 @@ impl Default for Lookup {
 impl Lookup {
     /// Knows nothing of any text.
     pub const fn new() -> Self {
-        Lookup { trust: 1, began: 0b0101_0101, first: None, ventured: 0 }
+        Lookup {
+            trust: 1,
+            began: 0b0101_0101,
+            first: None,
+            ventured: 0,
+        }
     }
 
-    /// Fills `ids` with what is to be fed together after `tokens`: `next`, and then guesses, as many as `ids` has room for at most.
-    /// Returns how many ids that are.
+    /// Fills `ids` with what is to be fed together after `tokens`: `next`, and then guesses, as
+    /// many as `ids` has room for at most. Returns how many ids that are.
     ///
-    /// The longest stretch at the end of the text that stood in it before is what counts, the last place where it did if there
-    /// are several.
+    /// The longest stretch at the end of the text that stood in it before is what counts, the last
+    /// place where it did if there are several.
     pub fn draft(&mut self, tokens: &[u32], next: u32, ids: &mut [u32]) -> usize {
         (self.first, self.ventured) = (None, 0);
-        let Some((known, guesses)) = ids.split_first_mut() else { return 0 };
+        let Some((known, guesses)) = ids.split_first_mut() else {
+            return 0;
+        };
         *known = next;
         if guesses.is_empty() {
             return 1;
         }
-        let Some(after) = repetition(tokens, next) else { return 1 };
+        let Some(after) = repetition(tokens, next) else {
+            return 1;
+        };
         // Past the end of the text goes on what was guessed to stand there.
         let mut text = tokens.iter().skip(after).copied().chain([next]);
         self.first = text.clone().next();
@@ -90,7 +101,9 @@ impl Lookup {
         }
         let period = tokens.len() + 1 - after;
         for index in 0..guesses.len().min(self.trust) {
-            let id = text.next().or_else(|| guesses.get(index.checked_sub(period)?).copied());
+            let id = text
+                .next()
+                .or_else(|| guesses.get(index.checked_sub(period)?).copied());
             if let (Some(guess), Some(id)) = (guesses.get_mut(index), id) {
                 *guess = id;
                 self.ventured += 1;
@@ -99,19 +112,27 @@ impl Lookup {
         1 + self.ventured
     }
 
-    /// Says what came of the last [`draft`](Lookup::draft): how many guesses were right, and the token that followed those.
+    /// Says what came of the last [`draft`](Lookup::draft): how many guesses were right, and the
+    /// token that followed those.
     pub fn learn(&mut self, right: usize, next: u32) {
-        let Some(first) = self.first.take() else { return };
+        let Some(first) = self.first.take() else {
+            return;
+        };
         self.began = self.began << 1 | u8::from(right > 0 || next == first);
         if self.ventured > 0 {
             // After all of them 3, 7 and so on, with the one known a power of two.
-            let more = if right < self.ventured { right } else { self.trust.saturating_mul(2) };
+            let more = if right < self.ventured {
+                right
+            } else {
+                self.trust.saturating_mul(2)
+            };
             self.trust = more.saturating_add(1);
         }
     }
 }
 
-/// Where in `tokens` stands what followed the longest stretch that the text, `tokens` and `next`, ends with too.
+/// Where in `tokens` stands what followed the longest stretch that the text, `tokens` and `next`,
+/// ends with too.
 fn repetition(tokens: &[u32], next: u32) -> Option<usize> {
     let mut longest = (SHORTEST, None);
     for (index, _) in tokens.iter().enumerate().filter(|(_, id)| **id == next) {

@@ -1,13 +1,15 @@
 //! Unicode Normalization Form C (UAX #15), from tables in the tokenizer section.
 //!
-//! Text that is in this form already, nearly all there is, is not copied. Else it is copied up to each character that
-//! may change or be changed, together with the character before it; what starts there, up to the next character that
-//! cannot be part of it, is decomposed, put in order and composed.
+//! Text that is in this form already, nearly all there is, is not copied. Else it is copied up to
+//! each character that may change or be changed, together with the character before it; what starts
+//! there, up to the next character that cannot be part of it, is decomposed, put in order and
+//! composed.
 
 use super::characters::characters;
 use super::tokenizer::{NOT_INERT, NfcTables, Numbers, Tokenizer, partition_point};
 
-/// Hangul syllables are 19 · 21 · 28 sequences of leading consonant, vowel and (from 1) trailing consonant.
+/// Hangul syllables are 19 · 21 · 28 sequences of leading consonant, vowel and (from 1) trailing
+/// consonant.
 const SYLLABLES: u32 = 0xAC00;
 const LEADING: u32 = 0x1100;
 const VOWELS: u32 = 0x1161;
@@ -18,13 +20,19 @@ pub(crate) type Normalized<'s> = (&'s str, &'s mut [u32]);
 
 impl Tokenizer<'_> {
     /// `text` in the tokenizer's normal form. `None` if the scratch is too small.
-    pub(crate) fn normalize<'s>(&self, text: &'s str, scratch: &'s mut [u32]) -> Option<Normalized<'s>> {
-        let inert = |character: char| character.is_ascii() || self.class(character) & NOT_INERT == 0;
+    pub(crate) fn normalize<'s>(
+        &self,
+        text: &'s str,
+        scratch: &'s mut [u32],
+    ) -> Option<Normalized<'s>> {
+        let inert =
+            |character: char| character.is_ascii() || self.class(character) & NOT_INERT == 0;
         if !self.normalizes() || characters(text).all(inert) {
             return Some((text, scratch));
         }
         let mut written = 0;
-        // Before `start`, everything is written; from `start` to here, all but the first character are not inert.
+        // Before `start`, everything is written; from `start` to here, all but the first character
+        // are not inert.
         let (mut start, mut plain) = (0, true);
         let mut place = 0;
         for character in characters(text) {
@@ -44,13 +52,22 @@ impl Tokenizer<'_> {
         Some((core::str::from_utf8(normalized).ok()?, rest))
     }
 
-    /// Writes a chunk behind the `written` bytes at the start of `scratch`; returns how many there are now.
-    fn write_chunk(&self, chunk: &str, plain: bool, scratch: &mut [u32], written: usize) -> Option<usize> {
+    /// Writes a chunk behind the `written` bytes at the start of `scratch`; returns how many there
+    /// are now.
+    fn write_chunk(
+        &self,
+        chunk: &str,
+        plain: bool,
+        scratch: &mut [u32],
+        written: usize,
+    ) -> Option<usize> {
         if plain {
             return write_bytes(bytemuck::cast_slice_mut(scratch), written, chunk);
         }
         // In this form, no character has more than three times its bytes.
-        let room = written.checked_add(chunk.len().checked_mul(3)?)?.div_ceil(4);
+        let room = written
+            .checked_add(chunk.len().checked_mul(3)?)?
+            .div_ceil(4);
         let (head, marks) = scratch.split_at_mut_checked(room)?;
         let count = self.nfc.decompose(chunk, marks)?;
         let (marks, spare) = marks.split_at_mut_checked(count)?;
@@ -60,7 +77,8 @@ impl Tokenizer<'_> {
         let head = bytemuck::cast_slice_mut::<u32, u8>(head);
         let mut written = written;
         for mark in marks.get(..count)? {
-            let character = char::from_u32(mark & CODE_POINT).unwrap_or(char::REPLACEMENT_CHARACTER);
+            let character =
+                char::from_u32(mark & CODE_POINT).unwrap_or(char::REPLACEMENT_CHARACTER);
             written = write_bytes(head, written, character.encode_utf8(&mut [0; 4]))?;
         }
         Some(written)
@@ -71,7 +89,9 @@ impl Tokenizer<'_> {
 fn write_bytes(bytes: &mut [u8], written: usize, text: &str) -> Option<usize> {
     let end = written.checked_add(text.len())?;
     let room = bytes.get_mut(written..end)?;
-    room.iter_mut().zip(text.bytes()).for_each(|(slot, byte)| *slot = byte);
+    room.iter_mut()
+        .zip(text.bytes())
+        .for_each(|(slot, byte)| *slot = byte);
     Some(end)
 }
 
@@ -82,8 +102,8 @@ fn combining_class(mark: u32) -> u32 {
     mark >> 24
 }
 
-/// Puts each run of combining marks in order of class; marks of one class keep their order. `spare` has to be as long
-/// as the longest run that is out of order.
+/// Puts each run of combining marks in order of class; marks of one class keep their order. `spare`
+/// has to be as long as the longest run that is out of order.
 fn sort_marks(marks: &mut [u32], spare: &mut [u32]) -> Option<()> {
     for run in marks.split_mut(|mark| combining_class(*mark) == 0) {
         if run.is_sorted_by_key(|mark| combining_class(*mark)) {
@@ -92,9 +112,18 @@ fn sort_marks(marks: &mut [u32], spare: &mut [u32]) -> Option<()> {
         // There are few classes, so a pass for each keeps a run of any length in linear time.
         let sorted = spare.get_mut(..run.len())?;
         let (mut class, mut len) = (0, 0);
-        while let Some(next) = run.iter().map(|mark| combining_class(*mark)).filter(|other| *other > class).min() {
+        while let Some(next) = run
+            .iter()
+            .map(|mark| combining_class(*mark))
+            .filter(|other| *other > class)
+            .min()
+        {
             class = next;
-            for (mark, slot) in run.iter().filter(|mark| combining_class(**mark) == class).zip(sorted.get_mut(len..)?) {
+            for (mark, slot) in run
+                .iter()
+                .filter(|mark| combining_class(**mark) == class)
+                .zip(sorted.get_mut(len..)?)
+            {
                 *slot = *mark;
                 len += 1;
             }
@@ -109,20 +138,34 @@ impl NfcTables<'_> {
     pub(crate) fn is_sound(&self) -> bool {
         let records = self.decompositions.len() / 5;
         let is_character = |code: u32| char::from_u32(code).is_some();
-        let all_characters = |numbers: &Numbers| (0..numbers.len()).all(|at| is_character(numbers.at(at)));
+        let all_characters =
+            |numbers: &Numbers| (0..numbers.len()).all(|at| is_character(numbers.at(at)));
         let mut previous = (0, 0);
         for index in 0..records {
             let (code, start) = self.decomposition(index);
-            // No code point has more than four in its decomposition: a bound on what a text can grow to.
+            // No code point has more than four in its decomposition: a bound on what a text can
+            // grow to.
             let long = start - previous.1.min(start) > 4;
-            if code <= previous.0 || start < previous.1 || start as usize >= self.pool.len() || (index > 0 && long) {
+            if code <= previous.0
+                || start < previous.1
+                || start as usize >= self.pool.len()
+                || (index > 0 && long)
+            {
                 return false;
             }
             previous = (code, start);
         }
         let last = self.pool.len().saturating_sub(previous.1 as usize);
-        let pair = |index: usize| (self.compositions.at(index * 3), self.compositions.at(index * 3 + 1));
-        let range = |index: usize| self.range(index).map_or((1, 0), |(first, last, _)| (first, last));
+        let pair = |index: usize| {
+            (
+                self.compositions.at(index * 3),
+                self.compositions.at(index * 3 + 1),
+            )
+        };
+        let range = |index: usize| {
+            self.range(index)
+                .map_or((1, 0), |(first, last, _)| (first, last))
+        };
         last <= 4
             && all_characters(&self.pool)
             && all_characters(&self.compositions)
@@ -131,11 +174,15 @@ impl NfcTables<'_> {
             && (1..self.combining.len() / 7).all(|index| range(index - 1).1 < range(index).0)
     }
 
-    /// The code point of a decomposition and where it starts in the pool; past the last one, the pool's end.
+    /// The code point of a decomposition and where it starts in the pool; past the last one, the
+    /// pool's end.
     fn decomposition(&self, index: usize) -> (u32, u32) {
         match self.decompositions.get(index * 5..) {
             Some([a, b, c, start @ ..]) => match start {
-                [low, high, ..] => (u32::from_le_bytes([*a, *b, *c, 0]), u32::from(u16::from_le_bytes([*low, *high]))),
+                [low, high, ..] => (
+                    u32::from_le_bytes([*a, *b, *c, 0]),
+                    u32::from(u16::from_le_bytes([*low, *high])),
+                ),
                 _ => (0, 0),
             },
             _ => (0, self.pool.len() as u32),
@@ -144,9 +191,11 @@ impl NfcTables<'_> {
 
     fn range(&self, index: usize) -> Option<(u32, u32, u8)> {
         match self.combining.get(index * 7..)? {
-            [a, b, c, d, e, f, class, ..] => {
-                Some((u32::from_le_bytes([*a, *b, *c, 0]), u32::from_le_bytes([*d, *e, *f, 0]), *class))
-            }
+            [a, b, c, d, e, f, class, ..] => Some((
+                u32::from_le_bytes([*a, *b, *c, 0]),
+                u32::from_le_bytes([*d, *e, *f, 0]),
+                *class,
+            )),
             _ => None,
         }
     }
@@ -171,7 +220,10 @@ impl NfcTables<'_> {
             Some(())
         };
         for code in characters(text).map(u32::from) {
-            if let Some(syllable) = code.checked_sub(SYLLABLES).filter(|syllable| *syllable < 19 * 21 * 28) {
+            if let Some(syllable) = code
+                .checked_sub(SYLLABLES)
+                .filter(|syllable| *syllable < 19 * 21 * 28)
+            {
                 put(LEADING + syllable / 28 / 21)?;
                 put(VOWELS + syllable / 28 % 21)?;
                 if syllable % 28 != 0 {
@@ -199,9 +251,12 @@ impl NfcTables<'_> {
         // The class of the last mark kept since the starter; 0 if there is none.
         let mut last = 0;
         for index in 0..marks.len() {
-            let Some(mark) = marks.get(index).copied() else { break };
+            let Some(mark) = marks.get(index).copied() else {
+                break;
+            };
             let class = combining_class(mark);
-            // A mark reaches the starter unless one of its class or above, or another starter, is in between.
+            // A mark reaches the starter unless one of its class or above, or another starter, is
+            // in between.
             if let Some(slot) = starter.and_then(|starter: usize| marks.get_mut(starter))
                 && (last == 0 || last < class)
                 && let Some(composite) = self.compose(*slot & CODE_POINT, mark & CODE_POINT)
@@ -232,7 +287,12 @@ impl NfcTables<'_> {
         if syllable < 19 * 21 * 28 && syllable.is_multiple_of(28) && (1..28).contains(&trailing) {
             return Some(first + trailing);
         }
-        let pair = |index: usize| (self.compositions.at(index * 3), self.compositions.at(index * 3 + 1));
+        let pair = |index: usize| {
+            (
+                self.compositions.at(index * 3),
+                self.compositions.at(index * 3 + 1),
+            )
+        };
         let count = self.compositions.len() / 3;
         let at = partition_point(count, |index| pair(index) < (first, second));
         (at < count && pair(at) == (first, second)).then(|| self.compositions.at(at * 3 + 2))

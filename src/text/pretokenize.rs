@@ -1,5 +1,6 @@
-//! Cutting text into pre-tokens: the regular expressions of the byte-level tokenizers, by hand. Each is walked once
-//! from left to right; nothing is matched twice, except that whitespace up to a line end is looked through to find it.
+//! Cutting text into pre-tokens: the regular expressions of the byte-level tokenizers, by hand.
+//! Each is walked once from left to right; nothing is matched twice, except that whitespace up to a
+//! line end is looked through to find it.
 //!
 //! ```text
 //! GPT-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
@@ -27,7 +28,11 @@ pub(crate) struct PreTokens<'a, 'm, 't> {
 
 impl<'m> Tokenizer<'m> {
     pub(crate) fn pre_tokens<'a, 't>(&'a self, text: &'t str) -> PreTokens<'a, 'm, 't> {
-        PreTokens { tokenizer: self, run: "", rest: text }
+        PreTokens {
+            tokenizer: self,
+            run: "",
+            rest: text,
+        }
     }
 
     /// One of [`LETTERS`], [`NUMBERS`], [`SPACES`], [`OTHERS`].
@@ -56,7 +61,8 @@ impl<'t> Iterator for PreTokens<'_, '_, 't> {
     fn next(&mut self) -> Option<&'t str> {
         if self.run.is_empty() {
             let len = match self.tokenizer.pre_tokenizer {
-                // The runs between numbers are split on their own: a run's end is an end of text to `(?!\S)`.
+                // The runs between numbers are split on their own: a run's end is an end of text to
+                // `(?!\S)`.
                 PreTokenizer::DigitsGpt2 => match self.len_of(self.rest, !NUMBERS) {
                     0 => self.len_of_first(1, self.rest, NUMBERS),
                     len => len,
@@ -84,7 +90,10 @@ impl PreTokens<'_, '_, '_> {
         }
         let space = usize::from(text.starts_with(' '));
         let word = text.get(space..).unwrap_or_default();
-        match characters(word).next().map(|first| self.tokenizer.kind(first)) {
+        match characters(word)
+            .next()
+            .map(|first| self.tokenizer.kind(first))
+        {
             Some(class) if class != SPACES => space + self.len_of(word, class),
             _ => self.whitespace(text),
         }
@@ -95,7 +104,9 @@ impl PreTokens<'_, '_, '_> {
         if let Some(len) = contraction(text, true) {
             return len;
         }
-        let Some(first) = characters(text).next() else { return 0 };
+        let Some(first) = characters(text).next() else {
+            return 0;
+        };
         let rest = text.get(first.len_utf8()..).unwrap_or_default();
         match self.tokenizer.kind(first) {
             LETTERS => return self.len_of(text, LETTERS),
@@ -115,23 +126,33 @@ impl PreTokens<'_, '_, '_> {
             }
         }
         let space = usize::from(first == ' ');
-        let others = text.get(space..).map_or(0, |word| self.len_of(word, OTHERS));
+        let others = text
+            .get(space..)
+            .map_or(0, |word| self.len_of(word, OTHERS));
         if others != 0 {
             let after = text.get(space + others..).unwrap_or_default();
             return space + others + run_length(after, is_line_end);
         }
-        let run = text.as_bytes().get(..self.len_of(text, SPACES)).unwrap_or_default();
+        let run = text
+            .as_bytes()
+            .get(..self.len_of(text, SPACES))
+            .unwrap_or_default();
         match run.iter().rposition(|byte| is_line_end(char::from(*byte))) {
             Some(last) => last + 1,
             None => self.whitespace(text),
         }
     }
 
-    /// `\s+(?!\S)|\s+`: a run of whitespace, less its last character if something follows and something is left.
+    /// `\s+(?!\S)|\s+`: a run of whitespace, less its last character if something follows and
+    /// something is left.
     fn whitespace(&self, text: &str) -> usize {
         let len = self.len_of(text, SPACES);
         let last = text.get(..len).and_then(last).map_or(0, char::len_utf8);
-        if len < text.len() && len > last { len - last } else { len }
+        if len < text.len() && len > last {
+            len - last
+        } else {
+            len
+        }
     }
 
     /// The length of the run of `classes` that `text` starts with.
@@ -155,9 +176,16 @@ fn is_line_end(character: char) -> bool {
     matches!(character, '\r' | '\n')
 }
 
-/// `'s|'t|'re|'ve|'m|'ll|'d`. Without regard to case, `ſ` is an s; no other letter outside ASCII folds to one of these.
+/// `'s|'t|'re|'ve|'m|'ll|'d`. Without regard to case, `ſ` is an s; no other letter outside ASCII
+/// folds to one of these.
 fn contraction(text: &str, any_case: bool) -> Option<usize> {
-    let lower = |byte: u8| if any_case { byte.to_ascii_lowercase() } else { byte };
+    let lower = |byte: u8| {
+        if any_case {
+            byte.to_ascii_lowercase()
+        } else {
+            byte
+        }
+    };
     match text.as_bytes() {
         // ſ
         [b'\'', 0xC5, 0xBF, ..] if any_case => Some(3),

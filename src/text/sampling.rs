@@ -2,22 +2,24 @@
 //!
 //! # One order, three cuts
 //!
-//! Put the tokens in order: larger logit first, of equal logits the lower id first. Each of the three filters
-//! keeps a *prefix* of this order, so a filter need not sort, mark or move anything: it finds a place in the
-//! order, a logit and an id (`Cut`). Top-k and top-p find theirs as a radix sort would, six bits of the logit at a
-//! time and only in the bucket where the cut is: at most seven passes over the logits, six for the logit and one for the id. With
-//! a vocabulary of 262,144 a choice takes about 3 ms with top-k 40, 9 ms with top-p 0.9 alone (one x86-64 core).
+//! Put the tokens in order: larger logit first, of equal logits the lower id first. Each of the
+//! three filters keeps a *prefix* of this order, so a filter need not sort, mark or move anything:
+//! it finds a place in the order, a logit and an id (`Cut`). Top-k and top-p find theirs as a radix
+//! sort would, six bits of the logit at a time and only in the bucket where the cut is: at most
+//! seven passes over the logits, six for the logit and one for the id. With a vocabulary of 262,144
+//! a choice takes about 3 ms with top-k 40, 9 ms with top-p 0.9 alone (one x86-64 core).
 //!
 //! # In slices
 //!
-//! So a choice is nothing but passes over the logits, up to twenty of them, and between any two chunks of a pass all there
-//! is to remember is a pass, a place and half a kilobyte of sums: a [`Sampling`], which can stop there and go on.
+//! So a choice is nothing but passes over the logits, up to twenty of them, and between any two
+//! chunks of a pass all there is to remember is a pass, a place and half a kilobyte of sums: a
+//! [`Sampling`], which can stop there and go on.
 //!
 //! # Same choice everywhere
 //!
-//! Probabilities are integers: a token's *weight* is `exp((logit − max) / temperature)` in units of 2⁻³¹, rounded
-//! down. Sums of integers have no rounding, so neither the order of summation nor the target matters. Tokens less
-//! probable than 2⁻³¹ times the best have weight 0 and are never drawn.
+//! Probabilities are integers: a token's *weight* is `exp((logit − max) / temperature)` in units of
+//! 2⁻³¹, rounded down. Sums of integers have no rounding, so neither the order of summation nor the
+//! target matters. Tokens less probable than 2⁻³¹ times the best have weight 0 and are never drawn.
 
 use core::ops::Range;
 
@@ -32,8 +34,8 @@ const FULL: f32 = 2_147_483_648.0;
 /// How many logits are passed over at once.
 const CHUNK: usize = 64;
 
-/// A choice in slices, from [`Sampler::start`]: the token that [`Sampler::sample`] chooses, in calls of bounded size, for a
-/// loop that has other things to do.
+/// A choice in slices, from [`Sampler::start`]: the token that [`Sampler::sample`] chooses, in
+/// calls of bounded size, for a loop that has other things to do.
 ///
 /// ```
 /// use pocketlm::text::Sampler;
@@ -51,8 +53,8 @@ const CHUNK: usize = 64;
 /// # Ok::<(), pocketlm::Error>(())
 /// ```
 ///
-/// It holds sampler and logits, so neither changes on the way. One that is dropped before it has chosen has moved neither
-/// the generator nor the penalty window; the logits are spoilt.
+/// It holds sampler and logits, so neither changes on the way. One that is dropped before it has
+/// chosen has moved neither the generator nor the penalty window; the logits are spoilt.
 #[derive(Debug)]
 pub struct Sampling<'s, 'a, 'l> {
     sampler: &'s mut Sampler<'a>,
@@ -62,24 +64,38 @@ pub struct Sampling<'s, 'a, 'l> {
 
 impl<'s, 'a, 'l> Sampling<'s, 'a, 'l> {
     pub(super) fn new(sampler: &'s mut Sampler<'a>, logits: &'l mut [f32]) -> Self {
-        Sampling { sampler, logits, work: Work::NEW }
+        Sampling {
+            sampler,
+            logits,
+            work: Work::NEW,
+        }
     }
 
-    /// Goes on for about `budget` units, and returns the token once it is chosen. The unit is a look at 16 logits, or at 16
-    /// tokens of the bias or the penalty window, and work is not divided below four of them. For small models that is about what
-    /// a unit of [`Session::step`](crate::run::Session::step) takes, so one budget serves both. Only to enter the token in
-    /// the penalty window is not divided; it takes time proportional to the window.
+    /// Goes on for about `budget` units, and returns the token once it is chosen. The unit is a
+    /// look at 16 logits, or at 16 tokens of the bias or the penalty window, and work is not
+    /// divided below four of them. For small models that is about what a unit of
+    /// [`Session::step`](crate::run::Session::step) takes, so one budget serves both. Only to enter
+    /// the token in the penalty window is not divided; it takes time proportional to the window.
     ///
-    /// Once there is a token, further calls return it and do nothing else; after an error they come to the same error.
+    /// Once there is a token, further calls return it and do nothing else; after an error they come
+    /// to the same error.
     ///
     /// # Errors
     ///
     /// Those of [`sample`](Sampler::sample).
     pub fn step(&mut self, budget: u32) -> Result<Option<u32>, Error> {
-        let Sampling { sampler, logits, work } = self;
+        let Sampling {
+            sampler,
+            logits,
+            work,
+        } = self;
         if work.stage != Stage::Done {
             // Greedy has chosen when it knows the best.
-            let last = if sampler.temperature == 0.0 { Stage::Weigh } else { Stage::Done };
+            let last = if sampler.temperature == 0.0 {
+                Stage::Weigh
+            } else {
+                Stage::Done
+            };
             if !work.advance(sampler, logits, last, budget)? {
                 return Ok(None);
             }
@@ -91,7 +107,8 @@ impl<'s, 'a, 'l> Sampling<'s, 'a, 'l> {
     }
 }
 
-/// What is done to all logits, one after the other; each stage is a pass over them or over another list.
+/// What is done to all logits, one after the other; each stage is a pass over them or over another
+/// list.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stage {
     /// Over the bias.
@@ -104,7 +121,8 @@ enum Stage {
     Infinite,
     /// For greedy: the lowest id that has the largest logit.
     Best,
-    /// A filter looks for the next bits of its cut's key, or, when it knows them all, for the last id.
+    /// A filter looks for the next bits of its cut's key, or, when it knows them all, for the last
+    /// id.
     Find(Filter),
     /// Logits become weights.
     Weigh,
@@ -121,8 +139,8 @@ enum Filter {
 }
 
 impl Filter {
-    /// How many tokens of those that are left, largest logit first, the filter keeps, or what weight they reach; `all` is the
-    /// weight of all. `None` if it is not set.
+    /// How many tokens of those that are left, largest logit first, the filter keeps, or what
+    /// weight they reach; `all` is the weight of all. `None` if it is not set.
     fn wanted(self, sampler: &Sampler<'_>, all: u64) -> Option<u64> {
         match self {
             Filter::TopK => sampler.top_k.map(|k| k as u64),
@@ -144,13 +162,14 @@ struct Work {
     max: f32,
     /// What the filters so far keep.
     cut: Cut,
-    /// The cut that a filter looks for, as far as it is known, and how many of its key's low bits are not.
+    /// The cut that a filter looks for, as far as it is known, and how many of its key's low bits
+    /// are not.
     found: Cut,
     unknown: u32,
     /// What those with the next bits add up to, for all values of these.
     buckets: [u64; 1 << DIGIT],
-    /// What the tokens that stay must still add up to: for a filter, of those in the next bucket; for the draw, before the one
-    /// that is drawn.
+    /// What the tokens that stay must still add up to: for a filter, of those in the next bucket;
+    /// for the draw, before the one that is drawn.
     missing: u64,
     /// The sum of the weights.
     total: u64,
@@ -174,13 +193,22 @@ impl Work {
 
     /// Goes on until the budget is used up, or until a stage is next. `true` if it is.
     #[inline(never)]
-    fn advance(&mut self, sampler: &Sampler, logits: &mut [f32], until: Stage, budget: u32) -> Result<bool, Error> {
+    fn advance(
+        &mut self,
+        sampler: &Sampler,
+        logits: &mut [f32],
+        until: Stage,
+        budget: u32,
+    ) -> Result<bool, Error> {
         // In chunks, of four units each.
         let mut left = budget.div_ceil(4).max(1) as usize;
         while self.stage != until {
             let length = match self.stage {
                 Stage::Bias => sampler.bias.len(),
-                Stage::Penalties => sampler.penalties.as_ref().map_or(0, |penalties| penalties.window.len()),
+                Stage::Penalties => sampler
+                    .penalties
+                    .as_ref()
+                    .map_or(0, |penalties| penalties.window.len()),
                 Stage::Find(filter) if filter.wanted(sampler, 0).is_none() => 0,
                 _ => logits.len(),
             };
@@ -204,7 +232,12 @@ impl Work {
     }
 
     /// A part of a stage.
-    fn pass(&mut self, sampler: &Sampler, logits: &mut [f32], range: Range<usize>) -> Result<(), Error> {
+    fn pass(
+        &mut self,
+        sampler: &Sampler,
+        logits: &mut [f32],
+        range: Range<usize>,
+    ) -> Result<(), Error> {
         let (vocab_size, first, mut max) = (logits.len(), range.start, self.max);
         let part = logits.get_mut(range.clone()).unwrap_or_default();
         match self.stage {
@@ -212,7 +245,12 @@ impl Work {
                 for &(id, bias) in sampler.bias.get(range).unwrap_or_default() {
                     match logits.get_mut(id as usize) {
                         Some(logit) => *logit += bias,
-                        None => return Err(Error::TokenOutOfRange { token: id, vocab_size: vocab_size as u32 }),
+                        None => {
+                            return Err(Error::TokenOutOfRange {
+                                token: id,
+                                vocab_size: vocab_size as u32,
+                            });
+                        }
                     }
                 }
             }
@@ -224,14 +262,22 @@ impl Work {
             Stage::Largest => {
                 for logit in part {
                     // Adding 0 turns −0 into +0, so that equal logits have equal keys.
-                    *logit = if logit.is_nan() { f32::NEG_INFINITY } else { *logit + 0.0 };
+                    *logit = if logit.is_nan() {
+                        f32::NEG_INFINITY
+                    } else {
+                        *logit + 0.0
+                    };
                     max = if *logit > max { *logit } else { max };
                 }
                 self.max = max;
             }
             Stage::Infinite => {
                 for logit in part {
-                    *logit = if *logit == f32::INFINITY { 0.0 } else { f32::NEG_INFINITY };
+                    *logit = if *logit == f32::INFINITY {
+                        0.0
+                    } else {
+                        f32::NEG_INFINITY
+                    };
                 }
             }
             Stage::Best => {
@@ -241,27 +287,47 @@ impl Work {
                 }
             }
             Stage::Find(filter) => {
-                let Work { cut, found, unknown, buckets, missing, .. } = self;
+                let Work {
+                    cut,
+                    found,
+                    unknown,
+                    buckets,
+                    missing,
+                    ..
+                } = self;
                 let shift = unknown.saturating_sub(DIGIT);
                 let known = u32::MAX.checked_shl(*unknown).unwrap_or(0);
-                for_each(part, first, logit(found.key.max(cut.key)), filter, max, |id, logit, weight| {
-                    let key = key(logit);
-                    if key & known != found.key || !cut.keeps(id, key) {
-                        return;
-                    }
-                    if *unknown == 0 {
-                        if *missing > 0 {
-                            found.last_id = id;
-                            *missing = missing.saturating_sub(weight);
+                for_each(
+                    part,
+                    first,
+                    logit(found.key.max(cut.key)),
+                    filter,
+                    max,
+                    |id, logit, weight| {
+                        let key = key(logit);
+                        if key & known != found.key || !cut.keeps(id, key) {
+                            return;
                         }
-                    } else if let Some(sum) = buckets.get_mut(((key & !known) >> shift) as usize) {
-                        *sum += weight;
-                    }
-                });
+                        if *unknown == 0 {
+                            if *missing > 0 {
+                                found.last_id = id;
+                                *missing = missing.saturating_sub(weight);
+                            }
+                        } else if let Some(sum) =
+                            buckets.get_mut(((key & !known) >> shift) as usize)
+                        {
+                            *sum += weight;
+                        }
+                    },
+                );
             }
             Stage::Weigh => {
                 // Any temperature will do for the single token that greedy keeps.
-                let temperature = if sampler.temperature == 0.0 { 1.0 } else { sampler.temperature };
+                let temperature = if sampler.temperature == 0.0 {
+                    1.0
+                } else {
+                    sampler.temperature
+                };
                 let (cut, mut total) = (self.cut, self.total);
                 let floor = logit(cut.key);
                 for (chunk, first) in part.chunks_mut(CHUNK).zip((first..).step_by(CHUNK)) {
@@ -271,7 +337,11 @@ impl Work {
                     }
                     for (logit, id) in chunk.iter_mut().zip(first..) {
                         let kept = cut.keeps(id, key(*logit));
-                        *logit = if kept { weight((*logit - max) / temperature) } else { 0.0 };
+                        *logit = if kept {
+                            weight((*logit - max) / temperature)
+                        } else {
+                            0.0
+                        };
                     }
                     for weight in chunk {
                         let whole = *weight as u32;
@@ -305,7 +375,10 @@ impl Work {
             Stage::Largest | Stage::Infinite if sampler.temperature == 0.0 => Stage::Best,
             Stage::Largest | Stage::Infinite => self.look_for(Filter::TopK),
             Stage::Best => {
-                self.cut = Cut { key: key(self.max), last_id: self.id as usize };
+                self.cut = Cut {
+                    key: key(self.max),
+                    last_id: self.id as usize,
+                };
                 Stage::Weigh
             }
             Stage::Find(filter) => {
@@ -318,7 +391,10 @@ impl Work {
                     Filter::TopK => self.look_for(Filter::TopP),
                     Filter::TopP => {
                         if let Some(ln_min_p) = sampler.ln_min_p {
-                            self.cut = self.cut.and(Cut { key: key(self.max + ln_min_p), last_id: usize::MAX });
+                            self.cut = self.cut.and(Cut {
+                                key: key(self.max + ln_min_p),
+                                last_id: usize::MAX,
+                            });
                         }
                         Stage::Weigh
                     }
@@ -332,9 +408,13 @@ impl Work {
         })
     }
 
-    /// Begins to look for the fewest tokens of those left, in order, that are as many or weigh as much as the filter wants.
+    /// Begins to look for the fewest tokens of those left, in order, that are as many or weigh as
+    /// much as the filter wants.
     fn look_for(&mut self, filter: Filter) -> Stage {
-        self.found = Cut { key: 0, last_id: usize::MAX };
+        self.found = Cut {
+            key: 0,
+            last_id: usize::MAX,
+        };
         self.unknown = u32::BITS;
         self.buckets = [0; 1 << DIGIT];
         Stage::Find(filter)
@@ -372,11 +452,14 @@ impl<'l> Distribution<'l> {
     pub(super) fn of(sampler: &Sampler<'_>, logits: &'l mut [f32]) -> Result<Self, Error> {
         let mut work = Work::NEW;
         while !work.advance(sampler, logits, Stage::Draw, u32::MAX)? {}
-        Ok(Distribution { weights: logits, total: work.total })
+        Ok(Distribution {
+            weights: logits,
+            total: work.total,
+        })
     }
 
-    /// A token's weight is its probability times [`total`](Distribution::total): a whole number up to 2³¹,
-    /// which the most probable token has. `[vocab_size]`.
+    /// A token's weight is its probability times [`total`](Distribution::total): a whole number up
+    /// to 2³¹, which the most probable token has. `[vocab_size]`.
     pub fn weights(&self) -> &[f32] {
         self.weights
     }
@@ -386,8 +469,8 @@ impl<'l> Distribution<'l> {
         self.total
     }
 
-    /// The token that a number drawn uniformly from all of `u32` stands for: the first whose weight, added to those
-    /// of the lower ids, exceeds `draw / 2³² * total`, rounded down.
+    /// The token that a number drawn uniformly from all of `u32` stands for: the first whose
+    /// weight, added to those of the lower ids, exceeds `draw / 2³² * total`, rounded down.
     pub fn choose(&self, draw: u32) -> u32 {
         let (mut before, mut chosen) = (scaled(self.total, draw), 0);
         self::draw(self.weights, 0, &mut before, &mut chosen);
@@ -395,8 +478,9 @@ impl<'l> Distribution<'l> {
     }
 }
 
-/// Looks among weights, the first of which is token `first`'s, for the token that the draw falls on: `before` is what the
-/// weights before it add up to. `chosen` is the last with a weight so far. `true` if it is the one.
+/// Looks among weights, the first of which is token `first`'s, for the token that the draw falls
+/// on: `before` is what the weights before it add up to. `chosen` is the last with a weight so far.
+/// `true` if it is the one.
 fn draw(weights: &[f32], first: usize, before: &mut u64, chosen: &mut u32) -> bool {
     for (&weight, id) in weights.iter().zip(first..) {
         if weight == 0.0 {
@@ -418,7 +502,8 @@ const fn scaled(total: u64, fraction: u32) -> u64 {
     (total >> 32) * fraction + (((total & 0xffff_ffff) * fraction) >> 32)
 }
 
-/// `exp(distance)` in units of 2⁻³¹, not yet rounded down, for a distance from the best logit (which is not above 0).
+/// `exp(distance)` in units of 2⁻³¹, not yet rounded down, for a distance from the best logit
+/// (which is not above 0).
 #[inline(always)]
 fn weight(distance: f32) -> f32 {
     exp(distance) * FULL
@@ -435,8 +520,8 @@ fn logit(key: u32) -> f32 {
     f32::from_bits(key ^ if key >> 31 == 1 { 1 << 31 } else { u32::MAX })
 }
 
-/// A place in the order of tokens (larger logit first, of equal logits the lower id first): what is before it
-/// stays, itself included.
+/// A place in the order of tokens (larger logit first, of equal logits the lower id first): what is
+/// before it stays, itself included.
 #[derive(Clone, Copy, Debug)]
 struct Cut {
     key: u32,
@@ -446,7 +531,10 @@ struct Cut {
 
 impl Cut {
     /// Keeps every token above −∞: `0x007f_ffff` is the key of −∞.
-    const EVERYTHING: Cut = Cut { key: 0x0080_0000, last_id: usize::MAX };
+    const EVERYTHING: Cut = Cut {
+        key: 0x0080_0000,
+        last_id: usize::MAX,
+    };
 
     fn keeps(self, id: usize, key: u32) -> bool {
         key > self.key || (key == self.key && id <= self.last_id)
@@ -454,15 +542,20 @@ impl Cut {
 
     /// The one that keeps less.
     fn and(self, other: Cut) -> Cut {
-        if self.keeps(other.last_id, other.key) { other } else { self }
+        if self.keeps(other.last_id, other.key) {
+            other
+        } else {
+            self
+        }
     }
 }
 
-/// Calls `visit` with id, logit and weight of the tokens with a logit of at least `floor`, among others; the first is token
-/// `first`. The weight is the token's mass for top-p, given the best logit, and 1 for top-k.
+/// Calls `visit` with id, logit and weight of the tokens with a logit of at least `floor`, among
+/// others; the first is token `first`. The weight is the token's mass for top-p, given the best
+/// logit, and 1 for top-k.
 ///
-/// Whole chunks below the floor are passed over: the filters leave few tokens of many, and then looking for them is
-/// nearly all the work.
+/// Whole chunks below the floor are passed over: the filters leave few tokens of many, and then
+/// looking for them is nearly all the work.
 fn for_each(
     logits: &[f32],
     first: usize,
@@ -484,9 +577,12 @@ fn for_each(
     }
 }
 
-/// Whether any of a chunk is at the floor or above. This loop and the next are plain enough to become vector code.
+/// Whether any of a chunk is at the floor or above. This loop and the next are plain enough to
+/// become vector code.
 fn reaches(chunk: &[f32], floor: f32) -> bool {
-    chunk.iter().fold(false, |hit, &logit| hit | (logit >= floor))
+    chunk
+        .iter()
+        .fold(false, |hit, &logit| hit | (logit >= floor))
 }
 
 /// The weights of a chunk.

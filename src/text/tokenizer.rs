@@ -1,9 +1,9 @@
 //! [`Tokenizer`]: the tokenizer section of an image, checked once and read in place.
 //!
 //! # The section
-//! All numbers are little-endian and unsigned. The section is a header of 72 bytes and the tables below, one after
-//! the other without gaps or padding; it ends with the last of them. An *id* is `id_width` bytes (2 or 3), an
-//! *offset* `offset_width` bytes (2 or 3), a *code point* 3 bytes.
+//! All numbers are little-endian and unsigned. The section is a header of 72 bytes and the tables
+//! below, one after the other without gaps or padding; it ends with the last of them. An *id* is
+//! `id_width` bytes (2 or 3), an *offset* `offset_width` bytes (2 or 3), a *code point* 3 bytes.
 //!
 //! | at | size | field |
 //! |---|---|---|
@@ -27,22 +27,29 @@
 //! | 56 | 4, 4, 4, 4 | `decompositions`, `decomposed`, `compositions`, `combining` |
 //!
 //! 1. **Template**: ids before, ids after, end-of-generation ids.
-//! 2. **Bytes**, only if byte-level or byte fallback: 256 ids, the token of each byte; all ones for none.
-//! 3. **Pieces**: `vocab_size + 1` offsets into the text, then the text. Piece `i` is what token `i` decodes to:
-//!    `▁` and byte-level letters are already translated, a byte token is its byte. The text may go on after the last piece.
+//! 2. **Bytes**, only if byte-level or byte fallback: 256 ids, the token of each byte; all ones for
+//!    none.
+//! 3. **Pieces**: `vocab_size + 1` offsets into the text, then the text. Piece `i` is what token
+//!    `i` decodes to: `▁` and byte-level letters are already translated, a byte token is its byte.
+//!    The text may go on after the last piece.
 //! 4. **Special**: a bit for each id, rounded up to bytes; set for tokens that decoding can skip.
-//! 5. **Index**: `index` ids, sorted by their pieces' bytes, no two pieces equal: the tokens that text can become
-//!    (so no byte tokens and no added tokens that the model's vocabulary does not have).
-//! 6. **Merges**: `vocab_size + 1` ids, where the merges of each left token start; then for each merge, three ids: right token,
-//!    rank, result. Sorted by left and right token. The merge with the lowest rank goes first, the leftmost of equals.
-//! 7. **Added tokens**: for each an offset into the text, a byte of length (not 0), a byte of flags (1 special ·
-//!    2 lstrip · 4 rstrip · 8 single word) and an id. First those for the text as it is, then those for the
-//!    normalised text; each part sorted by its UTF-8 contents, no two equal.
-//! 8. **Classes**: for each 4 bytes: a code point, sorted, and the bits of all code points from there on
-//!    (1 letter · 2 number · 4 word character · 8 not inert under NFC). ASCII is not looked up.
-//! 9. **NFC**: `decompositions` times a code point and 2 bytes, sorted by code point: where in the pool its full canonical decomposition
-//!    starts (it ends where the next one starts); the pool, `decomposed` code points; `compositions` times three code points,
-//!    sorted: first, second, composite; `combining` times first and last code point and a byte of combining class. Hangul is computed.
+//! 5. **Index**: `index` ids, sorted by their pieces' bytes, no two pieces equal: the tokens that
+//!    text can become (so no byte tokens and no added tokens that the model's vocabulary does not
+//!    have).
+//! 6. **Merges**: `vocab_size + 1` ids, where the merges of each left token start; then for each
+//!    merge, three ids: right token, rank, result. Sorted by left and right token. The merge with
+//!    the lowest rank goes first, the leftmost of equals.
+//! 7. **Added tokens**: for each an offset into the text, a byte of length (not 0), a byte of flags
+//!    (1 special · 2 lstrip · 4 rstrip · 8 single word) and an id. First those for the text as it
+//!    is, then those for the normalised text; each part sorted by its UTF-8 contents, no two equal.
+//! 8. **Classes**: for each 4 bytes: a code point, sorted, and the bits of all code points from
+//!    there on (1 letter · 2 number · 4 word character · 8 not inert under NFC). ASCII is not
+//!    looked up.
+//! 9. **NFC**: `decompositions` times a code point and 2 bytes, sorted by code point: where in the
+//!    pool its full canonical decomposition starts (it ends where the next one starts); the pool,
+//!    `decomposed` code points; `compositions` times three code points, sorted: first, second,
+//!    composite; `combining` times first and last code point and a byte of combining class. Hangul
+//!    is computed.
 
 use core::fmt;
 
@@ -97,7 +104,8 @@ pub(crate) const NOT_INERT: u8 = 8;
 pub(crate) enum Prefix {
     /// Nowhere (Gemma, all byte-level tokenizers).
     Never = 0,
-    /// Before every stretch of text between added tokens (Hugging Face's legacy Llama form; llama.cpp).
+    /// Before every stretch of text between added tokens (Hugging Face's legacy Llama form;
+    /// llama.cpp).
     Always = 1,
     /// Before the whole text (sentencepiece, llama2.c).
     TextStart = 2,
@@ -116,7 +124,8 @@ pub(crate) enum PreTokenizer {
     Gpt2 = 1,
     /// Every number character alone, then what lies between them by GPT-2's (SmolLM).
     DigitsGpt2 = 2,
-    /// By the regular expression of Llama 3 and Qwen 2, which differ in the digits they keep together.
+    /// By the regular expression of Llama 3 and Qwen 2, which differ in the digits they keep
+    /// together.
     Llama3 = 3,
 }
 
@@ -148,7 +157,8 @@ impl<'m> Numbers<'m> {
     /// Whether each number, as far as it is in `mask`, is at least `step` above the one before.
     #[cfg_attr(target_os = "none", inline(never))]
     fn ascend(&self, mask: u32, step: u32) -> bool {
-        (1..self.len()).all(|index| (self.at(index - 1) & mask).saturating_add(step) <= self.at(index) & mask)
+        (1..self.len())
+            .all(|index| (self.at(index - 1) & mask).saturating_add(step) <= self.at(index) & mask)
     }
 
     /// How many numbers there are.
@@ -157,12 +167,17 @@ impl<'m> Numbers<'m> {
     }
 }
 
-/// The first of `0..len` for which `before` is false, given that it is true up to some point and false from there on.
+/// The first of `0..len` for which `before` is false, given that it is true up to some point and
+/// false from there on.
 pub(crate) fn partition_point(len: usize, mut before: impl FnMut(usize) -> bool) -> usize {
     let (mut low, mut high) = (0, len);
     while low < high {
         let middle = low + (high - low) / 2;
-        if before(middle) { low = middle + 1 } else { high = middle }
+        if before(middle) {
+            low = middle + 1
+        } else {
+            high = middle
+        }
     }
     low
 }
@@ -193,22 +208,40 @@ impl<'m> AddedTokens<'m> {
 
     /// How many added tokens there are.
     pub(crate) fn len(&self) -> usize {
-        self.records.len().checked_div(self.record_len()).unwrap_or(0)
+        self.records
+            .len()
+            .checked_div(self.record_len())
+            .unwrap_or(0)
     }
 
     /// Added token `index`, if there is one.
     pub(crate) fn get(&self, index: usize) -> Option<AddedToken<'m>> {
         let record = self.records.get(index.checked_mul(self.record_len())?..)?;
         let (offset, rest) = record.split_at_checked(self.offset_width)?;
-        let [len, flags, id @ ..] = rest else { return None };
-        let offset = Numbers { bytes: offset, width: self.offset_width }.at(0) as usize;
+        let [len, flags, id @ ..] = rest else {
+            return None;
+        };
+        let offset = Numbers {
+            bytes: offset,
+            width: self.offset_width,
+        }
+        .at(0) as usize;
         let content = self.text.get(offset..)?.get(..usize::from(*len))?;
-        Some(AddedToken { content, flags: *flags, id: Numbers { bytes: id, width: self.id_width }.at(0) })
+        Some(AddedToken {
+            content,
+            flags: *flags,
+            id: Numbers {
+                bytes: id,
+                width: self.id_width,
+            }
+            .at(0),
+        })
     }
 }
 
-/// A tokenizer: text to token ids ([`encode`](Tokenizer::encode)), and what each id stands for ([`piece`](Tokenizer::piece),
-/// [`Decoder`](crate::text::Decoder)). Borrows the tokenizer section of an image; a few pointers large.
+/// A tokenizer: text to token ids ([`encode`](Tokenizer::encode)), and what each id stands for
+/// ([`piece`](Tokenizer::piece), [`Decoder`](crate::text::Decoder)). Borrows the tokenizer section
+/// of an image; a few pointers large.
 ///
 /// ```
 /// # #[cfg(feature = "std")] {
@@ -234,7 +267,8 @@ pub struct Tokenizer<'m> {
     pub(crate) unknown: Option<u32>,
     bos: Option<u32>,
     vocab_size: u32,
-    /// Ids before a text, ids after it, and end-of-generation ids: where the second and the third start.
+    /// Ids before a text, ids after it, and end-of-generation ids: where the second and the third
+    /// start.
     pub(crate) template: Numbers<'m>,
     pub(crate) after: usize,
     pub(crate) eos: usize,
@@ -270,16 +304,24 @@ pub(crate) struct Merge {
 }
 
 impl<'m> Tokenizer<'m> {
-    /// Opens the tokenizer section of an image and checks all of it: afterwards nothing in it can make encoding or
-    /// decoding fail.
+    /// Opens the tokenizer section of an image and checks all of it: afterwards nothing in it can
+    /// make encoding or decoding fail.
     ///
     /// # Errors
-    /// [`Error::TokenizerTruncated`] or [`Error::TokenizerInvalid`]; [`Error::ByteLevelDisabled`] or [`Error::NfcDisabled`] for a tokenizer
-    /// that this build does not run.
+    /// [`Error::TokenizerTruncated`] or [`Error::TokenizerInvalid`]; [`Error::ByteLevelDisabled`]
+    /// or [`Error::NfcDisabled`] for a tokenizer that this build does not run.
     #[cfg_attr(target_os = "none", inline(never))]
     pub fn open(section: &'m [u8]) -> Result<Self, Error> {
-        let mut reader = Reader { section, at: 0, table: 0, refused: None };
-        let header = reader.take(HEADER_LEN).first_chunk().unwrap_or(&[0; HEADER_LEN]);
+        let mut reader = Reader {
+            section,
+            at: 0,
+            table: 0,
+            refused: None,
+        };
+        let header = reader
+            .take(HEADER_LEN)
+            .first_chunk()
+            .unwrap_or(&[0; HEADER_LEN]);
         let mut words = [0; HEADER_LEN / 4];
         for (word, bytes) in words.iter_mut().zip(header.as_chunks().0) {
             *word = u32::from_le_bytes(*bytes);
@@ -301,7 +343,8 @@ impl<'m> Tokenizer<'m> {
             let field = header.get(usize::from(at)).copied().unwrap_or_default();
             reader.require((least..=greatest).contains(&field), usize::from(at));
         }
-        let (id_width, offset_width, flags) = (usize::from(header[5]), usize::from(header[6]), header[7]);
+        let (id_width, offset_width, flags) =
+            (usize::from(header[5]), usize::from(header[6]), header[7]);
         let prefix = match header[8] {
             1 => Prefix::Always,
             2 => Prefix::TextStart,
@@ -321,8 +364,8 @@ impl<'m> Tokenizer<'m> {
         if flags & NFC != 0 && !cfg!(feature = "nfc") {
             reader.refuse(Error::NfcDisabled);
         }
-        // Byte-level text is never given a space or folded, and only it is split by a regular expression and normalised:
-        // code elsewhere relies on it.
+        // Byte-level text is never given a space or folded, and only it is split by a regular
+        // expression and normalised: code elsewhere relies on it.
         let (other, others) = match flags & BYTE_LEVEL != 0 {
             true => (header[8], BYTE_FALLBACK | FOLD | SPLIT),
             false => (header[9], NFC | IGNORE_MERGES),
@@ -338,8 +381,15 @@ impl<'m> Tokenizer<'m> {
             reader.require(id == NONE || id < vocab_size, at);
             Some(id).filter(|id| *id != NONE)
         };
-        let (unknown, bos) = (optional_id(48, words[48 / 4]), optional_id(52, words[52 / 4]));
-        reader.require(flags & NFC != 0 || (words[56 / 4] | words[60 / 4] | words[64 / 4] | words[68 / 4]) == 0, 56);
+        let (unknown, bos) = (
+            optional_id(48, words[48 / 4]),
+            optional_id(52, words[52 / 4]),
+        );
+        reader.require(
+            flags & NFC != 0
+                || (words[56 / 4] | words[60 / 4] | words[64 / 4] | words[68 / 4]) == 0,
+            56,
+        );
         reader.so_far()?;
 
         let mut ids = |count: usize, none: u32| {
@@ -350,7 +400,14 @@ impl<'m> Tokenizer<'m> {
         let after = words[40 / 4] as usize & 0xFFFF;
         let eos = after + (words[40 / 4] as usize >> 16);
         let template = ids(eos + (words[44 / 4] as usize & 0xFFFF), NONE);
-        let byte_ids = ids(if flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0 { 256 } else { 0 }, id_limit);
+        let byte_ids = ids(
+            if flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0 {
+                256
+            } else {
+                0
+            },
+            id_limit,
+        );
 
         let offsets = reader.numbers(vocabulary + 1, offset_width);
         reader.require_table(offsets.ascend(u32::MAX, 0));
@@ -364,7 +421,8 @@ impl<'m> Tokenizer<'m> {
         reader.require_table((1..index.len()).all(|at| piece(at - 1) < piece(at)));
 
         let merge_starts = reader.numbers(vocabulary + 1, id_width);
-        reader.require_table(merge_starts.at(0) == 0 && merge_starts.at(vocabulary) == words[24 / 4]);
+        reader
+            .require_table(merge_starts.at(0) == 0 && merge_starts.at(vocabulary) == words[24 / 4]);
         reader.require_table(merge_starts.ascend(u32::MAX, 0));
         let merges = reader.numbers((words[24 / 4] as usize).saturating_mul(3), id_width);
         reader.so_far()?;
@@ -373,17 +431,29 @@ impl<'m> Tokenizer<'m> {
             let mut next = 0;
             for merge in merge_starts.at(left) as usize..merge_starts.at(left + 1) as usize {
                 let right = merges.at(merge * 3);
-                reader.require_table(next <= right && right < vocab_size && merges.at(merge * 3 + 2) < vocab_size);
+                reader.require_table(
+                    next <= right && right < vocab_size && merges.at(merge * 3 + 2) < vocab_size,
+                );
                 next = right.saturating_add(1);
             }
         }
 
         let mut added = |count: u32| {
             let records = reader.take((count as usize).saturating_mul(offset_width + 2 + id_width));
-            let mut tokens = AddedTokens { records, id_width, offset_width, text, first_bytes: [0; 8] };
+            let mut tokens = AddedTokens {
+                records,
+                id_width,
+                offset_width,
+                text,
+                first_bytes: [0; 8],
+            };
             let mut previous: &[u8] = &[];
             for index in 0..tokens.len() {
-                let token = tokens.get(index).unwrap_or(AddedToken { content: &[], flags: 0, id: NONE });
+                let token = tokens.get(index).unwrap_or(AddedToken {
+                    content: &[],
+                    flags: 0,
+                    id: NONE,
+                });
                 // An empty content is after nothing.
                 reader.require_table(token.id < vocab_size && previous < token.content);
                 reader.require_table(core::str::from_utf8(token.content).is_ok());
@@ -472,29 +542,39 @@ impl<'m> Tokenizer<'m> {
 
     /// Whether decoding can skip `id`: it stands for structure, not for text.
     pub fn is_special(&self, id: u32) -> bool {
-        self.special.get(id as usize / 8).is_some_and(|bits| bits >> (id % 8) & 1 != 0)
+        self.special
+            .get(id as usize / 8)
+            .is_some_and(|bits| bits >> (id % 8) & 1 != 0)
     }
 
-    /// The bytes that `id` decodes to, before a leading space is dropped: UTF-8 or a part of it. `None` if there is
-    /// no such id.
+    /// The bytes that `id` decodes to, before a leading space is dropped: UTF-8 or a part of it.
+    /// `None` if there is no such id.
     pub fn piece(&self, id: u32) -> Option<&'m [u8]> {
         piece(&self.offsets, self.text, id)
     }
 
-    /// The token whose text is `piece`: an added token by its content, any other by what it decodes to (so with spaces, not `▁`).
+    /// The token whose text is `piece`: an added token by its content, any other by what it decodes
+    /// to (so with spaces, not `▁`).
     pub fn token_to_id(&self, piece: &[u8]) -> Option<u32> {
         self.model_token(piece).or_else(|| {
             self.added.iter().find_map(|added| {
-                let at = partition_point(added.len(), |at| added.get(at).is_some_and(|token| token.content < piece));
-                added.get(at).filter(|token| token.content == piece).map(|token| token.id)
+                let at = partition_point(added.len(), |at| {
+                    added.get(at).is_some_and(|token| token.content < piece)
+                });
+                added
+                    .get(at)
+                    .filter(|token| token.content == piece)
+                    .map(|token| token.id)
             })
         })
     }
 
     /// The token that the text `piece` becomes as a whole.
     pub(crate) fn model_token(&self, piece: &[u8]) -> Option<u32> {
-        let at =
-            partition_point(self.index.len(), |at| self.piece(self.index.at(at)).is_some_and(|other| other < piece));
+        let at = partition_point(self.index.len(), |at| {
+            self.piece(self.index.at(at))
+                .is_some_and(|other| other < piece)
+        });
         let id = self.index.at(at);
         (self.piece(id) == Some(piece)).then_some(id)
     }
@@ -512,23 +592,34 @@ impl<'m> Tokenizer<'m> {
             return None;
         }
         let start = start as usize;
-        let place = start + partition_point(end as usize - start, |at| self.merges.at((start + at) * 3) < right);
+        let place = start
+            + partition_point(end as usize - start, |at| {
+                self.merges.at((start + at) * 3) < right
+            });
         if place >= end as usize || self.merges.at(place * 3) != right {
             return None;
         }
-        Some(Merge { rank: self.merges.at(place * 3 + 1), result: self.merges.at(place * 3 + 2) })
+        Some(Merge {
+            rank: self.merges.at(place * 3 + 1),
+            result: self.merges.at(place * 3 + 2),
+        })
     }
 
     /// The class bits of a character that is not ASCII.
     pub(crate) fn class(&self, character: char) -> u8 {
-        let next = partition_point(self.classes.len(), |at| self.classes.at(at) & 0xFF_FFFF <= u32::from(character));
-        next.checked_sub(1).map_or(0, |at| (self.classes.at(at) >> 24) as u8)
+        let next = partition_point(self.classes.len(), |at| {
+            self.classes.at(at) & 0xFF_FFFF <= u32::from(character)
+        });
+        next.checked_sub(1)
+            .map_or(0, |at| (self.classes.at(at) >> 24) as u8)
     }
 }
 
 impl fmt::Debug for Tokenizer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size).finish_non_exhaustive()
+        f.debug_struct("Tokenizer")
+            .field("vocab_size", &self.vocab_size)
+            .finish_non_exhaustive()
     }
 }
 
@@ -539,8 +630,9 @@ fn piece<'m>(offsets: &Numbers<'m>, text: &'m [u8], id: u32) -> Option<&'m [u8]>
     text.get(start as usize..end as usize)
 }
 
-/// Takes tables off the section, front to back, and keeps the first thing that is wrong with it: so nothing is left
-/// early, and one place alone makes an error of it. After a table that is cut short all others are empty.
+/// Takes tables off the section, front to back, and keeps the first thing that is wrong with it: so
+/// nothing is left early, and one place alone makes an error of it. After a table that is cut short
+/// all others are empty.
 struct Reader<'m> {
     section: &'m [u8],
     at: usize,
@@ -572,7 +664,10 @@ impl<'m> Reader<'m> {
     fn take(&mut self, len: usize) -> &'m [u8] {
         let end = self.at.saturating_add(len);
         let Some(bytes) = self.section.get(self.at..end) else {
-            self.refuse(Error::TokenizerTruncated { needed: end, given: self.section.len() });
+            self.refuse(Error::TokenizerTruncated {
+                needed: end,
+                given: self.section.len(),
+            });
             self.section = &[];
             return &[];
         };
@@ -582,7 +677,10 @@ impl<'m> Reader<'m> {
 
     #[inline(never)]
     fn numbers(&mut self, count: usize, width: usize) -> Numbers<'m> {
-        Numbers { bytes: self.take(count.saturating_mul(width)), width }
+        Numbers {
+            bytes: self.take(count.saturating_mul(width)),
+            width,
+        }
     }
     fn so_far(&self) -> Result<(), Error> {
         self.refused.map_or(Ok(()), Err)
@@ -604,6 +702,9 @@ mod tests {
         assert_eq!(refusal(BYTE_LEVEL), Error::ByteLevelDisabled);
         assert_eq!(refusal(BYTE_LEVEL | NFC), Error::ByteLevelDisabled);
         assert_eq!(refusal(NFC), Error::NfcDisabled);
-        assert_eq!(refusal(BYTE_FALLBACK), Error::TokenizerInvalid { offset: 12 });
+        assert_eq!(
+            refusal(BYTE_FALLBACK),
+            Error::TokenizerInvalid { offset: 12 }
+        );
     }
 }

@@ -25,8 +25,14 @@ impl Stored {
     /// F32 numbers that differ everywhere, from `seed`.
     pub fn numbers(seed: usize, shape: &[usize]) -> Self {
         let number = |i: usize| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0;
-        let data = (0..shape.iter().product()).flat_map(|i| number(i).to_le_bytes()).collect();
-        Stored { dtype: Dtype::F32, shape: shape.to_vec(), data }
+        let data = (0..shape.iter().product())
+            .flat_map(|i| number(i).to_le_bytes())
+            .collect();
+        Stored {
+            dtype: Dtype::F32,
+            shape: shape.to_vec(),
+            data,
+        }
     }
 }
 
@@ -39,19 +45,30 @@ impl Folder {
 
     /// Removes a key of the config.
     pub fn without(mut self, key: &str) -> Self {
-        self.config.as_object_mut().unwrap().shift_remove(key).unwrap();
+        self.config
+            .as_object_mut()
+            .unwrap()
+            .shift_remove(key)
+            .unwrap();
         self
     }
 
     pub fn add(&mut self, name: &str, shape: &[usize]) {
         let stored = Stored::numbers(self.tensors.len() + 1, shape);
-        assert!(self.tensors.insert(name.into(), stored).is_none(), "{name} twice");
+        assert!(
+            self.tensors.insert(name.into(), stored).is_none(),
+            "{name} twice"
+        );
     }
 
     /// The bytes of a safetensors file.
     pub fn weights(&self) -> Vec<u8> {
-        let views =
-            self.tensors.iter().map(|(name, t)| (name, TensorView::new(t.dtype, t.shape.clone(), &t.data).unwrap()));
+        let views = self.tensors.iter().map(|(name, t)| {
+            (
+                name,
+                TensorView::new(t.dtype, t.shape.clone(), &t.data).unwrap(),
+            )
+        });
         safetensors::serialize(views, Some(self.metadata.clone())).unwrap()
     }
 
@@ -71,12 +88,18 @@ pub fn llama() -> Folder {
         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "vocab_size": 10, "rms_norm_eps": 1e-5,
         "hidden_act": "silu", "rope_theta": 10000.0, "tie_word_embeddings": false, "max_position_embeddings": 64,
     });
-    let mut folder = Folder { config, tensors: BTreeMap::new(), metadata: HashMap::new() };
+    let mut folder = Folder {
+        config,
+        tensors: BTreeMap::new(),
+        metadata: HashMap::new(),
+    };
     folder.add("model.embed_tokens.weight", &[10, 8]);
     folder.add("model.norm.weight", &[8]);
     folder.add("lm_head.weight", &[10, 8]);
     for layer in 0..2 {
-        let mut add = |name: &str, shape: &[usize]| folder.add(&format!("model.layers.{layer}.{name}"), shape);
+        let mut add = |name: &str, shape: &[usize]| {
+            folder.add(&format!("model.layers.{layer}.{name}"), shape)
+        };
         add("input_layernorm.weight", &[8]);
         add("self_attn.q_proj.weight", &[8, 8]);
         add("self_attn.k_proj.weight", &[4, 8]);
@@ -97,7 +120,9 @@ pub fn like_llama(model_type: &str) -> Folder {
 
 /// A Phi-3 with fused matrices and heads of 8.
 pub fn phi3() -> Folder {
-    let mut folder = llama().set("model_type", json!("phi3")).set("head_dim", json!(8));
+    let mut folder = llama()
+        .set("model_type", json!("phi3"))
+        .set("head_dim", json!(8));
     for layer in 0..2 {
         let name = |name: &str| format!("model.layers.{layer}.{name}");
         for old in [
@@ -108,7 +133,10 @@ pub fn phi3() -> Folder {
             "mlp.gate_proj",
             "mlp.up_proj",
         ] {
-            folder.tensors.remove(&name(&format!("{old}.weight"))).unwrap();
+            folder
+                .tensors
+                .remove(&name(&format!("{old}.weight")))
+                .unwrap();
         }
         folder.add(&name("self_attn.qkv_proj.weight"), &[16 + 8 + 8, 8]);
         folder.add(&name("self_attn.o_proj.weight"), &[8, 16]);
@@ -127,7 +155,9 @@ pub fn gemma(model_type: &str) -> Folder {
         .without("rope_theta");
     folder.tensors.remove("lm_head.weight").unwrap();
     for layer in 0..2 {
-        let mut add = |name: &str, shape: &[usize]| folder.add(&format!("model.layers.{layer}.{name}"), shape);
+        let mut add = |name: &str, shape: &[usize]| {
+            folder.add(&format!("model.layers.{layer}.{name}"), shape)
+        };
         add("pre_feedforward_layernorm.weight", &[8]);
         add("post_feedforward_layernorm.weight", &[8]);
         if model_type == "gemma3_text" {
@@ -145,24 +175,41 @@ pub fn llamalike(k: usize, m: usize, layers: usize, stacked: bool) -> Folder {
         "num_decoder_blocks": layers, "vocab_size": 7, "mlp_variant": "swiglu", "tie_embedder_and_logits": false,
         "use_layer_stack": stacked,
     });
-    let mut folder = Folder { config, tensors: BTreeMap::new(), metadata: HashMap::new() };
+    let mut folder = Folder {
+        config,
+        tensors: BTreeMap::new(),
+        metadata: HashMap::new(),
+    };
     let (heads, kv_heads) = match (k, m) {
         (_, 1) => (vec![("heads", k)], vec![("heads", k)]),
         (1, _) => (vec![("query_heads", m)], vec![]),
-        _ => (vec![("head_groups", k), ("query_heads", m)], vec![("head_groups", k)]),
+        _ => (
+            vec![("head_groups", k), ("query_heads", m)],
+            vec![("head_groups", k)],
+        ),
     };
     let axes = |parts: &[&[(&'static str, usize)]]| parts.concat();
-    let (d, f, p, v) = ([("embedding", 6)], [("neurons", 5)], [("projection", 4)], [("vocabulary", 7)]);
+    let (d, f, p, v) = (
+        [("embedding", 6)],
+        [("neurons", 5)],
+        [("projection", 4)],
+        [("vocabulary", 7)],
+    );
     folder.add_axes("transformer/embedder.embeddings", &axes(&[&v, &d]));
     folder.add_axes("transformer/lm_head.weights", &axes(&[&d, &v]));
     folder.add_axes("transformer/final_norm/scale.weights", &d);
     let blocks = match stacked {
         true => vec![("blocks".to_owned(), vec![("blocks", layers)])],
-        false => (0..layers).map(|layer| (format!("block_{layer}"), vec![])).collect(),
+        false => (0..layers)
+            .map(|layer| (format!("block_{layer}"), vec![]))
+            .collect(),
     };
     for (block, stack) in blocks {
         let mut add = |name: &str, parts: &[&[(&'static str, usize)]]| {
-            folder.add_axes(&format!("transformer/{block}/{name}"), &axes(&[&[&stack[..]], parts].concat()));
+            folder.add_axes(
+                &format!("transformer/{block}/{name}"),
+                &axes(&[&[&stack[..]], parts].concat()),
+            );
         };
         add("pre_attention_norm/scale.weights", &[&d]);
         add("attention/query.weights", &[&d, &heads, &p]);
@@ -181,14 +228,20 @@ impl Folder {
     fn add_axes(&mut self, label: &str, axes: &[(&str, usize)]) {
         self.add(label, &axes.iter().map(|axis| axis.1).collect::<Vec<_>>());
         let names: Vec<&str> = axes.iter().map(|axis| axis.0).collect();
-        self.metadata.insert(format!("axes:{label}"), names.join(","));
+        self.metadata
+            .insert(format!("axes:{label}"), names.join(","));
     }
 
-    /// Stores a parameter with its axes in another order; `order[i]` is the old place of the new axis `i`.
+    /// Stores a parameter with its axes in another order; `order[i]` is the old place of the new
+    /// axis `i`.
     pub fn transpose(&mut self, label: &str, order: &[usize]) {
         let axes = self.metadata.get_mut(&format!("axes:{label}")).unwrap();
         let names: Vec<&str> = axes.split(',').collect();
-        *axes = order.iter().map(|&axis| names[axis]).collect::<Vec<_>>().join(",");
+        *axes = order
+            .iter()
+            .map(|&axis| names[axis])
+            .collect::<Vec<_>>()
+            .join(",");
         let old = self.tensors.get_mut(label).unwrap();
         let shape: Vec<usize> = order.iter().map(|&axis| old.shape[axis]).collect();
         let mut data = Vec::new();
@@ -197,7 +250,10 @@ impl Folder {
             for (&axis, &size) in order.iter().zip(&shape).rev() {
                 (rest, index[axis]) = (rest / size, rest % size);
             }
-            let from = index.iter().zip(&old.shape).fold(0, |at, (i, size)| at * size + i);
+            let from = index
+                .iter()
+                .zip(&old.shape)
+                .fold(0, |at, (i, size)| at * size + i);
             data.extend_from_slice(&old.data[from * 4..][..4]);
         }
         (old.shape, old.data) = (shape, data);

@@ -10,22 +10,33 @@ use std::path::PathBuf;
 
 use pocketlm::host::AlignedBytes;
 
-/// The folder of shared test data, or `None`, said on stderr, if it is not there. In CI it has to be.
+/// The folder of shared test data, or `None`, said on stderr, if it is not there. In CI it has to
+/// be.
 pub fn shared(what: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("POCKETLM_SHARED")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")), PathBuf::from);
+    let folder = std::env::var_os("POCKETLM_SHARED").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")),
+        PathBuf::from,
+    );
     if folder.is_dir() {
         return Some(folder);
     }
-    assert!(std::env::var_os("CI").is_none(), "{} is missing, and CI is set", folder.display());
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{} is missing, and CI is set",
+        folder.display()
+    );
     eprintln!("not checked, {} is missing: {what}", folder.display());
     None
 }
 
 /// The folders below `parent`, sorted; panics if there are none.
 pub fn folders(parent: PathBuf) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(&parent).unwrap_or_else(|error| panic!("{}: {error}", parent.display()));
-    let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let entries =
+        std::fs::read_dir(&parent).unwrap_or_else(|error| panic!("{}: {error}", parent.display()));
+    let mut folders: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
     assert!(!folders.is_empty(), "{} has no folders", parent.display());
     folders.sort();
     folders

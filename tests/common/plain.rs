@@ -1,11 +1,12 @@
-//! The forward pass a second time, for its bits: slow, simple, without batches, buffers, rings, tiles or threads. It is
-//! written from the docs: the image format (`src/model/image.rs`), from which it reads the weights byte by byte, and the
-//! contract of the kernels crate, whose scalar functions are all it shares with the runtime.
+//! The forward pass a second time, for its bits: slow, simple, without batches, buffers, rings,
+//! tiles or threads. It is written from the docs: the image format (`src/model/image.rs`), from
+//! which it reads the weights byte by byte, and the contract of the kernels crate, whose scalar
+//! functions are all it shares with the runtime.
 
 use pocketlm::model::{Config, DType, Kv, Layer, MlpVariant, Model, Role, Rope, TensorId};
 use pocketlm_kernels::math::{
-    bf16_from_f32, bf16_to_f32, exp, f16_from_f32, f16_to_f32, gelu_approx, gelu_exact, silu, sin_cos_turns, soft_cap,
-    sqrt,
+    bf16_from_f32, bf16_to_f32, exp, f16_from_f32, f16_to_f32, gelu_approx, gelu_exact, silu,
+    sin_cos_turns, soft_cap, sqrt,
 };
 
 /// A model and its context so far.
@@ -35,13 +36,24 @@ impl<'m> Plain<'m> {
     pub fn new(image: &'m [u8], kv: Kv) -> Self {
         let model = Model::open(image).unwrap();
         let layers: Vec<_> = model.layers().iter().collect();
-        Plain { config: *model.config(), cache: vec![Vec::new(); layers.len()], layers, kv, image, model }
+        Plain {
+            config: *model.config(),
+            cache: vec![Vec::new(); layers.len()],
+            layers,
+            kv,
+            image,
+            model,
+        }
     }
 
     /// The logits after one more token.
     pub fn feed(&mut self, id: u32, position: u32) -> Vec<f32> {
         let config = self.config;
-        let mut hidden: Vec<f32> = self.embedding(id as usize).iter().map(|x| x * config.embedding_scale).collect();
+        let mut hidden: Vec<f32> = self
+            .embedding(id as usize)
+            .iter()
+            .map(|x| x * config.embedding_scale)
+            .collect();
         for layer in 0..self.layers.len() as u32 {
             let normed = self.norm(&hidden, layer, Role::PreAttentionNorm);
             let mut branch = self.attention(layer, &normed, position);
@@ -72,9 +84,16 @@ impl<'m> Plain<'m> {
             add(&mut hidden, &branch);
         }
         let normed = self.norm(&hidden, 0, Role::FinalNorm);
-        let head = if config.tie_embedder_and_logits { Role::Embedder } else { Role::LmHead };
+        let head = if config.tie_embedder_and_logits {
+            Role::Embedder
+        } else {
+            Role::LmHead
+        };
         let logits = self.product(0, head, &normed);
-        logits.into_iter().map(|z| config.final_logit_softcap.map_or(z, |cap| soft_cap(z, cap))).collect()
+        logits
+            .into_iter()
+            .map(|z| config.final_logit_softcap.map_or(z, |cap| soft_cap(z, cap)))
+            .collect()
     }
 
     fn attention(&mut self, layer: u32, normed: &[f32], position: u32) -> Vec<f32> {
@@ -98,10 +117,19 @@ impl<'m> Plain<'m> {
         for query in queries.iter_mut().flatten() {
             *query *= config.query_scaling_factor;
         }
-        self.cache[layer as usize].push(Kept { position, keys: keys.concat(), values: values.concat() });
+        self.cache[layer as usize].push(Kept {
+            position,
+            keys: keys.concat(),
+            values: values.concat(),
+        });
 
         let seen = self.cache[layer as usize].iter();
-        let seen: Vec<_> = seen.filter(|kept| kind.window.is_none_or(|w| position - kept.position < w.get())).collect();
+        let seen: Vec<_> = seen
+            .filter(|kept| {
+                kind.window
+                    .is_none_or(|w| position - kept.position < w.get())
+            })
+            .collect();
         let mut attended = Vec::new();
         for (index, query) in queries.iter().enumerate() {
             let kv_head = index / config.query_head_multiplier as usize * width;
@@ -109,10 +137,14 @@ impl<'m> Plain<'m> {
                 .iter()
                 .map(|kept| {
                     let score = self.score(query, &kept.keys[kv_head..][..width]);
-                    config.attn_logits_soft_cap.map_or(score, |cap| soft_cap(score, cap))
+                    config
+                        .attn_logits_soft_cap
+                        .map_or(score, |cap| soft_cap(score, cap))
                 })
                 .collect();
-            let largest = scores.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+            let largest = scores
+                .iter()
+                .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
             let weights: Vec<f32> = scores.iter().map(|score| exp(score - largest)).collect();
             let normalizer = 1.0 / striped_sum(&weights);
             let mut out = vec![0.0f32; width];
@@ -172,7 +204,11 @@ impl<'m> Plain<'m> {
         }
         let half = head.len() / 2;
         let has_global = self.layers.iter().any(|layer| layer.rope == Rope::Global);
-        let table = if rope == Rope::Local && has_global { 1 } else { 0 };
+        let table = if rope == Rope::Local && has_global {
+            1
+        } else {
+            0
+        };
         let table = &self.section(2)[table * 8 * (1 + half)..];
         let word = |j: usize| u64::from_le_bytes(table[8 * j..][..8].try_into().unwrap());
         let amplitude = f32::from_bits(word(0) as u32);
@@ -187,7 +223,10 @@ impl<'m> Plain<'m> {
     fn norm(&self, x: &[f32], layer: u32, role: Role) -> Vec<f32> {
         let squares: Vec<f32> = x.iter().map(|x| x * x).collect();
         let factor = 1.0 / sqrt(striped_sum(&squares) / x.len() as f32 + self.config.rms_norm_eps);
-        x.iter().zip(self.vector(layer, role)).map(|(x, weight)| x * factor * weight).collect()
+        x.iter()
+            .zip(self.vector(layer, role))
+            .map(|(x, weight)| x * factor * weight)
+            .collect()
     }
 
     fn product(&self, layer: u32, role: Role, x: &[f32]) -> Vec<f32> {
@@ -217,13 +256,20 @@ impl<'m> Plain<'m> {
     }
 
     fn embedding(&self, row: usize) -> Vec<f32> {
-        let (dtype, _, columns) = self.model.tensor_type(TensorId { layer: 0, role: Role::Embedder }).unwrap();
+        let (dtype, _, columns) = self
+            .model
+            .tensor_type(TensorId {
+                layer: 0,
+                role: Role::Embedder,
+            })
+            .unwrap();
         let data = self.tensor(0, Role::Embedder).unwrap();
         let weight = |column| {
             if !dtype.is_quantized() {
                 return float(dtype, data, columns, row, column);
             }
-            let (weights, scale, minimum) = group(dtype, data, columns.div_ceil(32), row, column / 32);
+            let (weights, scale, minimum) =
+                group(dtype, data, columns.div_ceil(32), row, column / 32);
             let product = weights[column % 32] as f32 * scale;
             minimum.map_or(product, |minimum| product + minimum)
         };
@@ -232,9 +278,13 @@ impl<'m> Plain<'m> {
 
     /// A vector; empty if the model has none.
     fn vector(&self, layer: u32, role: Role) -> Vec<f32> {
-        let Some((_, _, columns)) = self.model.tensor_type(TensorId { layer, role }) else { return Vec::new() };
+        let Some((_, _, columns)) = self.model.tensor_type(TensorId { layer, role }) else {
+            return Vec::new();
+        };
         let data = &self.tensor(layer, role).unwrap()[..4 * columns];
-        data.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+        data.chunks(4)
+            .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+            .collect()
     }
 
     /// The weights from this tensor on, found through the tensors section.
@@ -246,7 +296,8 @@ impl<'m> Plain<'m> {
     }
 
     fn section(&self, index: usize) -> &'m [u8] {
-        let word = |at: usize| u64::from_le_bytes(self.image[at..at + 8].try_into().unwrap()) as usize;
+        let word =
+            |at: usize| u64::from_le_bytes(self.image[at..at + 8].try_into().unwrap()) as usize;
         &self.image[word(32 + 24 * index)..][..word(40 + 24 * index)]
     }
 }
@@ -266,13 +317,22 @@ fn float(dtype: DType, data: &[u8], columns: usize, row: usize, column: usize) -
 }
 
 /// 32 weights of a quantised matrix, as integers, with their scale and minimum.
-fn group(dtype: DType, data: &[u8], groups: usize, row: usize, index: usize) -> ([i32; 32], f32, Option<f32>) {
+fn group(
+    dtype: DType,
+    data: &[u8],
+    groups: usize,
+    row: usize,
+    index: usize,
+) -> ([i32; 32], f32, Option<f32>) {
     let (bytes, header) = match dtype {
         DType::Q8 => (272, 16),
         DType::Q4 => (144, 16),
         _ => (160, 32),
     };
-    let (tile, lane) = (&data[(row / 8 * groups + index) * bytes..][..bytes], row % 8);
+    let (tile, lane) = (
+        &data[(row / 8 * groups + index) * bytes..][..bytes],
+        row % 8,
+    );
     let weights = std::array::from_fn(|c| match dtype {
         DType::Q8 => tile[header + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32,
         _ => {

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use pocketlm::host::AlignedBytes;
-use pocketlm::import::{self, Checkpoint, Description, Element, ImportError, PackOptions, RopeTable, Tensor};
+use pocketlm::import::{
+    self, Checkpoint, Description, Element, ImportError, PackOptions, RopeTable, Tensor,
+};
 use pocketlm::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
 
 /// A repeatable stream of numbers (Knuth's MMIX generator).
@@ -19,7 +21,10 @@ impl Numbers {
     }
 
     pub fn bits(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32
     }
 
@@ -45,7 +50,9 @@ impl Numbers {
 
     /// Token ids below `vocab_size`.
     pub fn tokens(&mut self, count: usize, vocab_size: u32) -> Vec<u32> {
-        (0..count).map(|_| self.within(0..=vocab_size - 1)).collect()
+        (0..count)
+            .map(|_| self.within(0..=vocab_size - 1))
+            .collect()
     }
 }
 
@@ -62,15 +69,18 @@ impl Checkpoint for Memory {
 
     fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
         let missing = || ImportError::new(format!("tensor {id} is missing"));
-        let (rows, columns) = id.role.shape(&self.description.config).ok_or_else(missing)?;
+        let (rows, columns) = id
+            .role
+            .shape(&self.description.config)
+            .ok_or_else(missing)?;
         let data = self.tensors.get(&id).ok_or_else(missing)?;
         Tensor::dense(Element::F32, &data[..], rows, columns)
     }
 }
 
 impl Memory {
-    /// A model of this description with weights from `seed`: matrices that keep the size of what they multiply, norms
-    /// around 1, small biases.
+    /// A model of this description with weights from `seed`: matrices that keep the size of what
+    /// they multiply, norms around 1, small biases.
     pub fn new(description: Description, seed: u64) -> Self {
         let mut numbers = Numbers::new(seed);
         let config = description.config;
@@ -88,11 +98,16 @@ impl Memory {
                     _ if format!("{role:?}").ends_with("Bias") => (0.0, 0.3),
                     _ => (1.0, 0.5),
                 };
-                let data = (0..rows * columns).flat_map(|_| (base + spread * numbers.float()).to_le_bytes()).collect();
+                let data = (0..rows * columns)
+                    .flat_map(|_| (base + spread * numbers.float()).to_le_bytes())
+                    .collect();
                 tensors.insert(TensorId { layer, role }, data);
             }
         }
-        Memory { description, tensors }
+        Memory {
+            description,
+            tensors,
+        }
     }
 
     /// The same model with every weight moved to a neighbouring f32, up or down.
@@ -100,32 +115,60 @@ impl Memory {
         let mut numbers = Numbers::new(seed);
         let mut nudge = |bytes: &[u8]| {
             let bits = u32::from_le_bytes(bytes.try_into().unwrap());
-            if numbers.one_in(2) { bits + 1 } else { bits.saturating_sub(1) }.to_le_bytes()
+            if numbers.one_in(2) {
+                bits + 1
+            } else {
+                bits.saturating_sub(1)
+            }
+            .to_le_bytes()
         };
         let mut ids: Vec<_> = self.tensors.keys().copied().collect();
         ids.sort();
-        let nudged = ids.into_iter().map(|id| (id, self.tensors[&id].chunks(4).flat_map(&mut nudge).collect()));
-        Memory { description: self.description.clone(), tensors: nudged.collect() }
+        let nudged = ids.into_iter().map(|id| {
+            (
+                id,
+                self.tensors[&id].chunks(4).flat_map(&mut nudge).collect(),
+            )
+        });
+        Memory {
+            description: self.description.clone(),
+            tensors: nudged.collect(),
+        }
     }
 
     pub fn pack(&self, dtype: DType) -> AlignedBytes {
-        self.pack_with(PackOptions { dtype: Some(dtype), embedder_dtype: None })
+        self.pack_with(PackOptions {
+            dtype: Some(dtype),
+            embedder_dtype: None,
+        })
     }
 
     pub fn pack_with(&self, options: PackOptions) -> AlignedBytes {
-        import::pack_to_memory(self, &options, &mut |_, _| {}).unwrap_or_else(|error| panic!("{error}"))
+        import::pack_to_memory(self, &options, &mut |_, _| {})
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
 /// A rotary table of this base, with pair `still` (if it exists) not turning.
 pub fn rope_table(projection_dim: u32, base: f64, amplitude: f32, still: u32) -> RopeTable {
-    let frequency =
-        |j: u32| if j == still { 0.0 } else { libm::pow(base, -2.0 * f64::from(j) / f64::from(projection_dim)) };
-    RopeTable { amplitude, frequencies: (0..projection_dim / 2).map(frequency).collect() }
+    let frequency = |j: u32| {
+        if j == still {
+            0.0
+        } else {
+            libm::pow(base, -2.0 * f64::from(j) / f64::from(projection_dim))
+        }
+    };
+    RopeTable {
+        amplitude,
+        frequencies: (0..projection_dim / 2).map(frequency).collect(),
+    }
 }
 
 pub fn window(window: u32, rope: Rope) -> Layer {
-    Layer { window: NonZeroU32::new(window), rope }
+    Layer {
+        window: NonZeroU32::new(window),
+        rope,
+    }
 }
 
 /// A plain config with `layers`: nothing optional is on, and no two sizes are alike.
@@ -174,15 +217,41 @@ pub fn any(numbers: &mut Numbers) -> Description {
     let layers: Vec<Layer> = (0..numbers.within(0..=4))
         .map(|_| {
             let size = numbers.pick(&[0, 0, 1, 2, 3, 7, 8, 9, 15, 1000, u32::MAX]);
-            window(size, numbers.pick(&[Rope::None, Rope::Global, Rope::Global, Rope::Local, Rope::Local]))
+            window(
+                size,
+                numbers.pick(&[
+                    Rope::None,
+                    Rope::Global,
+                    Rope::Global,
+                    Rope::Local,
+                    Rope::Local,
+                ]),
+            )
         })
         .collect();
     let projection_dim = numbers.pick(&[2, 4, 6, 8, 10, 16, 20, 30, 32, 34, 48]);
-    let (num_kv_heads, query_head_multiplier) =
-        numbers.pick(&[(1, 1), (1, 2), (1, 3), (1, 5), (2, 1), (2, 2), (2, 3), (3, 1), (4, 2), (5, 1)]);
-    let cap = |numbers: &mut Numbers| numbers.one_in(3).then(|| 1.0 + 10.0 * numbers.float().abs());
+    let (num_kv_heads, query_head_multiplier) = numbers.pick(&[
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (1, 5),
+        (2, 1),
+        (2, 2),
+        (2, 3),
+        (3, 1),
+        (4, 2),
+        (5, 1),
+    ]);
+    let cap = |numbers: &mut Numbers| {
+        numbers
+            .one_in(3)
+            .then(|| 1.0 + 10.0 * numbers.float().abs())
+    };
     let table = |numbers: &mut Numbers| {
-        let (base, amplitude) = (numbers.pick(&[1.0, 10.0, 1e4, 1e6]), numbers.pick(&[1.0, 1.0, 0.7, 1.3]));
+        let (base, amplitude) = (
+            numbers.pick(&[1.0, 10.0, 1e4, 1e6]),
+            numbers.pick(&[1.0, 1.0, 0.7, 1.3]),
+        );
         let still = numbers.within(0..=2 * projection_dim);
         rope_table(projection_dim, base, amplitude, still)
     };
@@ -194,7 +263,11 @@ pub fn any(numbers: &mut Numbers) -> Description {
         mlp_hidden_dim: numbers.pick(&[1, 3, 8, 24, 32, 37, 64, 71]),
         num_decoder_blocks: layers.len() as u32,
         vocab_size: numbers.pick(&[1, 2, 7, 8, 9, 31, 43, 64]),
-        mlp_variant: numbers.pick(&[MlpVariant::GegluExact, MlpVariant::GegluApprox, MlpVariant::Swiglu]),
+        mlp_variant: numbers.pick(&[
+            MlpVariant::GegluExact,
+            MlpVariant::GegluApprox,
+            MlpVariant::Swiglu,
+        ]),
         tie_embedder_and_logits: numbers.one_in(2),
         embedding_scale: numbers.pick(&[1.0, 1.0, 4.472_136, 0.1, -2.0]),
         rms_norm_eps: numbers.pick(&[1e-6, 1e-5, 1e-2]),
@@ -202,7 +275,12 @@ pub fn any(numbers: &mut Numbers) -> Description {
         use_post_ffw_norm: numbers.one_in(2),
         final_logit_softcap: cap(numbers),
         attn_logits_soft_cap: cap(numbers),
-        query_scaling_factor: numbers.pick(&[(projection_dim as f32).powf(-0.5), 0.0625, 1.0, -0.5]),
+        query_scaling_factor: numbers.pick(&[
+            (projection_dim as f32).powf(-0.5),
+            0.0625,
+            1.0,
+            -0.5,
+        ]),
         use_qk_norm: numbers.one_in(2),
         qkv_bias: numbers.one_in(2),
         output_bias: numbers.one_in(2),
@@ -210,5 +288,12 @@ pub fn any(numbers: &mut Numbers) -> Description {
         ..plain(Vec::new()).config
     };
     let (global_rope, local_rope) = (table(numbers), Some(table(numbers)));
-    Description { config, layers, global_rope, local_rope, tokenizer: None, chat_template: None }
+    Description {
+        config,
+        layers,
+        global_rope,
+        local_rope,
+        tokenizer: None,
+        chat_template: None,
+    }
 }

@@ -1,5 +1,6 @@
-//! The forward pass as plain as it can be written: f64, whole matrices, no cache, no kernels. It reads a checkpoint
-//! through the importer and nothing else of the crate, so a difference from an oracle is the importer's.
+//! The forward pass as plain as it can be written: f64, whole matrices, no cache, no kernels. It
+//! reads a checkpoint through the importer and nothing else of the crate, so a difference from an
+//! oracle is the importer's.
 
 use pocketlm::import::{Checkpoint, RopeTable, Tensor};
 use pocketlm::model::{MlpVariant, Role, Rope, TensorId};
@@ -10,7 +11,9 @@ pub type Matrix = Vec<Vec<f64>>;
 pub fn read(tensor: &Tensor<'_>) -> Vec<Vec<f32>> {
     let row = |r| {
         let mut row = vec![0.0; tensor.column_count()];
-        tensor.row(r, &mut row).unwrap_or_else(|error| panic!("{error}"));
+        tensor
+            .row(r, &mut row)
+            .unwrap_or_else(|error| panic!("{error}"));
         row
     };
     (0..tensor.row_count()).map(row).collect()
@@ -50,13 +53,21 @@ impl<'c> Reference<'c> {
     pub fn new(checkpoint: &'c dyn Checkpoint) -> Self {
         let config = &checkpoint.description().config;
         let matrix = |layer: u32, role: Role| -> Matrix {
-            let tensor = checkpoint.tensor(TensorId { layer, role }).unwrap_or_else(|error| panic!("{error}"));
-            read(&tensor).into_iter().map(|row| row.into_iter().map(f64::from).collect()).collect()
+            let tensor = checkpoint
+                .tensor(TensorId { layer, role })
+                .unwrap_or_else(|error| panic!("{error}"));
+            read(&tensor)
+                .into_iter()
+                .map(|row| row.into_iter().map(f64::from).collect())
+                .collect()
         };
         let vector = |layer, role| matrix(layer, role).into_iter().next().unwrap();
         let optional = |on: bool, layer, role| on.then(|| vector(layer, role));
         let block = |i| {
-            let linear = |role, bias, on| Linear { rows: matrix(i, role), bias: optional(on, i, bias) };
+            let linear = |role, bias, on| Linear {
+                rows: matrix(i, role),
+                bias: optional(on, i, bias),
+            };
             Block {
                 pre_attention_norm: vector(i, Role::PreAttentionNorm),
                 query: linear(Role::Query, Role::QueryBias, config.qkv_bias),
@@ -65,7 +76,11 @@ impl<'c> Reference<'c> {
                 query_norm: optional(config.use_qk_norm, i, Role::QueryNorm),
                 key_norm: optional(config.use_qk_norm, i, Role::KeyNorm),
                 output: linear(Role::Output, Role::OutputBias, config.output_bias),
-                post_attention_norm: optional(config.use_post_attn_norm, i, Role::PostAttentionNorm),
+                post_attention_norm: optional(
+                    config.use_post_attn_norm,
+                    i,
+                    Role::PostAttentionNorm,
+                ),
                 pre_ffw_norm: vector(i, Role::PreFfwNorm),
                 gating_linear: linear(Role::GatingLinear, Role::GatingLinearBias, config.mlp_bias),
                 value_linear: linear(Role::ValueLinear, Role::ValueLinearBias, config.mlp_bias),
@@ -76,7 +91,14 @@ impl<'c> Reference<'c> {
         Reference {
             checkpoint,
             embedder: matrix(0, Role::Embedder),
-            head: matrix(0, if config.tie_embedder_and_logits { Role::Embedder } else { Role::LmHead }),
+            head: matrix(
+                0,
+                if config.tie_embedder_and_logits {
+                    Role::Embedder
+                } else {
+                    Role::LmHead
+                },
+            ),
             final_norm: vector(0, Role::FinalNorm),
             layers: (0..config.num_decoder_blocks).map(block).collect(),
         }
@@ -92,18 +114,24 @@ impl<'c> Reference<'c> {
     pub fn logits_at(&self, tokens: &[(u32, u32)]) -> Matrix {
         let config = &self.checkpoint.description().config;
         let eps = f64::from(config.rms_norm_eps);
-        let embed = |&(id, _): &(u32, u32)| scaled(&self.embedder[id as usize], config.embedding_scale.into());
+        let embed = |&(id, _): &(u32, u32)| {
+            scaled(&self.embedder[id as usize], config.embedding_scale.into())
+        };
         let mut x: Matrix = tokens.iter().map(embed).collect();
         let positions: Vec<u32> = tokens.iter().map(|token| token.1).collect();
         for (i, block) in self.layers.iter().enumerate() {
-            let normed: Matrix = x.iter().map(|x| rms_norm(x, &block.pre_attention_norm, eps)).collect();
+            let normed: Matrix = x
+                .iter()
+                .map(|x| rms_norm(x, &block.pre_attention_norm, eps))
+                .collect();
             let attention = self.attention(i, &normed, &positions);
             for (x, mut attention) in x.iter_mut().zip(attention) {
                 if let Some(weights) = &block.post_attention_norm {
                     attention = rms_norm(&attention, weights, eps);
                 }
                 add(x, &attention);
-                let mut ffw = block.feed_forward(config.mlp_variant, &rms_norm(x, &block.pre_ffw_norm, eps));
+                let mut ffw =
+                    block.feed_forward(config.mlp_variant, &rms_norm(x, &block.pre_ffw_norm, eps));
                 if let Some(weights) = &block.post_ffw_norm {
                     ffw = rms_norm(&ffw, weights, eps);
                 }
@@ -112,14 +140,21 @@ impl<'c> Reference<'c> {
         }
         let head = |x: &Vec<f64>| {
             let x = rms_norm(x, &self.final_norm, eps);
-            self.head.iter().map(|row| soft_cap(dot(row, &x), config.final_logit_softcap)).collect()
+            self.head
+                .iter()
+                .map(|row| soft_cap(dot(row, &x), config.final_logit_softcap))
+                .collect()
         };
         x.iter().map(head).collect()
     }
 
     fn attention(&self, layer: usize, inputs: &Matrix, positions: &[u32]) -> Matrix {
         let description = self.checkpoint.description();
-        let (config, block, kind) = (&description.config, &self.layers[layer], description.layers[layer]);
+        let (config, block, kind) = (
+            &description.config,
+            &self.layers[layer],
+            description.layers[layer],
+        );
         let head_dim = config.projection_dim as usize;
         let table = match kind.rope {
             Rope::None => None,
@@ -128,28 +163,42 @@ impl<'c> Reference<'c> {
         };
         let heads = |x: &Vec<f64>, position, linear: &Linear, norm: &Option<Vec<f64>>| -> Matrix {
             let head = |head: &[f64]| {
-                let head = norm.as_ref().map_or(head.to_vec(), |w| rms_norm(head, w, config.rms_norm_eps.into()));
+                let head = norm.as_ref().map_or(head.to_vec(), |w| {
+                    rms_norm(head, w, config.rms_norm_eps.into())
+                });
                 table.map_or(head.clone(), |table| rotated(&head, table, position))
             };
             linear.apply(x).chunks(head_dim).map(head).collect()
         };
         let with_positions = || inputs.iter().zip(positions.iter().copied());
-        let queries: Vec<_> = with_positions().map(|(x, p)| heads(x, p, &block.query, &block.query_norm)).collect();
-        let keys: Vec<_> = with_positions().map(|(x, p)| heads(x, p, &block.key, &block.key_norm)).collect();
+        let queries: Vec<_> = with_positions()
+            .map(|(x, p)| heads(x, p, &block.query, &block.query_norm))
+            .collect();
+        let keys: Vec<_> = with_positions()
+            .map(|(x, p)| heads(x, p, &block.key, &block.key_norm))
+            .collect();
         let values: Vec<_> = inputs.iter().map(|x| block.value.apply(x)).collect();
         let attend = |(queries, &p): (&Matrix, &u32)| {
-            let visible =
-                |r: &usize| positions[*r] <= p && kind.window.is_none_or(|window| p - positions[*r] < window.get());
+            let visible = |r: &usize| {
+                positions[*r] <= p
+                    && kind
+                        .window
+                        .is_none_or(|window| p - positions[*r] < window.get())
+            };
             let visible: Vec<usize> = (0..positions.len()).filter(visible).collect();
             let mut mixed = Vec::new();
             for (h, query) in queries.iter().enumerate() {
                 let kv = h / config.query_head_multiplier as usize;
                 let query = scaled(query, config.query_scaling_factor.into());
-                let score = |&r: &usize| soft_cap(dot(&query, &keys[r][kv]), config.attn_logits_soft_cap);
+                let score =
+                    |&r: &usize| soft_cap(dot(&query, &keys[r][kv]), config.attn_logits_soft_cap);
                 let weights = softmax(&visible.iter().map(score).collect::<Vec<_>>());
                 let mut head = vec![0.0; head_dim];
                 for (r, weight) in visible.iter().zip(weights) {
-                    add(&mut head, &scaled(&values[*r][kv * head_dim..][..head_dim], weight));
+                    add(
+                        &mut head,
+                        &scaled(&values[*r][kv * head_dim..][..head_dim], weight),
+                    );
                 }
                 mixed.extend(head);
             }
@@ -165,12 +214,20 @@ impl Block {
             MlpVariant::Swiglu => a / (1.0 + (-a).exp()),
             MlpVariant::GegluExact => 0.5 * a * libm::erfc(-a / 2f64.sqrt()),
             MlpVariant::GegluApprox => {
-                0.5 * a * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (a + 0.044715 * a.powi(3))).tanh())
+                0.5 * a
+                    * (1.0
+                        + ((2.0 / std::f64::consts::PI).sqrt() * (a + 0.044715 * a.powi(3))).tanh())
             }
         };
         let gate = self.gating_linear.apply(x);
         let value = self.value_linear.apply(x);
-        self.out_linear.apply(&gate.iter().zip(value).map(|(&gate, value)| act(gate) * value).collect::<Vec<_>>())
+        self.out_linear.apply(
+            &gate
+                .iter()
+                .zip(value)
+                .map(|(&gate, value)| act(gate) * value)
+                .collect::<Vec<_>>(),
+        )
     }
 }
 
@@ -190,15 +247,24 @@ fn rotated(x: &[f64], table: &RopeTable, position: u32) -> Vec<f64> {
     let mut y = x.to_vec();
     for j in 0..half {
         let (sin, cos) = (f64::from(position) * table.frequencies[j]).sin_cos();
-        let (sin, cos) = (sin * f64::from(table.amplitude), cos * f64::from(table.amplitude));
-        (y[j], y[j + half]) = (x[j] * cos - x[j + half] * sin, x[j + half] * cos + x[j] * sin);
+        let (sin, cos) = (
+            sin * f64::from(table.amplitude),
+            cos * f64::from(table.amplitude),
+        );
+        (y[j], y[j + half]) = (
+            x[j] * cos - x[j + half] * sin,
+            x[j + half] * cos + x[j] * sin,
+        );
     }
     y
 }
 
 fn rms_norm(x: &[f64], weights: &[f64], eps: f64) -> Vec<f64> {
     let mean = dot(x, x) / x.len() as f64;
-    x.iter().zip(weights).map(|(x, w)| x / (mean + eps).sqrt() * w).collect()
+    x.iter()
+        .zip(weights)
+        .map(|(x, w)| x / (mean + eps).sqrt() * w)
+        .collect()
 }
 
 fn softmax(scores: &[f64]) -> Vec<f64> {

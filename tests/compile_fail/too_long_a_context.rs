@@ -1,4 +1,5 @@
-//! error: a context of 4294967295 tokens takes 4501125800064 bytes of RAM, and there are 65536; a shorter context
+//! error: a context of 4294967295 tokens takes 4501125800064 bytes of RAM, and there are 65536; a
+//! shorter context
 use pocketlm::run::Plan;
 
 const IMAGE: &[u8] = pocketlm::include_image!(env!("STORY"));

@@ -21,7 +21,12 @@ pub struct Board {
 }
 
 const fn board(name: &'static str, target: &'static str, partition: Option<u32>) -> Board {
-    Board { name, target, partition, kernels: None }
+    Board {
+        name,
+        target,
+        partition,
+        kernels: None,
+    }
 }
 
 pub const M0: Board = board("mps2_an385_armv6m", "thumbv6m-none-eabi", Some(0x2100_0000));
@@ -30,40 +35,73 @@ pub const M4F: Board = board("mps2_an386", "thumbv7em-none-eabihf", Some(0x2100_
 pub const M7: Board = board("mps2_an500", "thumbv7em-none-eabihf", Some(0x6000_0000));
 pub const M33: Board = board("mps2_an521", "thumbv8m.main-none-eabihf", Some(0x8000_0000));
 pub const M55: Board = board("mps3_an547", "thumbv8m.main-none-eabihf", Some(0x7000_0000));
-pub const RV32IMAC: Board = board("virt_riscv32imac", "riscv32imac-unknown-none-elf", Some(0x8100_0000));
-pub const RV32IMAFC: Board = board("virt_riscv32imafc", "riscv32imafc-unknown-none-elf", Some(0x8100_0000));
-pub const RV64GC: Board = board("virt_riscv64gc", "riscv64gc-unknown-none-elf", Some(0x8100_0000));
+pub const RV32IMAC: Board = board(
+    "virt_riscv32imac",
+    "riscv32imac-unknown-none-elf",
+    Some(0x8100_0000),
+);
+pub const RV32IMAFC: Board = board(
+    "virt_riscv32imafc",
+    "riscv32imafc-unknown-none-elf",
+    Some(0x8100_0000),
+);
+pub const RV64GC: Board = board(
+    "virt_riscv64gc",
+    "riscv64gc-unknown-none-elf",
+    Some(0x8100_0000),
+);
 pub const AARCH64: Board = board("virt_aarch64", "aarch64-unknown-none", Some(0x4400_0000));
 pub const WASM: Board = board("wasm32", "wasm32-unknown-unknown", None);
 
-pub const ALL: [Board; 11] = [M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, RV64GC, AARCH64, WASM];
+pub const ALL: [Board; 11] = [
+    M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, RV64GC, AARCH64, WASM,
+];
 
 impl Board {
     /// The board with the kernels of a feature.
     pub const fn with(self, kernels: &'static str) -> Board {
-        Board { kernels: Some(kernels), ..self }
+        Board {
+            kernels: Some(kernels),
+            ..self
+        }
     }
 
     /// The board's name, and its kernels where they are not the portable ones.
     pub fn title(&self) -> String {
-        self.kernels.map_or_else(|| self.name.into(), |kernels| format!("{}-{kernels}", self.name))
+        self.kernels.map_or_else(
+            || self.name.into(),
+            |kernels| format!("{}-{kernels}", self.name),
+        )
     }
 
-    /// Whether this machine can build for the board and run it. If not, that is said; in CI it fails.
+    /// Whether this machine can build for the board and run it. If not, that is said; in CI it
+    /// fails.
     pub fn is_here(&self, what: &str) -> bool {
         let machine = &self.runner()[0];
         let answer = |program: &str, arguments: &[&str]| {
-            let output = Command::new(program).args(arguments).current_dir(PACKAGE).output().ok();
+            let output = Command::new(program)
+                .args(arguments)
+                .current_dir(PACKAGE)
+                .output()
+                .ok();
             output.filter(|output| output.status.success())
         };
-        let library = answer("rustc", &["--print", "target-libdir", "--target", self.target])
-            .map(|output| PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()));
+        let library = answer(
+            "rustc",
+            &["--print", "target-libdir", "--target", self.target],
+        )
+        .map(|output| PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()));
         let missing = match library {
-            Some(library) if library.is_dir() && answer(machine, &["--version"]).is_some() => return true,
+            Some(library) if library.is_dir() && answer(machine, &["--version"]).is_some() => {
+                return true;
+            }
             Some(library) if library.is_dir() => machine.clone(),
             _ => format!("the Rust target {}", self.target),
         };
-        assert!(std::env::var_os("CI").is_none(), "{missing} is missing, and CI is set");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "{missing} is missing, and CI is set"
+        );
         eprintln!("not checked, {missing} is missing: {what}");
         false
     }
@@ -76,8 +114,16 @@ impl Board {
     /// The command that runs a program on the board, as `cargo run` in the package does it.
     fn runner(&self) -> Vec<String> {
         let config = fs::read_to_string(self.config()).unwrap();
-        let command = config.lines().find_map(|line| line.split_once(".runner = ")).unwrap().1;
-        command.trim_matches('"').split(' ').map(String::from).collect()
+        let command = config
+            .lines()
+            .find_map(|line| line.split_once(".runner = "))
+            .unwrap()
+            .1;
+        command
+            .trim_matches('"')
+            .split(' ')
+            .map(String::from)
+            .collect()
     }
 
     /// Builds a program and returns where it is, or what the compiler and the linker said.
@@ -88,8 +134,22 @@ impl Board {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware");
         let features = [features, self.kernels.unwrap_or_default()].join(",");
         let output = Command::new(env!("CARGO"))
-            .args(["build", "--release", "--locked", "--quiet", "--no-default-features"])
-            .args(["--features", &features, "--bin", program, "--config", &self.config(), "--target-dir"])
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "--quiet",
+                "--no-default-features",
+            ])
+            .args([
+                "--features",
+                &features,
+                "--bin",
+                program,
+                "--config",
+                &self.config(),
+                "--target-dir",
+            ])
             .arg(&folder)
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", opt_level)
             .env_remove("RUSTFLAGS")
@@ -104,15 +164,25 @@ impl Board {
         }
         let copy = folder.join(format!("{}-{program}-{opt_level}", self.title()));
         let built = folder.join(self.target).join("release").join(program);
-        let extension = if self.target.starts_with("wasm32") { "wasm" } else { "" };
+        let extension = if self.target.starts_with("wasm32") {
+            "wasm"
+        } else {
+            ""
+        };
         fs::copy(built.with_extension(extension), &copy).unwrap();
         Ok(copy)
     }
 
     /// Runs a program to its end, with `images` in the partition, and returns what it printed.
     pub fn run(&self, program: &str, images: &[u8]) -> String {
-        let features = if program == "blocks" { "f32,f16,bf16,q8,q4,blocks" } else { ALL_TYPES };
-        let elf = self.build(program, "s", features).unwrap_or_else(|error| panic!("{error}"));
+        let features = if program == "blocks" {
+            "f32,f16,bf16,q8,q4,blocks"
+        } else {
+            ALL_TYPES
+        };
+        let elf = self
+            .build(program, "s", features)
+            .unwrap_or_else(|error| panic!("{error}"));
         String::from_utf8(self.run_built(&elf, images)).unwrap()
     }
 
@@ -153,7 +223,12 @@ impl Board {
             std::thread::sleep(Duration::from_millis(20));
         };
         let printed = fs::read(printed).unwrap();
-        assert!(status.success(), "{program} on {}: {status}\n{}", self.title(), String::from_utf8_lossy(&printed));
+        assert!(
+            status.success(),
+            "{program} on {}: {status}\n{}",
+            self.title(),
+            String::from_utf8_lossy(&printed)
+        );
         printed
     }
 }

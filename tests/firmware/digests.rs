@@ -5,7 +5,9 @@ use pocketlm::import::{self, PackOptions};
 use pocketlm::model::{DType, Kv, Model};
 use pocketlm::run::{Digest, Plan, Session, Solo, Step};
 
-use crate::board::{AARCH64, ALL, Board, M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, RV64GC, WASM};
+use crate::board::{
+    AARCH64, ALL, Board, M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, RV64GC, WASM,
+};
 use crate::common;
 use crate::common::random::{self, Memory, Numbers};
 use crate::sequence::{BATCH, BUDGET, CONTEXT, tokens};
@@ -19,7 +21,10 @@ fn expected(image: &[u8], kvs: &[Kv]) -> Vec<String> {
     let mut lines = vec![format!("image {:08x}", model.checksum())];
     for &kv in kvs {
         let name = kv.dtype().name();
-        let plan = Plan::new(model.header()).context(CONTEXT).batch(BATCH).kv(kv);
+        let plan = Plan::new(model.header())
+            .context(CONTEXT)
+            .batch(BATCH)
+            .kv(kv);
         lines.push(format!("arena {name} {}", plan.bytes()));
         let mut arena = AlignedBytes::zeroed(plan.bytes());
         let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
@@ -28,7 +33,9 @@ fn expected(image: &[u8], kvs: &[Kv]) -> Vec<String> {
             digest.update(logits);
             digest.value()
         };
-        let each = |index, logits: &mut [f32]| lines.push(format!("logits {name} {index} {:016x}", digest(logits)));
+        let each = |index, logits: &mut [f32]| {
+            lines.push(format!("logits {name} {index} {:016x}", digest(logits)))
+        };
         session.feed_each(&tokens, each).unwrap();
         session.reset();
         session.start(&tokens).unwrap();
@@ -42,40 +49,61 @@ fn expected(image: &[u8], kvs: &[Kv]) -> Vec<String> {
     lines
 }
 
-/// The most stack that opening an image, or any call of a session, may take; on a 64-bit core words are twice as long,
-/// and the blocks of its vector kernels keep their sums there.
+/// The most stack that opening an image, or any call of a session, may take; on a 64-bit core words
+/// are twice as long, and the blocks of its vector kernels keep their sums there.
 const STACK_LIMIT: usize = 2048;
 const STACK_LIMIT_64: usize = 6144;
 
-/// Parts what a board printed into the lines that must be the host's, and the costs, which are printed and, as to the
-/// stack, checked.
+/// Parts what a board printed into the lines that must be the host's, and the costs, which are
+/// printed and, as to the stack, checked.
 fn results(board: &Board, printed: &str) -> Vec<String> {
-    let (costs, results): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with("cost "));
-    let limit = if board.target.contains("64") { STACK_LIMIT_64 } else { STACK_LIMIT };
+    let (costs, results): (Vec<&str>, Vec<&str>) =
+        printed.lines().partition(|line| line.starts_with("cost "));
+    let limit = if board.target.contains("64") {
+        STACK_LIMIT_64
+    } else {
+        STACK_LIMIT
+    };
     for cost in &costs {
         println!("{}: {cost}", board.title());
         if let Some((_, stack)) = cost.split_once(" stack ") {
-            assert!(stack.parse::<usize>().unwrap() <= limit, "{}: {cost}", board.title());
+            assert!(
+                stack.parse::<usize>().unwrap() <= limit,
+                "{}: {cost}",
+                board.title()
+            );
         }
     }
-    // One budget serves both: a slice of the sampler is no longer than one of the session. (A larger one is soon all of a choice.)
+    // One budget serves both: a slice of the sampler is no longer than one of the session. (A
+    // larger one is soon all of a choice.)
     let longest = |what: &str| {
-        let cost =
-            costs.iter().find_map(|cost| cost.strip_prefix("cost ")?.strip_prefix(what)?.split_once(" instructions "));
+        let cost = costs.iter().find_map(|cost| {
+            cost.strip_prefix("cost ")?
+                .strip_prefix(what)?
+                .split_once(" instructions ")
+        });
         cost.map(|(_, rest)| rest.split(' ').next().unwrap().parse::<u64>().unwrap())
     };
     let (sample, step) = (longest("sample-100 "), longest("step-100 "));
-    assert!(sample.is_some() == step.is_some() && sample <= step, "{}: {sample:?} and {step:?}", board.title());
+    assert!(
+        sample.is_some() == step.is_some() && sample <= step,
+        "{}: {sample:?} and {step:?}",
+        board.title()
+    );
     if board.name == M4F.name {
-        assert!(longest("step-1000 ").is_none_or(|step| step <= 1_000_000), "{}: {costs:?}", board.title());
+        assert!(
+            longest("step-1000 ").is_none_or(|step| step <= 1_000_000),
+            "{}: {costs:?}",
+            board.title()
+        );
     }
     results.into_iter().map(String::from).collect()
 }
 
 const SMALL_IMAGES: u64 = 20;
 
-/// Small models with every knob of the config, in every type of weights and, since `partition` goes through the types
-/// of keys and values from image to image, with each of those.
+/// Small models with every knob of the config, in every type of weights and, since `partition` goes
+/// through the types of keys and values from image to image, with each of those.
 fn small_images() -> Vec<AlignedBytes> {
     (0..SMALL_IMAGES)
         .map(|seed| {
@@ -87,10 +115,15 @@ fn small_images() -> Vec<AlignedBytes> {
 
 /// The story model in the types it was not built in with.
 fn story_images() -> Vec<AlignedBytes> {
-    let Some(shared) = common::shared("the story model in other types of weights on boards") else { return Vec::new() };
+    let Some(shared) = common::shared("the story model in other types of weights on boards") else {
+        return Vec::new();
+    };
     let checkpoint = import::open(&shared.join("models/story")).unwrap();
     let pack = |dtype: DType| {
-        let options = PackOptions { dtype: Some(dtype), ..PackOptions::default() };
+        let options = PackOptions {
+            dtype: Some(dtype),
+            ..PackOptions::default()
+        };
         import::pack_to_memory(&*checkpoint, &options, &mut |_, _| ()).unwrap()
     };
     [DType::Q4, DType::F16, DType::F32].map(pack).into()
@@ -106,14 +139,25 @@ fn digest_of(lines: &[String]) -> String {
     format!("{:016x}", digest.value())
 }
 
-/// The README has a table of what was found on which board: the story model as it is built in, the small images, the story
-/// model in other types.
+/// The README has a table of what was found on which board: the story model as it is built in, the
+/// small images, the story model in other types.
 fn is_in_the_table(board: &Board, check: &[String], partition: &[String]) {
-    let starts = partition.iter().enumerate().filter(|(_, line)| line.starts_with("image "));
-    let (small, others) =
-        partition.split_at(starts.map(|(at, _)| at).nth(SMALL_IMAGES as usize).unwrap_or(partition.len()));
-    let images = [check, small].into_iter().chain(others.chunk_by(|_, next| !next.starts_with("image ")));
-    let row = images.fold(format!("| `{}` |", board.title()), |row, image| format!("{row} `{}` |", digest_of(image)));
+    let starts = partition
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| line.starts_with("image "));
+    let (small, others) = partition.split_at(
+        starts
+            .map(|(at, _)| at)
+            .nth(SMALL_IMAGES as usize)
+            .unwrap_or(partition.len()),
+    );
+    let images = [check, small]
+        .into_iter()
+        .chain(others.chunk_by(|_, next| !next.starts_with("image ")));
+    let row = images.fold(format!("| `{}` |", board.title()), |row, image| {
+        format!("{row} `{}` |", digest_of(image))
+    });
     let readme = include_str!("../../examples/firmware/README.md");
     assert!(
         readme.lines().any(|line| line.starts_with(&row)),
@@ -126,20 +170,38 @@ fn computes_the_bits_of_the_host(board: &Board) {
         return;
     }
     let check = results(board, &board.run("check", &[]));
-    assert_eq!(check, expected(STORY, &Kv::ALL), "{}: the image in the program", board.title());
+    assert_eq!(
+        check,
+        expected(STORY, &Kv::ALL),
+        "{}: the image in the program",
+        board.title()
+    );
 
     let images: Vec<AlignedBytes> = small_images().into_iter().chain(story_images()).collect();
-    let expected: Vec<String> =
-        images.iter().zip(Kv::ALL.iter().cycle()).flat_map(|(image, &kv)| expected(image, &[kv])).collect();
+    let expected: Vec<String> = images
+        .iter()
+        .zip(Kv::ALL.iter().cycle())
+        .flat_map(|(image, &kv)| expected(image, &[kv]))
+        .collect();
     let images: Vec<&[u8]> = images.iter().map(|image| &image[..]).collect();
     let partition = results(board, &board.run("partition", &images.concat()));
-    assert_eq!(partition, expected, "{}: images in a partition", board.title());
+    assert_eq!(
+        partition,
+        expected,
+        "{}: images in a partition",
+        board.title()
+    );
     is_in_the_table(board, &check, &partition);
 }
 
 fn tells_the_story_of_the_host(board: &Board) {
     if board.is_here("the story on a board") {
-        assert_eq!(board.run("story", &[]), include_str!("../data/story.txt"), "{}", board.name);
+        assert_eq!(
+            board.run("story", &[]),
+            include_str!("../data/story.txt"),
+            "{}",
+            board.name
+        );
     }
 }
 
@@ -225,16 +287,32 @@ fn every_board_tells_the_story_of_the_host() {
     }
 }
 
-/// Images that are never in memory but in blocks of 512 bytes, by way of 16 KB: the digests of weights in memory.
+/// Images that are never in memory but in blocks of 512 bytes, by way of 16 KB: the digests of
+/// weights in memory.
 fn reads_weights_from_blocks(board: &Board) {
     if !board.is_here("weights from a block device") {
         return;
     }
-    let images: Vec<AlignedBytes> = small_images().into_iter().chain([AlignedBytes::copy_of(STORY)]).collect();
+    let images: Vec<AlignedBytes> = small_images()
+        .into_iter()
+        .chain([AlignedBytes::copy_of(STORY)])
+        .collect();
     let lines = images.iter().flat_map(|image| expected(image, &Kv::ALL));
     let expected = lines.filter(|line| !line.starts_with("arena"));
-    let found = board.run("blocks", &images.iter().map(|image| &image[..]).collect::<Vec<_>>().concat());
-    assert_eq!(results(board, &found), expected.collect::<Vec<_>>(), "{}: from blocks", board.target);
+    let found = board.run(
+        "blocks",
+        &images
+            .iter()
+            .map(|image| &image[..])
+            .collect::<Vec<_>>()
+            .concat(),
+    );
+    assert_eq!(
+        results(board, &found),
+        expected.collect::<Vec<_>>(),
+        "{}: from blocks",
+        board.target
+    );
 }
 
 #[test]
@@ -267,14 +345,21 @@ fn a_prompt_computed_on_the_host_goes_on_on_a_board() {
     }
     let mut digest = 0u32;
     let mut save = |bytes: &[u8]| {
-        bytes.iter().for_each(|&byte| digest = digest.rotate_left(5) ^ u32::from(byte));
+        bytes
+            .iter()
+            .for_each(|&byte| digest = digest.rotate_left(5) ^ u32::from(byte));
         Ok(())
     };
     session.save(&mut save).unwrap();
     expected.push(format!("saved {digest:08x}"));
     for board in [M0, M4F, RV32IMAC] {
         if board.is_here("a snapshot of the host on a board") {
-            assert_eq!(results(&board, &board.run("restore", &partition)), expected, "{}", board.target);
+            assert_eq!(
+                results(&board, &board.run("restore", &partition)),
+                expected,
+                "{}",
+                board.target
+            );
         }
     }
 }

@@ -15,7 +15,9 @@ fn the_log_says_what_was_opened_planned_begun_and_refused() {
     if !M4F.is_here("what the core logs") {
         return;
     }
-    let elf = M4F.build("log", "s", &format!("{ALL_TYPES},defmt")).unwrap_or_else(|error| panic!("{error}"));
+    let elf = M4F
+        .build("log", "s", &format!("{ALL_TYPES},defmt"))
+        .unwrap_or_else(|error| panic!("{error}"));
     let frames = M4F.run_built(&elf, &[]);
     let printed = elf.with_extension("frames");
     std::fs::write(&printed, frames).unwrap();
@@ -29,7 +31,11 @@ fn the_log_says_what_was_opened_planned_begun_and_refused() {
         .stdin(File::open(printed).unwrap())
         .output()
         .unwrap();
-    assert!(decoded.status.success(), "{}", String::from_utf8_lossy(&decoded.stderr));
+    assert!(
+        decoded.status.success(),
+        "{}",
+        String::from_utf8_lossy(&decoded.stderr)
+    );
     let decoded = String::from_utf8(decoded.stdout).unwrap();
     let mut lines: Vec<_> = decoded.lines().map(String::from).collect();
 
@@ -37,10 +43,20 @@ fn the_log_says_what_was_opened_planned_begun_and_refused() {
     let plan = Plan::new(model.header()).context(8).batch(4);
     let vocab_size = model.config().vocab_size;
     let opened = lines.remove(0);
-    assert!(opened.starts_with(&format!("info open: Model {{ checksum: {:08x}, config: Config {{", model.checksum())));
-    assert!(opened.contains(&format!("vocab_size: {vocab_size}")), "{opened}");
+    assert!(opened.starts_with(&format!(
+        "info open: Model {{ checksum: {:08x}, config: Config {{",
+        model.checksum()
+    )));
+    assert!(
+        opened.contains(&format!("vocab_size: {vocab_size}")),
+        "{opened}"
+    );
     let expected = [
-        format!("debug session: Plan {{ context: 8, batch: 4, kv: {:?}, bytes: {} }}", plan.kv_type(), plan.bytes()),
+        format!(
+            "debug session: Plan {{ context: 8, batch: 4, kv: {:?}, bytes: {} }}",
+            plan.kv_type(),
+            plan.bytes()
+        ),
         String::from("debug start: 3 tokens at position 0"),
         String::from("debug start: 1 tokens at position 3"),
         format!("error start: TokenOutOfRange {{ token: {vocab_size}, vocab_size: {vocab_size} }}"),

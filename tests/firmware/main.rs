@@ -1,5 +1,5 @@
-//! The firmware in `examples/firmware`, in QEMU: what a board computes is, bit for bit, what this machine computes; the
-//! story is the same text; and no panic can be reached in what is linked.
+//! The firmware in `examples/firmware`, in QEMU: what a board computes is, bit for bit, what this
+//! machine computes; the story is the same text; and no panic can be reached in what is linked.
 #![cfg(feature = "std")]
 
 mod board;

@@ -1,4 +1,5 @@
-//! What is linked: no panic, no allocator, nothing that calls itself, and no more code and data than the limits.
+//! What is linked: no panic, no allocator, nothing that calls itself, and no more code and data
+//! than the limits.
 
 use std::fs;
 
@@ -16,7 +17,8 @@ const RODATA: u64 = 3584;
 /// The most bytes of variables beside the arena.
 const BSS: u64 = 64;
 
-/// Links the program that links only without a panic, and looks at what it became: core, tokenizer, sampler, startup.
+/// Links the program that links only without a panic, and looks at what it became: core, tokenizer,
+/// sampler, startup.
 fn proven(board: &Board, opt_level: &str, features: &str, limit: u64) {
     if !board.is_here("what linked firmware can reach, and how large it is") {
         return;
@@ -26,33 +28,67 @@ fn proven(board: &Board, opt_level: &str, features: &str, limit: u64) {
     });
     let bytes = fs::read(elf).unwrap();
     let elf = object::File::parse(&*bytes).unwrap();
-    let what = format!("{} ({}) at opt-level {opt_level} with {features}", board.title(), board.target);
+    let what = format!(
+        "{} ({}) at opt-level {opt_level} with {features}",
+        board.title(),
+        board.target
+    );
 
-    let names: Vec<&str> = elf.symbols().filter_map(|symbol| symbol.name().ok()).collect();
-    assert!(names.iter().any(|name| name.contains("pocketlm")), "the program has no symbols");
+    let names: Vec<&str> = elf
+        .symbols()
+        .filter_map(|symbol| symbol.name().ok())
+        .collect();
+    assert!(
+        names.iter().any(|name| name.contains("pocketlm")),
+        "the program has no symbols"
+    );
     for word in ["panic", "rust_alloc", "rust_realloc", "malloc", "unwind"] {
         let found: Vec<_> = names.iter().filter(|name| name.contains(word)).collect();
         assert!(found.is_empty(), "{what}: {found:?}");
     }
 
     let (recursion, functions, calls) = calls::recursion(&bytes);
-    assert!(functions > 50 && calls > 200, "{what}: {functions} functions and {calls} calls are not the program's");
+    assert!(
+        functions > 50 && calls > 200,
+        "{what}: {functions} functions and {calls} calls are not the program's"
+    );
     assert!(recursion.is_empty(), "{what}: {recursion:#?}");
 
-    let size = |name: &str| elf.section_by_name(name).map_or(0, |section| section.size());
-    let (text, rodata, bss) = (size(".text"), size(".rodata"), size(".data") + size(".bss") + size(".uninit"));
-    println!("{what}: .text {text} .rodata {rodata} .bss {bss}, {functions} functions, {calls} calls");
-    assert!(text <= limit, "{what}: .text has {text} bytes, the limit is {limit}");
-    assert!(rodata <= RODATA, "{what}: .rodata has {rodata} bytes, the limit is {RODATA}");
+    let size = |name: &str| {
+        elf.section_by_name(name)
+            .map_or(0, |section| section.size())
+    };
+    let (text, rodata, bss) = (
+        size(".text"),
+        size(".rodata"),
+        size(".data") + size(".bss") + size(".uninit"),
+    );
+    println!(
+        "{what}: .text {text} .rodata {rodata} .bss {bss}, {functions} functions, {calls} calls"
+    );
+    assert!(
+        text <= limit,
+        "{what}: .text has {text} bytes, the limit is {limit}"
+    );
+    assert!(
+        rodata <= RODATA,
+        "{what}: .rodata has {rodata} bytes, the limit is {RODATA}"
+    );
     let arena = size_of_arena();
-    assert!(bss <= arena + BSS, "{what}: variables of {bss} bytes, {arena} of them the arena");
+    assert!(
+        bss <= arena + BSS,
+        "{what}: variables of {bss} bytes, {arena} of them the arena"
+    );
 }
 
 /// The arena of `proof`.
 fn size_of_arena() -> u64 {
     let story = pocketlm::include_image!("../../src/bin/pocketlm/story/story.plm");
     let header = pocketlm::model::Header::read(story).unwrap();
-    pocketlm::run::Plan::new(&header).context(256).batch(8).bytes() as u64
+    pocketlm::run::Plan::new(&header)
+        .context(256)
+        .batch(8)
+        .bytes() as u64
 }
 
 fn proven_with_everything(board: &Board, limits: Limits) {

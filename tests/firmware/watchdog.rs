@@ -1,4 +1,5 @@
-//! Inference beside another task: no slice is longer than the watchdog's patience, and the text is the host's.
+//! Inference beside another task: no slice is longer than the watchdog's patience, and the text is
+//! the host's.
 
 use crate::board::{Board, M4F, RV32IMAFC};
 
@@ -10,9 +11,20 @@ fn no_slice_overruns(board: &Board) {
     let printed = board.run("watchdog", &[]);
     let (text, cost) = printed.trim_end().rsplit_once('\n').unwrap();
     println!("{}: {cost}", board.name);
-    assert!(include_str!("../data/story.txt").starts_with(text), "{}: {text}", board.name);
-    let feeds = cost.strip_prefix("cost feeds ").and_then(|rest| rest.split(' ').next()).unwrap();
-    assert!(feeds.parse::<u32>().unwrap() > 1000, "{}: {cost}", board.name);
+    assert!(
+        include_str!("../data/story.txt").starts_with(text),
+        "{}: {text}",
+        board.name
+    );
+    let feeds = cost
+        .strip_prefix("cost feeds ")
+        .and_then(|rest| rest.split(' ').next())
+        .unwrap();
+    assert!(
+        feeds.parse::<u32>().unwrap() > 1000,
+        "{}: {cost}",
+        board.name
+    );
 }
 
 #[test]

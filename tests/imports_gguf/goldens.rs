@@ -177,28 +177,44 @@ fn cases() -> Vec<(&'static str, &'static str, Config)> {
 
 #[test]
 fn configs_say_what_was_converted() {
-    let Some(folder) = shared("goldens/gguf", "configs of ten GGUF files") else { return };
+    let Some(folder) = shared("goldens/gguf", "configs of ten GGUF files") else {
+        return;
+    };
     for (name, native, expected) in cases() {
         let checkpoint = gguf::open(&folder.join(format!("{name}.{native}.gguf"))).unwrap();
         assert_eq!(checkpoint.description().config, expected, "{name}");
         let checkpoint = gguf::open(&folder.join(format!("{name}.q8_0.gguf"))).unwrap();
-        let expected = Config { parameter_dtype: DType::Q8, ..expected };
+        let expected = Config {
+            parameter_dtype: DType::Q8,
+            ..expected
+        };
         assert_eq!(checkpoint.description().config, expected, "{name}.q8_0");
     }
 }
 
 #[test]
 fn layers_and_rotary_tables_are_those_of_the_family() {
-    let Some(folder) = shared("goldens/gguf", "layers and rotary tables of ten GGUF files") else { return };
-    let global = Layer { window: None, rope: Rope::Global };
+    let Some(folder) = shared("goldens/gguf", "layers and rotary tables of ten GGUF files") else {
+        return;
+    };
+    let global = Layer {
+        window: None,
+        rope: Rope::Global,
+    };
     let window = NonZeroU32::new(8);
     for (name, native, config) in cases() {
         let checkpoint = gguf::open(&folder.join(format!("{name}.{native}.gguf"))).unwrap();
         let description = checkpoint.description();
         let layers: Vec<Layer> = (0..config.num_decoder_blocks)
             .map(|i| match name {
-                "gemma2" if i % 2 == 0 => Layer { window, rope: Rope::Global },
-                "gemma3" if i != 5 => Layer { window, rope: Rope::Local },
+                "gemma2" if i % 2 == 0 => Layer {
+                    window,
+                    rope: Rope::Global,
+                },
+                "gemma3" if i != 5 => Layer {
+                    window,
+                    rope: Rope::Local,
+                },
                 _ => global,
             })
             .collect();
@@ -209,41 +225,57 @@ fn layers_and_rotary_tables_are_those_of_the_family() {
             let frequency = |j: u32| base.powf(-f64::from(j) / f64::from(pairs)) / divisor;
             (0..pairs).map(|j| frequency(j) as f32).collect()
         };
-        let as_f32 = |frequencies: &[f64]| -> Vec<f32> { frequencies.iter().map(|&f| f as f32).collect() };
+        let as_f32 =
+            |frequencies: &[f64]| -> Vec<f32> { frequencies.iter().map(|&f| f as f32).collect() };
         let table = &description.global_rope;
         assert_eq!(table.amplitude, 1.0, "{name}");
         let expected = match name {
-            // The folder's llama3 scaling: factor 8, low 1, high 4, original context 64. The waves of the first pair
-            // are shorter than 64 / 4 positions and kept, those from the fourth on longer than 64 and stretched.
+            // The folder's llama3 scaling: factor 8, low 1, high 4, original context 64. The waves
+            // of the first pair are shorter than 64 / 4 positions and kept, those from the fourth
+            // on longer than 64 and stretched.
             "llama3-gqa-tied" => {
                 let mut expected = plain(10_000.0, 1.0);
                 for frequency in &mut expected[1..3] {
                     let keep = (64.0 * *frequency / std::f32::consts::TAU - 1.0) / 3.0;
                     *frequency *= (1.0 - keep) / 8.0 + keep;
                 }
-                expected[3..].iter_mut().for_each(|frequency| *frequency /= 8.0);
+                expected[3..]
+                    .iter_mut()
+                    .for_each(|frequency| *frequency /= 8.0);
                 expected
             }
             "gemma3" => plain(1e6, 8.0),
             _ => plain(config.rope_wavelength.into(), 1.0),
         };
         for (frequency, expected) in as_f32(&table.frequencies).into_iter().zip(expected) {
-            // The factors of `rope_freqs` are f32; the platform's powers are good to the last place or two.
-            assert!((frequency - expected).abs() <= expected * 2e-7, "{name}: {frequency} {expected}");
+            // The factors of `rope_freqs` are f32; the platform's powers are good to the last place
+            // or two.
+            assert!(
+                (frequency - expected).abs() <= expected * 2e-7,
+                "{name}: {frequency} {expected}"
+            );
         }
-        let local = description.local_rope.as_ref().map(|table| as_f32(&table.frequencies));
+        let local = description
+            .local_rope
+            .as_ref()
+            .map(|table| as_f32(&table.frequencies));
         assert_eq!(local, (name == "gemma3").then(|| plain(1e4, 1.0)), "{name}");
     }
 }
 
 #[test]
 fn native_tensors_are_those_of_the_folder_they_were_converted_from() {
-    let Some(folder) = shared("goldens", "tensors of ten GGUF files") else { return };
+    let Some(folder) = shared("goldens", "tensors of ten GGUF files") else {
+        return;
+    };
     for (name, native, config) in cases() {
         let original = Original::read(&folder.join("hf").join(name));
         let checkpoint = gguf::open(&folder.join(format!("gguf/{name}.{native}.gguf"))).unwrap();
         for id in tensors(&config) {
-            let converted: Vec<_> = rows(&checkpoint.tensor(id).unwrap()).iter().map(|row| bits(row)).collect();
+            let converted: Vec<_> = rows(&checkpoint.tensor(id).unwrap())
+                .iter()
+                .map(|row| bits(row))
+                .collect();
             let expected: Vec<_> = original.tensor(id).iter().map(|row| bits(row)).collect();
             assert!(converted == expected, "{name}: {id:?}");
         }
@@ -253,7 +285,9 @@ fn native_tensors_are_those_of_the_folder_they_were_converted_from() {
 /// A q8_0 file holds what ggml's quantiser makes of the original, row by row, to the byte.
 #[test]
 fn q8_0_tensors_are_the_quantised_ones_of_the_folder() {
-    let Some(folder) = shared("goldens", "tensors of ten GGUF files in Q8_0") else { return };
+    let Some(folder) = shared("goldens", "tensors of ten GGUF files in Q8_0") else {
+        return;
+    };
     for (name, _, config) in cases() {
         let original = Original::read(&folder.join("hf").join(name));
         let checkpoint = gguf::open(&folder.join(format!("gguf/{name}.q8_0.gguf"))).unwrap();
@@ -264,14 +298,18 @@ fn q8_0_tensors_are_the_quantised_ones_of_the_folder() {
                 Element::Q8_0 => {
                     quantised += 1;
                     for (r, row) in expected.iter().enumerate() {
-                        assert!(tensor.blocks(r) == Some(&q8_0(row)[..]), "{name}: {id:?} row {r}");
+                        assert!(
+                            tensor.blocks(r) == Some(&q8_0(row)[..]),
+                            "{name}: {id:?} row {r}"
+                        );
                     }
                 }
                 Element::F32 => assert_eq!(rows(&tensor), expected, "{name}: {id:?}"),
                 other => panic!("{name}: {id:?} is {other}"),
             }
         }
-        let matrices = 1 + u32::from(!config.tie_embedder_and_logits) + 7 * config.num_decoder_blocks;
+        let matrices =
+            1 + u32::from(!config.tie_embedder_and_logits) + 7 * config.num_decoder_blocks;
         assert_eq!(quantised, matrices, "{name}");
     }
 }
@@ -283,16 +321,32 @@ fn q8_0(row: &[f32]) -> Vec<u8> {
         let scale = largest / 127.0;
         let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
         let values = group.iter().map(move |x| (x * inverse).round() as i8 as u8);
-        f16::from_f32(scale).to_le_bytes().into_iter().chain(values).collect::<Vec<u8>>()
+        f16::from_f32(scale)
+            .to_le_bytes()
+            .into_iter()
+            .chain(values)
+            .collect::<Vec<u8>>()
     };
     row.as_chunks().0.iter().flat_map(quantise).collect()
 }
 
 #[test]
 fn chat_templates_come_along() {
-    let Some(folder) = shared("goldens/gguf", "chat templates of GGUF files") else { return };
-    let template = |file: &str| gguf::open(&folder.join(file)).unwrap().description().chat_template.clone();
-    assert!(template("qwen2.q8_0.gguf").unwrap().starts_with("{% for m in messages %}<|im_start|>{{ m.role }}\n"));
+    let Some(folder) = shared("goldens/gguf", "chat templates of GGUF files") else {
+        return;
+    };
+    let template = |file: &str| {
+        gguf::open(&folder.join(file))
+            .unwrap()
+            .description()
+            .chat_template
+            .clone()
+    };
+    assert!(
+        template("qwen2.q8_0.gguf")
+            .unwrap()
+            .starts_with("{% for m in messages %}<|im_start|>{{ m.role }}\n")
+    );
     assert_eq!(template("llama-mha.q8_0.gguf"), None);
 }
 
@@ -317,9 +371,24 @@ impl Original {
             for (name, view) in SafeTensors::deserialize(&file).unwrap().tensors() {
                 let data = view.data();
                 let values: Vec<f32> = match view.dtype() {
-                    Dtype::F32 => data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-                    Dtype::F16 => data.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
-                    Dtype::BF16 => data.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+                    Dtype::F32 => data
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .map(|&b| f32::from_le_bytes(b))
+                        .collect(),
+                    Dtype::F16 => data
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .map(|&b| f16::from_le_bytes(b).to_f32())
+                        .collect(),
+                    Dtype::BF16 => data
+                        .as_chunks()
+                        .0
+                        .iter()
+                        .map(|&b| bf16::from_le_bytes(b).to_f32())
+                        .collect(),
                     other => panic!("{name} is {other:?}"),
                 };
                 tensors.insert(name, (view.shape().to_vec(), values));
@@ -327,7 +396,11 @@ impl Original {
         }
         let name = folder.file_name().unwrap().to_string_lossy();
         let post_norms = name.starts_with("gemma2") || name.starts_with("gemma3");
-        Original { gemma: name.starts_with("gemma"), post_norms, tensors }
+        Original {
+            gemma: name.starts_with("gemma"),
+            post_norms,
+            tensors,
+        }
     }
 
     fn tensor(&self, id: TensorId) -> Vec<Vec<f32>> {
@@ -365,7 +438,14 @@ impl Original {
             }
         };
         let (shape, values) = &self.tensors[&name];
-        let add = if self.gemma && name.contains("norm") { 1.0 } else { 0.0 };
-        values.chunks(*shape.last().unwrap()).map(|row| row.iter().map(|x| x + add).collect()).collect()
+        let add = if self.gemma && name.contains("norm") {
+            1.0
+        } else {
+            0.0
+        };
+        values
+            .chunks(*shape.last().unwrap())
+            .map(|row| row.iter().map(|x| x + add).collect())
+            .collect()
     }
 }

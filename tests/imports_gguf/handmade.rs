@@ -49,7 +49,8 @@ pub fn array(code: u32, len: u64, elements: &[u8]) -> Vec<u8> {
 }
 
 impl File {
-    /// One layer of two heads of two channels, tied, all f32; elements count up through the tensors.
+    /// One layer of two heads of two channels, tied, all f32; elements count up through the
+    /// tensors.
     pub fn llama() -> Self {
         let shapes: [(&str, &[u64]); 12] = [
             ("token_embd.weight", &[4, 3]),
@@ -72,7 +73,12 @@ impl File {
                 number += 1;
                 (number as f32).to_le_bytes()
             });
-            Listed { name: name.to_string(), dimensions: dimensions.to_vec(), code: 0, data: data.collect() }
+            Listed {
+                name: name.to_string(),
+                dimensions: dimensions.to_vec(),
+                code: 0,
+                data: data.collect(),
+            }
         });
         let tensors = tensors.collect();
         let keys = vec![
@@ -85,10 +91,27 @@ impl File {
             uint("llama.attention.key_length", 4),
             float("llama.attention.layer_norm_rms_epsilon", 1e-5),
             // Not used, but walked over: strings, and arrays in an array.
-            key("tokenizer.ggml.tokens", 9, &array(8, 3, &[string("a"), string(""), string("bc")].concat())),
-            key("nested", 9, &array(9, 2, &[array(4, 1, &[1, 0, 0, 0]), array(8, 1, &string("x"))].concat())),
+            key(
+                "tokenizer.ggml.tokens",
+                9,
+                &array(8, 3, &[string("a"), string(""), string("bc")].concat()),
+            ),
+            key(
+                "nested",
+                9,
+                &array(
+                    9,
+                    2,
+                    &[array(4, 1, &[1, 0, 0, 0]), array(8, 1, &string("x"))].concat(),
+                ),
+            ),
         ];
-        File { version: 3, keys, tensors, alignment: 32 }
+        File {
+            version: 3,
+            keys,
+            tensors,
+            alignment: 32,
+        }
     }
 
     /// The same with every name of the architecture changed.
@@ -97,7 +120,11 @@ impl File {
         let rename = |key: &Vec<u8>| {
             let len = u64::from_le_bytes(key[..8].try_into().unwrap()) as usize;
             let name = std::str::from_utf8(&key[8..8 + len]).unwrap();
-            [&string(&name.replace("llama.", &format!("{arch}.")))[..], &key[8 + len..]].concat()
+            [
+                &string(&name.replace("llama.", &format!("{arch}.")))[..],
+                &key[8 + len..],
+            ]
+            .concat()
         };
         file.keys = file.keys.iter().map(rename).collect();
         file.keys[0] = text("general.architecture", arch);
@@ -110,7 +137,10 @@ impl File {
     }
 
     pub fn tensor(&mut self, name: &str) -> &mut Listed {
-        self.tensors.iter_mut().find(|tensor| tensor.name == name).unwrap()
+        self.tensors
+            .iter_mut()
+            .find(|tensor| tensor.name == name)
+            .unwrap()
     }
 
     pub fn without(mut self, name: &str) -> Self {
@@ -121,7 +151,12 @@ impl File {
     pub fn add(mut self, name: &str, dimensions: &[u64], value: f32) -> Self {
         let count: u64 = dimensions.iter().product();
         let data = (0..count).flat_map(|_| value.to_le_bytes()).collect();
-        self.tensors.push(Listed { name: name.into(), dimensions: dimensions.into(), code: 0, data });
+        self.tensors.push(Listed {
+            name: name.into(),
+            dimensions: dimensions.into(),
+            code: 0,
+            data,
+        });
         self
     }
 
@@ -173,7 +208,10 @@ impl Place {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.gguf");
-        Place { _folder: folder, path }
+        Place {
+            _folder: folder,
+            path,
+        }
     }
 
     pub fn open(&self, file: &[u8]) -> Result<impl Checkpoint + use<>, ImportError> {
@@ -185,16 +223,27 @@ impl Place {
     pub fn refusal(&self, file: &[u8]) -> String {
         let (opened, largest) = largest_request(|| self.open(file));
         assert!(largest <= 8192, "{largest} bytes were asked for");
-        let Err(error) = opened else { panic!("accepted") };
+        let Err(error) = opened else {
+            panic!("accepted")
+        };
         assert_eq!(error.path.as_deref(), Some(Path::new(&self.path)));
-        error.to_string().strip_prefix(&format!("{}: ", self.path.display())).unwrap().to_string()
+        error
+            .to_string()
+            .strip_prefix(&format!("{}: ", self.path.display()))
+            .unwrap()
+            .to_string()
     }
 }
 
 /// Repeats the first layer.
 pub fn layers(mut file: File, arch: &str, count: u32) -> File {
     file.keys[2] = uint(&format!("{arch}.block_count"), count);
-    let first: Vec<Listed> = file.tensors.iter().filter(|t| t.name.starts_with("blk.")).cloned().collect();
+    let first: Vec<Listed> = file
+        .tensors
+        .iter()
+        .filter(|t| t.name.starts_with("blk."))
+        .cloned()
+        .collect();
     for layer in 1..count {
         file.tensors.extend(first.iter().cloned().map(|mut tensor| {
             tensor.name = tensor.name.replace("blk.0.", &format!("blk.{layer}."));

@@ -40,10 +40,15 @@ const STORIES: Config = Config {
 
 #[test]
 fn stories260k_is_the_same_model_in_three_formats() {
-    let Some(folder) = shared("fetched", "stories260K as .bin, .gguf and folder") else { return };
+    let Some(folder) = shared("fetched", "stories260K as .bin, .gguf and folder") else {
+        return;
+    };
     let bin = folder.join("stories260K/stories260K.bin");
     assert!(llama2c::looks_like(&bin) && !gguf::looks_like(&bin));
-    assert_eq!(llama2c::tokenizer_beside(&bin), Some(folder.join("stories260K/tok512.bin")));
+    assert_eq!(
+        llama2c::tokenizer_beside(&bin),
+        Some(folder.join("stories260K/tok512.bin"))
+    );
     let bin = llama2c::open(&bin).unwrap();
 
     let file = folder.join("stories260K/stories260K.f32.gguf");
@@ -58,16 +63,28 @@ fn stories260k_is_the_same_model_in_three_formats() {
 
 /// Equal config, layers, rotary tables and tensors, to the bit.
 fn same(one: &impl Checkpoint, other: &impl Checkpoint) {
-    let facts = |d: &Description| (d.config, d.layers.clone(), d.global_rope.clone(), d.local_rope.clone());
+    let facts = |d: &Description| {
+        (
+            d.config,
+            d.layers.clone(),
+            d.global_rope.clone(),
+            d.local_rope.clone(),
+        )
+    };
     assert_eq!(facts(one.description()), facts(other.description()));
     for id in tensors(&one.description().config) {
-        let [one, other] = [one.tensor(id), other.tensor(id)]
-            .map(|tensor| rows(&tensor.unwrap()).iter().map(|row| bits(row)).collect::<Vec<_>>());
+        let [one, other] = [one.tensor(id), other.tensor(id)].map(|tensor| {
+            rows(&tensor.unwrap())
+                .iter()
+                .map(|row| bits(row))
+                .collect::<Vec<_>>()
+        });
         assert!(one == other, "{id:?}");
     }
 }
 
-/// Two layers of two heads of four channels over one key/value head, the feed-forward six wide, five tokens.
+/// Two layers of two heads of four channels over one key/value head, the feed-forward six wide,
+/// five tokens.
 const TINY: [i32; 7] = [8, 6, 2, 2, 1, 5, 3];
 
 /// Number `i` of tensor `n`, so that none is like another.
@@ -122,7 +139,15 @@ fn old_file(tied: bool) -> Vec<u8> {
     numbers[5] *= if tied { 1 } else { -1 };
     let mut file: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
     let (attention, ffn) = MATRICES.split_at(8);
-    let order = [&[EMBEDDER], &ATTENTION_NORMS[..], attention, &FFN_NORMS, ffn, &[FINAL_NORM]].concat();
+    let order = [
+        &[EMBEDDER],
+        &ATTENTION_NORMS[..],
+        attention,
+        &FFN_NORMS,
+        ffn,
+        &[FINAL_NORM],
+    ]
+    .concat();
     file.extend(order.into_iter().flat_map(|(n, count)| floats(n, count)));
     file.extend(floats(99, 3 * 4)); // cosines and sines
     if !tied {
@@ -133,7 +158,13 @@ fn old_file(tied: bool) -> Vec<u8> {
 
 fn new_file(tied: bool) -> Vec<u8> {
     let mut file = header(1, tied, None);
-    let order = [&ATTENTION_NORMS[..], &FFN_NORMS, &[FINAL_NORM, EMBEDDER], &MATRICES].concat();
+    let order = [
+        &ATTENTION_NORMS[..],
+        &FFN_NORMS,
+        &[FINAL_NORM, EMBEDDER],
+        &MATRICES,
+    ]
+    .concat();
     file.extend(order.into_iter().flat_map(|(n, count)| floats(n, count)));
     if !tied {
         file.extend(floats(LM_HEAD.0, LM_HEAD.1));
@@ -143,10 +174,18 @@ fn new_file(tied: bool) -> Vec<u8> {
 
 /// Scales are powers of two and values small, so that the products are exact.
 fn quantised(n: usize, count: usize, group: usize) -> (Vec<u8>, Vec<f32>) {
-    let (value, scale) = (|i: usize| ((7 * n + i) % 255) as u8 as i8, |g: usize| 0.5f32.powi((n + g) as i32 % 9));
+    let (value, scale) = (
+        |i: usize| ((7 * n + i) % 255) as u8 as i8,
+        |g: usize| 0.5f32.powi((n + g) as i32 % 9),
+    );
     let values = (0..count).map(|i| value(i) as u8);
     let scales = (0..count / group).flat_map(|g| scale(g).to_le_bytes());
-    (values.chain(scales).collect(), (0..count).map(|i| f32::from(value(i)) * scale(i / group)).collect())
+    (
+        values.chain(scales).collect(),
+        (0..count)
+            .map(|i| f32::from(value(i)) * scale(i / group))
+            .collect(),
+    )
 }
 
 fn quantised_file(group: usize) -> Vec<u8> {
@@ -154,7 +193,11 @@ fn quantised_file(group: usize) -> Vec<u8> {
     let norms = [&ATTENTION_NORMS[..], &FFN_NORMS, &[FINAL_NORM]].concat();
     file.extend(norms.into_iter().flat_map(|(n, count)| floats(n, count)));
     let matrices = [&[EMBEDDER], &MATRICES[..], &[LM_HEAD]].concat();
-    file.extend(matrices.into_iter().flat_map(|(n, count)| quantised(n, count, group).0));
+    file.extend(
+        matrices
+            .into_iter()
+            .flat_map(|(n, count)| quantised(n, count, group).0),
+    );
     file
 }
 
@@ -165,14 +208,20 @@ fn matrix(elements: &[f32], columns: usize) -> Vec<Vec<f32>> {
 
 /// Rows 0 2 1 3 of each head of four: pairs (0, 1) and (2, 3) become (0, 2) and (1, 3).
 fn unpermuted(rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
-    rows.chunks(4).flat_map(|head| [0, 2, 1, 3].map(|r| head[r].clone())).collect()
+    rows.chunks(4)
+        .flat_map(|head| [0, 2, 1, 3].map(|r| head[r].clone()))
+        .collect()
 }
 
 /// Checks every tensor of the tiny model against the elements that `of` gives to a stored matrix.
 fn check(checkpoint: &impl Checkpoint, tied: bool, of: impl Fn(usize, usize) -> Vec<f32>) {
     let norm = |(n, count)| vec![(0..count).map(|i| value(n, i)).collect::<Vec<f32>>()];
     let expect = |layer, role, expected: Vec<Vec<f32>>| {
-        assert_eq!(read(checkpoint, layer, role), expected, "{role:?} of layer {layer}");
+        assert_eq!(
+            read(checkpoint, layer, role),
+            expected,
+            "{role:?} of layer {layer}"
+        );
     };
     expect(0, Role::Embedder, matrix(&of(EMBEDDER.0, EMBEDDER.1), 8));
     expect(0, Role::FinalNorm, norm(FINAL_NORM));
@@ -194,10 +243,31 @@ fn check(checkpoint: &impl Checkpoint, tied: bool, of: impl Fn(usize, usize) -> 
     }
     match tied {
         false => expect(0, Role::LmHead, matrix(&of(LM_HEAD.0, LM_HEAD.1), 8)),
-        true => assert!(checkpoint.tensor(TensorId { layer: 0, role: Role::LmHead }).is_err()),
+        true => assert!(
+            checkpoint
+                .tensor(TensorId {
+                    layer: 0,
+                    role: Role::LmHead
+                })
+                .is_err()
+        ),
     }
-    assert!(checkpoint.tensor(TensorId { layer: 2, role: Role::Query }).is_err());
-    assert!(checkpoint.tensor(TensorId { layer: 0, role: Role::QueryNorm }).is_err());
+    assert!(
+        checkpoint
+            .tensor(TensorId {
+                layer: 2,
+                role: Role::Query
+            })
+            .is_err()
+    );
+    assert!(
+        checkpoint
+            .tensor(TensorId {
+                layer: 0,
+                role: Role::QueryNorm
+            })
+            .is_err()
+    );
     let expected = Config {
         num_kv_heads: 1,
         embedding_dim: 8,
@@ -210,9 +280,26 @@ fn check(checkpoint: &impl Checkpoint, tied: bool, of: impl Fn(usize, usize) -> 
         max_position_embeddings: NonZeroU32::new(3),
         ..STORIES
     };
-    let Description { config, layers, global_rope, .. } = checkpoint.description();
-    assert_eq!(Config { parameter_dtype: DType::F32, ..*config }, expected);
-    assert_eq!(layers[..], [Layer { window: None, rope: Rope::Global }; 2]);
+    let Description {
+        config,
+        layers,
+        global_rope,
+        ..
+    } = checkpoint.description();
+    assert_eq!(
+        Config {
+            parameter_dtype: DType::F32,
+            ..*config
+        },
+        expected
+    );
+    assert_eq!(
+        layers[..],
+        [Layer {
+            window: None,
+            rope: Rope::Global
+        }; 2]
+    );
     assert_eq!(global_rope.frequencies, [1.0, 0.01]);
 }
 
@@ -224,7 +311,9 @@ fn versions_0_and_1_say_the_same_tied_and_untied() {
             let path = write(folder.path(), &file);
             assert!(llama2c::looks_like(&path));
             let checkpoint = llama2c::open(&path).unwrap();
-            check(&checkpoint, tied, |n, count| (0..count).map(|i| value(n, i)).collect());
+            check(&checkpoint, tied, |n, count| {
+                (0..count).map(|i| value(n, i)).collect()
+            });
             assert_eq!(checkpoint.description().config.parameter_dtype, DType::F32);
         }
     }
@@ -240,7 +329,12 @@ fn version_2_is_read_as_values_times_scales_even_if_groups_straddle_rows() {
         let checkpoint = llama2c::open(&path).unwrap();
         check(&checkpoint, false, |n, count| quantised(n, count, group).1);
         assert_eq!(checkpoint.description().config.parameter_dtype, DType::Q8);
-        let query = checkpoint.tensor(TensorId { layer: 0, role: Role::Query }).unwrap();
+        let query = checkpoint
+            .tensor(TensorId {
+                layer: 0,
+                role: Role::Query,
+            })
+            .unwrap();
         assert_eq!(query.element(), Element::F32);
     }
 }
@@ -252,11 +346,17 @@ fn tokenizers_lie_beside_the_checkpoint_under_the_usual_name_or_as_the_only_one(
     let touch = |name: &str| std::fs::write(folder.path().join(name), []).unwrap();
     assert_eq!(llama2c::tokenizer_beside(&path), None);
     touch("tok8.bin");
-    assert_eq!(llama2c::tokenizer_beside(&path), Some(folder.path().join("tok8.bin")));
+    assert_eq!(
+        llama2c::tokenizer_beside(&path),
+        Some(folder.path().join("tok8.bin"))
+    );
     touch("tok9.bin");
     assert_eq!(llama2c::tokenizer_beside(&path), None);
     touch("tokenizer.bin");
-    assert_eq!(llama2c::tokenizer_beside(&path), Some(folder.path().join("tokenizer.bin")));
+    assert_eq!(
+        llama2c::tokenizer_beside(&path),
+        Some(folder.path().join("tokenizer.bin"))
+    );
 }
 
 #[test]
@@ -267,7 +367,9 @@ fn a_file_of_another_length_than_its_header_says_is_refused() {
             let mut cut = file.clone();
             cut.resize(len, 0);
             let path = write(folder.path(), &cut);
-            let error = llama2c::open(&path).err().unwrap_or_else(|| panic!("{len} bytes were accepted"));
+            let error = llama2c::open(&path)
+                .err()
+                .unwrap_or_else(|| panic!("{len} bytes were accepted"));
             assert_eq!(error.path.as_deref(), Some(&*path));
         }
     }
@@ -285,7 +387,11 @@ fn a_file_of_another_length_than_its_header_says_is_refused() {
 #[test]
 fn a_flipped_header_is_refused_or_read_without_panic() {
     let folder = tempfile::tempdir().unwrap();
-    for (file, header) in [(old_file(false), 28), (new_file(true), 41), (quantised_file(4), 41)] {
+    for (file, header) in [
+        (old_file(false), 28),
+        (new_file(true), 41),
+        (quantised_file(4), 41),
+    ] {
         for bit in 0..8 * header {
             let mut flipped = file.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

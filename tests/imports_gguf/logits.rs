@@ -8,10 +8,13 @@ use pocketlm::run::{Plan, Session, Solo};
 
 use crate::support::shared;
 
-/// The families whose facts all survive conversion. (Mistral loses its window, Gemma 2 and 3 their query scale.)
+/// The families whose facts all survive conversion. (Mistral loses its window, Gemma 2 and 3 their
+/// query scale.)
 #[test]
 fn converted_files_give_the_logits_of_the_original_and_continue_alike() {
-    let Some(folder) = shared("goldens", "logits of seven GGUF files") else { return };
+    let Some(folder) = shared("goldens", "logits of seven GGUF files") else {
+        return;
+    };
     for file in [
         "llama-mha.bf16",
         "llama3-gqa-tied.bf16",
@@ -23,7 +26,10 @@ fn converted_files_give_the_logits_of_the_original_and_continue_alike() {
     ] {
         let (name, _) = file.split_once('.').unwrap();
         let case = Case::load(&folder.join("hf").join(name)).unwrap();
-        let options = PackOptions { dtype: Some(DType::F32), embedder_dtype: None };
+        let options = PackOptions {
+            dtype: Some(DType::F32),
+            embedder_dtype: None,
+        };
         let checkpoint = gguf::open(&folder.join(format!("gguf/{file}.gguf"))).unwrap();
         let image = pack_to_memory(&checkpoint, &options, &mut |_, _| {}).unwrap();
         let model = Model::open(&image).unwrap();
@@ -32,6 +38,9 @@ fn converted_files_give_the_logits_of_the_original_and_continue_alike() {
         let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
         let report = case.run(&mut session).unwrap();
         println!("{file}: {report}");
-        assert!(report.largest_difference <= 2e-4 && report.greedy_agrees(), "{file}: {report}");
+        assert!(
+            report.largest_difference <= 2e-4 && report.greedy_agrees(),
+            "{file}: {report}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The two real models, if they have been fetched: `$POCKETLM_MODELS`, or `~/.cache/pocketlm/models`.
+//! The two real models, if they have been fetched: `$POCKETLM_MODELS`, or
+//! `~/.cache/pocketlm/models`.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -26,14 +27,19 @@ fn touch(checkpoint: &impl Checkpoint) {
         let mut row = vec![0.0; tensor.column_count()];
         for r in [0, tensor.row_count() - 1] {
             tensor.row(r, &mut row).unwrap();
-            assert!(row.iter().all(|x| x.is_finite()) && row.iter().any(|&x| x != 0.0), "{id:?} row {r}");
+            assert!(
+                row.iter().all(|x| x.is_finite()) && row.iter().any(|&x| x != 0.0),
+                "{id:?} row {r}"
+            );
         }
     }
 }
 
 #[test]
 fn smollm2_135m_opens_as_itself() {
-    let Some(path) = model("SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
+    let Some(path) = model("SmolLM2-135M-Instruct.Q4_1.gguf") else {
+        return;
+    };
     let checkpoint = gguf::open(&path).unwrap();
     let description = checkpoint.description();
     let expected = Config {
@@ -66,14 +72,28 @@ fn smollm2_135m_opens_as_itself() {
         max_position_embeddings: NonZeroU32::new(8192),
     };
     assert_eq!(description.config, expected);
-    assert_eq!(description.layers, [Layer { window: None, rope: Rope::Global }; 30]);
-    assert!(description.chat_template.as_ref().unwrap().contains("<|im_start|>"));
+    assert_eq!(
+        description.layers,
+        [Layer {
+            window: None,
+            rope: Rope::Global
+        }; 30]
+    );
+    assert!(
+        description
+            .chat_template
+            .as_ref()
+            .unwrap()
+            .contains("<|im_start|>")
+    );
     touch(&checkpoint);
 }
 
 #[test]
 fn gemma3_270m_opens_as_itself() {
-    let Some(path) = model("gemma-3-270m-q4_k_m.gguf") else { return };
+    let Some(path) = model("gemma-3-270m-q4_k_m.gguf") else {
+        return;
+    };
     let checkpoint = gguf::open(&path).unwrap();
     let description = checkpoint.description();
     let expected = Config {
@@ -108,17 +128,34 @@ fn gemma3_270m_opens_as_itself() {
     assert_eq!(description.config, expected);
     for (i, layer) in description.layers.iter().enumerate() {
         let expected = match i % 6 {
-            5 => Layer { window: None, rope: Rope::Global },
-            _ => Layer { window: NonZeroU32::new(512), rope: Rope::Local },
+            5 => Layer {
+                window: None,
+                rope: Rope::Global,
+            },
+            _ => Layer {
+                window: NonZeroU32::new(512),
+                rope: Rope::Local,
+            },
         };
         assert_eq!(*layer, expected, "layer {i}");
     }
-    assert!(description.global_rope.frequencies[1] < description.local_rope.as_ref().unwrap().frequencies[1]);
-    let stored = |layer, role| checkpoint.tensor(TensorId { layer, role }).unwrap().element();
+    assert!(
+        description.global_rope.frequencies[1]
+            < description.local_rope.as_ref().unwrap().frequencies[1]
+    );
+    let stored = |layer, role| {
+        checkpoint
+            .tensor(TensorId { layer, role })
+            .unwrap()
+            .element()
+    };
     assert_eq!(stored(0, Role::Query), Element::Q5_0);
     assert_eq!(stored(0, Role::OutLinear), Element::Q6_K);
     touch(&checkpoint);
     // The embedding table is 178 MB in the file; what is made of it are the starts of its rows.
-    let embedder = TensorId { layer: 0, role: Role::Embedder };
+    let embedder = TensorId {
+        layer: 0,
+        role: Role::Embedder,
+    };
     assert!(largest_request(|| checkpoint.tensor(embedder)).1 <= 8 * 262_144);
 }

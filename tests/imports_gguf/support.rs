@@ -7,15 +7,21 @@ use std::path::{Path, PathBuf};
 use pocketlm::import::{Checkpoint, Tensor};
 use pocketlm::model::{Config, Role, TensorId};
 
-/// The folder of shared test data, or one below it. Without it a test says what it leaves out, and passes, but in CI.
+/// The folder of shared test data, or one below it. Without it a test says what it leaves out, and
+/// passes, but in CI.
 pub fn shared(below: &str, unchecked: &str) -> Option<PathBuf> {
     let given = std::env::var_os("POCKETLM_SHARED").map(PathBuf::from);
-    let root = given.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")));
+    let root =
+        given.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")));
     let path = root.join(below);
     if path.exists() {
         return Some(path);
     }
-    assert!(std::env::var_os("CI").is_none(), "{} is missing", path.display());
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{} is missing",
+        path.display()
+    );
     eprintln!("not checked, {} is missing: {unchecked}", path.display());
     None
 }
@@ -41,22 +47,63 @@ pub fn read(checkpoint: &impl Checkpoint, layer: u32, role: Role) -> Vec<Vec<f32
 /// Every tensor a config calls for.
 pub fn tensors(config: &Config) -> Vec<TensorId> {
     use Role::*;
-    let mut roles = vec![PreAttentionNorm, Query, Key, Value, Output, PreFfwNorm, GatingLinear, ValueLinear, OutLinear];
-    roles.extend(config.use_qk_norm.then_some([QueryNorm, KeyNorm]).into_iter().flatten());
-    roles.extend(config.qkv_bias.then_some([QueryBias, KeyBias, ValueBias]).into_iter().flatten());
+    let mut roles = vec![
+        PreAttentionNorm,
+        Query,
+        Key,
+        Value,
+        Output,
+        PreFfwNorm,
+        GatingLinear,
+        ValueLinear,
+        OutLinear,
+    ];
+    roles.extend(
+        config
+            .use_qk_norm
+            .then_some([QueryNorm, KeyNorm])
+            .into_iter()
+            .flatten(),
+    );
+    roles.extend(
+        config
+            .qkv_bias
+            .then_some([QueryBias, KeyBias, ValueBias])
+            .into_iter()
+            .flatten(),
+    );
     roles.extend(config.output_bias.then_some(OutputBias));
-    roles.extend(config.mlp_bias.then_some([GatingLinearBias, ValueLinearBias, OutLinearBias]).into_iter().flatten());
+    roles.extend(
+        config
+            .mlp_bias
+            .then_some([GatingLinearBias, ValueLinearBias, OutLinearBias])
+            .into_iter()
+            .flatten(),
+    );
     roles.extend(config.use_post_attn_norm.then_some(PostAttentionNorm));
     roles.extend(config.use_post_ffw_norm.then_some(PostFfwNorm));
-    let mut ids = vec![TensorId { layer: 0, role: Embedder }, TensorId { layer: 0, role: FinalNorm }];
-    ids.extend((!config.tie_embedder_and_logits).then_some(TensorId { layer: 0, role: LmHead }));
+    let mut ids = vec![
+        TensorId {
+            layer: 0,
+            role: Embedder,
+        },
+        TensorId {
+            layer: 0,
+            role: FinalNorm,
+        },
+    ];
+    ids.extend((!config.tie_embedder_and_logits).then_some(TensorId {
+        layer: 0,
+        role: LmHead,
+    }));
     for layer in 0..config.num_decoder_blocks {
         ids.extend(roles.iter().map(|&role| TensorId { layer, role }));
     }
     ids
 }
 
-/// Writes a file anew. Some file systems wait for the disk when a file is overwritten; thousands of times, that shows.
+/// Writes a file anew. Some file systems wait for the disk when a file is overwritten; thousands of
+/// times, that shows.
 pub fn write(path: &Path, file: &[u8]) {
     let _ = std::fs::remove_file(path);
     std::fs::write(path, file).unwrap();

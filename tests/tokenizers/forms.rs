@@ -1,4 +1,5 @@
-//! One vocabulary in several forms (GGUF, llama2.c, tokenizer.model or vocab.json in a folder) gives the same ids.
+//! One vocabulary in several forms (GGUF, llama2.c, tokenizer.model or vocab.json in a folder)
+//! gives the same ids.
 
 use std::collections::BTreeMap;
 
@@ -76,9 +77,27 @@ fn section_of_gguf(path: &Path) -> Vec<u8> {
         Some(Meta::List(list)) => list.as_slice(),
         _ => &[],
     };
-    let texts = |key: &str| list(key).iter().map(|text| if let Meta::Text(text) = text { text } else { "" }).collect();
-    let numbers =
-        |key: &str| list(key).iter().map(|number| if let Meta::Number(number) = number { *number } else { 0.0 });
+    let texts = |key: &str| {
+        list(key)
+            .iter()
+            .map(|text| {
+                if let Meta::Text(text) = text {
+                    text
+                } else {
+                    ""
+                }
+            })
+            .collect()
+    };
+    let numbers = |key: &str| {
+        list(key).iter().map(|number| {
+            if let Meta::Number(number) = number {
+                *number
+            } else {
+                0.0
+            }
+        })
+    };
     let id = |key: &str| number(key).map(|id| id as u32);
     let flag = |key: &str| number(key).map(|flag| flag != 0.0);
     let vocabulary = GgufVocabulary {
@@ -103,20 +122,35 @@ fn section_of_gguf(path: &Path) -> Vec<u8> {
 #[test]
 fn real_vocabularies_give_the_ids_that_llama_cpp_expects() {
     for name in ["gpt-2", "llama-spm"] {
-        let Some(path) = shared(&format!("fetched/tokenizers/ggml-vocab-{name}.gguf")) else { continue };
+        let Some(path) = shared(&format!("fetched/tokenizers/ggml-vocab-{name}.gguf")) else {
+            continue;
+        };
         let section = section_of_gguf(&path);
         let tokenizer = Tokenizer::open(&section).unwrap();
-        let beside = |extension: &str| std::fs::read_to_string(format!("{}.{extension}", path.display())).unwrap();
+        let beside = |extension: &str| {
+            std::fs::read_to_string(format!("{}.{extension}", path.display())).unwrap()
+        };
         let (texts, ids) = (beside("inp"), beside("out"));
         let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
         // The file ends with a line end.
         let ids: Vec<&str> = ids.split('\n').collect();
         assert!(texts.len() > 40);
         for (text, ids) in texts.iter().zip(ids) {
-            let expected: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
-            assert_eq!(encode(&tokenizer, text, AS_TEXT), expected, "{name}: {text:?}");
+            let expected: Vec<u32> = ids
+                .split_whitespace()
+                .map(|id| id.parse().unwrap())
+                .collect();
+            assert_eq!(
+                encode(&tokenizer, text, AS_TEXT),
+                expected,
+                "{name}: {text:?}"
+            );
         }
-        eprintln!("{name}: {} bytes for {} tokens", section.len(), tokenizer.vocab_size());
+        eprintln!(
+            "{name}: {} bytes for {} tokens",
+            section.len(),
+            tokenizer.vocab_size()
+        );
     }
 }
 
@@ -127,16 +161,32 @@ type Case = (String, Vec<u32>, Vec<u32>);
 fn cases(family: &str, skip: impl Fn(&str) -> bool) -> Option<Vec<Case>> {
     let path = shared(&format!("goldens/tokenizers/{family}/tokenizer_cases.json"))?;
     let json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let ids = |ids: &Value| ids.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+    let ids = |ids: &Value| {
+        ids.as_array()
+            .unwrap()
+            .iter()
+            .map(|id| id.as_u64().unwrap() as u32)
+            .collect()
+    };
     let all = json["cases"].as_array().unwrap().iter();
-    let all = all.map(|case| (case["text"].as_str().unwrap().to_owned(), ids(&case["ids"]), ids(&case["ids_special"])));
+    let all = all.map(|case| {
+        (
+            case["text"].as_str().unwrap().to_owned(),
+            ids(&case["ids"]),
+            ids(&case["ids_special"]),
+        )
+    });
     Some(all.filter(|(text, ..)| !skip(text)).collect())
 }
 
 fn check_cases(what: &str, tokenizer: &Tokenizer, cases: &[Case]) {
     for (text, plain, special) in cases {
         assert_eq!(encode(tokenizer, text, PARSED), *plain, "{what}: {text:?}");
-        assert_eq!(encode(tokenizer, text, WITH_SPECIAL), *special, "{what}, with special tokens: {text:?}");
+        assert_eq!(
+            encode(tokenizer, text, WITH_SPECIAL),
+            *special,
+            "{what}, with special tokens: {text:?}"
+        );
     }
 }
 
@@ -149,12 +199,16 @@ fn a_gguf_gives_the_ids_of_the_folder_it_was_converted_from() {
         ("qwen2.bf16", "tok-qwen2"),
         ("smollm2-f32.f32", "tok-gpt2"),
     ] {
-        let Some(path) = shared(&format!("goldens/gguf/{file}.gguf")) else { continue };
+        let Some(path) = shared(&format!("goldens/gguf/{file}.gguf")) else {
+            continue;
+        };
         let section = section_of_gguf(&path);
         let tokenizer = Tokenizer::open(&section).unwrap();
         // GGUF does not keep lstrip and rstrip.
         let lost = |text: &str| text.contains("<|assistant|>") || text.contains("<tool>");
-        let Some(cases) = cases(family, lost) else { continue };
+        let Some(cases) = cases(family, lost) else {
+            continue;
+        };
         check_cases(file, &tokenizer, &cases);
     }
 }
@@ -162,11 +216,22 @@ fn a_gguf_gives_the_ids_of_the_folder_it_was_converted_from() {
 #[test]
 fn a_folder_without_tokenizer_json_gives_the_same_ids() {
     for (family, files) in [
-        ("tok-spm-llama", ["tokenizer.model", "tokenizer_config.json"].as_slice()),
-        ("tok-gpt2", &["vocab.json", "merges.txt", "tokenizer_config.json"]),
-        ("tok-qwen2", &["vocab.json", "merges.txt", "tokenizer_config.json"]),
+        (
+            "tok-spm-llama",
+            ["tokenizer.model", "tokenizer_config.json"].as_slice(),
+        ),
+        (
+            "tok-gpt2",
+            &["vocab.json", "merges.txt", "tokenizer_config.json"],
+        ),
+        (
+            "tok-qwen2",
+            &["vocab.json", "merges.txt", "tokenizer_config.json"],
+        ),
     ] {
-        let Some(source) = shared(&format!("goldens/tokenizers/{family}")) else { continue };
+        let Some(source) = shared(&format!("goldens/tokenizers/{family}")) else {
+            continue;
+        };
         let folder = tempfile::tempdir().unwrap();
         for file in files {
             std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
@@ -174,38 +239,65 @@ fn a_folder_without_tokenizer_json_gives_the_same_ids() {
         let tokenizer = open(folder.path());
         check_cases(family, &tokenizer, &cases(family, |_| false).unwrap());
         let whole = open(&source);
-        assert_eq!(tokenizer.eos_ids().collect::<Vec<_>>(), whole.eos_ids().collect::<Vec<_>>());
-        assert_eq!((tokenizer.bos(), tokenizer.add_bos()), (whole.bos(), whole.add_bos()));
+        assert_eq!(
+            tokenizer.eos_ids().collect::<Vec<_>>(),
+            whole.eos_ids().collect::<Vec<_>>()
+        );
+        assert_eq!(
+            (tokenizer.bos(), tokenizer.add_bos()),
+            (whole.bos(), whole.add_bos())
+        );
         assert_eq!(tokenizer.vocab_size(), whole.vocab_size());
         for id in 0..whole.vocab_size() {
             assert_eq!(tokenizer.piece(id), whole.piece(id), "{family}, token {id}");
-            assert_eq!(tokenizer.is_special(id), whole.is_special(id), "{family}, token {id}");
+            assert_eq!(
+                tokenizer.is_special(id),
+                whole.is_special(id),
+                "{family}, token {id}"
+            );
         }
     }
 }
 
 #[test]
 fn the_story_tokenizer_is_the_same_in_all_four_forms() {
-    let Some(folder) = shared("fetched") else { return };
+    let Some(folder) = shared("fetched") else {
+        return;
+    };
     let sections = [
         from_llama2c(folder.join("stories260K/tok512.bin"), 512).unwrap(),
         vocabulary::from_path(folder.join("stories260K_hf/tokenizer.model")).unwrap(),
         vocabulary::from_path(folder.join("stories260K_hf/tokenizer.json")).unwrap(),
         section_of_gguf(&folder.join("stories260K/stories260K.f32.gguf")),
     ];
-    let tokenizers = sections.each_ref().map(|section| Tokenizer::open(section).unwrap());
+    let tokenizers = sections
+        .each_ref()
+        .map(|section| Tokenizer::open(section).unwrap());
     let text = std::fs::read_to_string(folder.join("text/tinystories_heldout.txt")).unwrap();
-    let texts = text.lines().chain([text.as_str(), "", " ", "  two  spaces ", "naïve 你好 \u{1F600}\n"]);
+    let texts = text.lines().chain([
+        text.as_str(),
+        "",
+        " ",
+        "  two  spaces ",
+        "naïve 你好 \u{1F600}\n",
+    ]);
     for text in texts {
-        let [llama2c, others @ ..] = tokenizers.map(|tokenizer| encode(&tokenizer, text, WITH_SPECIAL));
+        let [llama2c, others @ ..] =
+            tokenizers.map(|tokenizer| encode(&tokenizer, text, WITH_SPECIAL));
         for other in others {
             assert_eq!(other, llama2c, "{text:?}");
         }
         assert_eq!(decode(&tokenizers[0], &llama2c, true), text);
     }
-    let prompt: Value =
-        serde_json::from_slice(&std::fs::read(folder.join("stories260K/greedy_prompt.json")).unwrap()).unwrap();
-    let ids = encode(&tokenizers[0], prompt["prompt"].as_str().unwrap(), WITH_SPECIAL);
+    let prompt: Value = serde_json::from_slice(
+        &std::fs::read(folder.join("stories260K/greedy_prompt.json")).unwrap(),
+    )
+    .unwrap();
+    let ids = encode(
+        &tokenizers[0],
+        prompt["prompt"].as_str().unwrap(),
+        WITH_SPECIAL,
+    );
     assert_eq!(serde_json::json!(ids), prompt["prompt_ids"]);
     // Where run.c stops: at EOS, and at the BOS of the next story.
     assert!(tokenizers[0].is_eos(1) && tokenizers[0].is_eos(2) && !tokenizers[0].is_eos(0));
@@ -215,18 +307,31 @@ fn the_story_tokenizer_is_the_same_in_all_four_forms() {
 fn configs_beside_the_tokenizer_say_what_ends_a_generation() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    write("tokenizer.json", include_str!("../data/tokenizers/abc.json"));
+    write(
+        "tokenizer.json",
+        include_str!("../data/tokenizers/abc.json"),
+    );
     let ids = || {
         let tokenizer = open(folder.path());
-        (tokenizer.bos(), tokenizer.add_bos(), tokenizer.eos_ids().collect::<Vec<_>>())
+        (
+            tokenizer.bos(),
+            tokenizer.add_bos(),
+            tokenizer.eos_ids().collect::<Vec<_>>(),
+        )
     };
     assert_eq!(ids(), (None, false, vec![]));
     // An id that the tokenizer has not got is left out.
-    write("config.json", r#"{"bos_token_id": 0, "eos_token_id": 3, "text_config": {"eos_token_id": [4, 900]}}"#);
+    write(
+        "config.json",
+        r#"{"bos_token_id": 0, "eos_token_id": 3, "text_config": {"eos_token_id": [4, 900]}}"#,
+    );
     assert_eq!(ids(), (Some(0), false, vec![3, 4]));
     write("generation_config.json", r#"{"eos_token_id": [5, 3]}"#);
     assert_eq!(ids(), (Some(0), false, vec![5, 3, 4]));
-    write("special_tokens_map.json", r#"{"bos_token": {"content": "c"}, "eos_token": "a"}"#);
+    write(
+        "special_tokens_map.json",
+        r#"{"bos_token": {"content": "c"}, "eos_token": "a"}"#,
+    );
     assert_eq!(ids(), (Some(4), false, vec![5, 3, 4, 2]));
     write(
         "tokenizer_config.json",
@@ -242,7 +347,10 @@ fn a_chat_template_is_found_wherever_it_is() {
     let template = || chat_template(folder.path()).map_err(|error| error.reason);
     assert_eq!(template(), Ok(None));
     write("tokenizer_config.json", r#"{"chat_template": 1}"#);
-    assert_eq!(template(), Err("`chat_template` is neither a string nor a list of them with names".into()));
+    assert_eq!(
+        template(),
+        Err("`chat_template` is neither a string nor a list of them with names".into())
+    );
     write("tokenizer_config.json", r#"{"chat_template": "one"}"#);
     assert_eq!(template(), Ok(Some("one".into())));
     write(

@@ -1,4 +1,5 @@
-//! Time, memory and size: long texts of one kind, buffers that are too small, the size of a section.
+//! Time, memory and size: long texts of one kind, buffers that are too small, the size of a
+//! section.
 
 use std::time::Instant;
 
@@ -11,7 +12,9 @@ const MEGABYTE: usize = 1 << 20;
 
 #[test]
 fn a_megabyte_of_one_kind_is_encoded_in_less_than_a_second() {
-    let Some(folder) = shared("goldens/tokenizers") else { return };
+    let Some(folder) = shared("goldens/tokenizers") else {
+        return;
+    };
     for family in FAMILIES {
         let tokenizer = open(folder.join(family));
         for unit in [
@@ -34,14 +37,22 @@ fn a_megabyte_of_one_kind_is_encoded_in_less_than_a_second() {
             let mut scratch = vec![0; tokenizer.scratch_len(text.len())];
             let mut ids = vec![0; text.len() + 8];
             let start = Instant::now();
-            let count = tokenizer.encode(&text, WITH_SPECIAL, &mut scratch, &mut ids).unwrap();
+            let count = tokenizer
+                .encode(&text, WITH_SPECIAL, &mut scratch, &mut ids)
+                .unwrap();
             let encoded = start.elapsed();
-            assert!(encoded.as_secs_f32() < 1.0, "{family}, {unit:?}: {encoded:?}");
+            assert!(
+                encoded.as_secs_f32() < 1.0,
+                "{family}, {unit:?}: {encoded:?}"
+            );
 
             let start = Instant::now();
             decode(&tokenizer, &ids[..count], true);
             let decoded = start.elapsed();
-            assert!(decoded.as_secs_f32() < 1.0, "{family}, {unit:?}: decoding took {decoded:?}");
+            assert!(
+                decoded.as_secs_f32() < 1.0,
+                "{family}, {unit:?}: decoding took {decoded:?}"
+            );
             eprintln!("{family}, {unit:?}: {count} ids in {encoded:?}, decoded in {decoded:?}");
         }
     }
@@ -49,7 +60,8 @@ fn a_megabyte_of_one_kind_is_encoded_in_less_than_a_second() {
 
 #[test]
 fn whitespace_tokens_that_strip_whitespace_take_linear_time() {
-    let mut json: serde_json::Value = serde_json::from_str(include_str!("../data/tokenizers/abc.json")).unwrap();
+    let mut json: serde_json::Value =
+        serde_json::from_str(include_str!("../data/tokenizers/abc.json")).unwrap();
     json["added_tokens"].as_array_mut().unwrap().push(serde_json::json!({
         "id": 9, "content": "\n", "lstrip": true, "rstrip": true, "normalized": false, "single_word": false, "special": false}));
     let folder = tempfile::tempdir().unwrap();
@@ -63,7 +75,9 @@ fn whitespace_tokens_that_strip_whitespace_take_linear_time() {
 
 #[test]
 fn too_little_scratch_is_an_error_that_says_how_much_is_enough() {
-    let Some(folder) = shared("goldens/tokenizers") else { return };
+    let Some(folder) = shared("goldens/tokenizers") else {
+        return;
+    };
     let text = " Ünïcöde e\u{345}\u{301} text, 12 words\n".repeat(20);
     for family in FAMILIES {
         let tokenizer = open(folder.join(family));
@@ -93,13 +107,25 @@ fn too_little_output_is_an_error_that_says_how_many_ids_there_are() {
     let mut scratch = [0; scratch_len(6)];
     let mut ids = [u32::MAX; 3];
     // ▁ab, c, ▁ab
-    assert_eq!(tokenizer.encode("abc ab", PARSED, &mut scratch, &mut ids), Ok(3));
+    assert_eq!(
+        tokenizer.encode("abc ab", PARSED, &mut scratch, &mut ids),
+        Ok(3)
+    );
     assert_eq!(ids, [6, 4, 6]);
     let mut ids = [u32::MAX; 2];
-    let error = Error::OutputTooSmall { needed: 3, given: 2 };
-    assert_eq!(tokenizer.encode("abc ab", PARSED, &mut scratch, &mut ids), Err(error));
+    let error = Error::OutputTooSmall {
+        needed: 3,
+        given: 2,
+    };
+    assert_eq!(
+        tokenizer.encode("abc ab", PARSED, &mut scratch, &mut ids),
+        Err(error)
+    );
     assert_eq!(ids, [6, 4]);
-    assert_eq!(error.to_string(), "the text has 3 tokens, the output holds 2");
+    assert_eq!(
+        error.to_string(),
+        "the text has 3 tokens, the output holds 2"
+    );
 }
 
 #[test]
@@ -113,10 +139,20 @@ fn scratch_is_three_words_a_byte_and_a_bit() {
 
 #[test]
 fn the_worst_growth_under_nfc_fits_the_scratch() {
-    let Some(path) = shared("goldens/tokenizers/tok-qwen2") else { return };
+    let Some(path) = shared("goldens/tokenizers/tok-qwen2") else {
+        return;
+    };
     let tokenizer = open(path);
-    // U+1D160 becomes three characters of four bytes, U+FB2C two of two bytes, U+0390 one of its three parts' composites.
-    for unit in ["\u{1D160}", "\u{FB2C}", "\u{390}", "\u{344}", "\u{1D15F}\u{1D165}", "각"] {
+    // U+1D160 becomes three characters of four bytes, U+FB2C two of two bytes, U+0390 one of its
+    // three parts' composites.
+    for unit in [
+        "\u{1D160}",
+        "\u{FB2C}",
+        "\u{390}",
+        "\u{344}",
+        "\u{1D15F}\u{1D165}",
+        "각",
+    ] {
         let text = unit.repeat(3_000);
         encode(&tokenizer, &text, PARSED);
     }
@@ -124,15 +160,20 @@ fn the_worst_growth_under_nfc_fits_the_scratch() {
 
 #[test]
 fn a_section_costs_about_as_much_as_the_vocabulary_file_packed() {
-    let Some(folder) = shared("goldens/tokenizers") else { return };
+    let Some(folder) = shared("goldens/tokenizers") else {
+        return;
+    };
     let sizes = FAMILIES.map(|family| section(folder.join(family)).len());
-    // Pieces, index, merges; for byte-level tokenizers 7 KB of character classes, for Qwen 30 KB of NFC.
+    // Pieces, index, merges; for byte-level tokenizers 7 KB of character classes, for Qwen 30 KB of
+    // NFC.
     assert_eq!(sizes.map(|size| size.div_ceil(1024)), [13, 13, 45, 6, 6]);
 }
 
 #[test]
 fn user_text_cannot_write_special_tokens_when_they_are_text() {
-    let Some(folder) = shared("goldens/tokenizers") else { return };
+    let Some(folder) = shared("goldens/tokenizers") else {
+        return;
+    };
     for (family, text) in [
         ("tok-llama3", "<|eot_id|>"),
         ("tok-qwen2", "<|im_end|>"),
@@ -142,9 +183,15 @@ fn user_text_cannot_write_special_tokens_when_they_are_text() {
         let tokenizer = open(folder.join(family));
         let special = tokenizer.token_to_id(text.as_bytes()).unwrap();
         assert!(tokenizer.is_special(special));
-        assert!(encode(&tokenizer, text, PARSED).contains(&special), "{family}");
+        assert!(
+            encode(&tokenizer, text, PARSED).contains(&special),
+            "{family}"
+        );
         let as_text = encode(&tokenizer, &format!("hi {text} there"), AS_TEXT);
-        assert!(as_text.iter().all(|id| !tokenizer.is_special(*id)), "{family}: {as_text:?}");
+        assert!(
+            as_text.iter().all(|id| !tokenizer.is_special(*id)),
+            "{family}: {as_text:?}"
+        );
         let stripped = decode(&tokenizer, &as_text, false);
         assert_eq!(stripped, format!("hi {text} there"), "{family}");
     }

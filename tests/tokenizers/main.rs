@@ -1,4 +1,5 @@
-//! Tokenizers against the golden cases, against the `tokenizers` crate on random text, and against hostile input.
+//! Tokenizers against the golden cases, against the `tokenizers` crate on random text, and against
+//! hostile input.
 #![cfg(feature = "std")]
 
 mod forms;
@@ -12,27 +13,54 @@ use std::path::{Path, PathBuf};
 use pocketlm::import::vocabulary;
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
-const FAMILIES: [&str; 5] = ["tok-gpt2", "tok-llama3", "tok-qwen2", "tok-spm-gemma", "tok-spm-llama"];
+const FAMILIES: [&str; 5] = [
+    "tok-gpt2",
+    "tok-llama3",
+    "tok-qwen2",
+    "tok-spm-gemma",
+    "tok-spm-llama",
+];
 
-const WITH_SPECIAL: EncodeOptions = EncodeOptions { add_special_tokens: true, parse_special: true };
-const PARSED: EncodeOptions = EncodeOptions { add_special_tokens: false, parse_special: true };
-const AS_TEXT: EncodeOptions = EncodeOptions { add_special_tokens: false, parse_special: false };
+const WITH_SPECIAL: EncodeOptions = EncodeOptions {
+    add_special_tokens: true,
+    parse_special: true,
+};
+const PARSED: EncodeOptions = EncodeOptions {
+    add_special_tokens: false,
+    parse_special: true,
+};
+const AS_TEXT: EncodeOptions = EncodeOptions {
+    add_special_tokens: false,
+    parse_special: false,
+};
 
-/// A file or folder of the shared test data, or a line that says what was not checked. In CI it has to be there.
+/// A file or folder of the shared test data, or a line that says what was not checked. In CI it has
+/// to be there.
 fn shared(what: &str) -> Option<PathBuf> {
     let shared = std::env::var_os("POCKETLM_SHARED");
-    let path = shared.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from).join(what);
+    let path = shared
+        .map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
+            PathBuf::from,
+        )
+        .join(what);
     if path.exists() {
         return Some(path);
     }
-    assert!(std::env::var_os("CI").is_none(), "{} is missing", path.display());
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{} is missing",
+        path.display()
+    );
     eprintln!("not checked, because {} is missing", path.display());
     None
 }
 
 /// A tokenizer section, which lives as long as the tests do.
 fn section(path: impl AsRef<Path>) -> &'static [u8] {
-    vocabulary::from_path(path).unwrap_or_else(|error| panic!("{error}")).leak()
+    vocabulary::from_path(path)
+        .unwrap_or_else(|error| panic!("{error}"))
+        .leak()
 }
 
 fn open(path: impl AsRef<Path>) -> Tokenizer<'static> {
@@ -42,14 +70,19 @@ fn open(path: impl AsRef<Path>) -> Tokenizer<'static> {
 fn encode(tokenizer: &Tokenizer, text: &str, options: EncodeOptions) -> Vec<u32> {
     let mut scratch = vec![0; tokenizer.scratch_len(text.len())];
     let mut ids = vec![0; text.len() * 3 + 8];
-    let count = tokenizer.encode(text, options, &mut scratch, &mut ids).unwrap();
+    let count = tokenizer
+        .encode(text, options, &mut scratch, &mut ids)
+        .unwrap();
     ids.truncate(count);
     ids
 }
 
 fn decode(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) -> String {
     let mut decoder = Decoder::new(tokenizer).skip_special(skip_special);
-    let mut text: String = ids.iter().map(|id| decoder.push(*id).unwrap().to_string()).collect();
+    let mut text: String = ids
+        .iter()
+        .map(|id| decoder.push(*id).unwrap().to_string())
+        .collect();
     text += &decoder.finish().to_string();
     text
 }
@@ -63,8 +96,8 @@ enum InvalidRun {
     KeepValid,
 }
 
-/// What a tokenizer with byte fallback decodes to, by either rule. The rest is what both libraries do: `▁` is a space,
-/// and one space at the start goes if `strip`.
+/// What a tokenizer with byte fallback decodes to, by either rule. The rest is what both libraries
+/// do: `▁` is a space, and one space at the start goes if `strip`.
 fn decode_by_rule(tokens: &[String], strip: bool, rule: InvalidRun) -> String {
     let byte = |token: &str| match token.as_bytes() {
         [b'<', b'0', b'x', _, _, b'>'] => u8::from_str_radix(&token[3..5], 16).ok(),
@@ -90,5 +123,8 @@ fn decode_by_rule(tokens: &[String], strip: bool, rule: InvalidRun) -> String {
         run.clear();
         text += &token.map_or(String::new(), |token| token.replace('▁', " "));
     }
-    text.strip_prefix(' ').filter(|_| strip).map(str::to_owned).unwrap_or(text)
+    text.strip_prefix(' ')
+        .filter(|_| strip)
+        .map(str::to_owned)
+        .unwrap_or(text)
 }

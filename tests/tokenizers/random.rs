@@ -1,4 +1,5 @@
-//! The same ids and texts as the `tokenizers` crate: 100,000 random strings, and every character there is.
+//! The same ids and texts as the `tokenizers` crate: 100,000 random strings, and every character
+//! there is.
 
 use super::*;
 
@@ -33,38 +34,89 @@ impl Random {
     }
 
     fn run(&mut self, most: usize, ranges: &[std::ops::RangeInclusive<u32>]) -> String {
-        (0..=self.below(most)).map(|_| self.character(ranges)).collect()
+        (0..=self.below(most))
+            .map(|_| self.character(ranges))
+            .collect()
     }
 
     fn part(&mut self, specials: &[String]) -> String {
         match self.below(18) {
             0 => self.run(8, &[0x61..=0x7A]),
             1 => self.run(8, &[0x41..=0x5A, 0x61..=0x7A, 0x61..=0x7A]),
-            2 => self.run(5, &[0x20..=0x20, 0x20..=0x20, 0x20..=0x20, 0x09..=0x0D, 0x0A..=0x0A, 0x0D..=0x0D]),
+            2 => self.run(
+                5,
+                &[
+                    0x20..=0x20,
+                    0x20..=0x20,
+                    0x20..=0x20,
+                    0x09..=0x0D,
+                    0x0A..=0x0A,
+                    0x0D..=0x0D,
+                ],
+            ),
             3 => self.run(
                 3,
-                &[0xA0..=0xA0, 0x85..=0x85, 0x2000..=0x200F, 0x2028..=0x2029, 0x3000..=0x3000, 0x1680..=0x1680],
+                &[
+                    0xA0..=0xA0,
+                    0x85..=0x85,
+                    0x2000..=0x200F,
+                    0x2028..=0x2029,
+                    0x3000..=0x3000,
+                    0x1680..=0x1680,
+                ],
             ),
             4 => self.run(7, &[0x30..=0x39]),
-            5 => self
-                .run(3, &[0x660..=0x669, 0xBC..=0xBE, 0x2160..=0x2188, 0x966..=0x96F, 0x1D7CE..=0x1D7FF, 0xB2..=0xB3]),
+            5 => self.run(
+                3,
+                &[
+                    0x660..=0x669,
+                    0xBC..=0xBE,
+                    0x2160..=0x2188,
+                    0x966..=0x96F,
+                    0x1D7CE..=0x1D7FF,
+                    0xB2..=0xB3,
+                ],
+            ),
             6 => {
                 let contractions = [
-                    "'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "'LL", "'Re", "'ſ", "'l", "'r", "''s", "'K",
-                    "’s",
+                    "'s", "'t", "'re", "'ve", "'m", "'ll", "'d", "'S", "'LL", "'Re", "'ſ", "'l",
+                    "'r", "''s", "'K", "’s",
                 ];
                 (*self.pick(&contractions)).to_owned()
             }
             7 => self.run(6, &[0x400..=0x4FF, 0x370..=0x3FF]),
             8 => self.run(6, &[0x590..=0x6FF, 0x900..=0x9FF, 0xE00..=0xE7F]),
-            9 => self.run(5, &[0x4E00..=0x9FFF, 0x3040..=0x30FF, 0xAC00..=0xD7A3, 0xF900..=0xFAFF, 0x1100..=0x11FF]),
+            9 => self.run(
+                5,
+                &[
+                    0x4E00..=0x9FFF,
+                    0x3040..=0x30FF,
+                    0xAC00..=0xD7A3,
+                    0xF900..=0xFAFF,
+                    0x1100..=0x11FF,
+                ],
+            ),
             10 => self.run(
                 6,
-                &[0x300..=0x36F, 0x300..=0x36F, 0x591..=0x5BD, 0x3099..=0x309A, 0x1DC0..=0x1DF5, 0x1D165..=0x1D172],
+                &[
+                    0x300..=0x36F,
+                    0x300..=0x36F,
+                    0x591..=0x5BD,
+                    0x3099..=0x309A,
+                    0x1DC0..=0x1DF5,
+                    0x1D165..=0x1D172,
+                ],
             ),
             11 => self.run(
                 4,
-                &[0xC0..=0x24F, 0x1E00..=0x1EFF, 0x1F00..=0x1FFF, 0x212A..=0x212B, 0xFB00..=0xFB4F, 0x958..=0x95F],
+                &[
+                    0xC0..=0x24F,
+                    0x1E00..=0x1EFF,
+                    0x1F00..=0x1FFF,
+                    0x212A..=0x212B,
+                    0xFB00..=0xFB4F,
+                    0x958..=0x95F,
+                ],
             ),
             12 => self.run(
                 5,
@@ -78,13 +130,40 @@ impl Random {
                 ],
             ),
             13 => self.pick(specials).clone(),
-            14 => self.run(4, &[0x21..=0x2F, 0x3A..=0x40, 0x5B..=0x60, 0x7B..=0x7E, 0x2010..=0x2027]),
-            15 => self
-                .run(3, &[0x2581..=0x2581, 0x2581..=0x2581, 0x00..=0x1F, 0x7F..=0x9F, 0x120..=0x120, 0x2581..=0x2581]),
+            14 => self.run(
+                4,
+                &[
+                    0x21..=0x2F,
+                    0x3A..=0x40,
+                    0x5B..=0x60,
+                    0x7B..=0x7E,
+                    0x2010..=0x2027,
+                ],
+            ),
+            15 => self.run(
+                3,
+                &[
+                    0x2581..=0x2581,
+                    0x2581..=0x2581,
+                    0x00..=0x1F,
+                    0x7F..=0x9F,
+                    0x120..=0x120,
+                    0x2581..=0x2581,
+                ],
+            ),
             16 => {
                 let most = if self.below(20) == 0 { 400 } else { 40 };
-                let unit =
-                    self.run(2, &[0x20..=0x7E, 0x20..=0x20, 0x0A..=0x0A, 0x61..=0x61, 0x301..=0x301, 0x2581..=0x2581]);
+                let unit = self.run(
+                    2,
+                    &[
+                        0x20..=0x7E,
+                        0x20..=0x20,
+                        0x0A..=0x0A,
+                        0x61..=0x61,
+                        0x301..=0x301,
+                        0x2581..=0x2581,
+                    ],
+                );
                 unit.repeat(self.below(most))
             }
             _ => self.run(2, &[0..=0x10_FFFF, 0..=0xFFFF, 0..=0x7FF]),
@@ -109,21 +188,45 @@ struct Pair {
 impl Pair {
     fn open(path: &Path) -> Self {
         let theirs = tokenizers::Tokenizer::from_file(path).unwrap();
-        let mut specials: Vec<String> =
-            theirs.get_added_tokens_decoder().values().map(|token| token.content.clone()).collect();
+        let mut specials: Vec<String> = theirs
+            .get_added_tokens_decoder()
+            .values()
+            .map(|token| token.content.clone())
+            .collect();
         specials.sort();
-        let lookalikes = ["<|im_start", "|im_end|>", "<0x41>", "<0x0A>", "<s", " </s>", "<|eot_id|", "<think", "[INST"];
+        let lookalikes = [
+            "<|im_start",
+            "|im_end|>",
+            "<0x41>",
+            "<0x0A>",
+            "<s",
+            " </s>",
+            "<|eot_id|",
+            "<think",
+            "[INST",
+        ];
         specials.extend(lookalikes.map(str::to_owned));
-        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let strip = json["decoder"]["decoders"]
             .as_array()
             .is_some_and(|list| list.iter().any(|decoder| decoder["type"] == "Strip"));
-        Pair { ours: open(path), theirs, specials, byte_fallback: json["model"]["byte_fallback"] == true, strip }
+        Pair {
+            ours: open(path),
+            theirs,
+            specials,
+            byte_fallback: json["model"]["byte_fallback"] == true,
+            strip,
+        }
     }
 
     fn check_text(&mut self, text: &str, options: EncodeOptions) -> Vec<u32> {
-        self.theirs.set_encode_special_tokens(!options.parse_special);
-        let expected = self.theirs.encode_fast(text, options.add_special_tokens).unwrap();
+        self.theirs
+            .set_encode_special_tokens(!options.parse_special);
+        let expected = self
+            .theirs
+            .encode_fast(text, options.add_special_tokens)
+            .unwrap();
         let found = encode(&self.ours, text, options);
         assert_eq!(found, expected.get_ids(), "{options:?}");
         found
@@ -136,7 +239,11 @@ impl Pair {
                 let added = self.theirs.get_added_tokens_decoder();
                 !(skip_special && added.get(id).is_some_and(|token| token.special))
             };
-            let tokens: Vec<String> = ids.iter().filter(shown).filter_map(|id| self.theirs.id_to_token(*id)).collect();
+            let tokens: Vec<String> = ids
+                .iter()
+                .filter(shown)
+                .filter_map(|id| self.theirs.id_to_token(*id))
+                .collect();
             assert_eq!(
                 decode_by_rule(&tokens, self.strip, InvalidRun::ReplaceAll),
                 expected,
@@ -149,14 +256,17 @@ impl Pair {
 }
 
 fn check_random_strings(family: &str, file: &str) {
-    let Some(path) = shared(&format!("goldens/tokenizers/{family}/{file}")) else { return };
+    let Some(path) = shared(&format!("goldens/tokenizers/{family}/{file}")) else {
+        return;
+    };
     let mut pair = Pair::open(&path);
     for seed in 0..STRINGS {
         let mut random = Random::new(seed + 1);
         let text = random.text(&pair.specials);
         let options = *random.pick(&[PARSED, PARSED, WITH_SPECIAL, AS_TEXT]);
-        let ids: Vec<u32> =
-            (0..random.below(12)).map(|_| random.below(pair.ours.vocab_size() as usize) as u32).collect();
+        let ids: Vec<u32> = (0..random.below(12))
+            .map(|_| random.below(pair.ours.vocab_size() as usize) as u32)
+            .collect();
         let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let found = pair.check_text(&text, options);
             pair.check_ids(&found, !options.add_special_tokens);
@@ -194,14 +304,17 @@ fn spm_llama_agrees_with_the_tokenizers_crate_on_random_strings() {
     check_random_strings("tok-spm-llama", "tokenizer.json");
 }
 
-/// Letters, numbers, spaces and their normal forms. Thirty-two characters a text, each where it makes a difference. Of the
-/// planes that hold nothing but private use and what is to come, some.
+/// Letters, numbers, spaces and their normal forms. Thirty-two characters a text, each where it
+/// makes a difference. Of the planes that hold nothing but private use and what is to come, some.
 #[test]
 fn every_character_gives_the_same_ids() {
-    let Some(path) = shared("goldens/tokenizers/tok-qwen2/tokenizer.json") else { return };
+    let Some(path) = shared("goldens/tokenizers/tok-qwen2/tokenizer.json") else {
+        return;
+    };
     let mut pair = Pair::open(&path);
     let is_wanted = |character: &char| {
-        matches!(*character, ..'\u{32400}' | '\u{E0000}'..'\u{E0200}') || u32::from(*character) % 97 == 0
+        matches!(*character, ..'\u{32400}' | '\u{E0000}'..'\u{E0200}')
+            || u32::from(*character) % 97 == 0
     };
     let characters: Vec<char> = ('\0'..=char::MAX).filter(is_wanted).collect();
     for some in characters.chunks(32) {
@@ -213,16 +326,24 @@ fn every_character_gives_the_same_ids() {
     }
 }
 
-/// Ids of what the golden files do not have: every flag of an added token, normalised ones included, unknown tokens fused and not,
-/// Metaspace in all its forms.
+/// Ids of what the golden files do not have: every flag of an added token, normalised ones
+/// included, unknown tokens fused and not, Metaspace in all its forms.
 #[test]
 fn unusual_tokenizers_agree_with_the_tokenizers_crate() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers");
-    for file in ["abc.json", "flags.json", "normalized.json", "metaspace.json", "bytes.json"] {
+    for file in [
+        "abc.json",
+        "flags.json",
+        "normalized.json",
+        "metaspace.json",
+        "bytes.json",
+    ] {
         let mut pair = Pair::open(&folder.join(file));
         for seed in 0..4_000 {
             let mut random = Random::new(seed + 1);
-            let units = ["a", "b", "c", "ab", " ", "▁", "é", "z", "_", "\n", ".", "1", "e\u{301}", "€"];
+            let units = [
+                "a", "b", "c", "ab", " ", "▁", "é", "z", "_", "\n", ".", "1", "e\u{301}", "€",
+            ];
             let text: String = (0..random.below(12))
                 .map(|_| {
                     if random.below(3) == 0 {
@@ -234,7 +355,8 @@ fn unusual_tokenizers_agree_with_the_tokenizers_crate() {
                 .collect();
             eprintln!("{file}, seed {seed}: {text:?}");
             let ids = pair.check_text(&text, *random.pick(&[PARSED, WITH_SPECIAL, AS_TEXT]));
-            // tokenizers 0.23 decodes an added token to what it was in normalised text; these files have such that differ.
+            // tokenizers 0.23 decodes an added token to what it was in normalised text; these files
+            // have such that differ.
             if !matches!(file, "normalized.json" | "bytes.json") {
                 pair.check_ids(&ids, random.below(2) == 0);
             }

@@ -1,4 +1,5 @@
-//! What something takes: instructions, and stack. For the stack: paint it, run, look how far the paint is gone.
+//! What something takes: instructions, and stack. For the stack: paint it, run, look how far the
+//! paint is gone.
 
 use core::hint::black_box;
 
@@ -20,7 +21,10 @@ pub struct Cost {
 impl Cost {
     /// The larger of both in each respect.
     pub fn max(self, other: Cost) -> Cost {
-        Cost { instructions: self.instructions.max(other.instructions), stack: self.stack.max(other.stack) }
+        Cost {
+            instructions: self.instructions.max(other.instructions),
+            stack: self.stack.max(other.stack),
+        }
     }
 }
 
@@ -29,16 +33,18 @@ pub fn of(mut work: impl FnMut()) -> Cost {
     measure(&mut work)
 }
 
-// Through a pointer that the optimiser cannot follow: were `work` inlined here, its variables would lie above the paint.
+// Through a pointer that the optimiser cannot follow: were `work` inlined here, its variables would
+// lie above the paint.
 #[inline(never)]
 fn measure(work: &mut dyn FnMut()) -> Cost {
     let start = board::stack_pointer() as *mut u32;
-    let end =
-        board::stack_end().max((start as usize).saturating_sub(PAINTED)).next_multiple_of(size_of::<u32>()) as *mut u32;
+    let end = board::stack_end()
+        .max((start as usize).saturating_sub(PAINTED))
+        .next_multiple_of(size_of::<u32>()) as *mut u32;
     let mut at = start;
     while at > end {
-        // SAFETY: between the end of the stack and the stack pointer nothing is in use: there are no interrupts here,
-        // and neither this loop nor the one below calls anything.
+        // SAFETY: between the end of the stack and the stack pointer nothing is in use: there are
+        // no interrupts here, and neither this loop nor the one below calls anything.
         unsafe {
             at = at.sub(1);
             at.write_volatile(PAINT);
@@ -51,5 +57,8 @@ fn measure(work: &mut dyn FnMut()) -> Cost {
     while at < start && unsafe { at.read_volatile() } == PAINT {
         at = at.wrapping_add(1);
     }
-    Cost { instructions, stack: start as usize - at as usize }
+    Cost {
+        instructions,
+        stack: start as usize - at as usize,
+    }
 }

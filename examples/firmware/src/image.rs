@@ -19,7 +19,8 @@ pub static IMAGE: &[u8] = &ALIGNED.0;
 /// A plan for the image; a file that is no image does not compile.
 pub const PLAN: Plan = Plan::of(&ALIGNED.0);
 
-/// The images that lie in the region `IMAGE`, one after the other, where the program itself has put none there.
+/// The images that lie in the region `IMAGE`, one after the other, where the program itself has put
+/// none there.
 pub fn images() -> impl Iterator<Item = &'static [u8]> {
     let mut rest = board::partition();
     core::iter::from_fn(move || {
@@ -28,7 +29,8 @@ pub fn images() -> impl Iterator<Item = &'static [u8]> {
         }
         // An image says how long it is; the rest of the check is `Model::open`'s.
         let length = rest.get(16..24)?.try_into().map(u64::from_le_bytes).ok()?;
-        let (image, after) = rest.split_at_checked(usize::try_from(length).ok().filter(|&length| length > 0)?)?;
+        let (image, after) =
+            rest.split_at_checked(usize::try_from(length).ok().filter(|&length| length > 0)?)?;
         rest = after;
         Some(image)
     })

@@ -1,4 +1,6 @@
-//! Runs a fixed sequence of tokens and prints digests of all logits, fed at once and in slices. The host prints the same lines (`tests/firmware/` compares them), but for those that start with `cost`.
+//! Runs a fixed sequence of tokens and prints digests of all logits, fed at once and in slices. The
+//! host prints the same lines (`tests/firmware/` compares them), but for those that start with
+//! `cost`.
 
 use core::hint::black_box;
 
@@ -14,7 +16,8 @@ use crate::sequence::{BATCH, BUDGET, CONTEXT, TOKENS, tokens};
 /// What is encoded.
 const TEXT: &str = "Once upon a time, there was a little girl named Lily who loved to play";
 
-/// All about one image, with these types of keys and values, in an arena that holds what [`largest`] takes.
+/// All about one image, with these types of keys and values, in an arena that holds what
+/// [`largest`] takes.
 pub fn report(image: &[u8], kvs: &[Kv], arena: &mut [u8]) -> Result<(), Error> {
     let mut opened = Err(Error::NoTokens);
     let cost = cost::of(|| opened = Model::open(image));
@@ -27,8 +30,8 @@ pub fn report(image: &[u8], kvs: &[Kv], arena: &mut [u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The longest calls: of `step` with several budgets, a batch at the end of the context, and of what turns text into tokens
-/// and back.
+/// The longest calls: of `step` with several budgets, a batch at the end of the context, and of
+/// what turns text into tokens and back.
 pub fn bounds(image: &[u8], arena: &mut [u8]) -> Result<(), Error> {
     let model = &Model::open(image)?;
     let plan = largest(Plan::new(model.header()));
@@ -36,7 +39,12 @@ pub fn bounds(image: &[u8], arena: &mut [u8]) -> Result<(), Error> {
     let mut session = Session::new(model, &plan, arena, board::workers())?;
     let (before, batch) = tokens.split_at(TOKENS - BATCH as usize);
     session.feed(before)?;
-    for (budget, what) in [(100, "step-100"), (1000, "step-1000"), (10_000, "step-10000"), (100_000, "step-100000")] {
+    for (budget, what) in [
+        (100, "step-100"),
+        (1000, "step-1000"),
+        (10_000, "step-10000"),
+        (100_000, "step-100000"),
+    ] {
         session.start(batch)?;
         let most = loop_through(&mut session, budget, |_| ())?;
         say(what, plan.kv_type().dtype().name(), most);
@@ -45,17 +53,32 @@ pub fn bounds(image: &[u8], arena: &mut [u8]) -> Result<(), Error> {
 
     let logits = session.feed(batch)?;
     let mut id = sample(logits, u32::MAX, "sample")?;
-    for (budget, what) in [(1, "sample-1"), (10, "sample-10"), (100, "sample-100"), (1000, "sample-1000")] {
-        id = sample(session.rewind(1).and_then(|()| session.feed(&batch[batch.len() - 1..]))?, budget, what)?;
+    for (budget, what) in [
+        (1, "sample-1"),
+        (10, "sample-10"),
+        (100, "sample-100"),
+        (1000, "sample-1000"),
+    ] {
+        id = sample(
+            session
+                .rewind(1)
+                .and_then(|()| session.feed(&batch[batch.len() - 1..]))?,
+            budget,
+            what,
+        )?;
     }
 
     let mut opened = Ok(None);
     let cost = cost::of(|| opened = model.tokenizer());
-    let Some(tokenizer) = opened? else { return Ok(()) };
+    let Some(tokenizer) = opened? else {
+        return Ok(());
+    };
     say("tokenizer", "-", cost);
     let (mut scratch, mut ids) = ([0; scratch_len(TEXT.len())], [0; TEXT.len()]);
     let mut count = Ok(0);
-    let cost = cost::of(|| count = tokenizer.encode(TEXT, EncodeOptions::default(), &mut scratch, &mut ids));
+    let cost = cost::of(|| {
+        count = tokenizer.encode(TEXT, EncodeOptions::default(), &mut scratch, &mut ids)
+    });
     count?;
     say("encode", "-", cost);
     let mut decoder = Decoder::new(&tokenizer);
@@ -76,7 +99,12 @@ pub fn bounds(image: &[u8], arena: &mut [u8]) -> Result<(), Error> {
 fn sample(logits: &mut [f32], budget: u32, what: &str) -> Result<u32, Error> {
     let mut window = [Recent::EMPTY; 16];
     let penalties = Penalties::over(&mut window).repeat(1.1);
-    let mut sampler = Sampler::new(1).temperature(0.8).top_k(40).top_p(0.9).min_p(0.05).penalties(penalties);
+    let mut sampler = Sampler::new(1)
+        .temperature(0.8)
+        .top_k(40)
+        .top_p(0.9)
+        .min_p(0.05)
+        .penalties(penalties);
     let mut sampling = sampler.start(logits);
     let mut most = Cost::default();
     let mut sampled = Ok(None);
@@ -88,7 +116,11 @@ fn sample(logits: &mut [f32], budget: u32, what: &str) -> Result<u32, Error> {
 }
 
 /// Steps until all is done; the largest cost of a call.
-fn loop_through(session: &mut Session<'_, '_>, budget: u32, mut visit: impl FnMut(&[f32])) -> Result<Cost, Error> {
+fn loop_through(
+    session: &mut Session<'_, '_>,
+    budget: u32,
+    mut visit: impl FnMut(&[f32]),
+) -> Result<Cost, Error> {
     let mut most = Cost::default();
     loop {
         let mut done = Ok(false);
@@ -108,11 +140,15 @@ fn loop_through(session: &mut Session<'_, '_>, budget: u32, mut visit: impl FnMu
     }
 }
 
-/// The plan of these runs that takes the most memory: with keys and values in f32, or in q8 where a head has so few channels
-/// that they do not fill a group.
+/// The plan of these runs that takes the most memory: with keys and values in f32, or in q8 where a
+/// head has so few channels that they do not fill a group.
 pub const fn largest(plan: Plan<'_>) -> Plan<'_> {
     let plan = plan.context(CONTEXT).batch(BATCH);
-    if plan.kv(Kv::Q8).bytes() > plan.kv(Kv::F32).bytes() { plan.kv(Kv::Q8) } else { plan.kv(Kv::F32) }
+    if plan.kv(Kv::Q8).bytes() > plan.kv(Kv::F32).bytes() {
+        plan.kv(Kv::Q8)
+    } else {
+        plan.kv(Kv::F32)
+    }
 }
 
 /// One plan: at once, in slices, and one token more.
@@ -137,7 +173,8 @@ fn run(model: &Model<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Error
     }
     say("feed", kv, cost);
 
-    // Another session in memory that is overwritten: a slice that read a key before it was written would find none of the first run's.
+    // Another session in memory that is overwritten: a slice that read a key before it was written
+    // would find none of the first run's.
     arena.fill(0xFF);
     let mut session = Session::new(model, plan, arena, board::workers())?;
     session.start(&tokens)?;
@@ -157,6 +194,9 @@ fn run(model: &Model<'_>, plan: &Plan<'_>, arena: &mut [u8]) -> Result<(), Error
 fn say(what: &str, kv: &str, cost: Cost) {
     // WebAssembly measures nothing.
     if cost.instructions > 0 {
-        println!("cost {what} {kv} instructions {} stack {}", cost.instructions, cost.stack);
+        println!(
+            "cost {what} {kv} instructions {} stack {}",
+            cost.instructions, cost.stack
+        );
     }
 }

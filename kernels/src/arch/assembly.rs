@@ -1,12 +1,14 @@
-//! A whole tile row with one input as one function of assembly, for machines whose compilers find neither the
-//! instructions nor a schedule that keeps sums in registers. The walk around it is here.
+//! A whole tile row with one input as one function of assembly, for machines whose compilers find
+//! neither the instructions nor a schedule that keeps sums in registers. The walk around it is
+//! here.
 
 use core::ops::Range;
 
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
 use crate::{GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS, matmul};
 
-/// Writes the products of a tile row of `width` groups or columns, at least one, with an input as long to eight sums.
+/// Writes the products of a tile row of `width` groups or columns, at least one, with an input as
+/// long to eight sums.
 pub(super) type Kernel<W, X> =
     unsafe extern "C" fn(tiles: *const W, x: *const X, width: usize, sums: *mut [f32; TILE_ROWS]);
 
@@ -39,9 +41,15 @@ impl Kernels {
             Tiles::Q4(tiles) if cfg!(feature = "q4") => {
                 product(self.q4, tiles, input.groups, groups, count, tile_rows, out)
             }
-            Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
-                product(self.q4min, tiles, input.groups, groups, count, tile_rows, out)
-            }
+            Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product(
+                self.q4min,
+                tiles,
+                input.groups,
+                groups,
+                count,
+                tile_rows,
+                out,
+            ),
             Tiles::F32(tiles) if let Some(kernel) = self.f32 => {
                 product(kernel, tiles, values, columns, count, tile_rows, out)
             }
@@ -68,18 +76,29 @@ fn product<W, X>(
     out: &mut RowsMut<'_>,
 ) {
     let width = width.max(1);
-    let mut rest = tiles.get(tile_rows.start.saturating_mul(width)..).unwrap_or_default();
+    let mut rest = tiles
+        .get(tile_rows.start.saturating_mul(width)..)
+        .unwrap_or_default();
     for index in 0..tile_rows.len() {
-        let Some((tiles, after)) = rest.split_at_checked(width) else { break };
+        let Some((tiles, after)) = rest.split_at_checked(width) else {
+            break;
+        };
         rest = after;
         let mut inputs = inputs;
         for column in 0..count {
-            let Some((x, after)) = inputs.split_at_checked(width) else { break };
+            let Some((x, after)) = inputs.split_at_checked(width) else {
+                break;
+            };
             inputs = after;
-            let out = out.column(column).get_mut(index * TILE_ROWS..).unwrap_or_default();
-            // SAFETY: both slices hold `width` elements, which is not 0; whoever hands out the table says that the core has
-            // the instructions.
-            let run = |sums: &mut [f32; TILE_ROWS]| unsafe { kernel(tiles.as_ptr(), x.as_ptr(), width, sums) };
+            let out = out
+                .column(column)
+                .get_mut(index * TILE_ROWS..)
+                .unwrap_or_default();
+            // SAFETY: both slices hold `width` elements, which is not 0; whoever hands out the
+            // table says that the core has the instructions.
+            let run = |sums: &mut [f32; TILE_ROWS]| unsafe {
+                kernel(tiles.as_ptr(), x.as_ptr(), width, sums)
+            };
             match out.first_chunk_mut() {
                 Some(sums) => run(sums),
                 None => {

@@ -1,4 +1,5 @@
-//! The loops of a product, written once over what an instruction set of 128-bit registers offers, its [`Simd`].
+//! The loops of a product, written once over what an instruction set of 128-bit registers offers,
+//! its [`Simd`].
 //!
 //! All of it is inlined into one function per instruction set: nothing here is called at run time.
 
@@ -25,13 +26,22 @@ pub(super) trait Simd {
     /// `sum + weights * x`, rounded twice.
     fn add_product(sum: Self::Floats, weights: Self::Floats, x: f32) -> Self::Floats;
     /// `sum + dots * (scales * input_scale)`, every operation rounded.
-    fn join(sum: Self::Floats, dots: Self::Integers, scales: Self::Floats, input_scale: f32) -> Self::Floats;
+    fn join(
+        sum: Self::Floats,
+        dots: Self::Integers,
+        scales: Self::Floats,
+        input_scale: f32,
+    ) -> Self::Floats;
 
     /// The inputs of a group, made ready for the tiles they meet.
     fn inputs(x: &InputGroup) -> Self::Inputs;
     /// The exact dot products of a group of int8 with each of the inputs.
-    fn dots<const T: usize>(values: &[[u8; 32]; GROUP / 4], x: [Self::Inputs; T]) -> [Self::Integers; T];
-    /// The exact dot products of a group of nibbles, 0..=15, with each of the inputs, and `offsets` on top.
+    fn dots<const T: usize>(
+        values: &[[u8; 32]; GROUP / 4],
+        x: [Self::Inputs; T],
+    ) -> [Self::Integers; T];
+    /// The exact dot products of a group of nibbles, 0..=15, with each of the inputs, and `offsets`
+    /// on top.
     fn nibble_dots<const T: usize>(
         nibbles: &[[u8; 32]; GROUP / 8],
         x: [Self::Inputs; T],
@@ -39,7 +49,8 @@ pub(super) trait Simd {
     ) -> [Self::Integers; T];
 }
 
-/// Tile rows that meet an input at once: enough sums for the adder to be busy, and inputs are made ready for both.
+/// Tile rows that meet an input at once: enough sums for the adder to be busy, and inputs are made
+/// ready for both.
 const PAIR: usize = 2;
 /// Inputs that meet a tile at once, so that its weights are widened once for all of them.
 const BLOCK: usize = 4;
@@ -49,24 +60,50 @@ type Sums<F, const R: usize, const T: usize> = [[F; T]; R];
 
 /// [`Isa::matmul`](crate::Isa::matmul) with the instructions of `S`.
 #[inline(always)]
-pub(super) fn matmul<S: Simd>(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+pub(super) fn matmul<S: Simd>(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
     let (columns, count) = (matrix.columns(), input.count);
     let groups = columns.div_ceil(GROUP);
     // A closure is not generic, so what is the same function in two shapes is written as two.
     macro_rules! product {
         ($tiles:ident, $inputs:expr, $width:ident, |$t:ident, $x:ident| $sums:expr) => {
-            product($tiles, $inputs, $width, count, tile_rows, out, |$t, $x| $sums, |$t, $x| $sums)
+            product(
+                $tiles,
+                $inputs,
+                $width,
+                count,
+                tile_rows,
+                out,
+                |$t, $x| $sums,
+                |$t, $x| $sums,
+            )
         };
     }
     match matrix.tiles {
         Tiles::F32(tiles) if cfg!(feature = "f32") => {
-            product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(t, x, bytemuck::cast))
+            product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(
+                t,
+                x,
+                bytemuck::cast
+            ))
         }
         Tiles::F16(tiles) if cfg!(feature = "f16") => {
-            product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(t, x, S::from_f16))
+            product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(
+                t,
+                x,
+                S::from_f16
+            ))
         }
         Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
-            product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(t, x, S::from_bf16))
+            product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(
+                t,
+                x,
+                S::from_bf16
+            ))
         }
         Tiles::Q8(tiles) if cfg!(feature = "q8") => {
             product!(tiles, input.groups, groups, |t, x| q8::<S, PAIR, _>(t, x))
@@ -75,15 +112,17 @@ pub(super) fn matmul<S: Simd>(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows:
             product!(tiles, input.groups, groups, |t, x| q4::<S, PAIR, _>(t, x))
         }
         Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
-            product!(tiles, input.groups, groups, |t, x| q4min::<S, PAIR, _>(t, x))
+            product!(tiles, input.groups, groups, |t, x| q4min::<S, PAIR, _>(
+                t, x
+            ))
         }
         _ => {}
     }
 }
 
-/// Calls `single` or, where there is more than one input, `block` with `R` tile rows at a time, and stores the sums.
-/// `width` is what a row has of `W`s and an input of `X`s. A stretch that does not fill a shape repeats its last piece
-/// and drops the copies.
+/// Calls `single` or, where there is more than one input, `block` with `R` tile rows at a time, and
+/// stores the sums. `width` is what a row has of `W`s and an input of `X`s. A stretch that does not
+/// fill a shape repeats its last piece and drops the copies.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // a product and its shapes
 fn product<W, X, F: Pod, const R: usize>(
@@ -96,7 +135,9 @@ fn product<W, X, F: Pod, const R: usize>(
     single: impl Fn([&[W]; R], [&[X]; 1]) -> Sums<F, R, 1>,
     block: impl Fn([&[W]; R], [&[X]; BLOCK]) -> Sums<F, R, BLOCK>,
 ) {
-    let end = tile_rows.end.min(tiles.len().checked_div(width).unwrap_or(0));
+    let end = tile_rows
+        .end
+        .min(tiles.len().checked_div(width).unwrap_or(0));
     let rows = end.saturating_sub(tile_rows.start);
     let tile = |index: usize| {
         let start = (tile_rows.start + index.min(rows - 1)) * width;
@@ -113,7 +154,12 @@ fn product<W, X, F: Pod, const R: usize>(
             continue;
         }
         for first in (0..count).step_by(BLOCK) {
-            store(out, row..rows, first..count, &block(tiles, core::array::from_fn(|t| column(first + t))));
+            store(
+                out,
+                row..rows,
+                first..count,
+                &block(tiles, core::array::from_fn(|t| column(first + t))),
+            );
         }
     }
 }
@@ -129,7 +175,10 @@ fn store<F: Pod, const R: usize, const T: usize>(
     for (tile_row, sums) in tile_rows.zip(sums) {
         for (column, sums) in columns.clone().zip(sums) {
             let sums: [f32; TILE_ROWS] = bytemuck::cast(*sums);
-            let out = out.column(column).get_mut(tile_row * TILE_ROWS..).unwrap_or_default();
+            let out = out
+                .column(column)
+                .get_mut(tile_row * TILE_ROWS..)
+                .unwrap_or_default();
             match out.first_chunk_mut() {
                 Some(out) => *out = sums,
                 None => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum),
@@ -156,7 +205,10 @@ fn float<S: Simd, E: Copy, const R: usize, const T: usize>(
 }
 
 #[inline(always)]
-fn q8<S: Simd, const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[InputGroup]; T]) -> Sums<S::Floats, R, T> {
+fn q8<S: Simd, const R: usize, const T: usize>(
+    tiles: [&[Q8Tile]; R],
+    x: [&[InputGroup]; T],
+) -> Sums<S::Floats, R, T> {
     walk(tiles, x, |sums, tiles, x| {
         let inputs = x.map(S::inputs);
         for (sums, tile) in sums.iter_mut().zip(tiles) {
@@ -170,7 +222,10 @@ fn q8<S: Simd, const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[Inpu
 }
 
 #[inline(always)]
-fn q4<S: Simd, const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; T]) -> Sums<S::Floats, R, T> {
+fn q4<S: Simd, const R: usize, const T: usize>(
+    tiles: [&[Q4Tile]; R],
+    x: [&[InputGroup]; T],
+) -> Sums<S::Floats, R, T> {
     walk(tiles, x, |sums, tiles, x| {
         let (inputs, offsets) = (x.map(S::inputs), x.map(|x| x.sum.wrapping_mul(-8)));
         for (sums, tile) in sums.iter_mut().zip(tiles) {
@@ -201,7 +256,8 @@ fn q4min<S: Simd, const R: usize, const T: usize>(
     })
 }
 
-/// Calls `step` with the tiles and the inputs of one place after the other, for as long as all have one.
+/// Calls `step` with the tiles and the inputs of one place after the other, for as long as all have
+/// one.
 #[inline(always)]
 fn walk<W, X, F: Pod, const R: usize, const T: usize>(
     tiles: [&[W]; R],
@@ -209,10 +265,19 @@ fn walk<W, X, F: Pod, const R: usize, const T: usize>(
     step: impl Fn(&mut Sums<F, R, T>, [&W; R], [&X; T]),
 ) -> Sums<F, R, T> {
     let mut sums = [[F::zeroed(); T]; R];
-    let length = tiles.map(<[W]>::len).into_iter().chain(x.map(<[X]>::len)).min().unwrap_or(0);
+    let length = tiles
+        .map(<[W]>::len)
+        .into_iter()
+        .chain(x.map(<[X]>::len))
+        .min()
+        .unwrap_or(0);
     let (tiles, x) = (tiles.map(|tile| &tile[..length]), x.map(|x| &x[..length]));
     for place in 0..length {
-        step(&mut sums, tiles.map(|tile| &tile[place]), x.map(|x| &x[place]));
+        step(
+            &mut sums,
+            tiles.map(|tile| &tile[place]),
+            x.map(|x| &x[place]),
+        );
     }
     sums
 }

@@ -1,8 +1,9 @@
 #![allow(unsafe_code)]
-//! Kernels written for one instruction set each. Intrinsics and assembly live here and nowhere else.
+//! Kernels written for one instruction set each. Intrinsics and assembly live here and nowhere
+//! else.
 //!
-//! Each architecture offers `tables()`: what this machine can run beside [`Isa::SCALAR`](crate::Isa::SCALAR), the fastest
-//! first.
+//! Each architecture offers `tables()`: what this machine can run beside
+//! [`Isa::SCALAR`](crate::Isa::SCALAR), the fastest first.
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 mod aarch64;
@@ -70,7 +71,8 @@ core::arch::global_asm!(
     ".type pocketlm_sqrt, %function",
     ".thumb_func",
     "pocketlm_sqrt:",
-    // vsqrt.f32 s0, s0, which the assembler does not take before it is told of an FPU, and then for all that follows.
+    // vsqrt.f32 s0, s0, which the assembler does not take before it is told of an FPU, and then for
+    // all that follows.
     ".inst.w 0xeeb10ac0",
     "bx lr",
     ".size pocketlm_sqrt, . - pocketlm_sqrt",
@@ -81,7 +83,8 @@ core::arch::global_asm!(
 #[inline(always)]
 pub(crate) fn sqrt(x: f32) -> f32 {
     unsafe extern "C" {
-        // SAFETY: this ABI passes numbers in the registers of a floating-point unit, so there is one. It touches no other and no memory.
+        // SAFETY: this ABI passes numbers in the registers of a floating-point unit, so there is
+        // one. It touches no other and no memory.
         safe fn pocketlm_sqrt(x: f32) -> f32;
     }
     pocketlm_sqrt(x)

@@ -14,7 +14,8 @@ use crate::info::tensors;
 use crate::load::Image;
 use crate::output::{Outcome, print, print_json, refuse};
 
-/// Measure the speed of prefill and decode, and the share of the memory's bandwidth that decode uses
+/// Measure the speed of prefill and decode, and the share of the memory's bandwidth that decode
+/// uses
 #[derive(Args)]
 #[command(after_help = "\
 A prompt of -p tokens is fed to an empty session and -n tokens follow, one by one, without sampling. Each speed is the \
@@ -54,14 +55,20 @@ pub fn bench(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let (prompt, number) = (arguments.prompt, arguments.number);
-    let Some(context) = prompt.checked_add(number) else { return Err(refuse("more tokens than any context holds")) };
+    let Some(context) = prompt.checked_add(number) else {
+        return Err(refuse("more tokens than any context holds"));
+    };
     let workers = arguments.running.workers()?;
-    let plan = arguments.running.plan(&model, context as usize, &workers, 1);
+    let plan = arguments
+        .running
+        .plan(&model, context as usize, &workers, 1);
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
-    let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+    let mut session =
+        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
 
-    // Which tokens makes no difference to the work; different ones read different rows of the embedder.
+    // Which tokens makes no difference to the work; different ones read different rows of the
+    // embedder.
     let vocabulary = u64::from(model.config().vocab_size);
     let id = |index: u32| (u64::from(index) * 7919 % vocabulary) as u32;
     let ids: Vec<u32> = (0..prompt).map(id).collect();
@@ -95,27 +102,52 @@ pub fn bench(arguments: Arguments) -> Outcome {
             "threads": threads,
         }));
     }
-    print(format_args!("prefill     {prefill:.1} tokens/s, a prompt of {prompt}"))?;
-    print(format_args!("decode      {decode:.1} tokens/s, {number} tokens after it"))?;
-    print(format_args!("reads       {:.1} MB a token, {:.1} GB/s", bytes as f64 / 1e6, decode * bytes as f64 / 1e9))?;
-    print(format_args!("the memory  {:.1} GB/s, of which that is {:.0} %", bandwidth / 1e9, 100.0 * share))?;
-    print(format_args!("with        {isa}, {threads} thread{}", if threads == 1 { "" } else { "s" }))
+    print(format_args!(
+        "prefill     {prefill:.1} tokens/s, a prompt of {prompt}"
+    ))?;
+    print(format_args!(
+        "decode      {decode:.1} tokens/s, {number} tokens after it"
+    ))?;
+    print(format_args!(
+        "reads       {:.1} MB a token, {:.1} GB/s",
+        bytes as f64 / 1e6,
+        decode * bytes as f64 / 1e9
+    ))?;
+    print(format_args!(
+        "the memory  {:.1} GB/s, of which that is {:.0} %",
+        bandwidth / 1e9,
+        100.0 * share
+    ))?;
+    print(format_args!(
+        "with        {isa}, {threads} thread{}",
+        if threads == 1 { "" } else { "s" }
+    ))
 }
 
 fn median(numbers: &mut [f64]) -> f64 {
     numbers.sort_by(f64::total_cmp);
     let middle = numbers.len() / 2;
-    if numbers.len() % 2 == 1 { numbers[middle] } else { (numbers[middle - 1] + numbers[middle]) / 2.0 }
+    if numbers.len() % 2 == 1 {
+        numbers[middle]
+    } else {
+        (numbers[middle - 1] + numbers[middle]) / 2.0
+    }
 }
 
-/// What decoding reads at a context of `length` tokens: weights, and the keys and values that are visible.
+/// What decoding reads at a context of `length` tokens: weights, and the keys and values that are
+/// visible.
 fn bytes_per_token(model: &Model, plan: &Plan, length: u32) -> u64 {
     let tied = model.config().tie_embedder_and_logits;
-    let weights =
-        tensors(model).into_iter().filter(|tensor| tied || tensor.role != Role::Embedder).map(|tensor| tensor.bytes);
+    let weights = tensors(model)
+        .into_iter()
+        .filter(|tensor| tied || tensor.role != Role::Embedder)
+        .map(|tensor| tensor.bytes);
     let cache = model.layers().iter().map(|layer| {
-        let visible = layer.window.map_or(length, |window| length.min(window.get()));
-        u64::from(visible) * plan.layer_cache_bytes(layer) as u64 / plan.cache_rows(layer).max(1) as u64
+        let visible = layer
+            .window
+            .map_or(length, |window| length.min(window.get()));
+        u64::from(visible) * plan.layer_cache_bytes(layer) as u64
+            / plan.cache_rows(layer).max(1) as u64
     });
     weights.sum::<u64>() + cache.sum::<u64>()
 }

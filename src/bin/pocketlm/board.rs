@@ -6,16 +6,31 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 pub struct Core {
     /// As people call it.
     pub name: &'static str,
-    /// Bytes of code and constants of the whole core, tokenizer and sampler included, with every weight type, optimised for
-    /// size: the limit that `tests/firmware/proofs.rs` holds it to.
+    /// Bytes of code and constants of the whole core, tokenizer and sampler included, with every
+    /// weight type, optimised for size: the limit that `tests/firmware/proofs.rs` holds it to.
     pub code: u64,
 }
 
-const ARMV6M: Core = Core { name: "Armv6-M", code: 49 << 10 };
-const ARMV7EM: Core = Core { name: "Armv7E-M", code: 45 << 10 };
-const ARMV8M: Core = Core { name: "Armv8-M", code: 45 << 10 };
-const RV32IMAC: Core = Core { name: "RV32IMAC", code: 57 << 10 };
-const RV32IMAFC: Core = Core { name: "RV32IMAFC", code: 57 << 10 };
+const ARMV6M: Core = Core {
+    name: "Armv6-M",
+    code: 49 << 10,
+};
+const ARMV7EM: Core = Core {
+    name: "Armv7E-M",
+    code: 45 << 10,
+};
+const ARMV8M: Core = Core {
+    name: "Armv8-M",
+    code: 45 << 10,
+};
+const RV32IMAC: Core = Core {
+    name: "RV32IMAC",
+    code: 57 << 10,
+};
+const RV32IMAFC: Core = Core {
+    name: "RV32IMAFC",
+    code: 57 << 10,
+};
 
 /// The most stack that any call of the core takes, on any board: what `tests/firmware` asserts.
 pub const STACK: u64 = 2048;
@@ -97,7 +112,13 @@ const BOARDS: [Board; 9] = [
 
 /// Reads the name of a board.
 pub fn parser() -> impl TypedValueParser<Value = &'static Board> {
-    let names = BOARDS.iter().map(|board| clap::builder::PossibleValue::new(board.name).help(board.about));
-    PossibleValuesParser::new(names)
-        .map(|name| BOARDS.iter().find(|board| board.name == name).expect("one of the names"))
+    let names = BOARDS
+        .iter()
+        .map(|board| clap::builder::PossibleValue::new(board.name).help(board.about));
+    PossibleValuesParser::new(names).map(|name| {
+        BOARDS
+            .iter()
+            .find(|board| board.name == name)
+            .expect("one of the names")
+    })
 }

@@ -1,4 +1,5 @@
-//! What `run` and `chat` share: a session's memory and threads, feeding a prompt, and text token by token.
+//! What `run` and `chat` share: a session's memory and threads, feeding a prompt, and text token by
+//! token.
 
 use std::time::{Duration, Instant};
 
@@ -25,8 +26,8 @@ pub struct Running {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// Tokens of a prompt computed together: faster, and takes more memory [default: 128, 256 or 512, for one thread, two
-    /// or more]. Never changes a bit of the result
+    /// Tokens of a prompt computed together: faster, and takes more memory [default: 128, 256 or
+    /// 512, for one thread, two or more]. Never changes a bit of the result
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: Option<u32>,
 
@@ -34,21 +35,35 @@ pub struct Running {
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
     pub kv: Kv,
 
-    /// The kernels to compute with, an instruction set [default: the fastest of this machine]. Never changes a bit of the
-    /// result
+    /// The kernels to compute with, an instruction set [default: the fastest of this machine].
+    /// Never changes a bit of the result
     #[arg(long, value_name = "NAME", env = "POCKETLM_ISA", hide_env_values = true, value_parser = isa)]
     pub isa: Option<&'static Isa>,
 }
 
 impl Running {
-    /// The plan for a session with `context` tokens, with room for the logits of as many of a batch as are wanted at once.
-    pub fn plan<'m>(&self, model: &Model<'m>, context: usize, workers: &Threads, logits: u32) -> Plan<'m> {
+    /// The plan for a session with `context` tokens, with room for the logits of as many of a batch
+    /// as are wanted at once.
+    pub fn plan<'m>(
+        &self,
+        model: &Model<'m>,
+        context: usize,
+        workers: &Threads,
+        logits: u32,
+    ) -> Plan<'m> {
         let context = u32::try_from(context).unwrap_or(u32::MAX);
-        // Each thread takes tokens of its own: so many that weights are not widened for a few, so few that they stay in its cache.
-        // A power of two, so that what a prompt is cut into are whole batches.
-        let batch = self.batch.unwrap_or(128 * workers.count().min(4).next_power_of_two() as u32);
+        // Each thread takes tokens of its own: so many that weights are not widened for a few, so
+        // few that they stay in its cache. A power of two, so that what a prompt is cut into are
+        // whole batches.
+        let batch = self
+            .batch
+            .unwrap_or(128 * workers.count().min(4).next_power_of_two() as u32);
         let batch = batch.min(context.max(1));
-        Plan::new(model.header()).context(context).batch(batch).logits(logits.min(batch)).kv(self.kv)
+        Plan::new(model.header())
+            .context(context)
+            .batch(batch)
+            .logits(logits.min(batch))
+            .kv(self.kv)
     }
 
     /// The threads.
@@ -58,7 +73,10 @@ impl Running {
 
     /// The threads with the kernels.
     pub fn engine<'w>(&self, workers: &'w Threads) -> Engine<'w> {
-        Engine { isa: self.isa.unwrap_or_else(Isa::best), workers }
+        Engine {
+            isa: self.isa.unwrap_or_else(Isa::best),
+            workers,
+        }
     }
 }
 
@@ -66,8 +84,9 @@ impl Running {
 #[derive(Args)]
 #[command(next_help_heading = "Running")]
 pub struct Guessing {
-    /// Guess up to N tokens from what followed the last ones where they stood in the text before, and compute them with the next,
-    /// as many as a batch has room for: faster where a text repeats itself. 0 guesses nothing. Never changes a token
+    /// Guess up to N tokens from what followed the last ones where they stood in the text before,
+    /// and compute them with the next, as many as a batch has room for: faster where a text repeats
+    /// itself. 0 guesses nothing. Never changes a token
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(..=255))]
     lookup: u32,
 }
@@ -79,14 +98,22 @@ impl Guessing {
     }
 }
 
-/// The context where none is asked for: `usual` tokens, or as many as the model was trained for if those are fewer.
+/// The context where none is asked for: `usual` tokens, or as many as the model was trained for if
+/// those are fewer.
 pub fn default_context(model: &Model, usual: usize) -> usize {
-    model.config().max_position_embeddings.map_or(usual, |trained| usual.min(trained.get() as usize))
+    model
+        .config()
+        .max_position_embeddings
+        .map_or(usual, |trained| usual.min(trained.get() as usize))
 }
 
 /// Says so where a context goes beyond what the model was trained for.
 pub fn warn_beyond_trained(model: &Model, context: usize) {
-    if let Some(trained) = model.config().max_position_embeddings.filter(|trained| (trained.get() as usize) < context) {
+    if let Some(trained) = model
+        .config()
+        .max_position_embeddings
+        .filter(|trained| (trained.get() as usize) < context)
+    {
         let warning = paint("33;1", "warning:");
         note(format_args!(
             "{warning} a context of {context} tokens; the model was trained for texts of up to {trained}"
@@ -109,7 +136,10 @@ pub fn arena(plan: &Plan) -> Outcome<AlignedBytes> {
 
 /// Reads the name of a type for keys and values.
 pub fn kv(name: &str) -> Result<Kv, String> {
-    Kv::ALL.into_iter().find(|kv| kv.dtype().name() == name).ok_or("choose one of f32, f16, bf16, q8".into())
+    Kv::ALL
+        .into_iter()
+        .find(|kv| kv.dtype().name() == name)
+        .ok_or("choose one of f32, f16, bf16, q8".into())
 }
 
 /// Reads the name of a kernel table.
@@ -124,7 +154,8 @@ fn isa(name: &str) -> Result<&'static Isa, String> {
 pub struct Generated {
     /// Tokens of the prompt that were computed, and how long that took.
     pub prompt: (usize, Duration),
-    /// Tokens generated, how many of them were computed after the prompt (the first came with it), and how long that took.
+    /// Tokens generated, how many of them were computed after the prompt (the first came with it),
+    /// and how long that took.
     pub text: (usize, usize, Duration),
     /// How many of them were guessed.
     pub guessed: usize,
@@ -136,19 +167,28 @@ impl std::fmt::Display for Generated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let speed = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
         let ((prompt, prompt_time), (text, computed, text_time)) = (self.prompt, self.text);
-        write!(f, "prompt {prompt} tokens, {:.1} tokens/s; text {text} tokens", speed(prompt, prompt_time))?;
+        write!(
+            f,
+            "prompt {prompt} tokens, {:.1} tokens/s; text {text} tokens",
+            speed(prompt, prompt_time)
+        )?;
         if computed > 0 {
             write!(f, ", {:.1} tokens/s", speed(computed, text_time))?;
         }
         if self.guessed > 0 {
             write!(f, ", {} of them guessed", self.guessed)?;
         }
-        f.write_str(if self.context_full { "; the context is full (see --context)" } else { "" })
+        f.write_str(if self.context_full {
+            "; the context is full (see --context)"
+        } else {
+            ""
+        })
     }
 }
 
-/// Feeds `prompt` and samples until the model ends its text, `limit` tokens are out or the context is full.
-/// `decoder` has seen the prompt; `write` gets each token's text. As much is guessed as the session has room for logits.
+/// Feeds `prompt` and samples until the model ends its text, `limit` tokens are out or the context
+/// is full. `decoder` has seen the prompt; `write` gets each token's text. As much is guessed as
+/// the session has room for logits.
 pub fn generate(
     session: &mut Session,
     sampler: &mut Sampler,
@@ -176,7 +216,8 @@ pub fn generate(
             if count == limit || tokenizer.is_eos(id) {
                 break 'text;
             }
-            // A model's table may have more rows than its tokenizer has tokens (padding); those rows spell nothing.
+            // A model's table may have more rows than its tokenizer has tokens (padding); those
+            // rows spell nothing.
             if id < tokenizer.vocab_size() {
                 write(&decoder.push(id)?)?;
             }
@@ -200,19 +241,31 @@ pub fn generate(
         guessed += right;
     }
     write(&decoder.finish())?;
-    Ok(Generated { prompt, text: (count, computed, start.elapsed()), guessed, context_full })
+    Ok(Generated {
+        prompt,
+        text: (count, computed, start.elapsed()),
+        guessed,
+        context_full,
+    })
 }
 
-/// A token and guesses as far as the text goes that they foretell: nothing is sampled after its end, or the next text of the
-/// same sampler would be another than without guesses.
+/// A token and guesses as far as the text goes that they foretell: nothing is sampled after its
+/// end, or the next text of the same sampler would be another than without guesses.
 fn before_end<'i>(ids: &'i [u32], tokenizer: &Tokenizer) -> &'i [u32] {
     let end = ids.iter().skip(1).position(|&id| tokenizer.is_eos(id));
     end.map_or(ids, |end| &ids[..1 + end])
 }
 
 /// Feeds a prompt, with a progress bar if it is long.
-pub fn feed<'s>(session: &'s mut Session, prompt: &[u32]) -> Result<&'s mut [f32], pocketlm::Error> {
-    let Some(last) = prompt.len().checked_sub(1).filter(|_| prompt.len() > LONG_PROMPT) else {
+pub fn feed<'s>(
+    session: &'s mut Session,
+    prompt: &[u32],
+) -> Result<&'s mut [f32], pocketlm::Error> {
+    let Some(last) = prompt
+        .len()
+        .checked_sub(1)
+        .filter(|_| prompt.len() > LONG_PROMPT)
+    else {
         return session.feed(prompt);
     };
     // Cutting a prompt changes no bit of the logits.
@@ -236,7 +289,13 @@ mod tests {
         let model = image.model().unwrap();
         let tokenizer = image.tokenizer(&model).unwrap();
         let end = tokenizer.eos_ids().next().unwrap();
-        for (ids, kept) in [(&[7, 8, 9][..], 3), (&[7, 8, end, 9], 2), (&[7, end], 1), (&[end, 7], 2), (&[7], 1)] {
+        for (ids, kept) in [
+            (&[7, 8, 9][..], 3),
+            (&[7, 8, end, 9], 2),
+            (&[7, end], 1),
+            (&[end, 7], 2),
+            (&[7], 1),
+        ] {
             assert_eq!(before_end(ids, &tokenizer), &ids[..kept]);
         }
     }

@@ -65,14 +65,30 @@ pub fn info(arguments: Arguments) -> Outcome {
     }
     print("")?;
     for tensor in &tensors {
-        let shape = tensor.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" x ");
-        print(format_args!("{:48} {:5} {shape:>16} {:>12}", tensor.name, tensor.dtype, tensor.bytes))?;
+        let shape = tensor
+            .shape
+            .iter()
+            .map(usize::to_string)
+            .collect::<Vec<_>>()
+            .join(" x ");
+        print(format_args!(
+            "{:48} {:5} {shape:>16} {:>12}",
+            tensor.name, tensor.dtype, tensor.bytes
+        ))?;
     }
     print("")?;
     let tokens = tokens.map_or("none".into(), |tokens| format!("{tokens} tokens"));
     print(format_args!("{:26} {tokens}", "tokenizer"))?;
-    print(format_args!("{:26} {}", "chat template", if template { "yes" } else { "none" }))?;
-    print(format_args!("{:26} {bytes} ({})", "bytes", size::show(bytes as u64)))?;
+    print(format_args!(
+        "{:26} {}",
+        "chat template",
+        if template { "yes" } else { "none" }
+    ))?;
+    print(format_args!(
+        "{:26} {bytes} ({})",
+        "bytes",
+        size::show(bytes as u64)
+    ))?;
     print(format_args!("{:26} {checksum}", "checksum"))
 }
 
@@ -93,14 +109,29 @@ pub fn tensors(model: &Model) -> Vec<TensorLine> {
     let line = |id: pocketlm::model::TensorId| {
         let (dtype, rows, columns) = model.tensor_type(id)?;
         let matrix = id.role.is_matrix();
-        let bytes = if matrix { dtype.matrix_bytes(rows, columns)? } else { 4 * columns };
-        let shape = if matrix { vec![rows, columns] } else { vec![columns] };
-        Some(TensorLine { name: id.to_string(), dtype: dtype.name(), shape, bytes: bytes as u64, role: id.role })
+        let bytes = if matrix {
+            dtype.matrix_bytes(rows, columns)?
+        } else {
+            4 * columns
+        };
+        let shape = if matrix {
+            vec![rows, columns]
+        } else {
+            vec![columns]
+        };
+        Some(TensorLine {
+            name: id.to_string(),
+            dtype: dtype.name(),
+            shape,
+            bytes: bytes as u64,
+            role: id.role,
+        })
     };
     model.tensors().filter_map(line).collect()
 }
 
-/// The config with the seed's names, `attention_type` as the seed writes it (a list when layers differ).
+/// The config with the seed's names, `attention_type` as the seed writes it (a list when layers
+/// differ).
 fn config(model: &Model) -> Map<String, Value> {
     let config = model.config();
     let variant = match config.mlp_variant {
@@ -113,8 +144,13 @@ fn config(model: &Model) -> Map<String, Value> {
         Some((first, rest)) if rest.iter().all(|layer| layer == first) => first.clone(),
         _ => Value::from(layers),
     };
-    let unturned: Vec<usize> =
-        model.layers().iter().enumerate().filter(|(_, layer)| layer.rope == Rope::None).map(|(i, _)| i).collect();
+    let unturned: Vec<usize> = model
+        .layers()
+        .iter()
+        .enumerate()
+        .filter(|(_, layer)| layer.rope == Rope::None)
+        .map(|(i, _)| i)
+        .collect();
     let fields = json!({
         "num_kv_heads": config.num_kv_heads,
         "query_head_multiplier": config.query_head_multiplier,
@@ -155,7 +191,9 @@ fn config(model: &Model) -> Map<String, Value> {
 /// As the seed's config files write it.
 fn attention_type(layer: Layer) -> Value {
     match layer.window {
-        Some(window) => json!({ "type": "AttentionTypeSlidingWindowCausal", "window_size": window }),
+        Some(window) => {
+            json!({ "type": "AttentionTypeSlidingWindowCausal", "window_size": window })
+        }
         None => json!({ "type": "AttentionTypeGlobalCausal" }),
     }
 }
@@ -172,7 +210,10 @@ fn dtype(dtype: DType) -> &'static str {
 
 /// The shortest decimal that is this f32: 1e-6, not 9.999999974752427e-7.
 fn number(value: f32) -> Value {
-    value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+    value
+        .to_string()
+        .parse::<f64>()
+        .map_or(Value::Null, Value::from)
 }
 
 fn plain(value: &Value) -> String {

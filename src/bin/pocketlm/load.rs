@@ -30,11 +30,15 @@ enum Bytes {
 impl Image {
     /// The story model that is part of the program.
     pub fn built_in() -> Image {
-        Image { bytes: Bytes::BuiltIn, name: "the built-in story model".into() }
+        Image {
+            bytes: Bytes::BuiltIn,
+            name: "the built-in story model".into(),
+        }
     }
 
-    /// An image is read into memory where there is plenty of it, and mapped where there is not; a checkpoint is packed in
-    /// memory, keeping what it stores, unless an earlier run [kept](crate::cache) what came of that.
+    /// An image is read into memory where there is plenty of it, and mapped where there is not; a
+    /// checkpoint is packed in memory, keeping what it stores, unless an earlier run
+    /// [kept](crate::cache) what came of that.
     pub fn open(path: &Path) -> Outcome<Image> {
         let bytes = if is_image(path) {
             match has_room_for(path) {
@@ -42,7 +46,8 @@ impl Image {
                 false => Bytes::Mapped(MappedFile::open(path).map_err(refuse_import)?),
             }
         } else {
-            // Its place is found first: if the checkpoint changes while it is packed, nobody finds what came of it.
+            // Its place is found first: if the checkpoint changes while it is packed, nobody finds
+            // what came of it.
             let place = cache::Place::of(path);
             Bytes::InMemory(match place.as_ref().and_then(cache::Place::get) {
                 Some(kept) => kept,
@@ -53,7 +58,10 @@ impl Image {
                 }
             })
         };
-        Ok(Image { bytes, name: path.display().to_string() })
+        Ok(Image {
+            bytes,
+            name: path.display().to_string(),
+        })
     }
 
     /// The whole image.
@@ -88,10 +96,11 @@ impl Image {
 fn pack(path: &Path) -> Outcome<AlignedBytes> {
     let checkpoint = import::open(path).map_err(refuse_import)?;
     let bar = byte_bar(format!("packing {}", path.display()), 0);
-    let packed = import::pack_to_memory(&*checkpoint, &PackOptions::default(), &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
+    let packed =
+        import::pack_to_memory(&*checkpoint, &PackOptions::default(), &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        });
     bar.finish_and_clear();
     packed.map_err(|error| refuse_import(error.in_file(path)))
 }
@@ -102,7 +111,10 @@ pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
         let image = Image::open(path)?;
         let model = image.model()?;
         image.tokenizer(&model)?;
-        return Ok(model.header().section(pocketlm::model::Section::Tokenizer).to_vec());
+        return Ok(model
+            .header()
+            .section(pocketlm::model::Section::Tokenizer)
+            .to_vec());
     }
     let section = if import::gguf::looks_like(path) {
         import::gguf::tokenizer(path)
@@ -120,18 +132,25 @@ pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
 pub fn is_image(path: &Path) -> bool {
     // Asked before opening: opening a pipe waits for a writer.
     let mut start = [0; MAGIC.len()];
-    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == MAGIC
+    path.is_file()
+        && File::open(path)
+            .and_then(|mut file| file.read_exact(&mut start))
+            .is_ok()
+        && start == MAGIC
 }
 
-/// Whether a file takes at most half of the memory that is free for use. Only where huge pages make a copy of it faster to
-/// read than the mapped file is (Linux).
+/// Whether a file takes at most half of the memory that is free for use. Only where huge pages make
+/// a copy of it faster to read than the mapped file is (Linux).
 fn has_room_for(path: &Path) -> bool {
     let free = || {
         let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let kilobytes = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kilobytes = meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix("MemAvailable:"))?;
         kilobytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()
     };
-    path.metadata().is_ok_and(|file| free().is_some_and(|free| file.len() / 512 < free))
+    path.metadata()
+        .is_ok_and(|file| free().is_some_and(|free| file.len() / 512 < free))
 }
 
 /// The importers' refusals are sentences that name their file.

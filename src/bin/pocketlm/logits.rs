@@ -15,7 +15,8 @@ use crate::generate::{LOGITS, Running, arena};
 use crate::load::{Image, refuse_import};
 use crate::output::{Outcome, print, refuse, refuse_file, token_bar};
 
-/// Compute the logits of every position and write them to a safetensors file; print their 64-bit digest
+/// Compute the logits of every position and write them to a safetensors file; print their 64-bit
+/// digest
 #[derive(Args)]
 #[command(after_help = "\
 The file holds one tensor, `logits`, f32, [tokens, vocab_size]: row i follows token i. The digest depends on every bit \
@@ -52,15 +53,22 @@ pub fn logits(arguments: Arguments) -> Outcome {
     let plan = arguments.running.plan(&model, ids.len(), &workers, LOGITS);
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
-    let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+    let mut session =
+        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
 
     let mut file = whole_file(&arguments.output).map_err(refuse_import)?;
-    let digest = compute(&mut session, &ids, model.config().vocab_size as usize, file.as_file_mut());
+    let digest = compute(
+        &mut session,
+        &ids,
+        model.config().vocab_size as usize,
+        file.as_file_mut(),
+    );
     let digest = digest.map_err(|error| match error {
         Stopped::Session(error) => image.refuse(error),
         Stopped::File(error) => refuse_file(&arguments.output, error),
     })?;
-    file.persist(&arguments.output).map_err(|error| refuse_file(&arguments.output, error.error))?;
+    file.persist(&arguments.output)
+        .map_err(|error| refuse_file(&arguments.output, error.error))?;
     print(format_args!("{digest:016x}"))
 }
 
@@ -77,10 +85,16 @@ impl From<io::Error> for Stopped {
 }
 
 /// Feeds the tokens and writes each row as it comes: all of them may be more than memory holds.
-fn compute(session: &mut Session, ids: &[u32], vocab_size: usize, file: &mut File) -> Result<u64, Stopped> {
+fn compute(
+    session: &mut Session,
+    ids: &[u32],
+    vocab_size: usize,
+    file: &mut File,
+) -> Result<u64, Stopped> {
     let mut file = BufWriter::new(file);
     let bytes = ids.len() as u64 * vocab_size as u64 * 4;
-    let tensor = json!({ "dtype": "F32", "shape": [ids.len(), vocab_size], "data_offsets": [0, bytes] });
+    let tensor =
+        json!({ "dtype": "F32", "shape": [ids.len(), vocab_size], "data_offsets": [0, bytes] });
     let mut header = json!({ "logits": tensor }).to_string();
     // The data start at a multiple of 8, as the format asks.
     header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
@@ -118,8 +132,15 @@ impl FromStr for Tokens {
         if text == "-" {
             return Ok(Tokens::Stdin);
         }
-        let id = |id: &str| id.trim().parse().map_err(|_| format!("`{}` is not a token id", id.trim()));
-        text.split(',').map(id).collect::<Result<_, _>>().map(Tokens::Given)
+        let id = |id: &str| {
+            id.trim()
+                .parse()
+                .map_err(|_| format!("`{}` is not a token id", id.trim()))
+        };
+        text.split(',')
+            .map(id)
+            .collect::<Result<_, _>>()
+            .map(Tokens::Given)
     }
 }
 
@@ -130,8 +151,11 @@ impl Tokens {
             Tokens::Stdin => {
                 let text = io::read_to_string(io::stdin().lock())
                     .map_err(|error| refuse(format_args!("standard input: {error}")))?;
-                serde_json::from_str(&text)
-                    .map_err(|error| refuse(format_args!("standard input: not a JSON array of token ids: {error}")))
+                serde_json::from_str(&text).map_err(|error| {
+                    refuse(format_args!(
+                        "standard input: not a JSON array of token ids: {error}"
+                    ))
+                })
             }
         }
     }

@@ -1,7 +1,8 @@
 //! The `pocketlm` command line.
 //!
-//! With feature `cli`: a command a file; `load.rs` turns MODEL into an image, `output.rs` is how the program speaks.
-//! Without it: `story.rs`, which is the smallest example of the library as well.
+//! With feature `cli`: a command a file; `load.rs` turns MODEL into an image, `output.rs` is how
+//! the program speaks. Without it: `story.rs`, which is the smallest example of the library as
+//! well.
 
 #[cfg(feature = "cli")]
 mod bench;
@@ -65,8 +66,8 @@ mod cli {
     use super::*;
     use output::Failure;
 
-    /// Runs Llama-, Mistral-, Gemma- and Qwen-family language models: the same image, the same code and the same bits on
-    /// a Cortex-M, a Raspberry Pi and this machine.
+    /// Runs Llama-, Mistral-, Gemma- and Qwen-family language models: the same image, the same code
+    /// and the same bits on a Cortex-M, a Raspberry Pi and this machine.
     #[derive(Parser)]
     #[command(version, max_term_width = 100)]
     #[command(after_help = "\

@@ -46,8 +46,12 @@ impl From<io::Error> for Failure {
 
 /// Says why the program stops.
 pub fn report(reason: &str) {
-    // Control characters in a file's names would let it write on the terminal, and a line break is a second line.
-    let line: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    // Control characters in a file's names would let it write on the terminal, and a line break is
+    // a second line.
+    let line: String = reason
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     note(format_args!("{} {line}", paint("31;1", "error:")));
 }
 
@@ -58,8 +62,13 @@ pub fn note(line: impl Display) {
 
 /// `text` in an SGR style, when stderr is a terminal and `NO_COLOR` is not set.
 pub fn paint(style: &str, text: &str) -> String {
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) || !io::stderr().is_terminal();
-    if plain { text.to_owned() } else { format!("\x1b[{style}m{text}\x1b[0m") }
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || !io::stderr().is_terminal();
+    if plain {
+        text.to_owned()
+    } else {
+        format!("\x1b[{style}m{text}\x1b[0m")
+    }
 }
 
 /// Writes a line to stdout.
@@ -75,16 +84,28 @@ pub fn print_json(value: &serde_json::Value) -> Outcome {
 
 /// A bar over bytes on stderr, shown when that is a terminal.
 pub fn byte_bar(task: String, total: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {eta}");
+    let style = ProgressStyle::with_template(
+        "{msg} [{wide_bar}] {binary_bytes}/{binary_total_bytes} {eta}",
+    );
     bar(task, total, style)
 }
 
 /// A bar over tokens on stderr, shown when that is a terminal.
 pub fn token_bar(task: String, total: u64) -> ProgressBar {
-    bar(task, total, ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} tokens {eta}"))
+    bar(
+        task,
+        total,
+        ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} tokens {eta}"),
+    )
 }
 
-fn bar(task: String, total: u64, style: Result<ProgressStyle, indicatif::style::TemplateError>) -> ProgressBar {
-    let style = style.expect("the templates above are well-formed").progress_chars("=> ");
+fn bar(
+    task: String,
+    total: u64,
+    style: Result<ProgressStyle, indicatif::style::TemplateError>,
+) -> ProgressBar {
+    let style = style
+        .expect("the templates above are well-formed")
+        .progress_chars("=> ");
     ProgressBar::new(total).with_style(style).with_message(task)
 }

@@ -43,31 +43,51 @@ pub struct Arguments {
 
 fn dtype(name: &str) -> Result<DType, String> {
     let offered = [DType::F32, DType::F16, DType::Bf16, DType::Q8, DType::Q4];
-    offered.into_iter().find(|dtype| dtype.name() == name).ok_or("choose one of f32, f16, bf16, q8, q4".into())
+    offered
+        .into_iter()
+        .find(|dtype| dtype.name() == name)
+        .ok_or("choose one of f32, f16, bf16, q8, q4".into())
 }
 
 pub fn pack(arguments: Arguments) -> Outcome {
-    let Arguments { model, output, dtype, embedder_dtype } = arguments;
+    let Arguments {
+        model,
+        output,
+        dtype,
+        embedder_dtype,
+    } = arguments;
     if is_image(&model) {
-        return Err(refuse_file(&model, "is an image already; pack the checkpoint it was made from"));
+        return Err(refuse_file(
+            &model,
+            "is an image already; pack the checkpoint it was made from",
+        ));
     }
     if output.is_dir() {
         return Err(refuse_file(&output, "is a folder; name a file to write"));
     }
     // A slip must not cost a checkpoint (`pack model.gguf -o model.gguf`).
     if output.exists() && !is_image(&output) {
-        return Err(refuse_file(&output, "exists and is not an image; name another file, or delete it first"));
+        return Err(refuse_file(
+            &output,
+            "exists and is not an image; name another file, or delete it first",
+        ));
     }
     let checkpoint = import::open(&model).map_err(refuse_import)?;
     let bar = byte_bar(format!("packing {}", model.display()), 0);
-    let options = PackOptions { dtype, embedder_dtype };
+    let options = PackOptions {
+        dtype,
+        embedder_dtype,
+    };
     let written = import::pack_to_file(&*checkpoint, &options, &output, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
     bar.finish_and_clear();
     written.map_err(|error| refuse_import(error.in_file(&model)))?;
-    let bytes = output.metadata().map_err(|error| refuse(format_args!("{}: {error}", output.display())))?.len();
+    let bytes = output
+        .metadata()
+        .map_err(|error| refuse(format_args!("{}: {error}", output.display())))?
+        .len();
     note(format_args!("{}: {}", output.display(), size::show(bytes)));
     Ok(())
 }

@@ -50,12 +50,22 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let model = image.model()?;
     let tokenizer = image.tokenizer(&model)?;
     let text = text(&arguments.file)?;
-    let ids = encode(&tokenizer, &text, EncodeOptions { add_special_tokens: false, parse_special: true })?;
+    let ids = encode(
+        &tokenizer,
+        &text,
+        EncodeOptions {
+            add_special_tokens: false,
+            parse_special: true,
+        },
+    )?;
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
     let context = arguments.context as usize;
     let needed = if bos.is_some() { 1 } else { 2 };
     if ids.len() < needed {
-        let reason = format!("the text has {} tokens; at least {needed} are needed", ids.len());
+        let reason = format!(
+            "the text has {} tokens; at least {needed} are needed",
+            ids.len()
+        );
         return Err(refuse_file(&arguments.file, reason));
     }
 
@@ -64,7 +74,8 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let plan = arguments.running.plan(&model, longest, &workers, LOGITS);
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
-    let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+    let mut session =
+        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     warn_beyond_trained(&model, longest);
     let bar = token_bar("scoring".into(), ids.len() as u64);
     let (mut nats, mut tokens) = (0.0, 0u64);
@@ -74,7 +85,9 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
         window.extend(bos);
         window.extend_from_slice(piece);
         // The last token's own logits foretell what is not there.
-        let Some((_, given @ [_, ..])) = window.split_last() else { continue };
+        let Some((_, given @ [_, ..])) = window.split_last() else {
+            continue;
+        };
         session.reset();
         session.feed_each(given, |index, logits| {
             if let Some(&next) = window.get(index + 1) {
@@ -88,16 +101,26 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let nats_per_token = nats / tokens as f64;
     let perplexity = nats_per_token.exp();
     if arguments.json {
-        return print_json(&json!({ "tokens": tokens, "nats_per_token": nats_per_token, "perplexity": perplexity }));
+        return print_json(
+            &json!({ "tokens": tokens, "nats_per_token": nats_per_token, "perplexity": perplexity }),
+        );
     }
-    print(format_args!("tokens {tokens} nats_per_token {nats_per_token:.6} perplexity {perplexity:.4}"))
+    print(format_args!(
+        "tokens {tokens} nats_per_token {nats_per_token:.6} perplexity {perplexity:.4}"
+    ))
 }
 
 /// `-ln p(id)` in nats, summed in f64.
 fn surprise(logits: &[f32], id: u32) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
-    let logit = logits.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    let sum: f64 = logits
+        .iter()
+        .map(|&logit| f64::from(logit - max).exp())
+        .sum();
+    let logit = logits
+        .get(id as usize)
+        .copied()
+        .unwrap_or(f32::NEG_INFINITY);
     sum.ln() - f64::from(logit - max)
 }
 
@@ -105,7 +128,9 @@ fn text(path: &std::path::Path) -> Outcome<String> {
     if path.as_os_str() == "-" {
         let mut text = String::new();
         let read = std::io::stdin().lock().read_to_string(&mut text);
-        return read.map(|_| text).map_err(|error| refuse(format_args!("standard input: {error}")));
+        return read
+            .map(|_| text)
+            .map_err(|error| refuse(format_args!("standard input: {error}")));
     }
     std::fs::read_to_string(path).map_err(|error| refuse_file(path, error))
 }

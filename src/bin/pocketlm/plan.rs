@@ -71,15 +71,32 @@ pub struct Arguments {
 pub fn plan(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
-    let plan = Plan::new(model.header()).context(arguments.context).batch(arguments.batch);
+    let plan = Plan::new(model.header())
+        .context(arguments.context)
+        .batch(arguments.batch);
     let plan = plan.logits(arguments.logits).kv(arguments.kv);
     if plan.bytes() == usize::MAX {
-        return Err(refuse("no memory can hold this plan; a smaller --context, --batch or --logits needs less"));
+        return Err(refuse(
+            "no memory can hold this plan; a smaller --context, --batch or --logits needs less",
+        ));
     }
-    let mut flash = Memory { name: "flash", parts: flash(&model, image.bytes().len() as u64), limit: arguments.flash };
-    let mut ram = Memory { name: "RAM", parts: ram(&model, &plan), limit: arguments.ram };
+    let mut flash = Memory {
+        name: "flash",
+        parts: flash(&model, image.bytes().len() as u64),
+        limit: arguments.flash,
+    };
+    let mut ram = Memory {
+        name: "RAM",
+        parts: ram(&model, &plan),
+        limit: arguments.ram,
+    };
     if let Some(board) = arguments.board {
-        flash.add_board("code", format!("code of pocketlm on {}", board.core.name), board.core.code, board.flash);
+        flash.add_board(
+            "code",
+            format!("code of pocketlm on {}", board.core.name),
+            board.core.code,
+            board.flash,
+        );
         ram.add_board("stack", "stack of pocketlm".into(), board::STACK, board.ram);
     }
 
@@ -107,18 +124,28 @@ pub fn plan(arguments: Arguments) -> Outcome {
             arguments.batch,
             arguments.kv.dtype().name()
         );
-        let bars = [&flash, &ram].map(|memory| Bar { name: memory.name, parts: memory.lines(), limit: memory.limit });
-        std::fs::write(path, svg::chart(&title, &bars)).map_err(|error| refuse_file(path, error))?;
+        let bars = [&flash, &ram].map(|memory| Bar {
+            name: memory.name,
+            parts: memory.lines(),
+            limit: memory.limit,
+        });
+        std::fs::write(path, svg::chart(&title, &bars))
+            .map_err(|error| refuse_file(path, error))?;
     }
 
     let advice = [
         (&flash, "a smaller `pack --dtype` needs less"),
-        (&ram, "a shorter --context, a smaller --batch or --kv q8 need less"),
+        (
+            &ram,
+            "a shorter --context, a smaller --batch or --kv q8 need less",
+        ),
     ];
     let missing: Vec<String> = advice
         .iter()
         .filter(|(memory, _)| memory.missing() > 0)
-        .map(|(memory, advice)| format!("{} lacks {} bytes; {advice}", memory.name, memory.missing()))
+        .map(|(memory, advice)| {
+            format!("{} lacks {} bytes; {advice}", memory.name, memory.missing())
+        })
         .collect();
     if !missing.is_empty() {
         return Err(refuse(format_args!("does not fit: {}", missing.join("; "))));
@@ -149,12 +176,17 @@ impl Memory {
 
     /// By how much the memory is too small.
     fn missing(&self) -> u64 {
-        self.limit.map_or(0, |limit| self.total().saturating_sub(limit))
+        self.limit
+            .map_or(0, |limit| self.total().saturating_sub(limit))
     }
 
     /// What a board adds to the parts, and the limit that it sets if none was given.
     fn add_board(&mut self, key: &str, label: String, bytes: u64, room: u64) {
-        self.parts.push(Part { key: key.into(), label, bytes });
+        self.parts.push(Part {
+            key: key.into(),
+            label,
+            bytes,
+        });
         self.limit = self.limit.or(Some(room));
     }
 
@@ -175,7 +207,11 @@ impl Memory {
     }
 
     fn json(&self) -> Value {
-        let parts: Map<String, Value> = self.parts.iter().map(|part| (part.key.clone(), part.bytes.into())).collect();
+        let parts: Map<String, Value> = self
+            .parts
+            .iter()
+            .map(|part| (part.key.clone(), part.bytes.into()))
+            .collect();
         json!({ "parts": parts, "total": self.total(), "limit": self.limit, "fits": self.missing() == 0 })
     }
 
@@ -185,10 +221,22 @@ impl Memory {
             print(format_args!("  {label:48} {bytes:>12}"))?;
         }
         let total = self.total();
-        print(format_args!("  {:48} {total:>12}  {}", "total", size::show(total)))?;
+        print(format_args!(
+            "  {:48} {total:>12}  {}",
+            "total",
+            size::show(total)
+        ))?;
         if let Some(limit) = self.limit {
-            let (word, difference) = if total <= limit { ("free", limit - total) } else { ("missing", total - limit) };
-            print(format_args!("  {:48} {difference:>12}  of {}", word, size::show(limit)))?;
+            let (word, difference) = if total <= limit {
+                ("free", limit - total)
+            } else {
+                ("missing", total - limit)
+            };
+            print(format_args!(
+                "  {:48} {difference:>12}  of {}",
+                word,
+                size::show(limit)
+            ))?;
         }
         Ok(())
     }
@@ -209,7 +257,11 @@ fn flash(model: &Model, total: u64) -> Vec<Part> {
                     true => format!("weights in {}", tensor.dtype),
                     false => "norms and biases in f32".into(),
                 };
-                parts.push(Part { key, label, bytes: tensor.bytes });
+                parts.push(Part {
+                    key,
+                    label,
+                    bytes: tensor.bytes,
+                });
             }
         }
     }
@@ -222,7 +274,11 @@ fn flash(model: &Model, total: u64) -> Vec<Part> {
         (Section::Config, "config", "config"),
     ] {
         let bytes = model.header().section(section).len() as u64;
-        parts.push(Part { key: key.into(), label: label.into(), bytes });
+        parts.push(Part {
+            key: key.into(),
+            label: label.into(),
+            bytes,
+        });
     }
     let known: u64 = parts.iter().map(|part| part.bytes).sum();
     parts.push(Part {
@@ -237,7 +293,11 @@ fn flash(model: &Model, total: u64) -> Vec<Part> {
 fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
     let mut parts = Vec::new();
     // There is no window here: the image is memory-mapped.
-    for part in plan.parts().into_iter().filter(|part| part.name != "window") {
+    for part in plan
+        .parts()
+        .into_iter()
+        .filter(|part| part.name != "window")
+    {
         if part.name != "cache" {
             let label = match part.name {
                 "tokens" => "tokens and positions of the context",
@@ -249,22 +309,36 @@ fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
                 "logits" => "logits: of as many tokens as are wanted at once",
                 other => other,
             };
-            parts.push(Part { key: part.name.into(), label: label.into(), bytes: part.bytes as u64 });
+            parts.push(Part {
+                key: part.name.into(),
+                label: label.into(),
+                bytes: part.bytes as u64,
+            });
             continue;
         }
         let mut rest = part.bytes as u64;
         for (index, layer) in model.layers().iter().enumerate() {
             let (rows, bytes) = (plan.cache_rows(layer), plan.layer_cache_bytes(layer) as u64);
             let kind = match layer.window {
-                Some(window) if rows < plan.context_tokens() as usize => format!("ring of {rows}, window {window}"),
+                Some(window) if rows < plan.context_tokens() as usize => {
+                    format!("ring of {rows}, window {window}")
+                }
                 _ => format!("all {rows}"),
             };
             rest = rest.saturating_sub(bytes);
             let label = format!("keys and values: {kind}");
-            parts.push(Part { key: format!("cache_layer_{index}"), label, bytes });
+            parts.push(Part {
+                key: format!("cache_layer_{index}"),
+                label,
+                bytes,
+            });
         }
         if rest > 0 {
-            parts.push(Part { key: "cache_padding".into(), label: "padding".into(), bytes: rest });
+            parts.push(Part {
+                key: "cache_padding".into(),
+                label: "padding".into(),
+                bytes: rest,
+            });
         }
     }
     parts

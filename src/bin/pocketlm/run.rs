@@ -31,7 +31,8 @@ pub struct Arguments {
     /// An image or a checkpoint; the built-in story model if left out
     model: Option<PathBuf>,
 
-    /// The text to continue; `-` reads it from stdin, as does leaving it out when stdin is not a terminal
+    /// The text to continue; `-` reads it from stdin, as does leaving it out when stdin is not a
+    /// terminal
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
 
@@ -39,12 +40,13 @@ pub struct Arguments {
     #[arg(short = 'n', long = "tokens", value_name = "N")]
     limit: Option<usize>,
 
-    /// Tokens the session has room for, prompt included [default: 2048, or as many as prompt and -n need; no more than the model was trained for]
+    /// Tokens the session has room for, prompt included [default: 2048, or as many as prompt and -n
+    /// need; no more than the model was trained for]
     #[arg(short, long, value_name = "N")]
     context: Option<usize>,
 
-    /// Go on from a snapshot, which `pocketlm snapshot` or a device wrote: the prompt follows its text. Keys and values are
-    /// of the snapshot's type, whatever --kv says
+    /// Go on from a snapshot, which `pocketlm snapshot` or a device wrote: the prompt follows its
+    /// text. Keys and values are of the snapshot's type, whatever --kv says
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
 
@@ -63,39 +65,73 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Outcome {
-    let image = arguments.model.as_deref().map_or_else(|| Ok(Image::built_in()), Image::open)?;
+    let image = arguments
+        .model
+        .as_deref()
+        .map_or_else(|| Ok(Image::built_in()), Image::open)?;
     let model = image.model()?;
     let tokenizer = image.tokenizer(&model)?;
     // The story model needs no prompt, so it does not wait for one.
-    let starts_itself = arguments.model.is_none() && arguments.prompt.is_none() && arguments.snapshot.is_none();
-    let prompt = if starts_itself { story::PROMPT.into() } else { prompt(arguments.prompt.as_deref())? };
-    let snapshot = arguments.snapshot.as_deref().map(read_whole).transpose().map_err(refuse_import)?;
-    let blame = |error| refuse_file(arguments.snapshot.as_deref().unwrap_or(Path::new("")), error);
-    let header = snapshot.as_deref().map(snapshot::Header::parse).transpose().map_err(blame)?;
+    let starts_itself =
+        arguments.model.is_none() && arguments.prompt.is_none() && arguments.snapshot.is_none();
+    let prompt = if starts_itself {
+        story::PROMPT.into()
+    } else {
+        prompt(arguments.prompt.as_deref())?
+    };
+    let snapshot = arguments
+        .snapshot
+        .as_deref()
+        .map(read_whole)
+        .transpose()
+        .map_err(refuse_import)?;
+    let blame = |error| {
+        refuse_file(
+            arguments.snapshot.as_deref().unwrap_or(Path::new("")),
+            error,
+        )
+    };
+    let header = snapshot
+        .as_deref()
+        .map(snapshot::Header::parse)
+        .transpose()
+        .map_err(blame)?;
     let before = header.as_ref().map_or(0, |header| header.tokens() as usize);
 
-    let options = EncodeOptions { add_special_tokens: header.is_none(), ..EncodeOptions::default() };
+    let options = EncodeOptions {
+        add_special_tokens: header.is_none(),
+        ..EncodeOptions::default()
+    };
     let ids = encode(&tokenizer, &prompt, options)?;
     if ids.is_empty() {
-        return Err(refuse("the prompt is empty, and there is no token to begin a text with; give one with -p"));
+        return Err(refuse(
+            "the prompt is empty, and there is no token to begin a text with; give one with -p",
+        ));
     }
 
     let given = before + ids.len();
-    let wanted = arguments.limit.map_or(2048, |limit| given.saturating_add(limit));
-    let context = arguments.context.unwrap_or_else(|| default_context(&model, wanted));
+    let wanted = arguments
+        .limit
+        .map_or(2048, |limit| given.saturating_add(limit));
+    let context = arguments
+        .context
+        .unwrap_or_else(|| default_context(&model, wanted));
     if given > context {
         return Err(refuse(format_args!(
             "the prompt has {given} tokens and the context {context}; give a shorter prompt or a longer --context"
         )));
     }
     let workers = arguments.running.workers()?;
-    let mut plan = arguments.running.plan(&model, context, &workers, arguments.guessing.logits());
+    let mut plan = arguments
+        .running
+        .plan(&model, context, &workers, arguments.guessing.logits());
     if let Some(header) = &header {
         plan = plan.kv(header.kv().map_err(blame)?);
     }
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
-    let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+    let mut session =
+        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     warn_beyond_trained(&model, context);
     let seed = arguments.sampling.seed();
     let mut window = arguments.sampling.window();
@@ -119,12 +155,23 @@ pub fn run(arguments: Arguments) -> Outcome {
         decoder.push(id)?;
     }
     let limit = arguments.limit.unwrap_or(usize::MAX);
-    let generated = generate(&mut session, &mut sampler, &tokenizer, &mut decoder, &ids, limit, |text| {
-        write!(stdout, "{text}")?;
-        Ok(stdout.flush()?)
-    });
+    let generated = generate(
+        &mut session,
+        &mut sampler,
+        &tokenizer,
+        &mut decoder,
+        &ids,
+        limit,
+        |text| {
+            write!(stdout, "{text}")?;
+            Ok(stdout.flush()?)
+        },
+    );
     writeln!(stdout)?;
-    note(paint("2", &format!("{}; {}", generated?, arguments.sampling.note(seed))));
+    note(paint(
+        "2",
+        &format!("{}; {}", generated?, arguments.sampling.note(seed)),
+    ));
     Ok(())
 }
 
@@ -133,12 +180,21 @@ pub fn prompt(given: Option<&str>) -> Outcome<String> {
     match given {
         Some(text) if text != "-" => return Ok(text.into()),
         None if io::stdin().is_terminal() => {
-            return Err(refuse("no prompt; give one with -p TEXT, or `-p -` to type it (Ctrl-D ends it)"));
+            return Err(refuse(
+                "no prompt; give one with -p TEXT, or `-p -` to type it (Ctrl-D ends it)",
+            ));
         }
         _ => {}
     }
     let mut text = String::new();
-    io::stdin().lock().read_to_string(&mut text).map_err(|error| refuse(format_args!("standard input: {error}")))?;
+    io::stdin()
+        .lock()
+        .read_to_string(&mut text)
+        .map_err(|error| refuse(format_args!("standard input: {error}")))?;
     // A text file ends in a line break; a prompt that does makes the model start a new line.
-    Ok(text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text)).unwrap_or(&text).to_owned())
+    Ok(text
+        .strip_suffix('\n')
+        .map(|text| text.strip_suffix('\r').unwrap_or(text))
+        .unwrap_or(&text)
+        .to_owned())
 }

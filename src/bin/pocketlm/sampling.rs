@@ -50,18 +50,32 @@ impl Sampling {
     /// The seed: given, or drawn now.
     pub fn seed(&self) -> u64 {
         // Each `RandomState` has keys of its own, from the operating system's randomness.
-        self.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32)
+        self.seed
+            .unwrap_or_else(|| RandomState::new().hash_one(0) >> 32)
     }
 
     /// What to say about the seed after `seed` was used.
     pub fn note(&self, seed: u64) -> String {
-        if self.temperature == 0.0 { "greedy".into() } else { format!("seed {seed}") }
+        if self.temperature == 0.0 {
+            "greedy".into()
+        } else {
+            format!("seed {seed}")
+        }
     }
 
     /// The window that [`sampler`](Sampling::sampler) borrows.
     pub fn window(&self) -> Vec<Recent> {
-        let penalises = self.repeat_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0;
-        vec![Recent::EMPTY; if penalises { self.repeat_last.into() } else { 0 }]
+        let penalises = self.repeat_penalty != 1.0
+            || self.frequency_penalty != 0.0
+            || self.presence_penalty != 0.0;
+        vec![
+            Recent::EMPTY;
+            if penalises {
+                self.repeat_last.into()
+            } else {
+                0
+            }
+        ]
     }
 
     /// The sampler these options describe.
@@ -80,17 +94,38 @@ impl Sampling {
 }
 
 fn finite(text: &str) -> Result<f32, String> {
-    text.parse::<f32>().ok().filter(|x| x.is_finite()).ok_or("not a number".into())
+    text.parse::<f32>()
+        .ok()
+        .filter(|x| x.is_finite())
+        .ok_or("not a number".into())
 }
 
 fn at_least_zero(text: &str) -> Result<f32, String> {
-    finite(text).and_then(|x| if x >= 0.0 { Ok(x) } else { Err("less than 0".into()) })
+    finite(text).and_then(|x| {
+        if x >= 0.0 {
+            Ok(x)
+        } else {
+            Err("less than 0".into())
+        }
+    })
 }
 
 fn positive(text: &str) -> Result<f32, String> {
-    finite(text).and_then(|x| if x > 0.0 { Ok(x) } else { Err("not above 0".into()) })
+    finite(text).and_then(|x| {
+        if x > 0.0 {
+            Ok(x)
+        } else {
+            Err("not above 0".into())
+        }
+    })
 }
 
 fn fraction(text: &str) -> Result<f32, String> {
-    finite(text).and_then(|x| if (0.0..=1.0).contains(&x) { Ok(x) } else { Err("not between 0 and 1".into()) })
+    finite(text).and_then(|x| {
+        if (0.0..=1.0).contains(&x) {
+            Ok(x)
+        } else {
+            Err("not between 0 and 1".into())
+        }
+    })
 }

@@ -1,23 +1,31 @@
 //! Sizes in bytes as people write them.
 
-/// Reads `270336`, `264K`, `264KiB`, `1.5M`, `2MB`: K, M and G with or without `iB` are powers of 1024 as in data
-/// sheets of chips; `kB`, `MB` and `GB` are powers of 1000.
+/// Reads `270336`, `264K`, `264KiB`, `1.5M`, `2MB`: K, M and G with or without `iB` are powers of
+/// 1024 as in data sheets of chips; `kB`, `MB` and `GB` are powers of 1000.
 pub fn parse(text: &str) -> Result<u64, String> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let unit: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "ki" | "kib" => 1 << 10,
-        "m" | "mi" | "mib" => 1 << 20,
-        "g" | "gi" | "gib" => 1 << 30,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        _ => return Err("give bytes, or K, M or G (as in 264K, 2M, 1MiB; KB, MB and GB are powers of 1000)".into()),
-    };
+    let unit: u64 =
+        match unit.trim_start().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "ki" | "kib" => 1 << 10,
+            "m" | "mi" | "mib" => 1 << 20,
+            "g" | "gi" | "gib" => 1 << 30,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            _ => return Err(
+                "give bytes, or K, M or G (as in 264K, 2M, 1MiB; KB, MB and GB are powers of 1000)"
+                    .into(),
+            ),
+        };
     if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(unit).ok_or("larger than any memory".into());
+        return whole
+            .checked_mul(unit)
+            .ok_or("larger than any memory".into());
     }
     match number.parse::<f64>() {
         Ok(number) if number * (unit as f64) < 9e18 => Ok((number * unit as f64) as u64),
@@ -59,7 +67,17 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }
-        for text in ["", "K", "-1", "2X", "1.2.3M", "99999999999G", "1e3", "0x10", "20000000000.5G"] {
+        for text in [
+            "",
+            "K",
+            "-1",
+            "2X",
+            "1.2.3M",
+            "99999999999G",
+            "1e3",
+            "0x10",
+            "20000000000.5G",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

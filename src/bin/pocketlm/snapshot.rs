@@ -14,7 +14,8 @@ use crate::output::{Outcome, note, refuse, refuse_file};
 use crate::size;
 use crate::tokenize::encode;
 
-/// Compute a prompt once and write its keys and values to a file, from which a device or `run` goes on
+/// Compute a prompt once and write its keys and values to a file, from which a device or `run` goes
+/// on
 #[derive(Args)]
 #[command(after_help = "\
 The file holds what the next token will see, in the type that --kv says: the device's plan must have the same type, its \
@@ -54,7 +55,8 @@ pub fn snapshot(arguments: Arguments) -> Outcome {
     let plan = arguments.running.plan(&model, ids.len(), &workers, 1);
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
-    let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+    let mut session =
+        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     warn_beyond_trained(&model, ids.len());
     feed(&mut session, &ids)?;
 
@@ -64,9 +66,17 @@ pub fn snapshot(arguments: Arguments) -> Outcome {
         bytes.extend_from_slice(part);
         Ok(())
     })?;
-    let written = file.write_all(&bytes).and_then(|()| file.as_file().sync_all());
+    let written = file
+        .write_all(&bytes)
+        .and_then(|()| file.as_file().sync_all());
     written.map_err(|error| refuse_file(&arguments.output, error))?;
-    file.persist(&arguments.output).map_err(|error| refuse_file(&arguments.output, error.error))?;
-    note(format_args!("{} tokens, {} ({} bytes)", ids.len(), size::show(bytes.len() as u64), bytes.len()));
+    file.persist(&arguments.output)
+        .map_err(|error| refuse_file(&arguments.output, error.error))?;
+    note(format_args!(
+        "{} tokens, {} ({} bytes)",
+        ids.len(),
+        size::show(bytes.len() as u64),
+        bytes.len()
+    ));
     Ok(())
 }

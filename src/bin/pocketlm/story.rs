@@ -1,5 +1,5 @@
-//! The built-in story, told with the core alone: no heap, no threads, no files. It is the smallest whole program
-//! around the library, and what `cargo run` does in a fresh clone.
+//! The built-in story, told with the core alone: no heap, no threads, no files. It is the smallest
+//! whole program around the library, and what `cargo run` does in a fresh clone.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -9,7 +9,8 @@ use pocketlm::model::Model;
 use pocketlm::run::{Plan, Session, Solo, StaticArena};
 use pocketlm::text::{Decoder, EncodeOptions, Sampler, scratch_len};
 
-/// The model: 1.38 million parameters, trained on children's stories. `story/README.md` is its card.
+/// The model: 1.38 million parameters, trained on children's stories. `story/README.md` is its
+/// card.
 pub const STORY: &[u8] = include_image!("story/story.plm");
 /// How the story begins.
 pub const PROMPT: &str = "Once upon a time";
@@ -38,7 +39,9 @@ pub fn main() -> ExitCode {
 
 fn tell() -> Result<(), pocketlm::Error> {
     let model = Model::open(STORY)?;
-    let tokenizer = model.tokenizer()?.expect("the story model was packed with its tokenizer");
+    let tokenizer = model
+        .tokenizer()?
+        .expect("the story model was packed with its tokenizer");
     let mut session = Session::new(&model, &PLAN, ARENA.take().expect("main runs once"), &Solo)?;
     let mut sampler = Sampler::new(33).temperature(0.5).top_p(0.9);
     let mut decoder = Decoder::new(&tokenizer).skip_special(true);
@@ -51,7 +54,10 @@ fn tell() -> Result<(), pocketlm::Error> {
     while session.len() + next.len() <= session.context() {
         for &id in next {
             // Whoever reads along may leave.
-            if write!(io::stdout(), "{}", decoder.push(id)?).and_then(|()| io::stdout().flush()).is_err() {
+            if write!(io::stdout(), "{}", decoder.push(id)?)
+                .and_then(|()| io::stdout().flush())
+                .is_err()
+            {
                 return Ok(());
             }
         }

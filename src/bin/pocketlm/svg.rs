@@ -18,11 +18,18 @@ const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 20.0;
 const ROW: usize = 20;
 /// Okabe and Ito's colours, which people with any colour vision can tell apart.
-const COLOURS: [&str; 7] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442"];
+const COLOURS: [&str; 7] = [
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442",
+];
 
-/// The chart: a bar for each memory, its parts to scale (each bar to its own), a legend under it with every byte.
+/// The chart: a bar for each memory, its parts to scale (each bar to its own), a legend under it
+/// with every byte.
 pub fn chart(title: &str, bars: &[Bar]) -> String {
-    let height = 50 + bars.iter().map(|bar| 90 + ROW * bar.parts.len()).sum::<usize>();
+    let height = 50
+        + bars
+            .iter()
+            .map(|bar| 90 + ROW * bar.parts.len())
+            .sum::<usize>();
     let mut svg = String::new();
     // Writing to a String does not fail.
     _ = write!(
@@ -47,10 +54,20 @@ fn draw(svg: &mut String, bar: &Bar, top: usize) {
     let scale = WIDTH / bar.limit.unwrap_or(0).max(total).max(1) as f64;
     let of_limit = match bar.limit {
         Some(limit) if total <= limit => format!(" of {}", size::show(limit)),
-        Some(limit) => format!(", {} too much for {}", size::show(total - limit), size::show(limit)),
+        Some(limit) => format!(
+            ", {} too much for {}",
+            size::show(total - limit),
+            size::show(limit)
+        ),
         None => String::new(),
     };
-    _ = writeln!(svg, "<text x=\"{MARGIN}\" y=\"{}\">{}: {}{of_limit}</text>", top + 14, bar.name, size::show(total));
+    _ = writeln!(
+        svg,
+        "<text x=\"{MARGIN}\" y=\"{}\">{}: {}{of_limit}</text>",
+        top + 14,
+        bar.name,
+        size::show(total)
+    );
     let mut x = MARGIN;
     for ((label, bytes), colour) in bar.parts.iter().zip(COLOURS.iter().cycle()) {
         let width = *bytes as f64 * scale;
@@ -64,9 +81,14 @@ fn draw(svg: &mut String, bar: &Bar, top: usize) {
     }
     if let Some(limit) = bar.limit {
         let x = MARGIN + limit as f64 * scale;
-        _ = writeln!(svg, "<path d=\"M{x:.2} {} v36\" stroke=\"#000\" stroke-width=\"2\"/>", top + 20);
+        _ = writeln!(
+            svg,
+            "<path d=\"M{x:.2} {} v36\" stroke=\"#000\" stroke-width=\"2\"/>",
+            top + 20
+        );
     }
-    for (row, ((label, bytes), colour)) in bar.parts.iter().zip(COLOURS.iter().cycle()).enumerate() {
+    for (row, ((label, bytes), colour)) in bar.parts.iter().zip(COLOURS.iter().cycle()).enumerate()
+    {
         let y = top + 72 + ROW * row;
         let right = MARGIN + WIDTH;
         _ = writeln!(
@@ -100,15 +122,33 @@ mod tests {
     #[test]
     fn parts_are_to_scale_and_names_are_escaped() {
         let parts = vec![("weights & <norms>".into(), 300), ("cache".into(), 100)];
-        let svg = chart("a \"model\"", &[Bar { name: "RAM", parts, limit: Some(800) }]);
+        let svg = chart(
+            "a \"model\"",
+            &[Bar {
+                name: "RAM",
+                parts,
+                limit: Some(800),
+            }],
+        );
         assert!(svg.contains("weights &amp; &lt;norms&gt;") && svg.contains("a &quot;model&quot;"));
-        assert!(svg.contains("width=\"285.00\"") && svg.contains("width=\"95.00\"") && svg.contains("400 B of 800 B"));
+        assert!(
+            svg.contains("width=\"285.00\"")
+                && svg.contains("width=\"95.00\"")
+                && svg.contains("400 B of 800 B")
+        );
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
     }
 
     #[test]
     fn a_memory_that_is_too_small_says_by_how_much() {
-        let svg = chart("m", &[Bar { name: "flash", parts: vec![("weights".into(), 900)], limit: Some(800) }]);
+        let svg = chart(
+            "m",
+            &[Bar {
+                name: "flash",
+                parts: vec![("weights".into(), 900)],
+                limit: Some(800),
+            }],
+        );
         assert!(svg.contains("flash: 900 B, 100 B too much for 800 B"));
     }
 }

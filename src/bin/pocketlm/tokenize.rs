@@ -21,7 +21,8 @@ Examples:
   printf '[9707, 1879]' | pocketlm tokenize smol.plm --decode
   printf '\"one\"\\n\"two\\\\nlines\"\\n' | pocketlm tokenize tokenizer.json --batch")]
 pub struct Arguments {
-    /// An image, a checkpoint, or only a tokenizer: tokenizer.json, tokenizer.model, a vocabulary-only GGUF
+    /// An image, a checkpoint, or only a tokenizer: tokenizer.json, tokenizer.model, a
+    /// vocabulary-only GGUF
     model: PathBuf,
 
     /// Add no special tokens around the text (BOS, EOS); with --decode, leave them out of the text
@@ -45,34 +46,50 @@ pub fn tokenize(arguments: Arguments) -> Outcome {
     }
 
     let mut input = Vec::new();
-    io::stdin().lock().read_to_end(&mut input).map_err(|error| refuse(format_args!("standard input: {error}")))?;
+    io::stdin()
+        .lock()
+        .read_to_end(&mut input)
+        .map_err(|error| refuse(format_args!("standard input: {error}")))?;
     let input = String::from_utf8(input).map_err(|error| {
-        refuse(format_args!("standard input: not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+        refuse(format_args!(
+            "standard input: not UTF-8 at byte {}",
+            error.utf8_error().valid_up_to()
+        ))
     })?;
     if arguments.decode {
-        let ids = serde_json::from_str(&input)
-            .map_err(|error| refuse(format_args!("standard input: not a JSON array of token ids: {error}")))?;
+        let ids = serde_json::from_str(&input).map_err(|error| {
+            refuse(format_args!(
+                "standard input: not a JSON array of token ids: {error}"
+            ))
+        })?;
         let text = decode(&tokenizer, ids, arguments.no_special)
             .map_err(|error| refuse(format_args!("standard input: {error}")))?;
         io::stdout().write_all(text.as_bytes())?;
         Ok(())
     } else {
-        print(Value::from(encode(&tokenizer, &input, options(arguments.no_special))?))
+        print(Value::from(encode(
+            &tokenizer,
+            &input,
+            options(arguments.no_special),
+        )?))
     }
 }
 
-/// One value a line. A line that cannot be read stops the work and is named; the lines before it are done.
+/// One value a line. A line that cannot be read stops the work and is named; the lines before it
+/// are done.
 fn batch(arguments: &Arguments, tokenizer: &Tokenizer) -> Outcome {
     for (number, line) in (1..).zip(io::stdin().lock().lines()) {
-        let at = |reason: &dyn std::fmt::Display| refuse(format_args!("standard input, line {number}: {reason}"));
+        let at = |reason: &dyn std::fmt::Display| {
+            refuse(format_args!("standard input, line {number}: {reason}"))
+        };
         let line = line.map_err(|error| at(&error))?;
         let result = if arguments.decode {
             let ids = serde_json::from_str(&line)
                 .map_err(|error| at(&format_args!("not a JSON array of token ids: {error}")))?;
             Value::from(decode(tokenizer, ids, arguments.no_special).map_err(|error| at(&error))?)
         } else {
-            let text: String =
-                serde_json::from_str(&line).map_err(|error| at(&format_args!("not a JSON string: {error}")))?;
+            let text: String = serde_json::from_str(&line)
+                .map_err(|error| at(&format_args!("not a JSON string: {error}")))?;
             Value::from(encode(tokenizer, &text, options(arguments.no_special))?)
         };
         print(result)?;
@@ -81,12 +98,16 @@ fn batch(arguments: &Arguments, tokenizer: &Tokenizer) -> Outcome {
 }
 
 fn options(no_special: bool) -> EncodeOptions {
-    EncodeOptions { add_special_tokens: !no_special, parse_special: true }
+    EncodeOptions {
+        add_special_tokens: !no_special,
+        parse_special: true,
+    }
 }
 
 /// The ids of a text of any length.
 pub fn encode(tokenizer: &Tokenizer, text: &str, options: EncodeOptions) -> Outcome<Vec<u32>> {
-    // The usual need first; the bound for any text of this length is several times that for NFC tokenizers.
+    // The usual need first; the bound for any text of this length is several times that for NFC
+    // tokenizers.
     let mut scratch = vec![0; pocketlm::text::scratch_len(text.len())];
     let mut ids = vec![0; text.len() + 16];
     loop {
@@ -95,15 +116,23 @@ pub fn encode(tokenizer: &Tokenizer, text: &str, options: EncodeOptions) -> Outc
                 ids.truncate(count);
                 return Ok(ids);
             }
-            Err(pocketlm::Error::ScratchTooSmall { needed, given }) if needed > given => scratch.resize(needed, 0),
-            Err(pocketlm::Error::OutputTooSmall { needed, given }) if needed > given => ids.resize(needed, 0),
+            Err(pocketlm::Error::ScratchTooSmall { needed, given }) if needed > given => {
+                scratch.resize(needed, 0)
+            }
+            Err(pocketlm::Error::OutputTooSmall { needed, given }) if needed > given => {
+                ids.resize(needed, 0)
+            }
             Err(error) => return Err(error.into()),
         }
     }
 }
 
 /// The text of ids.
-fn decode(tokenizer: &Tokenizer, ids: Vec<u32>, skip_special: bool) -> Result<String, pocketlm::Error> {
+fn decode(
+    tokenizer: &Tokenizer,
+    ids: Vec<u32>,
+    skip_special: bool,
+) -> Result<String, pocketlm::Error> {
     let mut decoder = Decoder::new(tokenizer).skip_special(skip_special);
     let mut text = String::new();
     for id in ids {

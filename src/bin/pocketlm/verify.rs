@@ -27,7 +27,8 @@ pub struct Arguments {
     /// The golden case, a folder
     case: PathBuf,
 
-    /// The largest difference of a logit that passes [default: 5e-5 with io.safetensors, 2e-4 with expected.safetensors]
+    /// The largest difference of a logit that passes [default: 5e-5 with io.safetensors, 2e-4 with
+    /// expected.safetensors]
     #[arg(long, value_name = "T", value_parser = tolerance)]
     tolerance: Option<f64>,
 
@@ -36,21 +37,31 @@ pub struct Arguments {
 }
 
 fn tolerance(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|tolerance| *tolerance >= 0.0).ok_or("not a number above 0".into())
+    text.parse()
+        .ok()
+        .filter(|tolerance| *tolerance >= 0.0)
+        .ok_or("not a number above 0".into())
 }
 
 pub fn verify(arguments: Arguments) -> Outcome {
     let case = Case::load(&arguments.case).map_err(refuse_import)?;
     let ours = arguments.case.join("io.safetensors").is_file();
-    let tolerance = arguments.tolerance.unwrap_or(if ours { 5e-5 } else { 2e-4 });
+    let tolerance = arguments
+        .tolerance
+        .unwrap_or(if ours { 5e-5 } else { 2e-4 });
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let workers = arguments.running.workers()?;
-    let plan = arguments.running.plan(&model, case.context() as usize, &workers, LOGITS);
+    let plan = arguments
+        .running
+        .plan(&model, case.context() as usize, &workers, LOGITS);
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
-    let mut session = Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
-    let report = case.run(&mut session).map_err(|error| refuse_file(&arguments.case, error))?;
+    let mut session =
+        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+    let report = case
+        .run(&mut session)
+        .map_err(|error| refuse_file(&arguments.case, error))?;
 
     print(format_args!("{report}"))?;
     if let Some(apart) = report.parts_at(tolerance) {
@@ -66,7 +77,10 @@ pub fn verify(arguments: Arguments) -> Outcome {
     }
     // Logits that may differ by more than rounding may well change a choice.
     if arguments.tolerance.is_none() && !report.greedy_agrees() {
-        return Err(image.refuse(format_args!("continues {} greedily with other tokens", arguments.case.display())));
+        return Err(image.refuse(format_args!(
+            "continues {} greedily with other tokens",
+            arguments.case.display()
+        )));
     }
     print(format_args!("agrees within {tolerance:.0e}"))
 }

@@ -1,9 +1,10 @@
-//! From metadata to a [`Description`]: what each architecture's keys mean, and what llama.cpp's loader adds to them.
+//! From metadata to a [`Description`]: what each architecture's keys mean, and what llama.cpp's
+//! loader adds to them.
 //!
-//! Facts that the format has no key for come from that loader (`load_arch_hparams` of each model in llama.cpp's
-//! `src/models`): Gemma's query scale is `head_dim^-0.5` but for the 27B models, Gemma 2's even layers are local, five
-//! of six of Gemma 3's, Gemma 3's scaling is for global layers only, SmolLM3 has no rotary embedding in every fourth
-//! layer.
+//! Facts that the format has no key for come from that loader (`load_arch_hparams` of each model in
+//! llama.cpp's `src/models`): Gemma's query scale is `head_dim^-0.5` but for the 27B models, Gemma
+//! 2's even layers are local, five of six of Gemma 3's, Gemma 3's scaling is for global layers
+//! only, SmolLM3 has no rotary embedding in every fourth layer.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -92,23 +93,34 @@ const NEUTRAL: [(&str, Value); 9] = [
     ("logit_scale", Value::Float(1.0)),
 ];
 
-/// Describes the model of a file, and checks that its tensors are the ones the description calls for.
+/// Describes the model of a file, and checks that its tensors are the ones the description calls
+/// for.
 ///
 /// # Errors
-/// A key that is missing, makes no sense or asks for what is not supported; a tensor that is missing, has the wrong
-/// shape or has no place.
-pub(super) fn describe(metadata: &Metadata<'_>, tensors: &BTreeMap<String, Stored>) -> Result<Described, ImportError> {
+/// A key that is missing, makes no sense or asks for what is not supported; a tensor that is
+/// missing, has the wrong shape or has no place.
+pub(super) fn describe(
+    metadata: &Metadata<'_>,
+    tensors: &BTreeMap<String, Stored>,
+) -> Result<Described, ImportError> {
     let name = architecture(metadata)?;
     let arch = Arch::named(name)?;
     for (key, neutral) in NEUTRAL {
         let key = format!("{name}.{key}");
-        if metadata.values.get(&key).is_some_and(|value| *value != neutral) {
+        if metadata
+            .values
+            .get(&key)
+            .is_some_and(|value| *value != neutral)
+        {
             return Err(metadata.refuse(&key, "none: this is not supported"));
         }
     }
     let mut config = config(metadata, tensors, arch, name)?;
     let Some(sizes) = Sizes::new(&config) else {
-        return Err(metadata.refuse(&format!("{name}.attention.head_count"), "heads that fit 32 bits together"));
+        return Err(metadata.refuse(
+            &format!("{name}.attention.head_count"),
+            "heads that fit 32 bits together",
+        ));
     };
     // Before anything is allocated by the numbers in the config, the tensors must bear them out.
     let names = Names::of(tensors, arch == Arch::Phi3);
@@ -120,13 +132,25 @@ pub(super) fn describe(metadata: &Metadata<'_>, tensors: &BTreeMap<String, Store
     config.global_scale_factor = rotary.divisor.map(|divisor| divisor as f32);
 
     let local_base = match arch {
-        Arch::Gemma3 => Some(metadata.positive(&format!("{name}.rope.freq_base_swa"))?.unwrap_or(10_000.0)),
+        Arch::Gemma3 => Some(
+            metadata
+                .positive(&format!("{name}.rope.freq_base_swa"))?
+                .unwrap_or(10_000.0),
+        ),
         _ => None,
     };
-    let layers = layers(metadata, arch, name, config.num_decoder_blocks, local_base.is_some())?;
+    let layers = layers(
+        metadata,
+        arch,
+        name,
+        config.num_decoder_blocks,
+        local_base.is_some(),
+    )?;
     let local_base = local_base.filter(|_| layers.iter().any(|layer| layer.rope == Rope::Local));
     config.local_rope_wavelength = local_base.map(|base| base as f32);
-    let local_rope = local_base.map(|base| rope::plain(base, config.projection_dim, pairs)).transpose()?;
+    let local_rope = local_base
+        .map(|base| rope::plain(base, config.projection_dim, pairs))
+        .transpose()?;
 
     Ok(Described {
         description: Description {
@@ -151,7 +175,9 @@ fn tokenizer(metadata: &Metadata<'_>, vocab_size: u32) -> Result<Option<Vec<u8>>
     };
     let tokens = vocabulary.tokens.len();
     if tokens > vocab_size as usize {
-        let reason = format!("key `tokenizer.ggml.tokens` has {tokens} tokens, the embedding table {vocab_size}");
+        let reason = format!(
+            "key `tokenizer.ggml.tokens` has {tokens} tokens, the embedding table {vocab_size}"
+        );
         return Err(ImportError::new(reason));
     }
     from_gguf(&vocabulary).map(Some)
@@ -164,11 +190,16 @@ fn architecture<'f>(metadata: &Metadata<'f>) -> Result<&'f str, ImportError> {
     {
         return Err(metadata.refuse("general.type", "\"model\""));
     }
-    if metadata.natural("split.count")?.is_some_and(|count| count > 1) {
+    if metadata
+        .natural("split.count")?
+        .is_some_and(|count| count > 1)
+    {
         let error = metadata.refuse("split.count", "a model in one file");
         return Err(error.help("join the parts with llama.cpp's `llama-gguf-split --merge`"));
     }
-    metadata.text("general.architecture")?.ok_or_else(|| metadata.refuse("general.architecture", "a name"))
+    metadata
+        .text("general.architecture")?
+        .ok_or_else(|| metadata.refuse("general.architecture", "a name"))
 }
 
 /// The config, but for what the rotary tables tell.
@@ -180,38 +211,72 @@ fn config(
 ) -> Result<Config, ImportError> {
     let key = |rest: &str| format!("{name}.{rest}");
     let expected = |rest: &str, what: &str| metadata.refuse(&key(rest), what);
-    let required = |rest: &str| metadata.uniform(&key(rest))?.ok_or_else(|| expected(rest, "an integer above 0"));
+    let required = |rest: &str| {
+        metadata
+            .uniform(&key(rest))?
+            .ok_or_else(|| expected(rest, "an integer above 0"))
+    };
 
     let embedding_dim = required("embedding_length")?;
     let num_decoder_blocks = required("block_count")?;
     if num_decoder_blocks as usize > tensors.len() {
-        return Err(expected("block_count", &format!("no more layers than the file has tensors, {}", tensors.len())));
+        return Err(expected(
+            "block_count",
+            &format!(
+                "no more layers than the file has tensors, {}",
+                tensors.len()
+            ),
+        ));
     }
     let heads = required("attention.head_count")?;
-    let num_kv_heads = metadata.uniform(&key("attention.head_count_kv"))?.unwrap_or(heads);
+    let num_kv_heads = metadata
+        .uniform(&key("attention.head_count_kv"))?
+        .unwrap_or(heads);
     if !heads.is_multiple_of(num_kv_heads) {
-        return Err(expected("attention.head_count", &format!("a multiple of head_count_kv, {num_kv_heads}")));
+        return Err(expected(
+            "attention.head_count",
+            &format!("a multiple of head_count_kv, {num_kv_heads}"),
+        ));
     }
     let projection_dim = match metadata.count(&key("attention.key_length"))? {
         Some(given) => given,
         None if embedding_dim.is_multiple_of(heads) => embedding_dim / heads,
-        None => return Err(expected("embedding_length", &format!("a multiple of head_count, {heads}"))),
+        None => {
+            return Err(expected(
+                "embedding_length",
+                &format!("a multiple of head_count, {heads}"),
+            ));
+        }
     };
     if !projection_dim.is_multiple_of(2) {
         return Err(expected("attention.key_length", "an even number"));
     }
-    if metadata.count(&key("attention.value_length"))?.is_some_and(|width| width != projection_dim) {
-        return Err(expected("attention.value_length", &format!("key_length, {projection_dim}")));
+    if metadata
+        .count(&key("attention.value_length"))?
+        .is_some_and(|width| width != projection_dim)
+    {
+        return Err(expected(
+            "attention.value_length",
+            &format!("key_length, {projection_dim}"),
+        ));
     }
-    let embedder = tensors.get("token_embd.weight").map(|stored| stored.shape.as_slice());
+    let embedder = tensors
+        .get("token_embd.weight")
+        .map(|stored| stored.shape.as_slice());
     let Some(&[vocab, _]) = embedder else {
-        return Err(ImportError::new("tensor `token_embd.weight` is missing or no matrix"));
+        return Err(ImportError::new(
+            "tensor `token_embd.weight` is missing or no matrix",
+        ));
     };
     let Ok(vocab_size) = u32::try_from(vocab) else {
-        return Err(ImportError::new(format!("tensor `token_embd.weight`: a vocabulary of {vocab}")));
+        return Err(ImportError::new(format!(
+            "tensor `token_embd.weight`: a vocabulary of {vocab}"
+        )));
     };
     let eps = "attention.layer_norm_rms_epsilon";
-    let rms_norm_eps = metadata.positive(&key(eps))?.ok_or_else(|| expected(eps, "a number above 0"))? as f32;
+    let rms_norm_eps = metadata
+        .positive(&key(eps))?
+        .ok_or_else(|| expected(eps, "a number above 0"))? as f32;
     let soft_cap = |rest: &str, default: Option<f32>| match metadata.number(&key(rest))? {
         Some(0.0) => Ok(None),
         Some(_) => Ok(metadata.positive(&key(rest))?.map(|cap| cap as f32)),
@@ -237,9 +302,17 @@ fn config(
         mlp_hidden_dim: required("feed_forward_length")?,
         num_decoder_blocks,
         vocab_size,
-        mlp_variant: if arch.is_gemma() { MlpVariant::GegluApprox } else { MlpVariant::Swiglu },
+        mlp_variant: if arch.is_gemma() {
+            MlpVariant::GegluApprox
+        } else {
+            MlpVariant::Swiglu
+        },
         tie_embedder_and_logits: !tensors.contains_key("output.weight"),
-        embedding_scale: if arch.is_gemma() { libm::sqrt(f64::from(embedding_dim)) as f32 } else { 1.0 },
+        embedding_scale: if arch.is_gemma() {
+            libm::sqrt(f64::from(embedding_dim)) as f32
+        } else {
+            1.0
+        },
         rope_wavelength: 10_000.0,
         local_rope_wavelength: None,
         global_scale_factor: None,
@@ -250,7 +323,13 @@ fn config(
         attn_logits_soft_cap: soft_cap("attn_logit_softcapping", attn_cap)?,
         query_scaling_factor: match metadata.number(&key("attention.scale"))? {
             Some(n) if n != 0.0 => metadata.positive(&key("attention.scale"))?.unwrap_or(n) as f32,
-            _ => default_query_scale(arch, num_decoder_blocks, embedding_dim, heads, projection_dim),
+            _ => default_query_scale(
+                arch,
+                num_decoder_blocks,
+                embedding_dim,
+                heads,
+                projection_dim,
+            ),
         },
         parameter_dtype: commonest_matrix_type(tensors),
         // llama.cpp's own default for the KV cache says nothing about the model.
@@ -260,12 +339,15 @@ fn config(
         qkv_bias: has_bias(&["attn_q", "attn_k", "attn_v", "attn_qkv"]),
         output_bias: has_bias(&["attn_output"]),
         mlp_bias: has_bias(&["ffn_gate", "ffn_up", "ffn_down"]),
-        max_position_embeddings: metadata.count(&key("context_length"))?.and_then(NonZeroU32::new),
+        max_position_embeddings: metadata
+            .count(&key("context_length"))?
+            .and_then(NonZeroU32::new),
     })
 }
 
-/// `head_dim^-0.5`. The 27B models of Gemma 2 and 3 take the width of the stream a head instead; the format has no key
-/// for it, so that the loader (and we) can tell them by their number of layers only.
+/// `head_dim^-0.5`. The 27B models of Gemma 2 and 3 take the width of the stream a head instead;
+/// the format has no key for it, so that the loader (and we) can tell them by their number of
+/// layers only.
 fn default_query_scale(arch: Arch, layers: u32, embedding: u32, heads: u32, head_dim: u32) -> f32 {
     let width = match (arch, layers) {
         (Arch::Gemma2, 46) | (Arch::Gemma3, 62) => embedding / heads,
@@ -274,7 +356,8 @@ fn default_query_scale(arch: Arch, layers: u32, embedding: u32, heads: u32, head
     (1.0 / libm::sqrt(f64::from(width))) as f32
 }
 
-/// The type most matrices are stored in; of two that are equally common, the one that comes first in ggml's order.
+/// The type most matrices are stored in; of two that are equally common, the one that comes first
+/// in ggml's order.
 fn commonest_matrix_type(tensors: &BTreeMap<String, Stored>) -> DType {
     let mut counts = BTreeMap::new();
     for stored in tensors.values().filter(|stored| stored.shape.len() == 2) {
@@ -305,8 +388,8 @@ fn layers(
     };
     let is_local: Box<dyn Fn(u32) -> bool> = match arch {
         Arch::Gemma2 | Arch::Gemma3 => local_layers(metadata, arch, name, count)?,
-        // The format has no window for Mistral and has one for Phi-3 that llama.cpp leaves out of account; where a
-        // file states one, it is what the model was trained with.
+        // The format has no window for Mistral and has one for Phi-3 that llama.cpp leaves out of
+        // account; where a file states one, it is what the model was trained with.
         Arch::Llama | Arch::Phi3 => Box::new(|_| true),
         Arch::Gemma | Arch::Qwen2 | Arch::Qwen3 | Arch::SmolLm3 if window.is_some() => {
             return Err(metadata.refuse(&window_key, "none: which layers it is for is not known"));
@@ -325,8 +408,8 @@ fn layers(
     Ok((0..count).map(layer).collect())
 }
 
-/// Which layers of a Gemma are local: `sliding_window_pattern` says so layer by layer, or that the last of every so
-/// many is global.
+/// Which layers of a Gemma are local: `sliding_window_pattern` says so layer by layer, or that the
+/// last of every so many is global.
 fn local_layers(
     metadata: &Metadata<'_>,
     arch: Arch,
@@ -349,9 +432,21 @@ mod tests {
 
     #[test]
     fn the_27b_gemmas_scale_queries_by_the_width_of_the_stream() {
-        assert_eq!(default_query_scale(Arch::Gemma2, 46, 4608, 32, 128), 1.0 / 12.0); // 144^-0.5
-        assert_eq!(default_query_scale(Arch::Gemma3, 62, 5376, 32, 128), 0.077_151_68); // 168^-0.5
-        assert_eq!(default_query_scale(Arch::Gemma2, 26, 2304, 8, 256), 1.0 / 16.0);
-        assert_eq!(default_query_scale(Arch::Llama, 46, 4608, 32, 64), 1.0 / 8.0);
+        assert_eq!(
+            default_query_scale(Arch::Gemma2, 46, 4608, 32, 128),
+            1.0 / 12.0
+        ); // 144^-0.5
+        assert_eq!(
+            default_query_scale(Arch::Gemma3, 62, 5376, 32, 128),
+            0.077_151_68
+        ); // 168^-0.5
+        assert_eq!(
+            default_query_scale(Arch::Gemma2, 26, 2304, 8, 256),
+            1.0 / 16.0
+        );
+        assert_eq!(
+            default_query_scale(Arch::Llama, 46, 4608, 32, 64),
+            1.0 / 8.0
+        );
     }
 }

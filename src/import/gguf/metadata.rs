@@ -1,4 +1,5 @@
-//! Typed access to metadata. A key that is there but says something unfit is an error that names it.
+//! Typed access to metadata. A key that is there but says something unfit is an error that names
+//! it.
 
 use std::collections::BTreeMap;
 use std::prelude::rust_2024::*;
@@ -23,7 +24,10 @@ impl<'f> Metadata<'f> {
             Some(Value::Float(n)) => format!("is {n}"),
             Some(Value::Bool(b)) => format!("is {b}"),
             Some(Value::String(bytes)) => {
-                let text: String = String::from_utf8_lossy(&self.file[bytes.clone()]).chars().take(40).collect();
+                let text: String = String::from_utf8_lossy(&self.file[bytes.clone()])
+                    .chars()
+                    .take(40)
+                    .collect();
                 format!("is {text:?}")
             }
             Some(Value::Array(array)) => format!("is an array of {}", array.len),
@@ -36,7 +40,10 @@ impl<'f> Metadata<'f> {
             None => Ok(None),
             Some(Value::String(bytes)) => match std::str::from_utf8(&self.file[bytes.clone()]) {
                 Ok(text) => Ok(Some(text)),
-                Err(_) => Err(ImportError::new(format!("key `{key}`: not UTF-8, at byte {}", bytes.start))),
+                Err(_) => Err(ImportError::new(format!(
+                    "key `{key}`: not UTF-8, at byte {}",
+                    bytes.start
+                ))),
             },
             Some(_) => Err(self.refuse(key, "a string")),
         }
@@ -53,7 +60,10 @@ impl<'f> Metadata<'f> {
     /// An integer from 0 to 2^32 - 1, of whichever integer type.
     pub(super) fn natural(&self, key: &str) -> Result<Option<u32>, ImportError> {
         let refuse = || self.refuse(key, "an integer that fits 32 bits");
-        self.values.get(key).map(|value| natural(value).ok_or_else(refuse)).transpose()
+        self.values
+            .get(key)
+            .map(|value| natural(value).ok_or_else(refuse))
+            .transpose()
     }
 
     /// An integer from 1 on.
@@ -64,22 +74,30 @@ impl<'f> Metadata<'f> {
         }
     }
 
-    /// A count that newer files may list for each layer; only one that is the same in all of them will do.
+    /// A count that newer files may list for each layer; only one that is the same in all of them
+    /// will do.
     pub(super) fn uniform(&self, key: &str) -> Result<Option<u32>, ImportError> {
         let Some(Value::Array(array)) = self.values.get(key) else {
             return self.count(key);
         };
-        let mut counts = self.scalars(key, array)?.map(|value| value.map(|value| natural(&value)));
+        let mut counts = self
+            .scalars(key, array)?
+            .map(|value| value.map(|value| natural(&value)));
         let Some(Some(first)) = counts.next().transpose()? else {
             return Err(self.refuse(key, "integers above 0"));
         };
         for count in counts {
             if count? != Some(first) {
-                let reason = format!("key `{key}` differs from layer to layer, which is not supported");
+                let reason =
+                    format!("key `{key}` differs from layer to layer, which is not supported");
                 return Err(ImportError::new(reason));
             }
         }
-        if first == 0 { Err(self.refuse(key, "integers above 0")) } else { Ok(Some(first)) }
+        if first == 0 {
+            Err(self.refuse(key, "integers above 0"))
+        } else {
+            Ok(Some(first))
+        }
     }
 
     /// A finite number of whichever type.
@@ -129,8 +147,9 @@ impl<'f> Metadata<'f> {
         let text = |i| {
             let bytes = at.string(&what)?;
             let start = bytes.start;
-            std::str::from_utf8(&self.file[bytes])
-                .map_err(|_| ImportError::new(format!("{what}: element {i} is not UTF-8, at byte {start}")))
+            std::str::from_utf8(&self.file[bytes]).map_err(|_| {
+                ImportError::new(format!("{what}: element {i} is not UTF-8, at byte {start}"))
+            })
         };
         (0..array.len).map(text).collect()
     }
@@ -161,9 +180,10 @@ impl<'f> Metadata<'f> {
         let refuse = || self.refuse(key, expected);
         match self.values.get(key) {
             None => Ok(Vec::new()),
-            Some(Value::Array(array)) => {
-                self.scalars(key, array)?.map(|value| convert(&value?).ok_or_else(refuse)).collect()
-            }
+            Some(Value::Array(array)) => self
+                .scalars(key, array)?
+                .map(|value| convert(&value?).ok_or_else(refuse))
+                .collect(),
             Some(_) => Err(refuse()),
         }
     }
@@ -176,7 +196,11 @@ impl<'f> Metadata<'f> {
         if matches!(array.of, Type::String | Type::Array) {
             return Err(self.refuse(key, "an array of numbers"));
         }
-        let (mut at, of, what) = (Cursor::over(self.file, array), array.of, format!("key `{key}`"));
+        let (mut at, of, what) = (
+            Cursor::over(self.file, array),
+            array.of,
+            format!("key `{key}`"),
+        );
         Ok((0..array.len).map(move |_| at.scalar(of, &what)))
     }
 }

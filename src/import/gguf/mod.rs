@@ -1,11 +1,11 @@
-//! GGUF, llama.cpp's format: Llama, Mistral and SmolLM2 (architecture `llama`), Gemma 1 to 3, Qwen 2 and 3, SmolLM3
-//! and Phi-3, in any of the types of [`Element`](super::Element).
+//! GGUF, llama.cpp's format: Llama, Mistral and SmolLM2 (architecture `llama`), Gemma 1 to 3, Qwen
+//! 2 and 3, SmolLM3 and Phi-3, in any of the types of [`Element`](super::Element).
 //!
-//! What the converter did to a checkpoint is undone or kept as it is: query and key rows of `llama` and `smollm3`,
-//! which it stores with the two channels of a rotary pair side by side, are read in split-halves order; Gemma's norms
-//! have their `1 +` added already. What the format loses is lost: Mistral's and Qwen 2's windows, Gemma 2's and 3's
-//! own query scale (all but the 27B models', which are recognised), SmolLM3's own choice of layers without rotary
-//! embedding.
+//! What the converter did to a checkpoint is undone or kept as it is: query and key rows of `llama`
+//! and `smollm3`, which it stores with the two channels of a rotary pair side by side, are read in
+//! split-halves order; Gemma's norms have their `1 +` added already. What the format loses is lost:
+//! Mistral's and Qwen 2's windows, Gemma 2's and 3's own query scale (all but the 27B models',
+//! which are recognised), SmolLM3's own choice of layers without rotary embedding.
 
 mod config;
 mod metadata;
@@ -30,13 +30,18 @@ use crate::model::{Role, TensorId};
 /// Whether the file begins as a GGUF file does.
 pub fn looks_like(path: &Path) -> bool {
     let mut magic = [0; 4];
-    path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && &magic == b"GGUF"
+    path.is_file()
+        && File::open(path)
+            .and_then(|mut file| file.read_exact(&mut magic))
+            .is_ok()
+        && &magic == b"GGUF"
 }
 
 /// Opens a model.
 ///
 /// # Errors
-/// The file cannot be read, is damaged, or holds a model that is not supported; names the key or tensor to blame.
+/// The file cannot be read, is damaged, or holds a model that is not supported; names the key or
+/// tensor to blame.
 pub fn open(path: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     Model::open(path).map_err(|error| error.in_file(path))
 }
@@ -49,7 +54,10 @@ pub fn tokenizer(path: &Path) -> Result<Vec<u8>, ImportError> {
     let read = || {
         let file = MappedFile::open(path)?;
         let header = reader::read(&file)?;
-        let found = vocabulary::read(&Metadata { file: &file, values: &header.metadata })?;
+        let found = vocabulary::read(&Metadata {
+            file: &file,
+            values: &header.metadata,
+        })?;
         from_gguf(&found.ok_or_else(|| ImportError::new("the file has no vocabulary"))?)
     };
     read().map_err(|error| error.in_file(path))
@@ -66,31 +74,68 @@ impl Model {
     fn open(path: &Path) -> Result<Self, ImportError> {
         let file = MappedFile::open(path)?;
         let header = reader::read(&file)?;
-        let metadata = Metadata { file: &file, values: &header.metadata };
+        let metadata = Metadata {
+            file: &file,
+            values: &header.metadata,
+        };
         let described = config::describe(&metadata, &header.tensors)?;
-        Ok(Model { path: path.into(), file, header, described })
+        Ok(Model {
+            path: path.into(),
+            file,
+            header,
+            described,
+        })
     }
 
     fn locate(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
-        let Described { names, sizes, pairing, rotary_pairs, .. } = &self.described;
-        let Place { name, shape, first, count } = names.place(id, sizes);
-        let stored = self.header.tensors.get(&name).filter(|stored| stored.shape == shape);
+        let Described {
+            names,
+            sizes,
+            pairing,
+            rotary_pairs,
+            ..
+        } = &self.described;
+        let Place {
+            name,
+            shape,
+            first,
+            count,
+        } = names.place(id, sizes);
+        let stored = self
+            .header
+            .tensors
+            .get(&name)
+            .filter(|stored| stored.shape == shape);
         let Some(stored) = stored else {
-            return Err(ImportError::new(format!("no tensor `{name}` of shape {shape:?}")));
+            return Err(ImportError::new(format!(
+                "no tensor `{name}` of shape {shape:?}"
+            )));
         };
         let rows = match id.role {
-            Role::Query | Role::Key | Role::QueryBias | Role::KeyBias | Role::QueryNorm | Role::KeyNorm => {
-                pairing.rows(first..first + count, sizes.head, *rotary_pairs)
-            }
+            Role::Query
+            | Role::Key
+            | Role::QueryBias
+            | Role::KeyBias
+            | Role::QueryNorm
+            | Role::KeyNorm => pairing.rows(first..first + count, sizes.head, *rotary_pairs),
             _ => (first..first + count).collect(),
         };
         let (rows, columns) = match *shape {
-            [_, columns] => (rows.iter().map(|row| row * columns).collect(), Columns::Contiguous(columns)),
+            [_, columns] => (
+                rows.iter().map(|row| row * columns).collect(),
+                Columns::Contiguous(columns),
+            ),
             _ if rows.iter().copied().eq(0..count) => (vec![0], Columns::Contiguous(count)),
             _ => (vec![0], Columns::Offsets(rows)),
         };
-        Tensor::new(stored.element, &self.file[stored.bytes.clone()], rows, columns, 0.0)
-            .map_err(|error| ImportError::new(format!("tensor `{name}`: {}", error.reason)))
+        Tensor::new(
+            stored.element,
+            &self.file[stored.bytes.clone()],
+            rows,
+            columns,
+            0.0,
+        )
+        .map_err(|error| ImportError::new(format!("tensor `{name}`: {}", error.reason)))
     }
 }
 

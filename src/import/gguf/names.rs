@@ -30,10 +30,14 @@ pub(super) struct Place {
 }
 
 impl Names {
-    /// `may_fuse_ffn`: the architecture stores both halves of the feed-forward as one, if there is no gate.
+    /// `may_fuse_ffn`: the architecture stores both halves of the feed-forward as one, if there is
+    /// no gate.
     pub(super) fn of(tensors: &BTreeMap<String, Stored>, may_fuse_ffn: bool) -> Self {
         let fused_qkv = tensors.contains_key("blk.0.attn_qkv.weight");
-        Names { fused_qkv, fused_ffn: may_fuse_ffn && !tensors.contains_key("blk.0.ffn_gate.weight") }
+        Names {
+            fused_qkv,
+            fused_ffn: may_fuse_ffn && !tensors.contains_key("blk.0.ffn_gate.weight"),
+        }
     }
 
     pub(super) fn place(&self, id: TensorId, sizes: &Sizes) -> Place {
@@ -41,7 +45,15 @@ impl Names {
         let (rows, columns) = sizes.of(id.role);
         let is_matrix = matches!(
             id.role,
-            Embedder | LmHead | Query | Key | Value | Output | GatingLinear | ValueLinear | OutLinear
+            Embedder
+                | LmHead
+                | Query
+                | Key
+                | Value
+                | Output
+                | GatingLinear
+                | ValueLinear
+                | OutLinear
         );
         let count = if is_matrix { rows } else { columns };
         let (query, key) = (sizes.query(), sizes.key());
@@ -53,8 +65,17 @@ impl Names {
             ValueLinear | ValueLinearBias if self.fused_ffn => (count, 2 * count),
             _ => (0, count),
         };
-        let shape = if is_matrix { vec![stored, columns] } else { vec![stored] };
-        Place { name: self.name(id), shape, first, count }
+        let shape = if is_matrix {
+            vec![stored, columns]
+        } else {
+            vec![stored]
+        };
+        Place {
+            name: self.name(id),
+            shape,
+            first,
+            count,
+        }
     }
 
     fn name(&self, id: TensorId) -> String {
@@ -93,8 +114,8 @@ impl Names {
     }
 }
 
-/// Refuses a file that lacks a tensor, has one of another shape, or has one that is not called for: what is not
-/// understood would silently be left out of the computation.
+/// Refuses a file that lacks a tensor, has one of another shape, or has one that is not called for:
+/// what is not understood would silently be left out of the computation.
 pub(super) fn check(
     tensors: &BTreeMap<String, Stored>,
     ids: impl Iterator<Item = TensorId>,
@@ -108,22 +129,33 @@ pub(super) fn check(
             return Err(ImportError::new(format!("tensor `{name}` is missing")));
         };
         if stored.shape != shape {
-            let reason = format!("tensor `{name}`: shape {:?}, expected {shape:?}", stored.shape);
+            let reason = format!(
+                "tensor `{name}`: shape {:?}, expected {shape:?}",
+                stored.shape
+            );
             return Err(ImportError::new(reason));
         }
         if shape.len() == 1 && !stored.element.is_plain() {
-            let reason = format!("tensor `{name}`: a vector stored as {}, expected plain numbers", stored.element);
+            let reason = format!(
+                "tensor `{name}`: a vector stored as {}, expected plain numbers",
+                stored.element
+            );
             return Err(ImportError::new(reason));
         }
         used.insert(name);
     }
     let is_known = |name: &str| {
         used.contains(name)
-            || matches!(name, "rope_freqs.weight" | "rope_factors_long.weight" | "rope_factors_short.weight")
+            || matches!(
+                name,
+                "rope_freqs.weight" | "rope_factors_long.weight" | "rope_factors_short.weight"
+            )
             || name.ends_with(".attn_rot_embd.weight") // frequencies that old conversions keep and nobody reads
     };
     match tensors.keys().find(|name| !is_known(name)) {
-        Some(name) => Err(ImportError::new(format!("tensor `{name}` has no place in this architecture"))),
+        Some(name) => Err(ImportError::new(format!(
+            "tensor `{name}` has no place in this architecture"
+        ))),
         None => Ok(()),
     }
 }

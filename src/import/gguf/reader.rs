@@ -1,6 +1,8 @@
-//! The container: header, metadata and tensor list of a GGUF file, checked against the file's size as they are read.
+//! The container: header, metadata and tensor list of a GGUF file, checked against the file's size
+//! as they are read.
 //!
-//! Version 3, little-endian (version 2 differs in nothing that matters here); `docs/gguf.md` of ggml specifies it:
+//! Version 3, little-endian (version 2 differs in nothing that matters here); `docs/gguf.md` of
+//! ggml specifies it:
 //! ```text
 //! "GGUF"  u32 version  u64 tensors  u64 keys
 //! keys    × { string key, u32 type, value }
@@ -8,7 +10,8 @@
 //! padding to `general.alignment`, then the tensor data that the offsets count from, each aligned likewise
 //! string = u64 length, bytes      array = u32 type, u64 length, elements      bool = one byte, 0 or 1
 //! ```
-//! Nothing is copied but names: a value that is a string or an array is remembered as the bytes it takes in the file.
+//! Nothing is copied but names: a value that is a string or an array is remembered as the bytes it
+//! takes in the file.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,8 +19,8 @@ use std::prelude::rust_2024::*;
 
 use crate::import::{Element, ImportError};
 
-/// Metadata and tensor list end before this many bytes: the largest vocabularies take some 20 MB. A size that says more bounds
-/// nothing, as a file's holes count in it, too.
+/// Metadata and tensor list end before this many bytes: the largest vocabularies take some 20 MB. A
+/// size that says more bounds nothing, as a file's holes count in it, too.
 const HEADER_LIMIT: usize = 256 << 20;
 /// Arrays may hold arrays; nobody writes more than two levels.
 const DEEPEST_ARRAY: usize = 8;
@@ -117,10 +120,13 @@ pub(super) struct Header {
 /// Reads the header of a whole file.
 ///
 /// # Errors
-/// Not GGUF, not a version we know, cut short, or a count, length, type, dimension or offset that cannot be; a key or
-/// a tensor that occurs twice; tensors that overlap.
+/// Not GGUF, not a version we know, cut short, or a count, length, type, dimension or offset that
+/// cannot be; a key or a tensor that occurs twice; tensors that overlap.
 pub(super) fn read(file: &[u8]) -> Result<Header, ImportError> {
-    let mut at = Cursor { file: file.get(..HEADER_LIMIT).unwrap_or(file), at: 0 };
+    let mut at = Cursor {
+        file: file.get(..HEADER_LIMIT).unwrap_or(file),
+        at: 0,
+    };
     let tensor_count = preamble(&mut at)?;
     let metadata = metadata(&mut at)?;
     let alignment = match metadata.get("general.alignment") {
@@ -130,7 +136,9 @@ pub(super) fn read(file: &[u8]) -> Result<Header, ImportError> {
     };
     let entries = entries(&mut at, tensor_count)?;
     let Some(start) = at.at.checked_next_multiple_of(alignment) else {
-        return Err(ImportError::new(format!("general.alignment is {alignment}")));
+        return Err(ImportError::new(format!(
+            "general.alignment is {alignment}"
+        )));
     };
     let tensors = place(entries, start, alignment, file.len())?;
     Ok(Header { metadata, tensors })
@@ -141,7 +149,8 @@ fn preamble(at: &mut Cursor<'_>) -> Result<usize, ImportError> {
     if at.file.get(..4) != Some(b"GGUF") {
         let reason = match at.file {
             [] => "an empty file",
-            [b'g', b'g', b'j' | b'm' | b'f', ..] | [b't' | b'f' | b'l', b'j' | b'm', b'g', b'g', ..] => {
+            [b'g', b'g', b'j' | b'm' | b'f', ..]
+            | [b't' | b'f' | b'l', b'j' | b'm', b'g', b'g', ..] => {
                 "an old ggml file, from before GGUF"
             }
             _ => "not a GGUF file: it does not begin with \"GGUF\"",
@@ -152,11 +161,19 @@ fn preamble(at: &mut Cursor<'_>) -> Result<usize, ImportError> {
     let version = at.u32("the version")?;
     match version {
         2 | 3 => {}
-        1 => return Err(ImportError::new("GGUF version 1").help("convert it anew: versions 2 and 3 are read")),
-        _ if version.swap_bytes() <= 3 && version != 0 => {
-            return Err(ImportError::new("a big-endian GGUF file").help("convert it to little-endian"));
+        1 => {
+            return Err(ImportError::new("GGUF version 1")
+                .help("convert it anew: versions 2 and 3 are read"));
         }
-        _ => return Err(ImportError::new(format!("GGUF version {version}")).help("versions 2 and 3 are read")),
+        _ if version.swap_bytes() <= 3 && version != 0 => {
+            return Err(
+                ImportError::new("a big-endian GGUF file").help("convert it to little-endian")
+            );
+        }
+        _ => {
+            return Err(ImportError::new(format!("GGUF version {version}"))
+                .help("versions 2 and 3 are read"));
+        }
     }
     at.count("", "tensors", 0)
 }
@@ -169,7 +186,9 @@ fn metadata(at: &mut Cursor<'_>) -> Result<BTreeMap<String, Value>, ImportError>
         let key = at.name(&format!("key {i} of {count}"))?;
         let value = at.value(&key)?;
         if metadata.insert(key.clone(), value).is_some() {
-            return Err(ImportError::new(format!("key `{key}` occurs a second time, at byte {start}")));
+            return Err(ImportError::new(format!(
+                "key `{key}` occurs a second time, at byte {start}"
+            )));
         }
     }
     Ok(metadata)
@@ -186,7 +205,11 @@ struct Entry {
 
 fn entries(at: &mut Cursor<'_>, count: usize) -> Result<Vec<Entry>, ImportError> {
     if count > at.left() / SHORTEST_TENSOR {
-        return Err(ImportError::new(format!("{count} tensors listed in the {} bytes from {} on", at.left(), at.at)));
+        return Err(ImportError::new(format!(
+            "{count} tensors listed in the {} bytes from {} on",
+            at.left(),
+            at.at
+        )));
     }
     let mut entries = Vec::with_capacity(count);
     for i in 0..count {
@@ -195,7 +218,9 @@ fn entries(at: &mut Cursor<'_>, count: usize) -> Result<Vec<Entry>, ImportError>
         let refuse = |reason: String| Err(ImportError::new(format!("{what}: {reason}")));
         let dimensions = at.u32(&what)?;
         if !(1..=MOST_DIMENSIONS).contains(&dimensions) {
-            return refuse(format!("{dimensions} dimensions, at most {MOST_DIMENSIONS} are possible"));
+            return refuse(format!(
+                "{dimensions} dimensions, at most {MOST_DIMENSIONS} are possible"
+            ));
         }
         let mut shape = Vec::new();
         for _ in 0..dimensions {
@@ -205,22 +230,42 @@ fn entries(at: &mut Cursor<'_>, count: usize) -> Result<Vec<Entry>, ImportError>
         let code = at.u32(&what)?;
         let offset = at.u64(&what)?;
         let Some(element) = element(code) else {
-            return Err(ImportError::new(format!("{what}: stored as {}, which is not supported", type_name(code)))
-                .help("requantise it to one of F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K…Q6_K IQ4_NL"));
+            return Err(ImportError::new(format!(
+                "{what}: stored as {}, which is not supported",
+                type_name(code)
+            ))
+            .help(
+                "requantise it to one of F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K…Q6_K IQ4_NL",
+            ));
         };
         let Some((bytes, shape)) = sizes(element, &shape) else {
-            return refuse(format!("a shape of {shape:?} in {element} blocks of {} cannot be", element.block_len()));
+            return refuse(format!(
+                "a shape of {shape:?} in {element} blocks of {} cannot be",
+                element.block_len()
+            ));
         };
-        entries.push(Entry { name, element, shape, offset, bytes });
+        entries.push(Entry {
+            name,
+            element,
+            shape,
+            offset,
+            bytes,
+        });
     }
     Ok(entries)
 }
 
-/// Bytes and shape of a tensor, if no dimension is 0, the innermost is made of whole blocks and all fits in memory.
+/// Bytes and shape of a tensor, if no dimension is 0, the innermost is made of whole blocks and all
+/// fits in memory.
 fn sizes(element: Element, shape: &[u64]) -> Option<(usize, Vec<usize>)> {
-    let shape = shape.iter().map(|&n| usize::try_from(n).ok().filter(|&n| n > 0)).collect::<Option<Vec<_>>>()?;
+    let shape = shape
+        .iter()
+        .map(|&n| usize::try_from(n).ok().filter(|&n| n > 0))
+        .collect::<Option<Vec<_>>>()?;
     let row = element.bytes(*shape.last()?)?;
-    let bytes = shape[..shape.len() - 1].iter().try_fold(row, |bytes, &n| bytes.checked_mul(n))?;
+    let bytes = shape[..shape.len() - 1]
+        .iter()
+        .try_fold(row, |bytes, &n| bytes.checked_mul(n))?;
     Some((bytes, shape))
 }
 
@@ -232,26 +277,54 @@ fn place(
     file: usize,
 ) -> Result<BTreeMap<String, Stored>, ImportError> {
     let mut tensors = BTreeMap::new();
-    for Entry { name, element, shape, offset, bytes } in entries {
+    for Entry {
+        name,
+        element,
+        shape,
+        offset,
+        bytes,
+    } in entries
+    {
         let refuse = |reason: String| Err(ImportError::new(format!("tensor `{name}`: {reason}")));
-        let begin = usize::try_from(offset).ok().filter(|offset| offset.is_multiple_of(alignment));
+        let begin = usize::try_from(offset)
+            .ok()
+            .filter(|offset| offset.is_multiple_of(alignment));
         let Some(begin) = begin.and_then(|offset| offset.checked_add(start)) else {
-            return refuse(format!("offset {offset} is not aligned to {alignment} bytes"));
+            return refuse(format!(
+                "offset {offset} is not aligned to {alignment} bytes"
+            ));
         };
         let Some(end) = begin.checked_add(bytes).filter(|&end| end <= file) else {
-            return refuse(format!("{bytes} bytes from byte {begin} on, but the file ends at {file}"));
+            return refuse(format!(
+                "{bytes} bytes from byte {begin} on, but the file ends at {file}"
+            ));
         };
         if tensors.contains_key(&name) {
             return refuse("listed twice".into());
         }
-        tensors.insert(name, Stored { element, shape, bytes: begin..end });
+        tensors.insert(
+            name,
+            Stored {
+                element,
+                shape,
+                bytes: begin..end,
+            },
+        );
     }
-    let mut by_place: Vec<_> = tensors.iter().map(|(name, stored)| (&stored.bytes, name)).collect();
+    let mut by_place: Vec<_> = tensors
+        .iter()
+        .map(|(name, stored)| (&stored.bytes, name))
+        .collect();
     by_place.sort_by_key(|(bytes, _)| bytes.start);
     for pair in by_place.windows(2) {
-        let [(first, one), (second, other)] = pair else { continue };
+        let [(first, one), (second, other)] = pair else {
+            continue;
+        };
         if first.end > second.start {
-            let reason = format!("tensors `{one}` and `{other}` overlap at byte {}", second.start);
+            let reason = format!(
+                "tensors `{one}` and `{other}` overlap at byte {}",
+                second.start
+            );
             return Err(ImportError::new(reason));
         }
     }
@@ -319,7 +392,10 @@ pub(super) struct Cursor<'f> {
 impl<'f> Cursor<'f> {
     /// Reads the elements of an array anew.
     pub(super) fn over(file: &'f [u8], array: &Array) -> Self {
-        Cursor { file, at: array.bytes.start }
+        Cursor {
+            file,
+            at: array.bytes.start,
+        }
     }
 
     fn left(&self) -> usize {
@@ -328,8 +404,11 @@ impl<'f> Cursor<'f> {
 
     fn take(&mut self, n: usize, what: &str) -> Result<&'f [u8], ImportError> {
         let Some((taken, _)) = self.file[self.at..].split_at_checked(n) else {
-            let reason =
-                format!("{what}: {n} bytes from byte {} on, but the file ends at {}", self.at, self.file.len());
+            let reason = format!(
+                "{what}: {n} bytes from byte {} on, but the file ends at {}",
+                self.at,
+                self.file.len()
+            );
             return Err(ImportError::new(reason));
         };
         self.at += n;
@@ -350,7 +429,8 @@ impl<'f> Cursor<'f> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    /// A number of things that take at least `each` bytes apiece, so that no more are believed in than can be there.
+    /// A number of things that take at least `each` bytes apiece, so that no more are believed in
+    /// than can be there.
     fn count(&mut self, what: &str, things: &str, each: usize) -> Result<usize, ImportError> {
         let start = self.at;
         let count = self.u64(if what.is_empty() { things } else { what })?;
@@ -359,8 +439,9 @@ impl<'f> Cursor<'f> {
             Ok(count) if count <= most => Ok(count),
             _ => {
                 let (colon, left) = (if what.is_empty() { "" } else { ": " }, self.left());
-                let reason =
-                    format!("{what}{colon}{count} {things} at byte {start}, with {left} bytes left in the file");
+                let reason = format!(
+                    "{what}{colon}{count} {things} at byte {start}, with {left} bytes left in the file"
+                );
                 Err(ImportError::new(reason))
             }
         }
@@ -379,15 +460,20 @@ impl<'f> Cursor<'f> {
         let start = bytes.start;
         match std::str::from_utf8(&self.file[bytes]) {
             Ok(name) if !name.is_empty() => Ok(name.into()),
-            _ => Err(ImportError::new(format!("{what}, at byte {start}: empty or not UTF-8"))),
+            _ => Err(ImportError::new(format!(
+                "{what}, at byte {start}: empty or not UTF-8"
+            ))),
         }
     }
 
     fn kind(&mut self, what: &str) -> Result<Type, ImportError> {
         let start = self.at;
         let code = self.u32(what)?;
-        Type::from_code(code)
-            .ok_or_else(|| ImportError::new(format!("{what}: value type {code}, at byte {start}, does not exist")))
+        Type::from_code(code).ok_or_else(|| {
+            ImportError::new(format!(
+                "{what}: value type {code}, at byte {start}, does not exist"
+            ))
+        })
     }
 
     fn value(&mut self, key: &str) -> Result<Value, ImportError> {
@@ -416,13 +502,21 @@ impl<'f> Cursor<'f> {
             Type::Bool => match self.array(what)? {
                 [0] => Value::Bool(false),
                 [1] => Value::Bool(true),
-                [n] => return Err(ImportError::new(format!("{what}: {n} for a bool, at byte {}", self.at - 1))),
+                [n] => {
+                    return Err(ImportError::new(format!(
+                        "{what}: {n} for a bool, at byte {}",
+                        self.at - 1
+                    )));
+                }
             },
-            Type::String | Type::Array => return Err(ImportError::new(format!("{what}: not a single number"))),
+            Type::String | Type::Array => {
+                return Err(ImportError::new(format!("{what}: not a single number")));
+            }
         })
     }
 
-    /// Walks over an array, and over the arrays in it, in one loop: the levels that are open stand on a short list.
+    /// Walks over an array, and over the arrays in it, in one loop: the levels that are open stand
+    /// on a short list.
     fn skip_array(&mut self, what: &str) -> Result<Array, ImportError> {
         let (of, len) = self.array_head(what)?;
         let start = self.at;
@@ -436,7 +530,10 @@ impl<'f> Cursor<'f> {
                 Type::Array => {
                     *left -= 1;
                     if open.len() == DEEPEST_ARRAY {
-                        let reason = format!("{what}: arrays nested deeper than {DEEPEST_ARRAY}, at byte {}", self.at);
+                        let reason = format!(
+                            "{what}: arrays nested deeper than {DEEPEST_ARRAY}, at byte {}",
+                            self.at
+                        );
                         return Err(ImportError::new(reason));
                     }
                     open.push(self.array_head(what)?);
@@ -452,7 +549,11 @@ impl<'f> Cursor<'f> {
                 }
             }
         }
-        Ok(Array { of, len, bytes: start..self.at })
+        Ok(Array {
+            of,
+            len,
+            bytes: start..self.at,
+        })
     }
 
     fn array_head(&mut self, what: &str) -> Result<(Type, usize), ImportError> {

@@ -20,16 +20,28 @@ pub(super) struct Rotary {
 enum Scaling {
     None,
     Linear(f64),
-    Yarn { factor: f64, beta_fast: f64, beta_slow: f64, context: f64 },
+    Yarn {
+        factor: f64,
+        beta_fast: f64,
+        beta_slow: f64,
+        context: f64,
+    },
 }
 
 /// How many channel pairs of a head turn: `rope.dimension_count`, or all.
-pub(super) fn pairs(metadata: &Metadata<'_>, arch: &str, head_dim: u32) -> Result<u32, ImportError> {
+pub(super) fn pairs(
+    metadata: &Metadata<'_>,
+    arch: &str,
+    head_dim: u32,
+) -> Result<u32, ImportError> {
     let key = format!("{arch}.rope.dimension_count");
     match metadata.count(&key)? {
         None => Ok(head_dim / 2),
         Some(n) if n <= head_dim && n.is_multiple_of(2) => Ok(n / 2),
-        Some(_) => Err(metadata.refuse(&key, &format!("an even number up to the head's width, {head_dim}"))),
+        Some(_) => Err(metadata.refuse(
+            &key,
+            &format!("an even number up to the head's width, {head_dim}"),
+        )),
     }
 }
 
@@ -55,7 +67,9 @@ pub(super) fn global(
     // Two names for one thing, from two times; llama.cpp multiplies them.
     let mut amplitude = 1.0;
     for key in ["attn_factor", "yarn_attn_factor"] {
-        amplitude *= metadata.positive(&format!("{arch}.rope.scaling.{key}"))?.unwrap_or(1.0);
+        amplitude *= metadata
+            .positive(&format!("{arch}.rope.scaling.{key}"))?
+            .unwrap_or(1.0);
     }
     let mut divisor = None;
     match scaling {
@@ -64,27 +78,52 @@ pub(super) fn global(
             rope::linear(&mut frequencies, factor);
             divisor = Some(factor).filter(|&factor| factor >= 1.0 && factors.is_none());
         }
-        Scaling::Yarn { factor, beta_fast, beta_slow, context } => {
+        Scaling::Yarn {
+            factor,
+            beta_fast,
+            beta_slow,
+            context,
+        } => {
             if base <= 1.0 {
                 return Err(metadata.refuse(&base_key, "more than 1 with yarn"));
             }
-            Yarn { base, factor, beta_fast, beta_slow, context, truncate: true }.stretch(&mut frequencies, 2 * pairs);
+            Yarn {
+                base,
+                factor,
+                beta_fast,
+                beta_slow,
+                context,
+                truncate: true,
+            }
+            .stretch(&mut frequencies, 2 * pairs);
             amplitude *= rope::yarn_amplitude(factor, 1.0);
         }
     }
     let amplitude = amplitude as f32;
-    Ok(Rotary { table: RopeTable { amplitude, frequencies: finish(frequencies, base, head_dim)? }, base, divisor })
+    Ok(Rotary {
+        table: RopeTable {
+            amplitude,
+            frequencies: finish(frequencies, base, head_dim)?,
+        },
+        base,
+        divisor,
+    })
 }
 
 /// A table of local layers: the plain one of another base.
 pub(super) fn plain(base: f64, head_dim: u32, pairs: u32) -> Result<RopeTable, ImportError> {
-    Ok(RopeTable { amplitude: 1.0, frequencies: finish(rope::plain(base, 2 * pairs), base, head_dim)? })
+    Ok(RopeTable {
+        amplitude: 1.0,
+        frequencies: finish(rope::plain(base, 2 * pairs), base, head_dim)?,
+    })
 }
 
 /// Checks the frequencies and appends those of the channels that do not turn.
 fn finish(mut frequencies: Vec<f64>, base: f64, head_dim: u32) -> Result<Vec<f64>, ImportError> {
     if !frequencies.iter().all(|f| (*f as f32).is_finite()) {
-        return Err(ImportError::new(format!("a rotary base of {base} makes frequencies overflow")));
+        return Err(ImportError::new(format!(
+            "a rotary base of {base} makes frequencies overflow"
+        )));
     }
     frequencies.resize(head_dim as usize / 2, 0.0);
     Ok(frequencies)
@@ -110,8 +149,14 @@ impl Scaling {
         }
         for name in ["yarn_log_multiplier", "yarn_ext_factor"] {
             let neutral = if name == "yarn_ext_factor" { 1.0 } else { 0.0 };
-            if kind == Some("yarn") && metadata.number(&key(name))?.is_some_and(|n| n >= 0.0 && n != neutral) {
-                return Err(metadata.refuse(&key(name), &format!("{neutral}: others are not supported")));
+            if kind == Some("yarn")
+                && metadata
+                    .number(&key(name))?
+                    .is_some_and(|n| n >= 0.0 && n != neutral)
+            {
+                return Err(
+                    metadata.refuse(&key(name), &format!("{neutral}: others are not supported"))
+                );
             }
         }
         match kind {
@@ -125,7 +170,9 @@ impl Scaling {
                     given => given,
                 };
                 let Some(context) = context else {
-                    return Err(metadata.refuse(&key("original_context_length"), "a number of tokens"));
+                    return Err(
+                        metadata.refuse(&key("original_context_length"), "a number of tokens")
+                    );
                 };
                 Ok(Scaling::Yarn {
                     factor,
@@ -139,10 +186,11 @@ impl Scaling {
     }
 }
 
-/// The divisors of single frequencies: `rope_freqs` (Llama 3's scaling, worked out by the converter), or those of
-/// longrope (Phi-3). Of the latter there are two sets, for texts up to the original context and for longer ones: what
-/// a token sees would depend on how long the text will become. The short set will do if the model's context is no
-/// longer than the original one; otherwise the file is refused.
+/// The divisors of single frequencies: `rope_freqs` (Llama 3's scaling, worked out by the
+/// converter), or those of longrope (Phi-3). Of the latter there are two sets, for texts up to the
+/// original context and for longer ones: what a token sees would depend on how long the text will
+/// become. The short set will do if the model's context is no longer than the original one;
+/// otherwise the file is refused.
 fn factors(
     metadata: &Metadata<'_>,
     tensors: &BTreeMap<String, Stored>,
@@ -155,7 +203,8 @@ fn factors(
         let original = metadata.count(&format!("{arch}.rope.scaling.original_context_length"))?;
         if context.is_none() || original.is_some_and(|original| context > Some(original)) {
             let reason = "longrope: two sets of rotary frequencies, and which one counts depends on the text's length";
-            return Err(ImportError::new(reason).help("there may be a variant with a short context (\"4k\")"));
+            return Err(ImportError::new(reason)
+                .help("there may be a variant with a short context (\"4k\")"));
         }
         short
     } else {
@@ -168,23 +217,40 @@ fn factors(
     };
     let read = || {
         let [count] = *stored.shape else {
-            return Err(ImportError::new(format!("shape {:?}, expected a vector", stored.shape)));
+            return Err(ImportError::new(format!(
+                "shape {:?}, expected a vector",
+                stored.shape
+            )));
         };
         let mut factors = vec![0.0; count];
-        Tensor::dense(stored.element, &metadata.file[stored.bytes.clone()], 1, count)?.row(0, &mut factors)?;
+        Tensor::dense(
+            stored.element,
+            &metadata.file[stored.bytes.clone()],
+            1,
+            count,
+        )?
+        .row(0, &mut factors)?;
         Ok(factors)
     };
-    read().map(Some).map_err(|error| ImportError::new(format!("tensor `{name}`: {}", error.reason)))
+    read()
+        .map(Some)
+        .map_err(|error| ImportError::new(format!("tensor `{name}`: {}", error.reason)))
 }
 
 fn divide(frequencies: &mut [f64], factors: &[f32]) -> Result<(), ImportError> {
     if factors.len() != frequencies.len() {
-        let reason = format!("{} rotary factors for {} pairs of channels", factors.len(), frequencies.len());
+        let reason = format!(
+            "{} rotary factors for {} pairs of channels",
+            factors.len(),
+            frequencies.len()
+        );
         return Err(ImportError::new(reason));
     }
     for (frequency, &factor) in frequencies.iter_mut().zip(factors) {
         if !(factor > 0.0 && factor.is_finite()) {
-            return Err(ImportError::new(format!("a rotary factor of {factor}, expected a number above 0")));
+            return Err(ImportError::new(format!(
+                "a rotary factor of {factor}, expected a number above 0"
+            )));
         }
         *frequency /= f64::from(factor);
     }

@@ -1,5 +1,5 @@
-//! `config.json` in all the forms that transformers has written since 4.3x: renamed keys, keys left out because they
-//! equal a class default, `null` that means "off" where absence means "as usual".
+//! `config.json` in all the forms that transformers has written since 4.3x: renamed keys, keys left
+//! out because they equal a class default, `null` that means "off" where absence means "as usual".
 //!
 //! Where versions disagree about a key's meaning, transformers 5 is followed.
 
@@ -25,7 +25,8 @@ pub(super) struct Described {
     pub(super) layers: Vec<Layer>,
     pub(super) global_rope: RopeTable,
     pub(super) local_rope: Option<RopeTable>,
-    /// How many channel pairs of a head turn; the others are passed through (Phi-3's `partial_rotary_factor`).
+    /// How many channel pairs of a head turn; the others are passed through (Phi-3's
+    /// `partial_rotary_factor`).
     pub(super) rotary_pairs: u32,
     /// Divides the logits; folded into the final norm (Granite).
     pub(super) logits_scaling: f64,
@@ -35,7 +36,8 @@ pub(super) struct Described {
     pub(super) mlp_bias: Option<bool>,
 }
 
-/// Reads a parsed `config.json`; `tensors` is how many tensors the checkpoint has, a bound on its layers.
+/// Reads a parsed `config.json`; `tensors` is how many tensors the checkpoint has, a bound on its
+/// layers.
 ///
 /// # Errors
 /// A family, a feature or a value that is not supported or makes no sense; names the key.
@@ -43,36 +45,55 @@ pub(super) fn describe(map: &Map<String, Value>, tensors: usize) -> Result<Descr
     let root = Object::root(map);
     for key in ["quantization_config", "compression_config"] {
         if let Some(quantization) = root.object(key)? {
-            let method = quantization.get("quant_method").map_or("unknown method".into(), excerpt);
-            let error = root.object_to(key, &format!("({method}): quantised checkpoints are not supported"));
+            let method = quantization
+                .get("quant_method")
+                .map_or("unknown method".into(), excerpt);
+            let error = root.object_to(
+                key,
+                &format!("({method}): quantised checkpoints are not supported"),
+            );
             return Err(error.help("import the original, or a GGUF of it"));
         }
     }
-    let model_type = root.text("model_type")?.ok_or_else(|| root.refuse("model_type", "a model family"))?;
+    let model_type = root
+        .text("model_type")?
+        .ok_or_else(|| root.refuse("model_type", "a model family"))?;
     if model_type != "gemma3" {
         let tie = root.flag("tie_word_embeddings")?;
         return text_model(Family::named(model_type)?, &root, tie, tensors);
     }
-    // The text half of a multimodal model. Old files give only what differs from the class defaults, be it nothing.
+    // The text half of a multimodal model. Old files give only what differs from the class
+    // defaults, be it nothing.
     let nothing = Map::new();
-    let text = root.object("text_config")?.unwrap_or_else(|| Object::root(&nothing));
+    let text = root
+        .object("text_config")?
+        .unwrap_or_else(|| Object::root(&nothing));
     if let Some(inner) = text.text("model_type")?
         && inner != "gemma3_text"
     {
         return Err(text.refuse("model_type", "\"gemma3_text\""));
     }
-    let tie = root.flag("tie_word_embeddings")?.or(text.flag("tie_word_embeddings")?);
+    let tie = root
+        .flag("tie_word_embeddings")?
+        .or(text.flag("tie_word_embeddings")?);
     let mut described = text_model(Family::Gemma3, &text, tie, tensors)?;
     // The multimodal class never applies it.
     described.config.final_logit_softcap = None;
     Ok(described)
 }
 
-fn text_model(family: Family, keys: &Object, tie: Option<bool>, tensors: usize) -> Result<Described, ImportError> {
+fn text_model(
+    family: Family,
+    keys: &Object,
+    tie: Option<bool>,
+    tensors: usize,
+) -> Result<Described, ImportError> {
     let absent = family.defaults();
     // These have no meaning as `null`; if absent, the class default holds.
     let dimension = |key: &str, default: u32| match keys.mentions(key) {
-        true => keys.count(key)?.ok_or_else(|| keys.refuse(key, "an integer above 0")),
+        true => keys
+            .count(key)?
+            .ok_or_else(|| keys.refuse(key, "an integer above 0")),
         false => Ok(default),
     };
     let embedding_dim = dimension("hidden_size", absent.hidden_size)?;
@@ -87,32 +108,48 @@ fn text_model(family: Family, keys: &Object, tie: Option<bool>, tensors: usize) 
         false => absent.num_key_value_heads.unwrap_or(num_heads),
     };
     if !num_heads.is_multiple_of(num_kv_heads) {
-        let clause = format!("is {num_heads}, not a multiple of num_key_value_heads, {num_kv_heads}");
+        let clause =
+            format!("is {num_heads}, not a multiple of num_key_value_heads, {num_kv_heads}");
         return Err(keys.object_to("num_attention_heads", &clause));
     }
     let head_dim = head_dim(keys, absent.head_dim, embedding_dim, num_heads)?;
 
     let tables = rope::tables(family, keys, head_dim)?;
     let layers = layers(family, keys, num_layers, tables.local.is_some())?;
-    let local_rope = tables.local.filter(|_| layers.iter().any(|layer| layer.rope == Rope::Local));
-    let Tables { global, global_base, local_base, divisor, rotary_pairs, .. } = tables;
+    let local_rope = tables
+        .local
+        .filter(|_| layers.iter().any(|layer| layer.rope == Rope::Local));
+    let Tables {
+        global,
+        global_base,
+        local_base,
+        divisor,
+        rotary_pairs,
+        ..
+    } = tables;
 
-    let eps = keys.positive("rms_norm_eps")?.unwrap_or(absent.rms_norm_eps);
+    let eps = keys
+        .positive("rms_norm_eps")?
+        .unwrap_or(absent.rms_norm_eps);
     let granite = Granite::read(family, keys)?;
     let soft_cap = |key: &str, default: Option<f32>| match keys.mentions(key) {
         true => Ok(keys.positive(key)?.map(|cap| cap as f32)),
         false => Ok(default),
     };
     let (attn_cap, final_cap) = match family {
-        Family::Gemma2 => {
-            (soft_cap("attn_logit_softcapping", Some(50.0))?, soft_cap("final_logit_softcapping", Some(30.0))?)
-        }
+        Family::Gemma2 => (
+            soft_cap("attn_logit_softcapping", Some(50.0))?,
+            soft_cap("final_logit_softcapping", Some(30.0))?,
+        ),
         // transformers reads Gemma 3's cap on attention as well, but never applies it.
         Family::Gemma3 => (None, soft_cap("final_logit_softcapping", None)?),
         _ => (None, None),
     };
     if keys.flag("use_bidirectional_attention")? == Some(true) {
-        return Err(keys.refuse("use_bidirectional_attention", "false: attention here is causal"));
+        return Err(keys.refuse(
+            "use_bidirectional_attention",
+            "false: attention here is causal",
+        ));
     }
     Ok(Described {
         family,
@@ -133,7 +170,9 @@ fn text_model(family: Family, keys: &Object, tie: Option<bool>, tensors: usize) 
             rope_wavelength: global_base as f32,
             local_rope_wavelength: local_rope.is_some().then_some(local_base as f32),
             // The field means interpolation; a divisor below 1 is in the table all the same.
-            global_scale_factor: divisor.filter(|&factor| factor >= 1.0).map(|factor| factor as f32),
+            global_scale_factor: divisor
+                .filter(|&factor| factor >= 1.0)
+                .map(|factor| factor as f32),
             rms_norm_eps: granite.eps(eps),
             use_post_attn_norm: family.has_post_norms(),
             use_post_ffw_norm: family.has_post_norms(),
@@ -141,7 +180,10 @@ fn text_model(family: Family, keys: &Object, tie: Option<bool>, tensors: usize) 
             attn_logits_soft_cap: attn_cap,
             query_scaling_factor: match family {
                 Family::Gemma2 | Family::Gemma3 => {
-                    1.0 / keys.positive("query_pre_attn_scalar")?.unwrap_or(256.0).sqrt()
+                    1.0 / keys
+                        .positive("query_pre_attn_scalar")?
+                        .unwrap_or(256.0)
+                        .sqrt()
                 }
                 Family::Granite => granite.attention,
                 _ => 1.0 / f64::from(head_dim).sqrt(),
@@ -160,13 +202,21 @@ fn text_model(family: Family, keys: &Object, tie: Option<bool>, tensors: usize) 
         local_rope,
         rotary_pairs,
         logits_scaling: granite.logits,
-        attention_bias: keys.flag("attention_bias")?.filter(|_| family.knows_attention_bias()),
+        attention_bias: keys
+            .flag("attention_bias")?
+            .filter(|_| family.knows_attention_bias()),
         mlp_bias: keys.flag("mlp_bias")?.filter(|_| family.knows_mlp_bias()),
     })
 }
 
-/// `head_dim`, or the hidden size divided by the heads: where the class has no default of its own, and for `null`.
-fn head_dim(keys: &Object, default: Option<u32>, hidden: u32, heads: u32) -> Result<u32, ImportError> {
+/// `head_dim`, or the hidden size divided by the heads: where the class has no default of its own,
+/// and for `null`.
+fn head_dim(
+    keys: &Object,
+    default: Option<u32>,
+    hidden: u32,
+    heads: u32,
+) -> Result<u32, ImportError> {
     let given = match keys.mentions("head_dim") {
         true => keys.count("head_dim")?,
         false => default,
@@ -175,8 +225,9 @@ fn head_dim(keys: &Object, default: Option<u32>, hidden: u32, heads: u32) -> Res
         Some(head_dim) => head_dim,
         None if hidden.is_multiple_of(heads) => hidden / heads,
         None => {
-            let clause =
-                format!("is {hidden}, not a multiple of num_attention_heads, {heads}, and there is no head_dim");
+            let clause = format!(
+                "is {hidden}, not a multiple of num_attention_heads, {heads}, and there is no head_dim"
+            );
             return Err(keys.object_to("hidden_size", &clause));
         }
     };
@@ -207,7 +258,12 @@ fn mlp_variant(family: Family, keys: &Object) -> Result<MlpVariant, ImportError>
 }
 
 /// Window and rotary table of each layer.
-fn layers(family: Family, keys: &Object, count: u32, local_table: bool) -> Result<Vec<Layer>, ImportError> {
+fn layers(
+    family: Family,
+    keys: &Object,
+    count: u32,
+    local_table: bool,
+) -> Result<Vec<Layer>, ImportError> {
     let sliding = sliding_layers(family, keys, count)?;
     let window = match sliding.iter().any(|&sliding| sliding) {
         true => window(family, keys)?,
@@ -229,7 +285,9 @@ fn layers(family: Family, keys: &Object, count: u32, local_table: bool) -> Resul
 fn sliding_layers(family: Family, keys: &Object, count: u32) -> Result<Vec<bool>, ImportError> {
     // Where a key turns windows on, and the list below does not.
     let enabled = match family {
-        Family::Qwen2 | Family::Qwen3 | Family::SmolLm3 => keys.flag("use_sliding_window")? == Some(true),
+        Family::Qwen2 | Family::Qwen3 | Family::SmolLm3 => {
+            keys.flag("use_sliding_window")? == Some(true)
+        }
         _ => true,
     };
     let listed = match family {
@@ -240,7 +298,10 @@ fn sliding_layers(family: Family, keys: &Object, count: u32) -> Result<Vec<bool>
     };
     if let Some(list) = listed {
         if list.len() != count as usize {
-            let clause = format!("has {} entries, expected num_hidden_layers, {count}", list.len());
+            let clause = format!(
+                "has {} entries, expected num_hidden_layers, {count}",
+                list.len()
+            );
             return Err(keys.object_to("layer_types", &clause));
         }
         return list
@@ -248,11 +309,15 @@ fn sliding_layers(family: Family, keys: &Object, count: u32) -> Result<Vec<bool>
             .map(|value| match value.as_str() {
                 Some("full_attention") => Ok(false),
                 Some("sliding_attention") if enabled => Ok(true),
-                Some("sliding_attention") => {
-                    Err(keys.object_to("layer_types", "says sliding_attention, but use_sliding_window is not true"))
-                }
+                Some("sliding_attention") => Err(keys.object_to(
+                    "layer_types",
+                    "says sliding_attention, but use_sliding_window is not true",
+                )),
                 _ => {
-                    let clause = format!("says {}, expected full_attention or sliding_attention", excerpt(value));
+                    let clause = format!(
+                        "says {}, expected full_attention or sliding_attention",
+                        excerpt(value)
+                    );
                     Err(keys.object_to("layer_types", &clause))
                 }
             })
@@ -261,7 +326,10 @@ fn sliding_layers(family: Family, keys: &Object, count: u32) -> Result<Vec<bool>
     Ok(match family {
         Family::Gemma2 => (0..count).map(|i| i % 2 == 0).collect(),
         Family::Gemma3 => {
-            let pattern = keys.count("sliding_window_pattern")?.or(keys.count("_sliding_window_pattern")?).unwrap_or(6);
+            let pattern = keys
+                .count("sliding_window_pattern")?
+                .or(keys.count("_sliding_window_pattern")?)
+                .unwrap_or(6);
             (0..count).map(|i| (i + 1) % pattern != 0).collect()
         }
         Family::Qwen2 | Family::Qwen3 => {
@@ -269,7 +337,10 @@ fn sliding_layers(family: Family, keys: &Object, count: u32) -> Result<Vec<bool>
             (0..count).map(|i| enabled && i >= from).collect()
         }
         // Only the layers without rotary embedding slide.
-        _ => rotary_layers(family, keys, count)?.iter().map(|rotary| enabled && !rotary).collect(),
+        _ => rotary_layers(family, keys, count)?
+            .iter()
+            .map(|rotary| enabled && !rotary)
+            .collect(),
     })
 }
 
@@ -284,7 +355,8 @@ fn window(family: Family, keys: &Object) -> Result<Option<NonZeroU32>, ImportErr
     })
 }
 
-/// Which layers have rotary embedding: all, except in SmolLM3, whose `no_rope_layers` says 1 for those that do.
+/// Which layers have rotary embedding: all, except in SmolLM3, whose `no_rope_layers` says 1 for
+/// those that do.
 fn rotary_layers(family: Family, keys: &Object, count: u32) -> Result<Vec<bool>, ImportError> {
     if family != Family::SmolLm3 {
         return Ok(vec![true; count as usize]);
@@ -294,21 +366,28 @@ fn rotary_layers(family: Family, keys: &Object, count: u32) -> Result<Vec<bool>,
         return Ok((0..count).map(|i| (i + 1) % interval != 0).collect());
     };
     if list.len() < count as usize {
-        let clause = format!("has {} entries, expected num_hidden_layers, {count}", list.len());
+        let clause = format!(
+            "has {} entries, expected num_hidden_layers, {count}",
+            list.len()
+        );
         return Err(keys.object_to("no_rope_layers", &clause));
     }
     let rotary = |value: &Value| match (value.as_u64(), value.as_bool()) {
         (Some(0), _) | (_, Some(false)) => Ok(false),
         (Some(1), _) | (_, Some(true)) => Ok(true),
-        _ => Err(keys.object_to("no_rope_layers", &format!("says {}, expected 0 or 1", excerpt(value)))),
+        _ => Err(keys.object_to(
+            "no_rope_layers",
+            &format!("says {}, expected 0 or 1", excerpt(value)),
+        )),
     };
     list.iter().take(count as usize).map(rotary).collect()
 }
 
 /// Granite's four multipliers; all 1 for the other families.
 ///
-/// The residual one, `x + r * block(norm(x))`, needs no place in the forward pass: with `y = x / r` it is
-/// `y + block(norm(y))`, where the norms divide epsilon by `r^2`, and the embeddings are divided by `r` to begin with.
+/// The residual one, `x + r * block(norm(x))`, needs no place in the forward pass: with `y = x / r`
+/// it is `y + block(norm(y))`, where the norms divide epsilon by `r^2`, and the embeddings are
+/// divided by `r` to begin with.
 struct Granite {
     embedding: f64,
     residual: f64,

@@ -1,6 +1,8 @@
-//! The model families, and what their config classes assume of keys that a `config.json` leaves out.
+//! The model families, and what their config classes assume of keys that a `config.json` leaves
+//! out.
 //!
-//! Defaults are those of transformers 5; where older versions differ, the files they wrote name the key.
+//! Defaults are those of transformers 5; where older versions differ, the files they wrote name the
+//! key.
 
 use std::prelude::rust_2024::*;
 
@@ -120,12 +122,15 @@ fn unsupported(model_type: &str) -> ImportError {
     let short: String = model_type.chars().take(60).collect();
     let why = match model_type {
         "olmo" => "its norms have no weights",
-        "olmo2" | "olmo3" => "it norms only the outputs of its blocks, and queries and keys across all heads",
-        "cohere" | "cohere2" => "its attention and feed-forward run side by side, behind a LayerNorm",
-        "gemma3n" | "gemma3n_text" => "its layers have per-layer inputs and alternating updates",
-        "mixtral" | "dbrx" | "jamba" | "llama4" | "llama4_text" | "gpt_oss" | "deepseek_v2" | "deepseek_v3" => {
-            "it is a mixture of experts"
+        "olmo2" | "olmo3" => {
+            "it norms only the outputs of its blocks, and queries and keys across all heads"
         }
+        "cohere" | "cohere2" => {
+            "its attention and feed-forward run side by side, behind a LayerNorm"
+        }
+        "gemma3n" | "gemma3n_text" => "its layers have per-layer inputs and alternating updates",
+        "mixtral" | "dbrx" | "jamba" | "llama4" | "llama4_text" | "gpt_oss" | "deepseek_v2"
+        | "deepseek_v3" => "it is a mixture of experts",
         other if other.contains("moe") => "it is a mixture of experts",
         _ => "it is not one of the supported families",
     };

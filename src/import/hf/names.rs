@@ -1,4 +1,5 @@
-//! Where the tensors of the model are among those of the file: names, fused matrices, permuted rows.
+//! Where the tensors of the model are among those of the file: names, fused matrices, permuted
+//! rows.
 
 use std::prelude::rust_2024::*;
 
@@ -6,8 +7,14 @@ use super::config::Described;
 use crate::import::roles::Sizes;
 use crate::model::{Role, TensorId};
 
-/// What precedes `embed_tokens.weight`: usual files, multimodal files of two eras, files of a model without its head.
-const PREFIXES: [&str; 4] = ["model.", "language_model.model.", "model.language_model.", ""];
+/// What precedes `embed_tokens.weight`: usual files, multimodal files of two eras, files of a model
+/// without its head.
+const PREFIXES: [&str; 4] = [
+    "model.",
+    "language_model.model.",
+    "model.language_model.",
+    "",
+];
 const HEADS: [&str; 2] = ["lm_head.weight", "language_model.lm_head.weight"];
 
 /// Names the tensors of one checkpoint.
@@ -31,17 +38,25 @@ pub(super) struct Place {
 impl Names {
     /// Finds out how this checkpoint names its tensors; `None` if it has no embeddings.
     pub(super) fn detect(described: &Described, has: impl Fn(&str) -> bool) -> Option<Self> {
-        let prefix = PREFIXES.into_iter().find(|prefix| has(&format!("{prefix}embed_tokens.weight")))?;
+        let prefix = PREFIXES
+            .into_iter()
+            .find(|prefix| has(&format!("{prefix}embed_tokens.weight")))?;
         let head = HEADS.into_iter().find(|head| has(head)).unwrap_or(HEADS[0]);
         let family = described.family;
-        Some(Names { prefix, head, post_norms: family.has_post_norms(), fused: family.is_fused() })
+        Some(Names {
+            prefix,
+            head,
+            post_norms: family.has_post_norms(),
+            fused: family.is_fused(),
+        })
     }
 
     /// Where a tensor is.
     pub(super) fn place(&self, id: TensorId, sizes: &Sizes) -> Place {
         let (rows, columns) = sizes.of(id.role);
         let name = self.name(id);
-        let is_vector = !name.ends_with("_proj.weight") && !matches!(id.role, Role::Embedder | Role::LmHead);
+        let is_vector =
+            !name.ends_with("_proj.weight") && !matches!(id.role, Role::Embedder | Role::LmHead);
         let length = if is_vector { columns } else { rows };
         let (query, key) = (sizes.query(), sizes.key());
         // Fused rows (and biases) are query, key, value; and gate, up.
@@ -50,12 +65,25 @@ impl Names {
             Role::Query | Role::QueryBias if self.fused => (0, qkv),
             Role::Key | Role::KeyBias if self.fused => (query, qkv),
             Role::Value | Role::ValueBias if self.fused => (query.saturating_add(key), qkv),
-            Role::GatingLinear | Role::GatingLinearBias if self.fused => (0, sizes.hidden.saturating_mul(2)),
-            Role::ValueLinear | Role::ValueLinearBias if self.fused => (sizes.hidden, sizes.hidden.saturating_mul(2)),
+            Role::GatingLinear | Role::GatingLinearBias if self.fused => {
+                (0, sizes.hidden.saturating_mul(2))
+            }
+            Role::ValueLinear | Role::ValueLinearBias if self.fused => {
+                (sizes.hidden, sizes.hidden.saturating_mul(2))
+            }
             _ => (0, length),
         };
-        let shape = if is_vector { vec![stored] } else { vec![stored, columns] };
-        Place { name, shape, first, count: length }
+        let shape = if is_vector {
+            vec![stored]
+        } else {
+            vec![stored, columns]
+        };
+        Place {
+            name,
+            shape,
+            first,
+            count: length,
+        }
     }
 
     fn name(&self, id: TensorId) -> String {
@@ -77,7 +105,8 @@ impl Names {
             ValueBias => "self_attn.v_proj.bias",
             Output => "self_attn.o_proj.weight",
             OutputBias => "self_attn.o_proj.bias",
-            // One name, two roles: Gemma 2 and 3 norm what attention gives, the others what the feed-forward takes.
+            // One name, two roles: Gemma 2 and 3 norm what attention gives, the others what the
+            // feed-forward takes.
             PostAttentionNorm => "post_attention_layernorm.weight",
             PreFfwNorm if self.post_norms => "pre_feedforward_layernorm.weight",
             PreFfwNorm => "post_attention_layernorm.weight",
@@ -96,13 +125,17 @@ impl Names {
 
     /// What a tensor is called within its layer, if it is in one.
     pub(super) fn within_layer<'n>(&self, name: &'n str) -> Option<&'n str> {
-        let (layer, rest) = name.strip_prefix(self.prefix)?.strip_prefix("layers.")?.split_once('.')?;
+        let (layer, rest) = name
+            .strip_prefix(self.prefix)?
+            .strip_prefix("layers.")?
+            .split_once('.')?;
         layer.parse::<u32>().is_ok().then_some(rest)
     }
 
     /// Whether a tensor that the model does not use may be there all the same.
     pub(super) fn ignores(&self, name: &str, described: &Described) -> bool {
-        // Buffers that old versions of transformers saved, and a head that a tied model does not use.
+        // Buffers that old versions of transformers saved, and a head that a tied model does not
+        // use.
         const BUFFERS: [&str; 5] = [
             "rotary_emb.inv_freq",
             "rotary_emb.cos_cached",
@@ -110,9 +143,16 @@ impl Names {
             "self_attn.bias",
             "self_attn.masked_bias",
         ];
-        const OTHER_HALVES: [&str; 4] =
-            ["vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector."];
-        let multimodal = matches!(self.prefix, "language_model.model." | "model.language_model.");
+        const OTHER_HALVES: [&str; 4] = [
+            "vision_tower.",
+            "model.vision_tower.",
+            "multi_modal_projector.",
+            "model.multi_modal_projector.",
+        ];
+        let multimodal = matches!(
+            self.prefix,
+            "language_model.model." | "model.language_model."
+        );
         BUFFERS.iter().any(|buffer| name.ends_with(buffer))
             || described.config.tie_embedder_and_logits && HEADS.contains(&name)
             || multimodal && OTHER_HALVES.iter().any(|half| name.starts_with(half))

@@ -1,5 +1,5 @@
-//! The rotary tables of a `config.json`: `rope_theta` and `rope_scaling` of transformers 4, `rope_parameters` of 5,
-//! one for all layers or one for each kind of layer.
+//! The rotary tables of a `config.json`: `rope_theta` and `rope_scaling` of transformers 4,
+//! `rope_parameters` of 5, one for all layers or one for each kind of layer.
 
 use std::prelude::rust_2024::*;
 
@@ -34,14 +34,20 @@ struct Made {
 /// Reads the tables for heads of `head_dim` channels.
 ///
 /// # Errors
-/// A kind of scaling that depends on the length of the text, or is unknown, or whose numbers make no sense.
+/// A kind of scaling that depends on the length of the text, or is unknown, or whose numbers make
+/// no sense.
 pub(super) fn tables(family: Family, keys: &Object, head_dim: u32) -> Result<Tables, ImportError> {
     let nothing = Map::new();
     let empty = || Object::root(&nothing);
-    let scaling = keys.object("rope_scaling")?.filter(|scaling| !scaling.is_empty());
-    let parameters = keys.object("rope_parameters")?.filter(|parameters| !parameters.is_empty());
-    let nested =
-        |parameters: &Object| parameters.mentions("full_attention") || parameters.mentions("sliding_attention");
+    let scaling = keys
+        .object("rope_scaling")?
+        .filter(|scaling| !scaling.is_empty());
+    let parameters = keys
+        .object("rope_parameters")?
+        .filter(|parameters| !parameters.is_empty());
+    let nested = |parameters: &Object| {
+        parameters.mentions("full_attention") || parameters.mentions("sliding_attention")
+    };
     let make = |source: Source| source.make(keys, family, head_dim);
 
     // Gemma 3 has two bases, and `rope_scaling` is for the global layers alone.
@@ -49,19 +55,40 @@ pub(super) fn tables(family: Family, keys: &Object, head_dim: u32) -> Result<Tab
         let (mut full, mut sliding) = (None, None);
         if let Some(parameters) = &parameters {
             if !nested(parameters) {
-                let clause = "has no full_attention and no sliding_attention, which gemma3 keeps apart";
+                let clause =
+                    "has no full_attention and no sliding_attention, which gemma3 keeps apart";
                 return Err(keys.object_to("rope_parameters", clause));
             }
-            (full, sliding) = (parameters.object("full_attention")?, parameters.object("sliding_attention")?);
+            (full, sliding) = (
+                parameters.object("full_attention")?,
+                parameters.object("sliding_attention")?,
+            );
         }
         let (full, sliding) = (full.unwrap_or_else(empty), sliding.unwrap_or_else(empty));
-        let global = Source { first: scaling.as_ref(), dict: &full, theta_key: "rope_theta", theta: 1e6 };
-        let local = Source { first: None, dict: &sliding, theta_key: "rope_local_base_freq", theta: 1e4 };
+        let global = Source {
+            first: scaling.as_ref(),
+            dict: &full,
+            theta_key: "rope_theta",
+            theta: 1e6,
+        };
+        let local = Source {
+            first: None,
+            dict: &sliding,
+            theta_key: "rope_local_base_freq",
+            theta: 1e4,
+        };
         return Ok(join(make(global)?, Some(make(local)?)));
     }
     // A `rope_scaling` hides `rope_parameters`, its base included; transformers 5 does the same.
     let dict = scaling.or(parameters).unwrap_or_else(empty);
-    let of = |dict: &Object| make(Source { first: None, dict, theta_key: "rope_theta", theta: family.rope_theta() });
+    let of = |dict: &Object| {
+        make(Source {
+            first: None,
+            dict,
+            theta_key: "rope_theta",
+            theta: family.rope_theta(),
+        })
+    };
     if nested(&dict) {
         let full = dict.object("full_attention")?.unwrap_or_else(empty);
         let sliding = dict.object("sliding_attention")?;
@@ -73,7 +100,9 @@ pub(super) fn tables(family: Family, keys: &Object, head_dim: u32) -> Result<Tab
 fn join(global: Made, local: Option<Made>) -> Tables {
     let local_base = local.as_ref().map_or(global.base, |local| local.base);
     Tables {
-        local: local.map(|local| local.table).filter(|local| *local != global.table),
+        local: local
+            .map(|local| local.table)
+            .filter(|local| *local != global.table),
         global: global.table,
         global_base: global.base,
         local_base,
@@ -96,7 +125,9 @@ struct Source<'a, 'j> {
 impl<'a, 'j> Source<'a, 'j> {
     /// The object to read `key` from.
     fn holder(&self, key: &str) -> &'a Object<'j> {
-        self.first.filter(|first| first.get(key).is_some()).unwrap_or(self.dict)
+        self.first
+            .filter(|first| first.get(key).is_some())
+            .unwrap_or(self.dict)
     }
 
     fn positive(&self, key: &str) -> Result<Option<f64>, ImportError> {
@@ -104,7 +135,8 @@ impl<'a, 'j> Source<'a, 'j> {
     }
 
     fn required(&self, key: &str) -> Result<f64, ImportError> {
-        self.positive(key)?.ok_or_else(|| self.holder(key).refuse(key, "a number above 0"))
+        self.positive(key)?
+            .ok_or_else(|| self.holder(key).refuse(key, "a number above 0"))
     }
 
     /// A number that counts as absent when it is 0, as Python's `or` has it.
@@ -122,10 +154,21 @@ impl<'a, 'j> Source<'a, 'j> {
     }
 
     fn make(&self, keys: &Object, family: Family, head_dim: u32) -> Result<Made, ImportError> {
-        let base = self.positive("rope_theta")?.or(keys.positive(self.theta_key)?).unwrap_or(self.theta);
-        let dim = rotary_dim(self.positive("partial_rotary_factor")?, keys, family, head_dim)?;
+        let base = self
+            .positive("rope_theta")?
+            .or(keys.positive(self.theta_key)?)
+            .unwrap_or(self.theta);
+        let dim = rotary_dim(
+            self.positive("partial_rotary_factor")?,
+            keys,
+            family,
+            head_dim,
+        )?;
         let mut made = Made {
-            table: RopeTable { amplitude: 1.0, frequencies: rope::plain(base, dim) },
+            table: RopeTable {
+                amplitude: 1.0,
+                frequencies: rope::plain(base, dim),
+            },
             base,
             divisor: None,
             rotary_pairs: dim.div_ceil(2),
@@ -143,12 +186,23 @@ impl<'a, 'j> Source<'a, 'j> {
             }
             "llama3" => {
                 let context = self.original_context(keys, family)?;
-                let (low, high) = (self.required("low_freq_factor")?, self.required("high_freq_factor")?);
+                let (low, high) = (
+                    self.required("low_freq_factor")?,
+                    self.required("high_freq_factor")?,
+                );
                 if low >= high {
                     let expected = format!("less than high_freq_factor, {high}");
-                    return Err(self.holder("low_freq_factor").refuse("low_freq_factor", &expected));
+                    return Err(self
+                        .holder("low_freq_factor")
+                        .refuse("low_freq_factor", &expected));
                 }
-                Llama3 { factor: self.required("factor")?, low, high, context }.stretch(frequencies);
+                Llama3 {
+                    factor: self.required("factor")?,
+                    low,
+                    high,
+                    context,
+                }
+                .stretch(frequencies);
             }
             "yarn" => {
                 let context = self.original_context(keys, family)?;
@@ -157,32 +211,63 @@ impl<'a, 'j> Source<'a, 'j> {
                     None => f64::from(max_positions(keys, family)?) / context,
                 };
                 if base <= 1.0 {
-                    return Err(ImportError::new(format!("`rope_theta` is {base}, expected more than 1 with yarn")));
+                    return Err(ImportError::new(format!(
+                        "`rope_theta` is {base}, expected more than 1 with yarn"
+                    )));
                 }
-                let (beta_fast, beta_slow) = (self.beta("beta_fast", 32.0)?, self.beta("beta_slow", 1.0)?);
+                let (beta_fast, beta_slow) =
+                    (self.beta("beta_fast", 32.0)?, self.beta("beta_slow", 1.0)?);
                 let truncate = self.holder("truncate").flag("truncate")?.unwrap_or(true);
-                Yarn { base, factor, beta_fast, beta_slow, context, truncate }.stretch(frequencies, dim);
+                Yarn {
+                    base,
+                    factor,
+                    beta_fast,
+                    beta_slow,
+                    context,
+                    truncate,
+                }
+                .stretch(frequencies, dim);
                 made.table.amplitude = self.yarn_amplitude(factor)? as f32;
             }
             "longrope" | "dynamic" => return Err(self.depends_on_length(kind)),
             _ => {
-                let key = if self.holder("rope_type").get("rope_type").is_some() { "rope_type" } else { "type" };
-                return Err(self.holder(key).refuse(key, "default, linear, llama3 or yarn"));
+                let key = if self.holder("rope_type").get("rope_type").is_some() {
+                    "rope_type"
+                } else {
+                    "type"
+                };
+                return Err(self
+                    .holder(key)
+                    .refuse(key, "default, linear, llama3 or yarn"));
             }
         }
-        if !made.table.frequencies.iter().all(|f| f.is_finite() && (*f as f32).is_finite()) {
-            return Err(ImportError::new(format!("`rope_theta` is {base}, which makes rotary frequencies overflow")));
+        if !made
+            .table
+            .frequencies
+            .iter()
+            .all(|f| f.is_finite() && (*f as f32).is_finite())
+        {
+            return Err(ImportError::new(format!(
+                "`rope_theta` is {base}, which makes rotary frequencies overflow"
+            )));
         }
         made.table.frequencies.resize(head_dim as usize / 2, 0.0);
         Ok(made)
     }
 
-    /// `longrope` has two tables and `dynamic` one for every length; what a token sees would depend on how long the
-    /// text will become.
+    /// `longrope` has two tables and `dynamic` one for every length; what a token sees would depend
+    /// on how long the text will become.
     fn depends_on_length(&self, kind: &str) -> ImportError {
-        let key = if self.holder("rope_type").get("rope_type").is_some() { "rope_type" } else { "type" };
-        let clause = format!("is {kind:?}: its rotary frequencies change with the length of the text");
-        self.holder(key).object_to(key, &clause).help("supported are default, linear, llama3 and yarn")
+        let key = if self.holder("rope_type").get("rope_type").is_some() {
+            "rope_type"
+        } else {
+            "type"
+        };
+        let clause =
+            format!("is {kind:?}: its rotary frequencies change with the length of the text");
+        self.holder(key)
+            .object_to(key, &clause)
+            .help("supported are default, linear, llama3 and yarn")
     }
 
     fn beta(&self, key: &str, default: f64) -> Result<f64, ImportError> {
@@ -204,11 +289,14 @@ impl<'a, 'j> Source<'a, 'j> {
         };
         match amplitude.is_finite() && amplitude > 0.0 {
             true => Ok(amplitude),
-            false => Err(self.holder("mscale").refuse("mscale", "a value that leaves attention positive")),
+            false => Err(self
+                .holder("mscale")
+                .refuse("mscale", "a value that leaves attention positive")),
         }
     }
 
-    /// The context before it was stretched. A top-level key wins (Phi-3 writes one), then the dict, then the context.
+    /// The context before it was stretched. A top-level key wins (Phi-3 writes one), then the dict,
+    /// then the context.
     fn original_context(&self, keys: &Object, family: Family) -> Result<f64, ImportError> {
         let key = "original_max_position_embeddings";
         match keys.positive(key)?.or(self.positive(key)?) {
@@ -225,15 +313,24 @@ pub(super) fn max_positions(keys: &Object, family: Family) -> Result<u32, Import
 }
 
 /// How many channels of a head turn: all, unless Phi-3's `partial_rotary_factor` says otherwise.
-fn rotary_dim(in_dict: Option<f64>, keys: &Object, family: Family, head_dim: u32) -> Result<u32, ImportError> {
+fn rotary_dim(
+    in_dict: Option<f64>,
+    keys: &Object,
+    family: Family,
+    head_dim: u32,
+) -> Result<u32, ImportError> {
     let key = "partial_rotary_factor";
     let factor = in_dict.or(keys.positive(key)?).unwrap_or(1.0);
     let dim = (f64::from(head_dim) * factor) as u32;
     if factor > 1.0 || dim == 0 {
-        return Err(ImportError::new(format!("`{key}` is {factor}, expected a part of head_dim, {head_dim}")));
+        return Err(ImportError::new(format!(
+            "`{key}` is {factor}, expected a part of head_dim, {head_dim}"
+        )));
     }
     if dim != head_dim && family != Family::Phi3 {
-        return Err(ImportError::new(format!("`{key}` is {factor}, which only phi3 knows")));
+        return Err(ImportError::new(format!(
+            "`{key}` is {factor}, which only phi3 knows"
+        )));
     }
     Ok(dim)
 }

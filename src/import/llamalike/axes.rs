@@ -10,8 +10,8 @@ use crate::model::{Config, Role, TensorId};
 /// An axis, and its size.
 type Axis = (&'static str, usize);
 
-/// Which axes a parameter has, sorted into those that make the rows of our matrix and those that make its columns,
-/// each from the outermost to the innermost.
+/// Which axes a parameter has, sorted into those that make the rows of our matrix and those that
+/// make its columns, each from the outermost to the innermost.
 pub(super) struct Axes {
     rows: Vec<Axis>,
     columns: Vec<Axis>,
@@ -48,7 +48,9 @@ pub(super) fn of(id: TensorId, config: &Config, sizes: &Sizes) -> (String, Axes)
         GatingLinear | ValueLinear => (vec![neurons], vec![embedding]),
         OutLinear => (vec![embedding], vec![neurons]),
         QueryNorm | KeyNorm => (vec![], vec![projection]),
-        FinalNorm | PreAttentionNorm | PostAttentionNorm | PreFfwNorm | PostFfwNorm => (vec![], vec![embedding]),
+        FinalNorm | PreAttentionNorm | PostAttentionNorm | PreFfwNorm | PostFfwNorm => {
+            (vec![], vec![embedding])
+        }
         // penzai has no biases, and these configs ask for none.
         QueryBias => (vec![], with(heads)),
         KeyBias | ValueBias => (vec![], with(kv_heads)),
@@ -64,16 +66,27 @@ pub(super) fn of(id: TensorId, config: &Config, sizes: &Sizes) -> (String, Axes)
     };
     let stacked = in_block && config.use_layer_stack;
     let block = stacked.then_some((id.layer as usize, config.num_decoder_blocks as usize));
-    (label, Axes { rows, columns, block })
+    (
+        label,
+        Axes {
+            rows,
+            columns,
+            block,
+        },
+    )
 }
 
-/// The head axes of queries and of keys: penzai leaves out what is 1, and calls the rest by different names.
+/// The head axes of queries and of keys: penzai leaves out what is 1, and calls the rest by
+/// different names.
 fn heads(sizes: &Sizes) -> (Vec<Axis>, Vec<Axis>) {
     let (k, m) = (sizes.kv_heads, sizes.multiplier);
     match (k, m) {
         (_, 1) => (vec![("heads", k)], vec![("heads", k)]),
         (1, _) => (vec![("query_heads", m)], vec![]),
-        _ => (vec![("head_groups", k), ("query_heads", m)], vec![("head_groups", k)]),
+        _ => (
+            vec![("head_groups", k), ("query_heads", m)],
+            vec![("head_groups", k)],
+        ),
     }
 }
 
@@ -81,12 +94,19 @@ impl Axes {
     /// Finds the parameter in the file, with its axes in whatever order.
     ///
     /// # Errors
-    /// It is missing; the file does not say the order of its axes; they are not the ones it should have, or not of
-    /// their sizes; or its elements are not F32, F16 or BF16.
-    pub(super) fn locate<'w>(&self, label: &str, weights: &'w Weights) -> Result<Located<'w>, ImportError> {
+    /// It is missing; the file does not say the order of its axes; they are not the ones it should
+    /// have, or not of their sizes; or its elements are not F32, F16 or BF16.
+    pub(super) fn locate<'w>(
+        &self,
+        label: &str,
+        weights: &'w Weights,
+    ) -> Result<Located<'w>, ImportError> {
         let refuse = |what: String| Err(ImportError::new(format!("parameter `{label}`: {what}")));
         let block = self.block.map(|(_, count)| ("blocks", count));
-        let wanted: Vec<Axis> = block.into_iter().chain(self.rows.iter().chain(&self.columns).copied()).collect();
+        let wanted: Vec<Axis> = block
+            .into_iter()
+            .chain(self.rows.iter().chain(&self.columns).copied())
+            .collect();
         let names = |axes: &[Axis]| axes.iter().map(|axis| axis.0).collect::<Vec<_>>().join(",");
         let Some(order) = weights.metadata(&format!("axes:{label}")) else {
             return match weights.get(label) {
@@ -98,28 +118,54 @@ impl Axes {
         for name in order.split(',') {
             match wanted.iter().find(|axis| axis.0 == name) {
                 Some(axis) if !axes.contains(axis) => axes.push(*axis),
-                _ => return refuse(format!("axes {order:?}, expected {} in any order", names(&wanted))),
+                _ => {
+                    return refuse(format!(
+                        "axes {order:?}, expected {} in any order",
+                        names(&wanted)
+                    ));
+                }
             }
         }
         if axes.len() != wanted.len() {
-            return refuse(format!("axes {order:?}, expected {} in any order", names(&wanted)));
+            return refuse(format!(
+                "axes {order:?}, expected {} in any order",
+                names(&wanted)
+            ));
         }
         let shape: Vec<usize> = axes.iter().map(|axis| axis.1).collect();
         let stored = weights.expect(label, &shape)?;
         // Row-major, and the file holds all the elements: no stride and no offset can overflow.
         let stride = |name: &str| {
-            shape.iter().rev().zip(axes.iter().rev()).take_while(|(_, a)| a.0 != name).map(|(n, _)| n).product()
+            shape
+                .iter()
+                .rev()
+                .zip(axes.iter().rev())
+                .take_while(|(_, a)| a.0 != name)
+                .map(|(n, _)| n)
+                .product()
         };
-        let strides = |axes: &[Axis]| axes.iter().map(|&(name, size)| (size, stride(name))).collect();
+        let strides = |axes: &[Axis]| {
+            axes.iter()
+                .map(|&(name, size)| (size, stride(name)))
+                .collect()
+        };
         let start = self.block.map_or(0, |(layer, _)| layer * stride("blocks"));
-        Ok(Located { stored, rows: strides(&self.rows), columns: strides(&self.columns), start })
+        Ok(Located {
+            stored,
+            rows: strides(&self.rows),
+            columns: strides(&self.columns),
+            start,
+        })
     }
 }
 
 impl Located<'_> {
     /// Where each row starts.
     pub(super) fn rows(&self) -> Vec<usize> {
-        offsets(&self.rows).into_iter().map(|offset| self.start + offset).collect()
+        offsets(&self.rows)
+            .into_iter()
+            .map(|offset| self.start + offset)
+            .collect()
     }
 
     /// Where each column is, from a row's start.
@@ -131,6 +177,9 @@ impl Located<'_> {
 /// The offsets of all elements along some axes, the last axis running fastest.
 fn offsets(axes: &[(usize, usize)]) -> Vec<usize> {
     axes.iter().fold(vec![0], |outer, &(size, stride)| {
-        outer.iter().flat_map(|start| (0..size).map(move |i| start + i * stride)).collect()
+        outer
+            .iter()
+            .flat_map(|start| (0..size).map(move |i| start + i * stride))
+            .collect()
     })
 }

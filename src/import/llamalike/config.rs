@@ -45,20 +45,31 @@ const WIDEST_HEAD: u32 = 1 << 16;
 ///
 /// # Errors
 /// An unknown field, or a value that penzai rejects or that makes no sense; names the field.
-pub(super) fn describe(map: &Map<String, Value>, weights: &Weights) -> Result<(Description, Sizes), ImportError> {
+pub(super) fn describe(
+    map: &Map<String, Value>,
+    weights: &Weights,
+) -> Result<(Description, Sizes), ImportError> {
     let fields = Object::root(map);
     if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(key)) {
         return Err(fields.object_to(unknown, "is no field of the llama-like config"));
     }
     // Of the required fields none may be null, of the others only those that may be None in Python.
     let required = |key: &str, expected: &str| fields.refuse(key, expected);
-    let dimension = |key: &str| fields.count(key)?.ok_or_else(|| required(key, "an integer above 0"));
+    let dimension = |key: &str| {
+        fields
+            .count(key)?
+            .ok_or_else(|| required(key, "an integer above 0"))
+    };
     let flag = |key: &str| match fields.mentions(key) {
-        true => fields.flag(key)?.ok_or_else(|| required(key, "true or false")),
+        true => fields
+            .flag(key)?
+            .ok_or_else(|| required(key, "true or false")),
         false => Ok(false),
     };
     let positive = |key: &str, default: f64| match fields.mentions(key) {
-        true => fields.positive(key)?.ok_or_else(|| required(key, "a number above 0")),
+        true => fields
+            .positive(key)?
+            .ok_or_else(|| required(key, "a number above 0")),
         false => Ok(default),
     };
 
@@ -69,11 +80,15 @@ pub(super) fn describe(map: &Map<String, Value>, weights: &Weights) -> Result<(D
     check_layers(&fields, num_decoder_blocks, use_layer_stack, weights)?;
     let projection_dim = dimension("projection_dim")?;
     if !projection_dim.is_multiple_of(2) || projection_dim > WIDEST_HEAD {
-        return Err(required("projection_dim", &format!("an even number up to {WIDEST_HEAD}")));
+        return Err(required(
+            "projection_dim",
+            &format!("an even number up to {WIDEST_HEAD}"),
+        ));
     }
     let embedding_dim = dimension("embedding_dim")?;
-    let tie_embedder_and_logits =
-        fields.flag("tie_embedder_and_logits")?.ok_or_else(|| required("tie_embedder_and_logits", "true or false"))?;
+    let tie_embedder_and_logits = fields
+        .flag("tie_embedder_and_logits")?
+        .ok_or_else(|| required("tie_embedder_and_logits", "true or false"))?;
     let parameter_dtype = dtype(&fields, "parameter_dtype")?;
     let activation_dtype = dtype(&fields, "activation_dtype")?;
 
@@ -88,26 +103,47 @@ pub(super) fn describe(map: &Map<String, Value>, weights: &Weights) -> Result<(D
         let mut frequencies = rope::plain(wavelength, projection_dim);
         rope::linear(&mut frequencies, divisor);
         match frequencies.iter().all(|f| (*f as f32).is_finite()) {
-            true => Ok(RopeTable { amplitude: 1.0, frequencies }),
-            false => {
-                Err(ImportError::new(format!("a rope wavelength of {wavelength} makes rotary frequencies overflow")))
-            }
+            true => Ok(RopeTable {
+                amplitude: 1.0,
+                frequencies,
+            }),
+            false => Err(ImportError::new(format!(
+                "a rope wavelength of {wavelength} makes rotary frequencies overflow"
+            ))),
         }
     };
     let global_rope = table(rope_wavelength, global_scale_factor.unwrap_or(1.0))?;
-    let local_rope = Some(table(local_rope_wavelength.unwrap_or(rope_wavelength), 1.0)?)
-        .filter(|local| *local != global_rope && windows.iter().any(Option::is_some));
+    let local_rope = Some(table(
+        local_rope_wavelength.unwrap_or(rope_wavelength),
+        1.0,
+    )?)
+    .filter(|local| *local != global_rope && windows.iter().any(Option::is_some));
     let rope = |window: &Option<NonZeroU32>| match window.is_some() && local_rope.is_some() {
         true => Rope::Local,
         false => Rope::Global,
     };
-    let layers = windows.iter().map(|window| Layer { window: *window, rope: rope(window) }).collect();
+    let layers = windows
+        .iter()
+        .map(|window| Layer {
+            window: *window,
+            rope: rope(window),
+        })
+        .collect();
 
     let eps = round(parameter_dtype, positive("rms_norm_eps", 1e-6)?);
     if eps <= 0.0 {
-        return Err(required("rms_norm_eps", &format!("a number above 0 in {}", parameter_dtype.name())));
+        return Err(required(
+            "rms_norm_eps",
+            &format!("a number above 0 in {}", parameter_dtype.name()),
+        ));
     }
-    let cap = |key: &str| Ok::<_, ImportError>(fields.positive(key)?.map(|cap| round(activation_dtype, cap)));
+    let cap = |key: &str| {
+        Ok::<_, ImportError>(
+            fields
+                .positive(key)?
+                .map(|cap| round(activation_dtype, cap)),
+        )
+    };
     let config = Config {
         num_kv_heads: dimension("num_kv_heads")?,
         query_head_multiplier: dimension("query_head_multiplier")?,
@@ -125,17 +161,23 @@ pub(super) fn describe(map: &Map<String, Value>, weights: &Weights) -> Result<(D
         rope_wavelength: rope_wavelength as f32,
         local_rope_wavelength: local_rope_wavelength.map(|wavelength| wavelength as f32),
         // Below 1 it got here only because no layer is global, so that nothing looks at it.
-        global_scale_factor: global_scale_factor.filter(|&factor| factor >= 1.0).map(|factor| factor as f32),
+        global_scale_factor: global_scale_factor
+            .filter(|&factor| factor >= 1.0)
+            .map(|factor| factor as f32),
         rms_norm_eps: eps,
         use_post_attn_norm: flag("use_post_attn_norm")?,
         use_post_ffw_norm: flag("use_post_ffw_norm")?,
-        // penzai asks whether this one is true, so 0 turns it off; the other one it compares with None.
+        // penzai asks whether this one is true, so 0 turns it off; the other one it compares with
+        // None.
         final_logit_softcap: match fields.number("final_logit_softcap")? {
             Some(0.0) => None,
             _ => cap("final_logit_softcap")?,
         },
         attn_logits_soft_cap: cap("attn_logits_soft_cap")?,
-        query_scaling_factor: round(activation_dtype, query_scaling_factor(&fields, projection_dim)?),
+        query_scaling_factor: round(
+            activation_dtype,
+            query_scaling_factor(&fields, projection_dim)?,
+        ),
         parameter_dtype,
         activation_dtype,
         use_layer_stack,
@@ -146,16 +188,32 @@ pub(super) fn describe(map: &Map<String, Value>, weights: &Weights) -> Result<(D
         max_position_embeddings: None,
     };
     // Nothing is left for it to refuse, as long as both speak of the same rules.
-    config.check().map_err(|error| ImportError::new(error.to_string()))?;
+    config
+        .check()
+        .map_err(|error| ImportError::new(error.to_string()))?;
     let sizes = Sizes::new(&config).ok_or_else(|| {
-        ImportError::new("`num_kv_heads` times `query_head_multiplier` times `projection_dim` is too large")
+        ImportError::new(
+            "`num_kv_heads` times `query_head_multiplier` times `projection_dim` is too large",
+        )
     })?;
-    let description = Description { config, layers, global_rope, local_rope, tokenizer: None, chat_template: None };
+    let description = Description {
+        config,
+        layers,
+        global_rope,
+        local_rope,
+        tokenizer: None,
+        chat_template: None,
+    };
     Ok((description, sizes))
 }
 
 /// Checks the number of layers against the file before anything is made for each of them.
-fn check_layers(fields: &Object, count: u32, stacked: bool, weights: &Weights) -> Result<(), ImportError> {
+fn check_layers(
+    fields: &Object,
+    count: u32,
+    stacked: bool,
+    weights: &Weights,
+) -> Result<(), ImportError> {
     if count == 0 {
         return Ok(());
     }
@@ -164,25 +222,39 @@ fn check_layers(fields: &Object, count: u32, stacked: bool, weights: &Weights) -
         (false, _) => weights.len(),
         (true, Some(norm)) => norm.data.len(),
         (true, None) => {
-            return Err(ImportError::new(format!("parameter `{label}` is missing, which `use_layer_stack` calls for")));
+            return Err(ImportError::new(format!(
+                "parameter `{label}` is missing, which `use_layer_stack` calls for"
+            )));
         }
     };
     match count as usize <= stored {
         true => Ok(()),
-        false => {
-            Err(fields.object_to("num_decoder_blocks", &format!("is {count}, more than the weights have room for")))
-        }
+        false => Err(fields.object_to(
+            "num_decoder_blocks",
+            &format!("is {count}, more than the weights have room for"),
+        )),
     }
 }
 
-/// The window of each layer, `None` for a global one: one type for all, or a list that is cycled through.
-fn windows(fields: &Object, count: u32, stacked: bool) -> Result<Vec<Option<NonZeroU32>>, ImportError> {
+/// The window of each layer, `None` for a global one: one type for all, or a list that is cycled
+/// through.
+fn windows(
+    fields: &Object,
+    count: u32,
+    stacked: bool,
+) -> Result<Vec<Option<NonZeroU32>>, ImportError> {
     let key = "attention_type";
     match fields.get(key) {
-        None if fields.mentions(key) => Err(fields.refuse(key, "an attention type, or a list of them")),
+        None if fields.mentions(key) => {
+            Err(fields.refuse(key, "an attention type, or a list of them"))
+        }
         None => Ok(vec![None; count as usize]),
         Some(Value::Object(_)) => {
-            let one = fields.object(key)?.map(|one| window(&one)).transpose()?.flatten();
+            let one = fields
+                .object(key)?
+                .map(|one| window(&one))
+                .transpose()?
+                .flatten();
             Ok(vec![one; count as usize])
         }
         Some(Value::Array(list)) => {
@@ -190,7 +262,10 @@ fn windows(fields: &Object, count: u32, stacked: bool) -> Result<Vec<Option<NonZ
                 return Err(fields.object_to(key, "is a list, which use_layer_stack rules out"));
             }
             if list.is_empty() || !(count as usize).is_multiple_of(list.len()) {
-                let clause = format!("has {} entries, expected a divisor of num_decoder_blocks, {count}", list.len());
+                let clause = format!(
+                    "has {} entries, expected a divisor of num_decoder_blocks, {count}",
+                    list.len()
+                );
                 return Err(fields.object_to(key, &clause));
             }
             let cycle = list
@@ -200,7 +275,10 @@ fn windows(fields: &Object, count: u32, stacked: bool) -> Result<Vec<Option<NonZ
                         error.reason = format!("in `{key}`: {}", error.reason);
                         error
                     }),
-                    other => Err(fields.object_to(key, &format!("lists {}, expected attention types", excerpt(other)))),
+                    other => Err(fields.object_to(
+                        key,
+                        &format!("lists {}, expected attention types", excerpt(other)),
+                    )),
                 })
                 .collect::<Result<Vec<_>, _>>()?;
             Ok(cycle.into_iter().cycle().take(count as usize).collect())
@@ -213,7 +291,12 @@ fn window(fields: &Object) -> Result<Option<NonZeroU32>, ImportError> {
     let known: &[&str] = match fields.text("type")? {
         Some("AttentionTypeGlobalCausal") => &["type"],
         Some("AttentionTypeSlidingWindowCausal") => &["type", "window_size"],
-        _ => return Err(fields.refuse("type", "AttentionTypeGlobalCausal or AttentionTypeSlidingWindowCausal")),
+        _ => {
+            return Err(fields.refuse(
+                "type",
+                "AttentionTypeGlobalCausal or AttentionTypeSlidingWindowCausal",
+            ));
+        }
     };
     if let Some(unknown) = fields.keys().find(|key| !known.contains(key)) {
         return Err(fields.object_to(unknown, "is no field of this attention type"));
@@ -244,7 +327,9 @@ fn query_scaling_factor(fields: &Object, projection_dim: u32) -> Result<f64, Imp
             Some(factor) if factor as f32 != 0.0 => Ok(factor),
             _ => Err(fields.refuse(key, "\"default\" or a number other than 0")),
         },
-        Some(value) if value.as_str() != Some("default") => Err(fields.refuse(key, "\"default\" or a number")),
+        Some(value) if value.as_str() != Some("default") => {
+            Err(fields.refuse(key, "\"default\" or a number"))
+        }
         _ => Ok(1.0 / f64::from(projection_dim).sqrt()),
     }
 }

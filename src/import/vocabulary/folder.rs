@@ -11,8 +11,9 @@ use super::{parse_json, read_file, sentencepiece, spaced, tokenizer_json};
 use crate::import::ImportError;
 use crate::text::tokenizer::{ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL};
 
-/// The Jinja source of the chat template in a Hugging Face folder, if it has one: the file `chat_template.jinja`, or
-/// `chat_template` in `tokenizer_config.json`, there as a string or as a list in which it is the one named `default`.
+/// The Jinja source of the chat template in a Hugging Face folder, if it has one: the file
+/// `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`, there as a string or as a
+/// list in which it is the one named `default`.
 ///
 /// # Errors
 /// If a file cannot be read or is not valid JSON, or `chat_template` is something else.
@@ -21,16 +22,26 @@ pub fn chat_template(folder: impl AsRef<Path>) -> Result<Option<String>, ImportE
     let file = folder.join("chat_template.jinja");
     if file.is_file() {
         let source = String::from_utf8(read_file(&file)?);
-        return source.map(Some).map_err(|_| ImportError::new("not UTF-8").in_file(&file));
+        return source
+            .map(Some)
+            .map_err(|_| ImportError::new("not UTF-8").in_file(&file));
     }
     let file = folder.join("tokenizer_config.json");
-    let Some(config) = optional_json(&file)? else { return Ok(None) };
-    let wrong = || ImportError::new("`chat_template` is neither a string nor a list of them with names").in_file(&file);
+    let Some(config) = optional_json(&file)? else {
+        return Ok(None);
+    };
+    let wrong = || {
+        ImportError::new("`chat_template` is neither a string nor a list of them with names")
+            .in_file(&file)
+    };
     match config.get("chat_template") {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(template)) => Ok(Some(template.clone())),
         Some(Value::Array(list)) => match list.iter().find(|entry| entry["name"] == "default") {
-            Some(entry) => entry["template"].as_str().map(|template| Some(template.to_owned())).ok_or_else(wrong),
+            Some(entry) => entry["template"]
+                .as_str()
+                .map(|template| Some(template.to_owned()))
+                .ok_or_else(wrong),
             None => Ok(None),
         },
         Some(_) => Err(wrong()),
@@ -68,21 +79,30 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
         tokenizer_json::read(&json).map_err(in_file(path))?
     } else if let Some(path) = file("tokenizer.model") {
         // transformers' default is the legacy reading.
-        let reading = if configs.tokenizer["legacy"] == false { Reading::NotLegacy } else { Reading::Legacy };
-        let mut vocabulary = sentencepiece::read(&read_file(&path)?, reading).map_err(in_file(path))?;
-        add_tokens(&mut vocabulary, &configs.tokenizer).map_err(in_file(folder.join("tokenizer_config.json")))?;
+        let reading = if configs.tokenizer["legacy"] == false {
+            Reading::NotLegacy
+        } else {
+            Reading::Legacy
+        };
+        let mut vocabulary =
+            sentencepiece::read(&read_file(&path)?, reading).map_err(in_file(path))?;
+        add_tokens(&mut vocabulary, &configs.tokenizer)
+            .map_err(in_file(folder.join("tokenizer_config.json")))?;
         vocabulary
     } else if let (Some(vocab), Some(merges)) = (file("vocab.json"), file("merges.txt")) {
         let json = parse_json(&read_file(&vocab)?, &vocab)?;
-        let lines =
-            String::from_utf8(read_file(&merges)?).map_err(|_| ImportError::new("not UTF-8").in_file(&merges))?;
-        let mut vocabulary = read_vocab_json(json, &lines, &configs.tokenizer).map_err(in_file(vocab))?;
-        add_tokens(&mut vocabulary, &configs.tokenizer).map_err(in_file(folder.join("tokenizer_config.json")))?;
+        let lines = String::from_utf8(read_file(&merges)?)
+            .map_err(|_| ImportError::new("not UTF-8").in_file(&merges))?;
+        let mut vocabulary =
+            read_vocab_json(json, &lines, &configs.tokenizer).map_err(in_file(vocab))?;
+        add_tokens(&mut vocabulary, &configs.tokenizer)
+            .map_err(in_file(folder.join("tokenizer_config.json")))?;
         vocabulary
     } else {
-        return Err(
-            ImportError::new("no tokenizer.json, tokenizer.model, or vocab.json with merges.txt").in_file(folder)
-        );
+        return Err(ImportError::new(
+            "no tokenizer.json, tokenizer.model, or vocab.json with merges.txt",
+        )
+        .in_file(folder));
     };
     settle_special_tokens(&mut vocabulary, &configs);
     Ok(vocabulary)
@@ -95,8 +115,10 @@ fn read_vocab_json(vocab: Value, merges: &str, config: &Value) -> Result<Vocabul
         Some("Qwen2Tokenizer" | "Qwen2TokenizerFast") => tokenizer_json::Gpt2Style::Qwen2,
         other => {
             let other = other.unwrap_or("(none)");
-            return Err(ImportError::new(format!("vocab.json for tokenizer_class `{other}` is not supported"))
-                .help("a tokenizer.json would say all there is to know"));
+            return Err(ImportError::new(format!(
+                "vocab.json for tokenizer_class `{other}` is not supported"
+            ))
+            .help("a tokenizer.json would say all there is to know"));
         }
     };
     if config["add_prefix_space"] == true {
@@ -105,14 +127,27 @@ fn read_vocab_json(vocab: Value, merges: &str, config: &Value) -> Result<Vocabul
     tokenizer_json::read_gpt2(vocab, merges, pre_tokenizer)
 }
 
-/// Adds the tokens of `added_tokens_decoder` in `tokenizer_config.json`, which a `tokenizer.json` has itself.
+/// Adds the tokens of `added_tokens_decoder` in `tokenizer_config.json`, which a `tokenizer.json`
+/// has itself.
 fn add_tokens(vocabulary: &mut Vocabulary, config: &Value) -> Result<(), ImportError> {
-    let Some(tokens) = config.get("added_tokens_decoder").and_then(Value::as_object) else { return Ok(()) };
+    let Some(tokens) = config
+        .get("added_tokens_decoder")
+        .and_then(Value::as_object)
+    else {
+        return Ok(());
+    };
     let known = vocabulary.pieces.len() + tokens.len();
     for (id, token) in tokens {
-        let wrong = || ImportError::new(format!("added_tokens_decoder: token {id} has no number or no content"));
+        let wrong = || {
+            ImportError::new(format!(
+                "added_tokens_decoder: token {id} has no number or no content"
+            ))
+        };
         let number: u64 = id.parse().map_err(|_| wrong())?;
-        let content = token["content"].as_str().filter(|content| !content.is_empty()).ok_or_else(wrong)?;
+        let content = token["content"]
+            .as_str()
+            .filter(|content| !content.is_empty())
+            .ok_or_else(wrong)?;
         let mut flags = 0;
         for (key, bit) in [
             ("special", ADDED_SPECIAL),
@@ -122,7 +157,9 @@ fn add_tokens(vocabulary: &mut Vocabulary, config: &Value) -> Result<(), ImportE
         ] {
             flags |= if token[key] == true { bit } else { 0 };
         }
-        let in_vocabulary = usize::try_from(number).ok().and_then(|number| vocabulary.pieces.get(number));
+        let in_vocabulary = usize::try_from(number)
+            .ok()
+            .and_then(|number| vocabulary.pieces.get(number));
         if in_vocabulary.is_none_or(Vec::is_empty) {
             vocabulary.set_piece(number, content.into(), known)?;
         }
@@ -130,10 +167,16 @@ fn add_tokens(vocabulary: &mut Vocabulary, config: &Value) -> Result<(), ImportE
         // A piece of the vocabulary may be among the added tokens already, by its own rules.
         for added in &mut vocabulary.added {
             added.retain(|other| {
-                other.id != id && other.content != content.as_bytes() && other.content != spaced(content)
+                other.id != id
+                    && other.content != content.as_bytes()
+                    && other.content != spaced(content)
             });
         }
-        vocabulary.added[0].push(Added { content: content.into(), flags, id });
+        vocabulary.added[0].push(Added {
+            content: content.into(),
+            flags,
+            id,
+        });
     }
     Ok(())
 }
@@ -142,30 +185,58 @@ fn add_tokens(vocabulary: &mut Vocabulary, config: &Value) -> Result<(), ImportE
 fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
     let vocab_size = vocabulary.pieces.len() as u64;
     let ids_of = |value: &Value| -> Vec<u32> {
-        let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        let list = value
+            .as_array()
+            .map_or(std::slice::from_ref(value), Vec::as_slice);
         // Configs name ids beyond the tokenizer's last; nothing can be decoded from them.
-        list.iter().filter_map(Value::as_u64).filter(|id| *id < vocab_size).map(|id| id as u32).collect()
+        list.iter()
+            .filter_map(Value::as_u64)
+            .filter(|id| *id < vocab_size)
+            .map(|id| id as u32)
+            .collect()
     };
     let token_of = |config: &Value, key: &str| -> Option<u32> {
         let token = config.get(key)?;
-        let content = token.as_str().or_else(|| token["content"].as_str())?.as_bytes();
-        let added = vocabulary.added.iter().flatten().find(|token| token.content == content);
-        added
-            .map(|token| token.id)
-            .or_else(|| vocabulary.pieces.iter().position(|piece| piece == content).map(|id| id as u32))
+        let content = token
+            .as_str()
+            .or_else(|| token["content"].as_str())?
+            .as_bytes();
+        let added = vocabulary
+            .added
+            .iter()
+            .flatten()
+            .find(|token| token.content == content);
+        added.map(|token| token.id).or_else(|| {
+            vocabulary
+                .pieces
+                .iter()
+                .position(|piece| piece == content)
+                .map(|id| id as u32)
+        })
     };
-    let named = |key: &str| token_of(&configs.tokenizer, key).or_else(|| token_of(&configs.special_tokens_map, key));
+    let named = |key: &str| {
+        token_of(&configs.tokenizer, key).or_else(|| token_of(&configs.special_tokens_map, key))
+    };
     // Multimodal configs have the language model's below `text_config`.
     let numbered = |key: &str| {
-        let places = [&configs.generation, &configs.model, &configs.model["text_config"]];
-        places.into_iter().flat_map(|config| ids_of(&config[key])).collect::<Vec<_>>()
+        let places = [
+            &configs.generation,
+            &configs.model,
+            &configs.model["text_config"],
+        ];
+        places
+            .into_iter()
+            .flat_map(|config| ids_of(&config[key]))
+            .collect::<Vec<_>>()
     };
 
     // `bos_token: null` says that there is none, whatever the model's config has.
     let without_bos = configs.tokenizer.get("bos_token") == Some(&Value::Null);
     let bos = match named("bos_token") {
         None if without_bos => None,
-        found => found.or_else(|| numbered("bos_token_id").first().copied()).or(vocabulary.bos),
+        found => found
+            .or_else(|| numbered("bos_token_id").first().copied())
+            .or(vocabulary.bos),
     };
     let eos_token = named("eos_token");
     let mut eos = numbered("eos_token_id");
@@ -181,15 +252,26 @@ fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
         }
     });
 
-    // These classes write the template anew from the config; for others what tokenizer.json has stands.
-    let class = configs.tokenizer["tokenizer_class"].as_str().unwrap_or_default();
+    // These classes write the template anew from the config; for others what tokenizer.json has
+    // stands.
+    let class = configs.tokenizer["tokenizer_class"]
+        .as_str()
+        .unwrap_or_default();
     if class.starts_with("Llama") || class.starts_with("Gemma") || class.starts_with("CodeLlama") {
-        match configs.tokenizer.get("add_bos_token").and_then(Value::as_bool) {
+        match configs
+            .tokenizer
+            .get("add_bos_token")
+            .and_then(Value::as_bool)
+        {
             Some(true) => vocabulary.before = bos.into_iter().collect(),
             Some(false) => vocabulary.before.clear(),
             None => {}
         }
-        match configs.tokenizer.get("add_eos_token").and_then(Value::as_bool) {
+        match configs
+            .tokenizer
+            .get("add_eos_token")
+            .and_then(Value::as_bool)
+        {
             Some(true) => vocabulary.after = eos_token.into_iter().collect(),
             Some(false) => vocabulary.after.clear(),
             None => {}

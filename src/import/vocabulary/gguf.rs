@@ -9,11 +9,12 @@ use super::sentencepiece::{byte_piece, kind};
 use super::spaced;
 use crate::import::ImportError;
 use crate::text::tokenizer::{
-    ADDED_RSTRIP, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, NFC, PreTokenizer,
-    Prefix, STRIP,
+    ADDED_RSTRIP, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, NFC,
+    PreTokenizer, Prefix, STRIP,
 };
 
-/// What a GGUF file says about its vocabulary: the values of the `tokenizer.ggml.*` keys, named as these are.
+/// What a GGUF file says about its vocabulary: the values of the `tokenizer.ggml.*` keys, named as
+/// these are.
 #[derive(Clone, Debug, Default)]
 pub struct GgufVocabulary<'g> {
     /// `general.name`. It decides for Phi-3, whose special tokens take the whitespace behind them.
@@ -46,21 +47,35 @@ pub struct GgufVocabulary<'g> {
     pub add_space_prefix: Option<bool>,
 }
 
-/// Special tokens that end a turn, if the file does not say so itself (llama.cpp goes by the same names).
-const END_OF_TURN: [&str; 7] =
-    ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>"];
+/// Special tokens that end a turn, if the file does not say so itself (llama.cpp goes by the same
+/// names).
+const END_OF_TURN: [&str; 7] = [
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+];
 
 pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
     let mut vocabulary = Vocabulary::new();
     let count = gguf.tokens.len();
     if !gguf.token_type.is_empty() && gguf.token_type.len() != count {
         let types = gguf.token_type.len();
-        return Err(ImportError::new(format!("tokenizer.ggml.token_type: {types} types for {count} tokens")));
+        return Err(ImportError::new(format!(
+            "tokenizer.ggml.token_type: {types} types for {count} tokens"
+        )));
     }
     let sentencepiece = match gguf.model {
         "llama" => true,
         "gpt2" => false,
-        other => return Err(ImportError::new(format!("tokenizer.ggml.model `{other}` is not supported"))),
+        other => {
+            return Err(ImportError::new(format!(
+                "tokenizer.ggml.model `{other}` is not supported"
+            )));
+        }
     };
     let kind_of = |id: usize| gguf.token_type.get(id).copied().unwrap_or(kind::NORMAL);
     let is_phi3 = gguf.name.is_some_and(|name| {
@@ -70,30 +85,44 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
     for (id, text) in gguf.tokens.iter().copied().enumerate() {
         let content = text.as_bytes().to_vec();
         let number = id as u32;
-        let mut piece =
-            if sentencepiece { spaced(text) } else { bytelevel::decode(text).unwrap_or_else(|| content.clone()) };
+        let mut piece = if sentencepiece {
+            spaced(text)
+        } else {
+            bytelevel::decode(text).unwrap_or_else(|| content.clone())
+        };
         match kind_of(id) {
             kind::NORMAL if !text.is_empty() => {
                 vocabulary.encodable.insert(number);
             }
             kind::BYTE if sentencepiece => {
-                let byte = byte_piece(text)
-                    .ok_or_else(|| ImportError::new(format!("token {id}: `{text}` is not the name of a byte")))?;
+                let byte = byte_piece(text).ok_or_else(|| {
+                    ImportError::new(format!("token {id}: `{text}` is not the name of a byte"))
+                })?;
                 vocabulary.byte_ids.entry(byte).or_insert(number);
                 piece = vec![byte];
             }
             kind::CONTROL | kind::UNKNOWN | kind::USER_DEFINED if !text.is_empty() => {
                 let special = kind_of(id) != kind::USER_DEFINED;
                 let mut flags = if special { ADDED_SPECIAL } else { 0 };
-                let keeps_whitespace = !special || matches!(text, "<unk>" | "<s>" | "<|endoftext|>");
+                let keeps_whitespace =
+                    !special || matches!(text, "<unk>" | "<s>" | "<|endoftext|>");
                 if is_phi3 && (text == "</s>" || !keeps_whitespace) {
                     flags |= ADDED_RSTRIP;
                 }
-                // Gemma's runs of spaces: sentencepiece looks for them in text in which a space is as good as ▁.
+                // Gemma's runs of spaces: sentencepiece looks for them in text in which a space is
+                // as good as ▁.
                 if sentencepiece && text.contains([' ', '▁']) {
-                    vocabulary.added[1].push(Added { content: piece.clone(), flags, id: number });
+                    vocabulary.added[1].push(Added {
+                        content: piece.clone(),
+                        flags,
+                        id: number,
+                    });
                 } else {
-                    vocabulary.added[0].push(Added { content: content.clone(), flags, id: number });
+                    vocabulary.added[0].push(Added {
+                        content: content.clone(),
+                        flags,
+                        id: number,
+                    });
                 }
                 if !sentencepiece {
                     piece = content;
@@ -112,7 +141,13 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
                 gguf.scores.len()
             )));
         }
-        vocabulary.flags = FOLD | FUSE_UNKNOWN | if vocabulary.byte_ids.is_empty() { 0 } else { BYTE_FALLBACK };
+        vocabulary.flags = FOLD
+            | FUSE_UNKNOWN
+            | if vocabulary.byte_ids.is_empty() {
+                0
+            } else {
+                BYTE_FALLBACK
+            };
         if gguf.add_space_prefix.unwrap_or(true) {
             vocabulary.flags |= STRIP;
             vocabulary.prefix = Prefix::Always;
@@ -129,11 +164,15 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
             Some("smaug-bpe") => (PreTokenizer::Llama3, 3, 0),
             Some("qwen2" | "deepseek-r1-qwen") => (PreTokenizer::Llama3, 1, NFC),
             Some(other) if other != "default" => {
-                return Err(ImportError::new(format!("tokenizer.ggml.pre `{other}` is not supported")));
+                return Err(ImportError::new(format!(
+                    "tokenizer.ggml.pre `{other}` is not supported"
+                )));
             }
             _ => {
-                return Err(ImportError::new("tokenizer.ggml.pre does not say which pre-tokenizer the vocabulary has")
-                    .help("convert the model again with a llama.cpp of April 2024 or later"));
+                return Err(ImportError::new(
+                    "tokenizer.ggml.pre does not say which pre-tokenizer the vocabulary has",
+                )
+                .help("convert the model again with a llama.cpp of April 2024 or later"));
             }
         };
         (vocabulary.pre_tokenizer, vocabulary.max_digits) = (pre_tokenizer, max_digits);
@@ -157,10 +196,18 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
         vocabulary.after.extend(eos);
     }
     vocabulary.eos.extend(eos);
-    // Converters are known to write the end-of-turn id of the family, not of the file: an ordinary token is not one.
+    // Converters are known to write the end-of-turn id of the family, not of the file: an ordinary
+    // token is not one.
     let is_control = |id: &u32| kind_of(*id as usize) == kind::CONTROL;
-    let said = gguf.end_of_turn_ids.iter().copied().filter(|id| known(Some(*id)).is_some());
-    let named = (0..).zip(&gguf.tokens).filter(|(_, text)| END_OF_TURN.contains(text)).map(|(id, _)| id);
+    let said = gguf
+        .end_of_turn_ids
+        .iter()
+        .copied()
+        .filter(|id| known(Some(*id)).is_some());
+    let named = (0..)
+        .zip(&gguf.tokens)
+        .filter(|(_, text)| END_OF_TURN.contains(text))
+        .map(|(id, _)| id);
     for id in said.chain(named).filter(is_control) {
         if !vocabulary.eos.contains(&id) {
             vocabulary.eos.push(id);
@@ -172,7 +219,18 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
 /// A merge `left right` of known tokens.
 fn merge_of(merge: &str, rank: usize, ids: &HashMap<&str, u32>) -> Result<Merge, ImportError> {
     let wrong = |what: &str| ImportError::new(format!("merge {rank}, `{merge}`: {what}"));
-    let (left, right) = merge.split_once(' ').ok_or_else(|| wrong("not two tokens"))?;
-    let id = |token: &str| ids.get(token).copied().ok_or_else(|| wrong(&format!("`{token}` is not in the vocabulary")));
-    Ok(Merge { left: id(left)?, right: id(right)?, rank: rank as u32, result: id(&(String::from(left) + right))? })
+    let (left, right) = merge
+        .split_once(' ')
+        .ok_or_else(|| wrong("not two tokens"))?;
+    let id = |token: &str| {
+        ids.get(token)
+            .copied()
+            .ok_or_else(|| wrong(&format!("`{token}` is not in the vocabulary")))
+    };
+    Ok(Merge {
+        left: id(left)?,
+        right: id(right)?,
+        rank: rank as u32,
+        result: id(&(String::from(left) + right))?,
+    })
 }

@@ -1,5 +1,6 @@
-//! llama2.c's `tokenizer.bin`: `max_token_length` (u32), then for each token score (f32), length (u32) and bytes, in which
-//! spaces are spaces. Which token is what goes by number, as in `run.c`: 0 unknown, 1 BOS, 2 EOS, and bytes from 3 on.
+//! llama2.c's `tokenizer.bin`: `max_token_length` (u32), then for each token score (f32), length
+//! (u32) and bytes, in which spaces are spaces. Which token is what goes by number, as in `run.c`:
+//! 0 unknown, 1 BOS, 2 EOS, and bytes from 3 on.
 
 use std::prelude::rust_2024::*;
 
@@ -13,7 +14,10 @@ pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, Import
     let mut take = |len: usize, what: &str| {
         let at = bytes.len() - rest.len();
         let (taken, left) = rest.split_at_checked(len).ok_or_else(|| {
-            ImportError::new(format!("{what} at byte {at}: {len} bytes wanted, {} left", bytes.len() - at))
+            ImportError::new(format!(
+                "{what} at byte {at}: {len} bytes wanted, {} left",
+                bytes.len() - at
+            ))
         })?;
         rest = left;
         Ok(taken)
@@ -24,7 +28,9 @@ pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, Import
     vocabulary.prefix = Prefix::TextStart;
     let mut scores = vec![];
     for id in 0..vocab_size {
-        let header: [u8; 8] = take(8, &format!("token {id} of {vocab_size}"))?.try_into().expect("8 bytes were taken");
+        let header: [u8; 8] = take(8, &format!("token {id} of {vocab_size}"))?
+            .try_into()
+            .expect("8 bytes were taken");
         let [a, b, c, d, e, f, g, h] = header;
         let len = u32::from_le_bytes([e, f, g, h]) as usize;
         let piece = take(len, &format!("text of token {id} of {vocab_size}"))?;
@@ -41,18 +47,24 @@ pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, Import
         }
     }
     if !rest.is_empty() {
-        return Err(ImportError::new(format!("{} bytes after token {vocab_size}, the last of the model", rest.len()))
-            .help("is this the tokenizer of this model?"));
+        return Err(ImportError::new(format!(
+            "{} bytes after token {vocab_size}, the last of the model",
+            rest.len()
+        ))
+        .help("is this the tokenizer of this model?"));
     }
     if vocab_size < 3 {
-        return Err(ImportError::new(format!("{vocab_size} tokens, at least 3 needed")));
+        return Err(ImportError::new(format!(
+            "{vocab_size} tokens, at least 3 needed"
+        )));
     }
     vocabulary.merges_by_score(&scores)?;
     vocabulary.unknown = Some(0);
     vocabulary.bos = Some(1);
     vocabulary.before = vec![1];
     vocabulary.special.extend([1, 2]);
-    // run.c takes BOS for the end as well: in its training data a story ends where the next one begins.
+    // run.c takes BOS for the end as well: in its training data a story ends where the next one
+    // begins.
     vocabulary.eos = vec![2, 1];
     Ok(vocabulary)
 }

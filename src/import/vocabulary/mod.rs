@@ -1,8 +1,9 @@
 //! From tokenizer files to the tokenizer section of an image.
 //!
-//! What the files say, in whatever form, is settled here: the section holds pieces as they decode, one table of merges
-//! with ranks (computed from the scores where a file has those instead), added tokens in the form they are searched
-//! in, and the Unicode tables that this tokenizer needs. The format is specified in the source of `text::tokenizer`.
+//! What the files say, in whatever form, is settled here: the section holds pieces as they decode,
+//! one table of merges with ranks (computed from the scores where a file has those instead), added
+//! tokens in the form they are searched in, and the Unicode tables that this tokenizer needs. The
+//! format is specified in the source of `text::tokenizer`.
 
 use std::path::Path;
 use std::prelude::rust_2024::*;
@@ -22,33 +23,43 @@ mod unicode;
 pub use folder::chat_template;
 pub use gguf::GgufVocabulary;
 
-/// The tokenizer section for a Hugging Face folder, a lone `tokenizer.json` or a lone `tokenizer.model`.
+/// The tokenizer section for a Hugging Face folder, a lone `tokenizer.json` or a lone
+/// `tokenizer.model`.
 ///
-/// In a folder, `tokenizer.json` goes before `tokenizer.model`, and that before `vocab.json` with `merges.txt`; BOS and the
-/// end-of-generation ids are taken from `generation_config.json`, `config.json`, `tokenizer_config.json` and
-/// `special_tokens_map.json`. A lone file is read by itself, as the library it belongs to reads it: sentencepiece does not take
-/// control tokens out of text, and a `tokenizer.json` does not say what ends a generation.
+/// In a folder, `tokenizer.json` goes before `tokenizer.model`, and that before `vocab.json` with
+/// `merges.txt`; BOS and the end-of-generation ids are taken from `generation_config.json`,
+/// `config.json`, `tokenizer_config.json` and `special_tokens_map.json`. A lone file is read by
+/// itself, as the library it belongs to reads it: sentencepiece does not take control tokens out of
+/// text, and a `tokenizer.json` does not say what ends a generation.
 ///
 /// # Errors
-/// If a file cannot be read, is damaged, or asks for something that is not supported; the error names it.
+/// If a file cannot be read, is damaged, or asks for something that is not supported; the error
+/// names it.
 pub fn from_path(path: impl AsRef<Path>) -> Result<Vec<u8>, ImportError> {
     let path = path.as_ref();
     if path.is_dir() {
-        return folder::read(path)?.write().map_err(|error| error.in_file(path));
+        return folder::read(path)?
+            .write()
+            .map_err(|error| error.in_file(path));
     }
     let bytes = read_file(path)?;
-    let is_json = path.extension().is_some_and(|extension| extension == "json");
+    let is_json = path
+        .extension()
+        .is_some_and(|extension| extension == "json");
     let vocabulary = if is_json || bytes.trim_ascii_start().starts_with(b"{") {
         tokenizer_json::read(&parse_json(&bytes, path)?)
     } else {
         let expected = "expected a tokenizer.json or a tokenizer.model";
-        sentencepiece::read(&bytes, sentencepiece::Reading::Plain).map_err(|error| error.help(expected))
+        sentencepiece::read(&bytes, sentencepiece::Reading::Plain)
+            .map_err(|error| error.help(expected))
     };
-    vocabulary.and_then(section::Vocabulary::write).map_err(|error| error.in_file(path))
+    vocabulary
+        .and_then(section::Vocabulary::write)
+        .map_err(|error| error.in_file(path))
 }
 
-/// The tokenizer section for a Hugging Face folder, as [`from_path`]; `None` if the folder holds no tokenizer, which is no
-/// fault: a model can be run on token ids.
+/// The tokenizer section for a Hugging Face folder, as [`from_path`]; `None` if the folder holds no
+/// tokenizer, which is no fault: a model can be run on token ids.
 ///
 /// # Errors
 /// As [`from_path`].
@@ -63,22 +74,27 @@ pub fn from_folder(folder: &Path) -> Result<Option<Vec<u8>>, ImportError> {
 /// The tokenizer section for the vocabulary of a GGUF file.
 ///
 /// # Errors
-/// If the metadata contradict each other or ask for something that is not supported. The caller adds the file's name.
+/// If the metadata contradict each other or ask for something that is not supported. The caller
+/// adds the file's name.
 pub fn from_gguf(vocabulary: &GgufVocabulary) -> Result<Vec<u8>, ImportError> {
     gguf::read(vocabulary)?.write()
 }
 
-/// The tokenizer section for a llama2.c `tokenizer.bin`, which does not say itself how many tokens it has.
+/// The tokenizer section for a llama2.c `tokenizer.bin`, which does not say itself how many tokens
+/// it has.
 ///
 /// # Errors
 /// If the file cannot be read or does not hold exactly `vocab_size` tokens.
 pub fn from_llama2c(path: impl AsRef<Path>, vocab_size: usize) -> Result<Vec<u8>, ImportError> {
     let path = path.as_ref();
     let bytes = read_file(path)?;
-    llama2c::read(&bytes, vocab_size).and_then(section::Vocabulary::write).map_err(|error| error.in_file(path))
+    llama2c::read(&bytes, vocab_size)
+        .and_then(section::Vocabulary::write)
+        .map_err(|error| error.in_file(path))
 }
 
-/// A vocabulary is read whole, and its pieces are copied. The largest on the hub, Gemma 3's `tokenizer.json`, has 33 MB.
+/// A vocabulary is read whole, and its pieces are copied. The largest on the hub, Gemma 3's
+/// `tokenizer.json`, has 33 MB.
 const VOCABULARY_LIMIT: u64 = 256 << 20;
 
 fn read_file(path: &Path) -> Result<Vec<u8>, ImportError> {
@@ -86,7 +102,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>, ImportError> {
 }
 
 fn parse_json(bytes: &[u8], path: &Path) -> Result<serde_json::Value, ImportError> {
-    serde_json::from_slice(bytes).map_err(|error| ImportError::new(format!("not valid JSON: {error}")).in_file(path))
+    serde_json::from_slice(bytes)
+        .map_err(|error| ImportError::new(format!("not valid JSON: {error}")).in_file(path))
 }
 
 /// A piece with spaces for `▁`.

@@ -1,5 +1,5 @@
-//! [`Vocabulary`]: what all tokenizer files come down to, and the bytes it becomes. The format is specified in
-//! `text::tokenizer`.
+//! [`Vocabulary`]: what all tokenizer files come down to, and the bytes it becomes. The format is
+//! specified in `text::tokenizer`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::prelude::rust_2024::*;
@@ -9,12 +9,12 @@ use rayon::prelude::*;
 use super::unicode;
 use crate::import::ImportError;
 use crate::text::tokenizer::{
-    ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, HEADER_LEN, MAGIC, NFC, NONE, PreTokenizer, Prefix,
-    VERSION,
+    ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, HEADER_LEN, MAGIC, NFC, NONE,
+    PreTokenizer, Prefix, VERSION,
 };
 
-/// Ids that a file may leave without a token, in all. Real files have a few; memory for more would not be
-/// justified by the file's size.
+/// Ids that a file may leave without a token, in all. Real files have a few; memory for more would
+/// not be justified by the file's size.
 const MAX_HOLES: usize = 65_536;
 
 /// The longest token that [`Vocabulary::merges_by_score`] takes apart, in bytes.
@@ -81,11 +81,19 @@ impl Vocabulary {
         }
     }
 
-    /// Sets what token `id` decodes to, making room for it. `known` is how many tokens the file has.
-    pub(super) fn set_piece(&mut self, id: u64, piece: Vec<u8>, known: usize) -> Result<u32, ImportError> {
+    /// Sets what token `id` decodes to, making room for it. `known` is how many tokens the file
+    /// has.
+    pub(super) fn set_piece(
+        &mut self,
+        id: u64,
+        piece: Vec<u8>,
+        known: usize,
+    ) -> Result<u32, ImportError> {
         let place = usize::try_from(id).unwrap_or(usize::MAX);
         if place > known.saturating_add(MAX_HOLES) {
-            return Err(ImportError::new(format!("token id {id} in a vocabulary of {known} tokens")));
+            return Err(ImportError::new(format!(
+                "token id {id} in a vocabulary of {known} tokens"
+            )));
         }
         if place >= self.pieces.len() {
             self.pieces.resize(place + 1, vec![]);
@@ -94,10 +102,16 @@ impl Vocabulary {
         Ok(id as u32)
     }
 
-    /// The merges that a vocabulary with scores implies: every way to put a token together from two others, the
-    /// best score first. This is what sentencepiece, llama.cpp and llama2.c look up while they merge.
+    /// The merges that a vocabulary with scores implies: every way to put a token together from two
+    /// others, the best score first. This is what sentencepiece, llama.cpp and llama2.c look up
+    /// while they merge.
     pub(super) fn merges_by_score(&mut self, scores: &[f32]) -> Result<(), ImportError> {
-        let mut by_score: Vec<f32> = self.encodable.iter().filter_map(|id| scores.get(*id as usize)).copied().collect();
+        let mut by_score: Vec<f32> = self
+            .encodable
+            .iter()
+            .filter_map(|id| scores.get(*id as usize))
+            .copied()
+            .collect();
         if by_score.iter().any(|score| score.is_nan()) {
             return Err(ImportError::new("a token's score is not a number"));
         }
@@ -105,25 +119,40 @@ impl Vocabulary {
         // -0 and 0 are one score.
         by_score.dedup();
         let pieces = &self.pieces;
-        let ids: HashMap<&[u8], u32> =
-            self.encodable.iter().rev().map(|id| (pieces[*id as usize].as_slice(), *id)).collect();
+        let ids: HashMap<&[u8], u32> = self
+            .encodable
+            .iter()
+            .rev()
+            .map(|id| (pieces[*id as usize].as_slice(), *id))
+            .collect();
         // Real ones have at most some dozens; the search below is quadratic in this length.
         let too_long = |&&id: &&u32| pieces[id as usize].len() > MAX_SCORED_PIECE;
         if let Some(&id) = self.encodable.iter().find(too_long) {
             let len = pieces[id as usize].len();
             let most = MAX_SCORED_PIECE;
-            return Err(ImportError::new(format!("token {id} has {len} bytes, at most {most} are supported")));
+            return Err(ImportError::new(format!(
+                "token {id} has {len} bytes, at most {most} are supported"
+            )));
         }
         let merges_to = |&result: &u32| {
             let piece = pieces[result as usize].as_slice();
             let score = scores.get(result as usize).copied().unwrap_or(0.0);
             let rank = by_score.partition_point(|other| *other > score) as u32;
             // A text of one piece cannot become another token of the same piece.
-            let cuts = if ids.get(piece) == Some(&result) { 1..piece.len() } else { 0..0 };
+            let cuts = if ids.get(piece) == Some(&result) {
+                1..piece.len()
+            } else {
+                0..0
+            };
             let ids = &ids;
             cuts.filter_map(move |at| {
                 let left = *ids.get(&piece[..at])?;
-                Some(Merge { left, right: *ids.get(&piece[at..])?, rank, result })
+                Some(Merge {
+                    left,
+                    right: *ids.get(&piece[at..])?,
+                    rank,
+                    result,
+                })
             })
         };
         // Gemma's vocabulary has half a million.
@@ -144,9 +173,14 @@ impl Vocabulary {
         let pair = |merge: &Merge| (merge.left, merge.right);
         merges.sort_by_key(pair);
         merges.dedup_by_key(|merge| pair(merge));
-        let id_width = if vocab_size.max(merges.len()) < 0xFFFF { 2 } else { 3 };
+        let id_width = if vocab_size.max(merges.len()) < 0xFFFF {
+            2
+        } else {
+            3
+        };
         let greatest_rank = merges.iter().map(|merge| merge.rank).max().unwrap_or(0);
-        // Ranks may have gaps (merges said twice), scores may have more values than there are merges.
+        // Ranks may have gaps (merges said twice), scores may have more values than there are
+        // merges.
         let ranks: HashMap<u32, u32> = if greatest_rank as usize >= merges.len() {
             let used: BTreeSet<u32> = merges.iter().map(|merge| merge.rank).collect();
             used.into_iter().zip(0..).collect()
@@ -164,10 +198,21 @@ impl Vocabulary {
                 )));
             }
         }
-        let Vocabulary { flags, pieces, added, .. } = &self;
+        let Vocabulary {
+            flags,
+            pieces,
+            added,
+            ..
+        } = &self;
         let special: BTreeSet<u32> = {
-            let marked = added.iter().flatten().filter(|token| token.flags & ADDED_SPECIAL != 0);
-            marked.map(|token| token.id).chain(self.special.iter().copied()).collect()
+            let marked = added
+                .iter()
+                .flatten()
+                .filter(|token| token.flags & ADDED_SPECIAL != 0);
+            marked
+                .map(|token| token.id)
+                .chain(self.special.iter().copied())
+                .collect()
         };
 
         let mut text: Vec<u8> = vec![];
@@ -200,50 +245,90 @@ impl Vocabulary {
         index.sort_by(|a, b| pieces[*a as usize].cmp(&pieces[*b as usize]));
         index.dedup_by(|a, b| pieces[*a as usize] == pieces[*b as usize]);
 
-        let with_words = added.iter().flatten().any(|token| token.flags & ADDED_SINGLE_WORD != 0);
+        let with_words = added
+            .iter()
+            .flatten()
+            .any(|token| token.flags & ADDED_SINGLE_WORD != 0);
         let classes = unicode::classes(
             flags & BYTE_LEVEL != 0 && self.pre_tokenizer != PreTokenizer::None,
             with_words,
             flags & NFC != 0,
         );
         let none = unicode::NfcTables::default();
-        let nfc = if flags & NFC != 0 { unicode::nfc_tables() } else { &none };
+        let nfc = if flags & NFC != 0 {
+            unicode::nfc_tables()
+        } else {
+            &none
+        };
 
-        let mut out = Writer { bytes: vec![], id_width, offset_width };
+        let mut out = Writer {
+            bytes: vec![],
+            id_width,
+            offset_width,
+        };
         out.bytes.extend(MAGIC);
-        out.bytes.extend([VERSION, id_width as u8, offset_width as u8, *flags]);
-        out.bytes.extend([self.prefix as u8, self.pre_tokenizer as u8, self.max_digits, 0]);
-        for count in [vocab_size, text.len(), index.len(), merges.len(), added[0].len(), added[1].len(), classes.len()]
-        {
+        out.bytes
+            .extend([VERSION, id_width as u8, offset_width as u8, *flags]);
+        out.bytes.extend([
+            self.prefix as u8,
+            self.pre_tokenizer as u8,
+            self.max_digits,
+            0,
+        ]);
+        for count in [
+            vocab_size,
+            text.len(),
+            index.len(),
+            merges.len(),
+            added[0].len(),
+            added[1].len(),
+            classes.len(),
+        ] {
             out.number(count, 4);
         }
         for ids in [&self.before, &self.after, &self.eos] {
             if ids.len() > 255 {
-                return Err(ImportError::new(format!("{} special tokens around a text or at its end", ids.len())));
+                return Err(ImportError::new(format!(
+                    "{} special tokens around a text or at its end",
+                    ids.len()
+                )));
             }
             out.number(ids.len(), 2);
         }
         out.number(0, 2);
         out.number(self.unknown.unwrap_or(NONE) as usize, 4);
         out.number(self.bos.unwrap_or(NONE) as usize, 4);
-        for count in [nfc.decompositions.len(), nfc.pool.len(), nfc.compositions.len(), nfc.combining.len()] {
+        for count in [
+            nfc.decompositions.len(),
+            nfc.pool.len(),
+            nfc.compositions.len(),
+            nfc.combining.len(),
+        ] {
             out.number(count, 4);
         }
         assert_eq!(out.bytes.len(), HEADER_LEN);
 
-        self.before.iter().chain(&self.after).chain(&self.eos).for_each(|id| out.id(*id));
+        self.before
+            .iter()
+            .chain(&self.after)
+            .chain(&self.eos)
+            .for_each(|id| out.id(*id));
         if flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0 {
             (0..=255).for_each(|byte| out.id(self.byte_ids.get(&byte).copied().unwrap_or(NONE)));
         }
         offsets.iter().for_each(|offset| out.offset(*offset));
         out.bytes.extend(&text);
         let mut bits = vec![0; vocab_size.div_ceil(8)];
-        special.iter().for_each(|id| bits[*id as usize / 8] |= 1 << (id % 8));
+        special
+            .iter()
+            .for_each(|id| bits[*id as usize / 8] |= 1 << (id % 8));
         out.bytes.extend(bits);
         index.iter().for_each(|id| out.id(*id));
 
         let mut starts = vec![0; vocab_size + 1];
-        merges.iter().for_each(|merge| starts[merge.left as usize + 1] += 1);
+        merges
+            .iter()
+            .for_each(|merge| starts[merge.left as usize + 1] += 1);
         let mut start = 0;
         for count in starts {
             start += count;
@@ -259,14 +344,21 @@ impl Vocabulary {
             out.bytes.extend([token.content.len() as u8, token.flags]);
             out.id(token.id);
         }
-        classes.iter().for_each(|(first, bits)| out.number(*first as usize | usize::from(*bits) << 24, 4));
+        classes
+            .iter()
+            .for_each(|(first, bits)| out.number(*first as usize | usize::from(*bits) << 24, 4));
 
         for (code, start) in &nfc.decompositions {
             out.number(*code as usize, 3);
             out.number(*start, 2);
         }
-        nfc.pool.iter().for_each(|code| out.number(*code as usize, 3));
-        nfc.compositions.iter().flatten().for_each(|code| out.number(*code as usize, 3));
+        nfc.pool
+            .iter()
+            .for_each(|code| out.number(*code as usize, 3));
+        nfc.compositions
+            .iter()
+            .flatten()
+            .for_each(|code| out.number(*code as usize, 3));
         for (first, last, class) in &nfc.combining {
             out.number(*first as usize, 3);
             out.number(*last as usize, 3);

@@ -1,5 +1,6 @@
-//! `tokenizer.model`: sentencepiece's `ModelProto`. The few fields that matter are read straight off the protobuf wire
-//! format (<https://protobuf.dev/programming-guides/encoding/>), which needs less than a code generator would.
+//! `tokenizer.model`: sentencepiece's `ModelProto`. The few fields that matter are read straight
+//! off the protobuf wire format (<https://protobuf.dev/programming-guides/encoding/>), which needs
+//! less than a code generator would.
 
 use std::prelude::rust_2024::*;
 
@@ -20,12 +21,14 @@ pub(super) mod kind {
 /// How text is read that a `tokenizer.model` comes with.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Reading {
-    /// As sentencepiece alone does: control tokens are never read from text and never shown in it; one space goes before
-    /// the whole text.
+    /// As sentencepiece alone does: control tokens are never read from text and never shown in it;
+    /// one space goes before the whole text.
     Plain,
-    /// As transformers' Llama tokenizer does: control tokens are split off first; a space goes before each stretch of text.
+    /// As transformers' Llama tokenizer does: control tokens are split off first; a space goes
+    /// before each stretch of text.
     Legacy,
-    /// As the same does with `legacy: false`: a space goes before a text that does not start with one.
+    /// As the same does with `legacy: false`: a space goes before a text that does not start with
+    /// one.
     NotLegacy,
 }
 
@@ -44,10 +47,9 @@ pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportE
     let (mut dummy_prefix, mut trims, mut escapes, mut charsmap) = (true, true, true, false);
     for field in Fields::new(model) {
         match field? {
-            (1, Value::Bytes(piece)) => pieces.push(
-                read_piece(piece)
-                    .map_err(|error| ImportError::new(format!("piece {}: {}", pieces.len(), error.reason)))?,
-            ),
+            (1, Value::Bytes(piece)) => pieces.push(read_piece(piece).map_err(|error| {
+                ImportError::new(format!("piece {}: {}", pieces.len(), error.reason))
+            })?),
             (2, Value::Bytes(spec)) => {
                 for field in Fields::new(spec) {
                     match field? {
@@ -89,7 +91,9 @@ pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportE
         _ => "an unknown model type",
     };
     if !refused.is_empty() {
-        return Err(ImportError::new(format!("sentencepiece: {refused} is not supported")));
+        return Err(ImportError::new(format!(
+            "sentencepiece: {refused} is not supported"
+        )));
     }
 
     let known = pieces.len();
@@ -106,7 +110,11 @@ pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportE
     let [raw, normalized] = &mut vocabulary.added;
     let mut decoded = vec![];
     for (id, piece) in (0..).zip(&pieces) {
-        let control = Added { content: piece.text.into(), flags: ADDED_SPECIAL, id };
+        let control = Added {
+            content: piece.text.into(),
+            flags: ADDED_SPECIAL,
+            id,
+        };
         decoded.push(spaced(piece.text));
         match piece.kind {
             kind::NORMAL => {
@@ -125,10 +133,17 @@ pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportE
                 decoded[id as usize].clear();
             }
             kind::CONTROL => raw.push(control),
-            kind::USER_DEFINED => normalized.push(Added { content: spaced(piece.text), flags: 0, id }),
+            kind::USER_DEFINED => normalized.push(Added {
+                content: spaced(piece.text),
+                flags: 0,
+                id,
+            }),
             kind::BYTE => {
                 let byte = byte_piece(piece.text).ok_or_else(|| {
-                    ImportError::new(format!("piece {id}: `{}` is not the name of a byte", piece.text))
+                    ImportError::new(format!(
+                        "piece {id}: `{}` is not the name of a byte",
+                        piece.text
+                    ))
                 })?;
                 vocabulary.flags |= BYTE_FALLBACK;
                 vocabulary.byte_ids.entry(byte).or_insert(id);
@@ -159,7 +174,11 @@ pub(super) fn byte_piece(piece: &str) -> Option<u8> {
 }
 
 fn read_piece(bytes: &[u8]) -> Result<Piece<'_>, ImportError> {
-    let mut piece = Piece { text: "", score: 0.0, kind: kind::NORMAL };
+    let mut piece = Piece {
+        text: "",
+        score: 0.0,
+        kind: kind::NORMAL,
+    };
     for field in Fields::new(bytes) {
         match field? {
             (1, Value::Bytes(text)) => piece.text = utf8(text, "text")?,
@@ -194,7 +213,10 @@ struct Fields<'p> {
 
 impl<'p> Fields<'p> {
     fn new(bytes: &'p [u8]) -> Self {
-        Fields { bytes, len: bytes.len() }
+        Fields {
+            bytes,
+            len: bytes.len(),
+        }
     }
 
     fn varint(&mut self) -> Option<u64> {
@@ -245,7 +267,10 @@ impl<'p> Iterator for Fields<'p> {
             self.bytes = &[];
         }
         let damaged = || {
-            ImportError::new(format!("sentencepiece: damaged protobuf field at byte {at} of a message of {}", self.len))
+            ImportError::new(format!(
+                "sentencepiece: damaged protobuf field at byte {at} of a message of {}",
+                self.len
+            ))
         };
         Some(field.ok_or_else(damaged))
     }

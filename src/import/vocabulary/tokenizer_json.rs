@@ -1,5 +1,5 @@
-//! `tokenizer.json`, the file of Hugging Face's `tokenizers` library, as any version of it writes them; and its
-//! predecessors `vocab.json` and `merges.txt`.
+//! `tokenizer.json`, the file of Hugging Face's `tokenizers` library, as any version of it writes
+//! them; and its predecessors `vocab.json` and `merges.txt`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::prelude::rust_2024::*;
@@ -13,14 +13,16 @@ use super::sentencepiece::byte_piece;
 use super::spaced;
 use crate::import::ImportError;
 use crate::text::tokenizer::{
-    ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN,
-    IGNORE_MERGES, NFC, PreTokenizer, Prefix, SPLIT, STRIP,
+    ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD,
+    FUSE_UNKNOWN, IGNORE_MERGES, NFC, PreTokenizer, Prefix, SPLIT, STRIP,
 };
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Llama 3's and Qwen 2's pattern, before and after what they say about digits.
-const LLAMA3: (&str, &str) =
-    (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|", r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+");
+const LLAMA3: (&str, &str) = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
 
 /// What the components before the model do to text.
 #[derive(Default)]
@@ -40,8 +42,12 @@ struct Pipeline {
 /// The vocabulary of a `tokenizer.json`.
 pub(super) fn read(json: &Value) -> Result<Vocabulary, ImportError> {
     let mut pipeline = Pipeline::default();
-    components(json, "normalizer", "normalizers", &mut |kind, node| normalizer(kind, node, &mut pipeline))?;
-    components(json, "pre_tokenizer", "pretokenizers", &mut |kind, node| pre_tokenizer(kind, node, &mut pipeline))?;
+    components(json, "normalizer", "normalizers", &mut |kind, node| {
+        normalizer(kind, node, &mut pipeline)
+    })?;
+    components(json, "pre_tokenizer", "pretokenizers", &mut |kind, node| {
+        pre_tokenizer(kind, node, &mut pipeline)
+    })?;
 
     let mut vocabulary = Vocabulary::new();
     pipeline.settle(&mut vocabulary)?;
@@ -59,17 +65,30 @@ pub(super) enum Gpt2Style {
 }
 
 /// The vocabulary of `vocab.json` and `merges.txt`.
-pub(super) fn read_gpt2(vocab: Value, merges: &str, style: Gpt2Style) -> Result<Vocabulary, ImportError> {
-    let is_merge = |(line, text): &(usize, &str)| !(text.is_empty() || (*line == 0 && text.starts_with("#version")));
-    let merges: Vec<Value> = merges.lines().enumerate().filter(is_merge).map(|(_, text)| text.into()).collect();
+pub(super) fn read_gpt2(
+    vocab: Value,
+    merges: &str,
+    style: Gpt2Style,
+) -> Result<Vocabulary, ImportError> {
+    let is_merge = |(line, text): &(usize, &str)| {
+        !(text.is_empty() || (*line == 0 && text.starts_with("#version")))
+    };
+    let merges: Vec<Value> = merges
+        .lines()
+        .enumerate()
+        .filter(is_merge)
+        .map(|(_, text)| text.into())
+        .collect();
     let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": use_regex});
     let (normalizer, pre_tokenizer) = match style {
         Gpt2Style::Gpt2 => (Value::Null, byte_level(true)),
         Gpt2Style::Qwen2 => {
             let pattern = [LLAMA3.0, r"\p{N}", LLAMA3.1].concat();
-            let split =
-                json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
-            (json!({"type": "NFC"}), json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]}))
+            let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+            (
+                json!({"type": "NFC"}),
+                json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]}),
+            )
         }
     };
     read(&json!({
@@ -90,14 +109,17 @@ fn is_true(node: &Value, key: &str) -> bool {
 }
 
 fn kind(node: &Value) -> &str {
-    node.get("type").and_then(Value::as_str).unwrap_or("(without type)")
+    node.get("type")
+        .and_then(Value::as_str)
+        .unwrap_or("(without type)")
 }
 
 fn not_supported(what: &str, name: &str) -> ImportError {
     ImportError::new(format!("{what} `{name}` is not supported"))
 }
 
-/// Visits a component, or the members of a sequence of them. Sequences within sequences mean the same without.
+/// Visits a component, or the members of a sequence of them. Sequences within sequences mean the
+/// same without.
 fn components(
     json: &Value,
     what: &str,
@@ -108,7 +130,9 @@ fn components(
     while let Some(node) = waiting.pop() {
         if kind(node) == "Sequence" {
             let list = node.get(members).and_then(Value::as_array);
-            let list = list.ok_or_else(|| ImportError::new(format!("{what}: a `Sequence` without `{members}`")))?;
+            let list = list.ok_or_else(|| {
+                ImportError::new(format!("{what}: a `Sequence` without `{members}`"))
+            })?;
             waiting.extend(list.iter().rev());
         } else {
             visit(kind(node), node)?;
@@ -122,13 +146,27 @@ fn normalizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<(), I
         "NFC" => pipeline.nfc = true,
         "Prepend" if node["prepend"] == "▁" => {
             if pipeline.replace {
-                return Err(ImportError::new("normalizer `Prepend` after `Replace` is not supported"));
+                return Err(ImportError::new(
+                    "normalizer `Prepend` after `Replace` is not supported",
+                ));
             }
             pipeline.prepend = true;
         }
-        "Replace" if node["pattern"]["String"] == " " && node["content"] == "▁" => pipeline.replace = true,
-        "Prepend" => return Err(not_supported("normalizer `Prepend` of", &node["prepend"].to_string())),
-        "Replace" => return Err(not_supported("normalizer `Replace` of", &node["pattern"].to_string())),
+        "Replace" if node["pattern"]["String"] == " " && node["content"] == "▁" => {
+            pipeline.replace = true
+        }
+        "Prepend" => {
+            return Err(not_supported(
+                "normalizer `Prepend` of",
+                &node["prepend"].to_string(),
+            ));
+        }
+        "Replace" => {
+            return Err(not_supported(
+                "normalizer `Replace` of",
+                &node["pattern"].to_string(),
+            ));
+        }
         _ => return Err(not_supported("normalizer", kind)),
     }
     Ok(())
@@ -136,7 +174,9 @@ fn normalizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<(), I
 
 fn pre_tokenizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<(), ImportError> {
     if pipeline.byte_level {
-        return Err(ImportError::new(format!("pre_tokenizer `{kind}` after `ByteLevel` is not supported")));
+        return Err(ImportError::new(format!(
+            "pre_tokenizer `{kind}` after `ByteLevel` is not supported"
+        )));
     }
     match kind {
         "Metaspace" => {
@@ -146,23 +186,33 @@ fn pre_tokenizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<()
                     &node["replacement"].to_string(),
                 ));
             }
-            let without = given(node, "add_prefix_space").is_some_and(|add| *add == Value::Bool(false));
-            let scheme = given(node, "prepend_scheme").and_then(Value::as_str).unwrap_or(if without {
-                "never"
-            } else {
-                "always"
-            });
+            let without =
+                given(node, "add_prefix_space").is_some_and(|add| *add == Value::Bool(false));
+            let scheme = given(node, "prepend_scheme")
+                .and_then(Value::as_str)
+                .unwrap_or(if without { "never" } else { "always" });
             let prefix = match scheme {
                 "never" => Prefix::Never,
                 "always" => Prefix::AlwaysUnlessSpace,
                 "first" => Prefix::TextStartUnlessSpace,
-                _ => return Err(not_supported("pre_tokenizer `Metaspace` with prepend_scheme", scheme)),
+                _ => {
+                    return Err(not_supported(
+                        "pre_tokenizer `Metaspace` with prepend_scheme",
+                        scheme,
+                    ));
+                }
             };
-            pipeline.metaspace = Some((prefix, node.get("split").and_then(Value::as_bool).unwrap_or(true)));
+            pipeline.metaspace = Some((
+                prefix,
+                node.get("split").and_then(Value::as_bool).unwrap_or(true),
+            ));
         }
         "Digits" => {
             if !is_true(node, "individual_digits") {
-                return Err(not_supported("pre_tokenizer `Digits` with individual_digits", "false"));
+                return Err(not_supported(
+                    "pre_tokenizer `Digits` with individual_digits",
+                    "false",
+                ));
             }
             pipeline.digits = true;
         }
@@ -179,17 +229,33 @@ fn pre_tokenizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<()
                 _ => false,
             };
             let known = split_pattern(pattern).filter(|_| all_parts && pipeline.pattern.is_none());
-            pipeline.pattern = Some(known.ok_or_else(|| not_supported("pre_tokenizer `Split`", &node.to_string()))?);
+            pipeline.pattern = Some(
+                known.ok_or_else(|| not_supported("pre_tokenizer `Split`", &node.to_string()))?,
+            );
         }
         "ByteLevel" => {
             // add_prefix_space is true when the file does not say.
-            if node.get("add_prefix_space").and_then(Value::as_bool).unwrap_or(true) {
-                return Err(not_supported("pre_tokenizer `ByteLevel` with add_prefix_space", "true"));
+            if node
+                .get("add_prefix_space")
+                .and_then(Value::as_bool)
+                .unwrap_or(true)
+            {
+                return Err(not_supported(
+                    "pre_tokenizer `ByteLevel` with add_prefix_space",
+                    "true",
+                ));
             }
             pipeline.byte_level = true;
-            if node.get("use_regex").and_then(Value::as_bool).unwrap_or(true) {
+            if node
+                .get("use_regex")
+                .and_then(Value::as_bool)
+                .unwrap_or(true)
+            {
                 if pipeline.pattern.is_some() {
-                    return Err(not_supported("pre_tokenizer `ByteLevel` after `Split` with use_regex", "true"));
+                    return Err(not_supported(
+                        "pre_tokenizer `ByteLevel` after `Split` with use_regex",
+                        "true",
+                    ));
                 }
                 pipeline.pattern = Some((PreTokenizer::Gpt2, 0));
             }
@@ -208,7 +274,12 @@ fn split_pattern(pattern: &str) -> Option<(PreTokenizer, u8)> {
     let most = match digits {
         r"\p{N}" => 1,
         r"\p{N}+" => 0,
-        _ => digits.strip_prefix(r"\p{N}{1,")?.strip_suffix('}')?.parse().ok().filter(|most| *most > 0)?,
+        _ => digits
+            .strip_prefix(r"\p{N}{1,")?
+            .strip_suffix('}')?
+            .parse()
+            .ok()
+            .filter(|most| *most > 0)?,
     };
     Some((PreTokenizer::Llama3, most))
 }
@@ -227,7 +298,9 @@ impl Pipeline {
                 (false, Some(pattern)) => pattern,
                 (true, Some((PreTokenizer::Gpt2, _))) => (PreTokenizer::DigitsGpt2, 0),
                 (true, _) => {
-                    return Err(ImportError::new("pre_tokenizer `Digits` without GPT-2's pattern is not supported"));
+                    return Err(ImportError::new(
+                        "pre_tokenizer `Digits` without GPT-2's pattern is not supported",
+                    ));
                 }
             };
             vocabulary.flags |= BYTE_LEVEL | if self.nfc { NFC } else { 0 };
@@ -250,7 +323,11 @@ impl Pipeline {
             }
             None if self.replace => {
                 vocabulary.flags |= FOLD;
-                vocabulary.prefix = if self.prepend { Prefix::Always } else { Prefix::Never };
+                vocabulary.prefix = if self.prepend {
+                    Prefix::Always
+                } else {
+                    Prefix::Never
+                };
             }
             None => {
                 return Err(ImportError::new(
@@ -262,7 +339,11 @@ impl Pipeline {
     }
 }
 
-fn read_decoder(json: &Value, vocabulary: &mut Vocabulary, pipeline: &mut Pipeline) -> Result<(), ImportError> {
+fn read_decoder(
+    json: &Value,
+    vocabulary: &mut Vocabulary,
+    pipeline: &mut Pipeline,
+) -> Result<(), ImportError> {
     let (mut byte_level, mut replaces, mut fuses) = (false, false, false);
     let flags = &mut vocabulary.flags;
     components(json, "decoder", "decoders", &mut |kind, node| {
@@ -270,16 +351,28 @@ fn read_decoder(json: &Value, vocabulary: &mut Vocabulary, pipeline: &mut Pipeli
             "ByteLevel" => byte_level = true,
             "ByteFallback" => pipeline.reads_bytes = true,
             "Fuse" => fuses = true,
-            "Replace" if node["pattern"]["String"] == "▁" && node["content"] == " " => replaces = true,
-            "Strip" if fuses && node["content"] == " " && node["start"] == 1 && node["stop"] == 0 => *flags |= STRIP,
+            "Replace" if node["pattern"]["String"] == "▁" && node["content"] == " " => {
+                replaces = true
+            }
+            "Strip"
+                if fuses && node["content"] == " " && node["start"] == 1 && node["stop"] == 0 =>
+            {
+                *flags |= STRIP
+            }
             _ => return Err(not_supported("decoder", &node.to_string())),
         }
         Ok(())
     })?;
-    let fits = if pipeline.byte_level { byte_level && !replaces } else { replaces && fuses && !byte_level };
+    let fits = if pipeline.byte_level {
+        byte_level && !replaces
+    } else {
+        replaces && fuses && !byte_level
+    };
     if !fits {
-        return Err(ImportError::new("a decoder that does not undo the pre_tokenizer is not supported")
-            .help(format!("the decoder is {}", json["decoder"])));
+        return Err(ImportError::new(
+            "a decoder that does not undo the pre_tokenizer is not supported",
+        )
+        .help(format!("the decoder is {}", json["decoder"])));
     }
     Ok(())
 }
@@ -306,7 +399,10 @@ fn read_model<'j>(
     }
     if is_true(model, "ignore_merges") {
         if !pipeline.byte_level {
-            return Err(not_supported("model: ignore_merges without `ByteLevel`,", "true"));
+            return Err(not_supported(
+                "model: ignore_merges without `ByteLevel`,",
+                "true",
+            ));
         }
         vocabulary.flags |= IGNORE_MERGES;
     }
@@ -315,19 +411,27 @@ fn read_model<'j>(
     }
     if is_true(model, "byte_fallback") {
         if pipeline.byte_level || !pipeline.reads_bytes {
-            return Err(ImportError::new("model: byte_fallback without the decoder `ByteFallback` is not supported"));
+            return Err(ImportError::new(
+                "model: byte_fallback without the decoder `ByteFallback` is not supported",
+            ));
         }
         vocabulary.flags |= BYTE_FALLBACK;
     }
 
-    let vocab =
-        model.get("vocab").and_then(Value::as_object).ok_or_else(|| ImportError::new("model: `vocab` is missing"))?;
+    let vocab = model
+        .get("vocab")
+        .and_then(Value::as_object)
+        .ok_or_else(|| ImportError::new("model: `vocab` is missing"))?;
     let mut ids = HashMap::new();
     let mut owners: BTreeMap<u64, &str> = BTreeMap::new();
     for (token, id) in vocab {
-        let id = id.as_u64().ok_or_else(|| ImportError::new(format!("model: the id of token `{token}` is {id}")))?;
+        let id = id
+            .as_u64()
+            .ok_or_else(|| ImportError::new(format!("model: the id of token `{token}` is {id}")))?;
         if let Some(other) = owners.insert(id, token) {
-            return Err(ImportError::new(format!("model: tokens `{other}` and `{token}` both have id {id}")));
+            return Err(ImportError::new(format!(
+                "model: tokens `{other}` and `{token}` both have id {id}"
+            )));
         }
         let piece = piece_of(token, pipeline);
         let id = vocabulary.set_piece(id, piece, vocab.len())?;
@@ -350,27 +454,42 @@ fn read_model<'j>(
     if pipeline.byte_level {
         bytelevel::set_byte_ids(vocabulary, |letter| ids.get(letter).copied());
     } else if vocabulary.flags & BYTE_FALLBACK != 0 {
-        vocabulary.byte_ids =
-            (0..=255).filter_map(|byte| Some((byte, *ids.get(format!("<0x{byte:02X}>").as_str())?))).collect();
+        vocabulary.byte_ids = (0..=255)
+            .filter_map(|byte| Some((byte, *ids.get(format!("<0x{byte:02X}>").as_str())?)))
+            .collect();
     }
 
-    let merges =
-        model.get("merges").and_then(Value::as_array).ok_or_else(|| ImportError::new("model: `merges` is missing"))?;
+    let merges = model
+        .get("merges")
+        .and_then(Value::as_array)
+        .ok_or_else(|| ImportError::new("model: `merges` is missing"))?;
     for (rank, merge) in merges.iter().enumerate() {
         let wrong = |what: &str| ImportError::new(format!("model: merge {rank}, {merge}: {what}"));
         let (left, right) = match merge {
-            Value::String(pair) => pair.split_once(' ').filter(|(_, right)| !right.contains(' ')),
+            Value::String(pair) => pair
+                .split_once(' ')
+                .filter(|(_, right)| !right.contains(' ')),
             Value::Array(pair) => match pair.as_slice() {
-                [Value::String(left), Value::String(right)] => Some((left.as_str(), right.as_str())),
+                [Value::String(left), Value::String(right)] => {
+                    Some((left.as_str(), right.as_str()))
+                }
                 _ => None,
             },
             _ => None,
         }
         .ok_or_else(|| wrong("not two tokens"))?;
-        let id =
-            |token: &str| ids.get(token).copied().ok_or_else(|| wrong(&format!("`{token}` is not in the vocabulary")));
+        let id = |token: &str| {
+            ids.get(token)
+                .copied()
+                .ok_or_else(|| wrong(&format!("`{token}` is not in the vocabulary")))
+        };
         let result = id(&(String::from(left) + right))?;
-        vocabulary.merges.push(Merge { left: id(left)?, right: id(right)?, rank: rank as u32, result });
+        vocabulary.merges.push(Merge {
+            left: id(left)?,
+            right: id(right)?,
+            rank: rank as u32,
+            result,
+        });
     }
     Ok(ids)
 }
@@ -392,11 +511,16 @@ fn read_added(
     pipeline: &Pipeline,
     ids: &HashMap<&str, u32>,
 ) -> Result<(), ImportError> {
-    let Some(list) = given(json, "added_tokens") else { return Ok(()) };
-    let list = list.as_array().ok_or_else(|| ImportError::new("`added_tokens` is not a list"))?;
+    let Some(list) = given(json, "added_tokens") else {
+        return Ok(());
+    };
+    let list = list
+        .as_array()
+        .ok_or_else(|| ImportError::new("`added_tokens` is not a list"))?;
     for (index, token) in list.iter().enumerate() {
         let content = token.get("content").and_then(Value::as_str);
-        let content = content.ok_or_else(|| ImportError::new(format!("added_tokens[{index}] has no `content`")))?;
+        let content = content
+            .ok_or_else(|| ImportError::new(format!("added_tokens[{index}] has no `content`")))?;
         if content.is_empty() {
             continue;
         }
@@ -405,7 +529,9 @@ fn read_added(
             Some(id) => u64::from(*id),
             None => {
                 let id = token.get("id").and_then(Value::as_u64);
-                id.ok_or_else(|| ImportError::new(format!("added_tokens[{index}], `{content}`, has no `id`")))?
+                id.ok_or_else(|| {
+                    ImportError::new(format!("added_tokens[{index}], `{content}`, has no `id`"))
+                })?
             }
         };
         let mut flags = 0;
@@ -417,13 +543,18 @@ fn read_added(
         ] {
             flags |= if is_true(token, key) { bit } else { 0 };
         }
-        // What the token is in normalised text. It decodes to its content: tokenizers 0.23 decodes the normalised form, and
-        // then does not know a special token again when it is to be skipped.
-        let normalized = match token.get("normalized").and_then(Value::as_bool).unwrap_or(true) {
+        // What the token is in normalised text. It decodes to its content: tokenizers 0.23 decodes
+        // the normalised form, and then does not know a special token again when it is to be
+        // skipped.
+        let normalized = match token
+            .get("normalized")
+            .and_then(Value::as_bool)
+            .unwrap_or(true)
+        {
             true if pipeline.nfc => Some(content.nfc().collect()),
-            true if pipeline.replace => {
-                Some(String::from(if pipeline.prepend { "▁" } else { "" }) + &content.replace(' ', "▁"))
-            }
+            true if pipeline.replace => Some(
+                String::from(if pipeline.prepend { "▁" } else { "" }) + &content.replace(' ', "▁"),
+            ),
             true => Some(content.to_owned()),
             false => None,
         };
@@ -433,15 +564,25 @@ fn read_added(
         let id = if in_vocabulary && vocabulary.pieces.get(id as usize) == Some(&piece) {
             id as u32
         } else {
-            vocabulary.encodable.remove(&u32::try_from(id).unwrap_or(u32::MAX));
+            vocabulary
+                .encodable
+                .remove(&u32::try_from(id).unwrap_or(u32::MAX));
             vocabulary.set_piece(id, piece, known)?
         };
         match normalized {
             Some(normalized) => {
-                let content = if pipeline.replace { spaced(&normalized) } else { normalized.into() };
+                let content = if pipeline.replace {
+                    spaced(&normalized)
+                } else {
+                    normalized.into()
+                };
                 vocabulary.added[1].push(Added { content, flags, id });
             }
-            None => vocabulary.added[0].push(Added { content: content.into(), flags, id }),
+            None => vocabulary.added[0].push(Added {
+                content: content.into(),
+                flags,
+                id,
+            }),
         }
     }
     Ok(())
@@ -458,9 +599,19 @@ fn read_post_processor(json: &Value, vocabulary: &mut Vocabulary) -> Result<(), 
         }
         Ok(())
     })?;
-    let Some(template) = template else { return Ok(()) };
-    let wrong = || ImportError::new(format!("post_processor: template {} is not supported", template["single"]));
-    let specials = template["special_tokens"].as_object().cloned().unwrap_or_else(Map::new);
+    let Some(template) = template else {
+        return Ok(());
+    };
+    let wrong = || {
+        ImportError::new(format!(
+            "post_processor: template {} is not supported",
+            template["single"]
+        ))
+    };
+    let specials = template["special_tokens"]
+        .as_object()
+        .cloned()
+        .unwrap_or_else(Map::new);
     let mut past_text = false;
     for item in template["single"].as_array().ok_or_else(wrong)? {
         if item.get("Sequence").is_some() && !past_text {
@@ -468,9 +619,20 @@ fn read_post_processor(json: &Value, vocabulary: &mut Vocabulary) -> Result<(), 
             continue;
         }
         let name = item["SpecialToken"]["id"].as_str().ok_or_else(wrong)?;
-        for id in specials.get(name).and_then(|special| special["ids"].as_array()).ok_or_else(wrong)? {
-            let id = id.as_u64().filter(|id| *id < vocabulary.pieces.len() as u64).ok_or_else(wrong)? as u32;
-            if past_text { vocabulary.after.push(id) } else { vocabulary.before.push(id) }
+        for id in specials
+            .get(name)
+            .and_then(|special| special["ids"].as_array())
+            .ok_or_else(wrong)?
+        {
+            let id = id
+                .as_u64()
+                .filter(|id| *id < vocabulary.pieces.len() as u64)
+                .ok_or_else(wrong)? as u32;
+            if past_text {
+                vocabulary.after.push(id)
+            } else {
+                vocabulary.before.push(id)
+            }
         }
     }
     if !past_text {

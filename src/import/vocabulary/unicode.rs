@@ -1,7 +1,9 @@
-//! The Unicode tables that a tokenizer needs, and no others: character classes for its pre-tokenizer, NFC.
+//! The Unicode tables that a tokenizer needs, and no others: character classes for its
+//! pre-tokenizer, NFC.
 //!
-//! NFC is that of Unicode 9, the version that the `tokenizers` library normalises by and models were trained with. For the
-//! characters of that version it never changes (the Unicode stability policy), so leaving out later ones is all it takes.
+//! NFC is that of Unicode 9, the version that the `tokenizers` library normalises by and models
+//! were trained with. For the characters of that version it never changes (the Unicode stability
+//! policy), so leaving out later ones is all it takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::prelude::rust_2024::*;
@@ -12,9 +14,11 @@ use unicode_normalization::char::{canonical_combining_class, compose, decompose_
 
 use crate::text::tokenizer::{LETTER, NOT_INERT, NUMBER, WORD};
 
-/// Where the class of characters changes: code point, and the class bits from there on. ASCII is left out.
+/// Where the class of characters changes: code point, and the class bits from there on. ASCII is
+/// left out.
 ///
-/// Going through all of Unicode takes milliseconds, so each combination that is asked for is made once.
+/// Going through all of Unicode takes milliseconds, so each combination that is asked for is made
+/// once.
 pub(super) fn classes(letters_and_numbers: bool, words: bool, nfc: bool) -> &'static [(u32, u8)] {
     static CLASSES: [OnceLock<Vec<(u32, u8)>>; 8] = [const { OnceLock::new() }; 8];
     let which = usize::from(letters_and_numbers) | usize::from(words) << 1 | usize::from(nfc) << 2;
@@ -25,7 +29,9 @@ fn make_classes(letters_and_numbers: bool, words: bool, nfc: bool) -> Vec<(u32, 
     let mut bits: BTreeMap<u32, u8> = BTreeMap::new();
     let mut mark = |pattern: &str, bit: u8| {
         for (first, last) in ranges(pattern) {
-            (first..=last).filter(|code| *code >= 0x80).for_each(|code| *bits.entry(code).or_default() |= bit);
+            (first..=last)
+                .filter(|code| *code >= 0x80)
+                .for_each(|code| *bits.entry(code).or_default() |= bit);
         }
     };
     if letters_and_numbers {
@@ -40,7 +46,9 @@ fn make_classes(letters_and_numbers: bool, words: bool, nfc: bool) -> Vec<(u32, 
             *bits.entry(character.into()).or_default() |= NOT_INERT;
         }
         // Hangul vowels and trailing consonants join what is before them.
-        (0x1161..=0x1175).chain(0x11A8..=0x11C2).for_each(|code| *bits.entry(code).or_default() |= NOT_INERT);
+        (0x1161..=0x1175)
+            .chain(0x11A8..=0x11C2)
+            .for_each(|code| *bits.entry(code).or_default() |= NOT_INERT);
     }
     let mut changes: Vec<(u32, u8)> = vec![];
     let mut next = 0x80;
@@ -62,9 +70,10 @@ fn make_classes(letters_and_numbers: bool, words: bool, nfc: bool) -> Vec<(u32, 
 fn ranges(pattern: &str) -> Vec<(u32, u32)> {
     let class = regex_syntax::parse(pattern).expect("the patterns above are valid");
     match class.kind() {
-        HirKind::Class(Class::Unicode(class)) => {
-            class.iter().map(|range| (range.start().into(), range.end().into())).collect()
-        }
+        HirKind::Class(Class::Unicode(class)) => class
+            .iter()
+            .map(|range| (range.start().into(), range.end().into()))
+            .collect(),
         _ => vec![],
     }
 }
@@ -72,21 +81,36 @@ fn ranges(pattern: &str) -> Vec<(u32, u32)> {
 /// The characters of Unicode 9, without ASCII.
 fn normalizable() -> impl Iterator<Item = char> {
     let ranges = ranges(r"\p{age:9.0}").into_iter();
-    ranges.flat_map(|(first, last)| first..=last).filter(|code| *code >= 0x80).filter_map(char::from_u32)
+    ranges
+        .flat_map(|(first, last)| first..=last)
+        .filter(|code| *code >= 0x80)
+        .filter_map(char::from_u32)
 }
 
 /// Whether NFC leaves a character alone whatever is around it, jamo aside.
 fn is_inert(character: char) -> bool {
     let mut decomposed = vec![];
     decompose_canonical(character, |part| decomposed.push(part));
-    let recomposed = decomposed.iter().copied().map(Some).reduce(|first, second| compose(first?, second?));
-    canonical_combining_class(character) == 0 && recomposed == Some(Some(character)) && !composes_backwards(character)
+    let recomposed = decomposed
+        .iter()
+        .copied()
+        .map(Some)
+        .reduce(|first, second| compose(first?, second?));
+    canonical_combining_class(character) == 0
+        && recomposed == Some(Some(character))
+        && !composes_backwards(character)
 }
 
 /// Whether some character before this one composes with it.
 fn composes_backwards(character: char) -> bool {
     static SECONDS: OnceLock<BTreeSet<u32>> = OnceLock::new();
-    let seconds = SECONDS.get_or_init(|| nfc_tables().compositions.iter().map(|[_, second, _]| *second).collect());
+    let seconds = SECONDS.get_or_init(|| {
+        nfc_tables()
+            .compositions
+            .iter()
+            .map(|[_, second, _]| *second)
+            .collect()
+    });
     seconds.contains(&character.into())
 }
 
@@ -125,13 +149,21 @@ fn make_nfc_tables() -> NfcTables {
             continue;
         }
         tables.decompositions.push((code, tables.pool.len()));
-        tables.pool.extend(decomposed.iter().copied().map(u32::from));
+        tables
+            .pool
+            .extend(decomposed.iter().copied().map(u32::from));
         if let Some((second, rest)) = decomposed.split_last()
-            && let Some(first) =
-                rest.iter().copied().map(Some).reduce(|first, second| compose(first?, second?)).flatten()
+            && let Some(first) = rest
+                .iter()
+                .copied()
+                .map(Some)
+                .reduce(|first, second| compose(first?, second?))
+                .flatten()
             && compose(first, *second) == Some(character)
         {
-            tables.compositions.push([first.into(), u32::from(*second), code]);
+            tables
+                .compositions
+                .push([first.into(), u32::from(*second), code]);
         }
     }
     tables.compositions.sort();

@@ -9,8 +9,9 @@ use tempfile::TempDir;
 use super::bytes::Bytes;
 use super::image;
 
-/// What a packed image may take for each byte of the checkpoint: a row of one f32 becomes a group of 32 in a tile of eight rows,
-/// each tensor starts at a multiple of 64, and an absent tokenizer table costs its Unicode classes.
+/// What a packed image may take for each byte of the checkpoint: a row of one f32 becomes a group
+/// of 32 in a tile of eight rows, each tensor starts at a multiple of 64, and an absent tokenizer
+/// table costs its Unicode classes.
 const MOST_GROWTH: usize = 80;
 const MOST_CONSTANT: usize = 1 << 17;
 /// Data made up for a header that asks for more than there is.
@@ -40,12 +41,23 @@ pub fn folder(files: &[(&str, Option<&[u8]>)]) -> PathBuf {
 
 /// Packs, opens and runs what has opened.
 fn run(checkpoint: &dyn Checkpoint, file: usize) -> Result<(), ImportError> {
-    let tokenizer = checkpoint.description().tokenizer.as_ref().map_or(0, Vec::len);
+    let tokenizer = checkpoint
+        .description()
+        .tokenizer
+        .as_ref()
+        .map_or(0, Vec::len);
     for dtype in [None, Some(DType::ALL[file % 6])] {
-        let options = PackOptions { dtype, embedder_dtype: None };
+        let options = PackOptions {
+            dtype,
+            embedder_dtype: None,
+        };
         let image = pack_to_memory(checkpoint, &options, &mut |_, _| {})?;
         let most = MOST_GROWTH * file + tokenizer + MOST_CONSTANT;
-        assert!(image.len() <= most, "{} bytes from a file of {file}", image.len());
+        assert!(
+            image.len() <= most,
+            "{} bytes from a file of {file}",
+            image.len()
+        );
         Model::open(&image).expect("what was packed opens");
         image::run(&image, 16).expect("what opens runs");
     }
@@ -70,8 +82,9 @@ pub fn gguf(data: &[u8]) {
     }
 }
 
-/// `config.json`, a zero byte, and a safetensors file; or the text of its header alone, for which data is made up; then there
-/// may be, with a zero byte before each, the header of another such file, and an index of the two.
+/// `config.json`, a zero byte, and a safetensors file; or the text of its header alone, for which
+/// data is made up; then there may be, with a zero byte before each, the header of another such
+/// file, and an index of the two.
 pub fn folder_target(data: &[u8]) {
     let (config, weights) = match data.iter().position(|&byte| byte == 0) {
         Some(at) => (&data[..at], &data[at + 1..]),
@@ -86,7 +99,10 @@ pub fn folder_target(data: &[u8]) {
         [first, second, ..] => [None, Some(&first[..]), Some(&second[..])],
         [] => [None; 3],
     };
-    let index = weights.splitn(3, |&byte| byte == 0).nth(2).filter(|_| single.is_none());
+    let index = weights
+        .splitn(3, |&byte| byte == 0)
+        .nth(2)
+        .filter(|_| single.is_none());
     let folder = folder(&[
         ("config.json", Some(config)),
         ("model.safetensors", single),
@@ -96,31 +112,39 @@ pub fn folder_target(data: &[u8]) {
         ("model.safetensors.index.json", index),
     ]);
     if let Ok(checkpoint) = opened(&folder) {
-        let _ = run(&*checkpoint, config.len() + parts.iter().map(Vec::len).sum::<usize>());
+        let _ = run(
+            &*checkpoint,
+            config.len() + parts.iter().map(Vec::len).sum::<usize>(),
+        );
     }
 }
 
 /// A safetensors file with this header, and data for it.
 fn filled(header: &[u8]) -> Vec<u8> {
-    let ends = serde_json::from_slice::<serde_json::Value>(header).ok().and_then(|header| {
-        let tensors = header.as_object()?.values();
-        tensors.filter_map(|tensor| tensor["data_offsets"][1].as_u64()).max()
-    });
+    let ends = serde_json::from_slice::<serde_json::Value>(header)
+        .ok()
+        .and_then(|header| {
+            let tensors = header.as_object()?.values();
+            tensors
+                .filter_map(|tensor| tensor["data_offsets"][1].as_u64())
+                .max()
+        });
     let mut file = [&(header.len() as u64).to_le_bytes(), header].concat();
     let filling = ends.map_or(0, |end| (end as usize).min(MOST_FILLING));
     file.resize(file.len() + filling, FILLING);
     file
 }
 
-/// Two bytes with the length of the `tokenizer.bin`, that file, and the checkpoint; which is also tried at the length that it
-/// says it should have.
+/// Two bytes with the length of the `tokenizer.bin`, that file, and the checkpoint; which is also
+/// tried at the length that it says it should have.
 pub fn llama2c(data: &[u8]) {
     let mut choices = Bytes(data);
     let length = choices.short() as usize;
     let tokenizer = Some(choices.take(length)).filter(|file| !file.is_empty());
     let mut file = choices.0.to_vec();
     let attempt = |file: &[u8]| {
-        let path = folder(&[("tokenizer.bin", tokenizer), ("model.bin", Some(file))]).join("model.bin");
+        let path =
+            folder(&[("tokenizer.bin", tokenizer), ("model.bin", Some(file))]).join("model.bin");
         import::llama2c::looks_like(&path);
         let checkpoint = import::llama2c::open(&path)?;
         run(&checkpoint, data.len() + file.len())

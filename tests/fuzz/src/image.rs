@@ -46,11 +46,22 @@ fn tiny(seed: u64) -> AlignedBytes {
     let numbers = &mut Numbers::new(seed);
     let mut description = random::any(numbers);
     let config = &mut description.config;
-    let layers = [window(0, Rope::Global), window(3, Rope::Local), window(8, Rope::None), window(1, Rope::Global)];
-    description.layers = layers.iter().copied().skip(seed as usize % 4).take(1 + seed as usize % 2).collect();
+    let layers = [
+        window(0, Rope::Global),
+        window(3, Rope::Local),
+        window(8, Rope::None),
+        window(1, Rope::Global),
+    ];
+    description.layers = layers
+        .iter()
+        .copied()
+        .skip(seed as usize % 4)
+        .take(1 + seed as usize % 2)
+        .collect();
     config.num_decoder_blocks = description.layers.len() as u32;
     config.projection_dim = numbers.pick(&[2, 4, 6]);
-    (config.num_kv_heads, config.query_head_multiplier) = numbers.pick(&[(1, 1), (1, 2), (2, 1), (2, 2)]);
+    (config.num_kv_heads, config.query_head_multiplier) =
+        numbers.pick(&[(1, 1), (1, 2), (2, 1), (2, 2)]);
     config.embedding_dim = numbers.pick(&[1, 3, 8, 33]);
     config.mlp_hidden_dim = numbers.pick(&[1, 5, 9]);
     config.vocab_size = numbers.pick(&[2, 7, 9]);
@@ -62,11 +73,16 @@ fn tiny(seed: u64) -> AlignedBytes {
     }
     let dtype = DType::ALL[seed as usize % 6];
     let embedder = DType::ALL[(seed as usize + seed as usize / 6 * 3) % 6];
-    Memory::new(description, seed).pack_with(PackOptions { dtype: Some(dtype), embedder_dtype: Some(embedder) })
+    Memory::new(description, seed).pack_with(PackOptions {
+        dtype: Some(dtype),
+        embedder_dtype: Some(embedder),
+    })
 }
 
 pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let bytes = bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+    let bytes = bytes
+        .get(at..at + 8)
+        .and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u64::from_le_bytes)
 }
 
@@ -82,14 +98,31 @@ pub fn edit(image: &mut [u8], choices: &mut Bytes<'_>) {
     let (at, value) = (choices.short() as usize, choices.word());
     let (start, length) = match section {
         7 => (8, 192),
-        _ => (u64_at(image, 32 + 24 * section) as usize, u64_at(image, 40 + 24 * section) as usize),
+        _ => (
+            u64_at(image, 32 + 24 * section) as usize,
+            u64_at(image, 40 + 24 * section) as usize,
+        ),
     };
-    let Some(at) = start.checked_add(at % length.max(4) / 4 * 4).filter(|at| at.saturating_add(4) <= image.len())
+    let Some(at) = start
+        .checked_add(at % length.max(4) / 4 * 4)
+        .filter(|at| at.saturating_add(4) <= image.len())
     else {
         return;
     };
     let word = u32::from_le_bytes(std::array::from_fn(|i| image[at + i]));
-    let special = [0, 1, 2, 64, u32::MAX, i32::MAX as u32, 0x7f80_0000, 0x7fc0_0000, 0x7c00_7c00, 0xfc00, 1 << 31];
+    let special = [
+        0,
+        1,
+        2,
+        64,
+        u32::MAX,
+        i32::MAX as u32,
+        0x7f80_0000,
+        0x7fc0_0000,
+        0x7c00_7c00,
+        0xfc00,
+        1 << 31,
+    ];
     let new = match operation % 8 {
         0 => value,
         1 => word.wrapping_add(1),
@@ -108,7 +141,9 @@ pub fn repair(image: &mut [u8]) {
     for section in Section::ALL {
         let at = 32 + 24 * section as usize;
         let (start, length) = (u64_at(image, at) as usize, u64_at(image, at + 8) as usize);
-        let bytes = start.checked_add(length).and_then(|end| image.get(start..end));
+        let bytes = start
+            .checked_add(length)
+            .and_then(|end| image.get(start..end));
         if let Some(checksum) = bytes.map(crc32fast::hash) {
             put(image, at + 16, &checksum.to_le_bytes());
         }
@@ -132,26 +167,49 @@ pub fn run(image: &[u8], tokens: usize) -> Result<(), Error> {
         exercise(&tokenizer);
     }
     let kv = Kv::ALL[model.checksum() as usize % Kv::ALL.len()];
-    let plan = Plan::new(model.header()).context(tokens as u32).batch(3).kv(kv);
+    let plan = Plan::new(model.header())
+        .context(tokens as u32)
+        .batch(3)
+        .kv(kv);
     if plan.bytes() > MOST_ARENA {
         let small = &mut AlignedBytes::zeroed(64);
-        assert!(matches!(Session::new(&model, &plan, small, &Solo), Err(Error::ArenaTooSmall { .. })));
+        assert!(matches!(
+            Session::new(&model, &plan, small, &Solo),
+            Err(Error::ArenaTooSmall { .. })
+        ));
         return Ok(());
     }
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let mut first = None;
     for isa in Isa::available() {
         arena.fill(0xff); // NaNs, and ids and positions out of all ranges
-        let mut session = Session::new(&model, &plan, &mut arena, Engine { isa, workers: &Solo })?;
+        let mut session = Session::new(
+            &model,
+            &plan,
+            &mut arena,
+            Engine {
+                isa,
+                workers: &Solo,
+            },
+        )?;
         let mut digest = Digest::new();
-        let prompt: [u32; 5] = std::array::from_fn(|i| (i as u32 * 5 + 1) % model.config().vocab_size);
+        let prompt: [u32; 5] =
+            std::array::from_fn(|i| (i as u32 * 5 + 1) % model.config().vocab_size);
         let mut next = sample(session.feed(&prompt)?, &mut digest);
         session.skip_to(u32::MAX - 20)?;
         for _ in prompt.len()..tokens {
             next = sample(session.feed(&[next])?, &mut digest);
         }
-        assert_eq!(session.feed(&[0]).err(), Some(Error::ContextFull { room: 0 }));
-        assert_eq!(*first.get_or_insert(digest.value()), digest.value(), "{} computes other bits", isa.name());
+        assert_eq!(
+            session.feed(&[0]).err(),
+            Some(Error::ContextFull { room: 0 })
+        );
+        assert_eq!(
+            *first.get_or_insert(digest.value()),
+            digest.value(),
+            "{} computes other bits",
+            isa.name()
+        );
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! What is fuzzed: each target is a plain function of bytes, which must neither panic nor hang nor touch memory that is not
-//! its own, whatever the bytes. libFuzzer calls them with the bytes it makes up (`run`), and `cargo test` with those of the
-//! corpus (`tests/fuzz.rs`).
+//! What is fuzzed: each target is a plain function of bytes, which must neither panic nor hang nor
+//! touch memory that is not its own, whatever the bytes. libFuzzer calls them with the bytes it
+//! makes up (`run`), and `cargo test` with those of the corpus (`tests/fuzz.rs`).
 
 mod bytes;
 mod checkpoints;
@@ -21,7 +21,8 @@ pub type Target = fn(&[u8]);
 
 /// All targets, by name.
 pub const TARGETS: [(&str, Target); 13] = [
-    // An image as it is, and with its checksums repaired: opened, 16 tokens, all kernels the same bits.
+    // An image as it is, and with its checksums repaired: opened, 16 tokens, all kernels the same
+    // bits.
     ("image", image::image),
     // Edits to the fields of small valid images, checksums repaired.
     ("edits", image::edits),
@@ -46,7 +47,8 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("sampler", text::sampler),
 ];
 
-/// The corpus of a target: inputs one after the other, each with its length before it (u32, little-endian).
+/// The corpus of a target: inputs one after the other, each with its length before it (u32,
+/// little-endian).
 pub fn unpack(mut corpus: &[u8]) -> Vec<Vec<u8>> {
     let mut inputs = Vec::new();
     while let Some((length, rest)) = corpus.split_first_chunk() {
@@ -60,5 +62,8 @@ pub fn unpack(mut corpus: &[u8]) -> Vec<Vec<u8>> {
 /// The other way round.
 #[allow(dead_code)] // of `corpus` alone
 pub fn pack(inputs: &[Vec<u8>]) -> Vec<u8> {
-    inputs.iter().flat_map(|input| [&(input.len() as u32).to_le_bytes()[..], input].concat()).collect()
+    inputs
+        .iter()
+        .flat_map(|input| [&(input.len() as u32).to_le_bytes()[..], input].concat())
+        .collect()
 }

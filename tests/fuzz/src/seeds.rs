@@ -34,8 +34,11 @@ pub fn byte_level() -> String {
             }
         })
         .collect();
-    let mut vocab: serde_json::Map<String, serde_json::Value> =
-        letters.iter().enumerate().map(|(id, letter)| (letter.to_string(), id.into())).collect();
+    let mut vocab: serde_json::Map<String, serde_json::Value> = letters
+        .iter()
+        .enumerate()
+        .map(|(id, letter)| (letter.to_string(), id.into()))
+        .collect();
     let merges = ["a b", "Ġ a", "Ġa b", "Ã ©", "ab ab", "1 2", "Ċ Ċ", "Ġ Ġ"];
     for merge in merges {
         vocab.insert(merge.replace(' ', ""), vocab.len().into());
@@ -63,24 +66,41 @@ pub fn byte_fallback() -> String {
 /// Valid inputs of a target.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
-        "image" => images().iter().map(|image| image.to_vec()).filter(|image| image.len() < 5000).collect(),
+        "image" => images()
+            .iter()
+            .map(|image| image.to_vec())
+            .filter(|image| image.len() < 5000)
+            .collect(),
         "edits" => (0..12).map(|i| vec![i, 0, 1, 0, 0, 0, 0, 0, 0]).collect(),
-        "source" => (0..48).map(|i| vec![i, i / 12 * 4, i % 5, 0, i % 7 * 20, i % 11 * 3]).collect(),
+        "source" => (0..48)
+            .map(|i| vec![i, i / 12 * 4, i % 5, 0, i % 7 * 20, i % 11 * 3])
+            .collect(),
         "steps" => (0..40).map(random).collect(),
         "snapshot" => (0..48).map(snapshot).collect(),
         "gguf" => ggufs(),
         "folder" => folders(),
-        "llama2c" => {
-            [0, 1, 2].into_iter().flat_map(|version| [true, false].map(|tied| llama2c(version, tied))).collect()
-        }
+        "llama2c" => [0, 1, 2]
+            .into_iter()
+            .flat_map(|version| [true, false].map(|tied| llama2c(version, tied)))
+            .collect(),
         "tokenizer_json" => tokenizer_jsons(),
         "tokenizer_model" => tokenizer_models(),
-        "section" => super::text::sections().iter().filter(|section| section.len() < 9000).cloned().collect(),
-        "text" => (0..6)
-            .flat_map(|which| ["abc ab<s> é 12\n\n'll  x", "▁a  <r> ", "e\u{301}각"].map(|text| (which, text)))
-            .flat_map(|(which, text)| [0, 1, 2, 3].map(|options| [&[which, options], text.as_bytes()].concat()))
+        "section" => super::text::sections()
+            .iter()
+            .filter(|section| section.len() < 9000)
+            .cloned()
             .collect(),
-        "sampler" => (0..64).map(|flags| [vec![flags], random(flags.into())].concat()).collect(),
+        "text" => (0..6)
+            .flat_map(|which| {
+                ["abc ab<s> é 12\n\n'll  x", "▁a  <r> ", "e\u{301}각"].map(|text| (which, text))
+            })
+            .flat_map(|(which, text)| {
+                [0, 1, 2, 3].map(|options| [&[which, options], text.as_bytes()].concat())
+            })
+            .collect(),
+        "sampler" => (0..64)
+            .map(|flags| [vec![flags], random(flags.into())].concat())
+            .collect(),
         _ => Vec::new(),
     }
 }
@@ -97,7 +117,9 @@ fn snapshot(seed: u8) -> Vec<u8> {
     let plan = Plan::new(model.header()).context(8).kv(Kv::ALL[kv % 4]);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
-    let ids: Vec<u32> = (0..seed as u32 % 6).map(|id| id % model.config().vocab_size).collect();
+    let ids: Vec<u32> = (0..seed as u32 % 6)
+        .map(|id| id % model.config().vocab_size)
+        .collect();
     let _ = session.feed(&ids);
     let mut bytes = vec![which as u8, kv as u8];
     session
@@ -118,7 +140,12 @@ fn key(name: &str, code: u32, value: &[u8]) -> Vec<u8> {
 }
 
 fn array(code: u32, elements: &[Vec<u8>]) -> Vec<u8> {
-    [&code.to_le_bytes()[..], &(elements.len() as u64).to_le_bytes(), &elements.concat()].concat()
+    [
+        &code.to_le_bytes()[..],
+        &(elements.len() as u64).to_le_bytes(),
+        &elements.concat(),
+    ]
+    .concat()
 }
 
 /// One layer of two heads, of several architectures, with a vocabulary of either kind.
@@ -128,8 +155,11 @@ fn ggufs() -> Vec<Vec<u8>> {
     let text = |name: &str, value: &str| key(name, 8, &string(value));
     let strings = |list: &[&str]| list.iter().map(|text| string(text)).collect::<Vec<_>>();
     let mut files = Vec::new();
-    for (index, arch) in
-        ["llama", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "smollm3", "phi3"].into_iter().enumerate()
+    for (index, arch) in [
+        "llama", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "smollm3", "phi3",
+    ]
+    .into_iter()
+    .enumerate()
     {
         let code = if index % 2 == 0 { 0 } else { 8 };
         let d = 32;
@@ -152,23 +182,54 @@ fn ggufs() -> Vec<Vec<u8>> {
         if index < 4 {
             let types = [2, 3, 3, 1, 1, 1, 1, 1, 6];
             keys.push(text("tokenizer.ggml.model", "llama"));
-            keys.push(key("tokenizer.ggml.tokens", 9, &array(8, &strings(&tokens))));
-            keys.push(key("tokenizer.ggml.scores", 9, &array(6, &tokens.map(|_| 1f32.to_le_bytes().to_vec()))));
-            keys.push(key("tokenizer.ggml.token_type", 9, &array(5, &types.map(|t| i32::to_le_bytes(t).to_vec()))));
+            keys.push(key(
+                "tokenizer.ggml.tokens",
+                9,
+                &array(8, &strings(&tokens)),
+            ));
+            keys.push(key(
+                "tokenizer.ggml.scores",
+                9,
+                &array(6, &tokens.map(|_| 1f32.to_le_bytes().to_vec())),
+            ));
+            keys.push(key(
+                "tokenizer.ggml.token_type",
+                9,
+                &array(5, &types.map(|t| i32::to_le_bytes(t).to_vec())),
+            ));
             keys.push(float(&format!("{arch}.rope.freq_base"), 1e4));
-            keys.push(text(&format!("{arch}.rope.scaling.type"), if index == 0 { "yarn" } else { "linear" }));
+            keys.push(text(
+                &format!("{arch}.rope.scaling.type"),
+                if index == 0 { "yarn" } else { "linear" },
+            ));
             keys.push(float(&format!("{arch}.rope.scaling.factor"), 2.0));
-            keys.push(uint(&format!("{arch}.rope.scaling.original_context_length"), 32));
+            keys.push(uint(
+                &format!("{arch}.rope.scaling.original_context_length"),
+                32,
+            ));
         } else {
             let letters = ["a", "b", "Ġ", "ab", "Ġab", "1", "<|im_end|>", "é", "<s>"];
             keys.push(text("tokenizer.ggml.model", "gpt2"));
-            keys.push(text("tokenizer.ggml.pre", ["qwen2", "llama-bpe", "smollm", "gpt-2"][index - 4]));
-            keys.push(key("tokenizer.ggml.tokens", 9, &array(8, &strings(&letters))));
-            keys.push(key("tokenizer.ggml.merges", 9, &array(8, &strings(&["a b", "Ġ ab"]))));
+            keys.push(text(
+                "tokenizer.ggml.pre",
+                ["qwen2", "llama-bpe", "smollm", "gpt-2"][index - 4],
+            ));
+            keys.push(key(
+                "tokenizer.ggml.tokens",
+                9,
+                &array(8, &strings(&letters)),
+            ));
+            keys.push(key(
+                "tokenizer.ggml.merges",
+                9,
+                &array(8, &strings(&["a b", "Ġ ab"])),
+            ));
             keys.push(text("tokenizer.chat_template", "{{ bos_token }}"));
         }
-        let mut tensors: Vec<(String, Vec<u32>, u32)> =
-            vec![("token_embd.weight".into(), vec![d, 9], code), ("output_norm.weight".into(), vec![d], 0)];
+        let mut tensors: Vec<(String, Vec<u32>, u32)> = vec![
+            ("token_embd.weight".into(), vec![d, 9], code),
+            ("output_norm.weight".into(), vec![d], 0),
+        ];
         let mut layer = |name: &str, dimensions: &[u32], code| {
             tensors.push((format!("blk.0.{name}"), dimensions.to_vec(), code));
         };
@@ -180,7 +241,13 @@ fn ggufs() -> Vec<Vec<u8>> {
             layer("attn_qkv.weight", &[d, 64], code);
             layer("ffn_up.weight", &[d, 64], code);
         } else {
-            for (name, rows) in [("attn_q", 32), ("attn_k", 16), ("attn_v", 16), ("ffn_gate", 32), ("ffn_up", 32)] {
+            for (name, rows) in [
+                ("attn_q", 32),
+                ("attn_k", 16),
+                ("attn_v", 16),
+                ("ffn_gate", 32),
+                ("ffn_up", 32),
+            ] {
                 layer(&format!("{name}.weight"), &[d, rows], code);
             }
         }
@@ -202,18 +269,37 @@ fn ggufs() -> Vec<Vec<u8>> {
     files.extend(Element::ALL.map(|element| gguf_of(element, &[], &[])));
     let typed = |code| ("token_embd.weight", vec![32, 5], code);
     files.extend((4..40).map(|code| gguf_of(Element::F32, &[], &[typed(code)])));
-    files.extend(rarer_keys().iter().map(|keys| gguf_of(Element::F32, keys, &[])));
-    let biases = ["attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up", "ffn_down", "attn_output"];
+    files.extend(
+        rarer_keys()
+            .iter()
+            .map(|keys| gguf_of(Element::F32, keys, &[])),
+    );
+    let biases = [
+        "attn_q",
+        "attn_k",
+        "attn_v",
+        "ffn_gate",
+        "ffn_up",
+        "ffn_down",
+        "attn_output",
+    ];
     let names = biases.map(|name| format!("blk.0.{name}.bias"));
     let lengths = [4, 4, 4, 4, 4, 32, 32];
-    let biases: Vec<_> = names.iter().zip(lengths).map(|(name, length)| (name.as_str(), vec![length], 0)).collect();
+    let biases: Vec<_> = names
+        .iter()
+        .zip(lengths)
+        .map(|(name, length)| (name.as_str(), vec![length], 0))
+        .collect();
     files.extend([1, 3, 7].map(|count| gguf_of(Element::F32, &[], &biases[..count])));
     for tensors in [
         vec![("output.weight", vec![32, 5], 0)],
         vec![("rope_freqs.weight", vec![2], 0)],
         vec![("rope_freqs.weight", vec![3], 0)],
         vec![("rope_freqs.weight", vec![2, 1], 0)],
-        vec![("rope_factors_long.weight", vec![2], 0), ("rope_factors_short.weight", vec![2], 0)],
+        vec![
+            ("rope_factors_long.weight", vec![2], 0),
+            ("rope_factors_short.weight", vec![2], 0),
+        ],
         vec![("rope_factors_long.weight", vec![2], 0)],
         vec![("blk.0.attn_rot_embd.weight", vec![2], 0)],
         vec![("blk.0.attn_q.weight", vec![32, 5], 0)],
@@ -224,7 +310,11 @@ fn ggufs() -> Vec<Vec<u8>> {
         vec![("what_is_this", vec![1], 0)],
     ] {
         files.push(gguf_of(Element::F32, &[], &tensors));
-        files.push(gguf_of(Element::F32, &[("rope.scaling.original_context_length", 4, vec![16, 0, 0, 0])], &tensors));
+        files.push(gguf_of(
+            Element::F32,
+            &[("rope.scaling.original_context_length", 4, vec![16, 0, 0, 0])],
+            &tensors,
+        ));
     }
     files.extend([1u32, 2].map(|version| {
         let mut file = gguf_of(Element::F32, &[], &[]);
@@ -240,9 +330,21 @@ type Key = (&'static str, u32, Vec<u8>);
 
 /// What keys may also say, and what they may not; those of the architecture without its name.
 fn rarer_keys() -> Vec<Vec<Key>> {
-    let (uint, float) = (|n: u32| n.to_le_bytes().to_vec(), |x: f32| x.to_le_bytes().to_vec());
-    let counts = |list: &[u32]| array(4, &list.iter().map(|n| n.to_le_bytes().to_vec()).collect::<Vec<_>>());
-    let strings = |list: &[&str]| array(8, &list.iter().map(|text| string(text)).collect::<Vec<_>>());
+    let (uint, float) = (
+        |n: u32| n.to_le_bytes().to_vec(),
+        |x: f32| x.to_le_bytes().to_vec(),
+    );
+    let counts = |list: &[u32]| {
+        array(
+            4,
+            &list
+                .iter()
+                .map(|n| n.to_le_bytes().to_vec())
+                .collect::<Vec<_>>(),
+        )
+    };
+    let strings =
+        |list: &[&str]| array(8, &list.iter().map(|text| string(text)).collect::<Vec<_>>());
     let five = ["<unk>", "<s>", "a", "b", "ab"];
     let vocabulary = |model: &str, pre: &str, more: Vec<Key>| {
         let mut keys = vec![
@@ -282,8 +384,16 @@ fn rarer_keys() -> Vec<Vec<Key>> {
             all.push(vec![(name, code as u32, vec![1; bytes])]);
             all.push(vec![(name, code as u32, vec![0; bytes])]);
         }
-        all.push(vec![(name, 8, string("something or other that is longer than forty letters"))]);
-        all.push(vec![(name, 8, [&[2, 0, 0, 0, 0, 0, 0, 0][..], &[0xff, 0xfe]].concat())]);
+        all.push(vec![(
+            name,
+            8,
+            string("something or other that is longer than forty letters"),
+        )]);
+        all.push(vec![(
+            name,
+            8,
+            [&[2, 0, 0, 0, 0, 0, 0, 0][..], &[0xff, 0xfe]].concat(),
+        )]);
         all.push(vec![(name, 9, counts(&[1, 1]))]);
         all.push(vec![(name, 9, counts(&[1, 2]))]);
         all.push(vec![(name, 9, counts(&[0]))]);
@@ -294,17 +404,31 @@ fn rarer_keys() -> Vec<Vec<Key>> {
         all.push(vec![(name, 13, vec![])]);
     }
     let scaling = |kind: &str, factor: f32, more: Vec<Key>| {
-        let mut keys =
-            vec![("rope.scaling.type", 8, string(kind)), ("rope.scaling.factor", 6, factor.to_le_bytes().to_vec())];
+        let mut keys = vec![
+            ("rope.scaling.type", 8, string(kind)),
+            ("rope.scaling.factor", 6, factor.to_le_bytes().to_vec()),
+        ];
         keys.extend(more);
         keys
     };
     all.extend([
         scaling("yarn", 2.0, vec![]),
         scaling("yarn", 2.0, vec![("context_length", 4, uint(0))]),
-        scaling("yarn", 2.0, vec![("rope.scaling.original_context_length", 4, uint(16))]),
-        scaling("yarn", 2.0, vec![("rope.scaling.yarn_ext_factor", 6, float(0.5))]),
-        scaling("yarn", 2.0, vec![("rope.scaling.yarn_log_multiplier", 6, float(0.5))]),
+        scaling(
+            "yarn",
+            2.0,
+            vec![("rope.scaling.original_context_length", 4, uint(16))],
+        ),
+        scaling(
+            "yarn",
+            2.0,
+            vec![("rope.scaling.yarn_ext_factor", 6, float(0.5))],
+        ),
+        scaling(
+            "yarn",
+            2.0,
+            vec![("rope.scaling.yarn_log_multiplier", 6, float(0.5))],
+        ),
         scaling("yarn", 2.0, vec![("rope.freq_base", 6, float(0.5))]),
         scaling("linear", 2.0, vec![]),
         scaling("linear", -2.0, vec![]),
@@ -314,30 +438,74 @@ fn rarer_keys() -> Vec<Vec<Key>> {
         vec![("rope.scale_linear", 6, float(2.0))],
         vec![("rope.dimension_count", 4, uint(2))],
         vec![("rope.dimension_count", 4, uint(3))],
-        vec![("attention.head_count", 4, uint(3)), ("attention.head_count_kv", 4, uint(2))],
-        vec![("attention.head_count", 4, uint(u32::MAX)), ("attention.head_count_kv", 4, uint(1))],
+        vec![
+            ("attention.head_count", 4, uint(3)),
+            ("attention.head_count_kv", 4, uint(2)),
+        ],
+        vec![
+            ("attention.head_count", 4, uint(u32::MAX)),
+            ("attention.head_count_kv", 4, uint(1)),
+        ],
         vec![("attention.key_length", 4, uint(3))],
         vec![("attention.value_length", 4, uint(2))],
         vec![("split.count", 2, vec![2, 0])],
         vec![("general.type", 8, string("adapter"))],
         vec![("general.architecture", 8, string("mamba"))],
-        vec![("attention.scale", 6, float(0.5)), ("final_logit_softcapping", 6, float(0.0))],
+        vec![
+            ("attention.scale", 6, float(0.5)),
+            ("final_logit_softcapping", 6, float(0.0)),
+        ],
         vec![("block_count", 4, uint(1000))],
     ]);
-    let types = |list: [i32; 5]| ("tokenizer.ggml.token_type", 9, array(5, &list.map(|n| n.to_le_bytes().to_vec())));
+    let types = |list: [i32; 5]| {
+        (
+            "tokenizer.ggml.token_type",
+            9,
+            array(5, &list.map(|n| n.to_le_bytes().to_vec())),
+        )
+    };
     let scores = |list: &[f32]| {
         let list: Vec<Vec<u8>> = list.iter().map(|x| x.to_le_bytes().to_vec()).collect();
         ("tokenizer.ggml.scores", 9, array(6, &list))
     };
     let flag = |name, value| (name, 7, vec![value]);
-    for pre in ["default", "gpt-2", "llama3", "smaug-bpe", "qwen2", "deepseek-r1-qwen", "smollm", "phi-2", "x"] {
+    for pre in [
+        "default",
+        "gpt-2",
+        "llama3",
+        "smaug-bpe",
+        "qwen2",
+        "deepseek-r1-qwen",
+        "smollm",
+        "phi-2",
+        "x",
+    ] {
         all.push(vocabulary("gpt2", pre, vec![types([2, 3, 1, 4, 5])]));
     }
     all.extend([
-        vocabulary("llama", "default", vec![types([2, 3, 1, 1, 6]), scores(&[0.0; 5])]),
-        vocabulary("llama", "default", vec![types([2, 3, 1, 4, 5]), scores(&[0.0, -1.0, f32::NAN, 1.0, 2.0])]),
-        vocabulary("llama", "default", vec![types([2, 3, 4, 3, 1]), scores(&[0.0; 3])]),
-        vocabulary("llama", "default", vec![types([2, 3, 4, 3, 9]), scores(&[1.0; 5])]),
+        vocabulary(
+            "llama",
+            "default",
+            vec![types([2, 3, 1, 1, 6]), scores(&[0.0; 5])],
+        ),
+        vocabulary(
+            "llama",
+            "default",
+            vec![
+                types([2, 3, 1, 4, 5]),
+                scores(&[0.0, -1.0, f32::NAN, 1.0, 2.0]),
+            ],
+        ),
+        vocabulary(
+            "llama",
+            "default",
+            vec![types([2, 3, 4, 3, 1]), scores(&[0.0; 3])],
+        ),
+        vocabulary(
+            "llama",
+            "default",
+            vec![types([2, 3, 4, 3, 9]), scores(&[1.0; 5])],
+        ),
         vocabulary(
             "llama",
             "default",
@@ -352,18 +520,33 @@ fn rarer_keys() -> Vec<Vec<Key>> {
                 ("tokenizer.ggml.eot_token_id", 4, uint(3)),
             ],
         ),
-        vocabulary("gpt2", "gpt-2", vec![("tokenizer.ggml.token_type", 9, array(5, &[]))]),
-        vocabulary("gpt2", "gpt-2", vec![("tokenizer.ggml.eos_token_id", 4, uint(99))]),
+        vocabulary(
+            "gpt2",
+            "gpt-2",
+            vec![("tokenizer.ggml.token_type", 9, array(5, &[]))],
+        ),
+        vocabulary(
+            "gpt2",
+            "gpt-2",
+            vec![("tokenizer.ggml.eos_token_id", 4, uint(99))],
+        ),
         vocabulary("rwkv", "gpt-2", vec![]),
         vec![("tokenizer.ggml.model", 8, string("gpt2"))],
-        vec![("tokenizer.ggml.model", 8, string("gpt2")), ("tokenizer.ggml.tokens", 9, strings(&["a", "b"]))],
+        vec![
+            ("tokenizer.ggml.model", 8, string("gpt2")),
+            ("tokenizer.ggml.tokens", 9, strings(&["a", "b"])),
+        ],
     ]);
     all
 }
 
-/// A Llama of one layer whose matrices are of this type, where their rows are long enough for it; with some keys and tensors
-/// other than usual.
-fn gguf_of(element: Element, other_keys: &[Key], other_tensors: &[(&str, Vec<u32>, u32)]) -> Vec<u8> {
+/// A Llama of one layer whose matrices are of this type, where their rows are long enough for it;
+/// with some keys and tensors other than usual.
+fn gguf_of(
+    element: Element,
+    other_keys: &[Key],
+    other_tensors: &[(&str, Vec<u32>, u32)],
+) -> Vec<u8> {
     let uint = |name, value: u32| (name, 4, value.to_le_bytes().to_vec());
     let d = element.block_len().max(32) as u32;
     let mut keys = vec![
@@ -376,26 +559,51 @@ fn gguf_of(element: Element, other_keys: &[Key], other_tensors: &[(&str, Vec<u32
         uint("attention.key_length", 4),
         uint("attention.value_length", 4),
         uint("context_length", 64),
-        ("attention.layer_norm_rms_epsilon", 6, 1e-5f32.to_le_bytes().to_vec()),
+        (
+            "attention.layer_norm_rms_epsilon",
+            6,
+            1e-5f32.to_le_bytes().to_vec(),
+        ),
         ("rope.freq_base", 6, 1e4f32.to_le_bytes().to_vec()),
     ];
     keys.retain(|key| other_keys.iter().all(|other| other.0 != key.0));
     keys.extend_from_slice(other_keys);
-    let of_arch = |name: &str| !["general.", "split.", "tokenizer."].iter().any(|start| name.starts_with(start));
-    let named = |name: &str| if of_arch(name) { format!("llama.{name}") } else { name.into() };
-    let keys: Vec<Vec<u8>> = keys.iter().map(|(name, code, bytes)| key(&named(name), *code, bytes)).collect();
+    let of_arch = |name: &str| {
+        !["general.", "split.", "tokenizer."]
+            .iter()
+            .any(|start| name.starts_with(start))
+    };
+    let named = |name: &str| {
+        if of_arch(name) {
+            format!("llama.{name}")
+        } else {
+            name.into()
+        }
+    };
+    let keys: Vec<Vec<u8>> = keys
+        .iter()
+        .map(|(name, code, bytes)| key(&named(name), *code, bytes))
+        .collect();
     let mut tensors = vec![("token_embd.weight".into(), vec![d, 5], ggml_code(element))];
     for name in ["output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"] {
         tensors.push((format!("{name}.weight"), vec![d], 0));
     }
     for name in ["attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up"] {
-        tensors.push((format!("blk.0.{name}.weight"), vec![d, 4], ggml_code(element)));
+        tensors.push((
+            format!("blk.0.{name}.weight"),
+            vec![d, 4],
+            ggml_code(element),
+        ));
     }
     for name in ["attn_output", "ffn_down"] {
         tensors.push((format!("blk.0.{name}.weight"), vec![4, d], 1));
     }
     tensors.retain(|tensor| other_tensors.iter().all(|other| other.0 != tensor.0));
-    tensors.extend(other_tensors.iter().map(|(name, shape, code)| (name.to_string(), shape.clone(), *code)));
+    tensors.extend(
+        other_tensors
+            .iter()
+            .map(|(name, shape, code)| (name.to_string(), shape.clone(), *code)),
+    );
     gguf(&keys, &tensors)
 }
 
@@ -403,7 +611,10 @@ fn gguf_of(element: Element, other_keys: &[Key], other_tensors: &[(&str, Vec<u32
 fn ggml_code(element: Element) -> u32 {
     let code = |other: &Element| *other == element;
     let codes = [0, 1, 30, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20];
-    Element::ALL.iter().position(code).map_or(0, |index| codes[index])
+    Element::ALL
+        .iter()
+        .position(code)
+        .map_or(0, |index| codes[index])
 }
 
 /// The file, but for its data, which the target makes up.
@@ -419,8 +630,11 @@ fn gguf(keys: &[Vec<u8>], tensors: &[(String, Vec<u32>, u32)]) -> Vec<u8> {
         file.extend(dimensions.iter().flat_map(|&n| u64::from(n).to_le_bytes()));
         file.extend(code.to_le_bytes());
         file.extend((offset as u64).to_le_bytes());
-        let element = Element::ALL.into_iter().find(|&element| ggml_code(element) == *code);
-        let bytes = element.and_then(|element| element.bytes(dimensions.iter().product::<u32>() as usize));
+        let element = Element::ALL
+            .into_iter()
+            .find(|&element| ggml_code(element) == *code);
+        let bytes =
+            element.and_then(|element| element.bytes(dimensions.iter().product::<u32>() as usize));
         offset += bytes.unwrap_or(64).next_multiple_of(32);
     }
     file
@@ -444,18 +658,33 @@ fn folders() -> Vec<Vec<u8>> {
     let input = |folder: &folder::Folder| {
         let weights = folder.weights();
         let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
-        [folder.config.to_string().as_bytes(), &[0], &weights[8..8 + header]].concat()
+        [
+            folder.config.to_string().as_bytes(),
+            &[0],
+            &weights[8..8 + header],
+        ]
+        .concat()
     };
     let mut inputs: Vec<_> = all.iter().map(input).collect();
     // The same in two files, which an index tells apart.
     let sharded = |mut folder: folder::Folder, unlisted: bool| {
-        let (mut second, names) = (folder.clone(), folder.tensors.keys().cloned().collect::<Vec<_>>());
+        let (mut second, names) = (
+            folder.clone(),
+            folder.tensors.keys().cloned().collect::<Vec<_>>(),
+        );
         let mut map = serde_json::Map::new();
         for (index, name) in names.iter().enumerate() {
-            let file = if index % 2 == 0 { &mut second } else { &mut folder };
+            let file = if index % 2 == 0 {
+                &mut second
+            } else {
+                &mut folder
+            };
             file.tensors.remove(name);
             if !unlisted || index > 3 {
-                map.insert(name.clone(), ["a.safetensors", "b.safetensors"][index % 2].into());
+                map.insert(
+                    name.clone(),
+                    ["a.safetensors", "b.safetensors"][index % 2].into(),
+                );
             }
         }
         let index = serde_json::json!({ "weight_map": map }).to_string();
@@ -465,44 +694,105 @@ fn folders() -> Vec<Vec<u8>> {
             weights[8..8 + header].to_vec()
         };
         let config = folder.config.to_string();
-        [config.as_bytes(), &header(&folder), &header(&second), index.as_bytes()].join(&0)
+        [
+            config.as_bytes(),
+            &header(&folder),
+            &header(&second),
+            index.as_bytes(),
+        ]
+        .join(&0)
     };
-    inputs.extend([sharded(folder::llama(), false), sharded(folder::gemma("gemma2"), true)]);
+    inputs.extend([
+        sharded(folder::llama(), false),
+        sharded(folder::gemma("gemma2"), true),
+    ]);
     inputs
 }
 
 /// A checkpoint of this version, and its tokenizer; the target makes up the data.
 fn llama2c(version: u32, tied: bool) -> Vec<u8> {
-    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    let words = |words: &[u32]| {
+        words
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect::<Vec<_>>()
+    };
     let tokens = ["<unk>", "\n<s>\n", "\n</s>\n", "<0x00>", " ", "a", " a"];
     let tokenizer: Vec<u8> = tokens
         .iter()
-        .flat_map(|token| [&1f32.to_le_bytes(), &(token.len() as u32).to_le_bytes(), token.as_bytes()].concat())
+        .flat_map(|token| {
+            [
+                &1f32.to_le_bytes(),
+                &(token.len() as u32).to_le_bytes(),
+                token.as_bytes(),
+            ]
+            .concat()
+        })
         .collect();
     let tokenizer = [&words(&[7])[..], &tokenizer].concat();
     // Untied, version 0 says by a sign.
-    let vocab = if version == 0 && !tied { -7i32 as u32 } else { 7 };
+    let vocab = if version == 0 && !tied {
+        -7i32 as u32
+    } else {
+        7
+    };
     let numbers = words(&[8, 6, 2, 2, 1, vocab, 16]);
     let model = match version {
         0 => numbers,
-        _ => [&words(&[0x616b_3432, version])[..], &numbers, &[tied.into()], &words(&[2])].concat(),
+        _ => [
+            &words(&[0x616b_3432, version])[..],
+            &numbers,
+            &[tied.into()],
+            &words(&[2]),
+        ]
+        .concat(),
     };
-    [&(tokenizer.len() as u16).to_le_bytes()[..], &tokenizer, &model].concat()
+    [
+        &(tokenizer.len() as u16).to_le_bytes()[..],
+        &tokenizer,
+        &model,
+    ]
+    .concat()
 }
 
 fn tokenizer_jsons() -> Vec<Vec<u8>> {
-    let mut all: Vec<Vec<u8>> = TOKENIZERS.iter().map(|text| text.as_bytes().to_vec()).collect();
+    let mut all: Vec<Vec<u8>> = TOKENIZERS
+        .iter()
+        .map(|text| text.as_bytes().to_vec())
+        .collect();
     all.push(include_bytes!("../../data/tokenizers/bytes.json").to_vec());
-    all.extend(variants::tokenizer_jsons().into_iter().map(String::into_bytes));
+    all.extend(
+        variants::tokenizer_jsons()
+            .into_iter()
+            .map(String::into_bytes),
+    );
     let config = r#"{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": {"content": "b"},
         "add_bos_token": true, "chat_template": [{"name": "default", "template": "x"}],
         "added_tokens_decoder": {"9": {"content": "<x>", "special": true, "lstrip": true}}}"#;
     let generation = r#"{"bos_token_id": 0, "eos_token_id": [1, 99]}"#;
-    all.push([TOKENIZERS[0].as_bytes(), b"\0", config.as_bytes(), b"\0", generation.as_bytes(), b"\0"].concat());
+    all.push(
+        [
+            TOKENIZERS[0].as_bytes(),
+            b"\0",
+            config.as_bytes(),
+            b"\0",
+            generation.as_bytes(),
+            b"\0",
+        ]
+        .concat(),
+    );
     let vocab = r#"{"a": 0, "b": 1, "ab": 2, "Ġ": 3}"#;
     for class in ["GPT2Tokenizer", "Qwen2Tokenizer"] {
         let config = config.replace("LlamaTokenizer", class);
-        let parts = ["", &config, generation, "{}", vocab, "#version: 0.2\na b\n", "{{ x }}"];
+        let parts = [
+            "",
+            &config,
+            generation,
+            "{}",
+            vocab,
+            "#version: 0.2\na b\n",
+            "{{ x }}",
+        ];
         all.push(parts.join("\0").into());
     }
     all
@@ -511,14 +801,37 @@ fn tokenizer_jsons() -> Vec<Vec<u8>> {
 fn tokenizer_models() -> Vec<Vec<u8>> {
     let field = |number: u8, bytes: &[u8]| [&[number << 3 | 2, bytes.len() as u8], bytes].concat();
     let piece = |text: &str, kind: u8| {
-        field(1, &[&field(1, text.as_bytes())[..], &[2 << 3 | 5], &(-1f32).to_le_bytes(), &[3 << 3, kind]].concat())
+        field(
+            1,
+            &[
+                &field(1, text.as_bytes())[..],
+                &[2 << 3 | 5],
+                &(-1f32).to_le_bytes(),
+                &[3 << 3, kind],
+            ]
+            .concat(),
+        )
     };
-    let pieces =
-        [("<unk>", 2), ("<s>", 3), ("</s>", 3), ("<0x0A>", 6), ("▁", 1), ("a", 1), ("▁a", 1), ("x", 4), ("y", 5)];
-    let pieces: Vec<u8> = pieces.iter().flat_map(|(text, kind)| piece(text, *kind)).collect();
+    let pieces = [
+        ("<unk>", 2),
+        ("<s>", 3),
+        ("</s>", 3),
+        ("<0x0A>", 6),
+        ("▁", 1),
+        ("a", 1),
+        ("▁a", 1),
+        ("x", 4),
+        ("y", 5),
+    ];
+    let pieces: Vec<u8> = pieces
+        .iter()
+        .flat_map(|(text, kind)| piece(text, *kind))
+        .collect();
     let trainer = field(2, &[3 << 3, 2]);
     let normalizer = field(3, &[3 << 3, 1, 4 << 3, 0, 5 << 3, 1]);
     let model = [pieces, trainer, normalizer].concat();
     let config = br#"{"legacy": false, "bos_token": "<s>", "added_tokens_decoder": {"9": {"content": "<x>"}}}"#;
-    [&b""[..], config, b"{}"].map(|config| [&(config.len() as u16).to_le_bytes()[..], config, &model].concat()).into()
+    [&b""[..], config, b"{}"]
+        .map(|config| [&(config.len() as u16).to_le_bytes()[..], config, &model].concat())
+        .into()
 }

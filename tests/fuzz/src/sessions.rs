@@ -11,7 +11,16 @@ use super::image::images;
 const CONTEXT: usize = 24;
 
 fn bits(logits: &[f32]) -> Vec<u32> {
-    logits.iter().map(|z| if z.is_nan() { f32::NAN.to_bits() } else { z.to_bits() }).collect()
+    logits
+        .iter()
+        .map(|z| {
+            if z.is_nan() {
+                f32::NAN.to_bits()
+            } else {
+                z.to_bits()
+            }
+        })
+        .collect()
 }
 
 /// Tokens that a session should hold, with their positions, and the position after them.
@@ -41,15 +50,18 @@ impl Expected {
     }
 }
 
-/// Calls, a few bytes each, whose answers must be those the docs promise. In the end the logits of one more token are
-/// those of a session that was fed the same tokens one by one.
+/// Calls, a few bytes each, whose answers must be those the docs promise. In the end the logits of
+/// one more token are those of a session that was fed the same tokens one by one.
 pub fn steps(data: &[u8]) {
     let mut choices = Bytes(data);
     let images = images();
     let model = Model::open(&images[choices.below(images.len())]).unwrap();
     let vocab = model.config().vocab_size;
     let (kv, batch) = (Kv::ALL[choices.below(4)], 1 + choices.below(9) as u32);
-    let plan = Plan::new(model.header()).context(CONTEXT as u32).batch(batch).kv(kv);
+    let plan = Plan::new(model.header())
+        .context(CONTEXT as u32)
+        .batch(batch)
+        .kv(kv);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     arena.fill(0xff);
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
@@ -59,9 +71,14 @@ pub fn steps(data: &[u8]) {
     while !choices.is_empty() {
         match choices.below(9) {
             0 | 1 => {
-                let ids: Vec<u32> = (0..choices.below(8)).map(|_| choices.byte() as u32 % (vocab + 1)).collect();
+                let ids: Vec<u32> = (0..choices.below(8))
+                    .map(|_| choices.byte() as u32 % (vocab + 1))
+                    .collect();
                 let room = CONTEXT - expected.tokens.len();
-                let fine = !busy && !ids.is_empty() && ids.iter().all(|&id| id < vocab) && ids.len() <= room;
+                let fine = !busy
+                    && !ids.is_empty()
+                    && ids.iter().all(|&id| id < vocab)
+                    && ids.len() <= room;
                 let after = expected.next.checked_add(ids.len() as u32);
                 assert_eq!(session.start(&ids).is_ok(), fine && after.is_some());
                 if fine && after.is_some() {
@@ -85,11 +102,16 @@ pub fn steps(data: &[u8]) {
                         assert!(!busy && count <= expected.tokens.len());
                         expected.tokens.truncate(expected.tokens.len() - count);
                         if count > 0 {
-                            expected.next = expected.tokens.last().map_or(0, |&(_, position)| position + 1);
+                            expected.next = expected
+                                .tokens
+                                .last()
+                                .map_or(0, |&(_, position)| position + 1);
                         }
                     }
                     Err(Error::Busy) => assert!(busy),
-                    Err(error) => assert!(error == Error::RewindTooFar { possible } && count > possible as usize),
+                    Err(error) => assert!(
+                        error == Error::RewindTooFar { possible } && count > possible as usize
+                    ),
                 }
             }
             5 => {
@@ -126,7 +148,12 @@ pub fn steps(data: &[u8]) {
             }
         }
         if !busy {
-            assert!(session.tokens().iter().eq(expected.tokens.iter().map(|(id, _)| id)));
+            assert!(
+                session
+                    .tokens()
+                    .iter()
+                    .eq(expected.tokens.iter().map(|(id, _)| id))
+            );
             assert_eq!(session.position(), expected.next);
         }
     }
@@ -137,7 +164,10 @@ pub fn steps(data: &[u8]) {
         return;
     }
     let id = expected.next % vocab;
-    assert_eq!(bits(session.feed(&[id]).unwrap()), expected.logits(&model, kv, id));
+    assert_eq!(
+        bits(session.feed(&[id]).unwrap()),
+        expected.logits(&model, kv, id)
+    );
 }
 
 /// The first byte chooses an image, the second the type of keys and values; the rest is a snapshot.
@@ -145,7 +175,10 @@ pub fn snapshot(data: &[u8]) {
     let mut choices = Bytes(data);
     let images = images();
     let model = Model::open(&images[choices.below(images.len())]).unwrap();
-    let plan = Plan::new(model.header()).context(CONTEXT as u32).batch(2).kv(Kv::ALL[choices.below(4)]);
+    let plan = Plan::new(model.header())
+        .context(CONTEXT as u32)
+        .batch(2)
+        .kv(Kv::ALL[choices.below(4)]);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     arena.fill(0xff);
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
@@ -156,7 +189,12 @@ pub fn snapshot(data: &[u8]) {
         }
         session.reset();
         if session.restore_from(&snapshot).is_ok() {
-            assert!(session.tokens().iter().all(|&id| id < model.config().vocab_size));
+            assert!(
+                session
+                    .tokens()
+                    .iter()
+                    .all(|&id| id < model.config().vocab_size)
+            );
             let _ = session.rewind(session.len() / 2);
             for id in [0, 1, 0] {
                 let _ = session.feed(&[id]);

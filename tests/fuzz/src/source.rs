@@ -21,13 +21,22 @@ impl WeightSource for Device<'_> {
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
         self.reads += 1;
         let start = usize::try_from(offset).map_err(|_| Error::Storage)?;
-        let end =
-            start.checked_add(buffer.len()).filter(|_| self.failing.is_none_or(|n| !self.reads.is_multiple_of(n)));
-        buffer.copy_from_slice(end.and_then(|end| self.image.get(start..end)).ok_or(Error::Storage)?);
+        let end = start
+            .checked_add(buffer.len())
+            .filter(|_| self.failing.is_none_or(|n| !self.reads.is_multiple_of(n)));
+        buffer.copy_from_slice(
+            end.and_then(|end| self.image.get(start..end))
+                .ok_or(Error::Storage)?,
+        );
         Ok(())
     }
 
-    fn read_while(&mut self, offset: u64, buffer: &mut [u8], work: &mut dyn FnMut()) -> Result<(), Error> {
+    fn read_while(
+        &mut self,
+        offset: u64,
+        buffer: &mut [u8],
+        work: &mut dyn FnMut(),
+    ) -> Result<(), Error> {
         let read = self.read(offset, buffer);
         (0..self.calls).for_each(|_| work());
         read
@@ -53,7 +62,8 @@ impl Verify for Vouched<'_> {
     }
 }
 
-/// An image, how it is read, when reads fail, the memory that is lent (in units of 64 bytes); then edits, as in `edits`.
+/// An image, how it is read, when reads fail, the memory that is lent (in units of 64 bytes); then
+/// edits, as in `edits`.
 pub fn source(data: &[u8]) {
     let mut choices = Bytes(data);
     let images = images();
@@ -66,16 +76,30 @@ pub fn source(data: &[u8]) {
     if how & 1 == 0 {
         repair(&mut image);
     }
-    let vouched = || Vouched { rest: &image, good: how & 2 == 0 };
+    let vouched = || Vouched {
+        rest: &image,
+        good: how & 2 == 0,
+    };
     let mapped = Model::open_verified(&image, &mut vouched());
     if how & 2 != 0 {
         assert_eq!(mapped.err(), Some(Error::Unverified));
     }
     // 0: as much as it takes.
-    let lent = |units: u8, enough: usize| AlignedBytes::zeroed(if units == 0 { enough } else { 64 * units as usize });
+    let lent = |units: u8, enough: usize| {
+        AlignedBytes::zeroed(if units == 0 {
+            enough
+        } else {
+            64 * units as usize
+        })
+    };
     let (mut resident, mut scratch) = (lent(resident, image.len() + 256), lent(scratch, 4096));
     let failing = Some(u32::from(failing)).filter(|&n| n > 1);
-    let mut device = Device { image: &image, failing, reads: 0, calls: how >> 2 & 3 };
+    let mut device = Device {
+        image: &image,
+        failing,
+        reads: 0,
+        calls: how >> 2 & 3,
+    };
     let read = match how & 16 {
         0 if how & 2 == 0 => Model::open_from(&mut device, &mut resident, &mut scratch),
         _ => Model::open_verified_from(&mut device, &mut resident, &mut scratch, &mut vouched()),
@@ -89,14 +113,23 @@ pub fn source(data: &[u8]) {
         Err(error) => assert_eq!(mapped.err(), Some(*error)),
         Ok(model) => assert_eq!(mapped.map(|mapped| mapped.checksum()), Ok(model.checksum())),
     }
-    let (Ok(model), Ok(mapped)) = (read, mapped) else { return };
+    let (Ok(model), Ok(mapped)) = (read, mapped) else {
+        return;
+    };
     for model in [model, mapped] {
         let mut scrub = Scrub::new(&model);
-        while !scrub.step(100 + window as usize).expect("nothing has changed") {}
+        while !scrub
+            .step(100 + window as usize)
+            .expect("nothing has changed")
+        {}
     }
     let kv = Kv::ALL[model.checksum() as usize % Kv::ALL.len()];
     let plan = Plan::new(model.header()).context(6).batch(3).kv(kv);
-    let window = if window == 0 { 16384 } else { 64 * window as usize };
+    let window = if window == 0 {
+        16384
+    } else {
+        64 * window as usize
+    };
     if plan.window(window).bytes() > MOST_ARENA {
         return;
     }

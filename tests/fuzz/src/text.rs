@@ -10,9 +10,17 @@ use super::checkpoints::folder;
 
 /// Uses a tokenizer that has opened.
 pub fn exercise(tokenizer: &Tokenizer<'_>) {
-    for text in ["", " ab<s>c  b\u{345}\u{334}é\n12 ab", "각e\u{301}\u{1D160}'s <l>word <r> a b", "abababab▁a"] {
+    for text in [
+        "",
+        " ab<s>c  b\u{345}\u{334}é\n12 ab",
+        "각e\u{301}\u{1D160}'s <l>word <r> a b",
+        "abababab▁a",
+    ] {
         for (add_special_tokens, parse_special) in [(true, true), (false, false)] {
-            let options = EncodeOptions { add_special_tokens, parse_special };
+            let options = EncodeOptions {
+                add_special_tokens,
+                parse_special,
+            };
             let mut scratch = vec![0; tokenizer.scratch_len(text.len())];
             let mut ids = [0; 600];
             if let Ok(count) = tokenizer.encode(text, options, &mut scratch, &mut ids) {
@@ -28,7 +36,12 @@ pub fn exercise(tokenizer: &Tokenizer<'_>) {
         }
     }
     let _ = decoder.finish().to_string();
-    assert!(tokenizer.eos_ids().chain(tokenizer.bos()).all(|id| id < tokenizer.vocab_size()));
+    assert!(
+        tokenizer
+            .eos_ids()
+            .chain(tokenizer.bos())
+            .all(|id| id < tokenizer.vocab_size())
+    );
 }
 
 pub fn section(data: &[u8]) {
@@ -48,8 +61,13 @@ pub fn tokenizer_json(data: &[u8]) {
         "merges.txt",
         "chat_template.jinja",
     ];
-    let mut parts = data.split(|&byte| byte == 0).map(|part| Some(part).filter(|part| !part.is_empty()));
-    let files: Vec<_> = names.iter().map(|name| (*name, parts.next().flatten())).collect();
+    let mut parts = data
+        .split(|&byte| byte == 0)
+        .map(|part| Some(part).filter(|part| !part.is_empty()));
+    let files: Vec<_> = names
+        .iter()
+        .map(|name| (*name, parts.next().flatten()))
+        .collect();
     let mut path = folder(&files);
     let _ = vocabulary::chat_template(&path);
     if files[1..].iter().all(|(_, part)| part.is_none()) {
@@ -65,9 +83,17 @@ pub fn tokenizer_model(data: &[u8]) {
     let mut choices = Bytes(data);
     let length = choices.short() as usize;
     let config = Some(choices.take(length)).filter(|file| !file.is_empty());
-    let others = ["tokenizer.json", "generation_config.json", "special_tokens_map.json", "config.json"];
+    let others = [
+        "tokenizer.json",
+        "generation_config.json",
+        "special_tokens_map.json",
+        "config.json",
+    ];
     folder(&others.map(|name| (name, None)));
-    let mut path = folder(&[("tokenizer_config.json", config), ("tokenizer.model", Some(choices.0))]);
+    let mut path = folder(&[
+        ("tokenizer_config.json", config),
+        ("tokenizer.model", Some(choices.0)),
+    ]);
     if config.is_none() {
         path.push("tokenizer.model");
     }
@@ -95,13 +121,17 @@ pub fn sections() -> &'static [Vec<u8>] {
     })
 }
 
-/// The first byte chooses a tokenizer, the second how to encode and how much memory to lend; the rest is text, made UTF-8.
+/// The first byte chooses a tokenizer, the second how to encode and how much memory to lend; the
+/// rest is text, made UTF-8.
 pub fn text(data: &[u8]) {
     let mut choices = Bytes(data);
     let (which, options) = (choices.below(sections().len()), choices.byte());
     let tokenizer = Tokenizer::open(&sections()[which]).unwrap();
     let text = String::from_utf8_lossy(choices.0);
-    let options_of = EncodeOptions { add_special_tokens: options & 1 != 0, parse_special: options & 2 != 0 };
+    let options_of = EncodeOptions {
+        add_special_tokens: options & 1 != 0,
+        parse_special: options & 2 != 0,
+    };
     let mut ids = vec![0; 3 * text.len() + 8];
     let mut scratch = vec![0; tokenizer.scratch_len(text.len())];
     if options & 4 != 0 {
@@ -110,13 +140,19 @@ pub fn text(data: &[u8]) {
         let _ = tokenizer.encode(&text, options_of, scratch, &mut ids);
         return;
     }
-    let count = tokenizer.encode(&text, options_of, &mut scratch, &mut ids).expect("enough was lent");
+    let count = tokenizer
+        .encode(&text, options_of, &mut scratch, &mut ids)
+        .expect("enough was lent");
     let ids = &ids[..count];
     assert!(ids.iter().all(|&id| id < tokenizer.vocab_size()));
     let mut decoder = Decoder::new(&tokenizer).skip_special(options & 1 != 0);
-    let mut back: String = ids.iter().map(|&id| decoder.push(id).unwrap().to_string()).collect();
+    let mut back: String = ids
+        .iter()
+        .map(|&id| decoder.push(id).unwrap().to_string())
+        .collect();
     back += &decoder.finish().to_string();
-    // Where every byte has a token and none is special, text comes back: but for `▁`, which sentencepiece takes for a space.
+    // Where every byte has a token and none is special, text comes back: but for `▁`, which
+    // sentencepiece takes for a space.
     if options_of.parse_special {
         return;
     }
@@ -131,7 +167,10 @@ pub fn text(data: &[u8]) {
 pub fn sampler(data: &[u8]) {
     let mut choices = Bytes(data);
     let flags = choices.byte();
-    let bias = [(choices.byte() as u32, choices.float()), (choices.byte() as u32 / 16, choices.float())];
+    let bias = [
+        (choices.byte() as u32, choices.float()),
+        (choices.byte() as u32 / 16, choices.float()),
+    ];
     let (mut recent, mut recent_too) = ([Recent::EMPTY; 5], [Recent::EMPTY; 5]);
     let mut sliced = settings(flags, &mut Bytes(choices.0), &bias, &mut recent_too);
     let mut sampler = settings(flags, &mut choices, &bias, &mut recent);
@@ -155,7 +194,11 @@ pub fn sampler(data: &[u8]) {
         assert_eq!(found, Some(sampled));
     }
     if let Ok(distribution) = sampler.distribution(&mut logits) {
-        let total: u64 = distribution.weights().iter().map(|&weight| weight as u64).sum();
+        let total: u64 = distribution
+            .weights()
+            .iter()
+            .map(|&weight| weight as u64)
+            .sum();
         assert!(distribution.total() == total && total >= 1 << 31);
         for draw in [0, 1 << 31, u32::MAX] {
             assert!(distribution.weights()[distribution.choose(draw) as usize] > 0.0);
@@ -163,7 +206,12 @@ pub fn sampler(data: &[u8]) {
     };
 }
 
-fn settings<'a>(flags: u8, choices: &mut Bytes, bias: &'a [(u32, f32)], recent: &'a mut [Recent]) -> Sampler<'a> {
+fn settings<'a>(
+    flags: u8,
+    choices: &mut Bytes,
+    bias: &'a [(u32, f32)],
+    recent: &'a mut [Recent],
+) -> Sampler<'a> {
     let mut sampler = Sampler::new(choices.word().into());
     if flags & 1 != 0 {
         sampler = sampler.temperature(choices.float());
@@ -182,7 +230,11 @@ fn settings<'a>(flags: u8, choices: &mut Bytes, bias: &'a [(u32, f32)], recent: 
     }
     if flags & 32 != 0 {
         let penalties = Penalties::over(recent).repeat(choices.float());
-        sampler = sampler.penalties(penalties.frequency(choices.float()).presence(choices.float()));
+        sampler = sampler.penalties(
+            penalties
+                .frequency(choices.float())
+                .presence(choices.float()),
+        );
     }
     sampler
 }

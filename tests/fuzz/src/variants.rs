@@ -1,5 +1,5 @@
-//! Seeds that say something else than usual: every key of a config with values it should not have, and the rarer forms that
-//! configs, tokenizers and GGUF keys take, right and wrong.
+//! Seeds that say something else than usual: every key of a config with values it should not have,
+//! and the rarer forms that configs, tokenizers and GGUF keys take, right and wrong.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,8 @@ use safetensors::Dtype;
 
 /// An object with the members of another put in.
 fn with(mut object: Value, members: &str) -> Value {
-    let members: Value = serde_json::from_str(members).unwrap_or_else(|error| panic!("{members}: {error}"));
+    let members: Value =
+        serde_json::from_str(members).unwrap_or_else(|error| panic!("{members}: {error}"));
     for (key, value) in members.as_object().unwrap() {
         object[key] = value.clone();
     }
@@ -18,16 +19,32 @@ fn with(mut object: Value, members: &str) -> Value {
 
 /// The folder with each of its config's keys set to something it cannot be.
 fn wrong(folder: &Folder) -> impl Iterator<Item = Folder> {
-    let values =
-        [json!(null), json!(true), json!(-1), json!(0), json!(1.5), json!("x"), json!([]), json!({}), json!(3e9)];
+    let values = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(0),
+        json!(1.5),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!(3e9),
+    ];
     let keys: Vec<String> = folder.config.as_object().unwrap().keys().cloned().collect();
-    keys.into_iter().flat_map(move |key| values.clone().map(|value| folder.clone().set(&key, value)))
+    keys.into_iter()
+        .flat_map(move |key| values.clone().map(|value| folder.clone().set(&key, value)))
 }
 
 /// Folders that are like the usual ones but for their config, or a few tensors.
 pub fn folders() -> Vec<Folder> {
     let change = |folder: &Folder, members: &[&str]| -> Vec<Folder> {
-        members.iter().map(|text| Folder { config: with(folder.config.clone(), text), ..folder.clone() }).collect()
+        members
+            .iter()
+            .map(|text| Folder {
+                config: with(folder.config.clone(), text),
+                ..folder.clone()
+            })
+            .collect()
     };
     let llama = folder::llama();
     let mut all = change(
@@ -78,7 +95,11 @@ pub fn folders() -> Vec<Folder> {
     );
     all.extend(change(
         &folder::like_llama("mistral"),
-        &[r#"{"sliding_window": 3}"#, r#"{"sliding_window": null}"#, r#"{"sliding_window": 0}"#],
+        &[
+            r#"{"sliding_window": 3}"#,
+            r#"{"sliding_window": null}"#,
+            r#"{"sliding_window": 0}"#,
+        ],
     ));
     for family in ["qwen2", "qwen3"] {
         all.extend(change(
@@ -94,13 +115,23 @@ pub fn folders() -> Vec<Folder> {
     }
     all.extend(change(
         &folder::like_llama("smollm3"),
-        &[r#"{"no_rope_layers": [0, 1]}"#, r#"{"no_rope_layers": [true]}"#, r#"{"no_rope_layers": [true, "x"]}"#],
+        &[
+            r#"{"no_rope_layers": [0, 1]}"#,
+            r#"{"no_rope_layers": [true]}"#,
+            r#"{"no_rope_layers": [true, "x"]}"#,
+        ],
     ));
     all.extend(change(
         &folder::like_llama("granite"),
         &[r#"{"logits_scaling": 8, "embedding_multiplier": 2, "residual_multiplier": 0.5, "attention_multiplier": 0.1}"#],
     ));
-    all.extend(change(&folder::phi3(), &[r#"{"partial_rotary_factor": 0.5}"#, r#"{"partial_rotary_factor": 0.3}"#]));
+    all.extend(change(
+        &folder::phi3(),
+        &[
+            r#"{"partial_rotary_factor": 0.5}"#,
+            r#"{"partial_rotary_factor": 0.3}"#,
+        ],
+    ));
     all.extend(change(
         &folder::gemma("gemma3_text"),
         &[
@@ -123,7 +154,9 @@ pub fn folders() -> Vec<Folder> {
         move |folder: &mut Folder| {
             for stored in folder.tensors.values_mut() {
                 stored.dtype = dtype;
-                stored.data.truncate(stored.data.len() * dtype.bitsize() / 32);
+                stored
+                    .data
+                    .truncate(stored.data.len() * dtype.bitsize() / 32);
             }
         }
     };
@@ -132,23 +165,39 @@ pub fn folders() -> Vec<Folder> {
     let biased = |folder: &mut Folder| {
         for layer in 0..2 {
             for (name, length) in biases {
-                folder.add(&format!("model.layers.{layer}.self_attn.{name}.bias"), &[length]);
+                folder.add(
+                    &format!("model.layers.{layer}.self_attn.{name}.bias"),
+                    &[length],
+                );
             }
             for (name, length) in [("gate_proj", 6), ("up_proj", 6), ("down_proj", 8)] {
                 folder.add(&format!("model.layers.{layer}.mlp.{name}.bias"), &[length]);
             }
         }
     };
-    all.extend([tensors(&biased), tensors(&biased).set("attention_bias", json!(false))]);
+    all.extend([
+        tensors(&biased),
+        tensors(&biased).set("attention_bias", json!(false)),
+    ]);
     all.push(tensors(&biased).set("model_type", json!("qwen2")));
     let mut fused = folder::phi3();
     for layer in 0..2 {
-        fused.add(&format!("model.layers.{layer}.self_attn.qkv_proj.bias"), &[32]);
-        fused.add(&format!("model.layers.{layer}.mlp.gate_up_proj.bias"), &[12]);
+        fused.add(
+            &format!("model.layers.{layer}.self_attn.qkv_proj.bias"),
+            &[32],
+        );
+        fused.add(
+            &format!("model.layers.{layer}.mlp.gate_up_proj.bias"),
+            &[12],
+        );
     }
     all.push(fused);
-    all.push(tensors(&|folder| drop(folder.tensors.remove("model.embed_tokens.weight"))));
-    all.push(tensors(&|folder| drop(folder.tensors.remove("lm_head.weight"))));
+    all.push(tensors(&|folder| {
+        drop(folder.tensors.remove("model.embed_tokens.weight"))
+    }));
+    all.push(tensors(&|folder| {
+        drop(folder.tensors.remove("lm_head.weight"))
+    }));
     all.push(tensors(&|folder| folder.add("model.layers.0.x", &[1])));
 
     // The seed's own form.
@@ -157,7 +206,9 @@ pub fn folders() -> Vec<Folder> {
     let own = [
         format!(r#"{{"attention_type": {global}}}"#),
         format!(r#"{{"attention_type": {window}, "local_rope_wavelength": 10.0}}"#),
-        format!(r#"{{"attention_type": [{window}, {global}], "rope_wavelength": 100, "local_rope_wavelength": 10}}"#),
+        format!(
+            r#"{{"attention_type": [{window}, {global}], "rope_wavelength": 100, "local_rope_wavelength": 10}}"#
+        ),
         format!(r#"{{"attention_type": [{global}, {global}, {global}]}}"#),
         r#"{"attention_type": [1, 2]}"#.into(),
         r#"{"attention_type": [{"type": "x"}]}"#.into(),
@@ -184,14 +235,22 @@ pub fn folders() -> Vec<Folder> {
         r#"{"use_post_attn_norm": true}"#.into(),
     ];
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
-    let whole = folder::llamalike(1, 2, 2, false).set("rms_norm_eps", json!(1e-5)).set("use_qk_norm", json!(false));
+    let whole = folder::llamalike(1, 2, 2, false)
+        .set("rms_norm_eps", json!(1e-5))
+        .set("use_qk_norm", json!(false));
     all.extend(change(&whole, &own));
     all.extend(change(&folder::llamalike(1, 1, 2, true), &own[2..4]));
     all.push(folder::llamalike(1, 1, 1, false).set("use_layer_stack", json!(true)));
     let mut axes = folder::llamalike(2, 1, 1, false);
-    axes.metadata.insert("axes:transformer/final_norm/scale.weights".into(), "embedding,embedding".into());
+    axes.metadata.insert(
+        "axes:transformer/final_norm/scale.weights".into(),
+        "embedding,embedding".into(),
+    );
     all.push(axes.clone());
-    axes.metadata.insert("axes:transformer/final_norm/scale.weights".into(), "".into());
+    axes.metadata.insert(
+        "axes:transformer/final_norm/scale.weights".into(),
+        "".into(),
+    );
     all.push(axes.clone());
     axes.metadata.clear();
     all.push(axes.clone());
@@ -283,7 +342,11 @@ pub fn tokenizer_jsons() -> Vec<String> {
     let parsed = [bytes, prefixed, spaced].map(|text| serde_json::from_str::<Value>(text).unwrap());
     let mut all: Vec<Value> = parsed
         .iter()
-        .flat_map(|tokenizer| changes.iter().map(|change| with(tokenizer.clone(), &change.to_string())))
+        .flat_map(|tokenizer| {
+            changes
+                .iter()
+                .map(|change| with(tokenizer.clone(), &change.to_string()))
+        })
         .collect();
     for tokenizer in &parsed {
         for text in [

@@ -1,6 +1,8 @@
-//! `src/host/handoff.rs` and `kernels/src/workers.rs` in every order that their threads can run in, and with every value that
-//! their loads may see, as far as loom tells them apart: nobody waits for ever, no piece of work is claimed twice, nobody reads
-//! what is still being written, and when `run` returns all of the job is done and seen. `cargo test --manifest-path tests/loom/Cargo.toml`.
+//! `src/host/handoff.rs` and `kernels/src/workers.rs` in every order that their threads can run in,
+//! and with every value that their loads may see, as far as loom tells them apart: nobody waits for
+//! ever, no piece of work is claimed twice, nobody reads what is still being written, and when
+//! `run` returns all of the job is done and seen.
+//! `cargo test --manifest-path tests/loom/Cargo.toml`.
 
 #[path = "../../../src/host/handoff.rs"]
 #[allow(dead_code)]
@@ -88,7 +90,10 @@ mod tests {
     impl Threads {
         fn new(helpers: usize) -> Self {
             let handoff = Arc::new(Handoff::new());
-            Threads { helpers: (0..helpers).map(|_| helper(&handoff)).collect(), handoff }
+            Threads {
+                helpers: (0..helpers).map(|_| helper(&handoff)).collect(),
+                handoff,
+            }
         }
 
         fn stop(self) {
@@ -102,7 +107,11 @@ mod tests {
 
     impl Workers for Threads {
         fn run(&self, job: &(dyn Fn() + Sync)) {
-            let wake = || self.helpers.iter().for_each(|helper| helper.thread().unpark());
+            let wake = || {
+                self.helpers
+                    .iter()
+                    .for_each(|helper| helper.thread().unpark())
+            };
             // Always late: what is late now and then is among its orders.
             self.handoff.run(job, wake, || true);
         }
@@ -130,7 +139,9 @@ mod tests {
     /// Shares `count` pieces of work, and sees that each was done, once.
     fn share(workers: &dyn Workers, count: usize, value: usize) {
         let places = Places::new(count);
-        for_each_part(workers, 0..count, |part| part.for_each(|place| places.write(place, value)));
+        for_each_part(workers, 0..count, |part| {
+            part.for_each(|place| places.write(place, value))
+        });
         assert_eq!(places.values(), vec![value; count]);
     }
 
@@ -203,7 +214,8 @@ mod tests {
         });
     }
 
-    /// Parts that are longer than one piece: with two threads the first is claimed a quarter at a time.
+    /// Parts that are longer than one piece: with two threads the first is claimed a quarter at a
+    /// time.
     #[test]
     fn parts_of_any_length_are_all_of_it_once() {
         every_order(2, || {
@@ -226,23 +238,43 @@ mod tests {
     fn rows_of_two_outputs(together: usize) {
         every_order(2, move || {
             let threads = Threads::new(1);
-            // Two columns of 5 rows, of which 1 to 5 are asked for in pieces of 2; one column of 3 rows.
+            // Two columns of 5 rows, of which 1 to 5 are asked for in pieces of 2; one column of 3
+            // rows.
             let (mut first, mut second) = ([0.0; 10], [0.0; 3]);
             let claimed = Places::new(15);
             let outputs = [
-                Output { values: &mut first, rows: 5, range: 1..5 },
-                Output { values: &mut second, rows: 3, range: 0..3 },
+                Output {
+                    values: &mut first,
+                    rows: 5,
+                    range: 1..5,
+                },
+                Output {
+                    values: &mut second,
+                    rows: 3,
+                    range: 0..3,
+                },
             ];
-            split_rows(&threads, outputs, (2, together), |output, columns, rows, mut view| {
-                for (index, column) in columns.enumerate() {
-                    for (value, row) in view.column(index).iter_mut().zip(rows.clone()) {
-                        claimed.write(5 * (output * 2 + column) + row, 1);
-                        *value += (100 * output + 10 * column + row) as f32 + 1.0;
+            split_rows(
+                &threads,
+                outputs,
+                (2, together),
+                |output, columns, rows, mut view| {
+                    for (index, column) in columns.enumerate() {
+                        for (value, row) in view.column(index).iter_mut().zip(rows.clone()) {
+                            claimed.write(5 * (output * 2 + column) + row, 1);
+                            *value += (100 * output + 10 * column + row) as f32 + 1.0;
+                        }
                     }
-                }
-            });
-            assert_eq!(claimed.values(), [0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0]);
-            assert_eq!(first, [0.0, 2.0, 3.0, 4.0, 5.0, 0.0, 12.0, 13.0, 14.0, 15.0]);
+                },
+            );
+            assert_eq!(
+                claimed.values(),
+                [0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0]
+            );
+            assert_eq!(
+                first,
+                [0.0, 2.0, 3.0, 4.0, 5.0, 0.0, 12.0, 13.0, 14.0, 15.0]
+            );
             assert_eq!(second, [101.0, 102.0, 103.0]);
             threads.stop();
         });
@@ -254,13 +286,24 @@ mod tests {
             let threads = Threads::new(1);
             let (mut first, mut second) = ([0.0; 7], [0.0; 4]);
             let claimed = Places::new(4);
-            split_chunks(&threads, [(&mut first, 2), (&mut second, 1)], 0..4, |index, [first, second]| {
-                claimed.write(index, 1);
-                first.iter_mut().chain(second).for_each(|value| *value += index as f32 + 1.0);
-            });
+            split_chunks(
+                &threads,
+                [(&mut first, 2), (&mut second, 1)],
+                0..4,
+                |index, [first, second]| {
+                    claimed.write(index, 1);
+                    first
+                        .iter_mut()
+                        .chain(second)
+                        .for_each(|value| *value += index as f32 + 1.0);
+                },
+            );
             // The last chunk does not fit the first buffer.
             assert_eq!(claimed.values(), [1, 1, 1, 0]);
-            assert_eq!((first, second), ([1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 0.0], [1.0, 2.0, 3.0, 0.0]));
+            assert_eq!(
+                (first, second),
+                ([1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 0.0], [1.0, 2.0, 3.0, 0.0])
+            );
             threads.stop();
         });
     }

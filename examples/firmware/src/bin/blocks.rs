@@ -1,7 +1,8 @@
 #![no_std]
 #![no_main]
-//! Runs images whose weights are never in memory: they come from a device that is read in blocks of 512 bytes, as an SD
-//! card is, through a window of 16 KB in the arena. Here the flash partition plays the device.
+//! Runs images whose weights are never in memory: they come from a device that is read in blocks of
+//! 512 bytes, as an SD card is, through a window of 16 KB in the arena. Here the flash partition
+//! plays the device.
 
 use embedded_storage::nor_flash::{ErrorType, NorFlashErrorKind, ReadNorFlash, check_read};
 use pocketlm::Error;
@@ -29,8 +30,14 @@ impl ReadNorFlash for Card {
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
         check_read(self, offset, bytes.len())?;
-        let rest = self.0.get(offset as usize..).ok_or(NorFlashErrorKind::OutOfBounds)?;
-        bytes.copy_from_slice(rest.get(..bytes.len()).ok_or(NorFlashErrorKind::OutOfBounds)?);
+        let rest = self
+            .0
+            .get(offset as usize..)
+            .ok_or(NorFlashErrorKind::OutOfBounds)?;
+        bytes.copy_from_slice(
+            rest.get(..bytes.len())
+                .ok_or(NorFlashErrorKind::OutOfBounds)?,
+        );
         Ok(())
     }
 
@@ -42,7 +49,10 @@ impl ReadNorFlash for Card {
 fn check(arena: &'static mut [u8]) -> bool {
     let device = board::partition();
     let mut start = 0;
-    while device.get(start..).is_some_and(|rest| rest.starts_with(b"pocketlm")) {
+    while device
+        .get(start..)
+        .is_some_and(|rest| rest.starts_with(b"pocketlm"))
+    {
         match run(FlashImage::new(Card(device), start as u32), arena) {
             Ok(()) => {}
             Err(error) => {
@@ -50,7 +60,9 @@ fn check(arena: &'static mut [u8]) -> bool {
                 return false;
             }
         }
-        let length = device.get(start + 16..start + 24).and_then(|bytes| bytes.try_into().ok());
+        let length = device
+            .get(start + 16..start + 24)
+            .and_then(|bytes| bytes.try_into().ok());
         start += length.map_or(0, u64::from_le_bytes) as usize;
     }
     true
@@ -63,7 +75,9 @@ fn run(mut card: FlashImage<Card>, memory: &mut [u8]) -> Result<(), Error> {
     let tokens = tokens(model.config().vocab_size);
     for kv in Kv::ALL {
         let name = kv.dtype().name();
-        let plan = largest(Plan::new(model.header())).kv(kv).window(WINDOW_BYTES);
+        let plan = largest(Plan::new(model.header()))
+            .kv(kv)
+            .window(WINDOW_BYTES);
         let mut session = Session::with_source(&model, &plan, arena, &Solo, &mut card)?;
         session.feed_each(&tokens, |index, logits| {
             let mut digest = Digest::new();

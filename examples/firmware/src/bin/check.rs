@@ -1,6 +1,7 @@
 #![no_std]
 #![no_main]
-//! Reports on the image in the program: digests of the logits with every type of keys and values, then what it all took.
+//! Reports on the image in the program: digests of the logits with every type of keys and values,
+//! then what it all took.
 
 use pocketlm::run::{Kv, Plan};
 use pocketlm_firmware::board::{self, eprintln};

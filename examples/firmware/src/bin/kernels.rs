@@ -1,7 +1,7 @@
 #![no_std]
 #![no_main]
-//! Runs the suite of the kernels on the board, every kernel set against the naive loops, and counts what products cost:
-//! instructions per multiply-add, tenths of a thousandth.
+//! Runs the suite of the kernels on the board, every kernel set against the naive loops, and counts
+//! what products cost: instructions per multiply-add, tenths of a thousandth.
 
 use core::arch::asm;
 use core::hint::black_box;
@@ -62,11 +62,21 @@ fn cost(isa: &Isa, dtype: DType) -> u64 {
     let mut groups: [InputGroup; COLUMNS / 32] = bytemuck::Zeroable::zeroed();
     isa.quantize(&values, &mut groups);
     let mut out = [0.0; ROWS];
-    let input = Input { count: 1, values: &values, groups: &groups, blocks: &[] };
+    let input = Input {
+        count: 1,
+        values: &values,
+        groups: &groups,
+        blocks: &[],
+    };
     let clock = Clock::start();
     for _ in 0..10 {
         let mut out = RowsMut::all(&mut out, ROWS);
-        isa.matmul(black_box(&matrix), black_box(&input), 0..matrix.tile_rows(), &mut out);
+        isa.matmul(
+            black_box(&matrix),
+            black_box(&input),
+            0..matrix.tile_rows(),
+            &mut out,
+        );
     }
     clock.instructions() * 1000 / (ROWS * COLUMNS) as u64
 }

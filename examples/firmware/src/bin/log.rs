@@ -1,7 +1,7 @@
 #![no_std]
 #![no_main]
-//! What the core logs through defmt: an image opened, a session made, tokens begun, a refusal. The frames go to stdout;
-//! `defmt-print -e PROGRAM` makes text of them.
+//! What the core logs through defmt: an image opened, a session made, tokens begun, a refusal. The
+//! frames go to stdout; `defmt-print -e PROGRAM` makes text of them.
 
 use cortex_m as _; // its critical section
 use defmt_semihosting as _; // the logger
@@ -27,7 +27,11 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
     let refused = session.feed(&[model.config().vocab_size]).map(|_| ());
     session.feed(&[4])?;
     defmt::info!("{}", session);
-    if refused.is_err() { Ok(()) } else { Err(Error::NoTokens) }
+    if refused.is_err() {
+        Ok(())
+    } else {
+        Err(Error::NoTokens)
+    }
 }
 
 #[panic_handler]

@@ -1,8 +1,8 @@
 #![no_std]
 #![no_main]
-//! Reports on images that are not in the program: they were written to a flash partition of their own, one after the
-//! other, each with the next type of keys and values. The plan is made when the program runs, in an arena chosen
-//! beforehand; what does not fit is an error.
+//! Reports on images that are not in the program: they were written to a flash partition of their
+//! own, one after the other, each with the next type of keys and values. The plan is made when the
+//! program runs, in an arena chosen beforehand; what does not fit is an error.
 
 use pocketlm::run::Kv;
 use pocketlm_firmware::board::{self, eprintln};

@@ -1,8 +1,9 @@
 #![no_std]
 #![no_main]
-//! Calls all that a firmware calls, with a panic handler that does not link: this program exists only if the optimiser
-//! has shown that no panic can be reached, for any image, text, token and setting. Nothing here allocates, nor could it:
-//! there is no allocator. Built with one weight type it is also the measure of the runtime's code.
+//! Calls all that a firmware calls, with a panic handler that does not link: this program exists
+//! only if the optimiser has shown that no panic can be reached, for any image, text, token and
+//! setting. Nothing here allocates, nor could it: there is no allocator. Built with one weight type
+//! it is also the measure of the runtime's code.
 
 use core::hint::black_box;
 
@@ -25,7 +26,8 @@ fn proof(arena: &'static mut [u8]) -> bool {
     run(arena).is_ok()
 }
 
-/// What a firmware calls that reads its weights from a device, keeps snapshots and looks after its image.
+/// What a firmware calls that reads its weights from a device, keeps snapshots and looks after its
+/// image.
 #[cfg(feature = "blocks")]
 fn storage(arena: &mut [u8]) -> Result<(), Error> {
     use pocketlm::model::{Scrub, Verify, WeightSource};
@@ -34,7 +36,10 @@ fn storage(arena: &mut [u8]) -> Result<(), Error> {
 
     impl WeightSource for Device {
         fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
-            let bytes = self.0.get(offset as usize..).and_then(|rest| rest.get(..buffer.len()));
+            let bytes = self
+                .0
+                .get(offset as usize..)
+                .and_then(|rest| rest.get(..buffer.len()));
             buffer.copy_from_slice(bytes.ok_or(Error::Storage)?);
             Ok(())
         }
@@ -54,7 +59,9 @@ fn storage(arena: &mut [u8]) -> Result<(), Error> {
     }
 
     let mut device = Device(black_box(IMAGE));
-    let (resident, arena) = arena.split_at_mut_checked(64 * 1024).ok_or(Error::Storage)?;
+    let (resident, arena) = arena
+        .split_at_mut_checked(64 * 1024)
+        .ok_or(Error::Storage)?;
     let model = Model::open_verified_from(&mut device, resident, arena, &mut Any)?;
     let plan = black_box(Plan::new(model.header()).context(16).window(16 * 1024));
     let mut session = Session::with_source(&model, &plan, arena, &Solo, &mut device)?;
@@ -112,7 +119,11 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
     {
         let (mut lookup, mut guesses) = (black_box(pocketlm::text::Lookup::new()), [0; 8]);
         while !tokenizer.is_eos(black_box(next)) {
-            let count = lookup.draft(session.tokens(), black_box(next), black_box(&mut guesses[..]));
+            let count = lookup.draft(
+                session.tokens(),
+                black_box(next),
+                black_box(&mut guesses[..]),
+            );
             let ids = guesses.get(..count).unwrap_or_default();
             let right = session.feed_guesses(ids, |logits| sampler.sample(logits))?;
             lookup.learn(right, black_box(next));

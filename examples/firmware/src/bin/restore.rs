@@ -1,7 +1,7 @@
 #![no_std]
 #![no_main]
-//! Goes on where the host left off: behind the image in the flash partition lies a snapshot of a prompt, computed there
-//! with a longer context and a larger batch than this board has memory for.
+//! Goes on where the host left off: behind the image in the flash partition lies a snapshot of a
+//! prompt, computed there with a longer context and a larger batch than this board has memory for.
 
 use pocketlm::Error;
 use pocketlm::model::Model;
@@ -39,7 +39,9 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
     // What is saved here could go back to the host.
     let mut digest = 0u32;
     session.save(&mut |bytes| {
-        bytes.iter().for_each(|&byte| digest = digest.rotate_left(5) ^ u32::from(byte));
+        bytes
+            .iter()
+            .for_each(|&byte| digest = digest.rotate_left(5) ^ u32::from(byte));
         Ok(())
     })?;
     println!("saved {digest:08x}");

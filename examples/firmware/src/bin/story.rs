@@ -1,6 +1,7 @@
 #![no_std]
 #![no_main]
-//! Tells the built-in story on the board: the same text, letter for letter, as `cargo run` on the host.
+//! Tells the built-in story on the board: the same text, letter for letter, as `cargo run` on the
+//! host.
 
 use pocketlm::Error;
 use pocketlm::model::Model;

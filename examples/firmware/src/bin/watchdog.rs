@@ -1,7 +1,8 @@
 #![no_std]
 #![no_main]
-//! A model beside another task: a story in slices, and between any two of them a watchdog is fed and a sensor is read.
-//! Prompt, decoding and sampling are all under the watchdog; opening the image, which reads all of it once, comes before.
+//! A model beside another task: a story in slices, and between any two of them a watchdog is fed
+//! and a sensor is read. Prompt, decoding and sampling are all under the watchdog; opening the
+//! image, which reads all of it once, comes before.
 
 use pocketlm::Error;
 use pocketlm::model::Model;
@@ -15,19 +16,27 @@ const TOKENS: usize = 40;
 const STORY: Plan = PLAN.context(64).batch(1);
 /// Units of work a slice, see `Session::step` and `Sampling::step`.
 const BUDGET: u32 = 64;
-/// Instructions that may pass until the watchdog bites: 10 ms, if a core executes 100 million of them a second.
+/// Instructions that may pass until the watchdog bites: 10 ms, if a core executes 100 million of
+/// them a second.
 const DEADLINE: u64 = 1_000_000;
 
 pocketlm_firmware::entry!(watchdog, STORY.bytes());
 
 fn watchdog(arena: &'static mut [u8]) -> bool {
-    let mut task = Task { fed: Clock::start(), feeds: 0, longest: [0; 3] };
+    let mut task = Task {
+        fed: Clock::start(),
+        feeds: 0,
+        longest: [0; 3],
+    };
     let result = tell(arena, &mut task);
     if let Err(error) = result {
         eprintln!("error: {error}");
     }
     let [text, step, sample] = task.longest;
-    println!("cost feeds {} longest text {text} step {step} sample {sample} deadline {DEADLINE}", task.feeds);
+    println!(
+        "cost feeds {} longest text {text} step {step} sample {sample} deadline {DEADLINE}",
+        task.feeds
+    );
     result.is_ok() && task.longest.iter().all(|&longest| longest <= DEADLINE)
 }
 

@@ -1,9 +1,11 @@
-//! `memcpy` and its kin for Arm in 100 bytes. The compiler's own are made for speed and take 1.5 KB, while this program moves little:
-//! the structures that it opens, and rows of a few hundred numbers.
+//! `memcpy` and its kin for Arm in 100 bytes. The compiler's own are made for speed and take 1.5
+//! KB, while this program moves little: the structures that it opens, and rows of a few hundred
+//! numbers.
 
 use core::arch::global_asm;
 
-// Whole words where all addresses are multiples of four, then what is left byte by byte. Only what Armv6-M has, too.
+// Whole words where all addresses are multiples of four, then what is left byte by byte. Only what
+// Armv6-M has, too.
 global_asm!(
     "
     .syntax unified

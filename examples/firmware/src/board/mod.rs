@@ -1,7 +1,8 @@
-//! The boards. `boards/` names one, and `build.rs` says here which it is. Each file offers the same few items:
+//! The boards. `boards/` names one, and `build.rs` says here which it is. Each file offers the same
+//! few items:
 //!
-//! * `entry!(program, BYTES)` defines the entry point: `program` is called once, with `BYTES` bytes of static memory
-//!   for a session, and says whether all went well;
+//! * `entry!(program, BYTES)` defines the entry point: `program` is called once, with `BYTES` bytes
+//!   of static memory for a session, and says whether all went well;
 //! * `Clock` counts instructions, when QEMU runs with `-icount shift=0`;
 //! * `stack_pointer()` and `stack_end()`, the lowest address the stack may reach.
 

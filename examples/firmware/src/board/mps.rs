@@ -1,11 +1,13 @@
-//! Arm MPS2 and MPS3: Cortex-M3 (`mps2-an385`), Cortex-M4F (`mps2-an386`), Cortex-M7 (`mps2-an500`), two Cortex-M33
-//! (`mps2-an521`, whose second core has a file of its own) and Cortex-M55 (`mps3-an547`). Programs for Armv6-M
-//! (Cortex-M0, M0+) run on the Cortex-M3, which executes all of their instructions.
+//! Arm MPS2 and MPS3: Cortex-M3 (`mps2-an385`), Cortex-M4F (`mps2-an386`), Cortex-M7
+//! (`mps2-an500`), two Cortex-M33 (`mps2-an521`, whose second core has a file of its own) and
+//! Cortex-M55 (`mps3-an547`). Programs for Armv6-M (Cortex-M0, M0+) run on the Cortex-M3, which
+//! executes all of their instructions.
 
 use core::arch::asm;
 
-/// Defines the entry point, with static memory that cortex-m-rt lends to it. On Armv6-M no atomic instruction could
-/// tell a second `take` of a `StaticArena` from the first; that the entry point runs once is known without one.
+/// Defines the entry point, with static memory that cortex-m-rt lends to it. On Armv6-M no atomic
+/// instruction could tell a second `take` of a `StaticArena` from the first; that the entry point
+/// runs once is known without one.
 #[macro_export]
 macro_rules! entry {
     ($program:path, $bytes:expr) => {
@@ -35,8 +37,8 @@ impl Clock {
         Clock(Self::ticks())
     }
 
-    /// Instructions since the start, of all cores: QEMU's instruction counter says one takes 1 ns. Right to within 50,
-    /// and up to 130 thousand million.
+    /// Instructions since the start, of all cores: QEMU's instruction counter says one takes 1 ns.
+    /// Right to within 50, and up to 130 thousand million.
     pub fn instructions(&self) -> u64 {
         u64::from(Self::ticks().wrapping_sub(self.0)) * 1000 / u64::from(Self::COUNTER.1)
     }

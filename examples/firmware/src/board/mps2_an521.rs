@@ -1,4 +1,5 @@
-//! The second Cortex-M33 of `mps2-an521`, as a worker beside the first. Both run in the secure state.
+//! The second Cortex-M33 of `mps2-an521`, as a worker beside the first. Both run in the secure
+//! state.
 
 use core::arch::{asm, naked_asm};
 use core::cell::UnsafeCell;
@@ -8,9 +9,13 @@ use pocketlm::run::Workers;
 
 /// Both cores. The second one is started by the first call.
 pub fn workers() -> &'static dyn Workers {
-    if CORES.state.compare_exchange(OFF, IDLE, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-        // SAFETY: registers of the SSE-200's system control: where the second core finds its vectors, and the bit that
-        // keeps it from starting. This is done once.
+    if CORES
+        .state
+        .compare_exchange(OFF, IDLE, Ordering::Relaxed, Ordering::Relaxed)
+        .is_ok()
+    {
+        // SAFETY: registers of the SSE-200's system control: where the second core finds its
+        // vectors, and the bit that keeps it from starting. This is done once.
         unsafe {
             INITSVTOR1.write_volatile(&raw const VECTORS as u32);
             CPUWAIT.write_volatile(0);
@@ -19,9 +24,13 @@ pub fn workers() -> &'static dyn Workers {
     &CORES
 }
 
-static CORES: Cores = Cores { state: AtomicU32::new(OFF), job: UnsafeCell::new(None) };
+static CORES: Cores = Cores {
+    state: AtomicU32::new(OFF),
+    job: UnsafeCell::new(None),
+};
 
-/// What the second core does: it is not running, waits for a job, is about to be given one, has one.
+/// What the second core does: it is not running, waits for a job, is about to be given one, has
+/// one.
 const OFF: u32 = 0;
 const IDLE: u32 = 1;
 const BUSY: u32 = 2;
@@ -32,18 +41,23 @@ struct Cores {
     job: UnsafeCell<Option<&'static (dyn Fn() + Sync)>>,
 }
 
-// SAFETY: `job` is written by whoever turned `state` from `IDLE` to `BUSY`, and read by the second core until it turns
-// it back; the orderings of `state` make either see what the other wrote.
+// SAFETY: `job` is written by whoever turned `state` from `IDLE` to `BUSY`, and read by the second
+// core until it turns it back; the orderings of `state` make either see what the other wrote.
 unsafe impl Sync for Cores {}
 
 impl Workers for Cores {
     fn run(&self, job: &(dyn Fn() + Sync)) {
-        if self.state.compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if self
+            .state
+            .compare_exchange(IDLE, BUSY, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
             // A job within a job.
             return job();
         }
         // SAFETY: the second core is done with `job` before this returns.
-        let lent = unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(job) };
+        let lent =
+            unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(job) };
         // SAFETY: `state` was turned from `IDLE` to `BUSY` here.
         unsafe { *self.job.get() = Some(lent) };
         // A second turn, for the reader: `BUSY` alone does not say yet that the job is there.
@@ -98,9 +112,14 @@ struct Stack(UnsafeCell<[u8; STACK_BYTES]>);
 unsafe impl Sync for Stack {}
 static STACK: Stack = Stack(UnsafeCell::new([0; STACK_BYTES]));
 
-/// Where the second core begins: its stack's end, its first instruction, and where it goes when something fails.
+/// Where the second core begins: its stack's end, its first instruction, and where it goes when
+/// something fails.
 #[repr(C, align(512))]
-struct Vectors(*const Stack, unsafe extern "C" fn() -> !, [unsafe extern "C" fn() -> !; 14]);
+struct Vectors(
+    *const Stack,
+    unsafe extern "C" fn() -> !,
+    [unsafe extern "C" fn() -> !; 14],
+);
 // SAFETY: nothing is written through it.
 unsafe impl Sync for Vectors {}
 static VECTORS: Vectors = Vectors((&raw const STACK).wrapping_add(1), reset, [failed; 14]);

@@ -17,8 +17,9 @@ macro_rules! entry {
     };
 }
 
-// The first GiB of addresses is devices, the second memory, each at its own address: bits 0 (valid), 10 (accessed),
-// 2 (the second of the kinds of memory below) and 8 and 9 (shared by the cores).
+// The first GiB of addresses is devices, the second memory, each at its own address: bits 0
+// (valid), 10 (accessed), 2 (the second of the kinds of memory below) and 8 and 9 (shared by the
+// cores).
 aarch64_rt::initial_pagetable!({
     let mut table = [0; 512];
     table[0] = 0x401;
@@ -54,7 +55,9 @@ impl Clock {
 fn ticks() -> u64 {
     let ticks: u64;
     // SAFETY: reads a counter.
-    unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!("isb", "mrs {}, cntvct_el0", out(reg) ticks, options(nomem, nostack, preserves_flags))
+    };
     ticks
 }
 

@@ -17,8 +17,8 @@ macro_rules! entry {
     };
 }
 
-/// Lets programs use the vector registers, and the floating-point ones: `riscv-rt` does that for these only where the target
-/// has them.
+/// Lets programs use the vector registers, and the floating-point ones: `riscv-rt` does that for
+/// these only where the target has them.
 #[cfg(feature = "rvv")]
 pub fn enable_vectors() {
     const INITIAL: usize = 1 << 9 | 1 << 13;

@@ -1,9 +1,11 @@
-//! The dot product instructions of Armv8.2 (Cortex-A55, A76 and later, Raspberry Pi 5, every Apple silicon).
+//! The dot product instructions of Armv8.2 (Cortex-A55, A76 and later, Raspberry Pi 5, every Apple
+//! silicon).
 //!
-//! `sdot` and `udot` multiply bytes: four columns of four rows at once, which is just how tiles lie in memory. Inputs of 16
-//! bits go in two digits, `x = 256 high + low`. `high` is signed and meets the weights as they are; `low` is 0..=255 and
-//! meets `weight + 128`, so that `sum(w x) = 256 sum(w high) + sum((w + 128) low) − 128 sum(low)`. Nibbles are 0..=15 and
-//! fit either digit.
+//! `sdot` and `udot` multiply bytes: four columns of four rows at once, which is just how tiles lie
+//! in memory. Inputs of 16 bits go in two digits, `x = 256 high + low`. `high` is signed and meets
+//! the weights as they are; `low` is 0..=255 and meets `weight + 128`, so that
+//! `sum(w x) = 256 sum(w high) + sum((w + 128) low) − 128 sum(low)`. Nibbles are 0..=15 and fit
+//! either digit.
 //!
 //! The intrinsics are not stable in Rust 1.95, hence the assembly.
 
@@ -17,7 +19,11 @@ use crate::arch::generic::{Simd, matmul};
 use crate::{GROUP, InputGroup, Isa, TILE_ROWS};
 
 /// The table. Whoever hands it out has found the dot product instructions.
-pub(super) static DOTPROD: Isa = Isa { name: "dotprod", matmul: matmul::<DotProd>, ..*Isa::SCALAR };
+pub(super) static DOTPROD: Isa = Isa {
+    name: "dotprod",
+    matmul: matmul::<DotProd>,
+    ..*Isa::SCALAR
+};
 
 struct DotProd;
 
@@ -65,7 +71,11 @@ impl Simd for DotProd {
         let high = x.map(|[a, b]| cast(unsafe { vqtbl1q_u8(vuzp2q_u8(a, b), cast(ORDER)) }));
         // SAFETY: as above.
         let sum = unsafe { vaddlvq_u8(low[0]) as i32 + vaddlvq_u8(low[1]) as i32 };
-        Digits { high, low, offset: 128 * sum }
+        Digits {
+            high,
+            low,
+            offset: 128 * sum,
+        }
     }
 
     #[inline(always)]
@@ -77,7 +87,14 @@ impl Simd for DotProd {
         x.map(|x| {
             let (mut high, mut low) = (splat(0), splat(-x.offset));
             for half in 0..2 {
-                multiply(&mut high, &mut low, cast(halves[half]), flipped[half], x.high[half], x.low[half]);
+                multiply(
+                    &mut high,
+                    &mut low,
+                    cast(halves[half]),
+                    flipped[half],
+                    x.high[half],
+                    x.low[half],
+                );
             }
             joined(high, low)
         })
@@ -91,13 +108,22 @@ impl Simd for DotProd {
     ) -> [Integers; T] {
         let halves: [[[uint8x16_t; 2]; 2]; 2] = cast(*nibbles);
         // SAFETY: as in `inputs`.
-        let (low, high) =
-            (|bytes| unsafe { vandq_u8(bytes, vdupq_n_u8(15)) }, |bytes| unsafe { vshrq_n_u8::<4>(bytes) });
+        let (low, high) = (
+            |bytes| unsafe { vandq_u8(bytes, vdupq_n_u8(15)) },
+            |bytes| unsafe { vshrq_n_u8::<4>(bytes) },
+        );
         let steps = halves.map(|[a, b]| [a.map(low), a.map(high), b.map(low), b.map(high)]);
         core::array::from_fn(|t| {
             let (mut high, mut low) = (splat(0), splat(offsets[t]));
             for (half, steps) in steps.into_iter().enumerate() {
-                multiply(&mut high, &mut low, cast(steps), steps, x[t].high[half], x[t].low[half]);
+                multiply(
+                    &mut high,
+                    &mut low,
+                    cast(steps),
+                    steps,
+                    x[t].high[half],
+                    x[t].low[half],
+                );
             }
             joined(high, low)
         })
@@ -117,7 +143,8 @@ fn multiply(
     macro_rules! steps {
         ($($step:literal)*) => {$(
             for rows in 0..2 {
-                // SAFETY: whoever hands out the table has found the instructions; they read and write only registers.
+                // SAFETY: whoever hands out the table has found the instructions; they read and
+                // write only registers.
                 unsafe {
                     asm!(".arch_extension dotprod", "sdot {:v}.4s, {:v}.16b, {:v}.4b[{}]",
                         inout(vreg) high[rows], in(vreg) signed[$step][rows], in(vreg) x_high, const $step,

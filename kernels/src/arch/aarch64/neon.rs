@@ -1,8 +1,9 @@
 //! Advanced SIMD, which every 64-bit Arm core has (Cortex-A53 and A72, Raspberry Pi 3 and 4).
 //!
-//! Integer products: `ld4` takes the bytes of two steps of four columns apart, so that a register is one column, a lane a
-//! row. Widened to 16 bits, `smlal` multiplies them by one lane of a register of inputs and adds to the row's own
-//! 32-bit lane. Nothing is summed across lanes, and no input is ever spread over a register.
+//! Integer products: `ld4` takes the bytes of two steps of four columns apart, so that a register
+//! is one column, a lane a row. Widened to 16 bits, `smlal` multiplies them by one lane of a
+//! register of inputs and adds to the row's own 32-bit lane. Nothing is summed across lanes, and no
+//! input is ever spread over a register.
 
 use core::arch::aarch64::*;
 
@@ -12,7 +13,11 @@ use crate::arch::generic::{Simd, matmul};
 use crate::{GROUP, InputGroup, Isa, TILE_ROWS};
 
 /// The table. What is not here the compiler vectorises: Advanced SIMD is part of what it assumes.
-pub(super) static NEON: Isa = Isa { name: "neon", matmul: matmul::<Neon>, ..*Isa::SCALAR };
+pub(super) static NEON: Isa = Isa {
+    name: "neon",
+    matmul: matmul::<Neon>,
+    ..*Isa::SCALAR
+};
 
 pub(super) struct Neon;
 
@@ -29,7 +34,8 @@ impl Simd for Neon {
     #[inline(always)]
     fn from_f16(weights: [u16; TILE_ROWS]) -> Floats {
         let halves: [uint16x4_t; 2] = cast(weights);
-        // SAFETY: the targets this is compiled for have Advanced SIMD, conversion of halves included.
+        // SAFETY: the targets this is compiled for have Advanced SIMD, conversion of halves
+        // included.
         halves.map(|four| unsafe { vcvt_f32_f16(vreinterpret_f16_u16(four)) })
     }
 
@@ -43,14 +49,24 @@ impl Simd for Neon {
     #[inline(always)]
     fn add_product([low, high]: Floats, weights: Floats, x: f32) -> Floats {
         // SAFETY: as in `from_f16`.
-        unsafe { [vaddq_f32(low, vmulq_n_f32(weights[0], x)), vaddq_f32(high, vmulq_n_f32(weights[1], x))] }
+        unsafe {
+            [
+                vaddq_f32(low, vmulq_n_f32(weights[0], x)),
+                vaddq_f32(high, vmulq_n_f32(weights[1], x)),
+            ]
+        }
     }
 
     #[inline(always)]
     fn join(mut sum: Floats, dots: Integers, scales: Floats, input_scale: f32) -> Floats {
         for ((sum, dots), scales) in sum.iter_mut().zip(dots).zip(scales) {
             // SAFETY: as in `from_f16`.
-            *sum = unsafe { vaddq_f32(*sum, vmulq_f32(vcvtq_f32_s32(dots), vmulq_n_f32(scales, input_scale))) };
+            *sum = unsafe {
+                vaddq_f32(
+                    *sum,
+                    vmulq_f32(vcvtq_f32_s32(dots), vmulq_n_f32(scales, input_scale)),
+                )
+            };
         }
         sum
     }

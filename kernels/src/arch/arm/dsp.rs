@@ -1,10 +1,12 @@
-//! The DSP extension with a floating-point unit: Cortex-M4F, M7, and Cortex-M33 and later where they have both.
+//! The DSP extension with a floating-point unit: Cortex-M4F, M7, and Cortex-M33 and later where
+//! they have both.
 //!
-//! `sxtb16` widens two of the four bytes of a row to a pair of 16-bit words, even columns or odd ones, which is the order
-//! inputs are kept in; `smlad` multiplies two pairs and adds both products. Four rows at a time: their dot products, the
-//! inputs of two steps and two words of weights fill the registers. The second four rows take the inputs backwards, so that
-//! those in registers are used twice. Sums stay in floating-point registers; `vmla` rounds the product before it adds
-//! (it is `vfma` that does not). Instructions counted in QEMU: `benches/README.md`.
+//! `sxtb16` widens two of the four bytes of a row to a pair of 16-bit words, even columns or odd
+//! ones, which is the order inputs are kept in; `smlad` multiplies two pairs and adds both
+//! products. Four rows at a time: their dot products, the inputs of two steps and two words of
+//! weights fill the registers. The second four rows take the inputs backwards, so that those in
+//! registers are used twice. Sums stay in floating-point registers; `vmla` rounds the product
+//! before it adds (it is `vfma` that does not). Instructions counted in QEMU: `benches/README.md`.
 
 use core::arch::global_asm;
 
@@ -19,18 +21,39 @@ pub(super) static DSP: Isa = Isa {
     ..*Isa::SCALAR
 };
 
-const KERNELS: Kernels =
-    Kernels { f32: None, f16: None, bf16: None, q8: pocketlm_dsp_q8, q4: pocketlm_dsp_q4, q4min: pocketlm_dsp_q4min };
+const KERNELS: Kernels = Kernels {
+    f32: None,
+    f16: None,
+    bf16: None,
+    q8: pocketlm_dsp_q8,
+    q4: pocketlm_dsp_q4,
+    q4min: pocketlm_dsp_q4min,
+};
 
 unsafe extern "C" {
-    fn pocketlm_dsp_q8(tiles: *const Q8Tile, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);
-    fn pocketlm_dsp_q4(tiles: *const Q4Tile, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);
-    fn pocketlm_dsp_q4min(tiles: *const Q4MinTile, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);
+    fn pocketlm_dsp_q8(
+        tiles: *const Q8Tile,
+        x: *const InputGroup,
+        groups: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
+    fn pocketlm_dsp_q4(
+        tiles: *const Q4Tile,
+        x: *const InputGroup,
+        groups: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
+    fn pocketlm_dsp_q4min(
+        tiles: *const Q4MinTile,
+        x: *const InputGroup,
+        groups: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
 }
 
-// r0 tiles, r1 inputs, lr groups that are left; r4 to r7 the dot products of four rows, r8 to r11 inputs of two steps (q8)
-// or one (4 bits), r2 and r3 words of weights, r12 what is widened. s16 to s23 the sums, s24 to s31 the dot products,
-// s0 to s3 scales, s4 the input's scale.
+// r0 tiles, r1 inputs, lr groups that are left; r4 to r7 the dot products of four rows, r8 to r11
+// inputs of two steps (q8) or one (4 bits), r2 and r3 words of weights, r12 what is widened. s16 to
+// s23 the sums, s24 to s31 the dot products, s0 to s3 scales, s4 the input's scale.
 global_asm!(
     r#"
     .arch armv7e-m
@@ -148,8 +171,8 @@ global_asm!(
     bne 1b
     dsp_leave pocketlm_dsp_q8
 
-    // Eight columns of one row: 0 and 2 are the lowest nibbles of the words, then 4 and 6, 1 and 3, 5 and 7. The dot product
-    // goes on from \from; r14 is the mask.
+    // Eight columns of one row: 0 and 2 are the lowest nibbles of the words, then 4 and 6, 1 and 3,
+    // 5 and 7. The dot product goes on from \from; r14 is the mask.
     .macro dsp_q4_row dot, from, word
     and r12, lr, \word
     smlad \dot, r12, r8, \from
@@ -170,8 +193,8 @@ global_asm!(
     dsp_q4_row r7, \from7, r3
     .endm
 
-    // \header: bytes before the nibbles. The dot products start from r7. The mask takes the place of the groups that are left,
-    // which wait in s13.
+    // \header: bytes before the nibbles. The dot products start from r7. The mask takes the place
+    // of the groups that are left, which wait in s13.
     .macro dsp_q4_dots header
     vmov s14, r7
     ldmia r1!, {r8-r11}

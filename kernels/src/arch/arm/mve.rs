@@ -1,12 +1,14 @@
 //! The vector extension of Armv8.1-M, Helium: Cortex-M55, M85.
 //!
-//! Helium multiplies and adds across the lanes of a vector into a general register, `vmladava`, so a vector is one row's
-//! columns: four words of the row gathered from four steps of its tile, at no more cost than the words one by one. Of q8 the
-//! even columns and the odd ones widen to 16 bits, which is the order inputs are kept in. Nibbles meet inputs of two digits,
-//! `x = 256 high + low`, sixteen at a time: they are 0..=15 and fit the signed high one as well as the unsigned low one.
+//! Helium multiplies and adds across the lanes of a vector into a general register, `vmladava`, so
+//! a vector is one row's columns: four words of the row gathered from four steps of its tile, at no
+//! more cost than the words one by one. Of q8 the even columns and the odd ones widen to 16 bits,
+//! which is the order inputs are kept in. Nibbles meet inputs of two digits, `x = 256 high + low`,
+//! sixteen at a time: they are 0..=15 and fit the signed high one as well as the unsigned low one.
 //!
-//! The f32 join is scalar: whatever FPSCR says, Helium's floating-point arithmetic turns denormals into zeros, and C1 does
-//! not. (Its conversions of integers and of f16 are exact.) Instructions counted in QEMU: `benches/README.md`.
+//! The f32 join is scalar: whatever FPSCR says, Helium's floating-point arithmetic turns denormals
+//! into zeros, and C1 does not. (Its conversions of integers and of f16 are exact.) Instructions
+//! counted in QEMU: `benches/README.md`.
 
 use core::arch::global_asm;
 
@@ -21,21 +23,44 @@ pub(super) static MVE: Isa = Isa {
     ..*Isa::SCALAR
 };
 
-const KERNELS: Kernels =
-    Kernels { f32: None, f16: None, bf16: None, q8: pocketlm_mve_q8, q4: pocketlm_mve_q4, q4min: pocketlm_mve_q4min };
+const KERNELS: Kernels = Kernels {
+    f32: None,
+    f16: None,
+    bf16: None,
+    q8: pocketlm_mve_q8,
+    q4: pocketlm_mve_q4,
+    q4min: pocketlm_mve_q4min,
+};
 
 unsafe extern "C" {
-    fn pocketlm_mve_q8(tiles: *const Q8Tile, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);
-    fn pocketlm_mve_q4(tiles: *const Q4Tile, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);
-    fn pocketlm_mve_q4min(tiles: *const Q4MinTile, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);
+    fn pocketlm_mve_q8(
+        tiles: *const Q8Tile,
+        x: *const InputGroup,
+        groups: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
+    fn pocketlm_mve_q4(
+        tiles: *const Q4Tile,
+        x: *const InputGroup,
+        groups: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
+    fn pocketlm_mve_q4min(
+        tiles: *const Q4MinTile,
+        x: *const InputGroup,
+        groups: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
 }
 
-// q0 to q3 the inputs, q4 where the words of row 0 lie, q5 to q7 weights. At the end of a group q0 and q1 are the factors, q2
-// and q3 the dot products, s20 the input's scale, q6 and q7 the sums, which wait in memory meanwhile.
+// q0 to q3 the inputs, q4 where the words of row 0 lie, q5 to q7 weights. At the end of a group q0
+// and q1 are the factors, q2 and q3 the dot products, s20 the input's scale, q6 and q7 the sums,
+// which wait in memory meanwhile.
 global_asm!(
     r#"
     .cpu cortex-m55
-    // r1 inputs, r3 tiles, \sums the sums. \stride: bytes between the words of a row that are gathered together.
+    // r1 inputs, r3 tiles, \sums the sums. \stride: bytes between the words of a row that are
+    // gathered together.
     .macro mve_enter name, stride, sums
     .section .text.\name,"ax",%progbits
     .global \name
@@ -138,8 +163,8 @@ global_asm!(
     bne 1b
     mve_leave pocketlm_mve_q8
 
-    // The digits of the inputs, in the order of the nibbles: the low and the high ones of columns 0 to 3 of each eight, then
-    // of 4 to 7.
+    // The digits of the inputs, in the order of the nibbles: the low and the high ones of columns 0
+    // to 3 of each eight, then of 4 to 7.
     .macro mve_digits
     mve_inputs
     vmov q5, q0

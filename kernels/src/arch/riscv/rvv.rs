@@ -1,9 +1,12 @@
-//! The vector extension of RISC-V, version 1.0 (SpacemiT K1, SiFive X280), whatever the length of its registers.
+//! The vector extension of RISC-V, version 1.0 (SpacemiT K1, SiFive X280), whatever the length of
+//! its registers.
 //!
-//! A lane is an output row: eight of 32 bits, a pair of registers where they have the least length there is, 128 bits. A
-//! segment load takes the bytes of four columns apart, a register each; widened to 16 bits, `vwmacc.vx` multiplies a column
-//! by its input, straight from a general register, and adds to the rows' 32-bit lanes. Floating-point arithmetic follows
-//! IEEE 754, subnormal numbers included, and f16 is widened by integers, since an extension of its own converts it.
+//! A lane is an output row: eight of 32 bits, a pair of registers where they have the least length
+//! there is, 128 bits. A segment load takes the bytes of four columns apart, a register each;
+//! widened to 16 bits, `vwmacc.vx` multiplies a column by its input, straight from a general
+//! register, and adds to the rows' 32-bit lanes. Floating-point arithmetic follows IEEE 754,
+//! subnormal numbers included, and f16 is widened by integers, since an extension of its own
+//! converts it.
 //!
 //! Checked, and its instructions counted, in QEMU: `benches/README.md`. No hardware was at hand.
 
@@ -30,17 +33,47 @@ const KERNELS: Kernels = Kernels {
 };
 
 unsafe extern "C" {
-    fn pocketlm_rvv_f32(tiles: *const [f32; TILE_ROWS], x: *const f32, columns: usize, sums: *mut [f32; TILE_ROWS]);
-    fn pocketlm_rvv_f16(tiles: *const [u16; TILE_ROWS], x: *const f32, columns: usize, sums: *mut [f32; TILE_ROWS]);
-    fn pocketlm_rvv_bf16(tiles: *const [u16; TILE_ROWS], x: *const f32, columns: usize, sums: *mut [f32; TILE_ROWS]);
-    fn pocketlm_rvv_q8(tiles: *const Q8Tile, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);
-    fn pocketlm_rvv_q4(tiles: *const Q4Tile, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);
-    fn pocketlm_rvv_q4min(tiles: *const Q4MinTile, x: *const InputGroup, groups: usize, sums: *mut [f32; TILE_ROWS]);
+    fn pocketlm_rvv_f32(
+        tiles: *const [f32; TILE_ROWS],
+        x: *const f32,
+        columns: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
+    fn pocketlm_rvv_f16(
+        tiles: *const [u16; TILE_ROWS],
+        x: *const f32,
+        columns: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
+    fn pocketlm_rvv_bf16(
+        tiles: *const [u16; TILE_ROWS],
+        x: *const f32,
+        columns: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
+    fn pocketlm_rvv_q8(
+        tiles: *const Q8Tile,
+        x: *const InputGroup,
+        groups: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
+    fn pocketlm_rvv_q4(
+        tiles: *const Q4Tile,
+        x: *const InputGroup,
+        groups: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
+    fn pocketlm_rvv_q4min(
+        tiles: *const Q4MinTile,
+        x: *const InputGroup,
+        groups: usize,
+        sums: *mut [f32; TILE_ROWS],
+    );
 }
 
-// a0 tiles, a1 inputs, a2 groups or columns that are left, a3 where the sums go; v24 the sums, v26 the dot products, v4 to v7
-// four columns of bytes, v8 to v15 columns of 16 bits. At the end of a group v12 holds factors. ft0 is 2^112, ft1 the
-// input's scale, or the input.
+// a0 tiles, a1 inputs, a2 groups or columns that are left, a3 where the sums go; v24 the sums, v26
+// the dot products, v4 to v7 four columns of bytes, v8 to v15 columns of 16 bits. At the end of a
+// group v12 holds factors. ft0 is 2^112, ft1 the input's scale, or the input.
 global_asm!(
     r#"
     .option push
@@ -65,7 +98,8 @@ global_asm!(
     .size \name, . - \name
     .endm
 
-    // v12 = v16, eight f16: exponent and mantissa, moved to where those of f32 are, are 2^112 times too small.
+    // v12 = v16, eight f16: exponent and mantissa, moved to where those of f32 are, are 2^112 times
+    // too small.
     .macro rvv_widen
     vzext.vf2 v14, v16
     vsll.vi v12, v14, 17
@@ -75,7 +109,8 @@ global_asm!(
     vfsgnj.vv v12, v12, v14
     .endm
 
-    // Eight weights, of \bytes bytes together, that \load puts into v12 as f32, with the input of their column; and the next.
+    // Eight weights, of \bytes bytes together, that \load puts into v12 as f32, with the input of
+    // their column; and the next.
     .macro rvv_floats name, bytes, load
     rvv_enter \name
 1:  \load

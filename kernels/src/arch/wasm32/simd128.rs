@@ -1,7 +1,8 @@
 //! The 128-bit instructions of WebAssembly, in every browser since 2023 and in Node since 16.4.
 //!
-//! Integer products: shifts widen the four bytes of a row to two pairs of 16-bit words, even columns and odd ones, which
-//! is the order inputs are kept in; `i32x4.dot_i16x8_s` multiplies and adds pairs into the row's own lane.
+//! Integer products: shifts widen the four bytes of a row to two pairs of 16-bit words, even
+//! columns and odd ones, which is the order inputs are kept in; `i32x4.dot_i16x8_s` multiplies and
+//! adds pairs into the row's own lane.
 
 use core::arch::wasm32::*;
 
@@ -12,7 +13,11 @@ use crate::math::f16_to_f32;
 use crate::{GROUP, InputGroup, Isa, TILE_ROWS};
 
 /// The table. What is not here the compiler vectorises.
-pub(super) static SIMD128: Isa = Isa { name: "simd128", matmul: matmul::<Simd128>, ..*Isa::SCALAR };
+pub(super) static SIMD128: Isa = Isa {
+    name: "simd128",
+    matmul: matmul::<Simd128>,
+    ..*Isa::SCALAR
+};
 
 struct Simd128;
 
@@ -33,13 +38,19 @@ impl Simd for Simd128 {
     #[inline(always)]
     fn from_bf16(weights: [u16; TILE_ROWS]) -> Rows {
         let halves: v128 = cast(weights);
-        [i32x4_shl(u32x4_extend_low_u16x8(halves), 16), i32x4_shl(u32x4_extend_high_u16x8(halves), 16)]
+        [
+            i32x4_shl(u32x4_extend_low_u16x8(halves), 16),
+            i32x4_shl(u32x4_extend_high_u16x8(halves), 16),
+        ]
     }
 
     #[inline(always)]
     fn add_product([low, high]: Rows, weights: Rows, x: f32) -> Rows {
         let x = f32x4_splat(x);
-        [f32x4_add(low, f32x4_mul(weights[0], x)), f32x4_add(high, f32x4_mul(weights[1], x))]
+        [
+            f32x4_add(low, f32x4_mul(weights[0], x)),
+            f32x4_add(high, f32x4_mul(weights[1], x)),
+        ]
     }
 
     #[inline(always)]

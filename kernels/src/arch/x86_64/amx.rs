@@ -1,20 +1,25 @@
-//! AMX in bfloat16, which Intel's servers have had since Sapphire Rapids (2023): products of quantised weights with a few inputs
-//! and more. The rest is AVX-512's.
+//! AMX in bfloat16, which Intel's servers have had since Sapphire Rapids (2023): products of
+//! quantised weights with a few inputs and more. The rest is AVX-512's.
 //!
-//! `tdpbf16ps` multiplies 16 rows of 32 numbers by 32 rows of 16 columns and adds the products to 16 × 16 sums: a group of
-//! 16 inputs meets a group of a pair of tile rows. As its operation is defined (Intel's manual, volume 2, TDPBF16PS), a dot product
-//! of integers is exact but for one rounding, the one that [`Isa::matmul`] asks for:
-//! - An int8 is a bfloat16, and an input of 16 bits is the sum of two, its digits: a multiple of 256, and what is left.
-//! - What the columns of a group add up to is an integer of at most 20 bits for the low digits, and one times 256 for the
-//!   high ones: f32 holds either, and every sum on the way. It comes about by itself and is added to the tile at the end.
-//! - So the first instruction leaves the low digits' share in a tile that was zero, exactly, and the second rounds once, as it
-//!   adds the high digits' share.
+//! `tdpbf16ps` multiplies 16 rows of 32 numbers by 32 rows of 16 columns and adds the products to
+//! 16 × 16 sums: a group of 16 inputs meets a group of a pair of tile rows. As its operation is
+//! defined (Intel's manual, volume 2, TDPBF16PS), a dot product of integers is exact but for one
+//! rounding, the one that [`Isa::matmul`] asks for:
+//! - An int8 is a bfloat16, and an input of 16 bits is the sum of two, its digits: a multiple of
+//!   256, and what is left.
+//! - What the columns of a group add up to is an integer of at most 20 bits for the low digits, and
+//!   one times 256 for the high ones: f32 holds either, and every sum on the way. It comes about by
+//!   itself and is added to the tile at the end.
+//! - So the first instruction leaves the low digits' share in a tile that was zero, exactly, and
+//!   the second rounds once, as it adds the high digits' share.
 //!
-//! Dot products then leave through memory, there is no other way, to be joined to the sums by AVX-512. Tiles know no scale but
-//! powers of two: weights are 2²⁴ times too large here and inputs as much too small, which saves shifting them.
+//! Dot products then leave through memory, there is no other way, to be joined to the sums by
+//! AVX-512. Tiles know no scale but powers of two: weights are 2²⁴ times too large here and inputs
+//! as much too small, which saves shifting them.
 //!
-//! That tiles keep what they hold from one `asm!` to the next is not something the language promises. The compiler has no use for
-//! these registers and does not touch them; neither does anything that is called in between.
+//! That tiles keep what they hold from one `asm!` to the next is not something the language
+//! promises. The compiler has no use for these registers and does not touch them; neither does
+//! anything that is called in between.
 //!
 //! Linux gives a process their state when it asks for it.
 #![allow(clippy::needless_range_loop)]
@@ -45,15 +50,18 @@ pub(crate) static AMX: Isa = Isa {
     soft_cap: AVX512.soft_cap,
 };
 
-/// Whether the machine, which has AVX-512, has AMX in bfloat16 too and the system lets this process use it, for which it is asked.
+/// Whether the machine, which has AVX-512, has AMX in bfloat16 too and the system lets this process
+/// use it, for which it is asked.
 pub(super) fn is_allowed() -> bool {
     let [amx_bf16, amx_tile] = [22, 24].map(|bit| __cpuid_count(7, 0).edx >> bit & 1);
     if amx_tile == 0 || amx_bf16 == 0 {
         return false;
     }
-    // `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`: 0 where it is granted, to all threads and for good.
+    // `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`: 0 where it is granted, to all threads
+    // and for good.
     let mut outcome = 158u64;
-    // SAFETY: the call reads two numbers and writes no memory; a kernel that does not know it says so.
+    // SAFETY: the call reads two numbers and writes no memory; a kernel that does not know it says
+    // so.
     unsafe {
         asm!("syscall", inlateout("rax") outcome, in("rdi") 0x1023, in("rsi") 18, out("rcx") _, out("r11") _, options(nostack));
     }
@@ -66,8 +74,9 @@ const BLOCKS: usize = 8;
 const GROUPS: usize = 5;
 /// Tile rows of weights that make one of the machine's tiles.
 const PAIR: usize = 2;
-/// The most such pairs that meet a block at once. They stay in the first cache, and of inputs the second one gives a block no
-/// faster than four pairs use it up. The sums of all blocks wait in the second cache too.
+/// The most such pairs that meet a block at once. They stay in the first cache, and of inputs the
+/// second one gives a block no faster than four pairs use it up. The sums of all blocks wait in the
+/// second cache too.
 const PAIRS: usize = 4;
 /// Bytes of inputs that meet weights at once: they stay in the second cache.
 const CACHE: usize = 1 << 20;
@@ -95,8 +104,8 @@ struct Shapes {
     rows: [u8; 16],
 }
 
-/// Tiles 0 and 1 are inputs, low digits and high ones; pairs take turns with 2 and 3 for weights, 4 and 5 for dot products. All
-/// are as large as a tile can be.
+/// Tiles 0 and 1 are inputs, low digits and high ones; pairs take turns with 2 and 3 for weights, 4
+/// and 5 for dot products. All are as large as a tile can be.
 static SHAPES: Shapes = Shapes {
     palette: 1,
     start: 0,
@@ -112,7 +121,14 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
     let blocks = input.blocks.get(..needed).unwrap_or_default();
     macro_rules! product {
         ($tiles:ident, $widen:ident, $minima:literal) => {
-            product(($tiles, blocks), (width, input.count), tile_rows, out, |t, w| $widen(t, w), $minima)
+            product(
+                ($tiles, blocks),
+                (width, input.count),
+                tile_rows,
+                out,
+                |t, w| $widen(t, w),
+                $minima,
+            )
         };
     }
     match matrix.tiles {
@@ -138,7 +154,9 @@ impl<'m, W> Rows<'m, W> {
     /// Some groups of a row. One that is not there is in the place of the last.
     fn groups(&self, row: usize, groups: Range<usize>) -> &'m [W] {
         let start = (self.first + row.min(self.count - 1)) * self.width;
-        self.tiles.get(start + groups.start..start + groups.end).unwrap_or_default()
+        self.tiles
+            .get(start + groups.start..start + groups.end)
+            .unwrap_or_default()
     }
 }
 
@@ -152,7 +170,8 @@ struct Memory {
     sums: [[Sums; PAIRS]; BLOCKS],
 }
 
-/// Walks sets of blocks, and rows, several pairs at once. Not inlined: products of few inputs do without its memory.
+/// Walks sets of blocks, and rows, several pairs at once. Not inlined: products of few inputs do
+/// without its memory.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn product<W>(
@@ -164,9 +183,17 @@ fn product<W>(
     minima: bool,
 ) {
     let end = tile_rows.end.min(tiles.len() / width);
-    let rows = Rows { tiles, width, first: tile_rows.start, count: end.saturating_sub(tile_rows.start) };
-    let mut memory =
-        Memory { weights: [Weights::zeroed(); PAIRS * GROUPS], dots: Zeroable::zeroed(), sums: Zeroable::zeroed() };
+    let rows = Rows {
+        tiles,
+        width,
+        first: tile_rows.start,
+        count: end.saturating_sub(tile_rows.start),
+    };
+    let mut memory = Memory {
+        weights: [Weights::zeroed(); PAIRS * GROUPS],
+        dots: Zeroable::zeroed(),
+        sums: Zeroable::zeroed(),
+    };
     let together = (CACHE / size_of::<Block>() / width).clamp(1, BLOCKS);
     // SAFETY: the system gave the state that this sets up, from 64 bytes that are what it asks for.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &SHAPES, options(nostack, readonly)) };
@@ -198,7 +225,8 @@ fn product<W>(
     unsafe { asm!("tilerelease", options(nomem, nostack)) };
 }
 
-/// Adds up the sums of `P` pairs of tile rows from row `row` on with a set of blocks, stretch by stretch of groups.
+/// Adds up the sums of `P` pairs of tile rows from row `row` on with a set of blocks, stretch by
+/// stretch of groups.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn add_pairs<W, const P: usize>(
@@ -209,14 +237,22 @@ fn add_pairs<W, const P: usize>(
     minima: bool,
     memory: &mut Memory,
 ) {
-    let Memory { weights, dots, sums } = memory;
+    let Memory {
+        weights,
+        dots,
+        sums,
+    } = memory;
     let (width, count) = (rows.width, blocks.len() / rows.width);
     sums[..count].fill(Zeroable::zeroed());
     // All stretches about as long.
     let length = width.div_ceil(width.div_ceil(GROUPS));
-    for groups in (0..width).step_by(length).map(|start| start..width.min(start + length)) {
+    for groups in (0..width)
+        .step_by(length)
+        .map(|start| start..width.min(start + length))
+    {
         for pair in 0..P {
-            let [first, second] = [0, 1].map(|r| rows.groups(row + PAIR * pair + r, groups.clone()));
+            let [first, second] =
+                [0, 1].map(|r| rows.groups(row + PAIR * pair + r, groups.clone()));
             for (group, tiles) in first.iter().zip(second).enumerate() {
                 widen([tiles.0, tiles.1], &mut weights[P * group + pair]);
             }
@@ -225,19 +261,38 @@ fn add_pairs<W, const P: usize>(
         for (stretch, block) in stretches.iter_mut().zip(blocks.chunks(width)) {
             *stretch = &block[groups.clone()];
         }
-        // The tiles after these are asked for while these are at work, some lines of each row at a time.
+        // The tiles after these are asked for while these are at work, some lines of each row at a
+        // time.
         let steps = count * groups.len();
-        let (next_row, next) = if groups.end < width { (row, groups.end) } else { (row + PAIR * P, 0) };
+        let (next_row, next) = if groups.end < width {
+            (row, groups.end)
+        } else {
+            (row + PAIR * P, 0)
+        };
         let next = next..width.min(next + length);
-        let lines = if next_row < rows.count { size_of::<W>() * next.len() / 64 + 1 } else { 0 };
+        let lines = if next_row < rows.count {
+            size_of::<W>() * next.len() / 64 + 1
+        } else {
+            0
+        };
         let ask = |step: usize| {
             for line in lines * step / steps..lines * (step + 1) / steps {
                 for r in 0..PAIR * P {
-                    panel::prefetch_line(rows.groups(next_row + r, next.clone()).as_ptr().cast(), 64 * line);
+                    panel::prefetch_line(
+                        rows.groups(next_row + r, next.clone()).as_ptr().cast(),
+                        64 * line,
+                    );
                 }
             }
         };
-        multiply::<P>(&weights[..P * groups.len()], &stretches[..count], dots, sums, minima, ask);
+        multiply::<P>(
+            &weights[..P * groups.len()],
+            &stretches[..count],
+            dots,
+            sums,
+            minima,
+            ask,
+        );
     }
 }
 
@@ -248,7 +303,8 @@ fn arrange(inputs: [&InputGroup; Block::INPUTS], block: &mut Block) {
     // Saturated, 32,640 and more leave more than half of 256, but no more than 255.
     let half = _mm512_set1_epi16(128);
     let factor = _mm512_set1_ps(f32::from_bits((127 - 16 - SHIFT) << 23));
-    // Words of at most 8 bits to bfloat16: each as the upper half of an i32, then of an f32 which has no more than that.
+    // Words of at most 8 bits to bfloat16: each as the upper half of an i32, then of an f32 which
+    // has no more than that.
     let narrow = |words: __m512i| {
         let upper = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32));
         let [lower, upper] = [_mm512_slli_epi32::<16>(words), upper]
@@ -275,7 +331,8 @@ fn widen_q8(tiles: [&Q8Tile; 2], weights: &mut Weights) {
     for step in 0..GROUP / 4 {
         let bytes = both(tiles.map(|tile| cast(tile.values[step])));
         // Each byte as the uppermost of an i32, then, of f32, the upper halves of two.
-        let upper = |bytes: __m512i| _mm512_and_si512(bytes, _mm512_set1_epi32(0xff00_0000_u32 as i32));
+        let upper =
+            |bytes: __m512i| _mm512_and_si512(bytes, _mm512_set1_epi32(0xff00_0000_u32 as i32));
         let [b0, b1, b2, b3] = [
             _mm512_slli_epi32::<24>(bytes),
             upper(_mm512_slli_epi32::<16>(bytes)),
@@ -307,14 +364,23 @@ fn widen_q4min(tiles: [&Q4MinTile; 2], weights: &mut Weights) {
 /// Nibbles less `OFFSET`: both bytes of a bfloat16 come from a table.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw")]
-fn nibbles<const OFFSET: i32>(nibbles: [&[[[u8; 4]; TILE_ROWS]; GROUP / 8]; 2], weights: &mut Weights) {
+fn nibbles<const OFFSET: i32>(
+    nibbles: [&[[[u8; 4]; TILE_ROWS]; GROUP / 8]; 2],
+    weights: &mut Weights,
+) {
     let [lower, upper] = const { tables(OFFSET) }.map(|table| _mm512_broadcast_i32x4(cast(table)));
     let (nibble, even) = (_mm512_set1_epi8(15), _mm512_set1_epi16(0x00ff));
     for step in 0..GROUP / 8 {
         let bytes = both(nibbles.map(|nibbles| cast(nibbles[step])));
-        for (half, bytes) in [bytes, _mm512_srli_epi16::<4>(bytes)].into_iter().enumerate() {
+        for (half, bytes) in [bytes, _mm512_srli_epi16::<4>(bytes)]
+            .into_iter()
+            .enumerate()
+        {
             let bytes = _mm512_and_si512(bytes, nibble);
-            let (lower, upper) = (_mm512_shuffle_epi8(lower, bytes), _mm512_shuffle_epi8(upper, bytes));
+            let (lower, upper) = (
+                _mm512_shuffle_epi8(lower, bytes),
+                _mm512_shuffle_epi8(upper, bytes),
+            );
             // `even ? first : second`, bit by bit.
             let select = |first, second| _mm512_ternarylogic_epi32::<0xca>(even, first, second);
             weights.words[4 * step + 2 * half] = select(lower, _mm512_slli_epi16::<8>(upper));
@@ -343,9 +409,10 @@ fn both([first, second]: [__m256i; 2]) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second)
 }
 
-/// For each block of inputs, group by group, the exact dot products with `P` pairs of tile rows, joined to the sums; `minima`
-/// says whether the groups have minima. While those of a group are joined, the tiles multiply the next one and load the one after
-/// it. Each takes longer than the processor looks ahead, so they take turns. `begin` is called as a group begins.
+/// For each block of inputs, group by group, the exact dot products with `P` pairs of tile rows,
+/// joined to the sums; `minima` says whether the groups have minima. While those of a group are
+/// joined, the tiles multiply the next one and load the one after it. Each takes longer than the
+/// processor looks ahead, so they take turns. `begin` is called as a group begins.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn multiply<const P: usize>(
@@ -387,7 +454,11 @@ fn multiply<const P: usize>(
             }
             $turn::multiply_high();
             $turn::load(&weights[next]);
-            next = if next + 1 == weights.len() { 0 } else { next + 1 };
+            next = if next + 1 == weights.len() {
+                0
+            } else {
+                next + 1
+            };
             if pair + 1 == P {
                 load_high(inputs);
             }
@@ -420,7 +491,12 @@ fn join_all(sums: &mut Sums, dots: &Sums, weights: &Weights, inputs: &Block, min
     }
     if minima {
         for t in 0..Block::INPUTS {
-            sums[t] = join(sums[t], _mm512_set1_ps(inputs.sums[t]), cast(weights.minima), inputs.scales[t]);
+            sums[t] = join(
+                sums[t],
+                _mm512_set1_ps(inputs.sums[t]),
+                cast(weights.minima),
+                inputs.scales[t],
+            );
         }
     }
 }
@@ -429,13 +505,17 @@ fn join_all(sums: &mut Sums, dots: &Sums, weights: &Weights, inputs: &Block, min
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn join(sum: __m512, dots: __m512, scales: __m512, input_scale: f32) -> __m512 {
-    _mm512_add_ps(sum, _mm512_mul_ps(dots, _mm512_mul_ps(scales, _mm512_set1_ps(input_scale))))
+    _mm512_add_ps(
+        sum,
+        _mm512_mul_ps(dots, _mm512_mul_ps(scales, _mm512_set1_ps(input_scale))),
+    )
 }
 
 /// Loads the low digits of inputs.
 #[inline(always)]
 fn load_low(inputs: &Block) {
-    // SAFETY: `SHAPES` has every tile as 16 rows of 64 bytes: just what this field holds, and those below.
+    // SAFETY: `SHAPES` has every tile as 16 rows of 64 bytes: just what this field holds, and those
+    // below.
     unsafe {
         asm!("tileloadd tmm0, [{low} + {row}]", low = in(reg) &inputs.low, row = in(reg) 64usize, out("tmm0") _, options(nostack, readonly));
     }

@@ -1,18 +1,20 @@
 //! AVX2 with F16C: Intel since Haswell (2013), AMD since Excavator and Zen.
 //!
-//! A register is eight lanes, a lane is a row of the tile. Decoding walks four tile rows far apart at once: four memory
-//! streams keep more reads in flight than one. A few inputs meet two tile rows, far apart as well, so that their weights are
-//! widened once for two, three or four of them; more than eight meet a [panel] where weights are quantised or bf16. A stretch
-//! that does not fill such a block repeats its last piece and drops the copies.
+//! A register is eight lanes, a lane is a row of the tile. Decoding walks four tile rows far apart
+//! at once: four memory streams keep more reads in flight than one. A few inputs meet two tile
+//! rows, far apart as well, so that their weights are widened once for two, three or four of them;
+//! more than eight meet a [panel] where weights are quantised or bf16. A stretch that does not fill
+//! such a block repeats its last piece and drops the copies.
 //!
-//! Integer products: the bytes of four columns of a row are one lane. A mask and shifts widen them to 16-bit words, even
-//! columns in one register and odd ones in another, which is the order inputs are kept in; `vpmaddwd` then multiplies and
-//! adds pairs into the row's own lane, and nothing is ever summed across lanes. With a pair of tile rows and four inputs
-//! eight registers hold dot products, two hold words of weights and one holds inputs: constants would not fit, so int8 is
+//! Integer products: the bytes of four columns of a row are one lane. A mask and shifts widen them
+//! to 16-bit words, even columns in one register and odd ones in another, which is the order inputs
+//! are kept in; `vpmaddwd` then multiplies and adds pairs into the row's own lane, and nothing is
+//! ever summed across lanes. With a pair of tile rows and four inputs eight registers hold dot
+//! products, two hold words of weights and one holds inputs: constants would not fit, so int8 is
 //! widened by shifts alone.
 //!
-//! Loops over such blocks go by index: `array::map` and its like are compiled without these instructions, so what is
-//! given to them would be called, once for each element.
+//! Loops over such blocks go by index: `array::map` and its like are compiled without these
+//! instructions, so what is given to them would be called, once for each element.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
@@ -33,7 +35,9 @@ pub(crate) static AVX2: Isa = Isa {
     // SAFETY: as above.
     quantize: |input, groups| unsafe { input::quantize(input, groups) },
     // SAFETY: as above.
-    mix: |kv, values, slots, weights, out, count| unsafe { mix::avx2::mix(kv, values, slots, weights, out, count) },
+    mix: |kv, values, slots, weights, out, count| unsafe {
+        mix::avx2::mix(kv, values, slots, weights, out, count)
+    },
     // SAFETY: as above.
     softmax: |older, newer| unsafe { softmax(older, newer) },
     // SAFETY: as above.
@@ -47,14 +51,21 @@ const STREAMS: usize = 4;
 /// Tile rows and, at most, inputs that meet at once when there are several inputs.
 const PAIR: usize = 2;
 pub(super) const BLOCK: usize = 4;
-/// The most inputs for which weights of floats are asked for ahead: every block of inputs does it again.
+/// The most inputs for which weights of floats are asked for ahead: every block of inputs does it
+/// again.
 const ASKING: usize = 16;
 
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+pub(super) fn matmul(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
     let (columns, count) = (matrix.columns(), input.count);
     let groups = columns.div_ceil(GROUP);
-    // A closure is not generic, so what is the same function in several shapes is written as several.
+    // A closure is not generic, so what is the same function in several shapes is written as
+    // several.
     macro_rules! several {
         ($tiles:ident, $inputs:expr, $width:ident, |$t:ident, $x:ident| $sums:expr) => {
             match count {
@@ -66,21 +77,42 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
     }
     macro_rules! product {
         ($tiles:ident, $inputs:expr, $width:ident, $block:expr, |$t:ident, $x:ident| $sums:expr) => {{
-            let shape = Shape { width: $width, count, tile_rows };
-            shape.product::<_, _, { $block }>($tiles, $inputs, out, |$t, $x| $sums, |$t, $x| $sums, |$t, $x| $sums)
+            let shape = Shape {
+                width: $width,
+                count,
+                tile_rows,
+            };
+            shape.product::<_, _, { $block }>(
+                $tiles,
+                $inputs,
+                out,
+                |$t, $x| $sums,
+                |$t, $x| $sums,
+                |$t, $x| $sums,
+            )
         }};
     }
     macro_rules! floats {
         ($tiles:ident, $widen:expr) => {
             if count <= ASKING {
-                several!($tiles, input.values, columns, |t, x| float::<_, _, _, true>(t, x, $widen))
+                several!(
+                    $tiles,
+                    input.values,
+                    columns,
+                    |t, x| float::<_, _, _, true>(t, x, $widen)
+                )
             } else {
-                several!($tiles, input.values, columns, |t, x| float::<_, _, _, false>(t, x, $widen))
+                several!(
+                    $tiles,
+                    input.values,
+                    columns,
+                    |t, x| float::<_, _, _, false>(t, x, $widen)
+                )
             }
         };
     }
-    // What few inputs save by a panel is less than it costs. Of floats bf16 gains an eighth; f32, and f16, which widens in one
-    // instruction, lose a little.
+    // What few inputs save by a panel is less than it costs. Of floats bf16 gains an eighth; f32,
+    // and f16, which widens in one instruction, lose a little.
     let panels = count > 2 * BLOCK && !matches!(matrix.tiles, Tiles::F32(_) | Tiles::F16(_));
     match matrix.tiles {
         _ if panels => panel::matmul::<BLOCK>(
@@ -94,9 +126,15 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
         Tiles::F32(tiles) if cfg!(feature = "f32") => floats!(tiles, |w| from_f32(w)),
         Tiles::F16(tiles) if cfg!(feature = "f16") => floats!(tiles, |w| from_f16(w)),
         Tiles::Bf16(tiles) if cfg!(feature = "bf16") => floats!(tiles, |w| from_bf16(w)),
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => several!(tiles, input.groups, groups, |t, x| q8(t, x)),
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => several!(tiles, input.groups, groups, |t, x| q4(t, x)),
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => several!(tiles, input.groups, groups, |t, x| q4min(t, x)),
+        Tiles::Q8(tiles) if cfg!(feature = "q8") => {
+            several!(tiles, input.groups, groups, |t, x| q8(t, x))
+        }
+        Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+            several!(tiles, input.groups, groups, |t, x| q4(t, x))
+        }
+        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+            several!(tiles, input.groups, groups, |t, x| q4min(t, x))
+        }
         _ => {}
     }
 }
@@ -112,8 +150,8 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Walks tile rows and inputs. The same function in three shapes: for one input four tile rows or one, for several
-    /// inputs two tile rows, far apart too, with `T` of them.
+    /// Walks tile rows and inputs. The same function in three shapes: for one input four tile rows
+    /// or one, for several inputs two tile rows, far apart too, with `T` of them.
     #[inline(always)]
     pub(super) fn product<W, X, const T: usize>(
         self,
@@ -124,21 +162,38 @@ impl Shape {
         single: impl Fn([&[W]; 1], [&[X]; 1]) -> Sums<1, 1>,
         block: impl Fn([&[W]; PAIR], [&[X]; T]) -> Sums<PAIR, T>,
     ) {
-        let Shape { width, count, tile_rows } = self;
-        let end = tile_rows.end.min(tiles.len().checked_div(width).unwrap_or(0));
+        let Shape {
+            width,
+            count,
+            tile_rows,
+        } = self;
+        let end = tile_rows
+            .end
+            .min(tiles.len().checked_div(width).unwrap_or(0));
         let rows = end.saturating_sub(tile_rows.start);
         let tile = |index: usize| {
             let start = (tile_rows.start + index) * width;
             tiles.get(start..start + width).unwrap_or_default()
         };
-        let column = |index: usize| inputs.get(index * width..(index + 1) * width).unwrap_or_default();
+        let column = |index: usize| {
+            inputs
+                .get(index * width..(index + 1) * width)
+                .unwrap_or_default()
+        };
 
-        let blocks = if count == 1 { 0 } else { count.next_multiple_of(T) };
+        let blocks = if count == 1 {
+            0
+        } else {
+            count.next_multiple_of(T)
+        };
         let apart = rows.div_ceil(PAIR);
         for index in 0..apart {
             let pair = core::array::from_fn(|r| tile((index + r * apart).min(rows - 1)));
             for first in (0..blocks).step_by(T) {
-                let sums = block(pair, core::array::from_fn(|t| column((first + t).min(count - 1))));
+                let sums = block(
+                    pair,
+                    core::array::from_fn(|t| column((first + t).min(count - 1))),
+                );
                 for (row, sums) in (index..rows).step_by(apart).zip(sums) {
                     for (t, sums) in sums.iter().enumerate().take(count - first) {
                         store(out, first + t, row, *sums);
@@ -149,7 +204,10 @@ impl Shape {
         if count == 1 {
             let apart = rows / STREAMS;
             for index in 0..apart {
-                let sums = streams(core::array::from_fn(|r| tile(index + r * apart)), [column(0)]);
+                let sums = streams(
+                    core::array::from_fn(|r| tile(index + r * apart)),
+                    [column(0)],
+                );
                 for (r, [sums]) in sums.into_iter().enumerate() {
                     store(out, 0, index + r * apart, sums);
                 }
@@ -188,7 +246,9 @@ pub(super) fn from_f16(weights: [u16; TILE_ROWS]) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn from_bf16(weights: [u16; TILE_ROWS]) -> __m256 {
-    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(cast(weights))))
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(cast(
+        weights,
+    ))))
 }
 
 /// Column by column: `sum = sum + weight * x`.
@@ -235,14 +295,17 @@ pub(super) fn cut<E, const N: usize>(mut slices: [&[E]; N], length: usize) -> [&
     slices
 }
 
-/// How far ahead of one input or a few weights are asked for, in bytes: what the processor asks for by itself comes too late.
+/// How far ahead of one input or a few weights are asked for, in bytes: what the processor asks for
+/// by itself comes too late.
 const AHEAD: usize = 2048;
 
 /// Asks for the weights that come `AHEAD` of these to be brought to the second cache.
 #[inline(always)]
 pub(super) fn ahead<W>(weights: &W) {
     for offset in (0..size_of::<W>()).step_by(64) {
-        let place = core::ptr::from_ref(weights).cast::<i8>().wrapping_add(AHEAD + offset);
+        let place = core::ptr::from_ref(weights)
+            .cast::<i8>()
+            .wrapping_add(AHEAD + offset);
         // SAFETY: a prefetch reads nothing that the program could see, whatever its address.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(place) };
     }
@@ -259,7 +322,8 @@ pub(super) fn join(sum: __m256, dots: __m256i, scales: __m256, input_scale: f32)
 /// The exact dot products of `R` groups of weights with `T` of inputs.
 type Dots<const R: usize, const T: usize> = [[__m256i; T]; R];
 
-/// Adds to the dot products what pair `pair` of the inputs gives: for each tile row the two columns it meets.
+/// Adds to the dot products what pair `pair` of the inputs gives: for each tile row the two columns
+/// it meets.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn multiply<const R: usize, const T: usize>(
@@ -373,7 +437,8 @@ fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; 
         for r in 0..R {
             let scales = from_f16(tiles[r][g].scales);
             for t in 0..T {
-                let dots = _mm256_sub_epi32(dots[r][t], _mm256_set1_epi32(x[t].sum.wrapping_mul(8)));
+                let dots =
+                    _mm256_sub_epi32(dots[r][t], _mm256_set1_epi32(x[t].sum.wrapping_mul(8)));
                 sums[r][t] = join(sums[r][t], dots, scales, x[t].scale);
             }
         }
@@ -383,7 +448,10 @@ fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; 
 
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn q4min<const R: usize, const T: usize>(tiles: [&[Q4MinTile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
+fn q4min<const R: usize, const T: usize>(
+    tiles: [&[Q4MinTile]; R],
+    x: [&[InputGroup]; T],
+) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
     let (tiles, x) = (cut(tiles, groups), cut(x, groups));

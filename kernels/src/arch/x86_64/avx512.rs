@@ -1,15 +1,17 @@
 //! AVX-512 with VNNI: Intel since Ice Lake (2019), AMD since Zen 4 (2022).
 //!
-//! What needs no more than AVX2 is AVX2's: products of floats with up to eight inputs, and what is not a product.
+//! What needs no more than AVX2 is AVX2's: products of floats with up to eight inputs, and what is
+//! not a product.
 //!
-//! With several inputs a register is a pair of tile rows, and each of them meets it: `vpdpwssd` multiplies 16-bit words, adds pairs,
-//! adds to the dot product, and takes the inputs from memory. Up to eight inputs meet words as they are widened; for more they are
-//! kept in a [panel].
+//! With several inputs a register is a pair of tile rows, and each of them meets it: `vpdpwssd`
+//! multiplies 16-bit words, adds pairs, adds to the dot product, and takes the inputs from memory.
+//! Up to eight inputs meet words as they are widened; for more they are kept in a [panel].
 //!
-//! With one input a register is eight columns of a tile row as they are stored, four in each half. An input is `256 high + low`
-//! with `high` a signed byte and `low` an unsigned one, and `vpdpbusd` multiplies unsigned bytes by signed ones: weights meet
-//! `low` as they are, and `high` as nibbles, or as int8 plus 128, of which the inputs' share is known beforehand. Nothing is
-//! widened. The halves are added once a group; integers do not mind.
+//! With one input a register is eight columns of a tile row as they are stored, four in each half.
+//! An input is `256 high + low` with `high` a signed byte and `low` an unsigned one, and `vpdpbusd`
+//! multiplies unsigned bytes by signed ones: weights meet `low` as they are, and `high` as nibbles,
+//! or as int8 plus 128, of which the inputs' share is known beforehand. Nothing is widened. The
+//! halves are added once a group; integers do not mind.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
@@ -32,7 +34,9 @@ pub(crate) static AVX512: Isa = Isa {
     // SAFETY: as above.
     quantize: |input, groups| unsafe { input::quantize(input, groups) },
     // SAFETY: as above.
-    mix: |kv, values, slots, weights, out, count| unsafe { mix::avx512::mix(kv, values, slots, weights, out, count) },
+    mix: |kv, values, slots, weights, out, count| unsafe {
+        mix::avx512::mix(kv, values, slots, weights, out, count)
+    },
     // SAFETY: as above.
     softmax: |older, newer| unsafe { softmax(older, newer) },
     // SAFETY: as above.
@@ -41,15 +45,25 @@ pub(crate) static AVX512: Isa = Isa {
     soft_cap: |x, cap| unsafe { soft_cap(x, cap) },
 };
 
-/// The most inputs that meet weights at once, in a panel or as they are widened: eight registers hold dot products and eight
-/// hold sums.
+/// The most inputs that meet weights at once, in a panel or as they are widened: eight registers
+/// hold dot products and eight hold sums.
 const INPUTS: usize = 8;
 
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
+pub(super) fn matmul(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
     let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);
-    let shape = Shape { width: groups, count, tile_rows: tile_rows.clone() };
-    // A closure is not generic, so what is the same function in several shapes is written as several.
+    let shape = Shape {
+        width: groups,
+        count,
+        tile_rows: tile_rows.clone(),
+    };
+    // A closure is not generic, so what is the same function in several shapes is written as
+    // several.
     macro_rules! product {
         ($tiles:ident, $order:expr, $dots:expr, $join:expr, $widen:expr, $join_pair:expr) => {
             match count {
@@ -84,7 +98,12 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
             |tile, x| bytes(cast_ref(&tile.values), x),
             |sum, tile, dots, x| join(sum, dots, from_f16(tile.scales), x.scale),
             |tiles| widen_bytes(tiles.map(|tile| &tile.values)),
-            |sum, tiles, dots, x| join_pair(sum, dots, scales(tiles.map(|tile| tile.scales)), x.scale)
+            |sum, tiles, dots, x| join_pair(
+                sum,
+                dots,
+                scales(tiles.map(|tile| tile.scales)),
+                x.scale
+            )
         ),
         Tiles::Q4(tiles) if cfg!(feature = "q4") => product!(
             tiles,
@@ -106,20 +125,30 @@ pub(super) fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<us
             |tile, x| nibbles(cast_ref(&tile.nibbles), x),
             |sum, tile, dots, x| {
                 let sum = join(sum, dots, from_f16(tile.scales), x.scale);
-                join(sum, _mm256_set1_epi32(x.sum), from_f16(tile.minima), x.scale)
+                join(
+                    sum,
+                    _mm256_set1_epi32(x.sum),
+                    from_f16(tile.minima),
+                    x.scale,
+                )
             },
             |tiles| widen_nibbles(tiles.map(|tile| &tile.nibbles)),
             |sum, tiles, dots, x| {
                 let sum = join_pair(sum, dots, scales(tiles.map(|tile| tile.scales)), x.scale);
-                join_pair(sum, _mm512_set1_epi32(x.sum), scales(tiles.map(|tile| tile.minima)), x.scale)
+                join_pair(
+                    sum,
+                    _mm512_set1_epi32(x.sum),
+                    scales(tiles.map(|tile| tile.minima)),
+                    x.scale,
+                )
             }
         ),
         _ => avx2::matmul(matrix, input, tile_rows, out),
     }
 }
 
-/// The exact dot products of a pair of tile rows with `T` inputs, joined to their sums group by group. `widen` gives of each row
-/// the pairs of columns that meet the pairs of an input.
+/// The exact dot products of a pair of tile rows with `T` inputs, joined to their sums group by
+/// group. `widen` gives of each row the pairs of columns that meet the pairs of an input.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn several<W, const T: usize>(
@@ -140,7 +169,8 @@ fn several<W, const T: usize>(
         for pair in 0..GROUP / 2 {
             for t in 0..T {
                 let pairs: &[[i16; 2]; GROUP / 2] = cast_ref(&x[t][g].values);
-                dots[t] = _mm512_dpwssd_epi32(dots[t], words[pair], _mm512_set1_epi32(cast(pairs[pair])));
+                dots[t] =
+                    _mm512_dpwssd_epi32(dots[t], words[pair], _mm512_set1_epi32(cast(pairs[pair])));
             }
         }
         for t in 0..T {
@@ -167,7 +197,8 @@ fn widen_bytes(values: [&[[[i8; 4]; TILE_ROWS]; GROUP / 4]; 2]) -> [__m512i; GRO
     words
 }
 
-/// The same of nibbles, 0..=15. As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and 3, 5 and 7.
+/// The same of nibbles, 0..=15. As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and
+/// 3, 5 and 7.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn widen_nibbles(nibbles: [&[[[u8; 4]; TILE_ROWS]; GROUP / 8]; 2]) -> [__m512i; GROUP / 2] {
@@ -190,11 +221,16 @@ fn scales(scales: [[u16; TILE_ROWS]; 2]) -> __m512 {
     _mm512_cvtph_ps(cast(scales))
 }
 
-/// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have minima. Not inlined: the
-/// loop around it would take registers away.
+/// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have
+/// minima. Not inlined: the loop around it would take registers away.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn groups(panel: &[Group], x: [&[InputGroup]; INPUTS], out: &mut panel::Sums<INPUTS>, minima: bool) {
+fn groups(
+    panel: &[Group],
+    x: [&[InputGroup]; INPUTS],
+    out: &mut panel::Sums<INPUTS>,
+    minima: bool,
+) {
     let (panel, x) = panel::cut(panel, x);
     let mut sums: [__m512; INPUTS] = panel::load(out);
     for (g, group) in panel.iter().enumerate() {
@@ -203,14 +239,20 @@ fn groups(panel: &[Group], x: [&[InputGroup]; INPUTS], out: &mut panel::Sums<INP
             let weights = cast(group.words[pair]);
             for t in 0..INPUTS {
                 let pairs: &[[i16; 2]; GROUP / 2] = cast_ref(&x[t][g].values);
-                dots[t] = _mm512_dpwssd_epi32(dots[t], weights, _mm512_set1_epi32(cast(pairs[pair])));
+                dots[t] =
+                    _mm512_dpwssd_epi32(dots[t], weights, _mm512_set1_epi32(cast(pairs[pair])));
             }
         }
         for t in 0..INPUTS {
             let x = &x[t][g];
             sums[t] = join_pair(sums[t], dots[t], cast(group.scales), x.scale);
             if minima {
-                sums[t] = join_pair(sums[t], _mm512_set1_epi32(x.sum), cast(group.minima), x.scale);
+                sums[t] = join_pair(
+                    sums[t],
+                    _mm512_set1_epi32(x.sum),
+                    cast(group.minima),
+                    x.scale,
+                );
             }
         }
     }
@@ -240,8 +282,8 @@ fn columns(panel: &[Column], x: [&[f32]; INPUTS], out: &mut panel::Sums<INPUTS>)
     panel::store(sums, out);
 }
 
-/// Which fours of columns the halves of a register hold, register by register: of int8, and of nibbles, whose low ones are
-/// taken first.
+/// Which fours of columns the halves of a register hold, register by register: of int8, and of
+/// nibbles, whose low ones are taken first.
 const IN_ORDER: [[i32; 2]; 4] = [[0, 1], [2, 3], [4, 5], [6, 7]];
 const AS_NIBBLES: [[i32; 2]; 4] = [[0, 2], [1, 3], [4, 6], [5, 7]];
 
@@ -256,16 +298,22 @@ struct Digits {
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn digits(x: &InputGroup, order: [[i32; 2]; 4]) -> Digits {
-    // Of each four columns, which are kept as 0 2 1 3, the low bytes; of two fours first those, then the high bytes.
+    // Of each four columns, which are kept as 0 2 1 3, the low bytes; of two fours first those,
+    // then the high bytes.
     let bytes = _mm_setr_epi8(0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15);
     let fours = _mm512_shuffle_epi8(cast(x.values), _mm512_broadcast_i32x4(bytes));
     let zero = _mm512_setzero_si512();
-    let mut digits = Digits { low: [zero; 4], high: [zero; 4], offset: zero };
+    let mut digits = Digits {
+        low: [zero; 4],
+        high: [zero; 4],
+        offset: zero,
+    };
     for k in 0..4 {
         let place = order[k].map(|four| four / 2 * 4 + four % 2);
         let place: __m512i = cast([[place[0]; TILE_ROWS], [place[1]; TILE_ROWS]]);
         digits.low[k] = _mm512_permutexvar_epi32(place, fours);
-        digits.high[k] = _mm512_permutexvar_epi32(_mm512_add_epi32(place, _mm512_set1_epi32(2)), fours);
+        digits.high[k] =
+            _mm512_permutexvar_epi32(_mm512_add_epi32(place, _mm512_set1_epi32(2)), fours);
         digits.offset = _mm512_dpbusd_epi32(digits.offset, _mm512_set1_epi8(-128), digits.high[k]);
     }
     digits.offset = _mm512_sub_epi32(zero, digits.offset);
@@ -304,7 +352,11 @@ fn bytes(values: &[[u8; 64]; 4], x: &Digits) -> __m256i {
     for k in 0..4 {
         let weights = cast(values[k]);
         low = _mm512_dpbusd_epi32(low, x.low[k], weights);
-        high = _mm512_dpbusd_epi32(high, _mm512_xor_si512(weights, _mm512_set1_epi8(-128)), x.high[k]);
+        high = _mm512_dpbusd_epi32(
+            high,
+            _mm512_xor_si512(weights, _mm512_set1_epi8(-128)),
+            x.high[k],
+        );
     }
     both(low, high)
 }
@@ -317,7 +369,10 @@ fn nibbles(nibbles: &[[u8; 64]; 2], x: &Digits) -> __m256i {
     let (mut low, mut high) = (_mm512_setzero_si512(), _mm512_setzero_si512());
     for k in 0..2 {
         let bytes = cast(nibbles[k]);
-        let weights = [_mm512_and_si512(bytes, nibble), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble)];
+        let weights = [
+            _mm512_and_si512(bytes, nibble),
+            _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble),
+        ];
         for half in 0..2 {
             low = _mm512_dpbusd_epi32(low, x.low[2 * k + half], weights[half]);
             high = _mm512_dpbusd_epi32(high, weights[half], x.high[2 * k + half]);

@@ -1,8 +1,9 @@
 //! AVX-VNNI: Intel's processors without AVX-512 since Alder Lake (2021) and Sierra Forest.
 //!
-//! What needs no more than AVX2 is AVX2's. Here are products of quantised weights with one input, and with more than six. For
-//! those `vpdpwssd` multiplies the words of a [panel], adds pairs and adds to the dot product, where AVX2 takes two
-//! instructions. With one input weights meet it as they are stored, in two digits, as `avx512.rs` says.
+//! What needs no more than AVX2 is AVX2's. Here are products of quantised weights with one input,
+//! and with more than six. For those `vpdpwssd` multiplies the words of a [panel], adds pairs and
+//! adds to the dot product, where AVX2 takes two instructions. With one input weights meet it as
+//! they are stored, in two digits, as `avx512.rs` says.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
@@ -49,8 +50,13 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
     if !quantized || count > 1 {
         return avx2::matmul(matrix, input, tile_rows, out);
     }
-    let shape = Shape { width: groups, count, tile_rows };
-    // A closure is not generic, so what is the same function in two shapes is written as two; there are no blocks.
+    let shape = Shape {
+        width: groups,
+        count,
+        tile_rows,
+    };
+    // A closure is not generic, so what is the same function in two shapes is written as two; there
+    // are no blocks.
     macro_rules! product {
         ($tiles:ident, $dots:expr, $join:expr) => {
             shape.product(
@@ -70,23 +76,36 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
             |sum, tile, dots, x| join(sum, dots, from_f16(tile.scales), x.scale)
         ),
         Tiles::Q4(tiles) if cfg!(feature = "q4") => {
-            product!(tiles, |tile, x| nibbles(cast_ref(&tile.nibbles), x), |sum, tile, dots, x| {
-                let dots = _mm256_sub_epi32(dots, _mm256_set1_epi32(x.sum.wrapping_mul(8)));
-                join(sum, dots, from_f16(tile.scales), x.scale)
-            })
+            product!(
+                tiles,
+                |tile, x| nibbles(cast_ref(&tile.nibbles), x),
+                |sum, tile, dots, x| {
+                    let dots = _mm256_sub_epi32(dots, _mm256_set1_epi32(x.sum.wrapping_mul(8)));
+                    join(sum, dots, from_f16(tile.scales), x.scale)
+                }
+            )
         }
         Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
-            product!(tiles, |tile, x| nibbles(cast_ref(&tile.nibbles), x), |sum, tile, dots, x| {
-                let sum = join(sum, dots, from_f16(tile.scales), x.scale);
-                join(sum, _mm256_set1_epi32(x.sum), from_f16(tile.minima), x.scale)
-            })
+            product!(
+                tiles,
+                |tile, x| nibbles(cast_ref(&tile.nibbles), x),
+                |sum, tile, dots, x| {
+                    let sum = join(sum, dots, from_f16(tile.scales), x.scale);
+                    join(
+                        sum,
+                        _mm256_set1_epi32(x.sum),
+                        from_f16(tile.minima),
+                        x.scale,
+                    )
+                }
+            )
         }
         _ => {}
     }
 }
 
-/// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have minima. Not inlined: the
-/// loop around it would take registers away.
+/// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have
+/// minima. Not inlined: the loop around it would take registers away.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c,avxvnni")]
 fn groups(panel: &[Group], x: [&[InputGroup]; BLOCK], out: &mut panel::Sums<BLOCK>, minima: bool) {
@@ -108,7 +127,12 @@ fn groups(panel: &[Group], x: [&[InputGroup]; BLOCK], out: &mut panel::Sums<BLOC
             for r in 0..2 {
                 sums[t][r] = join(sums[t][r], dots[t][r], group.scales[r], x.scale);
                 if minima {
-                    sums[t][r] = join(sums[t][r], _mm256_set1_epi32(x.sum), group.minima[r], x.scale);
+                    sums[t][r] = join(
+                        sums[t][r],
+                        _mm256_set1_epi32(x.sum),
+                        group.minima[r],
+                        x.scale,
+                    );
                 }
             }
         }
@@ -127,10 +151,17 @@ struct Digits {
 #[inline]
 #[target_feature(enable = "avx2,f16c,avxvnni")]
 fn digits(x: &InputGroup) -> Digits {
-    // Of each four columns, which are kept as 0 2 1 3, the low bytes; of two fours first those, then the high bytes.
-    let bytes = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15));
+    // Of each four columns, which are kept as 0 2 1 3, the low bytes; of two fours first those,
+    // then the high bytes.
+    let bytes = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+        0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15,
+    ));
     let halves: [__m256i; 2] = cast(x.values);
-    let mut digits = Digits { low: [0; GROUP / 4], high: [0; GROUP / 4], offset: _mm256_setzero_si256() };
+    let mut digits = Digits {
+        low: [0; GROUP / 4],
+        high: [0; GROUP / 4],
+        offset: _mm256_setzero_si256(),
+    };
     for k in 0..2 {
         let fours: [[i32; 2]; 4] = cast(_mm256_shuffle_epi8(halves[k], bytes));
         for half in 0..2 {
@@ -141,7 +172,11 @@ fn digits(x: &InputGroup) -> Digits {
         }
     }
     for high in digits.high {
-        digits.offset = _mm256_dpbusd_avx_epi32(digits.offset, _mm256_set1_epi8(-128), _mm256_set1_epi32(high));
+        digits.offset = _mm256_dpbusd_avx_epi32(
+            digits.offset,
+            _mm256_set1_epi8(-128),
+            _mm256_set1_epi32(high),
+        );
     }
     digits.offset = _mm256_sub_epi32(_mm256_setzero_si256(), digits.offset);
     digits
@@ -192,10 +227,18 @@ fn nibbles(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], x: &Digits) -> __m256i {
     let (mut low, mut high) = (_mm256_setzero_si256(), _mm256_setzero_si256());
     for k in 0..GROUP / 8 {
         let bytes: __m256i = cast(nibbles[k]);
-        let weights = [_mm256_and_si256(bytes, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble)];
+        let weights = [
+            _mm256_and_si256(bytes, nibble),
+            _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble),
+        ];
         for half in 0..2 {
-            low = _mm256_dpbusd_avx_epi32(low, _mm256_set1_epi32(x.low[2 * k + half]), weights[half]);
-            high = _mm256_dpbusd_avx_epi32(high, weights[half], _mm256_set1_epi32(x.high[2 * k + half]));
+            low =
+                _mm256_dpbusd_avx_epi32(low, _mm256_set1_epi32(x.low[2 * k + half]), weights[half]);
+            high = _mm256_dpbusd_avx_epi32(
+                high,
+                weights[half],
+                _mm256_set1_epi32(x.high[2 * k + half]),
+            );
         }
     }
     _mm256_add_epi32(low, _mm256_slli_epi32::<8>(high))

@@ -1,7 +1,8 @@
-//! The mix of values, with registers of 8 floats or of 16. Up to four queries at once: a value that is read and widened serves
-//! them all, and their sums keep the adder busy.
+//! The mix of values, with registers of 8 floats or of 16. Up to four queries at once: a value that
+//! is read and widened serves them all, and their sums keep the adder busy.
 //!
-//! Written once over a kind of register, a [`Vector`], and made into a module of functions for each.
+//! Written once over a kind of register, a [`Vector`], and made into a module of functions for
+//! each.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
@@ -119,15 +120,16 @@ impl Vector for __m512 {
     }
 }
 
-/// Rows that meet all channels of all queries before the next are read, so that they are read from the first cache: 16 KB of
-/// a head of 64 in f16.
+/// Rows that meet all channels of all queries before the next are read, so that they are read from
+/// the first cache: 16 KB of a head of 64 in f16.
 const STRETCH: usize = 128;
 /// How many rows ahead values are asked for.
 const AHEAD: usize = 32;
 /// Queries that meet a row at once.
 const QUERIES: usize = 4;
 
-/// The mix with one kind of register. Functions that are not generic over it: only those may say which instructions they use.
+/// The mix with one kind of register. Functions that are not generic over it: only those may say
+/// which instructions they use.
 macro_rules! mix_with {
     ($module:ident, $vector:ty, $features:literal) => {
         pub(super) mod $module {
@@ -154,8 +156,12 @@ macro_rules! mix_with {
                 let end = slots.end.min(table).min(values.len() / bytes);
                 for start in (slots.start..end).step_by(STRETCH) {
                     let slots = start..end.min(start.saturating_add(STRETCH));
-                    let table_part =
-                        Table { kv, bytes, channels, rows: &values[slots.start * bytes..slots.end * bytes] };
+                    let table_part = Table {
+                        kv,
+                        bytes,
+                        channels,
+                        rows: &values[slots.start * bytes..slots.end * bytes],
+                    };
                     for first in (0..count).step_by(QUERIES) {
                         let out = &mut out[first * channels..];
                         let weights = |q: usize| {
@@ -166,7 +172,8 @@ macro_rules! mix_with {
                             1 => table_part.mix::<1>([weights(0)], out),
                             2 => table_part.mix::<2>([weights(0), weights(1)], out),
                             3 => table_part.mix::<3>([weights(0), weights(1), weights(2)], out),
-                            _ => table_part.mix::<4>([weights(0), weights(1), weights(2), weights(3)], out),
+                            _ => table_part
+                                .mix::<4>([weights(0), weights(1), weights(2), weights(3)], out),
                         }
                     }
                 }
@@ -186,13 +193,21 @@ macro_rules! mix_with {
                 #[target_feature(enable = $features)]
                 fn mix<const Q: usize>(&self, weights: [&[f32]; Q], out: &mut [f32]) {
                     match self.kv {
-                        Kv::F32 if cfg!(feature = "f32") => self.floats::<Q, V>(weights, out, |value| value),
-                        Kv::F16 if cfg!(feature = "f16") => self.floats::<Q, _>(weights, out, V::from_f16),
-                        Kv::Bf16 if cfg!(feature = "bf16") => self.floats::<Q, _>(weights, out, V::from_bf16),
+                        Kv::F32 if cfg!(feature = "f32") => {
+                            self.floats::<Q, V>(weights, out, |value| value)
+                        }
+                        Kv::F16 if cfg!(feature = "f16") => {
+                            self.floats::<Q, _>(weights, out, V::from_f16)
+                        }
+                        Kv::Bf16 if cfg!(feature = "bf16") => {
+                            self.floats::<Q, _>(weights, out, V::from_bf16)
+                        }
                         Kv::Q8 if cfg!(feature = "q8") => {
                             // A group at once, or half of one.
                             let whole = V::MANY || Q <= 2;
-                            for first in (0..self.channels).step_by(if whole { GROUP } else { GROUP / 2 }) {
+                            for first in
+                                (0..self.channels).step_by(if whole { GROUP } else { GROUP / 2 })
+                            {
                                 if whole {
                                     self.q8::<Q, { GROUP / V::LANES }>(weights, out, first);
                                 } else {
@@ -217,13 +232,31 @@ macro_rules! mix_with {
                     while first < self.channels {
                         let left = self.channels - first;
                         if left >= 4 * V::LANES && (V::MANY || Q <= 2) {
-                            self.some::<Q, 4>(weights, out, first, |row| read(row, first, widen), |_, weight| weight);
+                            self.some::<Q, 4>(
+                                weights,
+                                out,
+                                first,
+                                |row| read(row, first, widen),
+                                |_, weight| weight,
+                            );
                             first += 4 * V::LANES;
                         } else if left >= 2 * V::LANES {
-                            self.some::<Q, 2>(weights, out, first, |row| read(row, first, widen), |_, weight| weight);
+                            self.some::<Q, 2>(
+                                weights,
+                                out,
+                                first,
+                                |row| read(row, first, widen),
+                                |_, weight| weight,
+                            );
                             first += 2 * V::LANES;
                         } else {
-                            self.some::<Q, 1>(weights, out, first, |row| read(row, first, widen), |_, weight| weight);
+                            self.some::<Q, 1>(
+                                weights,
+                                out,
+                                first,
+                                |row| read(row, first, widen),
+                                |_, weight| weight,
+                            );
                             first += V::LANES;
                         }
                     }
@@ -232,24 +265,33 @@ macro_rules! mix_with {
                 /// `C` registers of channels from channel `first` on, all of one group.
                 #[inline]
                 #[target_feature(enable = $features)]
-                fn q8<const Q: usize, const C: usize>(&self, weights: [&[f32]; Q], out: &mut [f32], first: usize) {
+                fn q8<const Q: usize, const C: usize>(
+                    &self,
+                    weights: [&[f32]; Q],
+                    out: &mut [f32],
+                    first: usize,
+                ) {
                     let group = first / GROUP * (2 + GROUP);
                     let read = |row: &[u8]| {
                         let bytes = &row[group + 2 + first % GROUP..];
                         let mut values = [V::zeroed(); C];
                         for c in 0..C {
-                            values[c] = V::from_i8(pod_read_unaligned(&bytes[c * V::LANES..][..V::LANES]));
+                            values[c] =
+                                V::from_i8(pod_read_unaligned(&bytes[c * V::LANES..][..V::LANES]));
                         }
                         values
                     };
                     let scale = |row: &[u8], weight: V| {
-                        weight.multiply(V::splat(f16(u16::from_le_bytes([row[group], row[group + 1]]))))
+                        weight.multiply(V::splat(f16(u16::from_le_bytes([
+                            row[group],
+                            row[group + 1],
+                        ]))))
                     };
                     self.some::<Q, C>(weights, out, first, read, scale);
                 }
 
-                /// Mixes `C` registers of channels from channel `first` on, which stay in registers over all rows. `read` gives them of a
-                /// row, `scale` what a weight becomes for it.
+                /// Mixes `C` registers of channels from channel `first` on, which stay in registers
+                /// over all rows. `read` gives them of a row, `scale` what a weight becomes for it.
                 #[inline(never)]
                 #[target_feature(enable = $features)]
                 fn some<const Q: usize, const C: usize>(
@@ -275,7 +317,11 @@ macro_rules! mix_with {
                         *weights = &weights[..rows.len()];
                     }
                     for (index, row) in rows.enumerate() {
-                        prefetch(row.as_ptr().wrapping_add(AHEAD * self.bytes + first * self.bytes / self.channels));
+                        prefetch(
+                            row.as_ptr().wrapping_add(
+                                AHEAD * self.bytes + first * self.bytes / self.channels,
+                            ),
+                        );
                         let values = read(row);
                         for q in 0..Q {
                             let weight = scale(row, V::splat(weights[q][index]));
@@ -289,7 +335,8 @@ macro_rules! mix_with {
                         for c in 0..C {
                             channels[c] = sums[q][c];
                         }
-                        out[q * self.channels + first..][..lanes].copy_from_slice(&cast_slice(&channels)[..lanes]);
+                        out[q * self.channels + first..][..lanes]
+                            .copy_from_slice(&cast_slice(&channels)[..lanes]);
                     }
                 }
             }
@@ -316,7 +363,11 @@ fn f16(bits: u16) -> f32 {
 
 /// `C` registers of a row of floats from channel `first` on, padded with zeros.
 #[inline(always)]
-fn read<V: Vector, E: Pod, const C: usize>(row: &[u8], first: usize, widen: impl Fn(E) -> V) -> [V; C] {
+fn read<V: Vector, E: Pod, const C: usize>(
+    row: &[u8],
+    first: usize,
+    widen: impl Fn(E) -> V,
+) -> [V; C] {
     let bytes = &row[first * size_of::<E>() / V::LANES..];
     let mut padded = [E::zeroed(); C];
     let padded = cast_slice_mut(&mut padded);
@@ -330,7 +381,9 @@ fn read<V: Vector, E: Pod, const C: usize>(row: &[u8], first: usize, widen: impl
     };
     let mut values = [V::zeroed(); C];
     for c in 0..C {
-        values[c] = widen(pod_read_unaligned(&bytes[c * size_of::<E>()..][..size_of::<E>()]));
+        values[c] = widen(pod_read_unaligned(
+            &bytes[c * size_of::<E>()..][..size_of::<E>()],
+        ));
     }
     values
 }

@@ -33,5 +33,10 @@ pub(crate) fn tables() -> [Option<&'static Isa>; 4] {
     };
     #[cfg(not(all(feature = "std", target_os = "linux", not(miri))))]
     let amx = None;
-    [amx, avx512.then_some(&avx512::AVX512), avxvnni.then_some(&avxvnni::AVXVNNI), avx2.then_some(&avx2::AVX2)]
+    [
+        amx,
+        avx512.then_some(&avx512::AVX512),
+        avxvnni.then_some(&avxvnni::AVXVNNI),
+        avx2.then_some(&avx2::AVX2),
+    ]
 }

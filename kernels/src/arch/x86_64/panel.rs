@@ -1,8 +1,10 @@
-//! Products with several inputs. A stretch of a pair of tile rows is widened once, into a panel, which then meets all inputs,
-//! some at a time: with AVX2 four, so that eight registers hold sums, two hold weights and one holds inputs.
+//! Products with several inputs. A stretch of a pair of tile rows is widened once, into a panel,
+//! which then meets all inputs, some at a time: with AVX2 four, so that eight registers hold sums,
+//! two hold weights and one holds inputs.
 //!
-//! A panel and the stretch of inputs that meets it lie in the first cache. Between two panels of a row the sums wait
-//! in the output, which changes nothing about them: they are f32 in a register as well.
+//! A panel and the stretch of inputs that meets it lie in the first cache. Between two panels of a
+//! row the sums wait in the output, which changes nothing about them: they are f32 in a register as
+//! well.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
@@ -40,8 +42,8 @@ pub(super) struct Group {
 #[repr(C, align(64))]
 pub(super) struct Column(pub(super) [__m256; ROWS]);
 
-/// [`Isa::matmul`](crate::Isa::matmul), `N` inputs at a time. `groups` and `columns` add the products of a panel with them to
-/// their sums; the former is told whether the groups have minima.
+/// [`Isa::matmul`](crate::Isa::matmul), `N` inputs at a time. `groups` and `columns` add the
+/// products of a panel with them to their sums; the former is told whether the groups have minima.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn matmul<const N: usize>(
@@ -56,8 +58,17 @@ pub(super) fn matmul<const N: usize>(
     macro_rules! product {
         ($tiles:ident, $widen:expr, $minima:literal) => {{
             let width = (matrix.columns().div_ceil(GROUP), count);
-            let multiply = |panel: &[Group], x: [&[InputGroup]; N], sums: &mut Sums<N>| groups(panel, x, sums, $minima);
-            product::<_, _, _, N, GROUPS>(($tiles, input.groups), width, tile_rows, out, $widen, multiply)
+            let multiply = |panel: &[Group], x: [&[InputGroup]; N], sums: &mut Sums<N>| {
+                groups(panel, x, sums, $minima)
+            };
+            product::<_, _, _, N, GROUPS>(
+                ($tiles, input.groups),
+                width,
+                tile_rows,
+                out,
+                $widen,
+                multiply,
+            )
         }};
         ($tiles:ident, $widen:expr) => {{
             let widen = |tile: &_, r: usize, column: &mut Column| column.0[r] = $widen(*tile);
@@ -72,21 +83,28 @@ pub(super) fn matmul<const N: usize>(
         }};
     }
     match matrix.tiles {
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(tiles, |tile, r, wide| widen_q8(tile, r, wide), false),
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => product!(tiles, |tile, r, wide| widen_q4(tile, r, wide), false),
+        Tiles::Q8(tiles) if cfg!(feature = "q8") => {
+            product!(tiles, |tile, r, wide| widen_q8(tile, r, wide), false)
+        }
+        Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+            product!(tiles, |tile, r, wide| widen_q4(tile, r, wide), false)
+        }
         Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
             product!(tiles, |tile, r, wide| widen_q4min(tile, r, wide), true)
         }
         Tiles::F32(tiles) if cfg!(feature = "f32") => product!(tiles, |weights| from_f32(weights)),
         Tiles::F16(tiles) if cfg!(feature = "f16") => product!(tiles, |weights| from_f16(weights)),
-        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => product!(tiles, |weights| from_bf16(weights)),
+        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
+            product!(tiles, |weights| from_bf16(weights))
+        }
         _ => {}
     }
 }
 
-/// Walks tile rows of `width` groups or columns, and `count` inputs as long, by panels of at most `LENGTH`. `widen` puts
-/// a piece of one of the pair's tile rows into the panel, `multiply` adds the products of a panel and a block of inputs to their
-/// sums. A block that is not full repeats its last input and drops the copies.
+/// Walks tile rows of `width` groups or columns, and `count` inputs as long, by panels of at most
+/// `LENGTH`. `widen` puts a piece of one of the pair's tile rows into the panel, `multiply` adds
+/// the products of a panel and a block of inputs to their sums. A block that is not full repeats
+/// its last input and drops the copies.
 #[inline(always)]
 fn product<W, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
     (tiles, inputs): (&[W], &[X]),
@@ -96,7 +114,9 @@ fn product<W, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
     widen: impl Fn(&W, usize, &mut P),
     multiply: impl Fn(&[P], [&[X]; N], &mut Sums<N>),
 ) {
-    let end = tile_rows.end.min(tiles.len().checked_div(width).unwrap_or(0));
+    let end = tile_rows
+        .end
+        .min(tiles.len().checked_div(width).unwrap_or(0));
     let rows = end.saturating_sub(tile_rows.start);
     let mut memory = [P::zeroed(); LENGTH];
     // All panels of a row about as long.
@@ -110,14 +130,25 @@ fn product<W, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
             for r in 0..ROWS {
                 let row = (tile_rows.start + (first_row + r).min(rows - 1)) * width;
                 let tile = tiles.get(row + start..row + end).unwrap_or_default();
-                panel.iter_mut().zip(tile).for_each(|(wide, tile)| widen(tile, r, wide));
+                panel
+                    .iter_mut()
+                    .zip(tile)
+                    .for_each(|(wide, tile)| widen(tile, r, wide));
             }
             // The panel after this one, on the way while this one is at work.
-            let (next_row, next) = if end < width { (first_row, end) } else { (first_row + ROWS, 0) };
+            let (next_row, next) = if end < width {
+                (first_row, end)
+            } else {
+                (first_row + ROWS, 0)
+            };
             let ahead: [&[W]; ROWS] = core::array::from_fn(|r| {
                 let row = (tile_rows.start + next_row + r) * width;
-                if next_row + r < rows { tiles.get(row + next..row + width.min(next + length)) } else { None }
-                    .unwrap_or_default()
+                if next_row + r < rows {
+                    tiles.get(row + next..row + width.min(next + length))
+                } else {
+                    None
+                }
+                .unwrap_or_default()
             });
             let share = length.div_ceil(count.div_ceil(N).max(1));
             for first in (0..count).step_by(N) {
@@ -147,8 +178,16 @@ fn product<W, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
 
 /// Takes the sums of a pair of tile rows with an input, `column`, from the output, where they wait.
 #[inline(always)]
-pub(super) fn take(out: &mut RowsMut<'_>, column: usize, tile_row: usize, sums: &mut [f32; ROWS * TILE_ROWS]) {
-    let out = out.column(column).get(tile_row * TILE_ROWS..).unwrap_or_default();
+pub(super) fn take(
+    out: &mut RowsMut<'_>,
+    column: usize,
+    tile_row: usize,
+    sums: &mut [f32; ROWS * TILE_ROWS],
+) {
+    let out = out
+        .column(column)
+        .get(tile_row * TILE_ROWS..)
+        .unwrap_or_default();
     match out.first_chunk() {
         Some(out) => *sums = *out,
         None => sums.iter_mut().zip(out).for_each(|(sum, out)| *sum = *out),
@@ -157,18 +196,33 @@ pub(super) fn take(out: &mut RowsMut<'_>, column: usize, tile_row: usize, sums: 
 
 /// Puts the first `lanes` sums there.
 #[inline(always)]
-pub(super) fn put(out: &mut RowsMut<'_>, column: usize, tile_row: usize, lanes: usize, sums: &[f32; ROWS * TILE_ROWS]) {
-    let out = out.column(column).get_mut(tile_row * TILE_ROWS..).unwrap_or_default();
+pub(super) fn put(
+    out: &mut RowsMut<'_>,
+    column: usize,
+    tile_row: usize,
+    lanes: usize,
+    sums: &[f32; ROWS * TILE_ROWS],
+) {
+    let out = out
+        .column(column)
+        .get_mut(tile_row * TILE_ROWS..)
+        .unwrap_or_default();
     match out.first_chunk_mut() {
         Some(out) if lanes == out.len() => *out = *sums,
-        _ => out.iter_mut().zip(sums).take(lanes).for_each(|(out, sum)| *out = *sum),
+        _ => out
+            .iter_mut()
+            .zip(sums)
+            .take(lanes)
+            .for_each(|(out, sum)| *out = *sum),
     }
 }
 
 /// Asks for tiles to be brought to the second cache: the first holds a panel and its inputs.
 #[inline(always)]
 pub(super) fn prefetch<W>(tiles: &[W]) {
-    (0..size_of_val(tiles)).step_by(64).for_each(|offset| prefetch_line(tiles.as_ptr().cast(), offset));
+    (0..size_of_val(tiles))
+        .step_by(64)
+        .for_each(|offset| prefetch_line(tiles.as_ptr().cast(), offset));
 }
 
 /// Asks for the line `offset` bytes after `start`.
@@ -204,7 +258,8 @@ fn widen_q4min(tile: &Q4MinTile, r: usize, wide: &mut Group) {
     wide.minima[r] = from_f16(tile.minima);
 }
 
-/// Nibbles less `offset`. As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and 3, 5 and 7.
+/// Nibbles less `offset`. As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and 3, 5
+/// and 7.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn nibbles(
@@ -217,17 +272,28 @@ fn nibbles(
     for step in 0..GROUP / 8 {
         let bytes = cast(nibbles[step]);
         words[4 * step][r] = _mm256_sub_epi16(_mm256_and_si256(bytes, nibble), offset);
-        words[4 * step + 1][r] = _mm256_sub_epi16(_mm256_and_si256(_mm256_srli_epi16::<8>(bytes), nibble), offset);
-        words[4 * step + 2][r] = _mm256_sub_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble), offset);
+        words[4 * step + 1][r] = _mm256_sub_epi16(
+            _mm256_and_si256(_mm256_srli_epi16::<8>(bytes), nibble),
+            offset,
+        );
+        words[4 * step + 2][r] = _mm256_sub_epi16(
+            _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble),
+            offset,
+        );
         words[4 * step + 3][r] = _mm256_sub_epi16(_mm256_srli_epi16::<12>(bytes), offset);
     }
 }
 
-/// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have minima. Not inlined: the
-/// loop around it would take registers away.
+/// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have
+/// minima. Not inlined: the loop around it would take registers away.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn groups<const N: usize>(panel: &[Group], x: [&[InputGroup]; N], out: &mut Sums<N>, minima: bool) {
+pub(super) fn groups<const N: usize>(
+    panel: &[Group],
+    x: [&[InputGroup]; N],
+    out: &mut Sums<N>,
+    minima: bool,
+) {
     let (panel, x) = cut(panel, x);
     let mut sums: [[__m256; ROWS]; N] = load(out);
     for (g, group) in panel.iter().enumerate() {
@@ -237,7 +303,8 @@ pub(super) fn groups<const N: usize>(panel: &[Group], x: [&[InputGroup]; N], out
                 let pairs: &[[i16; 2]; GROUP / 2] = cast_ref(&x[t][g].values);
                 let x = _mm256_set1_epi32(cast(pairs[pair]));
                 for r in 0..ROWS {
-                    dots[t][r] = _mm256_add_epi32(dots[t][r], _mm256_madd_epi16(group.words[pair][r], x));
+                    dots[t][r] =
+                        _mm256_add_epi32(dots[t][r], _mm256_madd_epi16(group.words[pair][r], x));
                 }
             }
         }
@@ -246,7 +313,12 @@ pub(super) fn groups<const N: usize>(panel: &[Group], x: [&[InputGroup]; N], out
                 let x = &x[t][g];
                 sums[t][r] = join(sums[t][r], dots[t][r], group.scales[r], x.scale);
                 if minima {
-                    sums[t][r] = join(sums[t][r], _mm256_set1_epi32(x.sum), group.minima[r], x.scale);
+                    sums[t][r] = join(
+                        sums[t][r],
+                        _mm256_set1_epi32(x.sum),
+                        group.minima[r],
+                        x.scale,
+                    );
                 }
             }
         }
@@ -291,8 +363,16 @@ pub(super) fn store<R: bytemuck::Pod, const N: usize>(registers: [R; N], sums: &
 
 /// All of them cut to one length, so that an index below it needs no check.
 #[inline(always)]
-pub(super) fn cut<'a, P, X, const N: usize>(panel: &'a [P], mut x: [&'a [X]; N]) -> (&'a [P], [&'a [X]; N]) {
-    let length = x.iter().map(|x| x.len()).min().unwrap_or(0).min(panel.len());
+pub(super) fn cut<'a, P, X, const N: usize>(
+    panel: &'a [P],
+    mut x: [&'a [X]; N],
+) -> (&'a [P], [&'a [X]; N]) {
+    let length = x
+        .iter()
+        .map(|x| x.len())
+        .min()
+        .unwrap_or(0)
+        .min(panel.len());
     for x in &mut x {
         *x = &x[..length];
     }

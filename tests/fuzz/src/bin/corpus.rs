@@ -1,5 +1,5 @@
-//! The corpus of a target between its file and a folder: `corpus unpack FILE FOLDER`, `corpus pack FOLDER FILE`,
-//! `corpus seeds TARGET FOLDER`.
+//! The corpus of a target between its file and a folder: `corpus unpack FILE FOLDER`,
+//! `corpus pack FOLDER FILE`, `corpus seeds TARGET FOLDER`.
 
 use std::path::Path;
 
@@ -8,11 +8,17 @@ const MOST_BYTES: usize = 22_000;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [verb, from, to] = &arguments[..] else { panic!("a verb and two names") };
+    let [verb, from, to] = &arguments[..] else {
+        panic!("a verb and two names")
+    };
     let write = |inputs: Vec<Vec<u8>>| {
         std::fs::create_dir_all(to).unwrap();
         for input in inputs {
-            std::fs::write(Path::new(to).join(format!("{:08x}", crc32fast::hash(&input))), input).unwrap();
+            std::fs::write(
+                Path::new(to).join(format!("{:08x}", crc32fast::hash(&input))),
+                input,
+            )
+            .unwrap();
         }
     };
     match verb.as_str() {
@@ -20,7 +26,9 @@ fn main() {
         "seeds" => write(pocketlm_fuzz::seeds(from)),
         "pack" => {
             let files = std::fs::read_dir(from).unwrap();
-            let mut inputs: Vec<_> = files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
+            let mut inputs: Vec<_> = files
+                .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+                .collect();
             inputs.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
             let mut left = MOST_BYTES;
             inputs.retain(|input| {
