@@ -26,6 +26,8 @@
 //!   formats ends there.
 //! * `host` (feature `std`): files, threads, and a harness that holds images against golden cases.
 //! * [`pocketlm_kernels`]: the arithmetic, and the contract that makes it the same everywhere.
+//! * [`manual`]: getting started on a host and on a board, types and memory, the numeric contract,
+//!   style and glossary.
 //!
 //! A whole program, without a heap ([`Error`] is all that can go wrong):
 //!
@@ -90,6 +92,7 @@ pub mod host;
 #[cfg(feature = "std")]
 pub mod import;
 mod log;
+pub mod manual;
 pub mod model;
 pub mod run;
 pub mod text;
