@@ -10,7 +10,8 @@ use pocketlm::host::{AlignedBytes, Threads, file::MappedFile};
 use pocketlm::import::{self, PackOptions};
 use pocketlm::model::{MAGIC, Model};
 use pocketlm::run::{Kv, Plan, Session};
-use pocketlm::text::{Decoder, EncodeOptions, Sampler};
+use pocketlm::sample::Sampler;
+use pocketlm::text::{Decoder, EncodeOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);

@@ -11,7 +11,7 @@
 //!  image bytes ──► flash, mmap, include_image!         text::Tokenizer
 //!       │                                                      │ ids
 //!       ▼                                                      ▼
-//!  model::Model ─────────────► run::Session::feed(ids) ──► logits ──► text::Sampler ──► id ─┐
+//!  model::Model ─────────────► run::Session::feed(ids) ──► logits ──► sample::Sampler ─► id ─┐
 //!  (borrowed, checked once)      │ in one arena                                             │
 //!                                └──────────────────── the next feed ◄──────────────────────┘
 //! ```
@@ -20,8 +20,9 @@
 //!   checks all of it, once.
 //! * [`run`]: [`Plan`](run::Plan) says in a `const` what memory a session takes;
 //!   [`Session`](run::Session) computes in it.
-//! * [`text`]: [`Tokenizer`](text::Tokenizer), [`Decoder`](text::Decoder),
-//!   [`Sampler`](text::Sampler), [`Lookup`](text::Lookup).
+//! * [`text`]: [`Tokenizer`](text::Tokenizer) and [`Decoder`](text::Decoder).
+//! * [`sample`]: [`Sampler`](sample::Sampler), from logits to the next token.
+//! * [`generate`]: [`PromptLookup`](generate::PromptLookup), which drafts tokens.
 //! * `import` (feature `std`): checkpoints of many kinds to images. Everything that varies between
 //!   formats ends there.
 //! * `host` (feature `std`): files, threads, and a harness that holds images against golden cases.
@@ -34,7 +35,8 @@
 //! ```
 //! use pocketlm::model::Model;
 //! use pocketlm::run::{Plan, Session, Solo, StaticArena};
-//! use pocketlm::text::{Decoder, EncodeOptions, Sampler, scratch_len};
+//! use pocketlm::sample::Sampler;
+//! use pocketlm::text::{Decoder, EncodeOptions, scratch_len};
 //!
 //! // The image is part of the program; what it needs is known before it runs.
 //! const STORY: &[u8] = pocketlm::include_image!("bin/pocketlm/story/story.plm");
@@ -87,6 +89,7 @@
 extern crate std;
 
 pub mod error;
+pub mod generate;
 #[cfg(feature = "std")]
 pub mod host;
 #[cfg(feature = "std")]
@@ -95,6 +98,7 @@ mod log;
 pub mod manual;
 pub mod model;
 pub mod run;
+pub mod sample;
 pub mod text;
 
 pub use error::Error;

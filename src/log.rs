@@ -22,9 +22,8 @@ mod format {
 
     use crate::model::{Header, Layers, Model};
     use crate::run::{Arena, Plan, Session, Step};
-    use crate::text::{
-        Decoder, Distribution, Penalties, Recent, Sampler, Sampling, Text, Tokenizer,
-    };
+    use crate::sample::{Choice, Distribution, Penalties, Recent, Sampler};
+    use crate::text::{Decoder, Text, Tokenizer};
 
     impl Format for Header<'_> {
         fn format(&self, f: Formatter<'_>) {
@@ -123,9 +122,9 @@ mod format {
         }
     }
 
-    impl Format for Sampling<'_, '_, '_> {
+    impl Format for Choice {
         fn format(&self, f: Formatter<'_>) {
-            write!(f, "Sampling");
+            write!(f, "Choice");
         }
     }
 

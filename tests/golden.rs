@@ -9,7 +9,8 @@ use pocketlm::host::harness::{Case, Report};
 use pocketlm::import::{self, PackOptions};
 use pocketlm::model::{DType, Model};
 use pocketlm::run::{Plan, Session, Solo};
-use pocketlm::text::{Decoder, Sampler};
+use pocketlm::sample::Sampler;
+use pocketlm::text::Decoder;
 use std::path::{Path, PathBuf};
 
 fn verify(folder: &Path) -> Result<Report, Box<dyn std::error::Error>> {

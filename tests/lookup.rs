@@ -7,13 +7,14 @@ mod common;
 use common::dirty;
 use common::random::{self, Memory, Numbers, window};
 use pocketlm::Error;
+use pocketlm::generate::PromptLookup;
 use pocketlm::model::{DType, Kv, Model, Rope};
 use pocketlm::run::{Plan, Session, Solo};
-use pocketlm::text::{Lookup, Penalties, Recent, Sampler};
+use pocketlm::sample::{Penalties, Recent, Sampler};
 
 /// What is guessed after a text, `most` tokens at most, by who has seen nothing but right guesses.
 fn guess(text: &[u32], most: usize) -> Vec<u32> {
-    let (mut lookup, mut ids) = (Lookup::new(), [0; 64]);
+    let (mut lookup, mut ids) = (PromptLookup::new(), [0; 64]);
     for _ in 0..8 {
         let count = lookup.draft(&[1; 9], 1, &mut ids);
         lookup.learn(count - 1, 1);
@@ -36,7 +37,7 @@ fn what_followed_the_same_tokens_is_guessed() {
     assert_eq!(guess(&[7, 1, 2, 3, 8, 1, 2, 4, 7, 1, 2], 1), [3]);
     assert_eq!(guess(&[7, 1, 2, 3, 8, 1, 2, 4, 9, 1, 2], 1), [4]);
     // Nothing is fed where there is no room.
-    assert_eq!(Lookup::new().draft(&[1, 2, 1], 2, &mut []), 0);
+    assert_eq!(PromptLookup::new().draft(&[1, 2, 1], 2, &mut []), 0);
 }
 
 #[test]
@@ -47,7 +48,7 @@ fn a_repetition_is_guessed_to_go_on() {
 
 #[test]
 fn as_many_guesses_are_ventured_as_came_true() {
-    let mut lookup = Lookup::new();
+    let mut lookup = PromptLookup::new();
     let tokens: Vec<u32> = (0..100).chain(0..10).collect();
     // How many are ventured, of which so many are right.
     let mut venture = |right: usize| {
@@ -77,7 +78,7 @@ fn tell(
     mut sampler: Sampler<'_>,
     together: usize,
 ) -> (Vec<u32>, usize, usize) {
-    let mut lookup = Lookup::new();
+    let mut lookup = PromptLookup::new();
     let mut text = vec![
         sampler
             .sample(session.feed(&prompt[session.len()..]).unwrap())

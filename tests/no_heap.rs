@@ -12,7 +12,8 @@ use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
 use pocketlm::model::{DType, Header, Kv, Model, Rope};
 use pocketlm::run::{Digest, Plan, Session, Solo, Step};
-use pocketlm::text::{Decoder, EncodeOptions, Penalties, Recent, Sampler};
+use pocketlm::sample::{Penalties, Recent, Sampler};
+use pocketlm::text::{Decoder, EncodeOptions};
 
 struct Counting;
 

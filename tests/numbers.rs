@@ -10,7 +10,7 @@ use pocketlm::host::AlignedBytes;
 use pocketlm::import::{self, Checkpoint, Description, Element, ImportError, PackOptions, Tensor};
 use pocketlm::model::{DType, Kv, Model, Role, Rope, TensorId};
 use pocketlm::run::{Engine, Isa, Plan, Session, Solo};
-use pocketlm::text::Sampler;
+use pocketlm::sample::Sampler;
 
 const IDS: [u32; 6] = [3, 1, 40, 7, 7, 22];
 

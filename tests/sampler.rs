@@ -1,7 +1,7 @@
 //! What a user of the sampler notices: which token, how often, and the same one everywhere.
 
 use pocketlm::Error;
-use pocketlm::text::{Penalties, Recent, Sampler};
+use pocketlm::sample::{Choice, Penalties, Recent, Sampler};
 use pocketlm_kernels::math::exp;
 
 /// 2³¹, the weight of the most probable token.
@@ -175,16 +175,17 @@ fn in_slices(
     logits: &mut [f32],
     mut budget: impl FnMut() -> u32,
 ) -> (Result<u32, Error>, usize) {
-    let mut sampling = sampler.start(logits);
+    let mut choice = Choice::new();
     let mut slices = 1;
     let chosen = loop {
-        match sampling.step(budget()) {
+        match sampler.step(&mut choice, logits, budget()) {
             Ok(None) => slices += 1,
             Ok(Some(id)) => break Ok(id),
             Err(error) => break Err(error),
         }
     };
-    assert_eq!(sampling.step(u32::MAX), chosen.map(Some), "once more");
+    let again = sampler.step(&mut choice, logits, u32::MAX);
+    assert_eq!(again, chosen.map(Some), "once more");
     (chosen, slices)
 }
 
@@ -264,13 +265,59 @@ fn a_choice_that_is_given_up_leaves_generator_and_window_alone() {
             let mut window = [Recent::EMPTY; 8];
             let mut sampler = Sampler::new(8).penalties(Penalties::over(&mut window).presence(9.0));
             let mut spoilt = logits.clone();
-            let mut sampling = sampler.start(&mut spoilt);
+            let mut choice = Choice::new();
             // 500 logits are 8 units a pass, and even without a filter there are two passes before
             // the draw.
-            (0..slices).for_each(|_| assert_eq!(sampling.step(1), Ok(None)));
+            (0..slices)
+                .for_each(|_| assert_eq!(sampler.step(&mut choice, &mut spoilt, 1), Ok(None)));
             [(); 8].map(|()| sampler.sample(&mut logits.clone()).unwrap())
         });
         assert_eq!(chosen[0], chosen[1], "after {slices} slices");
+    }
+}
+
+/// A choice borrows nothing, so other logits or settings can come between two calls.
+#[test]
+fn logits_and_settings_that_change_between_slices_do_no_harm() {
+    let mut random = Random(9);
+    for _ in 0..20_000 {
+        let mut sampler = Sampler::new(1).top_k(40).top_p(0.9);
+        let mut choice = Choice::new();
+        for _ in 0..100 {
+            sampler.set_temperature(random.pick(&[0.0, 0.7, 1.0]));
+            sampler.set_top_k(random.pick(&[0, 1, 40]));
+            sampler.set_top_p(random.pick(&[0.0, 0.5, 1.0]));
+            let vocab_size = random.pick(&[0, 1, 63, 500]);
+            let mut logits = random.logits(vocab_size);
+            if sampler.step(&mut choice, &mut logits, 8) != Ok(None) {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_change_a_sampler_in_use() {
+    let logits = [0.5, 3.0, -1.0, 2.9];
+    let mut sampler = Sampler::new(7);
+    sampler.set_temperature(0.0);
+    assert_eq!(sampler.sample(&mut logits.clone()), Ok(1));
+    sampler.set_logit_bias(&[(1, f32::NEG_INFINITY)]);
+    assert_eq!(sampler.sample(&mut logits.clone()), Ok(3));
+    sampler.set_logit_bias(&[]);
+    sampler.set_temperature(0.8);
+    sampler.set_top_k(3);
+    sampler.set_top_p(0.9);
+    sampler.set_min_p(0.01);
+    sampler.set_seed(42);
+    let mut built = Sampler::new(42)
+        .temperature(0.8)
+        .top_k(3)
+        .top_p(0.9)
+        .min_p(0.01);
+    for _ in 0..50 {
+        let expected = built.sample(&mut logits.clone());
+        assert_eq!(sampler.sample(&mut logits.clone()), expected);
     }
 }
 

@@ -11,7 +11,7 @@ use common::random::Numbers;
 use pocketlm::host::{AlignedBytes, Threads};
 use pocketlm::model::{Kv, Model};
 use pocketlm::run::{Digest, Plan, Session, Solo, Step, Workers};
-use pocketlm::text::{Penalties, Recent, Sampler};
+use pocketlm::sample::{Penalties, Recent, Sampler};
 
 static STORY: &[u8] = pocketlm::include_image!("../src/bin/pocketlm/story/story.plm");
 

@@ -1,4 +1,4 @@
-//! Text in and out: tokenizer, sampler, and guesses at what comes next.
+//! Text to token ids, and token ids to text.
 //!
 //! [`Tokenizer`] turns text into token ids, [`Decoder`] turns ids back into text, one at a time.
 //! Both read the tokenizer section of an image in place; neither has a heap. Everything a tokenizer
@@ -10,16 +10,10 @@ mod bpe;
 mod characters;
 mod decode;
 mod encode;
-mod lookup;
 mod normalize;
 mod pretokenize;
-pub mod sampler;
-pub mod sampling;
 pub(crate) mod tokenizer;
 
 pub use decode::{Decoder, Text};
 pub use encode::{EncodeOptions, nfc_scratch_len, scratch_len};
-pub use lookup::Lookup;
-pub use sampler::{Penalties, Recent, Sampler};
-pub use sampling::{Distribution, Sampling};
 pub use tokenizer::Tokenizer;

@@ -7,7 +7,8 @@ use core::hint::black_box;
 use pocketlm::Error;
 use pocketlm::model::Model;
 use pocketlm::run::{Digest, Kv, Plan, Session, Step};
-use pocketlm::text::{Decoder, EncodeOptions, Penalties, Recent, Sampler, scratch_len};
+use pocketlm::sample::{Choice, Penalties, Recent, Sampler};
+use pocketlm::text::{Decoder, EncodeOptions, scratch_len};
 
 use crate::board::{self, println};
 use crate::cost::{self, Cost};
@@ -105,11 +106,13 @@ fn sample(logits: &mut [f32], budget: u32, what: &str) -> Result<u32, Error> {
         .top_p(0.9)
         .min_p(0.05)
         .penalties(penalties);
-    let mut sampling = sampler.start(logits);
+    let mut choice = Choice::new();
     let mut most = Cost::default();
     let mut sampled = Ok(None);
     while sampled?.is_none() {
-        most = most.max(cost::of(|| sampled = sampling.step(budget)));
+        most = most.max(cost::of(|| {
+            sampled = sampler.step(&mut choice, logits, budget)
+        }));
     }
     say(what, "-", most);
     Ok(sampled?.unwrap_or_default())

@@ -4,10 +4,12 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use pocketlm::generate::PromptLookup;
 use pocketlm::host::{AlignedBytes, Threads};
 use pocketlm::model::{ALIGNMENT, Kv, Model};
 use pocketlm::run::{Engine, Isa, Plan, Session, Workers};
-use pocketlm::text::{Decoder, Lookup, Sampler, Text, Tokenizer};
+use pocketlm::sample::Sampler;
+use pocketlm::text::{Decoder, Text, Tokenizer};
 
 use crate::output::{Outcome, note, paint, refuse, token_bar};
 use crate::size;
@@ -209,7 +211,7 @@ pub fn generate(
     let start = Instant::now();
     let (mut count, mut computed, mut guessed) = (0, 0, 0);
     let mut context_full = false;
-    let mut lookup = Lookup::new();
+    let mut lookup = PromptLookup::new();
     let mut ids = vec![0; session.plan().logits_tokens() as usize];
     'text: while let Some(&last) = sampled.last() {
         for &id in &sampled {

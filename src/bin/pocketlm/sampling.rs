@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use clap::Args;
-use pocketlm::text::{Penalties, Recent, Sampler};
+use pocketlm::sample::{Penalties, Recent, Sampler};
 
 /// How tokens are chosen, in this order: penalties, top-k, top-p, min-p, temperature.
 #[derive(Args)]

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use pocketlm::include_image;
 use pocketlm::model::Model;
 use pocketlm::run::{Plan, Session, Solo, StaticArena};
-use pocketlm::text::{Decoder, EncodeOptions, Sampler, scratch_len};
+use pocketlm::sample::Sampler;
+use pocketlm::text::{Decoder, EncodeOptions, scratch_len};
 
 /// The model: 1.38 million parameters, trained on children's stories. `story/README.md` is its
 /// card.

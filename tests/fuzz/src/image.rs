@@ -7,7 +7,7 @@ use pocketlm::host::AlignedBytes;
 use pocketlm::import::PackOptions;
 use pocketlm::model::{DType, Kv, Model, Rope, Section};
 use pocketlm::run::{Digest, Engine, Isa, Plan, Session, Solo};
-use pocketlm::text::Sampler;
+use pocketlm::sample::Sampler;
 
 use super::bytes::Bytes;
 use super::random::{self, Memory, Numbers, rope_table, window};

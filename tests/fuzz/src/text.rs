@@ -3,7 +3,8 @@
 use std::sync::OnceLock;
 
 use pocketlm::import::vocabulary;
-use pocketlm::text::{Decoder, EncodeOptions, Penalties, Recent, Sampler, Tokenizer};
+use pocketlm::sample::{Penalties, Recent, Sampler};
+use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
 use super::bytes::Bytes;
 use super::checkpoints::folder;

@@ -10,7 +10,8 @@ use core::hint::black_box;
 use pocketlm::Error;
 use pocketlm::model::Model;
 use pocketlm::run::{Plan, Session, Solo, Step};
-use pocketlm::text::{Decoder, EncodeOptions, Penalties, Recent, Sampler, scratch_len};
+use pocketlm::sample::{Choice, Penalties, Recent, Sampler};
+use pocketlm::text::{Decoder, EncodeOptions, scratch_len};
 use pocketlm_firmware::image::{IMAGE, PLAN};
 
 const TEXT: usize = 64;
@@ -103,9 +104,9 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
         session.start(&[next])?;
         next = loop {
             if let Step::Done(logits) = session.step(black_box(1000))? {
-                let mut sampling = sampler.start(logits);
+                let mut choice = Choice::new();
                 break loop {
-                    if let Some(id) = sampling.step(black_box(100))? {
+                    if let Some(id) = sampler.step(&mut choice, logits, black_box(100))? {
                         break id;
                     }
                 };
@@ -117,7 +118,8 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
     });
     #[cfg(feature = "lookup")]
     {
-        let (mut lookup, mut guesses) = (black_box(pocketlm::text::Lookup::new()), [0; 8]);
+        let (mut lookup, mut guesses) =
+            (black_box(pocketlm::generate::PromptLookup::new()), [0; 8]);
         while !tokenizer.is_eos(black_box(next)) {
             let count = lookup.draft(
                 session.tokens(),

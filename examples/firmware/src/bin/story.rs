@@ -6,7 +6,8 @@
 use pocketlm::Error;
 use pocketlm::model::Model;
 use pocketlm::run::{Plan, Session};
-use pocketlm::text::{Decoder, EncodeOptions, Sampler, scratch_len};
+use pocketlm::sample::Sampler;
+use pocketlm::text::{Decoder, EncodeOptions, scratch_len};
 use pocketlm_firmware::board::{self, eprintln, print, println};
 use pocketlm_firmware::image::{IMAGE, PLAN};
 

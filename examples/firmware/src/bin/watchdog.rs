@@ -7,14 +7,15 @@
 use pocketlm::Error;
 use pocketlm::model::Model;
 use pocketlm::run::{Plan, Session, Step};
-use pocketlm::text::{Decoder, EncodeOptions, Sampler, scratch_len};
+use pocketlm::sample::{Choice, Sampler};
+use pocketlm::text::{Decoder, EncodeOptions, scratch_len};
 use pocketlm_firmware::board::{self, Clock, eprintln, print, println};
 use pocketlm_firmware::image::{IMAGE, PLAN};
 
 const PROMPT: &str = "Once upon a time";
 const TOKENS: usize = 40;
 const STORY: Plan = PLAN.context(64).batch(1);
-/// Units of work a slice, see `Session::step` and `Sampling::step`.
+/// Units of work a slice, see `Session::step` and `Sampler::step`.
 const BUDGET: u32 = 64;
 /// Instructions that may pass until the watchdog bites: 10 ms, if a core executes 100 million of
 /// them a second.
@@ -92,9 +93,9 @@ fn tell(arena: &mut [u8], task: &mut Task) -> Result<(), Error> {
             let step = session.step(BUDGET)?;
             task.turn(Work::Step);
             if let Step::Done(logits) = step {
-                let mut sampling = sampler.start(logits);
+                let mut choice = Choice::new();
                 break loop {
-                    let id = sampling.step(BUDGET)?;
+                    let id = sampler.step(&mut choice, logits, BUDGET)?;
                     task.turn(Work::Sample);
                     if let Some(id) = id {
                         break [id];

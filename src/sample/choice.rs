@@ -1,19 +1,19 @@
-//! [`Sampling`]: how a [`Sampler`] chooses, in passes over the logits that can stop anywhere.
+//! [`Choice`]: how a [`Sampler`] chooses, in passes over the logits that can stop anywhere.
 //!
 //! # One order, three cuts
 //!
-//! Put the tokens in order: larger logit first, of equal logits the lower id first. Each of the
-//! three filters keeps a *prefix* of this order, so a filter need not sort, mark or move anything:
-//! it finds a place in the order, a logit and an id (`Cut`). Top-k and top-p find theirs as a radix
-//! sort would, six bits of the logit at a time and only in the bucket where the cut is: at most
-//! seven passes over the logits, six for the logit and one for the id. With a vocabulary of 262,144
-//! a choice takes about 3 ms with top-k 40, 9 ms with top-p 0.9 alone (one x86-64 core).
+//! Tokens are ordered: larger logit first, of equal logits the lower id first. Each of the three
+//! filters keeps a *prefix* of this order. So a filter does not sort, mark or move anything. It
+//! finds one place in the order, a logit and an id (`Cut`). Top-k and top-p find it like a radix
+//! sort: six bits of the logit at a time, and only in the bucket that holds the cut. That takes at
+//! most seven passes over the logits, six for the logit and one for the id. With a vocabulary of
+//! 262,144 a choice takes about 3 ms with top-k 40, and 9 ms with top-p 0.9 alone (one x86-64
+//! core).
 //!
 //! # In slices
 //!
-//! So a choice is nothing but passes over the logits, up to twenty of them, and between any two
-//! chunks of a pass all there is to remember is a pass, a place and half a kilobyte of sums: a
-//! [`Sampling`], which can stop there and go on.
+//! A choice is up to twenty passes over the logits. Between any two chunks of a pass its state is
+//! the pass, the place and half a kilobyte of sums: a [`Choice`].
 //!
 //! # Same choice everywhere
 //!
@@ -34,83 +34,9 @@ const FULL: f32 = 2_147_483_648.0;
 /// How many logits are passed over at once.
 const CHUNK: usize = 64;
 
-/// A choice in slices, from [`Sampler::start`]: the token that [`Sampler::sample`] chooses, in
-/// calls of bounded size, for a loop that has other things to do.
-///
-/// ```
-/// use pocketlm::text::Sampler;
-///
-/// let mut sampler = Sampler::new(42).top_k(40).top_p(0.95);
-/// let mut logits = [0.0; 1000];
-/// let mut sampling = sampler.start(&mut logits);
-/// let id = loop {
-///     match sampling.step(10)? {
-///         None => { /* feed the watchdog */ }
-///         Some(id) => break id,
-///     }
-/// };
-/// assert_eq!(id, Sampler::new(42).top_k(40).top_p(0.95).sample(&mut [0.0; 1000])?);
-/// # Ok::<(), pocketlm::Error>(())
-/// ```
-///
-/// It holds sampler and logits, so neither changes on the way. One that is dropped before it has
-/// chosen has moved neither the generator nor the penalty window; the logits are spoilt.
-#[derive(Debug)]
-pub struct Sampling<'s, 'a, 'l> {
-    sampler: &'s mut Sampler<'a>,
-    logits: &'l mut [f32],
-    work: Work,
-}
-
-impl<'s, 'a, 'l> Sampling<'s, 'a, 'l> {
-    pub(super) fn new(sampler: &'s mut Sampler<'a>, logits: &'l mut [f32]) -> Self {
-        Sampling {
-            sampler,
-            logits,
-            work: Work::NEW,
-        }
-    }
-
-    /// Goes on for about `budget` units, and returns the token once it is chosen. The unit is a
-    /// look at 16 logits, or at 16 tokens of the bias or the penalty window, and work is not
-    /// divided below four of them. For small models that is about what a unit of
-    /// [`Session::step`](crate::run::Session::step) takes, so one budget serves both. Only to enter
-    /// the token in the penalty window is not divided; it takes time proportional to the window.
-    ///
-    /// Once there is a token, further calls return it and do nothing else; after an error they come
-    /// to the same error.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`sample`](Sampler::sample).
-    pub fn step(&mut self, budget: u32) -> Result<Option<u32>, Error> {
-        let Sampling {
-            sampler,
-            logits,
-            work,
-        } = self;
-        if work.stage != Stage::Done {
-            // Greedy has chosen when it knows the best.
-            let last = if sampler.temperature == 0.0 {
-                Stage::Weigh
-            } else {
-                Stage::Done
-            };
-            if !work.advance(sampler, logits, last, budget)? {
-                return Ok(None);
-            }
-            work.stage = Stage::Done;
-            sampler.generator.next();
-            sampler.accept(work.id);
-        }
-        Ok(Some(work.id))
-    }
-}
-
-/// What is done to all logits, one after the other; each stage is a pass over them or over another
-/// list.
+/// A pass over the logits, or over another list.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Stage {
+enum Pass {
     /// Over the bias.
     Bias,
     /// Over the window.
@@ -152,11 +78,14 @@ impl Filter {
 /// How many bits of a cut's key a pass finds.
 const DIGIT: u32 = 6;
 
-/// Where a choice stands.
-#[derive(Debug)]
-struct Work {
-    stage: Stage,
-    /// How much of the stage's list is done.
+/// The state of a choice that is made in slices: see [`Sampler::step`].
+///
+/// It borrows nothing, so it can be kept where the caller likes, across calls of other code. It has
+/// about 700 bytes.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    pass: Pass,
+    /// How much of the pass's list is done.
     at: usize,
     /// The largest logit.
     max: f32,
@@ -177,39 +106,74 @@ struct Work {
     id: u32,
 }
 
-impl Work {
-    const NEW: Work = Work {
-        stage: Stage::Bias,
-        at: 0,
-        max: f32::NEG_INFINITY,
-        cut: Cut::EVERYTHING,
-        found: Cut { key: 0, last_id: 0 },
-        unknown: 0,
-        buckets: [0; 1 << DIGIT],
-        missing: 0,
-        total: 0,
-        id: 0,
-    };
+impl Default for Choice {
+    fn default() -> Self {
+        Choice::new()
+    }
+}
 
-    /// Goes on until the budget is used up, or until a stage is next. `true` if it is.
+impl Choice {
+    /// A choice that has not begun.
+    pub const fn new() -> Self {
+        Choice {
+            pass: Pass::Bias,
+            at: 0,
+            max: f32::NEG_INFINITY,
+            cut: Cut::EVERYTHING,
+            found: Cut { key: 0, last_id: 0 },
+            unknown: 0,
+            buckets: [0; 1 << DIGIT],
+            missing: 0,
+            total: 0,
+            id: 0,
+        }
+    }
+
+    /// The token, once it is chosen.
+    pub(super) fn chosen(&self) -> Option<u32> {
+        (self.pass == Pass::Done).then_some(self.id)
+    }
+
+    /// Goes on until the budget is used up or there is a token.
+    pub(super) fn advance_to_token(
+        &mut self,
+        sampler: &Sampler,
+        logits: &mut [f32],
+        budget: u32,
+    ) -> Result<Option<u32>, Error> {
+        // Greedy has chosen when it knows the best.
+        let last = if sampler.temperature == 0.0 {
+            Pass::Weigh
+        } else {
+            Pass::Done
+        };
+        if !self.advance(sampler, logits, last, budget)? {
+            return Ok(None);
+        }
+        self.pass = Pass::Done;
+        Ok(Some(self.id))
+    }
+
+    /// Goes on until the budget is used up, or until pass `until` is next. `true` if it is.
     #[inline(never)]
     fn advance(
         &mut self,
         sampler: &Sampler,
         logits: &mut [f32],
-        until: Stage,
+        until: Pass,
         budget: u32,
     ) -> Result<bool, Error> {
         // In chunks, of four units each.
         let mut left = budget.div_ceil(4).max(1) as usize;
-        while self.stage != until {
-            let length = match self.stage {
-                Stage::Bias => sampler.bias.len(),
-                Stage::Penalties => sampler
+        // A setting that changed between two calls may have let it pass `until`.
+        while self.pass != until && self.pass != Pass::Done {
+            let length = match self.pass {
+                Pass::Bias => sampler.bias.len(),
+                Pass::Penalties => sampler
                     .penalties
                     .as_ref()
                     .map_or(0, |penalties| penalties.window.len()),
-                Stage::Find(filter) if filter.wanted(sampler, 0).is_none() => 0,
+                Pass::Find(filter) if filter.wanted(sampler, 0).is_none() => 0,
                 _ => logits.len(),
             };
             let undone = length.saturating_sub(self.at);
@@ -219,20 +183,20 @@ impl Work {
                 }
                 let now = undone.min(left.saturating_mul(CHUNK));
                 let end = self.at + now;
-                self.pass(sampler, logits, self.at..end)?;
+                self.scan(sampler, logits, self.at..end)?;
                 // A search may have ended before.
                 self.at = self.at.max(end);
                 left -= now.div_ceil(CHUNK);
             } else {
-                self.stage = self.next_stage(sampler)?;
+                self.pass = self.next_pass(sampler)?;
                 self.at = 0;
             }
         }
         Ok(true)
     }
 
-    /// A part of a stage.
-    fn pass(
+    /// Does a part of the pass.
+    fn scan(
         &mut self,
         sampler: &Sampler,
         logits: &mut [f32],
@@ -240,8 +204,8 @@ impl Work {
     ) -> Result<(), Error> {
         let (vocab_size, first, mut max) = (logits.len(), range.start, self.max);
         let part = logits.get_mut(range.clone()).unwrap_or_default();
-        match self.stage {
-            Stage::Bias => {
+        match self.pass {
+            Pass::Bias => {
                 for &(id, bias) in sampler.bias.get(range).unwrap_or_default() {
                     match logits.get_mut(id as usize) {
                         Some(logit) => *logit += bias,
@@ -254,12 +218,12 @@ impl Work {
                     }
                 }
             }
-            Stage::Penalties => {
+            Pass::Penalties => {
                 if let Some(penalties) = &sampler.penalties {
                     penalties.apply(range, logits);
                 }
             }
-            Stage::Largest => {
+            Pass::Largest => {
                 for logit in part {
                     // Adding 0 turns −0 into +0, so that equal logits have equal keys.
                     *logit = if logit.is_nan() {
@@ -271,7 +235,7 @@ impl Work {
                 }
                 self.max = max;
             }
-            Stage::Infinite => {
+            Pass::Infinite => {
                 for logit in part {
                     *logit = if *logit == f32::INFINITY {
                         0.0
@@ -280,14 +244,14 @@ impl Work {
                     };
                 }
             }
-            Stage::Best => {
+            Pass::Best => {
                 if let Some(index) = part.iter().position(|&logit| logit == max) {
                     self.id = (first + index) as u32;
                     self.at = vocab_size;
                 }
             }
-            Stage::Find(filter) => {
-                let Work {
+            Pass::Find(filter) => {
+                let Choice {
                     cut,
                     found,
                     unknown,
@@ -321,7 +285,7 @@ impl Work {
                     },
                 );
             }
-            Stage::Weigh => {
+            Pass::Weigh => {
                 // Any temperature will do for the single token that greedy keeps.
                 let temperature = if sampler.temperature == 0.0 {
                     1.0
@@ -352,40 +316,40 @@ impl Work {
                 }
                 self.total = total;
             }
-            Stage::Draw => {
+            Pass::Draw => {
                 if draw(part, first, &mut self.missing, &mut self.id) {
                     self.at = vocab_size;
                 }
             }
-            Stage::Done => {}
+            Pass::Done => {}
         }
         Ok(())
     }
 
-    /// What comes after a stage that is done.
-    fn next_stage(&mut self, sampler: &Sampler) -> Result<Stage, Error> {
-        Ok(match self.stage {
-            Stage::Bias => Stage::Penalties,
-            Stage::Penalties => Stage::Largest,
-            Stage::Largest if self.max == f32::NEG_INFINITY => return Err(Error::NoCandidate),
-            Stage::Largest if self.max == f32::INFINITY => {
+    /// The pass after one that is complete.
+    fn next_pass(&mut self, sampler: &Sampler) -> Result<Pass, Error> {
+        Ok(match self.pass {
+            Pass::Bias => Pass::Penalties,
+            Pass::Penalties => Pass::Largest,
+            Pass::Largest if self.max == f32::NEG_INFINITY => return Err(Error::NoCandidate),
+            Pass::Largest if self.max == f32::INFINITY => {
                 self.max = 0.0;
-                Stage::Infinite
+                Pass::Infinite
             }
-            Stage::Largest | Stage::Infinite if sampler.temperature == 0.0 => Stage::Best,
-            Stage::Largest | Stage::Infinite => self.look_for(Filter::TopK),
-            Stage::Best => {
+            Pass::Largest | Pass::Infinite if sampler.temperature == 0.0 => Pass::Best,
+            Pass::Largest | Pass::Infinite => self.look_for(Filter::TopK),
+            Pass::Best => {
                 self.cut = Cut {
                     key: key(self.max),
                     last_id: self.id as usize,
                 };
-                Stage::Weigh
+                Pass::Weigh
             }
-            Stage::Find(filter) => {
+            Pass::Find(filter) => {
                 if self.unknown == 0 {
                     self.cut = self.found;
                 } else if self.narrow(sampler, filter).is_some() {
-                    return Ok(self.stage);
+                    return Ok(self.pass);
                 }
                 match filter {
                     Filter::TopK => self.look_for(Filter::TopP),
@@ -396,28 +360,28 @@ impl Work {
                                 last_id: usize::MAX,
                             });
                         }
-                        Stage::Weigh
+                        Pass::Weigh
                     }
                 }
             }
-            Stage::Weigh => {
+            Pass::Weigh => {
                 self.missing = scaled(self.total, sampler.generator.clone().next());
-                Stage::Draw
+                Pass::Draw
             }
-            Stage::Draw | Stage::Done => Stage::Done,
+            Pass::Draw | Pass::Done => Pass::Done,
         })
     }
 
     /// Begins to look for the fewest tokens of those left, in order, that are as many or weigh as
     /// much as the filter wants.
-    fn look_for(&mut self, filter: Filter) -> Stage {
+    fn look_for(&mut self, filter: Filter) -> Pass {
         self.found = Cut {
             key: 0,
             last_id: usize::MAX,
         };
         self.unknown = u32::BITS;
         self.buckets = [0; 1 << DIGIT];
-        Stage::Find(filter)
+        Pass::Find(filter)
     }
 
     /// Finds the bucket that the cut is in, after a pass. `None` if the filter keeps all.
@@ -450,11 +414,11 @@ pub struct Distribution<'l> {
 
 impl<'l> Distribution<'l> {
     pub(super) fn of(sampler: &Sampler<'_>, logits: &'l mut [f32]) -> Result<Self, Error> {
-        let mut work = Work::NEW;
-        while !work.advance(sampler, logits, Stage::Draw, u32::MAX)? {}
+        let mut choice = Choice::new();
+        while !choice.advance(sampler, logits, Pass::Draw, u32::MAX)? {}
         Ok(Distribution {
             weights: logits,
-            total: work.total,
+            total: choice.total,
         })
     }
 
