@@ -37,7 +37,8 @@ use super::{Plan, Session};
 use crate::Error;
 use crate::model::{Layer, Layers, extend_crc32};
 
-const MAGIC: [u8; 8] = *b"pocketkv";
+/// The first bytes of every snapshot.
+pub const MAGIC: [u8; 8] = *b"pocketkv";
 const VERSION: u32 = 1;
 pub(super) const HEADER_BYTES: usize = 40;
 /// Bytes handed over at a time.
@@ -242,6 +243,7 @@ pub struct Header {
     kv: u32,
     tokens: u32,
     position: u32,
+    length: u64,
 }
 
 impl Header {
@@ -258,6 +260,11 @@ impl Header {
     /// How many tokens there are in it: what a plan's context must have room for.
     pub fn tokens(&self) -> u32 {
         self.tokens
+    }
+
+    /// How many bytes the snapshot has. What follows them in a file is not part of it.
+    pub fn length(&self) -> u64 {
+        self.length
     }
 
     /// The type of its keys and values.
@@ -279,16 +286,23 @@ impl Header {
         if version != VERSION {
             return Err(Error::SnapshotVersion(version));
         }
-        let header = Header {
-            checksum: reader.word()?,
-            kv: reader.word()?,
-            tokens: reader.word()?,
-            position: reader.word()?,
-        };
+        let [checksum, kv, tokens, position] = [
+            reader.word()?,
+            reader.word()?,
+            reader.word()?,
+            reader.word()?,
+        ];
         let (low, high) = (reader.word()?, reader.word()?);
         reader.check_crc()?;
-        let length = u64::from(high) << 32 | u64::from(low);
-        reader.left = length
+        let header = Header {
+            checksum,
+            kv,
+            tokens,
+            position,
+            length: u64::from(high) << 32 | u64::from(low),
+        };
+        reader.left = header
+            .length
             .checked_sub(HEADER_BYTES as u64)
             .ok_or(Error::SnapshotDamaged)?;
         Ok(header)
