@@ -25,7 +25,7 @@ mod write;
 pub use ggml::Element;
 pub use quantize::nearest;
 pub use tensor::{Columns, Tensor};
-pub use write::{PackOptions, pack_to_file, pack_to_memory};
+pub use write::{PackOptions, pack_into, pack_to_file, pack_to_memory};
 
 /// Why a checkpoint or an image was refused: which file, what is wrong, what would help. One line.
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 //! takes little memory whatever the size of the model. The bytes depend on the checkpoint and the
 //! options alone.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::prelude::rust_2024::*;
@@ -58,7 +59,7 @@ pub fn pack_to_memory(
     let length = usize::try_from(layout.length)
         .map_err(|_| ImportError::new("larger than this machine's memory"))?;
     let mut image = AlignedBytes::zeroed(length);
-    layout.write(checkpoint, &mut Cursor::new(&mut image[..]), progress)?;
+    layout.write(checkpoint, &mut Cursor::new(&mut image[..]), None, progress)?;
     Ok(image)
 }
 
@@ -70,20 +71,27 @@ pub fn pack_to_file(
     path: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), ImportError> {
-    let layout = Layout::new(checkpoint, options)?;
     let refuse =
         |error: io::Error| ImportError::new(format!("cannot be written: {error}")).in_file(path);
-    let file = whole_file(path)?;
-    let mut writer = BufWriter::with_capacity(1 << 20, file);
-    layout
-        .write(checkpoint, &mut writer, progress)
-        .map_err(|error| error.in_file(path))?;
-    let file = writer
-        .into_inner()
-        .map_err(|error| refuse(error.into_error()))?;
+    let mut file = whole_file(path)?;
+    pack_into(checkpoint, options, file.as_file_mut(), path, progress)?;
     file.as_file().sync_all().map_err(refuse)?;
     file.persist(path).map_err(|error| refuse(error.error))?;
     Ok(())
+}
+
+/// Packs a checkpoint into an empty file that is open. `name` is what the file is called where it
+/// cannot be written; other errors name the file of the checkpoint, or none.
+pub fn pack_into(
+    checkpoint: &dyn Checkpoint,
+    options: &PackOptions,
+    file: &mut File,
+    name: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), ImportError> {
+    let layout = Layout::new(checkpoint, options)?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    layout.write(checkpoint, &mut file, Some(name), progress)
 }
 
 /// Everything about an image but its weights.
@@ -183,11 +191,13 @@ impl Layout {
         &self,
         checkpoint: &dyn Checkpoint,
         file: &mut (impl Write + Seek),
+        name: Option<&Path>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), ImportError> {
         let offsets = self.offsets().expect("computed before");
         let mut out = Output {
             file,
+            name,
             written: 0,
             hasher: crc32fast::Hasher::new(),
         };
@@ -216,9 +226,11 @@ impl Layout {
         }
         let checksum = crc32fast::hash(&header);
         header[12..16].copy_from_slice(&checksum.to_le_bytes());
-        out.file.seek(SeekFrom::Start(0)).map_err(cannot_write)?;
+        let at_start = out.file.seek(SeekFrom::Start(0)).map(|_| ());
+        out.written_or_refused(at_start)?;
         out.put(&header)?;
-        out.file.flush().map_err(cannot_write)
+        let flushed = out.file.flush();
+        out.written_or_refused(flushed)
     }
 
     fn write_weights(
@@ -290,13 +302,16 @@ impl Layout {
 /// A file being written, with its length so far and the checksum of the section.
 struct Output<'f, F> {
     file: &'f mut F,
+    /// What to blame if it cannot be written.
+    name: Option<&'f Path>,
     written: u64,
     hasher: crc32fast::Hasher,
 }
 
 impl<F: Write + Seek> Output<'_, F> {
     fn put(&mut self, bytes: &[u8]) -> Result<(), ImportError> {
-        self.file.write_all(bytes).map_err(cannot_write)?;
+        let written = self.file.write_all(bytes);
+        self.written_or_refused(written)?;
         self.hasher.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
@@ -305,10 +320,16 @@ impl<F: Write + Seek> Output<'_, F> {
     fn pad_to(&mut self, offset: u64) -> Result<(), ImportError> {
         self.put(&[0; crate::model::ALIGNMENT][..(offset - self.written) as usize])
     }
-}
 
-fn cannot_write(error: io::Error) -> ImportError {
-    ImportError::new(format!("cannot be written: {error}"))
+    fn written_or_refused(&self, written: io::Result<()>) -> Result<(), ImportError> {
+        written.map_err(|error| {
+            let error = ImportError::new(format!("cannot be written: {error}"));
+            match self.name {
+                Some(name) => error.in_file(name),
+                None => error,
+            }
+        })
+    }
 }
 
 fn layers(description: &Description) -> Vec<u8> {
