@@ -81,6 +81,9 @@ pub struct Report {
     pub expected_greedy: Vec<u32>,
     /// The digest of all logits of the case's tokens.
     pub digest: Digest,
+    /// The first logit that is infinite or NaN, of any token that was fed: the token's index and
+    /// the logit's.
+    pub not_a_number: Option<(usize, usize)>,
 }
 
 impl Report {
@@ -104,7 +107,8 @@ impl fmt::Display for Report {
         let tokens = self.differences.len();
         write!(
             f,
-            "{tokens} tokens, largest difference {:.2e}",
+            "{tokens} token{}, largest difference {:.2e}",
+            if tokens == 1 { "" } else { "s" },
             self.largest_difference
         )?;
         if let Some(worst) = self
@@ -222,6 +226,11 @@ impl Case {
     pub fn run(&self, session: &mut Session<'_, '_>) -> Result<Report, Error> {
         let mut digest = Digest::new();
         let mut differences = Vec::new();
+        let mut not_a_number = None;
+        let mut check = |index: usize, logits: &[f32]| {
+            let found = || logits.iter().position(|logit| !logit.is_finite());
+            not_a_number = not_a_number.or_else(|| Some((index, found()?)));
+        };
         let mut last = Vec::new();
         let mut start = 0;
         while start < self.tokens.len() {
@@ -234,6 +243,7 @@ impl Case {
             session.feed_each(&self.tokens[start..start + run], |i, logits| {
                 digest.update(logits);
                 let index = start + i;
+                check(index, logits);
                 if let Some(expected) = &self.expected[index] {
                     differences.extend(largest(index, logits, expected));
                 }
@@ -249,6 +259,7 @@ impl Case {
             greedy.push(best);
             if greedy.len() < self.greedy.len() {
                 last = session.feed(&[best])?.to_vec();
+                check(self.tokens.len() + greedy.len() - 1, &last);
             }
         }
         let largest_difference = differences.iter().map(Difference::size).fold(0.0, f64::max);
@@ -258,6 +269,7 @@ impl Case {
             greedy,
             expected_greedy: self.greedy.clone(),
             digest,
+            not_a_number,
         })
     }
 }
