@@ -7,6 +7,15 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+#[path = "cli/chat.rs"]
+mod chat;
+#[path = "cli/model.rs"]
+mod model;
+#[path = "cli/outputs.rs"]
+mod outputs;
+#[path = "cli/usage.rs"]
+mod usage;
+
 const STORY: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/src/bin/pocketlm/story/story.plm"
@@ -22,7 +31,7 @@ fn run(arguments: &[&str]) -> Output {
     program(arguments).output().unwrap()
 }
 
-fn run_with_input(arguments: &[&str], input: &str) -> Output {
+fn run_with_input(arguments: &[&str], input: impl AsRef<[u8]>) -> Output {
     let mut child = program(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -30,7 +39,7 @@ fn run_with_input(arguments: &[&str], input: &str) -> Output {
         .spawn()
         .unwrap();
     // A program that refuses does not read its input.
-    _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    _ = child.stdin.take().unwrap().write_all(input.as_ref());
     child.wait_with_output().unwrap()
 }
 

@@ -9,10 +9,11 @@ use pocketlm::model::{Model, Role};
 use pocketlm::run::{Plan, Session, Workers};
 use serde_json::json;
 
-use crate::generate::{Running, arena};
+use crate::generate::{Running, all_numbers, arena};
 use crate::info::tensors;
 use crate::load::Image;
-use crate::output::{Outcome, print, print_json, refuse};
+use crate::number::whole;
+use crate::output::{Outcome, counted, figure, print, print_json, refuse};
 
 /// Measure the speed of prefill and decode, and the share of the memory's bandwidth that decode
 /// uses
@@ -32,15 +33,15 @@ pub struct Arguments {
     model: PathBuf,
 
     /// Tokens of the prompt
-    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = whole(1..=u32::MAX))]
     prompt: u32,
 
     /// Tokens decoded after it
-    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = whole(1..=u32::MAX))]
     number: u32,
 
     /// Rounds
-    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = whole(1..=u32::MAX))]
     rounds: u32,
 
     /// Write JSON
@@ -78,18 +79,29 @@ pub fn bench(arguments: Arguments) -> Outcome {
         let start = Instant::now();
         session.feed(&ids)?;
         let prefilled = Instant::now();
-        for index in prompt..context {
+        for index in prompt..context - 1 {
             session.feed(&[id(index)])?;
         }
+        let logits = session.feed(&[id(context - 1)])?;
+        let decoded = Instant::now();
+        all_numbers(context as usize - 1, logits).map_err(|reason| image.refuse(reason))?;
         if round > 0 {
             prefill.push(f64::from(prompt) / (prefilled - start).as_secs_f64());
-            decode.push(f64::from(number) / prefilled.elapsed().as_secs_f64());
+            decode.push(f64::from(number) / (decoded - prefilled).as_secs_f64());
         }
     }
     let (prefill, decode) = (median(&mut prefill), median(&mut decode));
     let bytes = bytes_per_token(&model, &plan, prompt + number / 2);
     let bandwidth = read_bandwidth(&workers);
     let share = decode * bytes as f64 / bandwidth;
+    for (what, value) in [
+        ("the speed of prefill", prefill),
+        ("the speed of decode", decode),
+        ("the memory's bandwidth", bandwidth),
+        ("the share of the bandwidth", share),
+    ] {
+        figure(what, value)?;
+    }
     let (isa, threads) = (engine.isa.name(), workers.count());
     if arguments.json {
         return print_json(&json!({
@@ -106,7 +118,8 @@ pub fn bench(arguments: Arguments) -> Outcome {
         "prefill     {prefill:.1} tokens/s, a prompt of {prompt}"
     ))?;
     print(format_args!(
-        "decode      {decode:.1} tokens/s, {number} tokens after it"
+        "decode      {decode:.1} tokens/s, {} after it",
+        counted(number as usize, "token")
     ))?;
     print(format_args!(
         "reads       {:.1} MB a token, {:.1} GB/s",
@@ -119,8 +132,8 @@ pub fn bench(arguments: Arguments) -> Outcome {
         100.0 * share
     ))?;
     print(format_args!(
-        "with        {isa}, {threads} thread{}",
-        if threads == 1 { "" } else { "s" }
+        "with        {isa}, {}",
+        counted(threads, "thread")
     ))
 }
 

@@ -12,11 +12,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use pocketlm::host::AlignedBytes;
-use pocketlm::host::file::{read_whole, whole_file};
+use pocketlm::host::file::read_whole;
 use pocketlm::import;
 use pocketlm::model::Model;
 
-use crate::output::note;
+use crate::output::{Failure, Outcome, note, refuse_file};
+use crate::output_file::{Kind, OutputFile};
 
 /// Where the image of a checkpoint is kept.
 pub struct Place(PathBuf);
@@ -39,19 +40,17 @@ impl Place {
 
     /// Keeps an image. Where that fails, the next run packs again.
     pub fn put(&self, image: &[u8]) {
-        let write = || -> io::Result<()> {
-            std::fs::create_dir_all(self.0.parent().unwrap_or(Path::new(".")))?;
-            let mut file = whole_file(&self.0).map_err(io::Error::other)?;
-            // Not synced: after a power cut it may be damaged, and then it is not used.
-            file.write_all(image)?;
-            file.persist(&self.0)?;
-            Ok(())
+        let write = || -> Outcome {
+            let folder = self.0.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder).map_err(|error| refuse_file(folder, error))?;
+            let output = OutputFile::new(&self.0, Kind::CachedImage, &[])?;
+            output.write(|file| {
+                let written = file.write_all(image);
+                written.map_err(|error| output.cannot_write(error))
+            })
         };
-        if let Err(error) = write() {
-            note(format_args!(
-                "the packed image is not kept: {}: {error}",
-                self.0.display()
-            ));
+        if let Err(Failure::Refused(reason)) = write() {
+            note(format_args!("the packed image is not kept: {reason}"));
         }
     }
 }

@@ -11,7 +11,8 @@ use pocketlm::run::{Engine, Isa, Plan, Session, Workers};
 use pocketlm::sample::Sampler;
 use pocketlm::text::{Decoder, Text, Tokenizer};
 
-use crate::output::{Outcome, note, paint, refuse, token_bar};
+use crate::number::whole;
+use crate::output::{Failure, Outcome, counted, note, paint, refuse, token_bar};
 use crate::size;
 
 /// Prompts longer than this get a progress bar.
@@ -25,12 +26,12 @@ pub const LOGITS: u32 = 16;
 #[command(next_help_heading = "Running")]
 pub struct Running {
     /// Threads to compute with [default: as many as there are]. Never changes a bit of the result
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, value_name = "N", value_parser = whole(1..=1024u16))]
     pub threads: Option<u16>,
 
     /// Tokens of a prompt computed together: faster, and takes more memory [default: 128, 256 or
     /// 512, for one thread, two or more]. Never changes a bit of the result
-    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(long, value_name = "B", value_parser = whole(1..=65536u32))]
     pub batch: Option<u32>,
 
     /// How keys and values are kept: f32, f16, bf16 or q8
@@ -89,7 +90,7 @@ pub struct Guessing {
     /// Guess up to N tokens from what followed the last ones where they stood in the text before,
     /// and compute them with the next, as many as a batch has room for: faster where a text repeats
     /// itself. 0 guesses nothing. Never changes a token
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(..=255))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = whole(0..=255u32))]
     lookup: u32,
 }
 
@@ -118,7 +119,8 @@ pub fn warn_beyond_trained(model: &Model, context: usize) {
     {
         let warning = paint("33;1", "warning:");
         note(format_args!(
-            "{warning} a context of {context} tokens; the model was trained for texts of up to {trained}"
+            "{warning} a context of {}; the model was trained for texts of up to {trained}",
+            counted(context, "token")
         ));
     }
 }
@@ -130,7 +132,8 @@ pub fn arena(plan: &Plan) -> Outcome<AlignedBytes> {
     if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
         let (context, bytes) = (plan.context_tokens(), size::show(bytes as u64));
         return Err(refuse(format_args!(
-            "a context of {context} tokens takes more memory than there is ({bytes}); a shorter --context or --kv q8 takes less"
+            "a context of {} takes more memory than there is ({bytes}); a shorter --context or --kv q8 takes less",
+            counted(context as usize, "token")
         )));
     }
     Ok(AlignedBytes::zeroed(plan.bytes()))
@@ -161,8 +164,22 @@ pub struct Generated {
     pub text: (usize, usize, Duration),
     /// How many of them were guessed.
     pub guessed: usize,
-    /// Whether it stopped because the context was full.
-    pub context_full: bool,
+    /// Why it stopped.
+    pub end: End,
+    /// The token that was sampled last, which is not in the context.
+    pub last: u32,
+}
+
+/// Why a generation stopped.
+#[derive(Clone, Copy, PartialEq)]
+pub enum End {
+    /// The model ended its text.
+    OfText,
+    /// As many tokens as were asked for.
+    Limit,
+    ContextFull,
+    /// The user stopped it.
+    Stopped,
 }
 
 impl std::fmt::Display for Generated {
@@ -171,8 +188,10 @@ impl std::fmt::Display for Generated {
         let ((prompt, prompt_time), (text, computed, text_time)) = (self.prompt, self.text);
         write!(
             f,
-            "prompt {prompt} tokens, {:.1} tokens/s; text {text} tokens",
-            speed(prompt, prompt_time)
+            "prompt {}, {:.1} tokens/s; text {}",
+            counted(prompt, "token"),
+            speed(prompt, prompt_time),
+            counted(text, "token")
         )?;
         if computed > 0 {
             write!(f, ", {:.1} tokens/s", speed(computed, text_time))?;
@@ -180,17 +199,21 @@ impl std::fmt::Display for Generated {
         if self.guessed > 0 {
             write!(f, ", {} of them guessed", self.guessed)?;
         }
-        f.write_str(if self.context_full {
-            "; the context is full (see --context)"
-        } else {
-            ""
+        f.write_str(match self.end {
+            End::ContextFull => "; the context is full (see --context)",
+            End::Stopped => "; stopped",
+            End::OfText | End::Limit => "",
         })
     }
 }
 
-/// Feeds `prompt` and samples until the model ends its text, `limit` tokens are out or the context
-/// is full. `decoder` has seen the prompt; `write` gets each token's text. As much is guessed as
-/// the session has room for logits.
+/// Feeds `prompt` and samples until the model ends its text, `limit` tokens are out, the context is
+/// full, or `stop` says so. `decoder` has seen the prompt; `write` gets each token's text. As much
+/// is guessed as the session has room for logits.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of a session, each of them another one's"
+)]
 pub fn generate(
     session: &mut Session,
     sampler: &mut Sampler,
@@ -198,25 +221,33 @@ pub fn generate(
     decoder: &mut Decoder,
     prompt: &[u32],
     limit: usize,
+    stop: &dyn Fn() -> bool,
     mut write: impl FnMut(&Text) -> Outcome,
 ) -> Outcome<Generated> {
     let start = Instant::now();
     for &id in prompt {
         sampler.accept(id);
     }
+    let before = session.len();
+    let logits = feed(session, prompt, stop)?;
+    all_numbers(before + prompt.len() - 1, logits).map_err(refuse)?;
     // What is not yet in the context: a token, and before it those that were guessed rightly.
-    let mut sampled = vec![sampler.sample(feed(session, prompt)?)?];
+    let mut sampled = vec![sampler.sample(logits)?];
     let prompt = (prompt.len(), start.elapsed());
 
     let start = Instant::now();
     let (mut count, mut computed, mut guessed) = (0, 0, 0);
-    let mut context_full = false;
     let mut lookup = PromptLookup::new();
     let mut ids = vec![0; session.plan().logits_tokens() as usize];
-    'text: while let Some(&last) = sampled.last() {
+    let (end, last) = 'text: loop {
+        let mut last = 0;
         for &id in &sampled {
-            if count == limit || tokenizer.is_eos(id) {
-                break 'text;
+            last = id;
+            if tokenizer.is_eos(id) {
+                break 'text (End::OfText, last);
+            }
+            if count == limit {
+                break 'text (End::Limit, last);
             }
             // A model's table may have more rows than its tokenizer has tokens (padding); those
             // rows spell nothing.
@@ -226,28 +257,42 @@ pub fn generate(
             count += 1;
         }
         let room = session.context() - session.len();
-        context_full = room == 0;
-        if context_full || count == limit {
-            break;
+        if room == 0 {
+            break (End::ContextFull, last);
+        }
+        if count == limit {
+            break (End::Limit, last);
+        }
+        if stop() {
+            break (End::Stopped, last);
         }
         let most = ids.len().min(room).min(limit - count);
         let drafted = lookup.draft(session.tokens(), last, &mut ids[..most]);
         sampled.clear();
+        let first = session.len();
+        let mut checked = Ok(());
         let right = session.feed_guesses(before_end(&ids[..drafted], tokenizer), |logits| {
+            checked = all_numbers(first + sampled.len(), logits);
+            if checked.is_err() {
+                return Err(pocketlm::Error::NoCandidate);
+            }
             let id = sampler.sample(logits)?;
             sampled.push(id);
             Ok(id)
-        })?;
+        });
+        checked.map_err(refuse)?;
+        let right = right?;
         lookup.learn(right, sampled[right]);
         computed += sampled.len();
         guessed += right;
-    }
+    };
     write(&decoder.finish())?;
     Ok(Generated {
         prompt,
         text: (count, computed, start.elapsed()),
         guessed,
-        context_full,
+        end,
+        last,
     })
 }
 
@@ -258,17 +303,35 @@ fn before_end<'i>(ids: &'i [u32], tokenizer: &Tokenizer) -> &'i [u32] {
     end.map_or(ids, |end| &ids[..1 + end])
 }
 
-/// Feeds a prompt, with a progress bar if it is long.
+/// Refuses logits of which one is not a number. `token` says of which token they are, counted from
+/// 0.
+pub fn all_numbers(token: usize, logits: &[f32]) -> Result<(), String> {
+    match logits.iter().position(|logit| !logit.is_finite()) {
+        None => Ok(()),
+        Some(logit) => Err(not_a_number(token, logit)),
+    }
+}
+
+/// What to say of a logit that is infinite or NaN.
+pub fn not_a_number(token: usize, logit: usize) -> String {
+    format!(
+        "logit {logit} of token {token} is not a number; the weights are damaged, or too large to compute with"
+    )
+}
+
+/// Feeds a prompt, with a progress bar if it is long. Between pieces of it `stop` may end it with
+/// [`Failure::Interrupted`]; then the session holds the pieces before.
 pub fn feed<'s>(
     session: &'s mut Session,
     prompt: &[u32],
-) -> Result<&'s mut [f32], pocketlm::Error> {
+    stop: &dyn Fn() -> bool,
+) -> Outcome<&'s mut [f32]> {
     let Some(last) = prompt
         .len()
         .checked_sub(1)
         .filter(|_| prompt.len() > LONG_PROMPT)
     else {
-        return session.feed(prompt);
+        return Ok(session.feed(prompt)?);
     };
     // Cutting a prompt changes no bit of the logits.
     let (most, rest) = prompt.split_at(last - last % LONG_PROMPT);
@@ -276,9 +339,13 @@ pub fn feed<'s>(
     for chunk in most.chunks(LONG_PROMPT) {
         session.feed(chunk)?;
         bar.inc(chunk.len() as u64);
+        if stop() {
+            bar.finish_and_clear();
+            return Err(Failure::Interrupted);
+        }
     }
     bar.finish_and_clear();
-    session.feed(rest)
+    Ok(session.feed(rest)?)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! `pocketlm info`: what a model is.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -7,7 +8,7 @@ use pocketlm::model::{DType, Layer, MlpVariant, Model, Role, Rope};
 use serde_json::{Map, Value, json};
 
 use crate::load::Image;
-use crate::output::{Outcome, print, print_json};
+use crate::output::{Outcome, counted, print, print_json};
 use crate::size;
 
 /// Show a model's config in the seed's names, its tensors with types and bytes, and its checksum
@@ -61,7 +62,11 @@ pub fn info(arguments: Arguments) -> Outcome {
     }
 
     for (name, value) in &config {
-        print(format_args!("{name:26} {}", plain(value)))?;
+        let value = match name.as_str() {
+            "attention_type" => attention_pattern(&model.layers().iter().collect::<Vec<_>>()),
+            _ => plain(value),
+        };
+        print(format_args!("{name:26} {value}"))?;
     }
     print("")?;
     for tensor in &tensors {
@@ -77,7 +82,7 @@ pub fn info(arguments: Arguments) -> Outcome {
         ))?;
     }
     print("")?;
-    let tokens = tokens.map_or("none".into(), |tokens| format!("{tokens} tokens"));
+    let tokens = tokens.map_or("none".into(), |tokens| counted(tokens as usize, "token"));
     print(format_args!("{:26} {tokens}", "tokenizer"))?;
     print(format_args!(
         "{:26} {}",
@@ -198,6 +203,37 @@ fn attention_type(layer: Layer) -> Value {
     }
 }
 
+/// What the layers see, for people: `5 × local 512, 1 × global, repeated 3 times`.
+fn attention_pattern(layers: &[Layer]) -> String {
+    let windows: Vec<_> = layers.iter().map(|layer| layer.window).collect();
+    // The shortest start that the rest repeats, if that happens at all.
+    let period = (1..=windows.len() / 2)
+        .find(|&period| windows[period..] == windows[..windows.len() - period])
+        .unwrap_or(windows.len());
+    if period <= 1 {
+        return runs(&windows);
+    }
+    let whole = windows.len() / period;
+    let mut pattern = runs(&windows[..period]);
+    if whole > 1 {
+        pattern += &format!(", repeated {whole} times");
+    }
+    let rest = &windows[whole * period..];
+    if !rest.is_empty() {
+        pattern += &format!(", then {}", runs(rest));
+    }
+    pattern
+}
+
+/// Equal windows that follow each other, together.
+fn runs(windows: &[Option<NonZeroU32>]) -> String {
+    let runs = windows.chunk_by(|a, b| a == b).map(|run| match run[0] {
+        Some(window) => format!("{} × local {window}", run.len()),
+        None => format!("{} × global", run.len()),
+    });
+    runs.collect::<Vec<_>>().join(", ")
+}
+
 /// The seed writes JAX's names; types that JAX does not have keep ours.
 fn dtype(dtype: DType) -> &'static str {
     match dtype {
@@ -224,5 +260,38 @@ fn plain(value: &Value) -> String {
         Value::Object(fields) => fields.values().map(plain).collect::<Vec<_>>().join(" "),
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         value => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_of_layers_is_shown_once() {
+        let pattern = |windows: &[u32]| {
+            let layer = |&window: &u32| Layer {
+                window: NonZeroU32::new(window),
+                rope: Rope::Global,
+            };
+            attention_pattern(&windows.iter().map(layer).collect::<Vec<_>>())
+        };
+        assert_eq!(pattern(&[0; 12]), "12 × global");
+        assert_eq!(pattern(&[8; 3]), "3 × local 8");
+        assert_eq!(pattern(&[8, 0]), "1 × local 8, 1 × global");
+        assert_eq!(
+            pattern(&[512, 512, 512, 512, 512, 0].repeat(3)),
+            "5 × local 512, 1 × global, repeated 3 times"
+        );
+        let gemma_1b = [&[512, 512, 512, 512, 512, 0].repeat(4)[..], &[512; 2]].concat();
+        assert_eq!(
+            pattern(&gemma_1b),
+            "5 × local 512, 1 × global, repeated 4 times, then 2 × local 512"
+        );
+        assert_eq!(
+            pattern(&[8, 0, 0, 8, 0, 4]),
+            "1 × local 8, 2 × global, 1 × local 8, 1 × global, 1 × local 4"
+        );
+        assert_eq!(pattern(&[]), "");
     }
 }

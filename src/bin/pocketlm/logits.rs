@@ -7,13 +7,13 @@ use std::str::FromStr;
 
 use clap::Args;
 
-use pocketlm::host::file::whole_file;
 use pocketlm::run::{Digest, Session};
 use serde_json::json;
 
-use crate::generate::{LOGITS, Running, arena};
-use crate::load::{Image, refuse_import};
-use crate::output::{Outcome, print, refuse, refuse_file, token_bar};
+use crate::generate::{LOGITS, Running, all_numbers, arena};
+use crate::load::Image;
+use crate::output::{Outcome, note, print, refuse, token_bar};
+use crate::output_file::{Kind, OutputFile};
 
 /// Compute the logits of every position and write them to a safetensors file; print their 64-bit
 /// digest
@@ -34,7 +34,8 @@ pub struct Arguments {
     #[arg(long, value_name = "IDS")]
     tokens: Tokens,
 
-    /// Where to write the logits
+    /// Where to write the logits: a new file or an older one of logits. `-` is stdout; the digest
+    /// then goes to stderr
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
 
@@ -47,6 +48,7 @@ pub fn logits(arguments: Arguments) -> Outcome {
     if ids.is_empty() {
         return Err(refuse("--tokens: no token was given"));
     }
+    let output = OutputFile::new(&arguments.output, Kind::Logits, &[&arguments.model])?;
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let workers = arguments.running.workers()?;
@@ -56,25 +58,26 @@ pub fn logits(arguments: Arguments) -> Outcome {
     let mut session =
         Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
 
-    let mut file = whole_file(&arguments.output).map_err(refuse_import)?;
-    let digest = compute(
-        &mut session,
-        &ids,
-        model.config().vocab_size as usize,
-        file.as_file_mut(),
-    );
-    let digest = digest.map_err(|error| match error {
-        Stopped::Session(error) => image.refuse(error),
-        Stopped::File(error) => refuse_file(&arguments.output, error),
+    let vocab_size = model.config().vocab_size as usize;
+    let digest = output.write(|file| {
+        compute(&mut session, &ids, vocab_size, file).map_err(|error| match error {
+            Stopped::Session(error) => image.refuse(error),
+            Stopped::NotANumber(reason) => image.refuse(reason),
+            Stopped::File(error) => output.cannot_write(error),
+        })
     })?;
-    file.persist(&arguments.output)
-        .map_err(|error| refuse_file(&arguments.output, error.error))?;
-    print(format_args!("{digest:016x}"))
+    let digest = format!("{digest:016x}");
+    match output.is_stdout() {
+        true => note(digest),
+        false => print(digest)?,
+    }
+    Ok(())
 }
 
-/// What there is to blame when the logits were not written: the tokens, or the file.
+/// What there is to blame when the logits were not written: the tokens, the model, or the file.
 enum Stopped {
     Session(pocketlm::Error),
+    NotANumber(String),
     File(io::Error),
 }
 
@@ -104,17 +107,19 @@ fn compute(
     let bar = token_bar("computing".into(), ids.len() as u64);
     let mut digest = Digest::new();
     let mut written = Ok(());
-    let fed = session.feed_each(ids, |_, row| {
+    let fed = session.feed_each(ids, |token, row| {
         digest.update(row);
         if written.is_ok() {
-            written = file.write_all(bytemuck::cast_slice(row));
+            written = all_numbers(token, row)
+                .map_err(Stopped::NotANumber)
+                .and_then(|()| Ok(file.write_all(bytemuck::cast_slice(row))?));
         }
         bar.inc(1);
     });
     bar.finish_and_clear();
     fed.map_err(Stopped::Session)?;
     written?;
-    file.into_inner().map_err(io::Error::from)?.sync_all()?;
+    file.flush()?;
     Ok(digest.value())
 }
 
@@ -132,10 +137,9 @@ impl FromStr for Tokens {
         if text == "-" {
             return Ok(Tokens::Stdin);
         }
-        let id = |id: &str| {
-            id.trim()
-                .parse()
-                .map_err(|_| format!("`{}` is not a token id", id.trim()))
+        let id = |id: &str| match id.trim() {
+            "" => Err("give token ids, with one comma between two".into()),
+            id => id.parse().map_err(|_| format!("`{id}` is not a token id")),
         };
         text.split(',')
             .map(id)

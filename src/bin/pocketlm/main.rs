@@ -17,11 +17,17 @@ mod generate;
 #[cfg(feature = "cli")]
 mod info;
 #[cfg(feature = "cli")]
+mod input;
+#[cfg(feature = "cli")]
 mod load;
 #[cfg(feature = "cli")]
 mod logits;
 #[cfg(feature = "cli")]
+mod number;
+#[cfg(feature = "cli")]
 mod output;
+#[cfg(feature = "cli")]
+mod output_file;
 #[cfg(feature = "cli")]
 mod pack;
 #[cfg(feature = "cli")]
@@ -59,9 +65,11 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(feature = "cli")]
 mod cli {
+    use std::any::TypeId;
+    use std::path::PathBuf;
     use std::process::ExitCode;
 
-    use clap::{CommandFactory, Parser, Subcommand};
+    use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
     use super::*;
     use output::Failure;
@@ -103,8 +111,27 @@ Start here:
         Verify(verify::Arguments),
     }
 
+    /// Reads the command line, or ends the program with help or a word about its usage.
+    fn arguments() -> Arguments {
+        // Where an option takes a number, what comes next is its value, a minus sign or not. The
+        // option then says what is wrong with it.
+        let number = |argument: clap::Arg| {
+            let value = argument.get_value_parser().type_id();
+            let is_number = argument.get_action().takes_values()
+                && !argument.is_positional()
+                && value != TypeId::of::<PathBuf>()
+                && value != TypeId::of::<String>();
+            match is_number {
+                true => argument.allow_hyphen_values(true),
+                false => argument,
+            }
+        };
+        let command = Arguments::command().mut_subcommands(|command| command.mut_args(number));
+        Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
     pub fn main() -> ExitCode {
-        let Some(command) = Arguments::parse().command else {
+        let Some(command) = arguments().command else {
             // Whoever closes stdout has read enough.
             _ = Arguments::command().print_help();
             return ExitCode::SUCCESS;
@@ -128,6 +155,11 @@ Start here:
                 output::report(&reason);
                 ExitCode::FAILURE
             }
+            Err(Failure::Usage(reason)) => {
+                output::report(&reason);
+                ExitCode::from(2)
+            }
+            Err(Failure::Interrupted) => ExitCode::from(130),
         }
     }
 }

@@ -11,6 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub enum Failure {
     /// One line for the user: which file, what is wrong, what would help. Exit 1.
     Refused(String),
+    /// One line for the user about how the command was called. Exit 2.
+    Usage(String),
+    /// The user asked for the end with Ctrl-C. Exit 130, as shells say it of other programs.
+    Interrupted,
     /// Whoever read our stdout has seen enough (`| head`). Nobody is to be told.
     OutputClosed,
 }
@@ -21,6 +25,20 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 /// A refusal, with nothing to blame but `reason`.
 pub fn refuse(reason: impl Display) -> Failure {
     Failure::Refused(reason.to_string())
+}
+
+/// `1 token`, `2 tokens`: for things whose plural ends in s.
+pub fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
+/// A figure that came out as a number, to print; `what` is its name.
+pub fn figure(what: &str, value: f64) -> Outcome<f64> {
+    match value.is_finite() {
+        true => Ok(value),
+        false => Err(refuse(format_args!("{what} is not a number ({value})"))),
+    }
 }
 
 /// A refusal that blames a file or folder.

@@ -7,7 +7,8 @@ use pocketlm::import::{self, PackOptions};
 use pocketlm::model::DType;
 
 use crate::load::{is_image, refuse_import};
-use crate::output::{Outcome, byte_bar, note, refuse, refuse_file};
+use crate::output::{Outcome, byte_bar, note, refuse_file};
+use crate::output_file::{Kind, OutputFile};
 use crate::size;
 
 /// Write an image of a checkpoint: one file to flash, map or include in a program
@@ -18,7 +19,8 @@ and hardly tells in the text; q4 is a quarter and does. Norms and biases stay f3
 
 The same checkpoint and options give the same bytes, on every machine. IMAGE appears when it is whole: if packing fails \
 or is interrupted, an older one stays as it was (a process that is killed leaves a .pocketlm-*.partial file beside it, \
-which the next one removes).
+which the next one removes). Only an image is replaced, never another file; if IMAGE is a symbolic link, what it points \
+to is. `-o -` writes to stdout.
 
 Examples:
   pocketlm pack ./SmolLM2-135M-Instruct -o smol.plm --dtype q8
@@ -62,32 +64,28 @@ pub fn pack(arguments: Arguments) -> Outcome {
             "is an image already; pack the checkpoint it was made from",
         ));
     }
-    if output.is_dir() {
-        return Err(refuse_file(&output, "is a folder; name a file to write"));
-    }
-    // A slip must not cost a checkpoint (`pack model.gguf -o model.gguf`).
-    if output.exists() && !is_image(&output) {
-        return Err(refuse_file(
-            &output,
-            "exists and is not an image; name another file, or delete it first",
-        ));
-    }
+    let file = OutputFile::new(&output, Kind::Image, &[&model])?;
     let checkpoint = import::open(&model).map_err(refuse_import)?;
     let bar = byte_bar(format!("packing {}", model.display()), 0);
     let options = PackOptions {
         dtype,
         embedder_dtype,
     };
-    let written = import::pack_to_file(&*checkpoint, &options, &output, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    bar.finish_and_clear();
-    written.map_err(|error| refuse_import(error.in_file(&model)))?;
-    let bytes = output
-        .metadata()
-        .map_err(|error| refuse(format_args!("{}: {error}", output.display())))?
-        .len();
-    note(format_args!("{}: {}", output.display(), size::show(bytes)));
+    let bytes = file.write(|file| {
+        let packed =
+            import::pack_into(&*checkpoint, &options, file, &output, &mut |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            });
+        bar.finish_and_clear();
+        packed.map_err(|error| refuse_import(error.in_file(&model)))?;
+        let metadata = file.metadata();
+        Ok(metadata.map_err(|error| refuse_file(&output, error))?.len())
+    })?;
+    let name = match file.is_stdout() {
+        true => "standard output".into(),
+        false => output.display().to_string(),
+    };
+    note(format_args!("{name}: {}", size::show(bytes)));
     Ok(())
 }

@@ -8,9 +8,10 @@ use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 use serde_json::json;
 
-use crate::generate::{LOGITS, Running, arena, warn_beyond_trained};
+use crate::generate::{LOGITS, Running, all_numbers, arena, warn_beyond_trained};
 use crate::load::Image;
-use crate::output::{Outcome, print, print_json, refuse, refuse_file, token_bar};
+use crate::number::whole;
+use crate::output::{Outcome, counted, figure, print, print_json, refuse, refuse_file, token_bar};
 use crate::tokenize::encode;
 
 /// Measure how well a model foresees a text: tokens scored, nats per token, perplexity
@@ -34,7 +35,7 @@ pub struct Arguments {
     file: PathBuf,
 
     /// Tokens of a window
-    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(short, long, value_name = "N", default_value_t = 512, value_parser = whole(2..=u32::MAX))]
     context: u32,
 
     /// Write JSON
@@ -46,10 +47,10 @@ pub struct Arguments {
 }
 
 pub fn perplexity(arguments: Arguments) -> Outcome {
+    let text = text(&arguments.file)?;
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let tokenizer = image.tokenizer(&model)?;
-    let text = text(&arguments.file)?;
     let ids = encode(
         &tokenizer,
         &text,
@@ -62,10 +63,8 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let context = arguments.context as usize;
     let needed = if bos.is_some() { 1 } else { 2 };
     if ids.len() < needed {
-        let reason = format!(
-            "the text has {} tokens; at least {needed} are needed",
-            ids.len()
-        );
+        let has = counted(ids.len(), "token");
+        let reason = format!("the text has {has}, and it takes at least {needed}");
         return Err(refuse_file(&arguments.file, reason));
     }
 
@@ -79,6 +78,8 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     warn_beyond_trained(&model, longest);
     let bar = token_bar("scoring".into(), ids.len() as u64);
     let (mut nats, mut tokens) = (0.0, 0u64);
+    let mut checked = Ok(());
+    let mut start = 0;
     let mut window = Vec::with_capacity(context);
     for piece in ids.chunks(context - usize::from(bos.is_some())) {
         window.clear();
@@ -90,16 +91,21 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
         };
         session.reset();
         session.feed_each(given, |index, logits| {
+            if checked.is_ok() {
+                checked = all_numbers(start + index, logits);
+            }
             if let Some(&next) = window.get(index + 1) {
                 nats += surprise(logits, next);
                 tokens += 1;
             }
             bar.inc(1);
         })?;
+        start += given.len();
     }
     bar.finish_and_clear();
-    let nats_per_token = nats / tokens as f64;
-    let perplexity = nats_per_token.exp();
+    checked.map_err(|reason| image.refuse(reason))?;
+    let nats_per_token = figure("nats_per_token", nats / tokens as f64)?;
+    let perplexity = figure("the perplexity", nats_per_token.exp())?;
     if arguments.json {
         return print_json(
             &json!({ "tokens": tokens, "nats_per_token": nats_per_token, "perplexity": perplexity }),

@@ -1,5 +1,6 @@
 //! `pocketlm plan`: where every byte goes, before anything is flashed.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,7 +11,9 @@ use serde_json::{Map, Value, json};
 use crate::board::{self, Board};
 use crate::generate::{kv, warn_beyond_trained};
 use crate::load::Image;
-use crate::output::{Outcome, print, print_json, refuse, refuse_file};
+use crate::number::whole;
+use crate::output::{Failure, Outcome, counted, print, print_json, refuse};
+use crate::output_file::{Kind, OutputFile};
 use crate::svg::{self, Bar};
 use crate::{info, size};
 
@@ -32,15 +35,15 @@ pub struct Arguments {
     model: PathBuf,
 
     /// Tokens a session can hold
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, long, value_name = "N", value_parser = whole(1..=u32::MAX))]
     context: u32,
 
     /// Tokens of a prompt computed together
-    #[arg(long, value_name = "B", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "B", default_value_t = 1, value_parser = whole(1..=u32::MAX))]
     batch: u32,
 
     /// Tokens whose logits there is room for at once: 1, and as many as are guessed ahead
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole(1..=u32::MAX))]
     logits: u32,
 
     /// How keys and values are kept: f32, f16, bf16 or q8
@@ -63,12 +66,23 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
 
-    /// Draw a bar chart as well
+    /// Draw a bar chart as well: a new file or an older chart. `-` is stdout, in place of the table
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
 
 pub fn plan(arguments: Arguments) -> Outcome {
+    let chart = match &arguments.svg {
+        Some(path) => Some(OutputFile::new(path, Kind::Chart, &[&arguments.model])?),
+        None => None,
+    };
+    // Standard output holds one thing: the chart, JSON or the table.
+    let chart_alone = chart.as_ref().is_some_and(OutputFile::is_stdout);
+    if chart_alone && arguments.json {
+        return Err(Failure::Usage(
+            "--json and --svg both write to standard output; name a file for the chart".into(),
+        ));
+    }
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let plan = Plan::new(model.header())
@@ -111,12 +125,12 @@ pub fn plan(arguments: Arguments) -> Outcome {
             "ram": ram.json(),
             "fits": flash.missing() == 0 && ram.missing() == 0,
         }))?;
-    } else {
+    } else if !chart_alone {
         flash.print()?;
         print("")?;
         ram.print()?;
     }
-    if let Some(path) = &arguments.svg {
+    if let Some(output) = &chart {
         let title = format!(
             "{}, context {}, batch {}, KV {}",
             image.name,
@@ -129,8 +143,11 @@ pub fn plan(arguments: Arguments) -> Outcome {
             parts: memory.lines(),
             limit: memory.limit,
         });
-        std::fs::write(path, svg::chart(&title, &bars))
-            .map_err(|error| refuse_file(path, error))?;
+        let drawn = svg::chart(&title, &bars);
+        output.write(|file| {
+            let written = file.write_all(drawn.as_bytes());
+            written.map_err(|error| output.cannot_write(error))
+        })?;
     }
 
     let advice = [
@@ -144,7 +161,8 @@ pub fn plan(arguments: Arguments) -> Outcome {
         .iter()
         .filter(|(memory, _)| memory.missing() > 0)
         .map(|(memory, advice)| {
-            format!("{} lacks {} bytes; {advice}", memory.name, memory.missing())
+            let missing = counted(memory.missing() as usize, "byte");
+            format!("{} lacks {missing}; {advice}", memory.name)
         })
         .collect();
     if !missing.is_empty() {

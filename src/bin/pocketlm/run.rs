@@ -9,8 +9,10 @@ use pocketlm::run::{Session, snapshot};
 use pocketlm::text::{Decoder, EncodeOptions};
 
 use crate::generate::{Guessing, Running, arena, default_context, generate, warn_beyond_trained};
+use crate::input::{Input, Typed};
 use crate::load::{Image, refuse_import};
-use crate::output::{Outcome, note, paint, refuse, refuse_file};
+use crate::number::whole;
+use crate::output::{Failure, Outcome, counted, note, paint, refuse, refuse_file};
 use crate::sampling::Sampling;
 use crate::story;
 use crate::tokenize::encode;
@@ -31,19 +33,19 @@ pub struct Arguments {
     /// An image or a checkpoint; the built-in story model if left out
     model: Option<PathBuf>,
 
-    /// The text to continue; `-` reads it from stdin, as does leaving it out when stdin is not a
-    /// terminal
+    /// The text to continue; `-` reads it from stdin. Without it, it is read from stdin too, or
+    /// asked for where that is a terminal
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
 
     /// Write at most N tokens
-    #[arg(short = 'n', long = "tokens", value_name = "N")]
+    #[arg(short = 'n', long = "tokens", value_name = "N", value_parser = whole(0..=usize::MAX))]
     limit: Option<usize>,
 
     /// Tokens the session has room for, prompt included [default: 2048, or as many as prompt and -n
     /// need; no more than the model was trained for]
-    #[arg(short, long, value_name = "N")]
-    context: Option<usize>,
+    #[arg(short, long, value_name = "N", value_parser = whole(1..=u32::MAX))]
+    context: Option<u32>,
 
     /// Go on from a snapshot, which `pocketlm snapshot` or a device wrote: the prompt follows its
     /// text. Keys and values are of the snapshot's type, whatever --kv says
@@ -65,12 +67,6 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Outcome {
-    let image = arguments
-        .model
-        .as_deref()
-        .map_or_else(|| Ok(Image::built_in()), Image::open)?;
-    let model = image.model()?;
-    let tokenizer = image.tokenizer(&model)?;
     // The story model needs no prompt, so it does not wait for one.
     let starts_itself =
         arguments.model.is_none() && arguments.prompt.is_none() && arguments.snapshot.is_none();
@@ -98,6 +94,13 @@ pub fn run(arguments: Arguments) -> Outcome {
         .map_err(blame)?;
     let before = header.as_ref().map_or(0, |header| header.tokens() as usize);
 
+    // The costly part comes after what the user may have got wrong.
+    let image = arguments
+        .model
+        .as_deref()
+        .map_or_else(|| Ok(Image::built_in()), Image::open)?;
+    let model = image.model()?;
+    let tokenizer = image.tokenizer(&model)?;
     let options = EncodeOptions {
         add_special_tokens: header.is_none(),
         ..EncodeOptions::default()
@@ -113,12 +116,14 @@ pub fn run(arguments: Arguments) -> Outcome {
     let wanted = arguments
         .limit
         .map_or(2048, |limit| given.saturating_add(limit));
-    let context = arguments
-        .context
-        .unwrap_or_else(|| default_context(&model, wanted));
+    let context = arguments.context.map_or_else(
+        || default_context(&model, wanted),
+        |context| context as usize,
+    );
     if given > context {
         return Err(refuse(format_args!(
-            "the prompt has {given} tokens and the context {context}; give a shorter prompt or a longer --context"
+            "the prompt has {} and the context {context}; give a shorter prompt or a longer --context",
+            counted(given, "token")
         )));
     }
     let workers = arguments.running.workers()?;
@@ -162,6 +167,7 @@ pub fn run(arguments: Arguments) -> Outcome {
         &mut decoder,
         &ids,
         limit,
+        &|| false,
         |text| {
             write!(stdout, "{text}")?;
             Ok(stdout.flush()?)
@@ -175,15 +181,11 @@ pub fn run(arguments: Arguments) -> Outcome {
     Ok(())
 }
 
-/// The prompt that was given, or else stdin's text.
+/// The prompt that was given, or else stdin's text, or what the user types when asked.
 pub fn prompt(given: Option<&str>) -> Outcome<String> {
     match given {
         Some(text) if text != "-" => return Ok(text.into()),
-        None if io::stdin().is_terminal() => {
-            return Err(refuse(
-                "no prompt; give one with -p TEXT, or `-p -` to type it (Ctrl-D ends it)",
-            ));
-        }
+        None if io::stdin().is_terminal() => return ask_for_prompt(),
         _ => {}
     }
     let mut text = String::new();
@@ -197,4 +199,14 @@ pub fn prompt(given: Option<&str>) -> Outcome<String> {
         .map(|text| text.strip_suffix('\r').unwrap_or(text))
         .unwrap_or(&text)
         .to_owned())
+}
+
+fn ask_for_prompt() -> Outcome<String> {
+    note("The text to continue; \"\"\" begins and ends several lines:");
+    match Input::new()?.read()? {
+        Typed::Line(text) | Typed::Block(text) => Ok(text),
+        Typed::Unreadable(reason) => Err(refuse(reason)),
+        Typed::Interrupted => Err(Failure::Interrupted),
+        Typed::End => Err(refuse("no prompt; type one, or give it with -p TEXT")),
+    }
 }

@@ -5,44 +5,46 @@ use std::hash::{BuildHasher, RandomState};
 use clap::Args;
 use pocketlm::sample::{Penalties, Recent, Sampler};
 
+use crate::number::whole;
+
 /// How tokens are chosen, in this order: penalties, top-k, top-p, min-p, temperature.
 #[derive(Args)]
 #[command(next_help_heading = "Sampling (penalties, then top-k, top-p, min-p, temperature)")]
 pub struct Sampling {
     /// Divides the logits: lower is more predictable. 0 is greedy, always the most probable token
-    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = at_least_zero, allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = at_least_zero)]
     temperature: f32,
 
     /// Keep the K most probable tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 40)]
+    #[arg(long, value_name = "K", default_value_t = 40, value_parser = whole(0..=usize::MAX))]
     top_k: usize,
 
     /// Keep the fewest tokens whose probabilities add up to P; 1 keeps all
-    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = fraction, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = fraction)]
     top_p: f32,
 
     /// Keep tokens at least M times as probable as the best; 0 keeps all
-    #[arg(long, value_name = "M", default_value_t = 0.05, value_parser = fraction, allow_negative_numbers = true)]
+    #[arg(long, value_name = "M", default_value_t = 0.05, value_parser = fraction)]
     min_p: f32,
 
     /// Divides the positive logits of recent tokens and multiplies the negative ones; 1 is off
-    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive)]
     repeat_penalty: f32,
 
     /// Subtracted from the logit for each time a token occurs among the recent ones; 0 is off
-    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = finite, allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = finite)]
     frequency_penalty: f32,
 
     /// Subtracted from the logit of each recent token; 0 is off
-    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = finite, allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = finite)]
     presence_penalty: f32,
 
     /// How many recent tokens the penalties look at
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole(0..=u16::MAX))]
     repeat_last: u16,
 
     /// The same seed gives the same text; a random one without
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = whole(0..=u64::MAX))]
     seed: Option<u64>,
 }
 

@@ -4,6 +4,9 @@
 /// 1024 as in data sheets of chips; `kB`, `MB` and `GB` are powers of 1000.
 pub fn parse(text: &str) -> Result<u64, String> {
     let text = text.trim();
+    if text.starts_with('-') {
+        return Err("less than 0".into());
+    }
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());

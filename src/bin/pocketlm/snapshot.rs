@@ -4,13 +4,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use pocketlm::host::file::whole_file;
 use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 
-use crate::generate::{Running, arena, feed, warn_beyond_trained};
-use crate::load::{Image, refuse_import};
-use crate::output::{Outcome, note, refuse, refuse_file};
+use crate::generate::{Running, all_numbers, arena, feed, warn_beyond_trained};
+use crate::load::Image;
+use crate::output::{Outcome, counted, note, refuse};
+use crate::output_file::{Kind, OutputFile};
 use crate::size;
 use crate::tokenize::encode;
 
@@ -30,11 +30,12 @@ pub struct Arguments {
     /// An image or a checkpoint
     model: PathBuf,
 
-    /// The prompt; `-` reads it from stdin, as does leaving it out when stdin is not a terminal
+    /// The prompt; `-` reads it from stdin. Without it, it is read from stdin too, or asked for
+    /// where that is a terminal
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
 
-    /// Where to write the snapshot
+    /// Where to write the snapshot: a new file or an older snapshot. `-` is stdout
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 
@@ -43,10 +44,11 @@ pub struct Arguments {
 }
 
 pub fn snapshot(arguments: Arguments) -> Outcome {
+    let output = OutputFile::new(&arguments.output, Kind::Snapshot, &[&arguments.model])?;
+    let prompt = crate::run::prompt(arguments.prompt.as_deref())?;
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let tokenizer = image.tokenizer(&model)?;
-    let prompt = crate::run::prompt(arguments.prompt.as_deref())?;
     let ids = encode(&tokenizer, &prompt, EncodeOptions::default())?;
     if ids.is_empty() {
         return Err(refuse("the prompt is empty; give one with -p"));
@@ -58,25 +60,28 @@ pub fn snapshot(arguments: Arguments) -> Outcome {
     let mut session =
         Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     warn_beyond_trained(&model, ids.len());
-    feed(&mut session, &ids)?;
+    let logits = feed(&mut session, &ids, &|| false)?;
+    all_numbers(ids.len() - 1, logits).map_err(|reason| image.refuse(reason))?;
+    let bytes = saved(&session)?;
+    output.write(|file| {
+        let written = file.write_all(&bytes);
+        written.map_err(|error| output.cannot_write(error))
+    })?;
+    note(format_args!(
+        "{}, {} ({} bytes)",
+        counted(ids.len(), "token"),
+        size::show(bytes.len() as u64),
+        bytes.len()
+    ));
+    Ok(())
+}
 
-    let mut file = whole_file(&arguments.output).map_err(refuse_import)?;
+/// The snapshot of a session.
+pub fn saved(session: &Session) -> Outcome<Vec<u8>> {
     let mut bytes = Vec::new();
     session.save(&mut |part| {
         bytes.extend_from_slice(part);
         Ok(())
     })?;
-    let written = file
-        .write_all(&bytes)
-        .and_then(|()| file.as_file().sync_all());
-    written.map_err(|error| refuse_file(&arguments.output, error))?;
-    file.persist(&arguments.output)
-        .map_err(|error| refuse_file(&arguments.output, error.error))?;
-    note(format_args!(
-        "{} tokens, {} ({} bytes)",
-        ids.len(),
-        size::show(bytes.len() as u64),
-        bytes.len()
-    ));
-    Ok(())
+    Ok(bytes)
 }

@@ -17,10 +17,8 @@ pub struct Bar {
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 20.0;
 const ROW: usize = 20;
-/// Okabe and Ito's colours, which people with any colour vision can tell apart.
-const COLOURS: [&str; 7] = [
-    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442",
-];
+/// How every chart starts. No other program's pictures do.
+pub const START: &str = "<svg class=\"pocketlm-plan\" ";
 
 /// The chart: a bar for each memory, its parts to scale (each bar to its own), a legend under it
 /// with every byte.
@@ -34,12 +32,14 @@ pub fn chart(title: &str, bars: &[Bar]) -> String {
     // Writing to a String does not fail.
     _ = write!(
         svg,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {height}\" width=\"{}\" height=\"{height}\" \
-         font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+        "{START}xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {height}\" width=\"{}\" height=\"{height}\" \
+         font-family=\"sans-serif\" font-size=\"13\">\n<title>{}</title>\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
          <text x=\"{MARGIN}\" y=\"28\" font-size=\"16\" font-weight=\"bold\">{}</text>\n",
         WIDTH + 2.0 * MARGIN,
         WIDTH + 2.0 * MARGIN,
         escape(title),
+        escape(&shortened(title, 16.0)),
     );
     let mut y = 50;
     for bar in bars {
@@ -69,13 +69,20 @@ fn draw(svg: &mut String, bar: &Bar, top: usize) {
         size::show(total)
     );
     let mut x = MARGIN;
-    for ((label, bytes), colour) in bar.parts.iter().zip(COLOURS.iter().cycle()) {
+    for (row, (label, bytes)) in bar.parts.iter().enumerate() {
         let width = *bytes as f64 * scale;
+        let (fill, label) = (colour(row), escape(label));
+        let (bytes, y) = (in_bytes(*bytes), top + 72 + ROW * row);
         _ = writeln!(
             svg,
-            "<rect x=\"{x:.2}\" y=\"{}\" width=\"{width:.2}\" height=\"28\" fill=\"{colour}\"><title>{}: {bytes} bytes</title></rect>",
+            "<rect x=\"{x:.2}\" y=\"{}\" width=\"{width:.2}\" height=\"28\" fill=\"{fill}\"><title>{label}: {bytes}</title></rect>\n\
+             <rect x=\"{MARGIN}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{fill}\"/>\
+             <text x=\"{}\" y=\"{y}\">{label}</text>\
+             <text x=\"{}\" y=\"{y}\" text-anchor=\"end\">{bytes}</text>",
             top + 24,
-            escape(label),
+            y - 11,
+            MARGIN + 20.0,
+            MARGIN + WIDTH,
         );
         x += width;
     }
@@ -87,19 +94,74 @@ fn draw(svg: &mut String, bar: &Bar, top: usize) {
             top + 20
         );
     }
-    for (row, ((label, bytes), colour)) in bar.parts.iter().zip(COLOURS.iter().cycle()).enumerate()
-    {
-        let y = top + 72 + ROW * row;
-        let right = MARGIN + WIDTH;
-        _ = writeln!(
-            svg,
-            "<rect x=\"{MARGIN}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{colour}\"/>\
-             <text x=\"{}\" y=\"{y}\">{}</text><text x=\"{right}\" y=\"{y}\" text-anchor=\"end\">{bytes}</text>",
-            y - 11,
-            MARGIN + 20.0,
-            escape(label),
-        );
+}
+
+/// The colour of a part, another one for each. The first are Okabe and Ito's, which people with any
+/// colour vision can tell apart; then come darker and lighter ones of the same, then any.
+fn colour(part: usize) -> String {
+    const COLOURS: [[u32; 3]; 7] = [
+        [0x00, 0x72, 0xb2],
+        [0xe6, 0x9f, 0x00],
+        [0x00, 0x9e, 0x73],
+        [0xcc, 0x79, 0xa7],
+        [0x56, 0xb4, 0xe9],
+        [0xd5, 0x5e, 0x00],
+        [0xf0, 0xe4, 0x42],
+    ];
+    let [red, green, blue] = COLOURS[part % COLOURS.len()];
+    let channels = match part / COLOURS.len() {
+        0 => [red, green, blue],
+        1 => [red, green, blue].map(|channel| channel * 6 / 10),
+        2 => [red, green, blue].map(|channel| 255 - (255 - channel) * 4 / 10),
+        // The golden angle: hues that come together are far apart.
+        _ => return format!("hsl({:.2} 45% 50%)", (part as f64 * 137.508) % 360.0),
+    };
+    let [red, green, blue] = channels;
+    format!("#{red:02x}{green:02x}{blue:02x}")
+}
+
+/// `1234567` as `1,234,567 bytes`.
+fn in_bytes(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev();
+    let groups = groups.map(|group| String::from_utf8_lossy(group));
+    let unit = if number == 1 { "byte" } else { "bytes" };
+    format!("{} {unit}", groups.collect::<Vec<_>>().join(","))
+}
+
+/// A line of bold text that fits the chart: what is too much in the middle becomes an ellipsis.
+fn shortened(text: &str, font_size: f64) -> String {
+    // What fonts differ in is not known here, so these are the widths of wide ones.
+    let width = |c: char| {
+        let of_size = match c {
+            'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | '\'' | '|' | ' ' => 0.4,
+            'm' | 'w' | 'M' | 'W' | '@' | '%' => 1.05,
+            'A'..='Z' => 0.85,
+            c if c.is_ascii() => 0.7,
+            _ => 1.05,
+        };
+        of_size * font_size
+    };
+    let widths: f64 = text.chars().map(width).sum();
+    if widths <= WIDTH {
+        return text.to_owned();
     }
+    let room = WIDTH - width('…');
+    let fitting = |chars: &mut dyn Iterator<Item = char>, mut room: f64| -> Vec<char> {
+        chars
+            .take_while(|&c| {
+                room -= width(c);
+                room >= 0.0
+            })
+            .collect()
+    };
+    let start = fitting(&mut text.chars(), room / 4.0);
+    let end = fitting(&mut text.chars().rev(), room * 3.0 / 4.0);
+    start
+        .into_iter()
+        .chain(['…'])
+        .chain(end.into_iter().rev())
+        .collect()
 }
 
 fn escape(text: &str) -> String {
@@ -136,7 +198,46 @@ mod tests {
                 && svg.contains("width=\"95.00\"")
                 && svg.contains("400 B of 800 B")
         );
-        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+        assert!(svg.starts_with(START) && svg.ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn a_long_title_is_shortened_in_the_middle_and_kept_whole_as_the_title() {
+        let long = format!("/a/{}/model.plm, context 8", "folder/".repeat(40));
+        let svg = chart(&long, &[]);
+        assert!(svg.contains(&format!("<title>{long}</title>")));
+        let line = svg.lines().find(|line| line.starts_with("<text")).unwrap();
+        assert!(line.contains('…') && line.contains(">/a/folder/"), "{line}");
+        assert!(line.ends_with("/model.plm, context 8</text>"), "{line}");
+        for narrow in ["W".repeat(200), "語".repeat(200), "i".repeat(400)] {
+            let shown = shortened(&narrow, 16.0).chars().count();
+            assert!((40..130).contains(&shown), "{shown}");
+        }
+        assert_eq!(
+            shortened("story.plm, context 64", 16.0),
+            "story.plm, context 64"
+        );
+    }
+
+    #[test]
+    fn every_part_has_a_colour_of_its_own() {
+        let colours: std::collections::HashSet<_> = (0..200).map(colour).collect();
+        assert_eq!(colours.len(), 200);
+    }
+
+    #[test]
+    fn bytes_are_shown_in_groups_of_three() {
+        let shown = [0, 1, 999, 1000, 1_234_567].map(in_bytes);
+        assert_eq!(
+            shown,
+            [
+                "0 bytes",
+                "1 byte",
+                "999 bytes",
+                "1,000 bytes",
+                "1,234,567 bytes"
+            ]
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use clap::Args;
 use pocketlm::host::harness::Case;
 use pocketlm::run::Session;
 
-use crate::generate::{LOGITS, Running, arena};
+use crate::generate::{LOGITS, Running, arena, not_a_number};
 use crate::load::{Image, refuse_import};
 use crate::output::{Outcome, print, refuse_file};
 
@@ -27,8 +27,8 @@ pub struct Arguments {
     /// The golden case, a folder
     case: PathBuf,
 
-    /// The largest difference of a logit that passes [default: 5e-5 with io.safetensors, 2e-4 with
-    /// expected.safetensors]
+    /// The largest difference of a logit that passes, 0 for none [default: 5e-5 with
+    /// io.safetensors, 2e-4 with expected.safetensors]
     #[arg(long, value_name = "T", value_parser = tolerance)]
     tolerance: Option<f64>,
 
@@ -39,8 +39,8 @@ pub struct Arguments {
 fn tolerance(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
-        .filter(|tolerance| *tolerance >= 0.0)
-        .ok_or("not a number above 0".into())
+        .filter(|tolerance: &f64| *tolerance >= 0.0 && tolerance.is_finite())
+        .ok_or("give a number, 0 or more".into())
 }
 
 pub fn verify(arguments: Arguments) -> Outcome {
@@ -63,10 +63,13 @@ pub fn verify(arguments: Arguments) -> Outcome {
         .run(&mut session)
         .map_err(|error| refuse_file(&arguments.case, error))?;
 
+    if let Some((token, logit)) = report.not_a_number {
+        return Err(image.refuse(not_a_number(token, logit)));
+    }
     print(format_args!("{report}"))?;
     if let Some(apart) = report.parts_at(tolerance) {
         return Err(image.refuse(format_args!(
-            "parts from {} at position {}: logit {} is {} and should be {}, a difference of {:.2e} and not {tolerance:.0e} at most",
+            "parts from {} at position {}: logit {} is {} and should be {}, a difference of {:.2e} and not {tolerance} at most",
             arguments.case.display(),
             apart.index,
             apart.id,
@@ -82,5 +85,5 @@ pub fn verify(arguments: Arguments) -> Outcome {
             arguments.case.display()
         )));
     }
-    print(format_args!("agrees within {tolerance:.0e}"))
+    print(format_args!("agrees within {tolerance}"))
 }

@@ -1,0 +1,70 @@
+//! Ctrl-C stops the answer that is being written. Where none is, the second one ends the program:
+//! the first may have come a moment too late for the answer, and a conversation is lost with it.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::output::{Outcome, note, refuse};
+
+/// Nothing is being written.
+const IDLE: u8 = 0;
+/// An answer is being written.
+const ANSWERING: u8 = 1;
+/// The answer is to stop.
+const STOPPING: u8 = 2;
+/// Nothing is being written, and the next Ctrl-C ends the program.
+const ENDING: u8 = 3;
+
+static STATE: AtomicU8 = AtomicU8::new(IDLE);
+
+/// Catches Ctrl-C from now on.
+pub fn catch() -> Outcome {
+    let handler = || {
+        if pressed() {
+            note("");
+            std::process::exit(130);
+        }
+    };
+    ctrlc::set_handler(handler).map_err(|error| refuse(format_args!("Ctrl-C: {error}")))
+}
+
+/// What Ctrl-C does, in whatever way it came: true if it ends the program.
+pub fn pressed() -> bool {
+    let next = |state| match state {
+        ANSWERING => Some(STOPPING),
+        IDLE => Some(ENDING),
+        _ => None,
+    };
+    match STATE.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next) {
+        Ok(IDLE) => note("Ctrl-C again, or Ctrl-D, ends the conversation"),
+        Ok(_) => {}
+        Err(_) => return true,
+    }
+    false
+}
+
+/// The user went on: a Ctrl-C from before is not the first of two.
+pub fn forget() {
+    STATE.store(IDLE, Ordering::SeqCst);
+}
+
+/// While it lives, Ctrl-C stops what it is about.
+pub struct Answer(());
+
+impl Answer {
+    pub fn begin() -> Answer {
+        STATE.store(ANSWERING, Ordering::SeqCst);
+        Answer(())
+    }
+
+    /// Whether the user asked it to stop.
+    pub fn is_stopped(&self) -> bool {
+        STATE.load(Ordering::SeqCst) == STOPPING
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let after = if self.is_stopped() { ENDING } else { IDLE };
+        STATE.store(after, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,381 @@
+//! Files that commands write. A file appears under its name when it is whole, and replaces nothing
+//! but an older one of its kind.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, IsTerminal, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use pocketlm::host::file::whole_file;
+use pocketlm::run::snapshot;
+
+use crate::load::{is_image, refuse_import};
+use crate::output::{Failure, Outcome, refuse, refuse_file};
+use crate::svg;
+
+/// What a file holds.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Kind {
+    Image,
+    /// An image that the program keeps for itself, under a name that nothing else has.
+    CachedImage,
+    Snapshot,
+    Logits,
+    Chart,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Image | Kind::CachedImage => "an image",
+            Kind::Snapshot => "a snapshot",
+            Kind::Logits => "a file of logits",
+            Kind::Chart => "a chart of `plan`",
+        }
+    }
+
+    /// Whether a file is of this kind. One that cannot be read is not.
+    fn is_kind_of(self, path: &Path) -> bool {
+        match self {
+            Kind::Image => is_image(path),
+            // A damaged one is replaced as well.
+            Kind::CachedImage => true,
+            Kind::Snapshot => starts_with(path, snapshot::MAGIC.as_slice()),
+            Kind::Logits => holds_only_logits(path).unwrap_or(false),
+            Kind::Chart => starts_with(path, svg::START.as_bytes()),
+        }
+    }
+}
+
+fn starts_with(path: &Path, start: &[u8]) -> bool {
+    let mut found = vec![0; start.len()];
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut found))
+        .is_ok()
+        && found == start
+}
+
+/// Whether a file is a safetensors file with the tensor `logits` and no other.
+fn holds_only_logits(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let length = u64::from_le_bytes(length);
+    // The header of one tensor is short.
+    if length > 1 << 16 {
+        return Ok(false);
+    }
+    let mut header = Vec::new();
+    file.take(length).read_to_end(&mut header)?;
+    let header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&header)?;
+    let mut tensors = header.keys().filter(|name| *name != "__metadata__");
+    Ok(tensors.next().is_some_and(|name| name == "logits") && tensors.next().is_none())
+}
+
+/// A place to write to, checked before the work begins.
+pub struct OutputFile {
+    /// As the user gave it.
+    name: PathBuf,
+    kind: Kind,
+    place: Place,
+    /// What the command reads.
+    inputs: Vec<Input>,
+}
+
+enum Place {
+    /// A regular file, or the name that one will get. Symbolic links are resolved: they stay, and
+    /// what they point to is replaced.
+    File(PathBuf),
+    Stdout,
+    /// A pipe or a device, which has to be written to where it is.
+    Stream,
+}
+
+/// A file that the command reads.
+struct Input {
+    identity: Identity,
+    /// Whether the user named its folder and not the file.
+    of_folder: bool,
+}
+
+impl OutputFile {
+    /// Checks that the file can be written, and that this destroys nothing. `-` is standard output.
+    /// `inputs` are the files and folders that the command reads.
+    pub fn new(path: &Path, kind: Kind, inputs: &[&Path]) -> Outcome<OutputFile> {
+        let mut output = OutputFile {
+            name: path.to_owned(),
+            kind,
+            place: Place::Stdout,
+            inputs: inputs.iter().flat_map(|path| files_of(path)).collect(),
+        };
+        output.inputs.extend(standard_input());
+        if is_stdout(path) {
+            if kind != Kind::Chart && io::stdout().is_terminal() {
+                let what = kind.name();
+                return Err(Failure::Usage(format!(
+                    "{what} is no text for a terminal; redirect standard output, or name a file"
+                )));
+            }
+            return match standard_output().is_some_and(|it| output.is_input(it, false)) {
+                true => Err(output.refuse("goes to a file that this command reads")),
+                false => Ok(output),
+            };
+        }
+        output.place = output.find()?;
+        if let Place::File(file) = &output.place {
+            output.check(file)?;
+            // A folder that cannot be written to is found before the work begins.
+            output.create(file)?;
+        }
+        Ok(output)
+    }
+
+    /// Whether what is written goes to standard output.
+    pub fn is_stdout(&self) -> bool {
+        is_stdout(&self.name)
+    }
+
+    /// Calls `write` with an empty file, then puts it in its place. If `write` fails, what was
+    /// there stays.
+    pub fn write<T>(&self, write: impl FnOnce(&mut File) -> Outcome<T>) -> Outcome<T> {
+        let Place::File(path) = &self.place else {
+            // Writers seek, and a stream cannot.
+            let mut file = tempfile::tempfile().map_err(|error| {
+                refuse_file(
+                    std::env::temp_dir(),
+                    format_args!("no room to work: {error}"),
+                )
+            })?;
+            let result = write(&mut file)?;
+            self.copy_to_stream(&mut file)?;
+            return Ok(result);
+        };
+        let mut file = self.create(path)?;
+        let result = write(file.as_file_mut())?;
+        // Others may have written a file there meanwhile.
+        self.check(path)?;
+        if let Ok(replaced) = path.metadata() {
+            like(&replaced, file.as_file()).map_err(|error| self.cannot_write(error))?;
+        }
+        // A kept image that a power cut damages is not used.
+        if self.kind != Kind::CachedImage {
+            let synced = file.as_file().sync_all();
+            synced.map_err(|error| self.cannot_write(error))?;
+        }
+        file.persist(path)
+            .map_err(|error| self.cannot_write(error.error))?;
+        Ok(result)
+    }
+
+    /// A refusal that blames the file because writing failed.
+    pub fn cannot_write(&self, error: io::Error) -> Failure {
+        self.refuse(format_args!("cannot be written: {error}"))
+    }
+
+    fn refuse(&self, reason: impl std::fmt::Display) -> Failure {
+        match self.is_stdout() {
+            true => refuse(format_args!("standard output: {reason}")),
+            false => refuse_file(&self.name, reason),
+        }
+    }
+
+    /// What the name stands for.
+    fn find(&self) -> Outcome<Place> {
+        let is_folder = || self.refuse("is a folder; name a file to write");
+        if names_a_folder(&self.name) {
+            return Err(is_folder());
+        }
+        match self.name.metadata() {
+            Ok(found) if found.is_dir() => Err(is_folder()),
+            Ok(found) if found.is_file() => self
+                .name
+                .canonicalize()
+                .map(Place::File)
+                .map_err(|error| self.cannot_write(error)),
+            Ok(found) if is_stream(&found) => Ok(Place::Stream),
+            Ok(_) => Err(self.refuse("is neither a file nor a stream; name a file to write")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Place::File(link_target(&self.name)))
+            }
+            Err(error) => Err(self.cannot_write(error)),
+        }
+    }
+
+    /// Refuses to replace a file that is read here, that is of another kind, or that is write
+    /// protected. An empty file holds nothing to lose.
+    fn check(&self, file: &Path) -> Outcome {
+        let Ok(found) = file.metadata() else {
+            return Ok(());
+        };
+        let of_kind = found.len() > 0 && self.kind.is_kind_of(file);
+        let kind = self.kind.name();
+        if identity(file).is_some_and(|it| self.is_input(it, of_kind)) {
+            let otherwise = if of_kind { "" } else { ", which is not " };
+            let kind = if of_kind { "" } else { kind };
+            return Err(self.refuse(format_args!(
+                "exists and is read by this command{otherwise}{kind}; name another file"
+            )));
+        }
+        if found.len() > 0 && !of_kind {
+            return Err(self.refuse(format_args!(
+                "exists and is not {kind}; name another file, or delete it first"
+            )));
+        }
+        match File::options().write(true).open(file) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.cannot_write(error)),
+        }
+    }
+
+    /// Whether the command reads a file. An earlier output may lie in a folder that it reads.
+    fn is_input(&self, identity: Identity, is_earlier_output: bool) -> bool {
+        self.inputs
+            .iter()
+            .any(|input| input.identity == identity && !(input.of_folder && is_earlier_output))
+    }
+
+    fn create(&self, file: &Path) -> Outcome<tempfile::NamedTempFile> {
+        whole_file(file).map_err(|error| {
+            refuse_import(pocketlm::import::ImportError {
+                path: Some(self.name.clone()),
+                ..error
+            })
+        })
+    }
+
+    fn copy_to_stream(&self, file: &mut File) -> Outcome {
+        file.rewind().map_err(|error| self.cannot_write(error))?;
+        if self.is_stdout() {
+            io::copy(file, &mut io::stdout().lock())?;
+            return Ok(());
+        }
+        let stream = File::options().write(true).open(&self.name);
+        stream
+            .and_then(|mut stream| io::copy(file, &mut stream))
+            .map_err(|error| self.cannot_write(error))?;
+        Ok(())
+    }
+}
+
+/// Whether a path is a name of standard output.
+fn is_stdout(path: &Path) -> bool {
+    let names: &[&str] = match cfg!(unix) {
+        true => &["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"],
+        false => &["-"],
+    };
+    names.iter().any(|name| path == Path::new(name))
+}
+
+/// Whether a path ends as only a folder's does.
+fn names_a_folder(path: &Path) -> bool {
+    let end = path.as_os_str().as_encoded_bytes().last();
+    end.is_some_and(|&end| std::path::is_separator(end.into())) || path.file_name().is_none()
+}
+
+/// Where a symbolic link to nothing points, through other links; any other path is itself.
+fn link_target(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // As many as Linux follows.
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&path) else {
+            break;
+        };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
+}
+
+/// The files that are read if the user gives `path`: itself, all files of a folder, and the
+/// tokenizers that lie beside the weights of llama2.c.
+fn files_of(path: &Path) -> Vec<Input> {
+    let mut files = vec![(path.to_owned(), false)];
+    if let Ok(entries) = path.read_dir() {
+        files.extend(entries.flatten().map(|entry| (entry.path(), true)));
+    } else {
+        let beside = ["tokenizer.bin", "tokenizer.model"];
+        files.extend(beside.map(|name| (path.with_file_name(name), true)));
+    }
+    let input = |(file, of_folder): (PathBuf, bool)| {
+        Some(Input {
+            identity: identity(&file)?,
+            of_folder,
+        })
+    };
+    files.into_iter().filter_map(input).collect()
+}
+
+/// Gives a new file the permissions of the one that it replaces, and its owner if that is possible.
+fn like(replaced: &Metadata, file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        _ = fchown(file, Some(replaced.uid()), Some(replaced.gid()));
+    }
+    file.set_permissions(replaced.permissions())
+}
+
+/// What tells whether two names are of one file: device and number, where there are such.
+#[cfg(unix)]
+type Identity = (u64, u64);
+#[cfg(not(unix))]
+type Identity = PathBuf;
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<Identity> {
+    path.metadata()
+        .ok()
+        .filter(Metadata::is_file)
+        .map(of_metadata)
+}
+
+#[cfg(not(unix))]
+fn identity(path: &Path) -> Option<Identity> {
+    path.canonicalize().ok().filter(|path| path.is_file())
+}
+
+#[cfg(unix)]
+fn of_metadata(file: Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    (file.dev(), file.ino())
+}
+
+/// The file that standard input comes from.
+fn standard_input() -> Option<Input> {
+    #[cfg(unix)]
+    return Some(Input {
+        identity: open_file(io::stdin())?,
+        of_folder: false,
+    });
+    #[cfg(not(unix))]
+    None
+}
+
+/// The file that standard output goes to.
+fn standard_output() -> Option<Identity> {
+    #[cfg(unix)]
+    return open_file(io::stdout());
+    #[cfg(not(unix))]
+    None
+}
+
+#[cfg(unix)]
+fn open_file(stream: impl std::os::fd::AsFd) -> Option<Identity> {
+    let file = File::from(stream.as_fd().try_clone_to_owned().ok()?);
+    file.metadata()
+        .ok()
+        .filter(Metadata::is_file)
+        .map(of_metadata)
+}
+
+/// Whether a file takes bytes in turn: a pipe, a terminal, `/dev/null`.
+fn is_stream(file: &Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        file.file_type().is_fifo() || file.file_type().is_char_device()
+    }
+    #[cfg(not(unix))]
+    {
+        _ = file;
+        false
+    }
+}
