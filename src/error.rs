@@ -149,6 +149,17 @@ pub enum Error {
     },
 }
 
+/// A number of things: `1 token`, `2 tokens`.
+struct Count<N>(N, &'static str);
+
+impl<N: fmt::Display + PartialEq + From<u8>> fmt::Display for Count<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Count(number, thing) = self;
+        let plural = if *number == N::from(1) { "" } else { "s" };
+        write!(f, "{number} {thing}{plural}")
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -159,7 +170,8 @@ impl fmt::Display for Error {
                 crate::model::VERSION
             ),
             Error::Truncated { expected, found } => {
-                write!(f, "the image should have {expected} bytes and has {found}: copy or pack it again")
+                let expected = Count(expected, "byte");
+                write!(f, "the image should have {expected} and has {found}: copy or pack it again")
             }
             Error::Unaligned(bytes) => write!(f, "memory must start at a multiple of {bytes} bytes"),
             Error::Layout(section) => {
@@ -188,12 +200,14 @@ impl fmt::Display for Error {
             Error::NotMapped => f.write_str("the weights are not in memory: make the session with their source"),
             Error::NoTokens => f.write_str("no token was given"),
             Error::ContextFull { room } => {
-                write!(f, "the context has room for {room} more tokens: plan a longer one, rewind or reset")
+                let room = Count(room, "more token");
+                write!(f, "the context has room for {room}: plan a longer one, rewind or reset")
             }
             Error::Position(position) => write!(f, "position {position} is not after that of the last token"),
             Error::RewindTooFar { possible } => write!(
                 f,
-                "only {possible} tokens can be taken back, older keys have left the sliding windows: reset and feed again"
+                "only {} can be taken back, older keys have left the sliding windows: reset and feed again",
+                Count(possible, "token")
             ),
             Error::Storage => f.write_str("the storage could not be read or written"),
             Error::StorageTooSmall { needed, found } => {
@@ -211,7 +225,8 @@ impl fmt::Display for Error {
             }
             Error::SnapshotDamaged => f.write_str("the snapshot is cut short or damaged: feed its tokens again"),
             Error::TokenizerTruncated { needed, given } => {
-                write!(f, "tokenizer section is cut short: {given} bytes, at least {needed} needed")
+                let given = Count(given, "byte");
+                write!(f, "tokenizer section is cut short: {given}, at least {needed} needed")
             }
             Error::TokenizerInvalid { offset } => {
                 write!(f, "tokenizer section is damaged or of a newer version, at byte {offset}")
@@ -224,7 +239,8 @@ impl fmt::Display for Error {
                 write!(f, "encoding this text may need {needed} words of scratch, {given} were lent")
             }
             Error::OutputTooSmall { needed, given } => {
-                write!(f, "the text has {needed} tokens, the output holds {given}")
+                let needed = Count(needed, "token");
+                write!(f, "the text has {needed}, the output holds {given}")
             }
             Error::NoCandidate => f.write_str("no logit is above minus infinity: there is no token to choose"),
             Error::TokenOutOfRange { token, vocab_size } => {
@@ -236,3 +252,20 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thing_is_not_several() {
+        extern crate std;
+        use std::string::ToString;
+        let room = |room| Error::ContextFull { room }.to_string();
+        assert!(room(0).starts_with("the context has room for 0 more tokens:"));
+        assert!(room(1).starts_with("the context has room for 1 more token:"));
+        let possible = |possible| Error::RewindTooFar { possible }.to_string();
+        assert!(possible(1).starts_with("only 1 token can be taken back"));
+        assert!(possible(2).starts_with("only 2 tokens can be taken back"));
+    }
+}

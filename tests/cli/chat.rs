@@ -57,7 +57,7 @@ fn what_is_refused_is_no_part_of_the_conversation_which_goes_on() {
         let lines = refusals(&output);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert!(lines.len() == 2 && lines[0].contains(reason), "{lines:?}");
-        assert_eq!(lines[1], "1 message or command refused, see above");
+        assert_eq!(lines[1], "1 input refused, see above");
         // Both answers are those of the conversation without it.
         assert_eq!(output.stdout, plain.stdout, "{reason}");
         assert_eq!(

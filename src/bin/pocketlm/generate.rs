@@ -221,7 +221,7 @@ pub fn generate(
     decoder: &mut Decoder,
     prompt: &[u32],
     limit: usize,
-    stop: &dyn Fn() -> bool,
+    stop: Option<&dyn Fn() -> bool>,
     mut write: impl FnMut(&Text) -> Outcome,
 ) -> Outcome<Generated> {
     let start = Instant::now();
@@ -263,7 +263,7 @@ pub fn generate(
         if count == limit {
             break (End::Limit, last);
         }
-        if stop() {
+        if stop.is_some_and(|stop| stop()) {
             break (End::Stopped, last);
         }
         let most = ids.len().min(room).min(limit - count);
@@ -324,28 +324,34 @@ pub fn not_a_number(token: usize, logit: usize) -> String {
 pub fn feed<'s>(
     session: &'s mut Session,
     prompt: &[u32],
-    stop: &dyn Fn() -> bool,
+    stop: Option<&dyn Fn() -> bool>,
 ) -> Outcome<&'s mut [f32]> {
-    let Some(last) = prompt
-        .len()
-        .checked_sub(1)
-        .filter(|_| prompt.len() > LONG_PROMPT)
-    else {
-        return Ok(session.feed(prompt)?);
-    };
+    let bar = (prompt.len() > LONG_PROMPT)
+        .then(|| token_bar("reading the prompt".into(), prompt.len() as u64));
+    // Large pieces are faster; whoever wants to stop it does not wait for one that takes long.
     // Cutting a prompt changes no bit of the logits.
-    let (most, rest) = prompt.split_at(last - last % LONG_PROMPT);
-    let bar = token_bar("reading the prompt".into(), prompt.len() as u64);
-    for chunk in most.chunks(LONG_PROMPT) {
-        session.feed(chunk)?;
-        bar.inc(chunk.len() as u64);
-        if stop() {
-            bar.finish_and_clear();
-            return Err(Failure::Interrupted);
+    let mut piece = if stop.is_some() { 64 } else { LONG_PROMPT };
+    let mut rest = prompt;
+    let mut stopped = false;
+    while rest.len() > piece && !stopped {
+        let start = Instant::now();
+        let (now, after) = rest.split_at(piece);
+        session.feed(now)?;
+        rest = after;
+        bar.iter().for_each(|bar| bar.inc(now.len() as u64));
+        if let Some(stop) = stop {
+            stopped = stop();
+            piece = match start.elapsed() > Duration::from_millis(500) {
+                true => (piece / 2).max(8),
+                false => (piece * 2).min(LONG_PROMPT),
+            };
         }
     }
-    bar.finish_and_clear();
-    Ok(session.feed(rest)?)
+    bar.iter().for_each(|bar| bar.finish_and_clear());
+    match stopped {
+        true => Err(Failure::Interrupted),
+        false => Ok(session.feed(rest)?),
+    }
 }
 
 #[cfg(test)]

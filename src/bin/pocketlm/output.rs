@@ -125,5 +125,8 @@ fn bar(
     let style = style
         .expect("the templates above are well-formed")
         .progress_chars("=> ");
-    ProgressBar::new(total).with_style(style).with_message(task)
+    let bar = ProgressBar::new(total).with_style(style).with_message(task);
+    // The first piece of the work may take long.
+    bar.tick();
+    bar
 }

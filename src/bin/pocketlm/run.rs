@@ -167,7 +167,7 @@ pub fn run(arguments: Arguments) -> Outcome {
         &mut decoder,
         &ids,
         limit,
-        &|| false,
+        None,
         |text| {
             write!(stdout, "{text}")?;
             Ok(stdout.flush()?)

@@ -57,9 +57,10 @@ pub fn command(line: &str) -> Option<Result<Command, String>> {
     })
 }
 
-/// The message of a line that is not a command: a second `/` at its start only said so.
+/// The message of a line that is not a command: a second `/` at its start only said so. Several
+/// lines say that themselves.
 pub fn message(line: &str) -> &str {
-    match line.starts_with("//") {
+    match line.starts_with("//") && !line.contains('\n') {
         true => &line[1..],
         false => line,
     }
@@ -90,6 +91,7 @@ mod tests {
         assert_eq!(message("//etc is a folder"), "/etc is a folder");
         assert_eq!(message(" /etc"), " /etc");
         assert_eq!(message("///"), "//");
+        assert_eq!(message("// a comment\nx()"), "// a comment\nx()");
     }
 
     #[test]

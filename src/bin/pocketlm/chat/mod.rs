@@ -182,7 +182,7 @@ impl Conversation<'_, '_> {
             }
         }
         if refused > 0 && !input.is_interactive() {
-            let things = counted(refused, "message or command");
+            let things = counted(refused, "input");
             return Err(refuse(format_args!("{things} refused, see above")));
         }
         Ok(())
@@ -253,7 +253,7 @@ impl Conversation<'_, '_> {
             &mut decoder,
             new,
             self.limit,
-            &|| stop.is_stopped(),
+            Some(&|| stop.is_stopped()),
             |text| {
                 text.chunks(|chunk| answer.push_str(chunk));
                 write!(stdout, "{text}")?;
@@ -368,7 +368,7 @@ impl Conversation<'_, '_> {
             None => {
                 let ids = self.ids(before)?;
                 let new = keep_common(&mut self.session, &ids)?;
-                feed(&mut self.session, new, &|| false)?;
+                feed(&mut self.session, new, None)?;
                 let options = EncodeOptions {
                     add_special_tokens: false,
                     parse_special: false,
@@ -380,7 +380,7 @@ impl Conversation<'_, '_> {
         let room = self.session.context() - self.session.len();
         let rest = &rest[..rest.len().min(room)];
         if !rest.is_empty() {
-            feed(&mut self.session, rest, &|| false)?;
+            feed(&mut self.session, rest, None)?;
         }
         self.unfed = Some(Vec::new());
         Ok(())
