@@ -348,6 +348,17 @@ mod at_a_terminal {
             }
         }
 
+        /// Waits until some of an answer is shown.
+        fn expect_answer(&mut self) {
+            // The editor lets go of the terminal.
+            self.expect("\x1b[?2004l\r\n");
+            let start = Instant::now();
+            while self.shown.lock().unwrap().len() < self.seen + 20 {
+                assert!(start.elapsed() < Duration::from_secs(60), "no answer");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+
         fn exit_code(mut self) -> Option<i32> {
             let start = Instant::now();
             while start.elapsed() < Duration::from_secs(60) {
@@ -385,7 +396,7 @@ mod at_a_terminal {
         terminal.expect(PROMPT);
         for message in ["Hi\r", "And now?\r"] {
             terminal.press(message);
-            std::thread::sleep(Duration::from_millis(500));
+            terminal.expect_answer();
             terminal.press(CTRL_C);
             terminal.expect("; stopped");
             terminal.expect(PROMPT);
@@ -397,7 +408,7 @@ mod at_a_terminal {
         terminal.expect(": 4 messages, ");
         terminal.expect(PROMPT);
         terminal.press("Hi\r");
-        std::thread::sleep(Duration::from_millis(300));
+        terminal.expect_answer();
         terminal.press(CTRL_C);
         terminal.expect("; stopped");
         terminal.expect(PROMPT);

@@ -152,6 +152,25 @@ fn weights_are_no_file_of_logits_though_they_hold_such_a_tensor() {
 }
 
 #[test]
+fn weights_that_look_like_logits_are_not_replaced() {
+    let folder = model::chatting();
+    let logits = folder.path().join("logits.safetensors");
+    stdout(run(&to(2, path(folder.path()), path(&logits))));
+    let shard = folder.path().join("model-00002-of-00002.safetensors");
+    fs::rename(&logits, &shard).unwrap();
+    let index = folder.path().join("model.safetensors.index.json");
+    fs::write(
+        index,
+        r#"{"weight_map": {"logits": "model-00002-of-00002.safetensors"}}"#,
+    )
+    .unwrap();
+    let before = fs::read(&shard).unwrap();
+    let line = refusal(run(&to(2, path(folder.path()), path(&shard))));
+    assert!(line.contains("read by this command"), "{line}");
+    assert_eq!(fs::read(&shard).unwrap(), before);
+}
+
+#[test]
 fn an_earlier_output_may_lie_in_the_folder_of_the_model() {
     let folder = model::chatting();
     for writer in 0..WRITERS.len() {

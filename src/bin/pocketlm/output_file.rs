@@ -93,8 +93,9 @@ enum Place {
 /// A file that the command reads.
 struct Input {
     identity: Identity,
-    /// Whether the user named its folder and not the file.
-    of_folder: bool,
+    /// Whether it may be an earlier output: it lies in a folder that the user named, and is not
+    /// known to be read.
+    may_be_output: bool,
 }
 
 impl OutputFile {
@@ -142,7 +143,7 @@ impl OutputFile {
             let mut file = tempfile::tempfile().map_err(|error| {
                 refuse_file(
                     std::env::temp_dir(),
-                    format_args!("no room to work: {error}"),
+                    format_args!("no temporary file: {error}"),
                 )
             })?;
             let result = write(&mut file)?;
@@ -226,11 +227,11 @@ impl OutputFile {
         }
     }
 
-    /// Whether the command reads a file. An earlier output may lie in a folder that it reads.
-    fn is_input(&self, identity: Identity, is_earlier_output: bool) -> bool {
+    /// Whether the command reads a file, which looks like an earlier output or not.
+    fn is_input(&self, identity: Identity, is_output: bool) -> bool {
         self.inputs
             .iter()
-            .any(|input| input.identity == identity && !(input.of_folder && is_earlier_output))
+            .any(|input| input.identity == identity && !(input.may_be_output && is_output))
     }
 
     fn create(&self, file: &Path) -> Outcome<tempfile::NamedTempFile> {
@@ -287,20 +288,33 @@ fn link_target(path: &Path) -> PathBuf {
 /// The files that are read if the user gives `path`: itself, all files of a folder, and the
 /// tokenizers that lie beside the weights of llama2.c.
 fn files_of(path: &Path) -> Vec<Input> {
-    let mut files = vec![(path.to_owned(), false)];
-    if let Ok(entries) = path.read_dir() {
-        files.extend(entries.flatten().map(|entry| (entry.path(), true)));
-    } else {
-        let beside = ["tokenizer.bin", "tokenizer.model"];
-        files.extend(beside.map(|name| (path.with_file_name(name), true)));
-    }
-    let input = |(file, of_folder): (PathBuf, bool)| {
+    let input = |file: &Path, is_weights: bool| {
         Some(Input {
-            identity: identity(&file)?,
-            of_folder,
+            identity: identity(file)?,
+            may_be_output: !is_weights,
         })
     };
-    files.into_iter().filter_map(input).collect()
+    let mut inputs = Vec::from_iter(input(path, true));
+    if let Ok(entries) = path.read_dir() {
+        let index = path.join("model.safetensors.index.json");
+        let index = fs::read_to_string(index).unwrap_or_default();
+        let is_weights = |name: &str| {
+            ["model.safetensors", "weights.safetensors"].contains(&name)
+                || index.contains(&format!("\"{name}\""))
+        };
+        inputs.extend(entries.flatten().filter_map(|entry| {
+            let name = entry.file_name();
+            input(&entry.path(), name.to_str().is_some_and(is_weights))
+        }));
+    } else {
+        let beside = ["tokenizer.bin", "tokenizer.model"];
+        inputs.extend(
+            beside
+                .iter()
+                .filter_map(|name| input(&path.with_file_name(name), false)),
+        );
+    }
+    inputs
 }
 
 /// Gives a new file the permissions of the one that it replaces, and its owner if that is possible.
@@ -343,7 +357,7 @@ fn standard_input() -> Option<Input> {
     #[cfg(unix)]
     return Some(Input {
         identity: open_file(io::stdin())?,
-        of_folder: false,
+        may_be_output: false,
     });
     #[cfg(not(unix))]
     None

@@ -1,6 +1,6 @@
 //! `pocketlm pack`: a checkpoint to an image.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pocketlm::import::{self, PackOptions};
@@ -71,21 +71,20 @@ pub fn pack(arguments: Arguments) -> Outcome {
         dtype,
         embedder_dtype,
     };
+    let name = match file.is_stdout() {
+        true => Path::new("standard output"),
+        false => &output,
+    };
     let bytes = file.write(|file| {
-        let packed =
-            import::pack_into(&*checkpoint, &options, file, &output, &mut |done, total| {
-                bar.set_length(total);
-                bar.set_position(done);
-            });
+        let packed = import::pack_into(&*checkpoint, &options, file, name, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        });
         bar.finish_and_clear();
         packed.map_err(|error| refuse_import(error.in_file(&model)))?;
         let metadata = file.metadata();
-        Ok(metadata.map_err(|error| refuse_file(&output, error))?.len())
+        Ok(metadata.map_err(|error| refuse_file(name, error))?.len())
     })?;
-    let name = match file.is_stdout() {
-        true => "standard output".into(),
-        false => output.display().to_string(),
-    };
-    note(format_args!("{name}: {}", size::show(bytes)));
+    note(format_args!("{}: {}", name.display(), size::show(bytes)));
     Ok(())
 }
