@@ -121,9 +121,7 @@ pub fn chat(arguments: Arguments) -> Outcome {
         unfed: None,
     };
     if let Some(system) = arguments.system {
-        conversation
-            .set_system(Some(system))
-            .map_err(|error| image.refuse(error))?;
+        conversation.set_system(Some(system))?;
     }
     conversation.go_on(&arguments.sampling.note(seed))
 }
@@ -290,7 +288,7 @@ impl Conversation<'_, '_> {
             }
             Command::System(text) => {
                 let set = text.is_some();
-                self.set_system(text).map_err(refuse)?;
+                self.set_system(text)?;
                 note(match set {
                     true => "the system message is set",
                     false => "there is no system message",
@@ -303,9 +301,8 @@ impl Conversation<'_, '_> {
         Ok(())
     }
 
-    /// Replaces the system message. If the template cannot have it, nothing changes, and the reason
-    /// is returned.
-    fn set_system(&mut self, text: Option<String>) -> Result<(), String> {
+    /// Replaces the system message. If the template cannot have it, nothing changes.
+    fn set_system(&mut self, text: Option<String>) -> Outcome {
         let system = text.map(|content| Message {
             role: "system",
             content,
@@ -320,7 +317,7 @@ impl Conversation<'_, '_> {
             role: "user",
             content: "x".into(),
         });
-        self.template.render(&tried)?;
+        self.ids(&tried)?;
         self.messages = messages;
         self.unfed = None;
         Ok(())
