@@ -341,8 +341,8 @@ pub fn feed<'s>(
         bar.iter().for_each(|bar| bar.inc(now.len() as u64));
         if let Some(stop) = stop {
             stopped = stop();
-            piece = match start.elapsed() > Duration::from_millis(500) {
-                true => (piece / 2).max(8),
+            piece = match start.elapsed() > Duration::from_secs(1) {
+                true => (piece / 2).max(16),
                 false => (piece * 2).min(LONG_PROMPT),
             };
         }
