@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use pocketlm::import::vocabulary;
-use pocketlm::sample::{Penalties, Recent, Sampler};
+use pocketlm::sample::{Choice, Penalties, Recent, Sampler};
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
 use super::bytes::Bytes;
@@ -190,8 +190,9 @@ pub fn sampler(data: &[u8]) {
             Err(_) => {}
         }
         now.copy_from_slice(&logits);
-        let mut sampling = sliced.start(&mut now);
-        let found = std::iter::repeat_with(|| sampling.step(budget)).find_map(Result::transpose);
+        let mut choice = Choice::new();
+        let mut step = || sliced.step(&mut choice, &mut now, budget);
+        let found = std::iter::repeat_with(&mut step).find_map(Result::transpose);
         assert_eq!(found, Some(sampled));
     }
     if let Ok(distribution) = sampler.distribution(&mut logits) {
