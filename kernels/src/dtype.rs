@@ -40,15 +40,11 @@ impl DType {
 
     /// The type with this code in an image.
     pub const fn from_code(code: u32) -> Option<DType> {
-        Some(match code {
-            0 => DType::F32,
-            1 => DType::F16,
-            2 => DType::Bf16,
-            3 => DType::Q8,
-            4 => DType::Q4,
-            5 => DType::Q4Min,
-            _ => return None,
-        })
+        if code < Self::ALL.len() as u32 {
+            Some(Self::ALL[code as usize])
+        } else {
+            None
+        }
     }
 
     /// The name used on the command line and in `info`.
@@ -77,7 +73,10 @@ impl DType {
 
     /// Whether the type is multiplied in integers, with the input quantised to 16 bits.
     pub const fn is_quantized(self) -> bool {
-        matches!(self, DType::Q8 | DType::Q4 | DType::Q4Min)
+        match self {
+            DType::F32 | DType::F16 | DType::Bf16 => false,
+            DType::Q8 | DType::Q4 | DType::Q4Min => true,
+        }
     }
 
     /// Bytes of one tile row, eight matrix rows of `columns` columns; `None` on overflow.

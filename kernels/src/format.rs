@@ -2,9 +2,7 @@
 
 use defmt::{Format, Formatter, write};
 
-use crate::{
-    Block, Engine, Input, InputGroup, Isa, Matrix, Output, Q4MinTile, Q4Tile, Q8Tile, RowsMut,
-};
+use crate::{Block, Engine, Input, InputGroup, Isa, Matrix, Output, RowsMut};
 
 impl Format for Isa {
     fn format(&self, f: Formatter<'_>) {
@@ -64,23 +62,5 @@ impl Format for InputGroup {
             "InputGroup {{ scale: {=f32}, sum: {=i32} }}",
             self.scale, self.sum
         );
-    }
-}
-
-impl Format for Q8Tile {
-    fn format(&self, f: Formatter<'_>) {
-        write!(f, "Q8Tile");
-    }
-}
-
-impl Format for Q4Tile {
-    fn format(&self, f: Formatter<'_>) {
-        write!(f, "Q4Tile");
-    }
-}
-
-impl Format for Q4MinTile {
-    fn format(&self, f: Formatter<'_>) {
-        write!(f, "Q4MinTile");
     }
 }

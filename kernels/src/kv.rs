@@ -6,9 +6,10 @@ use core::ops::Range;
 
 use crate::dtype::{groups, groups_mut};
 use crate::math::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
+use crate::matrix::Q8Tile;
 use crate::pack::quantize_q8;
 use crate::soft::add_product;
-use crate::{DType, GROUP, Q8Tile, TILE_ROWS, pack_row};
+use crate::{DType, GROUP, TILE_ROWS, pack_row};
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +62,17 @@ pub fn store_key(kv: Kv, keys: &mut [u8], slot: usize, key: &[f32]) {
 /// Stores a row of values as row `slot` of a value table, which is `[slots][Kv::value_bytes]` and
 /// aligned to 4 bytes. A slot beyond the table is left alone.
 pub fn store_value(kv: Kv, values: &mut [u8], slot: usize, value: &[f32]) {
+    if !kv.dtype().enabled() {
+        return;
+    }
     let Some(row) = values.get_mut(value_part(kv, value.len(), slot)) else {
         return;
     };
     match kv {
-        Kv::F32 if cfg!(feature = "f32") => store_floats(row, value, |x| x),
-        Kv::F16 if cfg!(feature = "f16") => store_floats(row, value, f16_from_f32),
-        Kv::Bf16 if cfg!(feature = "bf16") => store_floats(row, value, bf16_from_f32),
-        Kv::Q8 if cfg!(feature = "q8") => {
+        Kv::F32 => store_floats(row, value, |x| x),
+        Kv::F16 => store_floats(row, value, f16_from_f32),
+        Kv::Bf16 => store_floats(row, value, bf16_from_f32),
+        Kv::Q8 => {
             for (bytes, group) in row
                 .as_chunks_mut::<{ 2 + GROUP }>()
                 .0
@@ -81,7 +85,6 @@ pub fn store_value(kv: Kv, values: &mut [u8], slot: usize, value: &[f32]) {
                 value_bytes.copy_from_slice(bytemuck::bytes_of(&values));
             }
         }
-        _ => {}
     }
 }
 
@@ -99,17 +102,21 @@ fn store_floats<E: bytemuck::Pod>(row: &mut [u8], value: &[f32], narrow: impl Fn
 /// machine.
 pub fn key_parts(kv: Kv, channels: usize, slot: usize) -> impl Iterator<Item = Range<usize>> {
     const STEPS: usize = 1 + GROUP / 4;
-    let quantized = kv.dtype().is_quantized();
+    // Whether a tile holds a group of eight keys, or one channel of them.
+    let in_groups = match kv {
+        Kv::F32 | Kv::F16 | Kv::Bf16 => false,
+        Kv::Q8 => true,
+    };
     let size = kv.value_bytes(1).unwrap_or(0);
     let start = (slot / TILE_ROWS).saturating_mul(kv.dtype().tile_row_bytes(channels).unwrap_or(0));
     let lane = slot % TILE_ROWS;
-    let pieces = if quantized {
+    let pieces = if in_groups {
         channels.div_ceil(GROUP) * STEPS
     } else {
         channels
     };
     (0..pieces).map(move |piece| {
-        let (offset, size) = match (quantized, piece % STEPS) {
+        let (offset, size) = match (in_groups, piece % STEPS) {
             (false, _) => ((piece * TILE_ROWS + lane) * size, size),
             // The scales of a tile, then four channels of each row at a time.
             (true, 0) => (piece / STEPS * size_of::<Q8Tile>() + 2 * lane, 2),
@@ -158,6 +165,9 @@ pub(crate) fn mix(
 
 #[inline(never)]
 fn mix_query(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
+    if !kv.dtype().enabled() {
+        return;
+    }
     let bytes = kv.value_bytes(out.len()).unwrap_or(0);
     let mut rest = values
         .get(slots.start.saturating_mul(bytes)..)
@@ -169,16 +179,16 @@ fn mix_query(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &
         Some(row)
     });
     match kv {
-        Kv::F32 if cfg!(feature = "f32") => rows
+        Kv::F32 => rows
             .zip(weights)
             .for_each(|(row, &weight)| mix_floats(row, weight, out, |x: f32| x)),
-        Kv::F16 if cfg!(feature = "f16") => rows
+        Kv::F16 => rows
             .zip(weights)
             .for_each(|(row, &weight)| mix_floats(row, weight, out, f16_to_f32)),
-        Kv::Bf16 if cfg!(feature = "bf16") => rows
+        Kv::Bf16 => rows
             .zip(weights)
             .for_each(|(row, &weight)| mix_floats(row, weight, out, bf16_to_f32)),
-        Kv::Q8 if cfg!(feature = "q8") => {
+        Kv::Q8 => {
             for (row, weight) in rows.zip(weights) {
                 for (bytes, out) in row
                     .as_chunks::<{ 2 + GROUP }>()
@@ -193,7 +203,6 @@ fn mix_query(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &
                 }
             }
         }
-        _ => {}
     }
 }
 

@@ -1,5 +1,16 @@
 #![no_std]
 #![deny(unsafe_code)]
+// A build with some of the weight types does not use the helpers of the others.
+#![cfg_attr(
+    not(all(
+        feature = "f32",
+        feature = "f16",
+        feature = "bf16",
+        feature = "q8",
+        feature = "q4"
+    )),
+    allow(unused)
+)]
 //! The numerical kernels of pocketlm. Numbers in, numbers out: this crate knows matrices and
 //! vectors, no transformer.
 //!
@@ -44,6 +55,15 @@ extern crate std;
 #[cfg(target_endian = "big")]
 compile_error!("pocketlm reads images in place and runs on little-endian targets only");
 
+#[cfg(not(any(
+    feature = "f32",
+    feature = "f16",
+    feature = "bf16",
+    feature = "q8",
+    feature = "q4"
+)))]
+compile_error!("no weight type is compiled in: enable a feature of f32, f16, bf16, q8, q4");
+
 mod arch;
 mod block;
 mod dtype;
@@ -84,7 +104,7 @@ pub use engine::Engine;
 pub use isa::Isa;
 pub use kv::{Kv, key_parts, store_key, store_value, value_part};
 pub use matmul::Input;
-pub use matrix::{Matrix, Q4MinTile, Q4Tile, Q8Tile};
+pub use matrix::Matrix;
 pub use pack::{pack_q4_group, pack_q8_group, pack_row};
 pub use quantize::InputGroup;
 pub use vector::Activation;

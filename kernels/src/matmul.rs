@@ -52,61 +52,20 @@ pub(crate) fn matmul(
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
 ) {
-    let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);
+    let columns = matrix.columns();
     match matrix.tiles {
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => {
-            product(tiles, input.groups, groups, 0..count, tile_rows, out, q8)
-        }
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => {
-            product(tiles, input.groups, groups, 0..count, tile_rows, out, q4)
-        }
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
-            product(tiles, input.groups, groups, 0..count, tile_rows, out, q4min)
-        }
-        _ => float_matrix(matrix, input, tile_rows, out),
-    }
-}
-
-/// [`matmul`] of a float matrix: what instruction sets with kernels for integers alone do with the
-/// others. On boards all share one copy.
-#[cfg_attr(
-    any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"),
-    inline(never)
-)]
-#[cfg_attr(
-    not(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64")),
-    inline(always)
-)]
-pub(crate) fn float_matrix(
-    matrix: &Matrix<'_>,
-    input: &Input<'_>,
-    tile_rows: Range<usize>,
-    out: &mut RowsMut<'_>,
-) {
-    let (columns, count) = (matrix.columns(), input.count);
-    match matrix.tiles {
-        Tiles::F32(tiles) if cfg!(feature = "f32") => {
-            floats(tiles, input.values, columns, count, tile_rows, out, |w| w)
-        }
-        Tiles::F16(tiles) if cfg!(feature = "f16") => floats(
-            tiles,
-            input.values,
-            columns,
-            count,
-            tile_rows,
-            out,
-            f16_to_f32,
-        ),
-        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => floats(
-            tiles,
-            input.values,
-            columns,
-            count,
-            tile_rows,
-            out,
-            bf16_to_f32,
-        ),
-        _ => {}
+        #[cfg(feature = "f32")]
+        Tiles::F32(tiles) => floats(tiles, input, columns, tile_rows, out, |w| w),
+        #[cfg(feature = "f16")]
+        Tiles::F16(tiles) => floats(tiles, input, columns, tile_rows, out, f16_to_f32),
+        #[cfg(feature = "bf16")]
+        Tiles::Bf16(tiles) => floats(tiles, input, columns, tile_rows, out, bf16_to_f32),
+        #[cfg(feature = "q8")]
+        Tiles::Q8(tiles) => quantized(tiles, input, columns, tile_rows, out, q8),
+        #[cfg(feature = "q4")]
+        Tiles::Q4(tiles) => quantized(tiles, input, columns, tile_rows, out, q4),
+        #[cfg(feature = "q4")]
+        Tiles::Q4Min(tiles) => quantized(tiles, input, columns, tile_rows, out, q4min),
     }
 }
 
@@ -148,22 +107,23 @@ fn product<W, X, const N: usize>(
     }
 }
 
-/// The products of float matrices: whole blocks of inputs, then one by one.
+/// [`matmul`] of a float matrix: whole blocks of inputs, then one by one.
 #[inline(always)]
 fn floats<E: Copy>(
     tiles: &[[E; TILE_ROWS]],
-    inputs: &[f32],
+    input: &Input<'_>,
     columns: usize,
-    count: usize,
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
     widen: impl Fn(E) -> f32 + Copy,
 ) {
+    let values = input.values;
+    let count = input.count;
     // A block of one is what the second loop does.
     let whole = if BLOCK == 1 { 0 } else { count / BLOCK * BLOCK };
     product::<_, _, BLOCK>(
         tiles,
-        inputs,
+        values,
         columns,
         0..whole,
         tile_rows.clone(),
@@ -172,12 +132,34 @@ fn floats<E: Copy>(
     );
     product::<_, _, 1>(
         tiles,
-        inputs,
+        values,
         columns,
         whole..count,
         tile_rows,
         out,
         |t, x| float(t, x, widen),
+    );
+}
+
+/// [`matmul`] of a quantised matrix, one input at a time.
+#[inline(always)]
+fn quantized<W>(
+    tiles: &[W],
+    input: &Input<'_>,
+    columns: usize,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+    dot: impl Fn(&[W], [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1],
+) {
+    let groups = columns.div_ceil(GROUP);
+    product(
+        tiles,
+        input.groups,
+        groups,
+        0..input.count,
+        tile_rows,
+        out,
+        dot,
     );
 }
 

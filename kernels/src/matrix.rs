@@ -10,7 +10,7 @@ use crate::{DType, GROUP, TILE_ROWS};
 /// Eight rows by 32 columns of int8.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub struct Q8Tile {
+pub(crate) struct Q8Tile {
     /// f16 bits, one a row.
     pub scales: [u16; TILE_ROWS],
     /// `[column / 4][row][column % 4]`.
@@ -20,7 +20,7 @@ pub struct Q8Tile {
 /// Eight rows by 32 columns of 4-bit values, −8..=7, stored plus 8.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub struct Q4Tile {
+pub(crate) struct Q4Tile {
     /// f16 bits, one a row.
     pub scales: [u16; TILE_ROWS],
     /// `[column / 8][row][column % 4]`, columns 4..8 of each eight in the high nibbles.
@@ -30,7 +30,7 @@ pub struct Q4Tile {
 /// Eight rows by 32 columns of 4-bit values, 0..=15, with a minimum: `value * scale + minimum`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub struct Q4MinTile {
+pub(crate) struct Q4MinTile {
     /// f16 bits, one a row.
     pub scales: [u16; TILE_ROWS],
     /// f16 bits, one a row.
@@ -41,13 +41,22 @@ pub struct Q4MinTile {
 
 /// The tiles of a matrix: for each tile row, its columns (float types) or groups (quantised types)
 /// in order.
+///
+/// There is a variant for each type that is compiled in. Every `match` lists them all, without `_`
+/// and without guards: a new type is a compile error wherever something must be decided for it.
 #[derive(Clone, Copy)]
 pub(crate) enum Tiles<'m> {
+    #[cfg(feature = "f32")]
     F32(&'m [[f32; TILE_ROWS]]),
+    #[cfg(feature = "f16")]
     F16(&'m [[u16; TILE_ROWS]]),
+    #[cfg(feature = "bf16")]
     Bf16(&'m [[u16; TILE_ROWS]]),
+    #[cfg(feature = "q8")]
     Q8(&'m [Q8Tile]),
+    #[cfg(feature = "q4")]
     Q4(&'m [Q4Tile]),
+    #[cfg(feature = "q4")]
     Q4Min(&'m [Q4MinTile]),
 }
 
@@ -64,27 +73,45 @@ impl<'m> Matrix<'m> {
     pub const EMPTY: Matrix<'static> = Matrix {
         rows: 0,
         columns: 0,
-        tiles: Tiles::F32(&[]),
+        tiles: cfg_select! {
+            feature = "f32" => Tiles::F32(&[]),
+            feature = "f16" => Tiles::F16(&[]),
+            feature = "bf16" => Tiles::Bf16(&[]),
+            feature = "q8" => Tiles::Q8(&[]),
+            feature = "q4" => Tiles::Q4(&[]),
+        },
     };
 
     /// A view of `data`, which must be exactly as long as [`DType::matrix_bytes`] says and aligned
     /// to 4 bytes. `None` if it is not, if a dimension is 0, or if the kernels of this type are not
     /// compiled in.
     pub fn new(dtype: DType, rows: usize, columns: usize, data: &'m [u8]) -> Option<Self> {
-        if !dtype.enabled()
-            || rows == 0
-            || columns == 0
-            || dtype.matrix_bytes(rows, columns)? != data.len()
-        {
+        if rows == 0 || columns == 0 || dtype.matrix_bytes(rows, columns)? != data.len() {
             return None;
         }
         let tiles = match dtype {
+            #[cfg(feature = "f32")]
             DType::F32 => Tiles::F32(bytemuck::try_cast_slice(data).ok()?),
+            #[cfg(feature = "f16")]
             DType::F16 => Tiles::F16(bytemuck::try_cast_slice(data).ok()?),
+            #[cfg(feature = "bf16")]
             DType::Bf16 => Tiles::Bf16(bytemuck::try_cast_slice(data).ok()?),
+            #[cfg(feature = "q8")]
             DType::Q8 => Tiles::Q8(bytemuck::try_cast_slice(data).ok()?),
+            #[cfg(feature = "q4")]
             DType::Q4 => Tiles::Q4(bytemuck::try_cast_slice(data).ok()?),
+            #[cfg(feature = "q4")]
             DType::Q4Min => Tiles::Q4Min(bytemuck::try_cast_slice(data).ok()?),
+            #[cfg(not(feature = "f32"))]
+            DType::F32 => return None,
+            #[cfg(not(feature = "f16"))]
+            DType::F16 => return None,
+            #[cfg(not(feature = "bf16"))]
+            DType::Bf16 => return None,
+            #[cfg(not(feature = "q8"))]
+            DType::Q8 => return None,
+            #[cfg(not(feature = "q4"))]
+            DType::Q4 | DType::Q4Min => return None,
         };
         Some(Matrix {
             rows,
@@ -111,11 +138,17 @@ impl<'m> Matrix<'m> {
     /// The element type.
     pub fn dtype(&self) -> DType {
         match self.tiles {
+            #[cfg(feature = "f32")]
             Tiles::F32(_) => DType::F32,
+            #[cfg(feature = "f16")]
             Tiles::F16(_) => DType::F16,
+            #[cfg(feature = "bf16")]
             Tiles::Bf16(_) => DType::Bf16,
+            #[cfg(feature = "q8")]
             Tiles::Q8(_) => DType::Q8,
+            #[cfg(feature = "q4")]
             Tiles::Q4(_) => DType::Q4,
+            #[cfg(feature = "q4")]
             Tiles::Q4Min(_) => DType::Q4Min,
         }
     }
@@ -123,43 +156,35 @@ impl<'m> Matrix<'m> {
     /// Writes row `row` to `out`, in f32: `columns` values, fewer if `out` is shorter. A row beyond
     /// the last leaves `out` as it was.
     pub fn row(&self, row: usize, out: &mut [f32]) {
-        let (tile, lane) = (row / TILE_ROWS, row % TILE_ROWS);
+        let tile = row / TILE_ROWS;
+        let lane = row % TILE_ROWS;
         match self.tiles {
-            Tiles::F32(tiles) if cfg!(feature = "f32") => {
-                float_row(tiles, self.columns, tile, lane, out, |w| w)
-            }
-            Tiles::F16(tiles) if cfg!(feature = "f16") => {
-                float_row(tiles, self.columns, tile, lane, out, f16_to_f32)
-            }
-            Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
-                float_row(tiles, self.columns, tile, lane, out, bf16_to_f32)
-            }
-            Tiles::Q8(tiles) if cfg!(feature = "q8") => {
-                group_row(tiles, self.columns, tile, lane, out, |group, c| {
-                    let values = group.values.as_flattened().as_flattened();
-                    let value = values
-                        .get(c / 4 * 4 * TILE_ROWS + 4 * lane + c % 4)
-                        .copied()
-                        .unwrap_or(0);
-                    value as f32 * f16_to_f32(group.scales[lane % TILE_ROWS])
-                })
-            }
-            Tiles::Q4(tiles) if cfg!(feature = "q4") => {
-                group_row(tiles, self.columns, tile, lane, out, |group, c| {
-                    (nibble(&group.nibbles, lane, c) as f32 - 8.0)
-                        * f16_to_f32(group.scales[lane % TILE_ROWS])
-                })
-            }
-            Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
-                group_row(tiles, self.columns, tile, lane, out, |group, c| {
-                    let (scale, minimum) = (
-                        group.scales[lane % TILE_ROWS],
-                        group.minima[lane % TILE_ROWS],
-                    );
-                    nibble(&group.nibbles, lane, c) as f32 * f16_to_f32(scale) + f16_to_f32(minimum)
-                })
-            }
-            _ => {}
+            #[cfg(feature = "f32")]
+            Tiles::F32(tiles) => float_row(tiles, self.columns, tile, lane, out, |w| w),
+            #[cfg(feature = "f16")]
+            Tiles::F16(tiles) => float_row(tiles, self.columns, tile, lane, out, f16_to_f32),
+            #[cfg(feature = "bf16")]
+            Tiles::Bf16(tiles) => float_row(tiles, self.columns, tile, lane, out, bf16_to_f32),
+            #[cfg(feature = "q8")]
+            Tiles::Q8(tiles) => group_row(tiles, self.columns, tile, lane, out, |group, c| {
+                let values = group.values.as_flattened().as_flattened();
+                let value = values
+                    .get(c / 4 * 4 * TILE_ROWS + 4 * lane + c % 4)
+                    .copied()
+                    .unwrap_or(0);
+                value as f32 * f16_to_f32(group.scales[lane % TILE_ROWS])
+            }),
+            #[cfg(feature = "q4")]
+            Tiles::Q4(tiles) => group_row(tiles, self.columns, tile, lane, out, |group, c| {
+                (nibble(&group.nibbles, lane, c) as f32 - 8.0)
+                    * f16_to_f32(group.scales[lane % TILE_ROWS])
+            }),
+            #[cfg(feature = "q4")]
+            Tiles::Q4Min(tiles) => group_row(tiles, self.columns, tile, lane, out, |group, c| {
+                let scale = f16_to_f32(group.scales[lane % TILE_ROWS]);
+                let minimum = f16_to_f32(group.minima[lane % TILE_ROWS]);
+                nibble(&group.nibbles, lane, c) as f32 * scale + minimum
+            }),
         }
     }
 
@@ -168,23 +193,20 @@ impl<'m> Matrix<'m> {
     pub fn is_finite(&self) -> bool {
         let f16_finite = |bits: &u16| bits & 0x7c00 != 0x7c00;
         match self.tiles {
-            Tiles::F32(tiles) if cfg!(feature = "f32") => {
-                all(tiles.as_flattened(), |w| w.is_finite())
-            }
-            Tiles::F16(tiles) if cfg!(feature = "f16") => all(tiles.as_flattened(), f16_finite),
-            Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
-                all(tiles.as_flattened(), |bits| bits & 0x7f80 != 0x7f80)
-            }
-            Tiles::Q8(tiles) if cfg!(feature = "q8") => {
-                all(tiles, |group| all(&group.scales, f16_finite))
-            }
-            Tiles::Q4(tiles) if cfg!(feature = "q4") => {
-                all(tiles, |group| all(&group.scales, f16_finite))
-            }
-            Tiles::Q4Min(tiles) if cfg!(feature = "q4") => all(tiles, |group| {
+            #[cfg(feature = "f32")]
+            Tiles::F32(tiles) => all(tiles.as_flattened(), |w| w.is_finite()),
+            #[cfg(feature = "f16")]
+            Tiles::F16(tiles) => all(tiles.as_flattened(), f16_finite),
+            #[cfg(feature = "bf16")]
+            Tiles::Bf16(tiles) => all(tiles.as_flattened(), |bits| bits & 0x7f80 != 0x7f80),
+            #[cfg(feature = "q8")]
+            Tiles::Q8(tiles) => all(tiles, |group| all(&group.scales, f16_finite)),
+            #[cfg(feature = "q4")]
+            Tiles::Q4(tiles) => all(tiles, |group| all(&group.scales, f16_finite)),
+            #[cfg(feature = "q4")]
+            Tiles::Q4Min(tiles) => all(tiles, |group| {
                 all(&group.scales, f16_finite) && all(&group.minima, f16_finite)
             }),
-            _ => true,
         }
     }
 }

@@ -3,26 +3,30 @@
 
 use crate::dtype::groups;
 use crate::math::{bf16_from_f32, f16_from_f32, f16_to_f32, round_to_i32};
-use crate::{DType, GROUP, Q4MinTile, Q4Tile, Q8Tile, TILE_ROWS};
+use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile};
+use crate::{DType, GROUP, TILE_ROWS};
 
 /// Writes `row` as row `lane` of a tile row, `tile_row` being [`DType::tile_row_bytes`] long and
 /// aligned to 4 bytes. Floats are rounded to nearest. q8 takes the group's largest magnitude over
 /// 127, rounded to f16, as the scale and the nearest multiple of it for each weight. The 4-bit
 /// types need a choice of scale that is not made here: see [`pack_q4_group`]. Writes nothing where
-/// the lengths do not fit.
+/// the lengths do not fit, or if the type is not compiled in.
 pub fn pack_row(dtype: DType, tile_row: &mut [u8], lane: usize, row: &[f32]) {
+    if !dtype.enabled() {
+        return;
+    }
     let lane = lane % TILE_ROWS;
     match dtype {
-        DType::F32 if cfg!(feature = "f32") => pack_floats(tile_row, lane, row, |x| x),
-        DType::F16 if cfg!(feature = "f16") => pack_floats(tile_row, lane, row, f16_from_f32),
-        DType::Bf16 if cfg!(feature = "bf16") => pack_floats(tile_row, lane, row, bf16_from_f32),
-        DType::Q8 if cfg!(feature = "q8") => {
+        DType::F32 => pack_floats(tile_row, lane, row, |x| x),
+        DType::F16 => pack_floats(tile_row, lane, row, f16_from_f32),
+        DType::Bf16 => pack_floats(tile_row, lane, row, bf16_from_f32),
+        DType::Q8 => {
             for (index, group) in groups(row).enumerate() {
                 let (scale, values) = quantize_q8(group);
                 pack_q8_group(tile_row, lane, index, scale, &values);
             }
         }
-        _ => {}
+        DType::Q4 | DType::Q4Min => {}
     }
 }
 

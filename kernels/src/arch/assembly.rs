@@ -12,7 +12,7 @@ use crate::{GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS, matmul};
 pub(super) type Kernel<W, X> =
     unsafe extern "C" fn(tiles: *const W, x: *const X, width: usize, sums: *mut [f32; TILE_ROWS]);
 
-/// The kernels of an instruction set. Products of float matrices without one stay portable.
+/// The kernels of an instruction set. A float type without one uses the portable code.
 pub(super) struct Kernels {
     pub(super) f32: Option<Kernel<[f32; TILE_ROWS], f32>>,
     pub(super) f16: Option<Kernel<[u16; TILE_ROWS], f32>>,
@@ -32,16 +32,36 @@ impl Kernels {
         tile_rows: Range<usize>,
         out: &mut RowsMut<'_>,
     ) {
-        let (columns, groups) = (matrix.columns(), matrix.columns().div_ceil(GROUP));
-        let (values, count) = (input.values, input.count);
+        let columns = matrix.columns();
+        let groups = columns.div_ceil(GROUP);
+        let values = input.values;
+        let count = input.count;
         match matrix.tiles {
-            Tiles::Q8(tiles) if cfg!(feature = "q8") => {
+            #[cfg(feature = "f32")]
+            Tiles::F32(tiles) => match self.f32 {
+                Some(kernel) => product(kernel, tiles, values, columns, count, tile_rows, out),
+                None => matmul::matmul(matrix, input, tile_rows, out),
+            },
+            #[cfg(feature = "f16")]
+            Tiles::F16(tiles) => match self.f16 {
+                Some(kernel) => product(kernel, tiles, values, columns, count, tile_rows, out),
+                None => matmul::matmul(matrix, input, tile_rows, out),
+            },
+            #[cfg(feature = "bf16")]
+            Tiles::Bf16(tiles) => match self.bf16 {
+                Some(kernel) => product(kernel, tiles, values, columns, count, tile_rows, out),
+                None => matmul::matmul(matrix, input, tile_rows, out),
+            },
+            #[cfg(feature = "q8")]
+            Tiles::Q8(tiles) => {
                 product(self.q8, tiles, input.groups, groups, count, tile_rows, out)
             }
-            Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+            #[cfg(feature = "q4")]
+            Tiles::Q4(tiles) => {
                 product(self.q4, tiles, input.groups, groups, count, tile_rows, out)
             }
-            Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product(
+            #[cfg(feature = "q4")]
+            Tiles::Q4Min(tiles) => product(
                 self.q4min,
                 tiles,
                 input.groups,
@@ -50,16 +70,6 @@ impl Kernels {
                 tile_rows,
                 out,
             ),
-            Tiles::F32(tiles) if let Some(kernel) = self.f32 => {
-                product(kernel, tiles, values, columns, count, tile_rows, out)
-            }
-            Tiles::F16(tiles) if let Some(kernel) = self.f16 => {
-                product(kernel, tiles, values, columns, count, tile_rows, out)
-            }
-            Tiles::Bf16(tiles) if let Some(kernel) = self.bf16 => {
-                product(kernel, tiles, values, columns, count, tile_rows, out)
-            }
-            _ => matmul::float_matrix(matrix, input, tile_rows, out),
         }
     }
 }

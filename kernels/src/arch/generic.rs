@@ -84,39 +84,44 @@ pub(super) fn matmul<S: Simd>(
         };
     }
     match matrix.tiles {
-        Tiles::F32(tiles) if cfg!(feature = "f32") => {
+        #[cfg(feature = "f32")]
+        Tiles::F32(tiles) => {
             product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(
                 t,
                 x,
                 bytemuck::cast
             ))
         }
-        Tiles::F16(tiles) if cfg!(feature = "f16") => {
+        #[cfg(feature = "f16")]
+        Tiles::F16(tiles) => {
             product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(
                 t,
                 x,
                 S::from_f16
             ))
         }
-        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
+        #[cfg(feature = "bf16")]
+        Tiles::Bf16(tiles) => {
             product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(
                 t,
                 x,
                 S::from_bf16
             ))
         }
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => {
+        #[cfg(feature = "q8")]
+        Tiles::Q8(tiles) => {
             product!(tiles, input.groups, groups, |t, x| q8::<S, PAIR, _>(t, x))
         }
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+        #[cfg(feature = "q4")]
+        Tiles::Q4(tiles) => {
             product!(tiles, input.groups, groups, |t, x| q4::<S, PAIR, _>(t, x))
         }
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+        #[cfg(feature = "q4")]
+        Tiles::Q4Min(tiles) => {
             product!(tiles, input.groups, groups, |t, x| q4min::<S, PAIR, _>(
                 t, x
             ))
         }
-        _ => {}
     }
 }
 

@@ -131,12 +131,22 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
             )
         };
     }
+    if blocks.is_empty() {
+        return avx512::matmul(matrix, input, tile_rows, out);
+    }
     match matrix.tiles {
-        _ if blocks.is_empty() => avx512::matmul(matrix, input, tile_rows, out),
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(tiles, widen_q8, false),
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => product!(tiles, widen_q4, false),
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product!(tiles, widen_q4min, true),
-        _ => avx512::matmul(matrix, input, tile_rows, out),
+        #[cfg(feature = "f32")]
+        Tiles::F32(_) => avx512::matmul(matrix, input, tile_rows, out),
+        #[cfg(feature = "f16")]
+        Tiles::F16(_) => avx512::matmul(matrix, input, tile_rows, out),
+        #[cfg(feature = "bf16")]
+        Tiles::Bf16(_) => avx512::matmul(matrix, input, tile_rows, out),
+        #[cfg(feature = "q8")]
+        Tiles::Q8(tiles) => product!(tiles, widen_q8, false),
+        #[cfg(feature = "q4")]
+        Tiles::Q4(tiles) => product!(tiles, widen_q4, false),
+        #[cfg(feature = "q4")]
+        Tiles::Q4Min(tiles) => product!(tiles, widen_q4min, true),
     }
 }
 

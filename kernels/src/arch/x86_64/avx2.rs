@@ -24,7 +24,7 @@ use bytemuck::cast;
 
 use super::{input, mix, panel};
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
-use crate::{Activation, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
+use crate::{Activation, DType, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
 
 /// The table. Whoever hands it out has found AVX2 and F16C.
 pub(crate) static AVX2: Isa = Isa {
@@ -111,31 +111,41 @@ pub(super) fn matmul(
             }
         };
     }
-    // What few inputs save by a panel is less than it costs. Of floats bf16 gains an eighth; f32,
-    // and f16, which widens in one instruction, lose a little.
-    let panels = count > 2 * BLOCK && !matches!(matrix.tiles, Tiles::F32(_) | Tiles::F16(_));
-    match matrix.tiles {
-        _ if panels => panel::matmul::<BLOCK>(
+    // With few inputs a panel costs more than it saves. bf16 gains an eighth by one; f32, and f16,
+    // which widens in one instruction, lose a little.
+    let gains_by_panel = match matrix.dtype() {
+        DType::F32 | DType::F16 => false,
+        DType::Bf16 | DType::Q8 | DType::Q4 | DType::Q4Min => true,
+    };
+    if gains_by_panel && count > 2 * BLOCK {
+        return panel::matmul::<BLOCK>(
             matrix,
             input,
             tile_rows,
             out,
             |panel, x, sums, minima| panel::groups(panel, x, sums, minima),
             |panel, x, sums| panel::columns(panel, x, sums),
-        ),
-        Tiles::F32(tiles) if cfg!(feature = "f32") => floats!(tiles, |w| from_f32(w)),
-        Tiles::F16(tiles) if cfg!(feature = "f16") => floats!(tiles, |w| from_f16(w)),
-        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => floats!(tiles, |w| from_bf16(w)),
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => {
+        );
+    }
+    match matrix.tiles {
+        #[cfg(feature = "f32")]
+        Tiles::F32(tiles) => floats!(tiles, |w| from_f32(w)),
+        #[cfg(feature = "f16")]
+        Tiles::F16(tiles) => floats!(tiles, |w| from_f16(w)),
+        #[cfg(feature = "bf16")]
+        Tiles::Bf16(tiles) => floats!(tiles, |w| from_bf16(w)),
+        #[cfg(feature = "q8")]
+        Tiles::Q8(tiles) => {
             several!(tiles, input.groups, groups, |t, x| q8(t, x))
         }
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+        #[cfg(feature = "q4")]
+        Tiles::Q4(tiles) => {
             several!(tiles, input.groups, groups, |t, x| q4(t, x))
         }
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+        #[cfg(feature = "q4")]
+        Tiles::Q4Min(tiles) => {
             several!(tiles, input.groups, groups, |t, x| q4min(t, x))
         }
-        _ => {}
     }
 }
 

@@ -56,9 +56,19 @@ pub(super) fn matmul(
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
 ) {
-    let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);
+    let count = input.count;
+    if count > INPUTS {
+        return panel::matmul::<INPUTS>(
+            matrix,
+            input,
+            tile_rows,
+            out,
+            |panel, x, sums, minima| self::groups(panel, x, sums, minima),
+            |panel, x, sums| self::columns(panel, x, sums),
+        );
+    }
     let shape = Shape {
-        width: groups,
+        width: matrix.columns().div_ceil(GROUP),
         count,
         tile_rows: tile_rows.clone(),
     };
@@ -84,15 +94,14 @@ pub(super) fn matmul(
         };
     }
     match matrix.tiles {
-        _ if count > INPUTS => panel::matmul::<INPUTS>(
-            matrix,
-            input,
-            tile_rows,
-            out,
-            |panel, x, sums, minima| self::groups(panel, x, sums, minima),
-            |panel, x, sums| self::columns(panel, x, sums),
-        ),
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(
+        #[cfg(feature = "f32")]
+        Tiles::F32(_) => avx2::matmul(matrix, input, tile_rows, out),
+        #[cfg(feature = "f16")]
+        Tiles::F16(_) => avx2::matmul(matrix, input, tile_rows, out),
+        #[cfg(feature = "bf16")]
+        Tiles::Bf16(_) => avx2::matmul(matrix, input, tile_rows, out),
+        #[cfg(feature = "q8")]
+        Tiles::Q8(tiles) => product!(
             tiles,
             IN_ORDER,
             |tile, x| bytes(cast_ref(&tile.values), x),
@@ -105,7 +114,8 @@ pub(super) fn matmul(
                 x.scale
             )
         ),
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => product!(
+        #[cfg(feature = "q4")]
+        Tiles::Q4(tiles) => product!(
             tiles,
             AS_NIBBLES,
             |tile, x| nibbles(cast_ref(&tile.nibbles), x),
@@ -119,7 +129,8 @@ pub(super) fn matmul(
                 join_pair(sum, dots, scales(tiles.map(|tile| tile.scales)), x.scale)
             }
         ),
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => product!(
+        #[cfg(feature = "q4")]
+        Tiles::Q4Min(tiles) => product!(
             tiles,
             AS_NIBBLES,
             |tile, x| nibbles(cast_ref(&tile.nibbles), x),
@@ -143,7 +154,6 @@ pub(super) fn matmul(
                 )
             }
         ),
-        _ => avx2::matmul(matrix, input, tile_rows, out),
     }
 }
 

@@ -34,9 +34,8 @@ const FEW: usize = 6;
 
 #[target_feature(enable = "avx2,f16c,avxvnni")]
 fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
-    let (groups, count) = (matrix.columns().div_ceil(GROUP), input.count);
-    let quantized = matrix.dtype().is_quantized();
-    if quantized && count > FEW {
+    let count = input.count;
+    if matrix.dtype().is_quantized() && count > FEW {
         return panel::matmul::<BLOCK>(
             matrix,
             input,
@@ -47,13 +46,13 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
             |_, _, _| (),
         );
     }
-    if !quantized || count > 1 {
+    if count > 1 {
         return avx2::matmul(matrix, input, tile_rows, out);
     }
     let shape = Shape {
-        width: groups,
+        width: matrix.columns().div_ceil(GROUP),
         count,
-        tile_rows,
+        tile_rows: tile_rows.clone(),
     };
     // A closure is not generic, so what is the same function in two shapes is written as two; there
     // are no blocks.
@@ -70,12 +69,20 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
         };
     }
     match matrix.tiles {
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => product!(
+        #[cfg(feature = "f32")]
+        Tiles::F32(_) => avx2::matmul(matrix, input, tile_rows, out),
+        #[cfg(feature = "f16")]
+        Tiles::F16(_) => avx2::matmul(matrix, input, tile_rows, out),
+        #[cfg(feature = "bf16")]
+        Tiles::Bf16(_) => avx2::matmul(matrix, input, tile_rows, out),
+        #[cfg(feature = "q8")]
+        Tiles::Q8(tiles) => product!(
             tiles,
             |tile, x| bytes(cast_ref(&tile.values), x),
             |sum, tile, dots, x| join(sum, dots, from_f16(tile.scales), x.scale)
         ),
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+        #[cfg(feature = "q4")]
+        Tiles::Q4(tiles) => {
             product!(
                 tiles,
                 |tile, x| nibbles(cast_ref(&tile.nibbles), x),
@@ -85,7 +92,8 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
                 }
             )
         }
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+        #[cfg(feature = "q4")]
+        Tiles::Q4Min(tiles) => {
             product!(
                 tiles,
                 |tile, x| nibbles(cast_ref(&tile.nibbles), x),
@@ -100,7 +108,6 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
                 }
             )
         }
-        _ => {}
     }
 }
 

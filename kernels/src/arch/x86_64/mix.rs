@@ -150,7 +150,7 @@ macro_rules! mix_with {
                 let width = |all: usize| all.checked_div(count).unwrap_or(0);
                 let (table, channels) = (width(weights.len()), width(out.len()));
                 let bytes = kv.value_bytes(channels).unwrap_or(0);
-                if bytes == 0 {
+                if bytes == 0 || !kv.dtype().enabled() {
                     return;
                 }
                 let end = slots.end.min(table).min(values.len() / bytes);
@@ -193,16 +193,10 @@ macro_rules! mix_with {
                 #[target_feature(enable = $features)]
                 fn mix<const Q: usize>(&self, weights: [&[f32]; Q], out: &mut [f32]) {
                     match self.kv {
-                        Kv::F32 if cfg!(feature = "f32") => {
-                            self.floats::<Q, V>(weights, out, |value| value)
-                        }
-                        Kv::F16 if cfg!(feature = "f16") => {
-                            self.floats::<Q, _>(weights, out, V::from_f16)
-                        }
-                        Kv::Bf16 if cfg!(feature = "bf16") => {
-                            self.floats::<Q, _>(weights, out, V::from_bf16)
-                        }
-                        Kv::Q8 if cfg!(feature = "q8") => {
+                        Kv::F32 => self.floats::<Q, V>(weights, out, |value| value),
+                        Kv::F16 => self.floats::<Q, _>(weights, out, V::from_f16),
+                        Kv::Bf16 => self.floats::<Q, _>(weights, out, V::from_bf16),
+                        Kv::Q8 => {
                             // A group at once, or half of one.
                             let whole = V::MANY || Q <= 2;
                             for first in
@@ -215,7 +209,6 @@ macro_rules! mix_with {
                                 }
                             }
                         }
-                        _ => {}
                     }
                 }
 

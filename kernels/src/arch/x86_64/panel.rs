@@ -83,21 +83,26 @@ pub(super) fn matmul<const N: usize>(
         }};
     }
     match matrix.tiles {
-        Tiles::Q8(tiles) if cfg!(feature = "q8") => {
+        #[cfg(feature = "q8")]
+        Tiles::Q8(tiles) => {
             product!(tiles, |tile, r, wide| widen_q8(tile, r, wide), false)
         }
-        Tiles::Q4(tiles) if cfg!(feature = "q4") => {
+        #[cfg(feature = "q4")]
+        Tiles::Q4(tiles) => {
             product!(tiles, |tile, r, wide| widen_q4(tile, r, wide), false)
         }
-        Tiles::Q4Min(tiles) if cfg!(feature = "q4") => {
+        #[cfg(feature = "q4")]
+        Tiles::Q4Min(tiles) => {
             product!(tiles, |tile, r, wide| widen_q4min(tile, r, wide), true)
         }
-        Tiles::F32(tiles) if cfg!(feature = "f32") => product!(tiles, |weights| from_f32(weights)),
-        Tiles::F16(tiles) if cfg!(feature = "f16") => product!(tiles, |weights| from_f16(weights)),
-        Tiles::Bf16(tiles) if cfg!(feature = "bf16") => {
+        #[cfg(feature = "f32")]
+        Tiles::F32(tiles) => product!(tiles, |weights| from_f32(weights)),
+        #[cfg(feature = "f16")]
+        Tiles::F16(tiles) => product!(tiles, |weights| from_f16(weights)),
+        #[cfg(feature = "bf16")]
+        Tiles::Bf16(tiles) => {
             product!(tiles, |weights| from_bf16(weights))
         }
-        _ => {}
     }
 }
 
