@@ -103,6 +103,20 @@ impl Section {
         Section::Tokenizer,
         Section::ChatTemplate,
     ];
+
+    /// Where it is in the table of sections, which does not list the header.
+    const fn index(self) -> Option<usize> {
+        match self {
+            Section::Config
+            | Section::Layers
+            | Section::Rope
+            | Section::Tensors
+            | Section::Weights
+            | Section::Tokenizer
+            | Section::ChatTemplate => Some(self as usize),
+            Section::Header => None,
+        }
+    }
 }
 
 impl fmt::Display for Section {
@@ -188,8 +202,8 @@ pub struct Header<'m> {
     pub config: Config,
     /// The layers.
     pub layers: Layers<'m>,
-    sections: [&'m [u8]; 7],
-    checksums: [u32; 7],
+    sections: [&'m [u8]; Section::ALL.len()],
+    checksums: [u32; Section::ALL.len()],
     checksum: u32,
     /// Where the weights start, and how many bytes they are.
     #[cfg(feature = "source")]
@@ -268,8 +282,8 @@ impl<'m> Header<'m> {
             return Err(error);
         }
         let mapped = head.len() as u64 == length;
-        let mut sections: [&[u8]; 7] = [&[]; 7];
-        let mut checksums = [0; 7];
+        let mut sections: [&[u8]; Section::ALL.len()] = [&[]; Section::ALL.len()];
+        let mut checksums = [0; Section::ALL.len()];
         let mut s = 0;
         while s < Section::ALL.len() {
             let (offset, bytes) = section_place(head, s);
@@ -319,9 +333,9 @@ impl<'m> Header<'m> {
 
     /// The bytes of a section; none of the weights if those are not in memory.
     pub const fn section(&self, section: Section) -> &'m [u8] {
-        match section {
-            Section::Header => &[],
-            _ => self.sections[section as usize],
+        match section.index() {
+            Some(index) => self.sections[index],
+            None => &[],
         }
     }
 
@@ -357,9 +371,9 @@ impl<'m> Header<'m> {
 
     /// The checksum the header gives for a section.
     pub(super) const fn section_checksum(&self, section: Section) -> u32 {
-        match section {
-            Section::Header => self.checksum,
-            _ => self.checksums[section as usize],
+        match section.index() {
+            Some(index) => self.checksums[index],
+            None => self.checksum,
         }
     }
 

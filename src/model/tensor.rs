@@ -101,26 +101,63 @@ impl Role {
 
     /// Whether every layer has one, rather than the model.
     pub const fn is_per_layer(self) -> bool {
-        self as u8 > Role::FinalNorm as u8
+        match self {
+            Role::Embedder | Role::LmHead | Role::FinalNorm => false,
+            Role::PreAttentionNorm
+            | Role::Query
+            | Role::QueryBias
+            | Role::QueryNorm
+            | Role::Key
+            | Role::KeyBias
+            | Role::KeyNorm
+            | Role::Value
+            | Role::ValueBias
+            | Role::Output
+            | Role::OutputBias
+            | Role::PostAttentionNorm
+            | Role::PreFfwNorm
+            | Role::GatingLinear
+            | Role::GatingLinearBias
+            | Role::ValueLinear
+            | Role::ValueLinearBias
+            | Role::OutLinear
+            | Role::OutLinearBias
+            | Role::PostFfwNorm => true,
+        }
     }
 
     /// Whether it is a matrix of any type, rather than an f32 vector.
     pub const fn is_matrix(self) -> bool {
-        matches!(
-            self,
+        match self {
             Role::Embedder
-                | Role::LmHead
-                | Role::Query
-                | Role::Key
-                | Role::Value
-                | Role::Output
-                | Role::GatingLinear
-                | Role::ValueLinear
-                | Role::OutLinear
-        )
+            | Role::LmHead
+            | Role::Query
+            | Role::Key
+            | Role::Value
+            | Role::Output
+            | Role::GatingLinear
+            | Role::ValueLinear
+            | Role::OutLinear => true,
+            Role::FinalNorm
+            | Role::PreAttentionNorm
+            | Role::QueryBias
+            | Role::QueryNorm
+            | Role::KeyBias
+            | Role::KeyNorm
+            | Role::ValueBias
+            | Role::OutputBias
+            | Role::PostAttentionNorm
+            | Role::PreFfwNorm
+            | Role::GatingLinearBias
+            | Role::ValueLinearBias
+            | Role::OutLinearBias
+            | Role::PostFfwNorm => false,
+        }
     }
 
     /// Whether a model of this config has it.
+    // Where flash is scarce it is a function, for which a call is enough.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub const fn is_present(self, config: &Config) -> bool {
         match self {
             Role::LmHead => !config.tie_embedder_and_logits,
@@ -130,7 +167,17 @@ impl Role {
             Role::QueryNorm | Role::KeyNorm => config.use_qk_norm,
             Role::PostAttentionNorm => config.use_post_attn_norm,
             Role::PostFfwNorm => config.use_post_ffw_norm,
-            _ => true,
+            Role::Embedder
+            | Role::FinalNorm
+            | Role::PreAttentionNorm
+            | Role::Query
+            | Role::Key
+            | Role::Value
+            | Role::Output
+            | Role::PreFfwNorm
+            | Role::GatingLinear
+            | Role::ValueLinear
+            | Role::OutLinear => true,
         }
     }
 

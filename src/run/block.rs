@@ -12,7 +12,7 @@ use bytemuck::try_cast_slice_mut;
 
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
 use pocketlm_kernels::{
-    Activation, Block, Engine, GROUP, Input, InputGroup, Isa, Kv, Output, Solo, TILE_ROWS, Workers,
+    Activation, Block, Engine, GROUP, Input, InputGroup, Isa, Output, Solo, TILE_ROWS, Workers,
     split_chunks, split_rows,
 };
 
@@ -143,7 +143,16 @@ impl<'m, 'a> Session<'m, 'a> {
             Stage::GateValue => &[Role::GatingLinear, Role::ValueLinear],
             Stage::Out => &[Role::OutLinear],
             Stage::Head => core::slice::from_ref(self.head_role()),
-            _ => &[],
+            Stage::Idle
+            | Stage::Embed
+            | Stage::AttentionNorm
+            | Stage::Cache
+            | Stage::Attend
+            | Stage::Attended
+            | Stage::AttentionResidual
+            | Stage::Activate
+            | Stage::FfwResidual
+            | Stage::FinalNorm => &[],
         }
     }
 
@@ -155,10 +164,21 @@ impl<'m, 'a> Session<'m, 'a> {
             heads,
             ..
         } = self.work;
-        if matches!(stage, Stage::FinalNorm | Stage::Head) {
-            heads as usize
-        } else {
-            count as usize
+        match stage {
+            Stage::FinalNorm | Stage::Head => heads as usize,
+            Stage::Idle
+            | Stage::Embed
+            | Stage::AttentionNorm
+            | Stage::QueryKeyValue
+            | Stage::Cache
+            | Stage::Attend
+            | Stage::Attended
+            | Stage::Output
+            | Stage::AttentionResidual
+            | Stage::GateValue
+            | Stage::Activate
+            | Stage::Out
+            | Stage::FfwResidual => count as usize,
         }
     }
 
@@ -217,20 +237,29 @@ impl<'m, 'a> Session<'m, 'a> {
                 self.products(units)
             }
             Stage::Attend => self.attend(units),
-            Stage::Cache if !cfg!(target_os = "none") && units.len() > 1 => {
-                self.store_shared(units)
+            Stage::Embed => units.for_each(|token| self.compute_token(token, true)),
+            Stage::Cache => {
+                if !cfg!(target_os = "none") && units.len() > 1 {
+                    self.store_shared(units)
+                } else {
+                    units.for_each(|token| self.compute_token(token, false))
+                }
             }
-            Stage::Embed | Stage::Cache => units.for_each(|token| self.compute_token(token)),
-            _ => self.rows(units),
+            Stage::AttentionNorm
+            | Stage::Attended
+            | Stage::AttentionResidual
+            | Stage::Activate
+            | Stage::FfwResidual
+            | Stage::FinalNorm => self.rows(units),
         }
     }
 
-    /// The same for one token, of a stage that writes more than rows of it.
+    /// The same for one token, of `Embed` (if `embeds`) or `Cache`.
     // Not part of its caller, nor are the other stages: their variables would all lie on the stack
     // at once.
     #[inline(never)]
-    fn compute_token(&mut self, token: usize) {
-        if self.work.stage == Stage::Embed {
+    fn compute_token(&mut self, token: usize, embeds: bool) {
+        if embeds {
             self.embed(token)
         } else {
             self.store(token)
@@ -277,40 +306,55 @@ impl<'m, 'a> Session<'m, 'a> {
     #[inline(never)]
     fn rows(&mut self, tokens: Range<usize>) {
         let (widths, batch) = (self.widths(), self.plan.batch_tokens() as usize);
-        let (stage, count, config) = (self.work.stage, self.stage_tokens(), self.model.config());
+        let (count, config) = (self.stage_tokens(), self.model.config());
         // See `Between`; and what meets the row that comes of it.
-        let (bias, other, norm, matrices): (_, _, _, &[Role]) = match stage {
+        let (step, bias, other, norm, matrices): (_, _, _, _, &[Role]) = match self.work.stage {
             Stage::AttentionNorm => (
+                Step::Norm,
                 None,
                 None,
                 Some(Role::PreAttentionNorm),
                 &[Role::Query, Role::Key, Role::Value],
             ),
-            Stage::Attended => (None, None, None, &[Role::Output]),
+            Stage::Attended => (Step::Gather, None, None, None, &[Role::Output]),
             Stage::AttentionResidual => (
+                Step::Residual,
                 Some(Role::OutputBias),
                 Some(Role::PostAttentionNorm),
                 Some(Role::PreFfwNorm),
                 &[Role::GatingLinear, Role::ValueLinear],
             ),
             Stage::Activate => (
+                Step::Activate,
                 Some(Role::GatingLinearBias),
                 Some(Role::ValueLinearBias),
                 None,
                 &[Role::OutLinear],
             ),
             Stage::FfwResidual => (
+                Step::Residual,
                 Some(Role::OutLinearBias),
                 Some(Role::PostFfwNorm),
                 None,
                 &[],
             ),
-            _ => (
+            Stage::FinalNorm => (
+                Step::Norm,
                 None,
                 None,
                 Some(Role::FinalNorm),
                 core::slice::from_ref(self.head_role()),
             ),
+            // These are not computed row by row.
+            Stage::Idle
+            | Stage::Embed
+            | Stage::QueryKeyValue
+            | Stage::Cache
+            | Stage::Attend
+            | Stage::Output
+            | Stage::GateValue
+            | Stage::Out
+            | Stage::Head => return,
         };
         let quantized = self.any_quantized(matrices);
         let Buffers {
@@ -335,29 +379,30 @@ impl<'m, 'a> Session<'m, 'a> {
                 (&mut **normed, widths.embedding),
             ],
         );
-        match stage {
-            Stage::Attended => {
+        match step {
+            Step::Gather => {
                 let [attention, _, _, attended, _] = attention_parts(scratch, batch, widths);
                 by_head = attention;
                 rows = [(attended, widths.queries), (&mut [], 0)];
             }
-            Stage::Activate => {
+            Step::Activate => {
                 rows = ffw_parts(scratch, batch, widths).map(|branch| (branch, widths.hidden))
             }
-            // Their rows go to the first places.
-            Stage::FinalNorm => {
+            // The final norm writes the rows of the tokens from `work.head` on to the first places.
+            // In a layer, `work.head` is 0.
+            Step::Norm => {
                 let [(hidden, _), _] = &mut rows;
                 *hidden = core::mem::take(hidden)
                     .get_mut(self.work.head as usize * widths.embedding..)
                     .unwrap_or_default();
             }
-            _ => {}
+            Step::Residual => {}
         }
         let [first, second] = rows;
         let isa = self.engine.isa;
         let groups = (&mut **groups, if quantized { first.1 } else { 0 });
         let between = Between {
-            stage,
+            step,
             isa,
             bias,
             other,
@@ -430,7 +475,18 @@ impl<'m, 'a> Session<'m, 'a> {
                 let [gating, _] = ffw_parts(scratch, batch, widths);
                 (gating, [normed, &mut [], &mut []])
             }
-            _ => (normed, [logits, &mut [], &mut []]),
+            Stage::Head => (normed, [logits, &mut [], &mut []]),
+            // These are not products.
+            Stage::Idle
+            | Stage::Embed
+            | Stage::AttentionNorm
+            | Stage::Cache
+            | Stage::Attend
+            | Stage::Attended
+            | Stage::AttentionResidual
+            | Stage::Activate
+            | Stage::FfwResidual
+            | Stage::FinalNorm => return,
         };
         let cap = if stage == Stage::Head {
             self.model.config().final_logit_softcap
@@ -513,13 +569,26 @@ impl<'m, 'a> Session<'m, 'a> {
 
     /// Whether queries are quantised to meet the keys of the cache.
     pub(super) fn quantizes_queries(&self) -> bool {
-        self.plan.kv_type() == Kv::Q8
+        self.plan.kv_type().dtype().is_quantized()
     }
+}
+
+/// What a stage does to each token's rows.
+#[derive(Clone, Copy)]
+enum Step {
+    /// Puts what attention gave, head by head, into one row.
+    Gather,
+    /// Bias and activation of both branches.
+    Activate,
+    /// `normed` = norm of `hidden`.
+    Norm,
+    /// Bias and post norm, onto `hidden`; `normed` = norm of that.
+    Residual,
 }
 
 /// What happens to a token's rows between two products.
 struct Between<'s> {
-    stage: Stage,
+    step: Step,
     isa: &'static Isa,
     /// The bias of the product before, or of the first of two.
     bias: &'s [f32],
@@ -549,22 +618,22 @@ impl Between<'_> {
         second: &mut [f32],
         groups: &mut [InputGroup],
     ) {
-        let input = match self.stage {
-            Stage::Attended => {
+        let input = match self.step {
+            Step::Gather => {
                 for head in 0..self.heads {
                     let from = row(self.by_head, self.head_width, head * self.tokens + token);
                     copy(row_mut(first, self.head_width, head), from);
                 }
                 first
             }
-            Stage::Activate => {
+            Step::Activate => {
                 add(first, self.bias);
                 add(second, self.other);
                 self.isa.gate(self.activation, first, second);
                 first
             }
-            _ => {
-                if matches!(self.stage, Stage::AttentionResidual | Stage::FfwResidual) {
+            Step::Norm | Step::Residual => {
+                if let Step::Residual = self.step {
                     add(second, self.bias);
                     if !self.other.is_empty() {
                         rms_norm_in_place(second, self.other, self.eps);

@@ -446,11 +446,18 @@ impl<'m, 'a> Session<'m, 'a> {
 
     /// Moves on from a stage that is done.
     fn next_stage(&mut self) -> Option<Event> {
-        self.work.unit = 0;
         let work = &mut self.work;
-        match work.stage.next() {
-            // The layers of a batch are done.
-            Stage::Idle if work.stage == Stage::Head => {
+        work.unit = 0;
+        match work.stage {
+            Stage::Embed => self.start_layer(),
+            Stage::FfwResidual => {
+                let layer = self.model.layers().get(work.layer as usize);
+                let bytes = self.plan.layer_cache_bytes(layer);
+                work.cache = work.cache.saturating_add(bytes);
+                work.layer += 1;
+                self.start_layer();
+            }
+            Stage::Head => {
                 let first = work.start + work.head;
                 let tokens = first..first + work.heads;
                 work.head += work.heads;
@@ -462,36 +469,41 @@ impl<'m, 'a> Session<'m, 'a> {
                 }
                 return Some(Event::Logits(tokens));
             }
-            next => {
-                work.stage = next;
-                if next == Stage::FinalNorm {
-                    let layer = self.model.layers().get(work.layer as usize);
-                    work.cache = work
-                        .cache
-                        .saturating_add(self.plan.layer_cache_bytes(layer));
-                    work.layer += 1;
-                }
-                if matches!(next, Stage::AttentionNorm | Stage::FinalNorm) {
-                    let layers = self.model.config().num_decoder_blocks;
-                    // A model may have no layers.
-                    work.stage = if work.layer < layers {
-                        Stage::AttentionNorm
-                    } else {
-                        Stage::FinalNorm
-                    };
-                    if work.stage == Stage::FinalNorm && work.every {
-                        work.heads = self.plan.logits_tokens().min(work.count);
-                    } else if work.stage == Stage::FinalNorm {
-                        (work.head, work.heads) = (work.count - 1, 1);
-                        if work.start + work.count < work.end {
-                            // Nobody asked for these logits.
-                            self.finish_batch();
-                        }
-                    }
-                }
-            }
+            Stage::Idle
+            | Stage::AttentionNorm
+            | Stage::QueryKeyValue
+            | Stage::Cache
+            | Stage::Attend
+            | Stage::Attended
+            | Stage::Output
+            | Stage::AttentionResidual
+            | Stage::GateValue
+            | Stage::Activate
+            | Stage::Out
+            | Stage::FinalNorm => work.stage = work.stage.next(),
         }
         None
+    }
+
+    /// Begins the layer `work.layer`, or the logits where there is no such layer. A model may have
+    /// no layers.
+    fn start_layer(&mut self) {
+        let work = &mut self.work;
+        if work.layer < self.model.config().num_decoder_blocks {
+            work.stage = Stage::AttentionNorm;
+            return;
+        }
+        work.stage = Stage::FinalNorm;
+        if work.every {
+            work.heads = self.plan.logits_tokens().min(work.count);
+        } else {
+            work.head = work.count - 1;
+            work.heads = 1;
+            if work.start + work.count < work.end {
+                // Nobody asked for these logits.
+                self.finish_batch();
+            }
+        }
     }
 
     /// Takes the next tokens into a batch.

@@ -262,17 +262,26 @@ mod read {
                 | Stage::Output
                 | Stage::GateValue
                 | Stage::Out => self.compute_products(units),
-                stage => {
-                    let of = if stage == Stage::FinalNorm {
-                        Vectors::Final
-                    } else {
-                        Vectors::Layer(self.work.layer)
-                    };
-                    let read = self.buffers.window.read_vectors(&self.model, of);
-                    read.map(|()| self.compute_units(units))
+                Stage::FinalNorm => self.compute_with_vectors(Vectors::Final, units),
+                Stage::Idle
+                | Stage::AttentionNorm
+                | Stage::Cache
+                | Stage::Attend
+                | Stage::Attended
+                | Stage::AttentionResidual
+                | Stage::Activate
+                | Stage::FfwResidual => {
+                    self.compute_with_vectors(Vectors::Layer(self.work.layer), units)
                 }
             };
             read.is_ok()
+        }
+
+        /// Computes units of a stage that uses norms and biases.
+        fn compute_with_vectors(&mut self, of: Vectors, units: Range<usize>) -> Result<(), Error> {
+            self.buffers.window.read_vectors(&self.model, of)?;
+            self.compute_units(units);
+            Ok(())
         }
 
         /// Computes units of a product; the first are read, the next while those are computed, and

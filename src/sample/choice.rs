@@ -173,8 +173,13 @@ impl Choice {
                     .penalties
                     .as_ref()
                     .map_or(0, |penalties| penalties.window.len()),
-                Pass::Find(filter) if filter.wanted(sampler, 0).is_none() => 0,
-                _ => logits.len(),
+                Pass::Find(filter) => filter.wanted(sampler, 0).map_or(0, |_| logits.len()),
+                Pass::Largest
+                | Pass::Infinite
+                | Pass::Best
+                | Pass::Weigh
+                | Pass::Draw
+                | Pass::Done => logits.len(),
             };
             let undone = length.saturating_sub(self.at);
             if undone > 0 {
