@@ -54,7 +54,8 @@ impl Isa {
             return;
         };
         split_chunks(workers, [(blocks, 1)], 0..all, |index, [block]| {
-            let (first, group) = (index / width * Block::INPUTS, index % width);
+            let first = index / width * Block::INPUTS;
+            let group = index % width;
             let input = |t: usize| {
                 groups
                     .get((first + t).min(count - 1) * width.get() + group)

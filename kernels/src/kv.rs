@@ -147,8 +147,10 @@ pub(crate) fn mix(
     count: usize,
 ) {
     let width = |all: usize| all.checked_div(count).unwrap_or(0);
-    let (table, channels) = (width(weights.len()), width(out.len()));
-    let (mut weights, mut out) = (weights, out);
+    let table = width(weights.len());
+    let channels = width(out.len());
+    let mut weights = weights;
+    let mut out = out;
     for _ in 0..count {
         let (these, other_weights) = weights.split_at_checked(table).unwrap_or_default();
         let (channels, other_out) = out.split_at_mut_checked(channels).unwrap_or_default();

@@ -28,7 +28,8 @@ impl<'a> Input<'a> {
     /// Some of the inputs of a matrix of `columns` columns. Their blocks are left out unless the
     /// first starts one.
     pub fn some(&self, inputs: Range<usize>, columns: usize) -> Input<'a> {
-        let (width, first) = (columns.div_ceil(GROUP), inputs.start);
+        let width = columns.div_ceil(GROUP);
+        let first = inputs.start;
         let blocks = if first.is_multiple_of(Block::INPUTS) {
             self.blocks
         } else {

@@ -65,8 +65,10 @@ mod integers {
     /// `sum + a * b`.
     #[inline(never)]
     pub(super) fn add_product(sum: f32, a: f32, b: f32) -> f32 {
-        let (x, y) = (a.to_bits(), b.to_bits());
-        let (ex, ey) = (exponent(x), exponent(y));
+        let x = a.to_bits();
+        let y = b.to_bits();
+        let ex = exponent(x);
+        let ey = exponent(y);
         if ex.wrapping_sub(FIRST) | ey.wrapping_sub(FIRST) < ORDINARY {
             let (mantissa, exponent) =
                 multiply(y << 8 | SIGN, x & (IMPLICIT - 1) | IMPLICIT, ex + ey);
@@ -198,7 +200,8 @@ mod integers {
         if distance > 25 {
             return Some(x);
         }
-        let (larger, smaller) = ((x << 8 | SIGN) >> 1, (y << 8 | SIGN) >> 1);
+        let larger = (x << 8 | SIGN) >> 1;
+        let smaller = (y << 8 | SIGN) >> 1;
         let lost = smaller << 1 << (31 - distance) != 0;
         let smaller = smaller >> distance | lost as u32;
         let mut mantissa;
@@ -235,7 +238,8 @@ mod tests {
     }
 
     fn check(sum: f32, a: f32, b: f32) {
-        let (got, want) = (add_product(sum, a, b), sum + a * b);
+        let got = add_product(sum, a, b);
+        let want = sum + a * b;
         assert!(
             same(got, want),
             "{sum:e} + {a:e} * {b:e}: {got:e}, not {want:e}"
@@ -290,7 +294,8 @@ mod tests {
     fn a_product_is_added_as_a_floating_point_unit_does() {
         let mut random = random();
         for _ in 0..COUNT {
-            let (x, y) = (random(), random());
+            let x = random();
+            let y = random();
             let [a, b, sum] = [x as u32, (x >> 32) as u32, y as u32].map(f32::from_bits);
             check(sum, a, b);
             // A sum in the product's neighbourhood, where digits go and ties are found; and few

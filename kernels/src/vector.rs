@@ -118,7 +118,8 @@ pub fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     let half = head.len() / 2;
     let (first, second) = head.split_at_mut(half);
     for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-        let (x, y) = (*a, *b);
+        let x = *a;
+        let y = *b;
         *a = x * cos - y * sin;
         *b = y * cos + x * sin;
     }
@@ -231,7 +232,8 @@ mod tests {
     #[test]
     fn rope_turns_a_pair_by_the_angle() {
         // A quarter turn a position.
-        let (mut cos, mut sin) = ([0.0], [0.0]);
+        let mut cos = [0.0];
+        let mut sin = [0.0];
         rope_table(1, &[1 << 62], 1.0, &mut cos, &mut sin);
         let mut head = [3.0, 4.0];
         rope(&mut head, &cos, &sin);

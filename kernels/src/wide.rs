@@ -55,11 +55,9 @@ fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; 
     let mut values = [[[0; 4]; TILE_ROWS]; GROUP / 4];
     for (values, bytes) in values.as_chunks_mut::<2>().0.iter_mut().zip(nibbles) {
         let [low, high] = values;
-        let (low, high, bytes) = (
-            low.as_flattened_mut(),
-            high.as_flattened_mut(),
-            bytes.as_flattened(),
-        );
+        let low = low.as_flattened_mut();
+        let high = high.as_flattened_mut();
+        let bytes = bytes.as_flattened();
         for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
             *low = (byte & 15) as i8;
             *high = (byte >> 4) as i8;

@@ -64,7 +64,8 @@ pub fn for_each_part(
     } else {
         count.saturating_mul(2) / stretches
     };
-    let (length, longer) = (range.len() / stretches, range.len() % stretches);
+    let length = range.len() / stretches;
+    let longer = range.len() % stretches;
     let start = |stretch: usize| range.start + stretch * length + stretch.min(longer);
     let left: [Left; STRETCHES] = core::array::from_fn(|stretch| Left {
         next: AtomicUsize::new(start(stretch.min(stretches))),

@@ -217,10 +217,12 @@ fn check_product(
 ) {
     let matrix = Matrix::new(dtype, rows, columns, data).unwrap();
     assert!(matrix.is_finite());
-    let (count, width) = (input.count, columns.div_ceil(32));
+    let count = input.count;
+    let width = columns.div_ceil(32);
     let expected: Vec<u32> = (0..count * rows)
         .map(|i| {
-            let (t, row) = (i / rows, i % rows);
+            let t = i / rows;
+            let row = i % rows;
             let x = &input.values[t * columns..][..columns];
             bits(naive(
                 dtype,
@@ -267,7 +269,8 @@ fn check_product(
                 );
             }
             for (i, (out, expected)) in out.iter().zip(&expected).enumerate() {
-                let (t, row) = (i / rows, i % rows);
+                let t = i / rows;
+                let row = i % rows;
                 assert_eq!(
                     bits(*out),
                     *expected,
@@ -370,7 +373,8 @@ fn every_batch_is_the_naive_loop() {
 #[cfg_attr(test, test)]
 pub(crate) fn weights_may_start_at_any_multiple_of_4() {
     let numbers = &mut Numbers(8);
-    let (rows, columns) = (75, 65);
+    let rows = 75;
+    let columns = 65;
     for dtype in DType::ALL {
         let words = random_matrix(dtype, rows, columns, numbers);
         let values = numbers.floats(5 * columns);
@@ -402,7 +406,8 @@ pub(crate) fn weights_may_start_at_any_multiple_of_4() {
 #[cfg_attr(test, test)]
 pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
     let numbers = &mut Numbers(9);
-    let (rows, columns) = (43, 96);
+    let rows = 43;
+    let columns = 96;
     // f16 bits: zeros, the smallest and largest subnormal, the smallest and largest normal, one.
     let halves = [
         0u16, 0x8000, 1, 0x8001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x3c00,
@@ -644,7 +649,8 @@ pub(crate) fn every_softmax_gate_and_soft_cap_is_the_scalar_one() {
                     [f32::NAN, f32::NEG_INFINITY, f32::MAX, -0.0, f32::INFINITY][n / 5 % 5];
             }
             for cut in [0, n / 3, n / 2, n] {
-                let (mut expected, mut found) = (scores.clone(), scores.clone());
+                let mut expected = scores.clone();
+                let mut found = scores.clone();
                 let (older, newer) = expected.split_at_mut(cut);
                 let normalizer = Isa::SCALAR.softmax(older, newer);
                 let (older, newer) = found.split_at_mut(cut);
@@ -665,7 +671,8 @@ pub(crate) fn every_softmax_gate_and_soft_cap_is_the_scalar_one() {
                 Activation::GeluExact,
                 Activation::GeluApprox,
             ] {
-                let (mut expected, mut found) = (scores.clone(), scores.clone());
+                let mut expected = scores.clone();
+                let mut found = scores.clone();
                 Isa::SCALAR.gate(activation, &mut expected, &values);
                 isa.gate(activation, &mut found, &values);
                 assert_eq!(
@@ -674,7 +681,8 @@ pub(crate) fn every_softmax_gate_and_soft_cap_is_the_scalar_one() {
                     "{isa:?} {activation:?}, {n} numbers"
                 );
             }
-            let (mut expected, mut found) = (scores.clone(), scores.clone());
+            let mut expected = scores.clone();
+            let mut found = scores.clone();
             Isa::SCALAR.soft_cap(&mut expected, 30.0);
             isa.soft_cap(&mut found, 30.0);
             assert_eq!(

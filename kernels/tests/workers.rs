@@ -18,7 +18,8 @@ fn workers_change_nothing_and_leave_nothing_out() {
             self.0
         }
     }
-    let (rows, count) = ([1003, 40, 8], 3);
+    let rows = [1003, 40, 8];
+    let count = 3;
     let range = |output: usize| 5..rows[output] - output;
     for (workers, together) in [(1, 3), (2, 2), (5, 1), (2, usize::MAX)] {
         let mut values = rows.map(|rows| vec![0.0; rows * count]);
@@ -61,7 +62,9 @@ fn workers_change_nothing_and_leave_nothing_out() {
                 "output {output}"
             );
         }
-        let (mut a, mut b, mut c) = (vec![0.0; 70], vec![0.0; 21], vec![0.0; 8]);
+        let mut a = vec![0.0; 70];
+        let mut b = vec![0.0; 21];
+        let mut c = vec![0.0; 8];
         split_chunks(
             &Threads(workers),
             [(&mut a, 10), (&mut b, 3), (&mut c, 1)],

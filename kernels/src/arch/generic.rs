@@ -66,7 +66,8 @@ pub(super) fn matmul<S: Simd>(
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
 ) {
-    let (columns, count) = (matrix.columns(), input.count);
+    let columns = matrix.columns();
+    let count = input.count;
     let groups = columns.div_ceil(GROUP);
     // A closure is not generic, so what is the same function in two shapes is written as two.
     macro_rules! product {
@@ -232,7 +233,8 @@ fn q4<S: Simd, const R: usize, const T: usize>(
     x: [&[InputGroup]; T],
 ) -> Sums<S::Floats, R, T> {
     walk(tiles, x, |sums, tiles, x| {
-        let (inputs, offsets) = (x.map(S::inputs), x.map(|x| x.sum.wrapping_mul(-8)));
+        let inputs = x.map(S::inputs);
+        let offsets = x.map(|x| x.sum.wrapping_mul(-8));
         for (sums, tile) in sums.iter_mut().zip(tiles) {
             let dots = S::nibble_dots(bytemuck::cast_ref(&tile.nibbles), inputs, offsets);
             let scales = S::from_f16(tile.scales);
@@ -252,7 +254,8 @@ fn q4min<S: Simd, const R: usize, const T: usize>(
         let inputs = x.map(S::inputs);
         for (sums, tile) in sums.iter_mut().zip(tiles) {
             let dots = S::nibble_dots(bytemuck::cast_ref(&tile.nibbles), inputs, [0; T]);
-            let (scales, minima) = (S::from_f16(tile.scales), S::from_f16(tile.minima));
+            let scales = S::from_f16(tile.scales);
+            let minima = S::from_f16(tile.minima);
             for ((sum, dots), x) in sums.iter_mut().zip(dots).zip(x) {
                 *sum = S::join(*sum, dots, scales, x.scale);
                 *sum = S::join(*sum, bytemuck::cast([x.sum; TILE_ROWS]), minima, x.scale);
@@ -276,7 +279,8 @@ fn walk<W, X, F: Pod, const R: usize, const T: usize>(
         .chain(x.map(<[X]>::len))
         .min()
         .unwrap_or(0);
-    let (tiles, x) = (tiles.map(|tile| &tile[..length]), x.map(|x| &x[..length]));
+    let tiles = tiles.map(|tile| &tile[..length]);
+    let x = x.map(|x| &x[..length]);
     for place in 0..length {
         step(
             &mut sums,

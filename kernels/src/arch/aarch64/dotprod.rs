@@ -85,7 +85,8 @@ impl Simd for DotProd {
         let flip = |bytes| unsafe { veorq_u8(bytes, vdupq_n_u8(128)) };
         let flipped = halves.map(|steps| steps.map(|step| step.map(flip)));
         x.map(|x| {
-            let (mut high, mut low) = (splat(0), splat(-x.offset));
+            let mut high = splat(0);
+            let mut low = splat(-x.offset);
             for half in 0..2 {
                 multiply(
                     &mut high,
@@ -108,13 +109,12 @@ impl Simd for DotProd {
     ) -> [Integers; T] {
         let halves: [[[uint8x16_t; 2]; 2]; 2] = cast(*nibbles);
         // SAFETY: as in `inputs`.
-        let (low, high) = (
-            |bytes| unsafe { vandq_u8(bytes, vdupq_n_u8(15)) },
-            |bytes| unsafe { vshrq_n_u8::<4>(bytes) },
-        );
+        let low = |bytes| unsafe { vandq_u8(bytes, vdupq_n_u8(15)) };
+        let high = |bytes| unsafe { vshrq_n_u8::<4>(bytes) };
         let steps = halves.map(|[a, b]| [a.map(low), a.map(high), b.map(low), b.map(high)]);
         core::array::from_fn(|t| {
-            let (mut high, mut low) = (splat(0), splat(offsets[t]));
+            let mut high = splat(0);
+            let mut low = splat(offsets[t]);
             for (half, steps) in steps.into_iter().enumerate() {
                 multiply(
                     &mut high,

@@ -252,7 +252,8 @@ fn add_pairs<W, const P: usize>(
         dots,
         sums,
     } = memory;
-    let (width, count) = (rows.width, blocks.len() / rows.width);
+    let width = rows.width;
+    let count = blocks.len() / rows.width;
     sums[..count].fill(Zeroable::zeroed());
     // All stretches about as long.
     let length = width.div_ceil(width.div_ceil(GROUPS));
@@ -379,7 +380,8 @@ fn nibbles<const OFFSET: i32>(
     weights: &mut Weights,
 ) {
     let [lower, upper] = const { tables(OFFSET) }.map(|table| _mm512_broadcast_i32x4(cast(table)));
-    let (nibble, even) = (_mm512_set1_epi8(15), _mm512_set1_epi16(0x00ff));
+    let nibble = _mm512_set1_epi8(15);
+    let even = _mm512_set1_epi16(0x00ff);
     for step in 0..GROUP / 8 {
         let bytes = both(nibbles.map(|nibbles| cast(nibbles[step])));
         for (half, bytes) in [bytes, _mm512_srli_epi16::<4>(bytes)]
@@ -387,10 +389,8 @@ fn nibbles<const OFFSET: i32>(
             .enumerate()
         {
             let bytes = _mm512_and_si512(bytes, nibble);
-            let (lower, upper) = (
-                _mm512_shuffle_epi8(lower, bytes),
-                _mm512_shuffle_epi8(upper, bytes),
-            );
+            let lower = _mm512_shuffle_epi8(lower, bytes);
+            let upper = _mm512_shuffle_epi8(upper, bytes);
             // `even ? first : second`, bit by bit.
             let select = |first, second| _mm512_ternarylogic_epi32::<0xca>(even, first, second);
             weights.words[4 * step + 2 * half] = select(lower, _mm512_slli_epi16::<8>(upper));
@@ -435,7 +435,8 @@ fn multiply<const P: usize>(
 ) {
     let length = weights.len() / P;
     // What is loaded goes through all blocks without a pause; nobody needs what comes last.
-    let (mut block, mut group) = (0, 0);
+    let mut block = 0;
+    let mut group = 0;
     let mut coming = || {
         let inputs = &blocks[block][group];
         group += 1;
@@ -459,7 +460,8 @@ fn multiply<const P: usize>(
                 load_low(inputs);
             }
             if let Some((block, group)) = $joined {
-                let (weights, inputs) = (&weights[P * group + pair], &blocks[block][group]);
+                let weights = &weights[P * group + pair];
+                let inputs = &blocks[block][group];
                 join_all(&mut sums[block][pair], &dots[pair], weights, inputs, minima);
             }
             $turn::multiply_high();

@@ -62,7 +62,8 @@ pub(super) fn matmul(
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
 ) {
-    let (columns, count) = (matrix.columns(), input.count);
+    let columns = matrix.columns();
+    let count = input.count;
     let groups = columns.div_ceil(GROUP);
     // A closure is not generic, so what is the same function in several shapes is written as
     // several.
@@ -271,7 +272,8 @@ fn float<E: Copy, const R: usize, const T: usize, const ASKS: bool>(
 ) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let columns = shortest(&tiles).min(shortest(&x));
-    let (tiles, x) = (cut(tiles, columns), cut(x, columns));
+    let tiles = cut(tiles, columns);
+    let x = cut(x, columns);
     for c in 0..columns {
         let mut weights = [_mm256_setzero_ps(); R];
         for r in 0..R {
@@ -366,7 +368,8 @@ fn group<'a, const T: usize>(x: &[&'a [InputGroup]; T], g: usize) -> [&'a InputG
 fn q8<const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
-    let (tiles, x) = (cut(tiles, groups), cut(x, groups));
+    let tiles = cut(tiles, groups);
+    let x = cut(x, groups);
     for g in 0..groups {
         let x = group(&x, g);
         let mut dots = [[_mm256_setzero_si256(); T]; R];
@@ -434,7 +437,8 @@ fn nibbles<const R: usize, const T: usize>(
 fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
-    let (tiles, x) = (cut(tiles, groups), cut(x, groups));
+    let tiles = cut(tiles, groups);
+    let x = cut(x, groups);
     for g in 0..groups {
         let x = group(&x, g);
         let mut dots = [[_mm256_setzero_si256(); T]; R];
@@ -464,7 +468,8 @@ fn q4min<const R: usize, const T: usize>(
 ) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
     let groups = shortest(&tiles).min(shortest(&x));
-    let (tiles, x) = (cut(tiles, groups), cut(x, groups));
+    let tiles = cut(tiles, groups);
+    let x = cut(x, groups);
     for g in 0..groups {
         let x = group(&x, g);
         let mut dots = [[_mm256_setzero_si256(); T]; R];
@@ -475,7 +480,8 @@ fn q4min<const R: usize, const T: usize>(
         }
         nibbles(&mut dots, bytes, x);
         for r in 0..R {
-            let (scales, minima) = (from_f16(tiles[r][g].scales), from_f16(tiles[r][g].minima));
+            let scales = from_f16(tiles[r][g].scales);
+            let minima = from_f16(tiles[r][g].minima);
             for t in 0..T {
                 sums[r][t] = join(sums[r][t], dots[r][t], scales, x[t].scale);
                 sums[r][t] = join(sums[r][t], _mm256_set1_epi32(x[t].sum), minima, x[t].scale);

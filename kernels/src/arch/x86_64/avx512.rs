@@ -169,7 +169,8 @@ fn several<W, const T: usize>(
 ) -> avx2::Sums<2, T> {
     let mut sums = [_mm512_setzero_ps(); T];
     let groups = shortest(&tiles).min(shortest(&x));
-    let (tiles, x) = (cut(tiles, groups), cut(x, groups));
+    let tiles = cut(tiles, groups);
+    let x = cut(x, groups);
     for g in 0..groups {
         let tiles = [&tiles[0][g], &tiles[1][g]];
         ahead(tiles[0]);
@@ -358,7 +359,8 @@ fn single<W, const R: usize>(
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn bytes(values: &[[u8; 64]; 4], x: &Digits) -> __m256i {
-    let (mut low, mut high) = (_mm512_setzero_si512(), x.offset);
+    let mut low = _mm512_setzero_si512();
+    let mut high = x.offset;
     for k in 0..4 {
         let weights = cast(values[k]);
         low = _mm512_dpbusd_epi32(low, x.low[k], weights);
@@ -376,7 +378,8 @@ fn bytes(values: &[[u8; 64]; 4], x: &Digits) -> __m256i {
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn nibbles(nibbles: &[[u8; 64]; 2], x: &Digits) -> __m256i {
     let nibble = _mm512_set1_epi8(15);
-    let (mut low, mut high) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+    let mut low = _mm512_setzero_si512();
+    let mut high = _mm512_setzero_si512();
     for k in 0..2 {
         let bytes = cast(nibbles[k]);
         let weights = [

@@ -216,7 +216,8 @@ fn single<W, const R: usize>(
 #[inline]
 #[target_feature(enable = "avx2,f16c,avxvnni")]
 fn bytes(values: &[[[u8; 4]; TILE_ROWS]; GROUP / 4], x: &Digits) -> __m256i {
-    let (mut low, mut high) = (_mm256_setzero_si256(), x.offset);
+    let mut low = _mm256_setzero_si256();
+    let mut high = x.offset;
     for k in 0..GROUP / 4 {
         let weights: __m256i = cast(values[k]);
         low = _mm256_dpbusd_avx_epi32(low, _mm256_set1_epi32(x.low[k]), weights);
@@ -231,7 +232,8 @@ fn bytes(values: &[[[u8; 4]; TILE_ROWS]; GROUP / 4], x: &Digits) -> __m256i {
 #[target_feature(enable = "avx2,f16c,avxvnni")]
 fn nibbles(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], x: &Digits) -> __m256i {
     let nibble = _mm256_set1_epi8(15);
-    let (mut low, mut high) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+    let mut low = _mm256_setzero_si256();
+    let mut high = _mm256_setzero_si256();
     for k in 0..GROUP / 8 {
         let bytes: __m256i = cast(nibbles[k]);
         let weights = [

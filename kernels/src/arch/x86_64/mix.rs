@@ -148,7 +148,8 @@ macro_rules! mix_with {
                 count: usize,
             ) {
                 let width = |all: usize| all.checked_div(count).unwrap_or(0);
-                let (table, channels) = (width(weights.len()), width(out.len()));
+                let table = width(weights.len());
+                let channels = width(out.len());
                 let bytes = kv.value_bytes(channels).unwrap_or(0);
                 if bytes == 0 || !kv.dtype().enabled() {
                     return;
