@@ -8,7 +8,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pocketlm_kernels::{
-    Activation, Block, DType, Input, Isa, Kv, Matrix, RowsMut, Solo, store_value,
+    Activation, DType, Input, InputTile, Isa, Kv, Matrix, RowsMut, Solo, store_value,
 };
 use std::hint::black_box;
 
@@ -36,9 +36,9 @@ fn products(criterion: &mut Criterion) {
                     .collect();
                 let mut groups = vec![bytemuck::Zeroable::zeroed(); count * columns / 32];
                 Isa::SCALAR.quantize(&values, &mut groups);
-                let mut blocks = vec![
+                let mut tiles = vec![
                     bytemuck::Zeroable::zeroed();
-                    count.div_ceil(Block::INPUTS) * columns / 32
+                    count.div_ceil(InputTile::INPUTS) * columns / 32
                 ];
                 // At a multiple of 64, as in a session.
                 let mut lines = pocketlm::host::AlignedBytes::zeroed(rows * count * 4);
@@ -49,13 +49,13 @@ fn products(criterion: &mut Criterion) {
                     bytes: bytes as u64,
                 });
                 for isa in Isa::available() {
-                    isa.arrange(&Solo, &groups, count, &mut blocks);
-                    let blocks: &[Block] = if isa.arranges(count) { &blocks } else { &[] };
+                    isa.arrange(&Solo, &groups, count, &mut tiles);
+                    let tiles: &[InputTile] = if isa.arranges(count) { &tiles } else { &[] };
                     let input = Input {
                         count,
                         values: &values,
                         groups: &groups,
-                        blocks,
+                        tiles,
                     };
                     group.bench_function(BenchmarkId::new(dtype.name(), isa.name()), |bencher| {
                         bencher.iter(|| {

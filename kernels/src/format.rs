@@ -2,7 +2,7 @@
 
 use defmt::{Format, Formatter, write};
 
-use crate::{Block, Engine, Input, InputGroup, Isa, Matrix, Output, RowsMut};
+use crate::{Engine, Input, InputGroup, InputTile, Isa, Matrix, Output, RowsMut};
 
 impl Format for Isa {
     fn format(&self, f: Formatter<'_>) {
@@ -49,9 +49,9 @@ impl Format for RowsMut<'_> {
     }
 }
 
-impl Format for Block {
+impl Format for InputTile {
     fn format(&self, f: Formatter<'_>) {
-        write!(f, "Block({=usize} inputs)", Block::INPUTS);
+        write!(f, "InputTile({=usize} inputs)", InputTile::INPUTS);
     }
 }
 

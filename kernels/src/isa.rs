@@ -4,7 +4,8 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::{
-    Activation, Block, Input, InputGroup, Kv, Matrix, RowsMut, arch, kv, matmul, quantize, vector,
+    Activation, Input, InputGroup, InputTile, Kv, Matrix, RowsMut, arch, kv, matmul, quantize,
+    vector,
 };
 
 /// The kernels of one instruction set. Every table computes the same bits; [`Isa::SCALAR`] is the
@@ -16,7 +17,7 @@ pub struct Isa {
     pub(crate) matmul: fn(&Matrix<'_>, &Input<'_>, Range<usize>, &mut RowsMut<'_>),
     pub(crate) quantize: fn(&[f32], &mut [InputGroup]),
     /// Where there is a matrix unit: a group of 16 inputs as it takes them.
-    pub(crate) arrange: Option<fn([&InputGroup; Block::INPUTS], &mut Block)>,
+    pub(crate) arrange: Option<fn([&InputGroup; InputTile::INPUTS], &mut InputTile)>,
     #[allow(clippy::type_complexity)] // as long as the arguments of `mix`
     pub(crate) mix: fn(Kv, &[u8], Range<usize>, &[f32], &mut [f32], usize),
     pub(crate) softmax: fn(&mut [f32], &mut [f32]) -> f32,

@@ -65,12 +65,18 @@ compile_error!("pocketlm reads images in place and runs on little-endian targets
 compile_error!("no weight type is compiled in: enable a feature of f32, f16, bf16, q8, q4");
 
 mod arch;
-mod block;
 mod dtype;
 mod engine;
 #[cfg(feature = "defmt")]
 mod format;
-// Of products: for cores without vectors, and for others.
+mod input_tile;
+// The innermost loops of the portable kernels: for cores without vector registers, and for others.
+mod isa;
+mod kv;
+pub mod math;
+mod matmul;
+mod matrix;
+mod pack;
 #[cfg_attr(
     any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"),
     path = "narrow.rs"
@@ -79,13 +85,7 @@ mod format;
     not(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64")),
     path = "wide.rs"
 )]
-mod inner;
-mod isa;
-mod kv;
-pub mod math;
-mod matmul;
-mod matrix;
-mod pack;
+mod portable;
 mod quantize;
 mod soft;
 pub mod vector;
@@ -98,9 +98,9 @@ mod sync {
     pub(crate) use core::sync::atomic::{AtomicUsize, Ordering};
 }
 
-pub use block::Block;
 pub use dtype::{DType, GROUP, TILE_ROWS};
 pub use engine::Engine;
+pub use input_tile::InputTile;
 pub use isa::Isa;
 pub use kv::{Kv, key_parts, store_key, store_value, value_part};
 pub use matmul::Input;

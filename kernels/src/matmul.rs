@@ -1,13 +1,13 @@
-//! The product of a [`Matrix`] with one or more input vectors: where nearly all of the time is
-//! spent.
+//! Matrix times vectors: the product of a [`Matrix`] with one or more inputs, in portable code.
+//! Nearly all of the time is spent here, or in the kernel that replaces it.
 
 use core::ops::Range;
 
-use crate::inner::{BLOCK, dots, float, nibble_dots};
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
+use crate::portable::{BLOCK, dots, float, nibble_dots};
 use crate::soft::join;
-use crate::{Block, GROUP, InputGroup, Matrix, RowsMut, TILE_ROWS};
+use crate::{GROUP, InputGroup, InputTile, Matrix, RowsMut, TILE_ROWS};
 
 /// The inputs of a product: `count` vectors, for float matrices as they are, for quantised ones as
 /// groups.
@@ -19,19 +19,19 @@ pub struct Input<'a> {
     pub values: &'a [f32],
     /// `[count][columns.div_ceil(32)]`, from [`Isa::quantize`](crate::Isa::quantize).
     pub groups: &'a [InputGroup],
-    /// The same once more, `[count.div_ceil(16)][columns.div_ceil(32)]`, from
-    /// [`Isa::arrange`](crate::Isa::arrange), or nothing.
-    pub blocks: &'a [Block],
+    /// The same inputs again, `[count.div_ceil(16)][columns.div_ceil(32)]`, from
+    /// [`Isa::arrange`](crate::Isa::arrange); or none.
+    pub tiles: &'a [InputTile],
 }
 
 impl<'a> Input<'a> {
-    /// Some of the inputs of a matrix of `columns` columns. Their blocks are left out unless the
-    /// first starts one.
+    /// Some of the inputs of a matrix of `columns` columns. Their [`InputTile`]s are left out unless
+    /// the first input starts one.
     pub fn some(&self, inputs: Range<usize>, columns: usize) -> Input<'a> {
         let width = columns.div_ceil(GROUP);
         let first = inputs.start;
-        let blocks = if first.is_multiple_of(Block::INPUTS) {
-            self.blocks
+        let tiles = if first.is_multiple_of(InputTile::INPUTS) {
+            self.tiles
         } else {
             &[]
         };
@@ -39,8 +39,8 @@ impl<'a> Input<'a> {
             count: inputs.len(),
             values: self.values.get(first * columns..).unwrap_or_default(),
             groups: self.groups.get(first * width..).unwrap_or_default(),
-            blocks: blocks
-                .get(first / Block::INPUTS * width..)
+            tiles: tiles
+                .get(first / InputTile::INPUTS * width..)
                 .unwrap_or_default(),
         }
     }
@@ -70,8 +70,8 @@ pub(crate) fn matmul(
     }
 }
 
-/// Walks tile rows and blocks of `N` inputs, for as many whole blocks as `inputs_at` holds. `width`
-/// is what a row has of `W`s and an input of `X`s.
+/// Goes through tile rows, and through the inputs `inputs_at` in blocks of `N`; only whole blocks
+/// are computed. `width` is how many `W`s a row and how many `X`s an input has.
 #[inline(always)]
 fn product<W, X, const N: usize>(
     tiles: &[W],

@@ -235,10 +235,11 @@ fn check_product(
         })
         .collect();
     for isa in Isa::available() {
-        let mut memory = vec![bytemuck::Zeroable::zeroed(); count.div_ceil(Block::INPUTS) * width];
+        let mut memory =
+            vec![bytemuck::Zeroable::zeroed(); count.div_ceil(InputTile::INPUTS) * width];
         isa.arrange(&Solo, &input.groups[..count * width], count, &mut memory);
         let arranged = Input {
-            blocks: if isa.arranges(count) { &memory } else { &[] },
+            tiles: if isa.arranges(count) { &memory } else { &[] },
             ..*input
         };
         for (piece, input) in [
@@ -300,7 +301,7 @@ fn check_shape(rows: usize, columns: usize, counts: Range<usize>, numbers: &mut 
                 count,
                 values: &values,
                 groups: &groups,
-                blocks: &[],
+                tiles: &[],
             };
             check_product(
                 "random",
@@ -386,7 +387,7 @@ pub(crate) fn weights_may_start_at_any_multiple_of_4() {
             count: 5,
             values: &values,
             groups: &groups,
-            blocks: &[],
+            tiles: &[],
         };
         for offset in 0..16 {
             let mut moved = vec![u32::MAX; offset];
@@ -459,7 +460,7 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
                     count,
                     values: &values,
                     groups: &groups,
-                    blocks: &[],
+                    tiles: &[],
                 };
                 check_product(
                     &format!("bytes {fill:#x}"),
@@ -513,7 +514,7 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
                 count,
                 values: &values,
                 groups: &groups,
-                blocks: &[],
+                tiles: &[],
             };
             check_product(
                 "all floats",
@@ -542,7 +543,7 @@ pub(crate) fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
                 count: 1,
                 values: &values,
                 groups: &groups,
-                blocks: &[],
+                tiles: &[],
             };
             isa.matmul(&matrix, &input, 0..5, &mut RowsMut::all(&mut whole, 40));
             // No tile rows, tile rows past the end, no inputs, no matrix.
@@ -574,7 +575,7 @@ pub(crate) fn a_product_of_nothing_or_with_too_little_leaves_the_rest_alone() {
                         count,
                         values: &[],
                         groups: &[],
-                        blocks: &[],
+                        tiles: &[],
                     },
                     0..5,
                     &mut RowsMut::all(&mut out, 40),

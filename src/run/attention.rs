@@ -332,7 +332,7 @@ impl<'m, 'a> Session<'m, 'a> {
                         count: count * multiplier,
                         values: queries.get(unit * width..).unwrap_or_default(),
                         groups: query_groups.get(unit * group_width..).unwrap_or_default(),
-                        blocks: &[],
+                        tiles: &[],
                     };
                     let (these, after) = scores
                         .split_at_mut_checked(count * unit_scores)

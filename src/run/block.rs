@@ -12,7 +12,7 @@ use bytemuck::try_cast_slice_mut;
 
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place, rope_table, scale};
 use pocketlm_kernels::{
-    Activation, Block, Engine, GROUP, Input, InputGroup, Isa, Output, Solo, TILE_ROWS, Workers,
+    Activation, Engine, GROUP, Input, InputGroup, InputTile, Isa, Output, Solo, TILE_ROWS, Workers,
     split_chunks, split_rows,
 };
 
@@ -90,7 +90,7 @@ const PIECE: usize = 4 * TILE_ROWS;
 
 /// The fewest inputs for which a worker goes through all weights, and not only its share of them
 /// with all inputs.
-const TOGETHER: usize = 4 * Block::INPUTS;
+const TOGETHER: usize = 4 * InputTile::INPUTS;
 
 /// Sizes that the buffers are cut by.
 #[derive(Clone, Copy)]
@@ -495,7 +495,7 @@ impl<'m, 'a> Session<'m, 'a> {
         };
         let isa = self.engine.isa;
         // There is no such table for a microcontroller.
-        let blocks: &[Block] = if !cfg!(target_os = "none") && isa.arranges(count) {
+        let blocks: &[InputTile] = if !cfg!(target_os = "none") && isa.arranges(count) {
             blocks
         } else {
             &[]
@@ -504,7 +504,7 @@ impl<'m, 'a> Session<'m, 'a> {
             count,
             values,
             groups,
-            blocks,
+            tiles: blocks,
         };
 
         let mut matrices = [Weights::NONE; 3];
@@ -538,7 +538,7 @@ impl<'m, 'a> Session<'m, 'a> {
         } else {
             count
                 .div_ceil(workers.count().max(1))
-                .next_multiple_of(Block::INPUTS)
+                .next_multiple_of(InputTile::INPUTS)
                 .max(TOGETHER)
         };
         split_rows(

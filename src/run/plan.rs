@@ -3,7 +3,7 @@
 
 use core::mem::size_of;
 
-use pocketlm_kernels::{Block, GROUP, InputGroup, TILE_ROWS};
+use pocketlm_kernels::{GROUP, InputGroup, InputTile, TILE_ROWS};
 
 use super::snapshot::HEADER_BYTES;
 #[cfg(feature = "source")]
@@ -199,12 +199,12 @@ impl<'m> Plan<'m> {
     /// Bytes of the blocks at the end of `groups`. Short batches, as boards have, do without.
     pub(super) const fn block_bytes(&self) -> usize {
         let batch = self.batch as usize;
-        if batch < 2 * Block::INPUTS {
+        if batch < 2 * InputTile::INPUTS {
             return 0;
         }
         product(&[
-            size_of::<Block>(),
-            batch.div_ceil(Block::INPUTS),
+            size_of::<InputTile>(),
+            batch.div_ceil(InputTile::INPUTS),
             self.widest().div_ceil(GROUP),
         ])
     }

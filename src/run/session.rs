@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use bytemuck::try_cast_slice_mut;
-use pocketlm_kernels::{Block, Engine, InputGroup};
+use pocketlm_kernels::{Engine, InputGroup, InputTile};
 
 use super::Plan;
 use super::block::{Stage, row_mut};
@@ -66,7 +66,7 @@ pub(super) struct Buffers<'a> {
     /// `[batch][…]`.
     pub groups: &'a mut [InputGroup],
     /// `[batch.div_ceil(16)][…]`, the same as matrix units take them; empty for short batches.
-    pub blocks: &'a mut [Block],
+    pub blocks: &'a mut [InputTile],
     /// `[table][batch][cos, sin][P/2]`.
     pub rope: &'a mut [f32],
     /// `[logits][V]`.

@@ -34,7 +34,7 @@ use super::avx2::from_f16;
 use super::avx512::{self, AVX512};
 use super::panel;
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
-use crate::{Block, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS};
+use crate::{GROUP, Input, InputGroup, InputTile, Isa, Matrix, RowsMut, TILE_ROWS};
 
 /// The table. Whoever hands it out has found what [`AVX512`] needs, and [`is_allowed`].
 pub(crate) static AMX: Isa = Isa {
@@ -92,7 +92,7 @@ struct Weights {
 }
 
 /// The dot products of a block of inputs with a pair of tile rows, or their sums.
-type Sums = [__m512; Block::INPUTS];
+type Sums = [__m512; InputTile::INPUTS];
 
 /// What `ldtilecfg` takes.
 #[repr(C, align(64))]
@@ -117,8 +117,11 @@ static SHAPES: Shapes = Shapes {
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let width = matrix.columns().div_ceil(GROUP);
-    let needed = input.count.div_ceil(Block::INPUTS).saturating_mul(width);
-    let blocks = input.blocks.get(..needed).unwrap_or_default();
+    let needed = input
+        .count
+        .div_ceil(InputTile::INPUTS)
+        .saturating_mul(width);
+    let blocks = input.tiles.get(..needed).unwrap_or_default();
     macro_rules! product {
         ($tiles:ident, $widen:ident, $minima:literal) => {
             product(
@@ -185,7 +188,7 @@ struct Memory {
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn product<W>(
-    (tiles, blocks): (&[W], &[Block]),
+    (tiles, blocks): (&[W], &[InputTile]),
     (width, count): (usize, usize),
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
@@ -204,7 +207,7 @@ fn product<W>(
         dots: Zeroable::zeroed(),
         sums: Zeroable::zeroed(),
     };
-    let together = (CACHE / size_of::<Block>() / width).clamp(1, BLOCKS);
+    let together = (CACHE / size_of::<InputTile>() / width).clamp(1, BLOCKS);
     // SAFETY: the system gave the state that this sets up, from 64 bytes that are what it asks for.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &SHAPES, options(nostack, readonly)) };
     for (set, blocks) in blocks.chunks(together * width).enumerate() {
@@ -219,7 +222,7 @@ fn product<W>(
                 2
             };
             for (block, sums) in memory.sums.iter().enumerate().take(blocks.len() / width) {
-                let first = (set * together + block) * Block::INPUTS;
+                let first = (set * together + block) * InputTile::INPUTS;
                 for (pair, sums) in sums.iter().enumerate().take(pairs) {
                     let row = row + PAIR * pair;
                     let lanes = rows.count.saturating_sub(row).min(PAIR) * TILE_ROWS;
@@ -242,7 +245,7 @@ fn product<W>(
 fn add_pairs<W, const P: usize>(
     rows: &Rows<'_, W>,
     row: usize,
-    blocks: &[Block],
+    blocks: &[InputTile],
     widen: &impl Fn([&W; PAIR], &mut Weights),
     minima: bool,
     memory: &mut Memory,
@@ -268,7 +271,7 @@ fn add_pairs<W, const P: usize>(
                 widen([tiles.0, tiles.1], &mut weights[P * group + pair]);
             }
         }
-        let mut stretches = [&[] as &[Block]; BLOCKS];
+        let mut stretches = [&[] as &[InputTile]; BLOCKS];
         for (stretch, block) in stretches.iter_mut().zip(blocks.chunks(width)) {
             *stretch = &block[groups.clone()];
         }
@@ -309,7 +312,7 @@ fn add_pairs<W, const P: usize>(
 
 /// A group of 16 inputs, as `256 high + low`, both of which are bfloat16.
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn arrange(inputs: [&InputGroup; Block::INPUTS], block: &mut Block) {
+fn arrange(inputs: [&InputGroup; InputTile::INPUTS], block: &mut InputTile) {
     let bits = _mm512_set1_epi16(0xff00_u16 as i16);
     // Saturated, 32,640 and more leave more than half of 256, but no more than 255.
     let half = _mm512_set1_epi16(128);
@@ -427,7 +430,7 @@ fn both([first, second]: [__m256i; 2]) -> __m512i {
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn multiply<const P: usize>(
     weights: &[Weights],
-    blocks: &[&[Block]],
+    blocks: &[&[InputTile]],
     dots: &mut [Sums; PAIRS],
     sums: &mut [[Sums; PAIRS]; BLOCKS],
     minima: bool,
@@ -497,12 +500,12 @@ fn multiply<const P: usize>(
 /// Joins the dot products of a group to the sums.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn join_all(sums: &mut Sums, dots: &Sums, weights: &Weights, inputs: &Block, minima: bool) {
-    for t in 0..Block::INPUTS {
+fn join_all(sums: &mut Sums, dots: &Sums, weights: &Weights, inputs: &InputTile, minima: bool) {
+    for t in 0..InputTile::INPUTS {
         sums[t] = join(sums[t], dots[t], cast(weights.scales), inputs.scales[t]);
     }
     if minima {
-        for t in 0..Block::INPUTS {
+        for t in 0..InputTile::INPUTS {
             sums[t] = join(
                 sums[t],
                 _mm512_set1_ps(inputs.sums[t]),
@@ -525,7 +528,7 @@ fn join(sum: __m512, dots: __m512, scales: __m512, input_scale: f32) -> __m512 {
 
 /// Loads the low digits of inputs.
 #[inline(always)]
-fn load_low(inputs: &Block) {
+fn load_low(inputs: &InputTile) {
     // SAFETY: `SHAPES` has every tile as 16 rows of 64 bytes: just what this field holds, and those
     // below.
     unsafe {
@@ -535,7 +538,7 @@ fn load_low(inputs: &Block) {
 
 /// Loads the high ones.
 #[inline(always)]
-fn load_high(inputs: &Block) {
+fn load_high(inputs: &InputTile) {
     // SAFETY: as above.
     unsafe {
         asm!("tileloadd tmm1, [{high} + {row}]", high = in(reg) &inputs.high, row = in(reg) 64usize, out("tmm1") _, options(nostack, readonly));
