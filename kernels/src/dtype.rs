@@ -17,7 +17,7 @@ pub enum DType {
     /// bfloat16, 2 bytes an element.
     Bf16 = 2,
     /// 8 bit: groups of 32 along the row, one f16 scale, values in −128..=127 (8.5 bits an element;
-    /// GGUF's Q8_0). What is quantised here keeps to −127..=127.
+    /// GGUF's Q8_0). This crate quantises to −127..=127.
     Q8 = 3,
     /// 4 bit: groups of 32 along the row, one f16 scale, values in −8..=7 (4.5 bits an element;
     /// GGUF's Q4_0).
@@ -105,9 +105,8 @@ impl DType {
     }
 }
 
-/// `row` in groups of 32, the last one as long as it comes. Like `chunks`, except that nothing
-/// divides by a length that the compiler might not see: at the smallest optimisation levels that
-/// leaves a panic behind.
+/// `row` in groups of 32; the last may be shorter. Unlike `chunks`, it does not divide by a length
+/// that the compiler may not know: at the smallest optimisation levels that leaves a panic.
 pub(crate) fn groups<T>(row: &[T]) -> impl Iterator<Item = &[T]> {
     let (whole, rest) = row.as_chunks::<GROUP>();
     whole
@@ -116,7 +115,7 @@ pub(crate) fn groups<T>(row: &[T]) -> impl Iterator<Item = &[T]> {
         .chain((!rest.is_empty()).then_some(rest))
 }
 
-/// [`groups`], to be written.
+/// [`groups`], mutable.
 pub(crate) fn groups_mut<T>(row: &mut [T]) -> impl Iterator<Item = &mut [T]> {
     let (whole, rest) = row.as_chunks_mut::<GROUP>();
     whole

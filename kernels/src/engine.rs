@@ -1,11 +1,11 @@
-//! [`Engine`]: what computes, which kernels on which cores.
+//! [`Engine`]: which kernels compute, on which cores.
 
 use crate::{Isa, Workers};
 
-/// The kernels and the cores that a computation uses. Neither changes a bit of what it computes.
+/// The kernels and the cores that a computation uses. Neither changes a bit of the result.
 ///
-/// Workers alone are an engine as well, with the fastest kernels of the machine: whatever takes
-/// `impl Into<Engine>` takes `&Solo`.
+/// A reference to [`Workers`] converts to an engine with the fastest kernels of the machine, so a
+/// function that takes `impl Into<Engine>` also takes `&Solo`.
 #[derive(Clone, Copy)]
 pub struct Engine<'w> {
     /// The kernels.

@@ -1,4 +1,4 @@
-//! `defmt::Format` of what borrows numbers: its shape, never all of the numbers.
+//! `defmt::Format` for types that hold many numbers: it writes their shape only.
 
 use defmt::{Format, Formatter, write};
 

@@ -16,7 +16,7 @@ pub struct Isa {
     pub(crate) name: &'static str,
     pub(crate) matmul: fn(&Matrix<'_>, &Input<'_>, Range<usize>, &mut RowsMut<'_>),
     pub(crate) quantize: fn(&[f32], &mut [InputGroup]),
-    /// Where there is a matrix unit: a group of 16 inputs as it takes them.
+    /// Writes a group of 16 inputs in the form that a matrix unit reads, if there is such a unit.
     pub(crate) arrange: Option<fn([&InputGroup; InputTile::INPUTS], &mut InputTile)>,
     #[allow(clippy::type_complexity)] // as long as the arguments of `mix`
     pub(crate) mix: fn(Kv, &[u8], Range<usize>, &[f32], &mut [f32], usize),
@@ -40,12 +40,12 @@ impl Isa {
 
     /// The tables this machine can run, the fastest first; [`Isa::SCALAR`] is always the last.
     ///
-    /// With feature `std` the machine is asked (the answer is cached); without it, what the
-    /// compiler was told with `-C target-feature` counts.
+    /// With feature `std` the instruction sets of the machine are detected, once. Without it, those
+    /// that were enabled with `-C target-feature` count.
     ///
-    /// On Linux, where there is AMX, the first call also asks the system to let the process use its
-    /// registers. They are 8 KB that a signal handler's stack has to have room for: a later
-    /// `sigaltstack` of less fails, and where one is in use already, AMX is not available.
+    /// On a Linux machine with AMX, the first call also asks the system for permission to use its
+    /// registers. They are 8 KB for which the stack of a signal handler needs room: a later
+    /// `sigaltstack` with less fails, and if one is in use already, AMX is not available.
     pub fn available() -> impl Iterator<Item = &'static Isa> {
         arch::tables().into_iter().flatten().chain([Isa::SCALAR])
     }
@@ -74,8 +74,7 @@ impl Isa {
     /// with `dot` the exact integer product (for q4 of the values less 8), and for q4min then
     /// `sum = sum + input.sum as f32 * (minimum * input.scale)`.
     ///
-    /// Weights and scales must be finite ([`Matrix::is_finite`]) where they are to come out the
-    /// same from every table.
+    /// Every table gives the same bits if weights and scales are finite ([`Matrix::is_finite`]).
     pub fn matmul(
         &self,
         matrix: &Matrix<'_>,
@@ -89,14 +88,14 @@ impl Isa {
     /// Quantises `input` group by group; the last group is padded with zeros. For each group, with
     /// `largest` its largest magnitude: `scale = largest / 32767` and
     /// `value = round(input * (32767 / largest))`, ties to even. A group that holds a number that
-    /// is not finite gets the scale NaN, so that it shows in every output it reaches.
+    /// is not finite gets the scale NaN, which makes every output that depends on it NaN.
     pub fn quantize(&self, input: &[f32], groups: &mut [InputGroup]) {
         (self.quantize)(input, groups);
     }
 
-    /// `out += weight * value` over the rows `slots` of a value table, in order, for `count`
-    /// queries: row `s` has weight `s` of each, `weights` being `[count][slots of the table]` and
-    /// `out` `[count][channels]`. In q8 a channel gains `value as f32 * (weight * scale)`.
+    /// The weighted sum of values: `out += weight * value` over the rows `slots` of a value table,
+    /// in order, for `count` queries. `weights` is `[count][slots of the table]` and `out`
+    /// `[count][channels]`. For q8, `value as f32 * (weight * scale)` is added to a channel.
     pub fn mix(
         &self,
         kv: Kv,
@@ -110,8 +109,8 @@ impl Isa {
     }
 
     /// Turns attention scores into weights, in place and not yet normalised: `e^(score − largest)`.
-    /// The keys go from oldest to newest through `older` and then `newer` (the two stretches of a
-    /// ring). Returns what normalises: 1 over the sum of the weights.
+    /// `older` and then `newer` hold the scores from the oldest key to the newest (the two parts of
+    /// a ring). Returns the factor that normalises: 1 over the sum of the weights.
     pub fn softmax(&self, older: &mut [f32], newer: &mut [f32]) -> f32 {
         (self.softmax)(older, newer)
     }

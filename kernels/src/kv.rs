@@ -1,6 +1,6 @@
 //! The key and value tables of attention. Keys are a [`Matrix`](crate::Matrix) whose rows are
-//! positions, so that scores are a product like any other, a lane a key. Values are stored row by
-//! row and mixed with a lane a channel.
+//! positions, so scores are a matrix product, a lane a key. Values are stored row by row, and their
+//! weighted sum is computed with a lane a channel.
 
 use core::ops::Range;
 
@@ -21,7 +21,7 @@ pub enum Kv {
     F16,
     /// Rounded to bfloat16.
     Bf16,
-    /// int8 in groups of 32 channels with an f16 scale; queries are quantised to meet the keys.
+    /// int8 in groups of 32 channels with an f16 scale; queries are quantised as well.
     Q8,
 }
 
@@ -50,7 +50,7 @@ impl Kv {
 }
 
 /// Stores a key as row `slot` of a key table, `keys` being [`DType::matrix_bytes`] long and aligned
-/// to 4 bytes. A slot beyond the table is left alone.
+/// to 4 bytes. Writes nothing if the slot is past the end of the table.
 pub fn store_key(kv: Kv, keys: &mut [u8], slot: usize, key: &[f32]) {
     let bytes = kv.dtype().tile_row_bytes(key.len()).unwrap_or(0);
     let start = (slot / TILE_ROWS).saturating_mul(bytes);
@@ -60,7 +60,8 @@ pub fn store_key(kv: Kv, keys: &mut [u8], slot: usize, key: &[f32]) {
 }
 
 /// Stores a row of values as row `slot` of a value table, which is `[slots][Kv::value_bytes]` and
-/// aligned to 4 bytes. A slot beyond the table is left alone.
+/// aligned to 4 bytes. Writes nothing if the slot is past the end of the table, or if the type is
+/// not compiled in.
 pub fn store_value(kv: Kv, values: &mut [u8], slot: usize, value: &[f32]) {
     if !kv.dtype().enabled() {
         return;
@@ -88,7 +89,7 @@ pub fn store_value(kv: Kv, values: &mut [u8], slot: usize, value: &[f32]) {
     }
 }
 
-// Inlined, the loop is vectorised.
+// If it is inlined, the loop is vectorised.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 fn store_floats<E: bytemuck::Pod>(row: &mut [u8], value: &[f32], narrow: impl Fn(f32) -> E) {
     let row: &mut [E] = bytemuck::try_cast_slice_mut(row).unwrap_or_default();
@@ -97,9 +98,8 @@ fn store_floats<E: bytemuck::Pod>(row: &mut [u8], value: &[f32], narrow: impl Fn
     }
 }
 
-/// Where in a key table the bytes of key `slot` lie, piece by piece in the order of the channels.
-/// Keys are stored eight together; this is how one of them is moved to another table, or out of the
-/// machine.
+/// Where the bytes of key `slot` are in a key table, piece by piece in the order of the channels.
+/// Keys are stored eight together; with these ranges one of them can be copied elsewhere.
 pub fn key_parts(kv: Kv, channels: usize, slot: usize) -> impl Iterator<Item = Range<usize>> {
     const STEPS: usize = 1 + GROUP / 4;
     // Whether a tile holds a group of eight keys, or one channel of them.
@@ -130,7 +130,7 @@ pub fn key_parts(kv: Kv, channels: usize, slot: usize) -> impl Iterator<Item = R
     })
 }
 
-/// Where in a value table the row of values `slot` lies.
+/// Where the row of values `slot` is in a value table.
 pub fn value_part(kv: Kv, channels: usize, slot: usize) -> Range<usize> {
     let bytes = kv.value_bytes(channels).unwrap_or(0);
     let start = slot.saturating_mul(bytes);

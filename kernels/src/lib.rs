@@ -11,30 +11,29 @@
     )),
     allow(unused)
 )]
-//! The numerical kernels of pocketlm. Numbers in, numbers out: this crate knows matrices and
-//! vectors, no transformer.
+//! The numerical kernels of pocketlm: operations on matrices and vectors. This crate knows nothing
+//! of transformers.
 //!
 //! # The contract: the same bits on every target
 //!
-//! Every function here returns the same bits on every target, with every compiler flag short of
-//! ones that license reassociation, for every number of workers and every batch. How:
+//! Every function returns the same bits on every target, for every number of workers and every
+//! batch, with all compiler flags except those that allow reassociation. How:
 //!
 //! * **Lanes run across independent outputs, never along a sum.** A [`Matrix`] stores its rows in
 //!   tiles of eight; a SIMD lane is an output row, and each output is summed in the order of the
 //!   naive loop, `for c in columns { sum = sum + w[c] * x[c] }`.
-//! * **Integer groups.** A quantised matrix meets an input quantised to 16 bits. The dot product of
-//!   a group of 32 columns is exact in `i32`; the groups join in order,
-//!   `sum = sum + dot as f32 * (weight_scale * input_scale)`.
-//! * **Sums over a vector** (RMSNorm, the softmax denominator) go in eight stripes, element `i`
-//!   into stripe `i mod 8`, joined by one fixed tree: `((s0+s4)+(s2+s6)) + ((s1+s5)+(s3+s7))`.
-//! * **No fused multiply-add, no reassociation**, and transcendental functions of our own
-//!   ([`math`]).
-//! * **Cores without floats** compute `sum + a * b` and the join of groups in integers, rounded as
-//!   IEEE 754 says (`soft.rs`).
+//! * **Integer groups.** A quantised matrix is multiplied with an input that is quantised to 16
+//!   bits. The dot product of a group of 32 columns is exact in `i32`; the groups are added in
+//!   order, `sum = sum + dot as f32 * (weight_scale * input_scale)`.
+//! * **Sums over a vector** (RMSNorm, the softmax denominator) use eight stripes, element `i` in
+//!   stripe `i mod 8`, which are added in one fixed order: `((s0+s4)+(s2+s6)) + ((s1+s5)+(s3+s7))`.
+//! * **No fused multiply-add, no reassociation**, and its own transcendental functions ([`math`]).
+//! * **Cores without a floating-point unit** compute `sum + a * b` and the sum over groups in
+//!   integers, rounded as IEEE 754 asks (`soft.rs`).
 //!
-//! The hot loops come as one table per instruction set, an [`Isa`]. [`Isa::SCALAR`] is the
-//! specification: plain loops over lanes, which a compiler vectorises as far as it can. The others
-//! are held to its bits by one test suite. Little-endian targets only.
+//! The hot loops are in one table per instruction set, an [`Isa`]. [`Isa::SCALAR`] is the
+//! specification: plain loops over lanes, which the compiler vectorises as far as it can. One test
+//! suite holds the others to its bits. Targets must be little-endian.
 //!
 //! # Storage
 //!
@@ -45,9 +44,8 @@
 //! | q4 | for each 32 columns: 8 f16 scales; for each 8 columns: the 8 rows' 4 bytes, low nibbles the first 4 columns, high nibbles the other 4; stored value + 8 | 144 a group |
 //! | q4min | as q4, with 8 f16 minima after the scales; weight = stored value * scale + minimum | 160 a group |
 //!
-//! The last tile row and the last group are padded with zero weights. Why eight rows by 32 columns:
-//! it is one layout that AVX2 (8 rows × 4 columns a register), NEON `sdot` (4 × 4), Armv7E-M DSP
-//! and MVE can all walk.
+//! The last tile row and the last group are padded with zero weights. Eight rows by 32 columns suit
+//! AVX2 (8 rows × 4 columns a register), NEON `sdot` (4 × 4), Armv7E-M DSP and MVE alike.
 
 #[cfg(feature = "std")]
 extern crate std;
@@ -91,7 +89,7 @@ mod soft;
 pub mod vector;
 mod workers;
 
-/// What `workers` claims with. In `tests/loom`, where it is run in every order there is, these are
+/// The atomics of `workers`. In `tests/loom`, which runs it in every possible order, they are
 /// loom's.
 #[cfg(target_has_atomic = "ptr")]
 mod sync {

@@ -1,7 +1,7 @@
 //! The transcendental functions of the forward pass: one polynomial each, in multiplications,
-//! additions and one division, so that every target computes the same bits (contract C1) and the
-//! compiler can vectorise the loops that call them. All are branch-free: both sides of a choice are
-//! computed and one is selected.
+//! additions and one division, so that every target computes the same bits (see the crate docs) and
+//! the compiler can vectorise the loops that call them. All are branch-free: both sides of a choice
+//! are computed and one is selected.
 //!
 //! Error bounds, over every `f32` and held by the tests below (ulp of the correctly rounded
 //! result):
@@ -167,18 +167,16 @@ pub fn sqrt(x: f32) -> f32 {
     crate::arch::sqrt(x)
 }
 
-/// The sine and cosine of a fraction of a full turn given in units of 2^−64 turns: rotary angles
-/// are kept so, because there `position * frequency` wraps around exactly and no angle is ever too
-/// large to reduce.
+/// The sine and cosine of an angle in units of 2^−64 turns. Rotary angles are kept in this unit
+/// because `position * frequency` then wraps around exactly, so no angle is too large to reduce.
 ///
 /// The bits are those of `libm::sinf` and `libm::cosf` (FreeBSD's msun, from Sun's fdlibm), which
 /// compute these polynomials in f64. In 64-bit fixed point they round to the same f32 for every
-/// angle, as a test below has seen, and a microcontroller does without 2 KB of double precision in
+/// angle, as a test below checks, and a microcontroller needs no 2 KB of double precision in
 /// software.
 pub fn sin_cos_turns(turns: u64) -> (f32, f32) {
     const RADIANS: f32 = 1.462_918_1e-9; // 2 pi / 2^32
-    // The nearest quarter turn comes off exactly, which leaves at most an eighth of a turn to
-    // round.
+    // The nearest quarter turn is subtracted exactly, which leaves at most an eighth of a turn.
     let quarter = turns.wrapping_add(1 << 61) >> 62;
     let rest = turns.wrapping_sub(quarter << 62);
     let angle = ((rest as i64 >> 32) as i32) as f32 * RADIANS;

@@ -25,8 +25,8 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Some of the inputs of a matrix of `columns` columns. Their [`InputTile`]s are left out unless
-    /// the first input starts one.
+    /// Some of the inputs of a matrix of `columns` columns. Their [`InputTile`]s are left out
+    /// unless the first input starts one.
     pub fn some(&self, inputs: Range<usize>, columns: usize) -> Input<'a> {
         let width = columns.div_ceil(GROUP);
         let first = inputs.start;

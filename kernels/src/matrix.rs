@@ -82,9 +82,8 @@ impl<'m> Matrix<'m> {
         },
     };
 
-    /// A view of `data`, which must be exactly as long as [`DType::matrix_bytes`] says and aligned
-    /// to 4 bytes. `None` if it is not, if a dimension is 0, or if the kernels of this type are not
-    /// compiled in.
+    /// A view of `data`, which must have exactly [`DType::matrix_bytes`] bytes and be aligned to 4
+    /// bytes. `None` if not, if a dimension is 0, or if the type is not compiled in.
     pub fn new(dtype: DType, rows: usize, columns: usize, data: &'m [u8]) -> Option<Self> {
         if rows == 0 || columns == 0 || dtype.matrix_bytes(rows, columns)? != data.len() {
             return None;
@@ -153,8 +152,8 @@ impl<'m> Matrix<'m> {
         }
     }
 
-    /// Writes row `row` to `out`, in f32: `columns` values, fewer if `out` is shorter. A row beyond
-    /// the last leaves `out` as it was.
+    /// Writes row `row` to `out`, in f32: `columns` values, fewer if `out` is shorter. Nothing if
+    /// there is no such row.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         let tile = row / TILE_ROWS;
         let lane = row % TILE_ROWS;
@@ -188,8 +187,8 @@ impl<'m> Matrix<'m> {
         }
     }
 
-    /// Whether every weight is a finite number: one pass over floats, and over the scales of the
-    /// quantised types.
+    /// Whether every weight is a finite number. Looks at every float, and at the scales and minima
+    /// of the quantised types.
     pub fn is_finite(&self) -> bool {
         let f16_finite = |bits: &u16| bits & 0x7c00 != 0x7c00;
         match self.tiles {

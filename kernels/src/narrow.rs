@@ -1,21 +1,21 @@
-//! The innermost loops of products for cores that have no vectors: microcontrollers.
+//! The innermost loops of the portable products, for cores without vector registers
+//! (microcontrollers).
 //!
-//! Those of `wide.rs` go across the eight lanes of a tile and are vectorised where there are
-//! vectors. Here the lanes are written out, so that sums and inputs stay in registers. A compiler
-//! for a small core, at `opt-level = "s"` above all, does not get there by itself: its loop over
-//! rows loads and stores a sum at every turn.
+//! Those of `wide.rs` run across the eight lanes of a tile. Here the lanes are written out, so that
+//! sums and inputs stay in registers. A compiler for a small core does not do that by itself, least
+//! of all at `opt-level = "s"`: its loop over rows loads and stores a sum in every iteration.
 
 use bytemuck::cast_ref;
 
 use crate::soft::add_product;
 use crate::{GROUP, TILE_ROWS};
 
-/// Inputs that meet a float tile together. It is read again for each of them all the same: more
-/// would only be more code.
+/// Inputs that are multiplied with a float tile at the same time. A tile is read again for each
+/// input anyway, so a larger block would only be more code.
 pub(crate) const BLOCK: usize = 1;
 
-/// The exact dot products of eight rows with a group of inputs. Four rows at a time: their sums and
-/// the inputs of four columns are what twelve registers hold.
+/// The exact dot products of eight rows with a group of inputs, four rows at a time: twelve
+/// registers hold their sums and the inputs of four columns.
 pub(crate) fn dots(
     weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4],
     x: &[i16; GROUP],
@@ -49,7 +49,7 @@ pub(crate) fn nibble_dots(
     bytemuck::cast(dots)
 }
 
-/// Adds the products of four rows by four columns. Of the inputs, columns 0 and 2 come first.
+/// Adds the products of four rows by four columns. Inputs are in the order of columns 0 2 1 3.
 #[inline(always)]
 fn add_products(
     [a, b, c, d]: [i32; 4],
@@ -64,8 +64,8 @@ fn add_products(
     [add(a, of_a), add(b, of_b), add(c, of_c), add(d, of_d)]
 }
 
-/// The products of a tile row of floats with `N` inputs, one after the other: eight sums are as
-/// many as stay in registers.
+/// The products of a tile row of floats with `N` inputs, one input after the other: no more than
+/// eight sums stay in registers.
 #[inline(always)]
 pub(crate) fn float<E: Copy, const N: usize>(
     tile: &[[E; TILE_ROWS]],

@@ -1,5 +1,4 @@
-//! Writing rows into the tile layout: what packs an image on the host, and what stores a key on the
-//! device.
+//! Writes rows in the tile layout: the weights of an image on the host, and keys on the device.
 
 use crate::dtype::groups;
 use crate::math::{bf16_from_f32, f16_from_f32, f16_to_f32, round_to_i32};
@@ -8,9 +7,9 @@ use crate::{DType, GROUP, TILE_ROWS};
 
 /// Writes `row` as row `lane` of a tile row, `tile_row` being [`DType::tile_row_bytes`] long and
 /// aligned to 4 bytes. Floats are rounded to nearest. q8 takes the group's largest magnitude over
-/// 127, rounded to f16, as the scale and the nearest multiple of it for each weight. The 4-bit
-/// types need a choice of scale that is not made here: see [`pack_q4_group`]. Writes nothing where
-/// the lengths do not fit, or if the type is not compiled in.
+/// 127, rounded to f16, as the scale and the nearest multiple of it for each weight. Writes nothing
+/// if the lengths do not fit, if the type is not compiled in, or for the 4-bit types, whose scale
+/// the caller chooses: see [`pack_q4_group`].
 pub fn pack_row(dtype: DType, tile_row: &mut [u8], lane: usize, row: &[f32]) {
     if !dtype.enabled() {
         return;

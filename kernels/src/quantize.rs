@@ -10,26 +10,26 @@ use crate::{GROUP, dtype};
 /// Why 16 bits, where others take 8: the weights should decide the accuracy of a quantised model.
 /// Measured as the KL divergence from f32 on SmolLM2-135M with its Q4_1 weights as they are: 3.8e-3
 /// nats a token with 8 bits (outliers in a group leave the rest of it few steps), 6e-8 with 16. It
-/// costs memory-bound decoding nothing, nor targets that multiply 16-bit numbers anyway (SSE2 and
-/// AVX2 `pmaddwd`, Armv7E-M `smlad`, wasm `dot_i16x8`); one that multiplies bytes (`sdot`) does it
-/// in two digits.
+/// costs nothing where memory limits decoding, or where the instructions multiply 16-bit numbers
+/// (SSE2 and AVX2 `pmaddwd`, Armv7E-M `smlad`, wasm `dot_i16x8`). Where they multiply bytes
+/// (`sdot`), the input is split into two digits.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct InputGroup {
-    /// −32767..=32767. Of each four columns first the even ones, then the odd ones, 0 2 1 3: taken
-    /// as 16-bit words, the bytes of four weights widen to just these pairs by a mask and a shift
-    /// (or Armv7E-M's `sxtb16`), and a multiply-add of pairs (`pmaddwd`, `smlad`) needs no shuffle.
+    /// −32767..=32767. Each four columns are in the order 0 2 1 3. A mask and a shift (or
+    /// Armv7E-M's `sxtb16`) widen the bytes of four weights to pairs of 16-bit words in the same
+    /// order, so a multiply-add of pairs (`pmaddwd`, `smlad`) needs no shuffle.
     pub values: [i16; GROUP],
     /// The largest magnitude of the group over 32767.
     pub scale: f32,
-    /// The sum of `values`, which a weight's zero point or minimum meets.
+    /// The sum of `values`. A weight's zero point or minimum is multiplied with it.
     pub sum: i32,
 }
 
-/// Magnitudes under this make a group of zeros: their reciprocal would leave the range of f32.
+/// A group of smaller magnitudes becomes zeros: their reciprocal could be outside the range of f32.
 const SMALLEST: f32 = 1e-30;
 
-/// What values are worth, and what turns inputs into values; that is 0 where all values are.
+/// `(scale, inverse)` of a group with this largest magnitude. The inverse is 0 if all values are.
 #[inline(always)]
 pub(crate) fn scales(largest: f32) -> (f32, f32) {
     if !largest.is_finite() {

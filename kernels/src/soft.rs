@@ -1,10 +1,10 @@
-//! The innermost operations for cores without a floating-point unit, in integers.
+//! The innermost operations, in integers, for cores without a floating-point unit.
 //!
-//! There a compiler calls a function for every operation, which takes its numbers apart, looks for
-//! zeros, infinities and subnormals, and puts the result together for the next one to take apart.
-//! What is here does two or three operations at a time and one case, numbers of ordinary size;
-//! whatever else comes along goes to the functions of the compiler. Every step is rounded as IEEE
-//! 754 asks, to the nearest number, ties to even, so the bits are those of a floating-point unit.
+//! For such a core a compiler calls a function for every operation. It unpacks its numbers, checks
+//! for zeros, infinities and subnormals, and packs the result, which the next one unpacks again.
+//! The functions here do two or three operations at a time, for numbers of ordinary size. All other
+//! numbers go to the compiler's functions. Every step is rounded as IEEE 754 asks, to nearest, ties
+//! to even, so the bits are those of a floating-point unit.
 
 use crate::TILE_ROWS;
 use crate::math::f16_to_f32;
@@ -52,8 +52,8 @@ mod integers {
 
     const IMPLICIT: u32 = 1 << 23;
     const SIGN: u32 = 1 << 31;
-    /// Numbers from 2^-63 to 2^65 are ordinary, exponents in this many from the first: products of
-    /// two of them are normal or too large, and no difference is subnormal.
+    /// Numbers from 2^-63 to 2^65 are ordinary; this is how many exponents they have. The product
+    /// of two of them is normal or too large, and no difference is subnormal.
     const FIRST: u32 = 64;
     const ORDINARY: u32 = 128;
 
@@ -124,7 +124,7 @@ mod integers {
             scale_exponent + 112 + input_exponent,
         );
         let (number, number_exponent) = normalize(dot.unsigned_abs());
-        // Of a number that is rounded to 24 bits the others become zero.
+        // Rounding to 24 bits makes the other bits zero.
         let number = if number & 0xff == 0 {
             number
         } else {
@@ -136,8 +136,8 @@ mod integers {
         add(sum.to_bits(), product).map(f32::from_bits)
     }
 
-    /// Of the cores of Arm, those that have no atomics have no long product and do not count zeros
-    /// either.
+    /// Whether the core lacks a long multiplication and a count of leading zeros: among Arm's
+    /// cores, those without atomics do.
     const ARMV6M: bool = cfg!(all(target_arch = "arm", not(target_has_atomic = "ptr")));
 
     /// Shifts a number, not 0, until its highest bit is set; also returns the exponent of an `f32`

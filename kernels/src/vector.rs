@@ -1,4 +1,4 @@
-//! What happens to a vector between two products: norms, rotation, softmax, activation.
+//! Operations on vectors between two products: norms, rotation, softmax, activation.
 
 use crate::math::{
     self, exp, exp_of_at_most_0, gelu_approx, gelu_exact, silu, sin_cos_turns, sqrt,
@@ -11,7 +11,7 @@ fn join(s: [f32; 8]) -> f32 {
     ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
 }
 
-/// What RMSNorm multiplies a vector by before its weights: `1 / sqrt(mean(x²) + eps)`
+/// The factor of RMSNorm, `1 / sqrt(mean(x²) + eps)`
 /// (Zhang and Sennrich 2019, "Root Mean Square Layer Normalization").
 pub fn rms_factor(x: &[f32], eps: f32) -> f32 {
     let mut stripes = [0.0; 8];
@@ -96,8 +96,8 @@ pub(crate) fn soft_cap(x: &mut [f32], cap: f32) {
     }
 }
 
-/// The cosines and sines that rotate one position: pair `j` turns by `position * frequencies[j]`,
-/// the frequency being in units of 2^−64 turns a position; both are multiplied by `amplitude`.
+/// The cosines and sines of the rotation of one position: pair `j` is rotated by
+/// `position * frequencies[j]`, in units of 2^−64 turns. Both are multiplied by `amplitude`.
 pub fn rope_table(
     position: u32,
     frequencies: &[u64],
@@ -125,8 +125,8 @@ pub fn rope(head: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// The largest of `scores` and `before`, in lanes: a number that waits for the one before it waits
-/// long. NaN counts for nothing.
+/// The largest of `scores` and `before`, in independent lanes, which breaks the chain of
+/// dependencies. NaN is ignored.
 #[inline(always)]
 fn largest(scores: &[f32], before: f32) -> f32 {
     let mut lanes = [before; 32];
@@ -174,8 +174,8 @@ pub(crate) fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
             *stripe += weight;
         }
     }
-    // The stretches meet anywhere: what is left of the older one starts at stripe 0, and the newer
-    // one goes on there.
+    // The older part may end at any stripe. Its remainder starts at stripe 0, and the newer part
+    // continues at the next.
     for (turned, weight) in rest.iter().chain(newer.iter()).enumerate() {
         stripes[turned % 8] += weight;
     }

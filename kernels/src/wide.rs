@@ -1,9 +1,10 @@
-//! The innermost loops of products where compilers have vectors: they go across the eight lanes of
-//! a tile. `narrow.rs` has them for microcontrollers.
+//! The innermost loops of the portable products, for targets with vector registers: they run across
+//! the eight lanes of a tile, and the compiler vectorises them. `narrow.rs` is for
+//! microcontrollers.
 
 use crate::{GROUP, TILE_ROWS};
 
-/// Inputs that meet a float tile together, so that its weights are widened once for all of them.
+/// Inputs that are multiplied with a float tile at the same time: its weights are widened once.
 pub(crate) const BLOCK: usize = 4;
 
 /// The products of a tile row of floats with `N` inputs.
@@ -27,8 +28,8 @@ pub(crate) fn float<E: Copy, const N: usize>(
     sums
 }
 
-/// The exact dot products of eight rows with a group of inputs. The sums run over pairs of columns
-/// because that is what multiply-add instructions do (`pmaddwd`, `smlad`); integers do not mind.
+/// The exact dot products of eight rows with a group of inputs. Columns are added in pairs, as
+/// multiply-add instructions (`pmaddwd`, `smlad`) do; for integers the order does not matter.
 #[inline(always)]
 pub(crate) fn dots(
     weights: &[[[i8; 4]; TILE_ROWS]; GROUP / 4],
@@ -49,7 +50,7 @@ pub(crate) fn dots(
 }
 
 /// The nibbles of a group as int8 in the order of a q8 tile, 0..=15.
-// Inlined, it keeps LLVM from vectorising the products behind it.
+// If it is inlined, LLVM does not vectorise the products after it.
 #[inline(never)]
 fn widen(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8]) -> [[[i8; 4]; TILE_ROWS]; GROUP / 4] {
     let mut values = [[[0; 4]; TILE_ROWS]; GROUP / 4];

@@ -2,9 +2,8 @@
 //! Sharing work between cores without changing a bit of it.
 //!
 //! A job is a function that claims pieces of work, one index at a time, until none is left. Any
-//! number of cores may call it at once: which core computes a piece does not matter to the piece.
-//! This is the only place outside `arch` where this crate hands out memory by index, and therefore
-//! needs `unsafe`.
+//! number of cores may call it at the same time; the result of a piece does not depend on the core.
+//! This is the only module outside `arch` that hands out memory by index, and so needs `unsafe`.
 
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
@@ -13,11 +12,10 @@ use core::ops::Range;
 #[cfg(target_has_atomic = "ptr")]
 use super::sync::{AtomicUsize, Ordering};
 
-/// Cores that can be lent a job.
+/// Cores that can run a job.
 pub trait Workers: Sync {
     /// Calls `job` at least once, on as many cores as there are, and returns when all calls have
-    /// returned. Each call claims work until none is left, so it is no mistake to call it once
-    /// only.
+    /// returned. Each call claims work until none is left, so a single call is correct.
     fn run(&self, job: &(dyn Fn() + Sync));
 
     /// How many cores that may be. It changes no bit, only how large the pieces are that are
@@ -40,17 +38,17 @@ impl Workers for Solo {
     }
 }
 
-/// Calls `job` with parts of `range` that together are all of it, shared between `workers`. Each
-/// begins with a stretch of its own, the first to come with the first: as the caller mostly is
-/// that, it finds in its cache what it had of the job before. A part is half of what is left of the
-/// stretch, or as much less as there are workers to a stretch: large at first, because long
-/// stretches of memory are read faster than many short ones, and ever smaller, so that others can
-/// help with the rest, and no core waits long for another, whatever each of them was kept from. One
-/// core alone gets the whole range at once.
+/// Calls `job` with parts of `range` that together are all of it, shared between `workers`.
 ///
-/// The job is a type parameter, here and below: a `dyn Fn` of a firmware brings a second copy of
-/// itself, in the slot of its vtable for calls that consume it, and only [`Workers::run`] needs
-/// one.
+/// Each worker starts on its own contiguous stretch. The first to arrive gets the first stretch:
+/// that is usually the caller, whose cache still holds it from the job before. A worker then claims
+/// half of what is left of a stretch, or less if several workers share it. Parts are large at
+/// first, because long stretches of memory are read faster than short ones, and become smaller, so
+/// that the others can help with the rest and no core waits long for another. One core alone gets
+/// the whole range at once.
+///
+/// The job is a type parameter, here and below, and only [`Workers::run`] takes a `dyn Fn`: in a
+/// firmware, each `dyn Fn` brings a second copy of itself, in the vtable's slot for `FnOnce`.
 #[cfg(target_has_atomic = "ptr")]
 pub fn for_each_part(
     workers: &dyn Workers,
@@ -93,20 +91,20 @@ pub fn for_each_part(
 /// Into how many stretches work is divided at most.
 const STRETCHES: usize = if cfg!(target_os = "none") { 1 } else { 8 };
 
-/// What nobody has claimed yet of a stretch. On a cache line of its own.
+/// The part of a stretch that is not claimed yet. On a cache line of its own.
 #[cfg(target_has_atomic = "ptr")]
 #[cfg_attr(not(target_os = "none"), repr(align(64)))]
 struct Left {
     next: AtomicUsize,
     end: usize,
-    /// A part is what is left over this.
+    /// A part is what is left, divided by this.
     share: NonZeroUsize,
 }
 
 #[cfg(target_has_atomic = "ptr")]
 impl Left {
     /// The next part; `None` once nothing is left.
-    // A function where flash is scarce: one for all jobs.
+    // Where flash is scarce, it is one function for all jobs.
     #[cfg_attr(target_os = "none", inline(never))]
     fn claim(&self) -> Option<Range<usize>> {
         let length = |start: usize| self.end.saturating_sub(start).div_ceil(self.share.get());
@@ -138,8 +136,8 @@ pub fn for_each_part(
     }
 }
 
-/// The same rows of every column of an output `[columns][rows]`: what one piece of a product may
-/// write.
+/// The same rows of every column of an output `[columns][rows]`: the part that one piece of a
+/// product may write.
 pub struct RowsMut<'a> {
     first: *mut f32,
     length: usize,
@@ -161,7 +159,7 @@ impl<'a> RowsMut<'a> {
         }
     }
 
-    /// The rows `rows` of these, as a view of their own; cut where these end.
+    /// The rows `rows` of these, as a view of their own. Rows past the end are left out.
     pub fn part(&mut self, rows: Range<usize>) -> RowsMut<'_> {
         let start = rows.start.min(self.length);
         let length = rows.end.min(self.length).saturating_sub(start);
@@ -197,7 +195,7 @@ impl<'a> RowsMut<'a> {
     }
 }
 
-/// A pointer that several cores may hold; what they do with it is argued where it is used.
+/// A pointer that several cores may hold. Each use of it says why it is sound.
 #[derive(Clone, Copy)]
 struct Shared<T>(*mut T);
 // SAFETY: the functions below give every core a different part of what it points to.
@@ -220,16 +218,16 @@ pub struct Output<'a> {
 }
 
 /// Shares the ranges of several outputs between `workers`, cut into pieces of `piece` rows counted
-/// from each range's start, and of `together` columns. `job` is told which output and which
-/// columns, and given some of its pieces: their rows, and their part of these columns.
+/// from each range's start, and of `together` columns. `job` gets the index of an output, the
+/// columns, the rows of some pieces, and these rows of these columns.
 pub fn split_rows<const N: usize>(
     workers: &dyn Workers,
     outputs: [Output<'_>; N],
     (piece, together): (usize, usize),
     job: impl Fn(usize, Range<usize>, Range<usize>, RowsMut<'_>) + Sync,
 ) {
-    // Not numbers that are 1 at least: through a closure the optimiser does not see that, and
-    // leaves a panic behind.
+    // `max(1)` would not do: inside a closure the optimiser does not see it, and leaves a panic for
+    // a division by 0.
     let [piece, together] =
         [piece, together].map(|number| NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN));
     let mut most = 0;
@@ -277,8 +275,8 @@ pub fn split_rows<const N: usize>(
                     let rows_of_part = start..range.end.min(range.start + last * piece.get());
                     let columns = first_column..end.min(*columns).max(first_column);
                     // `for_each_part` gives every piece out once, and different pieces have
-                    // different rows, all of them below `rows`, or different columns: nobody else
-                    // has this view's part of the output, which stays borrowed until all is done.
+                    // different rows, all of them below `rows`, or different columns: no other view
+                    // has this part of the output, which stays borrowed until all is done.
                     let (first, length) =
                         (shared.at(first_column * rows + start), rows_of_part.len());
                     let count = columns.len();
@@ -300,9 +298,9 @@ pub fn split_rows<const N: usize>(
     });
 }
 
-/// Shares buffers between `workers`: piece `i` is given elements `i * chunk ..` of each, `chunk` of
-/// them, which is the number beside the buffer. Pieces that do not fit all buffers are left out; of
-/// chunks of 0 there is no end.
+/// Shares buffers between `workers`. Piece `i` gets `chunk` elements of each buffer from `i *
+/// chunk` on, where `chunk` is the number beside the buffer. Pieces that do not fit all buffers are
+/// left out. A buffer with chunks of 0 fits any number of pieces.
 pub fn split_chunks<T: Send, const N: usize>(
     workers: &dyn Workers,
     buffers: [(&mut [T], usize); N],

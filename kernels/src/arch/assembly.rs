@@ -1,6 +1,5 @@
-//! A whole tile row with one input as one function of assembly, for machines whose compilers find
-//! neither the instructions nor a schedule that keeps sums in registers. The walk around it is
-//! here.
+//! The loop around kernels in assembly. Such a kernel multiplies a whole tile row with one input.
+//! It is for machines whose compilers neither find the instructions nor keep the sums in registers.
 
 use core::ops::Range;
 
@@ -74,7 +73,7 @@ impl Kernels {
     }
 }
 
-/// `width` is what a row has of `W`s and an input of `X`s.
+/// `width` is how many `W`s a row and how many `X`s an input has.
 #[inline(always)]
 fn product<W, X>(
     kernel: Kernel<W, X>,
@@ -104,8 +103,8 @@ fn product<W, X>(
                 .column(column)
                 .get_mut(index * TILE_ROWS..)
                 .unwrap_or_default();
-            // SAFETY: both slices hold `width` elements, which is not 0; whoever hands out the
-            // table says that the core has the instructions.
+            // SAFETY: both slices hold `width` elements, which is not 0, and the table is handed
+            // out only where the core has the instructions.
             let run = |sums: &mut [f32; TILE_ROWS]| unsafe {
                 kernel(tiles.as_ptr(), x.as_ptr(), width, sums)
             };

@@ -1,7 +1,7 @@
-//! The loops of a product, written once over what an instruction set of 128-bit registers offers,
-//! its [`Simd`].
+//! The loops of a product for instruction sets with 128-bit registers, written once over the
+//! operations of such a set, its [`Simd`].
 //!
-//! All of it is inlined into one function per instruction set: nothing here is called at run time.
+//! All of it is inlined into one function per instruction set.
 
 use core::ops::Range;
 
@@ -10,13 +10,14 @@ use bytemuck::Pod;
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
 use crate::{GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS};
 
-/// Eight lanes, a lane a row of the tile. Whatever runs these methods has the instruction set.
+/// Operations on eight lanes, a lane a row of the tile. They run only where the instruction set was
+/// detected.
 pub(super) trait Simd {
     /// Eight f32.
     type Floats: Pod;
     /// Eight i32.
     type Integers: Pod;
-    /// The inputs of a group, as [`dots`](Self::dots) takes them.
+    /// The inputs of a group, in the form that [`dots`](Self::dots) uses.
     type Inputs: Copy;
 
     /// Exactly; the numbers are finite.
@@ -33,15 +34,15 @@ pub(super) trait Simd {
         input_scale: f32,
     ) -> Self::Floats;
 
-    /// The inputs of a group, made ready for the tiles they meet.
+    /// Prepares the inputs of a group.
     fn inputs(x: &InputGroup) -> Self::Inputs;
     /// The exact dot products of a group of int8 with each of the inputs.
     fn dots<const T: usize>(
         values: &[[u8; 32]; GROUP / 4],
         x: [Self::Inputs; T],
     ) -> [Self::Integers; T];
-    /// The exact dot products of a group of nibbles, 0..=15, with each of the inputs, and `offsets`
-    /// on top.
+    /// The exact dot products of a group of nibbles, 0..=15, with each of the inputs, plus
+    /// `offsets`.
     fn nibble_dots<const T: usize>(
         nibbles: &[[u8; 32]; GROUP / 8],
         x: [Self::Inputs; T],
@@ -49,10 +50,10 @@ pub(super) trait Simd {
     ) -> [Self::Integers; T];
 }
 
-/// Tile rows that meet an input at once: enough sums for the adder to be busy, and inputs are made
-/// ready for both.
+/// Tile rows that are multiplied with an input at the same time: there are enough sums to keep the
+/// adder busy, and inputs are prepared once for both.
 const PAIR: usize = 2;
-/// Inputs that meet a tile at once, so that its weights are widened once for all of them.
+/// Inputs that are multiplied with a tile at the same time: its weights are widened once for all.
 const BLOCK: usize = 4;
 
 /// The sums of `R` tile rows with `T` inputs.
@@ -69,7 +70,7 @@ pub(super) fn matmul<S: Simd>(
     let columns = matrix.columns();
     let count = input.count;
     let groups = columns.div_ceil(GROUP);
-    // A closure is not generic, so what is the same function in two shapes is written as two.
+    // A closure cannot be generic over the number of inputs, so the macro writes it twice.
     macro_rules! product {
         ($tiles:ident, $inputs:expr, $width:ident, |$t:ident, $x:ident| $sums:expr) => {
             product(
@@ -127,8 +128,8 @@ pub(super) fn matmul<S: Simd>(
 }
 
 /// Calls `single` or, where there is more than one input, `block` with `R` tile rows at a time, and
-/// stores the sums. `width` is what a row has of `W`s and an input of `X`s. A stretch that does not
-/// fill a shape repeats its last piece and drops the copies.
+/// stores the sums. `width` is how many `W`s a row and how many `X`s an input has. A block that is
+/// not full repeats its last row or input and drops the copies.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // a product and its shapes
 fn product<W, X, F: Pod, const R: usize>(
@@ -170,7 +171,7 @@ fn product<W, X, F: Pod, const R: usize>(
     }
 }
 
-/// Stores sums from the first of `tile_rows` and of `columns` on, none beyond their ends.
+/// Stores sums at the first of `tile_rows` and `columns`, none past their ends.
 #[inline(always)]
 fn store<F: Pod, const R: usize, const T: usize>(
     out: &mut RowsMut<'_>,
@@ -264,8 +265,7 @@ fn q4min<S: Simd, const R: usize, const T: usize>(
     })
 }
 
-/// Calls `step` with the tiles and the inputs of one place after the other, for as long as all have
-/// one.
+/// Calls `step` with the first tiles and inputs, then the second, up to the end of the shortest.
 #[inline(always)]
 fn walk<W, X, F: Pod, const R: usize, const T: usize>(
     tiles: [&[W]; R],

@@ -1,8 +1,7 @@
 #![allow(unsafe_code)]
-//! Kernels written for one instruction set each. Intrinsics and assembly live here and nowhere
-//! else.
+//! Kernels for single instruction sets. All intrinsics and assembly are here.
 //!
-//! Each architecture offers `tables()`: what this machine can run beside
+//! Each architecture has a function `tables()`: what this machine can run besides
 //! [`Isa::SCALAR`](crate::Isa::SCALAR), the fastest first.
 
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
@@ -41,7 +40,7 @@ mod assembly;
 ))]
 mod generic;
 
-/// Plain loops are all there is.
+/// There are only the portable kernels.
 #[cfg(not(any(
     all(target_arch = "aarch64", target_feature = "neon"),
     all(target_arch = "arm", any(feature = "dsp", feature = "mve")),
@@ -71,20 +70,20 @@ core::arch::global_asm!(
     ".type pocketlm_sqrt, %function",
     ".thumb_func",
     "pocketlm_sqrt:",
-    // vsqrt.f32 s0, s0, which the assembler does not take before it is told of an FPU, and then for
-    // all that follows.
+    // vsqrt.f32 s0, s0. The assembler rejects the name without an `.fpu` directive, which would
+    // apply to all assembly after it.
     ".inst.w 0xeeb10ac0",
     "bx lr",
     ".size pocketlm_sqrt, . - pocketlm_sqrt",
 );
 
-/// The square root, correctly rounded as IEEE 754 asks: an instruction that libm does not know of.
+/// The square root, correctly rounded as IEEE 754 asks, by an instruction that libm does not use.
 #[cfg(all(target_arch = "arm", target_abi = "eabihf"))]
 #[inline(always)]
 pub(crate) fn sqrt(x: f32) -> f32 {
     unsafe extern "C" {
-        // SAFETY: this ABI passes numbers in the registers of a floating-point unit, so there is
-        // one. It touches no other and no memory.
+        // SAFETY: this ABI passes floats in the registers of a floating-point unit, so there is
+        // one. The function uses one such register and no memory.
         safe fn pocketlm_sqrt(x: f32) -> f32;
     }
     pocketlm_sqrt(x)

@@ -1,9 +1,9 @@
 //! The dot product instructions of Armv8.2 (Cortex-A55, A76 and later, Raspberry Pi 5, every Apple
 //! silicon).
 //!
-//! `sdot` and `udot` multiply bytes: four columns of four rows at once, which is just how tiles lie
-//! in memory. Inputs of 16 bits go in two digits, `x = 256 high + low`. `high` is signed and meets
-//! the weights as they are; `low` is 0..=255 and meets `weight + 128`, so that
+//! `sdot` and `udot` multiply bytes, four columns of four rows at a time, in the order of a tile in
+//! memory. An input of 16 bits is two digits, `x = 256 high + low`. `high` is signed and is
+//! multiplied with the weights as they are; `low` is 0..=255 and is multiplied with `weight + 128`:
 //! `sum(w x) = 256 sum(w high) + sum((w + 128) low) − 128 sum(low)`. Nibbles are 0..=15 and fit
 //! either digit.
 //!
@@ -18,7 +18,7 @@ use super::neon::{Floats, Integers, Neon, splat};
 use crate::arch::generic::{Simd, matmul};
 use crate::{GROUP, InputGroup, Isa, TILE_ROWS};
 
-/// The table. Whoever hands it out has found the dot product instructions.
+/// The table. It is handed out only where the dot product instructions were detected.
 pub(super) static DOTPROD: Isa = Isa {
     name: "dotprod",
     matmul: matmul::<DotProd>,
@@ -143,8 +143,8 @@ fn multiply(
     macro_rules! steps {
         ($($step:literal)*) => {$(
             for rows in 0..2 {
-                // SAFETY: whoever hands out the table has found the instructions; they read and
-                // write only registers.
+                // SAFETY: the table is handed out only where the instructions were detected; they
+                // read and write only registers.
                 unsafe {
                     asm!(".arch_extension dotprod", "sdot {:v}.4s, {:v}.16b, {:v}.4b[{}]",
                         inout(vreg) high[rows], in(vreg) signed[$step][rows], in(vreg) x_high, const $step,

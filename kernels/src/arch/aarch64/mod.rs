@@ -1,5 +1,5 @@
-//! 64-bit Arm. Advanced SIMD follows IEEE 754 here, subnormal numbers included; its 32-bit namesake
-//! flushes them to zero and is of no use to us.
+//! 64-bit Arm. Advanced SIMD follows IEEE 754 here, subnormal numbers included. That of 32-bit Arm
+//! flushes them to zero, so there is no table for it.
 
 mod dotprod;
 mod neon;

@@ -6,9 +6,9 @@
 //! which is the order inputs are kept in. Nibbles meet inputs of two digits, `x = 256 high + low`,
 //! sixteen at a time: they are 0..=15 and fit the signed high one as well as the unsigned low one.
 //!
-//! The f32 join is scalar: whatever FPSCR says, Helium's floating-point arithmetic turns denormals
-//! into zeros, and C1 does not. (Its conversions of integers and of f16 are exact.) Instructions
-//! counted in QEMU: `benches/README.md`.
+//! The f32 join is scalar: Helium's floating-point arithmetic flushes subnormal numbers to zero,
+//! whatever FPSCR says, and the crate's contract needs them. (Its conversions of integers and of
+//! f16 are exact.) Instructions counted in QEMU: `benches/README.md`.
 
 use core::arch::global_asm;
 

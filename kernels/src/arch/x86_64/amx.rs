@@ -1,5 +1,5 @@
-//! AMX in bfloat16, which Intel's servers have had since Sapphire Rapids (2023): products of
-//! quantised weights with a few inputs and more. The rest is AVX-512's.
+//! AMX in bfloat16, in Intel's servers since Sapphire Rapids (2023): products of quantised weights
+//! with several inputs. The rest is AVX-512's.
 //!
 //! `tdpbf16ps` multiplies 16 rows of 32 numbers by 32 rows of 16 columns and adds the products to
 //! 16 × 16 sums: a group of 16 inputs meets a group of a pair of tile rows. As its operation is
@@ -7,21 +7,20 @@
 //! rounding, the one that [`Isa::matmul`] asks for:
 //! - An int8 is a bfloat16, and an input of 16 bits is the sum of two, its digits: a multiple of
 //!   256, and what is left.
-//! - What the columns of a group add up to is an integer of at most 20 bits for the low digits, and
-//!   one times 256 for the high ones: f32 holds either, and every sum on the way. It comes about by
-//!   itself and is added to the tile at the end.
-//! - So the first instruction leaves the low digits' share in a tile that was zero, exactly, and
-//!   the second rounds once, as it adds the high digits' share.
+//! - The sum over the columns of a group is an integer of at most 20 bits for the low digits, and
+//!   256 times such an integer for the high digits. f32 holds both exactly, and every partial sum.
+//!   The instruction adds the products first, and adds the result to the tile at the end.
+//! - So the first instruction leaves the exact low part in a tile that was zero. The second rounds
+//!   once, when it adds the high part.
 //!
-//! Dot products then leave through memory, there is no other way, to be joined to the sums by
-//! AVX-512. Tiles know no scale but powers of two: weights are 2²⁴ times too large here and inputs
-//! as much too small, which saves shifting them.
+//! The dot products then go through memory, since there is no other way out of a tile, and AVX-512
+//! joins them to the sums. Weights are 2²⁴ times too large here and inputs 2²⁴ times too small,
+//! which saves shifting them and, being a power of two, changes no bit.
 //!
-//! That tiles keep what they hold from one `asm!` to the next is not something the language
-//! promises. The compiler has no use for these registers and does not touch them; neither does
-//! anything that is called in between.
+//! The language does not promise that tiles keep their contents from one `asm!` to the next. The
+//! compiler does not use these registers, and neither does anything that is called in between.
 //!
-//! Linux gives a process their state when it asks for it.
+//! On Linux, a process must ask for permission to use them.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::asm;
@@ -36,7 +35,7 @@ use super::panel;
 use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
 use crate::{GROUP, Input, InputGroup, InputTile, Isa, Matrix, RowsMut, TILE_ROWS};
 
-/// The table. Whoever hands it out has found what [`AVX512`] needs, and [`is_allowed`].
+/// The table. It is handed out only where [`AVX512`] is available and [`is_allowed`] is true.
 pub(crate) static AMX: Isa = Isa {
     name: "amx",
     // SAFETY: the table is handed out only where these instructions are, and may be used.
@@ -50,42 +49,42 @@ pub(crate) static AMX: Isa = Isa {
     soft_cap: AVX512.soft_cap,
 };
 
-/// Whether the machine, which has AVX-512, has AMX in bfloat16 too and the system lets this process
-/// use it, for which it is asked.
+/// Whether the machine, which has AVX-512, has AMX in bfloat16 as well, and the system lets this
+/// process use it. This asks the system for permission.
 pub(super) fn is_allowed() -> bool {
     let [amx_bf16, amx_tile] = [22, 24].map(|bit| __cpuid_count(7, 0).edx >> bit & 1);
     if amx_tile == 0 || amx_bf16 == 0 {
         return false;
     }
-    // `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`: 0 where it is granted, to all threads
-    // and for good.
+    // `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`: 0 if it is granted, which then holds
+    // for all threads until the process ends.
     let mut outcome = 158u64;
-    // SAFETY: the call reads two numbers and writes no memory; a kernel that does not know it says
-    // so.
+    // SAFETY: the call takes two numbers and writes no memory. A kernel that does not know it
+    // returns an error.
     unsafe {
         asm!("syscall", inlateout("rax") outcome, in("rdi") 0x1023, in("rsi") 18, out("rcx") _, out("r11") _, options(nostack));
     }
     outcome == 0
 }
 
-/// The most blocks of inputs that weights meet once they are widened.
+/// The most blocks of inputs that widened weights are multiplied with before others are widened.
 const BLOCKS: usize = 8;
-/// Groups of a row that are widened at once.
+/// Groups of a row that are widened at a time.
 const GROUPS: usize = 5;
 /// Tile rows of weights that make one of the machine's tiles.
 const PAIR: usize = 2;
-/// The most such pairs that meet a block at once. They stay in the first cache, and of inputs the
-/// second one gives a block no faster than four pairs use it up. The sums of all blocks wait in the
-/// second cache too.
+/// The most pairs that are multiplied with a block at a time. Their weights stay in the first
+/// cache. Reading a block of inputs from the second cache takes about as long as multiplying it
+/// with four pairs. The sums of all blocks are in the second cache as well.
 const PAIRS: usize = 4;
-/// Bytes of inputs that meet weights at once: they stay in the second cache.
+/// Bytes of inputs that are multiplied with the same weights: they stay in the second cache.
 const CACHE: usize = 1 << 20;
 
 /// A group of a pair of tile rows.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 struct Weights {
-    /// Of each row the pair of columns that meets this pair of the inputs.
+    /// For each pair of inputs, the two columns of each row that it is multiplied with.
     words: [__m512i; GROUP / 2],
     scales: [__m256; PAIR],
     minima: [__m256; PAIR],
@@ -94,7 +93,7 @@ struct Weights {
 /// The dot products of a block of inputs with a pair of tile rows, or their sums.
 type Sums = [__m512; InputTile::INPUTS];
 
-/// What `ldtilecfg` takes.
+/// The operand of `ldtilecfg`.
 #[repr(C, align(64))]
 struct Shapes {
     palette: u8,
@@ -104,8 +103,8 @@ struct Shapes {
     rows: [u8; 16],
 }
 
-/// Tiles 0 and 1 are inputs, low digits and high ones; pairs take turns with 2 and 3 for weights, 4
-/// and 5 for dot products. All are as large as a tile can be.
+/// Tiles 0 and 1 hold the low and high digits of inputs, 2 and 3 weights, 4 and 5 dot products.
+/// Pairs of tile rows alternate between 2 and 4, and 3 and 5. All tiles have the full size.
 static SHAPES: Shapes = Shapes {
     palette: 1,
     start: 0,
@@ -164,7 +163,7 @@ struct Rows<'m, W> {
 }
 
 impl<'m, W> Rows<'m, W> {
-    /// Some groups of a row. One that is not there is in the place of the last.
+    /// Some groups of a row. For a row past the end, those of the last row.
     fn groups(&self, row: usize, groups: Range<usize>) -> &'m [W] {
         let start = (self.first + row.min(self.count - 1)) * self.width;
         self.tiles
@@ -173,18 +172,18 @@ impl<'m, W> Rows<'m, W> {
     }
 }
 
-/// Memory that a product works in.
+/// The working memory of a product.
 struct Memory {
     /// Group by group, pair by pair.
     weights: [Weights; PAIRS * GROUPS],
-    /// Of a group, pair by pair.
+    /// The dot products of a group, pair by pair.
     dots: [Sums; PAIRS],
-    /// Of each block, pair by pair.
+    /// The sums of each block, pair by pair.
     sums: [[Sums; PAIRS]; BLOCKS],
 }
 
-/// Walks sets of blocks, and rows, several pairs at once. Not inlined: products of few inputs do
-/// without its memory.
+/// Goes through sets of blocks and, for each, through the rows, several pairs at a time. Not
+/// inlined, so that products with few inputs need no stack for its memory.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn product<W>(
@@ -213,7 +212,7 @@ fn product<W>(
     for (set, blocks) in blocks.chunks(together * width).enumerate() {
         let mut row = 0;
         while row < rows.count {
-            // Two at least: they take turns.
+            // At least two, because they alternate.
             let pairs = if rows.count - row > 2 * PAIR {
                 add_pairs::<_, PAIRS>(&rows, row, blocks, &widen, minima, &mut memory);
                 PAIRS
@@ -234,7 +233,7 @@ fn product<W>(
             row += pairs * PAIR;
         }
     }
-    // SAFETY: nobody needs the tiles any more. Without them a change of threads is cheaper.
+    // SAFETY: the tiles are not used any more. Without them, a context switch is cheaper.
     unsafe { asm!("tilerelease", options(nomem, nostack)) };
 }
 
@@ -258,7 +257,7 @@ fn add_pairs<W, const P: usize>(
     let width = rows.width;
     let count = blocks.len() / rows.width;
     sums[..count].fill(Zeroable::zeroed());
-    // All stretches about as long.
+    // The stretches are about equally long.
     let length = width.div_ceil(width.div_ceil(GROUPS));
     for groups in (0..width)
         .step_by(length)
@@ -275,7 +274,7 @@ fn add_pairs<W, const P: usize>(
         for (stretch, block) in stretches.iter_mut().zip(blocks.chunks(width)) {
             *stretch = &block[groups.clone()];
         }
-        // The tiles after these are asked for while these are at work, some lines of each row at a
+        // The next tiles are prefetched while these are multiplied, some lines of each row at a
         // time.
         let steps = count * groups.len();
         let (next_row, next) = if groups.end < width {
@@ -423,9 +422,10 @@ fn both([first, second]: [__m256i; 2]) -> __m512i {
 }
 
 /// For each block of inputs, group by group, the exact dot products with `P` pairs of tile rows,
-/// joined to the sums; `minima` says whether the groups have minima. While those of a group are
-/// joined, the tiles multiply the next one and load the one after it. Each takes longer than the
-/// processor looks ahead, so they take turns. `begin` is called as a group begins.
+/// joined to the sums; `minima` says whether the groups have minima. While AVX-512 joins a group,
+/// the tiles multiply the next one and load the one after that. Each of these steps is longer than
+/// the processor's reorder window, so the code interleaves them. `begin` is called at the start of
+/// each group.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn multiply<const P: usize>(
@@ -437,7 +437,7 @@ fn multiply<const P: usize>(
     begin: impl Fn(usize),
 ) {
     let length = weights.len() / P;
-    // What is loaded goes through all blocks without a pause; nobody needs what comes last.
+    // Loading runs ahead through all blocks without a pause; what it loads last is not used.
     let mut block = 0;
     let mut group = 0;
     let mut coming = || {
@@ -529,8 +529,8 @@ fn join(sum: __m512, dots: __m512, scales: __m512, input_scale: f32) -> __m512 {
 /// Loads the low digits of inputs.
 #[inline(always)]
 fn load_low(inputs: &InputTile) {
-    // SAFETY: `SHAPES` has every tile as 16 rows of 64 bytes: just what this field holds, and those
-    // below.
+    // SAFETY: in `SHAPES` every tile has 16 rows of 64 bytes. That is the size of this field, and
+    // of those below.
     unsafe {
         asm!("tileloadd tmm0, [{low} + {row}]", low = in(reg) &inputs.low, row = in(reg) 64usize, out("tmm0") _, options(nostack, readonly));
     }
@@ -545,7 +545,7 @@ fn load_high(inputs: &InputTile) {
     }
 }
 
-/// What a pair does with its two tiles, when it is its turn.
+/// The operations of a pair of tile rows on its two tiles.
 macro_rules! tiles {
     ($turn:ident, $weights:tt, $dots:tt) => {
         mod $turn {

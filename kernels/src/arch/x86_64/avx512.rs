@@ -1,17 +1,17 @@
 //! AVX-512 with VNNI: Intel since Ice Lake (2019), AMD since Zen 4 (2022).
 //!
-//! What needs no more than AVX2 is AVX2's: products of floats with up to eight inputs, and what is
-//! not a product.
+//! Products of floats with up to eight inputs are AVX2's.
 //!
-//! With several inputs a register is a pair of tile rows, and each of them meets it: `vpdpwssd`
-//! multiplies 16-bit words, adds pairs, adds to the dot product, and takes the inputs from memory.
-//! Up to eight inputs meet words as they are widened; for more they are kept in a [panel].
+//! With several inputs, a register holds a pair of tile rows. `vpdpwssd` multiplies 16-bit words,
+//! adds pairs, adds to the dot product, and reads the inputs from memory. Up to eight inputs are
+//! multiplied while the weights are widened; for more, the widened weights are kept in a [panel].
 //!
-//! With one input a register is eight columns of a tile row as they are stored, four in each half.
-//! An input is `256 high + low` with `high` a signed byte and `low` an unsigned one, and `vpdpbusd`
-//! multiplies unsigned bytes by signed ones: weights meet `low` as they are, and `high` as nibbles,
-//! or as int8 plus 128, of which the inputs' share is known beforehand. Nothing is widened. The
-//! halves are added once a group; integers do not mind.
+//! With one input, nothing is widened. A register holds eight columns of a tile row as they are
+//! stored, four in each half. An input is `256 high + low`, `high` a signed byte and `low` an
+//! unsigned one, and `vpdpbusd` multiplies unsigned bytes by signed ones. `low` is multiplied with
+//! the weights as they are. `high` is multiplied with nibbles, or with int8 plus 128, and
+//! `128 * sum(high)` is subtracted. The halves of the register are added once a group, which is
+//! exact for integers.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
@@ -25,7 +25,7 @@ use super::{input, mix};
 use crate::matrix::Tiles;
 use crate::{Activation, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
 
-/// The table. Whoever hands it out has found AVX2, F16C, AVX-512 F, BW and VNNI.
+/// The table. It is handed out only where AVX2, F16C and AVX-512 F, BW and VNNI were detected.
 pub(crate) static AVX512: Isa = Isa {
     name: "avx512",
     // SAFETY: the table is handed out only where these instructions are.
@@ -45,7 +45,7 @@ pub(crate) static AVX512: Isa = Isa {
     soft_cap: |x, cap| unsafe { soft_cap(x, cap) },
 };
 
-/// The most inputs that meet weights at once, in a panel or as they are widened: eight registers
+/// The most inputs that are multiplied at the same time, with a panel or without: eight registers
 /// hold dot products and eight hold sums.
 const INPUTS: usize = 8;
 
@@ -72,8 +72,7 @@ pub(super) fn matmul(
         count,
         tile_rows: tile_rows.clone(),
     };
-    // A closure is not generic, so what is the same function in several shapes is written as
-    // several.
+    // A closure cannot be generic over the block size, so the macro writes it once a size.
     macro_rules! product {
         ($tiles:ident, $order:expr, $dots:expr, $join:expr, $widen:expr, $join_pair:expr) => {
             match count {
@@ -158,7 +157,8 @@ pub(super) fn matmul(
 }
 
 /// The exact dot products of a pair of tile rows with `T` inputs, joined to their sums group by
-/// group. `widen` gives of each row the pairs of columns that meet the pairs of an input.
+/// group. `widen` returns, for each pair of an input, the two columns of each row that belong to
+/// it.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn several<W, const T: usize>(
@@ -402,7 +402,7 @@ fn both(low: __m512i, high: __m512i) -> __m256i {
     _mm256_add_epi32(halves[0], halves[1])
 }
 
-/// The loops of these are plain code that the compiler turns into AVX-512 here.
+/// This and the two below are portable loops, which the compiler vectorises with AVX-512 here.
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
     vector::softmax(older, newer)

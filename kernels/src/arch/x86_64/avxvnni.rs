@@ -1,9 +1,9 @@
 //! AVX-VNNI: Intel's processors without AVX-512 since Alder Lake (2021) and Sierra Forest.
 //!
-//! What needs no more than AVX2 is AVX2's. Here are products of quantised weights with one input,
-//! and with more than six. For those `vpdpwssd` multiplies the words of a [panel], adds pairs and
-//! adds to the dot product, where AVX2 takes two instructions. With one input weights meet it as
-//! they are stored, in two digits, as `avx512.rs` says.
+//! Two kinds of products are here: quantised weights with one input, and with more than six. The
+//! rest is AVX2's. With more than six inputs, `vpdpwssd` multiplies the words of a [panel], adds
+//! pairs and adds to the dot product, for which AVX2 needs two instructions. With one input,
+//! weights are multiplied as they are stored, with the input in two digits: see `avx512.rs`.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
@@ -16,7 +16,7 @@ use super::panel::{self, Group};
 use crate::matrix::Tiles;
 use crate::{GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS};
 
-/// The table. Whoever hands it out has found AVX2, F16C and AVX-VNNI.
+/// The table. It is handed out only where AVX2, F16C and AVX-VNNI were detected.
 pub(crate) static AVXVNNI: Isa = Isa {
     name: "avxvnni",
     // SAFETY: the table is handed out only where these instructions are.
@@ -29,7 +29,7 @@ pub(crate) static AVXVNNI: Isa = Isa {
     soft_cap: AVX2.soft_cap,
 };
 
-/// The most inputs that AVX2's kernels take as fast: without a panel, two times three.
+/// The most inputs for which AVX2's kernels are as fast: two blocks of three, without a panel.
 const FEW: usize = 6;
 
 #[target_feature(enable = "avx2,f16c,avxvnni")]
@@ -42,7 +42,7 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
             tile_rows,
             out,
             |panel, x, sums, minima| self::groups(panel, x, sums, minima),
-            // There are no columns of floats.
+            // Floats do not come here.
             |_, _, _| (),
         );
     }
@@ -54,8 +54,8 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
         count,
         tile_rows: tile_rows.clone(),
     };
-    // A closure is not generic, so what is the same function in two shapes is written as two; there
-    // are no blocks.
+    // A closure cannot be generic over the number of tile rows, so it is written twice. There is
+    // one input, so the function for blocks is never called.
     macro_rules! product {
         ($tiles:ident, $dots:expr, $join:expr) => {
             shape.product(

@@ -43,9 +43,9 @@ fn quantize_group(input: &[f32; GROUP]) -> InputGroup {
             sum: 0,
         };
     }
-    // Rounds to the nearest, ties to even: the default mode, which Rust takes for granted. Of four
-    // values the middle two change places; packing takes four of one register and four of the other
-    // by turns, which the last step undoes.
+    // The conversion rounds to nearest, ties to even: the default mode, which Rust relies on. The
+    // shuffle swaps the middle two of four values. Packing interleaves fours of both registers, and
+    // the last step puts them back in order.
     let inverse = _mm256_set1_ps(inverse);
     let round =
         |x| _mm256_shuffle_epi32::<0b11_01_10_00>(_mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));

@@ -1,8 +1,8 @@
-//! The mix of values, with registers of 8 floats or of 16. Up to four queries at once: a value that
-//! is read and widened serves them all, and their sums keep the adder busy.
+//! [`Isa::mix`](crate::Isa::mix), the weighted sum of values, with registers of 8 or 16 floats. Up
+//! to four queries share a value that was read and widened, and their independent sums keep the
+//! adder busy.
 //!
-//! Written once over a kind of register, a [`Vector`], and made into a module of functions for
-//! each.
+//! The code is written once over a register type, [`Vector`], and a macro makes a module for each.
 #![allow(clippy::needless_range_loop)]
 
 use core::arch::x86_64::*;
@@ -12,7 +12,8 @@ use bytemuck::{Pod, Zeroable, cast, cast_slice, cast_slice_mut, pod_read_unalign
 
 use crate::{GROUP, Kv};
 
-/// A register of floats, a lane a channel. Whatever runs these methods has its instruction set.
+/// A register of floats, a lane a channel. Its methods run only where its instructions were
+/// detected.
 trait Vector: Pod {
     /// As many numbers of two bytes.
     type Halves: Pod;
@@ -120,16 +121,16 @@ impl Vector for __m512 {
     }
 }
 
-/// Rows that meet all channels of all queries before the next are read, so that they are read from
-/// the first cache: 16 KB of a head of 64 in f16.
+/// Rows that are finished for all channels and queries before the next are read, so that they stay
+/// in the first cache: 16 KB for a head of 64 in f16.
 const STRETCH: usize = 128;
-/// How many rows ahead values are asked for.
+/// How many rows ahead values are prefetched.
 const AHEAD: usize = 32;
-/// Queries that meet a row at once.
+/// Queries that are summed at the same time.
 const QUERIES: usize = 4;
 
-/// The mix with one kind of register. Functions that are not generic over it: only those may say
-/// which instructions they use.
+/// The functions for one register type. They cannot be generic over it, because the instructions
+/// that a function uses are part of its declaration.
 macro_rules! mix_with {
     ($module:ident, $vector:ty, $features:literal) => {
         pub(super) mod $module {
@@ -190,7 +191,7 @@ macro_rules! mix_with {
             }
 
             impl Table<'_> {
-                /// Mixes them for `Q` queries, with whose channels `out` starts.
+                /// Adds the weighted rows for `Q` queries, whose channels `out` starts with.
                 #[target_feature(enable = $features)]
                 fn mix<const Q: usize>(&self, weights: [&[f32]; Q], out: &mut [f32]) {
                     match self.kv {
@@ -198,7 +199,7 @@ macro_rules! mix_with {
                         Kv::F16 => self.floats::<Q, _>(weights, out, V::from_f16),
                         Kv::Bf16 => self.floats::<Q, _>(weights, out, V::from_bf16),
                         Kv::Q8 => {
-                            // A group at once, or half of one.
+                            // A group at a time, or half of one.
                             let whole = V::MANY || Q <= 2;
                             for first in
                                 (0..self.channels).step_by(if whole { GROUP } else { GROUP / 2 })
@@ -341,17 +342,17 @@ macro_rules! mix_with {
 mix_with!(avx2, __m256, "avx2,f16c");
 mix_with!(avx512, __m512, "avx2,f16c,avx512f,avx512bw,avx512vnni");
 
-/// Asks for values to be brought to the first cache.
+/// Prefetches values into the first cache.
 #[inline(always)]
 fn prefetch(values: *const u8) {
-    // SAFETY: a prefetch reads nothing that the program could see, whatever its address.
+    // SAFETY: a prefetch has no effect that the program can observe, whatever the address.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(values.cast()) };
 }
 
-/// What is stored as f16. Whatever runs it has F16C.
+/// The number with these f16 bits. Only for where F16C was detected.
 #[inline(always)]
 fn f16(bits: u16) -> f32 {
-    // SAFETY: as said.
+    // SAFETY: the functions that call this run only where F16C was detected.
     unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits.into()))) }
 }
 
@@ -365,7 +366,7 @@ fn read<V: Vector, E: Pod, const C: usize>(
     let bytes = &row[first * size_of::<E>() / V::LANES..];
     let mut padded = [E::zeroed(); C];
     let padded = cast_slice_mut(&mut padded);
-    // Looked at once: registers of which each may be the last do not stay registers.
+    // The end of the row is checked once. With a check for each register, they go through memory.
     let bytes = match bytes.get(..padded.len()) {
         Some(bytes) => bytes,
         None => {
