@@ -298,9 +298,9 @@ pub fn split_rows<const N: usize>(
     });
 }
 
-/// Shares buffers between `workers`. Piece `i` gets `chunk` elements of each buffer from `i *
-/// chunk` on, where `chunk` is the number beside the buffer. Pieces that do not fit all buffers are
-/// left out. A buffer with chunks of 0 fits any number of pieces.
+/// Shares buffers between `workers`. Piece `i` gets chunk `i` of each buffer; the number beside a
+/// buffer is the length of its chunks. Pieces that do not fit all buffers are left out. A buffer
+/// with chunks of length 0 fits any number of pieces.
 pub fn split_chunks<T: Send, const N: usize>(
     workers: &dyn Workers,
     buffers: [(&mut [T], usize); N],

@@ -92,6 +92,9 @@ pub enum Section {
     Header,
 }
 
+// `ALL` lists every section but the header.
+const _: () = assert!(Section::ALL.len() == Section::Header as usize);
+
 impl Section {
     /// The sections, in order.
     pub const ALL: [Section; 7] = [
