@@ -66,7 +66,7 @@ fn cost(isa: &Isa, dtype: DType) -> u64 {
         count: 1,
         values: &values,
         groups: &groups,
-        blocks: &[],
+        tiles: &[],
     };
     let clock = Clock::start();
     for _ in 0..10 {
