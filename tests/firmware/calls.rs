@@ -99,7 +99,10 @@ pub fn recursion(elf: &[u8]) -> (Vec<String>, usize, usize) {
             .collect()
     };
     let mut done = BTreeSet::new();
-    for root in functions.keys() {
+    // What is called through pointers first: what it reaches is then done at its own level. Otherwise
+    // the outcome would depend on the order of addresses, as a function that is no root of the
+    // program, looked at by itself, seems to call every level.
+    for root in pointed_at.iter().chain(functions.keys()) {
         let mut path: Vec<(Node, Vec<Node>)> = Vec::new();
         let mut next = Some((*root, own(root)));
         loop {
