@@ -262,7 +262,7 @@ mod read {
                 | Stage::Output
                 | Stage::GateValue
                 | Stage::Out => self.compute_products(units),
-                Stage::FinalNorm => self.compute_with_vectors(Vectors::Final, units),
+                // These use norms and biases.
                 Stage::Idle
                 | Stage::AttentionNorm
                 | Stage::Cache
@@ -270,18 +270,18 @@ mod read {
                 | Stage::Attended
                 | Stage::AttentionResidual
                 | Stage::Activate
-                | Stage::FfwResidual => {
-                    self.compute_with_vectors(Vectors::Layer(self.work.layer), units)
+                | Stage::FfwResidual
+                | Stage::FinalNorm => {
+                    let of = if self.work.stage == Stage::FinalNorm {
+                        Vectors::Final
+                    } else {
+                        Vectors::Layer(self.work.layer)
+                    };
+                    let read = self.buffers.window.read_vectors(&self.model, of);
+                    read.map(|()| self.compute_units(units))
                 }
             };
             read.is_ok()
-        }
-
-        /// Computes units of a stage that uses norms and biases.
-        fn compute_with_vectors(&mut self, of: Vectors, units: Range<usize>) -> Result<(), Error> {
-            self.buffers.window.read_vectors(&self.model, of)?;
-            self.compute_units(units);
-            Ok(())
         }
 
         /// Computes units of a product; the first are read, the next while those are computed, and
