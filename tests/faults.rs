@@ -185,7 +185,7 @@ fn a_bit_that_flips_under_a_session_changes_numbers_and_nothing_else() {
 #[test]
 fn a_scrub_in_pieces_of_any_size_finds_a_change_in_any_section() {
     let mut description = random::plain(vec![window(0, Rope::Global)]);
-    description.chat_template = Some("{{ messages }}".into());
+    description.chat_template = Some(Ok("{{ messages }}".into()));
     let packed = Memory::new(description, 1).pack(DType::Q8);
     let path = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&path, &packed[..]).unwrap();

@@ -3,6 +3,8 @@
 #![cfg(feature = "std")]
 
 mod common;
+#[path = "imports_hf/quantized.rs"]
+mod quantized;
 
 use std::path::Path;
 
@@ -10,7 +12,8 @@ use common::folder::{self, Folder, like_llama};
 use common::reference::{Reference, read};
 use pocketlm::import::{Checkpoint, hf, llamalike};
 use pocketlm::model::{MlpVariant, Role, Rope, TensorId};
-use safetensors::SafeTensors;
+use pocketlm::text::Tokenizer;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 /// Cases of families that need a structure we do not have.
@@ -536,9 +539,57 @@ fn absent_heads_and_widths_follow_from_the_others() {
 }
 
 #[test]
-fn a_tied_model_ignores_a_stored_head_and_gemma_is_tied_unless_it_says_otherwise() {
-    let folder = folder::llama().set("tie_word_embeddings", json!(true));
+fn a_head_of_its_own_is_used_whatever_the_config_says() {
+    let name = "lm_head.weight";
+    let embeddings = "model.embed_tokens.weight";
+    let mut folder = folder::llama().set("tie_word_embeddings", json!(true));
+    let written = folder.write("model.safetensors");
+    let checkpoint = open(written.path());
+    assert!(!checkpoint.description().config.tie_embedder_and_logits);
+    assert_eq!(tensor(&checkpoint, 0, Role::LmHead), stored(&folder, name));
+    assert_ne!(
+        tensor(&checkpoint, 0, Role::Embedder),
+        stored(&folder, name)
+    );
+
+    // The same numbers are not stored twice, in whichever type they are.
+    let numbers = folder.tensors[embeddings].clone();
+    folder.tensors.insert(name.into(), numbers.clone());
     assert!(describe(&folder).config.tie_embedder_and_logits);
+    let halves = |stored: &folder::Stored| folder::Stored {
+        dtype: Dtype::BF16,
+        shape: stored.shape.clone(),
+        data: (stored.data.chunks_exact(4))
+            .flat_map(|b| [b[2], b[3]])
+            .collect(),
+    };
+    let narrow = halves(&numbers);
+    let wide = folder::Stored {
+        data: (narrow.data.chunks_exact(2))
+            .flat_map(|b| [0, 0, b[0], b[1]])
+            .collect(),
+        ..numbers
+    };
+    folder.tensors.insert(embeddings.into(), wide);
+    folder.tensors.insert(name.into(), narrow);
+    assert!(describe(&folder).config.tie_embedder_and_logits);
+    // One number differs.
+    folder.tensors.get_mut(name).unwrap().data[7] ^= 1;
+    assert!(!describe(&folder).config.tie_embedder_and_logits);
+    let mut multimodal = Folder {
+        config: json!({"model_type": "gemma3", "text_config": folder::gemma("gemma3_text").config}),
+        ..folder::gemma("gemma3_text")
+    };
+    multimodal.tensors = (multimodal.tensors.into_iter())
+        .map(|(name, t)| (format!("language_model.{name}"), t))
+        .collect();
+    assert!(describe(&multimodal).config.tie_embedder_and_logits);
+    multimodal.add("language_model.lm_head.weight", &[10, 8]);
+    assert!(!describe(&multimodal).config.tie_embedder_and_logits);
+}
+
+#[test]
+fn gemma_is_tied_unless_it_says_otherwise() {
     let folder = folder::gemma("gemma2").without("tie_word_embeddings");
     let config = describe(&folder).config;
     assert!(config.tie_embedder_and_logits);
@@ -582,7 +633,8 @@ fn activations_go_by_their_many_names() {
 
 #[test]
 fn shards_and_a_model_without_its_head_give_the_same_tensors() {
-    let folder = folder::llama().set("tie_word_embeddings", json!(true));
+    let mut folder = folder::llama().set("tie_word_embeddings", json!(true));
+    folder.tensors.remove("lm_head.weight").unwrap();
     let whole = folder.write("model.safetensors");
     let whole = open(whole.path());
 
@@ -608,9 +660,15 @@ fn shards_and_a_model_without_its_head_give_the_same_tensors() {
     let index = json!({"metadata": {"total_size": 1}, "weight_map": weight_map}).to_string();
     std::fs::write(sharded.path().join("model.safetensors.index.json"), index).unwrap();
     let sharded = open(sharded.path());
+    let numbered = one.write("model-00001-of-00002.safetensors");
+    std::fs::write(
+        numbered.path().join("model-00002-of-00002.safetensors"),
+        two.weights(),
+    )
+    .unwrap();
+    let numbered = open(numbered.path());
 
     let mut headless = folder.clone();
-    headless.tensors.remove("lm_head.weight");
     headless.tensors = headless
         .tensors
         .into_iter()
@@ -619,7 +677,7 @@ fn shards_and_a_model_without_its_head_give_the_same_tensors() {
     let headless = headless.write("model.safetensors");
     let headless = open(headless.path());
 
-    for other in [&sharded as &dyn Checkpoint, &headless] {
+    for other in [&sharded as &dyn Checkpoint, &numbered, &headless] {
         assert_eq!(other.description(), whole.description());
         for (layer, role) in [
             (0, Role::Embedder),
@@ -630,6 +688,177 @@ fn shards_and_a_model_without_its_head_give_the_same_tensors() {
             assert_eq!(tensor(other, layer, role), tensor(&whole, layer, role));
         }
     }
+}
+
+#[test]
+fn what_training_wrappers_put_in_names_is_left_out() {
+    let folder = folder::llama();
+    let whole = folder.write("model.safetensors");
+    let whole = open(whole.path());
+    for rename in [
+        |name: &str| format!("module.{name}"),
+        |name: &str| format!("_orig_mod.{name}"),
+        |name: &str| format!("base_model.model.{name}"),
+        |name: &str| format!("module._orig_mod.{name}"),
+        |name: &str| format!("_orig_mod.module.{name}"),
+        |name: &str| name.replace("layers.1.", "layers.1._orig_mod."),
+        |name: &str| name.replace("model.", "model._orig_mod."),
+    ] {
+        let mut other = folder.clone();
+        other.tensors = (other.tensors.into_iter())
+            .map(|(name, t)| (rename(&name), t))
+            .collect();
+        let other = other.write("model.safetensors");
+        let other = open(other.path());
+        assert_eq!(other.description(), whole.description());
+        for (layer, role) in [(0, Role::Embedder), (1, Role::OutLinear), (0, Role::LmHead)] {
+            assert_eq!(tensor(&other, layer, role), tensor(&whole, layer, role));
+        }
+    }
+}
+
+#[test]
+fn configs_may_say_what_python_writes_where_it_does_not_matter() {
+    let plain = describe(&folder::llama());
+    for extra in [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "[NaN, {\"b\": Infinity}]",
+        "\"\\\"NaN\"",
+    ] {
+        let config = folder::llama().config.to_string();
+        let config = format!("\u{feff}{{\"some_loss\": {extra}, {}", &config[1..]);
+        let folder = folder::llama().write("model.safetensors");
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
+        assert_eq!(*open(folder.path()).description(), plain, "{extra}");
+    }
+}
+
+/// The reason for which a folder's tokenizer is refused, or its chat template.
+fn refusals(folder: &Path) -> [Option<String>; 2] {
+    let checkpoint = open(folder);
+    let description = checkpoint.description();
+    let reason = |error: &pocketlm::import::ImportError| {
+        assert!(error.path.is_some(), "{error} names no file");
+        error.reason.clone()
+    };
+    [
+        description
+            .tokenizer
+            .as_ref()
+            .and_then(|part| part.as_ref().err())
+            .map(reason),
+        description
+            .chat_template
+            .as_ref()
+            .and_then(|part| part.as_ref().err())
+            .map(reason),
+    ]
+}
+
+#[test]
+fn a_tokenizer_or_template_that_cannot_be_used_does_not_stop_the_model() {
+    let good = std::fs::read_to_string("tests/data/tokenizers/abc.json").unwrap();
+    let write = |files: &[(&str, &str)]| {
+        let folder = folder::llama().write("model.safetensors");
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    };
+    const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    for (files, tokenizer, template) in [
+        (
+            &[("tokenizer.json", &good[..100])][..],
+            Some("not JSON: "),
+            None,
+        ),
+        (
+            &[("tokenizer.json", "")],
+            Some("not JSON: the file is empty"),
+            None,
+        ),
+        (
+            &[("tokenizer.json", POINTER)],
+            Some("this is a Git LFS pointer, "),
+            None,
+        ),
+        (
+            &[("tokenizer.model", POINTER)],
+            Some("this is a Git LFS pointer, "),
+            None,
+        ),
+        (
+            &[("tokenizer.json", "{\"model\": {\"type\": \"WordPiece\"}}")],
+            Some(""),
+            None,
+        ),
+        (
+            &[("tokenizer.json", &good), ("chat_template.jinja", POINTER)],
+            None,
+            Some("this is a Git LFS pointer, "),
+        ),
+        (
+            &[
+                ("tokenizer.json", &good),
+                ("tokenizer_config.json", "{\"chat_template\": 1}"),
+            ],
+            None,
+            Some("`chat_template` is neither "),
+        ),
+        (&[("tokenizer_config.json", "{")], None, Some("not JSON: ")),
+        (
+            &[("tokenizer.json", &good), ("tokenizer_config.json", "{")],
+            Some("not JSON: "),
+            Some("not JSON: "),
+        ),
+    ] {
+        let folder = write(files);
+        let found = refusals(folder.path());
+        for (found, expected) in found.iter().zip([tokenizer, template]) {
+            assert_eq!(found.is_some(), expected.is_some(), "{files:?}: {found:?}");
+            assert!(
+                found
+                    .as_deref()
+                    .unwrap_or_default()
+                    .starts_with(expected.unwrap_or_default()),
+                "{found:?}"
+            );
+        }
+    }
+    // A good one.
+    assert_eq!(
+        refusals(write(&[("tokenizer.json", &good)]).path()),
+        [None, None]
+    );
+}
+
+#[test]
+fn a_tokenizer_with_more_tokens_than_rows_is_refused() {
+    let good = std::fs::read_to_string("tests/data/tokenizers/abc.json").unwrap();
+    let tokens = Tokenizer::open(
+        &pocketlm::import::vocabulary::from_path("tests/data/tokenizers/abc.json").unwrap(),
+    )
+    .unwrap()
+    .vocab_size() as usize;
+    let with_rows = |rows: usize| {
+        let mut folder = folder::llama().set("vocab_size", json!(rows));
+        for name in ["model.embed_tokens.weight", "lm_head.weight"] {
+            folder.tensors.remove(name).unwrap();
+            folder.add(name, &[rows, 8]);
+        }
+        let folder = folder.write("model.safetensors");
+        std::fs::write(folder.path().join("tokenizer.json"), &good).unwrap();
+        refusals(folder.path())
+    };
+    assert_eq!(with_rows(tokens), [None, None]);
+    assert_eq!(with_rows(tokens + 5), [None, None]);
+    let reason = format!(
+        "the tokenizer has {tokens} tokens, and the embedding table {} rows",
+        tokens - 1
+    );
+    assert_eq!(with_rows(tokens - 1), [Some(reason), None]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::folder::{self, Folder, Stored, like_llama};
 use common::reference::read;
-use pocketlm::import::{Checkpoint, ImportError, hf};
+use pocketlm::import::{self, Checkpoint, ImportError, hf};
 use pocketlm::model::{Role, TensorId};
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -71,13 +71,6 @@ fn unsupported_models_are_refused_by_name() {
     assert_eq!(
         reason(&folder::llama().without("model_type")),
         "`model_type` is missing, expected a model family"
-    );
-    assert_eq!(
-        reason(&folder::llama().set(
-            "quantization_config",
-            json!({"quant_method": "gptq", "bits": 4})
-        )),
-        "`quantization_config` (\"gptq\"): quantised checkpoints are not supported"
     );
     assert_eq!(
         reason(&folder::gemma("gemma3_text").set("use_bidirectional_attention", json!(true))),
@@ -418,12 +411,41 @@ fn tensors_that_would_change_the_model_are_not_passed_over() {
         );
         assert_eq!(reason(&with(&[name])), message);
     }
+    // A second head, of the other name.
+    assert_eq!(
+        reason(&with(&["language_model.lm_head.weight"]).set("tie_word_embeddings", json!(true))),
+        "tensor `language_model.lm_head.weight` is no part of the model that config.json describes (1 such tensors)"
+    );
     // Buffers of old versions are.
     let harmless = with(&[
         "model.layers.0.self_attn.rotary_emb.inv_freq",
         "model.rotary_emb.inv_freq",
     ]);
     assert!(hf::open(harmless.write("model.safetensors").path()).is_ok());
+    // But only where these versions saved them.
+    let elsewhere = "adapters.rotary_emb.inv_freq";
+    assert!(reason(&with(&[elsewhere])).starts_with(&format!("tensor `{elsewhere}` is no part")));
+    let adapter = "model.layers.0.self_attn.q_proj.lora_A.weight";
+    assert_eq!(
+        reason(&with(&[adapter])),
+        format!("tensor `{adapter}` is part of an adapter that is not merged")
+    );
+    // With a wrapper's prefix, all tensors have it or none.
+    let mut mixed = folder::llama();
+    mixed.tensors = (mixed.tensors.into_iter())
+        .map(|(name, t)| (format!("module.{name}"), t))
+        .collect();
+    mixed.add("odd", &[8]);
+    assert_eq!(
+        reason(&mixed),
+        "tensor `model.embed_tokens.weight` is missing"
+    );
+    let mut twice = folder::llama();
+    twice.add("model._orig_mod.norm.weight", &[8]);
+    assert_eq!(
+        reason(&twice),
+        "tensors `model._orig_mod.norm.weight` and `model.norm.weight` are the same part of the model"
+    );
 }
 
 #[test]
@@ -462,7 +484,9 @@ fn configs_that_are_no_json_objects_are_refused() {
         "[]",
         "null",
         "{",
-        "{\"model_type\": NaN}",
+        "{\"a\": NaNs}",
+        "{\"a\": nan}",
+        "{\"a\": \"NaN}",
         "{\"a\": 1e999}",
         "{} {}",
     ] {
@@ -489,6 +513,22 @@ fn configs_that_are_no_json_objects_are_refused() {
         refused(with_config(&huge).path()).reason,
         "longer than 16777216 bytes, which no such file is"
     );
+    // Python's numbers are read, and refused where they are used.
+    for number in ["NaN", "Infinity", "-Infinity"] {
+        let config = folder::llama().set("rms_norm_eps", json!("?")).config;
+        let config = config.to_string().replace("\"?\"", number);
+        assert_eq!(
+            refused(with_config(config.as_bytes()).path()).reason,
+            format!("`rms_norm_eps` is \"{number}\", expected a number that fits in f32")
+        );
+    }
+    for start in [[0xff, 0xfe], [0xfe, 0xff]] {
+        let error = refused(with_config(&[&start[..], b"{\0}\0"].concat()).path());
+        assert_eq!(
+            error.to_string().split(": ").last().unwrap(),
+            "the text is UTF-16; save it as UTF-8"
+        );
+    }
     // A value is quoted, but not at any length.
     let long = format!(
         "{{\"model_type\": \"llama\", \"hidden_size\": \"{}\"}}",
@@ -526,9 +566,26 @@ fn missing_and_odd_files_are_refused_by_path() {
             .unwrap()
             .starts_with("pytorch_model.bin must be converted first")
     );
+    std::fs::write(empty.path().join("gptq_model-4bit.safetensors"), b"").unwrap();
+    assert_eq!(
+        refused(empty.path()).help.unwrap(),
+        "if gptq_model-4bit.safetensors holds the model, rename it to model.safetensors"
+    );
+    std::fs::write(empty.path().join("model-00002-of-00003.safetensors"), b"").unwrap();
+    assert_eq!(
+        refused(empty.path()).reason,
+        "shard 1 of 3 is missing: of model-*-of-*.safetensors there are 1"
+    );
+    std::fs::write(empty.path().join("model-00001-of-00002.safetensors"), b"").unwrap();
+    assert_eq!(
+        refused(empty.path()).reason,
+        "there are several sets of shards, and no model.safetensors.index.json"
+    );
 
     std::fs::create_dir(empty.path().join("model.safetensors")).unwrap();
-    assert_eq!(refused(empty.path()).reason, "not a regular file");
+    let error = refused(empty.path());
+    assert_eq!(error.reason, "not a regular file");
+    assert_eq!(error.help.as_deref(), Some("it is a folder"));
 }
 
 #[cfg(unix)]
@@ -679,10 +736,6 @@ fn headers_that_lie_are_refused() {
             "large header",
             [&99_999_999u64.to_le_bytes()[..], &[b' '; 64]].concat(),
         ),
-        (
-            "a Git LFS pointer",
-            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n".to_vec(),
-        ),
     ] {
         let error = refused(with_weights(&weights).path());
         assert!(
@@ -690,6 +743,105 @@ fn headers_that_lie_are_refused() {
             "{what}: {error}"
         );
     }
+}
+
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n";
+
+#[test]
+fn git_lfs_pointers_are_called_so_in_whatever_place() {
+    let is_called_so = |error: ImportError, place: &str| {
+        assert_eq!(
+            error.reason, "this is a Git LFS pointer, not the file that it stands for",
+            "{place}"
+        );
+        assert!(error.help.unwrap().starts_with("run `git lfs pull`"));
+        assert!(error.path.unwrap().ends_with(place));
+    };
+    for place in ["config.json", "model.safetensors"] {
+        let folder = folder::llama().write("model.safetensors");
+        std::fs::write(folder.path().join(place), POINTER).unwrap();
+        is_called_so(import::open(folder.path()).err().unwrap(), place);
+    }
+    let folder = folder::llama().write("a.safetensors");
+    std::fs::write(folder.path().join("model.safetensors.index.json"), POINTER).unwrap();
+    is_called_so(refused(folder.path()), "model.safetensors.index.json");
+    for place in ["m.gguf", "m.bin", "m.plm", "m"] {
+        let path = folder.path().join(place);
+        std::fs::write(&path, POINTER).unwrap();
+        is_called_so(import::open(&path).err().unwrap(), place);
+        is_called_so(
+            pocketlm::host::file::read_whole(&path).err().unwrap(),
+            place,
+        );
+    }
+    for place in ["tokenizer.json", "tokenizer.model"] {
+        let path = folder.path().join(place);
+        std::fs::write(&path, POINTER).unwrap();
+        is_called_so(import::vocabulary::from_path(&path).err().unwrap(), place);
+    }
+    // A long text that begins so is no pointer.
+    let path = folder.path().join("long");
+    std::fs::write(&path, POINTER.repeat(20)).unwrap();
+    assert!(pocketlm::host::file::read_whole(&path).is_ok());
+}
+
+#[test]
+fn what_is_no_checkpoint_is_said_with_what_may_have_been_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let said = |path: &Path| {
+        let error = import::open(path).err().unwrap();
+        assert_eq!(error.path.as_deref(), Some(path));
+        format!("{}; {}", error.reason, error.help.unwrap_or_default())
+    };
+    assert_eq!(
+        said(folder.path()),
+        "no checkpoint: the folder has no config.json; "
+    );
+    let adapter = "{\"peft_type\": \"LORA\", \"base_model_name_or_path\": \"some/model\"}";
+    write("adapter_config.json", adapter.as_bytes());
+    write("adapter_model.safetensors", b"");
+    let merge = "this is an adapter (LORA) for some/model, not a model; merge it into its model with PEFT's `merge_and_unload()`";
+    assert!(
+        said(folder.path()).starts_with(merge),
+        "{}",
+        said(folder.path())
+    );
+    // Beside a whole model as well, as long as its weights are there.
+    let model = folder::llama().write("model.safetensors");
+    std::fs::write(model.path().join("adapter_config.json"), adapter).unwrap();
+    assert!(import::open(model.path()).is_ok());
+    std::fs::write(model.path().join("adapter_model.safetensors"), "").unwrap();
+    assert!(said(model.path()).starts_with(merge));
+
+    std::fs::remove_file(folder.path().join("adapter_config.json")).unwrap();
+    write("m.gguf", b"GGUF");
+    assert_eq!(
+        said(folder.path()),
+        "no checkpoint: the folder has no config.json; give the file in it, m.gguf"
+    );
+    assert_eq!(said(&write("empty.gguf", b"")), "an empty file; ");
+    assert_eq!(
+        said(&write("config.json", b"{}")),
+        "one file of a checkpoint; give the folder that it is in"
+    );
+    assert_eq!(
+        said(&write("model.safetensors", b"12345678")),
+        "weights without their config; give the folder that it is in"
+    );
+    for start in [b"PK\x03\x04", b"\x80\x02\x8a\n"] {
+        assert!(said(&write("pytorch_model.bin", start)).starts_with(
+            "a file in PyTorch's own format; pytorch_model.bin must be converted first"
+        ),);
+    }
+    assert!(
+        said(&write("notes.txt", b"hello"))
+            .starts_with("neither an image nor a checkpoint that is known; expected ")
+    );
 }
 
 #[test]

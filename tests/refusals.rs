@@ -20,8 +20,8 @@ fn image(dtype: DType) -> AlignedBytes {
     description.config.final_logit_softcap = Some(7.0);
     description.config.num_kv_heads = 1;
     let abc = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers/abc.json");
-    description.tokenizer = Some(vocabulary::from_path(abc).unwrap());
-    description.chat_template = Some("{{ messages }} ü".into());
+    description.tokenizer = Some(Ok(vocabulary::from_path(abc).unwrap()));
+    description.chat_template = Some(Ok("{{ messages }} ü".into()));
     Memory::new(description, 1).pack_with(PackOptions {
         dtype: Some(dtype),
         embedder_dtype: Some(DType::Q4Min),

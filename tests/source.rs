@@ -579,7 +579,7 @@ impl WeightSource for Changing<'_> {
 fn what_stays_in_memory_is_what_was_verified() {
     let numbers = &mut Numbers::new(29);
     let mut description = random::any(numbers);
-    description.chat_template = Some("{{ messages }}".into());
+    description.chat_template = Some(Ok("{{ messages }}".into()));
     let image = Memory::new(description.clone(), 1).pack(DType::F16);
     // Another model of the same shape: all weights differ.
     let mut forged = Memory::new(description, 2).pack(DType::F16);

@@ -93,8 +93,8 @@ fn image(dtype: DType) -> AlignedBytes {
     let mut description = random::plain(vec![window(0, Rope::Global), window(3, Rope::Local)]);
     description.config.num_kv_heads = 1;
     let abc = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers/abc.json");
-    description.tokenizer = Some(vocabulary::from_path(abc).unwrap());
-    description.chat_template = Some("{{ messages }}".into());
+    description.tokenizer = Some(Ok(vocabulary::from_path(abc).unwrap()));
+    description.chat_template = Some(Ok("{{ messages }}".into()));
     Memory::new(description, 1).pack(dtype)
 }
 

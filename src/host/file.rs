@@ -99,14 +99,40 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ImportError> {
     }
 }
 
-/// Reads a text file whole.
+/// Reads a text file whole. A byte order mark is not part of the text.
 ///
 /// # Errors
 /// As [`read`]; or the file is not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> Result<String, ImportError> {
-    let refuse =
-        || ImportError::new("cannot be read: stream did not contain valid UTF-8").in_file(path);
-    String::from_utf8(read(path, limit)?).map_err(|_| refuse())
+    let bytes = read(path, limit)?;
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    match std::str::from_utf8(text) {
+        Ok(text) => Ok(text.into()),
+        Err(error) => Err(not_utf8(&bytes, &error).in_file(path)),
+    }
+}
+
+fn not_utf8(bytes: &[u8], error: &std::str::Utf8Error) -> ImportError {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return ImportError::new("the text is UTF-16").help("save it as UTF-8");
+    }
+    ImportError::new(format!(
+        "cannot be read: not UTF-8 at byte {}",
+        error.valid_up_to()
+    ))
+}
+
+/// The start of a file, to tell of what kind it is: up to `buffer.len()` bytes. Empty if it cannot
+/// be read, which whoever reads it whole will say.
+pub fn start<'b>(path: &Path, buffer: &'b mut [u8]) -> &'b [u8] {
+    // A file in the place of a pipe was asked for; `read` may return less than there is.
+    let mut filled = 0;
+    if let Ok(mut file) = regular(path) {
+        while let Ok(count @ 1..) = file.read(&mut buffer[filled..]) {
+            filled += count;
+        }
+    }
+    &buffer[..filled]
 }
 
 const PARTIAL: (&str, &str) = (".pocketlm-", ".partial");
@@ -163,6 +189,7 @@ fn remove_left_behind(folder: &Path) {
     }
 }
 
+/// Opens a file for reading. Every function above that reads comes through here.
 fn regular(path: &Path) -> Result<File, ImportError> {
     let refuse = |reason: String| ImportError::new(reason).in_file(path);
     // Asked before opening: opening a pipe waits for a writer.
@@ -170,7 +197,38 @@ fn regular(path: &Path) -> Result<File, ImportError> {
         .metadata()
         .map_err(|error| refuse(format!("cannot be opened: {error}")))?;
     if !metadata.is_file() {
-        return Err(refuse("not a regular file".into()));
+        let error = refuse("not a regular file".into());
+        return Err(match metadata.is_dir() {
+            true => error.help("it is a folder"),
+            false => error,
+        });
     }
-    File::open(path).map_err(|error| refuse(format!("cannot be opened: {error}")))
+    let mut file =
+        File::open(path).map_err(|error| refuse(format!("cannot be opened: {error}")))?;
+    if metadata.len() <= LONGEST_POINTER && is_pointer(&mut file) {
+        return Err(
+            refuse("this is a Git LFS pointer, not the file that it stands for".into())
+                .help("run `git lfs pull` in its repository, or download the file itself"),
+        );
+    }
+    Ok(file)
+}
+
+/// No Git LFS pointer is longer, by its specification.
+const LONGEST_POINTER: u64 = 1024;
+/// How pointers begin; the second is from before Git LFS had its name.
+const POINTERS: [&[u8]; 2] = [
+    b"version https://git-lfs.github.com/spec/",
+    b"version https://hawser.github.com/spec/",
+];
+
+/// Whether Git LFS left a few lines of text in place of this file. Reads from its start, and leaves
+/// it there.
+fn is_pointer(file: &mut File) -> bool {
+    let mut start = Vec::new();
+    let read = file
+        .take(LONGEST_POINTER)
+        .read_to_end(&mut start)
+        .and_then(|_| file.seek(SeekFrom::Start(0)));
+    read.is_ok() && POINTERS.iter().any(|pointer| start.starts_with(pointer))
 }

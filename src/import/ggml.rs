@@ -9,7 +9,8 @@ use std::prelude::rust_2024::*;
 
 use half::{bf16, f16};
 
-/// How a checkpoint stores the elements of a tensor: plain numbers, or one of ggml's block types.
+/// How a checkpoint stores the elements of a tensor: plain numbers, or one of ggml's block types, or
+/// what the quantised formats of Hugging Face folders come to.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[allow(non_camel_case_types, missing_docs)] // ggml's own names
 pub enum Element {
@@ -27,10 +28,13 @@ pub enum Element {
     Q5_K,
     Q6_K,
     IQ4_NL,
+    /// `f32 d, i16 z, u8 q[32]`: `d (q - z)`. No file holds such blocks: GPTQ, AWQ and
+    /// compressed-tensors scatter these numbers over several tensors.
+    Affine,
 }
 
 impl Element {
-    /// Every type, in the order of declaration.
+    /// ggml's types, in the order of declaration.
     pub const ALL: [Element; 14] = [
         Element::F32,
         Element::F16,
@@ -57,7 +61,8 @@ impl Element {
             | Element::Q5_0
             | Element::Q5_1
             | Element::Q8_0
-            | Element::IQ4_NL => 32,
+            | Element::IQ4_NL
+            | Element::Affine => 32,
             Element::Q2_K | Element::Q3_K | Element::Q4_K | Element::Q5_K | Element::Q6_K => 256,
         }
     }
@@ -72,6 +77,7 @@ impl Element {
             Element::Q5_0 => 22,
             Element::Q5_1 => 24,
             Element::Q8_0 => 34,
+            Element::Affine => 38,
             Element::Q2_K => 84,
             Element::Q3_K => 110,
             Element::Q4_K => 144,
@@ -94,7 +100,7 @@ impl Element {
         (elements / self.block_len()).checked_mul(self.block_bytes())
     }
 
-    /// ggml's name.
+    /// ggml's name, where it has one.
     pub const fn name(self) -> &'static str {
         match self {
             Element::F32 => "F32",
@@ -111,6 +117,7 @@ impl Element {
             Element::Q5_K => "Q5_K",
             Element::Q6_K => "Q6_K",
             Element::IQ4_NL => "IQ4_NL",
+            Element::Affine => "affine",
         }
     }
 
@@ -138,6 +145,9 @@ impl Element {
             Element::Q5_K => each(blocks, out, q5_k),
             Element::Q6_K => each(blocks, out, q6_k),
             Element::IQ4_NL => each(blocks, out, iq4_nl),
+            Element::Affine => each(blocks, out, |b, y: &mut [f32; 32]| {
+                *y = AffineBlock::from_bytes(b).values()
+            }),
         }
     }
 }
@@ -234,6 +244,42 @@ fn iq4_nl(block: &[u8; 18], y: &mut [f32; 32]) {
         let q = block[2 + j];
         y[j] = d * f32::from(CODE_BOOK[usize::from(q & 15)]);
         y[j + 16] = d * f32::from(CODE_BOOK[usize::from(q >> 4)]);
+    }
+}
+
+/// A block of [`Element::Affine`].
+pub(super) struct AffineBlock {
+    pub(super) scale: f32,
+    /// From -128 to 256.
+    pub(super) zero: i16,
+    pub(super) values: [u8; 32],
+}
+
+impl AffineBlock {
+    pub(super) fn from_bytes(block: &[u8; 38]) -> Self {
+        AffineBlock {
+            scale: f32::from_le_bytes([block[0], block[1], block[2], block[3]]),
+            zero: i16::from_le_bytes([block[4], block[5]]),
+            values: std::array::from_fn(|c| block[6 + c]),
+        }
+    }
+
+    pub(super) fn to_bytes(&self) -> [u8; 38] {
+        let mut block = [0; 38];
+        block[..4].copy_from_slice(&self.scale.to_le_bytes());
+        block[4..6].copy_from_slice(&self.zero.to_le_bytes());
+        block[6..].copy_from_slice(&self.values);
+        block
+    }
+
+    /// The steps from the zero point to each value.
+    pub(super) fn steps(&self) -> [i16; 32] {
+        self.values.map(|value| i16::from(value) - self.zero)
+    }
+
+    /// No product is rounded: a step has 9 bits, and a scale that is f16 or bf16 has at most 11.
+    fn values(&self) -> [f32; 32] {
+        self.steps().map(|steps| f32::from(steps) * self.scale)
     }
 }
 

@@ -15,14 +15,57 @@ const CONFIG_LIMIT: u64 = 16 << 20;
 /// Reads a file that holds one JSON object.
 ///
 /// # Errors
-/// The file cannot be read, is longer than `limit` bytes, or is not an object in JSON (nested at
-/// most 128 deep; `NaN` and `Infinity`, which Python writes, are not JSON).
+/// As [`read_value`]; or the value is not an object.
 pub(super) fn read(path: &Path, limit: u64) -> Result<Map<String, Value>, ImportError> {
-    match serde_json::from_str(&file::read_text(path, limit)?) {
-        Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(ImportError::new("not a JSON object").in_file(path)),
-        Err(error) => Err(ImportError::new(format!("not JSON: {error}")).in_file(path)),
+    match read_value(path, limit)? {
+        Value::Object(map) => Ok(map),
+        _ => Err(ImportError::new("not a JSON object").in_file(path)),
     }
+}
+
+/// Reads a file that holds one JSON value, as Python does: a byte order mark is skipped, and the
+/// words `NaN`, `Infinity` and `-Infinity` are values. They become the strings of these names,
+/// which no reader of a number takes: where such a value is used, its key is refused by name.
+///
+/// # Errors
+/// The file cannot be read, is longer than `limit` bytes, or is not JSON (nested at most 128 deep).
+pub(super) fn read_value(path: &Path, limit: u64) -> Result<Value, ImportError> {
+    let text = file::read_text(path, limit)?;
+    if text.trim_ascii().is_empty() {
+        return Err(ImportError::new("not JSON: the file is empty").in_file(path));
+    }
+    serde_json::from_str(&text)
+        .or_else(|error| match quote_python_numbers(&text) {
+            Some(text) => serde_json::from_str(&text),
+            None => Err(error),
+        })
+        .map_err(|error| ImportError::new(format!("not JSON: {error}")).in_file(path))
+}
+
+/// The text with Python's three words for numbers in quotes; `None` if it has none of them.
+fn quote_python_numbers(text: &str) -> Option<String> {
+    const WORDS: [&str; 3] = ["NaN", "-Infinity", "Infinity"];
+    let mut quoted = String::new();
+    let (mut copied, mut at) = (0, 0);
+    let mut in_string = false;
+    let bytes = text.as_bytes();
+    while let Some(&byte) = bytes.get(at) {
+        // In a string, what follows a backslash does not end it.
+        let step = if in_string && byte == b'\\' { 2 } else { 1 };
+        in_string ^= byte == b'"';
+        let word = WORDS
+            .iter()
+            .find(|word| !in_string && bytes[at..].starts_with(word.as_bytes()));
+        if let Some(word) = word {
+            quoted.push_str(&text[copied..at]);
+            quoted.extend(["\"", word, "\""]);
+            copied = at + word.len();
+            at = copied;
+        } else {
+            at += step;
+        }
+    }
+    (copied > 0).then(|| quoted + &text[copied..])
 }
 
 /// Reads a `config.json`.

@@ -15,8 +15,6 @@
 //! rows have the channels of a rotary pair side by side, as Meta's own files do.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::Read;
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -26,7 +24,7 @@ use super::roles::Sizes;
 use super::rope::{self, Pairing};
 use super::vocabulary::from_llama2c;
 use super::{Checkpoint, Columns, Description, Element, ImportError, RopeTable, Tensor};
-use crate::host::file::MappedFile;
+use crate::host::file::{self, MappedFile};
 use crate::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
 
 const MAGIC: u32 = 0x616b_3432;
@@ -39,19 +37,15 @@ const ROPE_BASE: f64 = 10_000.0;
 /// Whether the file begins as a llama2.c checkpoint does. Version 0 has no magic number; it is
 /// recognised by being exactly as long as its seven numbers say.
 pub fn looks_like(path: &Path) -> bool {
-    let read = || -> std::io::Result<([u8; 48], usize, u64)> {
-        let mut start = [0; 48];
-        let len = path.metadata()?.len();
-        let count = File::open(path)?.take(48).read(&mut start)?;
-        Ok((start, count, len))
-    };
-    path.is_file()
-        && read().is_ok_and(|(start, count, len)| {
-            let header = Header::read(&start[..count]);
-            header.is_ok_and(|header| {
-                header.version != 0 || header.layout().is_ok_and(|l| l.end as u64 == len)
-            })
-        })
+    let mut start = [0; 48];
+    let header = Header::read(file::start(path, &mut start));
+    header.is_ok_and(|header| {
+        let is_its_length = |end: usize| path.metadata().is_ok_and(|file| file.len() == end as u64);
+        header.version != 0
+            || header
+                .layout()
+                .is_ok_and(|layout| is_its_length(layout.end))
+    })
 }
 
 /// Opens a checkpoint, with the tokenizer beside it if there is one: see [`tokenizer_beside`].
@@ -398,9 +392,7 @@ impl Model {
                 frequencies: rope::plain(ROPE_BASE, config.projection_dim),
             },
             local_rope: None,
-            tokenizer: tokenizer_beside(path)
-                .map(|path| from_llama2c(path, header.vocab as usize))
-                .transpose()?,
+            tokenizer: tokenizer_beside(path).map(|path| from_llama2c(path, header.vocab as usize)),
             chat_template: None,
         };
         Ok(Model {

@@ -6,8 +6,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
+use crate::host::file::MappedFile;
 use crate::model::{Config, Layer, TensorId};
 
+mod adapter;
 mod ggml;
 pub mod gguf;
 pub mod hf;
@@ -25,10 +27,10 @@ mod write;
 pub use ggml::Element;
 pub use quantize::nearest;
 pub use tensor::{Columns, Tensor};
-pub use write::{PackOptions, pack_into, pack_to_file, pack_to_memory};
+pub use write::{PackOptions, Packed, pack_into, pack_to_file, pack_to_memory};
 
 /// Why a checkpoint or an image was refused: which file, what is wrong, what would help. One line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ImportError {
     /// The file or folder, if one is to blame.
     pub path: Option<PathBuf>,
@@ -84,9 +86,11 @@ impl std::error::Error for ImportError {}
 /// There is no such path, it holds nothing that is known, or what it holds is damaged or not
 /// supported.
 pub fn open(path: &Path) -> Result<Box<dyn Checkpoint>, ImportError> {
-    let refuse = |reason: &str| ImportError::new(reason).in_file(path);
     path.metadata()
-        .map_err(|error| refuse(&error.to_string()))?;
+        .map_err(|error| ImportError::new(error.to_string()).in_file(path))?;
+    if path.is_dir() {
+        adapter::refuse(path)?;
+    }
     Ok(if llamalike::looks_like(path) {
         Box::new(llamalike::open(path)?)
     } else if hf::looks_like(path) {
@@ -95,19 +99,58 @@ pub fn open(path: &Path) -> Result<Box<dyn Checkpoint>, ImportError> {
         Box::new(gguf::open(path)?)
     } else if llama2c::looks_like(path) {
         Box::new(llama2c::open(path)?)
-    } else if path.is_dir() {
-        return Err(refuse("no checkpoint: the folder has no config.json"));
-    } else if path
-        .extension()
-        .is_some_and(|extension| extension == "safetensors")
-    {
-        return Err(refuse("weights without their config").help("give the folder they are in"));
     } else {
-        let known =
-            "an image (.plm), a GGUF file, a llama2.c file (.bin), or a folder with a config.json";
-        return Err(refuse("neither an image nor a checkpoint that is known")
-            .help(format!("expected {known}")));
+        return Err(unknown(path).in_file(path));
     })
+}
+
+/// Why a file or folder is no checkpoint, and what may have been meant.
+fn unknown(path: &Path) -> ImportError {
+    const WHOLE_FOLDER: &str = "give the folder that it is in";
+    if path.is_dir() {
+        let error = ImportError::new("no checkpoint: the folder has no config.json");
+        return match lone_file(path, &["gguf", "plm"]) {
+            Some(name) => error.help(format!("give the file in it, {name}")),
+            None => error,
+        };
+    }
+    // Opened for its refusals: no regular file, a Git LFS pointer.
+    let start = match MappedFile::open(path) {
+        Ok(file) => file.get(..8).unwrap_or(&file).to_vec(),
+        Err(error) => return error,
+    };
+    if start.is_empty() {
+        return ImportError::new("an empty file");
+    }
+    let extension = path
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .unwrap_or_default();
+    if extension == "safetensors" {
+        return ImportError::new("weights without their config").help(WHOLE_FOLDER);
+    }
+    if extension == "json" {
+        return ImportError::new("one file of a checkpoint").help(WHOLE_FOLDER);
+    }
+    // A zip archive, or a pickle of protocol 2 or later.
+    if start.starts_with(b"PK\x03\x04") || matches!(start[..], [0x80, 2..=5, ..]) {
+        return ImportError::new("a file in PyTorch's own format").help(safetensors::CONVERT);
+    }
+    let known =
+        "an image (.plm), a GGUF file, a llama2.c file (.bin), or a folder with a config.json";
+    ImportError::new("neither an image nor a checkpoint that is known")
+        .help(format!("expected {known}"))
+}
+
+/// The name of the only file in a folder that has one of these extensions.
+fn lone_file(folder: &Path, extensions: &[&str]) -> Option<String> {
+    let entries = folder.read_dir().ok()?.flatten();
+    let mut found = entries.map(|entry| entry.path()).filter(|path| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| extensions.contains(&extension))
+    });
+    let name = found.next()?.file_name()?.to_str()?.to_owned();
+    found.next().is_none().then_some(name)
 }
 
 /// A table of rotary frequencies: pair `j` (channels `j` and `j + P/2`) turns by
@@ -132,10 +175,11 @@ pub struct Description {
     pub global_rope: RopeTable,
     /// The table of layers with [`Rope::Local`](crate::model::Rope::Local), if there are any.
     pub local_rope: Option<RopeTable>,
-    /// The tokenizer section, from [`vocabulary`].
-    pub tokenizer: Option<Vec<u8>>,
-    /// The chat template, Jinja source.
-    pub chat_template: Option<String>,
+    /// The tokenizer section, from [`vocabulary`]; or why the tokenizer that the checkpoint has
+    /// cannot be used. The image then holds none: a model can be run on token ids.
+    pub tokenizer: Option<Result<Vec<u8>, ImportError>>,
+    /// The chat template, Jinja source; or why it cannot be read.
+    pub chat_template: Option<Result<String, ImportError>>,
 }
 
 /// An opened checkpoint: its description, and its tensors on demand, so that packing needs the

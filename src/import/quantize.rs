@@ -6,7 +6,7 @@ use std::prelude::rust_2024::*;
 use pocketlm_kernels::math::{f16_from_f32, f16_to_f32, round_to_i32};
 use pocketlm_kernels::{GROUP, pack_q4_group, pack_q8_group, pack_row};
 
-use super::ggml::CODE_BOOK;
+use super::ggml::{AffineBlock, CODE_BOOK};
 use super::{Element, ImportError, Tensor};
 use crate::model::DType;
 
@@ -18,7 +18,9 @@ const LARGEST_F16: u16 = 0x7bff;
 /// The type that keeps what a checkpoint stores, or comes nearest to it. Lossless for F32, F16,
 /// BF16, Q8_0, Q5_0, IQ4_NL, Q4_0 and Q4_1. Q4_K keeps its 4-bit values and rounds each group's
 /// scale and minimum, products of two numbers, to f16. The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K)
-/// are requantised to q8, whose steps are finer than theirs.
+/// are requantised to q8, whose steps are finer than theirs. [`Element::Affine`] of 8 bits keeps its
+/// values if they lie at most 128 steps off the zero point; for 4 bits, see
+/// [`Tensor::nearest`](super::Tensor::nearest).
 pub fn nearest(element: Element) -> DType {
     match element {
         Element::F32 => DType::F32,
@@ -33,7 +35,29 @@ pub fn nearest(element: Element) -> DType {
         | Element::Q3_K
         | Element::Q5_K
         | Element::Q6_K
-        | Element::IQ4_NL => DType::Q8,
+        | Element::IQ4_NL
+        | Element::Affine => DType::Q8,
+    }
+}
+
+/// Whether packing lost anything.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fidelity {
+    /// What is packed stands for the very numbers that the checkpoint stores.
+    Exact,
+    Rounded,
+}
+
+impl Fidelity {
+    pub(super) fn exact(is_exact: bool) -> Self {
+        match is_exact {
+            true => Fidelity::Exact,
+            false => Fidelity::Rounded,
+        }
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self::exact(self == Fidelity::Exact && other == Fidelity::Exact)
     }
 }
 
@@ -44,12 +68,13 @@ pub(super) fn pack(
     dtype: DType,
     tile_row: &mut [u8],
     values: &mut [f32],
-) -> Result<(), ImportError> {
+) -> Result<Fidelity, ImportError> {
     let lane = r % pocketlm_kernels::TILE_ROWS;
+    let element = tensor.element();
     if let Some(blocks) = tensor.blocks(r)
-        && repack(tensor.element(), blocks, dtype, lane, tile_row)?
+        && let Some(fidelity) = repack(element, blocks, dtype, lane, tile_row)?
     {
-        return Ok(());
+        return Ok(fidelity);
     }
     tensor.row(r, values)?;
     let largest = match dtype {
@@ -95,7 +120,9 @@ pub(super) fn pack(
         }
         _ => pack_row(dtype, tile_row, lane, values),
     }
-    Ok(())
+    // Every stored number is an f32; a plain type holds its own.
+    let holds = dtype == DType::F32 || element.is_plain() && dtype == nearest(element);
+    Ok(Fidelity::exact(holds))
 }
 
 /// Up to 32 weights, the group filled up with zeros.
@@ -141,15 +168,18 @@ fn eight_bits(weights: &[f32]) -> (u16, [i8; GROUP]) {
     (best.1, weights.map(|w| rounded(w, inverse) as i8))
 }
 
-/// Takes blocks over as they are, if `dtype` can hold them. An f16 scale that is no number is
-/// refused.
+/// Takes blocks over value by value, if `dtype` can hold the values. An f16 scale that is no number
+/// is refused.
 fn repack(
     element: Element,
     blocks: &[u8],
     dtype: DType,
     lane: usize,
     tile_row: &mut [u8],
-) -> Result<bool, ImportError> {
+) -> Result<Option<Fidelity>, ImportError> {
+    if element == Element::Affine {
+        return Ok(repack_affine(blocks, dtype, lane, tile_row));
+    }
     let half = |bytes: &[u8], at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
     let finite = |bits: u16| match bits & 0x7c00 {
         0x7c00 => Err(ImportError::new(format!(
@@ -228,10 +258,61 @@ fn repack(
                     );
                 }
             }
-            _ => return Ok(false),
+            _ => return Ok(None),
         }
     }
-    Ok(true)
+    // The scales of Q4_K are products, which f16 rounds.
+    Ok(Some(Fidelity::exact(element != Element::Q4_K)))
+}
+
+/// [`Element::Affine`] into a type that holds its values: q4 if all of them have the zero point 8,
+/// q4min for 4 bits, q8 if none is further than 128 from its zero point. What is rounded, if
+/// anything, are scales that f16 does not hold, and minima; and where the scale is rounded, q8 and
+/// q4 are left to the search for a better one.
+fn repack_affine(
+    blocks: &[u8],
+    dtype: DType,
+    lane: usize,
+    tile_row: &mut [u8],
+) -> Option<Fidelity> {
+    let blocks = blocks.as_chunks().0.iter().map(AffineBlock::from_bytes);
+    let mut fidelity = Fidelity::Exact;
+    for (index, block) in blocks.enumerate() {
+        let scale = f16_from_f32(block.scale);
+        let is_exact = f16_to_f32(scale) == block.scale;
+        match dtype {
+            DType::Q8 if is_exact => {
+                let steps = block.steps().map(i8::try_from);
+                if steps.iter().any(Result::is_err) {
+                    return None;
+                }
+                let values = steps.map(Result::unwrap_or_default);
+                pack_q8_group(tile_row, lane, index, scale, &values);
+            }
+            DType::Q4 if is_exact && block.zero == 8 && is_four_bits(&block) => {
+                pack_q4_group(tile_row, lane, index, scale, None, &block.values);
+            }
+            DType::Q4Min if is_four_bits(&block) => {
+                let exact = -f32::from(block.zero) * block.scale;
+                let minimum = f16_from_f32(exact);
+                if [scale, minimum]
+                    .iter()
+                    .any(|half| half & 0x7fff > LARGEST_F16)
+                {
+                    return None; // the caller says which number is too large
+                }
+                let is_exact = is_exact && f16_to_f32(minimum) == exact;
+                fidelity = fidelity.and(Fidelity::exact(is_exact));
+                pack_q4_group(tile_row, lane, index, scale, Some(minimum), &block.values);
+            }
+            _ => return None,
+        }
+    }
+    Some(fidelity)
+}
+
+fn is_four_bits(block: &AffineBlock) -> bool {
+    block.values.iter().all(|&value| value < 16)
 }
 
 /// 32 nibbles, the low ones first, as Q4_0 and Q4_1 store them.

@@ -4,7 +4,7 @@
 //! no holes, sizes that fit shapes. This module adds what concerns several files, and says which of
 //! them is to blame.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::prelude::rust_2024::*;
 
@@ -21,8 +21,14 @@ const INDEX_LIMIT: u64 = 100_000_000;
 /// Opened safetensors files, and which of them holds which tensor.
 pub(super) struct Weights {
     shards: Vec<Shard>,
-    /// Tensor name to shard.
-    holder: HashMap<String, usize>,
+    /// Where the tensor of a name is.
+    holder: HashMap<String, Place>,
+}
+
+struct Place {
+    shard: usize,
+    /// What the file calls the tensor.
+    name: String,
 }
 
 struct Shard {
@@ -37,7 +43,7 @@ struct Shard {
 pub(super) struct Stored<'w> {
     /// The file that holds it.
     pub(super) path: &'w Path,
-    dtype: Dtype,
+    pub(super) dtype: Dtype,
     /// Row-major.
     pub(super) shape: &'w [usize],
     /// Little-endian, exactly as long as the shape says.
@@ -45,12 +51,13 @@ pub(super) struct Stored<'w> {
 }
 
 impl Weights {
-    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists, or those
+    /// that their names number, if no index is there and all of them are.
     ///
     /// # Errors
-    /// There is neither; or one of the files is damaged; or the index names a file outside of the
-    /// folder or a tensor that its file lacks; or two shards hold tensors of one name and the index
-    /// does not say which counts.
+    /// There are none of these; or one of the files is damaged; or the index names a file outside of
+    /// the folder or a tensor that its file lacks; or two shards hold tensors of one name and no
+    /// index says which counts; or a numbered shard is missing.
     pub(super) fn in_folder(folder: &Path) -> Result<Self, ImportError> {
         let single = folder.join("model.safetensors");
         let index = folder.join("model.safetensors.index.json");
@@ -58,19 +65,23 @@ impl Weights {
             return Self::file(single);
         }
         if index.exists() {
-            return Self::sharded(folder, &index).map_err(|error| error.in_file(&index));
+            return Self::indexed(folder, &index).map_err(|error| error.in_file(&index));
+        }
+        let names = file_names(folder);
+        let numbered = numbered_shards(&names);
+        if !numbered.is_empty() {
+            return Self::numbered(folder, numbered).map_err(|error| error.in_file(folder));
         }
         let error = ImportError::new("no model.safetensors and no model.safetensors.index.json")
             .in_file(folder);
-        Err(
-            if folder.join("pytorch_model.bin").exists()
-                || folder.join("pytorch_model.bin.index.json").exists()
-            {
-                error.help("pytorch_model.bin must be converted first: load it with transformers and `save_pretrained`")
-            } else {
-                error
-            },
-        )
+        let mut weights = names.iter().filter(|name| name.ends_with(".safetensors"));
+        Err(match (weights.next(), weights.next()) {
+            (Some(name), None) => error.help(format!(
+                "if {name} holds the model, rename it to model.safetensors"
+            )),
+            _ if names.iter().any(|name| is_pytorch(name)) => error.help(CONVERT),
+            _ => error,
+        })
     }
 
     /// Opens one file.
@@ -83,7 +94,7 @@ impl Weights {
             .header
             .tensors()
             .into_keys()
-            .map(|name| (name, 0))
+            .map(|name| (name.clone(), Place { shard: 0, name }))
             .collect();
         Ok(Weights {
             shards: vec![shard],
@@ -91,12 +102,12 @@ impl Weights {
         })
     }
 
-    fn sharded(folder: &Path, index: &Path) -> Result<Self, ImportError> {
+    fn indexed(folder: &Path, index: &Path) -> Result<Self, ImportError> {
         let map = json::read(index, INDEX_LIMIT)?;
         let Some(Value::Object(weight_map)) = map.get("weight_map") else {
             return Err(ImportError::new("`weight_map` is not an object"));
         };
-        let mut files: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut files: BTreeSet<&str> = BTreeSet::new();
         for (tensor, file) in weight_map {
             let Some(file) = file.as_str() else {
                 return Err(ImportError::new(format!(
@@ -112,34 +123,18 @@ impl Weights {
                 );
                 return Err(ImportError::new(reason));
             }
-            files.insert(file, 0);
+            files.insert(file);
         }
-        let mut weights = Weights {
-            shards: Vec::new(),
-            holder: HashMap::new(),
+        let listed = |name: &str| {
+            let file = weight_map.get(name).and_then(Value::as_str)?;
+            files.iter().position(|&listed| listed == file)
         };
-        for (number, (file, shard)) in files.iter_mut().enumerate() {
-            *shard = number;
-            weights.shards.push(Shard::open(folder.join(file))?);
-        }
-        for (number, shard) in weights.shards.iter().enumerate() {
-            for name in shard.header.tensors().into_keys() {
-                let listed = weight_map
-                    .get(&name)
-                    .and_then(Value::as_str)
-                    .and_then(|file| files.get(file))
-                    .copied();
-                if listed.is_some_and(|listed| listed != number) {
-                    continue;
-                }
-                if weights.holder.insert(name.clone(), number).is_some() {
-                    let reason = format!(
-                        "tensor `{name}` is in more than one file, and the index lists none of them"
-                    );
-                    return Err(ImportError::new(reason));
-                }
-            }
-        }
+        let weights = Self::shards(
+            folder,
+            files.iter().copied(),
+            listed,
+            "the index lists none of them",
+        )?;
         for (tensor, file) in weight_map {
             if !weights.holder.contains_key(tensor) {
                 return Err(ImportError::new(format!(
@@ -148,6 +143,103 @@ impl Weights {
             }
         }
         Ok(weights)
+    }
+
+    /// The shards whose names number them, if all of one set are there.
+    fn numbered(
+        folder: &Path,
+        shards: BTreeMap<(usize, usize), &str>,
+    ) -> Result<Self, ImportError> {
+        let counts: BTreeSet<usize> = shards.keys().map(|&(count, _)| count).collect();
+        let (Some(&count), 1) = (counts.first(), counts.len()) else {
+            return Err(ImportError::new(
+                "there are several sets of shards, and no model.safetensors.index.json",
+            ));
+        };
+        if let Some(missing) = (1..=count).find(|&number| !shards.contains_key(&(count, number))) {
+            let reason = format!(
+                "shard {missing} of {count} is missing: of model-*-of-*.safetensors there are {}",
+                shards.len()
+            );
+            return Err(ImportError::new(reason).help("download the folder again"));
+        }
+        Self::shards(
+            folder,
+            shards.into_values(),
+            |_| None,
+            "there is no index to say which counts",
+        )
+    }
+
+    /// Opens files; `listed` says by its number which of them counts for a tensor, `unlisted` why
+    /// nothing does.
+    fn shards<'n>(
+        folder: &Path,
+        files: impl Iterator<Item = &'n str>,
+        listed: impl Fn(&str) -> Option<usize>,
+        unlisted: &str,
+    ) -> Result<Self, ImportError> {
+        let shards: Vec<Shard> = files
+            .map(|file| Shard::open(folder.join(file)))
+            .collect::<Result<_, _>>()?;
+        let mut holder: HashMap<String, Place> = HashMap::new();
+        for (number, shard) in shards.iter().enumerate() {
+            for name in shard.header.tensors().into_keys() {
+                if listed(&name).is_some_and(|listed| listed != number) {
+                    continue;
+                }
+                let place = Place {
+                    shard: number,
+                    name: name.clone(),
+                };
+                if holder.insert(name.clone(), place).is_some() {
+                    return Err(ImportError::new(format!(
+                        "tensor `{name}` is in more than one file, and {unlisted}"
+                    )));
+                }
+            }
+        }
+        Ok(Weights { shards, holder })
+    }
+
+    /// Leaves out what training wrappers put in the names of tensors: `module.`,
+    /// `base_model.model.` and the like before all of them, `_orig_mod.` anywhere.
+    ///
+    /// # Errors
+    /// Two tensors would have one name.
+    pub(super) fn without_wrappers(mut self) -> Result<Self, ImportError> {
+        const BEFORE_ALL: [&str; 3] = ["module.", "base_model.model.", "_forward_module."];
+        const ANYWHERE: [&str; 3] = [
+            "_orig_mod.",
+            "_fsdp_wrapped_module.",
+            "_checkpoint_wrapped_module.",
+        ];
+        let mut holder: HashMap<String, Place> = HashMap::new();
+        for (mut name, place) in self.holder {
+            for wrapper in ANYWHERE {
+                // A whole part of the name, not the end of one.
+                name = format!(".{name}").replace(&format!(".{wrapper}"), ".")[1..].to_owned();
+            }
+            if let Some(other) = holder.get(&name) {
+                let mut both = [&place.name, &other.name];
+                both.sort();
+                return Err(ImportError::new(format!(
+                    "tensors `{}` and `{}` are the same part of the model",
+                    both[0], both[1]
+                )));
+            }
+            holder.insert(name, place);
+        }
+        while let Some(wrapper) = BEFORE_ALL.iter().find(|wrapper| {
+            !holder.is_empty() && holder.keys().all(|name| name.starts_with(**wrapper))
+        }) {
+            holder = holder
+                .into_iter()
+                .map(|(name, place)| (name[wrapper.len()..].to_owned(), place))
+                .collect();
+        }
+        self.holder = holder;
+        Ok(self)
     }
 
     /// How many tensors there are.
@@ -170,8 +262,9 @@ impl Weights {
 
     /// A tensor by name.
     pub(super) fn get(&self, name: &str) -> Option<Stored<'_>> {
-        let shard = self.shards.get(*self.holder.get(name)?)?;
-        let info = shard.header.info(name)?;
+        let place = self.holder.get(name)?;
+        let shard = self.shards.get(place.shard)?;
+        let info = shard.header.info(&place.name)?;
         let (from, to) = info.data_offsets;
         let data = shard
             .file
@@ -189,25 +282,42 @@ impl Weights {
     /// # Errors
     /// It is missing, or has another shape, or elements other than F32, F16 and BF16.
     pub(super) fn expect(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>, ImportError> {
+        let stored = self.shaped(name, shape)?;
+        match stored.element() {
+            Some(_) => Ok(stored),
+            None => Err(stored.refuse_type(name, "F32, F16 or BF16")),
+        }
+    }
+
+    /// The same for a tensor of integers.
+    ///
+    /// # Errors
+    /// It is missing, or has another shape or other elements.
+    pub(super) fn integers(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+    ) -> Result<Stored<'_>, ImportError> {
+        let stored = self.shaped(name, shape)?;
+        match stored.dtype == dtype {
+            true => Ok(stored),
+            false => Err(stored.refuse_type(name, &dtype.to_string())),
+        }
+    }
+
+    fn shaped(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>, ImportError> {
         let Some(stored) = self.get(name) else {
             return Err(ImportError::new(format!(
                 "tensor `{name}` is missing, expected shape {shape:?}"
             )));
         };
-        let refuse = |what: String| {
-            Err(ImportError::new(format!("tensor `{name}`: {what}")).in_file(stored.path))
-        };
         if stored.shape != shape {
-            return refuse(format!(
-                "shape {:?}, expected {shape:?} by config.json",
+            let reason = format!(
+                "tensor `{name}`: shape {:?}, expected {shape:?} by config.json",
                 stored.shape
-            ));
-        }
-        if stored.element().is_none() {
-            return refuse(format!(
-                "stored as {}, expected F32, F16 or BF16",
-                stored.dtype
-            ));
+            );
+            return Err(ImportError::new(reason).in_file(stored.path));
         }
         Ok(stored)
     }
@@ -223,6 +333,66 @@ impl Stored<'_> {
             _ => None,
         }
     }
+
+    /// All elements, if they are of such a type.
+    pub(super) fn numbers(&self) -> Option<Vec<f32>> {
+        let element = self.element()?;
+        let mut numbers = vec![0.0; self.data.len() / element.block_bytes()];
+        element.dequantize(self.data, &mut numbers);
+        Some(numbers)
+    }
+
+    /// Whether two tensors have the same shape and stand for the same numbers.
+    pub(super) fn equals(&self, other: &Stored<'_>) -> bool {
+        self.shape == other.shape
+            && match self.dtype == other.dtype {
+                true => self.data == other.data,
+                false => {
+                    let numbers = self.numbers();
+                    numbers.is_some() && numbers == other.numbers()
+                }
+            }
+    }
+
+    fn refuse_type(&self, name: &str, expected: &str) -> ImportError {
+        let reason = format!(
+            "tensor `{name}`: stored as {}, expected {expected}",
+            self.dtype
+        );
+        ImportError::new(reason).in_file(self.path)
+    }
+}
+
+/// How to bring PyTorch's own format into ours.
+pub(super) const CONVERT: &str = "pytorch_model.bin must be converted first, with transformers: \
+    `AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`";
+
+fn is_pytorch(name: &str) -> bool {
+    name.starts_with("pytorch_model")
+        && (name.ends_with(".bin") || name.ends_with(".bin.index.json"))
+        || name.ends_with(".pth")
+        || name.ends_with(".pt")
+}
+
+/// The names of what lies in a folder, in order.
+fn file_names(folder: &Path) -> Vec<String> {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The files `model-00001-of-00003.safetensors` and so on, by how many they say there are and which
+/// of these they are.
+fn numbered_shards(names: &[String]) -> BTreeMap<(usize, usize), &str> {
+    let numbered = |name| {
+        let rest = str::strip_prefix(name, "model-")?.strip_suffix(".safetensors")?;
+        let (number, count) = rest.split_once("-of-")?;
+        Some(((count.parse().ok()?, number.parse().ok()?), name))
+    };
+    names.iter().filter_map(|name| numbered(name)).collect()
 }
 
 impl Shard {
@@ -249,7 +419,7 @@ fn damaged(error: &SafeTensorError, len: usize) -> ImportError {
         SafeTensorError::HeaderTooSmall
         | SafeTensorError::InvalidHeaderLength
         | SafeTensorError::MetadataIncompleteBuffer => {
-            refusal.help("if its download broke off, or it is a Git LFS pointer, fetch it again")
+            refusal.help("if its download broke off, fetch it again")
         }
         _ => refusal,
     }

@@ -4,8 +4,9 @@
 use std::borrow::Cow;
 use std::prelude::rust_2024::*;
 
-use super::ImportError;
 use super::ggml::Element;
+use super::{ImportError, nearest};
+use crate::model::DType;
 
 /// A matrix (or a vector, as one row) of a checkpoint, where it lies in the file:
 /// `[rows][columns]`, outputs by inputs.
@@ -20,6 +21,7 @@ pub struct Tensor<'c> {
     rows: Vec<usize>,
     columns: Columns,
     add: f32,
+    nearest: DType,
 }
 
 /// How the columns of a [`Tensor`] follow each other.
@@ -89,7 +91,14 @@ impl<'c> Tensor<'c> {
             rows,
             columns,
             add,
+            nearest: nearest(element),
         })
+    }
+
+    /// The same tensor, with another [nearest](Tensor::nearest) type than that of its elements: of
+    /// numbers that are stored in fewer bits than they are read in.
+    pub(super) fn with_nearest(self, nearest: DType) -> Self {
+        Tensor { nearest, ..self }
     }
 
     /// The usual case: `rows` rows of `columns` elements, one after the other, nothing added.
@@ -125,6 +134,11 @@ impl<'c> Tensor<'c> {
     /// How the elements are stored.
     pub fn element(&self) -> Element {
         self.element
+    }
+
+    /// The type that keeps what the checkpoint stores, or comes nearest to it.
+    pub fn nearest(&self) -> DType {
+        self.nearest
     }
 
     /// How many rows: outputs of a matrix, 1 for a vector.

@@ -10,7 +10,7 @@ use std::prelude::rust_2024::*;
 use pocketlm_kernels::TILE_ROWS;
 use rayon::prelude::*;
 
-use super::quantize::{nearest, pack};
+use super::quantize::{Fidelity, pack};
 use super::{Checkpoint, Description, ImportError, RopeTable, Tensor};
 use crate::host::{AlignedBytes, file::whole_file};
 use crate::model::{
@@ -39,7 +39,7 @@ impl PackOptions {
             Role::Embedder | Role::LmHead => self.embedder_dtype.or(self.dtype),
             _ => self.dtype,
         };
-        let nearest = nearest(tensor.element());
+        let nearest = tensor.nearest();
         match (asked, nearest) {
             _ if !role.is_matrix() => DType::F32,
             (None, _) => nearest,
@@ -47,6 +47,15 @@ impl PackOptions {
             (Some(asked), _) => asked,
         }
     }
+}
+
+/// What became of the matrices of a checkpoint.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Packed {
+    /// How many stand for the very numbers that the checkpoint stores.
+    pub exact: usize,
+    /// How many do not: their type holds fewer numbers, and they were rounded to the nearest.
+    pub rounded: usize,
 }
 
 /// Packs a checkpoint into memory. `progress` is told the bytes done and the bytes in all.
@@ -70,14 +79,14 @@ pub fn pack_to_file(
     options: &PackOptions,
     path: &Path,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<(), ImportError> {
+) -> Result<Packed, ImportError> {
     let refuse =
         |error: io::Error| ImportError::new(format!("cannot be written: {error}")).in_file(path);
     let mut file = whole_file(path)?;
-    pack_into(checkpoint, options, file.as_file_mut(), path, progress)?;
+    let packed = pack_into(checkpoint, options, file.as_file_mut(), path, progress)?;
     file.as_file().sync_all().map_err(refuse)?;
     file.persist(path).map_err(|error| refuse(error.error))?;
-    Ok(())
+    Ok(packed)
 }
 
 /// Packs a checkpoint into an empty file that is open. `name` is what the file is called where it
@@ -88,7 +97,7 @@ pub fn pack_into(
     file: &mut File,
     name: &Path,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<(), ImportError> {
+) -> Result<Packed, ImportError> {
     let layout = Layout::new(checkpoint, options)?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
     layout.write(checkpoint, &mut file, Some(name), progress)
@@ -150,10 +159,11 @@ impl Layout {
             rope(description)?,
             entries,
             Vec::new(),
-            description.tokenizer.clone().unwrap_or_default(),
-            description
-                .chat_template
-                .clone()
+            readable(&description.tokenizer)
+                .cloned()
+                .unwrap_or_default(),
+            readable(&description.chat_template)
+                .cloned()
                 .unwrap_or_default()
                 .into_bytes(),
         ];
@@ -193,7 +203,8 @@ impl Layout {
         file: &mut (impl Write + Seek),
         name: Option<&Path>,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), ImportError> {
+    ) -> Result<Packed, ImportError> {
+        let mut packed = Packed::default();
         let offsets = self.offsets().expect("computed before");
         let mut out = Output {
             file,
@@ -207,7 +218,7 @@ impl Layout {
             out.pad_to(offsets[section as usize])?;
             out.hasher = crc32fast::Hasher::new();
             match section {
-                Section::Weights => self.write_weights(checkpoint, &mut out, progress)?,
+                Section::Weights => packed = self.write_weights(checkpoint, &mut out, progress)?,
                 _ => out.put(&self.sections[section as usize])?,
             }
             checksums[section as usize] = out.hasher.clone().finalize();
@@ -230,7 +241,8 @@ impl Layout {
         out.written_or_refused(at_start)?;
         out.put(&header)?;
         let flushed = out.file.flush();
-        out.written_or_refused(flushed)
+        out.written_or_refused(flushed)?;
+        Ok(packed)
     }
 
     fn write_weights(
@@ -238,7 +250,8 @@ impl Layout {
         checkpoint: &dyn Checkpoint,
         out: &mut Output<'_, impl Write + Seek>,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), ImportError> {
+    ) -> Result<Packed, ImportError> {
+        let mut packed = Packed::default();
         let start = out.written;
         for &(id, dtype) in &self.tensors {
             out.pad_to(start + align(out.written - start).expect("computed before"))?;
@@ -266,36 +279,40 @@ impl Layout {
             let tile_rows = tensor.row_count().div_ceil(TILE_ROWS);
             let together = (PIECE / tile_row).clamp(1, tile_rows);
             let mut piece = vec![0u32; together * tile_row / 4];
+            let mut fidelity = Fidelity::Exact;
             for first in (0..tile_rows).step_by(together) {
                 let count = together.min(tile_rows - first);
                 let piece = &mut piece[..count * tile_row / 4];
-                piece
+                let of_piece = piece
                     .par_chunks_exact_mut(tile_row / 4)
                     .enumerate()
-                    .try_for_each(|(index, words)| {
+                    .map(|(index, words)| {
                         let start = (first + index) * TILE_ROWS;
                         let rows = start..tensor.row_count().min(start + TILE_ROWS);
                         if rows.len() < TILE_ROWS {
                             words.fill(0);
                         }
                         let mut values = vec![0.0; tensor.column_count()];
+                        let mut fidelity = Fidelity::Exact;
                         for r in rows {
-                            pack(
-                                &tensor,
-                                r,
-                                dtype,
-                                bytemuck::cast_slice_mut(words),
-                                &mut values,
-                            )
-                            .map_err(named)?;
+                            let tile_row = bytemuck::cast_slice_mut(words);
+                            let of_row =
+                                pack(&tensor, r, dtype, tile_row, &mut values).map_err(named)?;
+                            fidelity = fidelity.and(of_row);
                         }
-                        Ok(())
-                    })?;
+                        Ok(fidelity)
+                    })
+                    .try_reduce(|| Fidelity::Exact, |a, b| Ok(a.and(b)))?;
+                fidelity = fidelity.and(of_piece);
                 out.put(bytemuck::cast_slice(piece))?;
                 progress(out.written - start, self.weights_length);
             }
+            match fidelity {
+                Fidelity::Exact => packed.exact += 1,
+                Fidelity::Rounded => packed.rounded += 1,
+            }
         }
-        Ok(())
+        Ok(packed)
     }
 }
 
@@ -330,6 +347,11 @@ impl<F: Write + Seek> Output<'_, F> {
             }
         })
     }
+}
+
+/// What a checkpoint has and can be used.
+fn readable<T>(part: &Option<Result<T, ImportError>>) -> Option<&T> {
+    part.as_ref()?.as_ref().ok()
 }
 
 fn layers(description: &Description) -> Vec<u8> {

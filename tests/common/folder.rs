@@ -1,8 +1,9 @@
 //! Small checkpoints made on the spot, to be bent out of shape.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -37,6 +38,35 @@ impl Stored {
 }
 
 impl Folder {
+    /// Reads a folder with all of its safetensors files.
+    pub fn read(path: &Path) -> Self {
+        let config = std::fs::read_to_string(path.join("config.json")).unwrap();
+        let mut tensors = BTreeMap::new();
+        for entry in std::fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            if path
+                .extension()
+                .is_none_or(|extension| extension != "safetensors")
+            {
+                continue;
+            }
+            let file = std::fs::read(path).unwrap();
+            for (name, view) in SafeTensors::deserialize(&file).unwrap().iter() {
+                let stored = Stored {
+                    dtype: view.dtype(),
+                    shape: view.shape().to_vec(),
+                    data: view.data().to_vec(),
+                };
+                tensors.insert(name.to_owned(), stored);
+            }
+        }
+        Folder {
+            config: serde_json::from_str(&config).unwrap(),
+            tensors,
+            metadata: HashMap::new(),
+        }
+    }
+
     /// Sets a key of the config; `Value::Null` is `null`.
     pub fn set(mut self, key: &str, value: Value) -> Self {
         self.config[key] = value;

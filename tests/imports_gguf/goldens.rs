@@ -341,6 +341,8 @@ fn chat_templates_come_along() {
             .description()
             .chat_template
             .clone()
+            .transpose()
+            .unwrap()
     };
     assert!(
         template("qwen2.q8_0.gguf")

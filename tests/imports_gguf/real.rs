@@ -82,7 +82,8 @@ fn smollm2_135m_opens_as_itself() {
     assert!(
         description
             .chat_template
-            .as_ref()
+            .clone()
+            .unwrap()
             .unwrap()
             .contains("<|im_start|>")
     );

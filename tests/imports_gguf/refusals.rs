@@ -175,14 +175,6 @@ fn metadata_that_is_no_metadata_is_refused() {
             text("general.alignment", "32"),
             "general.alignment is not a power of two",
         ),
-        (
-            key(
-                "tokenizer.chat_template",
-                8,
-                &[1, 0, 0, 0, 0, 0, 0, 0, 0xff],
-            ),
-            "key `tokenizer.chat_template`: not UTF-8, at byte ",
-        ),
     ];
     for (bad, expected) in cases {
         let refusal = place.refusal(&File::llama().with(bad).bytes().0);
@@ -371,37 +363,52 @@ fn what_is_asked_for_and_not_supported_is_named() {
 }
 
 #[test]
-fn a_vocabulary_that_does_not_fit_the_model_is_refused() {
+fn a_vocabulary_that_does_not_fit_the_model_is_refused_and_the_model_is_not() {
     let place = Place::new();
     let model = |file: File, name: &str| file.with(text("tokenizer.ggml.model", name));
-    let mut file = File::llama();
-    file.keys[8] = key(
-        "tokenizer.ggml.tokens",
-        9,
-        &array(8, 4, &string("a").repeat(4)),
-    );
+    let refused = |file: File| {
+        let checkpoint = place.open(&file.bytes().0).unwrap();
+        let description = checkpoint.description();
+        let tokenizer = description.tokenizer.clone().and_then(Result::err);
+        let error = tokenizer
+            .or(description.chat_template.clone().and_then(Result::err))
+            .unwrap();
+        assert!(error.path.is_some(), "{error} names no file");
+        error.reason
+    };
+    let tokens = |count: u64, bytes: &[u8]| {
+        let mut file = File::llama();
+        file.keys[8] = key("tokenizer.ggml.tokens", 9, &array(8, count, bytes));
+        file
+    };
+    let scores = key("tokenizer.ggml.scores", 9, &array(6, 4, &[0; 16]));
+    let four = [string("a"), string("b"), string("c"), string("d")].concat();
     assert_eq!(
-        place.refusal(&model(file, "llama").bytes().0),
-        "key `tokenizer.ggml.tokens` has 4 tokens, the embedding table 3"
+        refused(model(tokens(4, &four), "llama").with(scores)),
+        "the tokenizer has 4 tokens, and the embedding table 3 rows"
     );
-    let mut file = File::llama();
-    file.keys[8] = key(
-        "tokenizer.ggml.tokens",
-        9,
-        &array(8, 1, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]),
-    );
-    let refusal = place.refusal(&model(file, "llama").bytes().0);
+    let refusal = refused(model(tokens(1, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]), "llama"));
     assert!(
         refusal.starts_with("key `tokenizer.ggml.tokens`: element 0 is not UTF-8, at byte "),
         "{refusal}"
     );
     assert_eq!(
-        place.refusal(&model(File::llama(), "rwkv").bytes().0),
+        refused(model(File::llama(), "rwkv")),
         "tokenizer.ggml.model `rwkv` is not supported"
     );
     let types = key("tokenizer.ggml.token_type", 9, &array(6, 1, &[0; 4]));
     assert_eq!(
-        place.refusal(&model(File::llama(), "llama").with(types).bytes().0),
+        refused(model(File::llama(), "llama").with(types)),
         "key `tokenizer.ggml.token_type` is an array of 1, expected an array of integers"
+    );
+    let template = key(
+        "tokenizer.chat_template",
+        8,
+        &[1, 0, 0, 0, 0, 0, 0, 0, 0xff],
+    );
+    let refusal = refused(File::llama().with(template));
+    assert!(
+        refusal.starts_with("key `tokenizer.chat_template`: not UTF-8, at byte "),
+        "{refusal}"
     );
 }

@@ -40,14 +40,14 @@ fn gguf_files_encode_the_prompt_of_their_case() {
         }
         let checkpoint = gguf::open(&file).unwrap();
         let ids = encode(
-            checkpoint.description().tokenizer.as_ref().unwrap(),
+            &checkpoint.description().tokenizer.clone().unwrap().unwrap(),
             text["prompt"].as_str().unwrap(),
         );
         let expected: Vec<u32> = serde_json::from_value(text["prompt_ids"].clone()).unwrap();
         assert_eq!(ids, expected, "{name}");
         assert_eq!(
             gguf::tokenizer(&file).unwrap(),
-            *checkpoint.description().tokenizer.as_ref().unwrap()
+            checkpoint.description().tokenizer.clone().unwrap().unwrap()
         );
         checked += 1;
     }
@@ -75,12 +75,15 @@ fn stories260k_encodes_alike_from_its_three_formats() {
     for text in [TEXT, "Once upon a time, there was a little girl", ""] {
         let expected = encode(&hf, text);
         assert_eq!(
-            encode(bin.description().tokenizer.as_ref().unwrap(), text),
+            encode(&bin.description().tokenizer.clone().unwrap().unwrap(), text),
             expected,
             "{text:?}"
         );
         assert_eq!(
-            encode(file.description().tokenizer.as_ref().unwrap(), text),
+            encode(
+                &file.description().tokenizer.clone().unwrap().unwrap(),
+                text
+            ),
             expected,
             "{text:?}"
         );

@@ -179,7 +179,7 @@ fn what_a_tokenizer_asks_for_and_is_not_supported_is_named() {
     );
     assert_eq!(
         import("tokenizer.json", b"{\"model\""),
-        "not valid JSON: EOF while parsing an object at line 1 column 8"
+        "not JSON: EOF while parsing an object at line 1 column 8"
     );
     assert_eq!(
         import("tokenizer.json", b"{}"),
@@ -187,7 +187,7 @@ fn what_a_tokenizer_asks_for_and_is_not_supported_is_named() {
     );
     assert_eq!(
         import("tokenizer.json", &b"{\"model\":".repeat(100_000)),
-        "not valid JSON: recursion limit exceeded at line 1 column 1144"
+        "not JSON: recursion limit exceeded at line 1 column 1144"
     );
 }
 

@@ -81,9 +81,7 @@ pub fn chat(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let tokenizer = image.tokenizer(&model)?;
-    let source = model.chat_template().ok_or_else(|| {
-        image.refuse("holds no chat template, so it was not trained to chat; `pocketlm run` continues a text")
-    })?;
+    let source = image.chat_template(&model)?;
     let name = |id: Option<u32>| {
         let piece = id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
         String::from_utf8_lossy(piece).into_owned()

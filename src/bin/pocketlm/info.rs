@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::Args;
+use pocketlm::import::ImportError;
 use pocketlm::model::{DType, Layer, MlpVariant, Model, Role, Rope};
 use serde_json::{Map, Value, json};
 
@@ -35,6 +36,9 @@ pub fn info(arguments: Arguments) -> Outcome {
     let tokenizer = model.tokenizer().map_err(|error| image.refuse(error))?;
     let tokens = tokenizer.map(|tokenizer| tokenizer.vocab_size());
     let template = model.chat_template().is_some();
+    let refused = image.refused_parts();
+    let reason = |error: Option<ImportError>| error.map(|error| error.to_string());
+    let (no_tokenizer, no_template) = (reason(refused.tokenizer), reason(refused.chat_template));
     let checksum = format!("{:08x}", model.checksum());
     let bytes = image.bytes().len();
     let tensors = tensors(&model);
@@ -55,7 +59,9 @@ pub fn info(arguments: Arguments) -> Outcome {
             "config": config,
             "tensors": tensors,
             "tokenizer_vocab_size": tokens,
+            "tokenizer_refused": no_tokenizer,
             "chat_template": template,
+            "chat_template_refused": no_template,
             "bytes": bytes,
             "checksum": checksum,
         }));
@@ -82,12 +88,22 @@ pub fn info(arguments: Arguments) -> Outcome {
         ))?;
     }
     print("")?;
-    let tokens = tokens.map_or("none".into(), |tokens| counted(tokens as usize, "token"));
-    print(format_args!("{:26} {tokens}", "tokenizer"))?;
+    let or_why = |part: Option<String>, refused: Option<String>| match (part, refused) {
+        (Some(part), _) => part,
+        (None, Some(reason)) => format!("none that can be used: {reason}"),
+        (None, None) => "none".into(),
+    };
+    let tokens = tokens.map(|tokens| counted(tokens as usize, "token"));
+    print(format_args!(
+        "{:26} {}",
+        "tokenizer",
+        or_why(tokens, no_tokenizer)
+    ))?;
+    let template = template.then(|| "yes".into());
     print(format_args!(
         "{:26} {}",
         "chat template",
-        if template { "yes" } else { "none" }
+        or_why(template, no_template)
     ))?;
     print(format_args!(
         "{:26} {bytes} ({})",

@@ -1,12 +1,10 @@
 //! MODEL, whatever it is, to an opened image.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pocketlm::host::AlignedBytes;
-use pocketlm::host::file::{MappedFile, read_whole};
-use pocketlm::import::{self, ImportError, PackOptions};
+use pocketlm::host::file::{self, MappedFile, read_whole};
+use pocketlm::import::{self, Description, ImportError, PackOptions};
 use pocketlm::model::{MAGIC, Model};
 use pocketlm::text::Tokenizer;
 
@@ -17,6 +15,8 @@ use crate::story;
 /// The bytes of an image, and what to call them.
 pub struct Image {
     bytes: Bytes,
+    /// What its checkpoint has and the image lacks.
+    refused: Refused,
     /// MODEL as the user gave it.
     pub name: String,
 }
@@ -32,6 +32,7 @@ impl Image {
     pub fn built_in() -> Image {
         Image {
             bytes: Bytes::BuiltIn,
+            refused: Refused::Known(RefusedParts::default()),
             name: "the built-in story model".into(),
         }
     }
@@ -40,6 +41,7 @@ impl Image {
     /// checkpoint is packed in memory, keeping what it stores, unless an earlier run
     /// [kept](crate::cache) what came of that.
     pub fn open(path: &Path) -> Outcome<Image> {
+        let mut refused = Refused::Known(RefusedParts::default());
         let bytes = if is_image(path) {
             match has_room_for(path) {
                 true => Bytes::InMemory(read_whole(path).map_err(refuse_import)?),
@@ -50,9 +52,13 @@ impl Image {
             // what came of it.
             let place = cache::Place::of(path);
             Bytes::InMemory(match place.as_ref().and_then(cache::Place::get) {
-                Some(kept) => kept,
+                Some(kept) => {
+                    refused = Refused::KnownTo(path.to_owned());
+                    kept
+                }
                 None => {
-                    let packed = pack(path)?;
+                    let (packed, parts) = pack(path)?;
+                    refused = Refused::Known(parts);
                     place.inspect(|place| place.put(&packed));
                     packed
                 }
@@ -60,6 +66,7 @@ impl Image {
         };
         Ok(Image {
             bytes,
+            refused,
             name: path.display().to_string(),
         })
     }
@@ -81,9 +88,28 @@ impl Image {
     /// The model's tokenizer, or a refusal.
     pub fn tokenizer<'m>(&self, model: &Model<'m>) -> Outcome<Tokenizer<'m>> {
         let tokenizer = model.tokenizer().map_err(|error| self.refuse(error))?;
-        tokenizer.ok_or_else(|| {
-            self.refuse("holds no tokenizer; pack it again with the tokenizer's files beside the checkpoint")
+        tokenizer.ok_or_else(|| match self.refused_parts().tokenizer {
+            Some(error) => refuse_import(error),
+            None => self.refuse("holds no tokenizer; pack it again with the tokenizer's files beside the checkpoint"),
         })
+    }
+
+    /// The model's chat template, or a refusal.
+    pub fn chat_template<'m>(&self, model: &Model<'m>) -> Outcome<&'m str> {
+        model.chat_template().ok_or_else(|| match self.refused_parts().chat_template {
+            Some(error) => refuse_import(error),
+            None => self.refuse("holds no chat template, so it was not trained to chat; `pocketlm run` continues a text"),
+        })
+    }
+
+    /// Why the image lacks what its checkpoint has.
+    pub fn refused_parts(&self) -> RefusedParts {
+        match &self.refused {
+            Refused::Known(parts) => parts.clone(),
+            Refused::KnownTo(checkpoint) => import::open(checkpoint)
+                .map(|checkpoint| RefusedParts::of(checkpoint.description()))
+                .unwrap_or_default(),
+        }
     }
 
     /// A refusal that blames MODEL.
@@ -92,8 +118,35 @@ impl Image {
     }
 }
 
+enum Refused {
+    Known(RefusedParts),
+    /// The image is from the cache; its checkpoint is opened if somebody asks.
+    KnownTo(PathBuf),
+}
+
+/// Why parts of a checkpoint that not every command needs cannot be used.
+#[derive(Clone, Default)]
+pub struct RefusedParts {
+    pub tokenizer: Option<ImportError>,
+    pub chat_template: Option<ImportError>,
+}
+
+impl RefusedParts {
+    pub fn of(description: &Description) -> Self {
+        let Description {
+            tokenizer,
+            chat_template,
+            ..
+        } = description;
+        RefusedParts {
+            tokenizer: tokenizer.clone().and_then(Result::err),
+            chat_template: chat_template.clone().and_then(Result::err),
+        }
+    }
+}
+
 /// Packs a checkpoint in memory.
-fn pack(path: &Path) -> Outcome<AlignedBytes> {
+fn pack(path: &Path) -> Outcome<(AlignedBytes, RefusedParts)> {
     let checkpoint = import::open(path).map_err(refuse_import)?;
     let bar = byte_bar(format!("packing {}", path.display()), 0);
     let packed =
@@ -102,7 +155,10 @@ fn pack(path: &Path) -> Outcome<AlignedBytes> {
             bar.set_position(done);
         });
     bar.finish_and_clear();
-    packed.map_err(|error| refuse_import(error.in_file(path)))
+    match packed {
+        Ok(packed) => Ok((packed, RefusedParts::of(checkpoint.description()))),
+        Err(error) => Err(refuse_import(error.in_file(path))),
+    }
 }
 
 /// The tokenizer section of an image, a checkpoint or a lone tokenizer file.
@@ -121,7 +177,9 @@ pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
     } else if import::llama2c::looks_like(path) {
         let checkpoint = import::open(path).map_err(refuse_import)?;
         let section = checkpoint.description().tokenizer.clone();
-        section.ok_or_else(|| ImportError::new("there is no tokenizer.bin beside it").in_file(path))
+        section.unwrap_or_else(|| {
+            Err(ImportError::new("there is no tokenizer.bin beside it").in_file(path))
+        })
     } else {
         import::vocabulary::from_path(path)
     };
@@ -130,13 +188,7 @@ pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
 
 /// Whether a file starts as images do. One that cannot be read does not: the importers say why.
 pub fn is_image(path: &Path) -> bool {
-    // Asked before opening: opening a pipe waits for a writer.
-    let mut start = [0; MAGIC.len()];
-    path.is_file()
-        && File::open(path)
-            .and_then(|mut file| file.read_exact(&mut start))
-            .is_ok()
-        && start == MAGIC
+    file::start(path, &mut [0; MAGIC.len()]) == MAGIC
 }
 
 /// Whether a file takes at most half of the memory that is free for use. Only where huge pages make

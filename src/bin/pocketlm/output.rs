@@ -78,6 +78,11 @@ pub fn note(line: impl Display) {
     _ = writeln!(io::stderr(), "{line}");
 }
 
+/// A line on stderr about what the user may not expect.
+pub fn warn(line: impl Display) {
+    note(format_args!("{} {line}", paint("33;1", "warning:")));
+}
+
 /// `text` in an SGR style, when stderr is a terminal and `NO_COLOR` is not set.
 pub fn paint(style: &str, text: &str) -> String {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use pocketlm::import::{self, PackOptions};
+use pocketlm::import::{self, PackOptions, Packed};
 use pocketlm::model::DType;
 
-use crate::load::{is_image, refuse_import};
-use crate::output::{Outcome, byte_bar, note, refuse_file};
+use crate::load::{RefusedParts, is_image, refuse_import};
+use crate::output::{Outcome, byte_bar, note, refuse_file, warn};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;
 
@@ -66,6 +66,15 @@ pub fn pack(arguments: Arguments) -> Outcome {
     }
     let file = OutputFile::new(&output, Kind::Image, &[&model])?;
     let checkpoint = import::open(&model).map_err(refuse_import)?;
+    let refused = RefusedParts::of(checkpoint.description());
+    for (part, error) in [
+        ("tokenizer", refused.tokenizer),
+        ("chat template", refused.chat_template),
+    ] {
+        if let Some(error) = error {
+            warn(format_args!("the image will hold no {part}: {error}"));
+        }
+    }
     let bar = byte_bar(format!("packing {}", model.display()), 0);
     let options = PackOptions {
         dtype,
@@ -75,16 +84,25 @@ pub fn pack(arguments: Arguments) -> Outcome {
         true => Path::new("standard output"),
         false => &output,
     };
-    let bytes = file.write(|file| {
+    let (packed, bytes) = file.write(|file| {
         let packed = import::pack_into(&*checkpoint, &options, file, name, &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         });
         bar.finish_and_clear();
-        packed.map_err(|error| refuse_import(error.in_file(&model)))?;
+        let packed = packed.map_err(|error| refuse_import(error.in_file(&model)))?;
         let metadata = file.metadata();
-        Ok(metadata.map_err(|error| refuse_file(name, error))?.len())
+        let bytes = metadata.map_err(|error| refuse_file(name, error))?.len();
+        Ok((packed, bytes))
     })?;
+    let Packed { exact, rounded } = packed;
     note(format_args!("{}: {}", name.display(), size::show(bytes)));
+    note(match (exact, rounded) {
+        (exact, 0) => format!("all {exact} matrices keep their numbers bit by bit"),
+        (exact, rounded) => format!(
+            "{exact} of {} matrices keep their numbers bit by bit, {rounded} are rounded to the nearest",
+            exact + rounded
+        ),
+    });
     Ok(())
 }

@@ -4,12 +4,13 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
+use pocketlm::host::file::read_text;
 use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 use serde_json::json;
 
 use crate::generate::{LOGITS, Running, all_numbers, arena, warn_beyond_trained};
-use crate::load::Image;
+use crate::load::{Image, refuse_import};
 use crate::number::whole;
 use crate::output::{Outcome, counted, figure, print, print_json, refuse, refuse_file, token_bar};
 use crate::tokenize::encode;
@@ -137,6 +138,9 @@ fn text(path: &std::path::Path) -> Outcome<String> {
         return read
             .map(|_| text)
             .map_err(|error| refuse(format_args!("standard input: {error}")));
+    }
+    if path.is_file() {
+        return read_text(path, u64::MAX - 1).map_err(refuse_import);
     }
     std::fs::read_to_string(path).map_err(|error| refuse_file(path, error))
 }

@@ -17,7 +17,7 @@ use super::{rope, vocabulary};
 use crate::import::quantize::nearest;
 use crate::import::roles::{self, Sizes};
 use crate::import::rope::Pairing;
-use crate::import::vocabulary::from_gguf;
+use crate::import::vocabulary::{for_rows, from_gguf};
 use crate::import::{Description, ImportError};
 use crate::model::{Config, DType, Layer, MlpVariant, Rope};
 
@@ -158,8 +158,11 @@ pub(super) fn describe(
             layers,
             global_rope: rotary.table,
             local_rope,
-            tokenizer: tokenizer(metadata, config.vocab_size)?,
-            chat_template: metadata.text("tokenizer.chat_template")?.map(String::from),
+            tokenizer: for_rows(tokenizer(metadata), config.vocab_size),
+            chat_template: metadata
+                .text("tokenizer.chat_template")
+                .map(|template| template.map(String::from))
+                .transpose(),
         },
         names,
         sizes,
@@ -169,18 +172,10 @@ pub(super) fn describe(
 }
 
 /// The tokenizer section, if the file has a vocabulary.
-fn tokenizer(metadata: &Metadata<'_>, vocab_size: u32) -> Result<Option<Vec<u8>>, ImportError> {
-    let Some(vocabulary) = vocabulary::read(metadata)? else {
-        return Ok(None);
-    };
-    let tokens = vocabulary.tokens.len();
-    if tokens > vocab_size as usize {
-        let reason = format!(
-            "key `tokenizer.ggml.tokens` has {tokens} tokens, the embedding table {vocab_size}"
-        );
-        return Err(ImportError::new(reason));
-    }
-    from_gguf(&vocabulary).map(Some)
+fn tokenizer(metadata: &Metadata<'_>) -> Result<Option<Vec<u8>>, ImportError> {
+    vocabulary::read(metadata)?
+        .map(|vocabulary| from_gguf(&vocabulary))
+        .transpose()
 }
 
 /// The architecture's name, of a file that holds a whole model.

@@ -14,8 +14,6 @@ mod reader;
 mod rope;
 mod vocabulary;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
@@ -24,17 +22,12 @@ use self::metadata::Metadata;
 use self::names::Place;
 use super::vocabulary::from_gguf;
 use super::{Checkpoint, Columns, Description, ImportError, Tensor};
-use crate::host::file::MappedFile;
+use crate::host::file::{self, MappedFile};
 use crate::model::{Role, TensorId};
 
 /// Whether the file begins as a GGUF file does.
 pub fn looks_like(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    path.is_file()
-        && File::open(path)
-            .and_then(|mut file| file.read_exact(&mut magic))
-            .is_ok()
-        && &magic == b"GGUF"
+    file::start(path, &mut [0; 4]) == b"GGUF"
 }
 
 /// Opens a model.
@@ -63,6 +56,13 @@ pub fn tokenizer(path: &Path) -> Result<Vec<u8>, ImportError> {
     read().map_err(|error| error.in_file(path))
 }
 
+/// Names the file in the refusal of a part of it.
+fn blame<T>(part: &mut Option<Result<T, ImportError>>, path: &Path) {
+    if let Some(Err(error)) = part {
+        error.path.get_or_insert_with(|| path.to_owned());
+    }
+}
+
 struct Model {
     path: PathBuf,
     file: MappedFile,
@@ -78,7 +78,14 @@ impl Model {
             file: &file,
             values: &header.metadata,
         };
-        let described = config::describe(&metadata, &header.tensors)?;
+        let mut described = config::describe(&metadata, &header.tensors)?;
+        let Description {
+            tokenizer,
+            chat_template,
+            ..
+        } = &mut described.description;
+        blame(tokenizer, path);
+        blame(chat_template, path);
         Ok(Model {
             path: path.into(),
             file,

@@ -43,18 +43,6 @@ pub(super) struct Described {
 /// A family, a feature or a value that is not supported or makes no sense; names the key.
 pub(super) fn describe(map: &Map<String, Value>, tensors: usize) -> Result<Described, ImportError> {
     let root = Object::root(map);
-    for key in ["quantization_config", "compression_config"] {
-        if let Some(quantization) = root.object(key)? {
-            let method = quantization
-                .get("quant_method")
-                .map_or("unknown method".into(), excerpt);
-            let error = root.object_to(
-                key,
-                &format!("({method}): quantised checkpoints are not supported"),
-            );
-            return Err(error.help("import the original, or a GGUF of it"));
-        }
-    }
     let model_type = root
         .text("model_type")?
         .ok_or_else(|| root.refuse("model_type", "a model family"))?;

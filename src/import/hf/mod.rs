@@ -11,6 +11,7 @@
 mod config;
 mod family;
 mod names;
+mod quantized;
 mod rope;
 
 use std::collections::HashSet;
@@ -20,12 +21,14 @@ use std::prelude::rust_2024::*;
 use config::Described;
 use family::Family;
 use names::{Names, Place};
+use quantized::{Linear, Scheme};
 
 use super::roles::{self, Sizes};
 use super::rope::Pairing;
-use super::safetensors::Weights;
+use super::safetensors::{Stored, Weights};
 use super::{
-    Checkpoint, Columns, Description, Element, ImportError, Tensor, json, llamalike, vocabulary,
+    Checkpoint, Columns, Description, Element, ImportError, Tensor, adapter, json, llamalike,
+    vocabulary,
 };
 use crate::model::{Config, DType, Role, TensorId};
 
@@ -42,7 +45,10 @@ pub fn looks_like(folder: &Path) -> bool {
 pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     let config_path = folder.join("config.json");
     let map = json::read_config(&config_path)?;
-    let weights = Weights::in_folder(folder)?;
+    let weights = Weights::in_folder(folder)?
+        .without_wrappers()
+        .map_err(|error| error.in_file(folder))?;
+    let scheme = Scheme::read(&map, folder, &weights)?;
     let mut described =
         config::describe(&map, weights.len()).map_err(|error| error.in_file(&config_path))?;
     let Some(names) = Names::detect(&described, |name| weights.get(name).is_some()) else {
@@ -51,6 +57,9 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         );
     };
     detect_biases(&mut described, &weights, &names).map_err(|error| error.in_file(folder))?;
+    if has_head_of_its_own(&weights, &names) {
+        described.config.tie_embedder_and_logits = false;
+    }
     let checked = described
         .config
         .check()
@@ -60,19 +69,10 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         let error = ImportError::new("`num_attention_heads` times `head_dim` is too large");
         return Err(error.in_file(&config_path));
     };
-    check_tensors(&described, &weights, &names, &sizes).map_err(|error| error.in_file(folder))?;
+    check_tensors(&described, &weights, scheme, &names, &sizes)
+        .map_err(|error| error.in_file(folder))?;
 
-    let embeddings = weights.get(
-        &names
-            .place(
-                TensorId {
-                    layer: 0,
-                    role: Role::Embedder,
-                },
-                &sizes,
-            )
-            .name,
-    );
+    let embeddings = weights.get(&names.embeddings());
     let dtype = match embeddings.and_then(|stored| stored.element()) {
         Some(Element::F16) => DType::F16,
         Some(Element::BF16) => DType::Bf16,
@@ -98,13 +98,15 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         layers,
         global_rope,
         local_rope,
-        tokenizer: vocabulary::from_folder(folder)?,
-        chat_template: vocabulary::chat_template(folder)?,
+        tokenizer: vocabulary::for_rows(vocabulary::from_folder(folder), config.vocab_size)
+            .map(|tokenizer| tokenizer.map_err(|error| error.in_file(folder))),
+        chat_template: vocabulary::chat_template(folder).transpose(),
     };
     Ok(Folder {
         path: folder.to_owned(),
         description,
         weights,
+        scheme,
         names,
         sizes,
         norm_add: if family.is_gemma() { 1.0 } else { 0.0 },
@@ -117,6 +119,7 @@ struct Folder {
     path: PathBuf,
     description: Description,
     weights: Weights,
+    scheme: Option<Scheme>,
     names: Names,
     sizes: Sizes,
     norm_add: f32,
@@ -136,17 +139,22 @@ impl Checkpoint for Folder {
             first,
             count,
         } = self.names.place(id, &self.sizes);
-        let stored = self
-            .weights
-            .expect(&name, &shape)
-            .map_err(|error| error.in_file(&self.path))?;
-        let element = stored.element().unwrap_or(Element::F32); // `expect` let nothing else through
         let rows = match id.role {
             Role::Query | Role::Key | Role::QueryBias | Role::KeyBias => {
                 Pairing::Halves.rows(first..first + count, self.sizes.head, self.rotary_pairs)
             }
-            _ => (first..first + count).collect(),
+            _ => (first..first + count).collect::<Vec<_>>(),
         };
+        let found = find(&self.weights, self.scheme, &name, &shape);
+        let stored = match found.map_err(|error| error.in_file(&self.path))? {
+            Found::Plain(stored) => stored,
+            Found::Quantized(linear) => {
+                return linear
+                    .tensor(&rows)
+                    .map_err(|error| error.in_file(linear.path));
+            }
+        };
+        let element = stored.element().unwrap_or(Element::F32); // `find` let nothing else through
         let (rows, columns) = match *shape {
             [_, columns] => (
                 rows.iter().map(|row| row * columns).collect(),
@@ -189,8 +197,37 @@ fn divided<'c>(norm: &Tensor<'_>, by: f64) -> Result<Tensor<'c>, ImportError> {
     Tensor::dense(Element::F32, data, 1, weights.len())
 }
 
+/// A tensor that the model needs, as the file has it.
+enum Found<'w> {
+    Plain(Stored<'w>),
+    Quantized(Linear<'w>),
+}
+
+/// Finds a tensor, of the shape that the config calls for.
+///
+/// # Errors
+/// It is missing, or has another shape, or is of a type that is not known.
+fn find<'w>(
+    weights: &'w Weights,
+    scheme: Option<Scheme>,
+    name: &str,
+    shape: &[usize],
+) -> Result<Found<'w>, ImportError> {
+    if let (Some(scheme), &[rows, columns]) = (scheme, shape)
+        && let Some(linear) = scheme.find(weights, name, rows, columns)?
+    {
+        return Ok(Found::Quantized(linear));
+    }
+    match (weights.get(name), quantized::part_of(weights, name)) {
+        (None, Some(part)) => Err(ImportError::new(format!(
+            "tensor `{part}` is quantised, and not in the way that config.json says"
+        ))),
+        _ => weights.expect(name, shape).map(Found::Plain),
+    }
+}
+
 /// Looks for biases among the tensors. Older configs have no key for them; where there is one, it
-/// must agree.
+/// must agree. Biases that are all zero, which old GPTQ files have everywhere, are no biases.
 fn detect_biases(
     described: &mut Described,
     weights: &Weights,
@@ -204,22 +241,13 @@ fn detect_biases(
                 names
                     .within_layer(name)
                     .is_some_and(|name| biases.contains(&name))
+                    && !is_zero(weights, name)
             })
             .min()
     };
-    let qkv = any(&[
-        "self_attn.q_proj.bias",
-        "self_attn.k_proj.bias",
-        "self_attn.v_proj.bias",
-        "self_attn.qkv_proj.bias",
-    ]);
-    let output = any(&["self_attn.o_proj.bias"]);
-    let mlp = any(&[
-        "mlp.gate_proj.bias",
-        "mlp.up_proj.bias",
-        "mlp.gate_up_proj.bias",
-        "mlp.down_proj.bias",
-    ]);
+    let qkv = any(&QKV_BIASES);
+    let output = any(&[OUTPUT_BIAS]);
+    let mlp = any(&MLP_BIASES);
     for (key, said, found) in [
         ("attention_bias", described.attention_bias, qkv.or(output)),
         ("mlp_bias", described.mlp_bias, mlp),
@@ -238,35 +266,81 @@ fn detect_biases(
     Ok(())
 }
 
+const QKV_BIASES: [&str; 4] = [
+    "self_attn.q_proj.bias",
+    "self_attn.k_proj.bias",
+    "self_attn.v_proj.bias",
+    "self_attn.qkv_proj.bias",
+];
+const OUTPUT_BIAS: &str = "self_attn.o_proj.bias";
+const MLP_BIASES: [&str; 4] = [
+    "mlp.gate_proj.bias",
+    "mlp.up_proj.bias",
+    "mlp.gate_up_proj.bias",
+    "mlp.down_proj.bias",
+];
+
+/// Whether a bias changes nothing.
+fn is_zero(weights: &Weights, name: &str) -> bool {
+    let zero = |stored: Stored<'_>| Some(stored.numbers()?.iter().all(|x| *x == 0.0));
+    weights.get(name).and_then(zero) == Some(true)
+}
+
+/// Whether the file holds an output matrix that differs from the embeddings. Then it is the one to
+/// use, whatever the config says; so does transformers.
+fn has_head_of_its_own(weights: &Weights, names: &Names) -> bool {
+    let embeddings = weights.get(&names.embeddings());
+    match (embeddings, weights.get(names.head())) {
+        (Some(embeddings), Some(head)) => !head.equals(&embeddings),
+        _ => false,
+    }
+}
+
 /// Checks that all tensors are there, in the shapes the config calls for, and no others that could
 /// matter.
 fn check_tensors(
     described: &Described,
     weights: &Weights,
+    scheme: Option<Scheme>,
     names: &Names,
     sizes: &Sizes,
 ) -> Result<(), ImportError> {
     let mut used = HashSet::new();
     for id in roles::tensors(&described.config) {
         let place = names.place(id, sizes);
-        weights
-            .expect(&place.name, &place.shape)
-            .map_err(|error| match id.role {
+        let found =
+            find(weights, scheme, &place.name, &place.shape).map_err(|error| match id.role {
                 Role::LmHead => error.help("config.json does not tie it to the embeddings"),
                 _ => error,
             })?;
-        used.insert(place.name);
+        match found {
+            Found::Plain(_) => drop(used.insert(place.name)),
+            Found::Quantized(linear) => used.extend(linear.names),
+        }
     }
+    let is_tied_head =
+        |name: &str| described.config.tie_embedder_and_logits && name == names.head();
+    let is_zero_bias = |name: &str| {
+        let is_bias = |rest: &str| {
+            rest == OUTPUT_BIAS || QKV_BIASES.contains(&rest) || MLP_BIASES.contains(&rest)
+        };
+        names.within_layer(name).is_some_and(is_bias) && is_zero(weights, name)
+    };
     let mut strangers: Vec<&str> = weights
         .names()
-        .filter(|name| !used.contains(*name) && !names.ignores(name, described))
+        .filter(|&name| {
+            let is_known = used.contains(name) || names.ignores(name);
+            !is_known && !is_tied_head(name) && !is_zero_bias(name)
+        })
         .collect();
     strangers.sort_unstable();
-    match strangers.first() {
-        None => Ok(()),
-        Some(name) => Err(ImportError::new(format!(
+    let Some(name) = strangers.first() else {
+        return Ok(());
+    };
+    Err(adapter::refuse_tensor(name).unwrap_or_else(|| {
+        ImportError::new(format!(
             "tensor `{name}` is no part of the model that config.json describes ({} such tensors)",
             strangers.len()
-        ))),
-    }
+        ))
+    }))
 }

@@ -89,7 +89,7 @@ impl Names {
     fn name(&self, id: TensorId) -> String {
         use Role::*;
         let rest = match id.role {
-            Embedder => return format!("{}embed_tokens.weight", self.prefix),
+            Embedder => return self.embeddings(),
             LmHead => return self.head.into(),
             FinalNorm => return format!("{}norm.weight", self.prefix),
             PreAttentionNorm => "input_layernorm.weight",
@@ -132,17 +132,32 @@ impl Names {
         layer.parse::<u32>().is_ok().then_some(rest)
     }
 
-    /// Whether a tensor that the model does not use may be there all the same.
-    pub(super) fn ignores(&self, name: &str, described: &Described) -> bool {
-        // Buffers that old versions of transformers saved, and a head that a tied model does not
-        // use.
-        const BUFFERS: [&str; 5] = [
+    /// What the embedding table is called.
+    pub(super) fn embeddings(&self) -> String {
+        format!("{}embed_tokens.weight", self.prefix)
+    }
+
+    /// What the output matrix is called where it is not tied.
+    pub(super) fn head(&self) -> &'static str {
+        self.head
+    }
+
+    /// Whether a tensor that the model does not use may be there all the same, because it cannot
+    /// change what the model computes.
+    pub(super) fn ignores(&self, name: &str) -> bool {
+        // Old versions of transformers saved buffers: rotary frequencies, which follow from the
+        // config, and causal masks, which are the same in all models. transformers itself does not
+        // read them any more.
+        const BUFFERS: [&str; 7] = [
             "rotary_emb.inv_freq",
-            "rotary_emb.cos_cached",
-            "rotary_emb.sin_cached",
+            "rotary_emb_local.inv_freq",
+            "self_attn.rotary_emb.inv_freq",
+            "self_attn.rotary_emb.cos_cached",
+            "self_attn.rotary_emb.sin_cached",
             "self_attn.bias",
             "self_attn.masked_bias",
         ];
+        // The image half of a multimodal model: text alone never passes through it.
         const OTHER_HALVES: [&str; 4] = [
             "vision_tower.",
             "model.vision_tower.",
@@ -153,8 +168,8 @@ impl Names {
             self.prefix,
             "language_model.model." | "model.language_model."
         );
-        BUFFERS.iter().any(|buffer| name.ends_with(buffer))
-            || described.config.tie_embedder_and_logits && HEADS.contains(&name)
+        let rest = self.within_layer(name).or(name.strip_prefix(self.prefix));
+        rest.is_some_and(|rest| BUFFERS.contains(&rest))
             || multimodal && OTHER_HALVES.iter().any(|half| name.starts_with(half))
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::section::{Added, Vocabulary};
 use super::sentencepiece::Reading;
-use super::{parse_json, read_file, sentencepiece, spaced, tokenizer_json};
+use super::{read_file, read_json, read_text, sentencepiece, spaced, tokenizer_json};
 use crate::import::ImportError;
 use crate::text::tokenizer::{ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL};
 
@@ -21,10 +21,7 @@ pub fn chat_template(folder: impl AsRef<Path>) -> Result<Option<String>, ImportE
     let folder = folder.as_ref();
     let file = folder.join("chat_template.jinja");
     if file.is_file() {
-        let source = String::from_utf8(read_file(&file)?);
-        return source
-            .map(Some)
-            .map_err(|_| ImportError::new("not UTF-8").in_file(&file));
+        return read_text(&file).map(Some);
     }
     let file = folder.join("tokenizer_config.json");
     let Some(config) = optional_json(&file)? else {
@@ -52,7 +49,7 @@ fn optional_json(path: &Path) -> Result<Option<Value>, ImportError> {
     if !path.is_file() {
         return Ok(None);
     }
-    parse_json(&read_file(path)?, path).map(Some)
+    read_json(path).map(Some)
 }
 
 /// The files beside the vocabulary; null where there is none.
@@ -75,7 +72,7 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
     let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
     let in_file = |path: PathBuf| move |error: ImportError| error.in_file(&path);
     let mut vocabulary = if let Some(path) = file("tokenizer.json") {
-        let json = parse_json(&read_file(&path)?, &path)?;
+        let json = read_json(&path)?;
         tokenizer_json::read(&json).map_err(in_file(path))?
     } else if let Some(path) = file("tokenizer.model") {
         // transformers' default is the legacy reading.
@@ -90,9 +87,8 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
             .map_err(in_file(folder.join("tokenizer_config.json")))?;
         vocabulary
     } else if let (Some(vocab), Some(merges)) = (file("vocab.json"), file("merges.txt")) {
-        let json = parse_json(&read_file(&vocab)?, &vocab)?;
-        let lines = String::from_utf8(read_file(&merges)?)
-            .map_err(|_| ImportError::new("not UTF-8").in_file(&merges))?;
+        let json = read_json(&vocab)?;
+        let lines = read_text(&merges)?;
         let mut vocabulary =
             read_vocab_json(json, &lines, &configs.tokenizer).map_err(in_file(vocab))?;
         add_tokens(&mut vocabulary, &configs.tokenizer)

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::prelude::rust_2024::*;
 
 use crate::host::file;
-use crate::import::ImportError;
+use crate::import::{ImportError, json};
+use crate::text::Tokenizer;
 
 mod bytelevel;
 mod folder;
@@ -47,7 +48,7 @@ pub fn from_path(path: impl AsRef<Path>) -> Result<Vec<u8>, ImportError> {
         .extension()
         .is_some_and(|extension| extension == "json");
     let vocabulary = if is_json || bytes.trim_ascii_start().starts_with(b"{") {
-        tokenizer_json::read(&parse_json(&bytes, path)?)
+        tokenizer_json::read(&read_json(path)?)
     } else {
         let expected = "expected a tokenizer.json or a tokenizer.model";
         sentencepiece::read(&bytes, sentencepiece::Reading::Plain)
@@ -69,6 +70,28 @@ pub fn from_folder(folder: &Path) -> Result<Option<Vec<u8>>, ImportError> {
         true => from_path(folder).map(Some),
         false => Ok(None),
     }
+}
+
+/// A tokenizer as part of a model whose embedding table has this many rows. Rows without a token
+/// are padding; a token without a row would be one that the model does not know.
+pub(super) fn for_rows(
+    section: Result<Option<Vec<u8>>, ImportError>,
+    rows: u32,
+) -> Option<Result<Vec<u8>, ImportError>> {
+    let check = |section: Vec<u8>| {
+        let tokens = Tokenizer::open(&section)
+            .map_err(|error| ImportError::new(error.to_string()))?
+            .vocab_size();
+        if tokens > rows {
+            let reason =
+                format!("the tokenizer has {tokens} tokens, and the embedding table {rows} rows");
+            return Err(
+                ImportError::new(reason).help("take the tokenizer that the model was trained with")
+            );
+        }
+        Ok(section)
+    };
+    Some(section.transpose()?.and_then(check))
 }
 
 /// The tokenizer section for the vocabulary of a GGUF file.
@@ -101,9 +124,12 @@ fn read_file(path: &Path) -> Result<Vec<u8>, ImportError> {
     file::read(path, VOCABULARY_LIMIT)
 }
 
-fn parse_json(bytes: &[u8], path: &Path) -> Result<serde_json::Value, ImportError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| ImportError::new(format!("not valid JSON: {error}")).in_file(path))
+fn read_json(path: &Path) -> Result<serde_json::Value, ImportError> {
+    json::read_value(path, VOCABULARY_LIMIT)
+}
+
+fn read_text(path: &Path) -> Result<String, ImportError> {
+    file::read_text(path, VOCABULARY_LIMIT)
 }
 
 /// A piece with spaces for `▁`.

@@ -45,6 +45,7 @@ fn run(checkpoint: &dyn Checkpoint, file: usize) -> Result<(), ImportError> {
         .description()
         .tokenizer
         .as_ref()
+        .and_then(|tokenizer| tokenizer.as_ref().ok())
         .map_or(0, Vec::len);
     for dtype in [None, Some(DType::ALL[file % 6])] {
         let options = PackOptions {

@@ -68,8 +68,8 @@ fn tiny(seed: u64) -> AlignedBytes {
     description.global_rope = rope_table(config.projection_dim, 1e4, 1.0, 1);
     description.local_rope = Some(rope_table(config.projection_dim, 10.0, 1.0, u32::MAX));
     if seed.is_multiple_of(3) {
-        description.tokenizer = Some(super::text::sections()[seed as usize / 3 % 4].clone());
-        description.chat_template = Some("{{ messages }} ü".into());
+        description.tokenizer = Some(Ok(super::text::sections()[seed as usize / 3 % 4].clone()));
+        description.chat_template = Some(Ok("{{ messages }} ü".into()));
     }
     let dtype = DType::ALL[seed as usize % 6];
     let embedder = DType::ALL[(seed as usize + seed as usize / 6 * 3) % 6];
