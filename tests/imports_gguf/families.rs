@@ -44,6 +44,29 @@ fn a_handmade_llama_is_read_row_by_row() {
 }
 
 #[test]
+fn an_output_matrix_is_used_unless_it_is_the_embedding_table_again() {
+    let place = Place::new();
+    let mut file = File::llama();
+    let embeddings = file.tensor("token_embd.weight").clone();
+    file.tensors.push(Listed {
+        name: "output.weight".into(),
+        ..embeddings
+    });
+    let tied = |file: &File| {
+        let checkpoint = place.open(&file.bytes().0).unwrap();
+        checkpoint.description().config.tie_embedder_and_logits
+    };
+    assert!(tied(&file));
+    file.tensor("output.weight").data[0] ^= 1;
+    assert!(!tied(&file));
+    file.tensor("output.weight").dimensions = vec![3, 4];
+    assert_eq!(
+        place.refusal(&file.bytes().0),
+        "tensor `output.weight`: shape [4, 3], expected [3, 4]"
+    );
+}
+
+#[test]
 fn version_2_reads_as_version_3_does() {
     let file = File {
         version: 2,

@@ -302,7 +302,7 @@ fn config(
         } else {
             MlpVariant::Swiglu
         },
-        tie_embedder_and_logits: !tensors.contains_key("output.weight"),
+        tie_embedder_and_logits: !has_head_of_its_own(metadata, tensors),
         embedding_scale: if arch.is_gemma() {
             libm::sqrt(f64::from(embedding_dim)) as f32
         } else {
@@ -338,6 +338,22 @@ fn config(
             .count(&key("context_length"))?
             .and_then(NonZeroU32::new),
     })
+}
+
+/// Whether there is an output matrix that differs from the embeddings. One that is the same, which
+/// some converters write for tied models, need not be stored twice.
+fn has_head_of_its_own(metadata: &Metadata<'_>, tensors: &BTreeMap<String, Stored>) -> bool {
+    let same = |a: &Stored, b: &Stored| {
+        (a.element, &a.shape) == (b.element, &b.shape)
+            && metadata.file[a.bytes.clone()] == metadata.file[b.bytes.clone()]
+    };
+    match (
+        tensors.get("token_embd.weight"),
+        tensors.get("output.weight"),
+    ) {
+        (Some(embeddings), Some(head)) => !same(embeddings, head),
+        (_, head) => head.is_some(),
+    }
 }
 
 /// `head_dim^-0.5`. The 27B models of Gemma 2 and 3 take the width of the stream a head instead;

@@ -145,12 +145,16 @@ pub(super) fn check(
         used.insert(name);
     }
     let is_known = |name: &str| {
-        used.contains(name)
-            || matches!(
-                name,
-                "rope_freqs.weight" | "rope_factors_long.weight" | "rope_factors_short.weight"
-            )
-            || name.ends_with(".attn_rot_embd.weight") // frequencies that old conversions keep and nobody reads
+        // The rotary tables are read from these, or the file is refused.
+        let is_rotary = matches!(
+            name,
+            "rope_freqs.weight" | "rope_factors_long.weight" | "rope_factors_short.weight"
+        );
+        // The buffer of frequencies of old versions of transformers, which follow from the metadata;
+        // llama.cpp does not read it either.
+        let is_buffer = name.starts_with("blk.") && name.ends_with(".attn_rot_embd.weight");
+        // It is called for unless it is the same as the embeddings.
+        used.contains(name) || is_rotary || is_buffer || name == "output.weight"
     };
     match tensors.keys().find(|name| !is_known(name)) {
         Some(name) => Err(ImportError::new(format!(

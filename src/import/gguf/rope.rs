@@ -199,6 +199,11 @@ fn factors(
     let long = tensors.contains_key("rope_factors_long.weight");
     let short = "rope_factors_short.weight";
     let name = if long || tensors.contains_key(short) {
+        if tensors.contains_key("rope_freqs.weight") {
+            return Err(ImportError::new(
+                "tensor `rope_freqs.weight` is beside rope_factors_*, which have the same purpose",
+            ));
+        }
         let context = metadata.count(&format!("{arch}.context_length"))?;
         let original = metadata.count(&format!("{arch}.rope.scaling.original_context_length"))?;
         if context.is_none() || original.is_some_and(|original| context > Some(original)) {
