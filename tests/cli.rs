@@ -1165,3 +1165,92 @@ fn bench_reports_what_it_ran_with_and_what_a_token_reads() {
         "{f16} {f32} {image}"
     );
 }
+
+#[test]
+fn a_tokenizer_that_is_refused_stops_only_what_needs_it() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/hf/llama-linear-gelu");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(golden.join(name), folder.path().join(name)).unwrap();
+    }
+    let tokenizer = folder.path().join("tokenizer.json");
+    std::fs::write(&tokenizer, r#"{"model": {"type": "WordPiece"}}"#).unwrap();
+    std::fs::write(
+        folder.path().join("tokenizer_config.json"),
+        r#"{"chat_template": 1}"#,
+    )
+    .unwrap();
+    let model = path(folder.path());
+    let reason = refusal(run(&["tokenize", model]));
+    assert!(reason.starts_with(path(&tokenizer)), "{reason}");
+
+    let info = stdout(run(&["info", model]));
+    assert!(
+        info.contains(&format!(
+            "tokenizer                  none that can be used: {reason}\n"
+        )),
+        "{info}"
+    );
+    let info = json(&stdout(run(&["info", model, "--json"])));
+    assert_eq!(info["tokenizer_refused"], reason);
+    assert!(
+        info["chat_template_refused"]
+            .as_str()
+            .unwrap()
+            .contains("`chat_template` is neither ")
+    );
+    stdout(run(&["plan", model, "--context", "16"]));
+    stdout(run(&["bench", model, "--json"]));
+    stdout(run(&["verify", model, path(&golden)]));
+    let file = folder.path().join("logits.safetensors");
+    stdout(run(&[
+        "logits",
+        model,
+        "--tokens",
+        "1,2,3",
+        "-o",
+        path(&file),
+    ]));
+    let image = folder.path().join("m.plm");
+    let packed = run(&["pack", model, "-o", path(&image)]);
+    let notes = String::from_utf8_lossy(&packed.stderr);
+    assert!(
+        notes.starts_with(&format!(
+            "warning: the image will hold no tokenizer: {reason}\n"
+        )),
+        "{notes}"
+    );
+    assert!(
+        notes.contains("\nwarning: the image will hold no chat template: "),
+        "{notes}"
+    );
+    assert!(
+        notes.ends_with(" matrices keep their numbers bit by bit\n"),
+        "{notes}"
+    );
+    assert!(packed.status.success());
+
+    let text = folder.path().join("text");
+    std::fs::write(&text, "hello").unwrap();
+    let text = path(&text);
+    for arguments in [
+        &["run", model, "-p", "hello"][..],
+        &["chat", model],
+        &["perplexity", model, "-f", text],
+    ] {
+        assert_eq!(refusal(run(arguments)), reason);
+        // An image from the cache as well.
+        let kept = folder.path().join("cache");
+        for _ in 0..2 {
+            let output = program(arguments)
+                .env("POCKETLM_CACHE", &kept)
+                .output()
+                .unwrap();
+            assert_eq!(refusal(output), reason);
+        }
+    }
+    // The template alone.
+    let good = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers/abc.json");
+    std::fs::copy(good, &tokenizer).unwrap();
+    assert!(refusal(run(&["chat", model])).contains("`chat_template` is neither "));
+}
