@@ -1,6 +1,9 @@
 //! GGUF, llama.cpp's format: Llama, Mistral and SmolLM2 (architecture `llama`), Gemma 1 to 3, Qwen
 //! 2 and 3, SmolLM3 and Phi-3, in any of the types of [`Element`](super::Element).
 //!
+//! A tokenizer or chat template that cannot be used is no reason to refuse the model: the
+//! [`Description`] has the reason.
+//!
 //! What the converter did to a checkpoint is undone or kept as it is: query and key rows of `llama`
 //! and `smollm3`, which it stores with the two channels of a rotary pair side by side, are read in
 //! split-halves order; Gemma's norms have their `1 +` added already. What the format loses is lost:

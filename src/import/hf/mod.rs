@@ -3,10 +3,17 @@
 //! Supported are the model types `llama` (SmolLM 1 and 2 as well), `mistral`, `gemma`, `gemma2`,
 //! `gemma3_text`, the text half of `gemma3`, `qwen2`, `qwen3`, `smollm3`, `phi3` and `granite`.
 //!
+//! Matrices may be quantised: GPTQ (4 and 8 bits, with and without `desc_act`, checkpoint formats
+//! `gptq` and `gptq_v2`), AWQ (`gemm`), and compressed-tensors (`pack-quantized` of 4 and 8 bits,
+//! `int-quantized`). `quantized` has their layouts, and says what of them an image keeps.
+//!
 //! What a file says decides over what its `config.json` says: element types are read from the
-//! tensors, biases are looked for among them, and every shape is checked before anything is used. A
-//! tensor that is neither part of the model nor known to be harmless is refused, since a model that
-//! has more parts than we run is another model.
+//! tensors, biases and an output matrix of its own are looked for among them, and every shape is
+//! checked before anything is used. A tensor that is neither part of the model nor known to be
+//! harmless is refused, since a model that has more parts than we run is another model.
+//!
+//! A tokenizer or chat template that cannot be used is no reason to refuse the model: the
+//! [`Description`] has the reason.
 
 mod config;
 mod family;

@@ -640,6 +640,30 @@ fn gguf(keys: &[Vec<u8>], tensors: &[(String, Vec<u32>, u32)]) -> Vec<u8> {
     file
 }
 
+macro_rules! quantized {
+    ($case:literal) => {
+        (
+            include_bytes!(concat!("../../data/quantized/", $case, "/config.json")),
+            include_bytes!(concat!(
+                "../../data/quantized/",
+                $case,
+                "/model.safetensors"
+            )),
+        )
+    };
+}
+
+/// A config and a safetensors file for each layout of quantised matrices.
+const QUANTIZED: [(&[u8], &[u8]); 7] = [
+    quantized!("gptq-scattered-v2"),
+    quantized!("gptq-8-bits-a-row"),
+    quantized!("awq"),
+    quantized!("packed-symmetric"),
+    quantized!("packed-zero-points"),
+    quantized!("packed-8-bits"),
+    quantized!("bytes"),
+];
+
 fn folders() -> Vec<Vec<u8>> {
     let mut all = vec![
         folder::llama(),
@@ -666,6 +690,12 @@ fn folders() -> Vec<Vec<u8>> {
         .concat()
     };
     let mut inputs: Vec<_> = all.iter().map(input).collect();
+    for (config, weights) in QUANTIZED {
+        inputs.push([config, &[0][..], weights].concat());
+        // The header alone: scales made up are finite, and group indices are not.
+        let header = u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
+        inputs.push([config, &[0], &weights[8..8 + header]].concat());
+    }
     // The same in two files, which an index tells apart.
     let sharded = |mut folder: folder::Folder, unlisted: bool| {
         let (mut second, names) = (
