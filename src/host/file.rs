@@ -122,6 +122,12 @@ fn not_utf8(bytes: &[u8], error: &std::str::Utf8Error) -> ImportError {
     ))
 }
 
+/// Whether there is something of this name, be it a folder or a link to nothing: whoever reads it
+/// then says what is wrong with it.
+pub fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
 /// The start of a file, to tell of what kind it is: up to `buffer.len()` bytes. Empty if it cannot
 /// be read, which whoever reads it whole will say.
 pub fn start<'b>(path: &Path, buffer: &'b mut [u8]) -> &'b [u8] {

@@ -13,7 +13,7 @@ use ::safetensors::{Dtype, SafeTensorError};
 use serde_json::Value;
 
 use super::{Element, ImportError, json};
-use crate::host::file::MappedFile;
+use crate::host::file::{MappedFile, is_there};
 
 /// The crate's own limit on a header; an index says less.
 const INDEX_LIMIT: u64 = 100_000_000;
@@ -61,10 +61,10 @@ impl Weights {
     pub(super) fn in_folder(folder: &Path) -> Result<Self, ImportError> {
         let single = folder.join("model.safetensors");
         let index = folder.join("model.safetensors.index.json");
-        if single.exists() {
+        if is_there(&single) {
             return Self::file(single);
         }
-        if index.exists() {
+        if is_there(&index) {
             return Self::indexed(folder, &index).map_err(|error| error.in_file(&index));
         }
         let names = file_names(folder);
@@ -180,7 +180,15 @@ impl Weights {
         unlisted: &str,
     ) -> Result<Self, ImportError> {
         let shards: Vec<Shard> = files
-            .map(|file| Shard::open(folder.join(file)))
+            .map(|file| {
+                let path = folder.join(file);
+                // A file that is not there is one that an index lists.
+                let is_missing = !is_there(&path);
+                Shard::open(path).map_err(|error| match is_missing {
+                    true => error.help("the index lists it: download it again"),
+                    false => error,
+                })
+            })
             .collect::<Result<_, _>>()?;
         let mut holder: HashMap<String, Place> = HashMap::new();
         for (number, shard) in shards.iter().enumerate() {

@@ -131,6 +131,12 @@ fn packing_keeps_the_values_where_a_type_holds_them_and_says_where_it_rounds() {
             exact(5, 4), // one has zero points whose minima f16 holds
             2f32.powi(-12),
         ),
+        (
+            "packed-odd-sizes",
+            DType::Q4Min,
+            exact(2, 7),
+            2f32.powi(-12),
+        ),
         ("packed-8-bits", DType::Q8, exact(9, 0), 0.0),
         ("bytes", DType::Q8, exact(9, 0), 0.0),
     ] {

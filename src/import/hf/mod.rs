@@ -37,11 +37,12 @@ use super::{
     Checkpoint, Columns, Description, Element, ImportError, Tensor, adapter, json, llamalike,
     vocabulary,
 };
+use crate::host::file;
 use crate::model::{Config, DType, Role, TensorId};
 
 /// Whether a folder is for [`open`]: it has a `config.json`, and that is not [`llamalike`]'s.
 pub fn looks_like(folder: &Path) -> bool {
-    folder.join("config.json").is_file() && !llamalike::looks_like(folder)
+    file::is_there(&folder.join("config.json")) && !llamalike::looks_like(folder)
 }
 
 /// Opens a Hugging Face folder.

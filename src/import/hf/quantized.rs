@@ -181,18 +181,19 @@ impl Scheme {
             true => names[0],
             false => names[1],
         };
-        let version = keys.text("version")?.unwrap_or("gemm").to_lowercase();
-        if version != "gemm" {
-            return Err(keys.refuse("version", "\"gemm\": the other layouts are not supported"));
+        // Newer files say it under the second name, or under both.
+        for key in ["version", "format"] {
+            if keys
+                .text(key)?
+                .is_some_and(|layout| !layout.eq_ignore_ascii_case("gemm"))
+            {
+                return Err(keys.refuse(key, "\"gemm\": the other layouts are not supported"));
+            }
         }
-        if keys
-            .text("backend")?
-            .is_some_and(|backend| backend != "autoawq")
-        {
-            return Err(keys.refuse(
-                "backend",
-                "\"autoawq\": the other layouts are not supported",
-            ));
+        // Other backends are ways to compute; this one has a layout of its own.
+        if keys.text("backend")? == Some("llm-awq") {
+            let expected = "\"autoawq\": the other layouts are not supported";
+            return Err(keys.refuse("backend", expected));
         }
         if keys.flag("zero_point")? == Some(false) {
             return Err(keys.refuse("zero_point", "true: this layout has zero points"));

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::section::{Added, Vocabulary};
 use super::sentencepiece::Reading;
 use super::{read_file, read_json, read_text, sentencepiece, spaced, tokenizer_json};
+use crate::host::file;
 use crate::import::ImportError;
 use crate::text::tokenizer::{ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL};
 
@@ -20,7 +21,7 @@ use crate::text::tokenizer::{ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDE
 pub fn chat_template(folder: impl AsRef<Path>) -> Result<Option<String>, ImportError> {
     let folder = folder.as_ref();
     let file = folder.join("chat_template.jinja");
-    if file.is_file() {
+    if file::is_there(&file) {
         return read_text(&file).map(Some);
     }
     let file = folder.join("tokenizer_config.json");
@@ -46,7 +47,7 @@ pub fn chat_template(folder: impl AsRef<Path>) -> Result<Option<String>, ImportE
 }
 
 fn optional_json(path: &Path) -> Result<Option<Value>, ImportError> {
-    if !path.is_file() {
+    if !file::is_there(path) {
         return Ok(None);
     }
     read_json(path).map(Some)
@@ -69,7 +70,7 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
         model: load("config.json")?,
         generation: load("generation_config.json")?,
     };
-    let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
+    let file = |name: &str| Some(folder.join(name)).filter(|path| file::is_there(path));
     let in_file = |path: PathBuf| move |error: ImportError| error.in_file(&path);
     let mut vocabulary = if let Some(path) = file("tokenizer.json") {
         let json = read_json(&path)?;

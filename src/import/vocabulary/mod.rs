@@ -66,7 +66,7 @@ pub fn from_path(path: impl AsRef<Path>) -> Result<Vec<u8>, ImportError> {
 /// As [`from_path`].
 pub fn from_folder(folder: &Path) -> Result<Option<Vec<u8>>, ImportError> {
     let files = ["tokenizer.json", "tokenizer.model", "vocab.json"];
-    match files.iter().any(|name| folder.join(name).is_file()) {
+    match files.iter().any(|name| file::is_there(&folder.join(name))) {
         true => from_path(folder).map(Some),
         false => Ok(None),
     }

@@ -11,7 +11,7 @@ import random
 import struct
 
 HERE = pathlib.Path(__file__).parent
-HIDDEN, INNER, HEADS, KV_HEADS, HEAD, VOCAB = 32, 64, 2, 1, 16, 16
+HIDDEN, HEADS, KV_HEADS, HEAD, VOCAB = 32, 2, 1, 16, 16
 
 
 def f16(numbers):
@@ -45,12 +45,12 @@ def flat(rows):
 
 
 class Case:
-    def __init__(self, name, family, method, *, tied=False, scale_type="F16", **quant):
+    def __init__(self, name, family, method, *, tied=False, inner=64, scale_type="F16", **quant):
         self.random = random.Random(name)
         self.name, self.family, self.method, self.quant, self.scale_type = name, family, method, quant, scale_type
         self.tensors, self.expected, self.plain, self.biases = {}, {}, [], ()
         self.config = {
-            "model_type": family, "hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": 1,
+            "model_type": family, "hidden_size": HIDDEN, "intermediate_size": inner, "num_hidden_layers": 1,
             "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "vocab_size": VOCAB, "rms_norm_eps": 1e-5,
             "max_position_embeddings": 64, "rope_theta": 10000.0, "tie_word_embeddings": tied,
         }
@@ -131,15 +131,15 @@ class Case:
         layer = "model.layers.0."
         self.add_plain(layer + "input_layernorm.weight", [HIDDEN])
         self.add_plain(layer + "post_attention_layernorm.weight", [HIDDEN])
-        query, key = HEADS * HEAD, KV_HEADS * HEAD
+        query, key, inner = HEADS * HEAD, KV_HEADS * HEAD, self.config["intermediate_size"]
         if self.family == "phi3":
-            linears = [("self_attn.qkv_proj", query + 2 * key, HIDDEN), ("mlp.gate_up_proj", 2 * INNER, HIDDEN)]
+            linears = [("self_attn.qkv_proj", query + 2 * key, HIDDEN), ("mlp.gate_up_proj", 2 * inner, HIDDEN)]
         else:
             linears = [
                 ("self_attn.q_proj", query, HIDDEN), ("self_attn.k_proj", key, HIDDEN), ("self_attn.v_proj", key, HIDDEN),
-                ("mlp.gate_proj", INNER, HIDDEN), ("mlp.up_proj", INNER, HIDDEN),
+                ("mlp.gate_proj", inner, HIDDEN), ("mlp.up_proj", inner, HIDDEN),
             ]
-        linears += [("self_attn.o_proj", HIDDEN, query), ("mlp.down_proj", HIDDEN, INNER)]
+        linears += [("self_attn.o_proj", HIDDEN, query), ("mlp.down_proj", HIDDEN, inner)]
         for stem, out, inputs in linears:
             if stem in self.plain:
                 self.add_plain(layer + stem + ".weight", [out, inputs])
@@ -230,6 +230,10 @@ quantized(case.build(), **compressed("pack-quantized")).write()
 # Some matrices are not quantised.
 case = Case("packed-zero-points", "llama", "packed", scale_type="BF16", bits=4, group=None, symmetric=False)
 case.plain = ["self_attn.k_proj", "mlp.down_proj"]
+quantized(case.build(), **compressed("pack-quantized", symmetric=False, strategy="channel", group_size=None)).write()
+
+# The last word of a row, and of the zero points of a group, is not full.
+case = Case("packed-odd-sizes", "llama", "packed", inner=36, scale_type="BF16", bits=4, group=None, symmetric=False)
 quantized(case.build(), **compressed("pack-quantized", symmetric=False, strategy="channel", group_size=None)).write()
 
 case = Case("packed-8-bits", "llama", "packed", bits=8, group=32, symmetric=True)
