@@ -277,7 +277,8 @@ impl AffineBlock {
         self.values.map(|value| i16::from(value) - self.zero)
     }
 
-    /// No product is rounded: a step has 9 bits, and a scale that is f16 or bf16 has at most 11.
+    /// A step has 9 bits, and a scale that was stored as f16 or bf16 at most 11: then no product is
+    /// rounded.
     fn values(&self) -> [f32; 32] {
         self.steps().map(|steps| f32::from(steps) * self.scale)
     }

@@ -183,7 +183,11 @@ fn architecture<'f>(metadata: &Metadata<'f>) -> Result<&'f str, ImportError> {
     if let Some(kind) = metadata.text("general.type")?
         && kind != "model"
     {
-        return Err(metadata.refuse("general.type", "\"model\""));
+        let error = metadata.refuse("general.type", "\"model\"");
+        return Err(match kind {
+            "adapter" => error.help("merge it into its model with llama.cpp's `llama-export-lora`"),
+            _ => error,
+        });
     }
     if metadata
         .natural("split.count")?

@@ -318,7 +318,9 @@ fn check_tensors(
         let place = names.place(id, sizes);
         let found =
             find(weights, scheme, &place.name, &place.shape).map_err(|error| match id.role {
-                Role::LmHead => error.help("config.json does not tie it to the embeddings"),
+                Role::LmHead if weights.get(&place.name).is_none() => {
+                    error.help("config.json does not tie it to the embeddings")
+                }
                 _ => error,
             })?;
         match found {

@@ -231,9 +231,12 @@ impl Scheme {
         let group_keys = groups
             .object(name)?
             .ok_or_else(|| groups.refuse(name, "an object"))?;
-        let format = keys
-            .text("format")?
-            .ok_or_else(|| keys.refuse("format", FORMATS))?;
+        // For all groups, or for each; where both are there, they agree.
+        let format = match keys.text("format")? {
+            None => group_keys.text("format")?,
+            format => format,
+        }
+        .ok_or_else(|| keys.refuse("format", FORMATS))?;
         if group_keys
             .text("format")?
             .is_some_and(|other| other != format)
