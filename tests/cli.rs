@@ -717,6 +717,41 @@ fn golden_folders_of_both_kinds_verify() {
 }
 
 #[test]
+fn quantised_goldens_verify_exactly_as_f32_and_nearly_as_packed_by_default() {
+    let Some(cases) = shared("goldens/quantized/hf") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("m.plm");
+    // The largest difference of a logit, measured; logits have a standard deviation of 2. Rounded
+    // are minima (AWQ and asymmetric compressed-tensors), all weights (desc_act, and 8 bits with
+    // zero points), and the inputs of a product in any quantised type.
+    for (case, tolerance) in [
+        ("awq-w4-g128", "0.07"),
+        ("awq-w4-g32", "0.04"),
+        ("ct-w4-g128-sym", "0.002"),
+        ("ct-w4-g32-asym", "0.03"),
+        ("ct-w8a8-channel", "0.002"),
+        ("gptq-w4-g128-sym", "0.002"),
+        ("gptq-w4-g32-asym-actorder", "0.3"),
+        ("gptq-w8-channel-asym", "0.3"),
+    ] {
+        let case = cases.join(case);
+        let case = path(&case);
+        stdout(run(&["pack", case, "-o", path(&image), "--dtype", "f32"]));
+        stdout(run(&["verify", path(&image), case, "--tolerance", "2e-4"]));
+        stdout(run(&["pack", case, "-o", path(&image)]));
+        stdout(run(&[
+            "verify",
+            path(&image),
+            case,
+            "--tolerance",
+            tolerance,
+        ]));
+    }
+}
+
+#[test]
 fn packing_is_deterministic_and_keeps_an_older_image_when_it_fails() {
     let Some(case) = shared("goldens/hf/llama3-gqa-tied") else {
         return;
