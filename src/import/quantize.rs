@@ -293,22 +293,45 @@ fn repack_affine(
                 pack_q4_group(tile_row, lane, index, scale, None, &block.values);
             }
             DType::Q4Min if is_four_bits(&block) => {
-                let exact = -f32::from(block.zero) * block.scale;
-                let minimum = f16_from_f32(exact);
+                let (rounding, minimum, is_flipped) = minimum_of(&block);
+                let (scale, values) = match is_flipped {
+                    true => (
+                        f16_from_f32(-block.scale),
+                        block.values.map(|value| 15 - value),
+                    ),
+                    false => (scale, block.values),
+                };
                 if [scale, minimum]
                     .iter()
                     .any(|half| half & 0x7fff > LARGEST_F16)
                 {
                     return None; // the caller says which number is too large
                 }
-                let is_exact = is_exact && f16_to_f32(minimum) == exact;
-                fidelity = fidelity.and(Fidelity::exact(is_exact));
-                pack_q4_group(tile_row, lane, index, scale, Some(minimum), &block.values);
+                fidelity = fidelity.and(Fidelity::exact(is_exact && rounding == 0.0));
+                pack_q4_group(tile_row, lane, index, scale, Some(minimum), &values);
             }
             _ => return None,
         }
     }
     Some(fidelity)
+}
+
+/// The minimum of 4-bit values, how far f16 is off it, and whether it is that of the values counted
+/// from the other end. `d (q - z)` is `d q - d z`, and `-d (15 - q) + d (15 - z)` as well; of the
+/// two products f16 mostly holds one better, and of the zero points in the middle, 7 and 8, always
+/// one exactly.
+fn minimum_of(block: &AffineBlock) -> (f32, u16, bool) {
+    let rounded = |product: f32| {
+        let half = f16_from_f32(product);
+        ((f16_to_f32(half) - product).abs(), half)
+    };
+    let zero = f32::from(block.zero);
+    let (from_below, below) = rounded(-zero * block.scale);
+    let (from_above, above) = rounded((15.0 - zero) * block.scale);
+    match from_above < from_below {
+        true => (from_above, above, true),
+        false => (from_below, below, false),
+    }
 }
 
 fn is_four_bits(block: &AffineBlock) -> bool {

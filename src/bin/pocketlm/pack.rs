@@ -18,8 +18,8 @@ Without --dtype each matrix keeps the type the checkpoint stores, or takes the n
 matrices keep their numbers bit by bit, and how many are rounded. q8 is half of f16 and hardly tells in the text; q4 is \
 a quarter and does. Norms and biases stay f32.
 
-Of quantised folders (GPTQ, AWQ, compressed-tensors), 4 bits stay 4 bits: bit by bit if they are symmetric, else with the \
-zero points of the groups rounded to f16, which --dtype q8 does not need. GPTQ with desc_act becomes q8.
+Of quantised folders (GPTQ, AWQ, compressed-tensors), 4 bits stay 4 bits. They lose nothing if they are symmetric or their \
+scales are bf16; else some groups' minima are rounded to f16, which --dtype q8 does not need. GPTQ with desc_act becomes q8.
 
 The same checkpoint and options give the same bytes, on every machine. IMAGE appears when it is whole: if packing fails \
 or is interrupted, an older one stays as it was (a process that is killed leaves a .pocketlm-*.partial file beside it, \

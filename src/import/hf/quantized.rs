@@ -25,10 +25,13 @@
 //! stores whole numbers plus half their range, zero points as well; without zero points, that is
 //! what zero is stored as.
 //!
-//! Which matrices are quantised is told by the tensors, not by the config's lists of exceptions. In
-//! the image, a matrix whose groups are made of whole blocks of 32 inputs keeps its numbers (see
-//! [`Element::Affine`]); others, such as those with GPTQ's `desc_act`, whose groups are scattered
-//! over the inputs, are requantised to q8.
+//! Which matrices are quantised is told by the tensors, not by the config's lists of exceptions.
+//!
+//! A matrix whose groups are made of whole blocks of 32 inputs is read as [`Element::Affine`] and
+//! packed value by value: into q4 if all zero points are 8, into q4min with other zero points, into
+//! q8 if it has 8 bits. Nothing is lost if f16 holds the scales and the minima, and if no 8-bit
+//! value is more than 128 steps off its zero point. Other matrices, such as those with GPTQ's
+//! `desc_act`, whose groups are scattered over the inputs, are read as f32 and requantised to q8.
 
 use std::path::Path;
 use std::prelude::rust_2024::*;
