@@ -556,6 +556,8 @@ fn a_head_of_its_own_is_used_whatever_the_config_says() {
     let numbers = folder.tensors[embeddings].clone();
     folder.tensors.insert(name.into(), numbers.clone());
     assert!(describe(&folder).config.tie_embedder_and_logits);
+    let untied = folder.clone().set("tie_word_embeddings", json!(false));
+    assert!(describe(&untied).config.tie_embedder_and_logits);
     let halves = |stored: &folder::Stored| folder::Stored {
         dtype: Dtype::BF16,
         shape: stored.shape.clone(),

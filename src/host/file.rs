@@ -131,9 +131,9 @@ pub fn is_there(path: &Path) -> bool {
 /// The start of a file, to tell of what kind it is: up to `buffer.len()` bytes. Empty if it cannot
 /// be read, which whoever reads it whole will say.
 pub fn start<'b>(path: &Path, buffer: &'b mut [u8]) -> &'b [u8] {
-    // A file in the place of a pipe was asked for; `read` may return less than there is.
     let mut filled = 0;
     if let Ok(mut file) = regular(path) {
+        // One call may return less than there is.
         while let Ok(count @ 1..) = file.read(&mut buffer[filled..]) {
             filled += count;
         }

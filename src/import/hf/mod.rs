@@ -65,8 +65,8 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         );
     };
     detect_biases(&mut described, &weights, &names).map_err(|error| error.in_file(folder))?;
-    if has_head_of_its_own(&weights, &names) {
-        described.config.tie_embedder_and_logits = false;
+    if let Some(is_tied) = stored_head_is_tied(&weights, &names) {
+        described.config.tie_embedder_and_logits = is_tied;
     }
     let checked = described
         .config
@@ -294,14 +294,12 @@ fn is_zero(weights: &Weights, name: &str) -> bool {
     weights.get(name).and_then(zero) == Some(true)
 }
 
-/// Whether the file holds an output matrix that differs from the embeddings. Then it is the one to
-/// use, whatever the config says; so does transformers.
-fn has_head_of_its_own(weights: &Weights, names: &Names) -> bool {
-    let embeddings = weights.get(&names.embeddings());
-    match (embeddings, weights.get(names.head())) {
-        (Some(embeddings), Some(head)) => !head.equals(&embeddings),
-        _ => false,
-    }
+/// Whether the output matrix in the file is the embedding table once more; `None` if there is none.
+/// One that differs is used, whatever the config says; so does transformers. One that does not need
+/// not be stored twice.
+fn stored_head_is_tied(weights: &Weights, names: &Names) -> Option<bool> {
+    let embeddings = weights.get(&names.embeddings())?;
+    Some(weights.get(names.head())?.equals(&embeddings))
 }
 
 /// Checks that all tensors are there, in the shapes the config calls for, and no others that could
