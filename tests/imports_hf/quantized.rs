@@ -516,6 +516,26 @@ fn biases_that_a_config_does_not_know_are_used_or_refused_unless_they_are_zero()
 }
 
 #[test]
+fn a_quantised_head_is_used_whatever_the_config_says() {
+    let mut folder = Folder::read(&data("packed-symmetric")).set("vocab_size", json!(32));
+    folder.tensors.insert(
+        "model.embed_tokens.weight".into(),
+        Stored::numbers(1, &[32, 32]),
+    );
+    for (name, stored) in folder.tensors.clone() {
+        if let Some(part) = name.strip_prefix("model.layers.0.self_attn.o_proj.") {
+            folder.tensors.insert(format!("lm_head.{part}"), stored);
+        }
+    }
+    assert_eq!(folder.config["tie_word_embeddings"], true);
+    let written = folder.write("model.safetensors");
+    let checkpoint = open(written.path());
+    assert!(!checkpoint.description().config.tie_embedder_and_logits);
+    let rows = |role| read(&checkpoint.tensor(TensorId { layer: 0, role }).unwrap());
+    assert_eq!(rows(Role::LmHead), rows(Role::Output));
+}
+
+#[test]
 fn a_matrix_is_not_stored_twice() {
     let mut folder = Folder::read(&data("awq"));
     folder.add("model.layers.0.mlp.up_proj.weight", &[64, 32]);

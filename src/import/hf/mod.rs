@@ -299,7 +299,10 @@ fn is_zero(weights: &Weights, name: &str) -> bool {
 /// not be stored twice.
 fn stored_head_is_tied(weights: &Weights, names: &Names) -> Option<bool> {
     let embeddings = weights.get(&names.embeddings())?;
-    Some(weights.get(names.head())?.equals(&embeddings))
+    match weights.get(names.head()) {
+        Some(head) => Some(head.equals(&embeddings)),
+        None => quantized::part_of(weights, names.head()).map(|_| false),
+    }
 }
 
 /// Checks that all tensors are there, in the shapes the config calls for, and no others that could
