@@ -183,11 +183,7 @@ fn architecture<'f>(metadata: &Metadata<'f>) -> Result<&'f str, ImportError> {
     if let Some(kind) = metadata.text("general.type")?
         && kind != "model"
     {
-        let error = metadata.refuse("general.type", "\"model\"");
-        return Err(match kind {
-            "adapter" => error.help("merge it into its model with llama.cpp's `llama-export-lora`"),
-            _ => error,
-        });
+        return Err(metadata.refuse("general.type", "\"model\""));
     }
     if metadata
         .natural("split.count")?
