@@ -79,6 +79,7 @@
 //! | `cli` | the command line |
 //! | `source` | weights that are not memory-mapped ([`WeightSource`](model::WeightSource)) |
 //! | `embedded-storage` | [`Snapshots`](run::Snapshots) in NOR flash, and [`FlashImage`](run::FlashImage) for weights |
+//! | `chat` | `chat`: chat templates (and `std`) |
 //! | `dsp` | the kernels of Cortex-M4F, M7 and M33 |
 //! | `mve` | the kernels of Cortex-M55 and M85 (Helium) |
 //! | `rvv` | the kernels of RISC-V with the vector extension, version 1.0 |
@@ -88,6 +89,8 @@
 #[macro_use]
 extern crate std;
 
+#[cfg(feature = "chat")]
+pub mod chat;
 pub mod error;
 pub mod generate;
 #[cfg(feature = "std")]

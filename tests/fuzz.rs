@@ -1,6 +1,6 @@
 //! The fuzz targets over their corpus, and over a fixed series of damaged seeds: what the fuzzer
 //! (`tests/fuzz/run`) has learned and found is tried again with every change, without it.
-#![cfg(feature = "std")]
+#![cfg(feature = "chat")]
 
 #[path = "fuzz/src/lib.rs"]
 mod fuzz;

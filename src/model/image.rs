@@ -48,8 +48,11 @@
 //! `[outputs][inputs]` in tiles of eight rows, laid out as the [kernels
 //! crate](pocketlm_kernels#storage) says. Vectors are plain f32.
 //!
-//! **5, tokenizer**: see [`text::Tokenizer`](crate::text::Tokenizer). **6, chat template**: Jinja
-//! source, UTF-8.
+//! **5, tokenizer**: see [`text::Tokenizer`](crate::text::Tokenizer).
+//!
+//! **6, chat template**: Jinja source, UTF-8. It needs no variables for special tokens: its first
+//! line sets those that it speaks of (`{% set eos_token = "</s>" %}`), and with `trim_blocks`
+//! leaves no text. If it speaks of none, there is no such line.
 
 use core::fmt;
 

@@ -547,6 +547,17 @@ impl<'m> Tokenizer<'m> {
             .is_some_and(|bits| bits >> (id % 8) & 1 != 0)
     }
 
+    /// The texts that encoding takes for special tokens where it may. A space may be written as `▁`
+    /// in them, and the other way round.
+    pub fn special_texts(&self) -> impl Iterator<Item = &'m str> + use<'m> {
+        self.added.into_iter().flat_map(|added| {
+            (0..added.len())
+                .filter_map(move |index| added.get(index))
+                .filter(|token| token.flags & ADDED_SPECIAL != 0)
+                .filter_map(|token| core::str::from_utf8(token.content).ok())
+        })
+    }
+
     /// The bytes that `id` decodes to, before a leading space is dropped: UTF-8 or a part of it.
     /// `None` if there is no such id.
     pub fn piece(&self, id: u32) -> Option<&'m [u8]> {

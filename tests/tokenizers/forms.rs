@@ -358,6 +358,67 @@ fn a_chat_template_is_found_wherever_it_is() {
         r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "two"}]}"#,
     );
     assert_eq!(template(), Ok(Some("two".into())));
+    // One without the name is the template if it is the only one.
+    write(
+        "tokenizer_config.json",
+        r#"{"chat_template": [{"name": "tool_use", "template": "t"}]}"#,
+    );
+    assert_eq!(template(), Ok(Some("t".into())));
+    write(
+        "tokenizer_config.json",
+        r#"{"chat_template": [{"name": "a", "template": "t"}, {"name": "b", "template": "u"}]}"#,
+    );
+    assert_eq!(template(), Ok(None));
     write("chat_template.jinja", "three");
     assert_eq!(template(), Ok(Some("three".into())));
+}
+
+#[test]
+fn a_chat_template_sets_the_special_tokens_that_it_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let first_line = || {
+        let template = chat_template(folder.path()).unwrap().unwrap();
+        template
+            .split_once('\n')
+            .map_or(String::new(), |(line, _)| line.to_owned())
+    };
+    let all = "{{ bos_token ~ eos_token ~ unk_token ~ pad_token ~ sep_token ~ image_token }}";
+    write("chat_template.jinja", all);
+    assert_eq!(first_line(), "");
+    write("config.json", r#"{"model_type": "gpt2"}"#);
+    let end = "<|endoftext|>";
+    assert_eq!(
+        first_line(),
+        format!(
+            "{{% set bos_token = \"{end}\" %}}{{% set eos_token = \"{end}\" %}}{{% set unk_token = \"{end}\" %}}"
+        )
+    );
+    // The class goes before the model; what is null has no variable.
+    write(
+        "tokenizer_config.json",
+        r#"{"tokenizer_class": "LlamaTokenizerFast", "eos_token": {"content": "<e>"}, "unk_token": null, "add_bos_token": true}"#,
+    );
+    assert_eq!(
+        first_line(),
+        r#"{% set bos_token = "<s>" %}{% set eos_token = "<e>" %}"#
+    );
+    // The map of an older folder goes before the config, and does not count beside
+    // `added_tokens_decoder`.
+    write(
+        "special_tokens_map.json",
+        r#"{"eos_token": {"content": "<map>"}, "additional_special_tokens": ["<a>"]}"#,
+    );
+    assert_eq!(
+        first_line(),
+        r#"{% set bos_token = "<s>" %}{% set eos_token = "<map>" %}"#
+    );
+    write(
+        "tokenizer_config.json",
+        r#"{"added_tokens_decoder": {}, "eos_token": "<e>", "extra_special_tokens": {"image_token": "<i>"}, "tokenizer_class": "T"}"#,
+    );
+    assert_eq!(
+        first_line(),
+        r#"{% set eos_token = "<e>" %}{% set image_token = "<i>" %}"#
+    );
 }

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pocketlm::Error;
+use pocketlm::chat::{Message, Rendered, Template};
 use pocketlm::host::file::read_whole;
 use pocketlm::run::{Session, snapshot};
 use pocketlm::sample::Sampler;
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use self::command::Command;
 use crate::generate::{
@@ -25,12 +26,7 @@ use crate::output::{Failure, Outcome, counted, note, paint, refuse, refuse_file,
 use crate::output_file::{Kind, OutputFile};
 use crate::sampling::Sampling;
 use crate::snapshot::saved;
-use crate::template::{ChatTemplate, Message};
 use crate::tokenize::encode;
-
-/// Stands in a message where it would otherwise spell a special token. A noncharacter: Unicode
-/// promises that no text has a use for it.
-const BREAK: char = '\u{fdd0}';
 
 /// Talk with a model that has a chat template: a line is a message, the answer streams to stdout
 #[derive(Args)]
@@ -58,6 +54,11 @@ pub struct Arguments {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
 
+    /// A variable of the chat template, as JSON or else as text: `--set enable_thinking=false`. May
+    /// be given several times
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    settings: Vec<(String, Value)>,
+
     /// At most N tokens an answer
     #[arg(short = 'n', long = "tokens", value_name = "N", value_parser = whole(0..=usize::MAX))]
     limit: Option<usize>,
@@ -82,16 +83,7 @@ pub fn chat(arguments: Arguments) -> Outcome {
     let model = image.model()?;
     let tokenizer = image.tokenizer(&model)?;
     let source = image.chat_template(&model)?;
-    let name = |id: Option<u32>| {
-        let piece = id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
-        String::from_utf8_lossy(piece).into_owned()
-    };
-    let template = ChatTemplate::new(
-        source,
-        name(tokenizer.bos()),
-        name(tokenizer.eos_ids().next()),
-    )
-    .map_err(|error| image.refuse(error))?;
+    let template = Template::new(source).map_err(|error| image.refuse(error))?;
 
     let context = arguments
         .context
@@ -111,6 +103,7 @@ pub fn chat(arguments: Arguments) -> Outcome {
         special: special_tokens(&tokenizer),
         tokenizer: &tokenizer,
         template: &template,
+        settings: arguments.settings.into_iter().collect(),
         session,
         sampler: arguments.sampling.sampler(seed, &mut window),
         limit: arguments.limit.unwrap_or(usize::MAX),
@@ -127,7 +120,9 @@ pub fn chat(arguments: Arguments) -> Outcome {
 /// What was said, and the session that knows it.
 struct Conversation<'c, 'm> {
     tokenizer: &'c Tokenizer<'m>,
-    template: &'c ChatTemplate,
+    template: &'c Template,
+    /// Variables of the template.
+    settings: Map<String, Value>,
     special: Vec<String>,
     session: Session<'m, 'c>,
     sampler: Sampler<'c>,
@@ -262,17 +257,8 @@ impl Conversation<'_, '_> {
 
     /// A conversation as the model is to read it, up to where it answers.
     fn ids(&self, messages: &[Message]) -> Outcome<Vec<u32>> {
-        let broken: Vec<Message> = messages
-            .iter()
-            .map(|message| Message {
-                role: message.role,
-                content: broken(&message.content, &self.special),
-            })
-            .collect();
-        rendered_ids(
-            self.tokenizer,
-            &self.template.render(&broken).map_err(refuse)?,
-        )
+        let rendered = self.template.render(messages, &self.settings);
+        rendered_ids(self.tokenizer, &rendered.map_err(refuse)?, &self.special)
     }
 
     fn obey(&mut self, command: Command) -> Outcome {
@@ -465,42 +451,52 @@ fn keep_common<'i>(session: &mut Session, ids: &'i [u32]) -> Outcome<&'i [u32]> 
 
 /// The spellings of all special tokens.
 fn special_tokens(tokenizer: &Tokenizer) -> Vec<String> {
-    let special = (0..tokenizer.vocab_size()).filter(|&id| tokenizer.is_special(id));
-    let spelling = |id| {
-        String::from_utf8(tokenizer.piece(id)?.to_vec())
-            .ok()
-            .filter(|piece| !piece.is_empty())
-    };
-    special.filter_map(spelling).collect()
+    let texts = tokenizer.special_texts();
+    texts
+        .flat_map(|text| {
+            [
+                text.replace('▁', " "),
+                text.replace(' ', "▁"),
+                text.to_owned(),
+            ]
+        })
+        .collect()
 }
 
-/// `text` with [`BREAK`] in every special token that it spells, after the first character.
-fn broken(text: &str, special: &[String]) -> String {
-    let mut text = text.replace(BREAK, "");
-    for token in special {
-        if let Some(first) = token
-            .chars()
-            .next()
-            .filter(|first| token.len() > first.len_utf8())
-        {
-            let rest = &token[first.len_utf8()..];
-            text = text.replace(token, &format!("{first}{BREAK}{rest}"));
-        }
-    }
-    text
+/// A variable of the template from the command line.
+fn setting(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or("a setting is NAME=VALUE, such as enable_thinking=false")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((name.to_owned(), value))
 }
 
-/// Encodes a rendered conversation. Pieces between [`BREAK`]s are encoded apart, so that none
-/// spells a special token that the template did not write.
-fn rendered_ids(tokenizer: &Tokenizer, text: &str) -> Outcome<Vec<u32>> {
+/// Encodes a rendered conversation, in which special tokens count where the template wrote them.
+fn rendered_ids(
+    tokenizer: &Tokenizer,
+    rendered: &Rendered,
+    special: &[String],
+) -> Outcome<Vec<u32>> {
     // The template writes BOS itself.
-    let options = EncodeOptions {
+    let options = |parse_special| EncodeOptions {
         add_special_tokens: false,
-        parse_special: true,
+        parse_special,
     };
+    // A tokenizer may put a space before a text. Behind a line break it does not, so all pieces
+    // but the first are encoded behind one, which is then taken away again.
+    let line_break = encode(tokenizer, "\n", options(false))?;
     let mut ids = Vec::new();
-    for piece in text.split(BREAK) {
-        ids.extend(encode(tokenizer, piece, options)?);
+    for (index, (piece, parse_special)) in rendered.pieces(special).into_iter().enumerate() {
+        if index > 0 {
+            let behind = encode(tokenizer, &format!("\n{piece}"), options(parse_special))?;
+            if let Some(rest) = behind.strip_prefix(line_break.as_slice()) {
+                ids.extend(rest);
+                continue;
+            }
+        }
+        ids.extend(encode(tokenizer, piece, options(parse_special))?);
     }
     Ok(ids)
 }
@@ -510,16 +506,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn special_tokens_in_a_message_are_broken_and_nothing_else_is() {
-        let special = ["<|im_end|>".to_owned(), "<s>".to_owned()];
-        assert_eq!(broken("plain <text>", &special), "plain <text>");
-        assert_eq!(
-            broken("a<|im_end|>b", &special),
-            format!("a<{BREAK}|im_end|>b")
-        );
-        assert_eq!(
-            broken(&format!("<{BREAK}s><s>"), &special),
-            format!("<{BREAK}s><{BREAK}s>")
-        );
+    fn a_setting_is_json_or_text() {
+        let parsed = |text: &str| setting(text).map(|(name, value)| (name, value.to_string()));
+        let expected = |name: &str, value: &str| Ok((name.to_owned(), value.to_owned()));
+        assert_eq!(parsed("a=false"), expected("a", "false"));
+        assert_eq!(parsed("a=[1, 2]"), expected("a", "[1,2]"));
+        assert_eq!(parsed("a=low"), expected("a", "\"low\""));
+        assert_eq!(parsed("a=b=c"), expected("a", "\"b=c\""));
+        assert_eq!(parsed("a="), expected("a", "\"\""));
+        assert!(parsed("a").is_err() && parsed("=1").is_err());
     }
 }

@@ -47,7 +47,6 @@ mod story;
 #[cfg(feature = "cli")]
 mod svg;
 #[cfg(feature = "cli")]
-mod template;
 #[cfg(feature = "cli")]
 mod tokenize;
 #[cfg(feature = "cli")]

@@ -17,7 +17,7 @@ use super::{rope, vocabulary};
 use crate::import::quantize::nearest;
 use crate::import::roles::{self, Sizes};
 use crate::import::rope::Pairing;
-use crate::import::vocabulary::{for_rows, from_gguf};
+use crate::import::vocabulary::{for_rows, from_gguf, with_variables};
 use crate::import::{Description, ImportError};
 use crate::model::{Config, DType, Layer, MlpVariant, Rope};
 
@@ -159,10 +159,7 @@ pub(super) fn describe(
             global_rope: rotary.table,
             local_rope,
             tokenizer: for_rows(tokenizer(metadata), config.vocab_size),
-            chat_template: metadata
-                .text("tokenizer.chat_template")
-                .map(|template| template.map(String::from))
-                .transpose(),
+            chat_template: chat_template(metadata).transpose(),
         },
         names,
         sizes,
@@ -176,6 +173,28 @@ fn tokenizer(metadata: &Metadata<'_>) -> Result<Option<Vec<u8>>, ImportError> {
     vocabulary::read(metadata)?
         .map(|vocabulary| from_gguf(&vocabulary))
         .transpose()
+}
+
+/// The chat template, with the variables that llama.cpp gives it. If the file has none of that name
+/// and one of another, that one.
+fn chat_template(metadata: &Metadata<'_>) -> Result<Option<String>, ImportError> {
+    let mut source = metadata.text("tokenizer.chat_template")?;
+    if source.is_none()
+        && let [name] = metadata.texts("tokenizer.chat_templates")?.as_slice()
+    {
+        source = metadata.text(&format!("tokenizer.chat_template.{name}"))?;
+    }
+    let Some(source) = source else {
+        return Ok(None);
+    };
+    let tokens = metadata.texts("tokenizer.ggml.tokens")?;
+    let mut variables = Vec::new();
+    for name in ["bos_token", "eos_token"] {
+        let id = metadata.natural(&format!("tokenizer.ggml.{name}_id"))?;
+        let token = id.and_then(|id| tokens.get(id as usize));
+        variables.extend(token.map(|token| (name.to_owned(), (*token).to_owned())));
+    }
+    Ok(Some(with_variables(source, &variables)))
 }
 
 /// The architecture's name, of a file that holds a whole model.

@@ -12,41 +12,7 @@ use crate::host::file;
 use crate::import::ImportError;
 use crate::text::tokenizer::{ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL};
 
-/// The Jinja source of the chat template in a Hugging Face folder, if it has one: the file
-/// `chat_template.jinja`, or `chat_template` in `tokenizer_config.json`, there as a string or as a
-/// list in which it is the one named `default`.
-///
-/// # Errors
-/// If a file cannot be read or is not valid JSON, or `chat_template` is something else.
-pub fn chat_template(folder: impl AsRef<Path>) -> Result<Option<String>, ImportError> {
-    let folder = folder.as_ref();
-    let file = folder.join("chat_template.jinja");
-    if file::is_there(&file) {
-        return read_text(&file).map(Some);
-    }
-    let file = folder.join("tokenizer_config.json");
-    let Some(config) = optional_json(&file)? else {
-        return Ok(None);
-    };
-    let wrong = || {
-        ImportError::new("`chat_template` is neither a string nor a list of them with names")
-            .in_file(&file)
-    };
-    match config.get("chat_template") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(template)) => Ok(Some(template.clone())),
-        Some(Value::Array(list)) => match list.iter().find(|entry| entry["name"] == "default") {
-            Some(entry) => entry["template"]
-                .as_str()
-                .map(|template| Some(template.to_owned()))
-                .ok_or_else(wrong),
-            None => Ok(None),
-        },
-        Some(_) => Err(wrong()),
-    }
-}
-
-fn optional_json(path: &Path) -> Result<Option<Value>, ImportError> {
+pub(super) fn optional_json(path: &Path) -> Result<Option<Value>, ImportError> {
     if !file::is_there(path) {
         return Ok(None);
     }

@@ -18,11 +18,13 @@ mod gguf;
 mod llama2c;
 mod section;
 mod sentencepiece;
+mod template;
 mod tokenizer_json;
 mod unicode;
 
-pub use folder::chat_template;
 pub use gguf::GgufVocabulary;
+pub use template::chat_template;
+pub(crate) use template::with_variables;
 
 /// The tokenizer section for a Hugging Face folder, a lone `tokenizer.json` or a lone
 /// `tokenizer.model`.

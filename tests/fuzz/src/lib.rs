@@ -11,6 +11,7 @@ mod random;
 mod seeds;
 mod sessions;
 mod source;
+mod template;
 mod text;
 mod variants;
 
@@ -20,7 +21,7 @@ pub use seeds::seeds;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     // An image as it is, and with its checksums repaired: opened, 16 tokens, all kernels the same
     // bits.
     ("image", image::image),
@@ -43,6 +44,8 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("section", text::section),
     // Text to ids and back.
     ("text", text::text),
+    // A chat template: compiled, rendered with a conversation, cut into pieces.
+    ("template", template::template),
     // Any logits, any settings.
     ("sampler", text::sampler),
 ];

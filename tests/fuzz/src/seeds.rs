@@ -98,6 +98,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
                 [0, 1, 2, 3].map(|options| [&[which, options], text.as_bytes()].concat())
             })
             .collect(),
+        "template" => super::template::seeds(),
         "sampler" => (0..64)
             .map(|flags| [vec![flags], random(flags.into())].concat())
             .collect(),

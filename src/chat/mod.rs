@@ -1,0 +1,248 @@
+//! Chat templates: the Jinja that a checkpoint carries, rendered as Hugging Face `transformers`
+//! does it.
+//!
+//! [`Template`] is Jinja 3.1 with Python's values, in the set-up of transformers: an immutable
+//! sandbox, `trim_blocks` and `lstrip_blocks`, `break` and `continue`, `generation` blocks,
+//! `raise_exception`, `strftime_now`, and `tojson` without HTML escapes. A template gives the text
+//! that it gives there. What differs: `include`, `import` and `extends` are refused (there are no
+//! other templates), integers have 128 bits, and `lipsum`, `pprint`, `random` and `urlize` do not
+//! exist. A template that works without end is stopped.
+//!
+//! # Whose text it is
+//! A model is steered by special tokens such as `<|im_end|>`. Its template may write them; who
+//! talks with it may not. So a rendering says which of its bytes are the user's. The interpreter
+//! knows it of each byte of each string: literals and text of the template are the template's,
+//! strings in its variables are the user's (but for the roles of messages, which the program
+//! chooses), and every operation passes on what it knows. Where an operation makes new text of the
+//! user's (`tojson`, `upper`, `%`, …), the new text is the user's. A template sees the text as it
+//! is: it may ask for `'</think>' in content`, split there, and measure lengths.
+//!
+//! [`Rendered::pieces`] cuts the text so that no special token is found in what the user wrote, nor
+//! where the user's text completes one. Text in which the user spells none is one piece, which is
+//! tokenised as a whole, as transformers does it.
+
+mod characters;
+mod filters;
+mod format;
+mod interpreter;
+mod json;
+mod lexer;
+mod methods;
+mod operators;
+mod parser;
+mod tests;
+mod text;
+mod time;
+mod value;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::prelude::rust_2024::*;
+
+use serde_json::{Map, Value as Json};
+
+use interpreter::Interpreter;
+use parser::Body;
+use text::{Builder, Text};
+use value::{Dict, Value};
+
+/// The largest template that is read.
+const LARGEST: usize = 1 << 20;
+
+/// Why a template cannot be compiled or rendered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateError {
+    /// What is wrong. What `raise_exception` was given, if the template refuses the conversation.
+    pub reason: String,
+    /// The line of the template.
+    pub line: usize,
+}
+
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (chat template, line {})", self.reason, self.line)
+    }
+}
+
+impl std::error::Error for TemplateError {}
+
+/// One message of a conversation.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: &'static str,
+    /// The text.
+    pub content: String,
+}
+
+/// A chat template, compiled.
+///
+/// ```
+/// use pocketlm::chat::{Message, Template};
+///
+/// let template = Template::new("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}");
+/// let message = Message { role: "user", content: "Hi".into() };
+/// let rendered = template.unwrap().render(&[message], &Default::default()).unwrap();
+/// assert_eq!(rendered.text(), "<|user|>Hi");
+/// ```
+pub struct Template {
+    body: Body,
+}
+
+impl Template {
+    /// Compiles the Jinja `source`.
+    ///
+    /// # Errors
+    /// If it is not valid Jinja.
+    pub fn new(source: &str) -> Result<Self, TemplateError> {
+        let wrong = |(reason, line)| TemplateError { reason, line };
+        if source.len() > LARGEST {
+            return Err(wrong((format!("longer than {LARGEST} bytes"), 1)));
+        }
+        let tokens = lexer::tokens(source).map_err(wrong)?;
+        let body = parser::parse(tokens).map_err(wrong)?;
+        Ok(Template { body })
+    }
+
+    /// The conversation as the model is to read it, up to where it answers. `settings` are further
+    /// variables, such as `enable_thinking`, or others for those that this sets: `tools` and
+    /// `documents` (none), and `add_generation_prompt` (true).
+    ///
+    /// # Errors
+    /// If the template refuses the conversation, has an error, or does not come to an end.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        settings: &Map<String, Json>,
+    ) -> Result<Rendered, TemplateError> {
+        let messages = messages.iter().map(|message| {
+            let mut map = Map::new();
+            map.insert("role".into(), message.role.into());
+            map.insert("content".into(), message.content.as_str().into());
+            Json::Object(map)
+        });
+        let mut variables = Map::new();
+        variables.insert("messages".into(), messages.collect());
+        // Defined but none, as in transformers: templates ask both `is defined` and `is not none`.
+        variables.insert("tools".into(), Json::Null);
+        variables.insert("documents".into(), Json::Null);
+        variables.insert("add_generation_prompt".into(), true.into());
+        variables.extend(settings.clone());
+        self.render_with(&variables)
+    }
+
+    /// What the template makes of `variables`. All strings in them are the user's, but for the
+    /// `role` of each of the `messages`.
+    ///
+    /// # Errors
+    /// As [`render`](Template::render).
+    pub fn render_with(&self, variables: &Map<String, Json>) -> Result<Rendered, TemplateError> {
+        let mut values = HashMap::new();
+        for (name, json) in variables {
+            let value = match (name.as_str(), json) {
+                ("messages", Json::Array(messages)) => messages_value(messages),
+                _ => Value::from_json(json, true),
+            };
+            let value = value.map_err(|reason| TemplateError {
+                reason: format!("variable `{name}`: {reason}"),
+                line: 1,
+            })?;
+            values.insert(name.clone(), value);
+        }
+        let mut out = Builder::default();
+        let mut interpreter = Interpreter::new(&values);
+        match interpreter.run(&self.body, &mut out) {
+            Ok(()) => {
+                let (text, user) = out.into_parts();
+                Ok(Rendered { text, user })
+            }
+            Err(reason) => Err(TemplateError {
+                reason,
+                line: interpreter.line,
+            }),
+        }
+    }
+}
+
+/// The messages, whose roles are not the user's.
+fn messages_value(messages: &[Json]) -> value::Result<Value> {
+    let mut values = Vec::new();
+    for message in messages {
+        let Json::Object(map) = message else {
+            values.push(Value::from_json(message, true)?);
+            continue;
+        };
+        let mut dict = Dict::default();
+        for (key, json) in map {
+            let is_role = key == "role"
+                && json.as_str().is_some_and(|role| {
+                    role.bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+                });
+            let key = Value::Str(Text::new(key, true));
+            dict.insert(key, Value::from_json(json, !is_role)?)?;
+        }
+        values.push(Value::Dict(dict.into()));
+    }
+    Value::list(values)
+}
+
+/// A rendered conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    text: String,
+    /// The user's bytes: sorted ranges that neither touch nor overlap.
+    user: Vec<Range<usize>>,
+}
+
+impl Rendered {
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether any of these bytes is the user's.
+    fn has_user(&self, bytes: Range<usize>) -> bool {
+        let next = self.user.partition_point(|range| range.end <= bytes.start);
+        self.user
+            .get(next)
+            .is_some_and(|range| range.start < bytes.end)
+    }
+
+    /// The text in pieces that are to be tokenised apart, and for each whether special tokens in it
+    /// count. `special` are the spellings of all special tokens.
+    pub fn pieces(&self, special: &[String]) -> Vec<(&str, bool)> {
+        // The spellings by their first byte.
+        let mut starts = vec![Vec::new(); 256];
+        for token in special {
+            if let Some(first) = token.bytes().next() {
+                starts[usize::from(first)].push(token.as_bytes());
+            }
+        }
+        // Every place where a special token would have bytes of the user's.
+        let mut forged: Vec<Range<usize>> = Vec::new();
+        for (at, byte) in self.text.bytes().enumerate() {
+            for token in &starts[usize::from(byte)] {
+                let place = at..at + token.len();
+                if !self.text.as_bytes()[at..].starts_with(token) || !self.has_user(place.clone()) {
+                    continue;
+                }
+                match forged.last_mut() {
+                    Some(last) if place.start < last.end => last.end = last.end.max(place.end),
+                    _ => forged.push(place),
+                }
+            }
+        }
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        for place in forged {
+            pieces.push((&self.text[at..place.start], true));
+            pieces.push((&self.text[place.clone()], false));
+            at = place.end;
+        }
+        pieces.push((&self.text[at..], true));
+        pieces.retain(|(piece, _)| !piece.is_empty());
+        pieces
+    }
+}
