@@ -76,10 +76,7 @@ fn said(model: &Path, arguments: &[&str]) -> String {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     let (_, message) = stderr.split_once("error: ").expect(&stderr);
-    let message = message
-        .strip_prefix(model.to_str().unwrap())
-        .expect(message);
-    let (message, _) = message[2..].split_once(" (chat template").expect(message);
+    let (message, _) = message.split_once(" (chat template").expect(message);
     message.to_owned()
 }
 

@@ -271,7 +271,8 @@ fn of_sequence(run: &mut Interpreter, name: &str, value: Value, args: Args) -> R
                 }
                 return Ok(Value::Str(reversed.finish()));
             }
-            let mut items = run.iterate(&value)?;
+            let items = run.iterate(&value);
+            let mut items = items.map_err(|_| "argument must be iterable")?;
             items.reverse();
             // What Python cannot go through backwards becomes a list.
             match reversible(&value) {
@@ -472,7 +473,6 @@ fn reversible(value: &Value) -> Result<()> {
         Value::Object(..) | Value::None | Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
             Err(format!("'{}' object is not reversible", value.type_name()))
         }
-        Value::Undefined(why) => Err(why.to_string()),
         _ => Ok(()),
     }
 }
@@ -537,6 +537,9 @@ fn follow(
 
 fn map(run: &mut Interpreter, value: Value, mut args: Args) -> Result<Value> {
     let mut mapped = Vec::new();
+    if !value.is_true() {
+        return run.generator(mapped);
+    }
     if args.positional.is_empty() {
         let [attribute, default] = args.bind("map", ["attribute", "default"], 0)?;
         let Some(attribute) = attribute else {
@@ -625,14 +628,21 @@ fn title(run: &mut Interpreter, text: &Text) -> Result<Text> {
     Ok(changed.finish())
 }
 
+/// The text that a filter works on which takes nothing else.
+fn only_text(filter: &str, value: &Value) -> Result<Text> {
+    match value {
+        Value::Str(text) => Ok(text.clone()),
+        Value::Undefined(why) => Err(why.to_string()),
+        _ => Err(format!(
+            "{filter}: a string is required, not {}",
+            value.type_name()
+        )),
+    }
+}
+
 fn indent(run: &mut Interpreter, value: &Value, args: Args) -> Result<Text> {
     let [width, first, blank] = args.bind("indent", ["width", "first", "blank"], 0)?;
-    let Value::Str(text) = value else {
-        return Err(match value {
-            Value::Undefined(why) => why.to_string(),
-            _ => format!("indent: a string is required, not {}", value.type_name()),
-        });
-    };
+    let text = only_text("indent", value)?;
     let indention = match width {
         Some(Value::Str(indention)) => indention,
         width => {
@@ -643,7 +653,7 @@ fn indent(run: &mut Interpreter, value: &Value, args: Args) -> Result<Text> {
     };
     run.spend_bytes(text.len())?;
     let mut whole = Builder::default();
-    whole.push(text);
+    whole.push(&text);
     whole.push_char('\n', false);
     let whole = whole.finish();
     let mut indented = Builder::default();
@@ -667,7 +677,7 @@ fn indent(run: &mut Interpreter, value: &Value, args: Args) -> Result<Text> {
 fn truncate(run: &mut Interpreter, value: &Value, args: Args) -> Result<Text> {
     let [length, kill, end, leeway] =
         args.bind("truncate", ["length", "killwords", "end", "leeway"], 0)?;
-    let text = run.text(value)?;
+    let text = only_text("truncate", value)?;
     let end = match end {
         Some(end) => run.text(&end)?,
         None => Text::template("..."),
@@ -711,7 +721,7 @@ fn wordwrap(run: &mut Interpreter, value: &Value, args: Args) -> Result<Text> {
         ],
         0,
     )?;
-    let text = run.text(value)?;
+    let text = only_text("wordwrap", value)?;
     run.spend(text.len() as u64)?;
     let width = usize::try_from(or_int(width, 79)?).unwrap_or(0);
     if width == 0 {

@@ -128,8 +128,12 @@ pub(super) fn printf(run: &mut Interpreter, format: &Text, values: &Value) -> Re
             Field::Number(text) => spec.pad_number(&mut out, &text),
         }
     }
-    // A dict or a list may be there for its keys.
-    if next < list.len() && !matches!(values, Value::Dict(_) | Value::List(_)) {
+    // What has items may be there for its keys.
+    let has_items = matches!(
+        values,
+        Value::Dict(_) | Value::List(_) | Value::Range(_) | Value::Undefined(_)
+    );
+    if next < list.len() && !has_items {
         return Err("not all arguments converted during string formatting".into());
     }
     out.push_part(format, at..format.len());

@@ -897,6 +897,8 @@ impl<'t> Interpreter<'t> {
             Value::Undefined(why) => return Err(why.to_string()),
             Value::Tuple(items) if items.group && name == "grouper" => items.items.first().cloned(),
             Value::Tuple(items) if items.group && name == "list" => items.items.get(1).cloned(),
+            Value::Int(_) | Value::Float(_) if name == "real" => Some(value.clone()),
+            Value::Bool(number) if name == "real" => Some(Value::Int((*number).into())),
             Value::Function("dict") if name == "fromkeys" => Some(Value::Function("dict.fromkeys")),
             Value::Object(at, _) => match self.objects.get(*at) {
                 Some(Object::Namespace(attributes)) => attributes.get_str(name).cloned(),
