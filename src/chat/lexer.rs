@@ -420,7 +420,17 @@ fn unescape(literal: &str) -> Result<String, String> {
                 let Some((name, after)) = name else {
                     return Err("malformed \\N character escape".into());
                 };
-                let Some(character) = unicode_names2::character(name) else {
+                // `unicode_names2` wants names that look like ones.
+                let is_edge = |c: char| c.is_ascii_alphanumeric();
+                let is_inner = |c: char| is_edge(c) || matches!(c, ' ' | '-');
+                let is_name = name.starts_with(is_edge)
+                    && name.ends_with(is_edge)
+                    && name.chars().all(is_inner);
+                let character = match is_name {
+                    true => unicode_names2::character(name),
+                    false => None,
+                };
+                let Some(character) = character else {
                     return Err(format!("unknown Unicode character name: {name}"));
                 };
                 rest = after.chars();

@@ -486,7 +486,7 @@ fn is_title(text: &str) -> bool {
     let (mut any, mut after_cased) = (false, false);
     for character in text.chars() {
         let cased = is_cased(character);
-        if cased && after_cased == !character.is_lowercase() {
+        if cased && after_cased != character.is_lowercase() {
             return false;
         }
         any |= cased;

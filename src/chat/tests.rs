@@ -124,7 +124,7 @@ fn plain(run: &mut Interpreter, name: &str, value: &Value) -> Result<bool> {
             let rest = operators::math(run, value, "%", &Value::Int(2))?;
             rest.equals(&Value::Int((name == "odd").into()))
         }
-        "lower" | "upper" => methods::is_case(&*run.text(value)?, name == "upper"),
+        "lower" | "upper" => methods::is_case(&run.text(value)?, name == "upper"),
         "filter" => value.as_text().is_some_and(|name| filters::is_name(name)),
         _ => value.as_text().is_some_and(|name| is_name(name)),
     })
