@@ -19,8 +19,13 @@ impl<'t> View<'t> {
         self.text.len() + usize::from(self.space)
     }
 
+    pub(crate) fn characters(&self) -> impl Iterator<Item = char> + use<'t> {
+        let space = self.space.then_some(' ').into_iter();
+        space.chain(characters(self.text))
+    }
+
     /// The part from `start` to `end`.
-    fn part(&self, start: usize, end: usize) -> View<'t> {
+    pub(crate) fn part(&self, start: usize, end: usize) -> View<'t> {
         let space = self.space && start == 0;
         let skipped = usize::from(self.space);
         let text = self

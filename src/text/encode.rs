@@ -2,7 +2,6 @@
 
 use super::added::{Span, View};
 use super::bpe;
-use super::characters::characters;
 use super::tokenizer::{
     BYTE_FALLBACK, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, Prefix, SPLIT, Tokenizer,
 };
@@ -160,10 +159,21 @@ impl Tokenizer<'_> {
         scratch: &mut [u32],
         output: &mut Output,
     ) -> Option<()> {
+        let wants_space = match self.prefix {
+            Prefix::AlwaysUnlessSpace => true,
+            Prefix::TextStartUnlessSpace => at_start,
+            _ => false,
+        };
+        let has_space =
+            view.text.starts_with(' ') || (!self.is_byte_level() && view.text.starts_with('▁'));
+        let view = View {
+            text: view.text,
+            space: view.space || (wants_space && !has_space),
+        };
         if self.is_byte_level() {
-            for token in self.pre_tokens(view.text) {
+            for token in self.pre_tokens(view) {
                 if self.flags & IGNORE_MERGES != 0
-                    && let Some(id) = self.model_token(token.as_bytes())
+                    && let Some(id) = self.model_token(token.text.as_bytes())
                 {
                     output.push(id);
                     continue;
@@ -174,7 +184,8 @@ impl Tokenizer<'_> {
                     count: 0,
                     unknown: false,
                 };
-                for byte in token.bytes() {
+                let space = token.space.then_some(b' ').into_iter();
+                for byte in space.chain(token.text.bytes()) {
                     symbols.push_known_or_unknown(self.byte_token(byte))?;
                 }
                 symbols.merge(output)?;
@@ -182,23 +193,13 @@ impl Tokenizer<'_> {
             return Some(());
         }
 
-        let wants_space = match self.prefix {
-            Prefix::AlwaysUnlessSpace => true,
-            Prefix::TextStartUnlessSpace => at_start,
-            _ => false,
-        };
-        let space = view.space || (wants_space && !view.text.starts_with([' ', '▁']));
         let mut symbols = Symbols {
             tokenizer: self,
             scratch,
             count: 0,
             unknown: false,
         };
-        for character in space
-            .then_some(' ')
-            .into_iter()
-            .chain(characters(view.text))
-        {
+        for character in view.characters() {
             // Pieces are stored as they decode, so the vocabulary's ▁ is a space here.
             let character = if character == '▁' { ' ' } else { character };
             if character == ' ' && self.flags & SPLIT != 0 {

@@ -1,199 +1,103 @@
-//! Cutting text into pre-tokens: the regular expressions of the byte-level tokenizers, by hand.
-//! Each is walked once from left to right; nothing is matched twice, except that whitespace up to a
-//! line end is looked through to find it.
+//! Cutting text into pre-tokens: the regular expressions of the byte-level tokenizers, compiled to
+//! automata by the importer (see [`tokenizer`](super::tokenizer) for the tables).
 //!
-//! ```text
-//! GPT-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-//! Llama 3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-//! ```
-//! Qwen 2 is Llama 3 with `\p{N}`.
+//! A pattern reads each character once for a match, with one look-up, and remembers where the last
+//! match ended. The importer takes no pattern that reads far ahead again and again, so all of a
+//! text takes linear time.
 
-use super::characters::{characters, last, run_length};
-use super::tokenizer::{LETTER, NUMBER, PreTokenizer, Tokenizer};
+use super::added::View;
+use super::tokenizer::{GAP, KIND, MATCH, MAX_PATTERNS, STATE, Tokenizer};
 
-// What a character is to the expressions; a set of these is their sum.
-const LETTERS: u8 = 1;
-const NUMBERS: u8 = 2;
-const SPACES: u8 = 4;
-const OTHERS: u8 = 8;
-
-/// The pre-tokens of `text`.
+/// The pre-tokens of a stretch of text.
 pub(crate) struct PreTokens<'a, 'm, 't> {
     tokenizer: &'a Tokenizer<'m>,
-    /// What is left of the run that no pre-token crosses.
-    run: &'t str,
-    /// What comes after the run.
-    rest: &'t str,
+    view: View<'t>,
+    /// Where the next pre-token starts.
+    at: usize,
+    /// Where the current piece of each pattern ends.
+    ends: [usize; MAX_PATTERNS],
 }
 
 impl<'m> Tokenizer<'m> {
-    pub(crate) fn pre_tokens<'a, 't>(&'a self, text: &'t str) -> PreTokens<'a, 'm, 't> {
+    pub(crate) fn pre_tokens<'a, 't>(&'a self, view: View<'t>) -> PreTokens<'a, 'm, 't> {
         PreTokens {
             tokenizer: self,
-            run: "",
-            rest: text,
+            view,
+            at: 0,
+            ends: [0; MAX_PATTERNS],
         }
     }
 
-    /// One of [`LETTERS`], [`NUMBERS`], [`SPACES`], [`OTHERS`].
-    fn kind(&self, character: char) -> u8 {
-        if character.is_ascii_alphabetic() {
-            LETTERS
-        } else if character.is_ascii_digit() {
-            NUMBERS
-        } else if character.is_whitespace() {
-            SPACES
-        } else if character.is_ascii() {
-            OTHERS
-        } else {
-            match self.class(character) {
-                bits if bits & LETTER != 0 => LETTERS,
-                bits if bits & NUMBER != 0 => NUMBERS,
-                _ => OTHERS,
+    /// The kind that the patterns know a character by.
+    fn kind(&self, character: char) -> usize {
+        let ascii = self.patterns.ascii.get(character as usize).copied();
+        usize::from(ascii.unwrap_or_else(|| self.class(character) & KIND))
+    }
+
+    /// The length of the piece that `view` starts with under the pattern that starts at `row`: a
+    /// match, or what lies before the next match. It is 0 only if there is no text.
+    fn piece_len(&self, row: usize, view: View) -> usize {
+        let mut len = 0;
+        loop {
+            let rest = view.part(len, view.len());
+            let (step, matches) = self.walk(row, rest);
+            if matches && len > 0 {
+                return len;
             }
+            len += step;
+            if matches || step == 0 {
+                return len;
+            }
+        }
+    }
+
+    /// Walks through an automaton. Returns how long the match is that `view` starts with; if there
+    /// is none, how far it is to the next place where one can start.
+    #[cfg_attr(target_os = "none", inline(never))]
+    fn walk(&self, row: usize, view: View) -> (usize, bool) {
+        let columns = self.patterns.kinds + 1;
+        let (mut row, mut place) = (row, 0);
+        let (mut found, mut matches, mut first) = (0, false, 0);
+        let kinds = view
+            .characters()
+            .map(|character| (self.kind(character), character.len_utf8()));
+        // The end of the text has a column of its own.
+        for (kind, len) in kinds.chain([(self.patterns.kinds, 0)]) {
+            let entry = self.patterns.entries.at(row * columns + kind) as u16;
+            if entry & (MATCH | GAP) != 0 {
+                (found, matches) = (place, entry & MATCH != 0);
+            }
+            if place == 0 {
+                first = len;
+            }
+            place += len;
+            match usize::from(entry & STATE).checked_sub(1) {
+                Some(next) => row = next,
+                None => break,
+            }
+        }
+        match found {
+            0 => (first, false),
+            found => (found, matches),
         }
     }
 }
 
 impl<'t> Iterator for PreTokens<'_, '_, 't> {
-    type Item = &'t str;
+    type Item = View<'t>;
 
-    fn next(&mut self) -> Option<&'t str> {
-        if self.run.is_empty() {
-            let len = match self.tokenizer.pre_tokenizer {
-                // The runs between numbers are split on their own: a run's end is an end of text to
-                // `(?!\S)`.
-                PreTokenizer::DigitsGpt2 => match self.len_of(self.rest, !NUMBERS) {
-                    0 => self.len_of_first(1, self.rest, NUMBERS),
-                    len => len,
-                },
-                _ => self.rest.len(),
-            };
-            (self.run, self.rest) = self.rest.split_at_checked(len)?;
-        }
-        let len = match self.tokenizer.pre_tokenizer {
-            PreTokenizer::None => self.run.len(),
-            PreTokenizer::Gpt2 | PreTokenizer::DigitsGpt2 => self.gpt2(self.run),
-            PreTokenizer::Llama3 => self.llama3(self.run),
-        };
-        let (token, run) = self.run.split_at_checked(len)?;
-        self.run = run;
-        (!token.is_empty()).then_some(token)
-    }
-}
-
-impl PreTokens<'_, '_, '_> {
-    /// The length of the next pre-token of `text`, 0 only if there is no text.
-    fn gpt2(&self, text: &str) -> usize {
-        if let Some(len) = contraction(text, false) {
-            return len;
-        }
-        let space = usize::from(text.starts_with(' '));
-        let word = text.get(space..).unwrap_or_default();
-        match characters(word)
-            .next()
-            .map(|first| self.tokenizer.kind(first))
-        {
-            Some(class) if class != SPACES => space + self.len_of(word, class),
-            _ => self.whitespace(text),
-        }
-    }
-
-    /// As [`gpt2`](Self::gpt2).
-    fn llama3(&self, text: &str) -> usize {
-        if let Some(len) = contraction(text, true) {
-            return len;
-        }
-        let Some(first) = characters(text).next() else {
-            return 0;
-        };
-        let rest = text.get(first.len_utf8()..).unwrap_or_default();
-        match self.tokenizer.kind(first) {
-            LETTERS => return self.len_of(text, LETTERS),
-            NUMBERS => {
-                let most = match self.tokenizer.max_digits {
-                    0 => usize::MAX,
-                    most => most,
-                };
-                return self.len_of_first(most, text, NUMBERS);
+    fn next(&mut self) -> Option<View<'t>> {
+        let start = self.at;
+        let mut piece = self.view.part(start, self.view.len());
+        let patterns = &self.tokenizer.patterns;
+        for (index, end) in (0..patterns.starts.len()).zip(&mut self.ends) {
+            if *end <= start {
+                let row = patterns.starts.at(index) as usize;
+                *end = start + self.tokenizer.piece_len(row, piece);
             }
-            _ => {}
+            piece = piece.part(0, *end - start);
         }
-        if !is_line_end(first) {
-            let len = self.len_of(rest, LETTERS);
-            if len != 0 {
-                return first.len_utf8() + len;
-            }
-        }
-        let space = usize::from(first == ' ');
-        let others = text
-            .get(space..)
-            .map_or(0, |word| self.len_of(word, OTHERS));
-        if others != 0 {
-            let after = text.get(space + others..).unwrap_or_default();
-            return space + others + run_length(after, is_line_end);
-        }
-        let run = text
-            .as_bytes()
-            .get(..self.len_of(text, SPACES))
-            .unwrap_or_default();
-        match run.iter().rposition(|byte| is_line_end(char::from(*byte))) {
-            Some(last) => last + 1,
-            None => self.whitespace(text),
-        }
-    }
-
-    /// `\s+(?!\S)|\s+`: a run of whitespace, less its last character if something follows and
-    /// something is left.
-    fn whitespace(&self, text: &str) -> usize {
-        let len = self.len_of(text, SPACES);
-        let last = text.get(..len).and_then(last).map_or(0, char::len_utf8);
-        if len < text.len() && len > last {
-            len - last
-        } else {
-            len
-        }
-    }
-
-    /// The length of the run of `classes` that `text` starts with.
-    fn len_of(&self, text: &str, classes: u8) -> usize {
-        self.len_of_first(usize::MAX, text, classes)
-    }
-
-    /// As [`len_of`](Self::len_of), of a run of at most `most` characters.
-    #[cfg_attr(target_os = "none", inline(never))]
-    fn len_of_first(&self, most: usize, text: &str, classes: u8) -> usize {
-        let mut left = most;
-        run_length(text, |character| {
-            let more = left > 0 && self.tokenizer.kind(character) & classes != 0;
-            left = left.saturating_sub(1);
-            more
-        })
-    }
-}
-
-fn is_line_end(character: char) -> bool {
-    matches!(character, '\r' | '\n')
-}
-
-/// `'s|'t|'re|'ve|'m|'ll|'d`. Without regard to case, `ſ` is an s; no other letter outside ASCII
-/// folds to one of these.
-fn contraction(text: &str, any_case: bool) -> Option<usize> {
-    let lower = |byte: u8| {
-        if any_case {
-            byte.to_ascii_lowercase()
-        } else {
-            byte
-        }
-    };
-    match text.as_bytes() {
-        // ſ
-        [b'\'', 0xC5, 0xBF, ..] if any_case => Some(3),
-        [b'\'', first, rest @ ..] => match (lower(*first), rest.first().copied().map(lower)) {
-            (b's' | b't' | b'm' | b'd', _) => Some(2),
-            (b'r' | b'v', Some(b'e')) | (b'l', Some(b'l')) => Some(3),
-            _ => None,
-        },
-        _ => None,
+        self.at += piece.len();
+        (piece.len() > 0).then_some(piece)
     }
 }

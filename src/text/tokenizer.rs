@@ -13,16 +13,17 @@
 //! | 6 | 1 | `offset_width`: 2 if `text` is below 65,536, else 3 |
 //! | 7 | 1 | flags: 1 byte-level · 2 byte fallback · 4 fuse unknown · 8 ignore merges · 16 NFC · 32 fold ▁ before the second search for added tokens · 64 decoding drops one leading space · 128 a pre-token starts at every space |
 //! | 8 | 1 | where a space is put in front of text: see [`Prefix`] |
-//! | 9 | 1 | pre-tokenizer: see [`PreTokenizer`] |
-//! | 10 | 1 | most digits in a pre-token, 0 for any number |
-//! | 11 | 1 | 0 |
+//! | 9 | 1 | 0 |
+//! | 10 | 1 | `kinds` of characters that patterns tell apart, at most 64 |
+//! | 11 | 1 | `patterns` that cut text into pre-tokens, at most 8 |
 //! | 12 | 4 | `vocab_size` |
 //! | 16 | 4 | `text`: bytes of all pieces |
 //! | 20 | 4 | `index` |
 //! | 24 | 4 | `merges` |
 //! | 28 | 4, 4 | added tokens searched for in the text as it is, and in the normalised text |
 //! | 36 | 4 | `classes` |
-//! | 40 | 2, 2, 2, 2 | ids that the post-processor puts before and after a text, end-of-generation ids, 0 |
+//! | 40 | 2, 2, 2 | ids that the post-processor puts before and after a text, end-of-generation ids |
+//! | 46 | 2 | `rows` of the pattern table, below 16,384 |
 //! | 48 | 4, 4 | the unknown token's id, the id of BOS; `0xFFFF_FFFF` for none |
 //! | 56 | 4, 4, 4, 4 | `decompositions`, `decomposed`, `compositions`, `combining` |
 //!
@@ -42,14 +43,24 @@
 //! 7. **Added tokens**: for each an offset into the text, a byte of length (not 0), a byte of flags
 //!    (1 special · 2 lstrip · 4 rstrip · 8 single word) and an id. First those for the text as it
 //!    is, then those for the normalised text; each part sorted by its UTF-8 contents, no two equal.
-//! 8. **Classes**: for each 4 bytes: a code point, sorted, and the bits of all code points from
-//!    there on (1 letter · 2 number · 4 word character · 8 not inert under NFC). ASCII is not
-//!    looked up.
+//! 8. **Classes**: for each 4 bytes: a code point, sorted, and what holds for all code points from
+//!    there on: the low six bits are the kind that patterns know a character by, the others are bits
+//!    (64 word character · 128 not inert under NFC). ASCII is not looked up.
 //! 9. **NFC**: `decompositions` times a code point and 2 bytes, sorted by code point: where in the
 //!    pool its full canonical decomposition starts (it ends where the next one starts); the pool,
 //!    `decomposed` code points; `compositions` times three code points, sorted: first, second,
 //!    composite; `combining` times first and last code point and a byte of combining class. Hangul
 //!    is computed.
+//! 10. **Patterns**, only if there are any: the kinds of the 128 ASCII characters, a byte each; for
+//!    each pattern the row it starts at, 2 bytes; `rows` rows of `kinds + 1` entries of 2 bytes.
+//!
+//! # Patterns
+//! The first pattern cuts a text into pieces, each further one cuts the pieces of the one before it.
+//! A pattern is a deterministic automaton: in a row, the entry of the next character's kind, or the
+//! last entry at the end of the piece, says whether a match ends *before* that character (32,768),
+//! and whether characters end there that no match starts in (16,384); the rest is the number of the
+//! row to go on in plus one, or 0 to stop. The last end that was seen counts. If there is none, no
+//! match starts at the first character. What lies between matches is a piece, too.
 
 use core::fmt;
 
@@ -90,14 +101,24 @@ pub(crate) const ADDED_RSTRIP: u8 = 4;
 /// Added token: not within a word.
 pub(crate) const ADDED_SINGLE_WORD: u8 = 8;
 
-/// Class bit: `\p{L}`.
-pub(crate) const LETTER: u8 = 1;
-/// Class bit: `\p{N}`.
-pub(crate) const NUMBER: u8 = 2;
+/// The part of a class that is the kind of a character.
+pub(crate) const KIND: u8 = 63;
 /// Class bit: `\w`.
-pub(crate) const WORD: u8 = 4;
+pub(crate) const WORD: u8 = 64;
 /// Class bit: combining class not 0, or NFC_Quick_Check not Yes.
-pub(crate) const NOT_INERT: u8 = 8;
+pub(crate) const NOT_INERT: u8 = 128;
+
+/// The most patterns a tokenizer can have.
+pub(crate) const MAX_PATTERNS: usize = 8;
+/// The most kinds of characters that its patterns can tell apart.
+#[cfg(feature = "std")]
+pub(crate) const MAX_KINDS: usize = KIND as usize + 1;
+/// Pattern entry: a match ends before this character.
+pub(crate) const MATCH: u16 = 1 << 15;
+/// Pattern entry: characters that no match starts in end before this character.
+pub(crate) const GAP: u16 = 1 << 14;
+/// The part of a pattern entry that is the row to go on in, plus one.
+pub(crate) const STATE: u16 = GAP - 1;
 
 /// Where encoding puts a space in front of text that has not got one of its own accord.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,26 +136,17 @@ pub(crate) enum Prefix {
     TextStartUnlessSpace = 4,
 }
 
-/// How text is cut into stretches that no merge crosses.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum PreTokenizer {
-    /// Not at all.
-    None = 0,
-    /// By GPT-2's regular expression.
-    Gpt2 = 1,
-    /// Every number character alone, then what lies between them by GPT-2's (SmolLM).
-    DigitsGpt2 = 2,
-    /// By the regular expression of Llama 3 and Qwen 2, which differ in the digits they keep
-    /// together.
-    Llama3 = 3,
-}
-
 /// A table of numbers of `width` bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Numbers<'m> {
     bytes: &'m [u8],
     width: usize,
 }
+
+const NO_NUMBERS: Numbers<'static> = Numbers {
+    bytes: &[],
+    width: 2,
+};
 
 impl<'m> Numbers<'m> {
     /// Number `index`; [`NONE`] if the table has no such number.
@@ -262,8 +274,6 @@ impl<'m> AddedTokens<'m> {
 pub struct Tokenizer<'m> {
     pub(crate) flags: u8,
     pub(crate) prefix: Prefix,
-    pub(crate) pre_tokenizer: PreTokenizer,
-    pub(crate) max_digits: usize,
     pub(crate) unknown: Option<u32>,
     bos: Option<u32>,
     vocab_size: u32,
@@ -282,6 +292,20 @@ pub struct Tokenizer<'m> {
     pub(crate) added: [AddedTokens<'m>; 2],
     classes: Numbers<'m>,
     pub(crate) nfc: NfcTables<'m>,
+    pub(crate) patterns: Patterns<'m>,
+}
+
+/// The automata that cut text into pre-tokens; empty for tokenizers that do not cut it.
+#[derive(Clone, Copy)]
+pub(crate) struct Patterns<'m> {
+    /// How many kinds of characters there are: a row has one entry more.
+    pub(crate) kinds: usize,
+    /// The kinds of the ASCII characters.
+    pub(crate) ascii: &'m [u8],
+    /// The row that each pattern starts at.
+    pub(crate) starts: Numbers<'m>,
+    /// The entries, row after row.
+    pub(crate) entries: Numbers<'m>,
 }
 
 /// The tables that normalising needs; empty for tokenizers that do not normalise.
@@ -329,15 +353,14 @@ impl<'m> Tokenizer<'m> {
 
         reader.require(header.starts_with(&MAGIC), 0);
         // The first byte of a field, and the least and the greatest it may be.
-        const FIELDS: [(u8, u8, u8); 8] = [
+        const FIELDS: [(u8, u8, u8); 7] = [
             (4, VERSION, VERSION),
             (5, 2, 3),
             (6, 2, 3),
             (8, 0, Prefix::TextStartUnlessSpace as u8),
-            (9, 0, PreTokenizer::Llama3 as u8),
-            (11, 0, 0),
-            (46, 0, 0),
-            (47, 0, 0),
+            (9, 0, 0),
+            (10, 0, KIND + 1),
+            (11, 0, MAX_PATTERNS as u8),
         ];
         for (at, least, greatest) in FIELDS {
             let field = header.get(usize::from(at)).copied().unwrap_or_default();
@@ -352,25 +375,29 @@ impl<'m> Tokenizer<'m> {
             4 => Prefix::TextStartUnlessSpace,
             _ => Prefix::Never,
         };
-        let pre_tokenizer = match header[9] {
-            1 => PreTokenizer::Gpt2,
-            2 => PreTokenizer::DigitsGpt2,
-            3 => PreTokenizer::Llama3,
-            _ => PreTokenizer::None,
-        };
+        let rows = words[44 / 4] >> 16;
         if flags & BYTE_LEVEL != 0 && !cfg!(feature = "byte-level") {
             reader.refuse(Error::ByteLevelDisabled);
         }
         if flags & NFC != 0 && !cfg!(feature = "nfc") {
             reader.refuse(Error::NfcDisabled);
         }
-        // Byte-level text is never given a space or folded, and only it is split by a regular
-        // expression and normalised: code elsewhere relies on it.
+        // Byte-level text is never folded, and given a space only where it has none and where merges
+        // are not ignored; only it is split by patterns and normalised: code elsewhere relies on it.
         let (other, others) = match flags & BYTE_LEVEL != 0 {
-            true => (header[8], BYTE_FALLBACK | FOLD | SPLIT),
-            false => (header[9], NFC | IGNORE_MERGES),
+            true if matches!(prefix, Prefix::Never | Prefix::AlwaysUnlessSpace) => (
+                header[8].min(flags & IGNORE_MERGES),
+                BYTE_FALLBACK | FOLD | SPLIT,
+            ),
+            true => (header[8], 0),
+            false => (header[11], NFC | IGNORE_MERGES),
         };
         reader.require(other == 0 && flags & others == 0, 7);
+        reader.require((header[11] == 0) == (header[10] == 0), 10);
+        reader.require(
+            (header[11] == 0) == (rows == 0) && rows < u32::from(STATE),
+            46,
+        );
         let vocab_size = words[12 / 4];
         // Ids and ranks of all ones mean "none".
         let id_limit = if id_width == 2 { 0xFFFF } else { 0xFF_FFFF };
@@ -469,6 +496,11 @@ impl<'m> Tokenizer<'m> {
 
         let classes = reader.numbers(words[36 / 4] as usize, 4);
         reader.require_table(classes.ascend(0xFF_FFFF, 1));
+        let kinds = usize::from(header[10]);
+        let is_kind = |kind: usize| kind == 0 || kind < kinds;
+        reader.require_table(
+            (0..classes.len()).all(|at| is_kind((classes.at(at) >> 24) as usize & KIND as usize)),
+        );
 
         let nfc = NfcTables {
             decompositions: reader.take((words[56 / 4] as usize).saturating_mul(5)),
@@ -477,14 +509,34 @@ impl<'m> Tokenizer<'m> {
             combining: reader.take((words[68 / 4] as usize).saturating_mul(7)),
         };
         reader.require_table(!cfg!(feature = "nfc") || nfc.is_sound());
+        let mut patterns = Patterns {
+            kinds,
+            ascii: &[],
+            starts: NO_NUMBERS,
+            entries: NO_NUMBERS,
+        };
+        if cfg!(feature = "byte-level") && kinds > 0 {
+            patterns.ascii = reader.take(128);
+            reader.require_table(
+                patterns
+                    .ascii
+                    .iter()
+                    .all(|kind| is_kind(usize::from(*kind))),
+            );
+            patterns.starts = reader.numbers(usize::from(header[11]), 2);
+            reader.require_table(patterns.starts.are_below(rows, NONE));
+            patterns.entries = reader.numbers((rows as usize).saturating_mul(kinds + 1), 2);
+            let states = &patterns.entries;
+            reader.require_table(
+                (0..states.len()).all(|at| states.at(at) & u32::from(STATE) <= rows),
+            );
+        }
         reader.require(reader.at == section.len(), reader.at);
         reader.so_far()?;
 
         Ok(Tokenizer {
             flags,
             prefix,
-            pre_tokenizer,
-            max_digits: usize::from(header[10]),
             unknown,
             bos,
             vocab_size,
@@ -501,6 +553,7 @@ impl<'m> Tokenizer<'m> {
             added,
             classes,
             nfc,
+            patterns,
         })
     }
 
@@ -616,7 +669,7 @@ impl<'m> Tokenizer<'m> {
         })
     }
 
-    /// The class bits of a character that is not ASCII.
+    /// The class of a character that is not ASCII.
     pub(crate) fn class(&self, character: char) -> u8 {
         let next = partition_point(self.classes.len(), |at| {
             self.classes.at(at) & 0xFF_FFFF <= u32::from(character)

@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::prelude::rust_2024::*;
 
-use super::bytelevel;
 use super::section::{Added, Merge, Vocabulary};
 use super::sentencepiece::{byte_piece, kind};
 use super::spaced;
+use super::{bytelevel, pre};
 use crate::import::ImportError;
 use crate::text::tokenizer::{
-    ADDED_RSTRIP, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, NFC,
-    PreTokenizer, Prefix, STRIP,
+    ADDED_RSTRIP, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN, Prefix, STRIP,
 };
 
 /// What a GGUF file says about its vocabulary: the values of the `tokenizer.ggml.*` keys, named as
@@ -155,29 +154,12 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
         vocabulary.merges_by_score(&gguf.scores)?;
     } else {
         vocabulary.flags = BYTE_LEVEL;
-        let llama3 = (PreTokenizer::Llama3, 3, IGNORE_MERGES);
-        // llama.cpp leaves out Qwen's normalisation; the model's own tokenizer does not.
-        let (pre_tokenizer, max_digits, flags) = match gguf.pre {
-            Some("gpt-2" | "phi-2") => (PreTokenizer::Gpt2, 0, 0),
-            Some("smollm") => (PreTokenizer::DigitsGpt2, 0, 0),
-            Some("llama-bpe" | "llama3" | "llama-v3") => llama3,
-            Some("smaug-bpe") => (PreTokenizer::Llama3, 3, 0),
-            Some("qwen2" | "deepseek-r1-qwen") => (PreTokenizer::Llama3, 1, NFC),
-            Some(other) if other != "default" => {
-                return Err(ImportError::new(format!(
-                    "tokenizer.ggml.pre `{other}` is not supported"
-                )));
-            }
-            _ => {
-                return Err(ImportError::new(
-                    "tokenizer.ggml.pre does not say which pre-tokenizer the vocabulary has",
-                )
-                .help("convert the model again with a llama.cpp of April 2024 or later"));
-            }
-        };
-        (vocabulary.pre_tokenizer, vocabulary.max_digits) = (pre_tokenizer, max_digits);
-        vocabulary.flags |= flags;
-        add_bos = flags & IGNORE_MERGES != 0;
+        let pre = pre::find(gguf.pre)?;
+        for pattern in pre.patterns {
+            vocabulary.patterns.push(pattern)?;
+        }
+        vocabulary.flags |= pre.flags;
+        add_bos = pre.add_bos;
         let ids: HashMap<&str, u32> = gguf.tokens.iter().copied().zip(0..).collect();
         for (rank, merge) in gguf.merges.iter().enumerate() {
             vocabulary.merges.push(merge_of(merge, rank, &ids)?);

@@ -16,6 +16,8 @@ mod bytelevel;
 mod folder;
 mod gguf;
 mod llama2c;
+mod pattern;
+mod pre;
 mod section;
 mod sentencepiece;
 mod template;

@@ -6,11 +6,12 @@ use std::prelude::rust_2024::*;
 
 use rayon::prelude::*;
 
+use super::pattern::Patterns;
 use super::unicode;
 use crate::import::ImportError;
 use crate::text::tokenizer::{
     ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, HEADER_LEN, MAGIC, NFC, NONE,
-    PreTokenizer, Prefix, VERSION,
+    Prefix, STATE, VERSION,
 };
 
 /// Ids that a file may leave without a token, in all. Real files have a few; memory for more would
@@ -24,8 +25,8 @@ const MAX_SCORED_PIECE: usize = 256;
 pub(super) struct Vocabulary {
     pub(super) flags: u8,
     pub(super) prefix: Prefix,
-    pub(super) pre_tokenizer: PreTokenizer,
-    pub(super) max_digits: u8,
+    /// How byte-level text is cut.
+    pub(super) patterns: Patterns,
     /// What each token decodes to.
     pub(super) pieces: Vec<Vec<u8>>,
     /// Tokens that text can become, byte tokens excepted.
@@ -65,8 +66,7 @@ impl Vocabulary {
         Vocabulary {
             flags: 0,
             prefix: Prefix::Never,
-            pre_tokenizer: PreTokenizer::None,
-            max_digits: 0,
+            patterns: Patterns::default(),
             pieces: vec![],
             encodable: BTreeSet::new(),
             byte_ids: HashMap::new(),
@@ -249,11 +249,8 @@ impl Vocabulary {
             .iter()
             .flatten()
             .any(|token| token.flags & ADDED_SINGLE_WORD != 0);
-        let classes = unicode::classes(
-            flags & BYTE_LEVEL != 0 && self.pre_tokenizer != PreTokenizer::None,
-            with_words,
-            flags & NFC != 0,
-        );
+        let patterns = self.patterns.tables()?;
+        let classes = unicode::classes(&patterns.kinds, with_words, flags & NFC != 0);
         let none = unicode::NfcTables::default();
         let nfc = if flags & NFC != 0 {
             unicode::nfc_tables()
@@ -271,9 +268,9 @@ impl Vocabulary {
             .extend([VERSION, id_width as u8, offset_width as u8, *flags]);
         out.bytes.extend([
             self.prefix as u8,
-            self.pre_tokenizer as u8,
-            self.max_digits,
             0,
+            patterns.kind_count as u8,
+            patterns.patterns.len() as u8,
         ]);
         for count in [
             vocab_size,
@@ -295,7 +292,9 @@ impl Vocabulary {
             }
             out.number(ids.len(), 2);
         }
-        out.number(0, 2);
+        let columns = patterns.kind_count + 1;
+        let entries: usize = patterns.patterns.iter().map(Vec::len).sum();
+        out.number(entries / columns, 2);
         out.number(self.unknown.unwrap_or(NONE) as usize, 4);
         out.number(self.bos.unwrap_or(NONE) as usize, 4);
         for count in [
@@ -363,6 +362,24 @@ impl Vocabulary {
             out.number(*first as usize, 3);
             out.number(*last as usize, 3);
             out.bytes.push(*class);
+        }
+        out.bytes.extend(&patterns.ascii);
+        let mut row = 0;
+        for entries in &patterns.patterns {
+            out.number(row, 2);
+            row += entries.len() / columns;
+        }
+        let mut row = 0;
+        for entries in &patterns.patterns {
+            for entry in entries {
+                // Rows are counted over all patterns.
+                let state = match entry & STATE {
+                    0 => 0,
+                    state => row + usize::from(state),
+                };
+                out.number(state | usize::from(entry & !STATE), 2);
+            }
+            row += entries.len() / columns;
         }
         Ok(out.bytes)
     }

@@ -8,21 +8,15 @@ use serde_json::{Map, Value, json};
 use unicode_normalization::UnicodeNormalization;
 
 use super::bytelevel;
+use super::pattern::{self, Patterns};
 use super::section::{Added, Merge, Vocabulary};
 use super::sentencepiece::byte_piece;
 use super::spaced;
 use crate::import::ImportError;
 use crate::text::tokenizer::{
     ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD,
-    FUSE_UNKNOWN, IGNORE_MERGES, NFC, PreTokenizer, Prefix, SPLIT, STRIP,
+    FUSE_UNKNOWN, IGNORE_MERGES, NFC, Prefix, SPLIT, STRIP,
 };
-
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-/// Llama 3's and Qwen 2's pattern, before and after what they say about digits.
-const LLAMA3: (&str, &str) = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-);
 
 /// What the components before the model do to text.
 #[derive(Default)]
@@ -31,12 +25,14 @@ struct Pipeline {
     replace: bool,
     nfc: bool,
     metaspace: Option<(Prefix, bool)>,
-    digits: bool,
     byte_level: bool,
+    /// Byte-level text that does not start with a space gets one.
+    prefix_space: bool,
     /// The decoder turns `<0x0A>` into a byte.
     reads_bytes: bool,
-    /// Pre-tokenizer and digits together.
-    pattern: Option<(PreTokenizer, u8)>,
+    patterns: Patterns,
+    /// A component that cuts text, if there is one.
+    cuts: Option<String>,
 }
 
 /// The vocabulary of a `tokenizer.json`.
@@ -83,8 +79,7 @@ pub(super) fn read_gpt2(
     let (normalizer, pre_tokenizer) = match style {
         Gpt2Style::Gpt2 => (Value::Null, byte_level(true)),
         Gpt2Style::Qwen2 => {
-            let pattern = [LLAMA3.0, r"\p{N}", LLAMA3.1].concat();
-            let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+            let split = json!({"type": "Split", "pattern": {"Regex": pattern::QWEN2}, "behavior": "Isolated", "invert": false});
             (
                 json!({"type": "NFC"}),
                 json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]}),
@@ -207,57 +202,77 @@ fn pre_tokenizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<()
                 node.get("split").and_then(Value::as_bool).unwrap_or(true),
             ));
         }
-        "Digits" => {
-            if !is_true(node, "individual_digits") {
-                return Err(not_supported(
-                    "pre_tokenizer `Digits` with individual_digits",
-                    "false",
-                ));
-            }
-            pipeline.digits = true;
+        "Split" if node["pattern"]["String"] == " " && pipeline.replace => {
+            // Gemma splits at spaces, of which its normalizer leaves none.
         }
         "Split" => {
-            // Gemma splits at spaces, of which its normalizer leaves none.
-            if node["pattern"]["String"] == " " && pipeline.replace {
-                return Ok(());
-            }
-            let pattern = node["pattern"]["Regex"].as_str().unwrap_or_default();
-            // The patterns match all of a text, so these two behaviors come to the same.
-            let all_parts = match (node["behavior"].as_str(), is_true(node, "invert")) {
-                (Some("Isolated"), _) => true,
-                (Some("Removed"), invert) => invert,
-                _ => false,
-            };
-            let known = split_pattern(pattern).filter(|_| all_parts && pipeline.pattern.is_none());
-            pipeline.pattern = Some(
-                known.ok_or_else(|| not_supported("pre_tokenizer `Split`", &node.to_string()))?,
-            );
-        }
-        "ByteLevel" => {
-            // add_prefix_space is true when the file does not say.
-            if node
-                .get("add_prefix_space")
-                .and_then(Value::as_bool)
-                .unwrap_or(true)
-            {
-                return Err(not_supported(
-                    "pre_tokenizer `ByteLevel` with add_prefix_space",
-                    "true",
-                ));
-            }
-            pipeline.byte_level = true;
-            if node
-                .get("use_regex")
-                .and_then(Value::as_bool)
-                .unwrap_or(true)
-            {
-                if pipeline.pattern.is_some() {
+            let pattern = &node["pattern"];
+            let pattern = match (pattern["Regex"].as_str(), pattern["String"].as_str()) {
+                (Some(regex), _) => regex.to_owned(),
+                (None, Some(text)) => escaped(text),
+                (None, None) => {
                     return Err(not_supported(
-                        "pre_tokenizer `ByteLevel` after `Split` with use_regex",
-                        "true",
+                        "pre_tokenizer `Split` by",
+                        &pattern.to_string(),
                     ));
                 }
-                pipeline.pattern = Some((PreTokenizer::Gpt2, 0));
+            };
+            let behavior = node["behavior"].as_str().unwrap_or("(none)");
+            let invert = is_true(node, "invert");
+            pipeline.cut(kind, &pattern)?;
+            match (behavior, invert) {
+                ("Isolated", _) => {}
+                // Nothing is lost if the matches are all of a text.
+                ("Removed", true) if pipeline.patterns.last_matches_everything() => {}
+                ("Removed", _) => {
+                    return Err(ImportError::new(format!(
+                        "pre_tokenizer `Split` that removes text is not supported: pattern `{pattern}`"
+                    )));
+                }
+                _ => {
+                    return Err(not_supported(
+                        "pre_tokenizer `Split` with behavior",
+                        behavior,
+                    ));
+                }
+            }
+        }
+        "Digits" => {
+            let together = if is_true(node, "individual_digits") {
+                ""
+            } else {
+                "+"
+            };
+            pipeline.cut(kind, &format!(r"\p{{N}}{together}"))?;
+        }
+        "Punctuation" => {
+            let behavior = node["behavior"].as_str().unwrap_or("Isolated");
+            let together = match behavior {
+                "Isolated" => "",
+                "Contiguous" => "+",
+                _ => {
+                    return Err(not_supported(
+                        "pre_tokenizer `Punctuation` with behavior",
+                        behavior,
+                    ));
+                }
+            };
+            pipeline.cut(kind, &format!("{}{together}", pattern::PUNCTUATION))?;
+        }
+        "ByteLevel" => {
+            // Both are true when the file does not say.
+            let is_on = |key: &str| node.get(key).and_then(Value::as_bool).unwrap_or(true);
+            if is_on("add_prefix_space") {
+                if let Some(before) = &pipeline.cuts {
+                    return Err(ImportError::new(format!(
+                        "pre_tokenizer `ByteLevel` with add_prefix_space `true` after `{before}` is not supported"
+                    )));
+                }
+                pipeline.prefix_space = true;
+            }
+            pipeline.byte_level = true;
+            if is_on("use_regex") {
+                pipeline.cut(kind, pattern::GPT2)?;
             }
         }
         _ => return Err(not_supported("pre_tokenizer", kind)),
@@ -265,26 +280,26 @@ fn pre_tokenizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<()
     Ok(())
 }
 
-/// The pre-tokenizer that a regular expression stands for, and how many digits it keeps together.
-fn split_pattern(pattern: &str) -> Option<(PreTokenizer, u8)> {
-    if pattern == GPT2 {
-        return Some((PreTokenizer::Gpt2, 0));
-    }
-    let digits = pattern.strip_prefix(LLAMA3.0)?.strip_suffix(LLAMA3.1)?;
-    let most = match digits {
-        r"\p{N}" => 1,
-        r"\p{N}+" => 0,
-        _ => digits
-            .strip_prefix(r"\p{N}{1,")?
-            .strip_suffix('}')?
-            .parse()
-            .ok()
-            .filter(|most| *most > 0)?,
-    };
-    Some((PreTokenizer::Llama3, most))
+/// The pattern that matches just `text`.
+fn escaped(text: &str) -> String {
+    let special = |character: &char| character.is_ascii_punctuation();
+    text.chars()
+        .flat_map(|character| {
+            Some('\\')
+                .filter(|_| special(&character))
+                .into_iter()
+                .chain([character])
+        })
+        .collect()
 }
 
 impl Pipeline {
+    /// Adds a pattern that component `kind` cuts text by.
+    fn cut(&mut self, kind: &str, pattern: &str) -> Result<(), ImportError> {
+        self.cuts = Some(kind.into());
+        self.patterns.push(pattern)
+    }
+
     /// Puts the components together, if they make a tokenizer that we know.
     fn settle(&self, vocabulary: &mut Vocabulary) -> Result<(), ImportError> {
         if self.byte_level {
@@ -293,23 +308,18 @@ impl Pipeline {
                     "`ByteLevel` together with `Metaspace`, `Prepend` or `Replace` is not supported",
                 ));
             }
-            (vocabulary.pre_tokenizer, vocabulary.max_digits) = match (self.digits, self.pattern) {
-                (false, None) => (PreTokenizer::None, 0),
-                (false, Some(pattern)) => pattern,
-                (true, Some((PreTokenizer::Gpt2, _))) => (PreTokenizer::DigitsGpt2, 0),
-                (true, _) => {
-                    return Err(ImportError::new(
-                        "pre_tokenizer `Digits` without GPT-2's pattern is not supported",
-                    ));
-                }
-            };
+            vocabulary.patterns = self.patterns.clone();
+            if self.prefix_space {
+                vocabulary.prefix = Prefix::AlwaysUnlessSpace;
+            }
             vocabulary.flags |= BYTE_LEVEL | if self.nfc { NFC } else { 0 };
             return Ok(());
         }
-        if self.nfc || self.digits || self.pattern.is_some() {
-            return Err(ImportError::new(
-                "a tokenizer that is not byte-level, with `NFC`, `Digits` or `Split`, is not supported",
-            ));
+        if self.nfc || self.cuts.is_some() {
+            let what = self.cuts.as_deref().unwrap_or("NFC");
+            return Err(ImportError::new(format!(
+                "`{what}` in a tokenizer that is not byte-level is not supported"
+            )));
         }
         match self.metaspace {
             Some(_) if self.prepend || self.replace => {
@@ -401,6 +411,12 @@ fn read_model<'j>(
         if !pipeline.byte_level {
             return Err(not_supported(
                 "model: ignore_merges without `ByteLevel`,",
+                "true",
+            ));
+        }
+        if pipeline.prefix_space {
+            return Err(not_supported(
+                "model: ignore_merges together with add_prefix_space",
                 "true",
             ));
         }

@@ -12,34 +12,40 @@ use std::sync::OnceLock;
 use regex_syntax::hir::{Class, HirKind};
 use unicode_normalization::char::{canonical_combining_class, compose, decompose_canonical};
 
-use crate::text::tokenizer::{LETTER, NOT_INERT, NUMBER, WORD};
+use crate::text::tokenizer::{NOT_INERT, WORD};
 
-/// Where the class of characters changes: code point, and the class bits from there on. ASCII is
-/// left out.
+/// Where the class of characters changes: code point, and the class from there on. ASCII is left
+/// out. `kinds` says where the kinds of the patterns change, and is empty without patterns.
+pub(super) fn classes(kinds: &[(u32, u8)], words: bool, nfc: bool) -> Vec<(u32, u8)> {
+    let bits = bits(words, nfc);
+    let starts: BTreeSet<u32> = kinds.iter().chain(bits).map(|(start, _)| *start).collect();
+    let last = |changes: &[(u32, u8)], code: u32| {
+        let next = changes.partition_point(|(start, _)| *start <= code);
+        next.checked_sub(1).map_or(0, |at| changes[at].1)
+    };
+    let mut classes: Vec<(u32, u8)> = starts
+        .into_iter()
+        .map(|start| (start, last(kinds, start) | last(bits, start)))
+        .collect();
+    classes.dedup_by_key(|(_, class)| *class);
+    classes
+}
+
+/// Where the bits of a class change that are not about patterns.
 ///
 /// Going through all of Unicode takes milliseconds, so each combination that is asked for is made
 /// once.
-pub(super) fn classes(letters_and_numbers: bool, words: bool, nfc: bool) -> &'static [(u32, u8)] {
-    static CLASSES: [OnceLock<Vec<(u32, u8)>>; 8] = [const { OnceLock::new() }; 8];
-    let which = usize::from(letters_and_numbers) | usize::from(words) << 1 | usize::from(nfc) << 2;
-    CLASSES[which].get_or_init(|| make_classes(letters_and_numbers, words, nfc))
+fn bits(words: bool, nfc: bool) -> &'static [(u32, u8)] {
+    static BITS: [OnceLock<Vec<(u32, u8)>>; 4] = [const { OnceLock::new() }; 4];
+    BITS[usize::from(words) | usize::from(nfc) << 1].get_or_init(|| make_bits(words, nfc))
 }
 
-fn make_classes(letters_and_numbers: bool, words: bool, nfc: bool) -> Vec<(u32, u8)> {
+fn make_bits(words: bool, nfc: bool) -> Vec<(u32, u8)> {
     let mut bits: BTreeMap<u32, u8> = BTreeMap::new();
-    let mut mark = |pattern: &str, bit: u8| {
-        for (first, last) in ranges(pattern) {
-            (first..=last)
-                .filter(|code| *code >= 0x80)
-                .for_each(|code| *bits.entry(code).or_default() |= bit);
-        }
-    };
-    if letters_and_numbers {
-        mark(r"\p{L}", LETTER);
-        mark(r"\p{N}", NUMBER);
-    }
     if words {
-        mark(r"\w", WORD);
+        for (first, last) in ranges(r"\w") {
+            (first.max(0x80)..=last).for_each(|code| *bits.entry(code).or_default() |= WORD);
+        }
     }
     if nfc {
         for character in normalizable().filter(|character| !is_inert(*character)) {
