@@ -6,6 +6,7 @@ mod forms;
 mod golden;
 mod hostile;
 mod limits;
+mod patterns;
 mod random;
 
 use std::path::{Path, PathBuf};

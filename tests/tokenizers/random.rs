@@ -1,29 +1,31 @@
-//! The same ids and texts as the `tokenizers` crate: 100,000 random strings, and every character
-//! there is.
+//! The same ids and texts as the `tokenizers` crate: random strings, and every character there is.
 
 use super::*;
 
-/// Strings for each of the five tokenizers.
-const STRINGS: u64 = 20_000;
+/// Strings for each tokenizer: 20,000 for the golden ones, 1,000 for the real ones, whose files are
+/// large. `POCKETLM_STRINGS=100000` is what a release is checked with.
+fn strings(usual: u64) -> u64 {
+    std::env::var("POCKETLM_STRINGS").map_or(usual, |count| count.parse().unwrap())
+}
 
 /// xorshift64*, so that a failure can be repeated from its seed.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         random.below(1);
         random
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % limit
     }
 
-    fn pick<'l, T>(&mut self, list: &'l [T]) -> &'l T {
+    pub fn pick<'l, T>(&mut self, list: &'l [T]) -> &'l T {
         &list[self.below(list.len())]
     }
 
@@ -170,23 +172,23 @@ impl Random {
         }
     }
 
-    fn text(&mut self, specials: &[String]) -> String {
+    pub fn text(&mut self, specials: &[String]) -> String {
         (0..self.below(9)).map(|_| self.part(specials)).collect()
     }
 }
 
 /// A golden tokenizer, ours and theirs.
-struct Pair {
-    ours: Tokenizer<'static>,
+pub struct Pair {
+    pub ours: Tokenizer<'static>,
     theirs: tokenizers::Tokenizer,
     /// Contents of added tokens, and what looks like them.
-    specials: Vec<String>,
+    pub specials: Vec<String>,
     byte_fallback: bool,
     strip: bool,
 }
 
 impl Pair {
-    fn open(path: &Path) -> Self {
+    pub fn open(path: &Path) -> Self {
         let theirs = tokenizers::Tokenizer::from_file(path).unwrap();
         let mut specials: Vec<String> = theirs
             .get_added_tokens_decoder()
@@ -220,7 +222,7 @@ impl Pair {
         }
     }
 
-    fn check_text(&mut self, text: &str, options: EncodeOptions) -> Vec<u32> {
+    pub fn check_text(&mut self, text: &str, options: EncodeOptions) -> Vec<u32> {
         self.theirs
             .set_encode_special_tokens(!options.parse_special);
         let expected = self
@@ -256,11 +258,14 @@ impl Pair {
 }
 
 fn check_random_strings(family: &str, file: &str) {
-    let Some(path) = shared(&format!("goldens/tokenizers/{family}/{file}")) else {
-        return;
-    };
-    let mut pair = Pair::open(&path);
-    for seed in 0..STRINGS {
+    if let Some(path) = shared(&format!("goldens/tokenizers/{family}/{file}")) {
+        check_strings(&path, strings(20_000));
+    }
+}
+
+fn check_strings(path: &Path, count: u64) {
+    let mut pair = Pair::open(path);
+    for seed in 0..count {
         let mut random = Random::new(seed + 1);
         let text = random.text(&pair.specials);
         let options = *random.pick(&[PARSED, PARSED, WITH_SPECIAL, AS_TEXT]);
@@ -273,8 +278,33 @@ fn check_random_strings(family: &str, file: &str) {
             pair.check_ids(&ids, random.below(2) == 0);
         }));
         if let Err(failure) = checked {
-            eprintln!("{family}/{file}, seed {seed}: {text:?}, ids {ids:?}");
+            eprintln!("{}, seed {seed}: {text:?}, ids {ids:?}", path.display());
             std::panic::resume_unwind(failure);
+        }
+    }
+}
+
+/// The tokenizers of real models, where they have been fetched: `POCKETLM_TOKENIZERS` is the folder,
+/// or `~/.cache/pocketlm/tokenizers`.
+#[test]
+fn real_tokenizers_agree_with_the_tokenizers_crate_on_random_strings() {
+    let given = std::env::var_os("POCKETLM_TOKENIZERS").map(PathBuf::from);
+    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/pocketlm/tokenizers"));
+    let folder = given.or_else(home).unwrap_or_default();
+    let only = std::env::var("POCKETLM_TOKENIZER").ok();
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        eprintln!("not checked, because {} is missing", folder.display());
+        return;
+    };
+    for entry in entries {
+        let path = entry.unwrap().path().join("tokenizer.json");
+        if path.is_file()
+            && only
+                .as_ref()
+                .is_none_or(|only| path.to_str().unwrap().contains(only))
+        {
+            check_strings(&path, strings(1_000));
+            eprintln!("{}: {} strings", path.display(), strings(1_000));
         }
     }
 }

@@ -24,8 +24,9 @@ pub(super) const GPT2: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Qwen 2's.
 pub(super) const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// What the pre-tokenizer `Punctuation` cuts out.
-pub(super) const PUNCTUATION: &str = r"[\p{P}!-/:-@\[-`{-~]";
+/// What the pre-tokenizer `Punctuation` cuts out: that of Unicode 8, to be precise, with two
+/// characters that have changed since.
+pub(super) const PUNCTUATION: &str = r"[[\p{P}&&\p{Age_8_0}]\x{166D}\x{111C9}!-/:-@\[-`{-~]";
 
 /// Most instructions of one expression. Real ones have some dozens; a bound on what nested repeats
 /// can take.
@@ -376,7 +377,7 @@ impl<'e> Parser<'e> {
         let start = self.rest;
         let node = match self.next().unwrap_or_default() {
             '(' => return self.group(),
-            '[' => Node::Set(self.set()?),
+            '[' => Node::Set(self.set(true)?),
             '.' => Node::Set(negated(set_of('\n', '\n'))),
             '$' => Node::Ahead(set_of('\n', '\n'), true),
             '^' => return Err("`^` is not supported".into()),
@@ -385,13 +386,21 @@ impl<'e> Parser<'e> {
                     self.next();
                     Node::Ahead(ClassUnicode::empty(), true)
                 }
+                // Outside of brackets, six numbers of Latin-1 are word characters.
+                Some(word @ ('w' | 'W')) => {
+                    self.next();
+                    let mut set = named(WORD)?;
+                    set.union(&named("[²³¹¼½¾]")?);
+                    Node::Set(if word == 'W' { negated(set) } else { set })
+                }
                 _ => Node::Set(self.escape(start)?),
             },
             '*' | '+' | '?' => return Err("a repeat of nothing".into()),
             character => Node::Set(set_of(character, character)),
         };
         Ok(match node {
-            Node::Set(set) => Node::Set(self.folded(set)?),
+            // Properties are not folded outside of brackets.
+            Node::Set(set) if single(&set).is_some() => Node::Set(self.folded(set)?),
             node => node,
         })
     }
@@ -447,8 +456,8 @@ impl<'e> Parser<'e> {
         }
     }
 
-    /// A set in brackets; the first is taken.
-    fn set(&mut self) -> Result<ClassUnicode, String> {
+    /// A set in brackets, of which the first is taken; whether it is in no other.
+    fn set(&mut self, outermost: bool) -> Result<ClassUnicode, String> {
         self.descend()?;
         let negative = self.eat("^");
         // What is before `&&`, if there is one.
@@ -461,7 +470,7 @@ impl<'e> Parser<'e> {
             match character {
                 ']' if !first => break,
                 '[' if self.rest.starts_with(':') => set.union(&self.posix()?),
-                '[' => set.union(&self.set()?),
+                '[' => set.union(&self.set(false)?),
                 '&' if self.eat("&") => {
                     if let Some(before) = both.take() {
                         set.intersect(&before);
@@ -500,7 +509,7 @@ impl<'e> Parser<'e> {
             set.intersect(&before);
         }
         self.depth -= 1;
-        let set = self.folded(set)?;
+        let set = if outermost { self.folded(set)? } else { set };
         Ok(if negative { negated(set) } else { set })
     }
 
@@ -527,6 +536,8 @@ impl<'e> Parser<'e> {
             "upper" => r"\p{Uppercase}",
             "lower" => r"\p{Lowercase}",
             "space" => r"\s",
+            "punct" => r"[\p{P}\p{S}]",
+            "word" => WORD,
             "cntrl" => r"\p{Cc}",
             _ => return Err(format!("the set `[:{name}:]` is not supported")),
         };
@@ -570,9 +581,15 @@ impl<'e> Parser<'e> {
                 let is_name = |character: char| {
                     character.is_ascii_alphanumeric() || matches!(character, '_' | ' ' | '-')
                 };
-                let set = match name {
-                    _ if !name.chars().all(is_name) => None,
-                    _ => named(&format!(r"\p{{{name}}}")).ok(),
+                let set = match name.strip_prefix("Age_") {
+                    Some(version) if version.chars().all(is_name) => {
+                        named(&format!(r"\p{{age:{}}}", version.replace('_', "."))).ok()
+                    }
+                    // This one is another set there.
+                    None if name.chars().all(is_name) && !name.eq_ignore_ascii_case("punct") => {
+                        named(&format!(r"\p{{{name}}}")).ok()
+                    }
+                    _ => None,
                 };
                 let set =
                     set.ok_or_else(|| format!(r"the property `\p{{{name}}}` is not known"))?;
@@ -859,11 +876,14 @@ impl Ranges {
         let mut changes: BTreeMap<u32, Vec<usize>> = BTreeMap::from([(0, vec![])]);
         for (index, set) in sets.iter().enumerate() {
             for range in set.ranges() {
-                changes.entry(range.start().into()).or_default().push(index);
-                changes
-                    .entry(u32::from(range.end()) + 1)
-                    .or_default()
-                    .push(index);
+                // Behind U+D7FF comes U+E000.
+                let end = match u32::from(range.end()) + 1 {
+                    0xD800 => 0xE000,
+                    end => end,
+                };
+                for change in [range.start().into(), end] {
+                    changes.entry(change).or_default().push(index);
+                }
             }
         }
         let mut inside = vec![false; sets.len()];
@@ -872,9 +892,8 @@ impl Ranges {
         let mut starts: Vec<(u32, usize)> = vec![];
         for (start, changed) in changes {
             changed.iter().for_each(|set| inside[*set] = !inside[*set]);
-            // There are no characters here.
-            if start > u32::from(char::MAX) || start == 0xD800 {
-                continue;
+            if start > u32::from(char::MAX) {
+                break;
             }
             let kind = *known.entry(inside.clone()).or_insert_with(|| {
                 members.push(inside.clone());
@@ -1045,10 +1064,29 @@ fn takes_quadratic_time(table: &[u16], columns: usize) -> bool {
         let row = usize::from(entry & STATE).checked_sub(1);
         (row, entry & !STATE != 0)
     };
+    // The rows from which nothing may be found any more: only a match in one of these can be over.
+    let mut can_fail = vec![false; rows];
+    loop {
+        let fails = |row: usize| {
+            (0..columns).any(|kind| match next(row, kind) {
+                (Some(next), false) => kind < columns - 1 && can_fail[next],
+                (None, false) => true,
+                _ => false,
+            })
+        };
+        let more: Vec<bool> = (0..rows).map(fails).collect();
+        if more == can_fail {
+            break;
+        }
+        can_fail = more;
+    }
     // A match that starts with this character; if it fails at once, one that starts behind it.
     let start = |kind: usize| next(0, kind).0.unwrap_or(0);
     // A match that is over, another one, and whether that is over, too.
     let mut pairs: HashSet<(usize, usize, bool)> = HashSet::new();
+    let is_possible = |&(first, second, over): &(usize, usize, bool)| {
+        can_fail[first] && (!over || can_fail[second])
+    };
     for kind in 0..columns - 1 {
         // A match that fails counts as one of a character.
         if let (Some(first), false) = next(0, kind) {
@@ -1060,6 +1098,7 @@ fn takes_quadratic_time(table: &[u16], columns: usize) -> bool {
             }
         }
     }
+    pairs.retain(is_possible);
     let mut waiting: Vec<_> = pairs.iter().copied().collect();
     let mut circles: HashMap<(usize, usize), Vec<(usize, usize)>> = HashMap::new();
     while let Some((first, second, over)) = waiting.pop() {
@@ -1092,7 +1131,8 @@ fn takes_quadratic_time(table: &[u16], columns: usize) -> bool {
             if !over && second == 0 {
                 reached.push((first_next, 0, false));
             }
-            waiting.extend(reached.into_iter().filter(|pair| pairs.insert(*pair)));
+            reached.retain(|pair| is_possible(pair) && pairs.insert(*pair));
+            waiting.extend(reached);
         }
         if pairs.len() > MAX_PAIRS {
             return true;
