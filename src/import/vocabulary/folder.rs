@@ -1,16 +1,33 @@
 //! The tokenizer of a Hugging Face folder: its vocabulary file, and what the files around it say.
+//!
+//! Versions of transformers disagree about such folders. Where they do, this is what holds here:
+//!
+//! * `tokenizer.json` says how text is cut and normalised, as it does for the `tokenizers` library and
+//!   for transformers 4. (transformers 5 builds some classes anew and ignores what the file has.)
+//! * `add_prefix_space` in `tokenizer_config.json` is obeyed if it is given, beside a `tokenizer.json`
+//!   too, for the classes of Llama and GPT-2: false takes the space in front away, true puts one there.
+//! * `add_bos_token` and `add_eos_token` are obeyed for the classes of Llama and Gemma, as in
+//!   transformers 4. (transformers 5 ignores them beside a `tokenizer.json`.) If they are not given, a
+//!   `tokenizer.json` says itself what comes around a text, and a `tokenizer.model` gets BOS.
+//!   GPT-2 obeys `add_bos_token` with `vocab.json` only.
+//! * Without a `tokenizer.json`, `legacy` is true if it is not given, as in transformers 4: a space goes
+//!   before each stretch of text between added tokens.
+//! * Tokens are added from `added_tokens_decoder` in `tokenizer_config.json`; if that is missing, from
+//!   `added_tokens.json` and `special_tokens_map.json`, which folders from before transformers 4.34
+//!   have. They have the ids that these files say. A special token that is named and has no id gets
+//!   the next one, unless `config.json` says that the model has no row for it.
 
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::section::{Added, Vocabulary};
 use super::sentencepiece::Reading;
 use super::{read_file, read_json, read_text, sentencepiece, spaced, tokenizer_json};
 use crate::host::file;
 use crate::import::ImportError;
-use crate::text::tokenizer::{ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL};
+use crate::text::tokenizer::{Prefix, STRIP};
 
 pub(super) fn optional_json(path: &Path) -> Result<Option<Value>, ImportError> {
     if !file::is_there(path) {
@@ -23,6 +40,7 @@ pub(super) fn optional_json(path: &Path) -> Result<Option<Value>, ImportError> {
 struct Configs {
     tokenizer: Value,
     special_tokens_map: Value,
+    added_tokens: Value,
     model: Value,
     generation: Value,
 }
@@ -33,14 +51,17 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
     let configs = Configs {
         tokenizer: load("tokenizer_config.json")?,
         special_tokens_map: load("special_tokens_map.json")?,
+        added_tokens: load("added_tokens.json")?,
         model: load("config.json")?,
         generation: load("generation_config.json")?,
     };
     let file = |name: &str| Some(folder.join(name)).filter(|path| file::is_there(path));
     let in_file = |path: PathBuf| move |error: ImportError| error.in_file(&path);
+    let added = added_tokens(&configs).map_err(|error| error.in_file(folder))?;
     let mut vocabulary = if let Some(path) = file("tokenizer.json") {
-        let json = read_json(&path)?;
-        tokenizer_json::read(&json).map_err(in_file(path))?
+        let mut json = read_json(&path)?;
+        add_to_json(&mut json, &added, &configs);
+        tokenizer_json::read(&json, configs.prefix_space()).map_err(in_file(path))?
     } else if let Some(path) = file("tokenizer.model") {
         // transformers' default is the legacy reading.
         let reading = if configs.tokenizer["legacy"] == false {
@@ -50,17 +71,16 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
         };
         let mut vocabulary =
             sentencepiece::read(&read_file(&path)?, reading).map_err(in_file(path))?;
-        add_tokens(&mut vocabulary, &configs.tokenizer)
-            .map_err(in_file(folder.join("tokenizer_config.json")))?;
+        if configs.prefix_space() == Some(false) {
+            vocabulary.prefix = Prefix::Never;
+            vocabulary.flags &= !STRIP;
+        }
+        add_to_pieces(&mut vocabulary, &added, &configs).map_err(|error| error.in_file(folder))?;
         vocabulary
     } else if let (Some(vocab), Some(merges)) = (file("vocab.json"), file("merges.txt")) {
         let json = read_json(&vocab)?;
         let lines = read_text(&merges)?;
-        let mut vocabulary =
-            read_vocab_json(json, &lines, &configs.tokenizer).map_err(in_file(vocab))?;
-        add_tokens(&mut vocabulary, &configs.tokenizer)
-            .map_err(in_file(folder.join("tokenizer_config.json")))?;
-        vocabulary
+        read_vocab_json(json, &lines, &added, &configs).map_err(in_file(vocab))?
     } else {
         return Err(ImportError::new(
             "no tokenizer.json, tokenizer.model, or vocab.json with merges.txt",
@@ -71,62 +91,240 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
     Ok(vocabulary)
 }
 
+impl Configs {
+    fn class(&self) -> &str {
+        self.tokenizer["tokenizer_class"]
+            .as_str()
+            .unwrap_or_default()
+    }
+
+    /// Whether text gets a space in front, if the config is what decides that.
+    fn prefix_space(&self) -> Option<bool> {
+        let obeys = ["Llama", "CodeLlama", "GPT2"];
+        self.tokenizer
+            .get("add_prefix_space")
+            .and_then(Value::as_bool)
+            .filter(|_| obeys.iter().any(|class| self.class().starts_with(class)))
+    }
+
+    /// Whether the model can have a token with this id: it has as many rows as it says, if it does.
+    fn has_row(&self, id: usize) -> bool {
+        let rows = [&self.model, &self.model["text_config"]]
+            .into_iter()
+            .find_map(|config| config.get("vocab_size").and_then(Value::as_u64));
+        rows.is_none_or(|rows| (id as u64) < rows)
+    }
+}
+
 /// `vocab.json` does not say how text is cut; the class of the tokenizer does.
-fn read_vocab_json(vocab: Value, merges: &str, config: &Value) -> Result<Vocabulary, ImportError> {
-    let pre_tokenizer = match config["tokenizer_class"].as_str() {
-        Some("GPT2Tokenizer" | "GPT2TokenizerFast") => tokenizer_json::Gpt2Style::Gpt2,
-        Some("Qwen2Tokenizer" | "Qwen2TokenizerFast") => tokenizer_json::Gpt2Style::Qwen2,
+fn read_vocab_json(
+    vocab: Value,
+    merges: &str,
+    added: &[Value],
+    configs: &Configs,
+) -> Result<Vocabulary, ImportError> {
+    let style = match configs.class() {
+        "GPT2Tokenizer" | "GPT2TokenizerFast" => tokenizer_json::Gpt2Style::Gpt2,
+        "Qwen2Tokenizer" | "Qwen2TokenizerFast" => tokenizer_json::Gpt2Style::Qwen2,
         other => {
-            let other = other.unwrap_or("(none)");
+            let other = if other.is_empty() { "(none)" } else { other };
             return Err(ImportError::new(format!(
                 "vocab.json for tokenizer_class `{other}` is not supported"
             ))
             .help("a tokenizer.json would say all there is to know"));
         }
     };
-    if config["add_prefix_space"] == true {
-        return Err(ImportError::new("add_prefix_space `true` is not supported"));
+    let is_gpt2 = matches!(style, tokenizer_json::Gpt2Style::Gpt2);
+    if !is_gpt2 && configs.tokenizer["add_prefix_space"] == true {
+        return Err(ImportError::new(format!(
+            "add_prefix_space `true` for tokenizer_class `{}` is not supported",
+            configs.class()
+        )));
     }
-    tokenizer_json::read_gpt2(vocab, merges, pre_tokenizer)
+    let mut json = tokenizer_json::of_gpt2(vocab, merges, style);
+    add_to_json(&mut json, added, configs);
+    let mut vocabulary = tokenizer_json::read(&json, configs.prefix_space())?;
+    if is_gpt2 && configs.tokenizer["add_bos_token"] == true {
+        let bos = token_of(&vocabulary, &configs.tokenizer, "bos_token");
+        vocabulary.before = bos.into_iter().collect();
+    }
+    Ok(vocabulary)
 }
 
-/// Adds the tokens of `added_tokens_decoder` in `tokenizer_config.json`, which a `tokenizer.json`
-/// has itself.
-fn add_tokens(vocabulary: &mut Vocabulary, config: &Value) -> Result<(), ImportError> {
-    let Some(tokens) = config
+/// The tokens that the files around a vocabulary add to it, in the form that a `tokenizer.json` has
+/// them in; without `id` if no file says one.
+fn added_tokens(configs: &Configs) -> Result<Vec<Value>, ImportError> {
+    let listed = configs
+        .tokenizer
         .get("added_tokens_decoder")
-        .and_then(Value::as_object)
-    else {
-        return Ok(());
+        .and_then(Value::as_object);
+    // What is named is special: in the config, and if it lists nothing in the file beside it.
+    let beside = Some(&configs.special_tokens_map).filter(|_| listed.is_none());
+    let sources: Vec<&Value> = [Some(&configs.tokenizer), beside]
+        .into_iter()
+        .flatten()
+        .collect();
+    const NAMES: [&str; 7] = [
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "sep_token",
+        "pad_token",
+        "cls_token",
+        "mask_token",
+    ];
+    const LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
+    let one = |key: &&str| {
+        sources
+            .iter()
+            .filter_map(|source| source.get(*key))
+            .collect::<Vec<_>>()
     };
-    let known = vocabulary.pieces.len() + tokens.len();
-    for (id, token) in tokens {
-        let wrong = || {
-            ImportError::new(format!(
-                "added_tokens_decoder: token {id} has no number or no content"
-            ))
-        };
-        let number: u64 = id.parse().map_err(|_| wrong())?;
-        let content = token["content"]
-            .as_str()
+    let many = |key: &&str| {
+        let lists = one(key).into_iter().filter_map(Value::as_array);
+        lists.flatten().collect::<Vec<_>>()
+    };
+    let named: Vec<&Value> = NAMES
+        .iter()
+        .flat_map(one)
+        .chain(LISTS.iter().flat_map(many))
+        .collect();
+    let content = |token: &Value| -> Option<String> {
+        let content = token.as_str().or_else(|| token["content"].as_str());
+        content
             .filter(|content| !content.is_empty())
-            .ok_or_else(wrong)?;
-        let mut flags = 0;
-        for (key, bit) in [
-            ("special", ADDED_SPECIAL),
-            ("lstrip", ADDED_LSTRIP),
-            ("rstrip", ADDED_RSTRIP),
-            ("single_word", ADDED_SINGLE_WORD),
-        ] {
-            flags |= if token[key] == true { bit } else { 0 };
+            .map(str::to_owned)
+    };
+
+    let mut tokens = vec![];
+    if let Some(listed) = listed {
+        for (id, token) in listed {
+            let wrong = || {
+                ImportError::new(format!(
+                    "tokenizer_config.json: added_tokens_decoder: token {id} has no number or no content"
+                ))
+            };
+            let id: u64 = id.parse().map_err(|_| wrong())?;
+            content(token)
+                .filter(|_| token.is_object())
+                .ok_or_else(wrong)?;
+            let mut token = token.clone();
+            token["id"] = id.into();
+            tokens.push(token);
         }
-        let in_vocabulary = usize::try_from(number)
+    } else if !configs.added_tokens.is_null() {
+        let wrong = || ImportError::new("added_tokens.json: not a list of tokens with their ids");
+        for (text, id) in configs.added_tokens.as_object().ok_or_else(wrong)? {
+            let id = id.as_u64().ok_or_else(wrong)?;
+            if text.is_empty() {
+                continue;
+            }
+            let special = named
+                .iter()
+                .any(|token| content(token).as_ref() == Some(text));
+            tokens.push(
+                json!({"id": id, "content": text, "special": special, "normalized": !special}),
+            );
+        }
+    }
+    tokens.sort_by_key(|token| token["id"].as_u64());
+    for token in named {
+        let Some(text) = content(token) else {
+            continue;
+        };
+        if tokens.iter().all(|known| known["content"] != *text) {
+            let mut token = match token {
+                Value::Object(_) => token.clone(),
+                _ => json!({"content": text, "normalized": false}),
+            };
+            token["special"] = true.into();
+            tokens.push(token);
+        }
+    }
+    Ok(tokens)
+}
+
+/// Adds tokens to the `added_tokens` of a `tokenizer.json`. What has an id goes before what the file
+/// itself says.
+fn add_to_json(json: &mut Value, added: &[Value], configs: &Configs) {
+    let in_vocabulary = |json: &Value, text: &Value| {
+        text.as_str()
+            .is_some_and(|text| json["model"]["vocab"].get(text).is_some())
+    };
+    let ids = |json: &Value| {
+        let vocab = json["model"]["vocab"]
+            .as_object()
+            .into_iter()
+            .flat_map(|vocab| vocab.values());
+        let added = json["added_tokens"].as_array().into_iter().flatten();
+        let added = added.filter_map(|token| token["id"].as_u64());
+        vocab.filter_map(Value::as_u64).chain(added).max()
+    };
+    let mut next = None;
+    for token in added {
+        let known = json["added_tokens"].as_array().and_then(|list| {
+            list.iter()
+                .position(|known| known["content"] == token["content"])
+        });
+        let mut token = token.clone();
+        match known {
+            Some(place) => {
+                if !token["id"].is_null() {
+                    token["id"] = json["added_tokens"][place]["id"].clone();
+                    json["added_tokens"][place] = token;
+                }
+                continue;
+            }
+            None if token["id"].is_null() && !in_vocabulary(json, &token["content"]) => {
+                let id = next.unwrap_or_else(|| ids(json).map_or(0, |last| last + 1));
+                if !configs.has_row(id as usize) {
+                    continue;
+                }
+                next = Some(id + 1);
+                token["id"] = id.into();
+            }
+            None => next = None,
+        }
+        match json["added_tokens"].as_array_mut() {
+            Some(list) => list.push(token),
+            None => json["added_tokens"] = Value::Array(vec![token]),
+        }
+    }
+}
+
+/// Adds tokens to the pieces of a `tokenizer.model`.
+fn add_to_pieces(
+    vocabulary: &mut Vocabulary,
+    added: &[Value],
+    configs: &Configs,
+) -> Result<(), ImportError> {
+    let known = vocabulary.pieces.len() + added.len();
+    for token in added {
+        let content = token["content"].as_str().unwrap_or_default();
+        let is_known = |vocabulary: &Vocabulary| {
+            let mut all = vocabulary.added.iter().flatten();
+            all.any(|other| other.content == content.as_bytes())
+        };
+        let id = match token["id"].as_u64() {
+            Some(id) => id,
+            None if is_known(vocabulary) => continue,
+            None => {
+                let mut pieces = vocabulary.pieces.iter();
+                let id = pieces.position(|piece| *piece == spaced(content));
+                let id = id.unwrap_or(vocabulary.pieces.len());
+                if !configs.has_row(id) {
+                    continue;
+                }
+                id as u64
+            }
+        };
+        let in_vocabulary = usize::try_from(id)
             .ok()
-            .and_then(|number| vocabulary.pieces.get(number));
+            .and_then(|id| vocabulary.pieces.get(id));
         if in_vocabulary.is_none_or(Vec::is_empty) {
-            vocabulary.set_piece(number, content.into(), known)?;
+            vocabulary.set_piece(id, content.into(), known)?;
         }
-        let id = number as u32;
+        let id = id as u32;
         // A piece of the vocabulary may be among the added tokens already, by its own rules.
         for added in &mut vocabulary.added {
             added.retain(|other| {
@@ -137,11 +335,30 @@ fn add_tokens(vocabulary: &mut Vocabulary, config: &Value) -> Result<(), ImportE
         }
         vocabulary.added[0].push(Added {
             content: content.into(),
-            flags,
+            flags: tokenizer_json::added_flags(token),
             id,
         });
     }
     Ok(())
+}
+
+/// The token that a config names.
+fn token_of(vocabulary: &Vocabulary, config: &Value, key: &str) -> Option<u32> {
+    let token = config.get(key)?;
+    let content = token
+        .as_str()
+        .or_else(|| token["content"].as_str())?
+        .as_bytes();
+    let mut added = vocabulary.added.iter().flatten();
+    let added = added
+        .find(|token| token.content == content)
+        .map(|token| token.id);
+    added.or_else(|| {
+        let mut pieces = vocabulary.pieces.iter();
+        pieces
+            .position(|piece| piece == content)
+            .map(|id| id as u32)
+    })
 }
 
 /// BOS, EOS and who adds them, as transformers finds them out.
@@ -158,27 +375,9 @@ fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
             .map(|id| id as u32)
             .collect()
     };
-    let token_of = |config: &Value, key: &str| -> Option<u32> {
-        let token = config.get(key)?;
-        let content = token
-            .as_str()
-            .or_else(|| token["content"].as_str())?
-            .as_bytes();
-        let added = vocabulary
-            .added
-            .iter()
-            .flatten()
-            .find(|token| token.content == content);
-        added.map(|token| token.id).or_else(|| {
-            vocabulary
-                .pieces
-                .iter()
-                .position(|piece| piece == content)
-                .map(|id| id as u32)
-        })
-    };
     let named = |key: &str| {
-        token_of(&configs.tokenizer, key).or_else(|| token_of(&configs.special_tokens_map, key))
+        token_of(vocabulary, &configs.tokenizer, key)
+            .or_else(|| token_of(vocabulary, &configs.special_tokens_map, key))
     };
     // Multimodal configs have the language model's below `text_config`.
     let numbered = |key: &str| {
@@ -217,9 +416,7 @@ fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
 
     // These classes write the template anew from the config; for others what tokenizer.json has
     // stands.
-    let class = configs.tokenizer["tokenizer_class"]
-        .as_str()
-        .unwrap_or_default();
+    let class = configs.class();
     if class.starts_with("Llama") || class.starts_with("Gemma") || class.starts_with("CodeLlama") {
         match configs
             .tokenizer

@@ -33,7 +33,8 @@ pub(crate) use template::with_variables;
 ///
 /// In a folder, `tokenizer.json` goes before `tokenizer.model`, and that before `vocab.json` with
 /// `merges.txt`; BOS and the end-of-generation ids are taken from `generation_config.json`,
-/// `config.json`, `tokenizer_config.json` and `special_tokens_map.json`. A lone file is read by
+/// `config.json`, `tokenizer_config.json` and `special_tokens_map.json`, added tokens from the latter
+/// two and `added_tokens.json`. A lone file is read by
 /// itself, as the library it belongs to reads it: sentencepiece does not take control tokens out of
 /// text, and a `tokenizer.json` does not say what ends a generation.
 ///
@@ -52,7 +53,7 @@ pub fn from_path(path: impl AsRef<Path>) -> Result<Vec<u8>, ImportError> {
         .extension()
         .is_some_and(|extension| extension == "json");
     let vocabulary = if is_json || bytes.trim_ascii_start().starts_with(b"{") {
-        tokenizer_json::read(&read_json(path)?)
+        tokenizer_json::read(&read_json(path)?, None)
     } else {
         let expected = "expected a tokenizer.json or a tokenizer.model";
         sentencepiece::read(&bytes, sentencepiece::Reading::Plain)

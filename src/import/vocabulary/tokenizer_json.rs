@@ -35,8 +35,9 @@ struct Pipeline {
     cuts: Option<String>,
 }
 
-/// The vocabulary of a `tokenizer.json`.
-pub(super) fn read(json: &Value) -> Result<Vocabulary, ImportError> {
+/// The vocabulary of a `tokenizer.json`. `prefix_space` says whether text gets a space in front,
+/// whatever the file says itself.
+pub(super) fn read(json: &Value, prefix_space: Option<bool>) -> Result<Vocabulary, ImportError> {
     let mut pipeline = Pipeline::default();
     components(json, "normalizer", "normalizers", &mut |kind, node| {
         normalizer(kind, node, &mut pipeline)
@@ -45,9 +46,16 @@ pub(super) fn read(json: &Value) -> Result<Vocabulary, ImportError> {
         pre_tokenizer(kind, node, &mut pipeline)
     })?;
 
+    if let Some(wanted) = prefix_space {
+        pipeline.set_prefix_space(wanted);
+    }
+
     let mut vocabulary = Vocabulary::new();
     pipeline.settle(&mut vocabulary)?;
     read_decoder(json, &mut vocabulary, &mut pipeline)?;
+    if let Some(wanted) = prefix_space.filter(|_| !pipeline.byte_level) {
+        vocabulary.flags = vocabulary.flags & !STRIP | if wanted { STRIP } else { 0 };
+    }
     let ids = read_model(&json["model"], &mut vocabulary, &pipeline)?;
     read_added(json, &mut vocabulary, &pipeline, &ids)?;
     read_post_processor(json, &mut vocabulary)?;
@@ -60,12 +68,8 @@ pub(super) enum Gpt2Style {
     Qwen2,
 }
 
-/// The vocabulary of `vocab.json` and `merges.txt`.
-pub(super) fn read_gpt2(
-    vocab: Value,
-    merges: &str,
-    style: Gpt2Style,
-) -> Result<Vocabulary, ImportError> {
+/// What a `tokenizer.json` would say of `vocab.json` and `merges.txt`.
+pub(super) fn of_gpt2(vocab: Value, merges: &str, style: Gpt2Style) -> Value {
     let is_merge = |(line, text): &(usize, &str)| {
         !(text.is_empty() || (*line == 0 && text.starts_with("#version")))
     };
@@ -86,12 +90,12 @@ pub(super) fn read_gpt2(
             )
         }
     };
-    read(&json!({
+    json!({
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},
         "decoder": {"type": "ByteLevel"},
-    }))
+    })
 }
 
 /// Whether `node` has `key`, and not null.
@@ -298,6 +302,19 @@ impl Pipeline {
     fn cut(&mut self, kind: &str, pattern: &str) -> Result<(), ImportError> {
         self.cuts = Some(kind.into());
         self.patterns.push(pattern)
+    }
+
+    /// Puts a space in front of text, or takes it away.
+    fn set_prefix_space(&mut self, wanted: bool) {
+        self.prefix_space = wanted;
+        self.prepend = wanted && self.replace;
+        if let Some((prefix, _)) = &mut self.metaspace {
+            *prefix = match *prefix {
+                _ if !wanted => Prefix::Never,
+                Prefix::Never => Prefix::TextStartUnlessSpace,
+                given => given,
+            };
+        }
     }
 
     /// Puts the components together, if they make a tokenizer that we know.
@@ -521,6 +538,18 @@ fn piece_of(token: &str, pipeline: &Pipeline) -> Vec<u8> {
     }
 }
 
+/// The flags of an added token.
+pub(super) fn added_flags(token: &Value) -> u8 {
+    let flags = [
+        ("special", ADDED_SPECIAL),
+        ("lstrip", ADDED_LSTRIP),
+        ("rstrip", ADDED_RSTRIP),
+        ("single_word", ADDED_SINGLE_WORD),
+    ];
+    let given = flags.into_iter().filter(|(key, _)| is_true(token, key));
+    given.fold(0, |all, (_, bit)| all | bit)
+}
+
 fn read_added(
     json: &Value,
     vocabulary: &mut Vocabulary,
@@ -550,22 +579,14 @@ fn read_added(
                 })?
             }
         };
-        let mut flags = 0;
-        for (key, bit) in [
-            ("special", ADDED_SPECIAL),
-            ("lstrip", ADDED_LSTRIP),
-            ("rstrip", ADDED_RSTRIP),
-            ("single_word", ADDED_SINGLE_WORD),
-        ] {
-            flags |= if is_true(token, key) { bit } else { 0 };
-        }
+        let flags = added_flags(token);
         // What the token is in normalised text. It decodes to its content: tokenizers 0.23 decodes
         // the normalised form, and then does not know a special token again when it is to be
         // skipped.
         let normalized = match token
             .get("normalized")
             .and_then(Value::as_bool)
-            .unwrap_or(true)
+            .unwrap_or(flags & ADDED_SPECIAL == 0)
         {
             true if pipeline.nfc => Some(content.nfc().collect()),
             true if pipeline.replace => Some(
