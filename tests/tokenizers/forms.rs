@@ -422,3 +422,297 @@ fn a_chat_template_sets_the_special_tokens_that_it_names() {
         r#"{% set eos_token = "<e>" %}{% set image_token = "<i>" %}"#
     );
 }
+
+/// The ids of texts under a tokenizer of the golden files, beside which are these files.
+fn ids_with(
+    family: &str,
+    files: &[&str],
+    beside: &[(&str, Value)],
+    texts: &[&str],
+) -> Option<Vec<Vec<u32>>> {
+    let source = shared(&format!("goldens/tokenizers/{family}"))?;
+    let folder = tempfile::tempdir().unwrap();
+    for file in files {
+        std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
+    }
+    for (name, json) in beside {
+        std::fs::write(folder.path().join(name), json.to_string()).unwrap();
+    }
+    let tokenizer = open(folder.path());
+    let ids = texts
+        .iter()
+        .map(|text| encode(&tokenizer, text, WITH_SPECIAL));
+    Some(ids.collect())
+}
+
+const LLAMA_FILES: [&[&str]; 2] = [&["tokenizer.json"], &["tokenizer.model"]];
+const GPT2_FILES: [&[&str]; 2] = [&["tokenizer.json"], &["vocab.json", "merges.txt"]];
+
+/// What transformers 4.57 and 5.24 give, as far as they agree.
+#[test]
+fn add_prefix_space_is_obeyed_by_the_classes_of_llama_and_gpt2() {
+    let texts = ["Hi there", " Hi", "<s>Hi </s> a"];
+    let with: Vec<Vec<u32>> = vec![
+        vec![1, 433, 75, 437, 268, 266],
+        vec![1, 259, 75, 437],
+        vec![1, 1, 433, 75, 437, 433, 2, 259, 438],
+    ];
+    let without: Vec<Vec<u32>> = vec![
+        vec![1, 75, 437, 268, 266],
+        vec![1, 433, 75, 437],
+        vec![1, 1, 75, 437, 433, 2, 265],
+    ];
+    for files in LLAMA_FILES {
+        for (class, add, expected) in [
+            ("LlamaTokenizer", None, &with),
+            ("LlamaTokenizer", Some(true), &with),
+            ("LlamaTokenizer", Some(false), &without),
+            ("LlamaTokenizerFast", Some(false), &without),
+            ("PreTrainedTokenizerFast", Some(false), &with),
+        ] {
+            let config = serde_json::json!({
+                "tokenizer_class": class, "add_prefix_space": add,
+                "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
+            });
+            let ids = ids_with(
+                "tok-spm-llama",
+                files,
+                &[("tokenizer_config.json", config)],
+                &texts,
+            );
+            assert!(
+                ids.is_none_or(|ids| ids == *expected),
+                "{files:?} {class} {add:?}"
+            );
+        }
+    }
+
+    let texts = ["Hi there", " Hi", "Hi<|im_end|> a<|im_end|>a"];
+    let with: Vec<Vec<u32>> = vec![
+        vec![224, 43, 76, 270, 265],
+        vec![224, 43, 76],
+        vec![224, 43, 76, 2, 266, 2, 266],
+    ];
+    let without: Vec<Vec<u32>> = vec![
+        vec![43, 76, 270, 265],
+        vec![224, 43, 76],
+        vec![43, 76, 2, 266, 2, 68],
+    ];
+    for files in GPT2_FILES {
+        for (add, expected) in [
+            (None, &without),
+            (Some(false), &without),
+            (Some(true), &with),
+        ] {
+            let config = serde_json::json!({
+                "tokenizer_class": "GPT2Tokenizer", "add_prefix_space": add, "eos_token": "<|im_end|>",
+            });
+            let ids = ids_with(
+                "tok-gpt2",
+                files,
+                &[("tokenizer_config.json", config)],
+                &texts,
+            );
+            assert!(
+                ids.as_ref().is_none_or(|ids| ids == expected),
+                "{files:?} {add:?}: {ids:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn text_without_a_space_in_front_decodes_to_itself() {
+    let Some(source) = shared("goldens/tokenizers/tok-spm-llama") else {
+        return;
+    };
+    for file in ["tokenizer.json", "tokenizer.model"] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
+        let config = r#"{"tokenizer_class": "LlamaTokenizer", "add_prefix_space": false}"#;
+        std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        let tokenizer = open(folder.path());
+        for text in [" Hi", "Hi", "  Hi there"] {
+            assert_eq!(
+                decode(&tokenizer, &encode(&tokenizer, text, PARSED), true),
+                text,
+                "{file}"
+            );
+        }
+    }
+}
+
+#[test]
+fn add_bos_token_and_add_eos_token_are_obeyed_by_some_classes() {
+    let around = |family: &str, files: &[&str], class: &str, keys: Value| {
+        let (bos, eos) = if family == "tok-gpt2" {
+            ("<|endoftext|>", "<|im_end|>")
+        } else {
+            ("<s>", "</s>")
+        };
+        let mut config =
+            serde_json::json!({"tokenizer_class": class, "bos_token": bos, "eos_token": eos});
+        for (key, value) in keys.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        let ids = ids_with(family, files, &[("tokenizer_config.json", config)], &[" "])?;
+        let (first, last) = (ids[0].first().copied()?, ids[0].last().copied()?);
+        Some((first < 3, last < 3))
+    };
+    use serde_json::json;
+    for files in LLAMA_FILES {
+        for (keys, expected) in [
+            (json!({}), (true, false)),
+            (json!({"add_bos_token": false}), (false, false)),
+            (json!({"add_eos_token": true}), (true, true)),
+            (
+                json!({"add_bos_token": false, "add_eos_token": true}),
+                (false, true),
+            ),
+        ] {
+            let found = around("tok-spm-llama", files, "LlamaTokenizer", keys.clone());
+            assert!(
+                found.is_none_or(|found| found == expected),
+                "{files:?} {keys}: {found:?}"
+            );
+        }
+    }
+    for (files, expected) in GPT2_FILES.iter().zip([false, true]) {
+        let found = around(
+            "tok-gpt2",
+            files,
+            "GPT2Tokenizer",
+            json!({"add_bos_token": true}),
+        );
+        assert!(
+            found.is_none_or(|found| found == (expected, false)),
+            "{files:?}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn tokens_are_added_from_all_files_that_say_so() {
+    use serde_json::json;
+    let check = |files: &[&str], beside: &[(&str, Value)], text: &str, expected: &[u32]| {
+        let (family, class) = match files.contains(&"tokenizer.model") {
+            true => ("tok-spm-llama", "LlamaTokenizer"),
+            false => ("tok-gpt2", "GPT2Tokenizer"),
+        };
+        let mut beside = beside.to_vec();
+        if beside
+            .iter()
+            .all(|(name, _)| *name != "tokenizer_config.json")
+        {
+            beside.push(("tokenizer_config.json", json!({"tokenizer_class": class})));
+        }
+        let found = ids_with(family, files, &beside, &[text]);
+        assert!(
+            found.as_ref().is_none_or(|ids| ids[0] == expected),
+            "{files:?} {beside:?}: {found:?}"
+        );
+    };
+    let text = "a<new>b <new>";
+    // Folders written before transformers 4.34.
+    check(
+        GPT2_FILES[1],
+        &[("added_tokens.json", json!({"<new>": 510}))],
+        text,
+        &[68, 510, 69, 224, 510],
+    );
+    check(
+        GPT2_FILES[0],
+        &[("added_tokens.json", json!({"<new>": 512}))],
+        text,
+        &[68, 512, 69, 224, 512],
+    );
+    check(
+        LLAMA_FILES[1],
+        &[("added_tokens.json", json!({"<new>": 508}))],
+        "<new><new>",
+        &[1, 508, 508],
+    );
+    // The config's list goes before it.
+    let listed = json!({"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder":
+        {"512": {"content": "<new>", "special": true, "lstrip": true}, "511": {"content": "<tool>", "rstrip": true}}});
+    let files = [
+        ("tokenizer_config.json", listed),
+        ("added_tokens.json", json!({"b": 513})),
+    ];
+    check(GPT2_FILES[0], &files, text, &[68, 512, 69, 512]);
+    check(GPT2_FILES[0], &files, "<tool> b", &[511, 69]);
+    // A special token that is only named has the id of the vocabulary, or the next one.
+    let named = [(
+        "special_tokens_map.json",
+        json!({"additional_special_tokens": ["the", {"content": "<new>"}]}),
+    )];
+    check(GPT2_FILES[0], &named, text, &[68, 512, 69, 224, 512]);
+    let pad = [(
+        "tokenizer_config.json",
+        json!({"tokenizer_class": "GPT2Tokenizer", "pad_token": "<new>"}),
+    )];
+    check(GPT2_FILES[0], &pad, text, &[68, 512, 69, 224, 512]);
+    // The model has no row for it.
+    let full = [pad[0].clone(), ("config.json", json!({"vocab_size": 512}))];
+    let spelled = ids_with("tok-gpt2", GPT2_FILES[0], &[], &[text]);
+    if let Some(spelled) = spelled {
+        check(GPT2_FILES[0], &full, text, &spelled[0]);
+    }
+}
+
+#[test]
+fn an_added_token_that_is_named_is_special() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write(
+        "tokenizer.json",
+        include_str!("../data/tokenizers/abc.json"),
+    );
+    write("added_tokens.json", r#"{"<x>": 9, "<y>": 10}"#);
+    write("special_tokens_map.json", r#"{"eos_token": "<y>"}"#);
+    let tokenizer = open(folder.path());
+    assert_eq!(tokenizer.vocab_size(), 11);
+    assert_eq!(
+        (tokenizer.is_special(9), tokenizer.is_special(10)),
+        (false, true)
+    );
+    assert_eq!(tokenizer.eos_ids().collect::<Vec<_>>(), [10]);
+    assert!(encode(&tokenizer, "<x><y>", PARSED).ends_with(&[10]));
+    assert!(!encode(&tokenizer, "<x><y>", AS_TEXT).contains(&10));
+    write("added_tokens.json", r#"["<x>"]"#);
+    let error = vocabulary::from_path(folder.path())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.ends_with("added_tokens.json: not a list of tokens with their ids"),
+        "{error}"
+    );
+}
+
+#[test]
+fn folders_of_bug_reports_give_the_right_ids() {
+    for (case, text, expected) in [
+        // As the tokenizer in Python of transformers 4, which has a space before each stretch of text.
+        (
+            "added-tokens-json",
+            "<|im_start|>x<|im_end|>",
+            vec![1, 508, 433, 465, 509],
+        ),
+        (
+            "add-prefix-space-false",
+            "Hi there",
+            vec![1, 75, 437, 268, 266],
+        ),
+    ] {
+        if let Some(path) = shared(&format!("cases/{case}")) {
+            assert_eq!(encode(&open(path), text, WITH_SPECIAL), expected, "{case}");
+        }
+    }
+    if let Some(path) = shared("cases/pre-aliases/falcon3.gguf") {
+        let section = section_of_gguf(&path);
+        assert_eq!(
+            encode(&Tokenizer::open(&section).unwrap(), "hi", PARSED),
+            [104, 105]
+        );
+    }
+}
