@@ -496,11 +496,16 @@ impl<'m> Tokenizer<'m> {
 
         let classes = reader.numbers(words[36 / 4] as usize, 4);
         reader.require_table(classes.ascend(0xFF_FFFF, 1));
-        let kinds = usize::from(header[10]);
-        let is_kind = |kind: usize| kind == 0 || kind < kinds;
-        reader.require_table(
-            (0..classes.len()).all(|at| is_kind((classes.at(at) >> 24) as usize & KIND as usize)),
-        );
+        // What builds without byte-level tokenizers have refused needs no checks there.
+        let kinds = match cfg!(feature = "byte-level") {
+            true => usize::from(header[10]),
+            false => 0,
+        };
+        let is_kind = |kind: usize| kind < kinds.max(1);
+        if cfg!(feature = "byte-level") {
+            let kind = |at: usize| (classes.at(at) >> 24) as usize & usize::from(KIND);
+            reader.require_table((0..classes.len()).all(|at| is_kind(kind(at))));
+        }
 
         let nfc = NfcTables {
             decompositions: reader.take((words[56 / 4] as usize).saturating_mul(5)),
@@ -515,7 +520,7 @@ impl<'m> Tokenizer<'m> {
             starts: NO_NUMBERS,
             entries: NO_NUMBERS,
         };
-        if cfg!(feature = "byte-level") && kinds > 0 {
+        if kinds > 0 {
             patterns.ascii = reader.take(128);
             reader.require_table(
                 patterns

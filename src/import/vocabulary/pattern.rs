@@ -33,6 +33,8 @@ pub(super) const PUNCTUATION: &str = r"[[\p{P}&&\p{Age_8_0}]\x{166D}\x{111C9}!-/
 const MAX_INSTRUCTIONS: usize = 2_000;
 /// Most states of one automaton. Real ones have some dozens.
 const MAX_STATES: usize = 500;
+/// Most places that are looked at to find the states of an automaton.
+const MAX_STEPS: usize = 10_000_000;
 /// Most pairs of states that [`takes_quadratic_time`] looks at.
 const MAX_PAIRS: usize = 100_000;
 /// Most kinds of characters before those that make no difference are put together.
@@ -69,47 +71,36 @@ pub(super) struct Tables {
 }
 
 impl Patterns {
-    /// Adds a pattern.
-    pub(super) fn push(&mut self, expression: &str) -> Result<(), ImportError> {
+    /// Adds a pattern. Returns whether its matches are all of any text.
+    pub(super) fn push(&mut self, expression: &str) -> Result<bool, ImportError> {
         if self.automata.len() == MAX_PATTERNS {
             return Err(ImportError::new(format!(
                 "more than {MAX_PATTERNS} pre-tokenizer patterns in a row are not supported"
             )));
         }
-        let automaton = compile(expression).map_err(|reason| {
+        let refused = |reason: String| {
             ImportError::new(format!("pre-tokenizer pattern `{expression}`: {reason}"))
-        })?;
-        // What a pattern alone needs is checked where its text is known.
-        let alone = tables(std::slice::from_ref(&automaton)).map_err(|reason| {
-            ImportError::new(format!("pre-tokenizer pattern `{expression}`: {reason}"))
-        })?;
-        if let Some(table) = alone.patterns.first()
-            && takes_quadratic_time(table, alone.kind_count + 1)
-        {
-            return Err(ImportError::new(format!(
-                "pre-tokenizer pattern `{expression}`: it can read far ahead for every match, which takes quadratic time"
-            )));
+        };
+        let automaton = compile(expression).map_err(refused)?;
+        let alone = tables(std::slice::from_ref(&automaton)).map_err(refused)?;
+        let columns = alone.kind_count + 1;
+        let table = &alone.patterns[0];
+        if takes_quadratic_time(table, columns) {
+            return Err(refused(
+                "it can read far ahead for every match, which takes quadratic time".into(),
+            ));
         }
         self.automata.push(automaton);
-        Ok(())
-    }
-
-    /// Whether the pattern added last leaves no character of any text outside its matches.
-    pub(super) fn last_matches_everything(&self) -> bool {
-        let last = self.automata.last().map(std::slice::from_ref);
-        let Some(Ok(tables)) = last.map(tables) else {
-            return false;
-        };
-        let columns = tables.kind_count + 1;
-        let table = &tables.patterns[0];
         // Sufficient: whatever the first character is, a match can end after it whatever comes.
-        table[..tables.kind_count].iter().all(|first| {
+        Ok(table[..columns - 1].iter().all(|first| {
             let row = usize::from(first & STATE);
-            row > 0
-                && table[(row - 1) * columns..row * columns]
-                    .iter()
-                    .all(|entry| entry & MATCH != 0)
-        })
+            let mut entries = table
+                .chunks(columns)
+                .skip(row.wrapping_sub(1))
+                .take(1)
+                .flatten();
+            row > 0 && entries.all(|entry| entry & MATCH != 0)
+        }))
     }
 
     /// The tables of all patterns.
@@ -771,8 +762,13 @@ impl Builder {
         most: Option<u32>,
         greed: Greed,
     ) -> Result<(), String> {
+        let start = self.program.len();
         for _ in 0..least {
             self.emit(node)?;
+            // Nothing, however often.
+            if self.program.len() == start {
+                break;
+            }
         }
         // Where to go on once it has been repeated enough.
         let mut exits = vec![];
@@ -954,6 +950,7 @@ fn determinize(automaton: &Automaton, members: &[Vec<bool>]) -> Result<Vec<Vec<u
     let mut states: Vec<Vec<usize>> = vec![vec![0]];
     let mut numbers: HashMap<Vec<usize>, usize> = HashMap::from([(vec![0], 0)]);
     let mut rows = vec![];
+    let mut steps = 0;
     while rows.len() < states.len() {
         let state = states[rows.len()].clone();
         let mut row = vec![];
@@ -970,8 +967,9 @@ fn determinize(automaton: &Automaton, members: &[Vec<bool>]) -> Result<Vec<Vec<u
             row.push(number as u16 + 1 | found);
         }
         rows.push(row);
-        if states.len() > MAX_STATES {
-            return Err(format!("it needs more than {MAX_STATES} states"));
+        steps += (members.len() + 1) * automaton.program.len();
+        if states.len() > MAX_STATES || steps > MAX_STEPS {
+            return Err(format!("it is too large: {} states and more", states.len()));
         }
     }
     Ok(rows)

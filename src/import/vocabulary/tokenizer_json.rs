@@ -223,11 +223,11 @@ fn pre_tokenizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<()
             };
             let behavior = node["behavior"].as_str().unwrap_or("(none)");
             let invert = is_true(node, "invert");
-            pipeline.cut(kind, &pattern)?;
+            let is_all = pipeline.cut(kind, &pattern)?;
             match (behavior, invert) {
                 ("Isolated", _) => {}
                 // Nothing is lost if the matches are all of a text.
-                ("Removed", true) if pipeline.patterns.last_matches_everything() => {}
+                ("Removed", true) if is_all => {}
                 ("Removed", _) => {
                     return Err(ImportError::new(format!(
                         "pre_tokenizer `Split` that removes text is not supported: pattern `{pattern}`"
@@ -298,8 +298,9 @@ fn escaped(text: &str) -> String {
 }
 
 impl Pipeline {
-    /// Adds a pattern that component `kind` cuts text by.
-    fn cut(&mut self, kind: &str, pattern: &str) -> Result<(), ImportError> {
+    /// Adds a pattern that component `kind` cuts text by. Returns whether its matches are all of any
+    /// text.
+    fn cut(&mut self, kind: &str, pattern: &str) -> Result<bool, ImportError> {
         self.cuts = Some(kind.into());
         self.patterns.push(pattern)
     }

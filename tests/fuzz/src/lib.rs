@@ -40,6 +40,8 @@ pub const TARGETS: [(&str, Target); 14] = [
     // Vocabularies: read, written as a section, used.
     ("tokenizer_json", text::tokenizer_json),
     ("tokenizer_model", text::tokenizer_model),
+    // Patterns of pre-tokenizers: compiled, and text cut by them.
+    ("pattern", text::pattern),
     // A tokenizer section: opened, used.
     ("section", text::section),
     // Text to ids and back.

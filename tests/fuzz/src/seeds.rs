@@ -1,5 +1,7 @@
 //! What fuzzing starts from: small valid inputs of every target.
 
+use std::sync::OnceLock;
+
 use pocketlm::host::AlignedBytes;
 use pocketlm::import::Element;
 use pocketlm::model::{Kv, Model};
@@ -52,6 +54,43 @@ pub fn byte_level() -> String {
     .to_string()
 }
 
+/// The same with other pre-tokenizers.
+pub fn with_patterns<'p>(patterns: impl Iterator<Item = &'p [u8]>) -> String {
+    static JSON: OnceLock<serde_json::Value> = OnceLock::new();
+    let mut json = JSON
+        .get_or_init(|| serde_json::from_str(&byte_level()).unwrap())
+        .clone();
+    let split = |pattern: &[u8]| {
+        let pattern = String::from_utf8_lossy(pattern);
+        serde_json::json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+    };
+    let mut all: Vec<serde_json::Value> = patterns.map(split).collect();
+    all.push(
+        serde_json::json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}),
+    );
+    json["pre_tokenizer"] = serde_json::json!({"type": "Sequence", "pretokenizers": all});
+    json.to_string()
+}
+
+/// Patterns as model families have them, and one for each construct.
+fn patterns() -> Vec<Vec<u8>> {
+    let text = "\0Don't 1234\n\n  中文 naïve—e\u{301} $x += 'LL\t ";
+    [
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}]+|[^\r\n\p{L}]?[\p{Lu}\p{Lo}]+[\p{Ll}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s+",
+        "\\p{N}{1,3}\x01[一-龥]+\x01[!-/:-~][A-Za-z]+|[^\r\n\\p{L}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+|\\s+",
+        "[\r\n]\x01\\s?\\p{L}+\x01\\s+$\x01\\p{N}",
+        r"[\p{Lu}&&[^A-C]]+|[[:alpha:]]{2}|[^[:space:]a-z]|\x{4E2D}|\u00e9",
+        r"(?:a|b){2,3}?c??|(?=x)\w|(?-i:Q)|\d\h\W.",
+        r"(a)\1|(?<=x)y|(?>a)|\bq",
+        r"a*b|a",
+    ]
+    .map(|patterns| [patterns, text].concat().into())
+    .into()
+}
+
 /// A sentencepiece-like tokenizer with a token for every byte.
 pub fn byte_fallback() -> String {
     let mut json: serde_json::Value = serde_json::from_str(TOKENIZERS[0]).unwrap();
@@ -85,6 +124,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             .collect(),
         "tokenizer_json" => tokenizer_jsons(),
         "tokenizer_model" => tokenizer_models(),
+        "pattern" => patterns(),
         "section" => super::text::sections()
             .iter()
             .filter(|section| section.len() < 9000)

@@ -61,6 +61,8 @@ pub fn tokenizer_json(data: &[u8]) {
         "vocab.json",
         "merges.txt",
         "chat_template.jinja",
+        "added_tokens.json",
+        "config.json",
     ];
     let mut parts = data
         .split(|&byte| byte == 0)
@@ -74,9 +76,37 @@ pub fn tokenizer_json(data: &[u8]) {
     if files[1..].iter().all(|(_, part)| part.is_none()) {
         path.push(names[0]);
     } else {
-        folder(&[("tokenizer.model", None), ("config.json", None)]);
+        folder(&[("tokenizer.model", None)]);
     }
     written(vocabulary::from_path(path));
+}
+
+/// Patterns with a byte 1 between them and a byte 0 at their end, and text that they cut. Every byte
+/// is a token, so each text comes back whole, however it is cut.
+pub fn pattern(data: &[u8]) {
+    let end = data
+        .iter()
+        .position(|&byte| byte == 0)
+        .unwrap_or(data.len());
+    let (patterns, text) = data.split_at(end);
+    let text = String::from_utf8_lossy(text);
+    let json = super::seeds::with_patterns(patterns.split(|&byte| byte == 1));
+    let path = folder(&[("tokenizer.json", Some(json.as_bytes()))]).join("tokenizer.json");
+    let Ok(section) = vocabulary::from_path(path) else {
+        return;
+    };
+    let tokenizer = Tokenizer::open(&section).expect("what was written opens");
+    let mut scratch = vec![0; tokenizer.scratch_len(text.len())];
+    let mut ids = vec![0; text.len()];
+    let options = EncodeOptions::default();
+    let count = tokenizer.encode(&text, options, &mut scratch, &mut ids);
+    let count = count.expect("enough was lent");
+    let mut decoder = Decoder::new(&tokenizer);
+    let pieces = ids[..count]
+        .iter()
+        .map(|&id| decoder.push(id).unwrap().to_string());
+    let back: String = pieces.collect();
+    assert_eq!(back + &decoder.finish().to_string(), text);
 }
 
 /// Two bytes with the length of a `tokenizer_config.json`, that file, and a `tokenizer.model`.
