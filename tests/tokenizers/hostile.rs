@@ -8,7 +8,7 @@ use pocketlm::import::vocabulary::{GgufVocabulary, from_gguf, from_llama2c, from
 use super::*;
 
 /// Uses whatever has opened: anything may come out, but no panic and no hang.
-fn exercise(section: &[u8]) {
+pub fn exercise(section: &[u8]) {
     let Ok(tokenizer) = Tokenizer::open(section) else {
         return;
     };

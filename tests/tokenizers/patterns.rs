@@ -162,6 +162,12 @@ fn families() -> Vec<(&'static str, Vec<Value>)> {
             ],
         ),
         ("none", vec![byte_level(false)]),
+        (
+            "space in front",
+            vec![
+                json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+            ],
+        ),
     ]
 }
 
@@ -400,6 +406,46 @@ fn a_megabyte_is_cut_in_linear_time() {
                 start.elapsed()
             );
         }
+    }
+}
+
+#[test]
+fn a_section_with_patterns_and_any_byte_changed_is_refused_or_harmless() {
+    for (name, pre_tokenizers) in families() {
+        if !matches!(name, "o200k" | "deepseek-v3" | "smollm") {
+            continue;
+        }
+        let (_folder, path) = write(&tokenizer_json(b"ab", &pre_tokenizers));
+        let section = section(&path);
+        // The header, and the patterns at the end; what is between others look at.
+        for at in (0..100).chain(section.len() - 1_400..section.len()) {
+            for change in [0x01, 0x10, 0x80, 0xFF] {
+                let mut damaged = section.to_vec();
+                damaged[at] ^= change;
+                super::hostile::exercise(&damaged);
+            }
+        }
+        for len in section.len() - 1_400..section.len() {
+            assert!(
+                Tokenizer::open(&section[..len]).is_err(),
+                "{name}, {len} bytes"
+            );
+        }
+        // A row that there is not, a kind that there is not.
+        let rows = u16::from_le_bytes([section[46], section[47]]);
+        for (back, value) in [(2, rows + 1), (2, 0x3FFF)] {
+            let mut damaged = section.to_vec();
+            let at = section.len() - back;
+            damaged[at..at + 2].copy_from_slice(&value.to_le_bytes());
+            assert!(Tokenizer::open(&damaged).is_err(), "{name}, row {value}");
+        }
+        let ascii = section.len()
+            - usize::from(rows) * 2 * (usize::from(section[10]) + 1)
+            - 2 * usize::from(section[11])
+            - 128;
+        let mut damaged = section.to_vec();
+        damaged[ascii] = section[10];
+        assert!(Tokenizer::open(&damaged).is_err(), "{name}");
     }
 }
 

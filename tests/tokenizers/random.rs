@@ -284,27 +284,65 @@ fn check_strings(path: &Path, count: u64) {
     }
 }
 
-/// The tokenizers of real models, where they have been fetched: `POCKETLM_TOKENIZERS` is the folder,
-/// or `~/.cache/pocketlm/tokenizers`.
-#[test]
-fn real_tokenizers_agree_with_the_tokenizers_crate_on_random_strings() {
+/// The folder of real tokenizers, where they have been fetched: `POCKETLM_TOKENIZERS`, or
+/// `~/.cache/pocketlm/tokenizers`.
+fn real_tokenizers() -> Option<PathBuf> {
     let given = std::env::var_os("POCKETLM_TOKENIZERS").map(PathBuf::from);
     let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/pocketlm/tokenizers"));
     let folder = given.or_else(home).unwrap_or_default();
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    eprintln!("not checked, because {} is missing", folder.display());
+    None
+}
+
+/// `POCKETLM_TOKENIZER` chooses one.
+#[test]
+fn real_tokenizers_agree_with_the_tokenizers_crate_on_random_strings() {
     let only = std::env::var("POCKETLM_TOKENIZER").ok();
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        eprintln!("not checked, because {} is missing", folder.display());
+    for entry in real_tokenizers()
+        .into_iter()
+        .flat_map(|folder| folder.read_dir().unwrap())
+    {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let path = path.join("tokenizer.json");
+        if path.is_file() && only.as_ref().is_none_or(|only| *only == name) {
+            check_strings(&path, strings(1_000));
+            eprintln!("{name}: {} strings", strings(1_000));
+        }
+    }
+}
+
+#[test]
+fn real_tokenizers_give_the_ids_that_llama_cpp_expects() {
+    let Some(folder) = real_tokenizers() else {
         return;
     };
-    for entry in entries {
-        let path = entry.unwrap().path().join("tokenizer.json");
-        if path.is_file()
-            && only
-                .as_ref()
-                .is_none_or(|only| path.to_str().unwrap().contains(only))
-        {
-            check_strings(&path, strings(1_000));
-            eprintln!("{}: {} strings", path.display(), strings(1_000));
+    for (name, cases) in [("llama3", "llama-bpe"), ("qwen2_5", "qwen2")] {
+        let path = folder.join(name).join("tokenizer.json");
+        let Some(cases) = shared(&format!("fetched/tokenizers/ggml-vocab-{cases}.gguf.inp")) else {
+            continue;
+        };
+        if !path.is_file() {
+            continue;
+        }
+        let tokenizer = open(&path);
+        let texts = std::fs::read_to_string(&cases).unwrap();
+        let ids = std::fs::read_to_string(cases.with_extension("out")).unwrap();
+        let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
+        assert!(texts.len() > 40);
+        for (text, ids) in texts.iter().zip(ids.split('\n')) {
+            let expected: Vec<u32> = ids
+                .split_whitespace()
+                .map(|id| id.parse().unwrap())
+                .collect();
+            assert_eq!(
+                encode(&tokenizer, text, AS_TEXT),
+                expected,
+                "{name}: {text:?}"
+            );
         }
     }
 }
