@@ -73,7 +73,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `f32` `f16` `bf16` `q8` `q4` (default) | the kernels of that weight type, and of keys and values in it |
-//! | `byte-level` (default) | tokenizers of byte-level BPE (GPT-2, Llama 3, SmolLM, Qwen); without it [`Tokenizer::open`](text::Tokenizer::open) refuses them |
+//! | `byte-level` (default) | tokenizers of byte-level BPE (GPT-2, GPT-4o, Llama 3, Mistral NeMo, DeepSeek, SmolLM, Qwen); without it [`Tokenizer::open`](text::Tokenizer::open) refuses them |
 //! | `nfc` (default, with `byte-level`) | tokenizers that normalise text to NFC (Qwen); without it they are refused |
 //! | `std` | `import` and `host` (and every weight type and tokenizer, `source`, `embedded-storage`) |
 //! | `cli` | the command line |

@@ -20,10 +20,11 @@
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::section::{Added, Vocabulary};
 use super::sentencepiece::Reading;
+use super::tokenizer_json::PrefixSpace;
 use super::{read_file, read_json, read_text, sentencepiece, spaced, tokenizer_json};
 use crate::host::file;
 use crate::import::ImportError;
@@ -71,7 +72,7 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
         };
         let mut vocabulary =
             sentencepiece::read(&read_file(&path)?, reading).map_err(in_file(path))?;
-        if configs.prefix_space() == Some(false) {
+        if configs.prefix_space() == Some(PrefixSpace::Llama(false)) {
             vocabulary.prefix = Prefix::Never;
             vocabulary.flags &= !STRIP;
         }
@@ -98,21 +99,27 @@ impl Configs {
             .unwrap_or_default()
     }
 
-    /// Whether text gets a space in front, if the config is what decides that.
-    fn prefix_space(&self) -> Option<bool> {
-        let obeys = ["Llama", "CodeLlama", "GPT2"];
-        self.tokenizer
+    /// What the config says about a space in front of text, if it decides that.
+    fn prefix_space(&self) -> Option<PrefixSpace> {
+        let wanted = self
+            .tokenizer
             .get("add_prefix_space")
-            .and_then(Value::as_bool)
-            .filter(|_| obeys.iter().any(|class| self.class().starts_with(class)))
+            .and_then(Value::as_bool)?;
+        match self.class() {
+            "GPT2Tokenizer" | "GPT2TokenizerFast" => Some(PrefixSpace::Gpt2(wanted)),
+            class if class.starts_with("Llama") || class.starts_with("CodeLlama") => {
+                Some(PrefixSpace::Llama(wanted))
+            }
+            _ => None,
+        }
     }
 
     /// Whether the model can have a token with this id: it has as many rows as it says, if it does.
-    fn has_row(&self, id: usize) -> bool {
+    fn has_row(&self, id: u64) -> bool {
         let rows = [&self.model, &self.model["text_config"]]
             .into_iter()
             .find_map(|config| config.get("vocab_size").and_then(Value::as_u64));
-        rows.is_none_or(|rows| (id as u64) < rows)
+        rows.is_none_or(|rows| id < rows)
     }
 }
 
@@ -247,49 +254,45 @@ fn added_tokens(configs: &Configs) -> Result<Vec<Value>, ImportError> {
 /// Adds tokens to the `added_tokens` of a `tokenizer.json`. What has an id goes before what the file
 /// itself says.
 fn add_to_json(json: &mut Value, added: &[Value], configs: &Configs) {
-    let in_vocabulary = |json: &Value, text: &Value| {
-        text.as_str()
-            .is_some_and(|text| json["model"]["vocab"].get(text).is_some())
+    // What else it may be is refused when it is read.
+    let Some(json) = json.as_object_mut() else {
+        return;
     };
-    let ids = |json: &Value| {
-        let vocab = json["model"]["vocab"]
-            .as_object()
-            .into_iter()
-            .flat_map(|vocab| vocab.values());
-        let added = json["added_tokens"].as_array().into_iter().flatten();
-        let added = added.filter_map(|token| token["id"].as_u64());
-        vocab.filter_map(Value::as_u64).chain(added).max()
+    let mut list = match json.remove("added_tokens") {
+        Some(Value::Array(list)) => list,
+        None | Some(Value::Null) => vec![],
+        Some(other) => {
+            json.insert("added_tokens".into(), other);
+            return;
+        }
     };
-    let mut next = None;
+    let empty = Map::new();
+    let model = json.get("model").unwrap_or(&Value::Null);
+    let vocab = model["vocab"].as_object().unwrap_or(&empty);
     for token in added {
-        let known = json["added_tokens"].as_array().and_then(|list| {
-            list.iter()
-                .position(|known| known["content"] == token["content"])
-        });
+        let content = token["content"].as_str().unwrap_or_default();
         let mut token = token.clone();
-        match known {
-            Some(place) => {
-                if !token["id"].is_null() {
-                    token["id"] = json["added_tokens"][place]["id"].clone();
-                    json["added_tokens"][place] = token;
-                }
+        match list.iter_mut().find(|known| known["content"] == content) {
+            Some(_) if token["id"].is_null() => continue,
+            Some(known) => {
+                token["id"] = known["id"].take();
+                *known = token;
                 continue;
             }
-            None if token["id"].is_null() && !in_vocabulary(json, &token["content"]) => {
-                let id = next.unwrap_or_else(|| ids(json).map_or(0, |last| last + 1));
-                if !configs.has_row(id as usize) {
+            None if token["id"].is_null() && !vocab.contains_key(content) => {
+                let ids = list.iter().map(|token| &token["id"]).chain(vocab.values());
+                let last = ids.filter_map(Value::as_u64).max();
+                let id = last.map_or(0, |last| last.saturating_add(1));
+                if !configs.has_row(id) {
                     continue;
                 }
-                next = Some(id + 1);
                 token["id"] = id.into();
             }
-            None => next = None,
+            None => {}
         }
-        match json["added_tokens"].as_array_mut() {
-            Some(list) => list.push(token),
-            None => json["added_tokens"] = Value::Array(vec![token]),
-        }
+        list.push(token);
     }
+    json.insert("added_tokens".into(), list.into());
 }
 
 /// Adds tokens to the pieces of a `tokenizer.model`.
@@ -311,11 +314,11 @@ fn add_to_pieces(
             None => {
                 let mut pieces = vocabulary.pieces.iter();
                 let id = pieces.position(|piece| *piece == spaced(content));
-                let id = id.unwrap_or(vocabulary.pieces.len());
+                let id = id.unwrap_or(vocabulary.pieces.len()) as u64;
                 if !configs.has_row(id) {
                     continue;
                 }
-                id as u64
+                id
             }
         };
         let in_vocabulary = usize::try_from(id)

@@ -35,9 +35,21 @@ struct Pipeline {
     cuts: Option<String>,
 }
 
-/// The vocabulary of a `tokenizer.json`. `prefix_space` says whether text gets a space in front,
-/// whatever the file says itself.
-pub(super) fn read(json: &Value, prefix_space: Option<bool>) -> Result<Vocabulary, ImportError> {
+/// Whether text gets a space in front, whatever a `tokenizer.json` says itself: for tokenizers of
+/// one kind, and no others.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum PrefixSpace {
+    /// Those that have `▁` for a space.
+    Llama(bool),
+    /// Byte-level ones.
+    Gpt2(bool),
+}
+
+/// The vocabulary of a `tokenizer.json`.
+pub(super) fn read(
+    json: &Value,
+    prefix_space: Option<PrefixSpace>,
+) -> Result<Vocabulary, ImportError> {
     let mut pipeline = Pipeline::default();
     components(json, "normalizer", "normalizers", &mut |kind, node| {
         normalizer(kind, node, &mut pipeline)
@@ -46,6 +58,11 @@ pub(super) fn read(json: &Value, prefix_space: Option<bool>) -> Result<Vocabular
         pre_tokenizer(kind, node, &mut pipeline)
     })?;
 
+    let prefix_space = match (prefix_space, pipeline.byte_level) {
+        (Some(PrefixSpace::Llama(wanted)), false) => Some(wanted),
+        (Some(PrefixSpace::Gpt2(wanted)), true) => Some(wanted),
+        _ => None,
+    };
     if let Some(wanted) = prefix_space {
         pipeline.set_prefix_space(wanted);
     }
