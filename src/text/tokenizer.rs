@@ -52,7 +52,7 @@
 //!    composite; `combining` times first and last code point and a byte of combining class. Hangul
 //!    is computed.
 //! 10. **Patterns**, only if there are any: the kinds of the 128 ASCII characters, a byte each; for
-//!    each pattern the row it starts at, 2 bytes; `rows` rows of `kinds + 1` entries of 2 bytes.
+//!     each pattern the row it starts at, 2 bytes; `rows` rows of `kinds + 1` entries of 2 bytes.
 //!
 //! # Patterns
 //! The first pattern cuts a text into pieces, each further one cuts the pieces of the one before it.

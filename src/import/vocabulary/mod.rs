@@ -13,6 +13,7 @@ use crate::import::{ImportError, json};
 use crate::text::Tokenizer;
 
 mod bytelevel;
+mod expression;
 mod folder;
 mod gguf;
 mod llama2c;
