@@ -169,6 +169,10 @@ impl<'e> Parser<'e> {
             if matches!(node, Node::Ahead(..)) {
                 return Err("a repeated look-ahead is not supported".into());
             }
+            // Matchers differ in when they give up on it.
+            if most != Some(1) && can_be_empty(&node) {
+                return Err("a repeat of what can be empty is not supported".into());
+            }
             // Behind a count, `+` repeats the whole once more.
             let greed = if self.eat("?") {
                 Greed::Lazy

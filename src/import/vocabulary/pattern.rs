@@ -225,13 +225,8 @@ impl Builder {
         most: Option<u32>,
         greed: Greed,
     ) -> Result<(), String> {
-        let start = self.program.len();
         for _ in 0..least {
             self.emit(node)?;
-            // Nothing, however often.
-            if self.program.len() == start {
-                break;
-            }
         }
         // Where to go on once it has been repeated enough.
         let mut exits = vec![];
