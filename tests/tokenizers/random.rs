@@ -183,6 +183,7 @@ pub struct Pair {
     theirs: tokenizers::Tokenizer,
     /// Contents of added tokens, and what looks like them.
     pub specials: Vec<String>,
+    special_ids: std::collections::HashSet<u32>,
     byte_fallback: bool,
     strip: bool,
 }
@@ -190,11 +191,10 @@ pub struct Pair {
 impl Pair {
     pub fn open(path: &Path) -> Self {
         let theirs = tokenizers::Tokenizer::from_file(path).unwrap();
-        let mut specials: Vec<String> = theirs
-            .get_added_tokens_decoder()
-            .values()
-            .map(|token| token.content.clone())
-            .collect();
+        let added = theirs.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special);
+        let special_ids = special.map(|(id, _)| *id).collect();
+        let mut specials: Vec<String> = added.values().map(|token| token.content.clone()).collect();
         specials.sort();
         let lookalikes = [
             "<|im_start",
@@ -217,6 +217,7 @@ impl Pair {
             ours: open(path),
             theirs,
             specials,
+            special_ids,
             byte_fallback: json["model"]["byte_fallback"] == true,
             strip,
         }
@@ -237,10 +238,7 @@ impl Pair {
     fn check_ids(&self, ids: &[u32], skip_special: bool) {
         let mut expected = self.theirs.decode(ids, skip_special).unwrap();
         if self.byte_fallback {
-            let shown = |id: &&u32| {
-                let added = self.theirs.get_added_tokens_decoder();
-                !(skip_special && added.get(id).is_some_and(|token| token.special))
-            };
+            let shown = |id: &&u32| !(skip_special && self.special_ids.contains(id));
             let tokens: Vec<String> = ids
                 .iter()
                 .filter(shown)
