@@ -55,9 +55,9 @@ pub enum Error {
         /// Bytes the arena has.
         found: usize,
     },
-    /// The window through which weights are read does not hold two tile rows of the widest matrix
-    /// (one, for opening).
-    WindowTooSmall {
+    /// The buffer that weights are read into is too small. A session needs two tile rows of the
+    /// widest matrix ([`Plan::weight_buffer`](crate::run::Plan::weight_buffer)), opening needs one.
+    WeightBufferTooSmall {
         /// Bytes it must have at least.
         needed: usize,
         /// Bytes it has.
@@ -194,8 +194,8 @@ impl fmt::Display for Error {
                     "the plan needs an arena of {needed} bytes, not {found}: a shorter context or batch needs less"
                 )
             }
-            Error::WindowTooSmall { needed, found } => {
-                write!(f, "reading the weights takes a window of {needed} bytes, not {found}")
+            Error::WeightBufferTooSmall { needed, found } => {
+                write!(f, "the buffer for weights has {found} bytes and needs {needed}: give it more")
             }
             Error::NotMapped => f.write_str("the weights are not in memory: make the session with their source"),
             Error::NoTokens => f.write_str("no token was given"),

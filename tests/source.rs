@@ -1,4 +1,4 @@
-//! Weights that are read piece by piece give the same bits as weights in memory, through any window
+//! Weights that are read piece by piece give the same bits as weights in memory, through any buffer
 //! that holds a tile row; an image is checked as well as one in memory; and a read that fails can
 //! be tried again.
 #![cfg(feature = "std")]
@@ -108,7 +108,7 @@ fn widest(model: &Model<'_>) -> usize {
 struct Limits {
     batch: u32,
     kv: Kv,
-    window: usize,
+    buffer: usize,
 }
 
 impl Limits {
@@ -117,7 +117,7 @@ impl Limits {
             .context(context as u32)
             .batch(self.batch)
             .kv(self.kv)
-            .window(self.window);
+            .weight_buffer(self.buffer);
         plan.logits(self.batch.div_ceil(2))
     }
 }
@@ -174,16 +174,16 @@ fn weights_that_are_read_give_the_bits_of_weights_in_memory() {
         });
         let (kv, batch) = (numbers.pick(&Kv::ALL), numbers.within(1..=9));
         let smallest = 2 * widest(&Model::open(&image).unwrap()).next_multiple_of(64);
-        let window = smallest + numbers.pick(&[0, 0, 64, 1000, 100_000]);
+        let buffer = smallest + numbers.pick(&[0, 0, 64, 1000, 100_000]);
         let (budget, ids) = (
             numbers.pick(&[1, 9, 64, 1000]),
             numbers.tokens(24, vocab_size),
         );
-        let limits = Limits { batch, kv, window };
+        let limits = Limits { batch, kv, buffer };
         let expected = mapped(
             &image,
             Limits {
-                window: 0,
+                buffer: 0,
                 ..limits
             },
             &ids,
@@ -198,11 +198,11 @@ fn weights_that_are_read_give_the_bits_of_weights_in_memory() {
             );
             assert!(
                 rows == expected,
-                "seed {seed}, window {window}, work called {calls} times"
+                "seed {seed}, buffer {buffer}, work called {calls} times"
             );
             assert!(
                 &sliced == expected.last().unwrap(),
-                "seed {seed}, window {window}, budget {budget}"
+                "seed {seed}, buffer {buffer}, budget {budget}"
             );
         }
         let (rows, _) = read(&mut Card::with(&image), &image, limits, &ids, budget);
@@ -211,14 +211,14 @@ fn weights_that_are_read_give_the_bits_of_weights_in_memory() {
 }
 
 #[test]
-fn the_story_is_told_from_blocks_through_a_window_of_16_kb() {
+fn the_story_is_told_from_blocks_through_a_buffer_of_16_kb() {
     let checkpoint = common::shared("the story model from a block device in every type of weights")
         .map(|shared| import::open(&shared.join("models/story")).unwrap());
     let ids = Numbers::new(3).tokens(100, 1024);
     let limits = Limits {
         batch: 8,
         kv: Kv::F16,
-        window: 16 * 1024,
+        buffer: 16 * 1024,
     };
     let mut images = vec![("as built in", AlignedBytes::copy_of(STORY))];
     for dtype in DType::ALL {
@@ -238,14 +238,14 @@ fn the_story_is_told_from_blocks_through_a_window_of_16_kb() {
         // Rows of f32 are wide.
         let smallest = 2 * widest(&Model::open(&image).unwrap()).next_multiple_of(64);
         let limits = Limits {
-            window: limits.window.max(smallest),
+            buffer: limits.buffer.max(smallest),
             ..limits
         };
-        assert!(limits.window == 16 * 1024 || name == "f32");
+        assert!(limits.buffer == 16 * 1024 || name == "f32");
         let expected = mapped(
             &image,
             Limits {
-                window: 0,
+                buffer: 0,
                 ..limits
             },
             &ids,
@@ -285,16 +285,16 @@ fn a_read_that_fails_is_tried_again_by_the_next_step() {
         let vocab_size = description.config.vocab_size;
         let image = Memory::new(description, seed).pack(numbers.pick(&DType::ALL));
         let ids = numbers.tokens(20, vocab_size);
-        let window = 2 * widest(&Model::open(&image).unwrap()).next_multiple_of(64);
+        let buffer = 2 * widest(&Model::open(&image).unwrap()).next_multiple_of(64);
         let limits = Limits {
             batch: numbers.within(1..=9),
             kv: numbers.pick(&Kv::ALL),
-            window,
+            buffer,
         };
         let expected = mapped(
             &image,
             Limits {
-                window: 0,
+                buffer: 0,
                 ..limits
             },
             &ids,
@@ -524,7 +524,7 @@ fn a_forged_image_is_refused_wherever_it_lies() {
     let mut verify = Only::new(&image);
     assert!(Model::open_verified(&image, &mut verify).is_ok() && verify.asked == 1);
     for scratch in 0..4 {
-        let refused = Error::WindowTooSmall {
+        let refused = Error::WeightBufferTooSmall {
             needed: 4,
             found: scratch,
         };
@@ -637,7 +637,7 @@ fn what_is_lent_must_be_large_enough() {
         open(&mut dirty(0xff, 255), &mut dirty(0xff, widest)),
         needed(256, 255)
     );
-    let narrow = Some(Error::WindowTooSmall {
+    let narrow = Some(Error::WeightBufferTooSmall {
         needed: widest,
         found: widest - 1,
     });
@@ -665,30 +665,35 @@ fn what_is_lent_must_be_large_enough() {
     let model = Model::open_from(&mut source, &mut memory, &mut dirty(0xff, widest)).unwrap();
     assert_eq!(model.tokenizer().unwrap().unwrap().vocab_size(), 1024);
     let plan = Plan::new(model.header()).context(8);
-    let mut arena = dirty(0xff, plan.window(65536).bytes());
+    let mut arena = dirty(0xff, plan.weight_buffer(65536).bytes());
     assert_eq!(
         Session::new(&model, &plan, &mut arena, &Solo).err(),
         Some(Error::NotMapped)
     );
-    for window in [0, 63, 2 * widest - 1] {
-        let refused =
-            Session::with_source(&model, &plan.window(window), &mut arena, &Solo, &mut source)
-                .err();
-        let found = window / 2 / 64 * 128;
+    for buffer in [0, 63, 2 * widest - 1] {
+        let refused = Session::with_source(
+            &model,
+            &plan.weight_buffer(buffer),
+            &mut arena,
+            &Solo,
+            &mut source,
+        )
+        .err();
+        let found = buffer / 2 / 64 * 128;
         assert_eq!(
             refused,
-            Some(Error::WindowTooSmall {
+            Some(Error::WeightBufferTooSmall {
                 needed: 2 * widest,
                 found
             }),
-            "window {window}"
+            "buffer {buffer}"
         );
     }
     let part = plan
-        .window(16 * 1024)
+        .weight_buffer(16 * 1024)
         .parts()
         .into_iter()
-        .find(|part| part.name == "window")
+        .find(|part| part.name == "weights")
         .unwrap();
     assert!(
         (16 * 1024..20 * 1024).contains(&part.bytes),

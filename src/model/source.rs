@@ -157,7 +157,7 @@ impl<'m> Resident<'m> {
                 pass.check(range.end - range.start, place)
             })
         });
-        if let Err(error @ (Error::Storage | Error::WindowTooSmall { .. })) = tensors {
+        if let Err(error @ (Error::Storage | Error::WeightBufferTooSmall { .. })) = tensors {
             return Err(error);
         }
         // Damage is reported as damage, whatever it did to the tensors.
@@ -207,7 +207,7 @@ impl Pass<'_> {
             .unwrap_or(usize::MAX)
             .min(found / STEP * STEP);
         if bytes == 0 {
-            return Err(Error::WindowTooSmall {
+            return Err(Error::WeightBufferTooSmall {
                 needed: STEP,
                 found,
             });
@@ -227,7 +227,7 @@ impl Pass<'_> {
         let found = self.scratch.len();
         let most = found.checked_div(unit).unwrap_or(0) * unit;
         if most == 0 && bytes > 0 {
-            return Err(Error::WindowTooSmall {
+            return Err(Error::WeightBufferTooSmall {
                 needed: unit,
                 found,
             });

@@ -63,8 +63,8 @@ impl<'m, 'a> Session<'m, 'a> {
     pub(super) fn store(&mut self, token: usize) {
         let (model, widths) = (self.model, self.widths());
         let (config, layer) = (model.config(), model.layers().get(self.work.layer as usize));
-        let (window, index) = (&self.buffers.window, self.work.layer);
-        let vector = |role| window.vector(&model, index, role);
+        let (weights, index) = (&self.buffers.weights, self.work.layer);
+        let vector = |role| weights.vector(&model, index, role);
         let batch = self.plan.batch_tokens() as usize;
         let cache = self.head_cache();
         let slot = (self.work.start as usize + token) % cache.rows.max(1);
@@ -148,7 +148,7 @@ impl<'m, 'a> Session<'m, 'a> {
             groups,
             rope: tables,
             cache: all,
-            window,
+            weights,
             ..
         } = &mut self.buffers;
         let (tables, index) = (&**tables, self.work.layer);
@@ -159,7 +159,7 @@ impl<'m, 'a> Session<'m, 'a> {
             Role::KeyNorm,
             Role::ValueBias,
         ]
-        .map(|role| window.vector(&model, index, role));
+        .map(|role| weights.vector(&model, index, role));
         let [query, key, value, queries, _] = attention_parts(scratch, batch, widths);
 
         let (query, width) = (&*query, multiplier * projection);

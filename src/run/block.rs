@@ -18,7 +18,7 @@ use pocketlm_kernels::{
 
 use super::Session;
 use super::session::{Buffers, Work};
-use super::window::Weights;
+use super::weights::MatrixPart;
 use crate::model::{MlpVariant, Place, Role, Rope};
 
 /// What is computed, in this order; the stages from `AttentionNorm` to `FfwResidual` once for each
@@ -222,7 +222,7 @@ impl<'m, 'a> Session<'m, 'a> {
     /// before those that lack them may be done.
     pub(super) fn compute(&mut self, units: Range<usize>) -> bool {
         #[cfg(feature = "source")]
-        if self.buffers.window.is_lent() {
+        if self.buffers.weights.is_lent() {
             return self.compute_from_source(units);
         }
         self.compute_units(units);
@@ -272,8 +272,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let id = self.buffers.tokens.get(index).copied().unwrap_or(0);
         let position = self.buffers.positions.get(index).copied().unwrap_or(0);
         let hidden = row_mut(self.buffers.hidden, widths.embedding, token);
-        let Weights { matrix, first, .. } =
-            self.buffers.window.matrix(&self.model, 0, Role::Embedder);
+        let MatrixPart { matrix, first, .. } =
+            self.buffers.weights.matrix(&self.model, 0, Role::Embedder);
         matrix.row((id as usize).saturating_sub(first * TILE_ROWS), hidden);
         let factor = self.model.config().embedding_scale;
         if factor != 1.0 {
@@ -363,12 +363,12 @@ impl<'m, 'a> Session<'m, 'a> {
             scratch,
             groups,
             blocks,
-            window,
+            weights,
             ..
         } = &mut self.buffers;
         let vector = |role: Option<Role>| {
             role.map_or(&[] as &[f32], |role| {
-                window.vector(&self.model, self.work.layer, role)
+                weights.vector(&self.model, self.work.layer, role)
             })
         };
         let (bias, other, norm) = (vector(bias), vector(other), vector(norm));
@@ -453,7 +453,7 @@ impl<'m, 'a> Session<'m, 'a> {
             logits,
             groups,
             blocks,
-            window,
+            weights,
             ..
         } = &mut self.buffers;
         // Three outputs whatever there are, of which some may be empty: one copy of this in the
@@ -507,12 +507,12 @@ impl<'m, 'a> Session<'m, 'a> {
             tiles: blocks,
         };
 
-        let mut matrices = [Weights::NONE; 3];
+        let mut matrices = [MatrixPart::NONE; 3];
         let (mut before, mut work) = (0, 0usize);
         let mut index = 0;
         let outputs = values_out.map(|values| {
-            let weights = roles.get(index).map_or(Weights::NONE, |&role| {
-                window.matrix(&self.model, self.work.layer, role)
+            let weights = roles.get(index).map_or(MatrixPart::NONE, |&role| {
+                weights.matrix(&self.model, self.work.layer, role)
             });
             if let Some(slot) = matrices.get_mut(index) {
                 *slot = weights;
@@ -546,8 +546,8 @@ impl<'m, 'a> Session<'m, 'a> {
             outputs,
             (PIECE, together),
             |index, inputs, rows, mut part| {
-                let Weights { matrix, first, .. } =
-                    matrices.get(index).copied().unwrap_or(Weights::NONE);
+                let MatrixPart { matrix, first, .. } =
+                    matrices.get(index).copied().unwrap_or(MatrixPart::NONE);
                 let input = if cfg!(target_os = "none") {
                     input
                 } else {

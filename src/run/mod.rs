@@ -10,7 +10,7 @@ mod flash;
 mod plan;
 mod session;
 pub mod snapshot;
-mod window;
+mod weights;
 
 pub use arena::Arena;
 #[cfg(target_has_atomic = "8")]

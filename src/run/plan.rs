@@ -25,7 +25,7 @@ use crate::model::{Config, Header, Kv, Layer, Layers};
 /// | `groups` | inputs in 16 bits: 72 a group of 32 of the widest input, B times; for batches of 32 and more the same once more as matrix units take it, 136 a group |
 /// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
 /// | `logits` | 4 V, for as many tokens as [`Plan::logits`] says |
-/// | `window` | only for weights that are not in memory: two buffers for them, and the vectors of a layer |
+/// | `weights` | only for weights that are not in memory: two halves of [`Plan::weight_buffer`], and the vectors of a layer |
 /// | `cache` | keys and values, see [`Plan::cache_bytes`] |
 #[derive(Clone, Copy)]
 pub struct Plan<'m> {
@@ -37,7 +37,7 @@ pub struct Plan<'m> {
     logits: u32,
     kv: Kv,
     #[cfg(feature = "source")]
-    window: usize,
+    weight_buffer: usize,
     /// Bytes of every part: kept, so that a program whose plan is a `const` holds these numbers and
     /// not their arithmetic.
     sizes: [usize; PARTS.len()],
@@ -45,7 +45,7 @@ pub struct Plan<'m> {
 
 /// The parts, in the order in which they lie in the arena.
 const PARTS: [&str; 9] = [
-    "tokens", "hidden", "normed", "scratch", "groups", "rope", "logits", "window", "cache",
+    "tokens", "hidden", "normed", "scratch", "groups", "rope", "logits", "weights", "cache",
 ];
 
 /// A buffer in the arena.
@@ -92,7 +92,7 @@ impl<'m> Plan<'m> {
             logits: 1,
             kv: Kv::F32,
             #[cfg(feature = "source")]
-            window: 0,
+            weight_buffer: 0,
             sizes: [0; PARTS.len()],
         }
         .measured()
@@ -124,12 +124,13 @@ impl<'m> Plan<'m> {
         self.measured()
     }
 
-    /// Bytes for the two buffers through which weights are read that are not in memory
-    /// ([`Session::with_source`](super::Session::with_source)), which hold two tile rows of the
-    /// widest matrix at least. More is faster where a read has a fixed cost.
+    /// Bytes of the buffer for weights that are not in memory
+    /// ([`Session::with_source`](super::Session::with_source)). A session computes with one half
+    /// while it reads into the other, so a half must hold a tile row of the widest matrix. More is
+    /// faster where a read has a fixed cost.
     #[cfg(feature = "source")]
-    pub const fn window(mut self, bytes: usize) -> Self {
-        self.window = bytes;
+    pub const fn weight_buffer(mut self, bytes: usize) -> Self {
+        self.weight_buffer = bytes;
         self.measured()
     }
 
@@ -190,7 +191,7 @@ impl<'m> Plan<'m> {
                 self.logits as usize,
                 self.config.vocab_size as usize,
             ])),
-            self.window_bytes(),
+            self.weight_bytes(),
             padded(self.cache_bytes()),
         ];
         self
@@ -341,8 +342,8 @@ impl<'m> Plan<'m> {
 
     /// Bytes of each of the two buffers for weights, and of the one for the vectors of a layer.
     #[cfg(feature = "source")]
-    pub(super) const fn window_parts(&self) -> (usize, usize) {
-        if self.window == 0 {
+    pub(super) const fn weight_parts(&self) -> (usize, usize) {
+        if self.weight_buffer == 0 {
             return (0, 0);
         }
         let (mut vectors, mut role) = (0usize, 0);
@@ -354,19 +355,19 @@ impl<'m> Plan<'m> {
         }
         let vectors = larger(vectors, Role::FinalNorm.vector_len(&self.config));
         (
-            self.window / 2 / ALIGNMENT * ALIGNMENT,
+            self.weight_buffer / 2 / ALIGNMENT * ALIGNMENT,
             padded(product(&[4, vectors])),
         )
     }
 
     #[cfg(feature = "source")]
-    const fn window_bytes(&self) -> usize {
-        let (half, vectors) = self.window_parts();
+    const fn weight_bytes(&self) -> usize {
+        let (half, vectors) = self.weight_parts();
         product(&[2, half]).saturating_add(vectors)
     }
 
     #[cfg(not(feature = "source"))]
-    const fn window_bytes(&self) -> usize {
+    const fn weight_bytes(&self) -> usize {
         0
     }
 

@@ -8,7 +8,7 @@ use pocketlm_kernels::{Engine, InputGroup, InputTile};
 use super::Plan;
 use super::block::{Stage, row_mut};
 use super::snapshot::unseen;
-use super::window::Window;
+use super::weights::Weights;
 use crate::Error;
 use crate::log;
 use crate::model::{ALIGNMENT, Model};
@@ -72,7 +72,7 @@ pub(super) struct Buffers<'a> {
     /// `[logits][V]`.
     pub logits: &'a mut [f32],
     /// Weights that are not in memory.
-    pub window: Window<'a>,
+    pub weights: Weights<'a>,
     /// Layer by layer, kv head by kv head: keys, values.
     pub cache: &'a mut [u8],
 }
@@ -167,8 +167,9 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// A session for weights that are not in memory ([`Model::open_from`]): they are read from
-    /// `source` by way of the plan's [`window`](Plan::window). The logits are the same bits. A tile
-    /// row that two halves of the window do not hold is [`Error::WindowTooSmall`].
+    /// `source` through the plan's [`weight_buffer`](Plan::weight_buffer). The logits are the same
+    /// bits. [`Error::WeightBufferTooSmall`] if a half of that buffer does not hold a tile row of
+    /// every matrix.
     #[cfg(feature = "source")]
     pub fn with_source(
         model: &Model<'m>,
@@ -181,7 +182,7 @@ impl<'m, 'a> Session<'m, 'a> {
             "session",
             Self::with_engine(model, plan, arena, engine.into()),
         )?;
-        session.buffers.window.lend(model, source)?;
+        session.buffers.weights.lend(model, source)?;
         Ok(session)
     }
 
@@ -226,7 +227,7 @@ impl<'m, 'a> Session<'m, 'a> {
             groups,
             rope,
             logits,
-            window,
+            weights,
             cache,
         ] = plan.sizes();
         let mut rest = arena;
@@ -254,7 +255,7 @@ impl<'m, 'a> Session<'m, 'a> {
             },
             rope: numbers(cut(&mut rest, rope)),
             logits: numbers(cut(&mut rest, logits)),
-            window: Window::new(plan, cut(&mut rest, window)),
+            weights: Weights::new(plan, cut(&mut rest, weights)),
             cache: cut(&mut rest, cache),
         };
         Ok(Session {

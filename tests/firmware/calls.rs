@@ -14,9 +14,9 @@ const LEVELS: [(&str, &[&str]); 10] = [
     ("reads weights", &["WeightSource"]),
     (
         "works while weights are read",
-        &["window", "read_while", "closure"],
+        &["weights", "read_while", "closure"],
     ),
-    ("computes with what was read", &["window", "closure"]),
+    ("computes with what was read", &["weights", "closure"]),
     ("takes a snapshot", &["proof", "storage", "closure"]),
     ("gives a snapshot", &["restore_from", "closure"]),
     ("gives a snapshot from memory", &["source_of", "closure"]),

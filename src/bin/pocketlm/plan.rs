@@ -310,11 +310,11 @@ fn flash(model: &Model, total: u64) -> Vec<Part> {
 /// The arena: the plan's parts, the cache by layer.
 fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
     let mut parts = Vec::new();
-    // There is no window here: the image is memory-mapped.
+    // No buffer for weights: the image is memory-mapped.
     for part in plan
         .parts()
         .into_iter()
-        .filter(|part| part.name != "window")
+        .filter(|part| part.name != "weights")
     {
         if part.name != "cache" {
             let label = match part.name {

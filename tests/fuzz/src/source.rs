@@ -105,7 +105,7 @@ pub fn source(data: &[u8]) {
         _ => Model::open_verified_from(&mut device, &mut resident, &mut scratch, &mut vouched()),
     };
     match &read {
-        Err(Error::Storage | Error::ArenaTooSmall { .. } | Error::WindowTooSmall { .. }) => {}
+        Err(Error::Storage | Error::ArenaTooSmall { .. } | Error::WeightBufferTooSmall { .. }) => {}
         // A device has no length of its own: it is as long as the image says.
         Err(_) if u64_at(&image, 16) != image.len() as u64 => assert!(mapped.is_err()),
         // What is no table of sections is not even shown to whoever might vouch for it.
@@ -130,7 +130,7 @@ pub fn source(data: &[u8]) {
     } else {
         64 * window as usize
     };
-    if plan.window(window).bytes() > MOST_ARENA {
+    if plan.weight_buffer(window).bytes() > MOST_ARENA {
         return;
     }
     let ids: [u32; 5] = std::array::from_fn(|i| (i as u32 * 5 + 1) % model.config().vocab_size);
@@ -139,11 +139,11 @@ pub fn source(data: &[u8]) {
     let mut digest = Digest::new();
     digest.update(session.feed(&ids).unwrap());
 
-    let plan = plan.window(window);
+    let plan = plan.weight_buffer(window);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
     arena.fill(0xff);
     let mut session = match Session::with_source(&model, &plan, &mut arena, &Solo, &mut device) {
-        Err(error) => return assert!(matches!(error, Error::WindowTooSmall { .. })),
+        Err(error) => return assert!(matches!(error, Error::WeightBufferTooSmall { .. })),
         Ok(session) => session,
     };
     session.start(&ids).unwrap();

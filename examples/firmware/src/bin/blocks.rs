@@ -1,7 +1,7 @@
 #![no_std]
 #![no_main]
 //! Runs images whose weights are never in memory: they come from a device that is read in blocks of
-//! 512 bytes, as an SD card is, through a window of 16 KB in the arena. Here the flash partition
+//! 512 bytes, as an SD card is, through a buffer of 16 KB in the arena. Here the flash partition
 //! plays the device.
 
 use embedded_storage::nor_flash::{ErrorType, NorFlashErrorKind, ReadNorFlash, check_read};
@@ -15,7 +15,7 @@ use pocketlm_firmware::sequence::{BUDGET, tokens};
 const ARENA_BYTES: usize = 1 << 20;
 /// Of those, for what of an image is in memory: the tokenizer more than anything.
 const RESIDENT_BYTES: usize = 64 * 1024;
-const WINDOW_BYTES: usize = 16 * 1024;
+const WEIGHT_BUFFER: usize = 16 * 1024;
 
 pocketlm_firmware::entry!(check, ARENA_BYTES);
 
@@ -77,7 +77,7 @@ fn run(mut card: FlashImage<Card>, memory: &mut [u8]) -> Result<(), Error> {
         let name = kv.dtype().name();
         let plan = largest(Plan::new(model.header()))
             .kv(kv)
-            .window(WINDOW_BYTES);
+            .weight_buffer(WEIGHT_BUFFER);
         let mut session = Session::with_source(&model, &plan, arena, &Solo, &mut card)?;
         session.feed_each(&tokens, |index, logits| {
             let mut digest = Digest::new();

@@ -64,7 +64,7 @@ fn storage(arena: &mut [u8]) -> Result<(), Error> {
         .split_at_mut_checked(64 * 1024)
         .ok_or(Error::Storage)?;
     let model = Model::open_verified_from(&mut device, resident, arena, &mut Any)?;
-    let plan = black_box(Plan::new(model.header()).context(16).window(16 * 1024));
+    let plan = black_box(Plan::new(model.header()).context(16).weight_buffer(16 * 1024));
     let mut session = Session::with_source(&model, &plan, arena, &Solo, &mut device)?;
     session.feed(black_box(&[2, 3]))?;
     session.save(&mut |bytes| {

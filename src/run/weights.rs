@@ -6,9 +6,9 @@ use pocketlm_kernels::Matrix;
 use super::Plan;
 use crate::model::{Model, Role};
 
-/// Weights of a matrix that are in memory.
+/// MatrixPart of a matrix that are in memory.
 #[derive(Clone, Copy)]
-pub(super) struct Weights<'w> {
+pub(super) struct MatrixPart<'w> {
     /// All of its tile rows, or some.
     pub matrix: Matrix<'w>,
     /// The tile row of the whole matrix that those start with.
@@ -17,8 +17,8 @@ pub(super) struct Weights<'w> {
     pub rows: usize,
 }
 
-impl<'w> Weights<'w> {
-    pub const NONE: Weights<'static> = Weights {
+impl<'w> MatrixPart<'w> {
+    pub const NONE: MatrixPart<'static> = MatrixPart {
         matrix: Matrix::EMPTY,
         first: 0,
         rows: 0,
@@ -26,7 +26,7 @@ impl<'w> Weights<'w> {
 
     fn mapped(model: &Model<'w>, layer: u32, role: Role) -> Self {
         let matrix = model.matrix(layer, role);
-        Weights {
+        MatrixPart {
             matrix,
             first: 0,
             rows: matrix.rows(),
@@ -35,7 +35,7 @@ impl<'w> Weights<'w> {
 }
 
 #[cfg(not(feature = "source"))]
-pub(super) use mapped::Window;
+pub(super) use mapped::Weights;
 
 #[cfg(not(feature = "source"))]
 mod mapped {
@@ -44,25 +44,25 @@ mod mapped {
     use super::*;
 
     /// Nothing: all weights are in memory.
-    pub struct Window<'a>(PhantomData<&'a ()>);
+    pub struct Weights<'a>(PhantomData<&'a ()>);
 
-    impl<'a> Window<'a> {
+    impl<'a> Weights<'a> {
         pub fn new(_: &Plan<'_>, _: &'a mut [u8]) -> Self {
-            Window(PhantomData)
+            Weights(PhantomData)
         }
 
         pub fn vector<'w>(&self, model: &Model<'w>, layer: u32, role: Role) -> &'w [f32] {
             model.vector(layer, role)
         }
 
-        pub fn matrix<'w>(&self, model: &Model<'w>, layer: u32, role: Role) -> Weights<'w> {
-            Weights::mapped(model, layer, role)
+        pub fn matrix<'w>(&self, model: &Model<'w>, layer: u32, role: Role) -> MatrixPart<'w> {
+            MatrixPart::mapped(model, layer, role)
         }
     }
 }
 
 #[cfg(feature = "source")]
-pub(super) use read::Window;
+pub(super) use read::Weights;
 
 #[cfg(feature = "source")]
 mod read {
@@ -78,7 +78,7 @@ mod read {
     use crate::run::block::Stage;
 
     /// What has been read of the weights, where they are not in memory.
-    pub struct Window<'a> {
+    pub struct Weights<'a> {
         source: Option<&'a mut dyn WeightSource>,
         /// Whether there is one, be it away on a read just now.
         lent: bool,
@@ -124,13 +124,13 @@ mod read {
         }
     }
 
-    impl<'a> Window<'a> {
+    impl<'a> Weights<'a> {
         pub fn new(plan: &Plan<'_>, bytes: &'a mut [u8]) -> Self {
-            let half = plan.window_parts().0;
+            let half = plan.weight_parts().0;
             let (front, rest) = bytes.split_at_mut_checked(half).unwrap_or_default();
             let (back, vectors) = rest.split_at_mut_checked(half).unwrap_or_default();
             let vectors = bytemuck::try_cast_slice_mut(vectors).unwrap_or_default();
-            Window {
+            Weights {
                 source: None,
                 lent: false,
                 vectors,
@@ -153,7 +153,7 @@ mod read {
                 .filter(|place| place.tile_rows() > 0);
             let widest = units.map(|place| place.unit()).max().unwrap_or(0);
             if widest > self.front.len() {
-                return Err(Error::WindowTooSmall {
+                return Err(Error::WeightBufferTooSmall {
                     needed: widest.saturating_mul(2),
                     found: 2 * self.front.len(),
                 });
@@ -181,12 +181,12 @@ mod read {
                 .unwrap_or_default()
         }
 
-        pub fn matrix<'w>(&'w self, model: &Model<'w>, layer: u32, role: Role) -> Weights<'w> {
+        pub fn matrix<'w>(&'w self, model: &Model<'w>, layer: u32, role: Role) -> MatrixPart<'w> {
             if !self.lent {
-                return Weights::mapped(model, layer, role);
+                return MatrixPart::mapped(model, layer, role);
             }
             let (place, piece) = (model.place(layer, role), self.piece);
-            let mut weights = Weights {
+            let mut weights = MatrixPart {
                 matrix: Matrix::EMPTY,
                 first: 0,
                 rows: place.rows,
@@ -277,7 +277,7 @@ mod read {
                     } else {
                         Vectors::Layer(self.work.layer)
                     };
-                    let read = self.buffers.window.read_vectors(&self.model, of);
+                    let read = self.buffers.weights.read_vectors(&self.model, of);
                     read.map(|()| self.compute_units(units))
                 }
             };
@@ -324,7 +324,7 @@ mod read {
                 if units.start < after {
                     let most = self
                         .buffers
-                        .window
+                        .weights
                         .back
                         .len()
                         .checked_div(place.unit())
@@ -356,23 +356,23 @@ mod read {
             let offset = self.model.header().weights().0
                 + place.offset
                 + (piece.first * place.unit()) as u64;
-            let back = mem::take(&mut self.buffers.window.back);
-            let source = self.buffers.window.source.take();
+            let back = mem::take(&mut self.buffers.weights.back);
+            let source = self.buffers.weights.source.take();
             let buffer = back
                 .get_mut(..piece.count * place.unit())
                 .unwrap_or_default();
             let mut outcome = Err(Error::Storage);
             if let Some(source) = source {
                 outcome = source.read_while(offset, buffer, &mut || work(self));
-                self.buffers.window.source = Some(source);
+                self.buffers.weights.source = Some(source);
             }
             // A source that did not call it: before what it works with is replaced.
             work(self);
-            let window = &mut self.buffers.window;
-            window.back = back;
+            let weights = &mut self.buffers.weights;
+            weights.back = back;
             if outcome.is_ok() {
-                mem::swap(&mut window.front, &mut window.back);
-                window.piece = piece;
+                mem::swap(&mut weights.front, &mut weights.back);
+                weights.piece = piece;
             }
             outcome
         }
