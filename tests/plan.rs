@@ -27,8 +27,7 @@ fn documented(header: &Header<'_>, [context, batch, logits]: [u32; 3], kv: Kv) -
         true => 0,
         false => factors.iter().fold(1, |a: u128, &b| a.saturating_mul(b)),
     };
-    // No image opens that has more.
-    let h = product(&[k, m]).min(u32::MAX.into());
+    let h = product(&[k, m]);
     let rows: Vec<u128> = header
         .layers
         .iter()
@@ -62,12 +61,12 @@ fn documented(header: &Header<'_>, [context, batch, logits]: [u32; 3], kv: Kv) -
         product(&[4, batch, d]),
         product(&[4, batch, d]),
         attention.max(product(&[8, batch, f])),
+        product(&[4, logits, v]),
         groups
             .checked_next_multiple_of(64)
             .unwrap_or(u128::MAX)
             .saturating_add(blocks),
         product(&[8, batch, p]),
-        product(&[4, logits, v]),
         0,
         cache,
     ];

@@ -137,7 +137,7 @@ fn mapped(image: &[u8], limits: Limits, ids: &[u32]) -> Vec<Vec<u32>> {
 
 /// The same from `source`, at once and in slices.
 fn read(
-    source: &mut dyn WeightSource,
+    source: &mut (dyn WeightSource + Send),
     image: &[u8],
     limits: Limits,
     ids: &[u32],

@@ -200,10 +200,52 @@ mod flag {
     pub const ALL: u32 = (1 << 12) - 1;
 }
 
+/// The sizes of a model's vectors, in numbers: what the shapes of its tensors and buffers are
+/// made of. The letters are those of [`Role`](super::Role). A product that overflows is
+/// `usize::MAX`, which no memory holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Dims {
+    /// `D`.
+    pub embedding: usize,
+    /// `P`, a query, a key or a value of one head.
+    pub head: usize,
+    /// `K`.
+    pub kv_heads: usize,
+    /// `H / K`, the query heads that share a kv head.
+    pub queries_per_kv: usize,
+    /// `H P`, the queries of all heads.
+    pub queries: usize,
+    /// `K P`, the keys, or the values, of all heads.
+    pub keys: usize,
+    /// `F`.
+    pub hidden: usize,
+    /// `V`.
+    pub vocabulary: usize,
+}
+
 impl Config {
     /// Query heads, `H = K * M`.
     pub const fn num_query_heads(&self) -> u32 {
         self.num_kv_heads.saturating_mul(self.query_head_multiplier)
+    }
+
+    /// The sizes that follow from it.
+    #[cfg_attr(target_os = "none", inline(never))]
+    pub(crate) const fn dims(&self) -> Dims {
+        let head = self.projection_dim as usize;
+        let kv_heads = self.num_kv_heads as usize;
+        let queries_per_kv = self.query_head_multiplier as usize;
+        let keys = kv_heads.saturating_mul(head);
+        Dims {
+            embedding: self.embedding_dim as usize,
+            head,
+            kv_heads,
+            queries_per_kv,
+            queries: keys.saturating_mul(queries_per_kv),
+            keys,
+            hidden: self.mlp_hidden_dim as usize,
+            vocabulary: self.vocab_size as usize,
+        }
     }
 
     /// Refuses what makes no model. Penzai lets some of these through (SPEC: zero heads, negative

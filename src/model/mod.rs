@@ -16,6 +16,7 @@ use bytemuck::try_cast_slice;
 use pocketlm_kernels::TILE_ROWS;
 
 pub(crate) use checksum::{crc32, extend_crc32};
+pub(crate) use config::Dims;
 pub use config::{Config, ConfigField, Layer, Layers, MlpVariant, Rope};
 pub use image::{ALIGNMENT, Aligned, Header, MAGIC, Section, VERSION};
 #[cfg(feature = "std")]
@@ -262,10 +263,16 @@ impl<'m> Model<'m> {
         (entry.role == id.role as u8 && entry.layer == id.layer).then_some(entry)
     }
 
-    /// Where a tensor is and what it is; [`Place::NONE`] if the model has no such tensor. Any layer
-    /// will do for those that belong to none.
+    /// Where a tensor is and what it is; [`Place::NONE`] if the model has no such tensor. Tensors
+    /// that belong to no layer are found with any layer. The output matrix of a model that ties it
+    /// to the embedder is the embedder.
     pub(crate) fn place(&self, layer: u32, role: Role) -> Place {
         let layer = if role.is_per_layer() { layer } else { 0 };
+        let role = if role == Role::LmHead && self.config().tie_embedder_and_logits {
+            Role::Embedder
+        } else {
+            role
+        };
         let place = self
             .entry(TensorId { layer, role })
             .and_then(|entry| Place::new(&entry, role, self.config()));
@@ -324,6 +331,7 @@ impl Place {
     }
 
     /// Tile rows of a matrix.
+    #[cfg(feature = "source")]
     pub fn tile_rows(&self) -> usize {
         self.rows.div_ceil(TILE_ROWS)
     }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::Config;
+use super::{Config, Dims};
 
 /// What a tensor is for. Names follow the seed's labels (penzai's "llama-like" transformer).
 ///
@@ -183,19 +183,18 @@ impl Role {
 
     /// Rows and columns; a vector is one row. `None` on overflow.
     pub const fn shape(self, config: &Config) -> Option<(usize, usize)> {
-        let (embedding, projection) = (
-            config.embedding_dim as usize,
-            config.projection_dim as usize,
-        );
-        let (hidden, vocabulary) = (config.mlp_hidden_dim as usize, config.vocab_size as usize);
-        let keys = match projection.checked_mul(config.num_kv_heads as usize) {
-            Some(keys) => keys,
-            None => return None,
-        };
-        let queries = match keys.checked_mul(config.query_head_multiplier as usize) {
-            Some(queries) => queries,
-            None => return None,
-        };
+        let Dims {
+            embedding,
+            head,
+            queries,
+            keys,
+            hidden,
+            vocabulary,
+            ..
+        } = config.dims();
+        if queries == usize::MAX {
+            return None;
+        }
         Some(match self {
             Role::Embedder | Role::LmHead => (vocabulary, embedding),
             Role::Query => (queries, embedding),
@@ -205,7 +204,7 @@ impl Role {
             Role::OutLinear => (embedding, hidden),
             Role::QueryBias => (1, queries),
             Role::KeyBias | Role::ValueBias => (1, keys),
-            Role::QueryNorm | Role::KeyNorm => (1, projection),
+            Role::QueryNorm | Role::KeyNorm => (1, head),
             Role::GatingLinearBias | Role::ValueLinearBias => (1, hidden),
             Role::FinalNorm
             | Role::PreAttentionNorm

@@ -1,15 +1,29 @@
-//! Running a model: [`Plan`] says what memory it takes, [`Session`] computes in memory it is lent.
+//! Running a model: [`Plan`] says how much memory it needs, [`Session`] computes in memory that it
+//! is lent.
+//!
+//! ```text
+//! Session::feed ──► Schedule: what is next? ──► Forward: compute it
+//!      ▲                      │ reads                  │ reads
+//!      └── logits       stage: the table ◄─────────────┘
+//! ```
+//!
+//! `session` has the public calls, `schedule` says which stage, layer and batch comes next,
+//! `forward` computes, and both go by the table in `stage`, which is the transformer. `plan`,
+//! `buffer`, `cache` and `weights` say what lies where.
 
 mod arena;
-mod attention;
-mod block;
+mod buffer;
+mod cache;
 mod constant;
 mod digest;
 #[cfg(feature = "embedded-storage")]
 mod flash;
+mod forward;
 mod plan;
+mod schedule;
 mod session;
 pub mod snapshot;
+mod stage;
 mod weights;
 
 pub use arena::Arena;
@@ -23,3 +37,9 @@ pub use flash::Snapshots;
 pub use plan::{Part, Plan};
 pub use pocketlm_kernels::{Engine, Isa, Kv, Solo, Workers};
 pub use session::{Session, Step};
+
+/// Whether this is built for a microcontroller: flash is scarce, there are one or two cores and no
+/// matrix units, and batches are short. There, code that only shares work between cores, or that is
+/// only faster for long batches, is left out; and small functions are not inlined
+/// (`cfg_attr(target_os = "none", inline(never))`), so that there is one copy of each.
+const SMALL: bool = cfg!(target_os = "none");

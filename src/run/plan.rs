@@ -1,5 +1,5 @@
-//! [`Plan`]: memory as a value (contract C2). From the header of an image and the chosen limits
-//! follows, in `const` arithmetic, what every buffer takes and where it lies.
+//! [`Plan`]: how much memory a session needs. The header of an image and the chosen limits
+//! determine, in `const` arithmetic, the size of every buffer and where it lies.
 
 use core::mem::size_of;
 
@@ -7,29 +7,28 @@ use pocketlm_kernels::{GROUP, InputGroup, InputTile, TILE_ROWS};
 
 use super::snapshot::HEADER_BYTES;
 #[cfg(feature = "source")]
-use crate::model::{ALIGNMENT, Role};
-use crate::model::{Config, Header, Kv, Layer, Layers};
+use crate::model::{ALIGNMENT, Config, Role};
+use crate::model::{Dims, Header, Kv, Layer, Layers};
 
-/// What a session for one model takes: the limits it was planned for, and the bytes that follow
-/// from them.
+/// The memory plan of a session for one model: its limits, and the bytes that they need.
 ///
-/// The sizes, with `B` the batch and the other letters as in [`Role`](crate::model::Role), in
-/// bytes:
+/// The sizes in bytes, where `B` is the batch and the other letters are those of
+/// [`Role`](crate::model::Role):
 ///
 /// | part | holds |
 /// |---|---|
 /// | `tokens` | ids and positions of the context, 8 each |
 /// | `hidden` | the residual stream, 4 B D |
-/// | `normed` | what goes into a matrix and what comes back, 4 B D |
-/// | `scratch` | attention (queries, keys, values, output, scores: 4 (B P (2H + 2K) + H R)) or feed-forward (8 B F), whichever is larger; `R` is the longest layer's cache |
-/// | `groups` | inputs in 16 bits: 72 a group of 32 of the widest input, B times; for batches of 32 and more the same once more as matrix units take it, 136 a group |
+/// | `normed` | the input of a matmul, or its output on the way to the residual stream, 4 B D |
+/// | `scratch` | attention (queries, keys, values, output, scores: 4 (B P (2H + 2K) + H R), where `R` is the length of the longest layer's cache) or feed-forward (8 B F), whichever is larger |
+/// | `logits` | 4 V for each of as many tokens as [`Plan::logits`] says |
+/// | `groups` | quantised inputs: 72 for each 32 numbers of the widest input, B times; for batches of 32 and more once more, as matrix units read them: 136 for each 32 numbers |
 /// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
-/// | `logits` | 4 V, for as many tokens as [`Plan::logits`] says |
-/// | `weights` | only for weights that are not in memory: two halves of [`Plan::weight_buffer`], and the vectors of a layer |
+/// | `weights` | only for weights that are not in memory: both halves of [`Plan::weight_buffer`], and the vectors of a layer |
 /// | `cache` | keys and values, see [`Plan::cache_bytes`] |
 #[derive(Clone, Copy)]
 pub struct Plan<'m> {
-    config: Config,
+    dims: Dims,
     layers: Layers<'m>,
     checksum: u32,
     context: u32,
@@ -38,27 +37,31 @@ pub struct Plan<'m> {
     kv: Kv,
     #[cfg(feature = "source")]
     weight_buffer: usize,
-    /// Bytes of every part: kept, so that a program whose plan is a `const` holds these numbers and
-    /// not their arithmetic.
+    /// Numbers in all vectors of a layer, or in the final norm if that is more.
+    #[cfg(feature = "source")]
+    vectors: usize,
+    /// Bytes of every part. They are kept so that a program whose plan is a `const` holds these
+    /// numbers and not their arithmetic.
     sizes: [usize; PARTS.len()],
 }
 
 /// The parts, in the order in which they lie in the arena.
 const PARTS: [&str; 9] = [
-    "tokens", "hidden", "normed", "scratch", "groups", "rope", "logits", "weights", "cache",
+    "tokens", "hidden", "normed", "scratch", "logits", "groups", "rope", "weights", "cache",
 ];
 
 /// A buffer in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Part {
-    /// What it is called in [`Plan`]'s table.
+    /// Its name in [`Plan`]'s table.
     pub name: &'static str,
-    /// How long it is, padded to a multiple of 64.
+    /// Its length, padded to a multiple of 64.
     pub bytes: usize,
 }
 
-/// Sizes saturate: what overflows is larger than any memory, and no arena will do for it.
+/// The product of sizes. It saturates: what overflows is larger than any memory, so no arena is
+/// large enough.
 const fn product(factors: &[usize]) -> usize {
     let mut product: usize = 1;
     let mut i = 0;
@@ -81,10 +84,10 @@ const fn larger(a: usize, b: usize) -> usize {
 }
 
 impl<'m> Plan<'m> {
-    /// A plan for a context of 256 tokens, token by token, with keys and values in f32.
+    /// A plan for a context of 256 tokens, a batch of 1, and keys and values in f32.
     pub const fn new(header: &Header<'m>) -> Plan<'m> {
         Plan {
-            config: header.config,
+            dims: header.config.dims(),
             layers: header.layers,
             checksum: header.checksum(),
             context: 256,
@@ -93,6 +96,8 @@ impl<'m> Plan<'m> {
             kv: Kv::F32,
             #[cfg(feature = "source")]
             weight_buffer: 0,
+            #[cfg(feature = "source")]
+            vectors: vectors(&header.config),
             sizes: [0; PARTS.len()],
         }
         .measured()
@@ -104,21 +109,20 @@ impl<'m> Plan<'m> {
         self.measured()
     }
 
-    /// How many tokens of a prompt are computed together: more is faster, and takes more memory.
+    /// How many tokens of a prompt are computed together. More is faster and needs more memory.
     pub const fn batch(mut self, tokens: u32) -> Self {
         self.batch = tokens;
         self.measured()
     }
 
-    /// For how many tokens of a batch there is room for logits, so that they meet the output matrix
-    /// together where the logits of all are wanted
-    /// ([`Session::feed_each`](super::Session::feed_each)).
+    /// How many tokens' logits there is room for. Where the logits of all tokens are wanted
+    /// ([`Session::feed_each`](super::Session::feed_each)), as many are computed together.
     pub const fn logits(mut self, tokens: u32) -> Self {
         self.logits = tokens;
         self.measured()
     }
 
-    /// How keys and values are kept.
+    /// The type that keys and values are kept in.
     pub const fn kv(mut self, kv: Kv) -> Self {
         self.kv = kv;
         self.measured()
@@ -134,7 +138,7 @@ impl<'m> Plan<'m> {
         self.measured()
     }
 
-    /// Bytes of the whole arena; `usize::MAX` for what no memory can hold.
+    /// Bytes of the whole arena; `usize::MAX` if the size overflows.
     pub const fn bytes(&self) -> usize {
         let mut bytes: usize = 0;
         let mut i = 0;
@@ -164,33 +168,43 @@ impl<'m> Plan<'m> {
         self.sizes
     }
 
+    /// How many numbers the parts `hidden`, `normed`, `scratch` and `logits` hold, which lie one
+    /// after the other.
+    pub(super) const fn numbers(&self) -> [usize; 4] {
+        let [_, hidden, normed, scratch, logits, ..] = self.sizes;
+        [hidden / 4, normed / 4, scratch / 4, logits / 4]
+    }
+
+    /// The sizes of the model.
+    pub(super) const fn dims(&self) -> &Dims {
+        &self.dims
+    }
+
     /// The same plan with the sizes that follow from its limits.
     const fn measured(mut self) -> Self {
         let batch = self.batch as usize;
-        let embedding = self.config.embedding_dim as usize;
-        let widest = self.widest();
+        let dims = &self.dims;
+        let hidden = padded(product(&[4, batch, dims.embedding]));
+        let normed = hidden;
         // Queries that meet int8 keys are quantised head by head.
         let query_groups = product(&[
-            self.config.num_query_heads() as usize,
-            (self.config.projection_dim as usize).div_ceil(GROUP),
+            dims.kv_heads,
+            dims.queries_per_kv,
+            dims.head.div_ceil(GROUP),
         ]);
         let groups = product(&[
             size_of::<InputGroup>(),
             batch,
-            larger(widest.div_ceil(GROUP), query_groups),
+            larger(self.widest().div_ceil(GROUP), query_groups),
         ]);
         self.sizes = [
             padded(product(&[8, self.context as usize])),
-            padded(product(&[4, batch, embedding])),
-            padded(product(&[4, batch, embedding])),
+            hidden,
+            normed,
             padded(product(&[4, self.scratch()])),
+            padded(product(&[4, self.logits as usize, dims.vocabulary])),
             padded(groups).saturating_add(self.block_bytes()),
-            padded(product(&[8, batch, self.config.projection_dim as usize])),
-            padded(product(&[
-                4,
-                self.logits as usize,
-                self.config.vocab_size as usize,
-            ])),
+            padded(product(&[8, batch, dims.head])),
             self.weight_bytes(),
             padded(self.cache_bytes()),
         ];
@@ -212,10 +226,8 @@ impl<'m> Plan<'m> {
 
     /// Numbers in the widest input of a product.
     const fn widest(&self) -> usize {
-        larger(
-            self.config.embedding_dim as usize,
-            larger(self.queries(), self.config.mlp_hidden_dim as usize),
-        )
+        let dims = &self.dims;
+        larger(dims.embedding, larger(dims.queries, dims.hidden))
     }
 
     /// The context.
@@ -238,9 +250,9 @@ impl<'m> Plan<'m> {
         self.kv
     }
 
-    /// How many positions a layer keeps: the whole context in a global layer; in a local one a ring
-    /// of `window + batch − 1`, so that a batch never writes over a key that its first token still
-    /// sees. Rounded up to whole tiles of 8.
+    /// How many positions a layer's cache has room for. A global layer keeps the whole context. A
+    /// sliding-window layer keeps a ring of `window + batch − 1`, so that a batch never overwrites a
+    /// key that its first token still sees. Rounded up to whole tiles of 8.
     pub const fn cache_rows(&self, layer: Layer) -> usize {
         let rows = match layer.window {
             Some(window) => {
@@ -259,20 +271,16 @@ impl<'m> Plan<'m> {
 
     /// Bytes of the keys and values of a layer.
     pub const fn layer_cache_bytes(&self, layer: Layer) -> usize {
-        product(&[
-            self.config.num_kv_heads as usize,
-            self.head_cache_bytes(layer).0,
-        ])
+        product(&[self.dims.kv_heads, self.head_cache_bytes(layer).0])
     }
 
     /// Bytes of the keys and values of one kv head of a layer, and how many of them are keys, which
     /// come first.
     pub(super) const fn head_cache_bytes(&self, layer: Layer) -> (usize, usize) {
-        let (rows, channels) = (self.cache_rows(layer), self.config.projection_dim as usize);
-        match (
-            self.kv.dtype().matrix_bytes(rows, channels),
-            self.kv.value_bytes(channels),
-        ) {
+        let rows = self.cache_rows(layer);
+        let keys = self.kv.dtype().matrix_bytes(rows, self.dims.head);
+        let value = self.kv.value_bytes(self.dims.head);
+        match (keys, value) {
             (Some(keys), Some(value)) => (keys.saturating_add(product(&[rows, value])), keys),
             _ => (usize::MAX, usize::MAX),
         }
@@ -289,13 +297,13 @@ impl<'m> Plan<'m> {
         bytes
     }
 
-    /// Bytes of the largest [snapshot](super::snapshot) of `tokens` tokens. Gaps between positions
-    /// make it smaller.
+    /// Bytes of the largest [snapshot](super::snapshot) of `tokens` tokens. One whose positions
+    /// have gaps may be smaller.
     pub const fn snapshot_bytes(&self, tokens: u32) -> usize {
         let tokens = tokens as usize;
-        let row = match self.kv.value_bytes(self.head_channels()) {
-            // A key takes as much as a value.
-            Some(value) => product(&[2, self.config.num_kv_heads as usize, value]),
+        let row = match self.kv.value_bytes(self.dims.head) {
+            // A key is as long as a value.
+            Some(value) => product(&[2, self.dims.kv_heads, value]),
             None => usize::MAX,
         };
         let mut bytes = (HEADER_BYTES + 4).saturating_add(product(&[8, tokens]));
@@ -309,24 +317,6 @@ impl<'m> Plan<'m> {
             i += 1;
         }
         bytes
-    }
-
-    /// `K`.
-    pub(super) const fn kv_heads(&self) -> u32 {
-        self.config.num_kv_heads
-    }
-
-    /// Channels of a head, `P`.
-    pub(super) const fn head_channels(&self) -> usize {
-        self.config.projection_dim as usize
-    }
-
-    /// Numbers in all query heads together.
-    const fn queries(&self) -> usize {
-        product(&[
-            self.config.num_query_heads() as usize,
-            self.config.projection_dim as usize,
-        ])
     }
 
     /// The longest cache of any layer.
@@ -346,18 +336,8 @@ impl<'m> Plan<'m> {
         if self.weight_buffer == 0 {
             return (0, 0);
         }
-        let (mut vectors, mut role) = (0usize, 0);
-        while role < Role::ALL.len() {
-            if Role::ALL[role].is_per_layer() {
-                vectors = vectors.saturating_add(Role::ALL[role].vector_len(&self.config));
-            }
-            role += 1;
-        }
-        let vectors = larger(vectors, Role::FinalNorm.vector_len(&self.config));
-        (
-            self.weight_buffer / 2 / ALIGNMENT * ALIGNMENT,
-            padded(product(&[4, vectors])),
-        )
+        let half = self.weight_buffer / 2 / ALIGNMENT * ALIGNMENT;
+        (half, padded(product(&[4, self.vectors])))
     }
 
     #[cfg(feature = "source")]
@@ -374,20 +354,29 @@ impl<'m> Plan<'m> {
     /// Numbers in the scratch part.
     const fn scratch(&self) -> usize {
         let batch = self.batch as usize;
-        let keys = product(&[
-            self.config.num_kv_heads as usize,
-            self.config.projection_dim as usize,
-        ]);
-        let rows = product(&[2, batch, self.queries().saturating_add(keys)]);
-        let scores = product(&[self.config.num_query_heads() as usize, self.longest_cache()]);
-        larger(
-            rows.saturating_add(scores),
-            product(&[2, batch, self.config.mlp_hidden_dim as usize]),
-        )
+        let dims = &self.dims;
+        let rows = product(&[2, batch, dims.queries.saturating_add(dims.keys)]);
+        let scores = product(&[dims.kv_heads, dims.queries_per_kv, self.longest_cache()]);
+        let feed_forward = product(&[2, batch, dims.hidden]);
+        larger(rows.saturating_add(scores), feed_forward)
     }
 
     /// Whether this plan was made from the header of this image.
     pub(super) fn is_for(&self, header: &Header<'_>) -> bool {
         self.checksum == header.checksum()
     }
+}
+
+/// Numbers in all vectors of a layer, or in the final norm if that is more.
+#[cfg(feature = "source")]
+const fn vectors(config: &Config) -> usize {
+    let mut vectors: usize = 0;
+    let mut role = 0;
+    while role < Role::ALL.len() {
+        if Role::ALL[role].is_per_layer() {
+            vectors = vectors.saturating_add(Role::ALL[role].vector_len(config));
+        }
+        role += 1;
+    }
+    larger(vectors, Role::FinalNorm.vector_len(config))
 }

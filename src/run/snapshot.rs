@@ -33,9 +33,10 @@ use core::ops::Range;
 
 use pocketlm_kernels::{Kv, key_parts, value_part};
 
+use super::cache::{LayerCache, unseen};
 use super::{Plan, Session};
 use crate::Error;
-use crate::model::{Layer, Layers, extend_crc32};
+use crate::model::{Layers, extend_crc32};
 
 /// The first bytes of every snapshot.
 pub const MAGIC: [u8; 8] = *b"pocketkv";
@@ -57,9 +58,7 @@ impl Session<'_, '_> {
     /// An error of `sink` ends it and is returned; [`Error::Busy`] while tokens are being worked
     /// on.
     pub fn save(&self, sink: &mut Sink<'_>) -> Result<(), Error> {
-        if !self.is_idle() {
-            return Err(Error::Busy);
-        }
+        self.check_idle()?;
         let length = self.snapshot_length()?;
         let mut out = Out {
             sink,
@@ -68,10 +67,10 @@ impl Session<'_, '_> {
             filled: 0,
         };
         out.put(&MAGIC)?;
-        let kv = self.plan.kv_type().dtype() as u32;
+        let kv = self.forward.plan.kv_type().dtype() as u32;
         for word in [
             VERSION,
-            self.model.checksum(),
+            self.forward.model.checksum(),
             kv,
             self.len() as u32,
             self.position(),
@@ -85,8 +84,9 @@ impl Session<'_, '_> {
                 .iter()
                 .try_for_each(|word| out.put(&word.to_le_bytes()))?;
         }
-        self.kept()
-            .cache_parts(&mut |part| out.put(self.buffers.cache.get(part).unwrap_or_default()))?;
+        self.kept().cache_parts(&mut |part| {
+            out.put(self.forward.buffers.cache.get(part).unwrap_or_default())
+        })?;
         out.put_crc()?;
         out.flush()
     }
@@ -113,42 +113,50 @@ impl Session<'_, '_> {
     pub fn restore(&mut self, source: &mut Source<'_>) -> Result<(), Error> {
         let mut reader = In::new(source);
         let header = Header::read(&mut reader)?;
-        if header.checksum != self.model.checksum() {
+        if header.checksum != self.forward.model.checksum() {
             return Err(Error::ForeignSnapshot);
         }
         let kv = header.kv()?;
-        if kv != self.plan.kv_type() {
+        if kv != self.forward.plan.kv_type() {
             return Err(Error::SnapshotKv(kv.dtype()));
         }
         let count = header.tokens as usize;
-        if header.tokens > self.plan.context_tokens() {
+        if header.tokens > self.forward.plan.context_tokens() {
             return Err(Error::ContextFull {
-                room: self.plan.context_tokens(),
+                room: self.forward.plan.context_tokens(),
             });
         }
         self.reset();
-        for words in [&mut *self.buffers.tokens, &mut *self.buffers.positions] {
+        for words in [
+            &mut *self.forward.buffers.tokens,
+            &mut *self.forward.buffers.positions,
+        ] {
             for word in words.iter_mut().take(count) {
                 *word = reader.word()?;
             }
         }
         // The checksum is no proof against forgery: what indices and positions are used for is
         // checked.
-        let vocab_size = self.model.config().vocab_size;
-        let tokens = self.buffers.tokens.get(..count).unwrap_or_default();
-        let positions = self.buffers.positions.get(..count).unwrap_or_default();
+        let vocab_size = self.forward.model.config().vocab_size;
+        let tokens = self.forward.buffers.tokens.get(..count).unwrap_or_default();
+        let positions = self
+            .forward
+            .buffers
+            .positions
+            .get(..count)
+            .unwrap_or_default();
         let rising = positions.is_sorted_by(|a, b| a < b)
             && positions.last().is_none_or(|&last| last < header.position);
         if !rising || tokens.iter().any(|&id| id >= vocab_size) {
             return Err(Error::SnapshotDamaged);
         }
         let kept = Kept {
-            layers: self.model.layers(),
-            plan: &self.plan,
+            layers: self.forward.model.layers(),
+            plan: &self.forward.plan,
             positions,
             next: header.position,
         };
-        let cache = &mut *self.buffers.cache;
+        let cache = &mut *self.forward.buffers.cache;
         kept.cache_parts(&mut |part| reader.take(cache.get_mut(part).unwrap_or_default()))?;
         reader.check_crc()?;
         if !reader.is_empty() {
@@ -167,8 +175,8 @@ impl Session<'_, '_> {
     fn kept(&self) -> Kept<'_> {
         let next = self.position();
         Kept {
-            layers: self.model.layers(),
-            plan: &self.plan,
+            layers: self.forward.model.layers(),
+            plan: &self.forward.plan,
             positions: self.positions(),
             next,
         }
@@ -203,35 +211,28 @@ impl Kept<'_> {
         &self,
         each: &mut dyn FnMut(Range<usize>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let (kv, channels) = (self.plan.kv_type(), self.plan.head_channels());
+        let kv = self.plan.kv_type();
+        let dims = self.plan.dims();
         let mut start = 0;
         for layer in self.layers.iter() {
-            let (head_bytes, key_bytes) = self.plan.head_cache_bytes(layer);
-            let rows = self.plan.cache_rows(layer);
-            let first = unseen(self.positions, layer, self.next);
-            for _ in 0..self.plan.kv_heads() {
-                let slots = || (first..self.positions.len()).map(|index| index % rows.max(1));
-                for part in slots().flat_map(|slot| key_parts(kv, channels, slot)) {
-                    each(start + part.start..start + part.end)?;
+            let cache = LayerCache::new(self.plan, layer, start);
+            let kept = unseen(self.positions, layer.window, self.next)..self.positions.len();
+            for head in 0..dims.kv_heads {
+                let Range { start: keys, .. } = cache.head(head);
+                let values = keys + cache.key_bytes;
+                for slot in kept.clone().map(|index| cache.slot(index)) {
+                    for part in key_parts(kv, dims.head, slot) {
+                        each(keys + part.start..keys + part.end)?;
+                    }
                 }
-                for part in slots().map(|slot| value_part(kv, channels, slot)) {
-                    each(start + key_bytes + part.start..start + key_bytes + part.end)?;
+                for slot in kept.clone().map(|index| cache.slot(index)) {
+                    let part = value_part(kv, dims.head, slot);
+                    each(values + part.start..values + part.end)?;
                 }
-                start += head_bytes;
             }
+            start += self.plan.layer_cache_bytes(layer);
         }
         Ok(())
-    }
-}
-
-/// How many of the tokens at `positions` are out of a layer's sight for a token at position `next`.
-pub(super) fn unseen(positions: &[u32], layer: Layer, next: u32) -> usize {
-    match layer
-        .window
-        .and_then(|window| next.checked_sub(window.get()))
-    {
-        Some(last) => positions.partition_point(|&position| position <= last),
-        None => 0,
     }
 }
 

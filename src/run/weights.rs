@@ -1,17 +1,17 @@
-//! Where weights come from: out of the image where it lies, or, piece by piece, out of a
-//! [`WeightSource`](crate::model::WeightSource) (feature `source`) into two buffers of the arena.
+//! [`Weights`]: where weights come from. Either they lie in memory as a part of the image, or they
+//! are read piece by piece from a [`WeightSource`](crate::model::WeightSource) (feature `source`)
+//! into two buffers of the arena.
 
 use pocketlm_kernels::Matrix;
 
 use super::Plan;
 use crate::model::{Model, Role};
 
-/// MatrixPart of a matrix that are in memory.
+/// The tile rows of a matrix that are in memory: all of them, or some.
 #[derive(Clone, Copy)]
 pub(super) struct MatrixPart<'w> {
-    /// All of its tile rows, or some.
     pub matrix: Matrix<'w>,
-    /// The tile row of the whole matrix that those start with.
+    /// The tile row of the whole matrix that it starts with.
     pub first: usize,
     /// Rows of the whole matrix.
     pub rows: usize,
@@ -62,49 +62,45 @@ mod mapped {
 }
 
 #[cfg(feature = "source")]
-pub(super) use read::Weights;
+pub(super) use read::{Piece, Vectors, Weights};
 
 #[cfg(feature = "source")]
 mod read {
-    use core::mem;
-    use core::ops::Range;
-
     use pocketlm_kernels::TILE_ROWS;
 
     use super::*;
     use crate::Error;
     use crate::model::WeightSource;
-    use crate::run::Session;
-    use crate::run::block::Stage;
 
-    /// What has been read of the weights, where they are not in memory.
+    /// The weights that have been read, if they are not in memory.
     pub struct Weights<'a> {
-        source: Option<&'a mut dyn WeightSource>,
-        /// Whether there is one, be it away on a read just now.
-        lent: bool,
+        /// Where they are read from. A read takes it out while it lasts.
+        pub source: Option<&'a mut (dyn WeightSource + Send)>,
+        /// True once a source has been attached, even while a read has temporarily taken it.
+        is_lent: bool,
         /// The vectors of a layer, one after the other, or the final norm.
         vectors: &'a mut [f32],
-        /// Whose they are.
+        /// Which of these `vectors` holds.
         vectors_of: Option<Vectors>,
         /// The weights that are computed with.
-        front: &'a mut [u8],
-        /// Those that are read meanwhile.
-        back: &'a mut [u8],
+        pub front: &'a mut [u8],
+        /// The weights that are read in the meantime. A read takes it out while it lasts.
+        pub back: &'a mut [u8],
         /// What `front` holds.
-        piece: Piece,
+        pub piece: Piece,
     }
 
     /// Tile rows of a matrix.
     #[derive(Clone, Copy)]
-    struct Piece {
-        layer: u32,
-        role: Role,
-        first: usize,
-        count: usize,
+    pub struct Piece {
+        pub layer: u32,
+        pub role: Role,
+        pub first: usize,
+        pub count: usize,
     }
 
     impl Piece {
-        const NONE: Piece = Piece {
+        pub const NONE: Piece = Piece {
             layer: 0,
             role: Role::Embedder,
             first: 0,
@@ -112,8 +108,9 @@ mod read {
         };
     }
 
+    /// The vectors that are read together.
     #[derive(Clone, Copy, PartialEq)]
-    enum Vectors {
+    pub enum Vectors {
         Layer(u32),
         Final,
     }
@@ -132,7 +129,7 @@ mod read {
             let vectors = bytemuck::try_cast_slice_mut(vectors).unwrap_or_default();
             Weights {
                 source: None,
-                lent: false,
+                is_lent: false,
                 vectors,
                 vectors_of: None,
                 front,
@@ -141,11 +138,11 @@ mod read {
             }
         }
 
-        /// From now on weights are read from `source`.
+        /// Attaches the source that weights are read from.
         pub fn lend(
             &mut self,
             model: &Model<'_>,
-            source: &'a mut dyn WeightSource,
+            source: &'a mut (dyn WeightSource + Send),
         ) -> Result<(), Error> {
             let units = model
                 .tensors()
@@ -158,12 +155,13 @@ mod read {
                     found: 2 * self.front.len(),
                 });
             }
-            (self.source, self.lent) = (Some(source), true);
+            self.source = Some(source);
+            self.is_lent = true;
             Ok(())
         }
 
         pub fn is_lent(&self) -> bool {
-            self.lent
+            self.is_lent
         }
 
         pub fn vector<'w>(&'w self, model: &Model<'w>, layer: u32, role: Role) -> &'w [f32] {
@@ -182,10 +180,11 @@ mod read {
         }
 
         pub fn matrix<'w>(&'w self, model: &Model<'w>, layer: u32, role: Role) -> MatrixPart<'w> {
-            if !self.lent {
+            if !self.is_lent {
                 return MatrixPart::mapped(model, layer, role);
             }
-            let (place, piece) = (model.place(layer, role), self.piece);
+            let place = model.place(layer, role);
+            let piece = self.piece;
             let mut weights = MatrixPart {
                 matrix: Matrix::EMPTY,
                 first: 0,
@@ -206,7 +205,7 @@ mod read {
         }
 
         /// Reads the vectors of a layer, or the final norm, unless they are there.
-        fn read_vectors(&mut self, model: &Model<'_>, of: Vectors) -> Result<(), Error> {
+        pub fn read_vectors(&mut self, model: &Model<'_>, of: Vectors) -> Result<(), Error> {
             if self.vectors_of == Some(of) {
                 return Ok(());
             }
@@ -214,10 +213,9 @@ mod read {
             let Some(source) = &mut self.source else {
                 return Ok(());
             };
-            let layer = if let Vectors::Layer(layer) = of {
-                layer
-            } else {
-                0
+            let layer = match of {
+                Vectors::Layer(layer) => layer,
+                Vectors::Final => 0,
             };
             let mut rest = &mut *self.vectors;
             for role in Role::ALL.into_iter().filter(|&role| of.includes(role)) {
@@ -233,148 +231,6 @@ mod read {
             }
             self.vectors_of = Some(of);
             Ok(())
-        }
-    }
-
-    impl Session<'_, '_> {
-        /// `compute`, where weights have to be read.
-        pub fn compute_from_source(&mut self, units: Range<usize>) -> bool {
-            let read = match self.work.stage {
-                Stage::Embed => units.clone().try_for_each(|token| {
-                    let id = self
-                        .buffers
-                        .tokens
-                        .get(self.work.start as usize + token)
-                        .copied()
-                        .unwrap_or(0);
-                    let piece = Piece {
-                        layer: 0,
-                        role: Role::Embedder,
-                        first: id as usize / TILE_ROWS,
-                        count: 1,
-                    };
-                    self.read_while(piece, &mut |_| ())?;
-                    self.compute_units(token..token + 1);
-                    Ok(())
-                }),
-                Stage::Head
-                | Stage::QueryKeyValue
-                | Stage::Output
-                | Stage::GateValue
-                | Stage::Out => self.compute_products(units),
-                // These use norms and biases.
-                Stage::Idle
-                | Stage::AttentionNorm
-                | Stage::Cache
-                | Stage::Attend
-                | Stage::Attended
-                | Stage::AttentionResidual
-                | Stage::Activate
-                | Stage::FfwResidual
-                | Stage::FinalNorm => {
-                    let of = if self.work.stage == Stage::FinalNorm {
-                        Vectors::Final
-                    } else {
-                        Vectors::Layer(self.work.layer)
-                    };
-                    let read = self.buffers.weights.read_vectors(&self.model, of);
-                    read.map(|()| self.compute_units(units))
-                }
-            };
-            read.is_ok()
-        }
-
-        /// Computes units of a product; the first are read, the next while those are computed, and
-        /// so on.
-        fn compute_products(&mut self, units: Range<usize>) -> Result<(), Error> {
-            let (mut ready, mut next) = (units.start..units.start, units.start);
-            while ready.end < units.end || !ready.is_empty() {
-                let (piece, end) = self.piece(next..units.end);
-                if end <= next && ready.is_empty() {
-                    return Err(Error::Storage); // never: `lend` has seen that every tile row fits
-                }
-                let mut computed = false;
-                let mut compute = |session: &mut Self| {
-                    if !mem::replace(&mut computed, true) && !ready.is_empty() {
-                        session.compute_units(ready.clone());
-                    }
-                };
-                let read = match end > next {
-                    true => self.read_while(piece, &mut compute),
-                    false => Ok(()),
-                };
-                compute(self);
-                // What is computed is done, whether there is more to compute with or not.
-                self.work.unit = ready.end;
-                read?;
-                (ready, next) = (next..end, end);
-            }
-            // The caller counts the units.
-            self.work.unit = units.start;
-            Ok(())
-        }
-
-        /// What can be read together of the current stage's units `units`, and the unit after it.
-        fn piece(&self, units: Range<usize>) -> (Piece, usize) {
-            let layer = self.work.layer;
-            let mut before = 0;
-            for &role in self.product_roles() {
-                let place = self.model.place(layer, role);
-                let after = before + place.tile_rows();
-                if units.start < after {
-                    let most = self
-                        .buffers
-                        .weights
-                        .back
-                        .len()
-                        .checked_div(place.unit())
-                        .unwrap_or(0);
-                    let count = (units.end.min(after) - units.start).min(most);
-                    return (
-                        Piece {
-                            layer,
-                            role,
-                            first: units.start - before,
-                            count,
-                        },
-                        units.start + count,
-                    );
-                }
-                before = after;
-            }
-            (Piece::NONE, units.end)
-        }
-
-        /// Reads a piece while `work` is done with the one before it, which it replaces. `work` may
-        /// be called twice.
-        fn read_while(
-            &mut self,
-            piece: Piece,
-            work: &mut dyn FnMut(&mut Self),
-        ) -> Result<(), Error> {
-            let place = self.model.place(piece.layer, piece.role);
-            let offset = self.model.header().weights().0
-                + place.offset
-                + (piece.first * place.unit()) as u64;
-            let back = mem::take(&mut self.buffers.weights.back);
-            let source = self.buffers.weights.source.take();
-            let buffer = back
-                .get_mut(..piece.count * place.unit())
-                .unwrap_or_default();
-            let mut outcome = Err(Error::Storage);
-            if let Some(source) = source {
-                outcome = source.read_while(offset, buffer, &mut || work(self));
-                self.buffers.weights.source = Some(source);
-            }
-            // A source that did not call it: before what it works with is replaced.
-            work(self);
-            let weights = &mut self.buffers.weights;
-            weights.back = back;
-            if outcome.is_ok() {
-                mem::swap(&mut weights.front, &mut weights.back);
-                weights.piece = piece;
-            }
-            outcome
         }
     }
 }

@@ -14,9 +14,9 @@ const LEVELS: [(&str, &[&str]); 10] = [
     ("reads weights", &["WeightSource"]),
     (
         "works while weights are read",
-        &["weights", "read_while", "closure"],
+        &["streamed", "read_while", "closure"],
     ),
-    ("computes with what was read", &["weights", "closure"]),
+    ("computes with what was read", &["streamed", "closure"]),
     ("takes a snapshot", &["proof", "storage", "closure"]),
     ("gives a snapshot", &["restore_from", "closure"]),
     ("gives a snapshot from memory", &["source_of", "closure"]),

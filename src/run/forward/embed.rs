@@ -1,0 +1,46 @@
+//! The embeddings of tokens, and the rotary tables of their positions.
+
+use core::ops::Range;
+
+use pocketlm_kernels::TILE_ROWS;
+use pocketlm_kernels::vector::{rope_table, scale};
+
+use super::{Forward, row_mut};
+use crate::model::{Role, Rope};
+use crate::run::buffer::Buffer;
+use crate::run::schedule::Batch;
+use crate::run::weights::MatrixPart;
+
+impl Forward<'_, '_> {
+    #[inline(never)]
+    pub(super) fn embed(&mut self, batch: &Batch, tokens: Range<usize>) {
+        for token in tokens {
+            self.embed_token(batch, token);
+        }
+    }
+
+    fn embed_token(&mut self, batch: &Batch, token: usize) {
+        let index = batch.start as usize + token;
+        let id = self.buffers.tokens.get(index).copied().unwrap_or(0);
+        let hidden = self.plan.range(Buffer::Hidden);
+        let hidden = self.buffers.numbers.get_mut(hidden).unwrap_or_default();
+        let hidden = row_mut(hidden, self.plan.dims().embedding, token);
+        let MatrixPart { matrix, first, .. } =
+            self.buffers.weights.matrix(&self.model, 0, Role::Embedder);
+        matrix.row((id as usize).saturating_sub(first * TILE_ROWS), hidden);
+        let factor = self.model.config().embedding_scale;
+        if factor != 1.0 {
+            scale(hidden, factor);
+        }
+
+        let position = self.buffers.positions.get(index).copied().unwrap_or(0);
+        let width = self.plan.dims().head;
+        for rope in [Rope::Global, Rope::Local] {
+            let (amplitude, frequencies) = self.model.rope(rope);
+            let row = self.rope_row(rope, token);
+            let table = row_mut(self.buffers.rope, width, row);
+            let (cos, sin) = table.split_at_mut_checked(width / 2).unwrap_or_default();
+            rope_table(position, frequencies, amplitude, cos, sin);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! [`Forward`]: computes the stages of the [table](super::stage), with only what they may touch.
+
+mod attention;
+mod embed;
+mod matmul;
+mod rows;
+#[cfg(feature = "source")]
+mod streamed;
+
+use core::ops::Range;
+
+use bytemuck::try_cast_slice_mut;
+use pocketlm_kernels::{Engine, GROUP, InputGroup, InputTile, Solo, Workers, split_chunks};
+
+use super::buffer::Buffer;
+use super::cache::{LayerCache, visible};
+use super::schedule::Batch;
+use super::stage::Job;
+use super::weights::Weights;
+use super::{Plan, SMALL};
+use crate::model::{Layer, Model, Role, Rope};
+
+/// What computes: a model, and the memory and the cores that it is computed with.
+pub(super) struct Forward<'m, 'a> {
+    pub model: Model<'m>,
+    pub plan: Plan<'m>,
+    pub engine: Engine<'a>,
+    pub buffers: Buffers<'a>,
+}
+
+/// The buffers of the plan, cut out of the arena.
+pub(super) struct Buffers<'a> {
+    /// `[context]`.
+    pub tokens: &'a mut [u32],
+    /// `[context]`.
+    pub positions: &'a mut [u32],
+    /// All of [`Buffer`].
+    pub numbers: &'a mut [f32],
+    /// `[batch][…]`, the input of a quantised matmul.
+    pub groups: &'a mut [InputGroup],
+    /// `[batch.div_ceil(16)][…]`, the same as matrix units read it; empty for short batches.
+    pub blocks: &'a mut [InputTile],
+    /// `[table][batch][cos, sin][P/2]`.
+    pub rope: &'a mut [f32],
+    /// Weights that are not in memory.
+    pub weights: Weights<'a>,
+    /// Layer by layer, kv head by kv head: keys, values.
+    pub cache: &'a mut [u8],
+}
+
+impl<'a> Buffers<'a> {
+    /// Cuts `arena`, which holds all of the plan's bytes and starts at a multiple of 64.
+    pub fn cut(plan: &Plan<'_>, arena: &'a mut [u8]) -> Self {
+        let [
+            tokens,
+            hidden,
+            normed,
+            scratch,
+            logits,
+            groups,
+            rope,
+            weights,
+            cache,
+        ] = plan.sizes();
+        let mut rest = arena;
+        let (tokens, positions) = numbers(cut(&mut rest, tokens))
+            .split_at_mut_checked(plan.context_tokens() as usize)
+            .unwrap_or_default();
+        // A board has no matrix units, which alone read blocks.
+        let blocks = if SMALL { 0 } else { plan.block_bytes() };
+        Buffers {
+            tokens,
+            positions,
+            numbers: numbers(cut(&mut rest, hidden + normed + scratch + logits)),
+            groups: numbers(cut(&mut rest, groups.saturating_sub(blocks))),
+            blocks: if blocks > 0 {
+                numbers(cut(&mut rest, blocks))
+            } else {
+                &mut []
+            },
+            rope: numbers(cut(&mut rest, rope)),
+            weights: Weights::new(plan, cut(&mut rest, weights)),
+            cache: cut(&mut rest, cache),
+        }
+    }
+}
+
+/// Multiply-adds from which a job is shared between workers. Below, waking them costs more than it
+/// saves.
+const SHARED_FROM: usize = 1 << 18;
+/// Cost of an elementwise operation, in multiply-adds.
+const ELEMENT_COST: usize = 16;
+
+impl Forward<'_, '_> {
+    /// Computes units `units` of the batch's stage. Returns how many it computed: fewer if weights
+    /// could not be read.
+    pub fn compute(&mut self, batch: &Batch, units: Range<usize>) -> usize {
+        #[cfg(feature = "source")]
+        if self.buffers.weights.is_lent() {
+            return self.compute_from_source(batch, units);
+        }
+        let count = units.len();
+        self.compute_units(batch, units);
+        count
+    }
+
+    /// The same with weights that are in memory.
+    // Each of these is a function by itself: else the variables of all would lie on the stack at
+    // once.
+    fn compute_units(&mut self, batch: &Batch, units: Range<usize>) {
+        match batch.stage.row().job {
+            Job::Embed => self.embed(batch, units),
+            Job::Rows(rows) => self.rows(batch, rows, units),
+            Job::Matmul { input, matrices } => self.matmul(batch, input, matrices, units),
+            Job::StoreKeys => self.store_keys(batch, units),
+            Job::Attend => self.attend(batch, units),
+        }
+    }
+
+    /// How many keys the last token of the batch sees.
+    pub fn visible_keys(&self, batch: &Batch) -> usize {
+        let last = batch.end().saturating_sub(1) as usize;
+        visible(self.buffers.positions, self.layer(batch).window, last).len()
+    }
+
+    fn layer(&self, batch: &Batch) -> Layer {
+        self.model.layers().get(batch.layer as usize)
+    }
+
+    fn layer_cache(&self, batch: &Batch) -> LayerCache {
+        LayerCache::new(&self.plan, self.layer(batch), batch.cache)
+    }
+
+    /// Where the rotary table of a token of the batch is: its row of P numbers.
+    fn rope_row(&self, rope: Rope, token: usize) -> usize {
+        match rope {
+            Rope::Local => self.plan.batch_tokens() as usize + token,
+            Rope::None | Rope::Global => token,
+        }
+    }
+
+    /// Whether one of these matrices is quantised, so that its input has to be.
+    fn any_quantized(&self, layer: u32, matrices: &[(Role, Buffer)]) -> bool {
+        let quantized = |role| self.model.place(layer, role).dtype.is_quantized();
+        matrices.iter().any(|&(role, _)| quantized(role))
+    }
+}
+
+/// Several buffers at once. No two of them may share a place.
+#[cfg_attr(target_os = "none", inline(never))]
+fn split<'b>(numbers: &'b mut [f32], plan: &Plan<'_>, buffers: [Buffer; 4]) -> [&'b mut [f32]; 4] {
+    let ranges = buffers.map(|buffer| plan.range(buffer));
+    numbers.get_disjoint_mut(ranges).unwrap_or_default()
+}
+
+/// The workers for a job of `work` multiply-adds.
+fn workers(engine: Engine<'_>, work: usize) -> &dyn Workers {
+    if work < SHARED_FROM {
+        &Solo
+    } else {
+        engine.workers
+    }
+}
+
+/// The workers for an elementwise operation on `numbers` elements.
+fn row_workers(engine: Engine<'_>, numbers: usize) -> &dyn Workers {
+    workers(engine, numbers.saturating_mul(ELEMENT_COST))
+}
+
+/// Calls `job` with each of the rows `rows` of three buffers and of groups. A buffer has the number
+/// beside it in a row, `groups` so many numbers quantised; some buffers may be empty. `workers`
+/// share the rows.
+#[inline(always)]
+fn each_row(
+    workers: &dyn Workers,
+    buffers: [(&mut [f32], usize); 3],
+    (groups, group_width): (&mut [InputGroup], usize),
+    rows: Range<usize>,
+    job: impl Fn(usize, [&mut [f32]; 3], &mut [InputGroup]) + Sync,
+) {
+    let [mut a, mut b, mut c] = buffers;
+    if SMALL {
+        for index in rows {
+            let row =
+                [&mut a, &mut b, &mut c].map(|(buffer, width)| row_mut(buffer, *width, index));
+            job(index, row, group_row_mut(groups, group_width, index));
+        }
+        return;
+    }
+    // As numbers, which groups are made of.
+    let numbers = group_width.div_ceil(GROUP) * size_of::<InputGroup>() / size_of::<f32>();
+    let groups = (try_cast_slice_mut(groups).unwrap_or_default(), numbers);
+    split_chunks(
+        workers,
+        [a, b, c, groups],
+        rows,
+        |index, [a, b, c, groups]| {
+            let groups = try_cast_slice_mut(groups).unwrap_or_default();
+            job(index, [a, b, c], groups);
+        },
+    );
+}
+
+/// `to = from`.
+fn copy(to: &mut [f32], from: &[f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+}
+
+/// Row `index` of a buffer of rows of `width` numbers.
+#[cfg_attr(target_os = "none", inline(never))]
+fn row(buffer: &[f32], width: usize, index: usize) -> &[f32] {
+    buffer
+        .get(index * width..(index + 1) * width)
+        .unwrap_or_default()
+}
+
+/// Row `index` of a buffer of rows of `width` numbers.
+#[cfg_attr(target_os = "none", inline(never))]
+pub(super) fn row_mut(buffer: &mut [f32], width: usize, index: usize) -> &mut [f32] {
+    buffer
+        .get_mut(index * width..(index + 1) * width)
+        .unwrap_or_default()
+}
+
+/// The groups of row `index`, where rows have `width` numbers each.
+#[cfg_attr(target_os = "none", inline(never))]
+fn group_row_mut(groups: &mut [InputGroup], width: usize, index: usize) -> &mut [InputGroup] {
+    let width = width.div_ceil(GROUP);
+    groups
+        .get_mut(index * width..(index + 1) * width)
+        .unwrap_or_default()
+}
+
+/// Cuts the first `bytes` off `rest`.
+#[cfg_attr(target_os = "none", inline(never))]
+fn cut<'a>(rest: &mut &'a mut [u8], bytes: usize) -> &'a mut [u8] {
+    let (part, after) = core::mem::take(rest)
+        .split_at_mut_checked(bytes)
+        .unwrap_or_default();
+    *rest = after;
+    part
+}
+
+/// Bytes of the arena as numbers. Every part starts at a multiple of 64. It is padded to one as
+/// well, so that it may end with bytes that are not a whole number.
+fn numbers<T: bytemuck::Pod>(bytes: &mut [u8]) -> &mut [T] {
+    let whole = bytes.len() / size_of::<T>() * size_of::<T>();
+    try_cast_slice_mut(bytes.get_mut(..whole).unwrap_or_default()).unwrap_or_default()
+}

@@ -1,0 +1,165 @@
+//! What happens between two matmuls to each token's row by itself: biases, norms, the residual
+//! stream, the activation.
+
+use core::ops::Range;
+
+use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place};
+use pocketlm_kernels::{Activation, GROUP, InputGroup, Isa};
+
+use super::{Forward, copy, each_row, row, row_mut, row_workers, split};
+use crate::model::{MlpVariant, Role};
+use crate::run::SMALL;
+use crate::run::buffer::Buffer;
+use crate::run::schedule::Batch;
+use crate::run::stage::{Rows, Tokens};
+
+impl Forward<'_, '_> {
+    #[inline(never)]
+    pub(super) fn rows(&mut self, batch: &Batch, rows: Rows, tokens: Range<usize>) {
+        // The buffer that is only read, the two that are written, and the vectors.
+        let (buffers, roles) = match rows {
+            Rows::Norm { of, norm, into } => ([Buffer::None, of, into], [None, None, Some(norm)]),
+            Rows::Gather { from, into } => ([from, into, Buffer::None], [None; 3]),
+            Rows::Residual {
+                branch,
+                bias,
+                post_norm,
+                onto,
+                norm,
+            } => (
+                [Buffer::None, onto, branch],
+                [Some(bias), Some(post_norm), norm],
+            ),
+            Rows::Activate {
+                gate,
+                gate_bias,
+                up,
+                up_bias,
+            } => (
+                [Buffer::None, gate, up],
+                [Some(gate_bias), Some(up_bias), None],
+            ),
+        };
+        let count = batch.tokens();
+        let isa = self.engine.isa;
+        let dims = *self.plan.dims();
+        let [from, first, second] = buffers;
+        let width = self.plan.width(first);
+        let second_width = self.plan.width(second);
+        let quantized = self.any_quantized(batch.layer, batch.stage.readers());
+        let group_width = if quantized { width } else { 0 };
+        let vector = |role: Option<Role>| match role {
+            Some(role) => self.buffers.weights.vector(&self.model, batch.layer, role),
+            None => &[],
+        };
+        let work = RowWork {
+            rows,
+            isa,
+            vectors: roles.map(vector),
+            eps: self.model.config().rms_norm_eps,
+            activation: activation(self.model.config().mlp_variant),
+            by_head: &[],
+            head_width: dims.queries_per_kv * dims.head,
+            heads: dims.kv_heads,
+            tokens: count,
+        };
+        let [by_head, mut first, second, _] = split(
+            self.buffers.numbers,
+            &self.plan,
+            [from, first, second, Buffer::None],
+        );
+        let work = RowWork { by_head, ..work };
+        // The rows of tokens whose logits are wanted go to the first places.
+        if batch.stage.row().tokens == Tokens::Logits {
+            let skipped = batch.logit_row as usize * width;
+            first = first.get_mut(skipped..).unwrap_or_default();
+        }
+        let workers = row_workers(self.engine, tokens.len().saturating_mul(width));
+        let is_last = tokens.end == count;
+        each_row(
+            workers,
+            [(first, width), (second, second_width), (&mut [], 0)],
+            (self.buffers.groups, group_width),
+            tokens,
+            |token, [first, second, _], groups| work.compute(token, first, second, groups),
+        );
+        // Matrix units, which boards do not have, read the rows in another order, once all of them
+        // are there.
+        if !SMALL && is_last && isa.arranges(count) {
+            let groups = count * group_width.div_ceil(GROUP);
+            let groups = self.buffers.groups.get(..groups).unwrap_or_default();
+            isa.arrange(workers, groups, count, self.buffers.blocks);
+        }
+    }
+}
+
+fn activation(variant: MlpVariant) -> Activation {
+    match variant {
+        MlpVariant::GegluExact => Activation::GeluExact,
+        MlpVariant::GegluApprox => Activation::GeluApprox,
+        MlpVariant::Swiglu => Activation::Silu,
+    }
+}
+
+/// What a token's row needs.
+struct RowWork<'s> {
+    rows: Rows,
+    isa: &'static Isa,
+    /// Biases and norms, in the order in which they are applied. An empty one is left out.
+    vectors: [&'s [f32]; 3],
+    eps: f32,
+    activation: Activation,
+    /// `[heads][tokens][head_width]`.
+    by_head: &'s [f32],
+    heads: usize,
+    head_width: usize,
+    tokens: usize,
+}
+
+impl RowWork<'_> {
+    /// `first` and `second` are the token's rows of the buffers that are written, as `rows` names
+    /// them. The row that the next matmul reads goes to `groups` as well, unless that is empty.
+    fn compute(
+        &self,
+        token: usize,
+        first: &mut [f32],
+        second: &mut [f32],
+        groups: &mut [InputGroup],
+    ) {
+        let [a, b, norm] = self.vectors;
+        let written = match self.rows {
+            Rows::Gather { .. } => {
+                for head in 0..self.heads {
+                    let from = row(self.by_head, self.head_width, head * self.tokens + token);
+                    copy(row_mut(first, self.head_width, head), from);
+                }
+                first
+            }
+            Rows::Activate { .. } => {
+                add(first, a);
+                add(second, b);
+                self.isa.gate(self.activation, first, second);
+                first
+            }
+            Rows::Residual { .. } => {
+                add(second, a);
+                if !b.is_empty() {
+                    rms_norm_in_place(second, b, self.eps);
+                }
+                add(first, second);
+                self.norm(first, norm, second)
+            }
+            Rows::Norm { .. } => self.norm(first, norm, second),
+        };
+        if !groups.is_empty() {
+            self.isa.quantize(written, groups);
+        }
+    }
+
+    fn norm<'r>(&self, of: &[f32], norm: &[f32], into: &'r mut [f32]) -> &'r mut [f32] {
+        if !norm.is_empty() {
+            rms_norm(of, norm, self.eps, into);
+        }
+        into
+    }
+}

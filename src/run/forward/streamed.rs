@@ -1,0 +1,140 @@
+//! Computing with weights that are read piece by piece: while the weights in one buffer are
+//! multiplied, the next are read into the other.
+
+use core::mem;
+use core::ops::Range;
+
+use pocketlm_kernels::TILE_ROWS;
+
+use super::Forward;
+use crate::Error;
+use crate::model::Role;
+use crate::run::buffer::Buffer;
+use crate::run::schedule::Batch;
+use crate::run::stage::Job;
+use crate::run::weights::{Piece, Vectors};
+
+impl Forward<'_, '_> {
+    /// [`compute`](Forward::compute), reading the weights that the units need.
+    pub(super) fn compute_from_source(&mut self, batch: &Batch, units: Range<usize>) -> usize {
+        match batch.stage.row().job {
+            Job::Embed => self.embed_from_source(batch, units),
+            Job::Matmul { matrices, .. } => self.matmul_from_source(batch, matrices, units),
+            Job::Rows(_) | Job::StoreKeys | Job::Attend => {
+                let of = if (batch.layer as usize) < self.model.layers().len() {
+                    Vectors::Layer(batch.layer)
+                } else {
+                    Vectors::Final
+                };
+                if self.buffers.weights.read_vectors(&self.model, of).is_err() {
+                    return 0;
+                }
+                let count = units.len();
+                self.compute_units(batch, units);
+                count
+            }
+        }
+    }
+
+    /// Reads the tile row that holds a token's embedding, token by token.
+    fn embed_from_source(&mut self, batch: &Batch, tokens: Range<usize>) -> usize {
+        for token in tokens.clone() {
+            let index = batch.start as usize + token;
+            let id = self.buffers.tokens.get(index).copied().unwrap_or(0);
+            let piece = Piece {
+                layer: 0,
+                role: Role::Embedder,
+                first: id as usize / TILE_ROWS,
+                count: 1,
+            };
+            if self.read_while(piece, &mut |_| ()).is_err() {
+                return token - tokens.start;
+            }
+            self.compute_units(batch, token..token + 1);
+        }
+        tokens.len()
+    }
+
+    /// Computes units of a matmul. The first are read; then the next are read while those are
+    /// computed, and so on.
+    fn matmul_from_source(
+        &mut self,
+        batch: &Batch,
+        matrices: &[(Role, Buffer)],
+        units: Range<usize>,
+    ) -> usize {
+        let mut ready = units.start..units.start;
+        while ready.end < units.end || !ready.is_empty() {
+            let next = self.piece(batch, matrices, ready.end..units.end);
+            if next.count == 0 && ready.is_empty() {
+                break; // never: `lend` has seen that every tile row fits
+            }
+            let mut computed = false;
+            let mut compute = |forward: &mut Self| {
+                if !mem::replace(&mut computed, true) && !ready.is_empty() {
+                    forward.compute_units(batch, ready.clone());
+                }
+            };
+            let read = if next.count > 0 {
+                self.read_while(next, &mut compute)
+            } else {
+                Ok(())
+            };
+            compute(self);
+            ready = ready.end..ready.end + next.count;
+            if read.is_err() {
+                return ready.start - units.start;
+            }
+        }
+        ready.start - units.start
+    }
+
+    /// The tile rows that can be read together from the first of `units` on: of one matrix, as many
+    /// as the buffer holds.
+    fn piece(&self, batch: &Batch, matrices: &[(Role, Buffer)], units: Range<usize>) -> Piece {
+        let mut before = 0;
+        for &(role, _) in matrices {
+            let place = self.model.place(batch.layer, role);
+            let after = before + place.tile_rows();
+            if units.start < after {
+                let room = self.buffers.weights.back.len();
+                let most = room.checked_div(place.unit()).unwrap_or(0);
+                return Piece {
+                    layer: batch.layer,
+                    role,
+                    first: units.start - before,
+                    count: (units.end.min(after) - units.start).min(most),
+                };
+            }
+            before = after;
+        }
+        Piece::NONE
+    }
+
+    /// Reads a piece, and calls `work` in the meantime, which computes with the piece that this one
+    /// replaces. `work` may be called twice.
+    fn read_while(&mut self, piece: Piece, work: &mut dyn FnMut(&mut Self)) -> Result<(), Error> {
+        let place = self.model.place(piece.layer, piece.role);
+        let offset =
+            self.model.header().weights().0 + place.offset + (piece.first * place.unit()) as u64;
+        let back = mem::take(&mut self.buffers.weights.back);
+        let source = self.buffers.weights.source.take();
+        let buffer = back
+            .get_mut(..piece.count * place.unit())
+            .unwrap_or_default();
+        let mut outcome = Err(Error::Storage);
+        if let Some(source) = source {
+            outcome = source.read_while(offset, buffer, &mut || work(self));
+            self.buffers.weights.source = Some(source);
+        }
+        // If the source did not call it, this is the last moment: its weights are about to go.
+        work(self);
+        let weights = &mut self.buffers.weights;
+        weights.back = back;
+        if outcome.is_ok() {
+            mem::swap(&mut weights.front, &mut weights.back);
+            weights.piece = piece;
+        }
+        outcome
+    }
+}

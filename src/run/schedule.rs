@@ -1,0 +1,182 @@
+//! [`Schedule`]: what a session computes next. Arithmetic over the table of stages; it knows no
+//! weights and no buffers.
+
+use core::ops::Range;
+
+use pocketlm_kernels::TILE_ROWS;
+
+use super::Plan;
+use super::stage::{Job, LAYER, Next, Stage, Tokens};
+use crate::model::Layers;
+
+/// What is being computed: a stage, in a layer, for a batch of tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Batch {
+    pub stage: Stage,
+    /// The layer; the number of layers, if all are done.
+    pub layer: u32,
+    /// Where the keys and values of the layer start in the cache.
+    pub cache: usize,
+    /// The index of the first token in the context.
+    pub start: u32,
+    /// How many tokens there are.
+    pub count: u32,
+    /// The first token whose logits are computed, counted from the start of the batch.
+    pub logit_row: u32,
+    /// How many tokens' logits are computed together.
+    pub logit_rows: u32,
+}
+
+impl Batch {
+    /// How many tokens the stage is for.
+    pub fn tokens(&self) -> usize {
+        match self.stage.row().tokens {
+            Tokens::Batch => self.count as usize,
+            Tokens::Logits => self.logit_rows as usize,
+        }
+    }
+
+    /// The index in the context of the token after the last.
+    pub fn end(&self) -> u32 {
+        self.start + self.count
+    }
+}
+
+/// The work that `start` began.
+#[derive(Clone, Copy)]
+pub(super) struct Schedule {
+    pub batch: Batch,
+    /// How many units of the stage are done.
+    pub unit: usize,
+    /// The index in the context of the first token given.
+    pub first: u32,
+    /// The index after the last token given.
+    pub end: u32,
+    /// The position that the first token could have had, a gap before it left out of account.
+    pub position: u32,
+    /// Whether the logits of every token are wanted, or the last one's only.
+    pub every: bool,
+}
+
+/// What a unit of elementwise work costs: it is counted as this many rows.
+const TOKEN_COST: usize = TILE_ROWS;
+
+impl Schedule {
+    /// Begins with the tokens at the indices `tokens` of the context; `position` is that of the
+    /// first.
+    pub fn new(tokens: Range<u32>, position: u32, plan: &Plan<'_>) -> Self {
+        let mut schedule = Schedule {
+            batch: Batch {
+                stage: Stage::Embed,
+                layer: 0,
+                cache: 0,
+                start: tokens.start,
+                count: 0,
+                logit_row: 0,
+                logit_rows: 0,
+            },
+            unit: 0,
+            first: tokens.start,
+            end: tokens.end,
+            position,
+            every: false,
+        };
+        schedule.start_batch(plan);
+        schedule
+    }
+
+    /// Whether all is done.
+    pub fn is_done(&self) -> bool {
+        self.batch.start == self.end
+    }
+
+    /// How many units the stage has, and what each costs. The unit of cost is a row as wide as the
+    /// embedding, times one token. `visible` tells how many keys the last token of the batch sees.
+    pub fn size(&self, plan: &Plan<'_>, visible: impl FnOnce() -> usize) -> (usize, usize) {
+        let dims = plan.dims();
+        let tokens = self.batch.tokens();
+        match self.batch.stage.row().job {
+            Job::Embed | Job::Rows(_) | Job::StoreKeys => (tokens, TOKEN_COST),
+            Job::Matmul { input, matrices } => {
+                let tile_rows = |output| plan.width(output).div_ceil(TILE_ROWS);
+                let units = matrices.iter().map(|&(_, output)| tile_rows(output)).sum();
+                let width = plan.width(input).div_ceil(dims.embedding.max(1));
+                (units, TILE_ROWS * tokens * width)
+            }
+            Job::Attend => {
+                // A query meets each key twice: for its score, and in the weighted sum of values.
+                let width = 2 * dims.head.div_ceil(dims.embedding.max(1));
+                let cost = width * visible() * dims.queries_per_kv;
+                (tokens * dims.kv_heads, cost)
+            }
+        }
+    }
+
+    /// Moves on from a stage that is done. Gives the tokens, as indices in the context, whose
+    /// logits are ready.
+    pub fn next(&mut self, plan: &Plan<'_>, layers: Layers<'_>) -> Option<Range<u32>> {
+        self.unit = 0;
+        let batch = &mut self.batch;
+        match batch.stage.row().next {
+            Next::Stage(stage) => batch.stage = stage,
+            Next::FirstLayer => self.start_layer(plan, layers),
+            Next::NextLayer => {
+                let layer = layers.get(batch.layer as usize);
+                let bytes = plan.layer_cache_bytes(layer);
+                batch.cache = batch.cache.saturating_add(bytes);
+                batch.layer += 1;
+                self.start_layer(plan, layers);
+            }
+            Next::MoreTokens => {
+                let first = batch.start + batch.logit_row;
+                let ready = first..first + batch.logit_rows;
+                batch.logit_row += batch.logit_rows;
+                self.start_logits(plan);
+                return Some(ready);
+            }
+        }
+        None
+    }
+
+    fn start_layer(&mut self, plan: &Plan<'_>, layers: Layers<'_>) {
+        let batch = &mut self.batch;
+        if (batch.layer as usize) < layers.len() {
+            batch.stage = LAYER;
+            return;
+        }
+        batch.logit_row = if self.every {
+            0
+        } else if batch.end() == self.end {
+            batch.count - 1
+        } else {
+            // The logits of this batch are not wanted.
+            batch.count
+        };
+        self.start_logits(plan);
+    }
+
+    /// Goes on with the tokens from `logit_row` on, or with the next batch if there are none.
+    fn start_logits(&mut self, plan: &Plan<'_>) {
+        let batch = &mut self.batch;
+        batch.logit_rows = plan.logits_tokens().min(batch.count - batch.logit_row);
+        if batch.logit_rows > 0 {
+            batch.stage = Stage::FinalNorm;
+            return;
+        }
+        batch.start += batch.count;
+        self.start_batch(plan);
+    }
+
+    /// Takes the next tokens into a batch.
+    fn start_batch(&mut self, plan: &Plan<'_>) {
+        self.batch = Batch {
+            stage: Stage::Embed,
+            layer: 0,
+            cache: 0,
+            start: self.batch.start,
+            count: plan.batch_tokens().min(self.end - self.batch.start),
+            logit_row: 0,
+            logit_rows: 0,
+        };
+    }
+}

@@ -1,0 +1,260 @@
+//! The forward pass as a table. Read [`Stage::row`] from top to bottom: it is the transformer.
+//!
+//! A stage is a number of independent units (tokens, tile rows of matrices, or heads of tokens), so
+//! it can stop after any of them and go on later. `Schedule` counts the units and says what comes
+//! next; `Forward` computes them; both read this table. `tests/common/plain.rs` has the same
+//! transformer once more, as a few plain loops.
+
+use super::buffer::Buffer;
+use crate::model::Role;
+
+/// What is computed, in this order; the stages from `AttentionNorm` to `FfwResidual` once for each
+/// layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Embed,
+    AttentionNorm,
+    QueryKeyValue,
+    StoreKeys,
+    Attend,
+    GatherHeads,
+    Output,
+    AttentionResidual,
+    GateUp,
+    Activate,
+    Down,
+    FfwResidual,
+    FinalNorm,
+    Logits,
+}
+
+/// What the table says of a stage.
+pub(super) struct Row {
+    /// The tokens that it is computed for.
+    pub tokens: Tokens,
+    /// What it computes.
+    pub job: Job,
+    /// What comes after it.
+    pub next: Next,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Tokens {
+    /// All of the batch.
+    Batch,
+    /// Those whose logits are wanted, as many at a time as there is room for.
+    Logits,
+}
+
+/// What a stage computes. Biases and norms that a model does not have are left out.
+///
+/// If the next stage is a matmul with a quantised matrix, a stage of [`Rows`] also quantises the
+/// rows that it writes.
+#[derive(Clone, Copy)]
+pub(super) enum Job {
+    /// The embedding of a token into `Hidden`, and the cosines and sines of its position. A unit is
+    /// a token.
+    Embed,
+    /// Something that happens to each token's row by itself. A unit is a token.
+    Rows(Rows),
+    /// `output = matrix × input` for each matrix and each token. A unit is a tile row of a matrix,
+    /// with all tokens; the tile rows of all matrices are counted one after the other.
+    Matmul {
+        input: Buffer,
+        matrices: &'static [(Role, Buffer)],
+    },
+    /// Queries, keys and values get their biases, norms and rotation. Queries go to `QueryByHead`,
+    /// keys and values into the cache. A unit is a token.
+    StoreKeys,
+    /// Scores, softmax, weighted sum of values: from `QueryByHead` into `AttendedByHead`. A unit is
+    /// a kv head of a token.
+    Attend,
+}
+
+/// What happens to a token's row between two matmuls.
+#[derive(Clone, Copy)]
+pub(super) enum Rows {
+    /// `into = norm(of)`.
+    Norm {
+        of: Buffer,
+        norm: Role,
+        into: Buffer,
+    },
+    /// The heads of a token, which are far apart in `from`, next to each other in `into`.
+    Gather { from: Buffer, into: Buffer },
+    /// `onto += post_norm(branch + bias)`, then `branch = norm(onto)`.
+    Residual {
+        branch: Buffer,
+        bias: Role,
+        post_norm: Role,
+        onto: Buffer,
+        norm: Option<Role>,
+    },
+    /// `gate = activation(gate + gate_bias) * (up + up_bias)`.
+    Activate {
+        gate: Buffer,
+        gate_bias: Role,
+        up: Buffer,
+        up_bias: Role,
+    },
+}
+
+/// What comes after a stage.
+#[derive(Clone, Copy)]
+pub(super) enum Next {
+    Stage(Stage),
+    /// The first layer, or `FinalNorm` if the model has none.
+    FirstLayer,
+    /// The next layer, or `FinalNorm` after the last.
+    NextLayer,
+    /// More tokens whose logits are wanted, or the next batch.
+    MoreTokens,
+}
+
+/// The first stage of a layer. All layers are attention layers; a layer of another kind would start
+/// with a stage of its own.
+pub(super) const LAYER: Stage = Stage::AttentionNorm;
+
+impl Stage {
+    pub const fn row(self) -> &'static Row {
+        match self {
+            Stage::Embed => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Embed,
+                next: Next::FirstLayer,
+            },
+
+            // A layer. Attention:
+            Stage::AttentionNorm => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Rows(Rows::Norm {
+                    of: Buffer::Hidden,
+                    norm: Role::PreAttentionNorm,
+                    into: Buffer::Normed,
+                }),
+                next: Next::Stage(Stage::QueryKeyValue),
+            },
+            Stage::QueryKeyValue => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Matmul {
+                    input: Buffer::Normed,
+                    matrices: &[
+                        (Role::Query, Buffer::Query),
+                        (Role::Key, Buffer::Key),
+                        (Role::Value, Buffer::Value),
+                    ],
+                },
+                next: Next::Stage(Stage::StoreKeys),
+            },
+            Stage::StoreKeys => &Row {
+                tokens: Tokens::Batch,
+                job: Job::StoreKeys,
+                next: Next::Stage(Stage::Attend),
+            },
+            Stage::Attend => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Attend,
+                next: Next::Stage(Stage::GatherHeads),
+            },
+            Stage::GatherHeads => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Rows(Rows::Gather {
+                    from: Buffer::AttendedByHead,
+                    into: Buffer::Attended,
+                }),
+                next: Next::Stage(Stage::Output),
+            },
+            Stage::Output => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Matmul {
+                    input: Buffer::Attended,
+                    matrices: &[(Role::Output, Buffer::Normed)],
+                },
+                next: Next::Stage(Stage::AttentionResidual),
+            },
+            Stage::AttentionResidual => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Rows(Rows::Residual {
+                    branch: Buffer::Normed,
+                    bias: Role::OutputBias,
+                    post_norm: Role::PostAttentionNorm,
+                    onto: Buffer::Hidden,
+                    norm: Some(Role::PreFfwNorm),
+                }),
+                next: Next::Stage(Stage::GateUp),
+            },
+
+            // The feed-forward:
+            Stage::GateUp => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Matmul {
+                    input: Buffer::Normed,
+                    matrices: &[
+                        (Role::GatingLinear, Buffer::Gate),
+                        (Role::ValueLinear, Buffer::Up),
+                    ],
+                },
+                next: Next::Stage(Stage::Activate),
+            },
+            Stage::Activate => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Rows(Rows::Activate {
+                    gate: Buffer::Gate,
+                    gate_bias: Role::GatingLinearBias,
+                    up: Buffer::Up,
+                    up_bias: Role::ValueLinearBias,
+                }),
+                next: Next::Stage(Stage::Down),
+            },
+            Stage::Down => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Matmul {
+                    input: Buffer::Gate,
+                    matrices: &[(Role::OutLinear, Buffer::Normed)],
+                },
+                next: Next::Stage(Stage::FfwResidual),
+            },
+            Stage::FfwResidual => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Rows(Rows::Residual {
+                    branch: Buffer::Normed,
+                    bias: Role::OutLinearBias,
+                    post_norm: Role::PostFfwNorm,
+                    onto: Buffer::Hidden,
+                    norm: None,
+                }),
+                next: Next::NextLayer,
+            },
+
+            // After the last layer:
+            Stage::FinalNorm => &Row {
+                tokens: Tokens::Logits,
+                job: Job::Rows(Rows::Norm {
+                    of: Buffer::Hidden,
+                    norm: Role::FinalNorm,
+                    into: Buffer::Normed,
+                }),
+                next: Next::Stage(Stage::Logits),
+            },
+            Stage::Logits => &Row {
+                tokens: Tokens::Logits,
+                job: Job::Matmul {
+                    input: Buffer::Normed,
+                    matrices: &[(Role::LmHead, Buffer::Logits)],
+                },
+                next: Next::MoreTokens,
+            },
+        }
+    }
+
+    /// The matrices that read the rows which this stage writes.
+    pub fn readers(self) -> &'static [(Role, Buffer)] {
+        let Next::Stage(next) = self.row().next else {
+            return &[];
+        };
+        match next.row().job {
+            Job::Matmul { matrices, .. } => matrices,
+            Job::Embed | Job::Rows(_) | Job::StoreKeys | Job::Attend => &[],
+        }
+    }
+}
