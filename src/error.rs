@@ -160,6 +160,57 @@ impl<N: fmt::Display + PartialEq + From<u8>> fmt::Display for Count<N> {
     }
 }
 
+impl Error {
+    /// The number of this kind of error: for logs, for a blinking LED, for callers in other
+    /// languages. A number never changes its meaning. The hundreds say what failed: 1 opening an
+    /// image, 2 planning or running, 3 snapshots or storage, 4 text.
+    ///
+    /// ```
+    /// assert_eq!(pocketlm::Error::Busy.code(), 209);
+    /// ```
+    pub const fn code(&self) -> u16 {
+        match self {
+            Error::NotAnImage => 100,
+            Error::Version(_) => 101,
+            Error::Truncated { .. } => 102,
+            Error::Unaligned(_) => 103,
+            Error::Layout(_) => 104,
+            Error::Checksum(_) => 105,
+            Error::Config(_) => 106,
+            Error::Tensor(_) => 107,
+            Error::NotFinite(_) => 108,
+            Error::Disabled(_) => 109,
+            Error::ChatTemplate => 110,
+            Error::Unverified => 111,
+            Error::Limits => 200,
+            Error::ForeignPlan => 201,
+            Error::ArenaTooSmall { .. } => 202,
+            Error::WeightBufferTooSmall { .. } => 203,
+            Error::NotMapped => 204,
+            Error::NoTokens => 205,
+            Error::ContextFull { .. } => 206,
+            Error::Position(_) => 207,
+            Error::RewindTooFar { .. } => 208,
+            Error::Busy => 209,
+            Error::Storage => 300,
+            Error::StorageTooSmall { .. } => 301,
+            Error::NotASnapshot => 302,
+            Error::SnapshotVersion(_) => 303,
+            Error::ForeignSnapshot => 304,
+            Error::SnapshotKv(_) => 305,
+            Error::SnapshotDamaged => 306,
+            Error::TokenizerTruncated { .. } => 400,
+            Error::TokenizerInvalid { .. } => 401,
+            Error::ByteLevelDisabled => 402,
+            Error::NfcDisabled => 403,
+            Error::ScratchTooSmall { .. } => 404,
+            Error::OutputTooSmall { .. } => 405,
+            Error::NoCandidate => 406,
+            Error::TokenOutOfRange { .. } => 407,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
