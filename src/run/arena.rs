@@ -8,10 +8,9 @@ use core::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// `N` bytes, aligned as a session needs them, owned by whoever holds the variable. For a program
-/// that has exclusive memory of its own accord: a `static mut` that cortex-m-rt's `#[entry]` lends
-/// to the entry point (which is how it is done on Armv6-M, where `StaticArena` is missing for want
-/// of atomic instructions), a static cell, a large stack.
+/// `N` bytes, aligned as a session needs them, for a program that has exclusive memory anyway: on a
+/// large stack, in a static cell, or in a `static mut` that cortex-m-rt's `#[entry]` lends to the
+/// entry point.
 ///
 /// ```
 /// use pocketlm::{include_image, model::Model, run::{Arena, Plan, Session, Solo}};
@@ -24,6 +23,31 @@ use core::{
 /// let mut session = Session::new(&model, &PLAN, &mut arena, &Solo)?;
 /// assert_eq!(session.feed(&[2, 17, 40])?.len(), 1024);
 /// # Ok::<(), pocketlm::Error>(())
+/// ```
+///
+/// # Cores without compare-and-swap
+///
+/// `StaticArena` needs an atomic instruction to be taken only once, and Armv6-M (Cortex-M0 and M0+)
+/// and some RISC-V cores have none. There the crate
+/// [`static_cell`](https://docs.rs/static_cell) does the same with a critical section:
+///
+/// ```ignore
+/// static ARENA: ConstStaticCell<Arena<{ PLAN.bytes() }>> = ConstStaticCell::new(Arena::new());
+///
+/// let arena: &'static mut Arena<_> = ARENA.take();
+/// let mut session = Session::new(&model, &PLAN, arena, &Solo)?;
+/// ```
+///
+/// It needs one of the features `critical-section` and `unsafe-assume-single-core` of the crate
+/// `portable-atomic`. Without it, `#[entry]` of cortex-m-rt does it as well:
+///
+/// ```ignore
+/// #[entry]
+/// fn main() -> ! {
+///     static mut ARENA: Arena<{ PLAN.bytes() }> = Arena::new();
+///     let arena: &'static mut Arena<_> = ARENA;
+///     // …
+/// }
 /// ```
 #[repr(C, align(64))]
 pub struct Arena<const N: usize>([u8; N]);
@@ -56,9 +80,9 @@ impl<const N: usize> DerefMut for Arena<N> {
 }
 
 /// `N` bytes of static memory, aligned as a session needs it, that can be taken once. With a plan
-/// made in a `const`, the program does not link when the memory is not there, and does not compile
-/// when the image is not one or the plan takes more than it may
-/// ([`Plan::within`](super::Plan::within)).
+/// in a `const`, the program does not link if there is too little memory, and does not compile if
+/// the image is invalid or the plan needs more than it may ([`Plan::within`](super::Plan::within)).
+/// Cores without compare-and-swap use an [`Arena`].
 ///
 /// ```
 /// use pocketlm::{include_image, model::Model, run::{Kv, Plan, Session, Solo, StaticArena}};
@@ -95,8 +119,8 @@ impl<const N: usize> StaticArena<N> {
         }
     }
 
-    /// The memory, the first time; `None` ever after.
-    #[allow(clippy::mut_from_ref)] // once
+    /// The memory, the first time; `None` after that.
+    #[allow(clippy::mut_from_ref)] // it is handed out once
     pub fn take(&'static self) -> Option<&'static mut [u8]> {
         if self.taken.swap(true, Ordering::Relaxed) {
             return None;
