@@ -122,9 +122,14 @@ fn every_way_agrees(what: &str, image: &[u8], ids: &[u32], kv: Kv, pools: &[Thre
             assert_eq!(digest(&rows), digest(&expected), "{what}: feed_each");
             assert!(rows == expected, "{what}: feed_each");
             session.reset();
+            assert!(session.logits().is_none(), "{what}");
             assert!(
                 &bits(session.feed(ids).unwrap()) == expected.last().unwrap(),
                 "{what}: feed at once"
+            );
+            assert!(
+                &bits(session.logits().unwrap()) == expected.last().unwrap(),
+                "{what}: the last logits"
             );
             session.reset();
             // Pieces of all sizes, fed or stepped.
@@ -342,6 +347,12 @@ impl Walk<'_> {
     /// Whether the token after the first `length` would find all keys that it sees.
     fn can_return_to(&self, length: usize) -> bool {
         let next = self.context[..length].last().map_or(0, |last| last.1 + 1);
+        self.has_keys(length, next)
+    }
+
+    /// Whether a token at position `next` after the first `length` would find all keys that it
+    /// sees.
+    fn has_keys(&self, length: usize, next: u32) -> bool {
         self.model
             .layers()
             .iter()
@@ -349,6 +360,17 @@ impl Walk<'_> {
             .all(|(layer, slots)| {
                 let sees = |p: u32| layer.window.is_none_or(|window| next - p < window.get());
                 (0..length).all(|i| !sees(self.context[i].1) || slots[i % slots.len()] == Some(i))
+            })
+    }
+
+    /// Whether no layer has lost more keys than those of the first `length` tokens.
+    fn overwrote_at_most(&self, length: usize) -> bool {
+        let layers = self.model.layers().iter().zip(&self.slots);
+        layers
+            .filter(|(layer, _)| layer.window.is_some_and(|window| window.get() > 1))
+            .all(|(_, slots)| {
+                let longest = slots.iter().flatten().max().map_or(0, |last| last + 1);
+                longest <= length + slots.len()
             })
     }
 
@@ -371,6 +393,7 @@ impl Walk<'_> {
 #[test]
 fn what_was_taken_back_leaves_no_trace() {
     let (mut rewinds, mut refusals) = (0, 0);
+    let (mut aborts, mut lost) = (0, 0);
     for (name, description) in models() {
         let vocab_size = description.config.vocab_size;
         let image = Memory::new(description, 6).pack(DType::Q8);
@@ -436,6 +459,51 @@ fn what_was_taken_back_leaves_no_trace() {
                             rewinds += 1;
                         }
                     }
+                    5 | 6 => {
+                        let length = walk.context.len();
+                        let gap = walk.gap;
+                        let position = walk.position();
+                        let room = context as usize - length;
+                        let count = (numbers.within(1..=25) as usize).min(room);
+                        if count == 0 {
+                            continue;
+                        }
+                        let ids = numbers.tokens(count, vocab_size);
+                        session.start(&ids).unwrap();
+                        // Steps of a few rows, as many as the first batches take or a part of them.
+                        let steps = numbers.within(0..=3) * numbers.within(0..=200);
+                        let ended =
+                            (0..steps).any(|_| matches!(session.step(8).unwrap(), Step::Done(_)));
+                        // The batch that was begun may have overwritten keys as well.
+                        let begun = match (ended, steps) {
+                            (true, _) => count,
+                            (false, 0) => 0,
+                            (false, _) => {
+                                let done = session.len() - length;
+                                (done + plan.batch_tokens() as usize).min(count)
+                            }
+                        };
+                        walk.feed(&ids[..begun]);
+                        if ended {
+                            assert_eq!(session.abort(), Ok(()), "{place}: nothing to abort");
+                            continue;
+                        }
+                        let outcome = session.abort();
+                        if walk.has_keys(length, position) && walk.overwrote_at_most(length) {
+                            assert_eq!(outcome, Ok(()), "{place}");
+                            assert!(session.logits().is_none(), "{place}");
+                            walk.context.truncate(length);
+                            walk.gap = gap;
+                            aborts += 1;
+                        } else {
+                            let error = Error::RewindTooFar { possible: 0 };
+                            assert_eq!(outcome, Err(error), "{place}");
+                            assert_eq!(session.start(&[0]), Err(Error::Busy), "{place}");
+                            while let Step::Pending = session.step(1000).unwrap() {}
+                            walk.feed(&ids[begun..]);
+                            lost += 1;
+                        }
+                    }
                     _ => {
                         let room = context as usize - walk.context.len();
                         let count = (numbers.within(1..=25) as usize).min(room);
@@ -458,6 +526,10 @@ fn what_was_taken_back_leaves_no_trace() {
     assert!(
         rewinds > 500 && refusals > 100,
         "{rewinds} rewinds and {refusals} refusals are too few to tell"
+    );
+    assert!(
+        aborts > 500 && lost > 50,
+        "{aborts} aborts and {lost} that were too late are too few to tell"
     );
 }
 

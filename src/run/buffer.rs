@@ -62,19 +62,24 @@ impl Plan<'_> {
         let [hidden, normed, scratch, logits] = self.numbers();
         let scratch_start = hidden + normed;
         let logits_start = scratch_start + scratch;
-        let queries = batch * self.dims().queries;
-        let keys = batch * self.dims().keys;
-        let start = match buffer {
-            Buffer::None | Buffer::Hidden => 0,
-            Buffer::Normed => hidden,
-            Buffer::Query | Buffer::AttendedByHead | Buffer::Gate => scratch_start,
-            Buffer::Key => scratch_start + queries,
-            Buffer::Value => scratch_start + queries + keys,
-            Buffer::QueryByHead | Buffer::Attended => scratch_start + queries + 2 * keys,
+        let dims = self.dims();
+        let queries = batch * dims.queries;
+        let keys = batch * dims.keys;
+        let (start, width) = match buffer {
+            Buffer::None => (0, 0),
+            Buffer::Hidden => (0, dims.embedding),
+            Buffer::Normed => (hidden, dims.embedding),
+            Buffer::Query | Buffer::AttendedByHead => (scratch_start, dims.queries),
+            Buffer::Key => (scratch_start + queries, dims.keys),
+            Buffer::Value => (scratch_start + queries + keys, dims.keys),
+            Buffer::QueryByHead | Buffer::Attended => {
+                (scratch_start + queries + 2 * keys, dims.queries)
+            }
             Buffer::Scores => return scratch_start + 2 * (queries + keys)..logits_start,
-            Buffer::Up => scratch_start + batch * self.dims().hidden,
+            Buffer::Gate => (scratch_start, dims.hidden),
+            Buffer::Up => (scratch_start + batch * dims.hidden, dims.hidden),
             Buffer::Logits => return logits_start..logits_start + logits,
         };
-        start..start + batch * self.width(buffer)
+        start..start + batch * width
     }
 }

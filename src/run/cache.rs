@@ -17,7 +17,7 @@ pub(super) struct LayerCache {
     /// Bytes of a head.
     head_bytes: usize,
     /// How many of them are keys.
-    pub key_bytes: usize,
+    key_bytes: usize,
 }
 
 impl LayerCache {
@@ -33,10 +33,16 @@ impl LayerCache {
         }
     }
 
-    /// The bytes of a kv head.
-    pub fn head(&self, head: usize) -> Range<usize> {
+    /// The keys of a kv head.
+    pub fn keys(&self, head: usize) -> Range<usize> {
         let start = self.start + head * self.head_bytes;
-        start..start + self.head_bytes
+        start..start + self.key_bytes
+    }
+
+    /// The values of a kv head.
+    pub fn values(&self, head: usize) -> Range<usize> {
+        let start = self.start + head * self.head_bytes;
+        start + self.key_bytes..start + self.head_bytes
     }
 
     /// The slot of a token's key and value: a layer that does not keep the whole context is a ring.
@@ -46,6 +52,7 @@ impl LayerCache {
 
     /// The slots of several tokens that lie one after the other in the context: at most two
     /// stretches, of which the second starts at slot 0.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub fn slots(&self, indices: Range<usize>) -> [Range<usize>; 2] {
         let slot = self.slot(indices.start);
         let older = indices.len().min(self.rows - slot);

@@ -43,3 +43,18 @@ pub use session::{Session, Step};
 /// only faster for long batches, is left out; and small functions are not inlined
 /// (`cfg_attr(target_os = "none", inline(never))`), so that there is one copy of each.
 const SMALL: bool = cfg!(target_os = "none");
+
+// A session and all that it is made of can move to another thread.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Session<'_, '_>>();
+    is_send::<Plan<'_>>();
+    is_send::<Arena<1>>();
+    is_send::<crate::model::Model<'_>>();
+    is_send::<crate::model::Header<'_>>();
+    is_send::<crate::text::Tokenizer<'_>>();
+    is_send::<crate::text::Decoder<'_>>();
+    is_send::<crate::sample::Sampler<'_>>();
+    is_send::<crate::sample::Choice>();
+    is_send::<crate::generate::PromptLookup>();
+};

@@ -120,7 +120,7 @@ impl Schedule {
         match batch.stage.row().next {
             Next::Stage(stage) => batch.stage = stage,
             Next::FirstLayer => self.start_layer(plan, layers),
-            Next::NextLayer => {
+            Next::FollowingLayer => {
                 let layer = layers.get(batch.layer as usize);
                 let bytes = plan.layer_cache_bytes(layer);
                 batch.cache = batch.cache.saturating_add(bytes);

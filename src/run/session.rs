@@ -300,10 +300,11 @@ impl<'m, 'a> Session<'m, 'a> {
     /// Drops the work that [`start`](Session::start) began. The context is as it was before, a gap
     /// left by [`skip_to`](Session::skip_to) included. Does nothing if there is no such work.
     ///
-    /// [`Error::RewindTooFar`] if the tokens computed so far have overwritten keys in a
-    /// sliding-window layer that the context before them shows. This cannot happen if no more
-    /// tokens were given than the batch. Then the work is still there: [`step`](Session::step) goes
-    /// on with it, and [`reset`](Session::reset) drops it with the context.
+    /// [`Error::RewindTooFar`] if the tokens computed so far have overwritten keys of a
+    /// sliding-window layer that are needed after the context before them. This cannot happen if no
+    /// more tokens were given than the batch has. The work is still there then:
+    /// [`step`](Session::step) goes on with it, and [`reset`](Session::reset) drops it together with
+    /// the context.
     ///
     /// ```
     /// # use pocketlm::{include_image, model::Model, run::{Plan, Session, Solo, StaticArena}};
@@ -325,12 +326,10 @@ impl<'m, 'a> Session<'m, 'a> {
         let Some(schedule) = self.schedule else {
             return Ok(());
         };
-        let before = schedule.first as usize;
         let positions = &*self.forward.buffers.positions;
+        let before = positions.get(..schedule.first as usize).unwrap_or_default();
         for layer in self.forward.model.layers().iter() {
-            let lost = self.lost(layer).min(before);
-            let before = positions.get(..before).unwrap_or_default();
-            if lost > unseen(before, layer.window, schedule.position) {
+            if self.lost(layer) > unseen(before, layer.window, schedule.position) {
                 return Err(Error::RewindTooFar { possible: 0 });
             }
         }
@@ -482,10 +481,8 @@ impl<'m, 'a> Session<'m, 'a> {
         let mut possible = self.length;
         for layer in self.forward.model.layers().iter() {
             // A token may come next only where the window no longer shows the last key that is
-            // lost. A window of 1 shows no key but the token's own.
-            let Some(window) = layer.window.filter(|window| window.get() > 1) else {
-                continue;
-            };
+            // lost.
+            let Some(window) = layer.window else { continue };
             let lost = self.lost(layer).checked_sub(1);
             if let Some(lost) = lost.and_then(|last| positions.get(last)) {
                 let shown = lost.saturating_add(window.get() - 1);
@@ -496,13 +493,14 @@ impl<'m, 'a> Session<'m, 'a> {
         possible
     }
 
-    /// How many of the oldest tokens have lost their keys in a sliding-window layer.
+    /// How many of the oldest tokens have lost their keys in a sliding-window layer. A window of 1
+    /// shows no key but the token's own, so none is missed.
     fn lost(&self, layer: Layer) -> usize {
-        if layer.window.is_none() {
+        if layer.window.is_none_or(|window| window.get() == 1) {
             return 0;
         }
-        let overwritten =
-            (self.longest as usize).saturating_sub(self.forward.plan.cache_rows(layer));
+        let rows = self.forward.plan.cache_rows(layer);
+        let overwritten = (self.longest as usize).saturating_sub(rows);
         overwritten.max(unseen(self.positions(), layer.window, self.restored_at))
     }
 

@@ -218,8 +218,8 @@ impl Kept<'_> {
             let cache = LayerCache::new(self.plan, layer, start);
             let kept = unseen(self.positions, layer.window, self.next)..self.positions.len();
             for head in 0..dims.kv_heads {
-                let Range { start: keys, .. } = cache.head(head);
-                let values = keys + cache.key_bytes;
+                let keys = cache.keys(head).start;
+                let values = cache.values(head).start;
                 for slot in kept.clone().map(|index| cache.slot(index)) {
                     for part in key_parts(kv, dims.head, slot) {
                         each(keys + part.start..keys + part.end)?;

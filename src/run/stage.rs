@@ -106,7 +106,7 @@ pub(super) enum Next {
     /// The first layer, or `FinalNorm` if the model has none.
     FirstLayer,
     /// The next layer, or `FinalNorm` after the last.
-    NextLayer,
+    FollowingLayer,
     /// More tokens whose logits are wanted, or the next batch.
     MoreTokens,
 }
@@ -223,7 +223,7 @@ impl Stage {
                     onto: Buffer::Hidden,
                     norm: None,
                 }),
-                next: Next::NextLayer,
+                next: Next::FollowingLayer,
             },
 
             // After the last layer:

@@ -10,7 +10,7 @@ use pocketlm_kernels::{
     split_chunks, store_key, store_value,
 };
 
-use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, split};
+use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, rows_mut, split};
 use crate::model::{Config, Dims, Role, Rope};
 use crate::run::SMALL;
 use crate::run::buffer::Buffer;
@@ -25,85 +25,55 @@ const QUERIES: usize = 48;
 const SHARED: usize = if SMALL { 1 } else { 16 };
 
 impl Forward<'_, '_> {
-    /// Whether queries are quantised to meet the keys of the cache.
-    fn quantizes_queries(&self) -> bool {
-        self.plan.kv_type().dtype().is_quantized()
-    }
-
     /// Prepares queries, keys and values of tokens of the batch, and stores keys and values.
     #[inline(never)]
     pub(super) fn store_keys(&mut self, batch: &Batch, tokens: Range<usize>) {
-        let dims = *self.plan.dims();
+        let dims = self.plan.dims();
         let layer = self.layer(batch);
-        let cache = self.layer_cache(batch);
+        let first_table = self.rope_row(layer.rope, 0);
         let tables = match layer.rope {
             Rope::None => &[],
-            Rope::Global | Rope::Local => {
-                let first = self.rope_row(layer.rope, 0) * dims.head;
-                self.buffers.rope.get(first..).unwrap_or_default()
-            }
+            Rope::Global | Rope::Local => &*self.buffers.rope,
         };
-        let vector = |role| self.buffers.weights.vector(&self.model, batch.layer, role);
-        let [query, key, value, queries] = split(
-            self.buffers.numbers,
-            &self.plan,
-            [
-                Buffer::Query,
-                Buffer::Key,
-                Buffer::Value,
-                Buffer::QueryByHead,
-            ],
-        );
+        let vectors = [
+            Role::QueryBias,
+            Role::QueryNorm,
+            Role::KeyBias,
+            Role::KeyNorm,
+            Role::ValueBias,
+        ]
+        .map(|role| self.buffers.weights.vector(&self.model, batch.layer, role));
+        let buffers = [
+            Buffer::Query,
+            Buffer::Key,
+            Buffer::Value,
+            Buffer::QueryByHead,
+        ];
+        let [query, key, value, queries] = split(self.buffers.numbers, &self.plan, buffers);
         let prepare = Prepare {
             isa: self.engine.isa,
             config: self.model.config(),
-            dims,
-            quantizes_queries: self.plan.kv_type().dtype().is_quantized(),
-            query,
-            tables,
-            query_bias: vector(Role::QueryBias),
-            query_norm: vector(Role::QueryNorm),
-            key_bias: vector(Role::KeyBias),
-            key_norm: vector(Role::KeyNorm),
-            value_bias: vector(Role::ValueBias),
-        };
-        let width = dims.queries_per_kv * dims.head;
-        let group_width = if prepare.quantizes_queries {
-            dims.queries_per_kv * dims.head.div_ceil(GROUP)
-        } else {
-            0
-        };
-        let numbers = tokens.len().saturating_mul(width + 2 * dims.head);
-        let workers = row_workers(self.engine, numbers);
-        let store = Store {
             kv: self.plan.kv_type(),
             dims,
-            indices: batch.start as usize + tokens.start..batch.start as usize + tokens.end,
-            cache,
+            cache: LayerCache::new(&self.plan, layer, batch.cache),
+            start: batch.start as usize,
+            count: batch.count as usize,
+            query,
+            tables,
+            first_table,
+            vectors,
         };
-        for head in 0..dims.kv_heads {
-            // Queries that meet the same keys lie together.
-            let before = head * batch.count as usize;
-            let queries = queries.get_mut(before * width..).unwrap_or_default();
-            let groups = self.buffers.groups.get_mut(before * group_width..);
-            each_row(
-                workers,
-                [
-                    (queries, width),
-                    (&mut *key, dims.keys),
-                    (&mut *value, dims.keys),
-                ],
-                (groups.unwrap_or_default(), group_width * GROUP),
-                tokens.clone(),
-                |token, [queries, key, value], groups| {
-                    prepare.head(token, head, [queries, key, value], groups);
-                },
-            );
-            let first = tokens.start * dims.keys + head * dims.head;
-            let key = key.get(first..).unwrap_or_default();
-            let value = value.get(first..).unwrap_or_default();
-            let bytes = self.buffers.cache.get_mut(cache.head(head));
-            store.head(workers, bytes.unwrap_or_default(), key, value);
+        let into = Prepared {
+            queries,
+            groups: self.buffers.groups,
+            key,
+            value,
+            cache: self.buffers.cache,
+        };
+        if SMALL {
+            prepare.one_by_one(tokens, into);
+        } else {
+            prepare.shared(self.engine, tokens, into);
         }
     }
 
@@ -121,10 +91,10 @@ impl Forward<'_, '_> {
     /// them in pieces of several tokens that see nearly the same keys.
     fn attend_some(&mut self, batch: &Batch, units: Range<usize>) -> usize {
         let Engine { isa, workers } = self.engine;
-        let dims = *self.plan.dims();
+        let dims = self.plan.dims();
         let cache = self.layer_cache(batch);
         let window = self.layer(batch).window;
-        let groups = if self.quantizes_queries() {
+        let groups = if self.plan.kv_type().dtype().is_quantized() {
             &*self.buffers.groups
         } else {
             &[]
@@ -178,59 +148,131 @@ impl Forward<'_, '_> {
     }
 }
 
-/// How queries, keys and values are prepared.
+/// How queries, keys and values are prepared and stored.
 struct Prepare<'s> {
     isa: &'static Isa,
     config: &'s Config,
-    dims: Dims,
-    quantizes_queries: bool,
+    kv: Kv,
+    dims: &'s Dims,
+    cache: LayerCache,
+    /// The batch: the index of its first token in the context, and how many it has.
+    start: usize,
+    count: usize,
     /// `[batch][H P]`.
     query: &'s [f32],
-    /// `[batch][cos, sin][P/2]`; empty in a layer without rotation.
+    /// Cosines and sines, `[tables][cos, sin][P/2]`; empty in a layer without rotation.
     tables: &'s [f32],
-    query_bias: &'s [f32],
-    query_norm: &'s [f32],
-    key_bias: &'s [f32],
-    key_norm: &'s [f32],
-    value_bias: &'s [f32],
+    /// The table of the first token of the batch.
+    first_table: usize,
+    /// Query bias and norm, key bias and norm, value bias.
+    vectors: [&'s [f32]; 5],
+}
+
+/// What is written: the buffers of all tokens and heads.
+struct Prepared<'s> {
+    queries: &'s mut [f32],
+    groups: &'s mut [InputGroup],
+    key: &'s mut [f32],
+    value: &'s mut [f32],
+    cache: &'s mut [u8],
 }
 
 impl Prepare<'_> {
+    /// Numbers in the queries of a token that belong to a kv head.
+    fn width(&self) -> usize {
+        self.dims.queries_per_kv * self.dims.head
+    }
+
+    /// Groups of these queries, if keys are quantised.
+    fn group_width(&self) -> usize {
+        if self.kv.dtype().is_quantized() {
+            self.dims.queries_per_kv * self.dims.head.div_ceil(GROUP)
+        } else {
+            0
+        }
+    }
+
+    /// What a board does.
+    fn one_by_one(&self, tokens: Range<usize>, into: Prepared<'_>) {
+        let dims = self.dims;
+        for token in tokens {
+            let slot = self.cache.slot(self.start + token);
+            for head in 0..dims.kv_heads {
+                let unit = head * self.count + token;
+                let queries = row_mut(into.queries, self.width(), unit);
+                let groups = group_row_mut(into.groups, self.group_width() * GROUP, unit);
+                let key = row_mut(into.key, dims.head, token * dims.kv_heads + head);
+                let value = row_mut(into.value, dims.head, token * dims.kv_heads + head);
+                self.prepare(token, head, [queries, key, value], groups);
+                let keys = bytes_mut(into.cache, self.cache.keys(head));
+                store_key(self.kv, keys, slot, key);
+                let values = bytes_mut(into.cache, self.cache.values(head));
+                store_value(self.kv, values, slot, value);
+            }
+        }
+    }
+
+    /// The same, shared between workers.
+    fn shared(&self, engine: Engine<'_>, tokens: Range<usize>, into: Prepared<'_>) {
+        let dims = self.dims;
+        let (width, group_width) = (self.width(), self.group_width());
+        let numbers = tokens.len().saturating_mul(width + 2 * dims.head);
+        let workers = row_workers(engine, numbers);
+        for head in 0..dims.kv_heads {
+            // Queries that meet the same keys lie together.
+            let before = head * self.count;
+            let queries = into.queries.get_mut(before * width..);
+            let groups = into.groups.get_mut(before * group_width..);
+            each_row(
+                workers,
+                [
+                    (queries.unwrap_or_default(), width),
+                    (&mut *into.key, dims.keys),
+                    (&mut *into.value, dims.keys),
+                ],
+                (groups.unwrap_or_default(), group_width * GROUP),
+                tokens.clone(),
+                |token, [queries, key, value], groups| {
+                    let key = row_mut(key, dims.head, head);
+                    let value = row_mut(value, dims.head, head);
+                    self.prepare(token, head, [queries, key, value], groups);
+                },
+            );
+            let bytes = self.cache.keys(head).start..self.cache.values(head).end;
+            let bytes = bytes_mut(into.cache, bytes);
+            self.store_shared(workers, tokens.clone(), head, bytes, [into.key, into.value]);
+        }
+    }
+
     /// Bias, qk-norm, rotation and scale of a token's queries that belong to kv head `head`, and of
-    /// its key and value. `queries` is the place of these queries, `key` and `value` the token's
-    /// rows.
-    fn head(
+    /// its key and value. `queries`, `groups`, `key` and `value` are those of this token and head.
+    fn prepare(
         &self,
         token: usize,
         head: usize,
         [queries, key, value]: [&mut [f32]; 3],
         groups: &mut [InputGroup],
     ) {
-        let dims = &self.dims;
-        let width = dims.queries_per_kv * dims.head;
-        let table = row(self.tables, dims.head, token);
+        let dims = self.dims;
+        let [query_bias, query_norm, key_bias, key_norm, value_bias] = self.vectors;
+        let table = row(self.tables, dims.head, self.first_table + token);
         let angles = table.split_at_checked(dims.head / 2).unwrap_or_default();
 
-        copy(
-            queries,
-            row(self.query, width, token * dims.kv_heads + head),
-        );
-        add(queries, row(self.query_bias, width, head));
+        let index = token * dims.kv_heads + head;
+        copy(queries, row(self.query, self.width(), index));
+        add(queries, row(query_bias, self.width(), head));
         for index in 0..dims.queries_per_kv {
             let query = row_mut(queries, dims.head, index);
-            self.rotate(query, self.query_norm, angles);
+            self.rotate(query, query_norm, angles);
             scale(query, self.config.query_scaling_factor);
-            if self.quantizes_queries {
-                self.isa
-                    .quantize(query, group_row_mut(groups, dims.head, index));
+            if self.kv.dtype().is_quantized() {
+                let groups = group_row_mut(groups, dims.head, index);
+                self.isa.quantize(query, groups);
             }
         }
-
-        let key = row_mut(key, dims.head, head);
-        add(key, row(self.key_bias, dims.head, head));
-        self.rotate(key, self.key_norm, angles);
-        let value = row_mut(value, dims.head, head);
-        add(value, row(self.value_bias, dims.head, head));
+        add(key, row(key_bias, dims.head, head));
+        self.rotate(key, key_norm, angles);
+        add(value, row(value_bias, dims.head, head));
     }
 
     /// Norm of a query or key, if there is one, and rotation, if there are angles.
@@ -240,55 +282,41 @@ impl Prepare<'_> {
         }
         rope(head, cos, sin);
     }
-}
 
-/// Where keys and values are stored.
-struct Store {
-    kv: Kv,
-    dims: Dims,
-    /// The tokens, as indices in the context.
-    indices: Range<usize>,
-    cache: LayerCache,
-}
-
-impl Store {
-    /// Stores the keys and values of a kv head, whose part of the cache is `bytes`. `key` and
-    /// `value` start with those of the first token.
-    fn head(&self, workers: &dyn Workers, bytes: &mut [u8], key: &[f32], value: &[f32]) {
-        let (keys, values) = bytes
-            .split_at_mut_checked(self.cache.key_bytes)
-            .unwrap_or_default();
-        if SMALL {
-            for (token, index) in self.indices.clone().enumerate() {
-                let slot = self.cache.slot(index);
-                store_key(self.kv, keys, slot, self.row(key, token));
-                store_value(self.kv, values, slot, self.row(value, token));
-            }
-            return;
-        }
-        // Keys are stored in tiles of eight, so that is what workers share.
-        let key_tile = self.kv.dtype().tile_row_bytes(self.dims.head).unwrap_or(0);
-        let value_tile = TILE_ROWS * self.kv.value_bytes(self.dims.head).unwrap_or(0);
-        let mut stored = 0;
-        for slots in self.cache.slots(self.indices.clone()) {
+    /// Stores the keys and values of a kv head, whose part of the cache is `bytes`.
+    fn store_shared(
+        &self,
+        workers: &dyn Workers,
+        tokens: Range<usize>,
+        head: usize,
+        bytes: &mut [u8],
+        [key, value]: [&[f32]; 2],
+    ) {
+        let dims = self.dims;
+        let key_bytes = self.cache.keys(head).len();
+        let (keys, values) = bytes.split_at_mut_checked(key_bytes).unwrap_or_default();
+        // Keys are stored in tiles of eight, so these are what workers share.
+        let key_tile = self.kv.dtype().tile_row_bytes(dims.head).unwrap_or(0);
+        let value_tile = TILE_ROWS * self.kv.value_bytes(dims.head).unwrap_or(0);
+        let mut first = tokens.start;
+        for slots in self
+            .cache
+            .slots(self.start + tokens.start..self.start + tokens.end)
+        {
             let tiles = slots.start / TILE_ROWS..slots.end.div_ceil(TILE_ROWS);
             let buffers = [(&mut *keys, key_tile), (&mut *values, value_tile)];
             split_chunks(workers, buffers, tiles, |tile, [keys, values]| {
-                let first = tile * TILE_ROWS;
-                for slot in slots.start.max(first)..slots.end.min(first + TILE_ROWS) {
-                    let token = stored + slot - slots.start;
-                    store_key(self.kv, keys, slot - first, self.row(key, token));
-                    store_value(self.kv, values, slot - first, self.row(value, token));
+                let tile = tile * TILE_ROWS..(tile + 1) * TILE_ROWS;
+                for slot in slots.start.max(tile.start)..slots.end.min(tile.end) {
+                    let token = first + slot - slots.start;
+                    let index = token * dims.kv_heads + head;
+                    let slot = slot - tile.start;
+                    store_key(self.kv, keys, slot, row(key, dims.head, index));
+                    store_value(self.kv, values, slot, row(value, dims.head, index));
                 }
             });
-            stored += slots.len();
+            first += slots.len();
         }
-    }
-
-    /// The head of a token.
-    fn row<'r>(&self, rows: &'r [f32], token: usize) -> &'r [f32] {
-        let start = token * self.dims.keys;
-        rows.get(start..start + self.dims.head).unwrap_or_default()
     }
 }
 
@@ -296,7 +324,7 @@ impl Store {
 struct Attention<'s> {
     isa: &'static Isa,
     kv: Kv,
-    dims: Dims,
+    dims: &'s Dims,
     soft_cap: Option<f32>,
     window: Option<NonZeroU32>,
     /// The batch: the index of its first token in the context, and how many it has.
@@ -339,33 +367,30 @@ impl Attention<'_> {
     }
 
     /// Computes a piece of units, which may go on with the next kv head.
-    fn piece(&self, units: Range<usize>, mut attended: &mut [f32], mut scores: &mut [f32]) {
+    fn piece(&self, units: Range<usize>, attended: &mut [f32], scores: &mut [f32]) {
         let mut unit = units.start;
         while unit < units.end {
             let head = unit / self.tokens;
             let token = unit % self.tokens;
             let count = (self.tokens.get() - token).min(units.end - unit);
-            let bytes = self.bytes.get(self.cache.head(head)).unwrap_or_default();
-            let (keys, values) = bytes
-                .split_at_checked(self.cache.key_bytes)
-                .unwrap_or_default();
-            let (these, rest) = scores
-                .split_at_mut_checked(count * self.unit_scores())
-                .unwrap_or_default();
-            self.scores(unit, token, count, keys, these);
-            let (out, rest_out) = attended
-                .split_at_mut_checked(count * self.width())
-                .unwrap_or_default();
+            let done = unit - units.start;
+            let these = rows_mut(scores, self.unit_scores(), done..done + count);
+            self.scores(unit, token, count, self.part(self.cache.keys(head)), these);
+            let values = self.part(self.cache.values(head));
             for index in 0..count {
                 let visible = visible(self.positions, self.window, self.start + token + index);
                 let scores = row_mut(these, self.unit_scores(), index);
-                let out = row_mut(out, self.width(), index);
+                let out = row_mut(attended, self.width(), done + index);
                 self.token(visible, values, scores, out);
             }
-            scores = rest;
-            attended = rest_out;
             unit += count;
         }
+    }
+
+    /// A part of the cache.
+    #[cfg_attr(target_os = "none", inline(never))]
+    fn part(&self, bytes: Range<usize>) -> &[u8] {
+        self.bytes.get(bytes).unwrap_or_default()
     }
 
     /// The scores of `count` tokens from `token` on, whose units start with `unit`, with the keys of
@@ -377,7 +402,7 @@ impl Attention<'_> {
         let group_width = self.dims.queries_per_kv * self.dims.head.div_ceil(GROUP);
         let input = Input {
             count: count * self.dims.queries_per_kv,
-            values: self.queries.get(unit * self.width()..).unwrap_or_default(),
+            values: super::rows(self.queries, self.width(), unit..unit + count),
             groups: self.groups.get(unit * group_width..).unwrap_or_default(),
             tiles: &[],
         };
@@ -395,17 +420,15 @@ impl Attention<'_> {
     /// Softmax and weighted sum of values for a token that sees the tokens `visible`.
     fn token(&self, visible: Range<usize>, values: &[u8], scores: &mut [f32], out: &mut [f32]) {
         let slots = self.cache.slots(visible);
-        let rows = self.cache.rows;
+        let cached = self.cache.rows;
         // The queries of a token see the same keys, so values are read once for several.
         for first in (0..self.dims.queries_per_kv).step_by(SHARED) {
             let end = self.dims.queries_per_kv.min(first + SHARED);
-            let scores = scores.get_mut(first * rows..end * rows).unwrap_or_default();
-            let out = out
-                .get_mut(first * self.dims.head..end * self.dims.head)
-                .unwrap_or_default();
+            let scores = rows_mut(scores, cached, first..end);
+            let out = rows_mut(out, self.dims.head, first..end);
             let mut normalizers = [0.0; SHARED];
             for (query, normalizer) in (0..end - first).zip(&mut normalizers) {
-                *normalizer = self.softmax(&slots, row_mut(scores, rows, query));
+                *normalizer = self.softmax(&slots, row_mut(scores, cached, query));
             }
             let [older, newer] = slots.clone();
             out.fill(0.0);
@@ -430,4 +453,10 @@ impl Attention<'_> {
         }
         self.isa.softmax(older, newer)
     }
+}
+
+/// The bytes at `range`.
+#[cfg_attr(target_os = "none", inline(never))]
+fn bytes_mut(bytes: &mut [u8], range: Range<usize>) -> &mut [u8] {
+    bytes.get_mut(range).unwrap_or_default()
 }

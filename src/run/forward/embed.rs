@@ -1,11 +1,9 @@
 //! The embeddings of tokens, and the rotary tables of their positions.
 
-use core::ops::Range;
-
 use pocketlm_kernels::TILE_ROWS;
 use pocketlm_kernels::vector::{rope_table, scale};
 
-use super::{Forward, row_mut};
+use super::{Forward, row_mut, split};
 use crate::model::{Role, Rope};
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
@@ -13,17 +11,14 @@ use crate::run::weights::MatrixPart;
 
 impl Forward<'_, '_> {
     #[inline(never)]
-    pub(super) fn embed(&mut self, batch: &Batch, tokens: Range<usize>) {
-        for token in tokens {
-            self.embed_token(batch, token);
-        }
-    }
-
-    fn embed_token(&mut self, batch: &Batch, token: usize) {
+    pub(super) fn embed(&mut self, batch: &Batch, token: usize) {
         let index = batch.start as usize + token;
         let id = self.buffers.tokens.get(index).copied().unwrap_or(0);
-        let hidden = self.plan.range(Buffer::Hidden);
-        let hidden = self.buffers.numbers.get_mut(hidden).unwrap_or_default();
+        let [hidden, ..] = split(
+            self.buffers.numbers,
+            &self.plan,
+            [Buffer::Hidden, Buffer::None, Buffer::None, Buffer::None],
+        );
         let hidden = row_mut(hidden, self.plan.dims().embedding, token);
         let MatrixPart { matrix, first, .. } =
             self.buffers.weights.matrix(&self.model, 0, Role::Embedder);

@@ -109,7 +109,7 @@ impl Forward<'_, '_> {
     // once.
     fn compute_units(&mut self, batch: &Batch, units: Range<usize>) {
         match batch.stage.row().job {
-            Job::Embed => self.embed(batch, units),
+            Job::Embed => units.for_each(|token| self.embed(batch, token)),
             Job::Rows(rows) => self.rows(batch, rows, units),
             Job::Matmul { input, matrices } => self.matmul(batch, input, matrices, units),
             Job::StoreKeys => self.store_keys(batch, units),
@@ -178,15 +178,7 @@ fn each_row(
     rows: Range<usize>,
     job: impl Fn(usize, [&mut [f32]; 3], &mut [InputGroup]) + Sync,
 ) {
-    let [mut a, mut b, mut c] = buffers;
-    if SMALL {
-        for index in rows {
-            let row =
-                [&mut a, &mut b, &mut c].map(|(buffer, width)| row_mut(buffer, *width, index));
-            job(index, row, group_row_mut(groups, group_width, index));
-        }
-        return;
-    }
+    let [a, b, c] = buffers;
     // As numbers, which groups are made of.
     let numbers = group_width.div_ceil(GROUP) * size_of::<InputGroup>() / size_of::<f32>();
     let groups = (try_cast_slice_mut(groups).unwrap_or_default(), numbers);
@@ -208,20 +200,28 @@ fn copy(to: &mut [f32], from: &[f32]) {
     }
 }
 
-/// Row `index` of a buffer of rows of `width` numbers.
+/// Some rows of a buffer of rows of `width` numbers.
 #[cfg_attr(target_os = "none", inline(never))]
-fn row(buffer: &[f32], width: usize, index: usize) -> &[f32] {
-    buffer
-        .get(index * width..(index + 1) * width)
-        .unwrap_or_default()
+fn rows(buffer: &[f32], width: usize, rows: Range<usize>) -> &[f32] {
+    let range = rows.start * width..rows.end * width;
+    buffer.get(range).unwrap_or_default()
 }
 
-/// Row `index` of a buffer of rows of `width` numbers.
+/// Some rows of a buffer of rows of `width` numbers.
 #[cfg_attr(target_os = "none", inline(never))]
+fn rows_mut(buffer: &mut [f32], width: usize, rows: Range<usize>) -> &mut [f32] {
+    let range = rows.start * width..rows.end * width;
+    buffer.get_mut(range).unwrap_or_default()
+}
+
+/// One row.
+fn row(buffer: &[f32], width: usize, index: usize) -> &[f32] {
+    rows(buffer, width, index..index + 1)
+}
+
+/// One row.
 pub(super) fn row_mut(buffer: &mut [f32], width: usize, index: usize) -> &mut [f32] {
-    buffer
-        .get_mut(index * width..(index + 1) * width)
-        .unwrap_or_default()
+    rows_mut(buffer, width, index..index + 1)
 }
 
 /// The groups of row `index`, where rows have `width` numbers each.
@@ -245,6 +245,7 @@ fn cut<'a>(rest: &mut &'a mut [u8], bytes: usize) -> &'a mut [u8] {
 
 /// Bytes of the arena as numbers. Every part starts at a multiple of 64. It is padded to one as
 /// well, so that it may end with bytes that are not a whole number.
+#[cfg_attr(target_os = "none", inline(never))]
 fn numbers<T: bytemuck::Pod>(bytes: &mut [u8]) -> &mut [T] {
     let whole = bytes.len() / size_of::<T>() * size_of::<T>();
     try_cast_slice_mut(bytes.get_mut(..whole).unwrap_or_default()).unwrap_or_default()

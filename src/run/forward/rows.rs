@@ -6,7 +6,7 @@ use core::ops::Range;
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place};
 use pocketlm_kernels::{Activation, GROUP, InputGroup, Isa};
 
-use super::{Forward, copy, each_row, row, row_mut, row_workers, split};
+use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, split};
 use crate::model::{MlpVariant, Role};
 use crate::run::SMALL;
 use crate::run::buffer::Buffer;
@@ -42,7 +42,7 @@ impl Forward<'_, '_> {
         };
         let count = batch.tokens();
         let isa = self.engine.isa;
-        let dims = *self.plan.dims();
+        let dims = self.plan.dims();
         let [from, first, second] = buffers;
         let width = self.plan.width(first);
         let second_width = self.plan.width(second);
@@ -52,42 +52,50 @@ impl Forward<'_, '_> {
             Some(role) => self.buffers.weights.vector(&self.model, batch.layer, role),
             None => &[],
         };
+        let [by_head, mut first, second, _] = split(
+            self.buffers.numbers,
+            &self.plan,
+            [from, first, second, Buffer::None],
+        );
         let work = RowWork {
             rows,
             isa,
             vectors: roles.map(vector),
             eps: self.model.config().rms_norm_eps,
             activation: activation(self.model.config().mlp_variant),
-            by_head: &[],
+            by_head,
             head_width: dims.queries_per_kv * dims.head,
             heads: dims.kv_heads,
             tokens: count,
         };
-        let [by_head, mut first, second, _] = split(
-            self.buffers.numbers,
-            &self.plan,
-            [from, first, second, Buffer::None],
-        );
-        let work = RowWork { by_head, ..work };
         // The rows of tokens whose logits are wanted go to the first places.
         if batch.stage.row().tokens == Tokens::Logits {
             let skipped = batch.logit_row as usize * width;
             first = first.get_mut(skipped..).unwrap_or_default();
+        }
+        let groups = &mut *self.buffers.groups;
+        if SMALL {
+            for token in tokens {
+                let first = row_mut(first, width, token);
+                let second = row_mut(second, second_width, token);
+                let groups = group_row_mut(groups, group_width, token);
+                work.compute(token, first, second, groups);
+            }
+            return;
         }
         let workers = row_workers(self.engine, tokens.len().saturating_mul(width));
         let is_last = tokens.end == count;
         each_row(
             workers,
             [(first, width), (second, second_width), (&mut [], 0)],
-            (self.buffers.groups, group_width),
+            (&mut *groups, group_width),
             tokens,
             |token, [first, second, _], groups| work.compute(token, first, second, groups),
         );
-        // Matrix units, which boards do not have, read the rows in another order, once all of them
-        // are there.
-        if !SMALL && is_last && isa.arranges(count) {
-            let groups = count * group_width.div_ceil(GROUP);
-            let groups = self.buffers.groups.get(..groups).unwrap_or_default();
+        // Matrix units read the rows in another order, once all of them are there.
+        if is_last && isa.arranges(count) {
+            let groups = groups.get(..count * group_width.div_ceil(GROUP));
+            let groups = groups.unwrap_or_default();
             isa.arrange(workers, groups, count, self.buffers.blocks);
         }
     }
