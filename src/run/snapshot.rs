@@ -1,5 +1,5 @@
-//! Snapshots: a session's tokens with their keys and values, written out and read back, so that a
-//! prompt is computed once: before a reset, or on the host.
+//! Snapshots: a session's tokens with their keys and values, written out and read back. A prompt is
+//! then computed only once, before a reset or on a host.
 //!
 //! # The format, version 1
 //!
@@ -20,14 +20,14 @@
 //! | | | layer by layer, kv head by kv head: keys, values |
 //! | end − 4 | u32 | CRC-32 of all before it |
 //!
-//! A layer's keys are those that the next token will see, all *n* of a global layer, fewer than the
-//! window of a local one. They lie row by row, oldest first. A key or value is what the cache holds
-//! of it: numbers in the order of the channels, in q8 a f16 scale before each 32 of them (the last
-//! 32 filled up with zeros).
+//! A layer's keys are those that the next token will see: all *n* of a global layer, fewer than the
+//! window of a sliding-window layer. They lie row by row, the oldest first. A key or value is as the
+//! cache holds it: numbers in the order of the channels; in q8 each 32 of them, the last 32 filled
+//! up with zeros, after their f16 scale.
 //!
-//! So a snapshot does not know the context and the batch it was computed with. The same tokens give
-//! the same bytes on every machine, and a host with memory to spare can compute what a device with
-//! a short context goes on with.
+//! So a snapshot does not depend on the context and the batch that it was computed with. The same
+//! tokens give the same bytes on every machine, and a host with more memory can compute a context
+//! that a device continues.
 
 use core::ops::Range;
 
@@ -51,12 +51,12 @@ pub(super) type Sink<'s> = dyn FnMut(&[u8]) -> Result<(), Error> + 's;
 pub(super) type Source<'s> = dyn FnMut(&mut [u8]) -> Result<(), Error> + 's;
 
 impl Session<'_, '_> {
-    /// Writes a snapshot of the context, piece by piece, to `sink`: at most
-    /// [`Plan::snapshot_bytes`] in all. What the format is and what it is good for:
-    /// [`snapshot`](super::snapshot).
+    /// Writes a snapshot of the context to `sink`, piece by piece: at most
+    /// [`Plan::snapshot_bytes`] in all. The module [`snapshot`](super::snapshot) describes the
+    /// format.
     ///
-    /// An error of `sink` ends it and is returned; [`Error::Busy`] while tokens are being worked
-    /// on.
+    /// An error of `sink` ends this and is returned. [`Error::Busy`] if tokens that were given are
+    /// not all computed.
     pub fn save(&self, sink: &mut Sink<'_>) -> Result<(), Error> {
         self.check_idle()?;
         let length = self.snapshot_length()?;
@@ -101,11 +101,11 @@ impl Session<'_, '_> {
         Ok(length)
     }
 
-    /// Replaces the context by that of a snapshot, which `source` gives piece by piece: it fills
-    /// each buffer it is handed with the next bytes. Any plan for the same image will do that has
-    /// the same type of keys and values and enough context. From then on all is as if the tokens
-    /// had been fed here, but that there are no logits until the next token is fed, and that
-    /// [`rewind`](Session::rewind) has no keys older than the windows showed.
+    /// Replaces the context by that of a snapshot, which is read piece by piece: `source` fills the
+    /// buffer it is given with the next bytes. The plan must be for the same image, have the same
+    /// type of keys and values, and a context that is long enough. After that the session is as if
+    /// the tokens had been fed to it, with two exceptions: there are no logits until the next token
+    /// is fed, and [`rewind`](Session::rewind) has no keys older than the attention windows showed.
     ///
     /// [`Error::NotASnapshot`], [`Error::SnapshotVersion`], [`Error::ForeignSnapshot`],
     /// [`Error::SnapshotKv`] and [`Error::ContextFull`] leave the session as it was. After

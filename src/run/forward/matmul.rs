@@ -1,8 +1,9 @@
 //! The matrices times the rows of the batch: where nearly all of the time is spent.
 
+use core::array;
 use core::ops::Range;
 
-use pocketlm_kernels::{Input, InputTile, Output, TILE_ROWS, split_rows};
+use pocketlm_kernels::{Input, InputTile, Matrix, Output, TILE_ROWS, Workers, split_rows};
 
 use super::{Forward, split, workers};
 use crate::model::Role;
@@ -33,74 +34,49 @@ impl Forward<'_, '_> {
         units: Range<usize>,
     ) {
         let count = batch.tokens();
+        let cap = self.soft_cap(batch);
         // Always as many, of which some may be empty: one copy of this code, not one for each
         // number of matrices.
-        let mut parts = [MatrixPart::NONE; MATRICES];
-        let mut buffers = [input, Buffer::None, Buffer::None, Buffer::None];
-        let [_, outputs @ ..] = &mut buffers;
-        for ((&(role, output), part), buffer) in matrices.iter().zip(&mut parts).zip(outputs) {
-            *part = self.buffers.weights.matrix(&self.model, batch.layer, role);
-            *buffer = output;
-        }
+        let parts: [_; MATRICES] = array::from_fn(|index| match matrices.get(index) {
+            Some(&(role, _)) => self.buffers.weights.matrix(&self.model, batch.layer, role),
+            None => MatrixPart::NONE,
+        });
+        let output = |index: usize| matrices.get(index).map_or(Buffer::None, |matrix| matrix.1);
+        let buffers = [input, output(0), output(1), output(2)];
         let [values, a, b, c] = split(self.buffers.numbers, &self.plan, buffers);
 
-        let mut before = 0;
         let mut work: usize = 0;
+        let mut before = 0;
         let mut parts_left = parts.iter();
         let outputs = [a, b, c].map(|values| {
             let part = parts_left.next().unwrap_or(&MatrixPart::NONE);
-            let start = units.start.max(before) - before;
-            let tile_rows = part.rows.div_ceil(TILE_ROWS);
-            let end = units.end.saturating_sub(before).min(tile_rows).max(start);
-            before += tile_rows;
-            let range = start * TILE_ROWS..end * TILE_ROWS;
-            work = work.saturating_add(range.len().saturating_mul(part.matrix.columns()));
-            Output {
-                values: values.get_mut(..part.rows * count).unwrap_or_default(),
-                rows: part.rows,
-                range,
-            }
+            let after = before + part.rows.div_ceil(TILE_ROWS);
+            let output = rows_of(part, values, count, before..after, &units);
+            before = after;
+            let numbers = output.range.len().saturating_mul(part.matrix.columns());
+            work = work.saturating_add(numbers);
+            output
         });
         let workers = workers(self.engine, work.saturating_mul(count));
-        // A worker that computes all rows of an input has it in its cache, and so have the stages
-        // between; but weights are widened again for every set of inputs.
-        let together = if SMALL {
-            usize::MAX
-        } else {
-            count
-                .div_ceil(workers.count().max(1))
-                .next_multiple_of(InputTile::INPUTS)
-                .max(TOGETHER)
-        };
         let isa = self.engine.isa;
-        let input = Input {
+        let mut input = Input {
             count,
             values,
             groups: self.buffers.groups,
-            // Only matrix units read blocks, and boards have none.
-            tiles: if !SMALL && isa.arranges(count) {
-                self.buffers.blocks
-            } else {
-                &[]
-            },
+            tiles: &[],
         };
-        let cap = if batch.stage == Stage::Logits {
-            self.model.config().final_logit_softcap
-        } else {
-            None
-        };
+        // Only matrix units read blocks, and boards have none.
+        if !SMALL && isa.arranges(count) {
+            input.tiles = self.buffers.blocks;
+        }
         split_rows(
             workers,
             outputs,
-            (PIECE, together),
+            (PIECE, together(workers, count)),
             |index, inputs, rows, mut out| {
                 let MatrixPart { matrix, first, .. } =
                     parts.get(index).copied().unwrap_or(MatrixPart::NONE);
-                let input = if SMALL {
-                    input
-                } else {
-                    input.some(inputs, matrix.columns())
-                };
+                let input = some(input, inputs, &matrix);
                 isa.matmul(&matrix, &input, tile_rows(rows, first), &mut out);
                 if let Some(cap) = cap {
                     (0..input.count).for_each(|token| isa.soft_cap(out.column(token), cap));
@@ -108,6 +84,53 @@ impl Forward<'_, '_> {
             },
         );
     }
+
+    /// The cap of the stage's output.
+    fn soft_cap(&self, batch: &Batch) -> Option<f32> {
+        let cap = self.model.config().final_logit_softcap;
+        cap.filter(|_| batch.stage == Stage::Logits)
+    }
+}
+
+/// Where the product of a matrix with `count` inputs goes. Of `units`, it computes those that are
+/// its tile rows `own`.
+fn rows_of<'o>(
+    part: &MatrixPart<'_>,
+    values: &'o mut [f32],
+    count: usize,
+    own: Range<usize>,
+    units: &Range<usize>,
+) -> Output<'o> {
+    let start = units.start.max(own.start);
+    let end = units.end.min(own.end).max(start);
+    let rows = (start - own.start) * TILE_ROWS..(end - own.start) * TILE_ROWS;
+    Output {
+        values: values.get_mut(..part.rows * count).unwrap_or_default(),
+        rows: part.rows,
+        range: rows,
+    }
+}
+
+/// Some of the inputs of a matrix. A board takes all together.
+fn some<'i>(input: Input<'i>, inputs: Range<usize>, matrix: &Matrix<'_>) -> Input<'i> {
+    if SMALL {
+        input
+    } else {
+        input.some(inputs, matrix.columns())
+    }
+}
+
+/// How many of `count` inputs a worker takes together. One that computes all rows of an input has
+/// it in its cache, and so have the stages between; but weights are widened again for every set of
+/// inputs.
+fn together(workers: &dyn Workers, count: usize) -> usize {
+    if SMALL {
+        return usize::MAX;
+    }
+    count
+        .div_ceil(workers.count().max(1))
+        .next_multiple_of(InputTile::INPUTS)
+        .max(TOGETHER)
 }
 
 /// The tile rows that hold `rows`, counted from tile row `first`.

@@ -4,6 +4,7 @@ mod attention;
 mod embed;
 mod matmul;
 mod rows;
+mod store_keys;
 #[cfg(feature = "source")]
 mod streamed;
 
@@ -18,7 +19,7 @@ use super::schedule::Batch;
 use super::stage::Job;
 use super::weights::Weights;
 use super::{Plan, SMALL};
-use crate::model::{Layer, Model, Role, Rope};
+use crate::model::{Layer, Model, Rope};
 
 /// What computes: a model, and the memory and the cores that it is computed with.
 pub(super) struct Forward<'m, 'a> {
@@ -139,10 +140,16 @@ impl Forward<'_, '_> {
         }
     }
 
-    /// Whether one of these matrices is quantised, so that its input has to be.
-    fn any_quantized(&self, layer: u32, matrices: &[(Role, Buffer)]) -> bool {
-        let quantized = |role| self.model.place(layer, role).dtype.is_quantized();
-        matrices.iter().any(|&(role, _)| quantized(role))
+    /// How many of the `width` numbers that the stage writes to a row have to be quantised: all, if
+    /// one of the matrices that read them is, else none.
+    fn quantized(&self, batch: &Batch, width: usize) -> usize {
+        let matrix = |role| self.model.place(batch.layer, role);
+        let mut readers = batch.stage.readers().iter();
+        if readers.any(|&(role, _)| matrix(role).dtype.is_quantized()) {
+            width
+        } else {
+            0
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place};
-use pocketlm_kernels::{Activation, GROUP, InputGroup, Isa};
+use pocketlm_kernels::{Activation, GROUP, InputGroup, Isa, Workers};
 
 use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, split};
 use crate::model::{MlpVariant, Role};
@@ -16,38 +16,13 @@ use crate::run::stage::{Rows, Tokens};
 impl Forward<'_, '_> {
     #[inline(never)]
     pub(super) fn rows(&mut self, batch: &Batch, rows: Rows, tokens: Range<usize>) {
-        // The buffer that is only read, the two that are written, and the vectors.
-        let (buffers, roles) = match rows {
-            Rows::Norm { of, norm, into } => ([Buffer::None, of, into], [None, None, Some(norm)]),
-            Rows::Gather { from, into } => ([from, into, Buffer::None], [None; 3]),
-            Rows::Residual {
-                branch,
-                bias,
-                post_norm,
-                onto,
-                norm,
-            } => (
-                [Buffer::None, onto, branch],
-                [Some(bias), Some(post_norm), norm],
-            ),
-            Rows::Activate {
-                gate,
-                gate_bias,
-                up,
-                up_bias,
-            } => (
-                [Buffer::None, gate, up],
-                [Some(gate_bias), Some(up_bias), None],
-            ),
-        };
+        let ([from, first, second], roles) = operands(rows);
         let count = batch.tokens();
         let isa = self.engine.isa;
         let dims = self.plan.dims();
-        let [from, first, second] = buffers;
         let width = self.plan.width(first);
         let second_width = self.plan.width(second);
-        let quantized = self.any_quantized(batch.layer, batch.stage.readers());
-        let group_width = if quantized { width } else { 0 };
+        let group_width = self.quantized(batch, width);
         let vector = |role: Option<Role>| match role {
             Some(role) => self.buffers.weights.vector(&self.model, batch.layer, role),
             None => &[],
@@ -74,6 +49,7 @@ impl Forward<'_, '_> {
             first = first.get_mut(skipped..).unwrap_or_default();
         }
         let groups = &mut *self.buffers.groups;
+        // A board has nothing to share.
         if SMALL {
             for token in tokens {
                 let first = row_mut(first, width, token);
@@ -92,12 +68,45 @@ impl Forward<'_, '_> {
             tokens,
             |token, [first, second, _], groups| work.compute(token, first, second, groups),
         );
-        // Matrix units read the rows in another order, once all of them are there.
         if is_last && isa.arranges(count) {
-            let groups = groups.get(..count * group_width.div_ceil(GROUP));
-            let groups = groups.unwrap_or_default();
-            isa.arrange(workers, groups, count, self.buffers.blocks);
+            self.arrange(workers, count, group_width);
         }
+    }
+
+    /// Puts the quantised rows of all tokens into the order in which matrix units read them.
+    fn arrange(&mut self, workers: &dyn Workers, count: usize, group_width: usize) {
+        let groups = count * group_width.div_ceil(GROUP);
+        let groups = self.buffers.groups.get(..groups).unwrap_or_default();
+        let blocks = &mut *self.buffers.blocks;
+        self.engine.isa.arrange(workers, groups, count, blocks);
+    }
+}
+
+/// The buffer that is only read and the two that are written, and the vectors in the order in which
+/// they are applied.
+fn operands(rows: Rows) -> ([Buffer; 3], [Option<Role>; 3]) {
+    match rows {
+        Rows::Norm { of, norm, into } => ([Buffer::None, of, into], [None, None, Some(norm)]),
+        Rows::Gather { from, into } => ([from, into, Buffer::None], [None; 3]),
+        Rows::Residual {
+            branch,
+            bias,
+            post_norm,
+            onto,
+            norm,
+        } => (
+            [Buffer::None, onto, branch],
+            [Some(bias), Some(post_norm), norm],
+        ),
+        Rows::Activate {
+            gate,
+            gate_bias,
+            up,
+            up_bias,
+        } => (
+            [Buffer::None, gate, up],
+            [Some(gate_bias), Some(up_bias), None],
+        ),
     }
 }
 
