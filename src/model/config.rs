@@ -230,7 +230,6 @@ impl Config {
     }
 
     /// The sizes that follow from it.
-    #[cfg_attr(target_os = "none", inline(never))]
     pub(crate) const fn dims(&self) -> Dims {
         let head = self.projection_dim as usize;
         let kv_heads = self.num_kv_heads as usize;

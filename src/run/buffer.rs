@@ -4,6 +4,7 @@
 use core::ops::Range;
 
 use super::Plan;
+use crate::model::Dims;
 
 /// A buffer with a row for each token of the batch. Letters as in [`Role`](crate::model::Role), `B`
 /// the batch; where two buffers share a place, one is no longer needed when the other is written.
@@ -39,6 +40,10 @@ pub(super) enum Buffer {
     Logits,
 }
 
+impl Buffer {
+    pub const COUNT: usize = Buffer::Logits as usize + 1;
+}
+
 impl Plan<'_> {
     /// Numbers in a row of a buffer.
     #[cfg_attr(target_os = "none", inline(never))]
@@ -58,28 +63,57 @@ impl Plan<'_> {
 
     /// Where a buffer lies among the numbers that the stages work on.
     pub(super) fn range(&self, buffer: Buffer) -> Range<usize> {
-        let batch = self.batch_tokens() as usize;
-        let [hidden, normed, scratch, logits] = self.numbers();
-        let scratch_start = hidden + normed;
-        let logits_start = scratch_start + scratch;
-        let dims = self.dims();
-        let queries = batch * dims.queries;
-        let keys = batch * dims.keys;
-        let (start, width) = match buffer {
-            Buffer::None => (0, 0),
-            Buffer::Hidden => (0, dims.embedding),
-            Buffer::Normed => (hidden, dims.embedding),
-            Buffer::Query | Buffer::AttendedByHead => (scratch_start, dims.queries),
-            Buffer::Key => (scratch_start + queries, dims.keys),
-            Buffer::Value => (scratch_start + queries + keys, dims.keys),
-            Buffer::QueryByHead | Buffer::Attended => {
-                (scratch_start + queries + 2 * keys, dims.queries)
-            }
-            Buffer::Scores => return scratch_start + 2 * (queries + keys)..logits_start,
-            Buffer::Gate => (scratch_start, dims.hidden),
-            Buffer::Up => (scratch_start + batch * dims.hidden, dims.hidden),
-            Buffer::Logits => return logits_start..logits_start + logits,
-        };
-        start..start + batch * width
+        let [start, end] = self
+            .layout()
+            .get(buffer as usize)
+            .copied()
+            .unwrap_or([0; 2]);
+        start..end
     }
+}
+
+/// Where each [`Buffer`] starts and ends.
+pub(super) type Layout = [[usize; 2]; Buffer::COUNT];
+
+/// The layout of the numbers that the stages work on, for a batch of `batch` tokens: the parts
+/// `hidden`, `normed`, `scratch` and `logits`, of so many numbers each, lie one after the other. If
+/// a size overflows, the layout is of no use, nor is the plan.
+pub(super) const fn layout(dims: &Dims, batch: usize, parts: [usize; 4]) -> Layout {
+    let [hidden, normed, scratch, logits] = parts;
+    let queries = batch.saturating_mul(dims.queries);
+    let keys = batch.saturating_mul(dims.keys);
+    let branch = batch.saturating_mul(dims.hidden);
+
+    let hidden = after(0, hidden);
+    let normed = after(hidden[1], normed);
+    let scratch = after(normed[1], scratch);
+    let logits = after(scratch[1], logits);
+    // Attention:
+    let query = after(scratch[0], queries);
+    let key = after(query[1], keys);
+    let value = after(key[1], keys);
+    let query_by_head = after(value[1], queries);
+    let scores = [query_by_head[1], scratch[1]];
+    // The feed-forward:
+    let gate = after(scratch[0], branch);
+    let up = after(gate[1], branch);
+
+    let mut layout = [[0; 2]; Buffer::COUNT];
+    layout[Buffer::Hidden as usize] = hidden;
+    layout[Buffer::Normed as usize] = normed;
+    layout[Buffer::Query as usize] = query;
+    layout[Buffer::Key as usize] = key;
+    layout[Buffer::Value as usize] = value;
+    layout[Buffer::QueryByHead as usize] = query_by_head;
+    layout[Buffer::AttendedByHead as usize] = query;
+    layout[Buffer::Attended as usize] = query_by_head;
+    layout[Buffer::Scores as usize] = scores;
+    layout[Buffer::Gate as usize] = gate;
+    layout[Buffer::Up as usize] = up;
+    layout[Buffer::Logits as usize] = logits;
+    layout
+}
+
+const fn after(start: usize, length: usize) -> [usize; 2] {
+    [start, start.saturating_add(length)]
 }

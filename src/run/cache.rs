@@ -52,7 +52,6 @@ impl LayerCache {
 
     /// The slots of several tokens that lie one after the other in the context: at most two
     /// stretches, of which the second starts at slot 0.
-    #[cfg_attr(target_os = "none", inline(never))]
     pub fn slots(&self, indices: Range<usize>) -> [Range<usize>; 2] {
         let slot = self.slot(indices.start);
         let older = indices.len().min(self.rows - slot);

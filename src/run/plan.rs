@@ -5,6 +5,7 @@ use core::mem::size_of;
 
 use pocketlm_kernels::{GROUP, InputGroup, InputTile, TILE_ROWS};
 
+use super::buffer::{Buffer, Layout, layout};
 use super::snapshot::HEADER_BYTES;
 #[cfg(feature = "source")]
 use crate::model::{ALIGNMENT, Config, Role};
@@ -43,6 +44,8 @@ pub struct Plan<'m> {
     /// Bytes of every part. They are kept so that a program whose plan is a `const` holds these
     /// numbers and not their arithmetic.
     sizes: [usize; PARTS.len()],
+    /// Where the stages' buffers lie, for the same reason.
+    layout: Layout,
 }
 
 /// The parts, in the order in which they lie in the arena.
@@ -99,6 +102,7 @@ impl<'m> Plan<'m> {
             #[cfg(feature = "source")]
             vectors: vectors(&header.config),
             sizes: [0; PARTS.len()],
+            layout: [[0; 2]; Buffer::COUNT],
         }
         .measured()
     }
@@ -164,15 +168,13 @@ impl<'m> Plan<'m> {
     }
 
     /// Bytes of every buffer, in that order.
-    pub(super) const fn sizes(&self) -> [usize; PARTS.len()] {
-        self.sizes
+    pub(super) const fn sizes(&self) -> &[usize; PARTS.len()] {
+        &self.sizes
     }
 
-    /// How many numbers the parts `hidden`, `normed`, `scratch` and `logits` hold, which lie one
-    /// after the other.
-    pub(super) const fn numbers(&self) -> [usize; 4] {
-        let [_, hidden, normed, scratch, logits, ..] = self.sizes;
-        [hidden / 4, normed / 4, scratch / 4, logits / 4]
+    /// Where the buffers of the stages lie.
+    pub(super) const fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// The sizes of the model.
@@ -186,6 +188,8 @@ impl<'m> Plan<'m> {
         let dims = &self.dims;
         let hidden = padded(product(&[4, batch, dims.embedding]));
         let normed = hidden;
+        let scratch = padded(product(&[4, self.scratch()]));
+        let logits = padded(product(&[4, self.logits as usize, dims.vocabulary]));
         // Queries that meet int8 keys are quantised head by head.
         let query_groups = product(&[
             dims.kv_heads,
@@ -201,13 +205,18 @@ impl<'m> Plan<'m> {
             padded(product(&[8, self.context as usize])),
             hidden,
             normed,
-            padded(product(&[4, self.scratch()])),
-            padded(product(&[4, self.logits as usize, dims.vocabulary])),
+            scratch,
+            logits,
             padded(groups).saturating_add(self.block_bytes()),
             padded(product(&[8, batch, dims.head])),
             self.weight_bytes(),
             padded(self.cache_bytes()),
         ];
+        self.layout = layout(
+            dims,
+            batch,
+            [hidden / 4, normed / 4, scratch / 4, logits / 4],
+        );
         self
     }
 

@@ -7,7 +7,7 @@ use pocketlm_kernels::Engine;
 use super::Plan;
 use super::buffer::Buffer;
 use super::cache::unseen;
-use super::forward::{Buffers, Forward, row_mut};
+use super::forward::{Buffers, Forward, buffer, row_mut};
 use super::schedule::Schedule;
 use crate::Error;
 use crate::log;
@@ -365,10 +365,9 @@ impl<'m, 'a> Session<'m, 'a> {
 
     /// A row of the logits.
     fn row(&mut self, row: Option<u32>) -> &mut [f32] {
-        let range = self.forward.plan.range(Buffer::Logits);
-        let logits = self.forward.buffers.numbers.get_mut(range);
-        let width = self.forward.plan.dims().vocabulary;
-        row_mut(logits.unwrap_or_default(), width, row.unwrap_or(0) as usize)
+        let Forward { plan, buffers, .. } = &mut self.forward;
+        let logits = buffer(buffers.numbers, plan, Buffer::Logits);
+        row_mut(logits, plan.dims().vocabulary, row.unwrap_or(0) as usize)
     }
 
     /// Computes until the budget is used up, or logits that were asked for are ready.

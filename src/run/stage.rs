@@ -116,6 +116,7 @@ pub(super) enum Next {
 pub(super) const LAYER: Stage = Stage::AttentionNorm;
 
 impl Stage {
+    #[cfg_attr(target_os = "none", inline(never))]
     pub const fn row(self) -> &'static Row {
         match self {
             Stage::Embed => &Row {

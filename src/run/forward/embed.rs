@@ -3,7 +3,7 @@
 use pocketlm_kernels::TILE_ROWS;
 use pocketlm_kernels::vector::{rope_table, scale};
 
-use super::{Forward, row_mut, split};
+use super::{Forward, buffer, row_mut};
 use crate::model::{Role, Rope};
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
@@ -14,11 +14,7 @@ impl Forward<'_, '_> {
     pub(super) fn embed(&mut self, batch: &Batch, token: usize) {
         let index = batch.start as usize + token;
         let id = self.buffers.tokens.get(index).copied().unwrap_or(0);
-        let [hidden, ..] = split(
-            self.buffers.numbers,
-            &self.plan,
-            [Buffer::Hidden, Buffer::None, Buffer::None, Buffer::None],
-        );
+        let hidden = buffer(self.buffers.numbers, &self.plan, Buffer::Hidden);
         let hidden = row_mut(hidden, self.plan.dims().embedding, token);
         let MatrixPart { matrix, first, .. } =
             self.buffers.weights.matrix(&self.model, 0, Role::Embedder);

@@ -1,6 +1,5 @@
 //! The matrices times the rows of the batch: where nearly all of the time is spent.
 
-use core::array;
 use core::ops::Range;
 
 use pocketlm_kernels::{Input, InputTile, Matrix, Output, TILE_ROWS, Workers, split_rows};
@@ -37,12 +36,13 @@ impl Forward<'_, '_> {
         let cap = self.soft_cap(batch);
         // Always as many, of which some may be empty: one copy of this code, not one for each
         // number of matrices.
-        let parts: [_; MATRICES] = array::from_fn(|index| match matrices.get(index) {
-            Some(&(role, _)) => self.buffers.weights.matrix(&self.model, batch.layer, role),
-            None => MatrixPart::NONE,
-        });
-        let output = |index: usize| matrices.get(index).map_or(Buffer::None, |matrix| matrix.1);
-        let buffers = [input, output(0), output(1), output(2)];
+        let mut parts = [MatrixPart::NONE; MATRICES];
+        let mut buffers = [input, Buffer::None, Buffer::None, Buffer::None];
+        let [_, outputs @ ..] = &mut buffers;
+        for ((&(role, output), part), buffer) in matrices.iter().zip(&mut parts).zip(outputs) {
+            *part = self.buffers.weights.matrix(&self.model, batch.layer, role);
+            *buffer = output;
+        }
         let [values, a, b, c] = split(self.buffers.numbers, &self.plan, buffers);
 
         let mut work: usize = 0;

@@ -62,7 +62,7 @@ impl<'a> Buffers<'a> {
             rope,
             weights,
             cache,
-        ] = plan.sizes();
+        ] = *plan.sizes();
         let mut rest = arena;
         let (tokens, positions) = numbers(cut(&mut rest, tokens))
             .split_at_mut_checked(plan.context_tokens() as usize)
@@ -113,6 +113,9 @@ impl Forward<'_, '_> {
             Job::Embed => units.for_each(|token| self.embed(batch, token)),
             Job::Rows(rows) => self.rows(batch, rows, units),
             Job::Matmul { input, matrices } => self.matmul(batch, input, matrices, units),
+            Job::StoreKeys if SMALL => {
+                units.for_each(|token| self.store_keys(batch, token..token + 1));
+            }
             Job::StoreKeys => self.store_keys(batch, units),
             Job::Attend => self.attend(batch, units),
         }
@@ -158,6 +161,12 @@ impl Forward<'_, '_> {
 fn split<'b>(numbers: &'b mut [f32], plan: &Plan<'_>, buffers: [Buffer; 4]) -> [&'b mut [f32]; 4] {
     let ranges = buffers.map(|buffer| plan.range(buffer));
     numbers.get_disjoint_mut(ranges).unwrap_or_default()
+}
+
+/// One buffer.
+#[cfg_attr(target_os = "none", inline(never))]
+pub(super) fn buffer<'b>(numbers: &'b mut [f32], plan: &Plan<'_>, buffer: Buffer) -> &'b mut [f32] {
+    numbers.get_mut(plan.range(buffer)).unwrap_or_default()
 }
 
 /// The workers for a job of `work` multiply-adds.

@@ -6,12 +6,12 @@ use core::ops::Range;
 use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place};
 use pocketlm_kernels::{Activation, GROUP, InputGroup, Isa, Workers};
 
-use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, split};
+use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, rows_mut, split};
 use crate::model::{MlpVariant, Role};
 use crate::run::SMALL;
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
-use crate::run::stage::{Rows, Tokens};
+use crate::run::stage::Rows;
 
 impl Forward<'_, '_> {
     #[inline(never)]
@@ -27,7 +27,7 @@ impl Forward<'_, '_> {
             Some(role) => self.buffers.weights.vector(&self.model, batch.layer, role),
             None => &[],
         };
-        let [by_head, mut first, second, _] = split(
+        let [by_head, first, second, _] = split(
             self.buffers.numbers,
             &self.plan,
             [from, first, second, Buffer::None],
@@ -43,11 +43,9 @@ impl Forward<'_, '_> {
             heads: dims.kv_heads,
             tokens: count,
         };
-        // The rows of tokens whose logits are wanted go to the first places.
-        if batch.stage.row().tokens == Tokens::Logits {
-            let skipped = batch.logit_row as usize * width;
-            first = first.get_mut(skipped..).unwrap_or_default();
-        }
+        // The rows of the tokens whose logits are wanted go to the first places. All other stages
+        // start with token 0.
+        let first = rows_mut(first, width, batch.logit_row as usize..batch.count as usize);
         let groups = &mut *self.buffers.groups;
         // A board has nothing to share.
         if SMALL {

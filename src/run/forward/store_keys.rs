@@ -16,7 +16,8 @@ use crate::run::cache::LayerCache;
 use crate::run::schedule::Batch;
 
 impl Forward<'_, '_> {
-    /// Prepares queries, keys and values of tokens of the batch, and stores keys and values.
+    /// Prepares queries, keys and values of tokens of the batch, and stores keys and values. A board
+    /// takes one token at a time.
     #[inline(never)]
     pub(super) fn store_keys(&mut self, batch: &Batch, tokens: Range<usize>) {
         let dims = self.plan.dims();
@@ -61,9 +62,8 @@ impl Forward<'_, '_> {
             value,
             cache: self.buffers.cache,
         };
-        // One token is nothing to share.
         if SMALL || tokens.len() == 1 {
-            prepare.one_by_one(tokens, into);
+            prepare.one(tokens.start, into);
         } else {
             prepare.shared(self.engine, tokens, into);
         }
@@ -114,24 +114,27 @@ impl Prepare<'_> {
         }
     }
 
-    /// One token after the other, without workers.
-    fn one_by_one(&self, tokens: Range<usize>, into: Prepared<'_>) {
+    /// A token, without workers.
+    fn one(&self, token: usize, into: Prepared<'_>) {
         let dims = self.dims;
-        for token in tokens {
-            let slot = self.cache.slot(self.start + token);
-            for head in 0..dims.kv_heads {
-                let unit = head * self.count + token;
-                let queries = row_mut(into.queries, self.width(), unit);
-                let groups = group_row_mut(into.groups, self.group_width() * GROUP, unit);
-                let key = row_mut(into.key, dims.head, token * dims.kv_heads + head);
-                let value = row_mut(into.value, dims.head, token * dims.kv_heads + head);
-                self.prepare(token, head, [queries, key, value], groups);
-                let keys = bytes_mut(into.cache, self.cache.keys(head));
-                store_key(self.kv, keys, slot, key);
-                let values = bytes_mut(into.cache, self.cache.values(head));
-                store_value(self.kv, values, slot, value);
-            }
+        let slot = self.cache.slot(self.start + token);
+        for head in 0..dims.kv_heads {
+            let unit = head * self.count + token;
+            let queries = row_mut(into.queries, self.width(), unit);
+            let groups = group_row_mut(into.groups, self.group_width() * GROUP, unit);
+            let key = row_mut(into.key, dims.head, token * dims.kv_heads + head);
+            let value = row_mut(into.value, dims.head, token * dims.kv_heads + head);
+            self.prepare(token, head, [queries, key, value], groups);
+            self.store(into.cache, head, slot, [key, value]);
         }
+    }
+
+    /// Stores a token's key and value in a slot of a kv head.
+    fn store(&self, cache: &mut [u8], head: usize, slot: usize, [key, value]: [&[f32]; 2]) {
+        let keys = cache.get_mut(self.cache.keys(head));
+        store_key(self.kv, keys.unwrap_or_default(), slot, key);
+        let values = cache.get_mut(self.cache.values(head));
+        store_value(self.kv, values.unwrap_or_default(), slot, value);
     }
 
     /// Head by head, the tokens shared between workers.
@@ -162,7 +165,7 @@ impl Prepare<'_> {
                 },
             );
             let bytes = self.cache.keys(head).start..self.cache.values(head).end;
-            let bytes = bytes_mut(into.cache, bytes);
+            let bytes = into.cache.get_mut(bytes).unwrap_or_default();
             self.store_shared(workers, tokens.clone(), head, bytes, [into.key, into.value]);
         }
     }
@@ -199,6 +202,7 @@ impl Prepare<'_> {
     }
 
     /// Norm of a query or key, if there is one, and rotation, if there are angles.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn rotate(&self, head: &mut [f32], norm: &[f32], (cos, sin): (&[f32], &[f32])) {
         if !norm.is_empty() {
             rms_norm_in_place(head, norm, self.config.rms_norm_eps);
@@ -241,10 +245,4 @@ impl Prepare<'_> {
             first += slots.len();
         }
     }
-}
-
-/// The bytes at `range`.
-#[cfg_attr(target_os = "none", inline(never))]
-fn bytes_mut(bytes: &mut [u8], range: Range<usize>) -> &mut [u8] {
-    bytes.get_mut(range).unwrap_or_default()
 }
