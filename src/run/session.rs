@@ -364,6 +364,7 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// A row of the logits.
+    #[cfg_attr(target_os = "none", inline(never))]
     fn row(&mut self, row: Option<u32>) -> &mut [f32] {
         let Forward { plan, buffers, .. } = &mut self.forward;
         let logits = buffer(buffers.numbers, plan, Buffer::Logits);

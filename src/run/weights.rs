@@ -51,10 +51,12 @@ mod mapped {
             Weights(PhantomData)
         }
 
+        #[cfg_attr(target_os = "none", inline(never))]
         pub fn vector<'w>(&self, model: &Model<'w>, layer: u32, role: Role) -> &'w [f32] {
             model.vector(layer, role)
         }
 
+        #[cfg_attr(target_os = "none", inline(never))]
         pub fn matrix<'w>(&self, model: &Model<'w>, layer: u32, role: Role) -> MatrixPart<'w> {
             MatrixPart::mapped(model, layer, role)
         }
@@ -164,6 +166,7 @@ mod read {
             self.is_lent
         }
 
+        #[cfg_attr(target_os = "none", inline(never))]
         pub fn vector<'w>(&'w self, model: &Model<'w>, layer: u32, role: Role) -> &'w [f32] {
             let Some(of) = self.vectors_of else {
                 return model.vector(layer, role);
@@ -179,6 +182,7 @@ mod read {
                 .unwrap_or_default()
         }
 
+        #[cfg_attr(target_os = "none", inline(never))]
         pub fn matrix<'w>(&'w self, model: &Model<'w>, layer: u32, role: Role) -> MatrixPart<'w> {
             if !self.is_lent {
                 return MatrixPart::mapped(model, layer, role);
