@@ -113,10 +113,13 @@ impl Forward<'_, '_> {
             Job::Embed => units.for_each(|token| self.embed(batch, token)),
             Job::Rows(rows) => self.rows(batch, rows, units),
             Job::Matmul { input, matrices } => self.matmul(batch, input, matrices, units),
-            Job::StoreKeys if SMALL => {
-                units.for_each(|token| self.store_keys(batch, token..token + 1));
+            Job::StoreKeys => {
+                if SMALL {
+                    units.for_each(|token| self.store_keys(batch, token..token + 1));
+                } else {
+                    self.store_keys(batch, units);
+                }
             }
-            Job::StoreKeys => self.store_keys(batch, units),
             Job::Attend => self.attend(batch, units),
         }
     }
