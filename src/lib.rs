@@ -22,7 +22,7 @@
 //!   [`Session`](run::Session) computes in it.
 //! * [`text`]: [`Tokenizer`](text::Tokenizer) and [`Decoder`](text::Decoder).
 //! * [`sample`]: [`Sampler`](sample::Sampler), from logits to the next token.
-//! * [`generate`]: [`PromptLookup`](generate::PromptLookup), which drafts tokens.
+//! * [`generate`]: [`Generation`](generate::Generation), the loop of feeding, sampling and decoding.
 //! * `import` (feature `std`): checkpoints of many kinds to images. Everything that varies between
 //!   formats ends there.
 //! * `host` (feature `std`): files, threads, and a harness that holds images against golden cases.
@@ -33,10 +33,11 @@
 //! A whole program, without a heap ([`Error`] is all that can go wrong):
 //!
 //! ```
+//! use pocketlm::generate::Generation;
 //! use pocketlm::model::Model;
 //! use pocketlm::run::{Plan, Session, Solo, StaticArena};
 //! use pocketlm::sample::Sampler;
-//! use pocketlm::text::{Decoder, EncodeOptions, scratch_len};
+//! use pocketlm::text::{EncodeOptions, scratch_len};
 //!
 //! // The image is part of the program; what it needs is known before it runs.
 //! const STORY: &[u8] = pocketlm::include_image!("bin/pocketlm/story/story.plm");
@@ -51,12 +52,12 @@
 //! let (mut ids, mut scratch) = ([0; 16], [0; scratch_len(16)]);
 //! let count = tokenizer.encode(prompt, EncodeOptions::default(), &mut scratch, &mut ids)?;
 //!
-//! let (mut sampler, mut decoder) = (Sampler::greedy(), Decoder::new(&tokenizer));
-//! let mut next = sampler.sample(session.feed(&ids[..count])?)?;
+//! let mut sampler = Sampler::greedy();
 //! let mut text = String::new();
-//! for _ in 0..8 {
-//!     text += &decoder.push(next)?.to_string();
-//!     next = sampler.sample(session.feed(&[next])?)?;
+//! let mut generation =
+//!     Generation::new(&mut session, &mut sampler, &tokenizer, &ids[..count]).limit(8);
+//! while generation.end().is_none() {
+//!     generation.next(|chunk| text.push_str(chunk))?;
 //! }
 //! assert_eq!(text, ", there was a little girl named Lily");
 //! # Ok::<(), pocketlm::Error>(())

@@ -220,7 +220,7 @@ fn a_seed_tells_one_story_whatever_threads_and_batch() {
 }
 
 #[test]
-fn a_text_is_the_same_whatever_is_guessed_ahead() {
+fn a_text_is_the_same_with_drafts_and_without() {
     let tell = |more: &[&str]| {
         let mut arguments = vec![
             "run",
@@ -239,7 +239,7 @@ fn a_text_is_the_same_whatever_is_guessed_ahead() {
         &["-c", "100", "--seed", "4"],
     ] {
         let (story, note) = tell(&[how, &["--lookup", "0"]].concat());
-        assert!(!note.contains("guessed"), "{note}");
+        assert!(!note.contains("drafted"), "{note}");
         let tokens = note.split("; ").nth(1).unwrap().split(',').next().unwrap();
         for more in [
             &[][..],
@@ -250,7 +250,7 @@ fn a_text_is_the_same_whatever_is_guessed_ahead() {
             let (same, note) = tell(&[how, more].concat());
             assert_eq!(same, story, "{how:?} {more:?}");
             assert!(
-                note.contains(tokens) && note.contains(" of them guessed"),
+                note.contains(tokens) && note.contains(" of them drafted"),
                 "{note}"
             );
             assert_eq!(
@@ -264,7 +264,7 @@ fn a_text_is_the_same_whatever_is_guessed_ahead() {
     assert!(
         !tell(&["-n", "61", "--temperature", "0", "--batch", "1"])
             .1
-            .contains("guessed")
+            .contains("drafted")
     );
 }
 

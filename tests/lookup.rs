@@ -92,7 +92,7 @@ fn tell(
             text.push(sampler.sample(logits)?);
             Ok(text[text.len() - 1])
         };
-        let right = session.feed_guesses(&ids[..count], sample).unwrap();
+        let right = session.feed_drafts(&ids[..count], sample).unwrap();
         lookup.learn(right, text[text.len() - 1]);
         all_right += right;
         wrong += count - 1 - right;
@@ -168,7 +168,7 @@ fn what_the_sampler_refuses_takes_guesses_back() {
     let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
     // The first guess is right, the second is what the sampler refuses to judge.
     let mut calls = 0;
-    let outcome = session.feed_guesses(&[1, 2, 3, 4], |_| {
+    let outcome = session.feed_drafts(&[1, 2, 3, 4], |_| {
         calls += 1;
         if calls == 1 {
             Ok(2)
@@ -181,10 +181,10 @@ fn what_the_sampler_refuses_takes_guesses_back() {
         (Err(Error::NoCandidate), 2, &[1, 2][..])
     );
     assert_eq!(
-        session.feed_guesses(&[], |_| unreachable!()),
+        session.feed_drafts(&[], |_| unreachable!()),
         Err(Error::NoTokens)
     );
     // A token alone is no guess, whatever is sampled.
-    assert_eq!(session.feed_guesses(&[3], |_| Ok(3)), Ok(0));
+    assert_eq!(session.feed_drafts(&[3], |_| Ok(3)), Ok(0));
     assert_eq!(session.tokens(), [1, 2, 3]);
 }

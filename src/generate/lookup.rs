@@ -34,7 +34,7 @@
 ///     let mut ids = [0; TOGETHER];
 ///     let room = TOGETHER.min(session.context() - session.len());
 ///     let count = lookup.draft(session.tokens(), next, &mut ids[..room]);
-///     let right = session.feed_guesses(&ids[..count], |logits| {
+///     let right = session.feed_drafts(&ids[..count], |logits| {
 ///         next = sampler.sample(logits)?;
 ///         // The text goes on with `next`.
 ///         Ok(next)

@@ -214,7 +214,7 @@ impl<'m, 'a> Session<'m, 'a> {
     /// Those of [`feed_each`](Session::feed_each), where drafts stay in the context after
     /// [`Error::Storage`]; those of `sample`; and [`Error::RewindTooFar`], which cannot happen if
     /// `ids.len()` is at most the batch size.
-    pub fn feed_guesses(
+    pub fn feed_drafts(
         &mut self,
         ids: &[u32],
         mut sample: impl FnMut(&mut [f32]) -> Result<u32, Error>,

@@ -7,10 +7,11 @@ use object::{Architecture, Object, ObjectSection, ObjectSymbol, SymbolKind};
 
 /// What is called through a pointer: the vtables of `dyn WeightSource`, of what a session does
 /// while one reads and of what takes and gives a snapshot's bytes; of `dyn Workers` and of the jobs
-/// that `kernels/src/workers.rs` gives them; and the table of kernels. Each level calls through
+/// that `kernels/src/workers.rs` gives them; the table of kernels; and what a generation hands text
+/// and logits to. Each level calls through
 /// pointers only what stands below it, for the types of the pointers are different ones; anything
 /// else calls all of them. A function is at the first level whose words are all in its name.
-const LEVELS: [(&str, &[&str]); 10] = [
+const LEVELS: [(&str, &[&str]); 11] = [
     ("reads weights", &["WeightSource"]),
     (
         "works while weights are read",
@@ -26,6 +27,10 @@ const LEVELS: [(&str, &[&str]); 10] = [
         &["for_each_part", "closure"],
     ),
     ("kernels", &["pocketlm_kernels"]),
+    (
+        "takes text, or looks at logits",
+        &["proof", "run", "closure"],
+    ),
     // The slot of a closure's vtable for calls that consume it, which no `&dyn Fn` makes.
     ("never called", &["call_once"]),
 ];

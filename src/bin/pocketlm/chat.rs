@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use pocketlm::Error;
 use pocketlm::chat::{Message, Rendered, Template};
+use pocketlm::generate::End;
 use pocketlm::host::file::read_whole;
 use pocketlm::run::{Session, snapshot};
 use pocketlm::sample::Sampler;
-use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
+use pocketlm::text::{EncodeOptions, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use self::command::Command;
 use crate::generate::{
-    End, Generated, Guessing, Running, arena, default_context, feed, generate, warn_beyond_trained,
+    Generated, Guessing, Running, arena, default_context, feed, generate, warn_beyond_trained,
 };
 use crate::input::{Input, Typed};
 use crate::load::{Image, refuse_import};
@@ -206,7 +207,7 @@ impl Conversation<'_, '_> {
             }
         };
         note(paint("2", &format!("{generated}; {sampled}")));
-        if generated.end == End::ContextFull {
+        if generated.end == Some(End::ContextFull) {
             note(
                 "the context is full: /clear begins a new conversation, and a longer --context has more room",
             );
@@ -232,22 +233,17 @@ impl Conversation<'_, '_> {
         self.unfed = None;
         let stop = interrupt::Answer::begin();
         let new = keep_common(&mut self.session, &ids)?;
-        let mut decoder = Decoder::new(self.tokenizer).skip_special(true);
-        for &id in &ids {
-            decoder.push(id)?;
-        }
         let mut stdout = io::stdout().lock();
         let generated = generate(
             &mut self.session,
             &mut self.sampler,
             self.tokenizer,
-            &mut decoder,
             new,
             self.limit,
             Some(&|| stop.is_stopped()),
             |text| {
-                text.chunks(|chunk| answer.push_str(chunk));
-                write!(stdout, "{text}")?;
+                answer.push_str(text);
+                stdout.write_all(text.as_bytes())?;
                 Ok(stdout.flush()?)
             },
         );
@@ -349,7 +345,7 @@ impl Conversation<'_, '_> {
             None => {
                 let ids = self.ids(before)?;
                 let new = keep_common(&mut self.session, &ids)?;
-                feed(&mut self.session, new, None)?;
+                feed(&mut self.session, new)?;
                 let options = EncodeOptions {
                     add_special_tokens: false,
                     parse_special: false,
@@ -361,7 +357,7 @@ impl Conversation<'_, '_> {
         let room = self.session.context() - self.session.len();
         let rest = &rest[..rest.len().min(room)];
         if !rest.is_empty() {
-            feed(&mut self.session, rest, None)?;
+            feed(&mut self.session, rest)?;
         }
         self.unfed = Some(Vec::new());
         Ok(())

@@ -1,15 +1,16 @@
 //! What `run` and `chat` share: a session's memory and threads, feeding a prompt, and text token by
 //! token.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use pocketlm::generate::PromptLookup;
+use pocketlm::generate::{End, Generation, PromptLookup};
 use pocketlm::host::{AlignedBytes, Threads};
 use pocketlm::model::{ALIGNMENT, Kv, Model};
 use pocketlm::run::{Engine, Isa, Plan, Session, Workers};
 use pocketlm::sample::Sampler;
-use pocketlm::text::{Decoder, Text, Tokenizer};
+use pocketlm::text::Tokenizer;
 
 use crate::number::whole;
 use crate::output::{Failure, Outcome, counted, note, paint, refuse, token_bar};
@@ -159,33 +160,21 @@ fn isa(name: &str) -> Result<&'static Isa, String> {
 pub struct Generated {
     /// Tokens of the prompt that were computed, and how long that took.
     pub prompt: (usize, Duration),
-    /// Tokens generated, how many of them were computed after the prompt (the first came with it),
-    /// and how long that took.
-    pub text: (usize, usize, Duration),
-    /// How many of them were guessed.
-    pub guessed: usize,
-    /// Why it stopped.
-    pub end: End,
+    /// Tokens generated, and how long those after the first took, which came with the prompt.
+    pub text: (usize, Duration),
+    /// How many of them were drafted.
+    pub drafted: usize,
+    /// Why it ended; `None` if the user stopped it.
+    pub end: Option<End>,
     /// The token that was sampled last, which is not in the context.
     pub last: u32,
-}
-
-/// Why a generation stopped.
-#[derive(Clone, Copy, PartialEq)]
-pub enum End {
-    /// The model ended its text.
-    OfText,
-    /// As many tokens as were asked for.
-    Limit,
-    ContextFull,
-    /// The user stopped it.
-    Stopped,
 }
 
 impl std::fmt::Display for Generated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let speed = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
-        let ((prompt, prompt_time), (text, computed, text_time)) = (self.prompt, self.text);
+        let (prompt, prompt_time) = self.prompt;
+        let (text, text_time) = self.text;
         write!(
             f,
             "prompt {}, {:.1} tokens/s; text {}",
@@ -193,114 +182,79 @@ impl std::fmt::Display for Generated {
             speed(prompt, prompt_time),
             counted(text, "token")
         )?;
-        if computed > 0 {
-            write!(f, ", {:.1} tokens/s", speed(computed, text_time))?;
+        if text > 1 {
+            write!(f, ", {:.1} tokens/s", speed(text - 1, text_time))?;
         }
-        if self.guessed > 0 {
-            write!(f, ", {} of them guessed", self.guessed)?;
+        if self.drafted > 0 {
+            write!(f, ", {} of them drafted", self.drafted)?;
         }
         f.write_str(match self.end {
-            End::ContextFull => "; the context is full (see --context)",
-            End::Stopped => "; stopped",
-            End::OfText | End::Limit => "",
+            Some(End::ContextFull) => "; the context is full (see --context)",
+            None => "; stopped",
+            Some(End::Token(_) | End::StopString(_) | End::Limit) => "",
         })
     }
 }
 
-/// Feeds `prompt` and samples until the model ends its text, `limit` tokens are out, the context is
-/// full, or `stop` says so. `decoder` has seen the prompt; `write` gets each token's text. As much
-/// is guessed as the session has room for logits.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the parts of a session, each of them another one's"
-)]
+/// Feeds `prompt` and generates text until the model ends it, `limit` tokens are out, the context is
+/// full, or `stop` says so. `write` gets the text. As much is drafted as the session has room for
+/// logits.
 pub fn generate(
     session: &mut Session,
     sampler: &mut Sampler,
     tokenizer: &Tokenizer,
-    decoder: &mut Decoder,
     prompt: &[u32],
     limit: usize,
     stop: Option<&dyn Fn() -> bool>,
-    mut write: impl FnMut(&Text) -> Outcome,
+    mut write: impl FnMut(&str) -> Outcome,
 ) -> Outcome<Generated> {
     let start = Instant::now();
-    for &id in prompt {
+    let rest = feed_most(session, prompt, stop)?;
+    for &id in &prompt[..prompt.len() - rest.len()] {
         sampler.accept(id);
     }
-    let before = session.len();
-    let logits = feed(session, prompt, stop)?;
-    all_numbers(before + prompt.len() - 1, logits).map_err(refuse)?;
-    // What is not yet in the context: a token, and before it those that were guessed rightly.
-    let mut sampled = vec![sampler.sample(logits)?];
-    let prompt = (prompt.len(), start.elapsed());
 
-    let start = Instant::now();
-    let (mut count, mut computed, mut guessed) = (0, 0, 0);
-    let mut lookup = PromptLookup::new();
-    let mut ids = vec![0; session.plan().logits_tokens() as usize];
-    let (end, last) = 'text: loop {
-        let mut last = 0;
-        for &id in &sampled {
-            last = id;
-            if tokenizer.is_eos(id) {
-                break 'text (End::OfText, last);
-            }
-            if count == limit {
-                break 'text (End::Limit, last);
-            }
-            // A model's table may have more rows than its tokenizer has tokens (padding); those
-            // rows spell nothing.
-            if id < tokenizer.vocab_size() {
-                write(&decoder.push(id)?)?;
-            }
-            count += 1;
-        }
-        let room = session.context() - session.len();
-        if room == 0 {
-            break (End::ContextFull, last);
-        }
-        if count == limit {
-            break (End::Limit, last);
-        }
-        if stop.is_some_and(|stop| stop()) {
-            break (End::Stopped, last);
-        }
-        let most = ids.len().min(room).min(limit - count);
-        let drafted = lookup.draft(session.tokens(), last, &mut ids[..most]);
-        sampled.clear();
-        let first = session.len();
-        let mut checked = Ok(());
-        let right = session.feed_guesses(before_end(&ids[..drafted], tokenizer), |logits| {
-            checked = all_numbers(first + sampled.len(), logits);
-            if checked.is_err() {
-                return Err(pocketlm::Error::NoCandidate);
-            }
-            let id = sampler.sample(logits)?;
-            sampled.push(id);
-            Ok(id)
-        });
-        checked.map_err(refuse)?;
-        let right = right?;
-        lookup.learn(right, sampled[right]);
-        computed += sampled.len();
-        guessed += right;
+    let mut token = session.len() + rest.len() - 1;
+    let mut checked = Ok(());
+    let mut check = |logits: &mut [f32]| {
+        checked = all_numbers(token, logits);
+        token += 1;
+        checked
+            .as_ref()
+            .map_err(|_| pocketlm::Error::NoCandidate)
+            .copied()
     };
-    write(&decoder.finish())?;
-    Ok(Generated {
-        prompt,
-        text: (count, computed, start.elapsed()),
-        guessed,
-        end,
-        last,
-    })
-}
-
-/// A token and guesses as far as the text goes that they foretell: nothing is sampled after its
-/// end, or the next text of the same sampler would be another than without guesses.
-fn before_end<'i>(ids: &'i [u32], tokenizer: &Tokenizer) -> &'i [u32] {
-    let end = ids.iter().skip(1).position(|&id| tokenizer.is_eos(id));
-    end.map_or(ids, |end| &ids[..1 + end])
+    let mut drafts = vec![0; session.plan().logits_tokens() as usize];
+    let mut lookup = PromptLookup::new();
+    // The first failure to write ends the text.
+    let written = RefCell::new(Ok(()));
+    let mut put = |text: &str| {
+        let mut written = written.borrow_mut();
+        if written.is_ok() {
+            *written = write(text);
+        }
+    };
+    let goes_on = || written.borrow().is_ok() && !stop.is_some_and(|stop| stop());
+    let mut generation = Generation::new(session, sampler, tokenizer, rest)
+        .limit(limit)
+        .filter(&mut check);
+    let mut outcome = generation.next(&mut put);
+    let prompt_time = start.elapsed();
+    let start = Instant::now();
+    while outcome == Ok(None) && goes_on() {
+        outcome = generation.next_drafted(&mut lookup, &mut drafts, &mut put);
+    }
+    let generated = Generated {
+        prompt: (prompt.len(), prompt_time),
+        text: (generation.tokens(), start.elapsed()),
+        drafted: generation.drafted(),
+        end: generation.end(),
+        last: generation.last().unwrap_or_default(),
+    };
+    checked.map_err(refuse)?;
+    written.into_inner()?;
+    outcome?;
+    Ok(generated)
 }
 
 /// Refuses logits of which one is not a number. `token` says of which token they are, counted from
@@ -319,13 +273,20 @@ pub fn not_a_number(token: usize, logit: usize) -> String {
     )
 }
 
-/// Feeds a prompt, with a progress bar if it is long. Between pieces of it `stop` may end it with
-/// [`Failure::Interrupted`]; then the session holds the pieces before.
-pub fn feed<'s>(
-    session: &'s mut Session,
-    prompt: &[u32],
+/// Feeds a prompt, with a progress bar if it is long, and returns the logits of its last token.
+pub fn feed<'s>(session: &'s mut Session, prompt: &[u32]) -> Outcome<&'s mut [f32]> {
+    let rest = feed_most(session, prompt, None)?;
+    Ok(session.feed(rest)?)
+}
+
+/// Feeds a prompt but for its last piece, which it returns, with a progress bar if it is long.
+/// Between pieces `stop` may end it with [`Failure::Interrupted`]; then the session holds the pieces
+/// before.
+fn feed_most<'p>(
+    session: &mut Session,
+    prompt: &'p [u32],
     stop: Option<&dyn Fn() -> bool>,
-) -> Outcome<&'s mut [f32]> {
+) -> Outcome<&'p [u32]> {
     let bar = (prompt.len() > LONG_PROMPT)
         .then(|| token_bar("reading the prompt".into(), prompt.len() as u64));
     // Large pieces are faster; whoever wants to stop it does not wait for one that takes long.
@@ -341,37 +302,17 @@ pub fn feed<'s>(
         bar.iter().for_each(|bar| bar.inc(now.len() as u64));
         if let Some(stop) = stop {
             stopped = stop();
-            piece = match start.elapsed() > Duration::from_secs(1) {
-                true => (piece / 2).max(16),
-                false => (piece * 2).min(LONG_PROMPT),
+            piece = if start.elapsed() > Duration::from_secs(1) {
+                (piece / 2).max(16)
+            } else {
+                (piece * 2).min(LONG_PROMPT)
             };
         }
     }
     bar.iter().for_each(|bar| bar.finish_and_clear());
-    match stopped {
-        true => Err(Failure::Interrupted),
-        false => Ok(session.feed(rest)?),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn guesses_end_where_the_text_does() {
-        let image = crate::load::Image::built_in();
-        let model = image.model().unwrap();
-        let tokenizer = image.tokenizer(&model).unwrap();
-        let end = tokenizer.eos_ids().next().unwrap();
-        for (ids, kept) in [
-            (&[7, 8, 9][..], 3),
-            (&[7, 8, end, 9], 2),
-            (&[7, end], 1),
-            (&[end, 7], 2),
-            (&[7], 1),
-        ] {
-            assert_eq!(before_end(ids, &tokenizer), &ids[..kept]);
-        }
+    if stopped {
+        Err(Failure::Interrupted)
+    } else {
+        Ok(rest)
     }
 }

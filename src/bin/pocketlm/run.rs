@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use pocketlm::host::file::read_whole;
 use pocketlm::run::{Session, snapshot};
-use pocketlm::text::{Decoder, EncodeOptions};
+use pocketlm::text::EncodeOptions;
 
 use crate::generate::{Guessing, Running, arena, default_context, generate, warn_beyond_trained};
 use crate::input::{Input, Typed};
@@ -151,25 +151,19 @@ pub fn run(arguments: Arguments) -> Outcome {
         stdout.write_all(prompt.as_bytes())?;
         stdout.flush()?;
     }
-    let mut decoder = Decoder::new(&tokenizer).skip_special(true);
     for &id in session.tokens() {
         sampler.accept(id);
-        decoder.push(id)?;
-    }
-    for &id in &ids {
-        decoder.push(id)?;
     }
     let limit = arguments.limit.unwrap_or(usize::MAX);
     let generated = generate(
         &mut session,
         &mut sampler,
         &tokenizer,
-        &mut decoder,
         &ids,
         limit,
         None,
         |text| {
-            write!(stdout, "{text}")?;
+            stdout.write_all(text.as_bytes())?;
             Ok(stdout.flush()?)
         },
     );

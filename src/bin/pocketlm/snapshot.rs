@@ -60,7 +60,7 @@ pub fn snapshot(arguments: Arguments) -> Outcome {
     let mut session =
         Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     warn_beyond_trained(&model, ids.len());
-    let logits = feed(&mut session, &ids, None)?;
+    let logits = feed(&mut session, &ids)?;
     all_numbers(ids.len() - 1, logits).map_err(|reason| image.refuse(reason))?;
     let bytes = saved(&session)?;
     output.write(|file| {

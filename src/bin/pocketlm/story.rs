@@ -4,18 +4,19 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use pocketlm::generate::Generation;
 use pocketlm::include_image;
 use pocketlm::model::Model;
 use pocketlm::run::{Plan, Session, Solo, StaticArena};
 use pocketlm::sample::Sampler;
-use pocketlm::text::{Decoder, EncodeOptions, scratch_len};
+use pocketlm::text::{EncodeOptions, scratch_len};
 
 /// The model: 1.38 million parameters, trained on children's stories. `story/README.md` is its
 /// card.
 pub const STORY: &[u8] = include_image!("story/story.plm");
 /// How the story begins.
 pub const PROMPT: &str = "Once upon a time";
-/// How many tokens the model was trained to overlook.
+/// The context length the model was trained with.
 pub const CONTEXT: u32 = 256;
 
 const PLAN: Plan = Plan::of(STORY).context(CONTEXT).batch(8);
@@ -45,29 +46,22 @@ fn tell() -> Result<(), pocketlm::Error> {
         .expect("the story model was packed with its tokenizer");
     let mut session = Session::new(&model, &PLAN, ARENA.take().expect("main runs once"), &Solo)?;
     let mut sampler = Sampler::new(33).temperature(0.5).top_p(0.9);
-    let mut decoder = Decoder::new(&tokenizer).skip_special(true);
 
     let mut ids = [0; 32];
     let mut scratch = [0; scratch_len(PROMPT.len())];
     let count = tokenizer.encode(PROMPT, EncodeOptions::default(), &mut scratch, &mut ids)?;
-    let mut next = &ids[..count];
-    let mut sampled;
-    while session.len() + next.len() <= session.context() {
-        for &id in next {
-            // Whoever reads along may leave.
-            if write!(io::stdout(), "{}", decoder.push(id)?)
-                .and_then(|()| io::stdout().flush())
-                .is_err()
-            {
-                return Ok(());
-            }
-        }
-        sampled = [sampler.sample(session.feed(next)?)?];
-        if tokenizer.is_eos(sampled[0]) {
-            break;
-        }
-        next = &sampled;
+
+    // Whatever reads the story may close the pipe.
+    let mut closed = write(PROMPT).is_err();
+    let mut generation = Generation::new(&mut session, &mut sampler, &tokenizer, &ids[..count]);
+    while !closed && generation.end().is_none() {
+        generation.next(|text| closed |= write(text).is_err())?;
     }
-    _ = writeln!(io::stdout(), "{}", decoder.finish());
+    _ = write("\n");
     Ok(())
+}
+
+fn write(text: &str) -> io::Result<()> {
+    io::stdout().write_all(text.as_bytes())?;
+    io::stdout().flush()
 }

@@ -64,7 +64,11 @@ fn storage(arena: &mut [u8]) -> Result<(), Error> {
         .split_at_mut_checked(64 * 1024)
         .ok_or(Error::Storage)?;
     let model = Model::open_verified_from(&mut device, resident, arena, &mut Any)?;
-    let plan = black_box(Plan::new(model.header()).context(16).weight_buffer(16 * 1024));
+    let plan = black_box(
+        Plan::new(model.header())
+            .context(16)
+            .weight_buffer(16 * 1024),
+    );
     let mut session = Session::with_source(&model, &plan, arena, &Solo, &mut device)?;
     session.feed(black_box(&[2, 3]))?;
     session.save(&mut |bytes| {
@@ -116,19 +120,27 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
     decoder.finish().chunks(|text| {
         black_box(text);
     });
-    #[cfg(feature = "lookup")]
+    #[cfg(feature = "generate")]
     {
-        let (mut lookup, mut guesses) =
-            (black_box(pocketlm::generate::PromptLookup::new()), [0; 8]);
-        while !tokenizer.is_eos(black_box(next)) {
-            let count = lookup.draft(
-                session.tokens(),
-                black_box(next),
-                black_box(&mut guesses[..]),
-            );
-            let ids = guesses.get(..count).unwrap_or_default();
-            let right = session.feed_guesses(ids, |logits| sampler.sample(logits))?;
-            lookup.learn(right, black_box(next));
+        use pocketlm::generate::{Generation, PromptLookup};
+
+        let mut lookup = black_box(PromptLookup::new());
+        let mut drafts = [0; 8];
+        let mut write = |text: &str| {
+            black_box(text);
+        };
+        let mut filter = |logits: &mut [f32]| {
+            black_box(logits);
+            Ok(())
+        };
+        let mut generation = Generation::new(&mut session, &mut sampler, &tokenizer, prompt)
+            .limit(black_box(100))
+            .stop_strings(black_box(&["."]))
+            .filter(&mut filter);
+        generation.next(&mut write)?;
+        generation.step(black_box(100), &mut write)?;
+        while generation.end().is_none() {
+            generation.next_drafted(&mut lookup, black_box(&mut drafts), &mut write)?;
         }
     }
     session.skip_to(black_box(0))?;

@@ -4,10 +4,11 @@
 //! host.
 
 use pocketlm::Error;
+use pocketlm::generate::Generation;
 use pocketlm::model::Model;
 use pocketlm::run::{Plan, Session};
 use pocketlm::sample::Sampler;
-use pocketlm::text::{Decoder, EncodeOptions, scratch_len};
+use pocketlm::text::{EncodeOptions, scratch_len};
 use pocketlm_firmware::board::{self, eprintln, print, println};
 use pocketlm_firmware::image::{IMAGE, PLAN};
 
@@ -32,24 +33,15 @@ fn tell(arena: &mut [u8]) -> Result<(), Error> {
     };
     let mut session = Session::new(&model, &STORY, arena, board::workers())?;
     let mut sampler = Sampler::new(33).temperature(0.5).top_p(0.9);
-    let mut decoder = Decoder::new(&tokenizer).skip_special(true);
 
     let mut ids = [0; 32];
     let mut scratch = [0; scratch_len(PROMPT.len())];
     let count = tokenizer.encode(PROMPT, EncodeOptions::default(), &mut scratch, &mut ids)?;
-    let mut next = ids.get(..count).unwrap_or_default();
-    let mut sampled;
-    while session.len() + next.len() <= session.context() {
-        for &id in next {
-            print!("{}", decoder.push(id)?);
-        }
-        sampled = [sampler.sample(session.feed(next)?)?];
-        if tokenizer.is_eos(sampled[0]) {
-            break;
-        }
-        next = &sampled;
-    }
-    println!("{}", decoder.finish());
+    let prompt = ids.get(..count).unwrap_or_default();
+    print!("{PROMPT}");
+    let mut generation = Generation::new(&mut session, &mut sampler, &tokenizer, prompt);
+    while generation.next(|text| print!("{text}"))?.is_none() {}
+    println!("");
     Ok(())
 }
 

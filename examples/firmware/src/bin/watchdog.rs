@@ -5,17 +5,18 @@
 //! image, which reads all of it once, comes before.
 
 use pocketlm::Error;
+use pocketlm::generate::{Generation, Progress};
 use pocketlm::model::Model;
-use pocketlm::run::{Plan, Session, Step};
-use pocketlm::sample::{Choice, Sampler};
-use pocketlm::text::{Decoder, EncodeOptions, scratch_len};
+use pocketlm::run::{Plan, Session};
+use pocketlm::sample::Sampler;
+use pocketlm::text::{EncodeOptions, scratch_len};
 use pocketlm_firmware::board::{self, Clock, eprintln, print, println};
 use pocketlm_firmware::image::{IMAGE, PLAN};
 
 const PROMPT: &str = "Once upon a time";
 const TOKENS: usize = 40;
 const STORY: Plan = PLAN.context(64).batch(1);
-/// Units of work a slice, see `Session::step` and `Sampler::step`.
+/// Units of work in a slice, see `Generation::step`.
 const BUDGET: u32 = 64;
 /// Instructions that may pass until the watchdog bites: 10 ms, if a core executes 100 million of
 /// them a second.
@@ -27,15 +28,15 @@ fn watchdog(arena: &'static mut [u8]) -> bool {
     let mut task = Task {
         fed: Clock::start(),
         feeds: 0,
-        longest: [0; 3],
+        longest: [0; 2],
     };
     let result = tell(arena, &mut task);
     if let Err(error) = result {
         eprintln!("error: {error}");
     }
-    let [text, step, sample] = task.longest;
+    let [text, step] = task.longest;
     println!(
-        "cost feeds {} longest text {text} step {step} sample {sample} deadline {DEADLINE}",
+        "cost feeds {} longest text {text} step {step} deadline {DEADLINE}",
         task.feeds
     );
     result.is_ok() && task.longest.iter().all(|&longest| longest <= DEADLINE)
@@ -46,14 +47,13 @@ struct Task {
     fed: Clock,
     feeds: u32,
     /// The most instructions between two feeds, for what was done between them.
-    longest: [u64; 3],
+    longest: [u64; 2],
 }
 
 #[derive(Clone, Copy)]
 enum Work {
     Text,
     Step,
-    Sample,
 }
 
 impl Task {
@@ -70,7 +70,6 @@ fn tell(arena: &mut [u8], task: &mut Task) -> Result<(), Error> {
     let tokenizer = model.tokenizer()?.ok_or(Error::NoTokens)?;
     let mut session = Session::new(&model, &STORY, arena, board::workers())?;
     let mut sampler = Sampler::new(33).temperature(0.5).top_p(0.9);
-    let mut decoder = Decoder::new(&tokenizer).skip_special(true);
     let mut ids = [0; 32];
     let mut scratch = [0; scratch_len(PROMPT.len())];
 
@@ -78,34 +77,18 @@ fn tell(arena: &mut [u8], task: &mut Task) -> Result<(), Error> {
     task.fed = Clock::start();
     let count = tokenizer.encode(PROMPT, EncodeOptions::default(), &mut scratch, &mut ids)?;
     task.turn(Work::Text);
-    let mut next = ids.get(..count).unwrap_or_default();
-    let mut sampled;
+    let prompt = ids.get(..count).unwrap_or_default();
+    print!("{PROMPT}");
+    let mut generation =
+        Generation::new(&mut session, &mut sampler, &tokenizer, prompt).limit(TOKENS);
     loop {
-        for &id in next {
-            print!("{}", decoder.push(id)?);
-            task.turn(Work::Text);
-        }
-        if session.len() + next.len() > TOKENS {
+        let progress = generation.step(BUDGET, |text| print!("{text}"))?;
+        task.turn(Work::Step);
+        if let Progress::Ended(_) = progress {
             break;
         }
-        session.start(next)?;
-        sampled = loop {
-            let step = session.step(BUDGET)?;
-            task.turn(Work::Step);
-            if let Step::Done(logits) = step {
-                let mut choice = Choice::new();
-                break loop {
-                    let id = sampler.step(&mut choice, logits, BUDGET)?;
-                    task.turn(Work::Sample);
-                    if let Some(id) = id {
-                        break [id];
-                    }
-                };
-            }
-        };
-        next = &sampled;
     }
-    println!("{}", decoder.finish());
+    println!("");
     Ok(())
 }
 
