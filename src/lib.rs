@@ -106,3 +106,8 @@ pub mod sample;
 pub mod text;
 
 pub use error::Error;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -1,4 +1,7 @@
-//! The manual: how pocketlm is built and how to use and extend it. Each module is one page.
+//! The manual: how pocketlm is built, and how to use and extend it. Each module is one page.
+
+#[doc = include_str!("manual/architecture.md")]
+pub mod architecture {}
 
 #[doc = include_str!("manual/numeric_contract.md")]
 pub mod numeric_contract {}
@@ -15,6 +18,15 @@ pub mod c {}
 
 #[doc = include_str!("manual/memory.md")]
 pub mod memory {}
+
+#[doc = include_str!("manual/adding_a_weight_type.md")]
+pub mod adding_a_weight_type {}
+
+#[doc = include_str!("manual/adding_a_block_kind.md")]
+pub mod adding_a_block_kind {}
+
+#[doc = include_str!("manual/adding_an_instruction_set.md")]
+pub mod adding_an_instruction_set {}
 
 #[doc = include_str!("manual/style.md")]
 pub mod style {}
