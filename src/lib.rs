@@ -90,6 +90,8 @@
 #[macro_use]
 extern crate std;
 
+#[cfg(feature = "std")]
+mod aligned;
 #[cfg(feature = "chat")]
 pub mod chat;
 pub mod error;

@@ -1,12 +1,15 @@
 //! What only a host has: files as memory, a heap, threads, and the harness that tests images
 //! against golden cases.
 
-mod aligned;
 mod bandwidth;
-pub mod file;
 mod handoff;
 pub mod harness;
 mod threads;
+
+/// Files: mapped, read whole, or written so that a failure loses nothing.
+pub mod file {
+    pub use crate::import::file::*;
+}
 
 /// What [`handoff`] is made of. In `tests/loom`, where it is run in every order there is, these are
 /// loom's.
@@ -20,6 +23,6 @@ mod sync {
     pub(super) const LOOKS: usize = 64;
 }
 
-pub use aligned::AlignedBytes;
+pub use crate::aligned::AlignedBytes;
 pub use bandwidth::read_bandwidth;
 pub use threads::Threads;

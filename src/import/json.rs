@@ -7,7 +7,7 @@ use std::prelude::rust_2024::*;
 use serde_json::{Map, Value};
 
 use super::ImportError;
-use crate::host::file;
+use super::file;
 
 /// No config comes near this; the largest on the hub are some hundred kilobytes.
 const CONFIG_LIMIT: u64 = 16 << 20;

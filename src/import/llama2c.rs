@@ -20,11 +20,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
+use super::file::{self, MappedFile};
 use super::roles::Sizes;
 use super::rope::{self, Pairing};
 use super::vocabulary::from_llama2c;
 use super::{Checkpoint, Columns, Description, Element, ImportError, RopeTable, Tensor};
-use crate::host::file::{self, MappedFile};
 use crate::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
 
 const MAGIC: u32 = 0x616b_3432;

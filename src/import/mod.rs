@@ -6,10 +6,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
-use crate::host::file::MappedFile;
 use crate::model::{Config, Layer, TensorId};
+use file::MappedFile;
 
 mod adapter;
+pub(crate) mod file;
 mod ggml;
 pub mod gguf;
 pub mod hf;

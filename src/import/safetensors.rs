@@ -12,8 +12,8 @@ use ::safetensors::tensor::{Metadata, SafeTensors};
 use ::safetensors::{Dtype, SafeTensorError};
 use serde_json::Value;
 
+use super::file::{MappedFile, is_there};
 use super::{Element, ImportError, json};
-use crate::host::file::{MappedFile, is_there};
 
 /// The crate's own limit on a header; an index says less.
 const INDEX_LIMIT: u64 = 100_000_000;

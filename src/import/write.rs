@@ -10,9 +10,10 @@ use std::prelude::rust_2024::*;
 use pocketlm_kernels::TILE_ROWS;
 use rayon::prelude::*;
 
+use super::file::whole_file;
 use super::quantize::{Fidelity, pack};
 use super::{Checkpoint, Description, ImportError, RopeTable, Tensor};
-use crate::host::{AlignedBytes, file::whole_file};
+use crate::aligned::AlignedBytes;
 use crate::model::{
     Config, DType, ENTRY_BYTES, HEADER_BYTES, MAGIC, Role, Rope, Section, TensorId, VERSION, align,
     tensor_ids,

@@ -23,9 +23,9 @@ use std::prelude::rust_2024::*;
 use self::config::Described;
 use self::metadata::Metadata;
 use self::names::Place;
+use super::file::{self, MappedFile};
 use super::vocabulary::from_gguf;
 use super::{Checkpoint, Columns, Description, ImportError, Tensor};
-use crate::host::file::{self, MappedFile};
 use crate::model::{Role, TensorId};
 
 /// Whether the file begins as a GGUF file does.

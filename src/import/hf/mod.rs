@@ -30,6 +30,7 @@ use family::Family;
 use names::{Names, Place};
 use quantized::{Linear, Scheme};
 
+use super::file;
 use super::roles::{self, Sizes};
 use super::rope::Pairing;
 use super::safetensors::{Stored, Weights};
@@ -37,7 +38,6 @@ use super::{
     Checkpoint, Columns, Description, Element, ImportError, Tensor, adapter, json, llamalike,
     vocabulary,
 };
-use crate::host::file;
 use crate::model::{Config, DType, Role, TensorId};
 
 /// Whether a folder is for [`open`]: it has a `config.json`, and that is not [`llamalike`]'s.

@@ -26,8 +26,8 @@ use super::section::{Added, Vocabulary};
 use super::sentencepiece::Reading;
 use super::tokenizer_json::PrefixSpace;
 use super::{read_file, read_json, read_text, sentencepiece, spaced, tokenizer_json};
-use crate::host::file;
 use crate::import::ImportError;
+use crate::import::file;
 use crate::text::tokenizer::{Prefix, STRIP};
 
 pub(super) fn optional_json(path: &Path) -> Result<Option<Value>, ImportError> {

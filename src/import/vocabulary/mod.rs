@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::prelude::rust_2024::*;
 
-use crate::host::file;
+use crate::import::file;
 use crate::import::{ImportError, json};
 use crate::text::Tokenizer;
 

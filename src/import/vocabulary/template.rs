@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::folder::optional_json;
 use super::read_text;
-use crate::host::file::is_there;
 use crate::import::ImportError;
+use crate::import::file::is_there;
 
 /// The Jinja source of the chat template in a Hugging Face folder, if it has one: the file
 /// `chat_template.jinja`, or the one file in `additional_chat_templates`, or `chat_template` in

@@ -1,5 +1,5 @@
-//! Files as memory: weights are read where they lie, so opening a checkpoint costs address space,
-//! not RAM.
+//! Files: mapped into memory, read whole, or written so that a failure loses nothing. What is no
+//! regular file, or a Git LFS pointer in place of one, is refused here.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -8,8 +8,8 @@ use std::path::Path;
 use std::prelude::rust_2024::*;
 use std::thread;
 
-use super::AlignedBytes;
-use crate::import::ImportError;
+use super::ImportError;
+use crate::aligned::AlignedBytes;
 
 /// A file mapped into memory, read only.
 ///
