@@ -301,30 +301,16 @@ impl Header {
             mlp_hidden_dim: self.hidden_dim,
             num_decoder_blocks: self.layers,
             vocab_size: self.vocab,
-            mlp_variant: MlpVariant::Swiglu,
             tie_embedder_and_logits: self.tied,
-            embedding_scale: 1.0,
             rope_wavelength: ROPE_BASE as f32,
-            local_rope_wavelength: None,
-            global_scale_factor: None,
-            rms_norm_eps: 1e-5,
-            use_post_attn_norm: false,
-            use_post_ffw_norm: false,
-            final_logit_softcap: None,
-            attn_logits_soft_cap: None,
             query_scaling_factor: (1.0 / libm::sqrt(f64::from(head))) as f32,
             parameter_dtype: if self.version == 2 {
                 DType::Q8
             } else {
                 DType::F32
             },
-            activation_dtype: DType::F32,
-            use_layer_stack: false,
-            use_qk_norm: false,
-            qkv_bias: false,
-            output_bias: false,
-            mlp_bias: false,
             max_position_embeddings: NonZeroU32::new(self.seq_len),
+            ..Config::PLAIN
         }
     }
 }

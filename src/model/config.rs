@@ -1,4 +1,4 @@
-//! The model config, in the seed's names.
+//! The model config, in the names of penzai's `LlamalikeTransformerConfig`.
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -38,7 +38,7 @@ pub enum Rope {
     Local = 2,
 }
 
-/// What differs from layer to layer: the seed's `attention_type`, expanded to one entry a layer.
+/// What differs from layer to layer: penzai's `attention_type`, expanded to one entry a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Layer {
@@ -49,10 +49,12 @@ pub struct Layer {
     pub rope: Rope,
 }
 
-/// The model config, in the seed's names; what penzai's `LlamalikeTransformerConfig` says,
-/// resolved.
+/// The model config. The names are those of penzai's `LlamalikeTransformerConfig`; defaults are
+/// resolved, so that every field is the number that is computed with.
 ///
 /// `attention_type` is the list of [`Layer`]s beside it, since it has one entry a layer.
+///
+/// To make one, start from [`Config::PLAIN`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Config {
@@ -74,8 +76,8 @@ pub struct Config {
     pub mlp_variant: MlpVariant,
     /// The output matrix is the embedding table.
     pub tie_embedder_and_logits: bool,
-    /// What embeddings are multiplied by: `sqrt(D)` for the seed's tied models and Gemma, 1 for the
-    /// others.
+    /// What embeddings are multiplied by: `sqrt(D)` for Gemma and for tied models of penzai, 1 for
+    /// the others.
     pub embedding_scale: f32,
     /// Base of the rotary frequencies of global layers. A record of where the image's frequency
     /// tables came from, like the next two; the forward pass reads the tables.
@@ -94,7 +96,7 @@ pub struct Config {
     pub final_logit_softcap: Option<f32>,
     /// The same on attention scores, before the mask.
     pub attn_logits_soft_cap: Option<f32>,
-    /// What a rotated query is multiplied by; the seed's "default" is `P^-0.5`.
+    /// What a rotated query is multiplied by; penzai's "default" is `P^-0.5`.
     pub query_scaling_factor: f32,
     /// What the parameters were stored as in the checkpoint.
     pub parameter_dtype: DType,
@@ -224,6 +226,57 @@ pub(crate) struct Dims {
 }
 
 impl Config {
+    /// A config without sizes, with every option off and Llama's usual constants: SwiGLU, an output
+    /// matrix of its own, no biases, no norms beyond the usual three, no soft caps. It is the base
+    /// of others, which state what differs:
+    ///
+    /// ```
+    /// # use pocketlm::model::Config;
+    /// let config = Config {
+    ///     num_kv_heads: 4,
+    ///     query_head_multiplier: 2,
+    ///     embedding_dim: 64,
+    ///     projection_dim: 8,
+    ///     mlp_hidden_dim: 172,
+    ///     num_decoder_blocks: 5,
+    ///     vocab_size: 512,
+    ///     query_scaling_factor: 0.353_553_38, // 8^-0.5
+    ///     ..Config::PLAIN
+    /// };
+    /// assert_eq!(config.check(), Ok(()));
+    /// ```
+    ///
+    /// The sizes and `query_scaling_factor` are 0, which [`Config::check`] refuses.
+    pub const PLAIN: Config = Config {
+        num_kv_heads: 0,
+        query_head_multiplier: 0,
+        embedding_dim: 0,
+        projection_dim: 0,
+        mlp_hidden_dim: 0,
+        num_decoder_blocks: 0,
+        vocab_size: 0,
+        mlp_variant: MlpVariant::Swiglu,
+        tie_embedder_and_logits: false,
+        embedding_scale: 1.0,
+        rope_wavelength: 10_000.0,
+        local_rope_wavelength: None,
+        global_scale_factor: None,
+        rms_norm_eps: 1e-5,
+        use_post_attn_norm: false,
+        use_post_ffw_norm: false,
+        final_logit_softcap: None,
+        attn_logits_soft_cap: None,
+        query_scaling_factor: 0.0,
+        parameter_dtype: DType::F32,
+        activation_dtype: DType::F32,
+        use_layer_stack: false,
+        use_qk_norm: false,
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        max_position_embeddings: None,
+    };
+
     /// Query heads, `H = K * M`.
     pub const fn num_query_heads(&self) -> u32 {
         self.num_kv_heads.saturating_mul(self.query_head_multiplier)
@@ -247,8 +300,8 @@ impl Config {
         }
     }
 
-    /// Refuses what makes no model. Penzai lets some of these through (SPEC: zero heads, negative
-    /// caps, an epsilon of 0); they are mistakes all the same.
+    /// Refuses a config that cannot describe a model. Penzai accepts some of them (zero heads,
+    /// negative caps, an epsilon of 0).
     pub const fn check(&self) -> Result<(), Error> {
         let refused = if self.num_kv_heads == 0 {
             ConfigField::NumKvHeads

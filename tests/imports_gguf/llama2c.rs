@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use pocketlm::import::{Checkpoint, Description, Element, gguf, hf, llama2c};
-use pocketlm::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
+use pocketlm::model::{Config, DType, Layer, Role, Rope, TensorId};
 
 use crate::support::{self, bits, read, rows, shared, tensors};
 
@@ -16,26 +16,10 @@ const STORIES: Config = Config {
     mlp_hidden_dim: 172,
     num_decoder_blocks: 5,
     vocab_size: 512,
-    mlp_variant: MlpVariant::Swiglu,
     tie_embedder_and_logits: true,
-    embedding_scale: 1.0,
-    rope_wavelength: 10_000.0,
-    local_rope_wavelength: None,
-    global_scale_factor: None,
-    rms_norm_eps: 1e-5,
-    use_post_attn_norm: false,
-    use_post_ffw_norm: false,
-    final_logit_softcap: None,
-    attn_logits_soft_cap: None,
     query_scaling_factor: 0.353_553_38, // 8^-0.5
-    parameter_dtype: DType::F32,
-    activation_dtype: DType::F32,
-    use_layer_stack: false,
-    use_qk_norm: false,
-    qkv_bias: false,
-    output_bias: false,
-    mlp_bias: false,
     max_position_embeddings: NonZeroU32::new(512),
+    ..Config::PLAIN
 };
 
 #[test]

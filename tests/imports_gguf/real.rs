@@ -50,26 +50,12 @@ fn smollm2_135m_opens_as_itself() {
         mlp_hidden_dim: 1536,
         num_decoder_blocks: 30,
         vocab_size: 49_152,
-        mlp_variant: MlpVariant::Swiglu,
         tie_embedder_and_logits: true,
-        embedding_scale: 1.0,
         rope_wavelength: 100_000.0,
-        local_rope_wavelength: None,
-        global_scale_factor: None,
-        rms_norm_eps: 1e-5,
-        use_post_attn_norm: false,
-        use_post_ffw_norm: false,
-        final_logit_softcap: None,
-        attn_logits_soft_cap: None,
         query_scaling_factor: 0.125,
         parameter_dtype: DType::Q4Min,
-        activation_dtype: DType::F32,
-        use_layer_stack: false,
-        use_qk_norm: false,
-        qkv_bias: false,
-        output_bias: false,
-        mlp_bias: false,
         max_position_embeddings: NonZeroU32::new(8192),
+        ..Config::PLAIN
     };
     assert_eq!(description.config, expected);
     assert_eq!(
@@ -110,21 +96,14 @@ fn gemma3_270m_opens_as_itself() {
         embedding_scale: 25.298_222, // 640^0.5
         rope_wavelength: 1e6,
         local_rope_wavelength: Some(10_000.0),
-        global_scale_factor: None,
         rms_norm_eps: 1e-6,
         use_post_attn_norm: true,
         use_post_ffw_norm: true,
-        final_logit_softcap: None,
-        attn_logits_soft_cap: None,
         query_scaling_factor: 0.0625,
         parameter_dtype: DType::Q8, // most matrices are Q5_0
-        activation_dtype: DType::F32,
-        use_layer_stack: false,
         use_qk_norm: true,
-        qkv_bias: false,
-        output_bias: false,
-        mlp_bias: false,
         max_position_embeddings: NonZeroU32::new(32_768),
+        ..Config::PLAIN
     };
     assert_eq!(description.config, expected);
     for (i, layer) in description.layers.iter().enumerate() {

@@ -327,9 +327,6 @@ fn config(
         } else {
             1.0
         },
-        rope_wavelength: 10_000.0,
-        local_rope_wavelength: None,
-        global_scale_factor: None,
         rms_norm_eps,
         use_post_attn_norm: arch.has_post_norms(),
         use_post_ffw_norm: arch.has_post_norms(),
@@ -347,8 +344,6 @@ fn config(
         },
         parameter_dtype: commonest_matrix_type(tensors),
         // llama.cpp's own default for the KV cache says nothing about the model.
-        activation_dtype: DType::F32,
-        use_layer_stack: false,
         use_qk_norm: matches!(arch, Arch::Gemma3 | Arch::Qwen3),
         qkv_bias: has_bias(&["attn_q", "attn_k", "attn_v", "attn_qkv"]),
         output_bias: has_bias(&["attn_output"]),
@@ -356,6 +351,7 @@ fn config(
         max_position_embeddings: metadata
             .count(&key("context_length"))?
             .and_then(NonZeroU32::new),
+        ..Config::PLAIN
     })
 }
 

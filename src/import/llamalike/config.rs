@@ -182,10 +182,7 @@ pub(super) fn describe(
         activation_dtype,
         use_layer_stack,
         use_qk_norm: flag("use_qk_norm")?,
-        qkv_bias: false,
-        output_bias: false,
-        mlp_bias: false,
-        max_position_embeddings: None,
+        ..Config::PLAIN
     };
     // Nothing is left for it to refuse, as long as both speak of the same rules.
     config
