@@ -21,11 +21,10 @@ use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
 use super::file::{self, MappedFile};
-use super::roles::Sizes;
 use super::rope::{self, Pairing};
 use super::vocabulary::from_llama2c;
-use super::{Checkpoint, Columns, Description, Element, ImportError, RopeTable, Tensor};
-use crate::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
+use super::{Checkpoint, Columns, Description, Element, ImportError, RopeTable, Tensor, heads_fit};
+use crate::model::{Config, DType, Layer, Role, Rope, TensorId};
 
 const MAGIC: u32 = 0x616b_3432;
 /// Bytes of the header of versions 1 and 2.
@@ -38,7 +37,7 @@ const ROPE_BASE: f64 = 10_000.0;
 /// recognised by being exactly as long as its seven numbers say.
 pub fn looks_like(path: &Path) -> bool {
     let mut start = [0; 48];
-    let header = Header::read(file::start(path, &mut start));
+    let header = Llama2cHeader::read(file::start(path, &mut start));
     header.is_ok_and(|header| {
         let is_its_length = |end: usize| path.metadata().is_ok_and(|file| file.len() == end as u64);
         header.version != 0
@@ -83,7 +82,7 @@ pub fn tokenizer_beside(path: &Path) -> Option<PathBuf> {
 
 /// The numbers a file begins with.
 #[derive(Clone, Copy, Debug)]
-struct Header {
+struct Llama2cHeader {
     version: u32,
     dim: u32,
     hidden_dim: u32,
@@ -97,7 +96,7 @@ struct Header {
     group: u32,
 }
 
-impl Header {
+impl Llama2cHeader {
     fn read(file: &[u8]) -> Result<Self, ImportError> {
         let Some((numbers, _)) = file.split_at_checked(OLD_HEADER) else {
             return Err(ImportError::new(format!(
@@ -138,7 +137,7 @@ impl Header {
                 ));
             }
         };
-        let header = Header {
+        let header = Llama2cHeader {
             version: version as u32,
             dim: number(0, "dim")?,
             hidden_dim: number(1, "hidden_dim")?,
@@ -162,7 +161,7 @@ impl Header {
     }
 
     fn check(&self) -> Result<(), ImportError> {
-        let Header {
+        let Llama2cHeader {
             dim,
             heads,
             kv_heads,
@@ -338,17 +337,16 @@ struct Model {
     file: MappedFile,
     stacks: Vec<Stack>,
     group: usize,
-    sizes: Sizes,
     description: Description,
 }
 
 impl Model {
     fn open(path: &Path) -> Result<Self, ImportError> {
         let file = MappedFile::open(path)?;
-        let header = Header::read(&file)?;
+        let header = Llama2cHeader::read(&file)?;
         let Layout { stacks, end } = header.layout()?;
         if end != file.len() {
-            let Header { version, .. } = header;
+            let Llama2cHeader { version, .. } = header;
             let reason = format!(
                 "{} bytes, but a version {version} header that describes {end}",
                 file.len()
@@ -359,11 +357,11 @@ impl Model {
             }));
         }
         let config = header.config();
-        let Some(sizes) = Sizes::new(&config) else {
+        if !heads_fit(&config) {
             return Err(ImportError::new(
                 "n_heads times their width does not fit 32 bits",
             ));
-        };
+        }
         let description = Description {
             config,
             layers: vec![
@@ -386,7 +384,6 @@ impl Model {
             file,
             stacks,
             group: header.group as usize,
-            sizes,
             description,
         })
     }
@@ -413,10 +410,12 @@ impl Model {
         } else {
             Cow::Borrowed(bytes)
         };
-        let (rows, columns) = self.sizes.of(id.role);
+        let config = &self.description.config;
+        let (rows, columns) = id.role.shape(config).unwrap_or_default();
         let order = match id.role {
             Role::Query | Role::Key => {
-                Pairing::Adjacent.rows(0..rows, self.sizes.head, self.sizes.head / 2)
+                let head_dim = config.projection_dim as usize;
+                Pairing::Adjacent.rows(0..rows, head_dim, head_dim / 2)
             }
             _ => (0..rows).collect(),
         };

@@ -1,5 +1,5 @@
-//! Folders in the seed's own form: a `config.json` in the names of penzai's
-//! `LlamalikeTransformerConfig`, and `weights.safetensors` with penzai's labels.
+//! Penzai-style folders: a `config.json` with the fields of penzai's `LlamalikeTransformerConfig`, and
+//! a `weights.safetensors` with penzai's labels.
 //!
 //! penzai addresses axes by name, so the order of a tensor's axes is a property of the file: the
 //! header's `__metadata__` gives it, as `axes:<label>`, comma-separated. Any order is taken as it
@@ -20,12 +20,11 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
-use super::roles::{self, Sizes};
 use super::safetensors::Weights;
 use super::{Checkpoint, Columns, Description, Element, ImportError, Tensor, json};
-use crate::model::TensorId;
+use crate::model::{TensorId, tensor_ids};
 
-/// Whether a folder is for [`open`]: its `config.json` has the seed's `num_decoder_blocks`.
+/// Whether a folder is for [`open`]: its `config.json` has penzai's `num_decoder_blocks`.
 pub fn looks_like(folder: &Path) -> bool {
     json::read_config(&folder.join("config.json"))
         .is_ok_and(|map| map.contains_key("num_decoder_blocks"))
@@ -41,13 +40,12 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     let weights_path = folder.join("weights.safetensors");
     let map = json::read_config(&config_path)?;
     let weights = Weights::file(weights_path.clone())?;
-    let (description, sizes) =
+    let description =
         config::describe(&map, &weights).map_err(|error| error.in_file(&config_path))?;
     let folder = Folder {
         path: weights_path,
         description,
         weights,
-        sizes,
     };
     folder
         .check()
@@ -60,15 +58,14 @@ struct Folder {
     path: PathBuf,
     description: Description,
     weights: Weights,
-    sizes: Sizes,
 }
 
 impl Folder {
     /// Checks that the parameters are all there, with the axes the config calls for, and no others.
     fn check(&self) -> Result<(), ImportError> {
         let mut used = HashSet::new();
-        for id in roles::tensors(&self.description.config) {
-            let (label, axes) = axes::of(id, &self.description.config, &self.sizes);
+        for id in tensor_ids(&self.description.config) {
+            let (label, axes) = axes::of(id, &self.description.config);
             axes.locate(&label, &self.weights)?;
             used.insert(label);
         }
@@ -96,7 +93,7 @@ impl Checkpoint for Folder {
     }
 
     fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
-        let (label, axes) = axes::of(id, &self.description.config, &self.sizes);
+        let (label, axes) = axes::of(id, &self.description.config);
         let located = axes
             .locate(&label, &self.weights)
             .map_err(|error| error.in_file(&self.path))?;

@@ -1,6 +1,9 @@
-//! From checkpoint files to image bytes. Variety ends here (contract C4): whatever a format does
-//! about tensor names, orientation, rotary pair order, `1 + w` norms or frequency scaling is
-//! settled by its importer, once, on the host, and the core sees one shape.
+//! From checkpoint files to image bytes. What differs between formats ends here: an importer settles
+//! tensor names, orientation, the order of rotary pairs, `1 + w` norms and frequency scaling once,
+//! on the host, and the core sees one form.
+//!
+//! What differs between model families is a row of the table in `family`, whatever the format; the
+//! manual has a page on it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,6 +13,7 @@ use crate::model::{Config, Layer, TensorId};
 use file::MappedFile;
 
 mod adapter;
+mod family;
 pub(crate) mod file;
 mod ggml;
 pub mod gguf;
@@ -17,8 +21,8 @@ pub mod hf;
 mod json;
 pub mod llama2c;
 pub mod llamalike;
+mod place;
 mod quantize;
-mod roles;
 mod rope;
 mod safetensors;
 mod tensor;
@@ -80,8 +84,8 @@ impl fmt::Display for ImportError {
 
 impl std::error::Error for ImportError {}
 
-/// Opens a checkpoint, whatever kind it is: a Hugging Face folder, a folder in the seed's own form,
-/// a GGUF file or a llama2.c file.
+/// Opens a checkpoint, whatever kind it is: a Hugging Face folder, a penzai-style folder, a GGUF file
+/// or a llama2.c file.
 ///
 /// # Errors
 /// There is no such path, it holds nothing that is known, or what it holds is damaged or not
@@ -152,6 +156,17 @@ fn lone_file(folder: &Path, extensions: &[&str]) -> Option<String> {
     });
     let name = found.next()?.file_name()?.to_str()?.to_owned();
     found.next().is_none().then_some(name)
+}
+
+/// Whether the width of all query heads together fits 32 bits. If it does, no product of the sizes in
+/// a [`Role::shape`](crate::model::Role::shape) overflows.
+fn heads_fit(config: &Config) -> bool {
+    let heads = config
+        .num_kv_heads
+        .checked_mul(config.query_head_multiplier);
+    heads
+        .and_then(|heads| heads.checked_mul(config.projection_dim))
+        .is_some()
 }
 
 /// A table of rotary frequencies: pair `j` (channels `j` and `j + P/2`) turns by

@@ -21,11 +21,12 @@ const INDEX_LIMIT: u64 = 100_000_000;
 /// Opened safetensors files, and which of them holds which tensor.
 pub(super) struct Weights {
     shards: Vec<Shard>,
-    /// Where the tensor of a name is.
-    holder: HashMap<String, Place>,
+    /// Which shard holds the tensor of a name.
+    holder: HashMap<String, InShard>,
 }
 
-struct Place {
+/// A tensor in one of the shards.
+struct InShard {
     shard: usize,
     /// What the file calls the tensor.
     name: String,
@@ -94,7 +95,7 @@ impl Weights {
             .header
             .tensors()
             .into_keys()
-            .map(|name| (name.clone(), Place { shard: 0, name }))
+            .map(|name| (name.clone(), InShard { shard: 0, name }))
             .collect();
         Ok(Weights {
             shards: vec![shard],
@@ -190,13 +191,13 @@ impl Weights {
                 })
             })
             .collect::<Result<_, _>>()?;
-        let mut holder: HashMap<String, Place> = HashMap::new();
+        let mut holder: HashMap<String, InShard> = HashMap::new();
         for (number, shard) in shards.iter().enumerate() {
             for name in shard.header.tensors().into_keys() {
                 if listed(&name).is_some_and(|listed| listed != number) {
                     continue;
                 }
-                let place = Place {
+                let place = InShard {
                     shard: number,
                     name: name.clone(),
                 };
@@ -222,7 +223,7 @@ impl Weights {
             "_fsdp_wrapped_module.",
             "_checkpoint_wrapped_module.",
         ];
-        let mut holder: HashMap<String, Place> = HashMap::new();
+        let mut holder: HashMap<String, InShard> = HashMap::new();
         for (mut name, place) in self.holder {
             for wrapper in ANYWHERE {
                 // A whole part of the name, not the end of one.

@@ -1,80 +1,27 @@
-//! From metadata to a [`Description`]: what each architecture's keys mean, and what llama.cpp's
-//! loader adds to them.
-//!
-//! Facts that the format has no key for come from that loader (`load_arch_hparams` of each model in
-//! llama.cpp's `src/models`): Gemma's query scale is `head_dim^-0.5` but for the 27B models, Gemma
-//! 2's even layers are local, five of six of Gemma 3's, Gemma 3's scaling is for global layers
-//! only, SmolLM3 has no rotary embedding in every fourth layer.
+//! From metadata to a [`Description`]: what the keys mean. What the format has no key for is in the
+//! table of [families](Family), and agrees with llama.cpp's loader (`load_arch_hparams` of each model
+//! in its `src/models`).
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::prelude::rust_2024::*;
 
 use super::metadata::Metadata;
-use super::names::{self, Names};
+use super::names;
 use super::reader::{Stored, Value};
 use super::{rope, vocabulary};
+use crate::import::family::{Family, Gguf, SoftCap, Windows};
+use crate::import::place::Layout;
 use crate::import::quantize::nearest;
-use crate::import::roles::{self, Sizes};
 use crate::import::rope::Pairing;
 use crate::import::vocabulary::{for_rows, from_gguf, with_variables};
-use crate::import::{Description, ImportError};
-use crate::model::{Config, DType, Layer, MlpVariant, Rope};
-
-/// The architectures we read.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Arch {
-    /// Llama, Mistral, SmolLM2 and whoever else converts to it.
-    Llama,
-    Gemma,
-    Gemma2,
-    Gemma3,
-    Qwen2,
-    Qwen3,
-    SmolLm3,
-    Phi3,
-}
-
-impl Arch {
-    fn named(name: &str) -> Result<Self, ImportError> {
-        Ok(match name {
-            "llama" => Arch::Llama,
-            "gemma" => Arch::Gemma,
-            "gemma2" => Arch::Gemma2,
-            "gemma3" => Arch::Gemma3,
-            "qwen2" => Arch::Qwen2,
-            "qwen3" => Arch::Qwen3,
-            "smollm3" => Arch::SmolLm3,
-            "phi3" => Arch::Phi3,
-            _ => {
-                return Err(ImportError::new(format!("architecture {name:?} is not supported"))
-                    .help("supported are llama, gemma, gemma2, gemma3, qwen2, qwen3, smollm3 and phi3"));
-            }
-        })
-    }
-
-    fn is_gemma(self) -> bool {
-        matches!(self, Arch::Gemma | Arch::Gemma2 | Arch::Gemma3)
-    }
-
-    fn has_post_norms(self) -> bool {
-        matches!(self, Arch::Gemma2 | Arch::Gemma3)
-    }
-
-    /// Which channels make a rotary pair, as the query and key rows are stored.
-    fn pairing(self) -> Pairing {
-        match self {
-            Arch::Llama | Arch::SmolLm3 => Pairing::Adjacent,
-            _ => Pairing::Halves,
-        }
-    }
-}
+use crate::import::{Description, ImportError, heads_fit};
+use crate::model::{Config, DType, Layer, Rope, tensor_ids};
 
 /// A file, understood.
 pub(super) struct Described {
     pub(super) description: Description,
-    pub(super) names: Names,
-    pub(super) sizes: Sizes,
+    pub(super) layout: Layout,
     pub(super) pairing: Pairing,
     /// How many channel pairs of a head turn.
     pub(super) rotary_pairs: usize,
@@ -104,7 +51,7 @@ pub(super) fn describe(
     tensors: &BTreeMap<String, Stored>,
 ) -> Result<Described, ImportError> {
     let name = architecture(metadata)?;
-    let arch = Arch::named(name)?;
+    let (family, gguf) = Family::of_architecture(name)?;
     for (key, neutral) in NEUTRAL {
         let key = format!("{name}.{key}");
         if metadata
@@ -115,37 +62,31 @@ pub(super) fn describe(
             return Err(metadata.refuse(&key, "none: this is not supported"));
         }
     }
-    let mut config = config(metadata, tensors, arch, name)?;
-    let Some(sizes) = Sizes::new(&config) else {
+    let mut config = config(metadata, tensors, family, gguf)?;
+    if !heads_fit(&config) {
         return Err(metadata.refuse(
             &format!("{name}.attention.head_count"),
             "heads that fit 32 bits together",
         ));
-    };
+    }
     // Before anything is allocated by the numbers in the config, the tensors must bear them out.
-    let names = Names::of(tensors, arch == Arch::Phi3);
-    names::check(tensors, roles::tensors(&config), &names, &sizes)?;
+    let layout = names::layout(tensors, family);
+    names::check(tensors, tensor_ids(&config), layout, &config)?;
 
     let pairs = rope::pairs(metadata, name, config.projection_dim)?;
     let rotary = rope::global(metadata, tensors, name, config.projection_dim, pairs)?;
     config.rope_wavelength = rotary.base as f32;
     config.global_scale_factor = rotary.divisor.map(|divisor| divisor as f32);
 
-    let local_base = match arch {
-        Arch::Gemma3 => Some(
+    let local_base = match family.local_rope_theta {
+        Some(base) => Some(
             metadata
                 .positive(&format!("{name}.rope.freq_base_swa"))?
-                .unwrap_or(10_000.0),
+                .unwrap_or(base),
         ),
-        _ => None,
+        None => None,
     };
-    let layers = layers(
-        metadata,
-        arch,
-        name,
-        config.num_decoder_blocks,
-        local_base.is_some(),
-    )?;
+    let layers = layers(metadata, family, gguf, config.num_decoder_blocks)?;
     let local_base = local_base.filter(|_| layers.iter().any(|layer| layer.rope == Rope::Local));
     config.local_rope_wavelength = local_base.map(|base| base as f32);
     let local_rope = local_base
@@ -161,9 +102,8 @@ pub(super) fn describe(
             tokenizer: for_rows(tokenizer(metadata), config.vocab_size),
             chat_template: chat_template(metadata).transpose(),
         },
-        names,
-        sizes,
-        pairing: arch.pairing(),
+        layout,
+        pairing: gguf.pairing,
         rotary_pairs: pairs as usize,
     })
 }
@@ -220,10 +160,10 @@ fn architecture<'f>(metadata: &Metadata<'f>) -> Result<&'f str, ImportError> {
 fn config(
     metadata: &Metadata<'_>,
     tensors: &BTreeMap<String, Stored>,
-    arch: Arch,
-    name: &str,
+    family: &Family,
+    gguf: Gguf,
 ) -> Result<Config, ImportError> {
-    let key = |rest: &str| format!("{name}.{rest}");
+    let key = |rest: &str| format!("{}.{rest}", gguf.architecture);
     let expected = |rest: &str, what: &str| metadata.refuse(&key(rest), what);
     let required = |rest: &str| {
         metadata
@@ -291,15 +231,11 @@ fn config(
     let rms_norm_eps = metadata
         .positive(&key(eps))?
         .ok_or_else(|| expected(eps, "a number above 0"))? as f32;
-    let soft_cap = |rest: &str, default: Option<f32>| match metadata.number(&key(rest))? {
+    // Files from before these keys leave them out.
+    let soft_cap = |rest: &str, cap: SoftCap| match metadata.number(&key(rest))? {
         Some(0.0) => Ok(None),
         Some(_) => Ok(metadata.positive(&key(rest))?.map(|cap| cap as f32)),
-        None => Ok(default),
-    };
-    // Defaults are the loader's, for Gemma 2 files from before these keys.
-    let (attn_cap, final_cap) = match arch {
-        Arch::Gemma2 => (Some(50.0), Some(30.0)),
-        _ => (None, None),
+        None => Ok(cap.default()),
     };
     let has_bias = |stems: &[&str]| {
         let is_bias = |name: &String| {
@@ -316,26 +252,22 @@ fn config(
         mlp_hidden_dim: required("feed_forward_length")?,
         num_decoder_blocks,
         vocab_size,
-        mlp_variant: if arch.is_gemma() {
-            MlpVariant::GegluApprox
-        } else {
-            MlpVariant::Swiglu
-        },
+        mlp_variant: family.activation,
         tie_embedder_and_logits: !has_head_of_its_own(metadata, tensors),
-        embedding_scale: if arch.is_gemma() {
+        embedding_scale: if family.scaled_embeddings {
             libm::sqrt(f64::from(embedding_dim)) as f32
         } else {
             1.0
         },
         rms_norm_eps,
-        use_post_attn_norm: arch.has_post_norms(),
-        use_post_ffw_norm: arch.has_post_norms(),
-        final_logit_softcap: soft_cap("final_logit_softcapping", final_cap)?,
-        attn_logits_soft_cap: soft_cap("attn_logit_softcapping", attn_cap)?,
+        use_post_attn_norm: family.post_norms,
+        use_post_ffw_norm: family.post_norms,
+        final_logit_softcap: soft_cap("final_logit_softcapping", family.logit_cap)?,
+        attn_logits_soft_cap: soft_cap("attn_logit_softcapping", family.attention_cap)?,
         query_scaling_factor: match metadata.number(&key("attention.scale"))? {
             Some(n) if n != 0.0 => metadata.positive(&key("attention.scale"))?.unwrap_or(n) as f32,
             _ => default_query_scale(
-                arch,
+                gguf,
                 num_decoder_blocks,
                 embedding_dim,
                 heads,
@@ -344,7 +276,7 @@ fn config(
         },
         parameter_dtype: commonest_matrix_type(tensors),
         // llama.cpp's own default for the KV cache says nothing about the model.
-        use_qk_norm: matches!(arch, Arch::Gemma3 | Arch::Qwen3),
+        use_qk_norm: family.qk_norm,
         qkv_bias: has_bias(&["attn_q", "attn_k", "attn_v", "attn_qkv"]),
         output_bias: has_bias(&["attn_output"]),
         mlp_bias: has_bias(&["ffn_gate", "ffn_up", "ffn_down"]),
@@ -371,13 +303,12 @@ fn has_head_of_its_own(metadata: &Metadata<'_>, tensors: &BTreeMap<String, Store
     }
 }
 
-/// `head_dim^-0.5`. The 27B models of Gemma 2 and 3 take the width of the stream a head instead;
-/// the format has no key for it, so that the loader (and we) can tell them by their number of
-/// layers only.
-fn default_query_scale(arch: Arch, layers: u32, embedding: u32, heads: u32, head_dim: u32) -> f32 {
-    let width = match (arch, layers) {
-        (Arch::Gemma2, 46) | (Arch::Gemma3, 62) => embedding / heads,
-        _ => head_dim,
+/// `head_dim^-0.5`, or `(embedding_dim / heads)^-0.5` in models of
+/// [`wide_query_layers`](Gguf::wide_query_layers) layers.
+fn default_query_scale(gguf: Gguf, layers: u32, embedding: u32, heads: u32, head_dim: u32) -> f32 {
+    let width = match gguf.wide_query_layers == Some(layers) {
+        true => embedding / heads,
+        false => head_dim,
     };
     (1.0 / libm::sqrt(f64::from(width))) as f32
 }
@@ -401,32 +332,29 @@ fn commonest_matrix_type(tensors: &BTreeMap<String, Stored>) -> DType {
 /// Window and rotary table of each layer.
 fn layers(
     metadata: &Metadata<'_>,
-    arch: Arch,
-    name: &str,
+    family: &Family,
+    gguf: Gguf,
     count: u32,
-    local_table: bool,
 ) -> Result<Vec<Layer>, ImportError> {
-    let window_key = format!("{name}.attention.sliding_window");
-    let given = metadata.natural(&window_key)?;
-    let window = match arch {
-        Arch::Gemma2 => NonZeroU32::new(given.unwrap_or(4096)),
-        _ => given.and_then(NonZeroU32::new),
-    };
-    let is_local: Box<dyn Fn(u32) -> bool> = match arch {
-        Arch::Gemma2 | Arch::Gemma3 => local_layers(metadata, arch, name, count)?,
-        // The format has no window for Mistral and has one for Phi-3 that llama.cpp leaves out of
-        // account; where a file states one, it is what the model was trained with.
-        Arch::Llama | Arch::Phi3 => Box::new(|_| true),
-        Arch::Gemma | Arch::Qwen2 | Arch::Qwen3 | Arch::SmolLm3 if window.is_some() => {
+    let window_key = format!("{}.attention.sliding_window", gguf.architecture);
+    let window = metadata.natural(&window_key)?.or(gguf.window);
+    let window = window.and_then(NonZeroU32::new);
+    let is_local: Box<dyn Fn(u32) -> bool> = match family.windows {
+        Windows::Pattern { period, .. } => local_layers(metadata, gguf, period, count)?,
+        _ if gguf.window_for_all => Box::new(|_| true),
+        _ if window.is_none() => Box::new(|_| false),
+        _ => {
             return Err(metadata.refuse(&window_key, "none: which layers it is for is not known"));
         }
-        _ => Box::new(|_| false),
     };
     let layer = |i: u32| {
         let window = window.filter(|_| is_local(i));
-        let rope = match arch {
-            Arch::SmolLm3 if (i + 1).is_multiple_of(4) => Rope::None,
-            _ if local_table && window.is_some() => Rope::Local,
+        let has_rope = family
+            .no_rope_interval
+            .is_none_or(|interval| !(i + 1).is_multiple_of(interval));
+        let rope = match window {
+            _ if !has_rope => Rope::None,
+            Some(_) if family.local_rope_theta.is_some() => Rope::Local,
             _ => Rope::Global,
         };
         Layer { window, rope }
@@ -434,17 +362,16 @@ fn layers(
     Ok((0..count).map(layer).collect())
 }
 
-/// Which layers of a Gemma are local: `sliding_window_pattern` says so layer by layer, or that the
-/// last of every so many is global.
+/// Which layers have the window: `sliding_window_pattern` lists it for each layer, or says that all
+/// but the last of every so many have it, `default` if there is no such key.
 fn local_layers(
     metadata: &Metadata<'_>,
-    arch: Arch,
-    name: &str,
+    gguf: Gguf,
+    default: u32,
     count: u32,
 ) -> Result<Box<dyn Fn(u32) -> bool>, ImportError> {
-    let key = format!("{name}.attention.sliding_window_pattern");
+    let key = format!("{}.attention.sliding_window_pattern", gguf.architecture);
     if !matches!(metadata.values.get(&key), Some(Value::Array(_))) {
-        let default = if arch == Arch::Gemma2 { 2 } else { 6 };
         let period = metadata.natural(&key)?.unwrap_or(default);
         return Ok(Box::new(move |i| period == 0 || i % period < period - 1));
     }
@@ -458,21 +385,13 @@ mod tests {
 
     #[test]
     fn the_27b_gemmas_scale_queries_by_the_width_of_the_stream() {
-        assert_eq!(
-            default_query_scale(Arch::Gemma2, 46, 4608, 32, 128),
-            1.0 / 12.0
-        ); // 144^-0.5
-        assert_eq!(
-            default_query_scale(Arch::Gemma3, 62, 5376, 32, 128),
-            0.077_151_68
-        ); // 168^-0.5
-        assert_eq!(
-            default_query_scale(Arch::Gemma2, 26, 2304, 8, 256),
-            1.0 / 16.0
-        );
-        assert_eq!(
-            default_query_scale(Arch::Llama, 46, 4608, 32, 64),
-            1.0 / 8.0
-        );
+        let scale = |architecture, layers, embedding, heads, head_dim| {
+            let (_, gguf) = Family::of_architecture(architecture).unwrap();
+            default_query_scale(gguf, layers, embedding, heads, head_dim)
+        };
+        assert_eq!(scale("gemma2", 46, 4608, 32, 128), 1.0 / 12.0); // 144^-0.5
+        assert_eq!(scale("gemma3", 62, 5376, 32, 128), 0.077_151_68); // 168^-0.5
+        assert_eq!(scale("gemma2", 26, 2304, 8, 256), 1.0 / 16.0);
+        assert_eq!(scale("llama", 46, 4608, 32, 64), 1.0 / 8.0);
     }
 }

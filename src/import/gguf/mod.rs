@@ -22,11 +22,10 @@ use std::prelude::rust_2024::*;
 
 use self::config::Described;
 use self::metadata::Metadata;
-use self::names::Place;
 use super::file::{self, MappedFile};
 use super::vocabulary::from_gguf;
-use super::{Checkpoint, Columns, Description, ImportError, Tensor};
-use crate::model::{Role, TensorId};
+use super::{Checkpoint, Description, ImportError, Tensor};
+use crate::model::TensorId;
 
 /// Whether the file begins as a GGUF file does.
 pub fn looks_like(path: &Path) -> bool {
@@ -69,7 +68,7 @@ fn blame<T>(part: &mut Option<Result<T, ImportError>>, path: &Path) {
 struct Model {
     path: PathBuf,
     file: MappedFile,
-    header: reader::Header,
+    header: reader::GgufHeader,
     described: Described,
 }
 
@@ -98,54 +97,27 @@ impl Model {
     }
 
     fn locate(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
-        let Described {
-            names,
-            sizes,
-            pairing,
-            rotary_pairs,
-            ..
-        } = &self.described;
-        let Place {
-            name,
-            shape,
-            first,
-            count,
-        } = names.place(id, sizes);
+        let config = &self.described.description.config;
+        let place = names::place(self.described.layout, id, config);
+        let (name, shape) = (&place.name, &place.shape);
         let stored = self
             .header
             .tensors
-            .get(&name)
-            .filter(|stored| stored.shape == shape);
+            .get(name)
+            .filter(|stored| stored.shape == *shape);
         let Some(stored) = stored else {
             return Err(ImportError::new(format!(
                 "no tensor `{name}` of shape {shape:?}"
             )));
         };
-        let rows = match id.role {
-            Role::Query
-            | Role::Key
-            | Role::QueryBias
-            | Role::KeyBias
-            | Role::QueryNorm
-            | Role::KeyNorm => pairing.rows(first..first + count, sizes.head, *rotary_pairs),
-            _ => (first..first + count).collect(),
-        };
-        let (rows, columns) = match *shape {
-            [_, columns] => (
-                rows.iter().map(|row| row * columns).collect(),
-                Columns::Contiguous(columns),
-            ),
-            _ if rows.iter().copied().eq(0..count) => (vec![0], Columns::Contiguous(count)),
-            _ => (vec![0], Columns::Offsets(rows)),
-        };
-        Tensor::new(
-            stored.element,
-            &self.file[stored.bytes.clone()],
-            rows,
-            columns,
-            0.0,
-        )
-        .map_err(|error| ImportError::new(format!("tensor `{name}`: {}", error.reason)))
+        let rows = place.rows(
+            self.described.pairing,
+            config.projection_dim as usize,
+            self.described.rotary_pairs,
+        );
+        let data = &self.file[stored.bytes.clone()];
+        let tensor = place.tensor(stored.element, data, rows, 0.0);
+        tensor.map_err(|error| ImportError::new(format!("tensor `{name}`: {}", error.reason)))
     }
 }
 

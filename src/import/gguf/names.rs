@@ -1,117 +1,32 @@
-//! Where a GGUF file keeps each tensor: llama.cpp's names, fused or apart.
+//! Where a GGUF file stores each tensor, and whether it has those that a config calls for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::prelude::rust_2024::*;
 
 use super::reader::Stored;
 use crate::import::ImportError;
-use crate::import::roles::Sizes;
-use crate::model::{Role, TensorId};
+use crate::import::family::Family;
+use crate::import::place::{Layout, TensorPlace};
+use crate::model::{Config, TensorId};
 
-/// Which of the possible layouts a file has.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Names {
-    /// Query, key and value are one matrix, in this order: Phi-3, and newer conversions of others.
-    pub(super) fused_qkv: bool,
-    /// `ffn_up` holds the gating rows, then the value rows (Phi-3).
-    pub(super) fused_ffn: bool,
+/// How a file stores its layers. Query, key and value are one tensor in Phi-3 and in newer
+/// conversions of others.
+pub(super) fn layout(tensors: &BTreeMap<String, Stored>, family: &Family) -> Layout {
+    Layout {
+        fused_qkv: tensors.contains_key("blk.0.attn_qkv.weight"),
+        fused_gate_up: family.fused && !tensors.contains_key("blk.0.ffn_gate.weight"),
+        post_norms: family.post_norms,
+    }
 }
 
-/// Rows of a stored tensor.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub(super) name: String,
-    /// The shape the stored tensor must have.
-    pub(super) shape: Vec<usize>,
-    /// The first row that counts (of a vector: the first element).
-    pub(super) first: usize,
-    /// How many.
-    pub(super) count: usize,
-}
-
-impl Names {
-    /// `may_fuse_ffn`: the architecture stores both halves of the feed-forward as one, if there is
-    /// no gate.
-    pub(super) fn of(tensors: &BTreeMap<String, Stored>, may_fuse_ffn: bool) -> Self {
-        let fused_qkv = tensors.contains_key("blk.0.attn_qkv.weight");
-        Names {
-            fused_qkv,
-            fused_ffn: may_fuse_ffn && !tensors.contains_key("blk.0.ffn_gate.weight"),
-        }
-    }
-
-    pub(super) fn place(&self, id: TensorId, sizes: &Sizes) -> Place {
-        use Role::*;
-        let (rows, columns) = sizes.of(id.role);
-        let is_matrix = matches!(
-            id.role,
-            Embedder
-                | LmHead
-                | Query
-                | Key
-                | Value
-                | Output
-                | GatingLinear
-                | ValueLinear
-                | OutLinear
-        );
-        let count = if is_matrix { rows } else { columns };
-        let (query, key) = (sizes.query(), sizes.key());
-        let (first, stored) = match id.role {
-            Query | QueryBias if self.fused_qkv => (0, query + 2 * key),
-            Key | KeyBias if self.fused_qkv => (query, query + 2 * key),
-            Value | ValueBias if self.fused_qkv => (query + key, query + 2 * key),
-            GatingLinear | GatingLinearBias if self.fused_ffn => (0, 2 * count),
-            ValueLinear | ValueLinearBias if self.fused_ffn => (count, 2 * count),
-            _ => (0, count),
-        };
-        let shape = if is_matrix {
-            vec![stored, columns]
-        } else {
-            vec![stored]
-        };
-        Place {
-            name: self.name(id),
-            shape,
-            first,
-            count,
-        }
-    }
-
-    fn name(&self, id: TensorId) -> String {
-        use Role::*;
-        let (query, key, value) = match self.fused_qkv {
-            true => ("attn_qkv", "attn_qkv", "attn_qkv"),
-            false => ("attn_q", "attn_k", "attn_v"),
-        };
-        let gate = if self.fused_ffn { "ffn_up" } else { "ffn_gate" };
-        let (stem, suffix) = match id.role {
-            Embedder => return "token_embd.weight".into(),
-            LmHead => return "output.weight".into(),
-            FinalNorm => return "output_norm.weight".into(),
-            PreAttentionNorm => ("attn_norm", "weight"),
-            Query => (query, "weight"),
-            QueryBias => (query, "bias"),
-            QueryNorm => ("attn_q_norm", "weight"),
-            Key => (key, "weight"),
-            KeyBias => (key, "bias"),
-            KeyNorm => ("attn_k_norm", "weight"),
-            Value => (value, "weight"),
-            ValueBias => (value, "bias"),
-            Output => ("attn_output", "weight"),
-            OutputBias => ("attn_output", "bias"),
-            PostAttentionNorm => ("post_attention_norm", "weight"),
-            PreFfwNorm => ("ffn_norm", "weight"),
-            GatingLinear => (gate, "weight"),
-            GatingLinearBias => (gate, "bias"),
-            ValueLinear => ("ffn_up", "weight"),
-            ValueLinearBias => ("ffn_up", "bias"),
-            OutLinear => ("ffn_down", "weight"),
-            OutLinearBias => ("ffn_down", "bias"),
-            PostFfwNorm => ("post_ffw_norm", "weight"),
-        };
-        format!("blk.{}.{stem}.{suffix}", id.layer)
-    }
+/// Where a file with this layout stores a tensor.
+pub(super) fn place(layout: Layout, id: TensorId, config: &Config) -> TensorPlace {
+    let name = layout.names(id.role).gguf;
+    let name = match id.role.is_per_layer() {
+        true => format!("blk.{}.{name}", id.layer),
+        false => name.into(),
+    };
+    layout.place(id.role, name, config)
 }
 
 /// Refuses a file that lacks a tensor, has one of another shape, or has one that is not called for:
@@ -119,12 +34,12 @@ impl Names {
 pub(super) fn check(
     tensors: &BTreeMap<String, Stored>,
     ids: impl Iterator<Item = TensorId>,
-    names: &Names,
-    sizes: &Sizes,
+    layout: Layout,
+    config: &Config,
 ) -> Result<(), ImportError> {
     let mut used = BTreeSet::new();
     for id in ids {
-        let Place { name, shape, .. } = names.place(id, sizes);
+        let TensorPlace { name, shape, .. } = place(layout, id, config);
         let Some(stored) = tensors.get(&name) else {
             return Err(ImportError::new(format!("tensor `{name}` is missing")));
         };

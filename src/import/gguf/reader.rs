@@ -112,7 +112,7 @@ pub(super) struct Stored {
 
 /// What a GGUF file says of itself.
 #[derive(Debug)]
-pub(super) struct Header {
+pub(super) struct GgufHeader {
     pub(super) metadata: BTreeMap<String, Value>,
     pub(super) tensors: BTreeMap<String, Stored>,
 }
@@ -122,7 +122,7 @@ pub(super) struct Header {
 /// # Errors
 /// Not GGUF, not a version we know, cut short, or a count, length, type, dimension or offset that
 /// cannot be; a key or a tensor that occurs twice; tensors that overlap.
-pub(super) fn read(file: &[u8]) -> Result<Header, ImportError> {
+pub(super) fn read(file: &[u8]) -> Result<GgufHeader, ImportError> {
     let mut at = Cursor {
         file: file.get(..HEADER_LIMIT).unwrap_or(file),
         at: 0,
@@ -141,7 +141,7 @@ pub(super) fn read(file: &[u8]) -> Result<Header, ImportError> {
         )));
     };
     let tensors = place(entries, start, alignment, file.len())?;
-    Ok(Header { metadata, tensors })
+    Ok(GgufHeader { metadata, tensors })
 }
 
 /// Magic and version; returns the number of tensors, which stands before that of the keys.

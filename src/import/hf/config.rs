@@ -8,18 +8,18 @@ use std::prelude::rust_2024::*;
 
 use serde_json::{Map, Value};
 
-use super::family::Family;
 use super::rope::{self, Tables};
+use crate::import::family::{Family, SoftCap, Windows};
 use crate::import::json::{Object, excerpt};
 use crate::import::{ImportError, RopeTable};
-use crate::model::{Config, DType, Layer, MlpVariant, Rope};
+use crate::model::{Config, Layer, MlpVariant, Rope};
 
 /// Wider heads than any model has: a bound on the tables that follow from this number alone.
 const WIDEST_HEAD: u32 = 1 << 16;
 
 /// A `config.json`, understood.
 pub(super) struct Described {
-    pub(super) family: Family,
+    pub(super) family: &'static Family,
     /// Complete but for what the files know: which biases there are, and the stored types.
     pub(super) config: Config,
     pub(super) layers: Vec<Layer>,
@@ -46,10 +46,10 @@ pub(super) fn describe(map: &Map<String, Value>, tensors: usize) -> Result<Descr
     let model_type = root
         .text("model_type")?
         .ok_or_else(|| root.refuse("model_type", "a model family"))?;
-    if model_type != "gemma3" {
+    let Some(family) = Family::of_multimodal(model_type) else {
         let tie = root.flag("tie_word_embeddings")?;
-        return text_model(Family::named(model_type)?, &root, tie, tensors);
-    }
+        return text_model(Family::of_model_type(model_type)?, &root, tie, tensors);
+    };
     // The text half of a multimodal model. Old files give only what differs from the class
     // defaults, be it nothing.
     let nothing = Map::new();
@@ -57,26 +57,26 @@ pub(super) fn describe(map: &Map<String, Value>, tensors: usize) -> Result<Descr
         .object("text_config")?
         .unwrap_or_else(|| Object::root(&nothing));
     if let Some(inner) = text.text("model_type")?
-        && inner != "gemma3_text"
+        && inner != family.model_type
     {
-        return Err(text.refuse("model_type", "\"gemma3_text\""));
+        return Err(text.refuse("model_type", &format!("{:?}", family.model_type)));
     }
     let tie = root
         .flag("tie_word_embeddings")?
         .or(text.flag("tie_word_embeddings")?);
-    let mut described = text_model(Family::Gemma3, &text, tie, tensors)?;
+    let mut described = text_model(family, &text, tie, tensors)?;
     // The multimodal class never applies it.
     described.config.final_logit_softcap = None;
     Ok(described)
 }
 
 fn text_model(
-    family: Family,
+    family: &'static Family,
     keys: &Object,
     tie: Option<bool>,
     tensors: usize,
 ) -> Result<Described, ImportError> {
-    let absent = family.defaults();
+    let absent = &family.absent;
     // These have no meaning as `null`; if absent, the class default holds.
     let dimension = |key: &str, default: u32| match keys.mentions(key) {
         true => keys
@@ -120,19 +120,14 @@ fn text_model(
         .positive("rms_norm_eps")?
         .unwrap_or(absent.rms_norm_eps);
     let granite = Granite::read(family, keys)?;
-    let soft_cap = |key: &str, default: Option<f32>| match keys.mentions(key) {
-        true => Ok(keys.positive(key)?.map(|cap| cap as f32)),
-        false => Ok(default),
+    let soft_cap = |key: &str, cap: SoftCap| match cap {
+        SoftCap::IfGiven | SoftCap::Default(_) if keys.mentions(key) => {
+            Ok(keys.positive(key)?.map(|cap| cap as f32))
+        }
+        _ => Ok(cap.default()),
     };
-    let (attn_cap, final_cap) = match family {
-        Family::Gemma2 => (
-            soft_cap("attn_logit_softcapping", Some(50.0))?,
-            soft_cap("final_logit_softcapping", Some(30.0))?,
-        ),
-        // transformers reads Gemma 3's cap on attention as well, but never applies it.
-        Family::Gemma3 => (None, soft_cap("final_logit_softcapping", None)?),
-        _ => (None, None),
-    };
+    let attn_logits_soft_cap = soft_cap("attn_logit_softcapping", family.attention_cap)?;
+    let final_logit_softcap = soft_cap("final_logit_softcapping", family.logit_cap)?;
     if keys.flag("use_bidirectional_attention")? == Some(true) {
         return Err(keys.refuse(
             "use_bidirectional_attention",
@@ -151,7 +146,7 @@ fn text_model(
             vocab_size: dimension("vocab_size", absent.vocab_size)?,
             mlp_variant: mlp_variant(family, keys)?,
             tie_embedder_and_logits: tie.unwrap_or(absent.tie_word_embeddings),
-            embedding_scale: match family.is_gemma() {
+            embedding_scale: match family.scaled_embeddings {
                 true => f64::from(embedding_dim).sqrt() as f32,
                 false => granite.embedding_scale(),
             },
@@ -162,21 +157,19 @@ fn text_model(
                 .filter(|&factor| factor >= 1.0)
                 .map(|factor| factor as f32),
             rms_norm_eps: granite.eps(eps),
-            use_post_attn_norm: family.has_post_norms(),
-            use_post_ffw_norm: family.has_post_norms(),
-            final_logit_softcap: final_cap,
-            attn_logits_soft_cap: attn_cap,
-            query_scaling_factor: match family {
-                Family::Gemma2 | Family::Gemma3 => {
-                    1.0 / keys
-                        .positive("query_pre_attn_scalar")?
-                        .unwrap_or(256.0)
-                        .sqrt()
+            use_post_attn_norm: family.post_norms,
+            use_post_ffw_norm: family.post_norms,
+            final_logit_softcap,
+            attn_logits_soft_cap,
+            query_scaling_factor: match family.query_pre_attn_scalar {
+                Some(default) => {
+                    let scalar = keys.positive("query_pre_attn_scalar")?;
+                    1.0 / scalar.unwrap_or(default).sqrt()
                 }
-                Family::Granite => granite.attention,
-                _ => 1.0 / f64::from(head_dim).sqrt(),
+                None if family.multipliers => granite.attention,
+                None => 1.0 / f64::from(head_dim).sqrt(),
             } as f32,
-            use_qk_norm: family.has_qk_norm(),
+            use_qk_norm: family.qk_norm,
             max_position_embeddings: NonZeroU32::new(rope::max_positions(keys, family)?),
             ..Config::PLAIN
         },
@@ -187,8 +180,8 @@ fn text_model(
         logits_scaling: granite.logits,
         attention_bias: keys
             .flag("attention_bias")?
-            .filter(|_| family.knows_attention_bias()),
-        mlp_bias: keys.flag("mlp_bias")?.filter(|_| family.knows_mlp_bias()),
+            .filter(|_| family.knows_attention_bias),
+        mlp_bias: keys.flag("mlp_bias")?.filter(|_| family.knows_mlp_bias),
     })
 }
 
@@ -221,15 +214,13 @@ fn head_dim(
     Ok(head_dim)
 }
 
-fn mlp_variant(family: Family, keys: &Object) -> Result<MlpVariant, ImportError> {
-    let (key, default) = match family {
-        Family::Gemma => ("hidden_act", "gelu_pytorch_tanh"),
-        Family::Gemma2 | Family::Gemma3 => ("hidden_activation", "gelu_pytorch_tanh"),
-        _ => ("hidden_act", "silu"),
+fn mlp_variant(family: &Family, keys: &Object) -> Result<MlpVariant, ImportError> {
+    let key = family.activation_key;
+    let Some(name) = keys.text(key)? else {
+        return Ok(family.activation);
     };
-    match keys.text(key)?.unwrap_or(default) {
-        // Gemma 1's files say "gelu" and mean the approximation it was trained with.
-        "gelu" if family == Family::Gemma => Ok(MlpVariant::GegluApprox),
+    match name {
+        "gelu" if family.gelu_is_approximate => Ok(MlpVariant::GegluApprox),
         "silu" | "swish" => Ok(MlpVariant::Swiglu),
         "gelu" | "gelu_python" => Ok(MlpVariant::GegluExact),
         // One formula under five names.
@@ -242,7 +233,7 @@ fn mlp_variant(family: Family, keys: &Object) -> Result<MlpVariant, ImportError>
 
 /// Window and rotary table of each layer.
 fn layers(
-    family: Family,
+    family: &Family,
     keys: &Object,
     count: u32,
     local_table: bool,
@@ -265,19 +256,16 @@ fn layers(
 }
 
 /// Which layers attend to a window only.
-fn sliding_layers(family: Family, keys: &Object, count: u32) -> Result<Vec<bool>, ImportError> {
-    // Where a key turns windows on, and the list below does not.
-    let enabled = match family {
-        Family::Qwen2 | Family::Qwen3 | Family::SmolLm3 => {
-            keys.flag("use_sliding_window")? == Some(true)
+fn sliding_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool>, ImportError> {
+    // The list below does not turn windows on by itself.
+    let enabled = !family.windows_are_optional || keys.flag("use_sliding_window")? == Some(true);
+    let listed = match family.windows {
+        // The classes of these have no `layer_types`.
+        Windows::None => return Ok(vec![false; count as usize]),
+        Windows::All => return Ok(vec![true; count as usize]),
+        Windows::Pattern { .. } | Windows::From(_) | Windows::WithoutRope => {
+            keys.list("layer_types")?
         }
-        _ => true,
-    };
-    let listed = match family {
-        // The classes of these have no `layer_types`; all of their layers are alike.
-        Family::Llama | Family::Granite | Family::Gemma => return Ok(vec![false; count as usize]),
-        Family::Mistral | Family::Phi3 => return Ok(vec![true; count as usize]),
-        _ => keys.list("layer_types")?,
     };
     if let Some(list) = listed {
         if list.len() != count as usize {
@@ -306,46 +294,50 @@ fn sliding_layers(family: Family, keys: &Object, count: u32) -> Result<Vec<bool>
             })
             .collect();
     }
-    Ok(match family {
-        Family::Gemma2 => (0..count).map(|i| i % 2 == 0).collect(),
-        Family::Gemma3 => {
-            let pattern = keys
-                .count("sliding_window_pattern")?
-                .or(keys.count("_sliding_window_pattern")?)
-                .unwrap_or(6);
-            (0..count).map(|i| (i + 1) % pattern != 0).collect()
+    let has_window: Vec<bool> = match family.windows {
+        Windows::None => vec![false; count as usize],
+        Windows::All => vec![true; count as usize],
+        Windows::Pattern { period, has_key } => {
+            let given = match has_key {
+                true => keys
+                    .count("sliding_window_pattern")?
+                    .or(keys.count("_sliding_window_pattern")?),
+                false => None,
+            };
+            let period = given.unwrap_or(period);
+            (0..count).map(|i| (i + 1) % period != 0).collect()
         }
-        Family::Qwen2 | Family::Qwen3 => {
-            let from = keys.natural("max_window_layers")?.unwrap_or(28);
-            (0..count).map(|i| enabled && i >= from).collect()
+        Windows::From(default) => {
+            let from = keys.natural("max_window_layers")?.unwrap_or(default);
+            (0..count).map(|i| i >= from).collect()
         }
-        // Only the layers without rotary embedding slide.
-        _ => rotary_layers(family, keys, count)?
-            .iter()
-            .map(|rotary| enabled && !rotary)
-            .collect(),
-    })
+        Windows::WithoutRope => {
+            let rotary = rotary_layers(family, keys, count)?;
+            rotary.iter().map(|rotary| !rotary).collect()
+        }
+    };
+    Ok(has_window
+        .into_iter()
+        .map(|has_window| enabled && has_window)
+        .collect())
 }
 
 /// The window: absent means the class default, `null` means none.
-fn window(family: Family, keys: &Object) -> Result<Option<NonZeroU32>, ImportError> {
+fn window(family: &Family, keys: &Object) -> Result<Option<NonZeroU32>, ImportError> {
     if keys.mentions("sliding_window") {
         return Ok(keys.count("sliding_window")?.and_then(NonZeroU32::new));
     }
-    Ok(match family {
-        Family::Phi3 | Family::SmolLm3 => None,
-        _ => NonZeroU32::new(4096),
-    })
+    Ok(family.absent.sliding_window.and_then(NonZeroU32::new))
 }
 
-/// Which layers have rotary embedding: all, except in SmolLM3, whose `no_rope_layers` says 1 for
-/// those that do.
-fn rotary_layers(family: Family, keys: &Object, count: u32) -> Result<Vec<bool>, ImportError> {
-    if family != Family::SmolLm3 {
+/// Which layers have rotary embedding: all, except in families with a
+/// [`no_rope_interval`](Family::no_rope_interval), whose `no_rope_layers` says 1 for those that do.
+fn rotary_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool>, ImportError> {
+    let Some(interval) = family.no_rope_interval else {
         return Ok(vec![true; count as usize]);
-    }
+    };
     let Some(list) = keys.list("no_rope_layers")? else {
-        let interval = keys.count("no_rope_layer_interval")?.unwrap_or(4);
+        let interval = keys.count("no_rope_layer_interval")?.unwrap_or(interval);
         return Ok((0..count).map(|i| (i + 1) % interval != 0).collect());
     };
     if list.len() < count as usize {
@@ -379,10 +371,10 @@ struct Granite {
 }
 
 impl Granite {
-    fn read(family: Family, keys: &Object) -> Result<Self, ImportError> {
-        let multiplier = |key: &str| match family {
-            Family::Granite => Ok(keys.positive(key)?.unwrap_or(1.0)),
-            _ => Ok(1.0),
+    fn read(family: &Family, keys: &Object) -> Result<Self, ImportError> {
+        let multiplier = |key: &str| match family.multipliers {
+            true => Ok(keys.positive(key)?.unwrap_or(1.0)),
+            false => Ok(1.0),
         };
         Ok(Granite {
             embedding: multiplier("embedding_multiplier")?,

@@ -16,7 +16,6 @@
 //! [`Description`] has the reason.
 
 mod config;
-mod family;
 mod names;
 mod quantized;
 mod rope;
@@ -26,19 +25,17 @@ use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
 use config::Described;
-use family::Family;
-use names::{Names, Place};
+use names::Names;
 use quantized::{Linear, Scheme};
 
 use super::file;
-use super::roles::{self, Sizes};
 use super::rope::Pairing;
 use super::safetensors::{Stored, Weights};
 use super::{
-    Checkpoint, Columns, Description, Element, ImportError, Tensor, adapter, json, llamalike,
+    Checkpoint, Description, Element, ImportError, Tensor, adapter, heads_fit, json, llamalike,
     vocabulary,
 };
-use crate::model::{Config, DType, Role, TensorId};
+use crate::model::{Config, DType, Role, TensorId, tensor_ids};
 
 /// Whether a folder is for [`open`]: it has a `config.json`, and that is not [`llamalike`]'s.
 pub fn looks_like(folder: &Path) -> bool {
@@ -59,7 +56,7 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     let scheme = Scheme::read(&map, folder, &weights)?;
     let mut described =
         config::describe(&map, weights.len()).map_err(|error| error.in_file(&config_path))?;
-    let Some(names) = Names::detect(&described, |name| weights.get(name).is_some()) else {
+    let Some(names) = Names::detect(described.family, |name| weights.get(name).is_some()) else {
         return Err(
             ImportError::new("tensor `model.embed_tokens.weight` is missing").in_file(folder),
         );
@@ -73,12 +70,11 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         .check()
         .map_err(|error| ImportError::new(error.to_string()));
     checked.map_err(|error| error.in_file(&config_path))?;
-    let Some(sizes) = Sizes::new(&described.config) else {
+    if !heads_fit(&described.config) {
         let error = ImportError::new("`num_attention_heads` times `head_dim` is too large");
         return Err(error.in_file(&config_path));
-    };
-    check_tensors(&described, &weights, scheme, &names, &sizes)
-        .map_err(|error| error.in_file(folder))?;
+    }
+    check_tensors(&described, &weights, scheme, &names).map_err(|error| error.in_file(folder))?;
 
     let embeddings = weights.get(&names.embeddings());
     let dtype = match embeddings.and_then(|stored| stored.element()) {
@@ -116,8 +112,7 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         weights,
         scheme,
         names,
-        sizes,
-        norm_add: if family.is_gemma() { 1.0 } else { 0.0 },
+        norm_add: if family.one_plus_norms { 1.0 } else { 0.0 },
         rotary_pairs: rotary_pairs as usize,
         logits_scaling,
     })
@@ -129,7 +124,6 @@ struct Folder {
     weights: Weights,
     scheme: Option<Scheme>,
     names: Names,
-    sizes: Sizes,
     norm_add: f32,
     rotary_pairs: usize,
     logits_scaling: f64,
@@ -141,19 +135,11 @@ impl Checkpoint for Folder {
     }
 
     fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
-        let Place {
-            name,
-            shape,
-            first,
-            count,
-        } = self.names.place(id, &self.sizes);
-        let rows = match id.role {
-            Role::Query | Role::Key | Role::QueryBias | Role::KeyBias => {
-                Pairing::Halves.rows(first..first + count, self.sizes.head, self.rotary_pairs)
-            }
-            _ => (first..first + count).collect::<Vec<_>>(),
-        };
-        let found = find(&self.weights, self.scheme, &name, &shape);
+        let config = &self.description.config;
+        let place = self.names.place(id, config);
+        let head_dim = config.projection_dim as usize;
+        let rows = place.rows(Pairing::Halves, head_dim, self.rotary_pairs);
+        let found = find(&self.weights, self.scheme, &place.name, &place.shape);
         let stored = match found.map_err(|error| error.in_file(&self.path))? {
             Found::Plain(stored) => stored,
             Found::Quantized(linear) => {
@@ -163,16 +149,6 @@ impl Checkpoint for Folder {
             }
         };
         let element = stored.element().unwrap_or(Element::F32); // `find` let nothing else through
-        let (rows, columns) = match *shape {
-            [_, columns] => (
-                rows.iter().map(|row| row * columns).collect(),
-                Columns::Contiguous(columns),
-            ),
-            _ if first == 0 && rows.iter().copied().eq(0..count) => {
-                (vec![0], Columns::Contiguous(count))
-            }
-            _ => (vec![0], Columns::Offsets(rows)),
-        };
         let is_norm = matches!(
             id.role,
             Role::FinalNorm
@@ -184,7 +160,7 @@ impl Checkpoint for Folder {
                 | Role::PostFfwNorm
         );
         let add = if is_norm { self.norm_add } else { 0.0 };
-        let tensor = Tensor::new(element, stored.data, rows, columns, add);
+        let tensor = place.tensor(element, stored.data, rows, add);
         let tensor = match id.role == Role::FinalNorm && self.logits_scaling != 1.0 {
             true => tensor.and_then(|norm| divided(&norm, self.logits_scaling)),
             false => tensor,
@@ -268,7 +244,7 @@ fn detect_biases(
     }
     // Where the family or the config wants them, a missing one is then refused by name.
     let wanted = described.attention_bias == Some(true);
-    described.config.qkv_bias = qkv.is_some() || wanted || described.family == Family::Qwen2;
+    described.config.qkv_bias = qkv.is_some() || wanted || described.family.qkv_bias;
     described.config.output_bias = output.is_some() || wanted;
     described.config.mlp_bias = mlp.is_some() || described.mlp_bias == Some(true);
     Ok(())
@@ -312,11 +288,10 @@ fn check_tensors(
     weights: &Weights,
     scheme: Option<Scheme>,
     names: &Names,
-    sizes: &Sizes,
 ) -> Result<(), ImportError> {
     let mut used = HashSet::new();
-    for id in roles::tensors(&described.config) {
-        let place = names.place(id, sizes);
+    for id in tensor_ids(&described.config) {
+        let place = names.place(id, &described.config);
         let found =
             find(weights, scheme, &place.name, &place.shape).map_err(|error| match id.role {
                 Role::LmHead if weights.get(&place.name).is_none() => {

@@ -1,11 +1,10 @@
-//! Where the tensors of the model are among those of the file: names, fused matrices, permuted
-//! rows.
+//! What a checkpoint calls its tensors, and which tensors it may have beside those of the model.
 
 use std::prelude::rust_2024::*;
 
-use super::config::Described;
-use crate::import::roles::Sizes;
-use crate::model::{Role, TensorId};
+use crate::import::family::Family;
+use crate::import::place::{Layout, TensorPlace};
+use crate::model::{Config, Role, TensorId};
 
 /// What precedes `embed_tokens.weight`: usual files, multimodal files of two eras, files of a model
 /// without its head.
@@ -21,106 +20,37 @@ const HEADS: [&str; 2] = ["lm_head.weight", "language_model.lm_head.weight"];
 pub(super) struct Names {
     prefix: &'static str,
     head: &'static str,
-    post_norms: bool,
-    fused: bool,
-}
-
-/// A tensor, or a part of one, in the file.
-pub(super) struct Place {
-    pub(super) name: String,
-    /// As stored: `[rows, columns]`, or `[elements]`.
-    pub(super) shape: Vec<usize>,
-    /// The part that is meant: this many rows (of a vector: elements) from the first one on.
-    pub(super) first: usize,
-    pub(super) count: usize,
+    layout: Layout,
 }
 
 impl Names {
     /// Finds out how this checkpoint names its tensors; `None` if it has no embeddings.
-    pub(super) fn detect(described: &Described, has: impl Fn(&str) -> bool) -> Option<Self> {
+    pub(super) fn detect(family: &Family, has: impl Fn(&str) -> bool) -> Option<Self> {
         let prefix = PREFIXES
             .into_iter()
             .find(|prefix| has(&format!("{prefix}embed_tokens.weight")))?;
         let head = HEADS.into_iter().find(|head| has(head)).unwrap_or(HEADS[0]);
-        let family = described.family;
         Some(Names {
             prefix,
             head,
-            post_norms: family.has_post_norms(),
-            fused: family.is_fused(),
+            layout: Layout {
+                fused_qkv: family.fused,
+                fused_gate_up: family.fused,
+                post_norms: family.post_norms,
+            },
         })
     }
 
-    /// Where a tensor is.
-    pub(super) fn place(&self, id: TensorId, sizes: &Sizes) -> Place {
-        let (rows, columns) = sizes.of(id.role);
-        let name = self.name(id);
-        let is_vector =
-            !name.ends_with("_proj.weight") && !matches!(id.role, Role::Embedder | Role::LmHead);
-        let length = if is_vector { columns } else { rows };
-        let (query, key) = (sizes.query(), sizes.key());
-        // Fused rows (and biases) are query, key, value; and gate, up.
-        let qkv = query.saturating_add(key).saturating_add(key);
-        let (first, stored) = match id.role {
-            Role::Query | Role::QueryBias if self.fused => (0, qkv),
-            Role::Key | Role::KeyBias if self.fused => (query, qkv),
-            Role::Value | Role::ValueBias if self.fused => (query.saturating_add(key), qkv),
-            Role::GatingLinear | Role::GatingLinearBias if self.fused => {
-                (0, sizes.hidden.saturating_mul(2))
-            }
-            Role::ValueLinear | Role::ValueLinearBias if self.fused => {
-                (sizes.hidden, sizes.hidden.saturating_mul(2))
-            }
-            _ => (0, length),
+    /// Where a tensor is stored.
+    pub(super) fn place(&self, id: TensorId, config: &Config) -> TensorPlace {
+        let (prefix, layer) = (self.prefix, id.layer);
+        let name = self.layout.names(id.role).hf;
+        let name = match id.role {
+            Role::LmHead => self.head.into(),
+            role if role.is_per_layer() => format!("{prefix}layers.{layer}.{name}"),
+            _ => format!("{prefix}{name}"),
         };
-        let shape = if is_vector {
-            vec![stored]
-        } else {
-            vec![stored, columns]
-        };
-        Place {
-            name,
-            shape,
-            first,
-            count: length,
-        }
-    }
-
-    fn name(&self, id: TensorId) -> String {
-        use Role::*;
-        let rest = match id.role {
-            Embedder => return self.embeddings(),
-            LmHead => return self.head.into(),
-            FinalNorm => return format!("{}norm.weight", self.prefix),
-            PreAttentionNorm => "input_layernorm.weight",
-            Query | Key | Value if self.fused => "self_attn.qkv_proj.weight",
-            QueryBias | KeyBias | ValueBias if self.fused => "self_attn.qkv_proj.bias",
-            Query => "self_attn.q_proj.weight",
-            QueryBias => "self_attn.q_proj.bias",
-            QueryNorm => "self_attn.q_norm.weight",
-            Key => "self_attn.k_proj.weight",
-            KeyBias => "self_attn.k_proj.bias",
-            KeyNorm => "self_attn.k_norm.weight",
-            Value => "self_attn.v_proj.weight",
-            ValueBias => "self_attn.v_proj.bias",
-            Output => "self_attn.o_proj.weight",
-            OutputBias => "self_attn.o_proj.bias",
-            // One name, two roles: Gemma 2 and 3 norm what attention gives, the others what the
-            // feed-forward takes.
-            PostAttentionNorm => "post_attention_layernorm.weight",
-            PreFfwNorm if self.post_norms => "pre_feedforward_layernorm.weight",
-            PreFfwNorm => "post_attention_layernorm.weight",
-            GatingLinear | ValueLinear if self.fused => "mlp.gate_up_proj.weight",
-            GatingLinearBias | ValueLinearBias if self.fused => "mlp.gate_up_proj.bias",
-            GatingLinear => "mlp.gate_proj.weight",
-            GatingLinearBias => "mlp.gate_proj.bias",
-            ValueLinear => "mlp.up_proj.weight",
-            ValueLinearBias => "mlp.up_proj.bias",
-            OutLinear => "mlp.down_proj.weight",
-            OutLinearBias => "mlp.down_proj.bias",
-            PostFfwNorm => "post_feedforward_layernorm.weight",
-        };
-        format!("{}layers.{}.{rest}", self.prefix, id.layer)
+        self.layout.place(id.role, name, config)
     }
 
     /// What a tensor is called within its layer, if it is in one.

@@ -5,7 +5,7 @@ use std::prelude::rust_2024::*;
 
 use serde_json::Map;
 
-use super::family::Family;
+use crate::import::family::{self, Family};
 use crate::import::json::Object;
 use crate::import::rope::{self, Llama3, Yarn};
 use crate::import::{ImportError, RopeTable};
@@ -36,7 +36,7 @@ struct Made {
 /// # Errors
 /// A kind of scaling that depends on the length of the text, or is unknown, or whose numbers make
 /// no sense.
-pub(super) fn tables(family: Family, keys: &Object, head_dim: u32) -> Result<Tables, ImportError> {
+pub(super) fn tables(family: &Family, keys: &Object, head_dim: u32) -> Result<Tables, ImportError> {
     let nothing = Map::new();
     let empty = || Object::root(&nothing);
     let scaling = keys
@@ -50,14 +50,16 @@ pub(super) fn tables(family: Family, keys: &Object, head_dim: u32) -> Result<Tab
     };
     let make = |source: Source| source.make(keys, family, head_dim);
 
-    // Gemma 3 has two bases, and `rope_scaling` is for the global layers alone.
-    if family == Family::Gemma3 {
+    // `rope_scaling` is for the layers without a window alone.
+    if let Some(local_theta) = family.local_rope_theta {
         let (mut full, mut sliding) = (None, None);
         if let Some(parameters) = &parameters {
             if !nested(parameters) {
-                let clause =
-                    "has no full_attention and no sliding_attention, which gemma3 keeps apart";
-                return Err(keys.object_to("rope_parameters", clause));
+                let clause = format!(
+                    "has no full_attention and no sliding_attention, which {} keeps apart",
+                    family.name()
+                );
+                return Err(keys.object_to("rope_parameters", &clause));
             }
             (full, sliding) = (
                 parameters.object("full_attention")?,
@@ -69,13 +71,13 @@ pub(super) fn tables(family: Family, keys: &Object, head_dim: u32) -> Result<Tab
             first: scaling.as_ref(),
             dict: &full,
             theta_key: "rope_theta",
-            theta: 1e6,
+            theta: family.absent.rope_theta,
         };
         let local = Source {
             first: None,
             dict: &sliding,
             theta_key: "rope_local_base_freq",
-            theta: 1e4,
+            theta: local_theta,
         };
         return Ok(join(make(global)?, Some(make(local)?)));
     }
@@ -86,7 +88,7 @@ pub(super) fn tables(family: Family, keys: &Object, head_dim: u32) -> Result<Tab
             first: None,
             dict,
             theta_key: "rope_theta",
-            theta: family.rope_theta(),
+            theta: family.absent.rope_theta,
         })
     };
     if nested(&dict) {
@@ -113,7 +115,7 @@ fn join(global: Made, local: Option<Made>) -> Tables {
 
 /// Where the numbers of one table are looked up.
 struct Source<'a, 'j> {
-    /// Asked first: Gemma 3's `rope_scaling`, laid over its `rope_parameters`.
+    /// Asked first: a `rope_scaling` that is laid over `rope_parameters`.
     first: Option<&'a Object<'j>>,
     dict: &'a Object<'j>,
     /// The top-level key of the base.
@@ -153,7 +155,7 @@ impl<'a, 'j> Source<'a, 'j> {
         Ok("default")
     }
 
-    fn make(&self, keys: &Object, family: Family, head_dim: u32) -> Result<Made, ImportError> {
+    fn make(&self, keys: &Object, family: &Family, head_dim: u32) -> Result<Made, ImportError> {
         let base = self
             .positive("rope_theta")?
             .or(keys.positive(self.theta_key)?)
@@ -175,9 +177,8 @@ impl<'a, 'j> Source<'a, 'j> {
         };
         let frequencies = &mut made.table.frequencies;
         let kind = self.kind()?;
-        // Phi-3's own code took "yarn" and "su" for names of longrope.
         match kind {
-            "yarn" | "su" if family == Family::Phi3 => return Err(self.depends_on_length(kind)),
+            "yarn" | "su" if family.yarn_is_longrope => return Err(self.depends_on_length(kind)),
             "default" => {}
             "linear" => {
                 let factor = self.required("factor")?;
@@ -297,7 +298,7 @@ impl<'a, 'j> Source<'a, 'j> {
 
     /// The context before it was stretched. A top-level key wins (Phi-3 writes one), then the dict,
     /// then the context.
-    fn original_context(&self, keys: &Object, family: Family) -> Result<f64, ImportError> {
+    fn original_context(&self, keys: &Object, family: &Family) -> Result<f64, ImportError> {
         let key = "original_max_position_embeddings";
         match keys.positive(key)?.or(self.positive(key)?) {
             Some(context) => Ok(context),
@@ -307,16 +308,16 @@ impl<'a, 'j> Source<'a, 'j> {
 }
 
 /// Tokens of the longest text the model was trained for, or was stretched to.
-pub(super) fn max_positions(keys: &Object, family: Family) -> Result<u32, ImportError> {
+pub(super) fn max_positions(keys: &Object, family: &Family) -> Result<u32, ImportError> {
     let given = keys.count("max_position_embeddings")?;
-    Ok(given.unwrap_or(family.defaults().max_position_embeddings))
+    Ok(given.unwrap_or(family.absent.max_position_embeddings))
 }
 
-/// How many channels of a head turn: all, unless Phi-3's `partial_rotary_factor` says otherwise.
+/// How many channels of a head turn: all, unless `partial_rotary_factor` says otherwise.
 fn rotary_dim(
     in_dict: Option<f64>,
     keys: &Object,
-    family: Family,
+    family: &Family,
     head_dim: u32,
 ) -> Result<u32, ImportError> {
     let key = "partial_rotary_factor";
@@ -327,9 +328,10 @@ fn rotary_dim(
             "`{key}` is {factor}, expected a part of head_dim, {head_dim}"
         )));
     }
-    if dim != head_dim && family != Family::Phi3 {
+    if dim != head_dim && !family.partial_rotary {
+        let families = family::model_types(|family| family.partial_rotary);
         return Err(ImportError::new(format!(
-            "`{key}` is {factor}, which only phi3 knows"
+            "`{key}` is {factor}, which only {families} knows"
         )));
     }
     Ok(dim)

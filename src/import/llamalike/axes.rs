@@ -3,7 +3,6 @@
 use std::prelude::rust_2024::*;
 
 use crate::import::ImportError;
-use crate::import::roles::Sizes;
 use crate::import::safetensors::{Stored, Weights};
 use crate::model::{Config, Role, TensorId};
 
@@ -29,13 +28,13 @@ pub(super) struct Located<'w> {
 }
 
 /// The label of a tensor and its axes.
-pub(super) fn of(id: TensorId, config: &Config, sizes: &Sizes) -> (String, Axes) {
+pub(super) fn of(id: TensorId, config: &Config) -> (String, Axes) {
     use Role::*;
-    let embedding = ("embedding", sizes.embedding);
-    let neurons = ("neurons", sizes.hidden);
-    let vocabulary = ("vocabulary", sizes.vocab);
-    let projection = ("projection", sizes.head);
-    let (heads, kv_heads) = heads(sizes);
+    let embedding = ("embedding", config.embedding_dim as usize);
+    let neurons = ("neurons", config.mlp_hidden_dim as usize);
+    let vocabulary = ("vocabulary", config.vocab_size as usize);
+    let projection = ("projection", config.projection_dim as usize);
+    let (heads, kv_heads) = heads(config);
     let with = |mut heads: Vec<Axis>| {
         heads.push(projection);
         heads
@@ -78,8 +77,9 @@ pub(super) fn of(id: TensorId, config: &Config, sizes: &Sizes) -> (String, Axes)
 
 /// The head axes of queries and of keys: penzai leaves out what is 1, and calls the rest by
 /// different names.
-fn heads(sizes: &Sizes) -> (Vec<Axis>, Vec<Axis>) {
-    let (k, m) = (sizes.kv_heads, sizes.multiplier);
+fn heads(config: &Config) -> (Vec<Axis>, Vec<Axis>) {
+    let k = config.num_kv_heads as usize;
+    let m = config.query_head_multiplier as usize;
     match (k, m) {
         (_, 1) => (vec![("heads", k)], vec![("heads", k)]),
         (1, _) => (vec![("query_heads", m)], vec![]),

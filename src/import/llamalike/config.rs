@@ -1,4 +1,4 @@
-//! The seed's `config.json`.
+//! The `config.json` of a penzai-style folder.
 
 use std::num::NonZeroU32;
 use std::prelude::rust_2024::*;
@@ -6,9 +6,8 @@ use std::prelude::rust_2024::*;
 use serde_json::{Map, Value};
 
 use crate::import::json::{Object, excerpt};
-use crate::import::roles::Sizes;
 use crate::import::safetensors::Weights;
-use crate::import::{Description, ImportError, RopeTable, rope};
+use crate::import::{Description, ImportError, RopeTable, heads_fit, rope};
 use crate::model::{Config, DType, Layer, MlpVariant, Rope};
 
 /// The fields of `LlamalikeTransformerConfig`, all of them.
@@ -48,7 +47,7 @@ const WIDEST_HEAD: u32 = 1 << 16;
 pub(super) fn describe(
     map: &Map<String, Value>,
     weights: &Weights,
-) -> Result<(Description, Sizes), ImportError> {
+) -> Result<Description, ImportError> {
     let fields = Object::root(map);
     if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(key)) {
         return Err(fields.object_to(unknown, "is no field of the llama-like config"));
@@ -188,20 +187,19 @@ pub(super) fn describe(
     config
         .check()
         .map_err(|error| ImportError::new(error.to_string()))?;
-    let sizes = Sizes::new(&config).ok_or_else(|| {
-        ImportError::new(
+    if !heads_fit(&config) {
+        return Err(ImportError::new(
             "`num_kv_heads` times `query_head_multiplier` times `projection_dim` is too large",
-        )
-    })?;
-    let description = Description {
+        ));
+    }
+    Ok(Description {
         config,
         layers,
         global_rope,
         local_rope,
         tokenizer: None,
         chat_template: None,
-    };
-    Ok((description, sizes))
+    })
 }
 
 /// Checks the number of layers against the file before anything is made for each of them.

@@ -1,0 +1,480 @@
+//! The model families, as data: one row each, which the importers of GGUF files and of Hugging Face
+//! folders share. A family that differs from the others by what a row can say is one more row.
+//!
+//! A row of [`FAMILIES`] says what differs from [`LLAMA`]. `absent` holds what a `config.json` means
+//! that leaves a key out: the defaults of the config classes in transformers 5. Where older versions
+//! differ, the files they wrote name the key.
+
+use std::prelude::rust_2024::*;
+
+use super::ImportError;
+use super::rope::Pairing;
+use crate::model::MlpVariant;
+
+/// What models of one family have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Family {
+    /// `model_type` in `config.json`.
+    pub(super) model_type: &'static str,
+    /// `model_type` of multimodal models whose `text_config` is of this family.
+    pub(super) multimodal: Option<&'static str>,
+    /// What its GGUF files are like. `None`: there are none, or they bear another family's name.
+    pub(super) gguf: Option<Gguf>,
+
+    /// A norm with weights `w` multiplies by `1 + w`. (In GGUF files the 1 is added already.)
+    pub(super) one_plus_norms: bool,
+    /// There are norms on the outputs of attention and of the feed-forward.
+    pub(super) post_norms: bool,
+    /// Each head's query and key are normed.
+    pub(super) qk_norm: bool,
+
+    /// Embeddings are multiplied by the square root of their width.
+    pub(super) scaled_embeddings: bool,
+    /// The config has Granite's four multipliers: on embeddings, residuals, attention and logits.
+    pub(super) multipliers: bool,
+    /// Hugging Face folders store query, key and value as one matrix, and gate and up as another.
+    /// In GGUF files without an `ffn_gate`, `ffn_up` is both.
+    pub(super) fused: bool,
+
+    /// Query, key and value have biases, whether the config says so or not.
+    pub(super) qkv_bias: bool,
+    /// The config class knows `attention_bias`.
+    pub(super) knows_attention_bias: bool,
+    /// The config class knows `mlp_bias`.
+    pub(super) knows_mlp_bias: bool,
+
+    /// The activation of the feed-forward, unless `activation_key` says otherwise.
+    pub(super) activation: MlpVariant,
+    /// The key in `config.json` that names the activation.
+    pub(super) activation_key: &'static str,
+    /// Where a config says "gelu", the tanh approximation is meant.
+    pub(super) gelu_is_approximate: bool,
+
+    /// The soft cap on attention scores.
+    pub(super) attention_cap: SoftCap,
+    /// The soft cap on logits.
+    pub(super) logit_cap: SoftCap,
+    /// What queries are divided by the square root of, if not of the head's width:
+    /// `query_pre_attn_scalar`, or this.
+    pub(super) query_pre_attn_scalar: Option<f64>,
+
+    /// Which layers attend to a window.
+    pub(super) windows: Windows,
+    /// Windows are off unless the config sets `use_sliding_window`.
+    pub(super) windows_are_optional: bool,
+    /// One layer in so many, the last of them, has no rotary embedding (unless the config lists
+    /// those layers).
+    pub(super) no_rope_interval: Option<u32>,
+
+    /// The base of the rotary frequencies of layers with a window, if it is one of its own.
+    pub(super) local_rope_theta: Option<f64>,
+    /// A part of a head's channels may turn, by `partial_rotary_factor`.
+    pub(super) partial_rotary: bool,
+    /// Rope scaling of the types "yarn" and "su" is longrope.
+    pub(super) yarn_is_longrope: bool,
+
+    /// What holds when `config.json` leaves a key out.
+    pub(super) absent: Absent,
+}
+
+/// What the GGUF files of a family are like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gguf {
+    /// `general.architecture`.
+    pub(super) architecture: &'static str,
+    /// Which channels make a rotary pair, as the query and key rows are stored.
+    pub(super) pairing: Pairing,
+    /// A window, where a file states one, is for all layers. (Of a family with
+    /// [`Windows::Pattern`] it is for the layers of the pattern; of others it is refused.)
+    pub(super) window_for_all: bool,
+    /// The window of files that state none.
+    pub(super) window: Option<u32>,
+    /// Models of this many layers divide queries by the square root of `embedding_dim / heads`. The
+    /// format has no key for it, and llama.cpp tells them by the same number.
+    pub(super) wide_query_layers: Option<u32>,
+}
+
+/// A soft cap, `cap * tanh(x / cap)`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum SoftCap {
+    /// None, whatever `config.json` says.
+    Never,
+    /// If there is a key for it.
+    IfGiven,
+    /// This, if there is no key for it.
+    Default(f32),
+}
+
+impl SoftCap {
+    /// The cap if no key says otherwise.
+    pub(super) fn default(self) -> Option<f32> {
+        match self {
+            SoftCap::Default(cap) => Some(cap),
+            SoftCap::Never | SoftCap::IfGiven => None,
+        }
+    }
+}
+
+/// Which layers attend to a window. All but the first two may be given by `layer_types` too.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Windows {
+    /// None: the config class has no window.
+    None,
+    /// All.
+    All,
+    /// All but the last of every `period`.
+    Pattern {
+        period: u32,
+        /// `sliding_window_pattern` in `config.json` may say another period.
+        has_key: bool,
+    },
+    /// Those from `max_window_layers` on, or from this one.
+    From(u32),
+    /// Those without rotary embedding.
+    WithoutRope,
+}
+
+/// What a key that is absent from `config.json` means.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Absent {
+    pub(super) vocab_size: u32,
+    pub(super) hidden_size: u32,
+    pub(super) intermediate_size: u32,
+    pub(super) num_hidden_layers: u32,
+    pub(super) num_attention_heads: u32,
+    /// `None`: as many as query heads.
+    pub(super) num_key_value_heads: Option<u32>,
+    /// `None`: the hidden size divided by the heads.
+    pub(super) head_dim: Option<u32>,
+    pub(super) max_position_embeddings: u32,
+    pub(super) rms_norm_eps: f64,
+    pub(super) tie_word_embeddings: bool,
+    /// The base of the rotary frequencies (in layers without a window, if those differ).
+    pub(super) rope_theta: f64,
+    /// `None`: no window.
+    pub(super) sliding_window: Option<u32>,
+}
+
+/// Llama and SmolLM2, the base of the other rows.
+const LLAMA: Family = Family {
+    model_type: "llama",
+    multimodal: None,
+    gguf: Some(Gguf {
+        pairing: Pairing::Adjacent,
+        // Mistral's files have this name as well. The converter writes no window; where a file
+        // states one, it is what the model was trained with.
+        window_for_all: true,
+        ..gguf("llama")
+    }),
+    one_plus_norms: false,
+    post_norms: false,
+    qk_norm: false,
+    scaled_embeddings: false,
+    multipliers: false,
+    fused: false,
+    qkv_bias: false,
+    knows_attention_bias: true,
+    knows_mlp_bias: true,
+    activation: MlpVariant::Swiglu,
+    activation_key: "hidden_act",
+    gelu_is_approximate: false,
+    attention_cap: SoftCap::Never,
+    logit_cap: SoftCap::Never,
+    query_pre_attn_scalar: None,
+    windows: Windows::None,
+    windows_are_optional: false,
+    no_rope_interval: None,
+    local_rope_theta: None,
+    partial_rotary: false,
+    yarn_is_longrope: false,
+    absent: Absent {
+        vocab_size: 32_000,
+        hidden_size: 4096,
+        intermediate_size: 11_008,
+        num_hidden_layers: 32,
+        num_attention_heads: 32,
+        num_key_value_heads: None,
+        head_dim: None,
+        max_position_embeddings: 2048,
+        rms_norm_eps: 1e-6,
+        tie_word_embeddings: false,
+        rope_theta: 1e4,
+        sliding_window: Some(4096),
+    },
+};
+
+/// GGUF files of a name that keep the channels of a head as Hugging Face does.
+const fn gguf(architecture: &'static str) -> Gguf {
+    Gguf {
+        architecture,
+        pairing: Pairing::Halves,
+        window_for_all: false,
+        window: None,
+        wide_query_layers: None,
+    }
+}
+
+/// The base of the three Gemmas.
+const GEMMA: Family = Family {
+    model_type: "gemma",
+    gguf: Some(gguf("gemma")),
+    one_plus_norms: true,
+    scaled_embeddings: true,
+    knows_mlp_bias: false,
+    activation: MlpVariant::GegluApprox,
+    gelu_is_approximate: true,
+    absent: Absent {
+        vocab_size: 256_000,
+        hidden_size: 3072,
+        intermediate_size: 24_576,
+        num_hidden_layers: 28,
+        num_attention_heads: 16,
+        num_key_value_heads: Some(16),
+        head_dim: Some(256),
+        max_position_embeddings: 8192,
+        tie_word_embeddings: true,
+        ..LLAMA.absent
+    },
+    ..LLAMA
+};
+
+const GEMMA2: Family = Family {
+    model_type: "gemma2",
+    gguf: Some(Gguf {
+        window: Some(4096),
+        wide_query_layers: Some(46), // the 27B
+        ..gguf("gemma2")
+    }),
+    post_norms: true,
+    activation_key: "hidden_activation",
+    gelu_is_approximate: false,
+    attention_cap: SoftCap::Default(50.0),
+    logit_cap: SoftCap::Default(30.0),
+    query_pre_attn_scalar: Some(256.0),
+    windows: Windows::Pattern {
+        period: 2,
+        has_key: false,
+    },
+    absent: Absent {
+        hidden_size: 2304,
+        intermediate_size: 9216,
+        num_hidden_layers: 26,
+        num_attention_heads: 8,
+        num_key_value_heads: Some(4),
+        ..GEMMA.absent
+    },
+    ..GEMMA
+};
+
+const GEMMA3: Family = Family {
+    model_type: "gemma3_text",
+    multimodal: Some("gemma3"),
+    gguf: Some(Gguf {
+        wide_query_layers: Some(62), // the 27B
+        ..gguf("gemma3")
+    }),
+    qk_norm: true,
+    // transformers reads a cap on attention as well, but never applies it.
+    attention_cap: SoftCap::Never,
+    logit_cap: SoftCap::IfGiven,
+    windows: Windows::Pattern {
+        period: 6,
+        has_key: true,
+    },
+    local_rope_theta: Some(1e4),
+    absent: Absent {
+        vocab_size: 262_208,
+        max_position_embeddings: 131_072,
+        rope_theta: 1e6,
+        ..GEMMA2.absent
+    },
+    ..GEMMA2
+};
+
+const QWEN2: Family = Family {
+    model_type: "qwen2",
+    gguf: Some(gguf("qwen2")),
+    qkv_bias: true,
+    knows_attention_bias: false,
+    knows_mlp_bias: false,
+    windows: Windows::From(28),
+    windows_are_optional: true,
+    absent: Absent {
+        vocab_size: 151_936,
+        intermediate_size: 22_016,
+        num_key_value_heads: Some(32),
+        max_position_embeddings: 32_768,
+        ..LLAMA.absent
+    },
+    ..LLAMA
+};
+
+/// Every family, in the order in which messages list them.
+static FAMILIES: [Family; 10] = [
+    LLAMA,
+    Family {
+        model_type: "mistral",
+        gguf: None, // its files say "llama"
+        knows_attention_bias: false,
+        knows_mlp_bias: false,
+        windows: Windows::All,
+        absent: Absent {
+            intermediate_size: 14_336,
+            num_key_value_heads: Some(8),
+            max_position_embeddings: 131_072,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
+    GEMMA,
+    GEMMA2,
+    GEMMA3,
+    QWEN2,
+    Family {
+        model_type: "qwen3",
+        gguf: Some(gguf("qwen3")),
+        qk_norm: true,
+        qkv_bias: false,
+        knows_attention_bias: true,
+        absent: Absent {
+            head_dim: Some(128),
+            ..QWEN2.absent
+        },
+        ..QWEN2
+    },
+    Family {
+        model_type: "smollm3",
+        gguf: Some(Gguf {
+            pairing: Pairing::Adjacent,
+            ..gguf("smollm3")
+        }),
+        windows: Windows::WithoutRope,
+        windows_are_optional: true,
+        no_rope_interval: Some(4),
+        absent: Absent {
+            vocab_size: 128_256,
+            hidden_size: 2048,
+            num_hidden_layers: 36,
+            num_attention_heads: 16,
+            num_key_value_heads: Some(4),
+            max_position_embeddings: 32_768,
+            tie_word_embeddings: true,
+            rope_theta: 2e6,
+            sliding_window: None,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
+    Family {
+        model_type: "phi3",
+        gguf: Some(Gguf {
+            // llama.cpp leaves a window out of account; the model was trained with it.
+            window_for_all: true,
+            ..gguf("phi3")
+        }),
+        fused: true,
+        knows_attention_bias: false,
+        knows_mlp_bias: false,
+        windows: Windows::All,
+        partial_rotary: true,
+        yarn_is_longrope: true,
+        absent: Absent {
+            vocab_size: 32_064,
+            hidden_size: 3072,
+            intermediate_size: 8192,
+            max_position_embeddings: 4096,
+            rms_norm_eps: 1e-5,
+            sliding_window: None,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
+    Family {
+        model_type: "granite",
+        gguf: None,
+        multipliers: true,
+        ..LLAMA
+    },
+];
+
+impl Family {
+    /// What a message calls it.
+    pub(super) fn name(&self) -> &'static str {
+        self.multimodal.unwrap_or(self.model_type)
+    }
+
+    /// The family of a `model_type`.
+    ///
+    /// # Errors
+    /// It is not supported; says why, where we know.
+    pub(super) fn of_model_type(model_type: &str) -> Result<&'static Self, ImportError> {
+        FAMILIES
+            .iter()
+            .find(|family| family.model_type == model_type)
+            .ok_or_else(|| unsupported(model_type))
+    }
+
+    /// The family of the text half of a multimodal model, if we know that `model_type`.
+    pub(super) fn of_multimodal(model_type: &str) -> Option<&'static Self> {
+        FAMILIES
+            .iter()
+            .find(|family| family.multimodal == Some(model_type))
+    }
+
+    /// The family of a `general.architecture`, and what its GGUF files are like.
+    ///
+    /// # Errors
+    /// It is not supported.
+    pub(super) fn of_architecture(name: &str) -> Result<(&'static Self, Gguf), ImportError> {
+        let known = || {
+            FAMILIES
+                .iter()
+                .filter_map(|family| Some((family, family.gguf?)))
+        };
+        known()
+            .find(|(_, gguf)| gguf.architecture == name)
+            .ok_or_else(|| {
+                let names = list(known().map(|(_, gguf)| gguf.architecture));
+                ImportError::new(format!("architecture {name:?} is not supported"))
+                    .help(format!("supported are {names}"))
+            })
+    }
+}
+
+/// The `model_type`s of families that fit, as a list in words.
+pub(super) fn model_types(fits: impl Fn(&Family) -> bool) -> String {
+    let families = FAMILIES.iter().filter(|family| fits(family));
+    let names =
+        families.flat_map(|family| family.multimodal.into_iter().chain([family.model_type]));
+    list(names)
+}
+
+/// "a, b and c".
+fn list(names: impl Iterator<Item = &'static str>) -> String {
+    let names: Vec<_> = names.collect();
+    match names.split_last() {
+        Some((last, [])) => (*last).into(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+fn unsupported(model_type: &str) -> ImportError {
+    let short: String = model_type.chars().take(60).collect();
+    let why = match model_type {
+        "olmo" => "its norms have no weights",
+        "olmo2" | "olmo3" => {
+            "it norms only the outputs of its blocks, and queries and keys across all heads"
+        }
+        "cohere" | "cohere2" => {
+            "its attention and feed-forward run side by side, behind a LayerNorm"
+        }
+        "gemma3n" | "gemma3n_text" => "its layers have per-layer inputs and alternating updates",
+        "mixtral" | "dbrx" | "jamba" | "llama4" | "llama4_text" | "gpt_oss" | "deepseek_v2"
+        | "deepseek_v3" => "it is a mixture of experts",
+        other if other.contains("moe") => "it is a mixture of experts",
+        _ => "it is not one of the supported families",
+    };
+    ImportError::new(format!("`model_type` is {short:?}: {why}"))
+        .help(format!("supported are {}", model_types(|_| true)))
+}

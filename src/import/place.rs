@@ -1,0 +1,163 @@
+//! Where a checkpoint stores each tensor: its name in GGUF files and in Hugging Face folders, and
+//! which rows of the stored tensor are meant where several are stored as one.
+
+use std::ops::Range;
+use std::prelude::rust_2024::*;
+use std::slice;
+
+use super::rope::Pairing;
+use super::{Columns, Element, ImportError, Tensor};
+use crate::model::{Config, Role};
+
+/// What differs between checkpoints in how they store a layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    /// Query, key and value are one tensor, in this order.
+    pub(super) fused_qkv: bool,
+    /// The two matrices that read the feed-forward's input are one tensor, the gating one first.
+    pub(super) fused_gate_up: bool,
+    /// There are norms on the outputs of attention and feed-forward. In Hugging Face folders
+    /// `post_attention_layernorm` is such a norm if there are, and the norm before the feed-forward
+    /// if there are none.
+    pub(super) post_norms: bool,
+}
+
+/// What a tensor is called, without its layer.
+pub(super) struct Names {
+    pub(super) gguf: &'static str,
+    pub(super) hf: &'static str,
+}
+
+/// Where a tensor is stored.
+#[derive(Debug)]
+pub(super) struct TensorPlace {
+    role: Role,
+    /// The name of the stored tensor.
+    pub(super) name: String,
+    /// The shape it must have: `[rows, columns]`, or `[elements]` of a vector.
+    pub(super) shape: Vec<usize>,
+    /// The rows that are meant; of a vector, the elements.
+    rows: Range<usize>,
+}
+
+impl Layout {
+    /// The names of a tensor.
+    pub(super) fn names(self, role: Role) -> Names {
+        use Role::*;
+        let (gguf, hf) = match role {
+            Embedder => ("token_embd.weight", "embed_tokens.weight"),
+            LmHead => ("output.weight", "lm_head.weight"),
+            FinalNorm => ("output_norm.weight", "norm.weight"),
+            PreAttentionNorm => ("attn_norm.weight", "input_layernorm.weight"),
+            Query | Key | Value if self.fused_qkv => {
+                ("attn_qkv.weight", "self_attn.qkv_proj.weight")
+            }
+            QueryBias | KeyBias | ValueBias if self.fused_qkv => {
+                ("attn_qkv.bias", "self_attn.qkv_proj.bias")
+            }
+            Query => ("attn_q.weight", "self_attn.q_proj.weight"),
+            QueryBias => ("attn_q.bias", "self_attn.q_proj.bias"),
+            QueryNorm => ("attn_q_norm.weight", "self_attn.q_norm.weight"),
+            Key => ("attn_k.weight", "self_attn.k_proj.weight"),
+            KeyBias => ("attn_k.bias", "self_attn.k_proj.bias"),
+            KeyNorm => ("attn_k_norm.weight", "self_attn.k_norm.weight"),
+            Value => ("attn_v.weight", "self_attn.v_proj.weight"),
+            ValueBias => ("attn_v.bias", "self_attn.v_proj.bias"),
+            Output => ("attn_output.weight", "self_attn.o_proj.weight"),
+            OutputBias => ("attn_output.bias", "self_attn.o_proj.bias"),
+            PostAttentionNorm => (
+                "post_attention_norm.weight",
+                "post_attention_layernorm.weight",
+            ),
+            PreFfwNorm if self.post_norms => {
+                ("ffn_norm.weight", "pre_feedforward_layernorm.weight")
+            }
+            PreFfwNorm => ("ffn_norm.weight", "post_attention_layernorm.weight"),
+            GatingLinear | ValueLinear if self.fused_gate_up => {
+                ("ffn_up.weight", "mlp.gate_up_proj.weight")
+            }
+            GatingLinearBias | ValueLinearBias if self.fused_gate_up => {
+                ("ffn_up.bias", "mlp.gate_up_proj.bias")
+            }
+            GatingLinear => ("ffn_gate.weight", "mlp.gate_proj.weight"),
+            GatingLinearBias => ("ffn_gate.bias", "mlp.gate_proj.bias"),
+            ValueLinear => ("ffn_up.weight", "mlp.up_proj.weight"),
+            ValueLinearBias => ("ffn_up.bias", "mlp.up_proj.bias"),
+            OutLinear => ("ffn_down.weight", "mlp.down_proj.weight"),
+            OutLinearBias => ("ffn_down.bias", "mlp.down_proj.bias"),
+            PostFfwNorm => ("post_ffw_norm.weight", "post_feedforward_layernorm.weight"),
+        };
+        Names { gguf, hf }
+    }
+
+    /// Where a tensor is stored, in a checkpoint that calls it `name`.
+    pub(super) fn place(self, role: Role, name: String, config: &Config) -> TensorPlace {
+        use Role::*;
+        let together = match role {
+            Query | Key | Value if self.fused_qkv => &[Query, Key, Value][..],
+            QueryBias | KeyBias | ValueBias if self.fused_qkv => &[QueryBias, KeyBias, ValueBias],
+            GatingLinear | ValueLinear if self.fused_gate_up => &[GatingLinear, ValueLinear],
+            GatingLinearBias | ValueLinearBias if self.fused_gate_up => {
+                &[GatingLinearBias, ValueLinearBias]
+            }
+            _ => slice::from_ref(&role),
+        };
+        let shape = |role: Role| role.shape(config).unwrap_or_default();
+        let rows = |role: Role| match (role.is_matrix(), shape(role)) {
+            (true, (rows, _)) => rows,
+            (false, (_, elements)) => elements,
+        };
+        let before = together.iter().take_while(|&&other| other != role);
+        let sum = |sum: usize, other: &Role| sum.saturating_add(rows(*other));
+        let first = before.fold(0, sum);
+        let stored = together.iter().fold(0, sum);
+        TensorPlace {
+            role,
+            name,
+            shape: match role.is_matrix() {
+                true => vec![stored, shape(role).1],
+                false => vec![stored],
+            },
+            rows: first..first.saturating_add(rows(role)),
+        }
+    }
+}
+
+impl TensorPlace {
+    /// The rows that are meant, in the order in which an image has them: of queries and keys, the
+    /// first `pairs` channel pairs of each head turn, and are stored as `pairing` says.
+    pub(super) fn rows(&self, pairing: Pairing, head_dim: usize, pairs: usize) -> Vec<usize> {
+        use Role::*;
+        match self.role {
+            Query | QueryBias | QueryNorm | Key | KeyBias | KeyNorm => {
+                pairing.rows(self.rows.clone(), head_dim, pairs)
+            }
+            _ => self.rows.clone().collect(),
+        }
+    }
+
+    /// The tensor, made of these [rows](TensorPlace::rows) of the stored one. `add` is added to
+    /// each of its numbers.
+    ///
+    /// # Errors
+    /// As [`Tensor::new`].
+    pub(super) fn tensor<'c>(
+        &self,
+        element: Element,
+        data: &'c [u8],
+        rows: Vec<usize>,
+        add: f32,
+    ) -> Result<Tensor<'c>, ImportError> {
+        let (rows, columns) = match *self.shape {
+            [_, columns] => {
+                let starts = rows.iter().map(|row| row * columns).collect();
+                (starts, Columns::Contiguous(columns))
+            }
+            _ if rows.iter().copied().eq(0..rows.len()) => {
+                (vec![0], Columns::Contiguous(rows.len()))
+            }
+            _ => (vec![0], Columns::Offsets(rows)),
+        };
+        Tensor::new(element, data, rows, columns, add)
+    }
+}
