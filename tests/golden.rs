@@ -1,4 +1,4 @@
-//! Every golden case: the logits are those of the reference, for the seed's own config and for
+//! Every golden case: the logits are those of the reference, for penzai-style folders and for
 //! Hugging Face's models.
 #![cfg(feature = "std")]
 
@@ -53,7 +53,7 @@ fn every_case_agrees(cases: Vec<PathBuf>, tolerance: f64, unsupported: &[&str]) 
 
 #[test]
 fn the_seeds_own_cases_agree_with_float64_within_5e_5() {
-    let Some(shared) = common::shared("the seed's golden cases") else {
+    let Some(shared) = common::shared("the golden cases of penzai-style folders") else {
         return;
     };
     every_case_agrees(common::folders(shared.join("goldens/llamalike")), 5e-5, &[]);

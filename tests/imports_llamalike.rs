@@ -1,4 +1,4 @@
-//! Importing folders in the seed's own form.
+//! Importing penzai-style folders.
 #![cfg(feature = "std")]
 
 mod common;

@@ -240,7 +240,7 @@ fn a_safetensors_file_that_is_cut_is_refused_and_one_with_a_flipped_bit_may_run(
             halves(folder::phi3()),
         ),
         (
-            "safetensors, the seed's form, stacked",
+            "safetensors, penzai-style, stacked",
             "weights.safetensors",
             folder::llamalike(2, 2, 2, true),
         ),

@@ -1,9 +1,9 @@
 //! The model families, as data: one row each, which the importers of GGUF files and of Hugging Face
 //! folders share. A family that differs from the others by what a row can say is one more row.
 //!
-//! A row of [`FAMILIES`] says what differs from [`LLAMA`]. `absent` holds what a `config.json` means
-//! that leaves a key out: the defaults of the config classes in transformers 5. Where older versions
-//! differ, the files they wrote name the key.
+//! A row of [`FAMILIES`] says what differs from [`LLAMA`]. `absent` says what it means that a
+//! `config.json` leaves a key out: the defaults of the config classes in transformers 5. Where older
+//! versions have another default, the files they wrote name the key.
 
 use std::prelude::rust_2024::*;
 

@@ -1,5 +1,5 @@
-//! Penzai-style folders: a `config.json` with the fields of penzai's `LlamalikeTransformerConfig`, and
-//! a `weights.safetensors` with penzai's labels.
+//! Penzai-style folders: a `config.json` with the fields of penzai's `LlamalikeTransformerConfig`,
+//! and a `weights.safetensors` with penzai's labels.
 //!
 //! penzai addresses axes by name, so the order of a tensor's axes is a property of the file: the
 //! header's `__metadata__` gives it, as `axes:<label>`, comma-separated. Any order is taken as it

@@ -103,9 +103,9 @@ impl Layout {
             _ => slice::from_ref(&role),
         };
         let shape = |role: Role| role.shape(config).unwrap_or_default();
-        let rows = |role: Role| match (role.is_matrix(), shape(role)) {
-            (true, (rows, _)) => rows,
-            (false, (_, elements)) => elements,
+        let rows = |role: Role| {
+            let (rows, columns) = shape(role);
+            if role.is_matrix() { rows } else { columns }
         };
         let before = together.iter().take_while(|&&other| other != role);
         let sum = |sum: usize, other: &Role| sum.saturating_add(rows(*other));
@@ -114,9 +114,10 @@ impl Layout {
         TensorPlace {
             role,
             name,
-            shape: match role.is_matrix() {
-                true => vec![stored, shape(role).1],
-                false => vec![stored],
+            shape: if role.is_matrix() {
+                vec![stored, shape(role).1]
+            } else {
+                vec![stored]
             },
             rows: first..first.saturating_add(rows(role)),
         }

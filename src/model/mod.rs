@@ -1,5 +1,5 @@
 //! What an image holds: the config, the tensors, and the byte format. [`Model::open`] checks an
-//! image once and completely; everything after it borrows and trusts (contract C3).
+//! image once and completely; what comes after borrows from it and does not check it again.
 
 mod checksum;
 mod config;

@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::{Config, Dims};
 
-/// What a tensor is for. Names follow the seed's labels (penzai's "llama-like" transformer).
+/// What a tensor is for. Names follow the labels of penzai's llama-like transformer.
 ///
 /// Matrices are `[rows = outputs][columns = inputs]`: `y = W x`. With `D = embedding_dim`,
 /// `P = projection_dim`, `K = num_kv_heads`, `H = K * query_head_multiplier`, `F = mlp_hidden_dim`,
@@ -225,7 +225,7 @@ impl Role {
         }
     }
 
-    /// The label in the seed's style, without the layer.
+    /// The label in penzai's style, without the layer.
     pub const fn label(self) -> &'static str {
         match self {
             Role::Embedder => "embedder.embeddings",

@@ -198,7 +198,7 @@ pub fn gemma(model_type: &str) -> Folder {
     folder
 }
 
-/// The seed's own form: `k` key/value heads with `m` query heads each.
+/// A penzai-style folder: `k` key/value heads with `m` query heads each.
 pub fn llamalike(k: usize, m: usize, layers: usize, stacked: bool) -> Folder {
     let config = json!({
         "num_kv_heads": k, "query_head_multiplier": m, "embedding_dim": 6, "projection_dim": 4, "mlp_hidden_dim": 5,

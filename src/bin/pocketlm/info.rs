@@ -12,7 +12,7 @@ use crate::load::Image;
 use crate::output::{Outcome, counted, print, print_json};
 use crate::size;
 
-/// Show a model's config in the seed's names, its tensors with types and bytes, and its checksum
+/// Show a model's config in penzai's names, its tensors with types and bytes, and its checksum
 #[derive(Args)]
 #[command(after_help = "\
 The checksum names an image: two images with the same checksum hold the same model.
@@ -151,8 +151,8 @@ pub fn tensors(model: &Model) -> Vec<TensorLine> {
     model.tensors().filter_map(line).collect()
 }
 
-/// The config with the seed's names, `attention_type` as the seed writes it (a list when layers
-/// differ).
+/// The config in penzai's names, with `attention_type` as a penzai-style config has it (a list when
+/// layers differ).
 fn config(model: &Model) -> Map<String, Value> {
     let config = model.config();
     let variant = match config.mlp_variant {
@@ -209,7 +209,7 @@ fn config(model: &Model) -> Map<String, Value> {
     }
 }
 
-/// As the seed's config files write it.
+/// As a penzai-style config writes it.
 fn attention_type(layer: Layer) -> Value {
     match layer.window {
         Some(window) => {
@@ -250,7 +250,7 @@ fn runs(windows: &[Option<NonZeroU32>]) -> String {
     runs.collect::<Vec<_>>().join(", ")
 }
 
-/// The seed writes JAX's names; types that JAX does not have keep ours.
+/// penzai-style configs have JAX's names for types. Types that JAX does not have keep ours.
 fn dtype(dtype: DType) -> &'static str {
     match dtype {
         DType::F32 => "float32",

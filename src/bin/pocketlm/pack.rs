@@ -31,7 +31,7 @@ Examples:
   pocketlm pack gemma-3-270m-q4_k_m.gguf -o gemma.plm
   pocketlm pack ./gemma-3-270m -o gemma.plm --dtype q4 --embedder-dtype q8")]
 pub struct Arguments {
-    /// A Hugging Face folder, a .gguf file, a llama2.c .bin, or a folder with the seed's own config
+    /// A Hugging Face folder, a .gguf file, a llama2.c .bin, or a penzai-style folder
     model: PathBuf,
 
     /// Where to write the image

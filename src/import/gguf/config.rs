@@ -306,9 +306,10 @@ fn has_head_of_its_own(metadata: &Metadata<'_>, tensors: &BTreeMap<String, Store
 /// `head_dim^-0.5`, or `(embedding_dim / heads)^-0.5` in models of
 /// [`wide_query_layers`](Gguf::wide_query_layers) layers.
 fn default_query_scale(gguf: Gguf, layers: u32, embedding: u32, heads: u32, head_dim: u32) -> f32 {
-    let width = match gguf.wide_query_layers == Some(layers) {
-        true => embedding / heads,
-        false => head_dim,
+    let width = if gguf.wide_query_layers == Some(layers) {
+        embedding / heads
+    } else {
+        head_dim
     };
     (1.0 / libm::sqrt(f64::from(width))) as f32
 }

@@ -22,9 +22,10 @@ pub(super) fn layout(tensors: &BTreeMap<String, Stored>, family: &Family) -> Lay
 /// Where a file with this layout stores a tensor.
 pub(super) fn place(layout: Layout, id: TensorId, config: &Config) -> TensorPlace {
     let name = layout.names(id.role).gguf;
-    let name = match id.role.is_per_layer() {
-        true => format!("blk.{}.{name}", id.layer),
-        false => name.into(),
+    let name = if id.role.is_per_layer() {
+        format!("blk.{}.{name}", id.layer)
+    } else {
+        name.into()
     };
     layout.place(id.role, name, config)
 }

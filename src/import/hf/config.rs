@@ -298,11 +298,11 @@ fn sliding_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool
         Windows::None => vec![false; count as usize],
         Windows::All => vec![true; count as usize],
         Windows::Pattern { period, has_key } => {
-            let given = match has_key {
-                true => keys
-                    .count("sliding_window_pattern")?
-                    .or(keys.count("_sliding_window_pattern")?),
-                false => None,
+            let given = if has_key {
+                keys.count("sliding_window_pattern")?
+                    .or(keys.count("_sliding_window_pattern")?)
+            } else {
+                None
             };
             let period = given.unwrap_or(period);
             (0..count).map(|i| (i + 1) % period != 0).collect()
@@ -372,9 +372,12 @@ struct Granite {
 
 impl Granite {
     fn read(family: &Family, keys: &Object) -> Result<Self, ImportError> {
-        let multiplier = |key: &str| match family.multipliers {
-            true => Ok(keys.positive(key)?.unwrap_or(1.0)),
-            false => Ok(1.0),
+        let multiplier = |key: &str| {
+            if family.multipliers {
+                Ok(keys.positive(key)?.unwrap_or(1.0))
+            } else {
+                Ok(1.0)
+            }
         };
         Ok(Granite {
             embedding: multiplier("embedding_multiplier")?,

@@ -200,7 +200,7 @@ pub fn folders() -> Vec<Folder> {
     }));
     all.push(tensors(&|folder| folder.add("model.layers.0.x", &[1])));
 
-    // The seed's own form.
+    // Penzai-style folders.
     let global = r#"{"type": "AttentionTypeGlobalCausal"}"#;
     let window = r#"{"type": "AttentionTypeSlidingWindowCausal", "window_size": 3}"#;
     let own = [
