@@ -28,5 +28,9 @@ pub mod adding_a_block_kind {}
 #[doc = include_str!("manual/adding_an_instruction_set.md")]
 pub mod adding_an_instruction_set {}
 
+#[cfg(feature = "std")]
+#[doc = include_str!("manual/adding_a_family.md")]
+pub mod adding_a_family {}
+
 #[doc = include_str!("manual/style.md")]
 pub mod style {}

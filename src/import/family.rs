@@ -1,9 +1,9 @@
 //! The model families, as data: one row each, which the importers of GGUF files and of Hugging Face
 //! folders share. A family that differs from the others by what a row can say is one more row.
 //!
-//! A row of [`FAMILIES`] says what differs from [`LLAMA`]. `absent` says what it means that a
-//! `config.json` leaves a key out: the defaults of the config classes in transformers 5. Where older
-//! versions have another default, the files they wrote name the key.
+//! A row of [`FAMILIES`] says what differs from [`LLAMA`], or from another row. [`Absent`] has the
+//! defaults of the config classes in transformers 5, for keys that a `config.json` leaves out. Where
+//! older versions have another default, the files they wrote name the key.
 
 use std::prelude::rust_2024::*;
 
@@ -25,6 +25,9 @@ pub(super) struct Family {
     pub(super) one_plus_norms: bool,
     /// There are norms on the outputs of attention and of the feed-forward.
     pub(super) post_norms: bool,
+    /// Hugging Face folders call the norm before the feed-forward `pre_feedforward_layernorm`, and
+    /// not `post_attention_layernorm`.
+    pub(super) pre_feedforward_layernorm: bool,
     /// Each head's query and key are normed.
     pub(super) qk_norm: bool,
 
@@ -168,6 +171,7 @@ const LLAMA: Family = Family {
     }),
     one_plus_norms: false,
     post_norms: false,
+    pre_feedforward_layernorm: false,
     qk_norm: false,
     scaled_embeddings: false,
     multipliers: false,
@@ -246,6 +250,7 @@ const GEMMA2: Family = Family {
         ..gguf("gemma2")
     }),
     post_norms: true,
+    pre_feedforward_layernorm: true,
     activation_key: "hidden_activation",
     gelu_is_approximate: false,
     attention_cap: SoftCap::Default(50.0),

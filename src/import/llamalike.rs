@@ -97,7 +97,8 @@ impl Checkpoint for Folder {
         let located = axes
             .locate(&label, &self.weights)
             .map_err(|error| error.in_file(&self.path))?;
-        let element = located.stored.element().unwrap_or(Element::F32); // `locate` let nothing else through
+        // `locate` refuses what is no element.
+        let element = located.stored.element().unwrap_or(Element::F32);
         let columns = located.columns();
         let columns = match columns.iter().copied().eq(0..columns.len()) {
             true => Columns::Contiguous(columns.len()),

@@ -1,9 +1,9 @@
-//! From checkpoint files to image bytes. What differs between formats ends here: an importer settles
-//! tensor names, orientation, the order of rotary pairs, `1 + w` norms and frequency scaling once,
-//! on the host, and the core sees one form.
+//! From checkpoint files to image bytes. What differs between formats ends here: an importer
+//! settles tensor names, orientation, the order of rotary pairs, `1 + w` norms and frequency
+//! scaling once, on the host, and the core sees one form.
 //!
-//! What differs between model families is a row of the table in `family`, whatever the format; the
-//! manual has a page on it.
+//! What differs between model families is one row of a table, whatever the format. The manual says
+//! [how to add one](crate::manual::adding_a_family).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -84,8 +84,8 @@ impl fmt::Display for ImportError {
 
 impl std::error::Error for ImportError {}
 
-/// Opens a checkpoint, whatever kind it is: a Hugging Face folder, a penzai-style folder, a GGUF file
-/// or a llama2.c file.
+/// Opens a checkpoint, whatever kind it is: a Hugging Face folder, a penzai-style folder, a GGUF
+/// file or a llama2.c file.
 ///
 /// # Errors
 /// There is no such path, it holds nothing that is known, or what it holds is damaged or not
@@ -158,8 +158,8 @@ fn lone_file(folder: &Path, extensions: &[&str]) -> Option<String> {
     found.next().is_none().then_some(name)
 }
 
-/// Whether the width of all query heads together fits 32 bits. If it does, no product of the sizes in
-/// a [`Role::shape`](crate::model::Role::shape) overflows.
+/// Whether the width of all query heads together fits 32 bits. If it does, every role has a
+/// [shape](crate::model::Role::shape).
 fn heads_fit(config: &Config) -> bool {
     let heads = config
         .num_kv_heads

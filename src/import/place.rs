@@ -16,10 +16,9 @@ pub(super) struct Layout {
     pub(super) fused_qkv: bool,
     /// The two matrices that read the feed-forward's input are one tensor, the gating one first.
     pub(super) fused_gate_up: bool,
-    /// There are norms on the outputs of attention and feed-forward. In Hugging Face folders
-    /// `post_attention_layernorm` is such a norm if there are, and the norm before the feed-forward
-    /// if there are none.
-    pub(super) post_norms: bool,
+    /// Hugging Face's name for the norm before the feed-forward is `pre_feedforward_layernorm`. In
+    /// most families it is `post_attention_layernorm`, which here is a norm on attention's output.
+    pub(super) pre_feedforward_layernorm: bool,
 }
 
 /// What a tensor is called, without its layer.
@@ -69,7 +68,7 @@ impl Layout {
                 "post_attention_norm.weight",
                 "post_attention_layernorm.weight",
             ),
-            PreFfwNorm if self.post_norms => {
+            PreFfwNorm if self.pre_feedforward_layernorm => {
                 ("ffn_norm.weight", "pre_feedforward_layernorm.weight")
             }
             PreFfwNorm => ("ffn_norm.weight", "post_attention_layernorm.weight"),

@@ -1,6 +1,6 @@
 //! From metadata to a [`Description`]: what the keys mean. What the format has no key for is in the
-//! table of [families](Family), and agrees with llama.cpp's loader (`load_arch_hparams` of each model
-//! in its `src/models`).
+//! table of [families](Family), and agrees with llama.cpp's loader (`load_arch_hparams` of each
+//! model in its `src/models`).
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

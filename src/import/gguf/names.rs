@@ -15,7 +15,7 @@ pub(super) fn layout(tensors: &BTreeMap<String, Stored>, family: &Family) -> Lay
     Layout {
         fused_qkv: tensors.contains_key("blk.0.attn_qkv.weight"),
         fused_gate_up: family.fused && !tensors.contains_key("blk.0.ffn_gate.weight"),
-        post_norms: family.post_norms,
+        pre_feedforward_layernorm: family.pre_feedforward_layernorm,
     }
 }
 

@@ -36,7 +36,7 @@ impl Names {
             layout: Layout {
                 fused_qkv: family.fused,
                 fused_gate_up: family.fused,
-                post_norms: family.post_norms,
+                pre_feedforward_layernorm: family.pre_feedforward_layernorm,
             },
         })
     }
