@@ -2,8 +2,8 @@
 //! folders share. A family that differs from the others by what a row can say is one more row.
 //!
 //! A row of [`FAMILIES`] says what differs from [`LLAMA`], or from another row. [`Absent`] has the
-//! defaults of the config classes in transformers 5, for keys that a `config.json` leaves out. Where
-//! older versions have another default, the files they wrote name the key.
+//! defaults of the config classes in transformers 5, for keys that a `config.json` leaves out.
+//! Where older versions have another default, the files they wrote name the key.
 
 use std::prelude::rust_2024::*;
 
@@ -315,7 +315,7 @@ const QWEN2: Family = Family {
 };
 
 /// Every family, in the order in which messages list them.
-static FAMILIES: [Family; 10] = [
+static FAMILIES: &[Family] = &[
     LLAMA,
     Family {
         model_type: "mistral",
@@ -482,4 +482,26 @@ fn unsupported(model_type: &str) -> ImportError {
     };
     ImportError::new(format!("`model_type` is {short:?}: {why}"))
         .help(format!("supported are {}", model_types(|_| true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first of two rows with one name would hide the other: a row must not inherit names.
+    #[test]
+    fn no_two_families_share_a_name() {
+        let types = FAMILIES
+            .iter()
+            .flat_map(|family| [Some(family.model_type), family.multimodal]);
+        let architectures = FAMILIES
+            .iter()
+            .map(|family| family.gguf.map(|gguf| gguf.architecture));
+        let names: [Vec<_>; 2] = [types.flatten().collect(), architectures.flatten().collect()];
+        for names in names {
+            for (i, name) in names.iter().enumerate() {
+                assert!(!names[..i].contains(name), "{name}");
+            }
+        }
+    }
 }

@@ -1,16 +1,16 @@
-//! ggml's element types: how large their blocks are, and what numbers they stand for.
+//! ggml's element types: the size of their blocks, and the numbers in them.
 //!
-//! The formulas and, where it shows in the last bit, the order of their operations are those of the
-//! reference `dequantize_row_*` functions in ggml's `ggml-quants.c`: every product and sum is
-//! rounded to f32 by itself.
+//! Formulas, and the order of operations where it changes the last bit, are those of the reference
+//! functions `dequantize_row_*` in ggml's `ggml-quants.c`. Every product and every sum is rounded
+//! to f32.
 
 use std::fmt;
 use std::prelude::rust_2024::*;
 
 use half::{bf16, f16};
 
-/// How a checkpoint stores the elements of a tensor: plain numbers, or one of ggml's block types, or
-/// what the quantised formats of Hugging Face folders come to.
+/// How a checkpoint stores the elements of a tensor: plain numbers, one of ggml's block types, or
+/// `Affine`, for the quantised formats of Hugging Face folders.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[allow(non_camel_case_types, missing_docs)] // ggml's own names
 pub enum Element {
@@ -121,8 +121,7 @@ impl Element {
         }
     }
 
-    /// Decodes whole blocks into as many numbers as they stand for; what is left over on the longer
-    /// side stays as it is.
+    /// Decodes whole blocks. If one side is longer, the rest of it is left alone.
     pub(super) fn dequantize(self, blocks: &[u8], out: &mut [f32]) {
         match self {
             Element::F32 => each(blocks, out, |b: &[u8; 4], y: &mut [f32; 1]| {
@@ -277,8 +276,8 @@ impl AffineBlock {
         self.values.map(|value| i16::from(value) - self.zero)
     }
 
-    /// A step has 9 bits, and a scale that was stored as f16 or bf16 at most 11: then no product is
-    /// rounded.
+    /// A step has 9 bits, and a scale that was stored as f16 or bf16 has at most 11, so no product
+    /// is rounded.
     fn values(&self) -> [f32; 32] {
         self.steps().map(|steps| f32::from(steps) * self.scale)
     }

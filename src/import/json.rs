@@ -1,5 +1,5 @@
-//! Config files: JSON objects whose values are checked as they are read, so that a refusal names
-//! the key.
+//! Config files: JSON objects. Values are checked when they are read, so that an error names the
+//! key.
 
 use std::path::Path;
 use std::prelude::rust_2024::*;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::ImportError;
 use super::file;
 
-/// No config comes near this; the largest on the hub are some hundred kilobytes.
+/// Far more than any config has: the largest on the hub have a few hundred kilobytes.
 const CONFIG_LIMIT: u64 = 16 << 20;
 
 /// Reads a file that holds one JSON object.
@@ -23,9 +23,9 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<Map<String, Value>, Import
     }
 }
 
-/// Reads a file that holds one JSON value, as Python does: a byte order mark is skipped, and the
-/// words `NaN`, `Infinity` and `-Infinity` are values. They become the strings of these names,
-/// which no reader of a number takes: where such a value is used, its key is refused by name.
+/// Reads a file that holds one JSON value, as Python does: a byte order mark is skipped, and `NaN`,
+/// `Infinity` and `-Infinity` are values. They become strings with these names. Where a number is
+/// expected a string is refused, so an error names the key of such a value, if it is used.
 ///
 /// # Errors
 /// The file cannot be read, is longer than `limit` bytes, or is not JSON (nested at most 128 deep).
@@ -50,7 +50,7 @@ fn quote_python_numbers(text: &str) -> Option<String> {
     let mut in_string = false;
     let bytes = text.as_bytes();
     while let Some(&byte) = bytes.get(at) {
-        // In a string, what follows a backslash does not end it.
+        // A quote after a backslash does not end a string.
         let step = if in_string && byte == b'\\' { 2 } else { 1 };
         in_string ^= byte == b'"';
         let word = WORDS
@@ -76,11 +76,11 @@ pub(super) fn read_config(path: &Path) -> Result<Map<String, Value>, ImportError
     read(path, CONFIG_LIMIT)
 }
 
-/// A JSON object, and where in the file it stands.
+/// A JSON object, and its path in the file.
 #[derive(Clone)]
 pub(super) struct Object<'j> {
     map: &'j Map<String, Value>,
-    /// The key of the object with a dot after it, or nothing for the file's outermost.
+    /// The object's key with a dot after it; empty for the outermost object.
     place: String,
 }
 
@@ -97,7 +97,7 @@ impl<'j> Object<'j> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether `key` is there, be it as `null`.
+    /// Whether `key` is there, possibly as `null`.
     pub(super) fn mentions(&self, key: &str) -> bool {
         self.map.contains_key(key)
     }
@@ -110,7 +110,7 @@ impl<'j> Object<'j> {
         self.map.is_empty()
     }
 
-    /// A refusal that names `key`, its value and what it should be.
+    /// The error that names `key`, its value and what is expected.
     pub(super) fn refuse(&self, key: &str, expected: &str) -> ImportError {
         let place = &self.place;
         match self.map.get(key) {
@@ -122,7 +122,7 @@ impl<'j> Object<'j> {
         }
     }
 
-    /// A refusal of the whole of `key`, in a clause of its own: `` `key` clause ``.
+    /// The error that says of `key` what `clause` says: `` `key` clause ``.
     pub(super) fn object_to(&self, key: &str, clause: &str) -> ImportError {
         ImportError::new(format!("`{}{key}` {clause}", self.place))
     }
@@ -184,8 +184,7 @@ impl<'j> Object<'j> {
     pub(super) fn number(&self, key: &str) -> Result<Option<f64>, ImportError> {
         match self.get(key) {
             None => Ok(None),
-            // serde_json refuses literals that overflow, and JSON has no others, but f32 is what we
-            // compute in.
+            // serde_json refuses numbers that overflow f64. We compute in f32.
             Some(value) => match value.as_f64() {
                 Some(x) if (x as f32).is_finite() => Ok(Some(x)),
                 _ => Err(self.refuse(key, "a number that fits in f32")),
@@ -202,7 +201,7 @@ impl<'j> Object<'j> {
     }
 }
 
-/// A value as a refusal quotes it: short, whatever the file holds.
+/// A value for an error message, cut short if it is long.
 pub(super) fn excerpt(value: &Value) -> String {
     const LONGEST: usize = 60;
     let text = match value {

@@ -1,18 +1,20 @@
-//! llama2.c's `.bin` files, as its `export.py` writes them: version 0 (no magic number; f32), 1
-//! (f32) and 2 (8 bit).
+//! llama2.c's `.bin` files, as its `export.py` writes them: version 0 (f32, without a magic
+//! number), 1 (f32) and 2 (8 bits).
 //!
 //! ```text
-//! 0:    i32 dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len      vocab_size < 0: not tied
+//! 0:    i32 dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, seq_len;
+//!       vocab_size < 0: not tied
 //!       embedder, per layer stacked: attention norms, wq, wk, wv, wo, ffn norms, w1, w2, w3;
 //!       final norm, cosines and sines (not read), the output matrix if not tied
-//! 1, 2: "24ka" (0x616b3432), i32 version, the same seven numbers, u8 tied, in version 2: i32 group; zeros up to 256
+//! 1, 2: "24ka" (0x616b3432), i32 version, the same seven numbers, u8 tied,
+//!       in version 2: i32 group; zeros up to byte 256
 //!       attention norms, ffn norms, final norm, embedder, wq of all layers, wk, wv, wo, w1, w2, w3,
 //!       the output matrix if not tied
 //! ```
-//! In version 2 a matrix is its 8-bit values, then an f32 scale for each group of them; [`Element`]
-//! has no such type (Q8_0's scales are f16), so that it is read as f32. Constants that the format
-//! has no room for are those of `run.c`: epsilon 1e-5, rotary base 10000, SwiGLU. Query and key
-//! rows have the channels of a rotary pair side by side, as Meta's own files do.
+//! In version 2 a matrix is its 8-bit values, followed by an f32 scale for each group of them.
+//! [`Element`] has no such type (the scales of Q8_0 are f16), so it is read as f32. Constants that
+//! the format does not store are those of `run.c`: epsilon 1e-5, rotary base 10000, SwiGLU. The two
+//! channels of a rotary pair are adjacent rows of a query or key matrix, as in Meta's own files.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
@@ -50,8 +52,8 @@ pub fn looks_like(path: &Path) -> bool {
 /// Opens a checkpoint, with the tokenizer beside it if there is one: see [`tokenizer_beside`].
 ///
 /// # Errors
-/// The file cannot be read, or is not exactly as long as its header says, or the header says what
-/// makes no model; or the tokenizer has another number of tokens.
+/// The file cannot be read, or is not exactly as long as its header says; the header cannot
+/// describe a model; or the tokenizer has another number of tokens.
 pub fn open(path: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     Model::open(path).map_err(|error| error.in_file(path))
 }
@@ -80,7 +82,7 @@ pub fn tokenizer_beside(path: &Path) -> Option<PathBuf> {
     found.next().filter(|_| found.next().is_none())
 }
 
-/// The numbers a file begins with.
+/// The numbers at the start of a file.
 #[derive(Clone, Copy, Debug)]
 struct Llama2cHeader {
     version: u32,
@@ -92,7 +94,7 @@ struct Llama2cHeader {
     vocab: u32,
     seq_len: u32,
     tied: bool,
-    /// Elements with a common scale; version 2 only.
+    /// How many elements share a scale; version 2 only.
     group: u32,
 }
 
@@ -181,7 +183,7 @@ impl Llama2cHeader {
         Err(ImportError::new(reason))
     }
 
-    /// Rows and columns of the matrix, columns of the vector, that each layer has for a role.
+    /// Rows and columns of the tensor of a role; a vector is one row.
     fn shape(&self, role: Role) -> (u64, u64) {
         let (dim, hidden, vocab) = (self.dim.into(), self.hidden_dim.into(), self.vocab.into());
         match role {
@@ -197,7 +199,7 @@ impl Llama2cHeader {
         }
     }
 
-    /// Where everything is, by the header alone.
+    /// Where everything is, computed from the header.
     fn layout(&self) -> Result<Layout, ImportError> {
         use Role::*;
         let order: &[Role] = match self.version {
@@ -239,7 +241,7 @@ impl Llama2cHeader {
         for &role in order {
             if role == LmHead {
                 if self.version == 0 {
-                    // Cosines and sines, which `run.c` computes itself nowadays.
+                    // Skips cosines and sines; newer versions of `run.c` compute them.
                     at = self.advance(
                         at,
                         u64::from(self.seq_len) * u64::from(self.dim / self.heads) * 4,
@@ -250,7 +252,7 @@ impl Llama2cHeader {
                 }
             }
             let (rows, columns) = self.shape(role);
-            // No overflow, here and above: the numbers have 31 bits.
+            // Neither this nor the products above overflow: the numbers have 31 bits.
             let elements = rows * columns;
             let quantised =
                 self.version == 2 && !matches!(role, PreAttentionNorm | PreFfwNorm | FinalNorm);
@@ -321,7 +323,7 @@ struct Stack {
     bytes: Range<usize>,
     /// Bytes of one layer's.
     each: usize,
-    /// 8-bit values, then a scale a group; else f32.
+    /// True: 8-bit values, then one scale a group. False: f32.
     quantised: bool,
 }
 

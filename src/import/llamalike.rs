@@ -1,17 +1,16 @@
 //! Penzai-style folders: a `config.json` with the fields of penzai's `LlamalikeTransformerConfig`,
 //! and a `weights.safetensors` with penzai's labels.
 //!
-//! penzai addresses axes by name, so the order of a tensor's axes is a property of the file: the
-//! header's `__metadata__` gives it, as `axes:<label>`, comma-separated. Any order is taken as it
-//! is, nothing is transposed.
+//! penzai addresses axes by name, so a file may have the axes of a tensor in any order. The
+//! header's `__metadata__` says which, as `axes:<label>`, comma-separated. Nothing is transposed:
+//! the importer reads any order.
 //!
-//! The config means what penzai (git aac7808) makes of it. What penzai refuses is refused; so is
-//! what it lets pass although it makes no sense: windows, caps, wavelengths and sizes of 0 or less.
-//! Two points about types:
+//! The config means what it means in penzai (git aac7808). What penzai refuses is refused. So are
+//! values that penzai accepts but that make no sense: windows, caps, wavelengths and sizes of 0 or
+//! less. Two points about types:
 //! * `parameter_dtype` decides what `rms_norm_eps` is rounded to, as in penzai.
 //! * `activation_dtype` decides what the embedding scale, the query scale and the soft caps are
-//!   rounded to, again as in penzai. The activations themselves are computed in f32 whatever it
-//!   says; beyond those constants it only suggests a type for KV tables.
+//!   rounded to, as in penzai. Activations are always computed in f32.
 
 mod axes;
 mod config;

@@ -1,5 +1,5 @@
-//! One row of a checkpoint into one row of a tile row: as it is where the types match, requantised
-//! where they do not.
+//! Packs one row of a checkpoint as one row of a tile row: unchanged where the types match,
+//! requantised where they do not.
 
 use std::prelude::rust_2024::*;
 
@@ -15,12 +15,13 @@ const SCALES: u16 = 63;
 /// The bits of 65504.
 const LARGEST_F16: u16 = 0x7bff;
 
-/// The type that keeps what a checkpoint stores, or comes nearest to it. Lossless for F32, F16,
-/// BF16, Q8_0, Q5_0, IQ4_NL, Q4_0 and Q4_1. Q4_K keeps its 4-bit values and rounds each group's
-/// scale and minimum, products of two numbers, to f16. The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K)
-/// are requantised to q8, whose steps are finer than theirs. [`Element::Affine`] of 8 bits keeps its
-/// values if they lie at most 128 steps off the zero point; for 4 bits, see
-/// [`Tensor::nearest`](super::Tensor::nearest).
+/// The type of an image that is nearest to a type of a checkpoint.
+///
+/// Nothing is lost of F32, F16, BF16, Q8_0, Q5_0, IQ4_NL, Q4_0 and Q4_1. Q4_K keeps its 4-bit
+/// values; each group's scale and minimum, which are products of two numbers, are rounded to f16.
+/// The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K) are requantised to q8, whose steps are finer than
+/// theirs. [`Element::Affine`] of 8 bits keeps its values if they are at most 128 steps from the
+/// zero point; for 4 bits, see [`Tensor::nearest`](super::Tensor::nearest).
 pub fn nearest(element: Element) -> DType {
     match element {
         Element::F32 => DType::F32,
@@ -43,7 +44,7 @@ pub fn nearest(element: Element) -> DType {
 /// Whether packing lost anything.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fidelity {
-    /// What is packed stands for the very numbers that the checkpoint stores.
+    /// The packed values are exactly the numbers that the checkpoint stores.
     Exact,
     Rounded,
 }
@@ -120,12 +121,12 @@ pub(super) fn pack(
         }
         _ => pack_row(dtype, tile_row, lane, values),
     }
-    // Every stored number is an f32; a plain type holds its own.
+    // An f32 holds every stored number; a plain type holds the numbers of its own type.
     let holds = dtype == DType::F32 || element.is_plain() && dtype == nearest(element);
     Ok(Fidelity::exact(holds))
 }
 
-/// Up to 32 weights, the group filled up with zeros.
+/// Up to 32 weights; a shorter group is padded with zeros.
 fn padded(weights: &[f32]) -> [f32; GROUP] {
     let mut padded = [0.0; GROUP];
     padded[..weights.len()].copy_from_slice(weights);
@@ -144,9 +145,9 @@ fn sum(of: impl Fn(usize) -> f32) -> f32 {
     sums.iter().sum()
 }
 
-/// 8 bits: of the f16 scales from the smallest that reaches the largest weight upwards, the one
-/// that errs least. Weights that were quantised before lie on a grid, and some scale nearly meets
-/// it.
+/// 8 bits. Tries f16 scales from the smallest one that reaches the largest weight upwards, and
+/// takes the one with the smallest error. Weights that were quantised before are on a grid, and one
+/// of the scales nearly matches it.
 fn eight_bits(weights: &[f32]) -> (u16, [i8; GROUP]) {
     let weights = padded(weights);
     let largest = weights
@@ -168,8 +169,8 @@ fn eight_bits(weights: &[f32]) -> (u16, [i8; GROUP]) {
     (best.1, weights.map(|w| rounded(w, inverse) as i8))
 }
 
-/// Takes blocks over value by value, if `dtype` can hold the values. An f16 scale that is no number
-/// is refused.
+/// Copies blocks value by value, if `dtype` can hold the values. A scale that is not a finite
+/// number is refused.
 fn repack(
     element: Element,
     blocks: &[u8],
@@ -236,8 +237,8 @@ fn repack(
                 let minimum = f16_to_f32(finite(half(block, 2))?);
                 for group in 0..8 {
                     let (s, m) = q4_k_scales(&block[4..16], group);
-                    // Two groups share 32 bytes: the first has their low nibbles, the second the
-                    // high ones.
+                    // Two groups share 32 bytes: the low nibbles are the first group's, the high
+                    // ones the second's.
                     let bytes = &block[16 + group / 2 * 32..][..32];
                     let values = std::array::from_fn(|c| {
                         if group % 2 == 0 {
@@ -261,7 +262,7 @@ fn repack(
             _ => return Ok(None),
         }
     }
-    // The scales of Q4_K are products, which f16 rounds.
+    // The scales of Q4_K are products, and f16 cannot hold all of them.
     Ok(Some(Fidelity::exact(element != Element::Q4_K)))
 }
 
@@ -392,11 +393,11 @@ fn symmetric(weights: &[f32]) -> Group4 {
 }
 
 /// 4 bits with a minimum. Starts from the range of the weights and from ranges a little narrower,
-/// and after each rounding fits scale and minimum to the rounded values by least squares; keeps
-/// what errs least.
+/// and after each rounding fits scale and minimum to the rounded values by least squares. Keeps the
+/// result with the smallest error.
 fn with_minimum(weights: &[f32]) -> Group4 {
-    // The padding of a short group meets inputs of zero: any weight will do, so it repeats one that
-    // is there.
+    // The padding of a short group is multiplied by inputs of zero, so its weights do not matter:
+    // it repeats one of the group's.
     let (mut filled, weights) = ([weights.first().copied().unwrap_or(0.0); GROUP], weights);
     filled[..weights.len()].copy_from_slice(weights);
     let weights = filled;

@@ -1,5 +1,5 @@
-//! Rotary embedding: which channels turn together, and the tables of frequencies, the plain one and
-//! the ways checkpoints stretch it.
+//! Rotary embedding: which channels turn together, and tables of frequencies, with and without the
+//! scalings that checkpoints use.
 //!
 //! Formulas are those of Hugging Face's `modeling_rope_utils.py`, in f64. Powers and logarithms
 //! come from `libm`, not from the platform, so that packing gives the same bytes everywhere.
@@ -18,9 +18,9 @@ pub(super) enum Pairing {
 }
 
 impl Pairing {
-    /// The rows of a query or key matrix, so that the channels that turn together stand where the
-    /// forward pass pairs them. In each head of `head_dim` channels the first `2 * pairs` turn;
-    /// what follows is passed through (with frequency 0, so any order does).
+    /// The rows of a query or key matrix in the order of the forward pass. In each head of
+    /// `head_dim` channels the first `2 * pairs` turn. The others do not (their frequency is 0), so
+    /// their order does not matter.
     pub(super) fn rows(self, rows: Range<usize>, head_dim: usize, pairs: usize) -> Vec<usize> {
         let half = head_dim / 2;
         let passed = half.saturating_sub(pairs);

@@ -1,8 +1,8 @@
-//! A checkpoint's safetensors files: one, or several shards with an index, each mapped.
+//! A checkpoint's safetensors files: one file, or several shards. Each is mapped into memory.
 //!
-//! The `safetensors` crate checks a file's header: every tensor within the file, none overlapping,
-//! no holes, sizes that fit shapes. This module adds what concerns several files, and says which of
-//! them is to blame.
+//! The `safetensors` crate checks a file's header: all tensors are within the file, none overlap,
+//! there are no holes, sizes agree with shapes. This module adds checks across files, and its
+//! errors name the file.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::file::{MappedFile, is_there};
 use super::{Element, ImportError, json};
 
-/// The crate's own limit on a header; an index says less.
+/// The crate's limit on a header. An index is shorter than the headers.
 const INDEX_LIMIT: u64 = 100_000_000;
 
 /// Opened safetensors files, and which of them holds which tensor.
@@ -52,13 +52,13 @@ pub(super) struct Stored<'w> {
 }
 
 impl Weights {
-    /// Opens `model.safetensors`, or the shards that `model.safetensors.index.json` lists, or those
-    /// that their names number, if no index is there and all of them are.
+    /// Opens `model.safetensors`; or the shards that `model.safetensors.index.json` lists; or,
+    /// without an index, the shards with numbered names, if all of them are there.
     ///
     /// # Errors
-    /// There are none of these; or one of the files is damaged; or the index names a file outside of
-    /// the folder or a tensor that its file lacks; or two shards hold tensors of one name and no
-    /// index says which counts; or a numbered shard is missing.
+    /// None of these exist; a file is damaged; the index names a file outside the folder, or a
+    /// tensor that is not in its file; two shards have a tensor of the same name and no index says
+    /// which one to use; or a numbered shard is missing.
     pub(super) fn in_folder(folder: &Path) -> Result<Self, ImportError> {
         let single = folder.join("model.safetensors");
         let index = folder.join("model.safetensors.index.json");
@@ -115,7 +115,7 @@ impl Weights {
                     "`weight_map.{tensor}` is not a string"
                 )));
             };
-            // A file name and nothing else: an index must not lead out of its folder.
+            // Only a file name: an index must not refer to files outside its folder.
             let mut parts = Path::new(file).components();
             if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == file)
             {
@@ -146,7 +146,7 @@ impl Weights {
         Ok(weights)
     }
 
-    /// The shards whose names number them, if all of one set are there.
+    /// The shards with numbered names, if one set of them is complete.
     fn numbered(
         folder: &Path,
         shards: BTreeMap<(usize, usize), &str>,
@@ -172,8 +172,8 @@ impl Weights {
         )
     }
 
-    /// Opens files; `listed` says by its number which of them counts for a tensor, `unlisted` why
-    /// nothing does.
+    /// Opens files. `listed` says which of them holds a tensor, by its number in the list;
+    /// `unlisted` is the reason if nothing says so.
     fn shards<'n>(
         folder: &Path,
         files: impl Iterator<Item = &'n str>,
@@ -211,8 +211,8 @@ impl Weights {
         Ok(Weights { shards, holder })
     }
 
-    /// Leaves out what training wrappers put in the names of tensors: `module.`,
-    /// `base_model.model.` and the like before all of them, `_orig_mod.` anywhere.
+    /// Removes what training wrappers add to the names of tensors: `module.`, `base_model.model.`
+    /// and the like at the start of all names, `_orig_mod.` anywhere.
     ///
     /// # Errors
     /// Two tensors would have one name.
@@ -256,7 +256,7 @@ impl Weights {
         self.holder.len()
     }
 
-    /// The names of all tensors, in no order.
+    /// The names of all tensors, in any order.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.holder.keys().map(String::as_str)
     }
@@ -351,7 +351,7 @@ impl Stored<'_> {
         Some(numbers)
     }
 
-    /// Whether two tensors have the same shape and stand for the same numbers.
+    /// Whether two tensors have the same shape and the same numbers.
     pub(super) fn equals(&self, other: &Stored<'_>) -> bool {
         self.shape == other.shape
             && match self.dtype == other.dtype {
@@ -372,7 +372,7 @@ impl Stored<'_> {
     }
 }
 
-/// How to bring PyTorch's own format into ours.
+/// How to convert PyTorch's own format.
 pub(super) const CONVERT: &str = "pytorch_model.bin must be converted first, with transformers: \
     `AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)`";
 
@@ -383,7 +383,7 @@ fn is_pytorch(name: &str) -> bool {
         || name.ends_with(".pt")
 }
 
-/// The names of what lies in a folder, in order.
+/// The names of everything in a folder, sorted.
 fn file_names(folder: &Path) -> Vec<String> {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     let mut names: Vec<String> = entries

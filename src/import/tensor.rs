@@ -1,5 +1,4 @@
-//! A checkpoint's tensor as the image wants to see it: rows of numbers, wherever they lie in the
-//! file.
+//! A checkpoint's tensor as rows of numbers, wherever they are in the file.
 
 use std::borrow::Cow;
 use std::prelude::rust_2024::*;
@@ -8,12 +7,11 @@ use super::ggml::Element;
 use super::{ImportError, nearest};
 use crate::model::DType;
 
-/// A matrix (or a vector, as one row) of a checkpoint, where it lies in the file:
-/// `[rows][columns]`, outputs by inputs.
+/// A view of a matrix of a checkpoint, `[rows][columns]`, outputs by inputs. A vector is one row.
 ///
-/// Element `(r, c)` is number `rows[r] + columns[c]` of `data`, counted in elements; so transposed,
-/// stacked, fused and permuted tensors are all described, not copied. [`Tensor::new`] checks that
-/// each of them lies within `data`; after that no row can fail.
+/// Element `(r, c)` is element `rows[r] + columns[c]` of `data`. So transposed, stacked, fused and
+/// permuted tensors need no copy. [`Tensor::new`] checks that all elements are within `data`; after
+/// that, reading a row cannot fail.
 #[derive(Clone, Debug)]
 pub struct Tensor<'c> {
     element: Element,
@@ -45,9 +43,9 @@ impl Columns {
 }
 
 impl<'c> Tensor<'c> {
-    /// Describes a tensor: `data` holds the whole stored tensor, little-endian; `rows` says where
-    /// each row starts, `columns` how it goes on, both in elements; `add` is added to every element
-    /// in f32 (1 for Gemma's norms where a format stores them without it, else 0).
+    /// Describes a tensor. `data` is the whole stored tensor, little-endian. `rows` says where each
+    /// row starts and `columns` where its elements are, both in elements. `add` is added to every
+    /// element in f32: 1 for norms that are stored as `w` and mean `1 + w`, else 0.
     ///
     /// # Errors
     /// No rows, no columns, an element outside of `data`, or a block type whose rows are not made
@@ -95,13 +93,13 @@ impl<'c> Tensor<'c> {
         })
     }
 
-    /// The same tensor, with another [nearest](Tensor::nearest) type than that of its elements: of
-    /// numbers that are stored in fewer bits than they are read in.
+    /// The same tensor with another [nearest](Tensor::nearest) type, for numbers that are stored in
+    /// fewer bits than `element` has.
     pub(super) fn with_nearest(self, nearest: DType) -> Self {
         Tensor { nearest, ..self }
     }
 
-    /// The usual case: `rows` rows of `columns` elements, one after the other, nothing added.
+    /// A tensor of `rows` rows of `columns` elements, one after the other, nothing added.
     ///
     /// # Errors
     /// As [`Tensor::new`]; or `data` is not exactly as long as the tensor.
@@ -136,7 +134,7 @@ impl<'c> Tensor<'c> {
         self.element
     }
 
-    /// The type that keeps what the checkpoint stores, or comes nearest to it.
+    /// The type of an image that is nearest to what the checkpoint stores.
     pub fn nearest(&self) -> DType {
         self.nearest
     }
@@ -187,9 +185,9 @@ impl<'c> Tensor<'c> {
         Ok(())
     }
 
-    /// The stored blocks of row `r`, to be repacked without loss: [`Element::block_len`] elements
-    /// in each [`Element::block_bytes`] bytes. `None` if there is no such row, if its columns are
-    /// scattered, or if something is added to them.
+    /// The stored blocks of row `r`, for packing without loss: [`Element::block_len`] elements in
+    /// each [`Element::block_bytes`] bytes. `None` if there is no such row, if its columns are not
+    /// contiguous, or if something is added to them.
     pub fn blocks(&self, r: usize) -> Option<&[u8]> {
         match (self.rows.get(r), &self.columns) {
             (Some(&start), &Columns::Contiguous(count)) if self.add == 0.0 => {
@@ -207,7 +205,7 @@ impl<'c> Tensor<'c> {
     }
 }
 
-/// How many elements from its start a row needs; `None` without columns.
+/// How many elements a row spans from its start; `None` without columns.
 fn reach(columns: &Columns) -> Option<usize> {
     match columns {
         Columns::Contiguous(count) => Some(*count).filter(|&count| count > 0),

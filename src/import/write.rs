@@ -1,6 +1,6 @@
-//! Writing an image: section by section, the weights some megabytes at a time, so that packing
-//! takes little memory whatever the size of the model. The bytes depend on the checkpoint and the
-//! options alone.
+//! Writes an image section by section, and the weights a few megabytes at a time: packing takes
+//! little memory, whatever the size of the model. The bytes depend only on the checkpoint and the
+//! options.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
@@ -19,7 +19,7 @@ use crate::model::{
     tensor_ids,
 };
 
-/// About how many bytes of an image are packed at a time.
+/// Bytes of an image that are packed at a time, roughly.
 const PIECE: usize = 4 << 20;
 
 /// What an image's matrices are stored as. `None` keeps what the checkpoint stores, or the
@@ -29,8 +29,8 @@ pub struct PackOptions {
     /// The type of all matrices. For the 4-bit types, a tensor that is stored in 4 bits keeps its
     /// own form of them.
     pub dtype: Option<DType>,
-    /// The type of the embedding table and, when not tied, of the output matrix, if it is to be
-    /// another.
+    /// The type of the embedding table and, when not tied, of the output matrix. `None`: the same
+    /// as `dtype`.
     pub embedder_dtype: Option<DType>,
 }
 
@@ -50,16 +50,16 @@ impl PackOptions {
     }
 }
 
-/// What became of the matrices of a checkpoint.
+/// How many matrices of a checkpoint were packed without loss, and how many were rounded.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Packed {
-    /// How many stand for the very numbers that the checkpoint stores.
+    /// How many have exactly the numbers that the checkpoint stores.
     pub exact: usize,
-    /// How many do not: their type holds fewer numbers, and they were rounded to the nearest.
+    /// How many were rounded, because their type cannot hold those numbers.
     pub rounded: usize,
 }
 
-/// Packs a checkpoint into memory. `progress` is told the bytes done and the bytes in all.
+/// Packs a checkpoint into memory. Calls `progress` with the bytes done and the total.
 pub fn pack_to_memory(
     checkpoint: &dyn Checkpoint,
     options: &PackOptions,
@@ -73,8 +73,8 @@ pub fn pack_to_memory(
     Ok(image)
 }
 
-/// Packs a checkpoint into a file. The image appears under its name when it is complete and not
-/// before: a failure or an interruption leaves what was there.
+/// Packs a checkpoint into a file. The image appears under its name only when it is complete: after
+/// a failure or an interruption, what was there before is still there.
 pub fn pack_to_file(
     checkpoint: &dyn Checkpoint,
     options: &PackOptions,
@@ -90,8 +90,8 @@ pub fn pack_to_file(
     Ok(packed)
 }
 
-/// Packs a checkpoint into an empty file that is open. `name` is what the file is called where it
-/// cannot be written; other errors name the file of the checkpoint, or none.
+/// Packs a checkpoint into an open, empty file. If the file cannot be written, the error calls it
+/// `name`; other errors name a file of the checkpoint, or none.
 pub fn pack_into(
     checkpoint: &dyn Checkpoint,
     options: &PackOptions,
@@ -104,7 +104,7 @@ pub fn pack_into(
     layout.write(checkpoint, &mut file, Some(name), progress)
 }
 
-/// Everything about an image but its weights.
+/// Everything in an image except its weights.
 struct Layout {
     /// Config, layers, rope, tensors; weights; tokenizer, chat template.
     sections: [Vec<u8>; 7],
@@ -317,10 +317,10 @@ impl Layout {
     }
 }
 
-/// A file being written, with its length so far and the checksum of the section.
+/// A file that is being written: its length so far, and the checksum of the current section.
 struct Output<'f, F> {
     file: &'f mut F,
-    /// What to blame if it cannot be written.
+    /// The file to name if it cannot be written.
     name: Option<&'f Path>,
     written: u64,
     hasher: crc32fast::Hasher,
@@ -350,7 +350,7 @@ impl<F: Write + Seek> Output<'_, F> {
     }
 }
 
-/// What a checkpoint has and can be used.
+/// The part, if the checkpoint has it and it can be used.
 fn readable<T>(part: &Option<Result<T, ImportError>>) -> Option<&T> {
     part.as_ref()?.as_ref().ok()
 }

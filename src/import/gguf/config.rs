@@ -18,7 +18,7 @@ use crate::import::vocabulary::{for_rows, from_gguf, with_variables};
 use crate::import::{Description, ImportError, heads_fit};
 use crate::model::{Config, DType, Layer, Rope, tensor_ids};
 
-/// A file, understood.
+/// What a file says.
 pub(super) struct Described {
     pub(super) description: Description,
     pub(super) layout: Layout,
@@ -27,7 +27,8 @@ pub(super) struct Described {
     pub(super) rotary_pairs: usize,
 }
 
-/// Keys that change the computation in ways we do not know, unless they say this.
+/// Keys that change the computation in ways that are not supported, and the value with which they
+/// do not.
 const NEUTRAL: [(&str, Value); 9] = [
     ("expert_count", Value::Unsigned(0)),
     ("attention.causal", Value::Bool(true)),
@@ -40,7 +41,7 @@ const NEUTRAL: [(&str, Value); 9] = [
     ("logit_scale", Value::Float(1.0)),
 ];
 
-/// Describes the model of a file, and checks that its tensors are the ones the description calls
+/// Describes the model of a file, and checks that its tensors are those that the description calls
 /// for.
 ///
 /// # Errors
@@ -137,7 +138,7 @@ fn chat_template(metadata: &Metadata<'_>) -> Result<Option<String>, ImportError>
     Ok(Some(with_variables(source, &variables)))
 }
 
-/// The architecture's name, of a file that holds a whole model.
+/// The architecture's name. Refuses a file that does not hold a whole model.
 fn architecture<'f>(metadata: &Metadata<'f>) -> Result<&'f str, ImportError> {
     if let Some(kind) = metadata.text("general.type")?
         && kind != "model"
@@ -156,7 +157,7 @@ fn architecture<'f>(metadata: &Metadata<'f>) -> Result<&'f str, ImportError> {
         .ok_or_else(|| metadata.refuse("general.architecture", "a name"))
 }
 
-/// The config, but for what the rotary tables tell.
+/// The config, except for the fields about rotary tables.
 fn config(
     metadata: &Metadata<'_>,
     tensors: &BTreeMap<String, Stored>,

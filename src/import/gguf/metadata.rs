@@ -1,5 +1,4 @@
-//! Typed access to metadata. A key that is there but says something unfit is an error that names
-//! it.
+//! Typed access to metadata. If a key is there and its value does not fit, the error names the key.
 
 use std::collections::BTreeMap;
 use std::prelude::rust_2024::*;
@@ -15,7 +14,7 @@ pub(super) struct Metadata<'f> {
 }
 
 impl<'f> Metadata<'f> {
-    /// The refusal of what a key says.
+    /// The error that names a key, its value and what is expected.
     pub(super) fn refuse(&self, key: &str, expected: &str) -> ImportError {
         let found = match self.values.get(key) {
             None => "is missing".into(),
@@ -74,8 +73,7 @@ impl<'f> Metadata<'f> {
         }
     }
 
-    /// A count that newer files may list for each layer; only one that is the same in all of them
-    /// will do.
+    /// A count that newer files may list for each layer. It must be the same in all layers.
     pub(super) fn uniform(&self, key: &str) -> Result<Option<u32>, ImportError> {
         let Some(Value::Array(array)) = self.values.get(key) else {
             return self.count(key);

@@ -1,14 +1,14 @@
 //! GGUF, llama.cpp's format: Llama, Mistral and SmolLM2 (architecture `llama`), Gemma 1 to 3, Qwen
 //! 2 and 3, SmolLM3 and Phi-3, in any of the types of [`Element`](super::Element).
 //!
-//! A tokenizer or chat template that cannot be used is no reason to refuse the model: the
-//! [`Description`] has the reason.
+//! If a tokenizer or chat template cannot be used, the model can: the [`Description`] has the
+//! reason.
 //!
-//! What the converter did to a checkpoint is undone or kept as it is: query and key rows of `llama`
-//! and `smollm3`, which it stores with the two channels of a rotary pair side by side, are read in
-//! split-halves order; Gemma's norms have their `1 +` added already. What the format loses is lost:
-//! Mistral's and Qwen 2's windows, Gemma 2's and 3's own query scale (all but the 27B models',
-//! which are recognised), SmolLM3's own choice of layers without rotary embedding.
+//! llama.cpp's converter changes checkpoints. In query and key rows of `llama` and `smollm3` the
+//! two channels of a rotary pair are adjacent; we read them in split-halves order. Gemma's norms
+//! have their 1 added already. Some facts are not in the file: windows of Mistral and Qwen 2, the
+//! query scale of Gemma 2 and 3 (but the 27B models are recognised), and a SmolLM3's choice of
+//! layers without rotary embedding.
 
 mod config;
 mod metadata;
@@ -58,7 +58,7 @@ pub fn tokenizer(path: &Path) -> Result<Vec<u8>, ImportError> {
     read().map_err(|error| error.in_file(path))
 }
 
-/// Names the file in the refusal of a part of it.
+/// Adds the path to the error of a part.
 fn blame<T>(part: &mut Option<Result<T, ImportError>>, path: &Path) {
     if let Some(Err(error)) = part {
         error.path.get_or_insert_with(|| path.to_owned());

@@ -30,8 +30,8 @@ pub(super) fn place(layout: Layout, id: TensorId, config: &Config) -> TensorPlac
     layout.place(id.role, name, config)
 }
 
-/// Refuses a file that lacks a tensor, has one of another shape, or has one that is not called for:
-/// what is not understood would silently be left out of the computation.
+/// Refuses a file that lacks a tensor, has one of another shape, or has one that the config does
+/// not call for: the computation would silently leave it out.
 pub(super) fn check(
     tensors: &BTreeMap<String, Stored>,
     ids: impl Iterator<Item = TensorId>,
@@ -61,15 +61,15 @@ pub(super) fn check(
         used.insert(name);
     }
     let is_known = |name: &str| {
-        // The rotary tables are read from these, or the file is refused.
+        // `rope::global` reads these, or refuses the file.
         let is_rotary = matches!(
             name,
             "rope_freqs.weight" | "rope_factors_long.weight" | "rope_factors_short.weight"
         );
-        // The buffer of frequencies of old versions of transformers, which follow from the metadata;
+        // A buffer of old versions of transformers: frequencies, which follow from the metadata.
         // llama.cpp does not read it either.
         let is_buffer = name.starts_with("blk.") && name.ends_with(".attn_rot_embd.weight");
-        // It is called for unless it is the same as the embeddings.
+        // `output.weight` is called for unless it equals the embeddings.
         used.contains(name) || is_rotary || is_buffer || name == "output.weight"
     };
     match tensors.keys().find(|name| !is_known(name)) {

@@ -1,17 +1,19 @@
-//! The container: header, metadata and tensor list of a GGUF file, checked against the file's size
-//! as they are read.
+//! Reads the header, metadata and tensor list of a GGUF file, and checks them against the file's
+//! size.
 //!
 //! Version 3, little-endian (version 2 differs in nothing that matters here); `docs/gguf.md` of
 //! ggml specifies it:
 //! ```text
 //! "GGUF"  u32 version  u64 tensors  u64 keys
 //! keys    × { string key, u32 type, value }
-//! tensors × { string name, u32 n, u64 dimension[n], u32 type, u64 offset }     innermost dimension first
-//! padding to `general.alignment`, then the tensor data that the offsets count from, each aligned likewise
-//! string = u64 length, bytes      array = u32 type, u64 length, elements      bool = one byte, 0 or 1
+//! tensors × { string name, u32 n, u64 dimension[n], u32 type, u64 offset }
+//!         the innermost dimension first; offsets from the start of the tensor data
+//! padding to `general.alignment`, then the tensor data, each tensor aligned likewise
+//! string = u64 length, bytes
+//! array = u32 type, u64 length, elements
+//! bool = one byte, 0 or 1
 //! ```
-//! Nothing is copied but names: a value that is a string or an array is remembered as the bytes it
-//! takes in the file.
+//! Only names are copied: a string or an array is kept as its range of bytes in the file.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,10 +21,10 @@ use std::prelude::rust_2024::*;
 
 use crate::import::{Element, ImportError};
 
-/// Metadata and tensor list end before this many bytes: the largest vocabularies take some 20 MB. A
-/// size that says more bounds nothing, as a file's holes count in it, too.
+/// Metadata and tensor list must end before this many bytes; the largest vocabularies take some
+/// 20 MB. The file's size is no bound, because holes count in it.
 const HEADER_LIMIT: usize = 256 << 20;
-/// Arrays may hold arrays; nobody writes more than two levels.
+/// Levels of arrays in arrays. Files have at most two.
 const DEEPEST_ARRAY: usize = 8;
 /// ggml's limit.
 const MOST_DIMENSIONS: u32 = 4;
@@ -81,7 +83,7 @@ impl Type {
     }
 }
 
-/// A metadata value. Strings and arrays are where they lie in the file.
+/// A metadata value. Strings and arrays are ranges of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     Unsigned(u64),
@@ -92,7 +94,7 @@ pub(super) enum Value {
     Array(Array),
 }
 
-/// An array whose elements have been walked over once, so that all of them are there.
+/// An array. Its elements have been read once, so all of them are within the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Array {
     pub(super) of: Type,
@@ -106,7 +108,7 @@ pub(super) struct Stored {
     pub(super) element: Element,
     /// Outermost dimension first, the reverse of the file's order: `[rows, columns]` of a matrix.
     pub(super) shape: Vec<usize>,
-    /// Where in the file; exactly as long as the shape says.
+    /// The bytes in the file; exactly as many as the shape needs.
     pub(super) bytes: Range<usize>,
 }
 
@@ -120,8 +122,8 @@ pub(super) struct GgufHeader {
 /// Reads the header of a whole file.
 ///
 /// # Errors
-/// Not GGUF, not a version we know, cut short, or a count, length, type, dimension or offset that
-/// cannot be; a key or a tensor that occurs twice; tensors that overlap.
+/// Not GGUF; an unknown version; cut short; an impossible count, length, type, dimension or offset;
+/// a key or a tensor that occurs twice; tensors that overlap.
 pub(super) fn read(file: &[u8]) -> Result<GgufHeader, ImportError> {
     let mut at = Cursor {
         file: file.get(..HEADER_LIMIT).unwrap_or(file),
@@ -194,7 +196,7 @@ fn metadata(at: &mut Cursor<'_>) -> Result<BTreeMap<String, Value>, ImportError>
     Ok(metadata)
 }
 
-/// A tensor's name, type and shape, and its offset, not looked at yet.
+/// A tensor's name, type and shape, and its offset, which is not checked yet.
 struct Entry {
     name: String,
     element: Element,
@@ -269,7 +271,7 @@ fn sizes(element: Element, shape: &[u64]) -> Option<(usize, Vec<usize>)> {
     Some((bytes, shape))
 }
 
-/// Turns offsets into places in the file, none of which may overlap.
+/// Turns offsets into ranges of the file, and refuses any that overlap.
 fn place(
     entries: Vec<Entry>,
     start: usize,
@@ -383,7 +385,7 @@ fn type_name(code: u32) -> String {
     known.into()
 }
 
-/// A place in the file. Reading past the end is an error that says what was being read, and where.
+/// A position in the file. Reading past the end is an error that says what was read, and where.
 pub(super) struct Cursor<'f> {
     file: &'f [u8],
     at: usize,
@@ -429,8 +431,8 @@ impl<'f> Cursor<'f> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    /// A number of things that take at least `each` bytes apiece, so that no more are believed in
-    /// than can be there.
+    /// A count of things of at least `each` bytes. Refuses a count that the rest of the file has no
+    /// room for.
     fn count(&mut self, what: &str, things: &str, each: usize) -> Result<usize, ImportError> {
         let start = self.at;
         let count = self.u64(if what.is_empty() { things } else { what })?;
@@ -515,8 +517,7 @@ impl<'f> Cursor<'f> {
         })
     }
 
-    /// Walks over an array, and over the arrays in it, in one loop: the levels that are open stand
-    /// on a short list.
+    /// Skips an array and the arrays in it, in one loop. A short list holds the open levels.
     fn skip_array(&mut self, what: &str) -> Result<Array, ImportError> {
         let (of, len) = self.array_head(what)?;
         let start = self.at;

@@ -8,11 +8,11 @@ use super::reader::Stored;
 use crate::import::rope::{self, Yarn};
 use crate::import::{ImportError, RopeTable, Tensor};
 
-/// What a file says of rotary embedding.
+/// What a file says about rotary embedding.
 pub(super) struct Rotary {
     pub(super) table: RopeTable,
     pub(super) base: f64,
-    /// The divisor of all frequencies, if that is all the scaling there is and it stretches.
+    /// The divisor of all frequencies, if there is no other scaling and it is at least 1.
     pub(super) divisor: Option<f64>,
 }
 
@@ -64,7 +64,7 @@ pub(super) fn global(
         divide(&mut frequencies, factors)?;
     }
     let scaling = Scaling::read(metadata, arch)?;
-    // Two names for one thing, from two times; llama.cpp multiplies them.
+    // An older and a newer name for one thing; llama.cpp multiplies them.
     let mut amplitude = 1.0;
     for key in ["attn_factor", "yarn_attn_factor"] {
         amplitude *= metadata
@@ -110,7 +110,7 @@ pub(super) fn global(
     })
 }
 
-/// A table of local layers: the plain one of another base.
+/// A table without scaling, for local layers.
 pub(super) fn plain(base: f64, head_dim: u32, pairs: u32) -> Result<RopeTable, ImportError> {
     Ok(RopeTable {
         amplitude: 1.0,
@@ -137,7 +137,7 @@ impl Scaling {
             None => metadata.number(&format!("{arch}.rope.scale_linear"))?,
             given => given,
         };
-        // 0 and 1 both say: as trained.
+        // 0 and 1 both mean no scaling.
         let Some(factor) = factor.filter(|&factor| factor != 0.0 && factor != 1.0) else {
             return match kind {
                 None | Some("none" | "linear" | "longrope" | "yarn") => Ok(Scaling::None),
@@ -186,11 +186,11 @@ impl Scaling {
     }
 }
 
-/// The divisors of single frequencies: `rope_freqs` (Llama 3's scaling, worked out by the
-/// converter), or those of longrope (Phi-3). Of the latter there are two sets, for texts up to the
-/// original context and for longer ones: what a token sees would depend on how long the text will
-/// become. The short set will do if the model's context is no longer than the original one;
-/// otherwise the file is refused.
+/// A divisor for each frequency: `rope_freqs` (Llama 3's scaling, computed by the converter), or
+/// the factors of longrope (Phi-3). Longrope has two sets, for texts up to the original context and
+/// for longer texts, so which one is right for a token depends on how long the text becomes. If the
+/// model's context is not longer than the original one, the short set is used; otherwise the file
+/// is refused.
 fn factors(
     metadata: &Metadata<'_>,
     tensors: &BTreeMap<String, Stored>,

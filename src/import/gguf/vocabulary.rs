@@ -6,10 +6,10 @@ use super::metadata::Metadata;
 use crate::import::ImportError;
 use crate::import::vocabulary::GgufVocabulary;
 
-/// Collects what the metadata say of the vocabulary; `None` if the file has none.
+/// Collects what the metadata say about the vocabulary; `None` if the file has none.
 ///
 /// # Errors
-/// A key says something unfit.
+/// The value of a key does not fit.
 pub(super) fn read<'f>(metadata: &Metadata<'f>) -> Result<Option<GgufVocabulary<'f>>, ImportError> {
     let model = match metadata.text("tokenizer.ggml.model")? {
         None | Some("none" | "no_vocab") => return Ok(None),

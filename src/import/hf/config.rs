@@ -1,7 +1,8 @@
-//! `config.json` in all the forms that transformers has written since 4.3x: renamed keys, keys left
-//! out because they equal a class default, `null` that means "off" where absence means "as usual".
+//! Reads `config.json` as transformers has written it since 4.3x. Keys were renamed; a key that
+//! equals the class's default may be left out; `null` can mean "off" where absence means the
+//! default.
 //!
-//! Where versions disagree about a key's meaning, transformers 5 is followed.
+//! If versions disagree about what a key means, this follows transformers 5.
 
 use std::num::NonZeroU32;
 use std::prelude::rust_2024::*;
@@ -14,21 +15,20 @@ use crate::import::json::{Object, excerpt};
 use crate::import::{ImportError, RopeTable};
 use crate::model::{Config, Layer, MlpVariant, Rope};
 
-/// Wider heads than any model has: a bound on the tables that follow from this number alone.
+/// Wider heads than any model has. It bounds tables whose size follows from this number alone.
 const WIDEST_HEAD: u32 = 1 << 16;
 
-/// A `config.json`, understood.
+/// What a `config.json` says.
 pub(super) struct Described {
     pub(super) family: &'static Family,
-    /// Complete but for what the files know: which biases there are, and the stored types.
+    /// Complete, except for biases and stored types: the tensors say these.
     pub(super) config: Config,
     pub(super) layers: Vec<Layer>,
     pub(super) global_rope: RopeTable,
     pub(super) local_rope: Option<RopeTable>,
-    /// How many channel pairs of a head turn; the others are passed through (Phi-3's
-    /// `partial_rotary_factor`).
+    /// How many channel pairs of a head turn; the others do not (`partial_rotary_factor`).
     pub(super) rotary_pairs: u32,
-    /// Divides the logits; folded into the final norm (Granite).
+    /// Divides the logits; folded into the final norm (`logits_scaling`).
     pub(super) logits_scaling: f64,
     /// What the config says of biases on attention, if it says anything.
     pub(super) attention_bias: Option<bool>,
@@ -50,8 +50,8 @@ pub(super) fn describe(map: &Map<String, Value>, tensors: usize) -> Result<Descr
         let tie = root.flag("tie_word_embeddings")?;
         return text_model(Family::of_model_type(model_type)?, &root, tie, tensors);
     };
-    // The text half of a multimodal model. Old files give only what differs from the class
-    // defaults, be it nothing.
+    // The text half of a multimodal model. In old files `text_config` has only the keys that differ
+    // from the class's defaults, and may be missing.
     let nothing = Map::new();
     let text = root
         .object("text_config")?
@@ -65,7 +65,7 @@ pub(super) fn describe(map: &Map<String, Value>, tensors: usize) -> Result<Descr
         .flag("tie_word_embeddings")?
         .or(text.flag("tie_word_embeddings")?);
     let mut described = text_model(family, &text, tie, tensors)?;
-    // The multimodal class never applies it.
+    // The multimodal class never applies the cap.
     described.config.final_logit_softcap = None;
     Ok(described)
 }
@@ -77,7 +77,7 @@ fn text_model(
     tensors: usize,
 ) -> Result<Described, ImportError> {
     let absent = &family.absent;
-    // These have no meaning as `null`; if absent, the class default holds.
+    // `null` means nothing here. If the key is absent, the class's default counts.
     let dimension = |key: &str, default: u32| match keys.mentions(key) {
         true => keys
             .count(key)?
@@ -152,7 +152,7 @@ fn text_model(
             },
             rope_wavelength: global_base as f32,
             local_rope_wavelength: local_rope.is_some().then_some(local_base as f32),
-            // The field means interpolation; a divisor below 1 is in the table all the same.
+            // The field means interpolation. A divisor below 1 is in the table only.
             global_scale_factor: divisor
                 .filter(|&factor| factor >= 1.0)
                 .map(|factor| factor as f32),
@@ -185,8 +185,8 @@ fn text_model(
     })
 }
 
-/// `head_dim`, or the hidden size divided by the heads: where the class has no default of its own,
-/// and for `null`.
+/// `head_dim`. If it is `null`, or if it is absent and the class has no default: the hidden size
+/// divided by the heads.
 fn head_dim(
     keys: &Object,
     default: Option<u32>,
@@ -223,7 +223,7 @@ fn mlp_variant(family: &Family, keys: &Object) -> Result<MlpVariant, ImportError
         "gelu" if family.gelu_is_approximate => Ok(MlpVariant::GegluApprox),
         "silu" | "swish" => Ok(MlpVariant::Swiglu),
         "gelu" | "gelu_python" => Ok(MlpVariant::GegluExact),
-        // One formula under five names.
+        // Five names for one formula.
         "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate" => {
             Ok(MlpVariant::GegluApprox)
         }
@@ -255,7 +255,7 @@ fn layers(
     Ok(sliding.iter().zip(rotary).map(layer).collect())
 }
 
-/// Which layers attend to a window only.
+/// Which layers have a window.
 fn sliding_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool>, ImportError> {
     // The list below does not turn windows on by itself.
     let enabled = !family.windows_are_optional || keys.flag("use_sliding_window")? == Some(true);
@@ -358,11 +358,10 @@ fn rotary_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool>
     list.iter().take(count as usize).map(rotary).collect()
 }
 
-/// Granite's four multipliers; all 1 for the other families.
+/// The multipliers of a family that has [`multipliers`](Family::multipliers); all 1 for others.
 ///
-/// The residual one, `x + r * block(norm(x))`, needs no place in the forward pass: with `y = x / r`
-/// it is `y + block(norm(y))`, where the norms divide epsilon by `r^2`, and the embeddings are
-/// divided by `r` to begin with.
+/// The forward pass needs no residual multiplier. With `y = x / r`, `x + r * block(norm(x))` is
+/// `y + block(norm(y))`, if the norms' epsilon is divided by `r^2` and the embeddings by `r`.
 struct Granite {
     embedding: f64,
     residual: f64,

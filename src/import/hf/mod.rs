@@ -7,13 +7,13 @@
 //! `gptq` and `gptq_v2`), AWQ (`gemm`), and compressed-tensors (`pack-quantized` of 4 and 8 bits,
 //! `int-quantized`). `quantized` has their layouts, and says what of them an image keeps.
 //!
-//! What a file says decides over what its `config.json` says: element types are read from the
-//! tensors, biases and an output matrix of its own are looked for among them, and every shape is
-//! checked before anything is used. A tensor that is neither part of the model nor known to be
-//! harmless is refused, since a model that has more parts than we run is another model.
+//! Where tensors and `config.json` disagree, the tensors are right: element types, biases and an
+//! output matrix are taken from them, and every shape is checked before anything is used. A tensor
+//! that is neither part of the model nor known to be harmless is refused: the model has a part that
+//! we would not run.
 //!
-//! A tokenizer or chat template that cannot be used is no reason to refuse the model: the
-//! [`Description`] has the reason.
+//! If a tokenizer or chat template cannot be used, the model can: the [`Description`] has the
+//! reason.
 
 mod config;
 mod names;
@@ -37,7 +37,8 @@ use super::{
 };
 use crate::model::{Config, DType, Role, TensorId, tensor_ids};
 
-/// Whether a folder is for [`open`]: it has a `config.json`, and that is not [`llamalike`]'s.
+/// Whether a folder is for [`open`]: it has a `config.json`, and is not a [penzai-style](llamalike)
+/// folder.
 pub fn looks_like(folder: &Path) -> bool {
     file::is_there(&folder.join("config.json")) && !llamalike::looks_like(folder)
 }
@@ -93,7 +94,7 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         ..
     } = described;
     let description = Description {
-        // transformers runs a model in the type it is stored in, unless told otherwise.
+        // transformers runs a model in the type in which it is stored, unless told otherwise.
         config: Config {
             parameter_dtype: dtype,
             activation_dtype: dtype,
@@ -148,7 +149,8 @@ impl Checkpoint for Folder {
                     .map_err(|error| error.in_file(linear.path));
             }
         };
-        let element = stored.element().unwrap_or(Element::F32); // `find` let nothing else through
+        // `find` refuses other elements.
+        let element = stored.element().unwrap_or(Element::F32);
         let is_norm = matches!(
             id.role,
             Role::FinalNorm
@@ -169,8 +171,8 @@ impl Checkpoint for Folder {
     }
 }
 
-/// Granite divides its logits by a number; dividing the last norm's weights by it comes to the
-/// same, and leaves a tied embedding table as it is.
+/// Divides the weights of the final norm. That is the same as dividing the logits, which Granite
+/// does, and leaves a tied embedding table unchanged.
 fn divided<'c>(norm: &Tensor<'_>, by: f64) -> Result<Tensor<'c>, ImportError> {
     let mut weights = vec![0.0; norm.column_count()];
     norm.row(0, &mut weights)?;
@@ -181,13 +183,13 @@ fn divided<'c>(norm: &Tensor<'_>, by: f64) -> Result<Tensor<'c>, ImportError> {
     Tensor::dense(Element::F32, data, 1, weights.len())
 }
 
-/// A tensor that the model needs, as the file has it.
+/// A tensor that the model needs, as it is stored.
 enum Found<'w> {
     Plain(Stored<'w>),
     Quantized(Linear<'w>),
 }
 
-/// Finds a tensor, of the shape that the config calls for.
+/// Finds a tensor of the shape that the config calls for.
 ///
 /// # Errors
 /// It is missing, or has another shape, or is of a type that is not known.
@@ -210,15 +212,15 @@ fn find<'w>(
     }
 }
 
-/// Looks for biases among the tensors. Older configs have no key for them; where there is one, it
-/// must agree. Biases that are all zero, which old GPTQ files have everywhere, are no biases.
+/// Looks for biases among the tensors. Older configs have no key for them; if there is a key, it
+/// must agree. Biases that are all zero do not count: old GPTQ files have them everywhere.
 fn detect_biases(
     described: &mut Described,
     weights: &Weights,
     names: &Names,
 ) -> Result<(), ImportError> {
     let any = |biases: &[&str]| {
-        // The first by name, so that a refusal is the same each time.
+        // The first by name, so that the error is the same each time.
         weights
             .names()
             .filter(|name| {
@@ -242,7 +244,7 @@ fn detect_biases(
             )));
         }
     }
-    // Where the family or the config wants them, a missing one is then refused by name.
+    // If the family or the config calls for biases, `check_tensors` names a missing one.
     let wanted = described.attention_bias == Some(true);
     described.config.qkv_bias = qkv.is_some() || wanted || described.family.qkv_bias;
     described.config.output_bias = output.is_some() || wanted;
@@ -270,9 +272,9 @@ fn is_zero(weights: &Weights, name: &str) -> bool {
     weights.get(name).and_then(zero) == Some(true)
 }
 
-/// Whether the output matrix in the file is the embedding table once more; `None` if there is none.
-/// One that differs is used, whatever the config says; so does transformers. One that does not need
-/// not be stored twice.
+/// Whether the output matrix in the file equals the embedding table; `None` if there is none. If it
+/// differs it is used, whatever the config says, as in transformers. If it is equal, the image need
+/// not store it twice.
 fn stored_head_is_tied(weights: &Weights, names: &Names) -> Option<bool> {
     let embeddings = weights.get(&names.embeddings())?;
     match weights.get(names.head()) {
@@ -281,8 +283,8 @@ fn stored_head_is_tied(weights: &Weights, names: &Names) -> Option<bool> {
     }
 }
 
-/// Checks that all tensors are there, in the shapes the config calls for, and no others that could
-/// matter.
+/// Checks that all tensors are there in the shapes that the config calls for, and that there are no
+/// others that could change the result.
 fn check_tensors(
     described: &Described,
     weights: &Weights,

@@ -6,8 +6,8 @@ use crate::import::family::Family;
 use crate::import::place::{Layout, TensorPlace};
 use crate::model::{Config, Role, TensorId};
 
-/// What precedes `embed_tokens.weight`: usual files, multimodal files of two eras, files of a model
-/// without its head.
+/// What may stand before `embed_tokens.weight`: in usual files, in older and newer multimodal
+/// files, in files of a model without its output matrix.
 const PREFIXES: [&str; 4] = [
     "model.",
     "language_model.model.",
@@ -16,7 +16,7 @@ const PREFIXES: [&str; 4] = [
 ];
 const HEADS: [&str; 2] = ["lm_head.weight", "language_model.lm_head.weight"];
 
-/// Names the tensors of one checkpoint.
+/// How one checkpoint names its tensors.
 pub(super) struct Names {
     prefix: &'static str,
     head: &'static str,
@@ -72,12 +72,12 @@ impl Names {
         self.head
     }
 
-    /// Whether a tensor that the model does not use may be there all the same, because it cannot
-    /// change what the model computes.
+    /// Whether a tensor that the model does not use may be there, because it cannot change what the
+    /// model computes.
     pub(super) fn ignores(&self, name: &str) -> bool {
         // Old versions of transformers saved buffers: rotary frequencies, which follow from the
-        // config, and causal masks, which are the same in all models. transformers itself does not
-        // read them any more.
+        // config, and causal masks, which are the same in all models. New versions do not read
+        // them.
         const BUFFERS: [&str; 7] = [
             "rotary_emb.inv_freq",
             "rotary_emb_local.inv_freq",
@@ -87,7 +87,7 @@ impl Names {
             "self_attn.bias",
             "self_attn.masked_bias",
         ];
-        // The image half of a multimodal model: text alone never passes through it.
+        // The image half of a multimodal model. Text does not use it.
         const OTHER_HALVES: [&str; 4] = [
             "vision_tower.",
             "model.vision_tower.",

@@ -548,8 +548,8 @@ impl<'w> Linear<'w> {
         let along_outputs = group * self.outputs.div_ceil(a_word) + output / a_word;
         match layout {
             Layout::Gptq { zeros_less_one } => {
-                // To all fields at once, with carry: so GPTQModel took it off. Wherever this differs
-                // from adding to each by itself, that is right.
+                // To all fields at once, with carry: so GPTQModel took it off. Wherever this
+                // differs from adding to each by itself, that is right.
                 let ones = u32::MAX / ((1 << bits) - 1);
                 let word = word(zeros, along_outputs);
                 let word = if zeros_less_one {

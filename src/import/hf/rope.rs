@@ -81,7 +81,8 @@ pub(super) fn tables(family: &Family, keys: &Object, head_dim: u32) -> Result<Ta
         };
         return Ok(join(make(global)?, Some(make(local)?)));
     }
-    // A `rope_scaling` hides `rope_parameters`, its base included; transformers 5 does the same.
+    // If there is a `rope_scaling`, `rope_parameters` does not count, nor does the base in it, as
+    // in transformers 5.
     let dict = scaling.or(parameters).unwrap_or_else(empty);
     let of = |dict: &Object| {
         make(Source {
@@ -141,7 +142,7 @@ impl<'a, 'j> Source<'a, 'j> {
             .ok_or_else(|| self.holder(key).refuse(key, "a number above 0"))
     }
 
-    /// A number that counts as absent when it is 0, as Python's `or` has it.
+    /// A number; 0 counts as absent, as with Python's `or`.
     fn truthy(&self, key: &str) -> Result<Option<f64>, ImportError> {
         Ok(self.holder(key).number(key)?.filter(|&x| x != 0.0))
     }
@@ -256,8 +257,8 @@ impl<'a, 'j> Source<'a, 'j> {
         Ok(made)
     }
 
-    /// `longrope` has two tables and `dynamic` one for every length; what a token sees would depend
-    /// on how long the text will become.
+    /// `longrope` has two tables and `dynamic` one for every length. Which one is right for a token
+    /// depends on how long the text becomes.
     fn depends_on_length(&self, kind: &str) -> ImportError {
         let key = if self.holder("rope_type").get("rope_type").is_some() {
             "rope_type"
@@ -296,8 +297,8 @@ impl<'a, 'j> Source<'a, 'j> {
         }
     }
 
-    /// The context before it was stretched. A top-level key wins (Phi-3 writes one), then the dict,
-    /// then the context.
+    /// The context before it was stretched: from a top-level key (Phi-3 has one), else from the
+    /// dict, else the context.
     fn original_context(&self, keys: &Object, family: &Family) -> Result<f64, ImportError> {
         let key = "original_max_position_embeddings";
         match keys.positive(key)?.or(self.positive(key)?) {

@@ -9,12 +9,12 @@ use crate::model::{Config, Role, TensorId};
 /// An axis, and its size.
 type Axis = (&'static str, usize);
 
-/// Which axes a parameter has, sorted into those that make the rows of our matrix and those that
-/// make its columns, each from the outermost to the innermost.
+/// The axes of a parameter: those that make the rows of our matrix, and those that make its
+/// columns, each from the outermost to the innermost.
 pub(super) struct Axes {
     rows: Vec<Axis>,
     columns: Vec<Axis>,
-    /// Layer and number of layers, where layers are stacked.
+    /// The layer and the number of layers, if layers are stacked.
     block: Option<(usize, usize)>,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn of(id: TensorId, config: &Config) -> (String, Axes) {
         FinalNorm | PreAttentionNorm | PostAttentionNorm | PreFfwNorm | PostFfwNorm => {
             (vec![], vec![embedding])
         }
-        // penzai has no biases, and these configs ask for none.
+        // penzai has no biases, so the config never calls for these.
         QueryBias => (vec![], with(heads)),
         KeyBias | ValueBias => (vec![], with(kv_heads)),
         OutputBias | OutLinearBias => (vec![], vec![embedding]),
@@ -75,8 +75,8 @@ pub(super) fn of(id: TensorId, config: &Config) -> (String, Axes) {
     )
 }
 
-/// The head axes of queries and of keys: penzai leaves out what is 1, and calls the rest by
-/// different names.
+/// The head axes of queries and of keys. penzai leaves out axes of size 1, and the names of the
+/// others depend on that.
 fn heads(config: &Config) -> (Vec<Axis>, Vec<Axis>) {
     let k = config.num_kv_heads as usize;
     let m = config.query_head_multiplier as usize;
@@ -91,11 +91,11 @@ fn heads(config: &Config) -> (Vec<Axis>, Vec<Axis>) {
 }
 
 impl Axes {
-    /// Finds the parameter in the file, with its axes in whatever order.
+    /// Finds the parameter in the file; its axes may have any order.
     ///
     /// # Errors
-    /// It is missing; the file does not say the order of its axes; they are not the ones it should
-    /// have, or not of their sizes; or its elements are not F32, F16 or BF16.
+    /// It is missing; the file does not say the order of its axes; an axis is wrong or has another
+    /// size; or its elements are not F32, F16 or BF16.
     pub(super) fn locate<'w>(
         &self,
         label: &str,

@@ -37,7 +37,7 @@ const FIELDS: [&str; 23] = [
     "local_rope_wavelength",
 ];
 
-/// Wider heads than any model has: a bound on the tables that follow from this number alone.
+/// Wider heads than any model has. It bounds tables whose size follows from this number alone.
 const WIDEST_HEAD: u32 = 1 << 16;
 
 /// Reads a parsed config; the weights bound the number of layers.
@@ -52,7 +52,7 @@ pub(super) fn describe(
     if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(key)) {
         return Err(fields.object_to(unknown, "is no field of the llama-like config"));
     }
-    // Of the required fields none may be null, of the others only those that may be None in Python.
+    // A required field must not be null; another may be if it may be None in Python.
     let required = |key: &str, expected: &str| fields.refuse(key, expected);
     let dimension = |key: &str| {
         fields
@@ -159,14 +159,14 @@ pub(super) fn describe(
         },
         rope_wavelength: rope_wavelength as f32,
         local_rope_wavelength: local_rope_wavelength.map(|wavelength| wavelength as f32),
-        // Below 1 it got here only because no layer is global, so that nothing looks at it.
+        // If it is below 1 here, no layer is global, and nothing uses it.
         global_scale_factor: global_scale_factor
             .filter(|&factor| factor >= 1.0)
             .map(|factor| factor as f32),
         rms_norm_eps: eps,
         use_post_attn_norm: flag("use_post_attn_norm")?,
         use_post_ffw_norm: flag("use_post_ffw_norm")?,
-        // penzai asks whether this one is true, so 0 turns it off; the other one it compares with
+        // penzai tests the truth of this one, so 0 turns it off. It compares the other one with
         // None.
         final_logit_softcap: match fields.number("final_logit_softcap")? {
             Some(0.0) => None,
@@ -183,7 +183,7 @@ pub(super) fn describe(
         use_qk_norm: flag("use_qk_norm")?,
         ..Config::PLAIN
     };
-    // Nothing is left for it to refuse, as long as both speak of the same rules.
+    // The checks above have refused everything that this refuses, as long as the rules agree.
     config
         .check()
         .map_err(|error| ImportError::new(error.to_string()))?;
@@ -202,7 +202,7 @@ pub(super) fn describe(
     })
 }
 
-/// Checks the number of layers against the file before anything is made for each of them.
+/// Checks the number of layers against the file before anything of that size is allocated.
 fn check_layers(
     fields: &Object,
     count: u32,
@@ -231,8 +231,8 @@ fn check_layers(
     }
 }
 
-/// The window of each layer, `None` for a global one: one type for all, or a list that is cycled
-/// through.
+/// The window of each layer, `None` for a global one. The config has one type for all layers, or a
+/// list that repeats.
 fn windows(
     fields: &Object,
     count: u32,
@@ -339,7 +339,7 @@ fn dtype(fields: &Object, key: &str) -> Result<DType, ImportError> {
     }
 }
 
-/// A constant as penzai keeps it: in the given type.
+/// A constant, rounded to the type in which penzai keeps it.
 fn round(dtype: DType, x: f64) -> f32 {
     match dtype {
         DType::F16 => half::f16::from_f64(x).to_f32(),
