@@ -8,8 +8,8 @@
 //!       final norm, cosines and sines (not read), the output matrix if not tied
 //! 1, 2: "24ka" (0x616b3432), i32 version, the same seven numbers, u8 tied,
 //!       in version 2: i32 group; zeros up to byte 256
-//!       attention norms, ffn norms, final norm, embedder, wq of all layers, wk, wv, wo, w1, w2, w3,
-//!       the output matrix if not tied
+//!       attention norms, ffn norms, final norm, embedder, wq of all layers, wk, wv, wo, w1, w2,
+//!       w3, the output matrix if not tied
 //! ```
 //! In version 2 a matrix is its 8-bit values, followed by an f32 scale for each group of them.
 //! [`Element`] has no such type (the scales of Q8_0 are f16), so it is read as f32. Constants that
