@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::prelude::rust_2024::*;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::parser::{Arguments, Body, Expr, For, Macro, Post, Stmt, Target};
 use super::text::{Builder, Text};
@@ -95,7 +95,7 @@ enum Object<'t> {
 }
 
 struct Loop<'t> {
-    items: Rc<Vec<Value>>,
+    items: Arc<Vec<Value>>,
     index: usize,
     depth: usize,
     changed: Option<Vec<Value>>,
@@ -402,7 +402,7 @@ impl<'t> Interpreter<'t> {
         } else {
             None
         };
-        let items = Rc::new(items);
+        let items = Arc::new(items);
         let value = self.new_object(
             Kind::Loop,
             Object::Loop(Loop {
@@ -623,7 +623,7 @@ impl<'t> Interpreter<'t> {
     fn write_object(&mut self, out: &mut Builder, at: usize, kind: Kind) -> Result<()> {
         let text = match self.objects.get(at) {
             Some(Object::Namespace(attributes)) => {
-                let attributes = Value::Dict(Rc::new(attributes.copy()?));
+                let attributes = Value::Dict(Arc::new(attributes.copy()?));
                 out.push_str("<Namespace ", false);
                 self.spend(attributes.weight())?;
                 self.nested(|this| this.write_inner(out, &attributes, true))?;
@@ -674,7 +674,7 @@ impl<'t> Interpreter<'t> {
                     self.spend(key.weight())?;
                     dict.insert(key, value)?;
                 }
-                Ok(Value::Dict(Rc::new(dict)))
+                Ok(Value::Dict(Arc::new(dict)))
             }
             Expr::If(parts) => {
                 let (test, then, otherwise) = &**parts;
@@ -957,7 +957,7 @@ impl<'t> Interpreter<'t> {
             ))));
         }
         if methods::has(value, name) {
-            return Ok(Some(Value::Method(Rc::new((
+            return Ok(Some(Value::Method(Arc::new((
                 value.clone(),
                 name.to_owned(),
             )))));
@@ -1108,7 +1108,7 @@ impl<'t> Interpreter<'t> {
                 for (name, value) in named {
                     dict.insert(Value::str(&name), value)?;
                 }
-                this.set("kwargs", Value::Dict(Rc::new(dict)));
+                this.set("kwargs", Value::Dict(Arc::new(dict)));
             }
             if varargs {
                 this.set("varargs", Value::tuple(surplus)?);
@@ -1160,7 +1160,7 @@ impl<'t> Interpreter<'t> {
                     self.spend(key.weight())?;
                     dict.insert(key, value.clone().unwrap_or(Value::None))?;
                 }
-                Ok(Value::Dict(Rc::new(dict)))
+                Ok(Value::Dict(Arc::new(dict)))
             }
             "cycler" => {
                 if args.positional.is_empty() {
@@ -1203,7 +1203,7 @@ impl<'t> Interpreter<'t> {
         for (name, value) in args.named {
             dict.insert(Value::str(&name), value)?;
         }
-        Ok(Value::Dict(Rc::new(dict)))
+        Ok(Value::Dict(Arc::new(dict)))
     }
 
     /// A filter that is applied inside of another.
@@ -1255,7 +1255,7 @@ fn range(args: Args) -> Result<Value> {
     {
         return Err("Python int too large to convert to C ssize_t".into());
     }
-    let range = Value::Range(Rc::new((start, stop, step)));
+    let range = Value::Range(Arc::new((start, stop, step)));
     if range.range_len() > 100_000 {
         return Err(
             "Range too big. The sandbox blocks ranges larger than MAX_RANGE (100000).".into(),

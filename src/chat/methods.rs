@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::prelude::rust_2024::*;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::characters::{
     is_cased, is_decimal, is_digit, is_letter, is_printable, is_space, is_word, title,
@@ -111,7 +111,7 @@ pub(super) fn call(run: &mut Interpreter, value: &Value, name: &str, args: Args)
                     args.none(name)?;
                     let entries = dict.entries.iter();
                     match name {
-                        "copy" => Ok(Value::Dict(Rc::new(dict.copy()?))),
+                        "copy" => Ok(Value::Dict(Arc::new(dict.copy()?))),
                         "keys" => {
                             Value::view("dict_keys", entries.map(|(key, _)| key.clone()).collect())
                         }

@@ -360,7 +360,7 @@ pub(super) fn slice(
                 (Some(first), Some(last)) => (at(*first), at(*last).saturating_add(step)),
                 _ => (range.0, range.0),
             };
-            Value::Range(std::rc::Rc::new((start, stop, step)))
+            Value::Range(std::sync::Arc::new((start, stop, step)))
         }
         _ => return Ok(None),
     };

@@ -2,15 +2,15 @@
 
 use std::ops::{Deref, Range};
 use std::prelude::rust_2024::*;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// A string, and which of its bytes come from the caller's variables (the *user's* text). All
 /// other bytes come from the template. Every operation of the interpreter keeps the two apart.
 #[derive(Clone, Debug)]
 pub(super) struct Text {
-    text: Rc<str>,
+    text: Arc<str>,
     /// The user's bytes: sorted ranges that neither touch nor overlap; none for plain template text.
-    user: Option<Rc<[Range<usize>]>>,
+    user: Option<Arc<[Range<usize>]>>,
 }
 
 impl Deref for Text {
@@ -27,7 +27,7 @@ impl Text {
         let whole = 0..text.len();
         Text {
             text: text.into(),
-            user: (user && !text.is_empty()).then(|| Rc::from([whole])),
+            user: (user && !text.is_empty()).then(|| Arc::from([whole])),
         }
     }
 

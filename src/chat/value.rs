@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::prelude::rust_2024::*;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
@@ -19,22 +19,22 @@ pub(super) type Result<T, E = String> = std::result::Result<T, E>;
 #[derive(Clone)]
 pub(super) enum Value {
     /// Nothing, and what to say where it is used as something.
-    Undefined(Rc<str>),
+    Undefined(Arc<str>),
     None,
     Bool(bool),
     Int(i128),
     Float(f64),
     Str(Text),
-    List(Rc<Items>),
-    Tuple(Rc<Items>),
-    Dict(Rc<Dict>),
+    List(Arc<Items>),
+    Tuple(Arc<Items>),
+    Dict(Arc<Dict>),
     /// `dict_keys`, `dict_values` or `dict_items`.
-    View(&'static str, Rc<Items>),
-    Range(Rc<(i128, i128, i128)>),
+    View(&'static str, Arc<Items>),
+    Range(Arc<(i128, i128, i128)>),
     /// Something with a state of its own: an index into the interpreter's objects.
     Object(usize, Kind),
     /// A method and what it is called on.
-    Method(Rc<(Value, String)>),
+    Method(Arc<(Value, String)>),
     /// A global function.
     Function(&'static str),
 }
@@ -138,13 +138,13 @@ fn below(value: &Value) -> Result<u32> {
     Ok(depth + 1)
 }
 
-fn items(items: Vec<Value>) -> Result<Rc<Items>> {
+fn items(items: Vec<Value>) -> Result<Arc<Items>> {
     let (mut depth, mut weight) = (1, 1_u64);
     for item in &items {
         depth = depth.max(below(item)?);
         weight = weight.saturating_add(item.weight());
     }
-    Ok(Rc::new(Items {
+    Ok(Arc::new(Items {
         items,
         depth,
         weight,
@@ -168,8 +168,8 @@ impl Value {
     /// The pair of a group and its items.
     pub(super) fn group(key: Value, members: Vec<Value>) -> Result<Value> {
         let pair = items(vec![key, Value::list(members)?])?;
-        Ok(Value::Tuple(match Rc::try_unwrap(pair) {
-            Ok(pair) => Rc::new(Items {
+        Ok(Value::Tuple(match Arc::try_unwrap(pair) {
+            Ok(pair) => Arc::new(Items {
                 group: true,
                 ..pair
             }),
@@ -193,7 +193,7 @@ impl Value {
         Value::Str(Text::template(text))
     }
 
-    pub(super) fn undefined(why: impl Into<Rc<str>>) -> Value {
+    pub(super) fn undefined(why: impl Into<Arc<str>>) -> Value {
         Value::Undefined(why.into())
     }
 
@@ -218,7 +218,7 @@ impl Value {
                     let key = Value::Str(Text::new(key, user));
                     dict.insert(key, Value::from_json(value, user)?)?;
                 }
-                Value::Dict(Rc::new(dict))
+                Value::Dict(Arc::new(dict))
             }
         })
     }
@@ -332,11 +332,11 @@ impl Value {
             (Value::Undefined(_), Value::Undefined(_)) | (Value::None, Value::None) => true,
             (Value::Str(a), Value::Str(b)) => **a == **b,
             (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => {
-                Rc::ptr_eq(a, b)
+                Arc::ptr_eq(a, b)
                     || (a.items.len() == b.items.len()
                         && a.items.iter().zip(&b.items).all(|(a, b)| a.equals(b)))
             }
-            (Value::Dict(a), Value::Dict(b)) => Rc::ptr_eq(a, b)
+            (Value::Dict(a), Value::Dict(b)) => Arc::ptr_eq(a, b)
                 || (a.entries.len() == b.entries.len()
                     && a.entries.iter().all(
                         |(key, value)| matches!(b.get(key), Ok(Some(other)) if value.equals(other)),
@@ -365,8 +365,8 @@ impl Value {
         match (self, other) {
             (Value::List(a), Value::List(b))
             | (Value::Tuple(a), Value::Tuple(b))
-            | (Value::View(_, a), Value::View(_, b)) => Rc::ptr_eq(a, b),
-            (Value::Dict(a), Value::Dict(b)) => Rc::ptr_eq(a, b),
+            | (Value::View(_, a), Value::View(_, b)) => Arc::ptr_eq(a, b),
+            (Value::Dict(a), Value::Dict(b)) => Arc::ptr_eq(a, b),
             _ => self.type_name() == other.type_name() && self.equals(other),
         }
     }
