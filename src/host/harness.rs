@@ -30,9 +30,8 @@ use std::prelude::rust_2024::*;
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
+use super::Error;
 use super::file::MappedFile;
-use crate::Error;
-use crate::import::ImportError;
 use crate::run::{Digest, Session};
 
 /// A golden case.
@@ -137,7 +136,7 @@ impl fmt::Display for Report {
 
 impl Case {
     /// Reads a case folder.
-    pub fn load(folder: &Path) -> Result<Case, ImportError> {
+    pub fn load(folder: &Path) -> Result<Case, Error> {
         let (ours, theirs) = (
             folder.join("io.safetensors"),
             folder.join("expected.safetensors"),
@@ -145,15 +144,15 @@ impl Case {
         match (ours.is_file(), theirs.is_file()) {
             (true, _) => Case::read(&ours, ["tokens", "logits_f64"]),
             (_, true) => Case::read(&theirs, ["input_ids", "logits"]),
-            _ => Err(ImportError::new(
-                "no golden case: neither io.safetensors nor expected.safetensors is there",
-            )
-            .in_file(folder)),
+            _ => Err(Error::File(
+                folder.to_owned(),
+                "no golden case: neither io.safetensors nor expected.safetensors is there".into(),
+            )),
         }
     }
 
-    fn read(path: &Path, [tokens, logits]: [&str; 2]) -> Result<Case, ImportError> {
-        let refuse = |reason: String| ImportError::new(reason).in_file(path);
+    fn read(path: &Path, [tokens, logits]: [&str; 2]) -> Result<Case, Error> {
+        let refuse = |reason: String| Error::File(path.to_owned(), reason);
         let file = MappedFile::open(path)?;
         let tensors = SafeTensors::deserialize(&file).map_err(|error| refuse(error.to_string()))?;
         let optional = |name: &str| {
@@ -223,7 +222,7 @@ impl Case {
     ///
     /// # Errors
     /// Those of [`Session::feed`]: a token outside the vocabulary, a context that is too short.
-    pub fn run(&self, session: &mut Session<'_, '_>) -> Result<Report, Error> {
+    pub fn run(&self, session: &mut Session<'_, '_>) -> Result<Report, crate::Error> {
         let mut digest = Digest::new();
         let mut differences = Vec::new();
         let mut not_a_number = None;

@@ -1,9 +1,18 @@
-//! What only a host has: files as memory, a heap, threads, and the harness that tests images
-//! against golden cases.
+//! What only a host has: files, a heap and threads.
+//!
+//! * [`Image`] opens an image or any checkpoint; [`file`] and [`AlignedBytes`] are files and memory
+//!   for it.
+//! * [`Threads`] are the cores of the host, for [`Session`](crate::run::Session).
+//! * [`harness`] holds images against golden cases.
+//!
+//! [`Error`] is what can go wrong. It fits `Box<dyn Error + Send + Sync>`.
 
 mod bandwidth;
+mod cache;
+mod error;
 mod handoff;
 pub mod harness;
+mod image;
 mod threads;
 
 /// Files: mapped, read whole, or written so that a failure loses nothing.
@@ -25,4 +34,6 @@ mod sync {
 
 pub use crate::aligned::AlignedBytes;
 pub use bandwidth::read_bandwidth;
+pub use error::Error;
+pub use image::{Image, RefusedParts, is_image};
 pub use threads::Threads;

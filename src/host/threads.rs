@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::Error;
 use super::handoff::{Handoff, MOST_HELPERS, Waited};
-use crate::import::ImportError;
 use crate::run::Workers;
 
 /// How long a thread that has nothing to do looks out for work before it sleeps. Between two
@@ -41,8 +41,8 @@ impl Threads {
     /// than the machine runs at once: they would only wait for each other.
     ///
     /// # Errors
-    /// The machine does not give so many threads.
-    pub fn new(count: usize) -> Result<Self, ImportError> {
+    /// [`Error::Threads`] if the system does not start so many threads.
+    pub fn new(count: usize) -> Result<Self, Error> {
         let most = thread::available_parallelism().map_or(1, usize::from);
         // Two threads of one core share its multipliers and its caches.
         let count = if count == 0 {
@@ -61,9 +61,9 @@ impl Threads {
                 .name("pocketlm".into())
                 .spawn(move || help(&handoff));
             // Dropping the threads that there are ends them.
-            threads.helpers.push(
-                helper.map_err(|error| ImportError::new(format!("{count} threads: {error}")))?,
-            );
+            threads
+                .helpers
+                .push(helper.map_err(|error| Error::Threads(count, error))?);
         }
         Ok(threads)
     }

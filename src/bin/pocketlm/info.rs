@@ -40,7 +40,7 @@ pub fn info(arguments: Arguments) -> Outcome {
     let reason = |error: Option<ImportError>| error.map(|error| error.to_string());
     let (no_tokenizer, no_template) = (reason(refused.tokenizer), reason(refused.chat_template));
     let checksum = format!("{:08x}", model.checksum());
-    let bytes = image.bytes().len();
+    let bytes = image.len();
     let tensors = tensors(&model);
 
     if arguments.json {

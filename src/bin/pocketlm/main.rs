@@ -9,8 +9,6 @@ mod bench;
 #[cfg(feature = "cli")]
 mod board;
 #[cfg(feature = "cli")]
-mod cache;
-#[cfg(feature = "cli")]
 mod chat;
 #[cfg(feature = "cli")]
 mod generate;
@@ -46,7 +44,6 @@ mod snapshot;
 mod story;
 #[cfg(feature = "cli")]
 mod svg;
-#[cfg(feature = "cli")]
 #[cfg(feature = "cli")]
 mod tokenize;
 #[cfg(feature = "cli")]

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::size;
+
 /// Why a command stopped early.
 #[derive(Debug)]
 pub enum Failure {
@@ -44,6 +46,18 @@ pub fn figure(what: &str, value: f64) -> Outcome<f64> {
 /// A refusal that blames a file or folder.
 pub fn refuse_file(path: impl AsRef<Path>, reason: impl Display) -> Failure {
     Failure::Refused(format!("{}: {reason}", path.as_ref().display()))
+}
+
+impl From<pocketlm::host::Error> for Failure {
+    fn from(error: pocketlm::host::Error) -> Self {
+        match error {
+            pocketlm::host::Error::Memory(bytes) => refuse(format_args!(
+                "the context takes more memory than there is ({}); a shorter --context or --kv q8 takes less",
+                size::show(bytes as u64)
+            )),
+            error => refuse(error),
+        }
+    }
 }
 
 impl From<pocketlm::Error> for Failure {

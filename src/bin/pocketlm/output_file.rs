@@ -6,9 +6,10 @@ use std::io::{self, IsTerminal, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use pocketlm::host::file::whole_file;
+use pocketlm::host::is_image;
 use pocketlm::run::snapshot;
 
-use crate::load::{is_image, refuse_import};
+use crate::load::refuse_import;
 use crate::output::{Failure, Outcome, refuse, refuse_file};
 use crate::svg;
 
@@ -16,8 +17,6 @@ use crate::svg;
 #[derive(Clone, Copy, PartialEq)]
 pub enum Kind {
     Image,
-    /// An image that the program keeps for itself, under a name that nothing else has.
-    CachedImage,
     Snapshot,
     Logits,
     Chart,
@@ -26,7 +25,7 @@ pub enum Kind {
 impl Kind {
     fn name(self) -> &'static str {
         match self {
-            Kind::Image | Kind::CachedImage => "an image",
+            Kind::Image => "an image",
             Kind::Snapshot => "a snapshot",
             Kind::Logits => "a file of logits",
             Kind::Chart => "a chart of `plan`",
@@ -37,8 +36,6 @@ impl Kind {
     fn is_kind_of(self, path: &Path) -> bool {
         match self {
             Kind::Image => is_image(path),
-            // A damaged one is replaced as well.
-            Kind::CachedImage => true,
             Kind::Snapshot => starts_with(path, snapshot::MAGIC.as_slice()),
             Kind::Logits => holds_only_logits(path).unwrap_or(false),
             Kind::Chart => starts_with(path, svg::START.as_bytes()),
@@ -157,11 +154,8 @@ impl OutputFile {
         if let Ok(replaced) = path.metadata() {
             like(&replaced, file.as_file()).map_err(|error| self.cannot_write(error))?;
         }
-        // A kept image that a power cut damages is not used.
-        if self.kind != Kind::CachedImage {
-            let synced = file.as_file().sync_all();
-            synced.map_err(|error| self.cannot_write(error))?;
-        }
+        let synced = file.as_file().sync_all();
+        synced.map_err(|error| self.cannot_write(error))?;
         file.persist(path)
             .map_err(|error| self.cannot_write(error.error))?;
         Ok(result)

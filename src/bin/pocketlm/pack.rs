@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use pocketlm::host::{RefusedParts, is_image};
 use pocketlm::import::{self, PackOptions, Packed};
 use pocketlm::model::DType;
 
-use crate::load::{RefusedParts, is_image, refuse_import};
+use crate::load::refuse_import;
 use crate::output::{Outcome, byte_bar, note, refuse_file, warn};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;

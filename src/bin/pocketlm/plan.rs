@@ -96,7 +96,7 @@ pub fn plan(arguments: Arguments) -> Outcome {
     }
     let mut flash = Memory {
         name: "flash",
-        parts: flash(&model, image.bytes().len() as u64),
+        parts: flash(&model, image.len() as u64),
         limit: arguments.flash,
     };
     let mut ram = Memory {

@@ -7,7 +7,7 @@ use pocketlm::host::harness::Case;
 use pocketlm::run::Session;
 
 use crate::generate::{LOGITS, Running, arena, not_a_number};
-use crate::load::{Image, refuse_import};
+use crate::load::Image;
 use crate::output::{Outcome, print, refuse_file};
 
 /// Run a golden case and report where the model parts from the expected logits
@@ -44,7 +44,7 @@ fn tolerance(text: &str) -> Result<f64, String> {
 }
 
 pub fn verify(arguments: Arguments) -> Outcome {
-    let case = Case::load(&arguments.case).map_err(refuse_import)?;
+    let case = Case::load(&arguments.case)?;
     let ours = arguments.case.join("io.safetensors").is_file();
     let tolerance = arguments
         .tolerance

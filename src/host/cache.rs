@@ -1,57 +1,49 @@
-//! Images of checkpoints that were packed before, in the folder `POCKETLM_CACHE`; without it none
-//! are kept.
+//! Images of checkpoints that were packed before, kept in a folder.
 //!
-//! An image is found by what would make another one of it: the checkpoint's files (place, length,
-//! times) and this program. It is used only if it is whole, and written under another name first;
-//! so any number of programs can share a folder, and whatever lies in it can be deleted at any
-//! time.
+//! The name of an image is a hash of what decides its content: the checkpoint's files (place,
+//! length, times) and this program. An image is used only if it is whole, and is written under
+//! another name first. So any number of programs can share a folder, and any file in it can be
+//! deleted at any time.
 
 use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::prelude::rust_2024::*;
 
-use pocketlm::host::AlignedBytes;
-use pocketlm::host::file::read_whole;
-use pocketlm::import;
-use pocketlm::model::Model;
-
-use crate::output::{Failure, Outcome, note, refuse_file};
-use crate::output_file::{Kind, OutputFile};
+use super::file::{read_whole, whole_file};
+use super::{AlignedBytes, Error};
+use crate::import;
+use crate::model::Model;
 
 /// Where the image of a checkpoint is kept.
-pub struct Place(PathBuf);
+pub(super) struct Place(PathBuf);
 
 impl Place {
-    /// `None` if images are not kept, or if it cannot be told whether one is of this checkpoint as
-    /// it is now.
-    pub fn of(checkpoint: &Path) -> Option<Place> {
-        let folder =
-            PathBuf::from(std::env::var_os("POCKETLM_CACHE").filter(|folder| !folder.is_empty())?);
+    /// `None` if the checkpoint's files cannot be looked at.
+    pub(super) fn of(checkpoint: &Path, folder: &Path) -> Option<Place> {
         let key = key(checkpoint).ok()?;
         Some(Place(folder.join(format!("{key:016x}.plm"))))
     }
 
     /// The image, if it is there and whole.
-    pub fn get(&self) -> Option<AlignedBytes> {
+    pub(super) fn get(&self) -> Option<AlignedBytes> {
         let image = self.0.is_file().then(|| read_whole(&self.0).ok())??;
         Model::open(&image).is_ok().then_some(image)
     }
 
-    /// Keeps an image. Where that fails, the next run packs again.
-    pub fn put(&self, image: &[u8]) {
-        let write = || -> Outcome {
-            let folder = self.0.parent().unwrap_or(Path::new("."));
-            std::fs::create_dir_all(folder).map_err(|error| refuse_file(folder, error))?;
-            let output = OutputFile::new(&self.0, Kind::CachedImage, &[])?;
-            output.write(|file| {
-                let written = file.write_all(image);
-                written.map_err(|error| output.cannot_write(error))
-            })
-        };
-        if let Err(Failure::Refused(reason)) = write() {
-            note(format_args!("the packed image is not kept: {reason}"));
-        }
+    /// Keeps an image. What was in its place was not whole.
+    pub(super) fn put(&self, image: &[u8]) -> Result<(), Error> {
+        let refuse =
+            |error: io::Error| Error::File(self.0.clone(), format!("cannot be written: {error}"));
+        let folder = self.0.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)
+            .map_err(|error| Error::File(folder.to_owned(), error.to_string()))?;
+        // Not synced: an image that a power cut damages is not used.
+        let mut file = whole_file(&self.0)?;
+        file.write_all(image).map_err(refuse)?;
+        file.persist(&self.0).map_err(|error| refuse(error.error))?;
+        Ok(())
     }
 }
 
@@ -59,7 +51,8 @@ impl Place {
 fn key(checkpoint: &Path) -> io::Result<u64> {
     let checkpoint = checkpoint.canonicalize()?;
     let mut files = vec![std::env::current_exe()?, checkpoint.clone()];
-    // But for GGUF a checkpoint is all of its folder: the tokenizer lies beside the weights.
+    // A checkpoint that is not a GGUF file is all of its folder: the tokenizer lies beside the
+    // weights.
     let folder = if checkpoint.is_dir() {
         Some(checkpoint.as_path())
     } else {
