@@ -25,7 +25,9 @@
 //! * [`generate`]: [`Generation`](generate::Generation), the loop of feeding, sampling and decoding.
 //! * `import` (feature `std`): checkpoints of many kinds to images. Everything that varies between
 //!   formats ends there.
-//! * `host` (feature `std`): files, threads, and a harness that holds images against golden cases.
+//! * `host` (feature `std`): models and sessions that a program owns (`Llm`), files, threads, and a
+//!   harness that holds images against golden cases.
+//! * `chat` (feature `chat`): conversations, and the chat templates that checkpoints have.
 //! * [`pocketlm_kernels`]: the arithmetic, and the contract that makes it the same everywhere.
 //! * [`manual`]: getting started on a host and on a board, types and memory, the numeric contract,
 //!   style and glossary.
@@ -80,7 +82,7 @@
 //! | `cli` | the command line |
 //! | `source` | weights that are not memory-mapped ([`WeightSource`](model::WeightSource)) |
 //! | `embedded-storage` | [`Snapshots`](run::Snapshots) in NOR flash, and [`FlashImage`](run::FlashImage) for weights |
-//! | `chat` | `chat`: chat templates (and `std`) |
+//! | `chat` | `chat`: conversations with a model, and chat templates (and `std`) |
 //! | `dsp` | the kernels of Cortex-M4F, M7 and M33 |
 //! | `mve` | the kernels of Cortex-M55 and M85 (Helium) |
 //! | `rvv` | the kernels of RISC-V with the vector extension, version 1.0 |

@@ -1,5 +1,9 @@
-//! Chat templates: the Jinja that a checkpoint carries, rendered as Hugging Face `transformers`
-//! does it.
+//! Conversations with a model: [`Chat`] keeps the messages, and [`Template`] turns them into the
+//! text that the model was trained to read.
+//!
+//! # Chat templates
+//! A chat template is the Jinja source that a checkpoint has, rendered as Hugging Face
+//! `transformers` does it.
 //!
 //! [`Template`] is Jinja 3.1 with Python's values, in the set-up of transformers: an immutable
 //! sandbox, `trim_blocks` and `lstrip_blocks`, `break` and `continue`, `generation` blocks,
@@ -22,6 +26,8 @@
 //! tokenised as a whole, as transformers does it.
 
 mod characters;
+mod conversation;
+mod encode;
 mod filters;
 mod format;
 mod interpreter;
@@ -42,6 +48,7 @@ use std::prelude::rust_2024::*;
 
 use serde_json::{Map, Value as Json};
 
+pub use conversation::Chat;
 use interpreter::Interpreter;
 use parser::Body;
 use text::{Builder, Text};

@@ -200,6 +200,15 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
         self.text.last
     }
 
+    /// The end of the text that was not written yet, because it may begin a stop string. It belongs
+    /// to a text that is cancelled here.
+    pub fn held_back(&self) -> &str {
+        if self.text.end.is_some() {
+            return "";
+        }
+        &self.text.held
+    }
+
     /// Why the text ended; `None` while it goes on.
     pub fn end(&self) -> Option<End> {
         self.text.end

@@ -1,6 +1,8 @@
 //! What only a host has: files, a heap and threads.
 //!
-//! * [`Image`] opens an image or any checkpoint; [`file`] and [`AlignedBytes`] are files and memory
+//! * [`Llm`] is a model that a program owns and shares. Its [sessions](LlmSession) own their memory
+//!   and threads, and write text.
+//! * [`Image`] opens an image or any checkpoint; [`file`](mod@file) and [`AlignedBytes`] are files and memory
 //!   for it.
 //! * [`Threads`] are the cores of the host, for [`Session`](crate::run::Session).
 //! * [`harness`] holds images against golden cases.
@@ -13,6 +15,10 @@ mod error;
 mod handoff;
 pub mod harness;
 mod image;
+mod llm;
+mod options;
+mod session;
+mod text;
 mod threads;
 
 /// Files: mapped, read whole, or written so that a failure loses nothing.
@@ -36,4 +42,7 @@ pub use crate::aligned::AlignedBytes;
 pub use bandwidth::read_bandwidth;
 pub use error::Error;
 pub use image::{Image, RefusedParts, is_image};
+pub use llm::Llm;
+pub use options::{GenerateOptions, Sampling, SessionOptions, default_batch};
+pub use session::{Generated, LlmSession};
 pub use threads::Threads;

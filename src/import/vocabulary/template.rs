@@ -17,7 +17,7 @@ use crate::import::file::is_there;
 /// named `default` or the only one.
 ///
 /// The special tokens that the template names are set in its first line, as
-/// [the image's chat template](crate::model::image) wants it.
+/// [the image's chat template](crate::model::Model::chat_template) wants it.
 ///
 /// # Errors
 /// If a file cannot be read or is not valid JSON, or `chat_template` is something else.
