@@ -1,19 +1,18 @@
 //! What `run` and `chat` share: a session's memory and threads, feeding a prompt, and text token by
 //! token.
 
-use std::cell::RefCell;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use clap::Args;
-use pocketlm::generate::{End, Generation, PromptLookup};
-use pocketlm::host::{AlignedBytes, Threads};
+use indicatif::ProgressBar;
+use pocketlm::generate::End;
+use pocketlm::host::{self, AlignedBytes, Generated, SessionOptions, Threads, default_batch};
 use pocketlm::model::{ALIGNMENT, Kv, Model};
 use pocketlm::run::{Engine, Isa, Plan, Session, Workers};
-use pocketlm::sample::Sampler;
-use pocketlm::text::Tokenizer;
 
 use crate::number::whole;
-use crate::output::{Failure, Outcome, counted, note, paint, refuse, token_bar};
+use crate::output::{Outcome, counted, note, paint, refuse, token_bar};
 use crate::size;
 
 /// Prompts longer than this get a progress bar.
@@ -56,18 +55,31 @@ impl Running {
         logits: u32,
     ) -> Plan<'m> {
         let context = u32::try_from(context).unwrap_or(u32::MAX);
-        // Each thread takes tokens of its own: so many that weights are not widened for a few, so
-        // few that they stay in its cache. A power of two, so that what a prompt is cut into are
-        // whole batches.
-        let batch = self
-            .batch
-            .unwrap_or(128 * workers.count().min(4).next_power_of_two() as u32);
+        let batch = self.batch.unwrap_or_else(|| default_batch(workers.count()));
         let batch = batch.min(context.max(1));
         Plan::new(model.header())
             .context(context)
             .batch(batch)
             .logits(logits.min(batch))
             .kv(self.kv)
+    }
+
+    /// The same for a session of the library, with room for `context` tokens.
+    pub fn options(
+        &self,
+        context: Option<u32>,
+        guessing: &Guessing,
+        sampling: host::Sampling,
+    ) -> SessionOptions {
+        SessionOptions {
+            context,
+            kv: self.kv,
+            threads: self.threads.map_or(0, usize::from),
+            batch: self.batch,
+            isa: self.isa,
+            drafts: guessing.lookup,
+            sampling,
+        }
     }
 
     /// The threads.
@@ -93,13 +105,6 @@ pub struct Guessing {
     /// itself. 0 guesses nothing. Never changes a token
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = whole(0..=255u32))]
     lookup: u32,
-}
-
-impl Guessing {
-    /// Tokens whose logits are wanted at once: the next, and guesses.
-    pub fn logits(&self) -> u32 {
-        1 + self.lookup
-    }
 }
 
 /// The context where none is asked for: `usual` tokens, or as many as the model was trained for if
@@ -156,105 +161,60 @@ fn isa(name: &str) -> Result<&'static Isa, String> {
     })
 }
 
-/// What a generation came to.
-pub struct Generated {
-    /// Tokens of the prompt that were computed, and how long that took.
-    pub prompt: (usize, Duration),
-    /// Tokens generated, and how long those after the first took, which came with the prompt.
-    pub text: (usize, Duration),
-    /// How many of them were drafted.
-    pub drafted: usize,
-    /// Why it ended; `None` if the user stopped it.
-    pub end: Option<End>,
-    /// The token that was sampled last, which is not in the context.
-    pub last: u32,
+/// How fast a text was, and why it ended where that is not what one expects.
+pub fn summary(generated: &Generated) -> String {
+    let speed = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
+    let mut summary = format!(
+        "prompt {}, {:.1} tokens/s; text {}",
+        counted(generated.prompt_tokens, "token"),
+        speed(generated.prompt_tokens, generated.prompt_time),
+        counted(generated.tokens, "token")
+    );
+    if generated.tokens > 1 {
+        let speed = speed(generated.tokens - 1, generated.time);
+        summary += &format!(", {speed:.1} tokens/s");
+    }
+    if generated.drafted > 0 {
+        summary += &format!(", {} of them drafted", generated.drafted);
+    }
+    summary += match generated.end {
+        Some(End::ContextFull) => "; the context is full (see --context)",
+        None => "; stopped",
+        Some(End::Token(_) | End::StopString(_) | End::Limit) => "",
+    };
+    summary
 }
 
-impl std::fmt::Display for Generated {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let speed = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
-        let (prompt, prompt_time) = self.prompt;
-        let (text, text_time) = self.text;
-        write!(
-            f,
-            "prompt {}, {:.1} tokens/s; text {}",
-            counted(prompt, "token"),
-            speed(prompt, prompt_time),
-            counted(text, "token")
-        )?;
-        if text > 1 {
-            write!(f, ", {:.1} tokens/s", speed(text - 1, text_time))?;
-        }
-        if self.drafted > 0 {
-            write!(f, ", {} of them drafted", self.drafted)?;
-        }
-        f.write_str(match self.end {
-            Some(End::ContextFull) => "; the context is full (see --context)",
-            None => "; stopped",
-            Some(End::Token(_) | End::StopString(_) | End::Limit) => "",
-        })
-    }
-}
+/// The progress of a long prompt.
+#[derive(Clone, Default)]
+pub struct PromptBar(Arc<Mutex<Option<ProgressBar>>>);
 
-/// Feeds `prompt` and generates text until the model ends it, `limit` tokens are out, the context is
-/// full, or `stop` says so. `write` gets the text. As much is drafted as the session has room for
-/// logits.
-pub fn generate(
-    session: &mut Session,
-    sampler: &mut Sampler,
-    tokenizer: &Tokenizer,
-    prompt: &[u32],
-    limit: usize,
-    stop: Option<&dyn Fn() -> bool>,
-    mut write: impl FnMut(&str) -> Outcome,
-) -> Outcome<Generated> {
-    let start = Instant::now();
-    let rest = feed_most(session, prompt, stop)?;
-    for &id in &prompt[..prompt.len() - rest.len()] {
-        sampler.accept(id);
+impl PromptBar {
+    pub fn show(&self, done: usize, total: usize) {
+        if total <= LONG_PROMPT {
+            return;
+        }
+        let mut bar = self.bar();
+        let new = || token_bar("reading the prompt".into(), total as u64);
+        bar.get_or_insert_with(new).set_position(done as u64);
+        if done == total {
+            self.remove(bar.take());
+        }
     }
 
-    let mut token = session.len() + rest.len() - 1;
-    let mut checked = Ok(());
-    let mut check = |logits: &mut [f32]| {
-        checked = all_numbers(token, logits);
-        token += 1;
-        checked
-            .as_ref()
-            .map_err(|_| pocketlm::Error::NoCandidate)
-            .copied()
-    };
-    let mut drafts = vec![0; session.plan().logits_tokens() as usize];
-    let mut lookup = PromptLookup::new();
-    // The first failure to write ends the text.
-    let written = RefCell::new(Ok(()));
-    let mut put = |text: &str| {
-        let mut written = written.borrow_mut();
-        if written.is_ok() {
-            *written = write(text);
-        }
-    };
-    let goes_on = || written.borrow().is_ok() && !stop.is_some_and(|stop| stop());
-    let mut generation = Generation::new(session, sampler, tokenizer, rest)
-        .limit(limit)
-        .filter(&mut check);
-    let mut outcome = generation.next(&mut put);
-    let prompt_time = start.elapsed();
-    let start = Instant::now();
-    while outcome == Ok(None) && goes_on() {
-        outcome = generation.next_drafted(&mut lookup, &mut drafts, &mut put);
+    pub fn clear(&self) {
+        self.remove(self.bar().take());
     }
-    let generated = Generated {
-        prompt: (prompt.len(), prompt_time),
-        text: (generation.tokens(), start.elapsed()),
-        drafted: generation.drafted(),
-        end: generation.end(),
-        last: generation.last().unwrap_or_default(),
-    };
-    checked.map_err(refuse)?;
-    written.into_inner()?;
-    outcome?;
-    Ok(generated)
+
+    fn remove(&self, bar: Option<ProgressBar>) {
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn bar(&self) -> MutexGuard<'_, Option<ProgressBar>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Refuses logits of which one is not a number. `token` says of which token they are, counted from
@@ -275,44 +235,15 @@ pub fn not_a_number(token: usize, logit: usize) -> String {
 
 /// Feeds a prompt, with a progress bar if it is long, and returns the logits of its last token.
 pub fn feed<'s>(session: &'s mut Session, prompt: &[u32]) -> Outcome<&'s mut [f32]> {
-    let rest = feed_most(session, prompt, None)?;
-    Ok(session.feed(rest)?)
-}
-
-/// Feeds a prompt but for its last piece, which it returns, with a progress bar if it is long.
-/// Between pieces `stop` may end it with [`Failure::Interrupted`]; then the session holds the pieces
-/// before.
-fn feed_most<'p>(
-    session: &mut Session,
-    prompt: &'p [u32],
-    stop: Option<&dyn Fn() -> bool>,
-) -> Outcome<&'p [u32]> {
-    let bar = (prompt.len() > LONG_PROMPT)
-        .then(|| token_bar("reading the prompt".into(), prompt.len() as u64));
-    // Large pieces are faster; whoever wants to stop it does not wait for one that takes long.
-    // Cutting a prompt changes no bit of the logits.
-    let mut piece = if stop.is_some() { 64 } else { LONG_PROMPT };
+    let bar = PromptBar::default();
     let mut rest = prompt;
-    let mut stopped = false;
-    while rest.len() > piece && !stopped {
-        let start = Instant::now();
-        let (now, after) = rest.split_at(piece);
+    // Cutting a prompt changes no bit of the logits.
+    while rest.len() > LONG_PROMPT {
+        let (now, after) = rest.split_at(LONG_PROMPT);
         session.feed(now)?;
         rest = after;
-        bar.iter().for_each(|bar| bar.inc(now.len() as u64));
-        if let Some(stop) = stop {
-            stopped = stop();
-            piece = if start.elapsed() > Duration::from_secs(1) {
-                (piece / 2).max(16)
-            } else {
-                (piece * 2).min(LONG_PROMPT)
-            };
-        }
+        bar.show(prompt.len() - rest.len(), prompt.len());
     }
-    bar.iter().for_each(|bar| bar.finish_and_clear());
-    if stopped {
-        Err(Failure::Interrupted)
-    } else {
-        Ok(rest)
-    }
+    bar.clear();
+    Ok(session.feed(rest)?)
 }

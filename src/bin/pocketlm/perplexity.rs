@@ -13,7 +13,6 @@ use crate::generate::{LOGITS, Running, all_numbers, arena, warn_beyond_trained};
 use crate::load::{Image, refuse_import};
 use crate::number::whole;
 use crate::output::{Outcome, counted, figure, print, print_json, refuse, refuse_file, token_bar};
-use crate::tokenize::encode;
 
 /// Measure how well a model foresees a text: tokens scored, nats per token, perplexity
 #[derive(Args)]
@@ -52,8 +51,7 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let tokenizer = image.tokenizer(&model)?;
-    let ids = encode(
-        &tokenizer,
+    let ids = tokenizer.encode_to_vec(
         &text,
         EncodeOptions {
             add_special_tokens: false,

@@ -1,21 +1,24 @@
 //! `pocketlm run`: text that goes on.
 
 use std::io::{self, IsTerminal, Read, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pocketlm::host::file::read_whole;
-use pocketlm::run::{Session, snapshot};
+use pocketlm::host::{self, GenerateOptions, Llm};
+use pocketlm::run::snapshot;
 use pocketlm::text::EncodeOptions;
 
-use crate::generate::{Guessing, Running, arena, default_context, generate, warn_beyond_trained};
+use crate::generate::{
+    Guessing, PromptBar, Running, default_context, summary, warn_beyond_trained,
+};
 use crate::input::{Input, Typed};
 use crate::load::{Image, refuse_import};
 use crate::number::whole;
 use crate::output::{Failure, Outcome, counted, note, paint, refuse, refuse_file};
 use crate::sampling::Sampling;
 use crate::story;
-use crate::tokenize::encode;
 
 /// Continue a text: the prompt and what follows it stream to stdout, the speed goes to stderr
 #[derive(Args)]
@@ -99,13 +102,12 @@ pub fn run(arguments: Arguments) -> Outcome {
         .model
         .as_deref()
         .map_or_else(|| Ok(Image::built_in()), Image::open)?;
-    let model = image.model()?;
-    let tokenizer = image.tokenizer(&model)?;
+    let llm = Llm::new(image.into_inner())?;
     let options = EncodeOptions {
         add_special_tokens: header.is_none(),
         ..EncodeOptions::default()
     };
-    let ids = encode(&tokenizer, &prompt, options)?;
+    let ids = llm.tokenizer().encode_to_vec(&prompt, options)?;
     if ids.is_empty() {
         return Err(refuse(
             "the prompt is empty, and there is no token to begin a text with; give one with -p",
@@ -117,7 +119,7 @@ pub fn run(arguments: Arguments) -> Outcome {
         .limit
         .map_or(2048, |limit| given.saturating_add(limit));
     let context = arguments.context.map_or_else(
-        || default_context(&model, wanted),
+        || default_context(llm.model(), wanted),
         |context| context as usize,
     );
     if given > context {
@@ -126,51 +128,54 @@ pub fn run(arguments: Arguments) -> Outcome {
             counted(given, "token")
         )));
     }
-    let workers = arguments.running.workers()?;
-    let mut plan = arguments
-        .running
-        .plan(&model, context, &workers, arguments.guessing.logits());
-    if let Some(header) = &header {
-        plan = plan.kv(header.kv().map_err(blame)?);
-    }
-    let mut arena = arena(&plan)?;
-    let engine = arguments.running.engine(&workers);
-    let mut session =
-        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
-    warn_beyond_trained(&model, context);
     let seed = arguments.sampling.seed();
-    let mut window = arguments.sampling.window();
-    let mut sampler = arguments.sampling.sampler(seed, &mut window);
-
-    if let Some(snapshot) = &snapshot {
-        session.restore_from(snapshot).map_err(blame)?;
+    let mut options = arguments.running.options(
+        Some(u32::try_from(context).unwrap_or(u32::MAX)),
+        &arguments.guessing,
+        arguments.sampling.settings(seed),
+    );
+    if let Some(header) = &header {
+        options.kv = header.kv().map_err(blame)?;
     }
+    let mut session = llm.session(&options)?;
+    warn_beyond_trained(llm.model(), context);
+    if let Some(snapshot) = &snapshot {
+        session.restore(snapshot).map_err(|error| match error {
+            host::Error::Core(error) => blame(error),
+            error => error.into(),
+        })?;
+    }
+    let bar = PromptBar::default();
+    session.on_prompt(move |done, total| bar.show(done, total));
 
     let mut stdout = io::stdout().lock();
     if !arguments.no_echo {
         stdout.write_all(prompt.as_bytes())?;
         stdout.flush()?;
     }
-    for &id in session.tokens() {
-        sampler.accept(id);
-    }
-    let limit = arguments.limit.unwrap_or(usize::MAX);
-    let generated = generate(
-        &mut session,
-        &mut sampler,
-        &tokenizer,
-        &ids,
-        limit,
-        None,
-        |text| {
-            stdout.write_all(text.as_bytes())?;
-            Ok(stdout.flush()?)
-        },
-    );
+    let mut all = session.tokens();
+    all.extend(ids);
+    let options = GenerateOptions {
+        limit: arguments.limit.unwrap_or(usize::MAX),
+        ..GenerateOptions::default()
+    };
+    // The first failure to write ends the text.
+    let mut written = Ok(());
+    let generated = session.complete(&all, &options, |text| {
+        written = stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush());
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    written?;
     writeln!(stdout)?;
+    let summary = summary(&generated?);
     note(paint(
         "2",
-        &format!("{}; {}", generated?, arguments.sampling.note(seed)),
+        &format!("{summary}; {}", arguments.sampling.note(seed)),
     ));
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use clap::Args;
-use pocketlm::sample::{Penalties, Recent, Sampler};
+use pocketlm::host;
 
 use crate::number::whole;
 
@@ -65,33 +65,19 @@ impl Sampling {
         }
     }
 
-    /// The window that [`sampler`](Sampling::sampler) borrows.
-    pub fn window(&self) -> Vec<Recent> {
-        let penalises = self.repeat_penalty != 1.0
-            || self.frequency_penalty != 0.0
-            || self.presence_penalty != 0.0;
-        vec![
-            Recent::EMPTY;
-            if penalises {
-                self.repeat_last.into()
-            } else {
-                0
-            }
-        ]
-    }
-
-    /// The sampler these options describe.
-    pub fn sampler<'w>(&self, seed: u64, window: &'w mut [Recent]) -> Sampler<'w> {
-        let penalties = Penalties::over(window)
-            .repeat(self.repeat_penalty)
-            .frequency(self.frequency_penalty)
-            .presence(self.presence_penalty);
-        Sampler::new(seed)
-            .temperature(self.temperature)
-            .top_k(self.top_k)
-            .top_p(self.top_p)
-            .min_p(self.min_p)
-            .penalties(penalties)
+    /// These options for the library.
+    pub fn settings(&self, seed: u64) -> host::Sampling {
+        host::Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
+            repeat_last: self.repeat_last,
+            seed: Some(seed),
+        }
     }
 }
 

@@ -12,7 +12,6 @@ use crate::load::Image;
 use crate::output::{Outcome, counted, note, refuse};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;
-use crate::tokenize::encode;
 
 /// Compute a prompt once and write its keys and values to a file, from which a device or `run` goes
 /// on
@@ -49,7 +48,7 @@ pub fn snapshot(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let tokenizer = image.tokenizer(&model)?;
-    let ids = encode(&tokenizer, &prompt, EncodeOptions::default())?;
+    let ids = tokenizer.encode_to_vec(&prompt, EncodeOptions::default())?;
     if ids.is_empty() {
         return Err(refuse("the prompt is empty; give one with -p"));
     }

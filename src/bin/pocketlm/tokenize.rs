@@ -67,11 +67,9 @@ pub fn tokenize(arguments: Arguments) -> Outcome {
         io::stdout().write_all(text.as_bytes())?;
         Ok(())
     } else {
-        print(Value::from(encode(
-            &tokenizer,
-            &input,
-            options(arguments.no_special),
-        )?))
+        print(Value::from(
+            tokenizer.encode_to_vec(&input, options(arguments.no_special))?,
+        ))
     }
 }
 
@@ -90,7 +88,7 @@ fn batch(arguments: &Arguments, tokenizer: &Tokenizer) -> Outcome {
         } else {
             let text: String = serde_json::from_str(&line)
                 .map_err(|error| at(&format_args!("not a JSON string: {error}")))?;
-            Value::from(encode(tokenizer, &text, options(arguments.no_special))?)
+            Value::from(tokenizer.encode_to_vec(&text, options(arguments.no_special))?)
         };
         print(result)?;
     }
@@ -101,29 +99,6 @@ fn options(no_special: bool) -> EncodeOptions {
     EncodeOptions {
         add_special_tokens: !no_special,
         parse_special: true,
-    }
-}
-
-/// The ids of a text of any length.
-pub fn encode(tokenizer: &Tokenizer, text: &str, options: EncodeOptions) -> Outcome<Vec<u32>> {
-    // The usual need first; the bound for any text of this length is several times that for NFC
-    // tokenizers.
-    let mut scratch = vec![0; pocketlm::text::scratch_len(text.len())];
-    let mut ids = vec![0; text.len() + 16];
-    loop {
-        match tokenizer.encode(text, options, &mut scratch, &mut ids) {
-            Ok(count) => {
-                ids.truncate(count);
-                return Ok(ids);
-            }
-            Err(pocketlm::Error::ScratchTooSmall { needed, given }) if needed > given => {
-                scratch.resize(needed, 0)
-            }
-            Err(pocketlm::Error::OutputTooSmall { needed, given }) if needed > given => {
-                ids.resize(needed, 0)
-            }
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 
