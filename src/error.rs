@@ -217,7 +217,7 @@ impl fmt::Display for Error {
             Error::NotAnImage => f.write_str("not a pocketlm image (the first 8 bytes are not \"pocketlm\")"),
             Error::Version(version) => write!(
                 f,
-                "image format version {version}, and this build reads version {}: pack the checkpoint again",
+                "image format version {version}; this build reads version {}: pack the checkpoint again",
                 crate::model::VERSION
             ),
             Error::Truncated { expected, found } => {
@@ -226,29 +226,29 @@ impl fmt::Display for Error {
             }
             Error::Unaligned(bytes) => write!(f, "memory must start at a multiple of {bytes} bytes"),
             Error::Layout(section) => {
-                write!(f, "the {section} section has the wrong place or length, or is not zero where it must be")
+                write!(f, "the {section} section has a wrong place or length, or data where zeros must be")
             }
             Error::Checksum(section) => write!(f, "the {section} section is damaged: its checksum differs"),
             Error::Config(field) => write!(f, "config: {field}"),
             Error::Tensor(id) => write!(f, "tensor {id} is missing, misplaced or of a type it cannot have"),
             Error::NotFinite(id) => write!(f, "tensor {id} holds an infinity or NaN"),
             Error::Disabled(dtype) => {
-                write!(f, "{} kernels are not part of this build: enable the cargo feature", dtype.name())
+                write!(f, "this build has no {} kernels: enable the cargo feature", dtype.name())
             }
             Error::ChatTemplate => f.write_str("the chat template is not UTF-8"),
-            Error::Unverified => f.write_str("the image is not signed by anybody who is trusted here"),
-            Error::Limits => f.write_str("the context and the batch must be above 0 and not astronomic"),
+            Error::Unverified => f.write_str("the image's signature was rejected"),
+            Error::Limits => f.write_str("context, batch and logits must be at least 1, and small enough that sizes do not overflow"),
             Error::ForeignPlan => f.write_str("the plan was made for another model"),
             Error::ArenaTooSmall { needed, found } => {
                 write!(
                     f,
-                    "the plan needs an arena of {needed} bytes, not {found}: a shorter context or batch needs less"
+                    "the arena has {found} bytes, the plan needs {needed}: a shorter context or batch needs less"
                 )
             }
             Error::WeightBufferTooSmall { needed, found } => {
-                write!(f, "the buffer for weights has {found} bytes and needs {needed}: give it more")
+                write!(f, "the weight buffer has {found} bytes and needs {needed}: plan a larger one")
             }
-            Error::NotMapped => f.write_str("the weights are not in memory: make the session with their source"),
+            Error::NotMapped => f.write_str("the weights are not in memory: use Session::with_source"),
             Error::NoTokens => f.write_str("no token was given"),
             Error::ContextFull { room } => {
                 let room = Count(room, "more token");
@@ -257,15 +257,15 @@ impl fmt::Display for Error {
             Error::Position(position) => write!(f, "position {position} is not after that of the last token"),
             Error::RewindTooFar { possible } => write!(
                 f,
-                "only {} can be taken back, older keys have left the sliding windows: reset and feed again",
+                "only {} can be taken back: older keys have left the attention windows; reset and feed again",
                 Count(possible, "token")
             ),
             Error::Storage => f.write_str("the storage could not be read or written"),
             Error::StorageTooSmall { needed, found } => {
-                write!(f, "{needed} bytes do not fit storage for {found}: lend more of it")
+                write!(f, "storage too small: {needed} bytes needed, {found} available")
             }
-            Error::NotASnapshot => f.write_str("there is no snapshot"),
-            Error::SnapshotVersion(version) => write!(f, "snapshot format version {version} is not of this build"),
+            Error::NotASnapshot => f.write_str("no snapshot found"),
+            Error::SnapshotVersion(version) => write!(f, "snapshot format version {version} is not supported by this build"),
             Error::ForeignSnapshot => f.write_str("the snapshot was made with another image: feed its tokens again"),
             Error::SnapshotKv(kv) => {
                 write!(
@@ -283,21 +283,21 @@ impl fmt::Display for Error {
                 write!(f, "tokenizer section is damaged or of a newer version, at byte {offset}")
             }
             Error::ByteLevelDisabled => {
-                f.write_str("byte-level tokenizers are not part of this build: enable the cargo feature byte-level")
+                f.write_str("this build has no byte-level tokenizers: enable the cargo feature byte-level")
             }
-            Error::NfcDisabled => f.write_str("NFC is not part of this build: enable the cargo feature nfc"),
+            Error::NfcDisabled => f.write_str("this build has no NFC: enable the cargo feature nfc"),
             Error::ScratchTooSmall { needed, given } => {
-                write!(f, "encoding this text may need {needed} words of scratch, {given} were lent")
+                write!(f, "scratch too small: {needed} words needed for this text, {given} given")
             }
             Error::OutputTooSmall { needed, given } => {
                 let needed = Count(needed, "token");
-                write!(f, "the text has {needed}, the output holds {given}")
+                write!(f, "output too small: the text has {needed}, the output holds {given}")
             }
             Error::NoCandidate => f.write_str("no logit is above minus infinity: there is no token to choose"),
             Error::TokenOutOfRange { token, vocab_size } => {
                 write!(f, "token id {token} is not in a vocabulary of {vocab_size}")
             }
-            Error::Busy => f.write_str("earlier tokens are still being worked on: step until they are done, or reset"),
+            Error::Busy => f.write_str("earlier tokens are still being computed: step until they are done, or abort or reset"),
         }
     }
 }

@@ -619,7 +619,7 @@ fn every_refusal_is_a_sentence_with_its_numbers() {
         ),
         (
             Error::Version(7),
-            "image format version 7, and this build reads version 1: pack the checkpoint again",
+            "image format version 7; this build reads version 1: pack the checkpoint again",
         ),
         (
             Error::Truncated {
@@ -634,7 +634,7 @@ fn every_refusal_is_a_sentence_with_its_numbers() {
         ),
         (
             Error::Layout(Section::Tensors),
-            "the tensors section has the wrong place or length, or is not zero where it must be",
+            "the tensors section has a wrong place or length, or data where zeros must be",
         ),
         (
             Error::Checksum(Section::ChatTemplate),
@@ -654,14 +654,14 @@ fn every_refusal_is_a_sentence_with_its_numbers() {
         ),
         (
             Error::Disabled(DType::Q4),
-            "q4 kernels are not part of this build: enable the cargo feature",
+            "this build has no q4 kernels: enable the cargo feature",
         ),
         (
             Error::ArenaTooSmall {
                 needed: 640,
                 found: 64,
             },
-            "the plan needs an arena of 640 bytes, not 64: a shorter context or batch needs less",
+            "the arena has 64 bytes, the plan needs 640: a shorter context or batch needs less",
         ),
         (
             Error::ContextFull { room: 5 },

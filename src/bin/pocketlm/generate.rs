@@ -96,13 +96,13 @@ impl Running {
     }
 }
 
-/// Guesses at what comes next in a text that is written.
+/// Drafting of tokens by prompt lookup.
 #[derive(Args)]
 #[command(next_help_heading = "Running")]
 pub struct Guessing {
-    /// Guess up to N tokens from what followed the last ones where they stood in the text before,
-    /// and compute them with the next, as many as a batch has room for: faster where a text repeats
-    /// itself. 0 guesses nothing. Never changes a token
+    /// Draft up to N tokens by prompt lookup (repeat what followed the current words earlier in the
+    /// text) and verify them in one pass. Faster on repetitive text; the output is unchanged. 0
+    /// disables drafting
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = whole(0..=255u32))]
     lookup: u32,
 }

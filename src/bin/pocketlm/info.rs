@@ -15,7 +15,7 @@ use crate::size;
 /// Show a model's config in penzai's names, its tensors with types and bytes, and its checksum
 #[derive(Args)]
 #[command(after_help = "\
-The checksum names an image: two images with the same checksum hold the same model.
+Two images with the same checksum hold the same model.
 
 Examples:
   pocketlm info smol.plm

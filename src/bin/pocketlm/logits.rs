@@ -20,8 +20,8 @@ use crate::output_file::{Kind, OutputFile};
 #[derive(Args)]
 #[command(after_help = "\
 The file holds one tensor, `logits`, f32, [tokens, vocab_size]: row i follows token i. The digest depends on every bit \
-of it and on nothing else, so a board that prints the same digest computed the same logits. Neither --batch nor \
---threads changes a bit.
+of the logits and on nothing else. A board that prints the same digest computed the same logits. --batch and --threads \
+never change a bit.
 
 Examples:
   pocketlm logits smol.plm --tokens 1,2,3 -o out.safetensors

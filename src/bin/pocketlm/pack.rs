@@ -15,17 +15,18 @@ use crate::size;
 /// Write an image of a checkpoint: one file to flash, map or include in a program
 #[derive(Args)]
 #[command(after_help = "\
-Without --dtype each matrix keeps the type the checkpoint stores, or takes the nearest. A line on stderr says how many \
-matrices keep their numbers bit by bit, and how many are rounded. q8 is half of f16 and hardly tells in the text; q4 is \
-a quarter and does. Norms and biases stay f32.
+Without --dtype each matrix keeps the type that the checkpoint stores, or the nearest one. A line on stderr says how \
+many matrices keep their values bit by bit, and how many are rounded. q8 halves the size of f16 with little effect on \
+the output; q4 quarters it, and you will notice. Norms and biases stay f32.
 
-Of quantised folders (GPTQ, AWQ, compressed-tensors), 4 bits stay 4 bits. They lose nothing if they are symmetric or their \
-scales are bf16; else some groups' minima are rounded to f16, which --dtype q8 does not need. GPTQ with desc_act becomes q8.
+Quantised folders (GPTQ, AWQ, compressed-tensors) with 4 bits stay at 4 bits. This loses nothing if they are symmetric \
+or their scales are bf16. Otherwise the minima of some groups are rounded to f16; --dtype q8 avoids that. GPTQ with \
+desc_act becomes q8.
 
-The same checkpoint and options give the same bytes, on every machine. IMAGE appears when it is whole: if packing fails \
-or is interrupted, an older one stays as it was (a process that is killed leaves a .pocketlm-*.partial file beside it, \
-which the next one removes). Only an image is replaced, never another file; if IMAGE is a symbolic link, what it points \
-to is. `-o -` writes to stdout.
+The same checkpoint and options give the same bytes on every machine. IMAGE appears when it is complete. If packing \
+fails or is interrupted, an older image stays as it was. (A process that is killed leaves a .pocketlm-*.partial file, \
+which the next run removes.) Only an older image is replaced, never another file. If IMAGE is a symbolic link, its \
+target is replaced. `-o -` writes to stdout.
 
 Examples:
   pocketlm pack ./SmolLM2-135M-Instruct -o smol.plm --dtype q8

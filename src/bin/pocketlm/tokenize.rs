@@ -13,8 +13,8 @@ use crate::output::{Outcome, print, refuse};
 /// Turn text from stdin into a JSON array of token ids, or back.
 #[derive(Args)]
 #[command(after_help = "\
-Text is taken exactly as it comes, the last line break included; `printf` sends none. Special tokens that are written \
-out in the text (`<|im_end|>`) are read as such.
+The text is used exactly as it is, with a line break at its end if there is one (`printf` sends none). Special tokens \
+spelled out in the text (`<|im_end|>`) count as special tokens.
 
 Examples:
   printf 'Once upon a time' | pocketlm tokenize smol.plm

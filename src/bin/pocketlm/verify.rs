@@ -10,7 +10,7 @@ use crate::generate::{LOGITS, Running, arena, not_a_number};
 use crate::load::Image;
 use crate::output::{Outcome, print, refuse_file};
 
-/// Run a golden case and report where the model parts from the expected logits
+/// Run a golden case and report where the model diverges from the expected logits
 #[derive(Args)]
 #[command(after_help = "\
 CASE is a folder with io.safetensors (tokens, logits_f64, optional token_positions and valid) or expected.safetensors \
