@@ -4,7 +4,10 @@
 use std::ops::{Deref, DerefMut};
 use std::prelude::rust_2024::*;
 
-use memmap2::MmapMut;
+#[cfg(not(any(unix, windows)))]
+use heap::Pages;
+#[cfg(any(unix, windows))]
+use memmap2::MmapMut as Pages;
 
 /// Bytes that start at a multiple of 64: an image packed in or read into memory, or the arena of a
 /// session.
@@ -14,7 +17,7 @@ use memmap2::MmapMut;
 /// where the next one is.
 pub struct AlignedBytes {
     /// At least a page, which is more than the alignment.
-    pages: MmapMut,
+    pages: Pages,
     length: usize,
 }
 
@@ -24,7 +27,7 @@ impl AlignedBytes {
     /// # Panics
     /// The system refuses so much address space.
     pub fn zeroed(length: usize) -> Self {
-        let pages = MmapMut::map_anon(length.max(1)).expect("memory for an image or an arena");
+        let pages = Pages::map_anon(length.max(1)).expect("memory for an image or an arena");
         // What is refused here costs speed and nothing else. Miri does not know the call.
         #[cfg(all(target_os = "linux", not(miri)))]
         let _ = pages.advise(memmap2::Advice::HugePage);
@@ -50,5 +53,54 @@ impl Deref for AlignedBytes {
 impl DerefMut for AlignedBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.pages[..self.length]
+    }
+}
+
+/// Memory of the heap, where the system gives no pages (WebAssembly).
+#[cfg(any(test, not(any(unix, windows))))]
+mod heap {
+    use std::convert::Infallible;
+    use std::ops::{Deref, DerefMut};
+    use std::prelude::rust_2024::*;
+
+    use crate::model::ALIGNMENT;
+
+    pub(super) struct Pages {
+        bytes: Vec<u8>,
+        /// The first byte at a multiple of the alignment.
+        start: usize,
+    }
+
+    impl Pages {
+        pub(super) fn map_anon(length: usize) -> Result<Self, Infallible> {
+            let bytes = vec![0; length + ALIGNMENT];
+            let start = bytes.as_ptr().align_offset(ALIGNMENT);
+            Ok(Pages { bytes, start })
+        }
+    }
+
+    impl Deref for Pages {
+        type Target = [u8];
+
+        fn deref(&self) -> &[u8] {
+            &self.bytes[self.start..]
+        }
+    }
+
+    impl DerefMut for Pages {
+        fn deref_mut(&mut self) -> &mut [u8] {
+            &mut self.bytes[self.start..]
+        }
+    }
+
+    #[test]
+    fn memory_of_the_heap_is_aligned_and_zero() {
+        for length in [1, 63, 64, 65, 5000] {
+            let mut pages = Pages::map_anon(length).unwrap();
+            assert_eq!(pages.as_ptr() as usize % ALIGNMENT, 0);
+            assert!(pages.len() >= length);
+            assert!(pages.iter().all(|&byte| byte == 0));
+            pages[..length].fill(1);
+        }
     }
 }
