@@ -15,8 +15,7 @@ use std::sync::{Arc, mpsc};
 use pocketlm::chat::{Chat, Message};
 use pocketlm::generate::End;
 use pocketlm::host::{
-    AlignedBytes, Error, GenerateOptions, Generated, Image, Llm, LlmSession, Sampling,
-    SessionOptions,
+    Error, GenerateOptions, Generated, Image, Llm, LlmSession, Sampling, SessionOptions,
 };
 use pocketlm::text::EncodeOptions;
 
@@ -419,6 +418,20 @@ fn a_conversation_is_saved_and_loaded() {
     );
 }
 
+#[test]
+fn a_model_is_opened_from_bytes_without_files() {
+    let (path, _folder) = chat_model();
+    let file = std::fs::read(&path).unwrap();
+    let packed = Image::from_bytes(&file).unwrap();
+    assert!(*packed == *Image::open(&path).unwrap());
+    // As an image, wherever its bytes lie.
+    let shifted = [&[0], &*packed].concat();
+    let copied = Image::from_bytes(&shifted[1..]).unwrap();
+    let llm = Llm::new(copied).unwrap();
+    let mut chat = Chat::new(llm.session(&greedy(100)).unwrap()).unwrap();
+    assert_eq!(chat.say("Hi", &limit(4), go_on).unwrap().tokens, 4);
+}
+
 /// What an application holds: everything is owned, and nothing has a lifetime.
 struct App {
     llm: Llm,
@@ -507,8 +520,10 @@ fn what_is_refused_changes_nothing_and_says_why() {
     assert!(error.contains("memory"), "{error}");
     let error = llm.session(&greedy(0)).err().unwrap().to_string();
     assert!(error.contains("context"), "{error}");
-    let error = Llm::new(Image::in_memory(AlignedBytes::zeroed(64))).unwrap_err();
-    assert!(error.to_string().contains("image"), "{error}");
+    for bytes in [&b"pocketlm"[..], b"GGUF", b"", b"something else"] {
+        let opened = Image::from_bytes(bytes).and_then(Llm::new);
+        assert!(opened.is_err(), "{bytes:?}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::prelude::rust_2024::*;
 use super::cache::Place;
 use super::file::{self, MappedFile, read_whole};
 use super::{AlignedBytes, Error};
-use crate::import::{self, Description, ImportError, PackOptions};
+use crate::import::{self, Checkpoint, Description, ImportError, PackOptions};
 use crate::model::{MAGIC, Model};
 use crate::text::Tokenizer;
 
@@ -119,10 +119,22 @@ impl Image {
         Image::of(Bytes::Static(bytes))
     }
 
-    /// An image in memory, for a program that has no files. [`AlignedBytes::copy_of`] makes its
-    /// bytes from others.
-    pub fn in_memory(bytes: AlignedBytes) -> Image {
-        Image::of(Bytes::InMemory(bytes))
+    /// An image or a GGUF file in memory, for a program that has no files. The bytes are copied or
+    /// packed.
+    ///
+    /// # Errors
+    /// The bytes are neither, or are a GGUF file that is damaged or not supported.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Image, Error> {
+        if bytes.starts_with(&MAGIC) {
+            return Ok(Image::of(Bytes::InMemory(AlignedBytes::copy_of(bytes))));
+        }
+        let checkpoint = import::gguf::open_bytes(bytes)?;
+        let options = PackOptions::default();
+        let packed = import::pack_to_memory(&checkpoint, &options, &mut |_, _| {})?;
+        Ok(Image {
+            refused: Refused::Known(RefusedParts::of(checkpoint.description())),
+            ..Image::of(Bytes::InMemory(packed))
+        })
     }
 
     fn of(bytes: Bytes) -> Image {

@@ -17,6 +17,7 @@ mod reader;
 mod rope;
 mod vocabulary;
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
@@ -38,7 +39,23 @@ pub fn looks_like(path: &Path) -> bool {
 /// The file cannot be read, is damaged, or holds a model that is not supported; names the key or
 /// tensor to blame.
 pub fn open(path: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
-    Model::open(path).map_err(|error| error.in_file(path))
+    let open = || {
+        let mut model = Model::open(MappedFile::open(path)?)?;
+        let description = &mut model.described.description;
+        blame(&mut description.tokenizer, path);
+        blame(&mut description.chat_template, path);
+        model.path = Some(path.into());
+        Ok(model)
+    };
+    open().map_err(|error: ImportError| error.in_file(path))
+}
+
+/// Opens a model whose file is in memory, for a program that has no files.
+///
+/// # Errors
+/// Those of [`open`], without the name of a file.
+pub fn open_bytes(file: &[u8]) -> Result<impl Checkpoint + '_, ImportError> {
+    Model::open(file)
 }
 
 /// The tokenizer section for the vocabulary of a file, which may hold nothing else.
@@ -65,31 +82,24 @@ fn blame<T>(part: &mut Option<Result<T, ImportError>>, path: &Path) {
     }
 }
 
-struct Model {
-    path: PathBuf,
-    file: MappedFile,
+/// A model in the bytes `F` of a file.
+struct Model<F> {
+    path: Option<PathBuf>,
+    file: F,
     header: reader::GgufHeader,
     described: Described,
 }
 
-impl Model {
-    fn open(path: &Path) -> Result<Self, ImportError> {
-        let file = MappedFile::open(path)?;
+impl<F: Deref<Target = [u8]>> Model<F> {
+    fn open(file: F) -> Result<Self, ImportError> {
         let header = reader::read(&file)?;
         let metadata = Metadata {
             file: &file,
             values: &header.metadata,
         };
-        let mut described = config::describe(&metadata, &header.tensors)?;
-        let Description {
-            tokenizer,
-            chat_template,
-            ..
-        } = &mut described.description;
-        blame(tokenizer, path);
-        blame(chat_template, path);
+        let described = config::describe(&metadata, &header.tensors)?;
         Ok(Model {
-            path: path.into(),
+            path: None,
             file,
             header,
             described,
@@ -121,12 +131,15 @@ impl Model {
     }
 }
 
-impl Checkpoint for Model {
+impl<F: Deref<Target = [u8]>> Checkpoint for Model<F> {
     fn description(&self) -> &Description {
         &self.described.description
     }
 
     fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
-        self.locate(id).map_err(|error| error.in_file(&self.path))
+        self.locate(id).map_err(|error| match &self.path {
+            Some(path) => error.in_file(path),
+            None => error,
+        })
     }
 }
