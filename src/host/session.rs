@@ -261,10 +261,11 @@ impl LlmSession {
     pub fn save(&mut self) -> Result<Vec<u8>, Error> {
         let pending = &mut self.pending;
         self.session.with_dependent_mut(|_, session| {
-            if let Some(id) = pending.take()
+            if let Some(id) = *pending
                 && session.len() < session.context()
             {
                 session.feed(&[id])?;
+                *pending = None;
             }
             let mut bytes = Vec::new();
             session.save(&mut |part| {
@@ -368,7 +369,7 @@ impl<'r> Request<'r> {
         sampler: &mut Sampler<'_>,
         generated: &mut Generated,
     ) -> Result<(), Error> {
-        let start = Instant::now();
+        let start = Clock::start();
         let fed = self.feed_prompt(session, sampler)?;
         let ControlFlow::Continue(rest) = fed else {
             generated.prompt_time = start.elapsed();
@@ -429,7 +430,7 @@ impl<'r> Request<'r> {
     fn write_text(
         &mut self,
         mut generation: Generation<'_, '_, '_, '_>,
-        start: Instant,
+        start: Clock,
         generated: &mut Generated,
     ) -> Result<(), crate::Error> {
         let mut lookup = PromptLookup::new();
@@ -458,7 +459,7 @@ impl<'r> Request<'r> {
             generated.tokens = generation.tokens();
             generated.drafted = generation.drafted();
             if after_prompt.is_none() && generation.last().is_some() {
-                after_prompt = Some(Instant::now());
+                after_prompt = Some(Clock::start());
                 generated.prompt_time = start.elapsed();
                 if let Some(on_prompt) = self.on_prompt {
                     on_prompt(total, total);
@@ -475,6 +476,20 @@ impl<'r> Request<'r> {
         }
         generated.time = after_prompt.map_or(Duration::ZERO, |start| start.elapsed());
         Ok(())
+    }
+}
+
+/// Measures how long something takes. WebAssembly outside of WASI has no clock, and measures zero.
+struct Clock(Option<Instant>);
+
+impl Clock {
+    fn start() -> Self {
+        let has_clock = cfg!(not(all(target_family = "wasm", target_os = "unknown")));
+        Clock(has_clock.then(Instant::now))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.map_or(Duration::ZERO, |start| start.elapsed())
     }
 }
 
