@@ -81,6 +81,18 @@ fn what_is_refused_is_no_part_of_the_conversation_which_goes_on() {
 }
 
 #[test]
+fn an_answer_of_logits_that_are_no_numbers_is_refused() {
+    let model = model::overflowing();
+    let output = chat(model.path(), &[], "Hi\nAnd now?\n");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let lines = refusals(&output);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    // Both times, for nothing was said.
+    assert!(lines[0].contains("is not a number"), "{lines:?}");
+    assert!(lines[1].contains("is not a number"), "{lines:?}");
+}
+
+#[test]
 fn a_full_context_offers_a_new_conversation() {
     let model = model::chatting();
     let more = &["-n", "1000", "-c", "60"][..];
