@@ -73,6 +73,26 @@ fn no_command_replaces_what_it_reads() {
 }
 
 #[test]
+fn a_text_that_begins_like_an_output_is_not_replaced() {
+    let folder = model::chatting();
+    let file = folder.path().join("notes");
+    for text in [
+        "pocketlm",
+        "pocketlm logits . --tokens 1,2\n",
+        "pocketkv of the robot",
+        "<svg class=\"pocketlm\"/>",
+        "\u{10}\0\0\0\0\0\0\0{\"logits\": 1",
+    ] {
+        fs::write(&file, text).unwrap();
+        for writer in 0..WRITERS.len() {
+            let line = refusal(run(&to(writer, path(folder.path()), path(&file))));
+            assert!(line.starts_with(path(&file)), "{line}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        }
+    }
+}
+
+#[test]
 fn an_empty_file_of_a_checkpoint_is_not_replaced_either() {
     let folder = model::chatting();
     let empty = folder.path().join("merges.txt");

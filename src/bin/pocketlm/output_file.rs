@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use pocketlm::host::file::whole_file;
-use pocketlm::host::is_image;
+use pocketlm::model::MAGIC;
 use pocketlm::run::snapshot;
 
 use crate::load::refuse_import;
@@ -35,20 +35,29 @@ impl Kind {
     /// Whether a file is of this kind. One that cannot be read is not.
     fn is_kind_of(self, path: &Path) -> bool {
         match self {
-            Kind::Image => is_image(path),
-            Kind::Snapshot => starts_with(path, snapshot::MAGIC.as_slice()),
+            Kind::Image => has_header(path, MAGIC),
+            Kind::Snapshot => has_header(path, snapshot::MAGIC),
             Kind::Logits => holds_only_logits(path).unwrap_or(false),
-            Kind::Chart => starts_with(path, svg::START.as_bytes()),
+            Kind::Chart => start(path, svg::START.len()) == svg::START.as_bytes(),
         }
     }
 }
 
-fn starts_with(path: &Path, start: &[u8]) -> bool {
-    let mut found = vec![0; start.len()];
-    File::open(path)
-        .and_then(|mut file| file.read_exact(&mut found))
-        .is_ok()
-        && found == start
+/// The first bytes of a file, fewer if it is shorter.
+fn start(path: &Path, length: usize) -> Vec<u8> {
+    let mut found = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(length as u64).read_to_end(&mut found));
+    match read {
+        Ok(_) => found,
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Whether a file begins with `magic` and the number of a version, four bytes. A text may begin with
+/// the same letters, but no text continues with a number below 65536.
+fn has_header(path: &Path, magic: [u8; 8]) -> bool {
+    let header = start(path, magic.len() + 4);
+    header.starts_with(&magic) && header.ends_with(&[0, 0]) && header.len() == magic.len() + 4
 }
 
 /// Whether a file is a safetensors file with the tensor `logits` and no other.
@@ -110,7 +119,7 @@ impl OutputFile {
             if kind != Kind::Chart && io::stdout().is_terminal() {
                 let what = kind.name();
                 return Err(Failure::Usage(format!(
-                    "{what} is no text for a terminal; redirect standard output, or name a file"
+                    "{what} is not for a terminal; redirect standard output, or name a file"
                 )));
             }
             return match standard_output().is_some_and(|it| output.is_input(it, false)) {
@@ -204,11 +213,7 @@ impl OutputFile {
         let of_kind = found.len() > 0 && self.kind.is_kind_of(file);
         let kind = self.kind.name();
         if identity(file).is_some_and(|it| self.is_input(it, of_kind)) {
-            let otherwise = if of_kind { "" } else { ", which is not " };
-            let kind = if of_kind { "" } else { kind };
-            return Err(self.refuse(format_args!(
-                "exists and is read by this command{otherwise}{kind}; name another file"
-            )));
+            return Err(self.refuse("is read by this command; name another file"));
         }
         if found.len() > 0 && !of_kind {
             return Err(self.refuse(format_args!(
