@@ -273,7 +273,7 @@ fn a_minus_is_standard_output() {
 mod on_unix {
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::process::{Command, Stdio};
+    use std::process::Command;
 
     use super::*;
 
@@ -341,14 +341,13 @@ mod on_unix {
         );
         for writer in 0..WRITERS.len() {
             stdout(run(&to(writer, path(folder.path()), path(&file))));
-            let reader = Command::new("cat")
-                .arg(&pipe)
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
+            let from = pipe.clone();
+            let reader = std::thread::spawn(move || fs::read(from).unwrap());
             stdout(run(&to(writer, path(folder.path()), path(&pipe))));
-            let read = reader.wait_with_output().unwrap().stdout;
-            assert!(read == fs::read(&file).unwrap(), "{writer}");
+            assert!(
+                reader.join().unwrap() == fs::read(&file).unwrap(),
+                "{writer}"
+            );
             fs::remove_file(&file).unwrap();
             stdout(run(&to(writer, path(folder.path()), "/dev/null")));
         }
