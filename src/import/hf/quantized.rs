@@ -8,7 +8,7 @@
 //! GPTQ    .qweight  I32 [in / n, out]    n = 32 / bits inputs a word
 //!         .qzeros   I32 [groups, out / n]
 //!         .scales   [groups, out]
-//!         .g_idx    I32 [in]             the group of each input; may be left out
+//!         .g_idx    I32 [in]             the group of each input; may be left out without desc_act
 //! AWQ     .qweight  I32 [in, out / 8]    eight outputs a word, in the order 0 2 4 6 1 3 5 7
 //!         .qzeros   I32 [groups, out / 8], likewise
 //!         .scales   [groups, out]
@@ -65,9 +65,15 @@ pub(super) struct Scheme {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Layout {
-    Gptq { zeros_less_one: bool },
+    Gptq {
+        zeros_less_one: bool,
+        /// Whether the groups may be scattered over the inputs; then each matrix says how.
+        scattered: bool,
+    },
     Awq,
-    Packed { zero_points: bool },
+    Packed {
+        zero_points: bool,
+    },
     Int8,
 }
 
@@ -172,7 +178,10 @@ impl Scheme {
             }
         }
         Ok(Scheme {
-            layout: Layout::Gptq { zeros_less_one },
+            layout: Layout::Gptq {
+                zeros_less_one,
+                scattered: keys.flag("desc_act")? == Some(true),
+            },
             bits: bits(keys, "bits", &[4, 8])?,
             group: group(keys, "group_size")?,
         })
@@ -480,11 +489,12 @@ impl<'w> Linear<'w> {
             ),
         };
         let group_of = match scheme.layout {
-            Layout::Gptq { .. } if weights.get(&name("g_idx")).is_some() => scattered(
-                &integers("g_idx", Dtype::I32, &[inputs])?,
-                &name("g_idx"),
-                count,
-            )?,
+            Layout::Gptq { scattered, .. }
+                if scattered || weights.get(&name("g_idx")).is_some() =>
+            {
+                let list = integers("g_idx", Dtype::I32, &[inputs])?;
+                groups_of_inputs(&list, &name("g_idx"), count)?
+            }
             _ => {
                 let size = scheme.group.unwrap_or(usize::MAX);
                 (0..inputs).map(|input| (input / size) as u32).collect()
@@ -547,7 +557,7 @@ impl<'w> Linear<'w> {
         };
         let along_outputs = group * self.outputs.div_ceil(a_word) + output / a_word;
         match layout {
-            Layout::Gptq { zeros_less_one } => {
+            Layout::Gptq { zeros_less_one, .. } => {
                 // To all fields at once, with carry: so GPTQModel took it off. Wherever this
                 // differs from adding to each by itself, that is right.
                 let ones = u32::MAX / ((1 << bits) - 1);
@@ -681,7 +691,11 @@ impl<'w> Linear<'w> {
 }
 
 /// The groups that `g_idx` gives the inputs.
-fn scattered(stored: &Stored<'_>, name: &str, count: usize) -> Result<Vec<u32>, ImportError> {
+fn groups_of_inputs(
+    stored: &Stored<'_>,
+    name: &str,
+    count: usize,
+) -> Result<Vec<u32>, ImportError> {
     let group = |(input, bytes): (usize, &[u8; 4])| {
         let group = i32::from_le_bytes(*bytes);
         match u32::try_from(group) {
