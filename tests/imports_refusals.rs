@@ -406,15 +406,14 @@ fn tensors_that_would_change_the_model_are_not_passed_over() {
         "model.layers.0.self_attn.q_norm.weight",
         "score.weight",
     ] {
-        let message = format!(
-            "tensor `{name}` is no part of the model that config.json describes (1 such tensors)"
-        );
+        let message =
+            format!("tensor `{name}` is not part of the model that config.json describes");
         assert_eq!(reason(&with(&[name])), message);
     }
     // A second head, of the other name.
     assert_eq!(
         reason(&with(&["language_model.lm_head.weight"]).set("tie_word_embeddings", json!(true))),
-        "tensor `language_model.lm_head.weight` is no part of the model that config.json describes (1 such tensors)"
+        "tensor `language_model.lm_head.weight` is not part of the model that config.json describes"
     );
     // Buffers of old versions are.
     let harmless = with(&[
@@ -424,11 +423,26 @@ fn tensors_that_would_change_the_model_are_not_passed_over() {
     assert!(hf::open(harmless.write("model.safetensors").path()).is_ok());
     // But only where these versions saved them.
     let elsewhere = "adapters.rotary_emb.inv_freq";
-    assert!(reason(&with(&[elsewhere])).starts_with(&format!("tensor `{elsewhere}` is no part")));
+    assert!(reason(&with(&[elsewhere])).starts_with(&format!("tensor `{elsewhere}` is not part")));
+    let two = reason(&with(&["score.weight", "score.bias", "value.weight"]));
+    assert!(
+        two.starts_with("tensor `score.bias` and 2 others are not part"),
+        "{two}"
+    );
     let adapter = "model.layers.0.self_attn.q_proj.lora_A.weight";
     assert_eq!(
         reason(&with(&[adapter])),
         format!("tensor `{adapter}` is part of an adapter that is not merged")
+    );
+    // Also where it has taken the place of the model's own tensor.
+    let mut wrapped = folder::llama();
+    wrapped.tensors = (wrapped.tensors.into_iter())
+        .map(|(name, t)| (name.replace("q_proj.weight", "q_proj.base_layer.weight"), t))
+        .collect();
+    let base = "model.layers.0.self_attn.q_proj.base_layer.weight";
+    assert_eq!(
+        reason(&wrapped),
+        format!("tensor `{base}` is part of an adapter that is not merged")
     );
     // With a wrapper's prefix, all tensors have it or none.
     let mut mixed = folder::llama();
@@ -436,9 +450,13 @@ fn tensors_that_would_change_the_model_are_not_passed_over() {
         .map(|(name, t)| (format!("module.{name}"), t))
         .collect();
     mixed.add("odd", &[8]);
-    assert_eq!(
-        reason(&mixed),
-        "tensor `model.embed_tokens.weight` is missing"
+    let error = refused(mixed.write("model.safetensors").path()).to_string();
+    assert!(
+        error.ends_with(
+            "tensor `model.embed_tokens.weight` is missing; there is \
+             `module.model.embed_tokens.weight`: remove the prefix from the names of the tensors"
+        ),
+        "{error}"
     );
     let mut twice = folder::llama();
     twice.add("model._orig_mod.norm.weight", &[8]);
@@ -903,7 +921,7 @@ fn an_index_does_not_lead_out_of_its_folder_nor_astray() {
     let error = refused(twice.path());
     assert_eq!(
         error.reason,
-        "tensor `other` is no part of the model that config.json describes (1 such tensors)"
+        "tensor `other` is not part of the model that config.json describes"
     );
     let index =
         json!({"weight_map": {"lm_head.weight": "a.safetensors", "other": "b.safetensors"}});

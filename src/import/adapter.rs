@@ -27,17 +27,16 @@ pub(super) fn refuse(folder: &Path) -> Result<(), ImportError> {
     Err(not_merged(&format!("this is an adapter{kind} for {base}, not a model")).in_file(folder))
 }
 
-/// The refusal of an adapter by the name of one of its tensors, where that is what it is.
-pub(super) fn refuse_tensor(name: &str) -> Option<ImportError> {
-    let of_an_adapter = [".lora_", ".base_layer.", ".modules_to_save."];
-    of_an_adapter
-        .iter()
-        .any(|part| name.contains(part))
-        .then(|| {
-            not_merged(&format!(
-                "tensor `{name}` is part of an adapter that is not merged"
-            ))
-        })
+/// Refuses tensors of which one is part of an adapter by its name.
+pub(super) fn refuse_tensors<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), ImportError> {
+    const OF_AN_ADAPTER: [&str; 3] = [".lora_", ".base_layer.", ".modules_to_save."];
+    let of_an_adapter = |name: &&str| OF_AN_ADAPTER.iter().any(|part| name.contains(part));
+    match names.filter(of_an_adapter).min() {
+        Some(name) => Err(not_merged(&format!(
+            "tensor `{name}` is part of an adapter that is not merged"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn not_merged(reason: &str) -> ImportError {

@@ -54,13 +54,20 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     let weights = Weights::in_folder(folder)?
         .without_wrappers()
         .map_err(|error| error.in_file(folder))?;
+    adapter::refuse_tensors(weights.names()).map_err(|error| error.in_file(folder))?;
     let scheme = Scheme::read(&map, folder, &weights)?;
     let mut described =
         config::describe(&map, weights.len()).map_err(|error| error.in_file(&config_path))?;
     let Some(names) = Names::detect(described.family, |name| weights.get(name).is_some()) else {
-        return Err(
-            ImportError::new("tensor `model.embed_tokens.weight` is missing").in_file(folder),
-        );
+        let error = ImportError::new("tensor `model.embed_tokens.weight` is missing");
+        let similar = |name: &&str| name.ends_with("embed_tokens.weight");
+        let error = match weights.names().filter(similar).min() {
+            Some(other) => error.help(format!(
+                "there is `{other}`: remove the prefix from the names of the tensors"
+            )),
+            None => error,
+        };
+        return Err(error.in_file(folder));
     };
     detect_biases(&mut described, &weights, &names).map_err(|error| error.in_file(folder))?;
     if let Some(is_tied) = stored_head_is_tied(&weights, &names) {
@@ -325,10 +332,12 @@ fn check_tensors(
     let Some(name) = strangers.first() else {
         return Ok(());
     };
-    Err(adapter::refuse_tensor(name).unwrap_or_else(|| {
-        ImportError::new(format!(
-            "tensor `{name}` is no part of the model that config.json describes ({} such tensors)",
-            strangers.len()
-        ))
-    }))
+    let (others, are) = match strangers.len() - 1 {
+        0 => (String::new(), "is"),
+        1 => (" and 1 other".to_owned(), "are"),
+        many => (format!(" and {many} others"), "are"),
+    };
+    Err(ImportError::new(format!(
+        "tensor `{name}`{others} {are} not part of the model that config.json describes"
+    )))
 }
