@@ -377,7 +377,7 @@ fn fields_that_make_no_sense_are_refused_by_name() {
         (
             "dropout",
             json!(0.1),
-            "`dropout` is no field of the llama-like config",
+            "`dropout` is not a field of the llama-like config",
         ),
         (
             "num_kv_heads",
@@ -584,7 +584,7 @@ fn attention_types_that_penzai_rejects_are_refused() {
         ),
         (
             json!({"type": "AttentionTypeGlobalCausal", "window_size": 3}),
-            "`attention_type.window_size` is no field of this attention type",
+            "`attention_type.window_size` is not a field of this attention type",
         ),
         (
             json!({"type": "AttentionTypeBidirectional"}),

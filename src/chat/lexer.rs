@@ -451,7 +451,7 @@ fn unescape(literal: &str) -> Result<String, String> {
             Some(character) => text.push(character),
             None => {
                 return Err(format!(
-                    "the escape for code point {code:#x} is no character"
+                    "the escape for code point {code:#x} is not a character"
                 ));
             }
         }

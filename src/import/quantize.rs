@@ -184,7 +184,7 @@ fn repack(
     let half = |bytes: &[u8], at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
     let finite = |bits: u16| match bits & 0x7c00 {
         0x7c00 => Err(ImportError::new(format!(
-            "a {element} block has a scale that is no finite number"
+            "a {element} block has a scale that is not finite"
         ))),
         _ => Ok(bits),
     };

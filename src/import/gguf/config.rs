@@ -220,7 +220,7 @@ fn config(
         .map(|stored| stored.shape.as_slice());
     let Some(&[vocab, _]) = embedder else {
         return Err(ImportError::new(
-            "tensor `token_embd.weight` is missing or no matrix",
+            "tensor `token_embd.weight` is missing or not a matrix",
         ));
     };
     let Ok(vocab_size) = u32::try_from(vocab) else {

@@ -50,7 +50,7 @@ pub(super) fn describe(
 ) -> Result<Description, ImportError> {
     let fields = Object::root(map);
     if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(key)) {
-        return Err(fields.object_to(unknown, "is no field of the llama-like config"));
+        return Err(fields.object_to(unknown, "is not a field of the llama-like config"));
     }
     // A required field must not be null; another may be if it may be None in Python.
     let required = |key: &str, expected: &str| fields.refuse(key, expected);
@@ -294,7 +294,7 @@ fn window(fields: &Object) -> Result<Option<NonZeroU32>, ImportError> {
         }
     };
     if let Some(unknown) = fields.keys().find(|key| !known.contains(key)) {
-        return Err(fields.object_to(unknown, "is no field of this attention type"));
+        return Err(fields.object_to(unknown, "is not a field of this attention type"));
     }
     if known.len() == 1 {
         return Ok(None);
