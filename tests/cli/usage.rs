@@ -96,7 +96,7 @@ fn a_number_that_is_none_says_what_one_is() {
         (&["run", "--isa", "z80"], "this machine and this build have"),
         (
             &["plan", STORY, "--context", "8", "--ram", "-64K"],
-            "less than 0",
+            "give a number of bytes, 0 or more",
         ),
         (
             &["logits", STORY, "-o", "x", "--tokens", "1,,2"],

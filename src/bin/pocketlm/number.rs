@@ -14,7 +14,7 @@ where
             .filter(|number| (least..=most).contains(number))
             .and_then(|number| N::try_from(number).ok())
             .ok_or_else(|| match most {
-                // A bound that nobody reaches is not worth a word.
+                // Such a bound says nothing.
                 u64::MAX => format!("give a whole number, {least} or more"),
                 _ => format!("give a whole number from {least} to {most}"),
             })

@@ -85,7 +85,7 @@ fn finite(text: &str) -> Result<f32, String> {
     text.parse::<f32>()
         .ok()
         .filter(|x| x.is_finite())
-        .ok_or("not a number".into())
+        .ok_or("give a number".into())
 }
 
 fn at_least_zero(text: &str) -> Result<f32, String> {
@@ -93,7 +93,7 @@ fn at_least_zero(text: &str) -> Result<f32, String> {
         if x >= 0.0 {
             Ok(x)
         } else {
-            Err("less than 0".into())
+            Err("give a number, 0 or more".into())
         }
     })
 }
@@ -103,7 +103,7 @@ fn positive(text: &str) -> Result<f32, String> {
         if x > 0.0 {
             Ok(x)
         } else {
-            Err("not above 0".into())
+            Err("give a number above 0".into())
         }
     })
 }
@@ -113,7 +113,7 @@ fn fraction(text: &str) -> Result<f32, String> {
         if (0.0..=1.0).contains(&x) {
             Ok(x)
         } else {
-            Err("not between 0 and 1".into())
+            Err("give a number from 0 to 1".into())
         }
     })
 }

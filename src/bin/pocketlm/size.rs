@@ -5,7 +5,7 @@
 pub fn parse(text: &str) -> Result<u64, String> {
     let text = text.trim();
     if text.starts_with('-') {
-        return Err("less than 0".into());
+        return Err("give a number of bytes, 0 or more".into());
     }
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -33,7 +33,7 @@ pub fn parse(text: &str) -> Result<u64, String> {
     match number.parse::<f64>() {
         Ok(number) if number * (unit as f64) < 9e18 => Ok((number * unit as f64) as u64),
         Ok(_) => Err("larger than any memory".into()),
-        Err(_) => Err("not a number of bytes; examples: 270336, 264K, 2M, 1MiB".into()),
+        Err(_) => Err("give a number of bytes, such as 270336, 264K, 2M or 1MiB".into()),
     }
 }
 
