@@ -42,7 +42,7 @@ fn what_is_refused_is_no_part_of_the_conversation_which_goes_on() {
             "standard input, line 4: not UTF-8",
         ),
         (long.as_bytes(), "and no longer fits the context of 400"),
-        (b"/nonsense\n", "/nonsense is no command"),
+        (b"/nonsense\n", "/nonsense is not a command"),
         (b"/save\n", "/save needs a file"),
         (b"/load missing\n", "missing: cannot be opened"),
         (b"/load /\n", "/: "),
@@ -477,7 +477,7 @@ mod at_a_terminal {
         terminal.press("x\ry\r/nonsense\r");
         terminal.expect("prompt ");
         terminal.expect("prompt ");
-        terminal.expect("/nonsense is no command");
+        terminal.expect("/nonsense is not a command");
         // What is no text is no message, and the conversation goes on.
         terminal.expect(PROMPT);
         terminal.press_bytes(b"caf\xe9 x\r");

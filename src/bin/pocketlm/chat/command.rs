@@ -52,7 +52,7 @@ pub fn command(line: &str) -> Option<Result<Command, String>> {
         "/load" => file(Command::Load),
         "/system" => Ok(Command::System((!rest.is_empty()).then(|| rest.to_owned()))),
         _ => Err(format!(
-            "{name} is no command, and was not sent to the model; /help lists the commands, //… sends a message that begins with /"
+            "{name} is not a command, and was not sent to the model; /help lists the commands, //… sends a message that begins with /"
         )),
     })
 }
@@ -97,10 +97,10 @@ mod tests {
     #[test]
     fn a_wrong_command_says_what_is_wrong() {
         for (line, reason) in [
-            ("/clera", "/clera is no command"),
-            ("/", "/ is no command"),
-            ("/etc/passwd is what?", "/etc/passwd is no command"),
-            ("/Clear", "/Clear is no command"),
+            ("/clera", "/clera is not a command"),
+            ("/", "/ is not a command"),
+            ("/etc/passwd is what?", "/etc/passwd is not a command"),
+            ("/Clear", "/Clear is not a command"),
             ("/save", "/save needs a file"),
             ("/load -", "/load needs a file"),
             ("/clear all", "`all` comes after it"),
