@@ -212,6 +212,11 @@ impl Case {
         Ok(case)
     }
 
+    /// How many logits the case has for each token; `None` if no token has any.
+    pub fn vocab_size(&self) -> Option<usize> {
+        self.expected.iter().flatten().map(Vec::len).next()
+    }
+
     /// Tokens of context that the case and its greedy continuation need.
     pub fn context(&self) -> u32 {
         (self.tokens.len() + self.greedy.len()) as u32

@@ -31,6 +31,59 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
+/// What a shell does for `pocketlm … >> FILE`.
+#[cfg(unix)]
+#[test]
+fn no_command_prints_to_what_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, snapshot) = (folder.path().join("m.plm"), folder.path().join("m.kv"));
+    fs::copy(STORY, &image).unwrap();
+    stdout(run(&[
+        "snapshot",
+        path(&image),
+        "-p",
+        "Once",
+        "-o",
+        path(&snapshot),
+    ]));
+    let model = path(&image);
+    let commands: [(&[&str], &Path); 5] = [
+        (&["run", model, "-p", "Once", "-n", "1"], &image),
+        (&["info", model], &image),
+        (&["plan", model, "--context", "8"], &image),
+        (&["tokenize", model], &image),
+        (
+            &[
+                "run",
+                model,
+                "-p",
+                "a",
+                "-n",
+                "1",
+                "--snapshot",
+                path(&snapshot),
+            ],
+            &snapshot,
+        ),
+    ];
+    for (arguments, file) in commands {
+        let before = fs::read(file).unwrap();
+        let output = fs::File::options().append(true).open(file).unwrap();
+        let output = program(arguments)
+            .stdin(std::process::Stdio::null())
+            .stdout(output)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(
+            String::from_utf8(output.stderr)
+                .unwrap()
+                .contains("redirect it elsewhere")
+        );
+        assert_eq!(fs::read(file).unwrap(), before, "{arguments:?}");
+    }
+}
+
 #[test]
 fn no_command_replaces_what_it_reads() {
     let folder = model::chatting();

@@ -397,3 +397,14 @@ fn json_has_no_null_for_a_figure() {
         );
     }
 }
+
+#[test]
+fn verify_names_a_case_of_another_vocabulary() {
+    let case = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/hf/llama-linear-gelu"
+    );
+    let line = refusal(run(&["verify", STORY, case]));
+    assert!(line.starts_with(case), "{line}");
+    assert!(line.contains("the model has 1024"), "{line}");
+}

@@ -285,8 +285,16 @@ impl Conversation<'_> {
 fn setting(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text
         .split_once('=')
-        .filter(|(name, _)| !name.is_empty())
         .ok_or("a setting is NAME=VALUE, such as enable_thinking=false")?;
+    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let is_name =
+        name.starts_with(is_letter) && name.chars().all(|c| is_letter(c) || c.is_ascii_digit());
+    if !is_name {
+        return Err("the name of a variable has letters, digits and _ only".into());
+    }
+    if name == "messages" {
+        return Err("`messages` is the conversation itself; choose another variable".into());
+    }
     let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     Ok((name.to_owned(), value))
 }
@@ -304,6 +312,8 @@ mod tests {
         assert_eq!(parsed("a=low"), expected("a", "\"low\""));
         assert_eq!(parsed("a=b=c"), expected("a", "\"b=c\""));
         assert_eq!(parsed("a="), expected("a", "\"\""));
-        assert!(parsed("a").is_err() && parsed("=1").is_err());
+        for wrong in ["a", "=1", "a b=1", "1a=1", "messages=[]"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
     }
 }

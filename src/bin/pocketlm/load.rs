@@ -7,6 +7,7 @@ use pocketlm::host::{self, is_image};
 use pocketlm::import::{self, ImportError};
 
 use crate::output::{Failure, Outcome, byte_bar, note, refuse_file};
+use crate::output_file::keep_from_stdout;
 use crate::story;
 
 /// The bytes of an image, and what to call them.
@@ -27,6 +28,7 @@ impl Image {
 
     /// Opens MODEL. Images of checkpoints are kept in the folder `POCKETLM_CACHE`, if it is set.
     pub fn open(path: &Path) -> Outcome<Image> {
+        keep_from_stdout(path)?;
         let cache = std::env::var_os("POCKETLM_CACHE").filter(|folder| !folder.is_empty());
         let cache = cache.map(PathBuf::from);
         let mut bar = None;
@@ -68,6 +70,7 @@ impl Deref for Image {
 
 /// The tokenizer section of an image, a checkpoint or a lone tokenizer file.
 pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
+    keep_from_stdout(path)?;
     if is_image(path) {
         let image = Image::open(path)?;
         let model = image.model()?;

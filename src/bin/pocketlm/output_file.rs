@@ -284,6 +284,21 @@ fn link_target(path: &Path) -> PathBuf {
     path
 }
 
+/// Refuses to print to a file that the command reads: `run MODEL >> MODEL` would damage it.
+pub fn keep_from_stdout(input: &Path) -> Outcome {
+    let Some(output) = standard_output() else {
+        return Ok(());
+    };
+    let is_read = |file: &Input| file.identity == output && !file.may_be_output;
+    if files_of(input).iter().any(is_read) {
+        return Err(refuse_file(
+            input,
+            "standard output goes to this file, which the command reads; redirect it elsewhere",
+        ));
+    }
+    Ok(())
+}
+
 /// The files that are read if the user gives `path`: itself, all files of a folder, and the
 /// tokenizers that lie beside the weights of llama2.c.
 fn files_of(path: &Path) -> Vec<Input> {

@@ -13,6 +13,7 @@ use crate::generate::{LOGITS, Running, all_numbers, arena, warn_beyond_trained};
 use crate::load::{Image, refuse_import};
 use crate::number::whole;
 use crate::output::{Outcome, counted, figure, print, print_json, refuse, refuse_file, token_bar};
+use crate::output_file::keep_from_stdout;
 
 /// Measure how well a model foresees a text: tokens scored, nats per token, perplexity
 #[derive(Args)]
@@ -47,6 +48,7 @@ pub struct Arguments {
 }
 
 pub fn perplexity(arguments: Arguments) -> Outcome {
+    keep_from_stdout(&arguments.file)?;
     let text = text(&arguments.file)?;
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;

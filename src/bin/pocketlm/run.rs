@@ -17,6 +17,7 @@ use crate::input::{Input, Typed};
 use crate::load::{Image, refuse_import};
 use crate::number::whole;
 use crate::output::{Failure, Outcome, counted, note, paint, refuse, refuse_file};
+use crate::output_file::keep_from_stdout;
 use crate::sampling::Sampling;
 use crate::story;
 
@@ -70,6 +71,9 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Outcome {
+    if let Some(snapshot) = &arguments.snapshot {
+        keep_from_stdout(snapshot)?;
+    }
     // The story model needs no prompt, so it does not wait for one.
     let starts_itself =
         arguments.model.is_none() && arguments.prompt.is_none() && arguments.snapshot.is_none();

@@ -51,6 +51,11 @@ pub fn verify(arguments: Arguments) -> Outcome {
         .unwrap_or(if ours { 5e-5 } else { 2e-4 });
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
+    let vocab_size = model.config().vocab_size as usize;
+    if let Some(logits) = case.vocab_size().filter(|&logits| logits != vocab_size) {
+        let reason = format!("has {logits} logits for each token, the model has {vocab_size}");
+        return Err(refuse_file(&arguments.case, reason));
+    }
     let workers = arguments.running.workers()?;
     let plan = arguments
         .running
@@ -69,7 +74,7 @@ pub fn verify(arguments: Arguments) -> Outcome {
     print(format_args!("{report}"))?;
     if let Some(apart) = report.parts_at(tolerance) {
         return Err(image.refuse(format_args!(
-            "parts from {} at position {}: logit {} is {} and should be {}, a difference of {:.2e} and not {tolerance} at most",
+            "differs from {} at position {}: logit {} is {}, expected {} (difference {:.2e}, tolerance {tolerance})",
             arguments.case.display(),
             apart.index,
             apart.id,
