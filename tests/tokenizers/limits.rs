@@ -124,7 +124,7 @@ fn too_little_output_is_an_error_that_says_how_many_ids_there_are() {
     assert_eq!(ids, [6, 4]);
     assert_eq!(
         error.to_string(),
-        "the text has 3 tokens, the output holds 2"
+        "output too small: the text has 3 tokens, the output holds 2"
     );
 }
 
