@@ -264,7 +264,7 @@ impl fmt::Display for Error {
             Error::StorageTooSmall { needed, found } => {
                 write!(f, "storage too small: {needed} bytes needed, {found} available")
             }
-            Error::NotASnapshot => f.write_str("no snapshot found"),
+            Error::NotASnapshot => f.write_str("there is no snapshot here"),
             Error::SnapshotVersion(version) => write!(f, "snapshot format version {version} is not supported by this build"),
             Error::ForeignSnapshot => f.write_str("the snapshot was made with another image: feed its tokens again"),
             Error::SnapshotKv(kv) => {
