@@ -305,7 +305,7 @@ fn packing_that_is_killed_anywhere_leaves_the_old_image_and_no_new_one() {
     let whole = std::fs::read(&image).unwrap();
     let blocks = whole.len() as u64 / 512;
     assert!(blocks > 10);
-    for old in [None, Some(&b"pocketlm, an image of before"[..])] {
+    for old in [None, Some(&b"pocketlm\x01\0\0\0, an image of before"[..])] {
         for limit in 0..blocks {
             match old {
                 None => drop(std::fs::remove_file(&image)),
