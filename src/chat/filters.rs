@@ -69,7 +69,7 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 /// The value of an argument that has a default.
-fn or_int(value: Option<Value>, default: i128) -> Result<i128> {
+pub(super) fn or_int(value: Option<Value>, default: i128) -> Result<i128> {
     match value {
         None => Ok(default),
         Some(Value::Undefined(why)) => Err(why.to_string()),

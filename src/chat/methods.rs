@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::characters::{
     is_cased, is_decimal, is_digit, is_letter, is_printable, is_space, is_word, title,
 };
+use super::filters::or_int;
 use super::format as formatting;
 use super::interpreter::{Args, Interpreter};
 use super::text::{Builder, Text};
@@ -201,19 +202,6 @@ fn text_of(function: &str, value: Option<Value>) -> Result<Text> {
     }
 }
 
-fn int_of(value: Option<Value>, default: i128) -> Result<i128> {
-    match value {
-        None => Ok(default),
-        Some(Value::Undefined(why)) => Err(why.to_string()),
-        Some(value) => value.as_int().ok_or_else(|| {
-            format!(
-                "'{}' object cannot be interpreted as an integer",
-                value.type_name()
-            )
-        }),
-    }
-}
-
 fn of_str(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
     let all = |test: fn(char) -> bool| Ok(Value::Bool(!text.is_empty() && text.chars().all(test)));
     match name {
@@ -237,7 +225,7 @@ fn of_str(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<
         }
         "split" | "rsplit" => {
             let [separator, limit] = args.bind(name, ["sep", "maxsplit"], 0)?;
-            let limit = usize::try_from(int_of(limit, -1)?).unwrap_or(usize::MAX);
+            let limit = usize::try_from(or_int(limit, -1)?).unwrap_or(usize::MAX);
             let parts = match separator {
                 None | Some(Value::None) => split_at_space(text, limit, name == "rsplit"),
                 separator => {
@@ -342,7 +330,7 @@ fn of_str(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<
         }
         "replace" => {
             let [old, new, count] = args.bind(name, ["old", "new", "count"], 2)?;
-            let count = usize::try_from(int_of(count, -1)?).unwrap_or(usize::MAX);
+            let count = usize::try_from(or_int(count, -1)?).unwrap_or(usize::MAX);
             let (old, new) = (text_of(name, old)?, text_of(name, new)?);
             return replace(run, text, &old, &new, count).map(Value::Str);
         }
@@ -383,13 +371,13 @@ fn of_str(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<
             if fill.chars().count() != 1 {
                 return Err("The fill character must be exactly one character long".into());
             }
-            return justify(run, text, name, int_of(width, 0)?, &fill).map(Value::Str);
+            return justify(run, text, name, or_int(width, 0)?, &fill).map(Value::Str);
         }
         "zfill" => {
             let [width] = args.bind(name, ["width"], 1)?;
             let sign = usize::from(text.starts_with(['+', '-']));
             let len = text.chars().count() as i128;
-            let missing = usize::try_from(int_of(width, 0)? - len).unwrap_or(0);
+            let missing = usize::try_from(or_int(width, 0)? - len).unwrap_or(0);
             run.spend_bytes(missing)?;
             let mut filled = Builder::default();
             filled.push_part(text, 0..sign);
@@ -399,7 +387,7 @@ fn of_str(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<
         }
         "expandtabs" => {
             let [size] = args.bind(name, ["tabsize"], 0)?;
-            let size = int_of(size, 8)?;
+            let size = or_int(size, 8)?;
             return expand_tabs(run, text, size).map(Value::Str);
         }
         "translate" => {

@@ -194,7 +194,8 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
         self.drafted
     }
 
-    /// The token that was sampled last. The session has not seen it: to go on after a cancelled text,
+    /// The token that was sampled last. It is not part of the text if it ended the text, or if the
+    /// limit is 0. The session has not seen it: to go on after a cancelled text,
     /// begin the next prompt with it.
     pub fn last(&self) -> Option<u32> {
         self.text.last

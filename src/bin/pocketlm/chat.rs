@@ -17,7 +17,7 @@ use pocketlm::run::snapshot;
 use serde_json::Value;
 
 use self::command::Command;
-use crate::generate::{Guessing, PromptBar, Running, summary, warn_beyond_trained};
+use crate::generate::{Drafting, PromptBar, Running, summary, warn_beyond_trained};
 use crate::input::{Input, Typed};
 use crate::load::{Image, refuse_import};
 use crate::number::whole;
@@ -69,7 +69,7 @@ pub struct Arguments {
     running: Running,
 
     #[command(flatten)]
-    guessing: Guessing,
+    drafting: Drafting,
 
     #[command(flatten)]
     sampling: Sampling,
@@ -80,7 +80,7 @@ pub fn chat(arguments: Arguments) -> Outcome {
     let seed = arguments.sampling.seed();
     let options = arguments.running.options(
         arguments.context,
-        &arguments.guessing,
+        &arguments.drafting,
         arguments.sampling.settings(seed),
     );
     let mut session = llm.session(&options)?;

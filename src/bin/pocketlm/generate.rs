@@ -68,7 +68,7 @@ impl Running {
     pub fn options(
         &self,
         context: Option<u32>,
-        guessing: &Guessing,
+        drafting: &Drafting,
         sampling: host::Sampling,
     ) -> SessionOptions {
         SessionOptions {
@@ -77,7 +77,7 @@ impl Running {
             threads: self.threads.map_or(0, usize::from),
             batch: self.batch,
             isa: self.isa,
-            drafts: guessing.lookup,
+            drafts: drafting.lookup,
             sampling,
         }
     }
@@ -99,7 +99,7 @@ impl Running {
 /// Drafting of tokens by prompt lookup.
 #[derive(Args)]
 #[command(next_help_heading = "Running")]
-pub struct Guessing {
+pub struct Drafting {
     /// Draft up to N tokens by prompt lookup (repeat what followed the current words earlier in the
     /// text) and verify them in one pass. Faster on repetitive text; the output is unchanged. 0
     /// disables drafting

@@ -42,7 +42,7 @@ pub struct Arguments {
     #[arg(long, value_name = "B", default_value_t = 1, value_parser = whole(1..=u32::MAX))]
     batch: u32,
 
-    /// Tokens whose logits there is room for at once: 1, and as many as are guessed ahead
+    /// Tokens whose logits there is room for at once: 1, and one for each drafted token
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole(1..=u32::MAX))]
     logits: u32,
 

@@ -11,7 +11,7 @@ use pocketlm::run::snapshot;
 use pocketlm::text::EncodeOptions;
 
 use crate::generate::{
-    Guessing, PromptBar, Running, default_context, summary, warn_beyond_trained,
+    Drafting, PromptBar, Running, default_context, summary, warn_beyond_trained,
 };
 use crate::input::{Input, Typed};
 use crate::load::{Image, refuse_import};
@@ -64,7 +64,7 @@ pub struct Arguments {
     running: Running,
 
     #[command(flatten)]
-    guessing: Guessing,
+    drafting: Drafting,
 
     #[command(flatten)]
     sampling: Sampling,
@@ -135,7 +135,7 @@ pub fn run(arguments: Arguments) -> Outcome {
     let seed = arguments.sampling.seed();
     let mut options = arguments.running.options(
         Some(u32::try_from(context).unwrap_or(u32::MAX)),
-        &arguments.guessing,
+        &arguments.drafting,
         arguments.sampling.settings(seed),
     );
     if let Some(header) = &header {
