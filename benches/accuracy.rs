@@ -5,7 +5,7 @@
 //! our own f32 there (mean and largest, nats), and perplexity on ten held-out stories beside the
 //! reference's.
 
-#[path = "../tests/common/real.rs"]
+#[path = "../tests/golden/real.rs"]
 mod real;
 
 use pocketlm::model::{DType, Model};

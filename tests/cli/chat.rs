@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Output;
 
-use super::{model, path, prompt_lengths, run, run_with_input, stdout};
+use crate::model;
+use crate::program::{path, prompt_lengths, run, run_with_input, stdout};
 
 /// A conversation that is read from a pipe: greedy, with short answers.
 fn chat(model: &Path, more: &[&str], input: impl AsRef<[u8]>) -> Output {
@@ -499,7 +500,14 @@ mod at_a_terminal {
         terminal.expect("missing.gguf: No such file");
         assert_eq!(terminal.exit_code(), Some(1));
 
-        let arguments = ["run", super::super::STORY, "-n", "3", "--temperature", "0"];
+        let arguments = [
+            "run",
+            crate::program::STORY,
+            "-n",
+            "3",
+            "--temperature",
+            "0",
+        ];
         let mut terminal = Terminal::start(&arguments).unwrap();
         terminal.expect(PROMPT);
         terminal.press("Once\r");

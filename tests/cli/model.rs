@@ -1,4 +1,5 @@
 //! A small model with a chat template, made on the spot: random weights, a token a byte, texts of
+
 //! printable characters without end.
 
 use std::path::Path;

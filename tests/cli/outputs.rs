@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{STORY, model, path, program, refusal, run, stdout};
+use crate::model;
+use crate::program::{STORY, path, program, refusal, run, stdout};
 
 /// The commands that write a file, without its name.
 const WRITERS: [(&str, &[&str]); 4] = [
@@ -369,7 +370,7 @@ mod on_unix {
                 path(&second),
             ]));
             assert_eq!(
-                super::super::logits(&target).0[0],
+                crate::program::logits(&target).0[0],
                 tokens.split(',').count()
             );
         }

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{STORY, json, model, path, refusal, run, stdout};
+use crate::model;
+use crate::program::{STORY, json, path, refusal, run, stdout};
 
 #[test]
 fn a_negative_number_is_the_value_of_its_option_and_refused_by_it() {
@@ -210,7 +211,7 @@ fn verify_compares_exactly_with_a_tolerance_of_0_and_passes_no_nan() {
         "-o",
         path(&computed),
     ]));
-    let (_, mut logits) = super::logits(&computed);
+    let (_, mut logits) = crate::program::logits(&computed);
     let verify = |logits: &[f32], model: &str, tolerance: &str| {
         let case = case(logits);
         run(&["verify", model, path(case.path()), "--tolerance", tolerance])

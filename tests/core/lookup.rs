@@ -1,0 +1,187 @@
+//! Guesses from what a text has said before: what is guessed, when, and that the text is the same
+//! with them and without.
+
+use crate::common::dirty;
+use crate::common::random::{self, Memory, Numbers, window};
+use pocketlm::Error;
+use pocketlm::generate::PromptLookup;
+use pocketlm::model::{DType, Kv, Model, Rope};
+use pocketlm::run::{Plan, Session, Solo};
+use pocketlm::sample::{Penalties, Recent, Sampler};
+
+/// What is guessed after a text, `most` tokens at most, by who has seen nothing but right guesses.
+fn guess(text: &[u32], most: usize) -> Vec<u32> {
+    let (mut lookup, mut ids) = (PromptLookup::new(), [0; 64]);
+    for _ in 0..8 {
+        let count = lookup.draft(&[1; 9], 1, &mut ids);
+        lookup.learn(count - 1, 1);
+    }
+    let (next, tokens) = text.split_last().unwrap();
+    let count = lookup.draft(tokens, *next, &mut ids[..1 + most]);
+    assert_eq!(ids[0], *next);
+    ids[1..count].to_vec()
+}
+
+#[test]
+fn what_followed_the_same_tokens_is_guessed() {
+    assert_eq!(guess(&[1, 2, 3, 4, 5, 1, 2], 2), [3, 4]);
+    assert_eq!(guess(&[1, 2, 3, 4, 5, 1, 2], 0), [0; 0]);
+    // One token in common is too few, and so are none.
+    assert_eq!(guess(&[1, 2, 3, 4, 5, 2], 3), [0; 0]);
+    assert_eq!(guess(&[1, 2, 3], 3), [0; 0]);
+    assert_eq!(guess(&[1], 3), [0; 0]);
+    // The longest stretch, and of equal ones the last.
+    assert_eq!(guess(&[7, 1, 2, 3, 8, 1, 2, 4, 7, 1, 2], 1), [3]);
+    assert_eq!(guess(&[7, 1, 2, 3, 8, 1, 2, 4, 9, 1, 2], 1), [4]);
+    // Nothing is fed where there is no room.
+    assert_eq!(PromptLookup::new().draft(&[1, 2, 1], 2, &mut []), 0);
+}
+
+#[test]
+fn a_repetition_is_guessed_to_go_on() {
+    assert_eq!(guess(&[5, 5, 5], 4), [5, 5, 5, 5]);
+    assert_eq!(guess(&[1, 2, 3, 1, 2], 7), [3, 1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn as_many_guesses_are_ventured_as_came_true() {
+    let mut lookup = PromptLookup::new();
+    let tokens: Vec<u32> = (0..100).chain(0..10).collect();
+    // How many are ventured, of which so many are right.
+    let mut venture = |right: usize| {
+        let mut ids = [0; 33];
+        let ventured = lookup.draft(&tokens, 10, &mut ids) - 1;
+        // Where none is ventured, what came is compared.
+        lookup.learn(right.min(ventured), if right > ventured { 11 } else { 0 });
+        ventured
+    };
+    assert_eq!([9, 9, 9, 3, 9].map(&mut venture), [1, 3, 7, 15, 4]);
+    // None, once more than half of the last eight began wrongly, until half of them would have been
+    // right again.
+    assert_eq!([0; 7].map(&mut venture), [9, 1, 1, 1, 1, 0, 0]);
+    assert_eq!([1; 6].map(&mut venture), [0, 0, 0, 0, 1, 3]);
+    // Where nothing is guessed nothing is learnt.
+    assert_eq!(lookup.draft(&[], 3, &mut [0; 9]), 1);
+    let before = lookup.clone();
+    lookup.learn(0, 3);
+    assert_eq!(lookup, before);
+}
+
+/// The text after `prompt`, `together` tokens at most at a time, and how many were guessed rightly
+/// and wrongly.
+fn tell(
+    session: &mut Session<'_, '_>,
+    prompt: &[u32],
+    mut sampler: Sampler<'_>,
+    together: usize,
+) -> (Vec<u32>, usize, usize) {
+    let mut lookup = PromptLookup::new();
+    let mut text = vec![
+        sampler
+            .sample(session.feed(&prompt[session.len()..]).unwrap())
+            .unwrap(),
+    ];
+    let (mut all_right, mut wrong) = (0, 0);
+    while session.len() < session.context() {
+        let mut ids = vec![0; together.min(session.context() - session.len())];
+        let count = lookup.draft(session.tokens(), *text.last().unwrap(), &mut ids);
+        let sample = |logits: &mut [f32]| {
+            text.push(sampler.sample(logits)?);
+            Ok(text[text.len() - 1])
+        };
+        let right = session.feed_drafts(&ids[..count], sample).unwrap();
+        lookup.learn(right, text[text.len() - 1]);
+        all_right += right;
+        wrong += count - 1 - right;
+        assert_eq!(session.tokens(), [prompt, &text[..text.len() - 1]].concat());
+    }
+    (text, all_right, wrong)
+}
+
+#[test]
+fn a_text_is_the_same_with_guesses_and_without() {
+    let (mut right, mut wrong) = (0, 0);
+    let layers = vec![
+        window(5, Rope::Local),
+        window(0, Rope::Global),
+        window(9, Rope::Local),
+    ];
+    for seed in 0..60 {
+        let numbers = &mut Numbers::new(seed);
+        let image =
+            Memory::new(random::plain(layers.clone()), seed).pack(numbers.pick(&DType::ALL));
+        let model = Model::open(&image).unwrap();
+        let prompt = numbers.tokens(20, model.config().vocab_size);
+        let together = numbers.within(2..=8);
+        let plan = Plan::new(model.header())
+            .context(120)
+            .kv(numbers.pick(&Kv::ALL));
+        let plans = [
+            plan,
+            plan.batch(together).logits(numbers.within(1..=together)),
+        ];
+        let temperature = numbers.pick(&[0.0, 0.02, 0.3]);
+        let [plain, guessed] =
+            [(plans[0], 1), (plans[1], together as usize)].map(|(plan, together)| {
+                let mut arena = dirty(0xff, plan.bytes());
+                let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+                if together > 1 && seed % 2 == 0 {
+                    // A restored context has no keys but those that are still seen.
+                    session.feed(&prompt[..15]).unwrap();
+                    let mut snapshot = Vec::new();
+                    let mut keep = |bytes: &[u8]| {
+                        snapshot.extend_from_slice(bytes);
+                        Ok(())
+                    };
+                    session.save(&mut keep).unwrap();
+                    session.reset();
+                    session.restore_from(&snapshot).unwrap();
+                }
+                let mut recent = vec![Recent::EMPTY; if seed % 3 == 0 { 10 } else { 0 }];
+                let penalties = Penalties::over(&mut recent).repeat(1.1).presence(0.02);
+                let sampler = Sampler::new(seed)
+                    .temperature(temperature)
+                    .top_k(20)
+                    .penalties(penalties);
+                tell(&mut session, &prompt, sampler, together)
+            });
+        assert_eq!((plain.1, plain.2), (0, 0));
+        assert_eq!(plain.0, guessed.0, "seed {seed}, temperature {temperature}");
+        right += guessed.1;
+        wrong += guessed.2;
+    }
+    assert!(
+        right > 1000 && wrong > 200,
+        "{right} right guesses and {wrong} wrong ones are too few to tell"
+    );
+}
+
+#[test]
+fn what_the_sampler_refuses_takes_guesses_back() {
+    let image = Memory::new(random::plain(vec![window(0, Rope::Global)]), 1).pack(DType::F32);
+    let model = Model::open(&image).unwrap();
+    let plan = Plan::new(model.header()).context(20).batch(5).logits(2);
+    let mut arena = dirty(0xff, plan.bytes());
+    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    // The first guess is right, the second is what the sampler refuses to judge.
+    let mut calls = 0;
+    let outcome = session.feed_drafts(&[1, 2, 3, 4], |_| {
+        calls += 1;
+        if calls == 1 {
+            Ok(2)
+        } else {
+            Err(Error::NoCandidate)
+        }
+    });
+    assert_eq!(
+        (outcome, calls, session.tokens()),
+        (Err(Error::NoCandidate), 2, &[1, 2][..])
+    );
+    assert_eq!(
+        session.feed_drafts(&[], |_| unreachable!()),
+        Err(Error::NoTokens)
+    );
+    // A token alone is no guess, whatever is sampled.
+    assert_eq!(session.feed_drafts(&[3], |_| Ok(3)), Ok(0));
+    assert_eq!(session.tokens(), [1, 2, 3]);
+}
