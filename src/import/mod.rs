@@ -26,12 +26,14 @@ mod quantize;
 mod rope;
 mod safetensors;
 mod tensor;
+mod trim;
 pub mod vocabulary;
 mod write;
 
 pub use ggml::Element;
 pub use quantize::nearest;
 pub use tensor::{Columns, Tensor};
+pub use trim::Trimmed;
 pub use write::{PackOptions, Packed, pack_into, pack_to_file, pack_to_memory};
 
 /// Why a checkpoint or an image was refused: which file, what is wrong, what would help. One line.

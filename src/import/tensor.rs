@@ -129,6 +129,23 @@ impl<'c> Tensor<'c> {
         Tensor::new(element, data, starts, Columns::Contiguous(columns), 0.0)
     }
 
+    /// The same tensor with only these of its rows, in this order.
+    ///
+    /// # Errors
+    /// There is no such row, or no row at all is left.
+    pub(super) fn with_rows(self, kept: &[u32]) -> Result<Self, ImportError> {
+        let count = self.rows.len();
+        let start = |&r: &u32| {
+            let start = self.rows.get(r as usize).copied();
+            start.ok_or_else(|| ImportError::new(format!("row {r} of {count}")))
+        };
+        let rows = kept.iter().map(start).collect::<Result<Vec<_>, _>>()?;
+        if rows.is_empty() {
+            return Err(ImportError::new("none of its rows is kept"));
+        }
+        Ok(Tensor { rows, ..self })
+    }
+
     /// How the elements are stored.
     pub fn element(&self) -> Element {
         self.element

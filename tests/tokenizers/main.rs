@@ -8,6 +8,7 @@ mod hostile;
 mod limits;
 mod patterns;
 mod random;
+mod trimmed;
 
 use std::path::{Path, PathBuf};
 

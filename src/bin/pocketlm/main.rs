@@ -48,6 +48,8 @@ mod svg;
 mod tokenize;
 #[cfg(feature = "cli")]
 mod verify;
+#[cfg(feature = "cli")]
+mod vocabulary;
 
 #[cfg(not(feature = "cli"))]
 fn main() -> std::process::ExitCode {

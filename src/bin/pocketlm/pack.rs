@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pocketlm::host::{RefusedParts, is_image};
-use pocketlm::import::{self, PackOptions, Packed};
+use pocketlm::import::{self, Checkpoint, ImportError, PackOptions, Packed, Trimmed};
 use pocketlm::model::DType;
 
 use crate::load::refuse_import;
 use crate::output::{Outcome, byte_bar, note, refuse_file, warn};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;
+use crate::vocabulary::Vocabulary;
 
 /// Write an image of a checkpoint: one file to flash, map or include in a program
 #[derive(Args)]
@@ -28,10 +29,15 @@ fails or is interrupted, an older image stays as it was. (A process that is kill
 which the next run removes.) Only an older image is replaced, never another file. If IMAGE is a symbolic link, its \
 target is replaced. `-o -` writes to stdout.
 
+--vocabulary drops the tokens that a text or a script does not need, and their rows of the embedding table and the \
+output matrix. Any text can still be written, and a text that needs only kept tokens gets the same tokens and the same \
+logits. Text unlike the corpus takes more tokens: see `pocketlm tokenize --report`.
+
 Examples:
   pocketlm pack ./SmolLM2-135M-Instruct -o smol.plm --dtype q8
   pocketlm pack gemma-3-270m-q4_k_m.gguf -o gemma.plm
-  pocketlm pack ./gemma-3-270m -o gemma.plm --dtype q4 --embedder-dtype q8")]
+  pocketlm pack ./gemma-3-270m -o gemma.plm --dtype q4 --embedder-dtype q8
+  pocketlm pack gemma-3-270m-q4_k_m.gguf -o small.plm --vocabulary corpus.txt")]
 pub struct Arguments {
     /// A Hugging Face folder, a .gguf file, a llama2.c .bin, or a penzai-style folder
     model: PathBuf,
@@ -47,6 +53,9 @@ pub struct Arguments {
     /// The type of the embedding table and of the output matrix [default: as --dtype]
     #[arg(long, value_name = "TYPE", value_parser = dtype)]
     embedder_dtype: Option<DType>,
+
+    #[command(flatten)]
+    vocabulary: Vocabulary,
 }
 
 fn dtype(name: &str) -> Result<DType, String> {
@@ -63,6 +72,7 @@ pub fn pack(arguments: Arguments) -> Outcome {
         output,
         dtype,
         embedder_dtype,
+        vocabulary,
     } = arguments;
     if is_image(&model) {
         return Err(refuse_file(
@@ -70,8 +80,24 @@ pub fn pack(arguments: Arguments) -> Outcome {
             "is an image already; pack the checkpoint it was made from",
         ));
     }
-    let file = OutputFile::new(&output, Kind::Image, &[&model])?;
+    let inputs: Vec<&Path> = vocabulary.corpora().chain([&*model]).collect();
+    let file = OutputFile::new(&output, Kind::Image, &inputs)?;
+    let keep = vocabulary.keep()?;
     let checkpoint = import::open(&model).map_err(refuse_import)?;
+    let in_model = |error: ImportError| refuse_import(error.in_file(&model));
+    let trimmed = match keep {
+        Some(keep) => Some(Trimmed::new(&*checkpoint, &keep).map_err(in_model)?),
+        None => None,
+    };
+    if let Some(trimmed) = &trimmed {
+        let before = checkpoint.description().config.vocab_size;
+        let kept = trimmed.kept().len();
+        note(format_args!("{kept} of {before} tokens are kept"));
+    }
+    let checkpoint: &dyn Checkpoint = match &trimmed {
+        Some(trimmed) => trimmed,
+        None => &*checkpoint,
+    };
     let refused = RefusedParts::of(checkpoint.description());
     for (part, error) in [
         ("tokenizer", refused.tokenizer),
@@ -91,12 +117,12 @@ pub fn pack(arguments: Arguments) -> Outcome {
         false => &output,
     };
     let (packed, bytes) = file.write(|file| {
-        let packed = import::pack_into(&*checkpoint, &options, file, name, &mut |done, total| {
+        let packed = import::pack_into(checkpoint, &options, file, name, &mut |done, total| {
             bar.set_length(total);
             bar.set_position(done);
         });
         bar.finish_and_clear();
-        let packed = packed.map_err(|error| refuse_import(error.in_file(&model)))?;
+        let packed = packed.map_err(in_model)?;
         let metadata = file.metadata();
         let bytes = metadata.map_err(|error| refuse_file(name, error))?.len();
         Ok((packed, bytes))

@@ -1,19 +1,17 @@
 //! `pocketlm perplexity`: how well a model foresees a text.
 
-use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
-use pocketlm::host::file::read_text;
 use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 use serde_json::json;
 
 use crate::generate::{LOGITS, Running, all_numbers, arena, warn_beyond_trained};
-use crate::load::{Image, refuse_import};
+use crate::load::Image;
 use crate::number::whole;
-use crate::output::{Outcome, counted, figure, print, print_json, refuse, refuse_file, token_bar};
-use crate::output_file::keep_from_stdout;
+use crate::output::{Outcome, counted, figure, print, print_json, refuse_file, token_bar};
+use crate::vocabulary::text;
 
 /// Measure how well a model foresees a text: tokens scored, nats per token, perplexity
 #[derive(Args)]
@@ -48,7 +46,6 @@ pub struct Arguments {
 }
 
 pub fn perplexity(arguments: Arguments) -> Outcome {
-    keep_from_stdout(&arguments.file)?;
     let text = text(&arguments.file)?;
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
@@ -129,20 +126,6 @@ fn surprise(logits: &[f32], id: u32) -> f64 {
         .copied()
         .unwrap_or(f32::NEG_INFINITY);
     sum.ln() - f64::from(logit - max)
-}
-
-fn text(path: &std::path::Path) -> Outcome<String> {
-    if path.as_os_str() == "-" {
-        let mut text = String::new();
-        let read = std::io::stdin().lock().read_to_string(&mut text);
-        return read
-            .map(|_| text)
-            .map_err(|error| refuse(format_args!("standard input: {error}")));
-    }
-    if path.is_file() {
-        return read_text(path, u64::MAX - 1).map_err(refuse_import);
-    }
-    std::fs::read_to_string(path).map_err(|error| refuse_file(path, error))
 }
 
 #[cfg(test)]

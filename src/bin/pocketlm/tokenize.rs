@@ -1,14 +1,17 @@
 //! `pocketlm tokenize`: text to token ids and back.
 
+use std::collections::HashSet;
 use std::io::{self, BufRead, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use pocketlm::import::vocabulary::{KeepTokens, trim};
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 use serde_json::Value;
 
 use crate::load;
-use crate::output::{Outcome, print, refuse};
+use crate::output::{Failure, Outcome, print, refuse, refuse_file};
+use crate::vocabulary::{Vocabulary, text};
 
 /// Turn text from stdin into a JSON array of token ids, or back.
 #[derive(Args)]
@@ -19,6 +22,7 @@ spelled out in the text (`<|im_end|>`) count as special tokens.
 Examples:
   printf 'Once upon a time' | pocketlm tokenize smol.plm
   printf '[9707, 1879]' | pocketlm tokenize smol.plm --decode
+  pocketlm tokenize gemma.plm --report stories.txt --vocabulary corpus.txt
   printf '\"one\"\\n\"two\\\\nlines\"\\n' | pocketlm tokenize tokenizer.json --batch")]
 pub struct Arguments {
     /// An image, a checkpoint, or only a tokenizer: tokenizer.json, tokenizer.model, a
@@ -36,11 +40,27 @@ pub struct Arguments {
     /// A JSON value a line: strings in and arrays out, or with --decode arrays in and strings out
     #[arg(long)]
     batch: bool,
+
+    /// Count the tokens of this text file (`-` for stdin) instead, with --vocabulary before and
+    /// after trimming
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["decode", "batch", "no_special"])]
+    report: Option<PathBuf>,
+
+    #[command(flatten)]
+    vocabulary: Vocabulary,
 }
 
 pub fn tokenize(arguments: Arguments) -> Outcome {
     let section = load::vocabulary(&arguments.model)?;
     let tokenizer = Tokenizer::open(&section)?;
+    let keep = arguments.vocabulary.keep()?;
+    if let Some(path) = &arguments.report {
+        return report(path, &section, keep);
+    }
+    if keep.is_some() {
+        let reason = "--vocabulary goes with --report; `pocketlm pack` trims a model";
+        return Err(Failure::Usage(reason.into()));
+    }
     if arguments.batch {
         return batch(&arguments, &tokenizer);
     }
@@ -71,6 +91,45 @@ pub fn tokenize(arguments: Arguments) -> Outcome {
             tokenizer.encode_to_vec(&input, options(arguments.no_special))?,
         ))
     }
+}
+
+/// How many tokens a text has, with the whole vocabulary and with a trimmed one.
+fn report(path: &Path, section: &[u8], keep: Option<KeepTokens>) -> Outcome {
+    let text = text(path)?;
+    let words = text.split_whitespace().count();
+    if words == 0 {
+        return Err(refuse_file(path, "holds no text"));
+    }
+    let trimmed = match keep {
+        Some(keep) => Some(trim(section, "", &keep).map_err(load::refuse_import)?),
+        None => None,
+    };
+    let sections = [
+        ("whole", Some(section)),
+        (
+            "trimmed",
+            trimmed.as_ref().map(|trimmed| &trimmed.section[..]),
+        ),
+    ];
+    print(format_args!(
+        "{:<10} {:>10} {:>10} {:>13} {:>14} {:>10}",
+        "vocabulary", "size", "tokens", "tokens a word", "bytes a token", "used"
+    ))?;
+    for (name, section) in sections {
+        let Some(section) = section else { continue };
+        let tokenizer = Tokenizer::open(section)?;
+        let ids = tokenizer.encode_to_vec(&text, options(true))?;
+        let used: HashSet<u32> = ids.iter().copied().collect();
+        print(format_args!(
+            "{name:<10} {:>10} {:>10} {:>13.3} {:>14.3} {:>10}",
+            tokenizer.vocab_size(),
+            ids.len(),
+            ids.len() as f64 / words as f64,
+            text.len() as f64 / ids.len() as f64,
+            used.len(),
+        ))?;
+    }
+    Ok(())
 }
 
 /// One value a line. A line that cannot be read stops the work and is named; the lines before it

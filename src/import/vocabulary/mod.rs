@@ -23,11 +23,13 @@ mod section;
 mod sentencepiece;
 mod template;
 mod tokenizer_json;
+mod trim;
 mod unicode;
 
 pub use gguf::GgufVocabulary;
 pub use template::chat_template;
 pub(crate) use template::with_variables;
+pub use trim::{KeepTokens, Script, TrimmedVocabulary, trim};
 
 /// The tokenizer section for a Hugging Face folder, a lone `tokenizer.json` or a lone
 /// `tokenizer.model`.

@@ -162,7 +162,19 @@ impl Vocabulary {
     }
 
     /// The bytes of the section.
-    pub(super) fn write(mut self) -> Result<Vec<u8>, ImportError> {
+    pub(super) fn write(self) -> Result<Vec<u8>, ImportError> {
+        let mut added = self.added.iter().flatten();
+        let with_words = added.any(|token| token.flags & ADDED_SINGLE_WORD != 0);
+        let character_tables =
+            CharacterTables::new(&self.patterns, with_words, self.flags & NFC != 0)?;
+        self.write_with(&character_tables)
+    }
+
+    /// The bytes of the section, with character tables that exist already.
+    pub(super) fn write_with(
+        mut self,
+        character_tables: &CharacterTables,
+    ) -> Result<Vec<u8>, ImportError> {
         let vocab_size = self.pieces.len();
         if vocab_size == 0 {
             return Err(ImportError::new("the vocabulary is empty"));
@@ -245,19 +257,6 @@ impl Vocabulary {
         index.sort_by(|a, b| pieces[*a as usize].cmp(&pieces[*b as usize]));
         index.dedup_by(|a, b| pieces[*a as usize] == pieces[*b as usize]);
 
-        let with_words = added
-            .iter()
-            .flatten()
-            .any(|token| token.flags & ADDED_SINGLE_WORD != 0);
-        let patterns = self.patterns.tables()?;
-        let classes = unicode::classes(&patterns.kinds, with_words, flags & NFC != 0);
-        let none = unicode::NfcTables::default();
-        let nfc = if flags & NFC != 0 {
-            unicode::nfc_tables()
-        } else {
-            &none
-        };
-
         let mut out = Writer {
             bytes: vec![],
             id_width,
@@ -269,8 +268,8 @@ impl Vocabulary {
         out.bytes.extend([
             self.prefix as u8,
             0,
-            patterns.kind_count as u8,
-            patterns.patterns.len() as u8,
+            character_tables.kinds,
+            character_tables.patterns,
         ]);
         for count in [
             vocab_size,
@@ -279,7 +278,7 @@ impl Vocabulary {
             merges.len(),
             added[0].len(),
             added[1].len(),
-            classes.len(),
+            character_tables.classes as usize,
         ] {
             out.number(count, 4);
         }
@@ -292,18 +291,11 @@ impl Vocabulary {
             }
             out.number(ids.len(), 2);
         }
-        let columns = patterns.kind_count + 1;
-        let entries: usize = patterns.patterns.iter().map(Vec::len).sum();
-        out.number(entries / columns, 2);
+        out.number(usize::from(character_tables.rows), 2);
         out.number(self.unknown.unwrap_or(NONE) as usize, 4);
         out.number(self.bos.unwrap_or(NONE) as usize, 4);
-        for count in [
-            nfc.decompositions.len(),
-            nfc.pool.len(),
-            nfc.compositions.len(),
-            nfc.combining.len(),
-        ] {
-            out.number(count, 4);
+        for count in character_tables.nfc {
+            out.number(count as usize, 4);
         }
         assert_eq!(out.bytes.len(), HEADER_LEN);
 
@@ -343,6 +335,40 @@ impl Vocabulary {
             out.bytes.extend([token.content.len() as u8, token.flags]);
             out.id(token.id);
         }
+        out.bytes.extend(&character_tables.bytes);
+        Ok(out.bytes)
+    }
+}
+
+/// The tables at the end of a section, which do not name tokens: the classes of characters, NFC and
+/// the patterns. With how long each is, as the header says it.
+pub(super) struct CharacterTables {
+    kinds: u8,
+    patterns: u8,
+    classes: u32,
+    /// Rows of the pattern table.
+    rows: u16,
+    /// Decompositions, decomposed code points, compositions, combining classes.
+    nfc: [u32; 4],
+    bytes: Vec<u8>,
+}
+
+impl CharacterTables {
+    /// Those that a tokenizer needs. `with_words`: it has added tokens that are whole words.
+    fn new(patterns: &Patterns, with_words: bool, with_nfc: bool) -> Result<Self, ImportError> {
+        let patterns = patterns.tables()?;
+        let classes = unicode::classes(&patterns.kinds, with_words, with_nfc);
+        let none = unicode::NfcTables::default();
+        let nfc = if with_nfc {
+            unicode::nfc_tables()
+        } else {
+            &none
+        };
+        let mut out = Writer {
+            bytes: vec![],
+            id_width: 3,
+            offset_width: 3,
+        };
         classes
             .iter()
             .for_each(|(first, bits)| out.number(*first as usize | usize::from(*bits) << 24, 4));
@@ -364,6 +390,7 @@ impl Vocabulary {
             out.bytes.push(*class);
         }
         out.bytes.extend(&patterns.ascii);
+        let columns = patterns.kind_count + 1;
         let mut row = 0;
         for entries in &patterns.patterns {
             out.number(row, 2);
@@ -381,7 +408,52 @@ impl Vocabulary {
             }
             row += entries.len() / columns;
         }
-        Ok(out.bytes)
+        Ok(CharacterTables {
+            kinds: patterns.kind_count as u8,
+            patterns: patterns.patterns.len() as u8,
+            classes: classes.len() as u32,
+            rows: row as u16,
+            nfc: [
+                nfc.decompositions.len() as u32,
+                nfc.pool.len() as u32,
+                nfc.compositions.len() as u32,
+                nfc.combining.len() as u32,
+            ],
+            bytes: out.bytes,
+        })
+    }
+
+    /// Those of a section that [`Tokenizer::open`](crate::text::Tokenizer::open) has accepted.
+    pub(super) fn of(section: &[u8]) -> Self {
+        let word = |at: usize| {
+            let bytes = [
+                section[at],
+                section[at + 1],
+                section[at + 2],
+                section[at + 3],
+            ];
+            u32::from_le_bytes(bytes)
+        };
+        let [kinds, patterns] = [section[10], section[11]];
+        let rows = u16::from_le_bytes([section[46], section[47]]);
+        let classes = word(36);
+        let nfc = [word(56), word(60), word(64), word(68)];
+        let [decompositions, pool, compositions, combining] = nfc.map(|count| count as usize);
+        let nfc_bytes = 5 * decompositions + 3 * pool + 9 * compositions + 7 * combining;
+        let pattern_bytes = if patterns == 0 {
+            0
+        } else {
+            128 + 2 * usize::from(patterns) + 2 * usize::from(rows) * (usize::from(kinds) + 1)
+        };
+        let start = section.len() - 4 * classes as usize - nfc_bytes - pattern_bytes;
+        CharacterTables {
+            kinds,
+            patterns,
+            classes,
+            rows,
+            nfc,
+            bytes: section[start..].to_vec(),
+        }
     }
 }
 

@@ -1,0 +1,83 @@
+//! [`Trimmed`]: a checkpoint with fewer tokens.
+
+use std::prelude::rust_2024::*;
+
+use super::vocabulary::{self, KeepTokens};
+use super::{Checkpoint, Description, ImportError, Tensor};
+use crate::model::{Role, TensorId};
+
+/// A checkpoint whose vocabulary holds only some of its tokens: the embedding table and the output
+/// matrix have a row for each of them, and the tokenizer has new ids.
+///
+/// The weights of a token that is kept are those of the whole model. Its logit is therefore the
+/// same bits, for any text that needs no other tokens.
+///
+/// ```
+/// use pocketlm::import::{self, Trimmed, vocabulary::KeepTokens};
+/// # if !std::path::Path::new("../shared/models/story/config.json").exists() { return Ok(()); }
+/// let checkpoint = import::open("../shared/models/story".as_ref())?;
+/// let keep = KeepTokens {
+///     corpora: vec!["Once upon a time there was a little cat.".into()],
+///     ..KeepTokens::default()
+/// };
+/// let trimmed = Trimmed::new(&*checkpoint, &keep)?;
+/// assert!(trimmed.kept().len() < 1000);
+/// let image = import::pack_to_memory(&trimmed, &Default::default(), &mut |_, _| ())?;
+/// # Ok::<(), import::ImportError>(())
+/// ```
+pub struct Trimmed<'c> {
+    whole: &'c dyn Checkpoint,
+    kept: Vec<u32>,
+    description: Description,
+}
+
+impl<'c> Trimmed<'c> {
+    /// The checkpoint with the tokens that `keep` asks for.
+    ///
+    /// # Errors
+    /// The checkpoint has no tokenizer, or none that can be used; a corpus is empty; the size is too
+    /// small.
+    pub fn new(whole: &'c dyn Checkpoint, keep: &KeepTokens) -> Result<Self, ImportError> {
+        let mut description = whole.description().clone();
+        let section = match description.tokenizer.take() {
+            Some(Ok(section)) => section,
+            Some(Err(error)) => return Err(error),
+            None => {
+                let reason = "without a tokenizer nothing says which tokens a text needs";
+                return Err(ImportError::new(reason));
+            }
+        };
+        let template = match &description.chat_template {
+            Some(Ok(template)) => template.as_str(),
+            Some(Err(_)) | None => "",
+        };
+        let trimmed = vocabulary::trim(&section, template, keep)?;
+        description.tokenizer = Some(Ok(trimmed.section));
+        description.config.vocab_size = trimmed.kept.len() as u32;
+        Ok(Trimmed {
+            whole,
+            kept: trimmed.kept,
+            description,
+        })
+    }
+
+    /// The ids that the kept tokens have in the whole model, ascending: token `i` of the trimmed
+    /// model is token `kept()[i]` of the whole model.
+    pub fn kept(&self) -> &[u32] {
+        &self.kept
+    }
+}
+
+impl Checkpoint for Trimmed<'_> {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
+        let tensor = self.whole.tensor(id)?;
+        match id.role {
+            Role::Embedder | Role::LmHead => tensor.with_rows(&self.kept),
+            _ => Ok(tensor),
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Vocabulary trimming: which tokens are kept, and the tokenizer section with only these.
+//!
+//! A token is made by merging pairs of smaller tokens, so whatever is kept is kept with all the
+//! tokens that it is made from. Then a text that needs only kept tokens is merged step by step as
+//! before: no merge of the whole vocabulary that took part is missing, and no new one is there.
+
+use std::collections::{BTreeSet, HashMap};
+use std::prelude::rust_2024::*;
+use std::str::FromStr;
+
+use rayon::prelude::*;
+use regex_syntax::hir::{Class, ClassUnicode, HirKind};
+
+use super::section::{Added, CharacterTables, Merge, Vocabulary};
+use crate::import::ImportError;
+use crate::text::tokenizer::ADDED_SPECIAL;
+use crate::text::{EncodeOptions, Tokenizer};
+
+/// Which tokens of a vocabulary are kept. With neither corpora nor scripts, `size` chooses the
+/// tokens that are merged first, which are the frequent ones of the text that the tokenizer was
+/// trained with.
+///
+/// Always kept: the tokens of single bytes (so any text can still be written), those that the
+/// tokenizer puts around a text or that end one, special tokens (except unused and reserved ones),
+/// and added tokens that the chat template names. Single characters are
+/// kept if there are no tokens of their bytes.
+#[derive(Clone, Debug, Default)]
+pub struct KeepTokens {
+    /// Texts: the tokens that they are encoded to are kept.
+    pub corpora: Vec<String>,
+    /// Tokens are kept whose characters all belong to one of these scripts or to none in
+    /// particular, such as digits and punctuation.
+    pub scripts: Vec<Script>,
+    /// The most tokens to keep. The frequent ones in the corpora come first.
+    pub size: Option<u32>,
+}
+
+/// The characters of a writing system, by its Unicode name: `latin`, `greek`, `cyrillic`, `han`.
+///
+/// ```
+/// use pocketlm::import::vocabulary::Script;
+///
+/// assert!("latin".parse::<Script>().is_ok());
+/// assert!("klingon".parse::<Script>().is_err());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Script {
+    characters: ClassUnicode,
+}
+
+impl FromStr for Script {
+    type Err = ImportError;
+
+    fn from_str(name: &str) -> Result<Self, ImportError> {
+        let unknown = || {
+            ImportError::new(format!("`{name}` is no script of Unicode"))
+                .help("names are latin, greek, cyrillic, arabic, devanagari, han, hiragana")
+        };
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphabetic() || c == '_') {
+            return Err(unknown());
+        }
+        let pattern = format!(r"[\p{{Script={name}}}\p{{Script=Common}}\p{{Script=Inherited}}]");
+        let parsed = regex_syntax::parse(&pattern).map_err(|_| unknown())?;
+        match parsed.into_kind() {
+            HirKind::Class(Class::Unicode(characters)) => Ok(Script { characters }),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl Script {
+    fn contains(&self, character: char) -> bool {
+        let ranges = self.characters.ranges();
+        let next = ranges.partition_point(|range| range.start() <= character);
+        next.checked_sub(1)
+            .is_some_and(|at| character <= ranges[at].end())
+    }
+}
+
+/// A tokenizer section with fewer tokens.
+#[derive(Clone, Debug)]
+pub struct TrimmedVocabulary {
+    /// The section.
+    pub section: Vec<u8>,
+    /// The ids that its tokens had before, ascending: token `i` was token `kept[i]`.
+    pub kept: Vec<u32>,
+}
+
+/// The tokenizer of `section` with only the tokens that `keep` asks for. Added tokens that occur in
+/// `chat_template` are kept. A text that is encoded to kept tokens alone is encoded to the same
+/// tokens afterwards, under their new ids.
+///
+/// # Errors
+/// `section` is no valid tokenizer, a corpus is empty, or the size is too small.
+pub fn trim(
+    section: &[u8],
+    chat_template: &str,
+    keep: &KeepTokens,
+) -> Result<TrimmedVocabulary, ImportError> {
+    let tokenizer =
+        Tokenizer::open(section).map_err(|error| ImportError::new(error.to_string()))?;
+    let kept = kept_tokens(&tokenizer, chat_template, keep)?;
+    let section = with_tokens(section, &tokenizer, &kept)?;
+    Ok(TrimmedVocabulary { section, kept })
+}
+
+/// The ids that are kept, ascending.
+fn kept_tokens(
+    tokenizer: &Tokenizer<'_>,
+    template: &str,
+    keep: &KeepTokens,
+) -> Result<Vec<u32>, ImportError> {
+    let counts = counts(tokenizer, &keep.corpora)?;
+    let mut kept = BTreeSet::new();
+    for id in always_kept(tokenizer, template, &counts) {
+        kept.insert(id);
+        kept.extend(made_from(tokenizer, id));
+    }
+    let least = kept.len();
+    let size = keep.size.map_or(usize::MAX, |size| size as usize);
+    if size < least {
+        let reason = format!("{size} tokens are too few: {least} are needed to write any text");
+        return Err(ImportError::new(reason).help(format!("ask for {least} or more")));
+    }
+    let candidates = candidates(tokenizer, keep, &counts);
+    let with_parts = candidates.par_iter().map(|id| {
+        let mut tokens = made_from(tokenizer, *id);
+        tokens.insert(*id);
+        tokens
+    });
+    for mut tokens in with_parts.collect::<Vec<_>>() {
+        tokens.retain(|id| !kept.contains(id));
+        if kept.len() + tokens.len() <= size {
+            kept.extend(tokens);
+        }
+    }
+    Ok(kept.into_iter().collect())
+}
+
+/// How often each token occurs in the corpora.
+fn counts(
+    tokenizer: &Tokenizer<'_>,
+    corpora: &[String],
+) -> Result<HashMap<u32, usize>, ImportError> {
+    let options = EncodeOptions {
+        add_special_tokens: false,
+        parse_special: true,
+    };
+    let mut counts = HashMap::new();
+    for corpus in corpora {
+        if corpus.trim().is_empty() {
+            return Err(ImportError::new("the corpus holds no text"));
+        }
+        let ids = tokenizer
+            .encode_to_vec(corpus, options)
+            .map_err(|error| ImportError::new(error.to_string()))?;
+        for id in ids {
+            *counts.entry(id).or_default() += 1;
+        }
+    }
+    Ok(counts)
+}
+
+/// The tokens without which not every text could be read and written.
+fn always_kept(
+    tokenizer: &Tokenizer<'_>,
+    template: &str,
+    counts: &HashMap<u32, usize>,
+) -> Vec<u32> {
+    let bytes = (0..=255).filter_map(|byte| tokenizer.byte_token(byte));
+    let around = (0..tokenizer.template.len()).map(|index| tokenizer.template.at(index));
+    let mut ids: Vec<u32> = bytes.chain(around).collect();
+    ids.extend(tokenizer.bos());
+    ids.extend(tokenizer.unknown);
+    let tables = tokenizer.added.into_iter();
+    let added = tables.flat_map(|table| (0..table.len()).filter_map(move |index| table.get(index)));
+    for token in added {
+        let content = String::from_utf8_lossy(token.content);
+        let is_spare = content.contains("unused") || content.contains("reserved");
+        let is_special = token.flags & ADDED_SPECIAL != 0 && !is_spare;
+        if is_special || counts.contains_key(&token.id) || template.contains(&*content) {
+            ids.push(token.id);
+        }
+    }
+    // A character without a token is written as bytes, if there are tokens of these.
+    let can_be_bytes = |character: &[u8]| {
+        let mut bytes = character.iter();
+        bytes.all(|byte| tokenizer.byte_token(*byte).is_some())
+    };
+    ids.extend((0..tokenizer.vocab_size()).filter(|id| {
+        let piece = tokenizer.piece(*id).unwrap_or_default();
+        let text = str::from_utf8(piece).unwrap_or_default();
+        text.chars().count() == 1 && !can_be_bytes(piece)
+    }));
+    ids
+}
+
+/// The other tokens that `keep` asks for, the most wanted first.
+fn candidates(
+    tokenizer: &Tokenizer<'_>,
+    keep: &KeepTokens,
+    counts: &HashMap<u32, usize>,
+) -> Vec<u32> {
+    let mut ids: Vec<u32> = counts.keys().copied().collect();
+    // Frequent tokens first. Of equals the one with the lower id, which is merged earlier.
+    ids.sort_by_key(|id| (usize::MAX - counts[id], *id));
+    let of_scripts = |id: &u32| {
+        let text = tokenizer.piece(*id).map(str::from_utf8);
+        let Some(Ok(text)) = text else {
+            return false; // a part of a character
+        };
+        let belongs = |c: char| keep.scripts.iter().any(|script| script.contains(c));
+        text.chars().all(belongs)
+    };
+    let takes_any = keep.corpora.is_empty() && keep.scripts.is_empty();
+    if takes_any || !keep.scripts.is_empty() {
+        let further = encodable(tokenizer).filter(|id| takes_any || of_scripts(id));
+        let mut further: Vec<u32> = further.collect();
+        let ranks = ranks(tokenizer);
+        further.sort_by_key(|id| (ranks.get(id).copied().unwrap_or(0), *id));
+        ids.extend(further);
+    }
+    ids
+}
+
+/// The tokens that text can become.
+fn encodable(tokenizer: &Tokenizer<'_>) -> impl Iterator<Item = u32> {
+    (0..tokenizer.index.len()).map(|at| tokenizer.index.at(at))
+}
+
+/// The rank of the first merge that makes a token. Tokens that no merge makes have none.
+fn ranks(tokenizer: &Tokenizer<'_>) -> HashMap<u32, u32> {
+    let mut ranks = HashMap::new();
+    for merge in merges(tokenizer) {
+        let rank = ranks.entry(merge.result).or_insert(merge.rank);
+        *rank = merge.rank.min(*rank);
+    }
+    ranks
+}
+
+/// Every merge of the tokenizer.
+fn merges(tokenizer: &Tokenizer<'_>) -> impl Iterator<Item = Merge> {
+    let Tokenizer {
+        merge_starts,
+        merges,
+        ..
+    } = *tokenizer;
+    (0..tokenizer.vocab_size()).flat_map(move |left| {
+        let start = merge_starts.at(left as usize) as usize;
+        let end = merge_starts.at(left as usize + 1) as usize;
+        (start..end).map(move |at| Merge {
+            left,
+            right: merges.at(at * 3),
+            rank: merges.at(at * 3 + 1),
+            result: merges.at(at * 3 + 2),
+        })
+    })
+}
+
+/// The tokens from which encoding makes token `id`, step by step.
+fn made_from(tokenizer: &Tokenizer<'_>, id: u32) -> BTreeSet<u32> {
+    let piece = tokenizer.piece(id).unwrap_or_default();
+    let mut made = BTreeSet::new();
+    if tokenizer.model_token(piece) != Some(id) {
+        return made; // not made by merging: an added token, or the token of a byte
+    }
+    let mut symbols = symbols(tokenizer, piece);
+    made.extend(&symbols);
+    loop {
+        let pairs = symbols.windows(2).enumerate();
+        let merges = pairs.filter_map(|(at, pair)| {
+            let merge = tokenizer.merge(pair[0], pair[1])?;
+            Some((merge.rank, at, merge.result))
+        });
+        let Some((_, at, result)) = merges.min() else {
+            return made;
+        };
+        symbols.splice(at..at + 2, [result]);
+        made.insert(result);
+    }
+}
+
+/// The tokens that merging starts from: characters, or bytes.
+fn symbols(tokenizer: &Tokenizer<'_>, piece: &[u8]) -> Vec<u32> {
+    let bytes = |bytes: &[u8]| -> Vec<u32> {
+        let tokens = bytes.iter().map(|byte| tokenizer.byte_token(*byte));
+        tokens.flatten().collect()
+    };
+    match str::from_utf8(piece) {
+        Ok(text) if !tokenizer.is_byte_level() => {
+            let character = |c: char| {
+                let mut utf8 = [0; 4];
+                let character = c.encode_utf8(&mut utf8).as_bytes();
+                let token = tokenizer.model_token(character);
+                token.map_or_else(|| bytes(character), |id| vec![id])
+            };
+            text.chars().flat_map(character).collect()
+        }
+        _ => bytes(piece),
+    }
+}
+
+/// The tokenizer section with only the tokens `kept`, which ascend: the first of them is token 0.
+fn with_tokens(
+    section: &[u8],
+    tokenizer: &Tokenizer<'_>,
+    kept: &[u32],
+) -> Result<Vec<u8>, ImportError> {
+    let new_ids: HashMap<u32, u32> = kept.iter().copied().zip(0..).collect();
+    let new_id = |id: u32| new_ids.get(&id).copied();
+
+    let mut vocabulary = Vocabulary::new();
+    vocabulary.flags = tokenizer.flags;
+    vocabulary.prefix = tokenizer.prefix;
+    let piece = |id: &u32| tokenizer.piece(*id).unwrap_or_default().to_vec();
+    vocabulary.pieces = kept.iter().map(piece).collect();
+    vocabulary.encodable = encodable(tokenizer).filter_map(new_id).collect();
+    vocabulary.byte_ids = (0..=255)
+        .filter_map(|byte| Some((byte, new_id(tokenizer.byte_token(byte)?)?)))
+        .collect();
+    vocabulary.merges = merges(tokenizer)
+        .filter_map(|merge| {
+            Some(Merge {
+                left: new_id(merge.left)?,
+                right: new_id(merge.right)?,
+                rank: merge.rank,
+                result: new_id(merge.result)?,
+            })
+        })
+        .collect();
+    vocabulary.added = tokenizer.added.map(|table| {
+        let tokens = (0..table.len()).filter_map(|index| table.get(index));
+        let kept = tokens.filter_map(|token| {
+            Some(Added {
+                content: token.content.to_vec(),
+                flags: token.flags,
+                id: new_id(token.id)?,
+            })
+        });
+        kept.collect()
+    });
+    let special = kept.iter().filter(|id| tokenizer.is_special(**id));
+    vocabulary.special = special.filter_map(|id| new_id(*id)).collect();
+    let template = |range: std::ops::Range<usize>| {
+        let ids = range.map(|index| tokenizer.template.at(index));
+        ids.filter_map(new_id).collect()
+    };
+    vocabulary.before = template(0..tokenizer.after);
+    vocabulary.after = template(tokenizer.after..tokenizer.eos);
+    vocabulary.eos = template(tokenizer.eos..tokenizer.template.len());
+    vocabulary.bos = tokenizer.bos().and_then(new_id);
+    vocabulary.unknown = tokenizer.unknown.and_then(new_id);
+    vocabulary.write_with(&CharacterTables::of(section))
+}

@@ -1,0 +1,159 @@
+//! Tokenizers with fewer tokens: texts that need only kept tokens are encoded as before, and any
+//! other text can still be written.
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
+use pocketlm::import::vocabulary::{KeepTokens, Script, trim};
+
+use super::*;
+
+const CORPUS: &str = include_str!("../../README.md");
+
+/// Text in many scripts that the corpus does not hold.
+const OTHER: &str = "Ёлка 木の葉 नमस्ते 🙂 naïve façade \u{1F9D1}\u{200D}\u{1F680} x\u{0}\ty";
+
+fn corpus(text: &str) -> KeepTokens {
+    KeepTokens {
+        corpora: vec![text.into()],
+        ..KeepTokens::default()
+    }
+}
+
+/// Every tokenizer that there is here: the golden ones and the real ones.
+fn sections() -> &'static [(String, &'static [u8])] {
+    static SECTIONS: OnceLock<Vec<(String, &'static [u8])>> = OnceLock::new();
+    SECTIONS.get_or_init(read_sections)
+}
+
+fn read_sections() -> Vec<(String, &'static [u8])> {
+    let mut paths = vec![];
+    if let Some(goldens) = shared("goldens/tokenizers") {
+        paths.extend(FAMILIES.map(|name| goldens.join(name)));
+    }
+    let real = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/pocketlm"));
+    if let Some(entries) = real.and_then(|cache| cache.join("tokenizers").read_dir().ok()) {
+        paths.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    paths.sort();
+    let named = |path: PathBuf| (path.display().to_string(), section(&path));
+    paths.into_iter().map(named).collect()
+}
+
+#[test]
+fn a_tokenizer_that_keeps_every_token_is_not_changed() {
+    for (name, section) in sections() {
+        let everything = KeepTokens {
+            // Every piece once, so that every token that text can become is asked for.
+            size: Some(u32::MAX),
+            ..KeepTokens::default()
+        };
+        let whole = Tokenizer::open(section).unwrap();
+        let trimmed = trim(section, "", &everything).unwrap();
+        let count = trimmed.kept.len();
+        assert!(count <= whole.vocab_size() as usize, "{name}");
+        if count == whole.vocab_size() as usize {
+            assert!(trimmed.section == *section, "{name}");
+        }
+        let tokenizer = Tokenizer::open(&trimmed.section).unwrap();
+        for text in [CORPUS, OTHER] {
+            let ids = encode(&tokenizer, text, PARSED).into_iter();
+            let old: Vec<u32> = ids.map(|id| trimmed.kept[id as usize]).collect();
+            assert_eq!(old, encode(&whole, text, PARSED), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_text_of_kept_tokens_has_the_same_tokens() {
+    for (name, section) in sections() {
+        let whole = Tokenizer::open(section).unwrap();
+        let trimmed = trim(section, "", &corpus(CORPUS)).unwrap();
+        let tokenizer = Tokenizer::open(&trimmed.section).unwrap();
+        let kept: HashSet<u32> = trimmed.kept.iter().copied().collect();
+        assert!(
+            kept.len() < whole.vocab_size() as usize / 2 || kept.len() < 1200,
+            "{name}"
+        );
+        let as_before = |text: &str| {
+            let ids = encode(&whole, text, WITH_SPECIAL);
+            let is_of_kept_tokens = ids.iter().all(|id| kept.contains(id));
+            let new = encode(&tokenizer, text, WITH_SPECIAL).into_iter();
+            let new: Vec<u32> = new.map(|id| trimmed.kept[id as usize]).collect();
+            if is_of_kept_tokens {
+                assert_eq!(new, ids, "{name}: {text:?}");
+            }
+            is_of_kept_tokens
+        };
+        assert!(as_before(CORPUS), "{name}");
+        // Pieces of the corpus, cut anywhere and put together anew.
+        let characters: Vec<char> = CORPUS.chars().collect();
+        let mut random = random::Random::new(1);
+        let mut checked = 0;
+        for _ in 0..2000 {
+            let mut text = String::new();
+            for _ in 0..1 + random.below(4) {
+                let start = random.below(characters.len() - 40);
+                text.extend(&characters[start..start + 1 + random.below(39)]);
+            }
+            checked += usize::from(as_before(&text));
+        }
+        assert!(checked > 100, "{name}: {checked}");
+    }
+}
+
+#[test]
+fn any_text_can_still_be_written() {
+    for (name, section) in sections() {
+        let whole = Tokenizer::open(section).unwrap();
+        let trimmed = trim(section, "", &corpus("one two")).unwrap();
+        let tokenizer = Tokenizer::open(&trimmed.section).unwrap();
+        for text in [CORPUS, OTHER] {
+            let before = decode(&whole, &encode(&whole, text, AS_TEXT), false);
+            let after = decode(&tokenizer, &encode(&tokenizer, text, AS_TEXT), false);
+            assert_eq!(after, before, "{name}");
+        }
+        assert_eq!(tokenizer.bos().is_some(), whole.bos().is_some(), "{name}");
+        assert_eq!(
+            tokenizer.eos_ids().count(),
+            whole.eos_ids().count(),
+            "{name}"
+        );
+        assert_eq!(tokenizer.add_bos(), whole.add_bos(), "{name}");
+    }
+}
+
+#[test]
+fn scripts_and_sizes_choose_tokens() {
+    for (name, section) in sections() {
+        let keep = |scripts: &[&str], size| KeepTokens {
+            scripts: scripts.iter().map(|name| name.parse().unwrap()).collect(),
+            size,
+            ..KeepTokens::default()
+        };
+        let count = |keep: KeepTokens| trim(section, "", &keep).unwrap().kept.len();
+        let latin = count(keep(&["latin"], None));
+        let both = count(keep(&["latin", "cyrillic"], None));
+        let whole = Tokenizer::open(section).unwrap().vocab_size() as usize;
+        assert!(latin <= both && both <= whole, "{name}: {latin} {both}");
+        let half = count(keep(&[], Some(whole as u32 * 3 / 4)));
+        assert!(
+            half <= whole * 3 / 4 && half > whole * 3 / 4 - 8,
+            "{name}: {half}"
+        );
+        let too_few = trim(section, "", &keep(&[], Some(10))).unwrap_err();
+        assert!(
+            too_few.to_string().contains("10 tokens are too few"),
+            "{too_few}"
+        );
+    }
+    assert!("klingon".parse::<Script>().is_err());
+    assert!("".parse::<Script>().is_err());
+}
+
+#[test]
+fn an_empty_corpus_is_refused() {
+    let section = section("tests/data/tokenizers/abc.json");
+    let error = trim(section, "", &corpus(" \n")).unwrap_err();
+    assert_eq!(error.to_string(), "the corpus holds no text");
+}
