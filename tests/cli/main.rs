@@ -20,3 +20,5 @@ mod program;
 mod story;
 #[cfg(feature = "cli")]
 mod usage;
+#[cfg(feature = "cli")]
+mod vocabulary;

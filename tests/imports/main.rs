@@ -11,3 +11,4 @@ mod limits;
 mod llamalike;
 mod refusals;
 mod sweep;
+mod trimmed;
