@@ -91,9 +91,10 @@ pub(super) fn apply(run: &mut Interpreter, name: &str, value: Value, args: Args)
         "default" | "d" => {
             let [default, boolean] = args.bind(name, ["default_value", "boolean"], 0)?;
             let replaced = value.is_undefined() || (is_true(&boolean) && !value.is_true());
-            Ok(match replaced {
-                true => default.unwrap_or_else(|| Value::str("")),
-                false => value,
+            Ok(if replaced {
+                default.unwrap_or_else(|| Value::str(""))
+            } else {
+                value
             })
         }
         "length" | "count" => {
@@ -163,9 +164,10 @@ pub(super) fn apply(run: &mut Interpreter, name: &str, value: Value, args: Args)
                 );
             }
             let text = run.text(&value)?;
-            let values = match args.named.is_empty() {
-                true => Value::tuple(args.positional)?,
-                false => run.call(Value::Function("dict"), args)?,
+            let values = if args.named.is_empty() {
+                Value::tuple(args.positional)?
+            } else {
+                run.call(Value::Function("dict"), args)?
             };
             run.printf(&text, &values).map(Value::Str)
         }
@@ -574,9 +576,10 @@ fn select(run: &mut Interpreter, name: &str, value: Value, mut args: Args) -> Re
             Some(_) => Some(path(run, &args.positional.remove(0))?),
             None => None,
         };
-        let test = match args.positional.is_empty() {
-            true => None,
-            false => Some(run.text(&args.positional.remove(0))?),
+        let test = if args.positional.is_empty() {
+            None
+        } else {
+            Some(run.text(&args.positional.remove(0))?)
         };
         for item in run.iterate(&value)? {
             run.spend(1 + args.positional.len() as u64)?;
@@ -875,9 +878,10 @@ fn strip_tags(run: &mut Interpreter, text: &Text) -> Result<Text> {
     let mut plain = Builder::default();
     let mut at = 0;
     while let Some(start) = text[at..].find('<').map(|start| at + start) {
-        let (end, len) = match text[start..].starts_with("<!--") {
-            true => (text[start + 4..].find("-->").map(|end| start + 4 + end), 3),
-            false => (text[start..].find('>').map(|end| start + end), 1),
+        let (end, len) = if text[start..].starts_with("<!--") {
+            (text[start + 4..].find("-->").map(|end| start + 4 + end), 3)
+        } else {
+            (text[start..].find('>').map(|end| start + end), 1)
         };
         let Some(end) = end else {
             break;

@@ -412,9 +412,10 @@ impl Spec {
             _ => self.general(size, precision.max(1)),
         };
         let digits = self.grouped(&digits, 3);
-        let digits = match kind.is_ascii_uppercase() {
-            true => digits.to_ascii_uppercase(),
-            false => digits,
+        let digits = if kind.is_ascii_uppercase() {
+            digits.to_ascii_uppercase()
+        } else {
+            digits
         };
         self.signed(number.is_sign_negative() && !number.is_nan(), &digits)
     }

@@ -426,9 +426,10 @@ fn unescape(literal: &str) -> Result<String, String> {
                 let is_name = name.starts_with(is_edge)
                     && name.ends_with(is_edge)
                     && name.chars().all(is_inner);
-                let character = match is_name {
-                    true => unicode_names2::character(name),
-                    false => None,
+                let character = if is_name {
+                    unicode_names2::character(name)
+                } else {
+                    None
                 };
                 let Some(character) = character else {
                     return Err(format!("unknown Unicode character name: {name}"));

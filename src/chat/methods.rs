@@ -308,9 +308,12 @@ fn of_str(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<
             let wanted = text_of(name, wanted)?;
             let part = within(text, start, stop)?;
             if name == "count" {
-                let count = part.map_or(0, |part| match wanted.is_empty() {
-                    true => text[part].chars().count() + 1,
-                    false => text[part].matches(&*wanted).count(),
+                let count = part.map_or(0, |part| {
+                    if wanted.is_empty() {
+                        text[part].chars().count() + 1
+                    } else {
+                        text[part].matches(&*wanted).count()
+                    }
                 });
                 return Ok(Value::Int(count as i128));
             }
@@ -429,9 +432,12 @@ fn of_str(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<
         "capitalize" => capitalize(text),
         "title" => title_case(text),
         "swapcase" => text.map(|text| {
-            let swapped = text.chars().map(|c| match c.is_uppercase() {
-                true => c.to_lowercase().collect::<String>(),
-                false => c.to_uppercase().collect(),
+            let swapped = text.chars().map(|c| {
+                if c.is_uppercase() {
+                    c.to_lowercase().collect::<String>()
+                } else {
+                    c.to_uppercase().collect()
+                }
             });
             swapped.collect()
         }),
@@ -593,9 +599,10 @@ pub(super) fn lines(text: &str, keep: bool) -> Vec<&str> {
     let mut lines = Vec::new();
     let mut rest = text;
     while let Some(end) = rest.find(is_end) {
-        let len = match rest[end..].starts_with("\r\n") {
-            true => 2,
-            false => rest[end..].chars().next().map_or(1, char::len_utf8),
+        let len = if rest[end..].starts_with("\r\n") {
+            2
+        } else {
+            rest[end..].chars().next().map_or(1, char::len_utf8)
         };
         lines.push(&rest[..if keep { end + len } else { end }]);
         rest = &rest[end + len..];

@@ -921,9 +921,10 @@ impl Parser {
             let operand = self.primary()?;
             let mut posts = Vec::new();
             self.postfix(&mut posts)?;
-            arguments.positional.push(match posts.is_empty() {
-                true => operand,
-                false => Expr::Post(Box::new(operand), posts),
+            arguments.positional.push(if posts.is_empty() {
+                operand
+            } else {
+                Expr::Post(Box::new(operand), posts)
             });
         }
         Ok(Post::Test(negated, name, arguments))

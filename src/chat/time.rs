@@ -64,9 +64,10 @@ fn strftime(format: &str, time: &ZonedDateTime) -> String {
         // `%f` is Python's own and knows no flags.
         let known = directive != 'f' || rest[..end].len() == 2;
         let Some(mut field) = field(directive, time).filter(|_| known) else {
-            text.push_str(&match rest[..flags].contains('^') {
-                true => rest[..end].to_uppercase(),
-                false => rest[..end].to_owned(),
+            text.push_str(&if rest[..flags].contains('^') {
+                rest[..end].to_uppercase()
+            } else {
+                rest[..end].to_owned()
             });
             rest = &rest[end..];
             continue;

@@ -204,9 +204,10 @@ fn regular(path: &Path) -> Result<File, ImportError> {
         .map_err(|error| refuse(format!("cannot be opened: {error}")))?;
     if !metadata.is_file() {
         let error = refuse("not a regular file".into());
-        return Err(match metadata.is_dir() {
-            true => error.help("it is a folder"),
-            false => error,
+        return Err(if metadata.is_dir() {
+            error.help("it is a folder")
+        } else {
+            error
         });
     }
     let mut file =

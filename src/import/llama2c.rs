@@ -121,11 +121,15 @@ impl Llama2cHeader {
         }
         let number = |i: usize, name: &str| {
             let value = int(start + 4 * i)?;
-            u32::try_from(value).ok().filter(|&value| value > 0).ok_or_else(|| {
-                ImportError::new(format!("{name} is {value}, expected a number above 0")).help(match magic {
-                    true => "is this file damaged?",
-                    false => "is this a llama2.c checkpoint at all? Version 0 has no magic number to tell",
-                })
+            let help = if magic {
+                "the file is damaged: download it again"
+            } else {
+                "perhaps this is not a llama2.c file: version 0 has no magic number that tells"
+            };
+            let number = u32::try_from(value).ok().filter(|&value| value > 0);
+            number.ok_or_else(|| {
+                let reason = format!("{name} is {value}, expected a number above 0");
+                ImportError::new(reason).help(help)
             })
         };
         let vocab = int(start + 20)?;
@@ -263,9 +267,10 @@ impl Llama2cHeader {
                 );
                 return Err(ImportError::new(reason));
             }
-            let each = match quantised {
-                true => elements.checked_add(elements / u64::from(self.group) * 4),
-                false => elements.checked_mul(4),
+            let each = if quantised {
+                elements.checked_add(elements / u64::from(self.group) * 4)
+            } else {
+                elements.checked_mul(4)
             };
             let count = if matches!(role, Embedder | LmHead | FinalNorm) {
                 1

@@ -99,9 +99,10 @@ impl Checkpoint for Folder {
         // `locate` refuses what is no element.
         let element = located.stored.element().unwrap_or(Element::F32);
         let columns = located.columns();
-        let columns = match columns.iter().copied().eq(0..columns.len()) {
-            true => Columns::Contiguous(columns.len()),
-            false => Columns::Offsets(columns),
+        let columns = if columns.iter().copied().eq(0..columns.len()) {
+            Columns::Contiguous(columns.len())
+        } else {
+            Columns::Offsets(columns)
         };
         Tensor::new(element, located.stored.data, located.rows(), columns, 0.0)
             .map_err(|error| error.in_file(&self.path))

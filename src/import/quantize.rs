@@ -51,9 +51,10 @@ pub(super) enum Fidelity {
 
 impl Fidelity {
     pub(super) fn exact(is_exact: bool) -> Self {
-        match is_exact {
-            true => Fidelity::Exact,
-            false => Fidelity::Rounded,
+        if is_exact {
+            Fidelity::Exact
+        } else {
+            Fidelity::Rounded
         }
     }
 
@@ -86,13 +87,14 @@ pub(super) fn pack(
         DType::F32 | DType::Bf16 => f32::MAX,
     };
     if let Some(c) = values.iter().position(|x| x.is_nan() || x.abs() > largest) {
-        let reason = match values[c].is_finite() {
-            true => format!(
+        let reason = if values[c].is_finite() {
+            format!(
                 "element [{r}][{c}] is {}, beyond the range of {}",
                 values[c],
                 dtype.name()
-            ),
-            false => format!("element [{r}][{c}] is {}", values[c]),
+            )
+        } else {
+            format!("element [{r}][{c}] is {}", values[c])
         };
         return Err(ImportError::new(reason));
     }
@@ -295,12 +297,13 @@ fn repack_affine(
             }
             DType::Q4Min if is_four_bits(&block) => {
                 let (rounding, minimum, is_flipped) = minimum_of(&block);
-                let (scale, values) = match is_flipped {
-                    true => (
+                let (scale, values) = if is_flipped {
+                    (
                         f16_from_f32(-block.scale),
                         block.values.map(|value| 15 - value),
-                    ),
-                    false => (scale, block.values),
+                    )
+                } else {
+                    (scale, block.values)
                 };
                 if [scale, minimum]
                     .iter()
@@ -329,9 +332,10 @@ fn minimum_of(block: &AffineBlock) -> (f32, u16, bool) {
     let zero = f32::from(block.zero);
     let (from_below, below) = rounded(-zero * block.scale);
     let (from_above, above) = rounded((15.0 - zero) * block.scale);
-    match from_above < from_below {
-        true => (from_above, above, true),
-        false => (from_below, below, false),
+    if from_above < from_below {
+        (from_above, above, true)
+    } else {
+        (from_below, below, false)
     }
 }
 

@@ -185,9 +185,12 @@ impl Weights {
                 let path = folder.join(file);
                 // A file that is not there is one that an index lists.
                 let is_missing = !is_there(&path);
-                Shard::open(path).map_err(|error| match is_missing {
-                    true => error.help("the index lists it: download it again"),
-                    false => error,
+                Shard::open(path).map_err(|error| {
+                    if is_missing {
+                        error.help("the index lists it: download it again")
+                    } else {
+                        error
+                    }
                 })
             })
             .collect::<Result<_, _>>()?;
@@ -309,9 +312,10 @@ impl Weights {
         shape: &[usize],
     ) -> Result<Stored<'_>, ImportError> {
         let stored = self.shaped(name, shape)?;
-        match stored.dtype == dtype {
-            true => Ok(stored),
-            false => Err(stored.refuse_type(name, &dtype.to_string())),
+        if stored.dtype == dtype {
+            Ok(stored)
+        } else {
+            Err(stored.refuse_type(name, &dtype.to_string()))
         }
     }
 
@@ -354,12 +358,11 @@ impl Stored<'_> {
     /// Whether two tensors have the same shape and the same numbers.
     pub(super) fn equals(&self, other: &Stored<'_>) -> bool {
         self.shape == other.shape
-            && match self.dtype == other.dtype {
-                true => self.data == other.data,
-                false => {
-                    let numbers = self.numbers();
-                    numbers.is_some() && numbers == other.numbers()
-                }
+            && if self.dtype == other.dtype {
+                self.data == other.data
+            } else {
+                let numbers = self.numbers();
+                numbers.is_some() && numbers == other.numbers()
             }
     }
 

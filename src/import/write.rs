@@ -140,9 +140,10 @@ impl Layout {
                     "tensor {id}: shape [{r}, {c}], expected [{rows}, {columns}]"
                 )));
             }
-            let bytes = match id.role.is_matrix() {
-                true => dtype.matrix_bytes(rows, columns),
-                false => columns.checked_mul(4),
+            let bytes = if id.role.is_matrix() {
+                dtype.matrix_bytes(rows, columns)
+            } else {
+                columns.checked_mul(4)
             };
             let start = align(end).ok_or_else(too_large)?;
             end = bytes

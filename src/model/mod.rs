@@ -255,9 +255,10 @@ impl<'m> Model<'m> {
 
     fn entry(&self, id: TensorId) -> Option<Entry> {
         let slot = *self.slots.get(id.role as usize)? as usize;
-        let index = match id.role.is_per_layer() {
-            true => self.counts.0 + self.counts.1 * id.layer as usize + slot,
-            false => slot,
+        let index = if id.role.is_per_layer() {
+            self.counts.0 + self.counts.1 * id.layer as usize + slot
+        } else {
+            slot
         };
         let entry = Entry::read(self.header.section(Section::Tensors), index);
         (entry.role == id.role as u8 && entry.layer == id.layer).then_some(entry)
@@ -338,22 +339,21 @@ impl Place {
 
     /// Bytes of a tile row of a matrix, or of a number of a vector.
     pub fn unit(&self) -> usize {
-        match self.is_matrix {
-            true => self.dtype.tile_row_bytes(self.columns).unwrap_or(0).max(1),
-            false => size_of::<f32>(),
+        if self.is_matrix {
+            self.dtype.tile_row_bytes(self.columns).unwrap_or(0).max(1)
+        } else {
+            size_of::<f32>()
         }
     }
 
     /// Whether all numbers of the tensor, or of whole tile rows of it, are finite.
     fn is_finite(&self, bytes: &[u8]) -> bool {
-        match self.is_matrix {
-            true => {
-                let rows = self.rows.min(bytes.len() / self.unit() * TILE_ROWS);
-                Matrix::new(self.dtype, rows, self.columns, bytes)
-                    .is_some_and(|matrix| matrix.is_finite())
-            }
-            false => try_cast_slice(bytes)
-                .is_ok_and(|vector: &[f32]| vector.iter().all(|x| x.is_finite())),
+        if self.is_matrix {
+            let rows = self.rows.min(bytes.len() / self.unit() * TILE_ROWS);
+            Matrix::new(self.dtype, rows, self.columns, bytes)
+                .is_some_and(|matrix| matrix.is_finite())
+        } else {
+            try_cast_slice(bytes).is_ok_and(|vector: &[f32]| vector.iter().all(|x| x.is_finite()))
         }
     }
 }

@@ -72,9 +72,10 @@ impl<'m> Model<'m> {
         };
         pass.read_to(parts.tail_start, |piece| verify.update(piece))?;
         verify.update(parts.tail);
-        match verify.verify() {
-            true => parts.open(source, scratch),
-            false => Err(Error::Unverified),
+        if verify.verify() {
+            parts.open(source, scratch)
+        } else {
+            Err(Error::Unverified)
         }
     }
 }
@@ -176,9 +177,10 @@ impl<'m> Resident<'m> {
                 Some(from) => tail.get(from as usize..(to - tail_start) as usize),
                 None => head.get(from as usize..to as usize),
             };
-            match to == tail_start && from >= start {
-                true => weights_gap_is_zero,
-                false => bytes.is_some_and(is_zero),
+            if to == tail_start && from >= start {
+                weights_gap_is_zero
+            } else {
+                bytes.is_some_and(is_zero)
             }
         })?;
         tensors.map(|()| model)

@@ -19,9 +19,10 @@ impl<'m> Model<'m> {
     /// bytes before anything in them is read. [`Error::Unverified`] if it says no; else as `open`.
     pub fn open_verified(image: &'m [u8], verify: &mut dyn Verify) -> Result<Model<'m>, Error> {
         verify.update(image);
-        match verify.verify() {
-            true => Model::open(image),
-            false => Err(Error::Unverified),
+        if verify.verify() {
+            Model::open(image)
+        } else {
+            Err(Error::Unverified)
         }
     }
 }

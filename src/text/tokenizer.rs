@@ -497,9 +497,10 @@ impl<'m> Tokenizer<'m> {
         let classes = reader.numbers(words[36 / 4] as usize, 4);
         reader.require_table(classes.ascend(0xFF_FFFF, 1));
         // What builds without byte-level tokenizers have refused needs no checks there.
-        let kinds = match cfg!(feature = "byte-level") {
-            true => usize::from(header[10]),
-            false => 0,
+        let kinds = if cfg!(feature = "byte-level") {
+            usize::from(header[10])
+        } else {
+            0
         };
         let is_kind = |kind: usize| kind < kinds.max(1);
         if cfg!(feature = "byte-level") {

@@ -54,12 +54,11 @@ fn tokenizer() -> Value {
     let mut next = 256;
     let mut vocabulary = Map::new();
     for byte in 0..256 {
-        let character = match printable(byte) {
-            true => byte,
-            false => {
-                next += 1;
-                next - 1
-            }
+        let character = if printable(byte) {
+            byte
+        } else {
+            next += 1;
+            next - 1
         };
         vocabulary.insert(char::from_u32(character).unwrap().into(), byte.into());
     }

@@ -228,11 +228,12 @@ pub fn llamalike(k: usize, m: usize, layers: usize, stacked: bool) -> Folder {
     folder.add_axes("transformer/embedder.embeddings", &axes(&[&v, &d]));
     folder.add_axes("transformer/lm_head.weights", &axes(&[&d, &v]));
     folder.add_axes("transformer/final_norm/scale.weights", &d);
-    let blocks = match stacked {
-        true => vec![("blocks".to_owned(), vec![("blocks", layers)])],
-        false => (0..layers)
+    let blocks = if stacked {
+        vec![("blocks".to_owned(), vec![("blocks", layers)])]
+    } else {
+        (0..layers)
             .map(|layer| (format!("block_{layer}"), vec![]))
-            .collect(),
+            .collect()
     };
     for (block, stack) in blocks {
         let mut add = |name: &str, parts: &[&[(&'static str, usize)]]| {

@@ -20,9 +20,12 @@ fn documented(header: &Header<'_>, [context, batch, logits]: [u32; 3], kv: Kv) -
         logits,
     ]
     .map(u128::from);
-    let product = |factors: &[u128]| match factors.contains(&0) {
-        true => 0,
-        false => factors.iter().fold(1, |a: u128, &b| a.saturating_mul(b)),
+    let product = |factors: &[u128]| {
+        if factors.contains(&0) {
+            0
+        } else {
+            factors.iter().fold(1, |a: u128, &b| a.saturating_mul(b))
+        }
     };
     let h = product(&[k, m]);
     let rows: Vec<u128> = header

@@ -134,9 +134,10 @@ fn every_way_agrees(what: &str, image: &[u8], ids: &[u32], kv: Kv, pools: &[Thre
             while !rest.is_empty() {
                 let (piece, after) =
                     rest.split_at(numbers.within(1..=40).min(rest.len() as u32) as usize);
-                let logits = match numbers.one_in(2) {
-                    true => bits(session.feed(piece).unwrap()),
-                    false => step_through(&mut session, piece, numbers.pick(&BUDGETS)),
+                let logits = if numbers.one_in(2) {
+                    bits(session.feed(piece).unwrap())
+                } else {
+                    step_through(&mut session, piece, numbers.pick(&BUDGETS))
                 };
                 rest = after;
                 let last = ids.len() - rest.len() - 1;

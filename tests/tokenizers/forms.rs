@@ -595,9 +595,10 @@ fn add_bos_token_and_add_eos_token_are_obeyed_by_some_classes() {
 fn tokens_are_added_from_all_files_that_say_so() {
     use serde_json::json;
     let check = |files: &[&str], beside: &[(&str, Value)], text: &str, expected: &[u32]| {
-        let (family, class) = match files.contains(&"tokenizer.model") {
-            true => ("tok-spm-llama", "LlamaTokenizer"),
-            false => ("tok-gpt2", "GPT2Tokenizer"),
+        let (family, class) = if files.contains(&"tokenizer.model") {
+            ("tok-spm-llama", "LlamaTokenizer")
+        } else {
+            ("tok-gpt2", "GPT2Tokenizer")
         };
         let mut beside = beside.to_vec();
         if beside

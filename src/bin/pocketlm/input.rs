@@ -58,9 +58,10 @@ impl Input {
             });
         }
         // Where the text goes to a file, the editor still shows what is typed.
-        let behavior = match io::stdout().is_terminal() {
-            true => Behavior::Stdio,
-            false => Behavior::PreferTerm,
+        let behavior = if io::stdout().is_terminal() {
+            Behavior::Stdio
+        } else {
+            Behavior::PreferTerm
         };
         let config = Config::builder()
             .behavior(behavior)
@@ -173,9 +174,10 @@ pub struct Typing;
 
 impl Validator for Typing {
     fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
-        Ok(match is_open(context.input().as_bytes()) {
-            true => ValidationResult::Incomplete,
-            false => ValidationResult::Valid(None),
+        Ok(if is_open(context.input().as_bytes()) {
+            ValidationResult::Incomplete
+        } else {
+            ValidationResult::Valid(None)
         })
     }
 }

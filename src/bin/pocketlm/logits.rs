@@ -67,9 +67,10 @@ pub fn logits(arguments: Arguments) -> Outcome {
         })
     })?;
     let digest = format!("{digest:016x}");
-    match output.is_stdout() {
-        true => note(digest),
-        false => print(digest)?,
+    if output.is_stdout() {
+        note(digest)
+    } else {
+        print(digest)?
     }
     Ok(())
 }

@@ -119,9 +119,10 @@ Start here:
                 && !argument.is_positional()
                 && value != TypeId::of::<PathBuf>()
                 && value != TypeId::of::<String>();
-            match is_number {
-                true => argument.allow_hyphen_values(true),
-                false => argument,
+            if is_number {
+                argument.allow_hyphen_values(true)
+            } else {
+                argument
             }
         };
         let command = Arguments::command().mut_subcommands(|command| command.mut_args(number));

@@ -37,9 +37,10 @@ pub fn counted(count: usize, thing: &str) -> String {
 
 /// A figure that came out as a number, to print; `what` is its name.
 pub fn figure(what: &str, value: f64) -> Outcome<f64> {
-    match value.is_finite() {
-        true => Ok(value),
-        false => Err(refuse(format_args!("{what} is not a number ({value})"))),
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(refuse(format_args!("{what} is not a number ({value})")))
     }
 }
 

@@ -122,9 +122,10 @@ impl OutputFile {
                     "{what} is not for a terminal; redirect standard output, or name a file"
                 )));
             }
-            return match standard_output().is_some_and(|it| output.is_input(it, false)) {
-                true => Err(output.refuse("goes to a file that this command reads")),
-                false => Ok(output),
+            return if standard_output().is_some_and(|it| output.is_input(it, false)) {
+                Err(output.refuse("goes to a file that this command reads"))
+            } else {
+                Ok(output)
             };
         }
         output.place = output.find()?;
@@ -176,9 +177,10 @@ impl OutputFile {
     }
 
     fn refuse(&self, reason: impl std::fmt::Display) -> Failure {
-        match self.is_stdout() {
-            true => refuse(format_args!("standard output: {reason}")),
-            false => refuse_file(&self.name, reason),
+        if self.is_stdout() {
+            refuse(format_args!("standard output: {reason}"))
+        } else {
+            refuse_file(&self.name, reason)
         }
     }
 
@@ -258,9 +260,10 @@ impl OutputFile {
 
 /// Whether a path is a name of standard output.
 fn is_stdout(path: &Path) -> bool {
-    let names: &[&str] = match cfg!(unix) {
-        true => &["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"],
-        false => &["-"],
+    let names: &[&str] = if cfg!(unix) {
+        &["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]
+    } else {
+        &["-"]
     };
     names.iter().any(|name| path == Path::new(name))
 }

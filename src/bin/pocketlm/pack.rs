@@ -112,9 +112,10 @@ pub fn pack(arguments: Arguments) -> Outcome {
         dtype,
         embedder_dtype,
     };
-    let name = match file.is_stdout() {
-        true => Path::new("standard output"),
-        false => &output,
+    let name = if file.is_stdout() {
+        Path::new("standard output")
+    } else {
+        &output
     };
     let (packed, bytes) = file.write(|file| {
         let packed = import::pack_into(checkpoint, &options, file, name, &mut |done, total| {

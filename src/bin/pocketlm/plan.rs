@@ -264,16 +264,18 @@ impl Memory {
 fn flash(model: &Model, total: u64) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for tensor in info::tensors(model) {
-        let key = match tensor.role.is_matrix() {
-            true => format!("weights_{}", tensor.dtype),
-            false => "norms_and_biases".into(),
+        let key = if tensor.role.is_matrix() {
+            format!("weights_{}", tensor.dtype)
+        } else {
+            "norms_and_biases".into()
         };
         match parts.iter_mut().find(|part| part.key == key) {
             Some(part) => part.bytes += tensor.bytes,
             None => {
-                let label = match tensor.role.is_matrix() {
-                    true => format!("weights in {}", tensor.dtype),
-                    false => "norms and biases in f32".into(),
+                let label = if tensor.role.is_matrix() {
+                    format!("weights in {}", tensor.dtype)
+                } else {
+                    "norms and biases in f32".into()
                 };
                 parts.push(Part {
                     key,

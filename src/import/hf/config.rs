@@ -78,11 +78,13 @@ fn text_model(
 ) -> Result<Described, ImportError> {
     let absent = &family.absent;
     // `null` means nothing here. If the key is absent, the class's default counts.
-    let dimension = |key: &str, default: u32| match keys.mentions(key) {
-        true => keys
-            .count(key)?
-            .ok_or_else(|| keys.refuse(key, "an integer above 0")),
-        false => Ok(default),
+    let dimension = |key: &str, default: u32| {
+        if keys.mentions(key) {
+            keys.count(key)?
+                .ok_or_else(|| keys.refuse(key, "an integer above 0"))
+        } else {
+            Ok(default)
+        }
     };
     let embedding_dim = dimension("hidden_size", absent.hidden_size)?;
     let num_layers = dimension("num_hidden_layers", absent.num_hidden_layers)?;
@@ -91,9 +93,10 @@ fn text_model(
         return Err(keys.object_to("num_hidden_layers", &clause));
     }
     let num_heads = dimension("num_attention_heads", absent.num_attention_heads)?;
-    let num_kv_heads = match keys.mentions("num_key_value_heads") {
-        true => keys.count("num_key_value_heads")?.unwrap_or(num_heads),
-        false => absent.num_key_value_heads.unwrap_or(num_heads),
+    let num_kv_heads = if keys.mentions("num_key_value_heads") {
+        keys.count("num_key_value_heads")?.unwrap_or(num_heads)
+    } else {
+        absent.num_key_value_heads.unwrap_or(num_heads)
     };
     if !num_heads.is_multiple_of(num_kv_heads) {
         let clause =
@@ -146,9 +149,10 @@ fn text_model(
             vocab_size: dimension("vocab_size", absent.vocab_size)?,
             mlp_variant: mlp_variant(family, keys)?,
             tie_embedder_and_logits: tie.unwrap_or(absent.tie_word_embeddings),
-            embedding_scale: match family.scaled_embeddings {
-                true => f64::from(embedding_dim).sqrt() as f32,
-                false => granite.embedding_scale(),
+            embedding_scale: if family.scaled_embeddings {
+                f64::from(embedding_dim).sqrt() as f32
+            } else {
+                granite.embedding_scale()
             },
             rope_wavelength: global_base as f32,
             local_rope_wavelength: local_rope.is_some().then_some(local_base as f32),
@@ -193,9 +197,10 @@ fn head_dim(
     hidden: u32,
     heads: u32,
 ) -> Result<u32, ImportError> {
-    let given = match keys.mentions("head_dim") {
-        true => keys.count("head_dim")?,
-        false => default,
+    let given = if keys.mentions("head_dim") {
+        keys.count("head_dim")?
+    } else {
+        default
     };
     let head_dim = match given {
         Some(head_dim) => head_dim,
@@ -239,9 +244,10 @@ fn layers(
     local_table: bool,
 ) -> Result<Vec<Layer>, ImportError> {
     let sliding = sliding_layers(family, keys, count)?;
-    let window = match sliding.iter().any(|&sliding| sliding) {
-        true => window(family, keys)?,
-        false => None,
+    let window = if sliding.iter().any(|&sliding| sliding) {
+        window(family, keys)?
+    } else {
+        None
     };
     let rotary = rotary_layers(family, keys, count)?;
     let layer = |(&sliding, rotary): (&bool, bool)| Layer {

@@ -170,9 +170,10 @@ impl Checkpoint for Folder {
         );
         let add = if is_norm { self.norm_add } else { 0.0 };
         let tensor = place.tensor(element, stored.data, rows, add);
-        let tensor = match id.role == Role::FinalNorm && self.logits_scaling != 1.0 {
-            true => tensor.and_then(|norm| divided(&norm, self.logits_scaling)),
-            false => tensor,
+        let tensor = if id.role == Role::FinalNorm && self.logits_scaling != 1.0 {
+            tensor.and_then(|norm| divided(&norm, self.logits_scaling))
+        } else {
+            tensor
         };
         tensor.map_err(|error| error.in_file(stored.path))
     }

@@ -189,9 +189,12 @@ impl Scheme {
 
     fn awq(keys: &Object) -> Result<Self, ImportError> {
         // The names that transformers gives these keys, and those of AWQ's own file.
-        let one_of = |names: [&'static str; 2]| match keys.mentions(names[0]) {
-            true => names[0],
-            false => names[1],
+        let one_of = |names: [&'static str; 2]| {
+            if keys.mentions(names[0]) {
+                names[0]
+            } else {
+                names[1]
+            }
         };
         // Newer files say it under the second name, or under both.
         for key in ["version", "format"] {
@@ -431,11 +434,14 @@ impl<'w> Linear<'w> {
             names.push(name(suffix));
             weights.integers(&name(suffix), dtype, shape)
         };
-        let whole = |what: &str, count: usize| match count.is_multiple_of(a_word) {
-            true => Ok(count / a_word),
-            false => Err(ImportError::new(format!(
-                "tensor `{stem}.qweight`: {count} {what} are not made of whole words of {a_word}"
-            ))),
+        let whole = |what: &str, count: usize| {
+            if count.is_multiple_of(a_word) {
+                Ok(count / a_word)
+            } else {
+                Err(ImportError::new(format!(
+                    "tensor `{stem}.qweight`: {count} {what} are not made of whole words of {a_word}"
+                )))
+            }
         };
         let (main, zeros, scales) = match scheme.layout {
             Layout::Gptq { .. } => (
@@ -459,12 +465,11 @@ impl<'w> Linear<'w> {
             Layout::Packed { zero_points } => {
                 let words = inputs.div_ceil(a_word);
                 let main = integers("weight_packed", Dtype::I32, &[outputs, words])?;
-                let zeros = match zero_points {
-                    true => {
-                        let shape = [outputs.div_ceil(a_word), count];
-                        Some(integers("weight_zero_point", Dtype::I32, &shape)?)
-                    }
-                    false => None,
+                let zeros = if zero_points {
+                    let shape = [outputs.div_ceil(a_word), count];
+                    Some(integers("weight_zero_point", Dtype::I32, &shape)?)
+                } else {
+                    None
                 };
                 let shape = integers("weight_shape", Dtype::I64, &[2])?;
                 let said: Vec<i64> = shape
@@ -643,9 +648,10 @@ impl<'w> Linear<'w> {
                     .chunks_exact(self.inputs)
                     .zip(data.chunks_exact_mut(row_bytes));
                 for (output, (values, row)) in outputs.zip(rows) {
-                    match in_blocks {
-                        true => self.blocks(output, values, row),
-                        false => self.numbers(output, values, row),
+                    if in_blocks {
+                        self.blocks(output, values, row)
+                    } else {
+                        self.numbers(output, values, row)
                     }
                 }
             });
@@ -683,9 +689,10 @@ impl<'w> Linear<'w> {
         }
         let mut groups =
             (0..self.outputs).flat_map(|o| (0..self.groups.count).map(move |g| (o, g)));
-        match groups.all(|(output, group)| self.zero(output, group) == 8) {
-            true => DType::Q4,
-            false => DType::Q4Min,
+        if groups.all(|(output, group)| self.zero(output, group) == 8) {
+            DType::Q4
+        } else {
+            DType::Q4Min
         }
     }
 }

@@ -289,11 +289,12 @@ impl<'a, 'j> Source<'a, 'j> {
             }
             _ => rope::yarn_amplitude(factor, 1.0),
         };
-        match amplitude.is_finite() && amplitude > 0.0 {
-            true => Ok(amplitude),
-            false => Err(self
+        if amplitude.is_finite() && amplitude > 0.0 {
+            Ok(amplitude)
+        } else {
+            Err(self
                 .holder("mscale")
-                .refuse("mscale", "a value that leaves attention positive")),
+                .refuse("mscale", "a value that leaves attention positive"))
         }
     }
 

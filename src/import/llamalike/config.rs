@@ -59,17 +59,23 @@ pub(super) fn describe(
             .count(key)?
             .ok_or_else(|| required(key, "an integer above 0"))
     };
-    let flag = |key: &str| match fields.mentions(key) {
-        true => fields
-            .flag(key)?
-            .ok_or_else(|| required(key, "true or false")),
-        false => Ok(false),
+    let flag = |key: &str| {
+        if fields.mentions(key) {
+            fields
+                .flag(key)?
+                .ok_or_else(|| required(key, "true or false"))
+        } else {
+            Ok(false)
+        }
     };
-    let positive = |key: &str, default: f64| match fields.mentions(key) {
-        true => fields
-            .positive(key)?
-            .ok_or_else(|| required(key, "a number above 0")),
-        false => Ok(default),
+    let positive = |key: &str, default: f64| {
+        if fields.mentions(key) {
+            fields
+                .positive(key)?
+                .ok_or_else(|| required(key, "a number above 0"))
+        } else {
+            Ok(default)
+        }
     };
 
     let num_decoder_blocks = fields
@@ -101,14 +107,15 @@ pub(super) fn describe(
     let table = |wavelength: f64, divisor: f64| {
         let mut frequencies = rope::plain(wavelength, projection_dim);
         rope::linear(&mut frequencies, divisor);
-        match frequencies.iter().all(|f| (*f as f32).is_finite()) {
-            true => Ok(RopeTable {
+        if frequencies.iter().all(|f| (*f as f32).is_finite()) {
+            Ok(RopeTable {
                 amplitude: 1.0,
                 frequencies,
-            }),
-            false => Err(ImportError::new(format!(
+            })
+        } else {
+            Err(ImportError::new(format!(
                 "a rope wavelength of {wavelength} makes rotary frequencies overflow"
-            ))),
+            )))
         }
     };
     let global_rope = table(rope_wavelength, global_scale_factor.unwrap_or(1.0))?;
@@ -117,9 +124,12 @@ pub(super) fn describe(
         1.0,
     )?)
     .filter(|local| *local != global_rope && windows.iter().any(Option::is_some));
-    let rope = |window: &Option<NonZeroU32>| match window.is_some() && local_rope.is_some() {
-        true => Rope::Local,
-        false => Rope::Global,
+    let rope = |window: &Option<NonZeroU32>| {
+        if window.is_some() && local_rope.is_some() {
+            Rope::Local
+        } else {
+            Rope::Global
+        }
     };
     let layers = windows
         .iter()
@@ -153,9 +163,10 @@ pub(super) fn describe(
         vocab_size: dimension("vocab_size")?,
         mlp_variant: mlp_variant(&fields)?,
         tie_embedder_and_logits,
-        embedding_scale: match tie_embedder_and_logits {
-            true => round(activation_dtype, f64::from((embedding_dim as f32).sqrt())),
-            false => 1.0,
+        embedding_scale: if tie_embedder_and_logits {
+            round(activation_dtype, f64::from((embedding_dim as f32).sqrt()))
+        } else {
+            1.0
         },
         rope_wavelength: rope_wavelength as f32,
         local_rope_wavelength: local_rope_wavelength.map(|wavelength| wavelength as f32),
@@ -222,12 +233,13 @@ fn check_layers(
             )));
         }
     };
-    match count as usize <= stored {
-        true => Ok(()),
-        false => Err(fields.object_to(
+    if count as usize <= stored {
+        Ok(())
+    } else {
+        Err(fields.object_to(
             "num_decoder_blocks",
             &format!("is {count}, more than the weights have room for"),
-        )),
+        ))
     }
 }
 

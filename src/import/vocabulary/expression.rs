@@ -298,9 +298,10 @@ impl<'e> Parser<'e> {
             (Some(wanted), node) => {
                 let (set, end) = one_ahead(&node)
                     .ok_or("look-ahead of more than one character is not supported")?;
-                Ok(match wanted {
-                    true => Node::Ahead(set, end),
-                    false => Node::Ahead(negated(set), !end),
+                Ok(if wanted {
+                    Node::Ahead(set, end)
+                } else {
+                    Node::Ahead(negated(set), !end)
                 })
             }
         }

@@ -74,9 +74,10 @@ pub fn from_path(path: impl AsRef<Path>) -> Result<Vec<u8>, ImportError> {
 /// As [`from_path`].
 pub fn from_folder(folder: &Path) -> Result<Option<Vec<u8>>, ImportError> {
     let files = ["tokenizer.json", "tokenizer.model", "vocab.json"];
-    match files.iter().any(|name| file::is_there(&folder.join(name))) {
-        true => from_path(folder).map(Some),
-        false => Ok(None),
+    if files.iter().any(|name| file::is_there(&folder.join(name))) {
+        from_path(folder).map(Some)
+    } else {
+        Ok(None)
     }
 }
 

@@ -90,9 +90,10 @@ fn query(folder: &Path) -> (DType, Vec<Vec<f32>>) {
     let mut start = 0;
     for id in model.tensors() {
         let (dtype, rows, columns) = model.tensor_type(id).unwrap();
-        let bytes = match id.role.is_matrix() {
-            true => dtype.matrix_bytes(rows, columns).unwrap(),
-            false => 4 * columns,
+        let bytes = if id.role.is_matrix() {
+            dtype.matrix_bytes(rows, columns).unwrap()
+        } else {
+            4 * columns
         };
         if id.role == Role::Query {
             let weights = model.header().section(Section::Weights);

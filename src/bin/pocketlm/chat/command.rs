@@ -60,9 +60,10 @@ pub fn command(line: &str) -> Option<Result<Command, String>> {
 /// The message of a line that is not a command: a second `/` at its start only said so. Several
 /// lines say that themselves.
 pub fn message(line: &str) -> &str {
-    match line.starts_with("//") && !line.contains('\n') {
-        true => &line[1..],
-        false => line,
+    if line.starts_with("//") && !line.contains('\n') {
+        &line[1..]
+    } else {
+        line
     }
 }
 
