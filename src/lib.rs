@@ -107,6 +107,8 @@ pub mod manual;
 pub mod model;
 pub mod run;
 pub mod sample;
+#[cfg(feature = "chat")]
+mod template;
 pub mod text;
 
 pub use error::Error;

@@ -53,7 +53,7 @@ pub enum Error {
     StopString(String),
     /// The model's chat template is invalid, or refuses the conversation.
     #[cfg(feature = "chat")]
-    Template(crate::chat::TemplateError),
+    Template(crate::template::TemplateError),
     /// These bytes are not a conversation that was saved; the sentence says why.
     #[cfg(feature = "chat")]
     Conversation(&'static str),
@@ -116,8 +116,8 @@ impl From<crate::Error> for Error {
 }
 
 #[cfg(feature = "chat")]
-impl From<crate::chat::TemplateError> for Error {
-    fn from(error: crate::chat::TemplateError) -> Self {
+impl From<crate::template::TemplateError> for Error {
+    fn from(error: crate::template::TemplateError) -> Self {
         Error::Template(error)
     }
 }

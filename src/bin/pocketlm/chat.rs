@@ -19,7 +19,7 @@ use serde_json::Value;
 use self::command::Command;
 use crate::generate::{Drafting, PromptBar, Running, summary, warn_beyond_trained};
 use crate::input::{Input, Typed};
-use crate::load::{Image, refuse_import};
+use crate::load::Image;
 use crate::number::whole;
 use crate::output::{Failure, Outcome, counted, note, paint, refuse, refuse_file, report};
 use crate::output_file::{Kind, OutputFile};
@@ -255,7 +255,7 @@ impl Conversation<'_> {
 
     /// Goes on with a conversation from a file.
     fn load(&mut self, path: &Path) -> Outcome {
-        let bytes = read_whole(path).map_err(refuse_import)?;
+        let bytes = read_whole(path)?;
         let context = self.chat.session().context();
         self.chat.load(&bytes).map_err(|error| {
             let reason = match error {

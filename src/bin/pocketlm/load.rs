@@ -83,7 +83,7 @@ pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
     let section = if import::gguf::looks_like(path) {
         import::gguf::tokenizer(path)
     } else if import::llama2c::looks_like(path) {
-        let checkpoint = import::open(path).map_err(refuse_import)?;
+        let checkpoint = import::open(path)?;
         let section = checkpoint.description().tokenizer.clone();
         section.unwrap_or_else(|| {
             Err(ImportError::new("there is no tokenizer.bin beside it").in_file(path))
@@ -91,10 +91,5 @@ pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
     } else {
         import::vocabulary::from_path(path)
     };
-    section.map_err(refuse_import)
-}
-
-/// The importers' refusals are sentences that name their file.
-pub fn refuse_import(error: ImportError) -> Failure {
-    Failure::Refused(error.to_string())
+    Ok(section?)
 }

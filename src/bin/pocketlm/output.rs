@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use pocketlm::import::ImportError;
 
 use crate::size;
 
@@ -58,6 +59,13 @@ impl From<pocketlm::host::Error> for Failure {
             )),
             error => refuse(error),
         }
+    }
+}
+
+/// An importer's error already names its file.
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        refuse(error)
     }
 }
 

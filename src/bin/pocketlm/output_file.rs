@@ -6,10 +6,10 @@ use std::io::{self, IsTerminal, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use pocketlm::host::file::whole_file;
+use pocketlm::import::ImportError;
 use pocketlm::model::MAGIC;
 use pocketlm::run::snapshot;
 
-use crate::load::refuse_import;
 use crate::output::{Failure, Outcome, refuse, refuse_file};
 use crate::svg;
 
@@ -237,10 +237,11 @@ impl OutputFile {
 
     fn create(&self, file: &Path) -> Outcome<tempfile::NamedTempFile> {
         whole_file(file).map_err(|error| {
-            refuse_import(pocketlm::import::ImportError {
+            let named = ImportError {
                 path: Some(self.name.clone()),
                 ..error
-            })
+            };
+            named.into()
         })
     }
 

@@ -7,7 +7,6 @@ use pocketlm::host::{RefusedParts, is_image};
 use pocketlm::import::{self, Checkpoint, ImportError, PackOptions, Packed, Trimmed};
 use pocketlm::model::DType;
 
-use crate::load::refuse_import;
 use crate::output::{Outcome, byte_bar, note, refuse_file, warn};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;
@@ -83,8 +82,8 @@ pub fn pack(arguments: Arguments) -> Outcome {
     let inputs: Vec<&Path> = vocabulary.corpora().chain([&*model]).collect();
     let file = OutputFile::new(&output, Kind::Image, &inputs)?;
     let keep = vocabulary.keep()?;
-    let checkpoint = import::open(&model).map_err(refuse_import)?;
-    let in_model = |error: ImportError| refuse_import(error.in_file(&model));
+    let checkpoint = import::open(&model)?;
+    let in_model = |error: ImportError| error.in_file(&model);
     let trimmed = match keep {
         Some(keep) => Some(Trimmed::new(&*checkpoint, &keep).map_err(in_model)?),
         None => None,

@@ -14,7 +14,7 @@ use crate::generate::{
     Drafting, PromptBar, Running, default_context, summary, warn_beyond_trained,
 };
 use crate::input::{Input, Typed};
-use crate::load::{Image, refuse_import};
+use crate::load::Image;
 use crate::number::whole;
 use crate::output::{Failure, Outcome, counted, note, paint, refuse, refuse_file};
 use crate::output_file::keep_from_stdout;
@@ -82,12 +82,7 @@ pub fn run(arguments: Arguments) -> Outcome {
     } else {
         prompt(arguments.prompt.as_deref())?
     };
-    let snapshot = arguments
-        .snapshot
-        .as_deref()
-        .map(read_whole)
-        .transpose()
-        .map_err(refuse_import)?;
+    let snapshot = arguments.snapshot.as_deref().map(read_whole).transpose()?;
     let blame = |error| {
         refuse_file(
             arguments.snapshot.as_deref().unwrap_or(Path::new("")),

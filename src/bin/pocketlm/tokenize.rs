@@ -101,7 +101,7 @@ fn report(path: &Path, section: &[u8], keep: Option<KeepTokens>) -> Outcome {
         return Err(refuse_file(path, "holds no text"));
     }
     let trimmed = match keep {
-        Some(keep) => Some(trim(section, "", &keep).map_err(load::refuse_import)?),
+        Some(keep) => Some(trim(section, "", &keep)?),
         None => None,
     };
     let sections = [

@@ -7,7 +7,6 @@ use clap::Args;
 use pocketlm::host::file::read_text;
 use pocketlm::import::vocabulary::{KeepTokens, Script};
 
-use crate::load::refuse_import;
 use crate::output::{Outcome, refuse, refuse_file};
 use crate::output_file::keep_from_stdout;
 
@@ -95,7 +94,7 @@ pub fn text(path: &Path) -> Outcome<String> {
             .map_err(|error| refuse(format_args!("standard input: {error}")));
     }
     if path.is_file() {
-        return read_text(path, u64::MAX - 1).map_err(refuse_import);
+        return Ok(read_text(path, u64::MAX - 1)?);
     }
     std::fs::read_to_string(path).map_err(|error| refuse_file(path, error))
 }

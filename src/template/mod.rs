@@ -1,32 +1,10 @@
-//! Conversations with a model: [`Chat`] keeps the messages, and [`Template`] turns them into the
-//! text that the model was trained to read.
+//! Chat templates: the Jinja source of a checkpoint, which turns messages into the text that the
+//! model was trained to read. [`chat`](crate::chat) shows these types to users and describes them.
 //!
-//! # Chat templates
-//! A chat template is the Jinja source that a checkpoint has, rendered as Hugging Face
-//! `transformers` does it.
-//!
-//! [`Template`] is Jinja 3.1 with Python's values, in the set-up of transformers: an immutable
-//! sandbox, `trim_blocks` and `lstrip_blocks`, `break` and `continue`, `generation` blocks,
-//! `raise_exception`, `strftime_now`, and `tojson` without HTML escapes. A template gives the text
-//! that it gives there. What differs: `include`, `import` and `extends` are refused (there are no
-//! other templates), integers have 128 bits, and `lipsum`, `pprint`, `random` and `urlize` do not
-//! exist. A template that works without end is stopped.
-//!
-//! # Whose text it is
-//! A model is steered by special tokens such as `<|im_end|>`. Its template may write them; who
-//! talks with it may not. So a rendering says which of its bytes are the user's. The interpreter
-//! knows it of each byte of each string: literals and text of the template are the template's,
-//! strings in its variables are the user's (but for the roles of messages, which the program
-//! chooses), and every operation passes on what it knows. Where an operation makes new text of the
-//! user's (`tojson`, `upper`, `%`, …), the new text is the user's. A template sees the text as it
-//! is: it may ask for `'</think>' in content`, split there, and measure lengths.
-//!
-//! [`Rendered::pieces`] cuts the text so that no special token is found in what the user wrote, nor
-//! where the user's text completes one. Text in which the user spells none is one piece, which is
-//! tokenised as a whole, as transformers does it.
+//! A source becomes [tokens](lexer), then a [tree](parser), which the [`interpreter`] runs. Its
+//! [values](value) are Python's. Each [string](text) knows which of its bytes the user wrote.
 
 mod characters;
-mod conversation;
 mod encode;
 mod filters;
 mod format;
@@ -48,7 +26,6 @@ use std::prelude::rust_2024::*;
 
 use serde_json::{Map, Value as Json};
 
-pub use conversation::Chat;
 use interpreter::Interpreter;
 use parser::Body;
 use text::{Builder, Text};
