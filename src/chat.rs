@@ -2,9 +2,9 @@
 //! text that the model was trained to read.
 //!
 //! # Chat templates
-//! A chat template is Jinja source that comes with a checkpoint. [`Template`] renders it to the same
-//! text as Hugging Face `transformers`: Jinja 3.1 with Python's values, in an immutable sandbox, with
-//! `trim_blocks` and `lstrip_blocks`, `break` and `continue`, `generation` blocks,
+//! A chat template is Jinja source that comes with a checkpoint. [`Template`] renders it to the
+//! same text as Hugging Face `transformers`: Jinja 3.1 with Python's values, in an immutable
+//! sandbox, with `trim_blocks` and `lstrip_blocks`, `break` and `continue`, `generation` blocks,
 //! `raise_exception`, `strftime_now`, and `tojson` without HTML escapes.
 //!
 //! There are four differences. `include`, `import` and `extends` are rejected, because there are no
@@ -13,16 +13,16 @@
 //!
 //! # Special tokens in the user's text
 //! Special tokens such as `<|im_end|>` steer a model. The template may write them, and the user may
-//! not. So [`Rendered`] records which bytes of the text are the user's. Inside the template, literals
-//! and plain text are the template's. Strings in variables are the user's, except for the roles of
-//! messages, which the program chooses. Operations keep track of each byte: a slice of the user's
-//! text is the user's. Text that an operation makes from the user's text (`tojson`, `upper`, `%`, …)
-//! is the user's too. The template still sees all of the text: it can test `'</think>' in content`,
-//! split there, and measure lengths.
+//! not. So [`Rendered`] records which bytes of the text are the user's. Inside the template,
+//! literals and plain text are the template's. Strings in variables are the user's, except for the
+//! roles of messages, which the program chooses. Operations keep track of each byte: a slice of the
+//! user's text is the user's. Text that an operation makes from the user's text (`tojson`, `upper`,
+//! `%`, …) is the user's too. The template still sees all of the text: it can test
+//! `'</think>' in content`, split there, and measure lengths.
 //!
 //! [`Rendered::pieces`] cuts the text so that no special token is recognised in bytes of the user,
-//! not even if the user wrote only a part of it. If the user spells no special token, the text stays
-//! in one piece and is tokenised as a whole, as transformers does.
+//! not even if the user wrote only a part of it. If the user spells no special token, the text
+//! stays in one piece and is tokenised as a whole, as transformers does.
 
 use std::ops::ControlFlow;
 use std::prelude::rust_2024::*;

@@ -3,8 +3,9 @@
 //!
 //! Two kinds of folder are read, told apart by what they hold:
 //!
-//! * `io.safetensors` (for penzai-style folders): `tokens` i32 `[S]`; `logits_f64` f64 `[S, V]`; optional
-//!   `token_positions` i32 `[S]` (−1 marks padding, which is left out) and `valid` u8 `[S]`.
+//! * `io.safetensors` (for penzai-style folders): `tokens` i32 `[S]`; `logits_f64` f64 `[S, V]`;
+//!   optional `token_positions` i32 `[S]` (−1 marks padding, which is left out) and `valid` u8
+//!   `[S]`.
 //! * `expected.safetensors` (Hugging Face's transformers): `input_ids` i64 `[S]`; `logits` f32
 //!   `[S, V]`; optional `greedy_ids` i64 `[G]`, the greedy continuation.
 //!

@@ -47,9 +47,9 @@ struct Parts<'m> {
 }
 
 impl Llm {
-    /// Opens an image, a Hugging Face folder, a GGUF file or a llama2.c file. A checkpoint is packed
-    /// in memory first; [`Image::open_with`] can show the progress and keep the result for the next
-    /// time.
+    /// Opens an image, a Hugging Face folder, a GGUF file or a llama2.c file. A checkpoint is
+    /// packed in memory first; [`Image::open_with`] can show the progress and keep the result for
+    /// the next time.
     ///
     /// # Errors
     /// The file cannot be read, is damaged, is not supported, or has no tokenizer.

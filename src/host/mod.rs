@@ -2,8 +2,8 @@
 //!
 //! * [`Llm`] is a model that a program owns and shares. Its [sessions](LlmSession) own their memory
 //!   and threads, and write text.
-//! * [`Image`] opens an image or any checkpoint; [`file`](mod@file) and [`AlignedBytes`] are files and memory
-//!   for it.
+//! * [`Image`] opens an image or any checkpoint; [`file`](mod@file) and [`AlignedBytes`] are files
+//!   and memory for it.
 //! * [`Threads`] are the cores of the host, for [`Session`](crate::run::Session).
 //! * [`harness`] holds images against golden cases.
 //!

@@ -393,8 +393,8 @@ impl<'r> Request<'r> {
         written.map_err(|error| not_a_number.unwrap_or(error.into()))
     }
 
-    /// Computes the prompt except for its last piece, which is returned. A piece is a batch, so that
-    /// none takes longer in pieces.
+    /// Computes the prompt except for its last piece, which is returned. A piece is a batch, so
+    /// that none takes longer in pieces.
     fn feed_prompt(
         &mut self,
         session: &mut Session<'_, '_>,

@@ -9,7 +9,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(super) struct Text {
     text: Arc<str>,
-    /// The user's bytes: sorted ranges that neither touch nor overlap; none for plain template text.
+    /// The user's bytes: sorted ranges that neither touch nor overlap; none for plain template
+    /// text.
     user: Option<Arc<[Range<usize>]>>,
 }
 

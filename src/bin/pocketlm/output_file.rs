@@ -53,8 +53,8 @@ fn start(path: &Path, length: usize) -> Vec<u8> {
     }
 }
 
-/// Whether a file begins with `magic` and the number of a version, four bytes. A text may begin with
-/// the same letters, but no text continues with a number below 65536.
+/// Whether a file begins with `magic` and the number of a version, four bytes. A text may begin
+/// with the same letters, but no text continues with a number below 65536.
 fn has_header(path: &Path, magic: [u8; 8]) -> bool {
     let header = start(path, magic.len() + 4);
     header.starts_with(&magic) && header.ends_with(&[0, 0]) && header.len() == magic.len() + 4

@@ -1,6 +1,6 @@
-//! Reading regular expressions as Oniguruma reads them, the library that `tokenizers` uses: as far as
-//! automata with one character of look-ahead can do what they say, and by the construct's name what
-//! they cannot.
+//! Reading regular expressions as Oniguruma reads them, the library that `tokenizers` uses: as far
+//! as automata with one character of look-ahead can do what they say, and by the construct's name
+//! what they cannot.
 
 use std::prelude::rust_2024::*;
 

@@ -2,20 +2,22 @@
 //!
 //! Versions of transformers disagree about such folders. Where they do, this is what holds here:
 //!
-//! * `tokenizer.json` says how text is cut and normalised, as it does for the `tokenizers` library and
-//!   for transformers 4. (transformers 5 builds some classes anew and ignores what the file has.)
-//! * `add_prefix_space` in `tokenizer_config.json` is obeyed if it is given, beside a `tokenizer.json`
-//!   too, for the classes of Llama and GPT-2: false takes the space in front away, true puts one there.
+//! * `tokenizer.json` says how text is cut and normalised, as it does for the `tokenizers` library
+//!   and for transformers 4. (transformers 5 builds some classes anew and ignores what the file
+//!   has.)
+//! * `add_prefix_space` in `tokenizer_config.json` is obeyed if it is given, beside a
+//!   `tokenizer.json` too, for the classes of Llama and GPT-2: false takes the space in front away,
+//!   true puts one there.
 //! * `add_bos_token` and `add_eos_token` are obeyed for the classes of Llama and Gemma, as in
-//!   transformers 4. (transformers 5 ignores them beside a `tokenizer.json`.) If they are not given, a
-//!   `tokenizer.json` says itself what comes around a text, and a `tokenizer.model` gets BOS.
-//!   GPT-2 obeys `add_bos_token` with `vocab.json` only.
-//! * Without a `tokenizer.json`, `legacy` is true if it is not given, as in transformers 4: a space goes
-//!   before each stretch of text between added tokens.
-//! * Tokens are added from `added_tokens_decoder` in `tokenizer_config.json`; if that is missing, from
-//!   `added_tokens.json` and `special_tokens_map.json`, which folders from before transformers 4.34
-//!   have. They have the ids that these files say. A special token that is named and has no id gets
-//!   the next one, unless `config.json` says that the model has no row for it.
+//!   transformers 4. (transformers 5 ignores them beside a `tokenizer.json`.) If they are not
+//!   given, a `tokenizer.json` says itself what comes around a text, and a `tokenizer.model` gets
+//!   BOS. GPT-2 obeys `add_bos_token` with `vocab.json` only.
+//! * Without a `tokenizer.json`, `legacy` is true if it is not given, as in transformers 4: a space
+//!   goes before each stretch of text between added tokens.
+//! * Tokens are added from `added_tokens_decoder` in `tokenizer_config.json`; if that is missing,
+//!   from `added_tokens.json` and `special_tokens_map.json`, which folders from before transformers
+//!   4.34 have. They have the ids that these files say. A special token that is named and has no id
+//!   gets the next one, unless `config.json` says that the model has no row for it.
 
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
@@ -251,8 +253,8 @@ fn added_tokens(configs: &Configs) -> Result<Vec<Value>, ImportError> {
     Ok(tokens)
 }
 
-/// Adds tokens to the `added_tokens` of a `tokenizer.json`. What has an id goes before what the file
-/// itself says.
+/// Adds tokens to the `added_tokens` of a `tokenizer.json`. What has an id goes before what the
+/// file itself says.
 fn add_to_json(json: &mut Value, added: &[Value], configs: &Configs) {
     // What else it may be is refused when it is read.
     let Some(json) = json.as_object_mut() else {

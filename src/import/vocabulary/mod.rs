@@ -36,10 +36,10 @@ pub use trim::{KeepTokens, Script, TrimmedVocabulary, trim};
 ///
 /// In a folder, `tokenizer.json` goes before `tokenizer.model`, and that before `vocab.json` with
 /// `merges.txt`; BOS and the end-of-generation ids are taken from `generation_config.json`,
-/// `config.json`, `tokenizer_config.json` and `special_tokens_map.json`, added tokens from the latter
-/// two and `added_tokens.json`. A lone file is read by
-/// itself, as the library it belongs to reads it: sentencepiece does not take control tokens out of
-/// text, and a `tokenizer.json` does not say what ends a generation.
+/// `config.json`, `tokenizer_config.json` and `special_tokens_map.json`, added tokens from the
+/// latter two and `added_tokens.json`. A lone file is read by itself, as the library it belongs to
+/// reads it: sentencepiece does not take control tokens out of text, and a `tokenizer.json` does
+/// not say what ends a generation.
 ///
 /// # Errors
 /// If a file cannot be read, is damaged, or asks for something that is not supported; the error

@@ -403,7 +403,8 @@ impl Ranges {
     }
 }
 
-/// The rows of an automaton: for each kind, and for the end of the text, an entry as in the section.
+/// The rows of an automaton: for each kind, and for the end of the text, an entry as in the
+/// section.
 fn determinize(automaton: &Automaton, members: &[Vec<bool>]) -> Result<Vec<Vec<u16>>, String> {
     let mut states: Vec<Vec<usize>> = vec![vec![0]];
     let mut numbers: HashMap<Vec<usize>, usize> = HashMap::from([(vec![0], 0)]);
@@ -510,8 +511,8 @@ fn renumbered(entry: u16, groups: &[u16]) -> u16 {
 /// Whether there are texts of which a large part is read again for each of many matches.
 ///
 /// A match is *over* once its end has been passed and reading goes on. If two matches can be over
-/// while both go round in circles over the same text, there is no bound to how many can, and reading
-/// takes quadratic time. Else a character is read a bounded number of times.
+/// while both go round in circles over the same text, there is no bound to how many can, and
+/// reading takes quadratic time. Else a character is read a bounded number of times.
 fn takes_quadratic_time(table: &[u16], columns: usize) -> bool {
     let rows = table.len() / columns;
     // Where a row leads, and whether something ends before this character.

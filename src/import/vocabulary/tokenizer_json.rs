@@ -315,8 +315,8 @@ fn escaped(text: &str) -> String {
 }
 
 impl Pipeline {
-    /// Adds a pattern that component `kind` cuts text by. Returns whether its matches are all of any
-    /// text.
+    /// Adds a pattern that component `kind` cuts text by. Returns whether its matches are all of
+    /// any text.
     fn cut(&mut self, kind: &str, pattern: &str) -> Result<bool, ImportError> {
         self.cuts = Some(kind.into());
         self.patterns.push(pattern)
