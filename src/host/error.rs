@@ -68,13 +68,13 @@ impl fmt::Display for Error {
             Error::Threads(count, error) => write!(f, "{count} threads cannot be started: {error}"),
             Error::Memory(bytes) => write!(
                 f,
-                "a session needs {bytes} bytes of memory, which the system does not give; a shorter \
-                 context or smaller keys and values need less"
+                "a session needs {bytes} bytes of memory, which the system does not give; a \
+                 shorter context or smaller keys and values need less"
             ),
             Error::TooLong { tokens, context } => write!(
                 f,
-                "the text has {tokens} tokens, which leaves no room in a context of {context}; use a \
-                 shorter text or a longer context"
+                "the text has {tokens} tokens, which leaves no room in a context of {context}; use \
+                 a shorter text or a longer context"
             ),
             Error::NotANumber { token, logit } => write!(
                 f,

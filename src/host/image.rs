@@ -163,7 +163,8 @@ impl Image {
         tokenizer.ok_or_else(|| match self.refused_parts().tokenizer {
             Some(error) => error.into(),
             None => self.blame(
-                "holds no tokenizer; pack it again with the tokenizer's files beside the checkpoint",
+                "holds no tokenizer; pack it again with the tokenizer's files beside the \
+                 checkpoint",
             ),
         })
     }
@@ -173,12 +174,17 @@ impl Image {
     /// # Errors
     /// There is none, or it cannot be read. The message says which.
     pub fn chat_template<'m>(&self, model: &Model<'m>) -> Result<&'m str, Error> {
-        model.chat_template().ok_or_else(|| match self.refused_parts().chat_template {
+        model
+            .chat_template()
+            .ok_or_else(|| {
+                match self.refused_parts().chat_template {
             Some(error) => error.into(),
             None => self.blame(
-                "holds no chat template, so it was not trained to chat; `pocketlm run` continues a text",
+                "holds no chat template, so it was not trained to chat; `pocketlm run` continues a \
+                 text",
             ),
-        })
+        }
+            })
     }
 
     /// Why the image lacks parts that its checkpoint has.

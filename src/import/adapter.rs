@@ -41,6 +41,7 @@ pub(super) fn refuse_tensors<'a>(names: impl Iterator<Item = &'a str>) -> Result
 
 fn not_merged(reason: &str) -> ImportError {
     ImportError::new(reason).help(
-        "merge it into its model with PEFT's `merge_and_unload()`, and import what `save_pretrained` writes then",
+        "merge it into its model with PEFT's `merge_and_unload()`, and import what \
+         `save_pretrained` writes then",
     )
 }

@@ -19,11 +19,12 @@ use crate::output::{Outcome, counted, figure, print, print_json, refuse};
 /// uses
 #[derive(Args)]
 #[command(after_help = "\
-A prompt of -p tokens is fed to an empty session, then -n tokens one by one, without sampling. Each speed is the median \
-of -r rounds after a warm-up round. bytes_per_token is what one decoded token reads: all weights (of the embedding table \
-one row, unless it is the output matrix too) and the keys and values of the context. bandwidth_share compares that read \
-rate with a plain loop over memory with as many threads, measured in the same run. It can exceed 1 if the model fits \
-the processor's cache, or where prefetching helps.
+A prompt of -p tokens is fed to an empty session, then -n tokens one by one, without sampling. \
+Each speed is the median of -r rounds after a warm-up round. bytes_per_token is what one decoded \
+token reads: all weights (of the embedding table one row, unless it is the output matrix too) and \
+the keys and values of the context. bandwidth_share compares that read rate with a plain loop over \
+memory with as many threads, measured in the same run. It can exceed 1 if the model fits the \
+processor's cache, or where prefetching helps.
 
 Examples:
   pocketlm bench smol.plm

@@ -28,17 +28,18 @@ use crate::sampling::Sampling;
 /// Talk with a model that has a chat template: a line is a message, the answer streams to stdout
 #[derive(Args)]
 #[command(after_help = "\
-Earlier turns stay in memory: a turn computes only what is new. Special tokens count in the template, not in what you \
-type. Lines between two \"\"\" are one message, as are lines that are pasted together at a terminal.
+Earlier turns stay in memory: a turn computes only what is new. Special tokens count in the \
+template, not in what you type. Lines between two \"\"\" are one message, as are lines that are \
+pasted together at a terminal.
 
-Commands, at a terminal and in a script: /system TEXT, /clear, /save FILE, /load FILE, /quit, /help. A message that \
-begins with / is written with //. /save writes a snapshot, which `pocketlm run --snapshot` and a device read too, with \
-the messages after it for /load.
+Commands, at a terminal and in a script: /system TEXT, /clear, /save FILE, /load FILE, /quit, \
+/help. A message that begins with / is written with //. /save writes a snapshot, which `pocketlm \
+run --snapshot` and a device read too, with the messages after it for /load.
 
-Ctrl-C stops the answer that is being written; what there is of it stays in the conversation. A second one ends the \
-program, with exit code 130. Ctrl-D ends the conversation. What cannot be done (a message that is \
-too long or not UTF-8, an unknown command) is refused, and the conversation goes on; if stdin is not a terminal, the \
-exit code is 1 in the end.
+Ctrl-C stops the answer that is being written; what there is of it stays in the conversation. A \
+second one ends the program, with exit code 130. Ctrl-D ends the conversation. What cannot be done \
+(a message that is too long or not UTF-8, an unknown command) is refused, and the conversation \
+goes on; if stdin is not a terminal, the exit code is 1 in the end.
 
 Examples:
   pocketlm chat smol.plm --system 'You answer in one sentence.'
@@ -186,7 +187,9 @@ impl Conversation<'_> {
         let answer = match answer {
             Err(Error::TooLong { tokens, context }) => {
                 return Err(refuse(format_args!(
-                    "with this message the conversation has {} and no longer fits the context of {context}, so the message is not part of it; /clear begins a new conversation, and a longer --context has more room",
+                    "with this message the conversation has {} and no longer fits the context of \
+                     {context}, so the message is not part of it; /clear begins a new \
+                     conversation, and a longer --context has more room",
                     counted(tokens, "token"),
                 )));
             }
@@ -205,7 +208,8 @@ impl Conversation<'_> {
         note(paint("2", &format!("{}; {sampled}", summary(&answer))));
         if answer.end == Some(End::ContextFull) {
             note(
-                "the context is full: /clear begins a new conversation, and a longer --context has more room",
+                "the context is full: /clear begins a new conversation, and a longer --context has \
+                 more room",
             );
         }
         Ok(())
@@ -268,7 +272,8 @@ impl Conversation<'_> {
                     let header = snapshot::Header::parse(&bytes);
                     let tokens = header.map_or(0, |header| header.tokens() as usize);
                     format!(
-                        "has {}, and the context room for {context}; start chat with a longer --context",
+                        "has {}, and the context room for {context}; start chat with a longer \
+                         --context",
                         counted(tokens, "token")
                     )
                 }

@@ -138,7 +138,8 @@ pub fn arena(plan: &Plan) -> Outcome<AlignedBytes> {
     if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
         let (context, bytes) = (plan.context_tokens(), size::show(bytes as u64));
         return Err(refuse(format_args!(
-            "a context of {} takes more memory than there is ({bytes}); a shorter --context or --kv q8 takes less",
+            "a context of {} takes more memory than there is ({bytes}); a shorter --context or \
+             --kv q8 takes less",
             counted(context as usize, "token")
         )));
     }
@@ -229,7 +230,8 @@ pub fn all_numbers(token: usize, logits: &[f32]) -> Result<(), String> {
 /// What to say of a logit that is infinite or NaN.
 pub fn not_a_number(token: usize, logit: usize) -> String {
     format!(
-        "logit {logit} of token {token} is not a number; the weights are damaged, or too large to compute with"
+        "logit {logit} of token {token} is not a number; the weights are damaged, or too large to \
+         compute with"
     )
 }
 

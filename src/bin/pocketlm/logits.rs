@@ -19,9 +19,9 @@ use crate::output_file::{Kind, OutputFile};
 /// digest
 #[derive(Args)]
 #[command(after_help = "\
-The file holds one tensor, `logits`, f32, [tokens, vocab_size]: row i follows token i. The digest depends on every bit \
-of the logits and on nothing else. A board that prints the same digest computed the same logits. --batch and --threads \
-never change a bit.
+The file holds one tensor, `logits`, f32, [tokens, vocab_size]: row i follows token i. The digest \
+depends on every bit of the logits and on nothing else. A board that prints the same digest \
+computed the same logits. --batch and --threads never change a bit.
 
 Examples:
   pocketlm logits smol.plm --tokens 1,2,3 -o out.safetensors

@@ -77,9 +77,10 @@ mod cli {
     #[derive(Parser)]
     #[command(version, max_term_width = 100)]
     #[command(after_help = "\
-MODEL is an image (.plm) or a checkpoint: a Hugging Face folder, a .gguf file, a llama2.c .bin, or a penzai-style \
-folder. A checkpoint is packed in memory first; `pocketlm pack` does that once for all. With \
-POCKETLM_CACHE=FOLDER in the environment the image is kept there and used again until the checkpoint changes.
+MODEL is an image (.plm) or a checkpoint: a Hugging Face folder, a .gguf file, a llama2.c .bin, or \
+a penzai-style folder. A checkpoint is packed in memory first; `pocketlm pack` does that once for \
+all. With POCKETLM_CACHE=FOLDER in the environment the image is kept there and used again until \
+the checkpoint changes.
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 fine, 1 refused (with one line that says why), 2 usage.
 

@@ -54,7 +54,8 @@ impl From<pocketlm::host::Error> for Failure {
     fn from(error: pocketlm::host::Error) -> Self {
         match error {
             pocketlm::host::Error::Memory(bytes) => refuse(format_args!(
-                "the context takes more memory than there is ({}); a shorter --context or --kv q8 takes less",
+                "the context takes more memory than there is ({}); a shorter --context or --kv q8 \
+                 takes less",
                 size::show(bytes as u64)
             )),
             error => refuse(error),

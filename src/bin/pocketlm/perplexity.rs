@@ -16,10 +16,11 @@ use crate::vocabulary::text;
 /// Measure how well a model foresees a text: tokens scored, nats per token, perplexity
 #[derive(Args)]
 #[command(after_help = "\
-The whole text is tokenized once; special tokens that it spells out count as such. The tokens are cut into windows that \
-do not overlap. If the tokenizer begins texts with BOS, a window is BOS and --context - 1 tokens of the text, and every \
-token of the text is scored. If not, a window is --context tokens: the first is only context, all others are scored. The \
-last window may be shorter. nats_per_token is the mean of -ln p(token | the window so far); perplexity is its \
+The whole text is tokenized once; special tokens that it spells out count as such. The tokens are \
+cut into windows that do not overlap. If the tokenizer begins texts with BOS, a window is BOS and \
+--context - 1 tokens of the text, and every token of the text is scored. If not, a window is \
+--context tokens: the first is only context, all others are scored. The last window may be \
+shorter. nats_per_token is the mean of -ln p(token | the window so far); perplexity is its \
 exponential. Compare only results with the same tokenizer, text and --context.
 
 Examples:

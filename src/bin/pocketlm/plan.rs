@@ -20,10 +20,11 @@ use crate::{info, size};
 /// Show where every byte of flash and RAM goes, and whether it fits
 #[derive(Args)]
 #[command(after_help = "\
-Sizes are bytes, or K, M, G (also KiB, MiB, GiB; powers of 1024) or KB, MB, GB (powers of 1000). Exit code 1 if the \
-total is larger than --flash or --ram. The total is the image and the arena. With --board it includes the code and the \
-stack of pocketlm, as measured for the board's instruction set (the whole core with tokenizer and sampler, optimised for \
-size). Add your own code, stack and data.
+Sizes are bytes, or K, M, G (also KiB, MiB, GiB; powers of 1024) or KB, MB, GB (powers of 1000). \
+Exit code 1 if the total is larger than --flash or --ram. The total is the image and the arena. \
+With --board it includes the code and the stack of pocketlm, as measured for the board's \
+instruction set (the whole core with tokenizer and sampler, optimised for size). Add your own \
+code, stack and data.
 
 Examples:
   pocketlm plan smol.plm --context 512

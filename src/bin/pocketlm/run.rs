@@ -24,8 +24,8 @@ use crate::story;
 /// Continue a text: the prompt and what follows it stream to stdout, the speed goes to stderr
 #[derive(Args)]
 #[command(after_help = "\
-Stops when the model ends its text, after -n tokens, or when the context is full. A line break at the very end of a \
-prompt from stdin is left out, and one is added after the text.
+Stops when the model ends its text, after -n tokens, or when the context is full. A line break at \
+the very end of a prompt from stdin is left out, and one is added after the text.
 
 Examples:
   pocketlm run                                           a story from the built-in model
@@ -123,7 +123,8 @@ pub fn run(arguments: Arguments) -> Outcome {
     );
     if given > context {
         return Err(refuse(format_args!(
-            "the prompt has {} and the context {context}; give a shorter prompt or a longer --context",
+            "the prompt has {} and the context {context}; give a shorter prompt or a longer \
+             --context",
             counted(given, "token")
         )));
     }

@@ -17,10 +17,10 @@ use crate::size;
 /// on
 #[derive(Args)]
 #[command(after_help = "\
-The file holds the keys and values that the next token will see, in the type of --kv. The device's plan must use the \
-same type; its context and batch do not matter. The snapshot works only with this image (`info` shows its checksum). On \
-the device `Session::restore_from` reads it in place from flash. `Plan::snapshot_bytes` and this command say how long \
-it is.
+The file holds the keys and values that the next token will see, in the type of --kv. The device's \
+plan must use the same type; its context and batch do not matter. The snapshot works only with \
+this image (`info` shows its checksum). On the device `Session::restore_from` reads it in place \
+from flash. `Plan::snapshot_bytes` and this command say how long it is.
 
 Examples:
   pocketlm snapshot smol.plm -p 'You are a kind robot.' --kv q8 -o robot.kv

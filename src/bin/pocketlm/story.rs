@@ -26,7 +26,8 @@ static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
 pub fn main() -> ExitCode {
     if std::env::args_os().len() > 1 {
         eprintln!(
-            "error: this build only tells its story; the full command line needs `cargo run --features cli -- …`"
+            "error: this build only tells its story; the full command line needs `cargo run \
+             --features cli -- …`"
         );
         return ExitCode::from(2);
     }

@@ -32,8 +32,8 @@ pub fn chart(title: &str, bars: &[Bar]) -> String {
     // Writing to a String does not fail.
     _ = write!(
         svg,
-        "{START}xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {height}\" width=\"{}\" height=\"{height}\" \
-         font-family=\"sans-serif\" font-size=\"13\">\n<title>{}</title>\n\
+        "{START}xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {height}\" width=\"{}\" \
+         height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n<title>{}</title>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
          <text x=\"{MARGIN}\" y=\"28\" font-size=\"16\" font-weight=\"bold\">{}</text>\n",
         WIDTH + 2.0 * MARGIN,

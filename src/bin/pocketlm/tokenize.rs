@@ -16,8 +16,8 @@ use crate::vocabulary::{Vocabulary, text};
 /// Turn text from stdin into a JSON array of token ids, or back.
 #[derive(Args)]
 #[command(after_help = "\
-The text is used exactly as it is, with a line break at its end if there is one (`printf` sends none). Special tokens \
-spelled out in the text (`<|im_end|>`) count as special tokens.
+The text is used exactly as it is, with a line break at its end if there is one (`printf` sends \
+none). Special tokens spelled out in the text (`<|im_end|>`) count as special tokens.
 
 Examples:
   printf 'Once upon a time' | pocketlm tokenize smol.plm

@@ -13,9 +13,10 @@ use crate::output::{Outcome, print, refuse_file};
 /// Run a golden case and report where the model diverges from the expected logits
 #[derive(Args)]
 #[command(after_help = "\
-CASE is a folder with io.safetensors (tokens, logits_f64, optional token_positions and valid) or expected.safetensors \
-(input_ids, logits, optional greedy_ids). Exit code 1 when a logit is further from the expected one than the tolerance, \
-or, without --tolerance, when the greedy continuation differs.
+CASE is a folder with io.safetensors (tokens, logits_f64, optional token_positions and valid) or \
+expected.safetensors (input_ids, logits, optional greedy_ids). Exit code 1 when a logit is further \
+from the expected one than the tolerance, or, without --tolerance, when the greedy continuation \
+differs.
 
 Examples:
   pocketlm verify goldens/hf/qwen3 goldens/hf/qwen3
@@ -74,7 +75,8 @@ pub fn verify(arguments: Arguments) -> Outcome {
     print(format_args!("{report}"))?;
     if let Some(apart) = report.parts_at(tolerance) {
         return Err(image.refuse(format_args!(
-            "differs from {} at position {}: logit {} is {}, expected {} (difference {:.2e}, tolerance {tolerance})",
+            "differs from {} at position {}: logit {} is {}, expected {} (difference {:.2e}, \
+             tolerance {tolerance})",
             arguments.case.display(),
             apart.index,
             apart.id,

@@ -442,7 +442,8 @@ impl<'f> Cursor<'f> {
             _ => {
                 let (colon, left) = (if what.is_empty() { "" } else { ": " }, self.left());
                 let reason = format!(
-                    "{what}{colon}{count} {things} at byte {start}, with {left} bytes left in the file"
+                    "{what}{colon}{count} {things} at byte {start}, with {left} bytes left in the \
+                     file"
                 );
                 Err(ImportError::new(reason))
             }

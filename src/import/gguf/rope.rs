@@ -207,7 +207,8 @@ fn factors(
         let context = metadata.count(&format!("{arch}.context_length"))?;
         let original = metadata.count(&format!("{arch}.rope.scaling.original_context_length"))?;
         if context.is_none() || original.is_some_and(|original| context > Some(original)) {
-            let reason = "longrope: two sets of rotary frequencies, and which one counts depends on the text's length";
+            let reason = "longrope: two sets of rotary frequencies, and which one counts depends \
+                          on the text's length";
             return Err(ImportError::new(reason)
                 .help("there may be a variant with a short context (\"4k\")"));
         }

@@ -207,7 +207,8 @@ fn head_dim(
         None if hidden.is_multiple_of(heads) => hidden / heads,
         None => {
             let clause = format!(
-                "is {hidden}, not a multiple of num_attention_heads, {heads}, and there is no head_dim"
+                "is {hidden}, not a multiple of num_attention_heads, {heads}, and there is no \
+                 head_dim"
             );
             return Err(keys.object_to("hidden_size", &clause));
         }

@@ -439,7 +439,8 @@ impl<'w> Linear<'w> {
                 Ok(count / a_word)
             } else {
                 Err(ImportError::new(format!(
-                    "tensor `{stem}.qweight`: {count} {what} are not made of whole words of {a_word}"
+                    "tensor `{stem}.qweight`: {count} {what} are not made of whole words of \
+                     {a_word}"
                 )))
             }
         };
@@ -481,7 +482,8 @@ impl<'w> Linear<'w> {
                     .collect();
                 if said != [outputs as i64, inputs as i64] {
                     let reason = format!(
-                        "tensor `{stem}.weight_shape` says {said:?}, expected [{outputs}, {inputs}] by config.json"
+                        "tensor `{stem}.weight_shape` says {said:?}, expected [{outputs}, \
+                         {inputs}] by config.json"
                     );
                     return Err(ImportError::new(reason).in_file(shape.path));
                 }

@@ -210,7 +210,8 @@ fn added_tokens(configs: &Configs) -> Result<Vec<Value>, ImportError> {
         for (id, token) in listed {
             let wrong = || {
                 ImportError::new(format!(
-                    "tokenizer_config.json: added_tokens_decoder: token {id} has no number or no content"
+                    "tokenizer_config.json: added_tokens_decoder: token {id} has no number or no \
+                     content"
                 ))
             };
             let id: u64 = id.parse().map_err(|_| wrong())?;

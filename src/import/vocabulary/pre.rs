@@ -295,11 +295,14 @@ pub(super) fn find(name: Option<&str>) -> Result<&'static Pre, ImportError> {
             )
             .help("convert the model again with a llama.cpp of April 2024 or later")
         })?;
-    ALL.iter().find(|pre| pre.names.contains(&name)).ok_or_else(|| {
-        ImportError::new(format!("tokenizer.ggml.pre `{name}` is not supported")).help(
-            "import the Hugging Face folder that the file was made from: its tokenizer.json says itself how text is cut",
+    ALL.iter()
+        .find(|pre| pre.names.contains(&name))
+        .ok_or_else(|| {
+            ImportError::new(format!("tokenizer.ggml.pre `{name}` is not supported")).help(
+            "import the Hugging Face folder that the file was made from: its tokenizer.json says \
+             itself how text is cut",
         )
-    })
+        })
 }
 
 #[cfg(test)]

@@ -247,7 +247,8 @@ impl Vocabulary {
         let offset_width = if text.len() < 0xFFFF { 2 } else { 3 };
         if vocab_size >= 0xFF_FFFF || merges.len() >= 0xFF_FFFF || text.len() >= 0xFF_FFFF {
             return Err(ImportError::new(format!(
-                "{vocab_size} tokens of {} bytes in all, {} merges: more than 16,777,214 of each are not supported",
+                "{vocab_size} tokens of {} bytes in all, {} merges: more than 16,777,214 of each \
+                 are not supported",
                 text.len(),
                 merges.len()
             )));

@@ -247,7 +247,8 @@ fn pre_tokenizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<()
                 ("Removed", true) if is_all => {}
                 ("Removed", _) => {
                     return Err(ImportError::new(format!(
-                        "pre_tokenizer `Split` that removes text is not supported: pattern `{pattern}`"
+                        "pre_tokenizer `Split` that removes text is not supported: pattern \
+                         `{pattern}`"
                     )));
                 }
                 _ => {
@@ -286,7 +287,8 @@ fn pre_tokenizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<()
             if is_on("add_prefix_space") {
                 if let Some(before) = &pipeline.cuts {
                     return Err(ImportError::new(format!(
-                        "pre_tokenizer `ByteLevel` with add_prefix_space `true` after `{before}` is not supported"
+                        "pre_tokenizer `ByteLevel` with add_prefix_space `true` after `{before}` \
+                         is not supported"
                     )));
                 }
                 pipeline.prefix_space = true;
@@ -340,7 +342,8 @@ impl Pipeline {
         if self.byte_level {
             if self.prepend || self.replace || self.metaspace.is_some() {
                 return Err(ImportError::new(
-                    "`ByteLevel` together with `Metaspace`, `Prepend` or `Replace` is not supported",
+                    "`ByteLevel` together with `Metaspace`, `Prepend` or `Replace` is not \
+                     supported",
                 ));
             }
             vocabulary.patterns = self.patterns.clone();
@@ -359,7 +362,8 @@ impl Pipeline {
         match self.metaspace {
             Some(_) if self.prepend || self.replace => {
                 return Err(ImportError::new(
-                    "pre_tokenizer `Metaspace` after normalizer `Prepend` or `Replace` is not supported",
+                    "pre_tokenizer `Metaspace` after normalizer `Prepend` or `Replace` is not \
+                     supported",
                 ));
             }
             Some((prefix, split)) => {
@@ -376,7 +380,8 @@ impl Pipeline {
             }
             None => {
                 return Err(ImportError::new(
-                    "a tokenizer with neither `ByteLevel`, `Metaspace` nor `Replace` of spaces by ▁ is not supported",
+                    "a tokenizer with neither `ByteLevel`, `Metaspace` nor `Replace` of spaces by \
+                     ▁ is not supported",
                 ));
             }
         }

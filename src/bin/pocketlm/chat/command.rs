@@ -52,7 +52,8 @@ pub fn command(line: &str) -> Option<Result<Command, String>> {
         "/load" => file(Command::Load),
         "/system" => Ok(Command::System((!rest.is_empty()).then(|| rest.to_owned()))),
         _ => Err(format!(
-            "{name} is not a command, and was not sent to the model; /help lists the commands, //… sends a message that begins with /"
+            "{name} is not a command, and was not sent to the model; /help lists the commands, //… \
+             sends a message that begins with /"
         )),
     })
 }
