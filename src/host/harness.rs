@@ -138,10 +138,8 @@ impl fmt::Display for Report {
 impl Case {
     /// Reads a case folder.
     pub fn load(folder: &Path) -> Result<Case, Error> {
-        let (ours, theirs) = (
-            folder.join("io.safetensors"),
-            folder.join("expected.safetensors"),
-        );
+        let ours = folder.join("io.safetensors");
+        let theirs = folder.join("expected.safetensors");
         match (ours.is_file(), theirs.is_file()) {
             (true, _) => Case::read(&ours, ["tokens", "logits_f64"]),
             (_, true) => Case::read(&theirs, ["input_ids", "logits"]),

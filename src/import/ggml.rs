@@ -186,7 +186,8 @@ fn q4_0(block: &[u8; 18], y: &mut [f32; 32]) {
 
 /// `f16 d, f16 m, u4 q[32]`: `d q + m`.
 fn q4_1(block: &[u8; 20], y: &mut [f32; 32]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
+    let d = half_at(block, 0);
+    let m = half_at(block, 2);
     for j in 0..16 {
         let q = block[4 + j];
         y[j] = f32::from(q & 15) * d + m;
@@ -214,7 +215,8 @@ fn q5_0(block: &[u8; 22], y: &mut [f32; 32]) {
 
 /// `f16 d, f16 m, u32 high bits, u4 q[32]`: `d q + m`.
 fn q5_1(block: &[u8; 24], y: &mut [f32; 32]) {
-    let (d, m) = (half_at(block, 0), half_at(block, 2));
+    let d = half_at(block, 0);
+    let m = half_at(block, 2);
     let high = u32::from_le_bytes([block[4], block[5], block[6], block[7]]);
     for j in 0..16 {
         let (a, b) = five_bits(high, block[8 + j], j);
@@ -295,8 +297,10 @@ fn two_bits(packed: &[u8], s: usize, i: usize) -> u8 {
 /// `u4 scale, u4 minimum [16]; u2 q[256]; f16 d, f16 dmin`: `(d scale) q - dmin minimum`, 16 to a
 /// sub-block.
 fn q2_k(block: &[u8; 84], y: &mut [f32; 256]) {
-    let (scales, q) = (&block[..16], &block[16..80]);
-    let (d, dmin) = (half_at(block, 80), half_at(block, 82));
+    let scales = &block[..16];
+    let q = &block[16..80];
+    let d = half_at(block, 80);
+    let dmin = half_at(block, 82);
     for (s, y) in y.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let scale = d * f32::from(scales[s] & 15);
         let minimum = dmin * f32::from(scales[s] >> 4);
@@ -309,12 +313,10 @@ fn q2_k(block: &[u8; 84], y: &mut [f32; 256]) {
 /// `u1 high[256]; u2 q[256]; u6 scale[16]; f16 d`: `(d (scale - 32)) (q - 4)` with `q` of three
 /// bits, 16 to a sub-block. Bit `b` of byte `l` of `high` belongs to element `32 b + l`.
 fn q3_k(block: &[u8; 110], y: &mut [f32; 256]) {
-    let (high, q, scales, d) = (
-        &block[..32],
-        &block[32..96],
-        &block[96..108],
-        half_at(block, 108),
-    );
+    let high = &block[..32];
+    let q = &block[32..96];
+    let scales = &block[96..108];
+    let d = half_at(block, 108);
     for (s, y) in y.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let low4 = if s < 8 {
             scales[s] & 15
@@ -350,15 +352,14 @@ fn four_bits(packed: &[u8], s: usize, i: usize) -> u8 {
 /// `f16 d, f16 dmin; u6 scale, u6 minimum [8]; u4 q[256]`: `(d scale) q - dmin minimum`, 32 to a
 /// sub-block.
 fn q4_k(block: &[u8; 144], y: &mut [f32; 256]) {
-    let (d, dmin, scales, q) = (
-        half_at(block, 0),
-        half_at(block, 2),
-        &block[4..16],
-        &block[16..],
-    );
+    let d = half_at(block, 0);
+    let dmin = half_at(block, 2);
+    let scales = &block[4..16];
+    let q = &block[16..];
     for (s, y) in y.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let (scale, minimum) = scale_and_minimum(scales, s);
-        let (scale, minimum) = (d * f32::from(scale), dmin * f32::from(minimum));
+        let scale = d * f32::from(scale);
+        let minimum = dmin * f32::from(minimum);
         for (i, y) in y.iter_mut().enumerate() {
             *y = scale * f32::from(four_bits(q, s, i)) - minimum;
         }
@@ -368,11 +369,15 @@ fn q4_k(block: &[u8; 144], y: &mut [f32; 256]) {
 /// `f16 d, f16 dmin; u6 scale, u6 minimum [8]; u1 high[256]; u4 q[256]`: Q4_K with a fifth bit,
 /// kept as in Q3_K.
 fn q5_k(block: &[u8; 176], y: &mut [f32; 256]) {
-    let (d, dmin) = (half_at(block, 0), half_at(block, 2));
-    let (scales, high, q) = (&block[4..16], &block[16..48], &block[48..]);
+    let d = half_at(block, 0);
+    let dmin = half_at(block, 2);
+    let scales = &block[4..16];
+    let high = &block[16..48];
+    let q = &block[48..];
     for (s, y) in y.as_chunks_mut::<32>().0.iter_mut().enumerate() {
         let (scale, minimum) = scale_and_minimum(scales, s);
-        let (scale, minimum) = (d * f32::from(scale), dmin * f32::from(minimum));
+        let scale = d * f32::from(scale);
+        let minimum = dmin * f32::from(minimum);
         for (i, y) in y.iter_mut().enumerate() {
             let fifth_bit = high[i] >> s & 1;
             *y = scale * f32::from(fifth_bit << 4 | four_bits(q, s, i)) - minimum;
@@ -384,12 +389,10 @@ fn q5_k(block: &[u8; 176], y: &mut [f32; 256]) {
 /// to a sub-block. Byte `64 h + l` of the 128 has the low bits of elements `128 h + l` and
 /// `128 h + 64 + l`.
 fn q6_k(block: &[u8; 210], y: &mut [f32; 256]) {
-    let (low, high, scales, d) = (
-        &block[..128],
-        &block[128..192],
-        &block[192..208],
-        half_at(block, 208),
-    );
+    let low = &block[..128];
+    let high = &block[128..192];
+    let scales = &block[192..208];
+    let d = half_at(block, 208);
     for (s, y) in y.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         let scale = d * f32::from(scales[s] as i8);
         for (i, y) in y.iter_mut().enumerate() {

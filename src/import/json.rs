@@ -46,7 +46,8 @@ pub(super) fn read_value(path: &Path, limit: u64) -> Result<Value, ImportError> 
 fn quote_python_numbers(text: &str) -> Option<String> {
     const WORDS: [&str; 3] = ["NaN", "-Infinity", "Infinity"];
     let mut quoted = String::new();
-    let (mut copied, mut at) = (0, 0);
+    let mut copied = 0;
+    let mut at = 0;
     let mut in_string = false;
     let bytes = text.as_bytes();
     while let Some(&byte) = bytes.get(at) {

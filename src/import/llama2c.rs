@@ -189,7 +189,9 @@ impl Llama2cHeader {
 
     /// Rows and columns of the tensor of a role; a vector is one row.
     fn shape(&self, role: Role) -> (u64, u64) {
-        let (dim, hidden, vocab) = (self.dim.into(), self.hidden_dim.into(), self.vocab.into());
+        let dim = self.dim.into();
+        let hidden = self.hidden_dim.into();
+        let vocab = self.vocab.into();
         match role {
             Role::Embedder | Role::LmHead => (vocab, dim),
             Role::Key | Role::Value => (

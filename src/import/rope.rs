@@ -95,7 +95,8 @@ impl Yarn {
         let pair_turning = |times: f64| {
             dim * libm::log(self.context / (times * TAU)) / (2.0 * libm::log(self.base))
         };
-        let (mut low, mut high) = (pair_turning(self.beta_fast), pair_turning(self.beta_slow));
+        let mut low = pair_turning(self.beta_fast);
+        let mut high = pair_turning(self.beta_slow);
         if self.truncate {
             (low, high) = (libm::floor(low), libm::ceil(high));
         }

@@ -446,7 +446,8 @@ fn of_sequence(run: &mut Interpreter, name: &str, value: Value, args: Args) -> R
                 return Err("integer division or modulo by zero".into());
             }
             run.spend(slices as u64)?;
-            let (size, longer) = (items.len() / slices, items.len() % slices);
+            let size = items.len() / slices;
+            let longer = items.len() % slices;
             let fill = fill.filter(|fill| !matches!(fill, Value::None));
             let mut parts = Vec::new();
             let mut at = 0;
@@ -1117,7 +1118,8 @@ fn round(value: &Value, args: Args) -> Result<Value> {
             let Some(unit) = 10_i128.checked_pow(precision.unsigned_abs()) else {
                 return Ok(Value::Int(0));
             };
-            let (whole, rest) = (number.div_euclid(unit), number.rem_euclid(unit));
+            let whole = number.div_euclid(unit);
+            let rest = number.rem_euclid(unit);
             let up = rest * 2 > unit || (rest * 2 == unit && whole % 2 != 0);
             Ok(Value::Int((whole + i128::from(up)) * unit))
         }

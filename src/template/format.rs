@@ -263,9 +263,11 @@ impl Spec {
     fn parse(spec: &str) -> Result<Self> {
         let mut rest = spec;
         let mut chars = rest.chars();
-        let (first, second) = (chars.next(), chars.next());
+        let first = chars.next();
+        let second = chars.next();
         let is_align = |c: Option<char>| c.filter(|c| "<>=^".contains(*c));
-        let (mut fill, mut align) = (' ', None);
+        let mut fill = ' ';
+        let mut align = None;
         if let (Some(first), Some(second)) = (first, is_align(second)) {
             (fill, align) = (first, Some(second));
             rest = &rest[first.len_utf8() + 1..];

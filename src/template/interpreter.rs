@@ -1052,7 +1052,8 @@ impl<'t> Interpreter<'t> {
         let Some(Object::Macro { definition, scope }) = self.objects.get(at) else {
             return Ok(Value::None);
         };
-        let (definition, scope) = (*definition, *scope);
+        let definition = *definition;
+        let scope = *scope;
         let name = match &definition.name {
             Some(name) => format!("'{name}'"),
             None => "None".into(),

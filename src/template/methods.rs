@@ -334,7 +334,8 @@ fn of_str(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<
         "replace" => {
             let [old, new, count] = args.bind(name, ["old", "new", "count"], 2)?;
             let count = usize::try_from(or_int(count, -1)?).unwrap_or(usize::MAX);
-            let (old, new) = (text_of(name, old)?, text_of(name, new)?);
+            let old = text_of(name, old)?;
+            let new = text_of(name, new)?;
             return replace(run, text, &old, &new, count).map(Value::Str);
         }
         "join" => {
@@ -477,7 +478,8 @@ pub(super) fn is_case(text: &str, upper: bool) -> bool {
 }
 
 fn is_title(text: &str) -> bool {
-    let (mut any, mut after_cased) = (false, false);
+    let mut any = false;
+    let mut after_cased = false;
     for character in text.chars() {
         let cased = is_cased(character);
         if cased && after_cased != character.is_lowercase() {

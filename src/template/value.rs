@@ -139,7 +139,8 @@ fn below(value: &Value) -> Result<u32> {
 }
 
 fn items(items: Vec<Value>) -> Result<Arc<Items>> {
-    let (mut depth, mut weight) = (1, 1_u64);
+    let mut depth = 1;
+    let mut weight = 1_u64;
     for item in &items {
         depth = depth.max(below(item)?);
         weight = weight.saturating_add(item.weight());

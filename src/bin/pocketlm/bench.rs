@@ -1,4 +1,5 @@
-//! `pocketlm bench`: how fast a model runs here, and how near that is to what the memory allows.
+//! `pocketlm bench`: measures how fast a model runs on this machine, and what share of the memory's
+//! bandwidth it uses.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use clap::Args;
 use pocketlm::host::read_bandwidth;
 use pocketlm::model::{Model, Role};
 use pocketlm::run::{Plan, Session, Workers};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::generate::{Running, all_numbers, arena};
 use crate::info::tensors;
@@ -20,11 +21,11 @@ use crate::output::{Outcome, counted, figure, print, print_json, refuse};
 #[derive(Args)]
 #[command(after_help = "\
 A prompt of -p tokens is fed to an empty session, then -n tokens one by one, without sampling. \
-Each speed is the median of -r rounds after a warm-up round. bytes_per_token is what one decoded \
-token reads: all weights (of the embedding table one row, unless it is the output matrix too) and \
-the keys and values of the context. bandwidth_share compares that read rate with a plain loop over \
-memory with as many threads, measured in the same run. It can exceed 1 if the model fits the \
-processor's cache, or where prefetching helps.
+Each speed is the median of -r rounds after a warm-up round. bytes_per_token is how much memory \
+one decoded token reads: all weights (only one row of the embedding table, unless it is also the \
+output matrix) and the keys and values of the context. bandwidth_share is this rate as a share of \
+the bandwidth that a plain loop over memory reaches with the same number of threads, measured in \
+the same run. It can exceed 1 if the model fits the processor's cache, or where prefetching helps.
 
 Examples:
   pocketlm bench smol.plm
@@ -56,9 +57,12 @@ pub struct Arguments {
 pub fn bench(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
-    let (prompt, number) = (arguments.prompt, arguments.number);
+    let prompt = arguments.prompt;
+    let number = arguments.number;
     let Some(context) = prompt.checked_add(number) else {
-        return Err(refuse("more tokens than any context holds"));
+        return Err(refuse(
+            "-p and -n are more tokens than a context can have; give smaller numbers",
+        ));
     };
     let workers = arguments.running.workers()?;
     let plan = arguments
@@ -69,12 +73,49 @@ pub fn bench(arguments: Arguments) -> Outcome {
     let mut session =
         Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
 
-    // Which tokens makes no difference to the work; different ones read different rows of the
-    // embedder.
-    let vocabulary = u64::from(model.config().vocab_size);
-    let id = |index: u32| (u64::from(index) * 7919 % vocabulary) as u32;
+    let speeds = measure(&mut session, &arguments, model.config().vocab_size, &image)?;
+    let bytes = bytes_per_token(&model, &plan, prompt + number / 2);
+    let bandwidth = read_bandwidth(&workers);
+    let result = Measured {
+        prefill: figure("the speed of prefill", speeds.prefill)?,
+        decode: figure("the speed of decode", speeds.decode)?,
+        bytes,
+        bandwidth: figure("the memory's bandwidth", bandwidth)?,
+        share: figure(
+            "the share of the bandwidth",
+            speeds.decode * bytes as f64 / bandwidth,
+        )?,
+        isa: engine.isa.name(),
+        threads: workers.count(),
+    };
+    if arguments.json {
+        print_json(&result.to_json())
+    } else {
+        result.print(&arguments)
+    }
+}
+
+/// The medians of all rounds, in tokens a second.
+struct Speeds {
+    prefill: f64,
+    decode: f64,
+}
+
+/// Runs the rounds. `image` is named in an error.
+fn measure(
+    session: &mut Session,
+    arguments: &Arguments,
+    vocab_size: u32,
+    image: &Image,
+) -> Outcome<Speeds> {
+    // The work does not depend on the tokens, but different tokens read different rows of the
+    // embedding table.
+    let id = |index: u32| (u64::from(index) * 7919 % u64::from(vocab_size)) as u32;
+    let prompt = arguments.prompt;
+    let context = prompt + arguments.number;
     let ids: Vec<u32> = (0..prompt).map(id).collect();
-    let (mut prefill, mut decode) = (Vec::new(), Vec::new());
+    let mut prefill = Vec::new();
+    let mut decode = Vec::new();
     for round in 0..=arguments.rounds {
         session.reset();
         let start = Instant::now();
@@ -86,56 +127,70 @@ pub fn bench(arguments: Arguments) -> Outcome {
         let logits = session.feed(&[id(context - 1)])?;
         let decoded = Instant::now();
         all_numbers(context as usize - 1, logits).map_err(|reason| image.refuse(reason))?;
+        // The first round only fills the caches.
         if round > 0 {
             prefill.push(f64::from(prompt) / (prefilled - start).as_secs_f64());
-            decode.push(f64::from(number) / (decoded - prefilled).as_secs_f64());
+            decode.push(f64::from(arguments.number) / (decoded - prefilled).as_secs_f64());
         }
     }
-    let (prefill, decode) = (median(&mut prefill), median(&mut decode));
-    let bytes = bytes_per_token(&model, &plan, prompt + number / 2);
-    let bandwidth = read_bandwidth(&workers);
-    let share = decode * bytes as f64 / bandwidth;
-    for (what, value) in [
-        ("the speed of prefill", prefill),
-        ("the speed of decode", decode),
-        ("the memory's bandwidth", bandwidth),
-        ("the share of the bandwidth", share),
-    ] {
-        figure(what, value)?;
+    Ok(Speeds {
+        prefill: median(&mut prefill),
+        decode: median(&mut decode),
+    })
+}
+
+/// What is printed. Speeds are in tokens or bytes a second.
+struct Measured {
+    prefill: f64,
+    decode: f64,
+    /// How many bytes a decoded token reads.
+    bytes: u64,
+    bandwidth: f64,
+    /// Of the bandwidth.
+    share: f64,
+    isa: &'static str,
+    threads: usize,
+}
+
+impl Measured {
+    fn to_json(&self) -> Value {
+        json!({
+            "prefill_tokens_per_s": self.prefill,
+            "decode_tokens_per_s": self.decode,
+            "bytes_per_token": self.bytes,
+            "bandwidth_share": self.share,
+            "bandwidth_bytes_per_s": self.bandwidth,
+            "isa": self.isa,
+            "threads": self.threads,
+        })
     }
-    let (isa, threads) = (engine.isa.name(), workers.count());
-    if arguments.json {
-        return print_json(&json!({
-            "prefill_tokens_per_s": prefill,
-            "decode_tokens_per_s": decode,
-            "bytes_per_token": bytes,
-            "bandwidth_share": share,
-            "bandwidth_bytes_per_s": bandwidth,
-            "isa": isa,
-            "threads": threads,
-        }));
+
+    fn print(&self, arguments: &Arguments) -> Outcome {
+        print(format_args!(
+            "prefill     {:.1} tokens/s, a prompt of {}",
+            self.prefill, arguments.prompt
+        ))?;
+        print(format_args!(
+            "decode      {:.1} tokens/s, {} after it",
+            self.decode,
+            counted(arguments.number as usize, "token")
+        ))?;
+        print(format_args!(
+            "reads       {:.1} MB a token, {:.1} GB/s",
+            self.bytes as f64 / 1e6,
+            self.decode * self.bytes as f64 / 1e9
+        ))?;
+        print(format_args!(
+            "the memory  {:.1} GB/s, of which that is {:.0} %",
+            self.bandwidth / 1e9,
+            100.0 * self.share
+        ))?;
+        print(format_args!(
+            "with        {}, {}",
+            self.isa,
+            counted(self.threads, "thread")
+        ))
     }
-    print(format_args!(
-        "prefill     {prefill:.1} tokens/s, a prompt of {prompt}"
-    ))?;
-    print(format_args!(
-        "decode      {decode:.1} tokens/s, {} after it",
-        counted(number as usize, "token")
-    ))?;
-    print(format_args!(
-        "reads       {:.1} MB a token, {:.1} GB/s",
-        bytes as f64 / 1e6,
-        decode * bytes as f64 / 1e9
-    ))?;
-    print(format_args!(
-        "the memory  {:.1} GB/s, of which that is {:.0} %",
-        bandwidth / 1e9,
-        100.0 * share
-    ))?;
-    print(format_args!(
-        "with        {isa}, {}",
-        counted(threads, "thread")
-    ))
 }
 
 fn median(numbers: &mut [f64]) -> f64 {
@@ -148,8 +203,8 @@ fn median(numbers: &mut [f64]) -> f64 {
     }
 }
 
-/// What decoding reads at a context of `length` tokens: weights, and the keys and values that are
-/// visible.
+/// How many bytes decoding a token reads after `length` tokens: the weights, and the keys and
+/// values that attention sees.
 fn bytes_per_token(model: &Model, plan: &Plan, length: u32) -> u64 {
     let tied = model.config().tie_embedder_and_logits;
     let weights = tensors(model)

@@ -2,9 +2,9 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-/// An instruction set, and what the core takes there.
+/// An instruction set, and the size of pocketlm's core on it.
 pub struct Core {
-    /// As people call it.
+    /// Its usual name.
     pub name: &'static str,
     /// Bytes of code and constants of the whole core, tokenizer and sampler included, with every
     /// weight type, optimised for size: the limit that `tests/firmware/proofs.rs` holds it to.
@@ -110,7 +110,7 @@ const BOARDS: [Board; 9] = [
     },
 ];
 
-/// Reads the name of a board.
+/// Parses the name of a board.
 pub fn parser() -> impl TypedValueParser<Value = &'static Board> {
     let names = BOARDS
         .iter()

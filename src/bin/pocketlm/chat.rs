@@ -25,43 +25,43 @@ use crate::output::{Failure, Outcome, counted, note, paint, refuse, refuse_file,
 use crate::output_file::{Kind, OutputFile};
 use crate::sampling::Sampling;
 
-/// Talk with a model that has a chat template: a line is a message, the answer streams to stdout
+/// Chat with a model that has a chat template: each line is a message, the answers stream to stdout
 #[derive(Args)]
 #[command(after_help = "\
-Earlier turns stay in memory: a turn computes only what is new. Special tokens count in the \
-template, not in what you type. Lines between two \"\"\" are one message, as are lines that are \
-pasted together at a terminal.
+Earlier turns stay in memory, so each turn computes only what is new. Special tokens that you type \
+are plain text. Lines between two \"\"\" are one message, and so are lines that you paste at a \
+terminal.
 
 Commands, at a terminal and in a script: /system TEXT, /clear, /save FILE, /load FILE, /quit, \
-/help. A message that begins with / is written with //. /save writes a snapshot, which `pocketlm \
-run --snapshot` and a device read too, with the messages after it for /load.
+/help. To send a message that begins with /, type //. /save writes a snapshot with the messages \
+after it. /load continues from it; `pocketlm run --snapshot` and a device can read it too.
 
-Ctrl-C stops the answer that is being written; what there is of it stays in the conversation. A \
-second one ends the program, with exit code 130. Ctrl-D ends the conversation. What cannot be done \
-(a message that is too long or not UTF-8, an unknown command) is refused, and the conversation \
-goes on; if stdin is not a terminal, the exit code is 1 in the end.
+Ctrl-C stops an answer; what was written of it stays in the conversation. A second Ctrl-C ends the \
+program with exit code 130. Ctrl-D ends the conversation. After an error (a message that is too \
+long or not UTF-8, an unknown command) the conversation continues; if stdin is not a terminal, the \
+exit code is then 1.
 
 Examples:
   pocketlm chat smol.plm --system 'You answer in one sentence.'
-  printf 'What is the capital of France?\\nAnd of Italy?\\n' | pocketlm chat smol.plm --temperature 0")]
+  printf 'The capital of France?\\nAnd of Italy?\\n' | pocketlm chat smol.plm --temperature 0")]
 pub struct Arguments {
     /// An image or a checkpoint
     model: PathBuf,
 
-    /// The system message, for templates that have one
+    /// The system message, if the chat template accepts one
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
 
-    /// A variable of the chat template, as JSON or else as text: `--set enable_thinking=false`. May
-    /// be given several times
+    /// Set a variable of the chat template, such as `enable_thinking=false`. The value is JSON, or
+    /// text if it is not valid JSON. Can be given several times
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<(String, Value)>,
 
-    /// At most N tokens an answer
+    /// Write at most N tokens in each answer
     #[arg(short = 'n', long = "tokens", value_name = "N", value_parser = whole(0..=usize::MAX))]
     limit: Option<usize>,
 
-    /// Tokens the whole conversation has room for [default: 4096, or as many as the model was
+    /// Room for N tokens in the whole conversation [default: 4096, or as many as the model was
     /// trained for]
     #[arg(short, long, value_name = "N", value_parser = whole(1..=u32::MAX))]
     context: Option<u32>,
@@ -109,7 +109,7 @@ pub fn chat(arguments: Arguments) -> Outcome {
     conversation.go_on(&arguments.sampling.note(seed))
 }
 
-/// A conversation, and what the terminal needs.
+/// A conversation, and what is needed to show it.
 struct Conversation<'c> {
     chat: Chat,
     bar: PromptBar,
@@ -122,7 +122,7 @@ impl Conversation<'_> {
     /// Reads messages and commands to the end of the input. `sampled` says how tokens are chosen.
     fn go_on(&mut self, sampled: &str) -> Outcome {
         let mut input = Input::new()?;
-        // In a script, Ctrl-C ends all of it.
+        // In a script, Ctrl-C ends the program.
         if input.is_interactive() {
             interrupt::catch()?;
             note(paint("2", "/help lists the commands, Ctrl-D ends"));
@@ -162,7 +162,8 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// Answers a message. If it is refused, nothing was said.
+    /// Sends a message and prints the answer. After an error the message is not part of the
+    /// conversation.
     fn answer(&mut self, text: &str, sampled: &str) -> Outcome {
         if text.trim().is_empty() {
             return Ok(());
@@ -187,9 +188,9 @@ impl Conversation<'_> {
         let answer = match answer {
             Err(Error::TooLong { tokens, context }) => {
                 return Err(refuse(format_args!(
-                    "with this message the conversation has {} and no longer fits the context of \
-                     {context}, so the message is not part of it; /clear begins a new \
-                     conversation, and a longer --context has more room",
+                    "the message was not sent: with it the conversation has {} and no longer fits \
+                     the context of {context}; /clear begins a new conversation, and a longer \
+                     --context has more room",
                     counted(tokens, "token"),
                 )));
             }
@@ -215,6 +216,7 @@ impl Conversation<'_> {
         Ok(())
     }
 
+    /// Carries out a command.
     fn obey(&mut self, command: Command) -> Outcome {
         match command {
             Command::Help => note(command::HELP),
@@ -226,7 +228,7 @@ impl Conversation<'_> {
                 self.chat.set_system(text.as_deref())?;
                 note(match text {
                     Some(_) => "the system message is set",
-                    None => "there is no system message",
+                    None => "the system message is removed",
                 });
             }
             Command::Save(path) => self.save(&path)?,
@@ -248,6 +250,7 @@ impl Conversation<'_> {
         Ok(())
     }
 
+    /// Tells the user what was done with a file.
     fn say(&self, done: &str, path: &Path) {
         note(format_args!(
             "{done} {}: {}, {}",
@@ -257,7 +260,7 @@ impl Conversation<'_> {
         ));
     }
 
-    /// Goes on with a conversation from a file.
+    /// Continues a conversation from a file.
     fn load(&mut self, path: &Path) -> Outcome {
         let bytes = read_whole(path)?;
         let context = self.chat.session().context();
@@ -272,7 +275,7 @@ impl Conversation<'_> {
                     let header = snapshot::Header::parse(&bytes);
                     let tokens = header.map_or(0, |header| header.tokens() as usize);
                     format!(
-                        "has {}, and the context room for {context}; start chat with a longer \
+                        "has {}, and the context has room for {context}; start chat with a longer \
                          --context",
                         counted(tokens, "token")
                     )
@@ -286,7 +289,7 @@ impl Conversation<'_> {
     }
 }
 
-/// A variable of the template from the command line.
+/// Parses a variable of the template.
 fn setting(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text
         .split_once('=')

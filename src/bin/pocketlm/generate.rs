@@ -1,5 +1,5 @@
-//! What `run` and `chat` share: a session's memory and threads, feeding a prompt, and text token by
-//! token.
+//! What the commands share: the options, memory and threads of a session, and the progress of a
+//! prompt.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,35 +18,38 @@ use crate::size;
 /// Prompts longer than this get a progress bar.
 const LONG_PROMPT: usize = 512;
 
-/// Tokens that meet the output matrix together where the logits of all are wanted.
+/// How many tokens get their logits together, in commands that need the logits of every token.
 pub const LOGITS: u32 = 16;
 
 /// Memory, threads and kernels of a session.
 #[derive(Args)]
 #[command(next_help_heading = "Running")]
 pub struct Running {
-    /// Threads to compute with [default: as many as there are]. Never changes a bit of the result
+    /// Threads to compute with [default: one for each core]. Results are the same bits with any
+    /// number
     #[arg(short, long, value_name = "N", value_parser = whole(1..=1024u16))]
     pub threads: Option<u16>,
 
-    /// Tokens of a prompt computed together: faster, and takes more memory [default: 128, 256 or
-    /// 512, for one thread, two or more]. Never changes a bit of the result
+    /// Tokens of a prompt that are computed together; more are faster and take more memory
+    /// [default: 128 for one thread, 256 for two, 512 for more]. Results are the same bits with any
+    /// number
     #[arg(long, value_name = "B", value_parser = whole(1..=65536u32))]
     pub batch: Option<u32>,
 
-    /// How keys and values are kept: f32, f16, bf16 or q8
+    /// The type of stored keys and values: f32, f16, bf16 or q8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
     pub kv: Kv,
 
-    /// The kernels to compute with, an instruction set [default: the fastest of this machine].
-    /// Never changes a bit of the result
-    #[arg(long, value_name = "NAME", env = "POCKETLM_ISA", hide_env_values = true, value_parser = isa)]
+    /// The instruction set to compute with [default: the fastest of this machine]. Results are the
+    /// same bits with any
+    #[arg(long, value_name = "NAME", value_parser = isa)]
+    #[arg(env = "POCKETLM_ISA", hide_env_values = true)]
     pub isa: Option<&'static Isa>,
 }
 
 impl Running {
-    /// The plan for a session with `context` tokens, with room for the logits of as many of a batch
-    /// as are wanted at once.
+    /// The plan of a session for `context` tokens, with room for the logits of `logits` tokens at
+    /// once.
     pub fn plan<'m>(
         &self,
         model: &Model<'m>,
@@ -64,7 +67,7 @@ impl Running {
             .kv(self.kv)
     }
 
-    /// The same for a session of the library, with room for `context` tokens.
+    /// The options of a library session with room for `context` tokens.
     pub fn options(
         &self,
         context: Option<u32>,
@@ -107,7 +110,7 @@ pub struct Drafting {
     lookup: u32,
 }
 
-/// The context where none is asked for: `usual` tokens, or as many as the model was trained for if
+/// The context if the user gives none: `usual` tokens, or as many as the model was trained for if
 /// those are fewer.
 pub fn default_context(model: &Model, usual: usize) -> usize {
     model
@@ -116,7 +119,7 @@ pub fn default_context(model: &Model, usual: usize) -> usize {
         .map_or(usual, |trained| usual.min(trained.get() as usize))
 }
 
-/// Says so where a context goes beyond what the model was trained for.
+/// Warns if the context is longer than what the model was trained for.
 pub fn warn_beyond_trained(model: &Model, context: usize) {
     if let Some(trained) = model
         .config()
@@ -131,22 +134,23 @@ pub fn warn_beyond_trained(model: &Model, context: usize) {
     }
 }
 
-/// The memory of a plan, or a refusal where the machine has not so much.
+/// Allocates the memory of a plan.
 pub fn arena(plan: &Plan) -> Outcome<AlignedBytes> {
-    // A failed allocation ends the program with less of a sentence, so this asks first.
+    // A failed allocation would end the program without a helpful message, so this tries first.
     let bytes = plan.bytes().saturating_add(ALIGNMENT);
     if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
-        let (context, bytes) = (plan.context_tokens(), size::show(bytes as u64));
+        let context = plan.context_tokens();
+        let bytes = size::show(bytes as u64);
         return Err(refuse(format_args!(
-            "a context of {} takes more memory than there is ({bytes}); a shorter --context or \
-             --kv q8 takes less",
+            "a context of {} takes more memory than there is ({bytes}); use a shorter --context or \
+             --kv q8",
             counted(context as usize, "token")
         )));
     }
     Ok(AlignedBytes::zeroed(plan.bytes()))
 }
 
-/// Reads the name of a type for keys and values.
+/// Parses the name of a type for keys and values.
 pub fn kv(name: &str) -> Result<Kv, String> {
     Kv::ALL
         .into_iter()
@@ -154,15 +158,18 @@ pub fn kv(name: &str) -> Result<Kv, String> {
         .ok_or("choose one of f32, f16, bf16, q8".into())
 }
 
-/// Reads the name of a kernel table.
+/// Parses the name of an instruction set.
 fn isa(name: &str) -> Result<&'static Isa, String> {
     Isa::named(name).ok_or_else(|| {
         let names: Vec<_> = Isa::available().map(Isa::name).collect();
-        format!("this machine and this build have {}", names.join(", "))
+        format!(
+            "choose one that this machine and this build have: {}",
+            names.join(", ")
+        )
     })
 }
 
-/// How fast a text was, and why it ended where that is not what one expects.
+/// The speed of a text, and why it ended if that may surprise the user.
 pub fn summary(generated: &Generated) -> String {
     let speed = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
     let mut summary = format!(
@@ -218,8 +225,7 @@ impl PromptBar {
     }
 }
 
-/// Refuses logits of which one is not a number. `token` says of which token they are, counted from
-/// 0.
+/// Checks that all logits are finite. `token` is the number of their token, counted from 0.
 pub fn all_numbers(token: usize, logits: &[f32]) -> Result<(), String> {
     match logits.iter().position(|logit| !logit.is_finite()) {
         None => Ok(()),
@@ -227,7 +233,7 @@ pub fn all_numbers(token: usize, logits: &[f32]) -> Result<(), String> {
     }
 }
 
-/// What to say of a logit that is infinite or NaN.
+/// The message about a logit that is infinite or NaN.
 pub fn not_a_number(token: usize, logit: usize) -> String {
     format!(
         "logit {logit} of token {token} is not a number; the weights are damaged, or too large to \
@@ -239,7 +245,7 @@ pub fn not_a_number(token: usize, logit: usize) -> String {
 pub fn feed<'s>(session: &'s mut Session, prompt: &[u32]) -> Outcome<&'s mut [f32]> {
     let bar = PromptBar::default();
     let mut rest = prompt;
-    // Cutting a prompt changes no bit of the logits.
+    // The logits do not depend on how a prompt is cut.
     while rest.len() > LONG_PROMPT {
         let (now, after) = rest.split_at(LONG_PROMPT);
         session.feed(now)?;

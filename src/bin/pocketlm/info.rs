@@ -1,4 +1,4 @@
-//! `pocketlm info`: what a model is.
+//! `pocketlm info`: shows what a model consists of.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -32,85 +32,102 @@ pub struct Arguments {
 pub fn info(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
-    let config = config(&model);
     let tokenizer = model.tokenizer().map_err(|error| image.refuse(error))?;
-    let tokens = tokenizer.map(|tokenizer| tokenizer.vocab_size());
-    let template = model.chat_template().is_some();
     let refused = image.refused_parts();
     let reason = |error: Option<ImportError>| error.map(|error| error.to_string());
-    let (no_tokenizer, no_template) = (reason(refused.tokenizer), reason(refused.chat_template));
-    let checksum = format!("{:08x}", model.checksum());
-    let bytes = image.len();
-    let tensors = tensors(&model);
-
+    let facts = Facts {
+        config: config(&model),
+        tensors: tensors(&model),
+        tokens: tokenizer.map(|tokenizer| tokenizer.vocab_size()),
+        no_tokenizer: reason(refused.tokenizer),
+        has_template: model.chat_template().is_some(),
+        no_template: reason(refused.chat_template),
+        bytes: image.len(),
+        checksum: format!("{:08x}", model.checksum()),
+    };
     if arguments.json {
-        let tensors: Vec<Value> = tensors
-            .iter()
-            .map(|tensor| {
-                json!({
-                    "name": tensor.name,
-                    "dtype": tensor.dtype,
-                    "shape": tensor.shape,
-                    "bytes": tensor.bytes,
-                })
+        print_json(&facts.to_json())
+    } else {
+        facts.print(&model)
+    }
+}
+
+/// What is printed about a model.
+struct Facts {
+    config: Map<String, Value>,
+    tensors: Vec<TensorLine>,
+    /// How many tokens the tokenizer has, if there is one.
+    tokens: Option<u32>,
+    /// Why the checkpoint's tokenizer cannot be used.
+    no_tokenizer: Option<String>,
+    has_template: bool,
+    /// Why the checkpoint's chat template cannot be used.
+    no_template: Option<String>,
+    bytes: usize,
+    checksum: String,
+}
+
+impl Facts {
+    fn to_json(&self) -> Value {
+        let tensor = |tensor: &TensorLine| {
+            json!({
+                "name": tensor.name,
+                "dtype": tensor.dtype,
+                "shape": tensor.shape,
+                "bytes": tensor.bytes,
             })
-            .collect();
-        return print_json(&json!({
-            "config": config,
-            "tensors": tensors,
-            "tokenizer_vocab_size": tokens,
-            "tokenizer_refused": no_tokenizer,
-            "chat_template": template,
-            "chat_template_refused": no_template,
-            "bytes": bytes,
-            "checksum": checksum,
-        }));
+        };
+        json!({
+            "config": self.config,
+            "tensors": self.tensors.iter().map(tensor).collect::<Vec<_>>(),
+            "tokenizer_vocab_size": self.tokens,
+            "tokenizer_refused": self.no_tokenizer,
+            "chat_template": self.has_template,
+            "chat_template_refused": self.no_template,
+            "bytes": self.bytes,
+            "checksum": self.checksum,
+        })
     }
 
-    for (name, value) in &config {
-        let value = match name.as_str() {
-            "attention_type" => attention_pattern(&model.layers().iter().collect::<Vec<_>>()),
-            _ => plain(value),
-        };
-        print(format_args!("{name:26} {value}"))?;
+    fn print(&self, model: &Model) -> Outcome {
+        for (name, value) in &self.config {
+            let value = match name.as_str() {
+                "attention_type" => attention_pattern(&model.layers().iter().collect::<Vec<_>>()),
+                _ => plain(value),
+            };
+            print(format_args!("{name:26} {value}"))?;
+        }
+        print("")?;
+        for tensor in &self.tensors {
+            let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+            print(format_args!(
+                "{:48} {:5} {:>16} {:>12}",
+                tensor.name,
+                tensor.dtype,
+                shape.join(" x "),
+                tensor.bytes
+            ))?;
+        }
+        print("")?;
+        let tokens = self.tokens.map(|tokens| counted(tokens as usize, "token"));
+        let tokenizer = or_why(tokens, &self.no_tokenizer);
+        print(format_args!("{:26} {tokenizer}", "tokenizer"))?;
+        let template = self.has_template.then(|| "yes".into());
+        let template = or_why(template, &self.no_template);
+        print(format_args!("{:26} {template}", "chat template"))?;
+        let size = size::show(self.bytes as u64);
+        print(format_args!("{:26} {} ({size})", "bytes", self.bytes))?;
+        print(format_args!("{:26} {}", "checksum", self.checksum))
     }
-    print("")?;
-    for tensor in &tensors {
-        let shape = tensor
-            .shape
-            .iter()
-            .map(usize::to_string)
-            .collect::<Vec<_>>()
-            .join(" x ");
-        print(format_args!(
-            "{:48} {:5} {shape:>16} {:>12}",
-            tensor.name, tensor.dtype, tensor.bytes
-        ))?;
-    }
-    print("")?;
-    let or_why = |part: Option<String>, refused: Option<String>| match (part, refused) {
+}
+
+/// A part of a model, or why there is none.
+fn or_why(part: Option<String>, refused: &Option<String>) -> String {
+    match (part, refused) {
         (Some(part), _) => part,
         (None, Some(reason)) => format!("none that can be used: {reason}"),
         (None, None) => "none".into(),
-    };
-    let tokens = tokens.map(|tokens| counted(tokens as usize, "token"));
-    print(format_args!(
-        "{:26} {}",
-        "tokenizer",
-        or_why(tokens, no_tokenizer)
-    ))?;
-    let template = template.then(|| "yes".into());
-    print(format_args!(
-        "{:26} {}",
-        "chat template",
-        or_why(template, no_template)
-    ))?;
-    print(format_args!(
-        "{:26} {bytes} ({})",
-        "bytes",
-        size::show(bytes as u64)
-    ))?;
-    print(format_args!("{:26} {checksum}", "checksum"))
+    }
 }
 
 /// A line of the table of tensors.
@@ -151,8 +168,8 @@ pub fn tensors(model: &Model) -> Vec<TensorLine> {
     model.tensors().filter_map(line).collect()
 }
 
-/// The config in penzai's names, with `attention_type` as a penzai-style config has it (a list when
-/// layers differ).
+/// The config with penzai's names. As in a penzai-style config, `attention_type` is a list if
+/// layers differ.
 fn config(model: &Model) -> Map<String, Value> {
     let config = model.config();
     let variant = match config.mlp_variant {
@@ -219,10 +236,10 @@ fn attention_type(layer: Layer) -> Value {
     }
 }
 
-/// What the layers see, for people: `5 × local 512, 1 × global, repeated 3 times`.
+/// The attention windows of all layers in short: `5 × local 512, 1 × global, repeated 3 times`.
 fn attention_pattern(layers: &[Layer]) -> String {
     let windows: Vec<_> = layers.iter().map(|layer| layer.window).collect();
-    // The shortest start that the rest repeats, if that happens at all.
+    // The length of the shortest pattern that repeats, or of all layers.
     let period = (1..=windows.len() / 2)
         .find(|&period| windows[period..] == windows[..windows.len() - period])
         .unwrap_or(windows.len());
@@ -241,7 +258,7 @@ fn attention_pattern(layers: &[Layer]) -> String {
     pattern
 }
 
-/// Equal windows that follow each other, together.
+/// Runs of equal windows.
 fn runs(windows: &[Option<NonZeroU32>]) -> String {
     let runs = windows.chunk_by(|a, b| a == b).map(|run| match run[0] {
         Some(window) => format!("{} × local {window}", run.len()),
@@ -250,7 +267,8 @@ fn runs(windows: &[Option<NonZeroU32>]) -> String {
     runs.collect::<Vec<_>>().join(", ")
 }
 
-/// penzai-style configs have JAX's names for types. Types that JAX does not have keep ours.
+/// The name of a type in penzai-style configs, which use JAX's names. JAX has no q8 and q4; these
+/// keep our names.
 fn dtype(dtype: DType) -> &'static str {
     match dtype {
         DType::F32 => "float32",

@@ -1,4 +1,4 @@
-//! What the user types, or a script pipes in, piece by piece.
+//! Reads lines and blocks that the user types or a script pipes in.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -21,7 +21,7 @@ const FENCE: &str = "\"\"\"";
 
 const PROMPT: &str = "> ";
 
-/// Where the texts come from.
+/// The source of the input.
 pub enum Input {
     /// A terminal, with an editor for the line.
     Editor(Box<Editor<Typing, MemHistory>>),
@@ -29,7 +29,7 @@ pub enum Input {
     Lines {
         /// Lines read so far.
         number: usize,
-        /// Whether somebody sits in front of it, at a terminal that has no editor.
+        /// Whether it is a terminal, one without an editor.
         prompts: bool,
     },
 }
@@ -38,9 +38,9 @@ pub enum Input {
 pub enum Typed {
     /// A line; on a terminal also several that were pasted together.
     Line(String),
-    /// What stood between two `"""`.
+    /// The text between two `"""`.
     Block(String),
-    /// Input that is no text: why.
+    /// Input that is not text, and why.
     Unreadable(String),
     /// Ctrl-C.
     Interrupted,
@@ -57,7 +57,7 @@ impl Input {
                 prompts: stdin_is_terminal,
             });
         }
-        // Where the text goes to a file, the editor still shows what is typed.
+        // The editor shows what is typed even if stdout is a file.
         let behavior = if io::stdout().is_terminal() {
             Behavior::Stdio
         } else {
@@ -78,7 +78,7 @@ impl Input {
         Ok(Input::Editor(Box::new(editor)))
     }
 
-    /// Whether somebody sits in front of it.
+    /// Whether a user types at a terminal.
     pub fn is_interactive(&self) -> bool {
         !matches!(self, Input::Lines { prompts: false, .. })
     }
@@ -90,7 +90,7 @@ impl Input {
                 Ok(text) => Ok(unfenced(&text)),
                 Err(ReadlineError::Interrupted) => Ok(Typed::Interrupted),
                 Err(ReadlineError::Eof) => Ok(Typed::End),
-                // The editor drops the line with what came with it.
+                // The editor drops the whole line.
                 Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                     Ok(Typed::Unreadable("what was typed is not UTF-8".into()))
                 }
@@ -106,7 +106,7 @@ impl Input {
     }
 }
 
-/// Whether the terminal can move its cursor, and can be reached.
+/// Whether a line editor works: the terminal can move its cursor, and can be opened.
 fn has_editor() -> bool {
     let plain =
         std::env::var("TERM").is_ok_and(|name| ["dumb", "cons25", "emacs"].contains(&&*name));
@@ -114,7 +114,7 @@ fn has_editor() -> bool {
     !plain && (io::stdout().is_terminal() || reachable())
 }
 
-/// A line, or what stands between two fences.
+/// Reads a line, or a block between two fences.
 fn read_lines(input: &mut dyn BufRead, number: &mut usize) -> Outcome<Typed> {
     let mut bytes = Vec::new();
     let first = *number + 1;
@@ -169,7 +169,7 @@ fn without_line_break(text: &str) -> &str {
     text.strip_suffix('\r').unwrap_or(text)
 }
 
-/// What the editor knows of the texts: Enter ends one only where its fence is closed.
+/// Tells the editor when the input is complete: Enter does not end an open block.
 pub struct Typing;
 
 impl Validator for Typing {
@@ -202,7 +202,7 @@ impl Completer for Typing {
 
 impl Helper for Typing {}
 
-/// Ctrl-C takes back what was typed; where there is nothing, it interrupts.
+/// Ctrl-C deletes what was typed. On an empty line it interrupts.
 struct ClearFirst;
 
 impl ConditionalEventHandler for ClearFirst {

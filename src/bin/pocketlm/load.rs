@@ -1,4 +1,4 @@
-//! MODEL, whatever it is, to an opened image.
+//! Opens MODEL, which is an image or a checkpoint.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::output::{Failure, Outcome, byte_bar, note, refuse_file};
 use crate::output_file::keep_from_stdout;
 use crate::story;
 
-/// The bytes of an image, and what to call them.
+/// An image, and its name for messages.
 pub struct Image {
     image: host::Image,
     /// MODEL as the user gave it.
@@ -54,7 +54,7 @@ impl Image {
         self.image
     }
 
-    /// A refusal that blames MODEL.
+    /// An error about MODEL.
     pub fn refuse(&self, reason: impl std::fmt::Display) -> Failure {
         refuse_file(&self.name, reason)
     }

@@ -1,4 +1,4 @@
-//! `pocketlm logits`: the numbers themselves, to compare with other programs and with a board.
+//! `pocketlm logits`: writes logits to a file, to compare them with other programs and with boards.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -25,7 +25,7 @@ computed the same logits. --batch and --threads never change a bit.
 
 Examples:
   pocketlm logits smol.plm --tokens 1,2,3 -o out.safetensors
-  printf 'Once upon' | pocketlm tokenize smol.plm | pocketlm logits smol.plm --tokens - -o out.safetensors")]
+  pocketlm tokenize smol.plm < text.txt | pocketlm logits smol.plm --tokens - -o out.safetensors")]
 pub struct Arguments {
     /// An image or a checkpoint
     model: PathBuf,
@@ -34,8 +34,8 @@ pub struct Arguments {
     #[arg(long, value_name = "IDS")]
     tokens: Tokens,
 
-    /// Where to write the logits: a new file or an older one of logits. `-` is stdout; the digest
-    /// then goes to stderr
+    /// The file to write: a new one, or an older file of logits. `-` is stdout; the digest then
+    /// goes to stderr
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
 
@@ -75,7 +75,7 @@ pub fn logits(arguments: Arguments) -> Outcome {
     Ok(())
 }
 
-/// What there is to blame when the logits were not written: the tokens, the model, or the file.
+/// Why the logits were not written.
 enum Stopped {
     Session(pocketlm::Error),
     NotANumber(String),
@@ -88,7 +88,7 @@ impl From<io::Error> for Stopped {
     }
 }
 
-/// Feeds the tokens and writes each row as it comes: all of them may be more than memory holds.
+/// Feeds the tokens and writes each row at once, because all rows together may not fit in memory.
 fn compute(
     session: &mut Session,
     ids: &[u32],
@@ -124,7 +124,7 @@ fn compute(
     Ok(digest.value())
 }
 
-/// What `--tokens` says.
+/// The value of `--tokens`.
 #[derive(Clone)]
 enum Tokens {
     Given(Vec<u32>),

@@ -1,8 +1,8 @@
 //! The `pocketlm` command line.
 //!
-//! With feature `cli`: a command a file; `load.rs` turns MODEL into an image, `output.rs` is how
-//! the program speaks. Without it: `story.rs`, which is the smallest example of the library as
-//! well.
+//! With feature `cli`, each command has a file of its own; `load.rs` opens MODEL, and `output.rs`
+//! prints results, messages and errors. Without the feature there is only `story.rs`, the smallest
+//! example of the library.
 
 #[cfg(feature = "cli")]
 mod bench;
@@ -40,7 +40,7 @@ mod sampling;
 mod size;
 #[cfg(feature = "cli")]
 mod snapshot;
-#[cfg_attr(feature = "cli", allow(dead_code))] // of which `run` takes the model, not the program
+#[cfg_attr(feature = "cli", allow(dead_code))] // `run` uses only its constants
 mod story;
 #[cfg(feature = "cli")]
 mod svg;
@@ -78,11 +78,12 @@ mod cli {
     #[command(version, max_term_width = 100)]
     #[command(after_help = "\
 MODEL is an image (.plm) or a checkpoint: a Hugging Face folder, a .gguf file, a llama2.c .bin, or \
-a penzai-style folder. A checkpoint is packed in memory first; `pocketlm pack` does that once for \
-all. With POCKETLM_CACHE=FOLDER in the environment the image is kept there and used again until \
-the checkpoint changes.
+a penzai-style folder. A checkpoint is packed in memory each time; `pocketlm pack` writes the \
+image to a file once. If the environment variable POCKETLM_CACHE names a folder, packed images are \
+kept there and used again until the checkpoint changes.
 
-Data goes to stdout, everything else to stderr. Exit codes: 0 fine, 1 refused (with one line that says why), 2 usage.
+Data goes to stdout, everything else to stderr. Exit codes: 0 success, 1 error (one line says \
+why), 2 wrong usage.
 
 Start here:
   pocketlm run                                         the built-in model tells a story
@@ -110,10 +111,10 @@ Start here:
         Verify(verify::Arguments),
     }
 
-    /// Reads the command line, or ends the program with help or a word about its usage.
+    /// Parses the command line. Prints help or a usage error and exits where that is needed.
     fn arguments() -> Arguments {
-        // Where an option takes a number, what comes next is its value, a minus sign or not. The
-        // option then says what is wrong with it.
+        // An option that takes a number accepts a value that begins with a minus sign, so that the
+        // option itself can say what is wrong with it.
         let number = |argument: clap::Arg| {
             let value = argument.get_value_parser().type_id();
             let is_number = argument.get_action().takes_values()
@@ -132,7 +133,7 @@ Start here:
 
     pub fn main() -> ExitCode {
         let Some(command) = arguments().command else {
-            // Whoever closes stdout has read enough.
+            // If stdout is closed, its reader has read enough.
             _ = Arguments::command().print_help();
             return ExitCode::SUCCESS;
         };

@@ -7,14 +7,15 @@ pub fn whole<N>(range: RangeInclusive<N>) -> impl Fn(&str) -> Result<N, String> 
 where
     N: Copy + PartialOrd + TryFrom<u64> + TryInto<u64> + Send + Sync,
 {
-    let (least, most) = (as_u64(*range.start()), as_u64(*range.end()));
+    let least = as_u64(*range.start());
+    let most = as_u64(*range.end());
     move |text: &str| {
         let number = text.parse::<u64>().ok();
         number
             .filter(|number| (least..=most).contains(number))
             .and_then(|number| N::try_from(number).ok())
             .ok_or_else(|| match most {
-                // Such a bound says nothing.
+                // There is no upper bound.
                 u64::MAX => format!("give a whole number, {least} or more"),
                 _ => format!("give a whole number from {least} to {most}"),
             })

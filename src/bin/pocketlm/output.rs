@@ -1,4 +1,4 @@
-//! How the program speaks: data on stdout, everything else on stderr, one line when it refuses.
+//! Output: data goes to stdout, everything else to stderr. An error is one line.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -12,20 +12,20 @@ use crate::size;
 /// Why a command stopped early.
 #[derive(Debug)]
 pub enum Failure {
-    /// One line for the user: which file, what is wrong, what would help. Exit 1.
+    /// An error. The line says which file, what is wrong, and what helps. Exit code 1.
     Refused(String),
-    /// One line for the user about how the command was called. Exit 2.
+    /// The command was called in a wrong way. Exit code 2.
     Usage(String),
-    /// The user asked for the end with Ctrl-C. Exit 130, as shells say it of other programs.
+    /// The user pressed Ctrl-C. Exit code 130, as is usual in shells.
     Interrupted,
-    /// Whoever read our stdout has seen enough (`| head`). Nobody is to be told.
+    /// The reader of stdout closed it (`| head`). This is not an error.
     OutputClosed,
 }
 
-/// What a command comes to.
+/// The result of a command.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
-/// A refusal, with nothing to blame but `reason`.
+/// An error that is not about a file.
 pub fn refuse(reason: impl Display) -> Failure {
     Failure::Refused(reason.to_string())
 }
@@ -36,7 +36,7 @@ pub fn counted(count: usize, thing: &str) -> String {
     format!("{count} {thing}{plural}")
 }
 
-/// A figure that came out as a number, to print; `what` is its name.
+/// Checks that a figure is finite before it is printed. `what` is its name.
 pub fn figure(what: &str, value: f64) -> Outcome<f64> {
     if value.is_finite() {
         Ok(value)
@@ -45,7 +45,7 @@ pub fn figure(what: &str, value: f64) -> Outcome<f64> {
     }
 }
 
-/// A refusal that blames a file or folder.
+/// An error about a file or folder.
 pub fn refuse_file(path: impl AsRef<Path>, reason: impl Display) -> Failure {
     Failure::Refused(format!("{}: {reason}", path.as_ref().display()))
 }
@@ -54,8 +54,8 @@ impl From<pocketlm::host::Error> for Failure {
     fn from(error: pocketlm::host::Error) -> Self {
         match error {
             pocketlm::host::Error::Memory(bytes) => refuse(format_args!(
-                "the context takes more memory than there is ({}); a shorter --context or --kv q8 \
-                 takes less",
+                "the context takes more memory than there is ({}); use a shorter --context or --kv \
+                 q8",
                 size::show(bytes as u64)
             )),
             error => refuse(error),
@@ -76,7 +76,7 @@ impl From<pocketlm::Error> for Failure {
     }
 }
 
-/// For stdout only: errors about other files name them, see [`refuse_file`].
+/// For stdout only. An error about another file has to name it: see [`refuse_file`].
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -86,10 +86,10 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Says why the program stops.
+/// Prints an error.
 pub fn report(reason: &str) {
-    // Control characters in a file's names would let it write on the terminal, and a line break is
-    // a second line.
+    // Control characters in a file name could do anything to the terminal, and a line break would
+    // begin a second line.
     let line: String = reason
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -97,12 +97,12 @@ pub fn report(reason: &str) {
     note(format_args!("{} {line}", paint("31;1", "error:")));
 }
 
-/// A line on stderr. A closed stderr is no reason to stop.
+/// Prints a line to stderr. The command continues if stderr is closed.
 pub fn note(line: impl Display) {
     _ = writeln!(io::stderr(), "{line}");
 }
 
-/// A line on stderr about what the user may not expect.
+/// Prints a warning to stderr.
 pub fn warn(line: impl Display) {
     note(format_args!("{} {line}", paint("33;1", "warning:")));
 }
@@ -124,7 +124,7 @@ pub fn print(line: impl Display) -> Outcome {
     Ok(())
 }
 
-/// Writes JSON to stdout, for people as well.
+/// Writes indented JSON to stdout.
 pub fn print_json(value: &serde_json::Value) -> Outcome {
     print(format_args!("{value:#}"))
 }
@@ -155,7 +155,7 @@ fn bar(
         .expect("the templates above are well-formed")
         .progress_chars("=> ");
     let bar = ProgressBar::new(total).with_style(style).with_message(task);
-    // The first piece of the work may take long.
+    // Shows the bar now, because the first piece of the work may take long.
     bar.tick();
     bar
 }

@@ -1,5 +1,5 @@
-//! Files that commands write. A file appears under its name when it is whole, and replaces nothing
-//! but an older one of its kind.
+//! Files that commands write. A file appears under its name when it is complete, and replaces only
+//! an older file of the same kind.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal, Read, Seek};
@@ -32,7 +32,7 @@ impl Kind {
         }
     }
 
-    /// Whether a file is of this kind. One that cannot be read is not.
+    /// Whether a file is of this kind. False if it cannot be read.
     fn is_kind_of(self, path: &Path) -> bool {
         match self {
             Kind::Image => has_header(path, MAGIC),
@@ -77,7 +77,7 @@ fn holds_only_logits(path: &Path) -> io::Result<bool> {
     Ok(tensors.next().is_some_and(|name| name == "logits") && tensors.next().is_none())
 }
 
-/// A place to write to, checked before the work begins.
+/// A file to write, checked before the work begins.
 pub struct OutputFile {
     /// As the user gave it.
     name: PathBuf,
@@ -88,24 +88,24 @@ pub struct OutputFile {
 }
 
 enum Place {
-    /// A regular file, or the name that one will get. Symbolic links are resolved: they stay, and
-    /// what they point to is replaced.
+    /// A regular file, or the path of a new one. Symbolic links are resolved: the link stays, and
+    /// its target is replaced.
     File(PathBuf),
     Stdout,
-    /// A pipe or a device, which has to be written to where it is.
+    /// A pipe or a device, which cannot be replaced.
     Stream,
 }
 
 /// A file that the command reads.
 struct Input {
     identity: Identity,
-    /// Whether it may be an earlier output: it lies in a folder that the user named, and is not
-    /// known to be read.
+    /// Whether it may be an earlier output: it is in a folder that the user named, and the command
+    /// does not surely read it.
     may_be_output: bool,
 }
 
 impl OutputFile {
-    /// Checks that the file can be written, and that this destroys nothing. `-` is standard output.
+    /// Checks that the file can be written without destroying anything. `-` is standard output.
     /// `inputs` are the files and folders that the command reads.
     pub fn new(path: &Path, kind: Kind, inputs: &[&Path]) -> Outcome<OutputFile> {
         let mut output = OutputFile {
@@ -119,11 +119,12 @@ impl OutputFile {
             if kind != Kind::Chart && io::stdout().is_terminal() {
                 let what = kind.name();
                 return Err(Failure::Usage(format!(
-                    "{what} is not for a terminal; redirect standard output, or name a file"
+                    "{what} cannot be shown at a terminal; redirect standard output, or name a \
+                     file"
                 )));
             }
             return if standard_output().is_some_and(|it| output.is_input(it, false)) {
-                Err(output.refuse("goes to a file that this command reads"))
+                Err(output.refuse("goes to a file that this command reads; redirect it elsewhere"))
             } else {
                 Ok(output)
             };
@@ -131,7 +132,7 @@ impl OutputFile {
         output.place = output.find()?;
         if let Place::File(file) = &output.place {
             output.check(file)?;
-            // A folder that cannot be written to is found before the work begins.
+            // This fails now if the folder cannot be written to.
             output.create(file)?;
         }
         Ok(output)
@@ -142,11 +143,11 @@ impl OutputFile {
         is_stdout(&self.name)
     }
 
-    /// Calls `write` with an empty file, then puts it in its place. If `write` fails, what was
-    /// there stays.
+    /// Calls `write` with an empty file, then moves it to its path. If `write` fails, an older file
+    /// stays.
     pub fn write<T>(&self, write: impl FnOnce(&mut File) -> Outcome<T>) -> Outcome<T> {
         let Place::File(path) = &self.place else {
-            // Writers seek, and a stream cannot.
+            // `write` may seek, and a stream cannot.
             let mut file = tempfile::tempfile().map_err(|error| {
                 refuse_file(
                     std::env::temp_dir(),
@@ -159,7 +160,7 @@ impl OutputFile {
         };
         let mut file = self.create(path)?;
         let result = write(file.as_file_mut())?;
-        // Others may have written a file there meanwhile.
+        // Another program may have written a file there in the meantime.
         self.check(path)?;
         if let Ok(replaced) = path.metadata() {
             like(&replaced, file.as_file()).map_err(|error| self.cannot_write(error))?;
@@ -171,7 +172,7 @@ impl OutputFile {
         Ok(result)
     }
 
-    /// A refusal that blames the file because writing failed.
+    /// The error for a failure to write.
     pub fn cannot_write(&self, error: io::Error) -> Failure {
         self.refuse(format_args!("cannot be written: {error}"))
     }
@@ -184,7 +185,7 @@ impl OutputFile {
         }
     }
 
-    /// What the name stands for.
+    /// Finds out what the name refers to.
     fn find(&self) -> Outcome<Place> {
         let is_folder = || self.refuse("is a folder; name a file to write");
         if names_a_folder(&self.name) {
@@ -206,8 +207,8 @@ impl OutputFile {
         }
     }
 
-    /// Refuses to replace a file that is read here, that is of another kind, or that is write
-    /// protected. An empty file holds nothing to lose.
+    /// Checks an existing file: it must not be an input, of another kind, or write protected. An
+    /// empty file of any kind may be replaced.
     fn check(&self, file: &Path) -> Outcome {
         let Ok(found) = file.metadata() else {
             return Ok(());
@@ -228,7 +229,7 @@ impl OutputFile {
         }
     }
 
-    /// Whether the command reads a file, which looks like an earlier output or not.
+    /// Whether the command reads a file. `is_output` says that it looks like an earlier output.
     fn is_input(&self, identity: Identity, is_output: bool) -> bool {
         self.inputs
             .iter()
@@ -269,16 +270,16 @@ fn is_stdout(path: &Path) -> bool {
     names.iter().any(|name| path == Path::new(name))
 }
 
-/// Whether a path ends as only a folder's does.
+/// Whether a path can only name a folder.
 fn names_a_folder(path: &Path) -> bool {
     let end = path.as_os_str().as_encoded_bytes().last();
     end.is_some_and(|&end| std::path::is_separator(end.into())) || path.file_name().is_none()
 }
 
-/// Where a symbolic link to nothing points, through other links; any other path is itself.
+/// The target of a symbolic link, which need not exist; other paths are returned as they are.
 fn link_target(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
-    // As many as Linux follows.
+    // Linux follows as many links.
     for _ in 0..40 {
         let Ok(target) = fs::read_link(&path) else {
             break;
@@ -288,7 +289,8 @@ fn link_target(path: &Path) -> PathBuf {
     path
 }
 
-/// Refuses to print to a file that the command reads: `run MODEL >> MODEL` would damage it.
+/// Checks that stdout does not go to a file that the command reads: `run MODEL >> MODEL` would
+/// damage it.
 pub fn keep_from_stdout(input: &Path) -> Outcome {
     let Some(output) = standard_output() else {
         return Ok(());
@@ -303,8 +305,8 @@ pub fn keep_from_stdout(input: &Path) -> Outcome {
     Ok(())
 }
 
-/// The files that are read if the user gives `path`: itself, all files of a folder, and the
-/// tokenizers that lie beside the weights of llama2.c.
+/// The files that are read if the user gives `path`: the file itself, all files of a folder, and
+/// the tokenizers beside llama2.c weights.
 fn files_of(path: &Path) -> Vec<Input> {
     let input = |file: &Path, is_weights: bool| {
         Some(Input {
@@ -345,7 +347,7 @@ fn like(replaced: &Metadata, file: &File) -> io::Result<()> {
     file.set_permissions(replaced.permissions())
 }
 
-/// What tells whether two names are of one file: device and number, where there are such.
+/// Is equal for two names of one file: device and inode number, where these exist.
 #[cfg(unix)]
 type Identity = (u64, u64);
 #[cfg(not(unix))]
@@ -398,7 +400,7 @@ fn open_file(stream: impl std::os::fd::AsFd) -> Option<Identity> {
         .map(of_metadata)
 }
 
-/// Whether a file takes bytes in turn: a pipe, a terminal, `/dev/null`.
+/// Whether a file is a stream: a pipe, a terminal, `/dev/null`.
 fn is_stream(file: &Metadata) -> bool {
     #[cfg(unix)]
     {

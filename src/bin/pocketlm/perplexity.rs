@@ -1,4 +1,4 @@
-//! `pocketlm perplexity`: how well a model foresees a text.
+//! `pocketlm perplexity`: measures how well a model predicts a text.
 
 use std::path::PathBuf;
 
@@ -13,15 +13,15 @@ use crate::number::whole;
 use crate::output::{Outcome, counted, figure, print, print_json, refuse_file, token_bar};
 use crate::vocabulary::text;
 
-/// Measure how well a model foresees a text: tokens scored, nats per token, perplexity
+/// Measure how well a model predicts a text: tokens scored, nats per token, perplexity
 #[derive(Args)]
 #[command(after_help = "\
-The whole text is tokenized once; special tokens that it spells out count as such. The tokens are \
-cut into windows that do not overlap. If the tokenizer begins texts with BOS, a window is BOS and \
---context - 1 tokens of the text, and every token of the text is scored. If not, a window is \
---context tokens: the first is only context, all others are scored. The last window may be \
-shorter. nats_per_token is the mean of -ln p(token | the window so far); perplexity is its \
-exponential. Compare only results with the same tokenizer, text and --context.
+The whole text is tokenized once; special tokens in it are recognised. The tokens are cut into \
+windows that do not overlap. If the tokenizer begins texts with BOS, a window is BOS and --context \
+- 1 tokens of the text, and every token of the text is scored. Otherwise a window is --context \
+tokens, and all of them but the first are scored. The last window may be shorter. nats_per_token \
+is the mean of -ln p(token | the window so far); perplexity is its exponential. Compare only \
+results with the same tokenizer, text and --context.
 
 Examples:
   pocketlm perplexity smol.plm -f wiki.test.raw
@@ -63,7 +63,7 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let needed = if bos.is_some() { 1 } else { 2 };
     if ids.len() < needed {
         let has = counted(ids.len(), "token");
-        let reason = format!("the text has {has}, and it takes at least {needed}");
+        let reason = format!("the text has {has}, at least {needed} needed");
         return Err(refuse_file(&arguments.file, reason));
     }
 
@@ -76,7 +76,8 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
         Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     warn_beyond_trained(&model, longest);
     let bar = token_bar("scoring".into(), ids.len() as u64);
-    let (mut nats, mut tokens) = (0.0, 0u64);
+    let mut nats = 0.0;
+    let mut tokens = 0u64;
     let mut checked = Ok(());
     let mut start = 0;
     let mut window = Vec::with_capacity(context);
@@ -84,7 +85,7 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
         window.clear();
         window.extend(bos);
         window.extend_from_slice(piece);
-        // The last token's own logits foretell what is not there.
+        // The last token of a window is only predicted, never fed.
         let Some((_, given @ [_, ..])) = window.split_last() else {
             continue;
         };
@@ -106,9 +107,11 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let nats_per_token = figure("nats_per_token", nats / tokens as f64)?;
     let perplexity = figure("the perplexity", nats_per_token.exp())?;
     if arguments.json {
-        return print_json(
-            &json!({ "tokens": tokens, "nats_per_token": nats_per_token, "perplexity": perplexity }),
-        );
+        return print_json(&json!({
+            "tokens": tokens,
+            "nats_per_token": nats_per_token,
+            "perplexity": perplexity,
+        }));
     }
     print(format_args!(
         "tokens {tokens} nats_per_token {nats_per_token:.6} perplexity {perplexity:.4}"

@@ -1,4 +1,4 @@
-//! `pocketlm plan`: where every byte goes, before anything is flashed.
+//! `pocketlm plan`: shows the flash and RAM that a model needs.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::output_file::{Kind, OutputFile};
 use crate::svg::{self, Bar};
 use crate::{info, size};
 
-/// Show where every byte of flash and RAM goes, and whether it fits
+/// Show what every byte of flash and RAM is used for, and whether it fits
 #[derive(Args)]
 #[command(after_help = "\
 Sizes are bytes, or K, M, G (also KiB, MiB, GiB; powers of 1024) or KB, MB, GB (powers of 1000). \
@@ -35,31 +35,31 @@ pub struct Arguments {
     /// An image or a checkpoint
     model: PathBuf,
 
-    /// Tokens a session can hold
+    /// Room for N tokens
     #[arg(short, long, value_name = "N", value_parser = whole(1..=u32::MAX))]
     context: u32,
 
-    /// Tokens of a prompt computed together
+    /// Tokens of a prompt that are computed together
     #[arg(long, value_name = "B", default_value_t = 1, value_parser = whole(1..=u32::MAX))]
     batch: u32,
 
-    /// Tokens whose logits there is room for at once: 1, and one for each drafted token
+    /// Room for the logits of N tokens at once: 1, and one more for each drafted token
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole(1..=u32::MAX))]
     logits: u32,
 
-    /// How keys and values are kept: f32, f16, bf16 or q8
+    /// The type of stored keys and values: f32, f16, bf16 or q8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
     kv: Kv,
 
-    /// Count pocketlm's code and stack for a board, and take its flash and RAM as the room there is
+    /// Add pocketlm's code and stack on this board, and take the board's flash and RAM as limits
     #[arg(long, value_name = "NAME", value_parser = board::parser())]
     board: Option<&'static Board>,
 
-    /// The room there is in flash
+    /// The flash that is available
     #[arg(long, value_name = "BYTES", value_parser = size::parse)]
     flash: Option<u64>,
 
-    /// The room there is in RAM
+    /// The RAM that is available
     #[arg(long, value_name = "BYTES", value_parser = size::parse)]
     ram: Option<u64>,
 
@@ -92,69 +92,95 @@ pub fn plan(arguments: Arguments) -> Outcome {
     let plan = plan.logits(arguments.logits).kv(arguments.kv);
     if plan.bytes() == usize::MAX {
         return Err(refuse(
-            "no memory can hold this plan; a smaller --context, --batch or --logits needs less",
+            "no memory can hold this plan; use a smaller --context, --batch or --logits",
         ));
     }
-    let mut flash = Memory {
-        name: "flash",
-        parts: flash(&model, image.len() as u64),
-        limit: arguments.flash,
-    };
-    let mut ram = Memory {
-        name: "RAM",
-        parts: ram(&model, &plan),
-        limit: arguments.ram,
-    };
-    if let Some(board) = arguments.board {
-        flash.add_board(
-            "code",
-            format!("code of pocketlm on {}", board.core.name),
-            board.core.code,
-            board.flash,
-        );
-        ram.add_board("stack", "stack of pocketlm".into(), board::STACK, board.ram);
-    }
+    let flash = arguments.flash(&model, image.len() as u64);
+    let ram = arguments.ram(&model, &plan);
 
     if arguments.json {
-        print_json(&json!({
-            "context": arguments.context,
-            "batch": arguments.batch,
-            "logits": arguments.logits,
-            "kv": arguments.kv.dtype().name(),
-            "board": arguments.board.map(|board| board.name),
-            "flash": flash.json(),
-            "ram": ram.json(),
-            "fits": flash.missing() == 0 && ram.missing() == 0,
-        }))?;
+        print_json(&arguments.to_json(&flash, &ram))?;
     } else if !chart_alone {
         flash.print()?;
         print("")?;
         ram.print()?;
     }
     if let Some(output) = &chart {
-        let title = format!(
-            "{}, context {}, batch {}, KV {}",
-            image.name,
-            arguments.context,
-            arguments.batch,
-            arguments.kv.dtype().name()
-        );
-        let bars = [&flash, &ram].map(|memory| Bar {
-            name: memory.name,
-            parts: memory.lines(),
-            limit: memory.limit,
-        });
-        let drawn = svg::chart(&title, &bars);
+        let drawn = arguments.chart(&image.name, [&flash, &ram]);
         output.write(|file| {
             let written = file.write_all(drawn.as_bytes());
             written.map_err(|error| output.cannot_write(error))
         })?;
     }
+    must_fit(&flash, &ram)?;
+    warn_beyond_trained(&model, arguments.context as usize);
+    Ok(())
+}
 
+impl Arguments {
+    /// What flash holds.
+    fn flash(&self, model: &Model, image: u64) -> Memory {
+        let mut memory = Memory {
+            name: "flash",
+            parts: flash(model, image),
+            limit: self.flash,
+        };
+        if let Some(board) = self.board {
+            let label = format!("code of pocketlm on {}", board.core.name);
+            memory.add_board("code", label, board.core.code, board.flash);
+        }
+        memory
+    }
+
+    /// What RAM holds.
+    fn ram(&self, model: &Model, plan: &Plan) -> Memory {
+        let mut memory = Memory {
+            name: "RAM",
+            parts: ram(model, plan),
+            limit: self.ram,
+        };
+        if let Some(board) = self.board {
+            let label = "stack of pocketlm".into();
+            memory.add_board("stack", label, board::STACK, board.ram);
+        }
+        memory
+    }
+
+    fn to_json(&self, flash: &Memory, ram: &Memory) -> Value {
+        json!({
+            "context": self.context,
+            "batch": self.batch,
+            "logits": self.logits,
+            "kv": self.kv.dtype().name(),
+            "board": self.board.map(|board| board.name),
+            "flash": flash.json(),
+            "ram": ram.json(),
+            "fits": flash.missing() == 0 && ram.missing() == 0,
+        })
+    }
+
+    fn chart(&self, name: &str, memories: [&Memory; 2]) -> String {
+        let title = format!(
+            "{name}, context {}, batch {}, KV {}",
+            self.context,
+            self.batch,
+            self.kv.dtype().name()
+        );
+        let bars = memories.map(|memory| Bar {
+            name: memory.name,
+            parts: memory.lines(),
+            limit: memory.limit,
+        });
+        svg::chart(&title, &bars)
+    }
+}
+
+/// Fails if a memory is too small.
+fn must_fit(flash: &Memory, ram: &Memory) -> Outcome {
     let advice = [
-        (&flash, "a smaller `pack --dtype` needs less"),
+        (flash, "a smaller `pack --dtype` needs less"),
         (
-            &ram,
+            ram,
             "a shorter --context, a smaller --batch or --kv q8 need less",
         ),
     ];
@@ -166,14 +192,13 @@ pub fn plan(arguments: Arguments) -> Outcome {
             format!("{} lacks {missing}; {advice}", memory.name)
         })
         .collect();
-    if !missing.is_empty() {
-        return Err(refuse(format_args!("does not fit: {}", missing.join("; "))));
+    if missing.is_empty() {
+        return Ok(());
     }
-    warn_beyond_trained(&model, arguments.context as usize);
-    Ok(())
+    Err(refuse(format_args!("does not fit: {}", missing.join("; "))))
 }
 
-/// A kind of memory and what lies in it.
+/// A memory and its parts.
 struct Memory {
     name: &'static str,
     parts: Vec<Part>,
@@ -181,9 +206,9 @@ struct Memory {
 }
 
 struct Part {
-    /// What scripts ask for.
+    /// Its name in JSON.
     key: String,
-    /// What people read.
+    /// Its name in the table and the chart.
     label: String,
     bytes: u64,
 }
@@ -193,13 +218,13 @@ impl Memory {
         self.parts.iter().map(|part| part.bytes).sum()
     }
 
-    /// By how much the memory is too small.
+    /// How many bytes the memory is too small.
     fn missing(&self) -> u64 {
         self.limit
             .map_or(0, |limit| self.total().saturating_sub(limit))
     }
 
-    /// What a board adds to the parts, and the limit that it sets if none was given.
+    /// Adds a part that a board needs, and the board's limit if the user gave none.
     fn add_board(&mut self, key: &str, label: String, bytes: u64, room: u64) {
         self.parts.push(Part {
             key: key.into(),
@@ -209,7 +234,7 @@ impl Memory {
         self.limit = self.limit.or(Some(room));
     }
 
-    /// The parts as people read them: those of one kind together.
+    /// Labels and bytes. Parts with the same label become one line.
     fn lines(&self) -> Vec<(String, u64)> {
         let mut kinds: Vec<(&str, u64, u64)> = Vec::new();
         for part in &self.parts {
@@ -231,7 +256,12 @@ impl Memory {
             .iter()
             .map(|part| (part.key.clone(), part.bytes.into()))
             .collect();
-        json!({ "parts": parts, "total": self.total(), "limit": self.limit, "fits": self.missing() == 0 })
+        json!({
+            "parts": parts,
+            "total": self.total(),
+            "limit": self.limit,
+            "fits": self.missing() == 0,
+        })
     }
 
     fn print(&self) -> Outcome {
@@ -261,7 +291,7 @@ impl Memory {
     }
 }
 
-/// The image: weights by type, what else there is, and the padding between.
+/// The parts of an image: weights by type, the other sections, and padding.
 fn flash(model: &Model, total: u64) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for tensor in info::tensors(model) {
@@ -310,57 +340,61 @@ fn flash(model: &Model, total: u64) -> Vec<Part> {
     parts
 }
 
-/// The arena: the plan's parts, the cache by layer.
+/// The parts of the arena, and the cache by layer.
 fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
     let mut parts = Vec::new();
-    // No buffer for weights: the image is memory-mapped.
-    for part in plan
-        .parts()
-        .into_iter()
-        .filter(|part| part.name != "weights")
-    {
-        if part.name != "cache" {
-            let label = match part.name {
-                "tokens" => "tokens and positions of the context",
-                "hidden" => "hidden: the residual stream of a batch",
-                "normed" => "normed: what goes into matrices and comes back",
-                "scratch" => "scratch: of attention or of the feed-forward",
-                "groups" => "groups: inputs of quantised matrices",
-                "rope" => "rope: cosines and sines of a batch",
-                "logits" => "logits: of as many tokens as are wanted at once",
-                other => other,
-            };
-            parts.push(Part {
-                key: part.name.into(),
-                label: label.into(),
-                bytes: part.bytes as u64,
-            });
-            continue;
-        }
-        let mut rest = part.bytes as u64;
-        for (index, layer) in model.layers().iter().enumerate() {
-            let (rows, bytes) = (plan.cache_rows(layer), plan.layer_cache_bytes(layer) as u64);
-            let kind = match layer.window {
-                Some(window) if rows < plan.context_tokens() as usize => {
-                    format!("ring of {rows}, window {window}")
-                }
-                _ => format!("all {rows}"),
-            };
-            rest = rest.saturating_sub(bytes);
-            let label = format!("keys and values: {kind}");
-            parts.push(Part {
-                key: format!("cache_layer_{index}"),
-                label,
-                bytes,
-            });
-        }
-        if rest > 0 {
-            parts.push(Part {
-                key: "cache_padding".into(),
-                label: "padding".into(),
-                bytes: rest,
-            });
-        }
+    for part in plan.parts() {
+        let label = match part.name {
+            // No buffer for weights is needed: the image is memory-mapped.
+            "weights" => continue,
+            "cache" => {
+                parts.extend(cache(model, plan, part.bytes as u64));
+                continue;
+            }
+            "tokens" => "tokens and positions of the context",
+            "hidden" => "hidden: the residual stream of a batch",
+            "normed" => "normed: what goes into matrices and comes back",
+            "scratch" => "scratch: of attention or of the feed-forward",
+            "groups" => "groups: inputs of quantised matrices",
+            "rope" => "rope: cosines and sines of a batch",
+            "logits" => "logits: of as many tokens as are wanted at once",
+            other => other,
+        };
+        parts.push(Part {
+            key: part.name.into(),
+            label: label.into(),
+            bytes: part.bytes as u64,
+        });
+    }
+    parts
+}
+
+/// The keys and values of each layer, and the padding after them.
+fn cache(model: &Model, plan: &Plan, bytes: u64) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut rest = bytes;
+    for (index, layer) in model.layers().iter().enumerate() {
+        let rows = plan.cache_rows(layer);
+        let bytes = plan.layer_cache_bytes(layer) as u64;
+        let kind = match layer.window {
+            Some(window) if rows < plan.context_tokens() as usize => {
+                format!("ring of {rows}, window {window}")
+            }
+            _ => format!("all {rows}"),
+        };
+        rest = rest.saturating_sub(bytes);
+        parts.push(Part {
+            key: format!("cache_layer_{index}"),
+            label: format!("keys and values: {kind}"),
+            bytes,
+        });
+    }
+    if rest > 0 {
+        parts.push(Part {
+            key: "cache_padding".into(),
+            label: "padding".into(),
+            bytes: rest,
+        });
     }
     parts
 }

@@ -1,4 +1,4 @@
-//! `pocketlm run`: text that goes on.
+//! `pocketlm run`: continues a text.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pocketlm::host::file::read_whole;
-use pocketlm::host::{self, GenerateOptions, Llm};
+use pocketlm::host::{self, AlignedBytes, GenerateOptions, Generated, Llm, LlmSession};
+use pocketlm::model::{Kv, Model};
 use pocketlm::run::snapshot;
 use pocketlm::text::EncodeOptions;
 
@@ -21,24 +22,24 @@ use crate::output_file::keep_from_stdout;
 use crate::sampling::Sampling;
 use crate::story;
 
-/// Continue a text: the prompt and what follows it stream to stdout, the speed goes to stderr
+/// Continue a text: the prompt and the new text stream to stdout, the speed goes to stderr
 #[derive(Args)]
 #[command(after_help = "\
-Stops when the model ends its text, after -n tokens, or when the context is full. A line break at \
-the very end of a prompt from stdin is left out, and one is added after the text.
+The text ends where the model ends it, after -n tokens, or when the context is full. A line break \
+at the end of a prompt from stdin is removed, and one is printed after the text.
 
 Examples:
   pocketlm run                                           a story from the built-in model
   pocketlm run -p 'Once upon a time, a dragon' --seed 7  the same story each time
   pocketlm run smol.plm -p 'The capital of France is' -n 10 --temperature 0
   pocketlm run smol.plm -n 100 < essay.txt > longer.txt
-  pocketlm run smol.plm --snapshot robot.kv -p ' Hello! '  the snapshot's text is not computed again")]
+  pocketlm run smol.plm --snapshot robot.kv -p ' Hello! '  continue from a snapshot")]
 pub struct Arguments {
-    /// An image or a checkpoint; the built-in story model if left out
+    /// An image or a checkpoint [default: the built-in story model]
     model: Option<PathBuf>,
 
-    /// The text to continue; `-` reads it from stdin. Without it, it is read from stdin too, or
-    /// asked for where that is a terminal
+    /// The text to continue; `-` reads it from stdin. Without this option it is read from stdin
+    /// too, or you are asked for it if stdin is a terminal
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
 
@@ -46,17 +47,17 @@ pub struct Arguments {
     #[arg(short = 'n', long = "tokens", value_name = "N", value_parser = whole(0..=usize::MAX))]
     limit: Option<usize>,
 
-    /// Tokens the session has room for, prompt included [default: 2048, or as many as prompt and -n
-    /// need; no more than the model was trained for]
+    /// Room for N tokens, prompt included [default: 2048, or what the prompt and -n need; at most
+    /// what the model was trained for]
     #[arg(short, long, value_name = "N", value_parser = whole(1..=u32::MAX))]
     context: Option<u32>,
 
-    /// Go on from a snapshot, which `pocketlm snapshot` or a device wrote: the prompt follows its
-    /// text. Keys and values are of the snapshot's type, whatever --kv says
+    /// Continue from a snapshot that `pocketlm snapshot` or a device wrote. The prompt follows the
+    /// snapshot's text. Its type of keys and values is used instead of --kv
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
 
-    /// Leave the prompt out of the output
+    /// Do not print the prompt
     #[arg(long)]
     no_echo: bool,
 
@@ -74,89 +75,126 @@ pub fn run(arguments: Arguments) -> Outcome {
     if let Some(snapshot) = &arguments.snapshot {
         keep_from_stdout(snapshot)?;
     }
-    // The story model needs no prompt, so it does not wait for one.
-    let starts_itself =
-        arguments.model.is_none() && arguments.prompt.is_none() && arguments.snapshot.is_none();
-    let prompt = if starts_itself {
-        story::PROMPT.into()
-    } else {
-        prompt(arguments.prompt.as_deref())?
-    };
-    let snapshot = arguments.snapshot.as_deref().map(read_whole).transpose()?;
-    let blame = |error| {
-        refuse_file(
-            arguments.snapshot.as_deref().unwrap_or(Path::new("")),
-            error,
-        )
-    };
-    let header = snapshot
-        .as_deref()
-        .map(snapshot::Header::parse)
-        .transpose()
-        .map_err(blame)?;
-    let before = header.as_ref().map_or(0, |header| header.tokens() as usize);
+    let prompt = arguments.prompt()?;
+    let snapshot = arguments.snapshot.as_deref();
+    let snapshot = snapshot.map(SnapshotFile::read).transpose()?;
 
-    // The costly part comes after what the user may have got wrong.
-    let image = arguments
-        .model
-        .as_deref()
-        .map_or_else(|| Ok(Image::built_in()), Image::open)?;
+    // Opening a model takes long, so everything else was checked before.
+    let image = match &arguments.model {
+        Some(model) => Image::open(model)?,
+        None => Image::built_in(),
+    };
     let llm = Llm::new(image.into_inner())?;
-    let options = EncodeOptions {
-        add_special_tokens: header.is_none(),
+    let encoding = EncodeOptions {
+        add_special_tokens: snapshot.is_none(),
         ..EncodeOptions::default()
     };
-    let ids = llm.tokenizer().encode_to_vec(&prompt, options)?;
+    let ids = llm.tokenizer().encode_to_vec(&prompt, encoding)?;
     if ids.is_empty() {
         return Err(refuse(
-            "the prompt is empty, and there is no token to begin a text with; give one with -p",
+            "the prompt is empty, and this model has no token that begins a text; give a prompt \
+             with -p",
         ));
     }
+    let before = snapshot.as_ref().map_or(0, |snapshot| snapshot.tokens);
+    let context = arguments.context(llm.model(), before + ids.len())?;
 
-    let given = before + ids.len();
-    let wanted = arguments
-        .limit
-        .map_or(2048, |limit| given.saturating_add(limit));
-    let context = arguments.context.map_or_else(
-        || default_context(llm.model(), wanted),
-        |context| context as usize,
-    );
-    if given > context {
-        return Err(refuse(format_args!(
-            "the prompt has {} and the context {context}; give a shorter prompt or a longer \
-             --context",
-            counted(given, "token")
-        )));
-    }
     let seed = arguments.sampling.seed();
     let mut options = arguments.running.options(
         Some(u32::try_from(context).unwrap_or(u32::MAX)),
         &arguments.drafting,
         arguments.sampling.settings(seed),
     );
-    if let Some(header) = &header {
-        options.kv = header.kv().map_err(blame)?;
+    if let Some(snapshot) = &snapshot {
+        options.kv = snapshot.kv;
     }
     let mut session = llm.session(&options)?;
     warn_beyond_trained(llm.model(), context);
     if let Some(snapshot) = &snapshot {
-        session.restore(snapshot).map_err(|error| match error {
-            host::Error::Core(error) => blame(error),
-            error => error.into(),
-        })?;
+        snapshot.restore(&mut session)?;
     }
     let bar = PromptBar::default();
     session.on_prompt(move |done, total| bar.show(done, total));
+    let echoed = if arguments.no_echo { "" } else { &prompt };
+    let generated = write_text(&mut session, echoed, ids, arguments.limit)?;
+    let how = arguments.sampling.note(seed);
+    note(paint("2", &format!("{}; {how}", summary(&generated))));
+    Ok(())
+}
 
-    let mut stdout = io::stdout().lock();
-    if !arguments.no_echo {
-        stdout.write_all(prompt.as_bytes())?;
-        stdout.flush()?;
+impl Arguments {
+    /// The text to continue.
+    fn prompt(&self) -> Outcome<String> {
+        // `run` without arguments tells a story. It does not wait for a prompt.
+        if self.model.is_none() && self.prompt.is_none() && self.snapshot.is_none() {
+            return Ok(story::PROMPT.into());
+        }
+        prompt(self.prompt.as_deref())
     }
+
+    /// How many tokens the session needs room for. `given` is the number of tokens before the text.
+    fn context(&self, model: &Model, given: usize) -> Outcome<usize> {
+        let context = match self.context {
+            Some(context) => context as usize,
+            None => {
+                let wanted = self.limit.map(|limit| given.saturating_add(limit));
+                default_context(model, wanted.unwrap_or(2048))
+            }
+        };
+        if given > context {
+            return Err(refuse(format_args!(
+                "the prompt has {} and the context {context}; give a shorter prompt or a longer \
+                 --context",
+                counted(given, "token")
+            )));
+        }
+        Ok(context)
+    }
+}
+
+/// A snapshot that was read from a file.
+struct SnapshotFile<'p> {
+    path: &'p Path,
+    bytes: AlignedBytes,
+    tokens: usize,
+    kv: Kv,
+}
+
+impl<'p> SnapshotFile<'p> {
+    fn read(path: &'p Path) -> Outcome<Self> {
+        let bytes = read_whole(path)?;
+        let header = snapshot::Header::parse(&bytes).map_err(|error| refuse_file(path, error))?;
+        Ok(SnapshotFile {
+            path,
+            tokens: header.tokens() as usize,
+            kv: header.kv().map_err(|error| refuse_file(path, error))?,
+            bytes,
+        })
+    }
+
+    fn restore(&self, session: &mut LlmSession) -> Outcome {
+        let restored = session.restore(&self.bytes);
+        restored.map_err(|error| match error {
+            host::Error::Core(error) => refuse_file(self.path, error),
+            error => error.into(),
+        })
+    }
+}
+
+/// Writes `echoed` and the text that follows the session's tokens and `ids` to stdout.
+fn write_text(
+    session: &mut LlmSession,
+    echoed: &str,
+    ids: Vec<u32>,
+    limit: Option<usize>,
+) -> Outcome<Generated> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(echoed.as_bytes())?;
+    stdout.flush()?;
     let mut all = session.tokens();
     all.extend(ids);
     let options = GenerateOptions {
-        limit: arguments.limit.unwrap_or(usize::MAX),
+        limit: limit.unwrap_or(usize::MAX),
         ..GenerateOptions::default()
     };
     // The first failure to write ends the text.
@@ -172,15 +210,10 @@ pub fn run(arguments: Arguments) -> Outcome {
     });
     written?;
     writeln!(stdout)?;
-    let summary = summary(&generated?);
-    note(paint(
-        "2",
-        &format!("{summary}; {}", arguments.sampling.note(seed)),
-    ));
-    Ok(())
+    Ok(generated?)
 }
 
-/// The prompt that was given, or else stdin's text, or what the user types when asked.
+/// The prompt from the command line, from stdin, or typed by the user.
 pub fn prompt(given: Option<&str>) -> Outcome<String> {
     match given {
         Some(text) if text != "-" => return Ok(text.into()),
@@ -192,7 +225,7 @@ pub fn prompt(given: Option<&str>) -> Outcome<String> {
         .lock()
         .read_to_string(&mut text)
         .map_err(|error| refuse(format_args!("standard input: {error}")))?;
-    // A text file ends in a line break; a prompt that does makes the model start a new line.
+    // A text file ends in a line break. In the prompt it would make the model start a new line.
     Ok(text
         .strip_suffix('\n')
         .map(|text| text.strip_suffix('\r').unwrap_or(text))
@@ -201,7 +234,7 @@ pub fn prompt(given: Option<&str>) -> Outcome<String> {
 }
 
 fn ask_for_prompt() -> Outcome<String> {
-    note("The text to continue; \"\"\" begins and ends several lines:");
+    note("The text to continue (\"\"\" begins and ends several lines):");
     match Input::new()?.read()? {
         Typed::Line(text) | Typed::Block(text) => Ok(text),
         Typed::Unreadable(reason) => Err(refuse(reason)),

@@ -11,7 +11,8 @@ use crate::number::whole;
 #[derive(Args)]
 #[command(next_help_heading = "Sampling (penalties, then top-k, top-p, min-p, temperature)")]
 pub struct Sampling {
-    /// Divides the logits: lower is more predictable. 0 is greedy, always the most probable token
+    /// Divide the logits by T. Lower is more predictable; 0 always takes the most probable token
+    /// (greedy)
     #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = at_least_zero)]
     temperature: f32,
 
@@ -27,23 +28,23 @@ pub struct Sampling {
     #[arg(long, value_name = "M", default_value_t = 0.05, value_parser = fraction)]
     min_p: f32,
 
-    /// Divides the positive logits of recent tokens and multiplies the negative ones; 1 is off
+    /// Divide the positive logits of recent tokens by R and multiply the negative ones; 1 is off
     #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = positive)]
     repeat_penalty: f32,
 
-    /// Subtracted from the logit for each time a token occurs among the recent ones; 0 is off
+    /// Subtract F from a token's logit for each time it occurs among the recent tokens; 0 is off
     #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = finite)]
     frequency_penalty: f32,
 
-    /// Subtracted from the logit of each recent token; 0 is off
+    /// Subtract F from the logit of each recent token; 0 is off
     #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = finite)]
     presence_penalty: f32,
 
-    /// How many recent tokens the penalties look at
+    /// Apply the penalties to the last N tokens
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole(0..=u16::MAX))]
     repeat_last: u16,
 
-    /// The same seed gives the same text; a random one without
+    /// The same seed gives the same text [default: a random seed]
     #[arg(long, value_name = "S", value_parser = whole(0..=u64::MAX))]
     seed: Option<u64>,
 }
@@ -56,7 +57,7 @@ impl Sampling {
             .unwrap_or_else(|| RandomState::new().hash_one(0) >> 32)
     }
 
-    /// What to say about the seed after `seed` was used.
+    /// A note for the user on how tokens were chosen.
     pub fn note(&self, seed: u64) -> String {
         if self.temperature == 0.0 {
             "greedy".into()

@@ -1,6 +1,6 @@
-//! Sizes in bytes as people write them.
+//! Parses and prints sizes in bytes.
 
-/// Reads `270336`, `264K`, `264KiB`, `1.5M`, `2MB`: K, M and G with or without `iB` are powers of
+/// Parses `270336`, `264K`, `264KiB`, `1.5M`, `2MB`: K, M and G with or without `iB` are powers of
 /// 1024 as in data sheets of chips; `kB`, `MB` and `GB` are powers of 1000.
 pub fn parse(text: &str) -> Result<u64, String> {
     let text = text.trim();

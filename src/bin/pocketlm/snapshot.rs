@@ -1,4 +1,4 @@
-//! `pocketlm snapshot`: a prompt that is computed once.
+//! `pocketlm snapshot`: computes a prompt and saves the session.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,14 +13,14 @@ use crate::output::{Outcome, counted, note, refuse};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;
 
-/// Compute a prompt once and write its keys and values to a file, from which a device or `run` goes
-/// on
+/// Compute a prompt and write its keys and values to a file, from which a device or `run` can
+/// continue
 #[derive(Args)]
 #[command(after_help = "\
-The file holds the keys and values that the next token will see, in the type of --kv. The device's \
+The file holds the keys and values that the next token needs, in the type of --kv. The device's \
 plan must use the same type; its context and batch do not matter. The snapshot works only with \
 this image (`info` shows its checksum). On the device `Session::restore_from` reads it in place \
-from flash. `Plan::snapshot_bytes` and this command say how long it is.
+from flash. This command prints its length, and `Plan::snapshot_bytes` computes it.
 
 Examples:
   pocketlm snapshot smol.plm -p 'You are a kind robot.' --kv q8 -o robot.kv
@@ -30,12 +30,12 @@ pub struct Arguments {
     /// An image or a checkpoint
     model: PathBuf,
 
-    /// The prompt; `-` reads it from stdin. Without it, it is read from stdin too, or asked for
-    /// where that is a terminal
+    /// The prompt; `-` reads it from stdin. Without this option it is read from stdin too, or you
+    /// are asked for it if stdin is a terminal
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
 
-    /// Where to write the snapshot: a new file or an older snapshot. `-` is stdout
+    /// The file to write: a new one, or an older snapshot. `-` is stdout
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 

@@ -1,5 +1,5 @@
-//! The built-in story, told with the core alone: no heap, no threads, no files. It is the smallest
-//! whole program around the library, and what `cargo run` does in a fresh clone.
+//! The built-in story: a whole program with only the core of the library, without heap, threads or
+//! files. `cargo run` runs it in a fresh clone.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ pub const CONTEXT: u32 = 256;
 const PLAN: Plan = Plan::of(STORY).context(CONTEXT).batch(8);
 static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
 
-/// Tells the story, the same one on every machine.
+/// Prints the story, the same one on every machine.
 pub fn main() -> ExitCode {
     if std::env::args_os().len() > 1 {
         eprintln!(
@@ -52,7 +52,7 @@ fn tell() -> Result<(), pocketlm::Error> {
     let mut scratch = [0; scratch_len(PROMPT.len())];
     let count = tokenizer.encode(PROMPT, EncodeOptions::default(), &mut scratch, &mut ids)?;
 
-    // Whatever reads the story may close the pipe.
+    // The reader may close the pipe, as `head` does.
     let mut closed = write(PROMPT).is_err();
     let mut generation = Generation::new(&mut session, &mut sampler, &tokenizer, &ids[..count]);
     while !closed && generation.end().is_none() {

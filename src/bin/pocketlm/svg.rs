@@ -4,11 +4,11 @@ use std::fmt::Write;
 
 use crate::size;
 
-/// One memory: what lies in it, in order, and how much there is of it.
+/// One memory.
 pub struct Bar {
     /// `flash`, `RAM`.
     pub name: &'static str,
-    /// Label and bytes.
+    /// Label and bytes of each part, in order.
     pub parts: Vec<(String, u64)>,
     /// The size of the memory, if it is known.
     pub limit: Option<u64>,
@@ -17,11 +17,11 @@ pub struct Bar {
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 20.0;
 const ROW: usize = 20;
-/// How every chart starts. No other program's pictures do.
+/// The start of every chart. The class tells it from other SVG files.
 pub const START: &str = "<svg class=\"pocketlm-plan\" ";
 
-/// The chart: a bar for each memory, its parts to scale (each bar to its own), a legend under it
-/// with every byte.
+/// Draws a bar for each memory, each with a scale of its own, and a legend with the bytes of each
+/// part.
 pub fn chart(title: &str, bars: &[Bar]) -> String {
     let height = 50
         + bars
@@ -71,11 +71,14 @@ fn draw(svg: &mut String, bar: &Bar, top: usize) {
     let mut x = MARGIN;
     for (row, (label, bytes)) in bar.parts.iter().enumerate() {
         let width = *bytes as f64 * scale;
-        let (fill, label) = (colour(row), escape(label));
-        let (bytes, y) = (in_bytes(*bytes), top + 72 + ROW * row);
+        let fill = colour(row);
+        let label = escape(label);
+        let bytes = in_bytes(*bytes);
+        let y = top + 72 + ROW * row;
         _ = writeln!(
             svg,
-            "<rect x=\"{x:.2}\" y=\"{}\" width=\"{width:.2}\" height=\"28\" fill=\"{fill}\"><title>{label}: {bytes}</title></rect>\n\
+            "<rect x=\"{x:.2}\" y=\"{}\" width=\"{width:.2}\" height=\"28\" fill=\"{fill}\">\
+             <title>{label}: {bytes}</title></rect>\n\
              <rect x=\"{MARGIN}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{fill}\"/>\
              <text x=\"{}\" y=\"{y}\">{label}</text>\
              <text x=\"{}\" y=\"{y}\" text-anchor=\"end\">{bytes}</text>",
@@ -96,8 +99,8 @@ fn draw(svg: &mut String, bar: &Bar, top: usize) {
     }
 }
 
-/// The colour of a part, another one for each. The first are Okabe and Ito's, which people with any
-/// colour vision can tell apart; then come darker and lighter ones of the same, then any.
+/// The colour of a part; each part has another one. The first are Okabe and Ito's, which people
+/// with any colour vision can tell apart. Then come darker and lighter ones, then other hues.
 fn colour(part: usize) -> String {
     const COLOURS: [[u32; 3]; 7] = [
         [0x00, 0x72, 0xb2],
@@ -113,7 +116,7 @@ fn colour(part: usize) -> String {
         0 => [red, green, blue],
         1 => [red, green, blue].map(|channel| channel * 6 / 10),
         2 => [red, green, blue].map(|channel| 255 - (255 - channel) * 4 / 10),
-        // The golden angle: hues that come together are far apart.
+        // The golden angle keeps the hues of neighbours far apart.
         _ => return format!("hsl({:.2} 45% 50%)", (part as f64 * 137.508) % 360.0),
     };
     let [red, green, blue] = channels;
@@ -129,9 +132,9 @@ fn in_bytes(number: u64) -> String {
     format!("{} {unit}", groups.collect::<Vec<_>>().join(","))
 }
 
-/// A line of bold text that fits the chart: what is too much in the middle becomes an ellipsis.
+/// Shortens a line of bold text to the width of the chart. An ellipsis replaces its middle.
 fn shortened(text: &str, font_size: f64) -> String {
-    // What fonts differ in is not known here, so these are the widths of wide ones.
+    // The viewer's font is not known, so these are the widths of a wide one.
     let width = |c: char| {
         let of_size = match c {
             'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | '\'' | '|' | ' ' => 0.4,

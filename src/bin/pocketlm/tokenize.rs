@@ -1,4 +1,4 @@
-//! `pocketlm tokenize`: text to token ids and back.
+//! `pocketlm tokenize`: converts text to token ids and back.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read, Write};
@@ -13,11 +13,11 @@ use crate::load;
 use crate::output::{Failure, Outcome, print, refuse, refuse_file};
 use crate::vocabulary::{Vocabulary, text};
 
-/// Turn text from stdin into a JSON array of token ids, or back.
+/// Convert text from stdin to a JSON array of token ids, or back
 #[derive(Args)]
 #[command(after_help = "\
-The text is used exactly as it is, with a line break at its end if there is one (`printf` sends \
-none). Special tokens spelled out in the text (`<|im_end|>`) count as special tokens.
+The text is used exactly as it is, including a line break at its end (`printf` prints none). \
+Special tokens in the text, such as `<|im_end|>`, are recognised.
 
 Examples:
   printf 'Once upon a time' | pocketlm tokenize smol.plm
@@ -33,11 +33,12 @@ pub struct Arguments {
     #[arg(long)]
     no_special: bool,
 
-    /// From a JSON array of ids to text
+    /// Read a JSON array of token ids and write text
     #[arg(long)]
     decode: bool,
 
-    /// A JSON value a line: strings in and arrays out, or with --decode arrays in and strings out
+    /// Read and write one JSON value a line: strings in and arrays out, or with --decode arrays in
+    /// and strings out
     #[arg(long)]
     batch: bool,
 
@@ -132,8 +133,8 @@ fn report(path: &Path, section: &[u8], keep: Option<KeepTokens>) -> Outcome {
     Ok(())
 }
 
-/// One value a line. A line that cannot be read stops the work and is named; the lines before it
-/// are done.
+/// Converts one value a line. Stops at the first line that is not valid, with an error that gives
+/// its number.
 fn batch(arguments: &Arguments, tokenizer: &Tokenizer) -> Outcome {
     for (number, line) in (1..).zip(io::stdin().lock().lines()) {
         let at = |reason: &dyn std::fmt::Display| {

@@ -1,4 +1,4 @@
-//! `pocketlm verify`: an image against a reference implementation's logits.
+//! `pocketlm verify`: compares a model with the logits of a reference implementation.
 
 use std::path::PathBuf;
 
@@ -14,9 +14,9 @@ use crate::output::{Outcome, print, refuse_file};
 #[derive(Args)]
 #[command(after_help = "\
 CASE is a folder with io.safetensors (tokens, logits_f64, optional token_positions and valid) or \
-expected.safetensors (input_ids, logits, optional greedy_ids). Exit code 1 when a logit is further \
-from the expected one than the tolerance, or, without --tolerance, when the greedy continuation \
-differs.
+expected.safetensors (input_ids, logits, optional greedy_ids). The exit code is 1 if a logit \
+differs from the expected one by more than the tolerance. Without --tolerance it is also 1 if the \
+greedy continuation differs.
 
 Examples:
   pocketlm verify goldens/hf/qwen3 goldens/hf/qwen3
@@ -28,8 +28,8 @@ pub struct Arguments {
     /// The golden case, a folder
     case: PathBuf,
 
-    /// The largest difference of a logit that passes, 0 for none [default: 5e-5 with
-    /// io.safetensors, 2e-4 with expected.safetensors]
+    /// The largest difference of a logit that passes [default: 5e-5 with io.safetensors, 2e-4 with
+    /// expected.safetensors]
     #[arg(long, value_name = "T", value_parser = tolerance)]
     tolerance: Option<f64>,
 
@@ -85,10 +85,10 @@ pub fn verify(arguments: Arguments) -> Outcome {
             apart.size(),
         )));
     }
-    // Logits that may differ by more than rounding may well change a choice.
+    // With a tolerance above rounding errors, the model may choose other tokens.
     if arguments.tolerance.is_none() && !report.greedy_agrees() {
         return Err(image.refuse(format_args!(
-            "continues {} greedily with other tokens",
+            "its greedy continuation differs from that of {}",
             arguments.case.display()
         )));
     }

@@ -141,7 +141,8 @@ impl<'f> Metadata<'f> {
             Some(Value::Array(array)) if array.of == Type::String => array,
             Some(_) => return Err(self.refuse(key, "an array of strings")),
         };
-        let (mut at, what) = (Cursor::over(self.file, array), format!("key `{key}`"));
+        let mut at = Cursor::over(self.file, array);
+        let what = format!("key `{key}`");
         let text = |i| {
             let bytes = at.string(&what)?;
             let start = bytes.start;
@@ -194,11 +195,9 @@ impl<'f> Metadata<'f> {
         if matches!(array.of, Type::String | Type::Array) {
             return Err(self.refuse(key, "an array of numbers"));
         }
-        let (mut at, of, what) = (
-            Cursor::over(self.file, array),
-            array.of,
-            format!("key `{key}`"),
-        );
+        let mut at = Cursor::over(self.file, array);
+        let of = array.of;
+        let what = format!("key `{key}`");
         Ok((0..array.len).map(move |_| at.scalar(of, &what)))
     }
 }

@@ -109,7 +109,8 @@ impl<F: Deref<Target = [u8]>> Model<F> {
     fn locate(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
         let config = &self.described.description.config;
         let place = names::place(self.described.layout, id, config);
-        let (name, shape) = (&place.name, &place.shape);
+        let name = &place.name;
+        let shape = &place.shape;
         let stored = self
             .header
             .tensors

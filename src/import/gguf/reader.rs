@@ -440,7 +440,8 @@ impl<'f> Cursor<'f> {
         match usize::try_from(count) {
             Ok(count) if count <= most => Ok(count),
             _ => {
-                let (colon, left) = (if what.is_empty() { "" } else { ": " }, self.left());
+                let colon = if what.is_empty() { "" } else { ": " };
+                let left = self.left();
                 let reason = format!(
                     "{what}{colon}{count} {things} at byte {start}, with {left} bytes left in the \
                      file"
@@ -524,7 +525,8 @@ impl<'f> Cursor<'f> {
         let start = self.at;
         let mut open = vec![(of, len)];
         while let Some((of, left)) = open.last_mut() {
-            let (of, count) = (*of, *left);
+            let of = *of;
+            let count = *left;
             match of {
                 _ if count == 0 => {
                     open.pop();

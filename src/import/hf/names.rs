@@ -43,7 +43,8 @@ impl Names {
 
     /// Where a tensor is stored.
     pub(super) fn place(&self, id: TensorId, config: &Config) -> TensorPlace {
-        let (prefix, layer) = (self.prefix, id.layer);
+        let prefix = self.prefix;
+        let layer = id.layer;
         let name = self.layout.names(id.role).hf;
         let name = match id.role {
             Role::LmHead => self.head.into(),

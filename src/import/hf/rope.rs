@@ -52,7 +52,8 @@ pub(super) fn tables(family: &Family, keys: &Object, head_dim: u32) -> Result<Ta
 
     // `rope_scaling` is for the layers without a window alone.
     if let Some(local_theta) = family.local_rope_theta {
-        let (mut full, mut sliding) = (None, None);
+        let mut full = None;
+        let mut sliding = None;
         if let Some(parameters) = &parameters {
             if !nested(parameters) {
                 let clause = format!(
@@ -66,7 +67,8 @@ pub(super) fn tables(family: &Family, keys: &Object, head_dim: u32) -> Result<Ta
                 parameters.object("sliding_attention")?,
             );
         }
-        let (full, sliding) = (full.unwrap_or_else(empty), sliding.unwrap_or_else(empty));
+        let full = full.unwrap_or_else(empty);
+        let sliding = sliding.unwrap_or_else(empty);
         let global = Source {
             first: scaling.as_ref(),
             dict: &full,
@@ -188,10 +190,8 @@ impl<'a, 'j> Source<'a, 'j> {
             }
             "llama3" => {
                 let context = self.original_context(keys, family)?;
-                let (low, high) = (
-                    self.required("low_freq_factor")?,
-                    self.required("high_freq_factor")?,
-                );
+                let low = self.required("low_freq_factor")?;
+                let high = self.required("high_freq_factor")?;
                 if low >= high {
                     let expected = format!("less than high_freq_factor, {high}");
                     return Err(self

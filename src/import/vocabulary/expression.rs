@@ -151,7 +151,8 @@ impl<'e> Parser<'e> {
 
     /// An atom with what comes behind it: `?`, `*`, `+`, `{n,m}`.
     fn repeats(&mut self, node: Node) -> Result<(Node, bool), String> {
-        let (mut node, mut repeated) = (node, false);
+        let mut node = node;
+        let mut repeated = false;
         loop {
             let (least, most, counted) = match self.peek() {
                 Some('?') => (0, Some(1), false),

@@ -43,8 +43,13 @@ pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportE
     let mut pieces = vec![];
     let mut model_type = 1;
     let mut suffix_whitespace = false;
-    let (mut bos, mut eos, mut unk_surface) = (1, 2, " \u{2047} ");
-    let (mut dummy_prefix, mut trims, mut escapes, mut charsmap) = (true, true, true, false);
+    let mut bos = 1;
+    let mut eos = 2;
+    let mut unk_surface = " \u{2047} ";
+    let mut dummy_prefix = true;
+    let mut trims = true;
+    let mut escapes = true;
+    let mut charsmap = false;
     for field in Fields::new(model) {
         match field? {
             (1, Value::Bytes(piece)) => pieces.push(read_piece(piece).map_err(|error| {

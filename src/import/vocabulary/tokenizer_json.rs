@@ -394,7 +394,9 @@ fn read_decoder(
     vocabulary: &mut Vocabulary,
     pipeline: &mut Pipeline,
 ) -> Result<(), ImportError> {
-    let (mut byte_level, mut replaces, mut fuses) = (false, false, false);
+    let mut byte_level = false;
+    let mut replaces = false;
+    let mut fuses = false;
     let flags = &mut vocabulary.flags;
     components(json, "decoder", "decoders", &mut |kind, node| {
         match kind {

@@ -1,4 +1,4 @@
-//! What a line says that is not a message.
+//! The commands of `chat`: lines that begin with `/`.
 
 use std::path::PathBuf;
 
@@ -15,17 +15,16 @@ pub enum Command {
 }
 
 pub const HELP: &str = "\
-/system TEXT   set the system message; /system alone takes it away
+/system TEXT   set the system message; /system alone removes it
 /clear         begin a new conversation; the system message stays
-/save FILE     write the conversation to a file, with what was computed of it
-/load FILE     go on with a conversation from a file
-/quit, /bye    end, as Ctrl-D does
-/help          this
-\"\"\" begins and ends a message of several lines. Ctrl-C stops an answer, and a second one ends the program.
-A message that begins with / is written with //, or with a space before it.";
+/save FILE     write the conversation to a file, with its keys and values
+/load FILE     continue a conversation from a file
+/quit, /bye    end the conversation, as Ctrl-D does
+/help          show this list
+\"\"\" begins and ends a message of several lines. Ctrl-C stops an answer, a second one the program.
+To send a message that begins with /, type // or put a space before it.";
 
-/// The command that a line gives; `None` if it is a message. What is wrong with a command is said
-/// in a sentence.
+/// Parses a command; `None` if the line is a message. The error is a sentence for the user.
 pub fn command(line: &str) -> Option<Result<Command, String>> {
     // Several lines were pasted together.
     if !line.starts_with('/') || line.starts_with("//") || line.contains('\n') {
@@ -42,7 +41,9 @@ pub fn command(line: &str) -> Option<Result<Command, String>> {
     };
     let alone = |command| match rest {
         "" => Ok(command),
-        rest => Err(format!("{name} stands alone, and `{rest}` comes after it")),
+        rest => Err(format!(
+            "{name} takes no argument, and `{rest}` comes after it"
+        )),
     };
     Some(match name {
         "/help" | "/?" => alone(Command::Help),
@@ -52,14 +53,14 @@ pub fn command(line: &str) -> Option<Result<Command, String>> {
         "/load" => file(Command::Load),
         "/system" => Ok(Command::System((!rest.is_empty()).then(|| rest.to_owned()))),
         _ => Err(format!(
-            "{name} is not a command, and was not sent to the model; /help lists the commands, //… \
-             sends a message that begins with /"
+            "{name} is not a command, and the line was not sent to the model; /help lists the \
+             commands, and // begins a message that starts with /"
         )),
     })
 }
 
-/// The message of a line that is not a command: a second `/` at its start only said so. Several
-/// lines say that themselves.
+/// The message of a line that is not a command. Of two slashes at its start one is removed. A
+/// message of several lines is not changed.
 pub fn message(line: &str) -> &str {
     if line.starts_with("//") && !line.contains('\n') {
         &line[1..]

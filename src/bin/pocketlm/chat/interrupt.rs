@@ -1,5 +1,6 @@
-//! Ctrl-C stops the answer that is being written. Where none is, the second one ends the program:
-//! the first may have come a moment too late for the answer, and a conversation is lost with it.
+//! Ctrl-C stops the answer that is being written. At other times only a second Ctrl-C ends the
+//! program: the first may have been meant for an answer that had just ended, and ending the program
+//! loses the conversation.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -27,7 +28,8 @@ pub fn catch() -> Outcome {
     ctrlc::set_handler(handler).map_err(|error| refuse(format_args!("Ctrl-C: {error}")))
 }
 
-/// What Ctrl-C does, in whatever way it came: true if it ends the program.
+/// Handles Ctrl-C, which comes as a signal or from the line editor. Returns true if the program
+/// should end.
 pub fn pressed() -> bool {
     let next = |state| match state {
         ANSWERING => Some(STOPPING),
@@ -42,12 +44,12 @@ pub fn pressed() -> bool {
     false
 }
 
-/// The user went on: a Ctrl-C from before is not the first of two.
+/// The user typed something, so an earlier Ctrl-C no longer counts as the first of two.
 pub fn forget() {
     STATE.store(IDLE, Ordering::SeqCst);
 }
 
-/// While it lives, Ctrl-C stops what it is about.
+/// An answer that is being written. While this value exists, Ctrl-C stops the answer.
 pub struct Answer(());
 
 impl Answer {
