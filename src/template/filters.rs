@@ -88,22 +88,8 @@ fn is_true(value: &Option<Value>) -> bool {
 
 pub(super) fn apply(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
     match name {
-        "default" | "d" => {
-            let [default, boolean] = args.bind(name, ["default_value", "boolean"], 0)?;
-            let replaced = value.is_undefined() || (is_true(&boolean) && !value.is_true());
-            Ok(if replaced {
-                default.unwrap_or_else(|| Value::str(""))
-            } else {
-                value
-            })
-        }
-        "length" | "count" => {
-            args.none(name)?;
-            if let Value::Str(text) = &value {
-                run.spend_bytes(text.len())?;
-            }
-            run.length(&value).map(Value::Int)
-        }
+        "default" | "d" => default(name, value, args),
+        "length" | "count" => length(run, name, value, args),
         "string" => {
             args.none(name)?;
             run.text(&value).map(Value::Str)
@@ -145,32 +131,8 @@ pub(super) fn apply(run: &mut Interpreter, name: &str, value: Value, args: Args)
             let centered = methods::justify(run, &text, name, or_int(width, 80)?, &space);
             centered.map(Value::Str)
         }
-        "replace" => {
-            let [old, new, count] = args.bind(name, ["old", "new", "count"], 2)?;
-            let text = run.text(&value)?;
-            let old = run.text(&old.unwrap_or(Value::None))?;
-            let new = run.text(&new.unwrap_or(Value::None))?;
-            let count = match count {
-                Some(Value::None) => -1,
-                count => or_int(count, -1)?,
-            };
-            let count = usize::try_from(count).unwrap_or(usize::MAX);
-            methods::replace(run, &text, &old, &new, count).map(Value::Str)
-        }
-        "format" => {
-            if !args.positional.is_empty() && !args.named.is_empty() {
-                return Err(
-                    "can't handle positional and keyword arguments at the same time".into(),
-                );
-            }
-            let text = run.text(&value)?;
-            let values = if args.named.is_empty() {
-                Value::tuple(args.positional)?
-            } else {
-                run.call(Value::Function("dict"), args)?
-            };
-            run.printf(&text, &values).map(Value::Str)
-        }
+        "replace" => replace(run, name, value, args),
+        "format" => format(run, value, args),
         "indent" => indent(run, &value, args).map(Value::Str),
         "truncate" => truncate(run, &value, args).map(Value::Str),
         "wordwrap" => wordwrap(run, &value, args).map(Value::Str),
@@ -192,278 +154,352 @@ pub(super) fn apply(run: &mut Interpreter, name: &str, value: Value, args: Args)
         "xmlattr" => xml_attributes(run, &value, args).map(Value::Str),
         "tojson" => to_json(run, &value, args),
         "int" => to_int(run, &value, args),
-        "float" => {
-            let [default] = args.bind(name, ["default"], 0)?;
-            let default = default.unwrap_or(Value::Float(0.0));
-            Ok(match &value {
-                Value::Undefined(why) => return Err(why.to_string()),
-                Value::Str(text) => parse_float(text).map_or(default, Value::Float),
-                _ => value.as_float().map_or(default, Value::Float),
-            })
-        }
-        "abs" => {
-            args.none(name)?;
-            match &value {
-                Value::Float(number) => Ok(Value::Float(number.abs())),
-                Value::Undefined(why) => Err(why.to_string()),
-                _ => match value.as_int() {
-                    Some(number) => Ok(Value::Int(number.saturating_abs())),
-                    None => Err(format!(
-                        "bad operand type for abs(): '{}'",
-                        value.type_name()
-                    )),
-                },
-            }
-        }
+        "float" => float(name, value, args),
+        "abs" => abs(name, value, args),
         "round" => round(&value, args),
         "filesizeformat" => file_size(run, &value, args),
-        "items" => {
-            args.none(name)?;
-            match &value {
-                Value::Undefined(_) => run.generator(Vec::new()),
-                Value::Dict(_) => {
-                    let items = methods::call(run, &value, "items", Args::default())?;
-                    let items = run.iterate(&items)?;
-                    run.generator(items)
-                }
-                _ => Err("Can only get item pairs from a mapping.".into()),
-            }
-        }
-        "attr" => {
-            let [attribute] = args.bind(name, ["name"], 1)?;
-            let attribute = run.text(&attribute.unwrap_or(Value::None))?;
-            // No items.
-            match value {
-                Value::Dict(_) if !methods::has(&value, &attribute) => Ok(Value::undefined(
-                    format!("'dict object' has no attribute '{}'", &*attribute),
-                )),
-                _ => run.attribute(&value, &attribute),
-            }
-        }
+        "items" => items(run, name, value, args),
+        "attr" => attr(run, name, value, args),
         _ => of_sequence(run, name, value, args),
     }
+}
+
+fn default(name: &str, value: Value, args: Args) -> Result<Value> {
+    let [default, boolean] = args.bind(name, ["default_value", "boolean"], 0)?;
+    let replaced = value.is_undefined() || (is_true(&boolean) && !value.is_true());
+    Ok(if replaced {
+        default.unwrap_or_else(|| Value::str(""))
+    } else {
+        value
+    })
+}
+
+fn replace(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    let [old, new, count] = args.bind(name, ["old", "new", "count"], 2)?;
+    let text = run.text(&value)?;
+    let old = run.text(&old.unwrap_or(Value::None))?;
+    let new = run.text(&new.unwrap_or(Value::None))?;
+    let count = match count {
+        Some(Value::None) => -1,
+        count => or_int(count, -1)?,
+    };
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    methods::replace(run, &text, &old, &new, count).map(Value::Str)
+}
+
+fn format(run: &mut Interpreter, value: Value, args: Args) -> Result<Value> {
+    if !args.positional.is_empty() && !args.named.is_empty() {
+        return Err("can't handle positional and keyword arguments at the same time".into());
+    }
+    let text = run.text(&value)?;
+    let values = if args.named.is_empty() {
+        Value::tuple(args.positional)?
+    } else {
+        run.call(Value::Function("dict"), args)?
+    };
+    run.printf(&text, &values).map(Value::Str)
+}
+
+fn float(name: &str, value: Value, args: Args) -> Result<Value> {
+    let [default] = args.bind(name, ["default"], 0)?;
+    let default = default.unwrap_or(Value::Float(0.0));
+    Ok(match &value {
+        Value::Undefined(why) => return Err(why.to_string()),
+        Value::Str(text) => parse_float(text).map_or(default, Value::Float),
+        _ => value.as_float().map_or(default, Value::Float),
+    })
+}
+
+fn abs(name: &str, value: Value, args: Args) -> Result<Value> {
+    args.none(name)?;
+    match &value {
+        Value::Float(number) => Ok(Value::Float(number.abs())),
+        Value::Undefined(why) => Err(why.to_string()),
+        _ => match value.as_int() {
+            Some(number) => Ok(Value::Int(number.saturating_abs())),
+            None => Err(format!(
+                "bad operand type for abs(): '{}'",
+                value.type_name()
+            )),
+        },
+    }
+}
+
+fn items(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    args.none(name)?;
+    match &value {
+        Value::Undefined(_) => run.generator(Vec::new()),
+        Value::Dict(_) => {
+            let items = methods::call(run, &value, "items", Args::default())?;
+            let items = run.iterate(&items)?;
+            run.generator(items)
+        }
+        _ => Err("Can only get item pairs from a mapping.".into()),
+    }
+}
+
+fn attr(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    let [attribute] = args.bind(name, ["name"], 1)?;
+    let attribute = run.text(&attribute.unwrap_or(Value::None))?;
+    // No items.
+    match value {
+        Value::Dict(_) if !methods::has(&value, &attribute) => Ok(Value::undefined(format!(
+            "'dict object' has no attribute '{}'",
+            &*attribute
+        ))),
+        _ => run.attribute(&value, &attribute),
+    }
+}
+
+fn length(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    args.none(name)?;
+    if let Value::Str(text) = &value {
+        run.spend_bytes(text.len())?;
+    }
+    run.length(&value).map(Value::Int)
 }
 
 /// Filters of several values.
 fn of_sequence(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
     match name {
-        "first" => {
-            args.none(name)?;
-            if let Value::Object(at, Kind::Generator) = value {
-                let first = run.next_of(at);
-                return Ok(first.unwrap_or_else(|| empty("No first item, sequence was empty.")));
-            }
-            let first = run.iterate(&value)?.into_iter().next();
-            Ok(first.unwrap_or_else(|| empty("No first item, sequence was empty.")))
-        }
+        "first" => first(run, name, value, args),
         "last" => {
             args.none(name)?;
             reversible(&value)?;
             let last = run.iterate(&value)?.pop();
             Ok(last.unwrap_or_else(|| empty("No last item, sequence was empty.")))
         }
-        "reverse" => {
-            args.none(name)?;
-            if let Value::Str(text) = &value {
-                run.spend(value.weight())?;
-                let characters: Vec<_> = text.characters().collect();
-                let mut reversed = Builder::default();
-                for (character, user) in characters.into_iter().rev() {
-                    reversed.push_char(character, user);
-                }
-                return Ok(Value::Str(reversed.finish()));
-            }
-            let items = run.iterate(&value);
-            let mut items = items.map_err(|_| "argument must be iterable")?;
-            items.reverse();
-            // What Python cannot go through backwards becomes a list.
-            match reversible(&value) {
-                Ok(()) => run.generator(items),
-                Err(_) => Value::list(items),
-            }
-        }
-        "join" => {
-            let [separator, attribute] = args.bind(name, ["d", "attribute"], 0)?;
-            let separator = run.text(&separator.unwrap_or_else(|| Value::str("")))?;
-            let path = attribute
-                .map(|attribute| path(run, &attribute))
-                .transpose()?;
-            let mut joined = Builder::default();
-            for (index, item) in run.iterate(&value)?.into_iter().enumerate() {
-                let item = follow(run, item, path.as_deref(), None)?;
-                if index > 0 {
-                    run.spend_bytes(separator.len())?;
-                    joined.push(&separator);
-                }
-                run.write(&mut joined, &item, false)?;
-            }
-            Ok(Value::Str(joined.finish()))
-        }
+        "reverse" => reverse(run, name, value, args),
+        "join" => join(run, name, value, args),
         "map" => map(run, value, args),
         "select" | "reject" | "selectattr" | "rejectattr" => select(run, name, value, args),
-        "sort" => {
-            let [reverse, sensitive, attribute] =
-                args.bind(name, ["reverse", "case_sensitive", "attribute"], 0)?;
-            let mut paths = vec![None];
-            match &attribute {
-                None | Some(Value::None) => {}
-                Some(Value::Str(text)) => {
-                    paths = Vec::new();
-                    for part in text.split(',') {
-                        paths.push(Some(path(run, &Value::str(part))?));
-                    }
-                }
-                Some(attribute) => paths = vec![Some(path(run, attribute)?)],
-            }
-            let mut keyed = Vec::new();
-            for item in run.iterate(&value)? {
-                let mut keys = Vec::new();
-                for path in &paths {
-                    let key = follow(run, item.clone(), path.as_deref(), None)?;
-                    keys.push(ignoring_case(run, key, is_true(&sensitive))?);
-                }
-                keyed.push((Value::list(keys)?, item));
-            }
-            sorted(run, &mut keyed, is_true(&reverse))?;
-            Value::list(keyed.into_iter().map(|(_, item)| item).collect())
-        }
-        "dictsort" => {
-            let [sensitive, by, reverse] =
-                args.bind(name, ["case_sensitive", "by", "reverse"], 0)?;
-            let by = match by.as_ref().and_then(Value::as_text).map_or("key", |by| by) {
-                "key" => 0,
-                "value" => 1,
-                _ => return Err("You can only sort by either \"key\" or \"value\"".into()),
-            };
-            let items = run.attribute(&value, "items")?;
-            let items = run.call(items, Args::default())?;
-            let mut keyed = Vec::new();
-            for item in run.iterate(&items)? {
-                let key = run.item(&item, &Value::Int(by))?;
-                keyed.push((ignoring_case(run, key, is_true(&sensitive))?, item));
-            }
-            sorted(run, &mut keyed, is_true(&reverse))?;
-            Value::list(keyed.into_iter().map(|(_, item)| item).collect())
-        }
-        "min" | "max" => {
-            let [sensitive, attribute] = args.bind(name, ["case_sensitive", "attribute"], 0)?;
-            let path = optional_path(run, attribute)?;
-            let mut best: Option<(Value, Value)> = None;
-            for item in run.iterate(&value)? {
-                let key = follow(run, item.clone(), path.as_deref(), None)?;
-                let key = ignoring_case(run, key, is_true(&sensitive))?;
-                let sign = if name == "min" { "<" } else { ">" };
-                let better = match &best {
-                    None => true,
-                    Some((other, _)) => operators::compare(run, &key, sign, other)?,
-                };
-                if better {
-                    best = Some((key, item));
-                }
-            }
-            let found = best.map(|(_, item)| item);
-            Ok(found.unwrap_or_else(|| empty("No aggregated item, sequence was empty.")))
-        }
-        "sum" => {
-            let [attribute, start] = args.bind(name, ["attribute", "start"], 0)?;
-            let path = optional_path(run, attribute)?;
-            let mut sum = start.unwrap_or(Value::Int(0));
-            if matches!(sum, Value::Str(_)) {
-                return Err("sum() can't sum strings [use ''.join(seq) instead]".into());
-            }
-            for item in run.iterate(&value)? {
-                let item = follow(run, item, path.as_deref(), None)?;
-                sum = operators::math(run, &sum, "+", &item)?;
-            }
-            Ok(sum)
-        }
-        "unique" => {
-            let [sensitive, attribute] = args.bind(name, ["case_sensitive", "attribute"], 0)?;
-            let path = optional_path(run, attribute)?;
-            let mut seen = HashSet::new();
-            let mut kept = Vec::new();
-            for item in run.iterate(&value)? {
-                let key = follow(run, item.clone(), path.as_deref(), None)?;
-                let key = ignoring_case(run, key, is_true(&sensitive))?;
-                run.spend(key.weight())?;
-                if seen.insert(key.key()?) {
-                    kept.push(item);
-                }
-            }
-            run.generator(kept)
-        }
-        "groupby" => {
-            let [attribute, default, sensitive] =
-                args.bind(name, ["attribute", "default", "case_sensitive"], 1)?;
-            let path = path(run, &attribute.unwrap_or(Value::None))?;
-            let mut keyed = Vec::new();
-            for item in run.iterate(&value)? {
-                let key = follow(run, item.clone(), Some(&path), default.as_ref())?;
-                keyed.push((
-                    ignoring_case(run, key.clone(), is_true(&sensitive))?,
-                    (key, item),
-                ));
-            }
-            sorted(run, &mut keyed, false)?;
-            let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
-            for (key, (shown, item)) in keyed {
-                match groups.last_mut() {
-                    Some((other, _, items)) if other.equals(&key) => items.push(item),
-                    _ => groups.push((key, shown, vec![item])),
-                }
-            }
-            let groups = groups
-                .into_iter()
-                .map(|(_, key, items)| Value::group(key, items));
-            Value::list(groups.collect::<Result<_>>()?)
-        }
-        "batch" => {
-            let [size, fill] = args.bind(name, ["linecount", "fill_with"], 1)?;
-            let size = or_int(size, 0)?;
-            let mut batches = Vec::new();
-            let mut batch: Vec<Value> = Vec::new();
-            for item in run.iterate(&value)? {
-                if batch.len() as i128 == size {
-                    batches.push(Value::list(std::mem::take(&mut batch))?);
-                }
-                batch.push(item);
-            }
-            if !batch.is_empty() {
-                let missing = usize::try_from(size - batch.len() as i128).unwrap_or(0);
-                if let Some(fill) = fill.filter(|fill| !matches!(fill, Value::None)) {
-                    run.spend(missing as u64)?;
-                    batch.extend(std::iter::repeat_n(fill, missing));
-                }
-                batches.push(Value::list(batch)?);
-            }
-            run.generator(batches)
-        }
-        "slice" => {
-            let [slices, fill] = args.bind(name, ["slices", "fill_with"], 1)?;
-            let slices = usize::try_from(or_int(slices, 0)?).unwrap_or(0);
-            let items = run.iterate(&value)?;
-            if slices == 0 {
-                return Err("integer division or modulo by zero".into());
-            }
-            run.spend(slices as u64)?;
-            let size = items.len() / slices;
-            let longer = items.len() % slices;
-            let fill = fill.filter(|fill| !matches!(fill, Value::None));
-            let mut parts = Vec::new();
-            let mut at = 0;
-            for index in 0..slices {
-                let end = at + size + usize::from(index < longer);
-                let mut part = items[at..end].to_vec();
-                if let Some(fill) = fill.as_ref().filter(|_| index >= longer) {
-                    part.push(fill.clone());
-                }
-                parts.push(Value::list(part)?);
-                at = end;
-            }
-            run.generator(parts)
-        }
+        "sort" => sort(run, name, value, args),
+        "dictsort" => sort_dict(run, name, value, args),
+        "min" | "max" => extreme(run, name, value, args),
+        "sum" => sum(run, name, value, args),
+        "unique" => unique(run, name, value, args),
+        "groupby" => group_by(run, name, value, args),
+        "batch" => batch(run, name, value, args),
+        "slice" => slice(run, name, value, args),
         _ => Err(format!("No filter named '{name}'.")),
     }
+}
+
+fn first(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    args.none(name)?;
+    if let Value::Object(at, Kind::Generator) = value {
+        let first = run.next_of(at);
+        return Ok(first.unwrap_or_else(|| empty("No first item, sequence was empty.")));
+    }
+    let first = run.iterate(&value)?.into_iter().next();
+    Ok(first.unwrap_or_else(|| empty("No first item, sequence was empty.")))
+}
+
+fn reverse(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    args.none(name)?;
+    if let Value::Str(text) = &value {
+        run.spend(value.weight())?;
+        let characters: Vec<_> = text.characters().collect();
+        let mut reversed = Builder::default();
+        for (character, user) in characters.into_iter().rev() {
+            reversed.push_char(character, user);
+        }
+        return Ok(Value::Str(reversed.finish()));
+    }
+    let items = run.iterate(&value);
+    let mut items = items.map_err(|_| "argument must be iterable")?;
+    items.reverse();
+    // What Python cannot go through backwards becomes a list.
+    match reversible(&value) {
+        Ok(()) => run.generator(items),
+        Err(_) => Value::list(items),
+    }
+}
+
+fn join(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    let [separator, attribute] = args.bind(name, ["d", "attribute"], 0)?;
+    let separator = run.text(&separator.unwrap_or_else(|| Value::str("")))?;
+    let path = attribute
+        .map(|attribute| path(run, &attribute))
+        .transpose()?;
+    let mut joined = Builder::default();
+    for (index, item) in run.iterate(&value)?.into_iter().enumerate() {
+        let item = follow(run, item, path.as_deref(), None)?;
+        if index > 0 {
+            run.spend_bytes(separator.len())?;
+            joined.push(&separator);
+        }
+        run.write(&mut joined, &item, false)?;
+    }
+    Ok(Value::Str(joined.finish()))
+}
+
+fn sort(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    let [reverse, sensitive, attribute] =
+        args.bind(name, ["reverse", "case_sensitive", "attribute"], 0)?;
+    let mut paths = vec![None];
+    match &attribute {
+        None | Some(Value::None) => {}
+        Some(Value::Str(text)) => {
+            paths = Vec::new();
+            for part in text.split(',') {
+                paths.push(Some(path(run, &Value::str(part))?));
+            }
+        }
+        Some(attribute) => paths = vec![Some(path(run, attribute)?)],
+    }
+    let mut keyed = Vec::new();
+    for item in run.iterate(&value)? {
+        let mut keys = Vec::new();
+        for path in &paths {
+            let key = follow(run, item.clone(), path.as_deref(), None)?;
+            keys.push(ignoring_case(run, key, is_true(&sensitive))?);
+        }
+        keyed.push((Value::list(keys)?, item));
+    }
+    sorted(run, &mut keyed, is_true(&reverse))?;
+    Value::list(keyed.into_iter().map(|(_, item)| item).collect())
+}
+
+fn sort_dict(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    let [sensitive, by, reverse] = args.bind(name, ["case_sensitive", "by", "reverse"], 0)?;
+    let by = match by.as_ref().and_then(Value::as_text).map_or("key", |by| by) {
+        "key" => 0,
+        "value" => 1,
+        _ => return Err("You can only sort by either \"key\" or \"value\"".into()),
+    };
+    let items = run.attribute(&value, "items")?;
+    let items = run.call(items, Args::default())?;
+    let mut keyed = Vec::new();
+    for item in run.iterate(&items)? {
+        let key = run.item(&item, &Value::Int(by))?;
+        keyed.push((ignoring_case(run, key, is_true(&sensitive))?, item));
+    }
+    sorted(run, &mut keyed, is_true(&reverse))?;
+    Value::list(keyed.into_iter().map(|(_, item)| item).collect())
+}
+
+fn extreme(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    let [sensitive, attribute] = args.bind(name, ["case_sensitive", "attribute"], 0)?;
+    let path = optional_path(run, attribute)?;
+    let mut best: Option<(Value, Value)> = None;
+    for item in run.iterate(&value)? {
+        let key = follow(run, item.clone(), path.as_deref(), None)?;
+        let key = ignoring_case(run, key, is_true(&sensitive))?;
+        let sign = if name == "min" { "<" } else { ">" };
+        let better = match &best {
+            None => true,
+            Some((other, _)) => operators::compare(run, &key, sign, other)?,
+        };
+        if better {
+            best = Some((key, item));
+        }
+    }
+    let found = best.map(|(_, item)| item);
+    Ok(found.unwrap_or_else(|| empty("No aggregated item, sequence was empty.")))
+}
+
+fn sum(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    let [attribute, start] = args.bind(name, ["attribute", "start"], 0)?;
+    let path = optional_path(run, attribute)?;
+    let mut sum = start.unwrap_or(Value::Int(0));
+    if matches!(sum, Value::Str(_)) {
+        return Err("sum() can't sum strings [use ''.join(seq) instead]".into());
+    }
+    for item in run.iterate(&value)? {
+        let item = follow(run, item, path.as_deref(), None)?;
+        sum = operators::math(run, &sum, "+", &item)?;
+    }
+    Ok(sum)
+}
+
+fn unique(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    let [sensitive, attribute] = args.bind(name, ["case_sensitive", "attribute"], 0)?;
+    let path = optional_path(run, attribute)?;
+    let mut seen = HashSet::new();
+    let mut kept = Vec::new();
+    for item in run.iterate(&value)? {
+        let key = follow(run, item.clone(), path.as_deref(), None)?;
+        let key = ignoring_case(run, key, is_true(&sensitive))?;
+        run.spend(key.weight())?;
+        if seen.insert(key.key()?) {
+            kept.push(item);
+        }
+    }
+    run.generator(kept)
+}
+
+fn group_by(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    let [attribute, default, sensitive] =
+        args.bind(name, ["attribute", "default", "case_sensitive"], 1)?;
+    let path = path(run, &attribute.unwrap_or(Value::None))?;
+    let mut keyed = Vec::new();
+    for item in run.iterate(&value)? {
+        let key = follow(run, item.clone(), Some(&path), default.as_ref())?;
+        keyed.push((
+            ignoring_case(run, key.clone(), is_true(&sensitive))?,
+            (key, item),
+        ));
+    }
+    sorted(run, &mut keyed, false)?;
+    let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
+    for (key, (shown, item)) in keyed {
+        match groups.last_mut() {
+            Some((other, _, items)) if other.equals(&key) => items.push(item),
+            _ => groups.push((key, shown, vec![item])),
+        }
+    }
+    let groups = groups
+        .into_iter()
+        .map(|(_, key, items)| Value::group(key, items));
+    Value::list(groups.collect::<Result<_>>()?)
+}
+
+fn batch(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    let [size, fill] = args.bind(name, ["linecount", "fill_with"], 1)?;
+    let size = or_int(size, 0)?;
+    let mut batches = Vec::new();
+    let mut batch: Vec<Value> = Vec::new();
+    for item in run.iterate(&value)? {
+        if batch.len() as i128 == size {
+            batches.push(Value::list(std::mem::take(&mut batch))?);
+        }
+        batch.push(item);
+    }
+    if !batch.is_empty() {
+        let missing = usize::try_from(size - batch.len() as i128).unwrap_or(0);
+        if let Some(fill) = fill.filter(|fill| !matches!(fill, Value::None)) {
+            run.spend(missing as u64)?;
+            batch.extend(std::iter::repeat_n(fill, missing));
+        }
+        batches.push(Value::list(batch)?);
+    }
+    run.generator(batches)
+}
+
+fn slice(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Result<Value> {
+    let [slices, fill] = args.bind(name, ["slices", "fill_with"], 1)?;
+    let slices = usize::try_from(or_int(slices, 0)?).unwrap_or(0);
+    let items = run.iterate(&value)?;
+    if slices == 0 {
+        return Err("integer division or modulo by zero".into());
+    }
+    run.spend(slices as u64)?;
+    let size = items.len() / slices;
+    let longer = items.len() % slices;
+    let fill = fill.filter(|fill| !matches!(fill, Value::None));
+    let mut parts = Vec::new();
+    let mut at = 0;
+    for index in 0..slices {
+        let end = at + size + usize::from(index < longer);
+        let mut part = items[at..end].to_vec();
+        if let Some(fill) = fill.as_ref().filter(|_| index >= longer) {
+            part.push(fill.clone());
+        }
+        parts.push(Value::list(part)?);
+        at = end;
+    }
+    run.generator(parts)
 }
 
 fn empty(why: &str) -> Value {

@@ -71,6 +71,59 @@ impl Args {
     }
 }
 
+/// The arguments of a macro, by what it does with them.
+struct MacroArgs {
+    /// `None` where the default counts.
+    parameters: Vec<Option<Value>>,
+    /// For `varargs`, if the macro uses it.
+    surplus: Option<Vec<Value>>,
+    /// For `kwargs`, if the macro uses it.
+    named: Option<Vec<(String, Value)>>,
+    /// For `caller`, if the macro uses it.
+    caller: Option<Value>,
+}
+
+impl MacroArgs {
+    /// `macro_name` is for errors.
+    fn bind(definition: &Macro, macro_name: &str, args: Args) -> Result<Self> {
+        let Args {
+            mut positional,
+            mut named,
+        } = args;
+        let parameters = &definition.parameters;
+        let [varargs, kwargs, caller] = definition.special;
+        let surplus = positional.split_off(positional.len().min(parameters.len()));
+        if !surplus.is_empty() && !varargs {
+            return Err(format!(
+                "macro {macro_name} takes not more than {} argument(s)",
+                parameters.len()
+            ));
+        }
+        let mut take = |wanted: &str| {
+            let place = named.iter().position(|(name, _)| name == wanted);
+            place.map(|place| named.remove(place).1)
+        };
+        let mut given: Vec<Option<Value>> = positional.into_iter().map(Some).collect();
+        for (parameter, _) in &parameters[given.len()..] {
+            given.push(take(parameter));
+        }
+        let has_own_caller = parameters.iter().any(|(name, _)| name == "caller");
+        let caller = (caller && !has_own_caller)
+            .then(|| take("caller").unwrap_or_else(|| Value::undefined("No caller defined")));
+        if !kwargs && let Some((other, _)) = named.first() {
+            return Err(format!(
+                "macro {macro_name} takes no keyword argument '{other}'"
+            ));
+        }
+        Ok(MacroArgs {
+            parameters: given,
+            surplus: varargs.then_some(surplus),
+            named: kwargs.then_some(named),
+            caller,
+        })
+    }
+}
+
 /// Variables that are set in one place of a template.
 struct Scope {
     variables: Vec<(String, Value)>,
@@ -101,6 +154,35 @@ struct Loop<'t> {
     changed: Option<Vec<Value>>,
     /// Where a recursive loop is called again.
     again: Option<(&'t For, usize)>,
+}
+
+impl Loop<'_> {
+    /// The attributes of `loop`.
+    fn attribute(&self, name: &str) -> Option<Value> {
+        let value_of = |number: usize| Some(Value::Int(number as i128));
+        let len = self.items.len();
+        let index = self.index;
+        match name {
+            "index0" => value_of(index),
+            "index" => value_of(index + 1),
+            "revindex0" => value_of(len - index - 1),
+            "revindex" => value_of(len - index),
+            "length" => value_of(len),
+            "depth0" => value_of(self.depth),
+            "depth" => value_of(self.depth + 1),
+            "first" => Some(Value::Bool(index == 0)),
+            "last" => Some(Value::Bool(index + 1 == len)),
+            "previtem" => Some(match index.checked_sub(1) {
+                Some(before) => self.items[before].clone(),
+                None => Value::undefined("there is no previous item"),
+            }),
+            "nextitem" => Some(match self.items.get(index + 1) {
+                Some(next) => next.clone(),
+                None => Value::undefined("there is no next item"),
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// Where execution goes on after a statement.
@@ -327,30 +409,12 @@ impl<'t> Interpreter<'t> {
                 let value = self.posts(text, posts)?;
                 self.assign(target, value)?;
             }
-            Stmt::If(branches, otherwise) => {
-                for (test, body) in branches {
-                    if self.eval(test)?.is_true() {
-                        return self.body(body, out);
-                    }
-                }
-                return self.body(otherwise, out);
-            }
+            Stmt::If(branches, otherwise) => return self.if_(branches, otherwise, out),
             Stmt::For(node) => {
                 let iterable = self.eval(&node.iterable)?;
                 return self.for_loop(node, &iterable, 0, self.scope, out);
             }
-            Stmt::With(values, body) => {
-                let mut evaluated = Vec::new();
-                for (_, expression) in values {
-                    evaluated.push(self.eval(expression)?);
-                }
-                return self.scoped(self.scope, |this| {
-                    for ((target, _), value) in values.iter().zip(evaluated) {
-                        this.assign(target, value)?;
-                    }
-                    this.body(body, out)
-                });
-            }
+            Stmt::With(values, body) => return self.with(values, body, out),
             Stmt::Macro(definition) => {
                 let value = self.new_macro(definition);
                 self.set(definition.name.as_deref().unwrap_or_default(), value);
@@ -372,6 +436,38 @@ impl<'t> Interpreter<'t> {
         Ok(Flow::Next)
     }
 
+    fn if_(
+        &mut self,
+        branches: &'t [(Expr, Body)],
+        otherwise: &'t Body,
+        out: &mut Builder,
+    ) -> Result<Flow> {
+        for (test, body) in branches {
+            if self.eval(test)?.is_true() {
+                return self.body(body, out);
+            }
+        }
+        self.body(otherwise, out)
+    }
+
+    fn with(
+        &mut self,
+        values: &'t [(Target, Expr)],
+        body: &'t Body,
+        out: &mut Builder,
+    ) -> Result<Flow> {
+        let mut evaluated = Vec::new();
+        for (_, expression) in values {
+            evaluated.push(self.eval(expression)?);
+        }
+        self.scoped(self.scope, |this| {
+            for ((target, _), value) in values.iter().zip(evaluated) {
+                this.assign(target, value)?;
+            }
+            this.body(body, out)
+        })
+    }
+
     fn for_loop(
         &mut self,
         node: &'t For,
@@ -380,20 +476,7 @@ impl<'t> Interpreter<'t> {
         scope: usize,
         out: &mut Builder,
     ) -> Result<Flow> {
-        let mut items = self.iterate(iterable)?;
-        if let Some(test) = &node.test {
-            let mut kept = Vec::new();
-            for item in items {
-                let keep = self.scoped(scope, |this| {
-                    this.assign(&node.target, item.clone())?;
-                    this.eval(test).map(|value| value.is_true())
-                });
-                if keep? {
-                    kept.push(item);
-                }
-            }
-            items = kept;
-        }
+        let items = self.items_of(node, iterable, scope)?;
         let again = if node.recursive {
             let outer = std::mem::replace(&mut self.scope, scope);
             self.capture();
@@ -437,6 +520,25 @@ impl<'t> Interpreter<'t> {
             return self.scoped(scope, |this| this.body(&node.otherwise, out));
         }
         Ok(Flow::Next)
+    }
+
+    /// The items of a loop that pass its test.
+    fn items_of(&mut self, node: &'t For, iterable: &Value, scope: usize) -> Result<Vec<Value>> {
+        let items = self.iterate(iterable)?;
+        let Some(test) = &node.test else {
+            return Ok(items);
+        };
+        let mut kept = Vec::new();
+        for item in items {
+            let keep = self.scoped(scope, |this| {
+                this.assign(&node.target, item.clone())?;
+                this.eval(test).map(|value| value.is_true())
+            });
+            if keep? {
+                kept.push(item);
+            }
+        }
+        Ok(kept)
     }
 
     // Objects
@@ -666,30 +768,8 @@ impl<'t> Interpreter<'t> {
             Expr::Name(name) => Ok(self.lookup(name)),
             Expr::List(items) => Value::list(self.eval_all(items)?),
             Expr::Tuple(items) => Value::tuple(self.eval_all(items)?),
-            Expr::Dict(entries) => {
-                let mut dict = Dict::default();
-                for (key, value) in entries {
-                    let key = self.eval(key)?;
-                    let value = self.eval(value)?;
-                    self.spend(key.weight())?;
-                    dict.insert(key, value)?;
-                }
-                Ok(Value::Dict(Arc::new(dict)))
-            }
-            Expr::If(parts) => {
-                let (test, then, otherwise) = &**parts;
-                if self.eval(test)?.is_true() {
-                    return self.eval(then);
-                }
-                match otherwise {
-                    Some(otherwise) => self.eval(otherwise),
-                    None => Ok(Value::undefined(format!(
-                        "the inline if-expression on line {} evaluated to false and no else \
-                         section was defined.",
-                        self.line
-                    ))),
-                }
-            }
+            Expr::Dict(entries) => self.eval_dict(entries),
+            Expr::If(parts) => self.eval_if(parts),
             Expr::And(operands) | Expr::Or(operands) => {
                 let stop = matches!(expression, Expr::Or(_));
                 let mut value = Value::None;
@@ -702,33 +782,9 @@ impl<'t> Interpreter<'t> {
                 Ok(value)
             }
             Expr::Not(inner) => Ok(Value::Bool(!self.eval(inner)?.is_true())),
-            Expr::Compare(first, others) => {
-                let mut left = self.eval(first)?;
-                for (sign, right) in others {
-                    let right = self.eval(right)?;
-                    if !operators::compare(self, &left, sign, &right)? {
-                        return Ok(Value::Bool(false));
-                    }
-                    left = right;
-                }
-                Ok(Value::Bool(true))
-            }
-            Expr::Math(first, others) => {
-                let mut left = self.eval(first)?;
-                for (sign, right) in others {
-                    let right = self.eval(right)?;
-                    left = operators::math(self, &left, sign, &right)?;
-                }
-                Ok(left)
-            }
-            Expr::Concat(operands) => {
-                let mut text = Builder::default();
-                for operand in operands {
-                    let value = self.eval(operand)?;
-                    self.write(&mut text, &value, false)?;
-                }
-                Ok(Value::Str(text.finish()))
-            }
+            Expr::Compare(first, others) => self.compare(first, others),
+            Expr::Math(first, others) => self.math(first, others),
+            Expr::Concat(operands) => self.concat(operands),
             Expr::Sign(negative, inner) => {
                 let value = self.eval(inner)?;
                 operators::sign(*negative, &value)
@@ -738,6 +794,62 @@ impl<'t> Interpreter<'t> {
                 self.posts(value, posts)
             }
         }
+    }
+
+    fn eval_dict(&mut self, entries: &'t [(Expr, Expr)]) -> Result<Value> {
+        let mut dict = Dict::default();
+        for (key, value) in entries {
+            let key = self.eval(key)?;
+            let value = self.eval(value)?;
+            self.spend(key.weight())?;
+            dict.insert(key, value)?;
+        }
+        Ok(Value::Dict(Arc::new(dict)))
+    }
+
+    fn eval_if(&mut self, parts: &'t (Expr, Expr, Option<Expr>)) -> Result<Value> {
+        let (test, then, otherwise) = parts;
+        if self.eval(test)?.is_true() {
+            return self.eval(then);
+        }
+        match otherwise {
+            Some(otherwise) => self.eval(otherwise),
+            None => Ok(Value::undefined(format!(
+                "the inline if-expression on line {} evaluated to false and no else \
+                 section was defined.",
+                self.line
+            ))),
+        }
+    }
+
+    fn compare(&mut self, first: &'t Expr, others: &'t [(&'static str, Expr)]) -> Result<Value> {
+        let mut left = self.eval(first)?;
+        for (sign, right) in others {
+            let right = self.eval(right)?;
+            if !operators::compare(self, &left, sign, &right)? {
+                return Ok(Value::Bool(false));
+            }
+            left = right;
+        }
+        Ok(Value::Bool(true))
+    }
+
+    fn math(&mut self, first: &'t Expr, others: &'t [(&'static str, Expr)]) -> Result<Value> {
+        let mut left = self.eval(first)?;
+        for (sign, right) in others {
+            let right = self.eval(right)?;
+            left = operators::math(self, &left, sign, &right)?;
+        }
+        Ok(left)
+    }
+
+    fn concat(&mut self, operands: &'t [Expr]) -> Result<Value> {
+        let mut text = Builder::default();
+        for operand in operands {
+            let value = self.eval(operand)?;
+            self.write(&mut text, &value, false)?;
+        }
+        Ok(Value::Str(text.finish()))
     }
 
     fn posts(&mut self, mut value: Value, posts: &'t [Post]) -> Result<Value> {
@@ -892,7 +1004,6 @@ impl<'t> Interpreter<'t> {
 
     /// What Python's `getattr` finds.
     fn python_attribute(&mut self, value: &Value, name: &str) -> Result<Option<Value>> {
-        let value_of = |number: usize| Some(Value::Int(number as i128));
         let found = match value {
             Value::Undefined(why) => return Err(why.to_string()),
             Value::Tuple(items) if items.group && name == "grouper" => items.items.first().cloned(),
@@ -900,51 +1011,7 @@ impl<'t> Interpreter<'t> {
             Value::Int(_) | Value::Float(_) if name == "real" => Some(value.clone()),
             Value::Bool(number) if name == "real" => Some(Value::Int((*number).into())),
             Value::Function("dict") if name == "fromkeys" => Some(Value::Function("dict.fromkeys")),
-            Value::Object(at, _) => match self.objects.get(*at) {
-                Some(Object::Namespace(attributes)) => attributes.get_str(name).cloned(),
-                Some(Object::Loop(state)) => {
-                    let len = state.items.len();
-                    let index = state.index;
-                    match name {
-                        "index0" => value_of(index),
-                        "index" => value_of(index + 1),
-                        "revindex0" => value_of(len - index - 1),
-                        "revindex" => value_of(len - index),
-                        "length" => value_of(len),
-                        "depth0" => value_of(state.depth),
-                        "depth" => value_of(state.depth + 1),
-                        "first" => Some(Value::Bool(index == 0)),
-                        "last" => Some(Value::Bool(index + 1 == len)),
-                        "previtem" => Some(match index.checked_sub(1) {
-                            Some(before) => state.items[before].clone(),
-                            None => Value::undefined("there is no previous item"),
-                        }),
-                        "nextitem" => Some(match state.items.get(index + 1) {
-                            Some(next) => next.clone(),
-                            None => Value::undefined("there is no next item"),
-                        }),
-                        _ => None,
-                    }
-                }
-                Some(Object::Macro { definition, .. }) => match name {
-                    "name" => Some(match &definition.name {
-                        Some(name) => Value::str(name),
-                        None => Value::None,
-                    }),
-                    "arguments" => {
-                        let names = definition.parameters.iter();
-                        Some(Value::tuple(
-                            names.map(|(name, _)| Value::str(name)).collect(),
-                        )?)
-                    }
-                    "catch_varargs" => Some(Value::Bool(definition.special[0])),
-                    "catch_kwargs" => Some(Value::Bool(definition.special[1])),
-                    "caller" => Some(Value::Bool(definition.special[2])),
-                    _ => None,
-                },
-                Some(Object::Cycler(items, at)) if name == "current" => items.get(*at).cloned(),
-                _ => None,
-            },
+            Value::Object(at, _) => self.object_attribute(*at, name)?,
             _ => None,
         };
         if found.is_some() {
@@ -965,6 +1032,32 @@ impl<'t> Interpreter<'t> {
         Ok(None)
     }
 
+    /// The attributes of an object with a state.
+    fn object_attribute(&self, at: usize, name: &str) -> Result<Option<Value>> {
+        Ok(match self.objects.get(at) {
+            Some(Object::Namespace(attributes)) => attributes.get_str(name).cloned(),
+            Some(Object::Loop(state)) => state.attribute(name),
+            Some(Object::Macro { definition, .. }) => match name {
+                "name" => Some(match &definition.name {
+                    Some(name) => Value::str(name),
+                    None => Value::None,
+                }),
+                "arguments" => {
+                    let names = definition.parameters.iter();
+                    Some(Value::tuple(
+                        names.map(|(name, _)| Value::str(name)).collect(),
+                    )?)
+                }
+                "catch_varargs" => Some(Value::Bool(definition.special[0])),
+                "catch_kwargs" => Some(Value::Bool(definition.special[1])),
+                "caller" => Some(Value::Bool(definition.special[2])),
+                _ => None,
+            },
+            Some(Object::Cycler(items, at)) if name == "current" => items.get(*at).cloned(),
+            _ => None,
+        })
+    }
+
     // Calls
 
     pub(super) fn call(&mut self, callee: Value, args: Args) -> Result<Value> {
@@ -973,40 +1066,45 @@ impl<'t> Interpreter<'t> {
             Value::Method(method) => methods::call(self, &method.0, &method.1, args),
             Value::Function(name) => self.function(name, args),
             Value::Object(at, Kind::Macro) => self.call_macro(*at, args),
-            Value::Object(at, Kind::Loop) => {
-                let [items] = args.bind("loop", ["iterable"], 1)?;
-                let (again, depth) = match self.objects.get(*at) {
-                    Some(Object::Loop(state)) => (state.again, state.depth),
-                    _ => (None, 0),
-                };
-                let Some((node, scope)) = again else {
-                    return Err(
-                        "The loop must have the 'recursive' marker to be called recursively."
-                            .into(),
-                    );
-                };
-                let line = self.line;
-                let mut text = Builder::default();
-                let items = items.unwrap_or(Value::None);
-                self.nested(|this| this.for_loop(node, &items, depth + 1, scope, &mut text))?;
-                self.line = line;
-                Ok(Value::Str(text.finish()))
-            }
-            Value::Object(at, Kind::Joiner) => {
-                args.none("joiner")?;
-                match self.objects.get_mut(*at) {
-                    Some(Object::Joiner(separator, used @ true)) => {
-                        *used = true;
-                        Ok(separator.clone())
-                    }
-                    Some(Object::Joiner(_, used)) => {
-                        *used = true;
-                        Ok(Value::str(""))
-                    }
-                    _ => Ok(Value::None),
-                }
-            }
+            Value::Object(at, Kind::Loop) => self.call_loop(*at, args),
+            Value::Object(at, Kind::Joiner) => self.call_joiner(*at, args),
             _ => Err(format!("'{}' object is not callable", callee.type_name())),
+        }
+    }
+
+    /// Calls a recursive loop for other items.
+    fn call_loop(&mut self, at: usize, args: Args) -> Result<Value> {
+        let [items] = args.bind("loop", ["iterable"], 1)?;
+        let (again, depth) = match self.objects.get(at) {
+            Some(Object::Loop(state)) => (state.again, state.depth),
+            _ => (None, 0),
+        };
+        let Some((node, scope)) = again else {
+            return Err(
+                "The loop must have the 'recursive' marker to be called recursively.".into(),
+            );
+        };
+        let line = self.line;
+        let mut text = Builder::default();
+        let items = items.unwrap_or(Value::None);
+        self.nested(|this| this.for_loop(node, &items, depth + 1, scope, &mut text))?;
+        self.line = line;
+        Ok(Value::Str(text.finish()))
+    }
+
+    /// The separator, except for the first call.
+    fn call_joiner(&mut self, at: usize, args: Args) -> Result<Value> {
+        args.none("joiner")?;
+        match self.objects.get_mut(at) {
+            Some(Object::Joiner(separator, used @ true)) => {
+                *used = true;
+                Ok(separator.clone())
+            }
+            Some(Object::Joiner(_, used)) => {
+                *used = true;
+                Ok(Value::str(""))
+            }
+            _ => Ok(Value::None),
         }
     }
 
@@ -1059,39 +1157,11 @@ impl<'t> Interpreter<'t> {
             None => "None".into(),
         };
         let line = self.line;
-        let Args {
-            mut positional,
-            mut named,
-        } = args;
+        let given = MacroArgs::bind(definition, &name, args)?;
         let parameters = &definition.parameters;
-        let [varargs, kwargs, caller] = definition.special;
-        let surplus = positional.split_off(positional.len().min(parameters.len()));
-        if !surplus.is_empty() && !varargs {
-            return Err(format!(
-                "macro {name} takes not more than {} argument(s)",
-                parameters.len()
-            ));
-        }
-        let mut given: Vec<Option<Value>> = positional.into_iter().map(Some).collect();
-        for (parameter, _) in &parameters[given.len()..] {
-            let place = named.iter().position(|(name, _)| name == parameter);
-            given.push(place.map(|place| named.remove(place).1));
-        }
-        let has_own_caller = parameters.iter().any(|(name, _)| name == "caller");
-        let mut call = None;
-        if caller && !has_own_caller {
-            let place = named.iter().position(|(name, _)| name == "caller");
-            call = Some(match place {
-                Some(place) => named.remove(place).1,
-                None => Value::undefined("No caller defined"),
-            });
-        }
-        if !kwargs && let Some((other, _)) = named.first() {
-            return Err(format!("macro {name} takes no keyword argument '{other}'"));
-        }
         let mut text = Builder::default();
         self.scoped(scope, |this| {
-            for ((name, default), value) in parameters.iter().zip(given) {
+            for ((name, default), value) in parameters.iter().zip(given.parameters) {
                 let value = match (value, default) {
                     (Some(value), _) => value,
                     (None, Some(default)) => this.eval(default)?,
@@ -1101,17 +1171,17 @@ impl<'t> Interpreter<'t> {
                 };
                 this.set(name, value);
             }
-            if let Some(call) = call {
-                this.set("caller", call);
+            if let Some(caller) = given.caller {
+                this.set("caller", caller);
             }
-            if kwargs {
+            if let Some(named) = given.named {
                 let mut dict = Dict::default();
                 for (name, value) in named {
                     dict.insert(Value::str(&name), value)?;
                 }
                 this.set("kwargs", Value::Dict(Arc::new(dict)));
             }
-            if varargs {
+            if let Some(surplus) = given.surplus {
                 this.set("varargs", Value::tuple(surplus)?);
             }
             this.body(&definition.body, &mut text)
@@ -1128,41 +1198,11 @@ impl<'t> Interpreter<'t> {
                 let message = self.text(&message.unwrap_or(Value::None))?;
                 Err(message.to_string())
             }
-            "strftime_now" => {
-                let [format] = args.bind(name, ["format"], 1)?;
-                match format {
-                    Some(Value::Str(format)) => {
-                        self.spend_bytes(format.len() * 16)?;
-                        let text = super::time::now(&format);
-                        self.spend_bytes(text.len())?;
-                        Ok(Value::Str(Text::new(&text, format.has_user())))
-                    }
-                    _ => Err("strftime() argument 1 must be str".into()),
-                }
-            }
+            "strftime_now" => self.strftime_now(name, args),
             "range" => range(args),
-            "namespace" => {
-                let namespace =
-                    self.new_object(Kind::Namespace, Object::Namespace(Dict::default()))?;
-                if let (Value::Object(at, _), Value::Dict(attributes)) =
-                    (&namespace, self.dict_of(args)?)
-                {
-                    for (key, value) in &attributes.entries {
-                        self.set_in_namespace(*at, key.clone(), value.clone())?;
-                    }
-                }
-                Ok(namespace)
-            }
+            "namespace" => self.namespace(args),
             "dict" => self.dict_of(args),
-            "dict.fromkeys" => {
-                let [keys, value] = args.bind("fromkeys", ["iterable", "value"], 1)?;
-                let mut dict = Dict::default();
-                for key in self.iterate(&keys.unwrap_or(Value::None))? {
-                    self.spend(key.weight())?;
-                    dict.insert(key, value.clone().unwrap_or(Value::None))?;
-                }
-                Ok(Value::Dict(Arc::new(dict)))
-            }
+            "dict.fromkeys" => self.dict_from_keys(args),
             "cycler" => {
                 if args.positional.is_empty() {
                     return Err("at least one item has to be provided".into());
@@ -1176,6 +1216,39 @@ impl<'t> Interpreter<'t> {
             }
             _ => Err(format!("'{name}' is undefined")),
         }
+    }
+
+    fn strftime_now(&mut self, name: &str, args: Args) -> Result<Value> {
+        let [format] = args.bind(name, ["format"], 1)?;
+        match format {
+            Some(Value::Str(format)) => {
+                self.spend_bytes(format.len() * 16)?;
+                let text = super::time::now(&format);
+                self.spend_bytes(text.len())?;
+                Ok(Value::Str(Text::new(&text, format.has_user())))
+            }
+            _ => Err("strftime() argument 1 must be str".into()),
+        }
+    }
+
+    fn namespace(&mut self, args: Args) -> Result<Value> {
+        let namespace = self.new_object(Kind::Namespace, Object::Namespace(Dict::default()))?;
+        if let (Value::Object(at, _), Value::Dict(attributes)) = (&namespace, self.dict_of(args)?) {
+            for (key, value) in &attributes.entries {
+                self.set_in_namespace(*at, key.clone(), value.clone())?;
+            }
+        }
+        Ok(namespace)
+    }
+
+    fn dict_from_keys(&mut self, args: Args) -> Result<Value> {
+        let [keys, value] = args.bind("fromkeys", ["iterable", "value"], 1)?;
+        let mut dict = Dict::default();
+        for key in self.iterate(&keys.unwrap_or(Value::None))? {
+            self.spend(key.weight())?;
+            dict.insert(key, value.clone().unwrap_or(Value::None))?;
+        }
+        Ok(Value::Dict(Arc::new(dict)))
     }
 
     /// Python's `dict(…)`.

@@ -11,7 +11,7 @@ use super::filters::or_int;
 use super::format as formatting;
 use super::interpreter::{Args, Interpreter};
 use super::text::{Builder, Text};
-use super::value::{Kind, Result, Value};
+use super::value::{Dict, Kind, Result, Value};
 
 const OF_STR: [&str; 43] = [
     "capitalize",
@@ -95,65 +95,12 @@ pub(super) fn call(run: &mut Interpreter, value: &Value, name: &str, args: Args)
             run.spend(value.weight())?;
             of_str(run, text, name, args)
         }
-        Value::Dict(dict) => {
-            if name != "get" {
-                run.spend(dict.entries.len() as u64)?;
-            }
-            match name {
-                "get" => {
-                    let [key, default] = args.bind(name, ["key", "default"], 1)?;
-                    let key = key.unwrap_or(Value::None);
-                    run.spend(key.weight())?;
-                    let found = dict.get(&key)?.cloned();
-                    Ok(found.or(default).unwrap_or(Value::None))
-                }
-                "fromkeys" => run.call(Value::Function("dict.fromkeys"), args),
-                _ => {
-                    args.none(name)?;
-                    let entries = dict.entries.iter();
-                    match name {
-                        "copy" => Ok(Value::Dict(Arc::new(dict.copy()?))),
-                        "keys" => {
-                            Value::view("dict_keys", entries.map(|(key, _)| key.clone()).collect())
-                        }
-                        "values" => {
-                            let values = entries.map(|(_, value)| value.clone());
-                            Value::view("dict_values", values.collect())
-                        }
-                        _ => {
-                            let pairs = entries
-                                .map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()]));
-                            Value::view("dict_items", pairs.collect::<Result<_>>()?)
-                        }
-                    }
-                }
-            }
-        }
+        Value::Dict(dict) => of_dict(run, dict, name, args),
         Value::List(_) if name == "copy" => {
             args.none(name)?;
             Ok(value.clone())
         }
-        Value::List(_) | Value::Tuple(_) | Value::Range(_) => {
-            let [wanted, start, stop] = args.bind(name, ["value", "start", "stop"], 1)?;
-            let wanted = wanted.unwrap_or(Value::None);
-            let bounds = [start.unwrap_or(Value::None), stop.unwrap_or(Value::None)];
-            let items = run.iterate(value)?;
-            let range = bounds_of(items.len(), &bounds)?;
-            let mut count = 0;
-            for (at, item) in items.iter().enumerate() {
-                run.spend(item.weight().min(wanted.weight()))?;
-                if item.equals(&wanted) {
-                    if name == "index" && range.contains(&at) {
-                        return Ok(Value::Int(at as i128));
-                    }
-                    count += 1;
-                }
-            }
-            if name == "index" {
-                return Err(format!("value is not in {}", value.type_name()));
-            }
-            Ok(Value::Int(count))
-        }
+        Value::List(_) | Value::Tuple(_) | Value::Range(_) => of_sequence(run, value, name, args),
         Value::Int(_) | Value::Bool(_) => {
             args.none(name)?;
             let number = value.as_int().unwrap_or_default().unsigned_abs();
@@ -169,6 +116,62 @@ pub(super) fn call(run: &mut Interpreter, value: &Value, name: &str, args: Args)
             value.type_name()
         )),
     }
+}
+
+fn of_dict(run: &mut Interpreter, dict: &Dict, name: &str, args: Args) -> Result<Value> {
+    if name != "get" {
+        run.spend(dict.entries.len() as u64)?;
+    }
+    match name {
+        "get" => {
+            let [key, default] = args.bind(name, ["key", "default"], 1)?;
+            let key = key.unwrap_or(Value::None);
+            run.spend(key.weight())?;
+            let found = dict.get(&key)?.cloned();
+            Ok(found.or(default).unwrap_or(Value::None))
+        }
+        "fromkeys" => run.call(Value::Function("dict.fromkeys"), args),
+        _ => {
+            args.none(name)?;
+            let entries = dict.entries.iter();
+            match name {
+                "copy" => Ok(Value::Dict(Arc::new(dict.copy()?))),
+                "keys" => Value::view("dict_keys", entries.map(|(key, _)| key.clone()).collect()),
+                "values" => {
+                    let values = entries.map(|(_, value)| value.clone());
+                    Value::view("dict_values", values.collect())
+                }
+                _ => {
+                    let pairs =
+                        entries.map(|(key, value)| Value::tuple(vec![key.clone(), value.clone()]));
+                    Value::view("dict_items", pairs.collect::<Result<_>>()?)
+                }
+            }
+        }
+    }
+}
+
+/// `count` and `index`.
+fn of_sequence(run: &mut Interpreter, value: &Value, name: &str, args: Args) -> Result<Value> {
+    let [wanted, start, stop] = args.bind(name, ["value", "start", "stop"], 1)?;
+    let wanted = wanted.unwrap_or(Value::None);
+    let bounds = [start.unwrap_or(Value::None), stop.unwrap_or(Value::None)];
+    let items = run.iterate(value)?;
+    let range = bounds_of(items.len(), &bounds)?;
+    let mut count = 0;
+    for (at, item) in items.iter().enumerate() {
+        run.spend(item.weight().min(wanted.weight()))?;
+        if item.equals(&wanted) {
+            if name == "index" && range.contains(&at) {
+                return Ok(Value::Int(at as i128));
+            }
+            count += 1;
+        }
+    }
+    if name == "index" {
+        return Err(format!("value is not in {}", value.type_name()));
+    }
+    Ok(Value::Int(count))
 }
 
 /// Start and stop as a range within `len`.
@@ -203,226 +206,254 @@ fn text_of(function: &str, value: Option<Value>) -> Result<Text> {
 }
 
 fn of_str(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
-    let all = |test: fn(char) -> bool| Ok(Value::Bool(!text.is_empty() && text.chars().all(test)));
     match name {
-        "format" => {
-            return formatting::format(run, text, &args).map(Value::Str);
-        }
-        "format_map" => {
-            let [mapping] = args.bind(name, ["mapping"], 1)?;
-            let Some(Value::Dict(dict)) = mapping else {
-                return Err("format_map() needs a dict".into());
-            };
-            let mut named = Vec::new();
-            for (key, value) in &dict.entries {
-                named.push((run.text(key)?.to_string(), value.clone()));
-            }
-            let args = Args {
-                positional: Vec::new(),
-                named,
-            };
-            return formatting::format(run, text, &args).map(Value::Str);
-        }
-        "split" | "rsplit" => {
-            let [separator, limit] = args.bind(name, ["sep", "maxsplit"], 0)?;
-            let limit = usize::try_from(or_int(limit, -1)?).unwrap_or(usize::MAX);
-            let parts = match separator {
-                None | Some(Value::None) => split_at_space(text, limit, name == "rsplit"),
-                separator => {
-                    let separator = text_of(name, separator)?;
-                    if separator.is_empty() {
-                        return Err("empty separator".into());
-                    }
-                    let limit = limit.saturating_add(1);
-                    let mut parts: Vec<&str> = match name {
-                        "split" => text.splitn(limit, &*separator).collect(),
-                        _ => text.rsplitn(limit, &*separator).collect(),
-                    };
-                    if name == "rsplit" {
-                        parts.reverse();
-                    }
-                    parts
-                }
-            };
-            run.spend(2 * parts.len() as u64)?;
-            let parts = parts
-                .into_iter()
-                .map(|part| Value::Str(text.borrowed(part)));
-            return Value::list(parts.collect());
-        }
-        "splitlines" => {
-            let [keep] = args.bind(name, ["keepends"], 0)?;
-            let lines = lines(text, keep.is_some_and(|keep| keep.is_true()));
-            run.spend(2 * lines.len() as u64)?;
-            let lines = lines
-                .into_iter()
-                .map(|line| Value::Str(text.borrowed(line)));
-            return Value::list(lines.collect());
-        }
-        "partition" | "rpartition" => {
-            let [separator] = args.bind(name, ["sep"], 1)?;
+        "format" => formatting::format(run, text, &args).map(Value::Str),
+        "format_map" => format_map(run, text, name, args),
+        "split" | "rsplit" => split(run, text, name, args),
+        "splitlines" => split_lines(run, text, name, args),
+        "partition" | "rpartition" => partition(text, name, args),
+        "strip" | "lstrip" | "rstrip" => strip_characters(text, name, args),
+        "startswith" | "endswith" => has_affix(text, name, args),
+        "find" | "rfind" | "index" | "rindex" | "count" => find(text, name, args),
+        "replace" => replace_count(run, text, name, args),
+        "join" => join(run, text, name, args),
+        "removeprefix" | "removesuffix" => remove_affix(text, name, args),
+        "center" | "ljust" | "rjust" => justify_with(run, text, name, args),
+        "zfill" => zero_fill(run, text, name, args),
+        "expandtabs" => expand(run, text, name, args),
+        "translate" => translate(run, text, name, args),
+        "encode" => Err("encode() is not supported: there are no bytes here".into()),
+        _ => without_arguments(run, text, name, args),
+    }
+}
+
+fn format_map(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [mapping] = args.bind(name, ["mapping"], 1)?;
+    let Some(Value::Dict(dict)) = mapping else {
+        return Err("format_map() needs a dict".into());
+    };
+    let mut named = Vec::new();
+    for (key, value) in &dict.entries {
+        named.push((run.text(key)?.to_string(), value.clone()));
+    }
+    let args = Args {
+        positional: Vec::new(),
+        named,
+    };
+    formatting::format(run, text, &args).map(Value::Str)
+}
+
+fn split(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [separator, limit] = args.bind(name, ["sep", "maxsplit"], 0)?;
+    let limit = usize::try_from(or_int(limit, -1)?).unwrap_or(usize::MAX);
+    let parts = match separator {
+        None | Some(Value::None) => split_at_space(text, limit, name == "rsplit"),
+        separator => {
             let separator = text_of(name, separator)?;
             if separator.is_empty() {
                 return Err("empty separator".into());
             }
-            let found = match name {
-                "partition" => text.find(&*separator),
-                _ => text.rfind(&*separator),
+            let limit = limit.saturating_add(1);
+            let mut parts: Vec<&str> = match name {
+                "split" => text.splitn(limit, &*separator).collect(),
+                _ => text.rsplitn(limit, &*separator).collect(),
             };
-            let parts = match found {
-                Some(at) => {
-                    let end = at + separator.len();
-                    [text.part(0..at), separator, text.part(end..text.len())]
-                }
-                None if name == "partition" => [text.clone(), text.part(0..0), text.part(0..0)],
-                None => [text.part(0..0), text.part(0..0), text.clone()],
-            };
-            return Value::tuple(parts.map(Value::Str).into());
-        }
-        "strip" | "lstrip" | "rstrip" => {
-            let [chars] = args.bind(name, ["chars"], 0)?;
-            return strip(text, name, chars).map(Value::Str);
-        }
-        "startswith" | "endswith" => {
-            let [affix, start, stop] = args.bind(name, ["prefix", "start", "end"], 1)?;
-            let affixes = match affix {
-                Some(Value::Tuple(items)) => items.items.clone(),
-                other => vec![other.unwrap_or(Value::None)],
-            };
-            let Some(part) = within(text, start, stop)? else {
-                return Ok(Value::Bool(false));
-            };
-            for affix in affixes {
-                let affix = text_of(name, Some(affix))?;
-                if match name {
-                    "startswith" => text[part.clone()].starts_with(&*affix),
-                    _ => text[part.clone()].ends_with(&*affix),
-                } {
-                    return Ok(Value::Bool(true));
-                }
+            if name == "rsplit" {
+                parts.reverse();
             }
-            return Ok(Value::Bool(false));
+            parts
         }
-        "find" | "rfind" | "index" | "rindex" | "count" => {
-            let [wanted, start, stop] = args.bind(name, ["sub", "start", "end"], 1)?;
-            let wanted = text_of(name, wanted)?;
-            let part = within(text, start, stop)?;
-            if name == "count" {
-                let count = part.map_or(0, |part| {
-                    if wanted.is_empty() {
-                        text[part].chars().count() + 1
-                    } else {
-                        text[part].matches(&*wanted).count()
-                    }
-                });
-                return Ok(Value::Int(count as i128));
-            }
-            let found = part.and_then(|part| {
-                let inner = &text[part.clone()];
-                let at = match name {
-                    "find" | "index" => inner.find(&*wanted),
-                    _ => inner.rfind(&*wanted),
-                };
-                at.map(|at| text[..part.start + at].chars().count() as i128)
-            });
-            return match found {
-                Some(at) => Ok(Value::Int(at)),
-                None if name.ends_with("index") => Err("substring not found".into()),
-                None => Ok(Value::Int(-1)),
-            };
-        }
-        "replace" => {
-            let [old, new, count] = args.bind(name, ["old", "new", "count"], 2)?;
-            let count = usize::try_from(or_int(count, -1)?).unwrap_or(usize::MAX);
-            let old = text_of(name, old)?;
-            let new = text_of(name, new)?;
-            return replace(run, text, &old, &new, count).map(Value::Str);
-        }
-        "join" => {
-            let [items] = args.bind(name, ["iterable"], 1)?;
-            let items = run.iterate(&items.unwrap_or(Value::None))?;
-            let mut joined = Builder::default();
-            for (index, item) in items.iter().enumerate() {
-                let Value::Str(item) = item else {
-                    return Err(format!(
-                        "sequence item {index}: expected str instance, {} found",
-                        item.type_name()
-                    ));
-                };
-                run.spend_bytes(item.len() + text.len())?;
-                if index > 0 {
-                    joined.push(text);
-                }
-                joined.push(item);
-            }
-            return Ok(Value::Str(joined.finish()));
-        }
-        "removeprefix" | "removesuffix" => {
-            let [affix] = args.bind(name, ["affix"], 1)?;
-            let affix = text_of(name, affix)?;
-            let rest = match name {
-                "removeprefix" => text.strip_prefix(&*affix),
-                _ => text.strip_suffix(&*affix),
-            };
-            return Ok(Value::Str(text.borrowed(rest.unwrap_or(text))));
-        }
-        "center" | "ljust" | "rjust" => {
-            let [width, fill] = args.bind(name, ["width", "fillchar"], 1)?;
-            let fill = match fill {
-                Some(fill) => text_of(name, Some(fill))?,
-                None => Text::template(" "),
-            };
-            if fill.chars().count() != 1 {
-                return Err("The fill character must be exactly one character long".into());
-            }
-            return justify(run, text, name, or_int(width, 0)?, &fill).map(Value::Str);
-        }
-        "zfill" => {
-            let [width] = args.bind(name, ["width"], 1)?;
-            let sign = usize::from(text.starts_with(['+', '-']));
-            let len = text.chars().count() as i128;
-            let missing = usize::try_from(or_int(width, 0)? - len).unwrap_or(0);
-            run.spend_bytes(missing)?;
-            let mut filled = Builder::default();
-            filled.push_part(text, 0..sign);
-            (0..missing).for_each(|_| filled.push_char('0', false));
-            filled.push_part(text, sign..text.len());
-            return Ok(Value::Str(filled.finish()));
-        }
-        "expandtabs" => {
-            let [size] = args.bind(name, ["tabsize"], 0)?;
-            let size = or_int(size, 8)?;
-            return expand_tabs(run, text, size).map(Value::Str);
-        }
-        "translate" => {
-            let [table] = args.bind(name, ["table"], 1)?;
-            let Some(Value::Dict(table)) = table else {
-                return Err("translate() needs a dict".into());
-            };
-            let mut changed = Builder::default();
-            for (character, user) in text.characters() {
-                match table.get(&Value::Int(u32::from(character).into()))? {
-                    None => changed.push_char(character, user),
-                    Some(Value::None) => {}
-                    Some(Value::Str(new)) => {
-                        run.spend_bytes(new.len())?;
-                        changed.push(new);
-                    }
-                    Some(new) => {
-                        let code = new.as_int().and_then(|code| u32::try_from(code).ok());
-                        let new = code.and_then(char::from_u32);
-                        let new = new.ok_or("character mapping must return int, None or str")?;
-                        changed.push_char(new, user);
-                    }
-                }
-            }
-            return Ok(Value::Str(changed.finish()));
-        }
-        _ => {}
+    };
+    run.spend(2 * parts.len() as u64)?;
+    let parts = parts
+        .into_iter()
+        .map(|part| Value::Str(text.borrowed(part)));
+    Value::list(parts.collect())
+}
+
+fn split_lines(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [keep] = args.bind(name, ["keepends"], 0)?;
+    let lines = lines(text, keep.is_some_and(|keep| keep.is_true()));
+    run.spend(2 * lines.len() as u64)?;
+    let lines = lines
+        .into_iter()
+        .map(|line| Value::Str(text.borrowed(line)));
+    Value::list(lines.collect())
+}
+
+fn partition(text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [separator] = args.bind(name, ["sep"], 1)?;
+    let separator = text_of(name, separator)?;
+    if separator.is_empty() {
+        return Err("empty separator".into());
     }
-    if name == "encode" {
-        return Err("encode() is not supported: there are no bytes here".into());
+    let found = match name {
+        "partition" => text.find(&*separator),
+        _ => text.rfind(&*separator),
+    };
+    let parts = match found {
+        Some(at) => {
+            let end = at + separator.len();
+            [text.part(0..at), separator, text.part(end..text.len())]
+        }
+        None if name == "partition" => [text.clone(), text.part(0..0), text.part(0..0)],
+        None => [text.part(0..0), text.part(0..0), text.clone()],
+    };
+    Value::tuple(parts.map(Value::Str).into())
+}
+
+fn strip_characters(text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [chars] = args.bind(name, ["chars"], 0)?;
+    strip(text, name, chars).map(Value::Str)
+}
+
+fn has_affix(text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [affix, start, stop] = args.bind(name, ["prefix", "start", "end"], 1)?;
+    let affixes = match affix {
+        Some(Value::Tuple(items)) => items.items.clone(),
+        other => vec![other.unwrap_or(Value::None)],
+    };
+    let Some(part) = within(text, start, stop)? else {
+        return Ok(Value::Bool(false));
+    };
+    for affix in affixes {
+        let affix = text_of(name, Some(affix))?;
+        if match name {
+            "startswith" => text[part.clone()].starts_with(&*affix),
+            _ => text[part.clone()].ends_with(&*affix),
+        } {
+            return Ok(Value::Bool(true));
+        }
     }
+    Ok(Value::Bool(false))
+}
+
+fn find(text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [wanted, start, stop] = args.bind(name, ["sub", "start", "end"], 1)?;
+    let wanted = text_of(name, wanted)?;
+    let part = within(text, start, stop)?;
+    if name == "count" {
+        let count = part.map_or(0, |part| {
+            if wanted.is_empty() {
+                text[part].chars().count() + 1
+            } else {
+                text[part].matches(&*wanted).count()
+            }
+        });
+        return Ok(Value::Int(count as i128));
+    }
+    let found = part.and_then(|part| {
+        let inner = &text[part.clone()];
+        let at = match name {
+            "find" | "index" => inner.find(&*wanted),
+            _ => inner.rfind(&*wanted),
+        };
+        at.map(|at| text[..part.start + at].chars().count() as i128)
+    });
+    match found {
+        Some(at) => Ok(Value::Int(at)),
+        None if name.ends_with("index") => Err("substring not found".into()),
+        None => Ok(Value::Int(-1)),
+    }
+}
+
+fn replace_count(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [old, new, count] = args.bind(name, ["old", "new", "count"], 2)?;
+    let count = usize::try_from(or_int(count, -1)?).unwrap_or(usize::MAX);
+    let old = text_of(name, old)?;
+    let new = text_of(name, new)?;
+    replace(run, text, &old, &new, count).map(Value::Str)
+}
+
+fn join(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [items] = args.bind(name, ["iterable"], 1)?;
+    let items = run.iterate(&items.unwrap_or(Value::None))?;
+    let mut joined = Builder::default();
+    for (index, item) in items.iter().enumerate() {
+        let Value::Str(item) = item else {
+            return Err(format!(
+                "sequence item {index}: expected str instance, {} found",
+                item.type_name()
+            ));
+        };
+        run.spend_bytes(item.len() + text.len())?;
+        if index > 0 {
+            joined.push(text);
+        }
+        joined.push(item);
+    }
+    Ok(Value::Str(joined.finish()))
+}
+
+fn remove_affix(text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [affix] = args.bind(name, ["affix"], 1)?;
+    let affix = text_of(name, affix)?;
+    let rest = match name {
+        "removeprefix" => text.strip_prefix(&*affix),
+        _ => text.strip_suffix(&*affix),
+    };
+    Ok(Value::Str(text.borrowed(rest.unwrap_or(text))))
+}
+
+fn justify_with(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [width, fill] = args.bind(name, ["width", "fillchar"], 1)?;
+    let fill = match fill {
+        Some(fill) => text_of(name, Some(fill))?,
+        None => Text::template(" "),
+    };
+    if fill.chars().count() != 1 {
+        return Err("The fill character must be exactly one character long".into());
+    }
+    justify(run, text, name, or_int(width, 0)?, &fill).map(Value::Str)
+}
+
+fn zero_fill(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [width] = args.bind(name, ["width"], 1)?;
+    let sign = usize::from(text.starts_with(['+', '-']));
+    let len = text.chars().count() as i128;
+    let missing = usize::try_from(or_int(width, 0)? - len).unwrap_or(0);
+    run.spend_bytes(missing)?;
+    let mut filled = Builder::default();
+    filled.push_part(text, 0..sign);
+    (0..missing).for_each(|_| filled.push_char('0', false));
+    filled.push_part(text, sign..text.len());
+    Ok(Value::Str(filled.finish()))
+}
+
+fn expand(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [size] = args.bind(name, ["tabsize"], 0)?;
+    let size = or_int(size, 8)?;
+    expand_tabs(run, text, size).map(Value::Str)
+}
+
+fn translate(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
+    let [table] = args.bind(name, ["table"], 1)?;
+    let Some(Value::Dict(table)) = table else {
+        return Err("translate() needs a dict".into());
+    };
+    let mut changed = Builder::default();
+    for (character, user) in text.characters() {
+        match table.get(&Value::Int(u32::from(character).into()))? {
+            None => changed.push_char(character, user),
+            Some(Value::None) => {}
+            Some(Value::Str(new)) => {
+                run.spend_bytes(new.len())?;
+                changed.push(new);
+            }
+            Some(new) => {
+                let code = new.as_int().and_then(|code| u32::try_from(code).ok());
+                let new = code.and_then(char::from_u32);
+                let new = new.ok_or("character mapping must return int, None or str")?;
+                changed.push_char(new, user);
+            }
+        }
+    }
+    Ok(Value::Str(changed.finish()))
+}
+
+/// The methods of strings that take no argument.
+fn without_arguments(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
+    let all = |test: fn(char) -> bool| Ok(Value::Bool(!text.is_empty() && text.chars().all(test)));
     args.none(name)?;
     // What grows a character to three at most.
     run.spend_bytes(text.len() * 3)?;
