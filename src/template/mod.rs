@@ -17,6 +17,7 @@ mod parser;
 mod tests;
 mod text;
 mod time;
+mod tree;
 mod value;
 
 use std::collections::HashMap;
@@ -27,8 +28,8 @@ use std::prelude::rust_2024::*;
 use serde_json::{Map, Value as Json};
 
 use interpreter::Interpreter;
-use parser::Body;
 use text::{Builder, Text};
+use tree::Body;
 use value::{Dict, Value};
 
 /// The largest template that is read.

@@ -4,9 +4,9 @@ use std::prelude::rust_2024::*;
 use std::sync::Arc;
 
 use super::{Args, Interpreter, Object};
-use crate::template::parser::Macro;
 use crate::template::text::{Builder, Text};
 use crate::template::time;
+use crate::template::tree::Macro;
 use crate::template::value::{Dict, Kind, Result, Value};
 use crate::template::{filters, format as formatting, methods};
 

@@ -4,8 +4,8 @@ use std::prelude::rust_2024::*;
 use std::sync::Arc;
 
 use super::{Args, Interpreter, Object};
-use crate::template::parser::{Arguments, Expr, Post};
 use crate::template::text::Builder;
+use crate::template::tree::{Arguments, Expr, Post};
 use crate::template::value::{Dict, Result, Value};
 use crate::template::{filters, methods, operators, tests};
 

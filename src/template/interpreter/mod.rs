@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::prelude::rust_2024::*;
 use std::sync::Arc;
 
-use super::parser::{Body, Expr, For, Macro, Stmt, Target};
 use super::text::{Builder, Text};
+use super::tree::{Body, Expr, For, Macro, Stmt, Target};
 use super::value::{Dict, Kind, Result, Value};
 use calls::FUNCTIONS;
 
