@@ -246,36 +246,26 @@ impl Scheme {
         let group_keys = groups
             .object(name)?
             .ok_or_else(|| groups.refuse(name, "an object"))?;
-        // For all groups, or for each; where both are there, they agree.
-        let format = match keys.text("format")? {
-            None => group_keys.text("format")?,
-            format => format,
-        }
-        .ok_or_else(|| keys.refuse("format", FORMATS))?;
-        if group_keys
-            .text("format")?
-            .is_some_and(|other| other != format)
-        {
+        // The format is given for all groups, for each, or both. If both, they must agree.
+        let own_format = group_keys.text("format")?;
+        let format = keys.text("format")?.or(own_format);
+        let format = format.ok_or_else(|| keys.refuse("format", FORMATS))?;
+        if own_format.is_some_and(|own| own != format) {
             return Err(group_keys.refuse("format", &format!("{format:?}, as for the whole")));
         }
-        absent(
-            &group_keys,
-            "output_activations",
-            "none: outputs stay as they are",
-        )?;
-        if let Some(inputs) = group_keys.object("input_activations")?
-            && inputs.flag("dynamic")? != Some(true)
-        {
-            // The inputs stay as they are here, which is at least as good.
-            return Err(inputs.refuse("dynamic", "true: stored scales of inputs are not supported"));
-        }
+        check_activations(&group_keys)?;
         let weights = group_keys
             .object("weights")?
             .ok_or_else(|| group_keys.refuse("weights", "an object"))?;
+        Self::compressed_weights(&weights, format)?.ok_or_else(|| keys.refuse("format", FORMATS))
+    }
+
+    /// What `weights` of a group says; `None` if the format is not known.
+    fn compressed_weights(weights: &Object, format: &str) -> Result<Option<Self>, ImportError> {
         if weights.text("type")?.is_some_and(|kind| kind != "int") {
             return Err(weights.refuse("type", "\"int\""));
         }
-        not_true(&weights, "dynamic", "false")?;
+        not_true(weights, "dynamic", "false")?;
         // Other orders leave the inputs of a group side by side.
         if matches!(weights.text("actorder")?, Some("group" | "dynamic")) {
             let what =
@@ -285,16 +275,14 @@ impl Scheme {
         let symmetric = weights.flag("symmetric")?.unwrap_or(true);
         let group = match weights.text("strategy")? {
             Some("channel") => None,
-            Some("group") => group(&weights, "group_size")?,
+            Some("group") => group(weights, "group_size")?,
             _ => return Err(weights.refuse("strategy", "\"group\" or \"channel\"")),
         };
+        let packed = Layout::Packed {
+            zero_points: !symmetric,
+        };
         let (layout, allowed): (_, &[u32]) = match format {
-            "pack-quantized" => (
-                Layout::Packed {
-                    zero_points: !symmetric,
-                },
-                &[4, 8],
-            ),
+            "pack-quantized" => (packed, &[4, 8]),
             "int-quantized" if symmetric => (Layout::Int8, &[8]),
             "int-quantized" => {
                 return Err(weights.refuse(
@@ -302,13 +290,13 @@ impl Scheme {
                     "true: bytes with zero points are not supported",
                 ));
             }
-            _ => return Err(keys.refuse("format", FORMATS)),
+            _ => return Ok(None),
         };
-        Ok(Scheme {
+        Ok(Some(Scheme {
             layout,
-            bits: bits(&weights, "num_bits", allowed)?,
+            bits: bits(weights, "num_bits", allowed)?,
             group,
-        })
+        }))
     }
 
     /// Finds the parts of a matrix, if it is quantised; `None` if it is stored as it is. `name` is
@@ -355,7 +343,24 @@ pub(super) fn part_of(weights: &Weights, name: &str) -> Option<String> {
         .find(|part| weights.get(part).is_some())
 }
 
-/// Refuses a key that is there and not empty.
+/// Checks that a group of compressed-tensors does not quantise outputs, nor inputs with stored
+/// scales. Inputs with scales of their own are allowed: they are not quantised here, which is at
+/// least as exact.
+fn check_activations(group: &Object) -> Result<(), ImportError> {
+    absent(
+        group,
+        "output_activations",
+        "none: outputs stay as they are",
+    )?;
+    if let Some(inputs) = group.object("input_activations")?
+        && inputs.flag("dynamic")? != Some(true)
+    {
+        return Err(inputs.refuse("dynamic", "true: stored scales of inputs are not supported"));
+    }
+    Ok(())
+}
+
+/// Checks that a key is missing or empty.
 fn absent(keys: &Object, key: &str, expected: &str) -> Result<(), ImportError> {
     match keys.get(key) {
         None => Ok(()),
@@ -417,6 +422,138 @@ struct Groups<'w> {
     zeros: Option<&'w [u8]>,
 }
 
+/// Looks up the parts of one matrix.
+struct Parts<'w, 's> {
+    scheme: Scheme,
+    weights: &'w Weights,
+    /// The matrix's name without `.weight`.
+    stem: &'s str,
+    outputs: usize,
+    inputs: usize,
+    /// Groups of an output.
+    groups: usize,
+    /// The names of the parts that were found.
+    names: Vec<String>,
+}
+
+/// The parts that depend on the layout.
+struct LaidOut<'w> {
+    main: Stored<'w>,
+    zeros: Option<Stored<'w>>,
+    /// The suffix and the shape of the scales.
+    scales: (&'static str, [usize; 2]),
+}
+
+impl<'w> Parts<'w, '_> {
+    fn name(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.stem)
+    }
+
+    /// A part of integers.
+    fn integers(
+        &mut self,
+        suffix: &str,
+        dtype: Dtype,
+        shape: &[usize],
+    ) -> Result<Stored<'w>, ImportError> {
+        let name = self.name(suffix);
+        let stored = self.weights.integers(&name, dtype, shape);
+        self.names.push(name);
+        stored
+    }
+
+    /// How many values a word holds.
+    fn a_word(&self) -> usize {
+        32 / self.scheme.bits
+    }
+
+    /// How many words `count` inputs or outputs take, which must be whole ones.
+    fn words(&self, what: &str, count: usize) -> Result<usize, ImportError> {
+        let a_word = self.a_word();
+        if count.is_multiple_of(a_word) {
+            return Ok(count / a_word);
+        }
+        Err(ImportError::new(format!(
+            "tensor `{}.qweight`: {count} {what} are not made of whole words of {a_word}",
+            self.stem
+        )))
+    }
+
+    fn laid_out(&mut self) -> Result<LaidOut<'w>, ImportError> {
+        match self.scheme.layout {
+            Layout::Gptq { .. } => {
+                let shape = [self.words("inputs", self.inputs)?, self.outputs];
+                self.with_qzeros(shape)
+            }
+            Layout::Awq => {
+                let shape = [self.inputs, self.words("outputs", self.outputs)?];
+                self.with_qzeros(shape)
+            }
+            Layout::Packed { zero_points } => self.packed(zero_points),
+            Layout::Int8 => Ok(LaidOut {
+                main: self.integers("weight", Dtype::I8, &[self.outputs, self.inputs])?,
+                zeros: None,
+                scales: ("weight_scale", [self.outputs, self.groups]),
+            }),
+        }
+    }
+
+    /// GPTQ and AWQ, whose values have this shape.
+    fn with_qzeros(&mut self, shape: [usize; 2]) -> Result<LaidOut<'w>, ImportError> {
+        let main = self.integers("qweight", Dtype::I32, &shape)?;
+        let shape = [self.groups, self.words("outputs", self.outputs)?];
+        Ok(LaidOut {
+            main,
+            zeros: Some(self.integers("qzeros", Dtype::I32, &shape)?),
+            scales: ("scales", [self.groups, self.outputs]),
+        })
+    }
+
+    fn packed(&mut self, zero_points: bool) -> Result<LaidOut<'w>, ImportError> {
+        let words = self.inputs.div_ceil(self.a_word());
+        let main = self.integers("weight_packed", Dtype::I32, &[self.outputs, words])?;
+        let zeros = if zero_points {
+            let shape = [self.outputs.div_ceil(self.a_word()), self.groups];
+            Some(self.integers("weight_zero_point", Dtype::I32, &shape)?)
+        } else {
+            None
+        };
+        let shape = self.integers("weight_shape", Dtype::I64, &[2])?;
+        let numbers = shape.data.as_chunks().0.iter();
+        let said: Vec<i64> = numbers.map(|bytes| i64::from_le_bytes(*bytes)).collect();
+        let expected = [self.outputs as i64, self.inputs as i64];
+        if said != expected {
+            let reason = format!(
+                "tensor `{}.weight_shape` says {said:?}, expected {expected:?} by config.json",
+                self.stem
+            );
+            return Err(ImportError::new(reason).in_file(shape.path));
+        }
+        Ok(LaidOut {
+            main,
+            zeros,
+            scales: ("weight_scale", [self.outputs, self.groups]),
+        })
+    }
+
+    /// The group of each input.
+    fn group_of(&mut self) -> Result<Vec<u32>, ImportError> {
+        let g_idx = self.name("g_idx");
+        match self.scheme.layout {
+            Layout::Gptq { scattered, .. } if scattered || self.weights.get(&g_idx).is_some() => {
+                let list = self.integers("g_idx", Dtype::I32, &[self.inputs])?;
+                groups_of_inputs(&list, &g_idx, self.groups)
+            }
+            _ => {
+                let size = self.scheme.group.unwrap_or(usize::MAX);
+                Ok((0..self.inputs)
+                    .map(|input| (input / size) as u32)
+                    .collect())
+            }
+        }
+    }
+}
+
 impl<'w> Linear<'w> {
     fn find(
         scheme: Scheme,
@@ -425,106 +562,36 @@ impl<'w> Linear<'w> {
         outputs: usize,
         inputs: usize,
     ) -> Result<Self, ImportError> {
-        let name = |suffix: &str| format!("{stem}.{suffix}");
-        let a_word = 32 / scheme.bits;
-        // As many inputs as a file can hold; the shapes are held against it below.
-        let count = scheme.group.map_or(1, |group| inputs.div_ceil(group));
-        let mut names = Vec::new();
-        let mut integers = |suffix: &str, dtype: Dtype, shape: &[usize]| {
-            names.push(name(suffix));
-            weights.integers(&name(suffix), dtype, shape)
-        };
-        let whole = |what: &str, count: usize| {
-            if count.is_multiple_of(a_word) {
-                Ok(count / a_word)
-            } else {
-                Err(ImportError::new(format!(
-                    "tensor `{stem}.qweight`: {count} {what} are not made of whole words of \
-                     {a_word}"
-                )))
-            }
-        };
-        let (main, zeros, scales) = match scheme.layout {
-            Layout::Gptq { .. } => (
-                integers("qweight", Dtype::I32, &[whole("inputs", inputs)?, outputs])?,
-                Some(integers(
-                    "qzeros",
-                    Dtype::I32,
-                    &[count, whole("outputs", outputs)?],
-                )?),
-                ("scales", [count, outputs]),
-            ),
-            Layout::Awq => (
-                integers("qweight", Dtype::I32, &[inputs, whole("outputs", outputs)?])?,
-                Some(integers(
-                    "qzeros",
-                    Dtype::I32,
-                    &[count, whole("outputs", outputs)?],
-                )?),
-                ("scales", [count, outputs]),
-            ),
-            Layout::Packed { zero_points } => {
-                let words = inputs.div_ceil(a_word);
-                let main = integers("weight_packed", Dtype::I32, &[outputs, words])?;
-                let zeros = if zero_points {
-                    let shape = [outputs.div_ceil(a_word), count];
-                    Some(integers("weight_zero_point", Dtype::I32, &shape)?)
-                } else {
-                    None
-                };
-                let shape = integers("weight_shape", Dtype::I64, &[2])?;
-                let said: Vec<i64> = shape
-                    .data
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .map(|b| i64::from_le_bytes(*b))
-                    .collect();
-                if said != [outputs as i64, inputs as i64] {
-                    let reason = format!(
-                        "tensor `{stem}.weight_shape` says {said:?}, expected [{outputs}, \
-                         {inputs}] by config.json"
-                    );
-                    return Err(ImportError::new(reason).in_file(shape.path));
-                }
-                (main, zeros, ("weight_scale", [outputs, count]))
-            }
-            Layout::Int8 => (
-                integers("weight", Dtype::I8, &[outputs, inputs])?,
-                None,
-                ("weight_scale", [outputs, count]),
-            ),
-        };
-        let group_of = match scheme.layout {
-            Layout::Gptq { scattered, .. }
-                if scattered || weights.get(&name("g_idx")).is_some() =>
-            {
-                let list = integers("g_idx", Dtype::I32, &[inputs])?;
-                groups_of_inputs(&list, &name("g_idx"), count)?
-            }
-            _ => {
-                let size = scheme.group.unwrap_or(usize::MAX);
-                (0..inputs).map(|input| (input / size) as u32).collect()
-            }
-        };
-        let (suffix, shape) = scales;
-        names.push(name(suffix));
-        let scales = weights.expect(&name(suffix), &shape)?;
-        let linear = Linear {
+        let mut parts = Parts {
             scheme,
-            names,
-            path: main.path,
+            weights,
+            stem,
             outputs,
             inputs,
-            main: main.data,
+            // The stored shapes are compared with this, so it is no larger than a file can hold.
+            groups: scheme.group.map_or(1, |group| inputs.div_ceil(group)),
+            names: Vec::new(),
+        };
+        let laid_out = parts.laid_out()?;
+        let group_of = parts.group_of()?;
+        let (suffix, shape) = laid_out.scales;
+        let name = parts.name(suffix);
+        parts.names.push(name.clone());
+        let linear = Linear {
+            scheme,
+            path: laid_out.main.path,
+            outputs,
+            inputs,
+            main: laid_out.main.data,
             groups: Groups {
-                count,
-                scales,
-                zeros: zeros.map(|zeros| zeros.data),
+                count: parts.groups,
+                scales: weights.expect(&name, &shape)?,
+                zeros: laid_out.zeros.map(|zeros| zeros.data),
             },
             group_of,
+            names: parts.names,
         };
-        linear.check_scales(&name(suffix))?;
+        linear.check_scales(&name)?;
         Ok(linear)
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::prelude::rust_2024::*;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use unicode_normalization::UnicodeNormalization;
 
 use super::bytelevel;
@@ -100,7 +100,12 @@ pub(super) fn of_gpt2(vocab: Value, merges: &str, style: Gpt2Style) -> Value {
     let (normalizer, pre_tokenizer) = match style {
         Gpt2Style::Gpt2 => (Value::Null, byte_level(true)),
         Gpt2Style::Qwen2 => {
-            let split = json!({"type": "Split", "pattern": {"Regex": pattern::QWEN2}, "behavior": "Isolated", "invert": false});
+            let split = json!({
+                "type": "Split",
+                "pattern": {"Regex": pattern::QWEN2},
+                "behavior": "Isolated",
+                "invert": false,
+            });
             (
                 json!({"type": "NFC"}),
                 json!({"type": "Sequence", "pretokenizers": [split, byte_level(false)]}),
@@ -195,70 +200,11 @@ fn pre_tokenizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<()
         )));
     }
     match kind {
-        "Metaspace" => {
-            if node["replacement"] != "▁" {
-                return Err(not_supported(
-                    "pre_tokenizer `Metaspace` with replacement",
-                    &node["replacement"].to_string(),
-                ));
-            }
-            let without =
-                given(node, "add_prefix_space").is_some_and(|add| *add == Value::Bool(false));
-            let scheme = given(node, "prepend_scheme")
-                .and_then(Value::as_str)
-                .unwrap_or(if without { "never" } else { "always" });
-            let prefix = match scheme {
-                "never" => Prefix::Never,
-                "always" => Prefix::AlwaysUnlessSpace,
-                "first" => Prefix::TextStartUnlessSpace,
-                _ => {
-                    return Err(not_supported(
-                        "pre_tokenizer `Metaspace` with prepend_scheme",
-                        scheme,
-                    ));
-                }
-            };
-            pipeline.metaspace = Some((
-                prefix,
-                node.get("split").and_then(Value::as_bool).unwrap_or(true),
-            ));
-        }
+        "Metaspace" => metaspace(node, pipeline)?,
         "Split" if node["pattern"]["String"] == " " && pipeline.replace => {
             // Gemma splits at spaces, of which its normalizer leaves none.
         }
-        "Split" => {
-            let pattern = &node["pattern"];
-            let pattern = match (pattern["Regex"].as_str(), pattern["String"].as_str()) {
-                (Some(regex), _) => regex.to_owned(),
-                (None, Some(text)) => escaped(text),
-                (None, None) => {
-                    return Err(not_supported(
-                        "pre_tokenizer `Split` by",
-                        &pattern.to_string(),
-                    ));
-                }
-            };
-            let behavior = node["behavior"].as_str().unwrap_or("(none)");
-            let invert = is_true(node, "invert");
-            let is_all = pipeline.cut(kind, &pattern)?;
-            match (behavior, invert) {
-                ("Isolated", _) => {}
-                // Nothing is lost if the matches are all of a text.
-                ("Removed", true) if is_all => {}
-                ("Removed", _) => {
-                    return Err(ImportError::new(format!(
-                        "pre_tokenizer `Split` that removes text is not supported: pattern \
-                         `{pattern}`"
-                    )));
-                }
-                _ => {
-                    return Err(not_supported(
-                        "pre_tokenizer `Split` with behavior",
-                        behavior,
-                    ));
-                }
-            }
-        }
+        "Split" => split(kind, node, pipeline)?,
         "Digits" => {
             let together = if is_true(node, "individual_digits") {
                 ""
@@ -281,24 +227,91 @@ fn pre_tokenizer(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<()
             };
             pipeline.cut(kind, &format!("{}{together}", pattern::PUNCTUATION))?;
         }
-        "ByteLevel" => {
-            // Both are true when the file does not say.
-            let is_on = |key: &str| node.get(key).and_then(Value::as_bool).unwrap_or(true);
-            if is_on("add_prefix_space") {
-                if let Some(before) = &pipeline.cuts {
-                    return Err(ImportError::new(format!(
-                        "pre_tokenizer `ByteLevel` with add_prefix_space `true` after `{before}` \
-                         is not supported"
-                    )));
-                }
-                pipeline.prefix_space = true;
-            }
-            pipeline.byte_level = true;
-            if is_on("use_regex") {
-                pipeline.cut(kind, pattern::GPT2)?;
-            }
-        }
+        "ByteLevel" => byte_level(kind, node, pipeline)?,
         _ => return Err(not_supported("pre_tokenizer", kind)),
+    }
+    Ok(())
+}
+
+fn metaspace(node: &Value, pipeline: &mut Pipeline) -> Result<(), ImportError> {
+    if node["replacement"] != "▁" {
+        return Err(not_supported(
+            "pre_tokenizer `Metaspace` with replacement",
+            &node["replacement"].to_string(),
+        ));
+    }
+    let without = given(node, "add_prefix_space").is_some_and(|add| *add == Value::Bool(false));
+    let scheme = given(node, "prepend_scheme")
+        .and_then(Value::as_str)
+        .unwrap_or(if without { "never" } else { "always" });
+    let prefix = match scheme {
+        "never" => Prefix::Never,
+        "always" => Prefix::AlwaysUnlessSpace,
+        "first" => Prefix::TextStartUnlessSpace,
+        _ => {
+            return Err(not_supported(
+                "pre_tokenizer `Metaspace` with prepend_scheme",
+                scheme,
+            ));
+        }
+    };
+    pipeline.metaspace = Some((
+        prefix,
+        node.get("split").and_then(Value::as_bool).unwrap_or(true),
+    ));
+    Ok(())
+}
+
+fn split(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<(), ImportError> {
+    let pattern = &node["pattern"];
+    let pattern = match (pattern["Regex"].as_str(), pattern["String"].as_str()) {
+        (Some(regex), _) => regex.to_owned(),
+        (None, Some(text)) => escaped(text),
+        (None, None) => {
+            return Err(not_supported(
+                "pre_tokenizer `Split` by",
+                &pattern.to_string(),
+            ));
+        }
+    };
+    let behavior = node["behavior"].as_str().unwrap_or("(none)");
+    let invert = is_true(node, "invert");
+    let is_all = pipeline.cut(kind, &pattern)?;
+    match (behavior, invert) {
+        ("Isolated", _) => {}
+        // Nothing is lost if the matches are all of a text.
+        ("Removed", true) if is_all => {}
+        ("Removed", _) => {
+            return Err(ImportError::new(format!(
+                "pre_tokenizer `Split` that removes text is not supported: pattern \
+                 `{pattern}`"
+            )));
+        }
+        _ => {
+            return Err(not_supported(
+                "pre_tokenizer `Split` with behavior",
+                behavior,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn byte_level(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<(), ImportError> {
+    // Both are true when the file does not say.
+    let is_on = |key: &str| node.get(key).and_then(Value::as_bool).unwrap_or(true);
+    if is_on("add_prefix_space") {
+        if let Some(before) = &pipeline.cuts {
+            return Err(ImportError::new(format!(
+                "pre_tokenizer `ByteLevel` with add_prefix_space `true` after `{before}` \
+                 is not supported"
+            )));
+        }
+        pipeline.prefix_space = true;
+    }
+    pipeline.byte_level = true;
+    if is_on("use_regex") {
+        pipeline.cut(kind, pattern::GPT2)?;
     }
     Ok(())
 }
@@ -435,6 +448,30 @@ fn read_model<'j>(
     vocabulary: &mut Vocabulary,
     pipeline: &Pipeline,
 ) -> Result<HashMap<&'j str, u32>, ImportError> {
+    read_flags(model, vocabulary, pipeline)?;
+    let ids = read_ids(model, vocabulary, pipeline)?;
+    if let Some(unknown) = given(model, "unk_token") {
+        let id = unknown.as_str().and_then(|token| ids.get(token));
+        // As long as it is not needed, `tokenizers` does not mind.
+        vocabulary.unknown = id.copied();
+    }
+    if pipeline.byte_level {
+        bytelevel::set_byte_ids(vocabulary, |letter| ids.get(letter).copied());
+    } else if vocabulary.flags & BYTE_FALLBACK != 0 {
+        vocabulary.byte_ids = (0..=255)
+            .filter_map(|byte| Some((byte, *ids.get(format!("<0x{byte:02X}>").as_str())?)))
+            .collect();
+    }
+    read_merges(model, vocabulary, &ids)?;
+    Ok(ids)
+}
+
+/// Checks the kind of the model, and reads its flags.
+fn read_flags(
+    model: &Value,
+    vocabulary: &mut Vocabulary,
+    pipeline: &Pipeline,
+) -> Result<(), ImportError> {
     // The type is missing in the oldest files, in which only BPE has merges.
     match given(model, "type").and_then(Value::as_str) {
         Some("BPE") => {}
@@ -475,7 +512,15 @@ fn read_model<'j>(
         }
         vocabulary.flags |= BYTE_FALLBACK;
     }
+    Ok(())
+}
 
+/// Reads the tokens.
+fn read_ids<'j>(
+    model: &'j Value,
+    vocabulary: &mut Vocabulary,
+    pipeline: &Pipeline,
+) -> Result<HashMap<&'j str, u32>, ImportError> {
     let vocab = model
         .get("vocab")
         .and_then(Value::as_object)
@@ -504,19 +549,14 @@ fn read_model<'j>(
             vocabulary.encodable.insert(id);
         }
     }
-    if let Some(unknown) = given(model, "unk_token") {
-        let id = unknown.as_str().and_then(|token| ids.get(token));
-        // As long as it is not needed, `tokenizers` does not mind.
-        vocabulary.unknown = id.copied();
-    }
-    if pipeline.byte_level {
-        bytelevel::set_byte_ids(vocabulary, |letter| ids.get(letter).copied());
-    } else if vocabulary.flags & BYTE_FALLBACK != 0 {
-        vocabulary.byte_ids = (0..=255)
-            .filter_map(|byte| Some((byte, *ids.get(format!("<0x{byte:02X}>").as_str())?)))
-            .collect();
-    }
+    Ok(ids)
+}
 
+fn read_merges(
+    model: &Value,
+    vocabulary: &mut Vocabulary,
+    ids: &HashMap<&str, u32>,
+) -> Result<(), ImportError> {
     let merges = model
         .get("merges")
         .and_then(Value::as_array)
@@ -549,7 +589,7 @@ fn read_model<'j>(
             result,
         });
     }
-    Ok(ids)
+    Ok(())
 }
 
 /// What the decoder makes of a token.
@@ -575,6 +615,25 @@ pub(super) fn added_flags(token: &Value) -> u8 {
     given.fold(0, |all, (_, bit)| all | bit)
 }
 
+/// Whether an added token is looked for in normalised text.
+fn is_normalized(token: &Value, flags: u8) -> bool {
+    let given = token.get("normalized").and_then(Value::as_bool);
+    given.unwrap_or(flags & ADDED_SPECIAL == 0)
+}
+
+/// How an added token looks in normalised text. It still decodes to its content: tokenizers 0.23
+/// decodes the normalised form, and then does not recognise a special token that is to be skipped.
+fn normalized(content: &str, pipeline: &Pipeline) -> String {
+    if pipeline.nfc {
+        return content.nfc().collect();
+    }
+    if !pipeline.replace {
+        return content.to_owned();
+    }
+    let prefix = if pipeline.prepend { "▁" } else { "" };
+    prefix.to_owned() + &content.replace(' ', "▁")
+}
+
 fn read_added(
     json: &Value,
     vocabulary: &mut Vocabulary,
@@ -595,35 +654,16 @@ fn read_added(
             continue;
         }
         // A token of the model's vocabulary keeps its id.
-        let id = match ids.get(content) {
-            Some(id) => u64::from(*id),
-            None => {
-                let id = token.get("id").and_then(Value::as_u64);
-                id.ok_or_else(|| {
-                    ImportError::new(format!("added_tokens[{index}], `{content}`, has no `id`"))
-                })?
-            }
-        };
+        let in_vocabulary = ids.get(content).copied().map(u64::from);
+        let id = in_vocabulary.or_else(|| token.get("id").and_then(Value::as_u64));
+        let id = id.ok_or_else(|| {
+            ImportError::new(format!("added_tokens[{index}], `{content}`, has no `id`"))
+        })?;
         let flags = added_flags(token);
-        // What the token is in normalised text. It decodes to its content: tokenizers 0.23 decodes
-        // the normalised form, and then does not know a special token again when it is to be
-        // skipped.
-        let normalized = match token
-            .get("normalized")
-            .and_then(Value::as_bool)
-            .unwrap_or(flags & ADDED_SPECIAL == 0)
-        {
-            true if pipeline.nfc => Some(content.nfc().collect()),
-            true if pipeline.replace => Some(
-                String::from(if pipeline.prepend { "▁" } else { "" }) + &content.replace(' ', "▁"),
-            ),
-            true => Some(content.to_owned()),
-            false => None,
-        };
+        let normalized = is_normalized(token, flags).then(|| normalized(content, pipeline));
         let piece = piece_of(content, pipeline);
-        let in_vocabulary = ids.contains_key(content);
         let known = ids.len() + list.len();
-        let id = if in_vocabulary && vocabulary.pieces.get(id as usize) == Some(&piece) {
+        let id = if in_vocabulary.is_some() && vocabulary.pieces.get(id as usize) == Some(&piece) {
             id as u32
         } else {
             vocabulary
@@ -670,31 +710,17 @@ fn read_post_processor(json: &Value, vocabulary: &mut Vocabulary) -> Result<(), 
             template["single"]
         ))
     };
-    let specials = template["special_tokens"]
-        .as_object()
-        .cloned()
-        .unwrap_or_else(Map::new);
     let mut past_text = false;
     for item in template["single"].as_array().ok_or_else(wrong)? {
         if item.get("Sequence").is_some() && !past_text {
             past_text = true;
             continue;
         }
-        let name = item["SpecialToken"]["id"].as_str().ok_or_else(wrong)?;
-        for id in specials
-            .get(name)
-            .and_then(|special| special["ids"].as_array())
-            .ok_or_else(wrong)?
-        {
-            let id = id
-                .as_u64()
-                .filter(|id| *id < vocabulary.pieces.len() as u64)
-                .ok_or_else(wrong)? as u32;
-            if past_text {
-                vocabulary.after.push(id)
-            } else {
-                vocabulary.before.push(id)
-            }
+        let ids = special_ids(&template, item, vocabulary.pieces.len()).ok_or_else(wrong)?;
+        if past_text {
+            vocabulary.after.extend(ids);
+        } else {
+            vocabulary.before.extend(ids);
         }
     }
     if !past_text {
@@ -703,4 +729,15 @@ fn read_post_processor(json: &Value, vocabulary: &mut Vocabulary) -> Result<(), 
     // A lone file does not say which token is BOS; the one it puts first is as good as said.
     vocabulary.bos = vocabulary.before.first().copied();
     Ok(())
+}
+
+/// The ids of a special token in a template. `None` if it is not one, or one has no piece.
+fn special_ids(template: &Value, item: &Value, pieces: usize) -> Option<Vec<u32>> {
+    let name = item["SpecialToken"]["id"].as_str()?;
+    let ids = template["special_tokens"].get(name)?["ids"].as_array()?;
+    let id = |id: &Value| {
+        let id = id.as_u64().filter(|id| *id < pieces as u64)?;
+        Some(id as u32)
+    };
+    ids.iter().map(id).collect()
 }
