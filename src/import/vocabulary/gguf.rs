@@ -76,96 +76,15 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
             )));
         }
     };
-    let kind_of = |id: usize| gguf.token_type.get(id).copied().unwrap_or(kind::NORMAL);
-    let is_phi3 = gguf.name.is_some_and(|name| {
-        let name = name.to_lowercase();
-        name.contains("phi-3") || name.contains("phi3")
-    });
-    for (id, text) in gguf.tokens.iter().copied().enumerate() {
-        let content = text.as_bytes().to_vec();
-        let number = id as u32;
-        let mut piece = if sentencepiece {
-            spaced(text)
-        } else {
-            bytelevel::decode(text).unwrap_or_else(|| content.clone())
-        };
-        match kind_of(id) {
-            kind::NORMAL if !text.is_empty() => {
-                vocabulary.encodable.insert(number);
-            }
-            kind::BYTE if sentencepiece => {
-                let byte = byte_piece(text).ok_or_else(|| {
-                    ImportError::new(format!("token {id}: `{text}` is not the name of a byte"))
-                })?;
-                vocabulary.byte_ids.entry(byte).or_insert(number);
-                piece = vec![byte];
-            }
-            kind::CONTROL | kind::UNKNOWN | kind::USER_DEFINED if !text.is_empty() => {
-                let special = kind_of(id) != kind::USER_DEFINED;
-                let mut flags = if special { ADDED_SPECIAL } else { 0 };
-                let keeps_whitespace =
-                    !special || matches!(text, "<unk>" | "<s>" | "<|endoftext|>");
-                if is_phi3 && (text == "</s>" || !keeps_whitespace) {
-                    flags |= ADDED_RSTRIP;
-                }
-                // Gemma's runs of spaces: sentencepiece looks for them in text in which a space is
-                // as good as ▁.
-                if sentencepiece && text.contains([' ', '▁']) {
-                    vocabulary.added[1].push(Added {
-                        content: piece.clone(),
-                        flags,
-                        id: number,
-                    });
-                } else {
-                    vocabulary.added[0].push(Added {
-                        content: content.clone(),
-                        flags,
-                        id: number,
-                    });
-                }
-                if !sentencepiece {
-                    piece = content;
-                }
-            }
-            _ => {}
-        }
-        vocabulary.set_piece(id as u64, piece, count)?;
+    for id in 0..count {
+        read_token(gguf, id, sentencepiece, &mut vocabulary)?;
     }
-
-    let mut add_bos = sentencepiece;
-    if sentencepiece {
-        if gguf.scores.len() != count {
-            return Err(ImportError::new(format!(
-                "tokenizer.ggml.scores: {} scores for {count} tokens",
-                gguf.scores.len()
-            )));
-        }
-        vocabulary.flags = FOLD
-            | FUSE_UNKNOWN
-            | if vocabulary.byte_ids.is_empty() {
-                0
-            } else {
-                BYTE_FALLBACK
-            };
-        if gguf.add_space_prefix.unwrap_or(true) {
-            vocabulary.flags |= STRIP;
-            vocabulary.prefix = Prefix::Always;
-        }
-        vocabulary.merges_by_score(&gguf.scores)?;
+    let add_bos = if sentencepiece {
+        settle_sentencepiece(gguf, &mut vocabulary)?;
+        true
     } else {
-        vocabulary.flags = BYTE_LEVEL;
-        let pre = pre::find(gguf.pre)?;
-        for pattern in pre.patterns {
-            vocabulary.patterns.push(pattern)?;
-        }
-        vocabulary.flags |= pre.flags;
-        add_bos = pre.add_bos;
-        let ids: HashMap<&str, u32> = gguf.tokens.iter().copied().zip(0..).collect();
-        for (rank, merge) in gguf.merges.iter().enumerate() {
-            vocabulary.merges.push(merge_of(merge, rank, &ids)?);
-        }
-        bytelevel::set_byte_ids(&mut vocabulary, |letter| ids.get(letter).copied());
-    }
+        settle_byte_level(gguf, &mut vocabulary)?
+    };
 
     let known = |id: Option<u32>| id.filter(|id| (*id as usize) < count);
     vocabulary.unknown = known(gguf.unknown_token_id).filter(|_| sentencepiece);
@@ -178,24 +97,134 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
         vocabulary.after.extend(eos);
     }
     vocabulary.eos.extend(eos);
-    // Converters are known to write the end-of-turn id of the family, not of the file: an ordinary
-    // token is not one.
-    let is_control = |id: &u32| kind_of(*id as usize) == kind::CONTROL;
-    let said = gguf
-        .end_of_turn_ids
-        .iter()
-        .copied()
-        .filter(|id| known(Some(*id)).is_some());
-    let named = (0..)
-        .zip(&gguf.tokens)
-        .filter(|(_, text)| END_OF_TURN.contains(text))
-        .map(|(id, _)| id);
-    for id in said.chain(named).filter(is_control) {
+    for id in ends_of_turn(gguf) {
         if !vocabulary.eos.contains(&id) {
             vocabulary.eos.push(id);
         }
     }
     Ok(vocabulary)
+}
+
+fn kind_of(gguf: &GgufVocabulary, id: usize) -> i32 {
+    gguf.token_type.get(id).copied().unwrap_or(kind::NORMAL)
+}
+
+/// The tokens that end the model's turn. Converters are known to write the id of another model of
+/// the family, so only control tokens count.
+fn ends_of_turn(gguf: &GgufVocabulary) -> Vec<u32> {
+    let named = (0..)
+        .zip(&gguf.tokens)
+        .filter(|(_, text)| END_OF_TURN.contains(text))
+        .map(|(id, _)| id);
+    let ids = gguf.end_of_turn_ids.iter().copied().chain(named);
+    ids.filter(|&id| {
+        (id as usize) < gguf.tokens.len() && kind_of(gguf, id as usize) == kind::CONTROL
+    })
+    .collect()
+}
+
+fn read_token(
+    gguf: &GgufVocabulary,
+    id: usize,
+    sentencepiece: bool,
+    vocabulary: &mut Vocabulary,
+) -> Result<(), ImportError> {
+    let text = gguf.tokens[id];
+    let number = id as u32;
+    let mut piece = if sentencepiece {
+        spaced(text)
+    } else {
+        bytelevel::decode(text).unwrap_or_else(|| text.into())
+    };
+    match kind_of(gguf, id) {
+        kind::NORMAL if !text.is_empty() => {
+            vocabulary.encodable.insert(number);
+        }
+        kind::BYTE if sentencepiece => {
+            let byte = byte_piece(text).ok_or_else(|| {
+                ImportError::new(format!("token {id}: `{text}` is not the name of a byte"))
+            })?;
+            vocabulary.byte_ids.entry(byte).or_insert(number);
+            piece = vec![byte];
+        }
+        kind::CONTROL | kind::UNKNOWN | kind::USER_DEFINED if !text.is_empty() => {
+            let flags = added_flags(gguf, id);
+            // Gemma's runs of spaces: sentencepiece looks for them in text in which a space and ▁
+            // are the same.
+            let is_normalized = sentencepiece && text.contains([' ', '▁']);
+            let content = if is_normalized {
+                piece.clone()
+            } else {
+                text.into()
+            };
+            vocabulary.added[usize::from(is_normalized)].push(Added {
+                content,
+                flags,
+                id: number,
+            });
+            if !sentencepiece {
+                piece = text.into();
+            }
+        }
+        _ => {}
+    }
+    vocabulary.set_piece(id as u64, piece, gguf.tokens.len())?;
+    Ok(())
+}
+
+/// The flags of a token that is split off before the model sees the text.
+fn added_flags(gguf: &GgufVocabulary, id: usize) -> u8 {
+    let text = gguf.tokens[id];
+    let special = kind_of(gguf, id) != kind::USER_DEFINED;
+    let keeps_whitespace = !special || matches!(text, "<unk>" | "<s>" | "<|endoftext|>");
+    let is_phi3 = gguf.name.is_some_and(|name| {
+        let name = name.to_lowercase();
+        name.contains("phi-3") || name.contains("phi3")
+    });
+    let strips = is_phi3 && (text == "</s>" || !keeps_whitespace);
+    let special = if special { ADDED_SPECIAL } else { 0 };
+    let strip = if strips { ADDED_RSTRIP } else { 0 };
+    special | strip
+}
+
+fn settle_sentencepiece(
+    gguf: &GgufVocabulary,
+    vocabulary: &mut Vocabulary,
+) -> Result<(), ImportError> {
+    if gguf.scores.len() != gguf.tokens.len() {
+        return Err(ImportError::new(format!(
+            "tokenizer.ggml.scores: {} scores for {} tokens",
+            gguf.scores.len(),
+            gguf.tokens.len()
+        )));
+    }
+    vocabulary.flags = FOLD | FUSE_UNKNOWN;
+    if !vocabulary.byte_ids.is_empty() {
+        vocabulary.flags |= BYTE_FALLBACK;
+    }
+    if gguf.add_space_prefix.unwrap_or(true) {
+        vocabulary.flags |= STRIP;
+        vocabulary.prefix = Prefix::Always;
+    }
+    vocabulary.merges_by_score(&gguf.scores)
+}
+
+/// Returns whether texts begin with BOS if the file does not say.
+fn settle_byte_level(
+    gguf: &GgufVocabulary,
+    vocabulary: &mut Vocabulary,
+) -> Result<bool, ImportError> {
+    let pre = pre::find(gguf.pre)?;
+    for pattern in pre.patterns {
+        vocabulary.patterns.push(pattern)?;
+    }
+    vocabulary.flags = BYTE_LEVEL | pre.flags;
+    let ids: HashMap<&str, u32> = gguf.tokens.iter().copied().zip(0..).collect();
+    for (rank, merge) in gguf.merges.iter().enumerate() {
+        vocabulary.merges.push(merge_of(merge, rank, &ids)?);
+    }
+    bytelevel::set_byte_ids(vocabulary, |letter| ids.get(letter).copied());
+    Ok(pre.add_bos)
 }
 
 /// A merge `left right` of known tokens.

@@ -6,8 +6,8 @@ use std::prelude::rust_2024::*;
 
 use rayon::prelude::*;
 
-use super::pattern::Patterns;
-use super::unicode;
+use super::pattern::{Patterns, Tables};
+use super::unicode::{self, NfcTables};
 use crate::import::ImportError;
 use crate::text::tokenizer::{
     ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, HEADER_LEN, MAGIC, NFC, NONE,
@@ -179,26 +179,58 @@ impl Vocabulary {
         if vocab_size == 0 {
             return Err(ImportError::new("the vocabulary is empty"));
         }
-        // Of two merges of one pair, the last counts, as in a hash map.
-        let mut merges = std::mem::take(&mut self.merges);
-        merges.reverse();
-        let pair = |merge: &Merge| (merge.left, merge.right);
-        merges.sort_by_key(pair);
-        merges.dedup_by_key(|merge| pair(merge));
-        let id_width = if vocab_size.max(merges.len()) < 0xFFFF {
-            2
-        } else {
-            3
+        self.sort_added()?;
+        let merges = Merges::of(std::mem::take(&mut self.merges));
+        let strings = Strings::of(&self);
+        let len = strings.text.len();
+        if [vocab_size, merges.list.len(), len]
+            .iter()
+            .any(|&count| count >= 0xFF_FFFF)
+        {
+            return Err(ImportError::new(format!(
+                "{vocab_size} tokens of {len} bytes in all, {} merges: more than 16,777,214 of \
+                 each are not supported",
+                merges.list.len()
+            )));
+        }
+        let index = self.index();
+
+        let width = |count: usize| if count < 0xFFFF { 2 } else { 3 };
+        let mut out = Writer {
+            bytes: vec![],
+            id_width: width(vocab_size.max(merges.list.len())),
+            offset_width: width(len),
         };
-        let greatest_rank = merges.iter().map(|merge| merge.rank).max().unwrap_or(0);
-        // Ranks may have gaps (merges said twice), scores may have more values than there are
-        // merges.
-        let ranks: HashMap<u32, u32> = if greatest_rank as usize >= merges.len() {
-            let used: BTreeSet<u32> = merges.iter().map(|merge| merge.rank).collect();
-            used.into_iter().zip(0..).collect()
-        } else {
-            HashMap::new()
-        };
+        let counts = [
+            vocab_size,
+            len,
+            index.len(),
+            merges.list.len(),
+            self.added[0].len(),
+            self.added[1].len(),
+            character_tables.classes as usize,
+        ];
+        out.header(&self, counts, character_tables)?;
+        out.special_ids(&self);
+        strings
+            .offsets
+            .iter()
+            .for_each(|offset| out.offset(*offset));
+        out.bytes.extend(&strings.text);
+        out.bytes.extend(self.special_bits());
+        index.iter().for_each(|id| out.id(*id));
+        out.merges(&merges, vocab_size);
+        for (token, content) in self.added.iter().flatten().zip(strings.contents) {
+            out.offset(content);
+            out.bytes.extend([token.content.len() as u8, token.flags]);
+            out.id(token.id);
+        }
+        out.bytes.extend(&character_tables.bytes);
+        Ok(out.bytes)
+    }
+
+    /// Sorts the added tokens, and drops those that are there twice.
+    fn sort_added(&mut self) -> Result<(), ImportError> {
         for added in &mut self.added {
             added.sort_by(|a, b| a.content.cmp(&b.content));
             added.dedup_by(|a, b| a.content == b.content);
@@ -210,139 +242,99 @@ impl Vocabulary {
                 )));
             }
         }
-        let Vocabulary {
-            flags,
-            pieces,
-            added,
-            ..
-        } = &self;
-        let special: BTreeSet<u32> = {
-            let marked = added
-                .iter()
-                .flatten()
-                .filter(|token| token.flags & ADDED_SPECIAL != 0);
-            marked
-                .map(|token| token.id)
-                .chain(self.special.iter().copied())
-                .collect()
-        };
+        Ok(())
+    }
 
-        let mut text: Vec<u8> = vec![];
+    /// The tokens that text can become, sorted by their pieces.
+    fn index(&self) -> Vec<u32> {
+        let piece = |id: &u32| &self.pieces[*id as usize];
+        let mut index: Vec<u32> = self.encodable.iter().copied().collect();
+        index.sort_by(|a, b| piece(a).cmp(piece(b)));
+        index.dedup_by(|a, b| piece(a) == piece(b));
+        index
+    }
+
+    /// A bit for each token, set for those that decoding can skip.
+    fn special_bits(&self) -> Vec<u8> {
+        let added = self.added.iter().flatten();
+        let marked = added.filter(|token| token.flags & ADDED_SPECIAL != 0);
+        let mut bits = vec![0; self.pieces.len().div_ceil(8)];
+        for id in marked
+            .map(|token| token.id)
+            .chain(self.special.iter().copied())
+        {
+            bits[id as usize / 8] |= 1 << (id % 8);
+        }
+        bits
+    }
+}
+
+/// Merges in the order of the section.
+struct Merges {
+    list: Vec<Merge>,
+    /// New ranks without gaps, if there are gaps that matter.
+    ranks: HashMap<u32, u32>,
+}
+
+impl Merges {
+    fn of(mut list: Vec<Merge>) -> Self {
+        // Of two merges of one pair, the last counts, as in a hash map.
+        list.reverse();
+        let pair = |merge: &Merge| (merge.left, merge.right);
+        list.sort_by_key(pair);
+        list.dedup_by_key(|merge| pair(merge));
+        // Ranks have gaps if a merge was given twice. Scores may have more values than there are
+        // merges.
+        let greatest = list.iter().map(|merge| merge.rank).max().unwrap_or(0);
+        let ranks = if greatest as usize >= list.len() {
+            let used: BTreeSet<u32> = list.iter().map(|merge| merge.rank).collect();
+            used.into_iter().zip(0..).collect()
+        } else {
+            HashMap::new()
+        };
+        Merges { list, ranks }
+    }
+}
+
+/// All pieces in one text, and after them the contents of added tokens that differ from their
+/// pieces.
+struct Strings {
+    text: Vec<u8>,
+    /// Where each piece starts, and the end of the last.
+    offsets: Vec<usize>,
+    /// Where the content of each added token starts.
+    contents: Vec<usize>,
+}
+
+impl Strings {
+    fn of(vocabulary: &Vocabulary) -> Self {
+        let mut text = vec![];
         let mut offsets = vec![];
-        for piece in pieces {
+        for piece in &vocabulary.pieces {
             offsets.push(text.len());
             text.extend(piece);
         }
         offsets.push(text.len());
         let mut contents = vec![];
-        for token in added.iter().flatten() {
+        for token in vocabulary.added.iter().flatten() {
             // Most added tokens decode to what they are matched by.
-            if pieces[token.id as usize] == token.content {
+            if vocabulary.pieces[token.id as usize] == token.content {
                 contents.push(offsets[token.id as usize]);
             } else {
                 contents.push(text.len());
                 text.extend(&token.content);
             }
         }
-        let offset_width = if text.len() < 0xFFFF { 2 } else { 3 };
-        if vocab_size >= 0xFF_FFFF || merges.len() >= 0xFF_FFFF || text.len() >= 0xFF_FFFF {
-            return Err(ImportError::new(format!(
-                "{vocab_size} tokens of {} bytes in all, {} merges: more than 16,777,214 of each \
-                 are not supported",
-                text.len(),
-                merges.len()
-            )));
+        Strings {
+            text,
+            offsets,
+            contents,
         }
-
-        let mut index: Vec<u32> = self.encodable.iter().copied().collect();
-        index.sort_by(|a, b| pieces[*a as usize].cmp(&pieces[*b as usize]));
-        index.dedup_by(|a, b| pieces[*a as usize] == pieces[*b as usize]);
-
-        let mut out = Writer {
-            bytes: vec![],
-            id_width,
-            offset_width,
-        };
-        out.bytes.extend(MAGIC);
-        out.bytes
-            .extend([VERSION, id_width as u8, offset_width as u8, *flags]);
-        out.bytes.extend([
-            self.prefix as u8,
-            0,
-            character_tables.kinds,
-            character_tables.patterns,
-        ]);
-        for count in [
-            vocab_size,
-            text.len(),
-            index.len(),
-            merges.len(),
-            added[0].len(),
-            added[1].len(),
-            character_tables.classes as usize,
-        ] {
-            out.number(count, 4);
-        }
-        for ids in [&self.before, &self.after, &self.eos] {
-            if ids.len() > 255 {
-                return Err(ImportError::new(format!(
-                    "{} special tokens around a text or at its end",
-                    ids.len()
-                )));
-            }
-            out.number(ids.len(), 2);
-        }
-        out.number(usize::from(character_tables.rows), 2);
-        out.number(self.unknown.unwrap_or(NONE) as usize, 4);
-        out.number(self.bos.unwrap_or(NONE) as usize, 4);
-        for count in character_tables.nfc {
-            out.number(count as usize, 4);
-        }
-        assert_eq!(out.bytes.len(), HEADER_LEN);
-
-        self.before
-            .iter()
-            .chain(&self.after)
-            .chain(&self.eos)
-            .for_each(|id| out.id(*id));
-        if flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0 {
-            (0..=255).for_each(|byte| out.id(self.byte_ids.get(&byte).copied().unwrap_or(NONE)));
-        }
-        offsets.iter().for_each(|offset| out.offset(*offset));
-        out.bytes.extend(&text);
-        let mut bits = vec![0; vocab_size.div_ceil(8)];
-        special
-            .iter()
-            .for_each(|id| bits[*id as usize / 8] |= 1 << (id % 8));
-        out.bytes.extend(bits);
-        index.iter().for_each(|id| out.id(*id));
-
-        let mut starts = vec![0; vocab_size + 1];
-        merges
-            .iter()
-            .for_each(|merge| starts[merge.left as usize + 1] += 1);
-        let mut start = 0;
-        for count in starts {
-            start += count;
-            out.id(start);
-        }
-        for merge in &merges {
-            out.id(merge.right);
-            out.id(ranks.get(&merge.rank).copied().unwrap_or(merge.rank));
-            out.id(merge.result);
-        }
-        for (token, content) in added.iter().flatten().zip(contents) {
-            out.offset(content);
-            out.bytes.extend([token.content.len() as u8, token.flags]);
-            out.id(token.id);
-        }
-        out.bytes.extend(&character_tables.bytes);
-        Ok(out.bytes)
     }
 }
 
 /// The tables at the end of a section, which do not name tokens: the classes of characters, NFC and
-/// the patterns. With how long each is, as the header says it.
+/// the patterns; and their lengths for the header.
 pub(super) struct CharacterTables {
     kinds: u8,
     patterns: u8,
@@ -355,11 +347,11 @@ pub(super) struct CharacterTables {
 }
 
 impl CharacterTables {
-    /// Those that a tokenizer needs. `with_words`: it has added tokens that are whole words.
+    /// Makes the tables of a tokenizer. `with_words`: it has added tokens that are whole words.
     fn new(patterns: &Patterns, with_words: bool, with_nfc: bool) -> Result<Self, ImportError> {
         let patterns = patterns.tables()?;
         let classes = unicode::classes(&patterns.kinds, with_words, with_nfc);
-        let none = unicode::NfcTables::default();
+        let none = NfcTables::default();
         let nfc = if with_nfc {
             unicode::nfc_tables()
         } else {
@@ -370,50 +362,16 @@ impl CharacterTables {
             id_width: 3,
             offset_width: 3,
         };
-        classes
-            .iter()
-            .for_each(|(first, bits)| out.number(*first as usize | usize::from(*bits) << 24, 4));
-
-        for (code, start) in &nfc.decompositions {
-            out.number(*code as usize, 3);
-            out.number(*start, 2);
+        for (first, bits) in &classes {
+            out.number(*first as usize | usize::from(*bits) << 24, 4);
         }
-        nfc.pool
-            .iter()
-            .for_each(|code| out.number(*code as usize, 3));
-        nfc.compositions
-            .iter()
-            .flatten()
-            .for_each(|code| out.number(*code as usize, 3));
-        for (first, last, class) in &nfc.combining {
-            out.number(*first as usize, 3);
-            out.number(*last as usize, 3);
-            out.bytes.push(*class);
-        }
-        out.bytes.extend(&patterns.ascii);
-        let columns = patterns.kind_count + 1;
-        let mut row = 0;
-        for entries in &patterns.patterns {
-            out.number(row, 2);
-            row += entries.len() / columns;
-        }
-        let mut row = 0;
-        for entries in &patterns.patterns {
-            for entry in entries {
-                // Rows are counted over all patterns.
-                let state = match entry & STATE {
-                    0 => 0,
-                    state => row + usize::from(state),
-                };
-                out.number(state | usize::from(entry & !STATE), 2);
-            }
-            row += entries.len() / columns;
-        }
+        out.nfc(nfc);
+        let rows = out.patterns(&patterns);
         Ok(CharacterTables {
             kinds: patterns.kind_count as u8,
             patterns: patterns.patterns.len() as u8,
             classes: classes.len() as u32,
-            rows: row as u16,
+            rows: rows as u16,
             nfc: [
                 nfc.decompositions.len() as u32,
                 nfc.pool.len() as u32,
@@ -424,7 +382,7 @@ impl CharacterTables {
         })
     }
 
-    /// Those of a section that [`Tokenizer::open`](crate::text::Tokenizer::open) has accepted.
+    /// Takes the tables of a section that [`Tokenizer::open`](crate::text::Tokenizer::open) has accepted.
     pub(super) fn of(section: &[u8]) -> Self {
         let word = |at: usize| {
             let bytes = [
@@ -465,6 +423,115 @@ struct Writer {
 }
 
 impl Writer {
+    /// `counts` are in the order of the section's parts.
+    fn header(
+        &mut self,
+        vocabulary: &Vocabulary,
+        counts: [usize; 7],
+        character_tables: &CharacterTables,
+    ) -> Result<(), ImportError> {
+        let widths = [self.id_width as u8, self.offset_width as u8];
+        self.bytes.extend(MAGIC);
+        self.bytes
+            .extend([VERSION, widths[0], widths[1], vocabulary.flags]);
+        self.bytes.extend([
+            vocabulary.prefix as u8,
+            0,
+            character_tables.kinds,
+            character_tables.patterns,
+        ]);
+        counts.iter().for_each(|count| self.number(*count, 4));
+        for ids in [&vocabulary.before, &vocabulary.after, &vocabulary.eos] {
+            if ids.len() > 255 {
+                return Err(ImportError::new(format!(
+                    "{} special tokens around a text or at its end, at most 255 are supported",
+                    ids.len()
+                )));
+            }
+            self.number(ids.len(), 2);
+        }
+        self.number(usize::from(character_tables.rows), 2);
+        self.number(vocabulary.unknown.unwrap_or(NONE) as usize, 4);
+        self.number(vocabulary.bos.unwrap_or(NONE) as usize, 4);
+        for count in character_tables.nfc {
+            self.number(count as usize, 4);
+        }
+        assert_eq!(self.bytes.len(), HEADER_LEN);
+        Ok(())
+    }
+
+    /// The ids before and after a text, those that end it, and those of bytes.
+    fn special_ids(&mut self, vocabulary: &Vocabulary) {
+        let Vocabulary {
+            before, after, eos, ..
+        } = vocabulary;
+        let ids = before.iter().chain(after).chain(eos);
+        ids.for_each(|id| self.id(*id));
+        if vocabulary.flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0 {
+            for byte in 0..=255 {
+                self.id(vocabulary.byte_ids.get(&byte).copied().unwrap_or(NONE));
+            }
+        }
+    }
+
+    /// Where the merges of each left token start, and the merges.
+    fn merges(&mut self, merges: &Merges, vocab_size: usize) {
+        let mut starts = vec![0; vocab_size + 1];
+        for merge in &merges.list {
+            starts[merge.left as usize + 1] += 1;
+        }
+        let mut start = 0;
+        for count in starts {
+            start += count;
+            self.id(start);
+        }
+        for merge in &merges.list {
+            self.id(merge.right);
+            self.id(merges.ranks.get(&merge.rank).copied().unwrap_or(merge.rank));
+            self.id(merge.result);
+        }
+    }
+
+    fn nfc(&mut self, nfc: &NfcTables) {
+        for (code, start) in &nfc.decompositions {
+            self.number(*code as usize, 3);
+            self.number(*start, 2);
+        }
+        for code in nfc.pool.iter().chain(nfc.compositions.iter().flatten()) {
+            self.number(*code as usize, 3);
+        }
+        for (first, last, class) in &nfc.combining {
+            self.number(*first as usize, 3);
+            self.number(*last as usize, 3);
+            self.bytes.push(*class);
+        }
+    }
+
+    /// The kinds of ASCII characters, the first row of each pattern, and all rows. Returns how many
+    /// rows there are.
+    fn patterns(&mut self, patterns: &Tables) -> usize {
+        let columns = patterns.kind_count + 1;
+        self.bytes.extend(&patterns.ascii);
+        let mut row = 0;
+        for entries in &patterns.patterns {
+            self.number(row, 2);
+            row += entries.len() / columns;
+        }
+        let mut row = 0;
+        for entries in &patterns.patterns {
+            for entry in entries {
+                // Rows are counted over all patterns.
+                let state = match entry & STATE {
+                    0 => 0,
+                    state => row + usize::from(state),
+                };
+                self.number(state | usize::from(entry & !STATE), 2);
+            }
+            row += entries.len() / columns;
+        }
+        row
+    }
+
     fn number(&mut self, number: usize, width: usize) {
         self.bytes.extend(&(number as u64).to_le_bytes()[..width]);
     }

@@ -38,73 +38,109 @@ struct Piece<'p> {
     kind: i32,
 }
 
-/// The vocabulary of a `tokenizer.model`.
-pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportError> {
-    let mut pieces = vec![];
-    let mut model_type = 1;
-    let mut suffix_whitespace = false;
-    let mut bos = 1;
-    let mut eos = 2;
-    let mut unk_surface = " \u{2047} ";
-    let mut dummy_prefix = true;
-    let mut trims = true;
-    let mut escapes = true;
-    let mut charsmap = false;
-    for field in Fields::new(model) {
-        match field? {
-            (1, Value::Bytes(piece)) => pieces.push(read_piece(piece).map_err(|error| {
-                ImportError::new(format!("piece {}: {}", pieces.len(), error.reason))
-            })?),
-            (2, Value::Bytes(spec)) => {
-                for field in Fields::new(spec) {
-                    match field? {
-                        (3, Value::Number(value)) => model_type = value,
-                        (24, Value::Number(value)) => suffix_whitespace = value != 0,
-                        (41, Value::Number(value)) => bos = value as i32,
-                        (42, Value::Number(value)) => eos = value as i32,
-                        (44, Value::Bytes(value)) => unk_surface = utf8(value, "unk_surface")?,
-                        _ => {}
-                    }
+/// The fields of a `tokenizer.model` that matter.
+struct Model<'p> {
+    pieces: Vec<Piece<'p>>,
+    model_type: u64,
+    suffix_whitespace: bool,
+    bos: i32,
+    eos: i32,
+    unk_surface: &'p str,
+    dummy_prefix: bool,
+    removes_extra_whitespaces: bool,
+    escapes_whitespaces: bool,
+    has_charsmap: bool,
+}
+
+impl<'p> Model<'p> {
+    fn read(model: &'p [u8]) -> Result<Self, ImportError> {
+        // Fields that are left out have these values.
+        let mut this = Model {
+            pieces: vec![],
+            model_type: 1,
+            suffix_whitespace: false,
+            bos: 1,
+            eos: 2,
+            unk_surface: " \u{2047} ",
+            dummy_prefix: true,
+            removes_extra_whitespaces: true,
+            escapes_whitespaces: true,
+            has_charsmap: false,
+        };
+        for field in Fields::new(model) {
+            match field? {
+                (1, Value::Bytes(piece)) => {
+                    let number = this.pieces.len();
+                    let piece = read_piece(piece).map_err(|error| {
+                        ImportError::new(format!("piece {number}: {}", error.reason))
+                    });
+                    this.pieces.push(piece?);
                 }
+                (2, Value::Bytes(spec)) => this.read_trainer_spec(spec)?,
+                (3, Value::Bytes(spec)) => this.read_normalizer_spec(spec)?,
+                _ => {}
             }
-            (3, Value::Bytes(spec)) => {
-                for field in Fields::new(spec) {
-                    match field? {
-                        (2, Value::Bytes(value)) => charsmap = !value.is_empty(),
-                        (3, Value::Number(value)) => dummy_prefix = value != 0,
-                        (4, Value::Number(value)) => trims = value != 0,
-                        (5, Value::Number(value)) => escapes = value != 0,
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
         }
-    }
-    if pieces.is_empty() {
-        return Err(ImportError::new("no pieces: not a sentencepiece model"));
-    }
-    let refused = match model_type {
-        2 if charsmap => "a normaliser with a character map",
-        2 if trims => "`remove_extra_whitespaces`",
-        2 if !escapes => "`escape_whitespaces` off",
-        2 if suffix_whitespace => "`treat_whitespace_as_suffix`",
-        2 => "",
-        1 => "model type unigram",
-        3 => "model type word",
-        4 => "model type char",
-        _ => "an unknown model type",
-    };
-    if !refused.is_empty() {
-        return Err(ImportError::new(format!(
-            "sentencepiece: {refused} is not supported"
-        )));
+        Ok(this)
     }
 
-    let known = pieces.len();
+    fn read_trainer_spec(&mut self, spec: &'p [u8]) -> Result<(), ImportError> {
+        for field in Fields::new(spec) {
+            match field? {
+                (3, Value::Number(value)) => self.model_type = value,
+                (24, Value::Number(value)) => self.suffix_whitespace = value != 0,
+                (41, Value::Number(value)) => self.bos = value as i32,
+                (42, Value::Number(value)) => self.eos = value as i32,
+                (44, Value::Bytes(value)) => self.unk_surface = utf8(value, "unk_surface")?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn read_normalizer_spec(&mut self, spec: &[u8]) -> Result<(), ImportError> {
+        for field in Fields::new(spec) {
+            match field? {
+                (2, Value::Bytes(value)) => self.has_charsmap = !value.is_empty(),
+                (3, Value::Number(value)) => self.dummy_prefix = value != 0,
+                (4, Value::Number(value)) => self.removes_extra_whitespaces = value != 0,
+                (5, Value::Number(value)) => self.escapes_whitespaces = value != 0,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the model is one that is supported.
+    fn check(&self) -> Result<(), ImportError> {
+        if self.pieces.is_empty() {
+            return Err(ImportError::new("no pieces: not a sentencepiece model"));
+        }
+        let refused = match self.model_type {
+            2 if self.has_charsmap => "a normaliser with a character map",
+            2 if self.removes_extra_whitespaces => "`remove_extra_whitespaces`",
+            2 if !self.escapes_whitespaces => "`escape_whitespaces` off",
+            2 if self.suffix_whitespace => "`treat_whitespace_as_suffix`",
+            2 => return Ok(()),
+            1 => "model type unigram",
+            3 => "model type word",
+            4 => "model type char",
+            _ => "an unknown model type",
+        };
+        Err(ImportError::new(format!(
+            "sentencepiece: {refused} is not supported"
+        )))
+    }
+}
+
+/// The vocabulary of a `tokenizer.model`.
+pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportError> {
+    let model = Model::read(model)?;
+    model.check()?;
+    let known = model.pieces.len();
     let mut vocabulary = Vocabulary::new();
     vocabulary.flags = FOLD | FUSE_UNKNOWN;
-    if dummy_prefix {
+    if model.dummy_prefix {
         vocabulary.flags |= STRIP;
         vocabulary.prefix = match reading {
             Reading::Plain => Prefix::TextStart,
@@ -112,61 +148,67 @@ pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportE
             Reading::NotLegacy => Prefix::TextStartUnlessSpace,
         };
     }
-    let [raw, normalized] = &mut vocabulary.added;
-    let mut decoded = vec![];
-    for (id, piece) in (0..).zip(&pieces) {
-        let control = Added {
-            content: piece.text.into(),
-            flags: ADDED_SPECIAL,
-            id,
-        };
-        decoded.push(spaced(piece.text));
-        match piece.kind {
-            kind::NORMAL => {
-                vocabulary.encodable.insert(id);
-            }
-            kind::UNKNOWN => {
-                vocabulary.unknown = Some(id);
-                if reading == Reading::Plain {
-                    decoded[id as usize] = unk_surface.into();
-                } else {
-                    raw.push(control);
-                }
-            }
-            kind::CONTROL if reading == Reading::Plain => {
-                vocabulary.special.insert(id);
-                decoded[id as usize].clear();
-            }
-            kind::CONTROL => raw.push(control),
-            kind::USER_DEFINED => normalized.push(Added {
-                content: spaced(piece.text),
-                flags: 0,
-                id,
-            }),
-            kind::BYTE => {
-                let byte = byte_piece(piece.text).ok_or_else(|| {
-                    ImportError::new(format!(
-                        "piece {id}: `{}` is not the name of a byte",
-                        piece.text
-                    ))
-                })?;
-                vocabulary.flags |= BYTE_FALLBACK;
-                vocabulary.byte_ids.entry(byte).or_insert(id);
-                decoded[id as usize] = vec![byte];
-            }
-            // An unused piece can be decoded, nothing more.
-            _ => {}
-        }
+    for (id, piece) in (0..).zip(&model.pieces) {
+        let decoded = add_piece(&model, id, piece, reading, &mut vocabulary)?;
+        vocabulary.set_piece(id.into(), decoded, known)?;
     }
-    for (id, piece) in (0..).zip(decoded) {
-        vocabulary.set_piece(id, piece, known)?;
-    }
-    vocabulary.merges_by_score(&pieces.iter().map(|piece| piece.score).collect::<Vec<_>>())?;
+    let scores: Vec<f32> = model.pieces.iter().map(|piece| piece.score).collect();
+    vocabulary.merges_by_score(&scores)?;
     let valid = |id: i32| u32::try_from(id).ok().filter(|id| (*id as usize) < known);
-    vocabulary.bos = valid(bos);
+    vocabulary.bos = valid(model.bos);
     vocabulary.before = vocabulary.bos.into_iter().collect();
-    vocabulary.eos = valid(eos).into_iter().collect();
+    vocabulary.eos = valid(model.eos).into_iter().collect();
     Ok(vocabulary)
+}
+
+/// Adds a piece to what its kind calls for. Returns what it decodes to.
+fn add_piece(
+    model: &Model,
+    id: u32,
+    piece: &Piece,
+    reading: Reading,
+    vocabulary: &mut Vocabulary,
+) -> Result<Vec<u8>, ImportError> {
+    let [raw, normalized] = &mut vocabulary.added;
+    let control = Added {
+        content: piece.text.into(),
+        flags: ADDED_SPECIAL,
+        id,
+    };
+    match piece.kind {
+        kind::NORMAL => {
+            vocabulary.encodable.insert(id);
+        }
+        kind::UNKNOWN => {
+            vocabulary.unknown = Some(id);
+            if reading == Reading::Plain {
+                return Ok(model.unk_surface.into());
+            }
+            raw.push(control);
+        }
+        kind::CONTROL if reading == Reading::Plain => {
+            vocabulary.special.insert(id);
+            return Ok(vec![]);
+        }
+        kind::CONTROL => raw.push(control),
+        kind::USER_DEFINED => normalized.push(Added {
+            content: spaced(piece.text),
+            flags: 0,
+            id,
+        }),
+        kind::BYTE => {
+            let byte = byte_piece(piece.text).ok_or_else(|| {
+                let text = piece.text;
+                ImportError::new(format!("piece {id}: `{text}` is not the name of a byte"))
+            })?;
+            vocabulary.flags |= BYTE_FALLBACK;
+            vocabulary.byte_ids.entry(byte).or_insert(id);
+            return Ok(vec![byte]);
+        }
+        // An unused piece can only be decoded.
+        _ => {}
+    }
+    Ok(spaced(piece.text))
 }
 
 /// The byte that a piece like `<0x0A>` stands for.
