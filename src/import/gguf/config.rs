@@ -183,51 +183,8 @@ fn config(
             ),
         ));
     }
-    let heads = required("attention.head_count")?;
-    let num_kv_heads = metadata
-        .uniform(&key("attention.head_count_kv"))?
-        .unwrap_or(heads);
-    if !heads.is_multiple_of(num_kv_heads) {
-        return Err(expected(
-            "attention.head_count",
-            &format!("a multiple of head_count_kv, {num_kv_heads}"),
-        ));
-    }
-    let projection_dim = match metadata.count(&key("attention.key_length"))? {
-        Some(given) => given,
-        None if embedding_dim.is_multiple_of(heads) => embedding_dim / heads,
-        None => {
-            return Err(expected(
-                "embedding_length",
-                &format!("a multiple of head_count, {heads}"),
-            ));
-        }
-    };
-    if !projection_dim.is_multiple_of(2) {
-        return Err(expected("attention.key_length", "an even number"));
-    }
-    if metadata
-        .count(&key("attention.value_length"))?
-        .is_some_and(|width| width != projection_dim)
-    {
-        return Err(expected(
-            "attention.value_length",
-            &format!("key_length, {projection_dim}"),
-        ));
-    }
-    let embedder = tensors
-        .get("token_embd.weight")
-        .map(|stored| stored.shape.as_slice());
-    let Some(&[vocab, _]) = embedder else {
-        return Err(ImportError::new(
-            "tensor `token_embd.weight` is missing or not a matrix",
-        ));
-    };
-    let Ok(vocab_size) = u32::try_from(vocab) else {
-        return Err(ImportError::new(format!(
-            "tensor `token_embd.weight`: a vocabulary of {vocab}"
-        )));
-    };
+    let heads = Heads::read(metadata, gguf.architecture, embedding_dim)?;
+    let vocab_size = vocab_size(tensors)?;
     let eps = "attention.layer_norm_rms_epsilon";
     let rms_norm_eps = metadata
         .positive(&key(eps))?
@@ -241,15 +198,16 @@ fn config(
     let has_bias = |stems: &[&str]| {
         let is_bias = |name: &String| {
             let mut parts = name.split('.').skip(2);
-            matches!((parts.next(), parts.next()), (Some(stem), Some("bias")) if stems.contains(&stem))
+            let stem = parts.next();
+            stem.is_some_and(|stem| stems.contains(&stem)) && parts.next() == Some("bias")
         };
         tensors.keys().any(is_bias)
     };
     Ok(Config {
-        num_kv_heads,
-        query_head_multiplier: heads / num_kv_heads,
+        num_kv_heads: heads.kv,
+        query_head_multiplier: heads.query / heads.kv,
         embedding_dim,
-        projection_dim,
+        projection_dim: heads.width,
         mlp_hidden_dim: required("feed_forward_length")?,
         num_decoder_blocks,
         vocab_size,
@@ -271,8 +229,8 @@ fn config(
                 gguf,
                 num_decoder_blocks,
                 embedding_dim,
-                heads,
-                projection_dim,
+                heads.query,
+                heads.width,
             ),
         },
         parameter_dtype: commonest_matrix_type(tensors),
@@ -285,6 +243,62 @@ fn config(
             .count(&key("context_length"))?
             .and_then(NonZeroU32::new),
         ..Config::PLAIN
+    })
+}
+
+/// How many heads there are, and how wide they are.
+struct Heads {
+    query: u32,
+    kv: u32,
+    width: u32,
+}
+
+impl Heads {
+    fn read(
+        metadata: &Metadata<'_>,
+        architecture: &str,
+        embedding_dim: u32,
+    ) -> Result<Self, ImportError> {
+        let key = |rest: &str| format!("{architecture}.attention.{rest}");
+        let expected = |rest: &str, what: &str| metadata.refuse(&key(rest), what);
+        let query = metadata.uniform(&key("head_count"))?;
+        let query = query.ok_or_else(|| expected("head_count", "an integer above 0"))?;
+        let kv = metadata.uniform(&key("head_count_kv"))?.unwrap_or(query);
+        if !query.is_multiple_of(kv) {
+            let what = format!("a multiple of head_count_kv, {kv}");
+            return Err(expected("head_count", &what));
+        }
+        let width = match metadata.count(&key("key_length"))? {
+            Some(given) => given,
+            None if embedding_dim.is_multiple_of(query) => embedding_dim / query,
+            None => {
+                let key = format!("{architecture}.embedding_length");
+                return Err(metadata.refuse(&key, &format!("a multiple of head_count, {query}")));
+            }
+        };
+        if !width.is_multiple_of(2) {
+            return Err(expected("key_length", "an even number"));
+        }
+        let values = metadata.count(&key("value_length"))?;
+        if values.is_some_and(|values| values != width) {
+            return Err(expected("value_length", &format!("key_length, {width}")));
+        }
+        Ok(Heads { query, kv, width })
+    }
+}
+
+/// The number of rows of the embedding table.
+fn vocab_size(tensors: &BTreeMap<String, Stored>) -> Result<u32, ImportError> {
+    let embedder = tensors.get("token_embd.weight");
+    let Some(&[vocab, _]) = embedder.map(|stored| stored.shape.as_slice()) else {
+        return Err(ImportError::new(
+            "tensor `token_embd.weight` is missing or not a matrix",
+        ));
+    };
+    u32::try_from(vocab).map_err(|_| {
+        ImportError::new(format!(
+            "tensor `token_embd.weight`: a vocabulary of {vocab} is too large"
+        ))
     })
 }
 

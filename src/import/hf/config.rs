@@ -77,15 +77,7 @@ fn text_model(
     tensors: usize,
 ) -> Result<Described, ImportError> {
     let absent = &family.absent;
-    // `null` means nothing here. If the key is absent, the class's default counts.
-    let dimension = |key: &str, default: u32| {
-        if keys.mentions(key) {
-            keys.count(key)?
-                .ok_or_else(|| keys.refuse(key, "an integer above 0"))
-        } else {
-            Ok(default)
-        }
-    };
+    let dimension = |key: &str, default: u32| dimension(keys, key, default);
     let embedding_dim = dimension("hidden_size", absent.hidden_size)?;
     let num_layers = dimension("num_hidden_layers", absent.num_hidden_layers)?;
     if num_layers as usize > tensors {
@@ -93,16 +85,7 @@ fn text_model(
         return Err(keys.object_to("num_hidden_layers", &clause));
     }
     let num_heads = dimension("num_attention_heads", absent.num_attention_heads)?;
-    let num_kv_heads = if keys.mentions("num_key_value_heads") {
-        keys.count("num_key_value_heads")?.unwrap_or(num_heads)
-    } else {
-        absent.num_key_value_heads.unwrap_or(num_heads)
-    };
-    if !num_heads.is_multiple_of(num_kv_heads) {
-        let clause =
-            format!("is {num_heads}, not a multiple of num_key_value_heads, {num_kv_heads}");
-        return Err(keys.object_to("num_attention_heads", &clause));
-    }
+    let num_kv_heads = kv_heads(keys, absent.num_key_value_heads, num_heads)?;
     let head_dim = head_dim(keys, absent.head_dim, embedding_dim, num_heads)?;
 
     let tables = rope::tables(family, keys, head_dim)?;
@@ -165,14 +148,7 @@ fn text_model(
             use_post_ffw_norm: family.post_norms,
             final_logit_softcap,
             attn_logits_soft_cap,
-            query_scaling_factor: match family.query_pre_attn_scalar {
-                Some(default) => {
-                    let scalar = keys.positive("query_pre_attn_scalar")?;
-                    1.0 / scalar.unwrap_or(default).sqrt()
-                }
-                None if family.multipliers => granite.attention,
-                None => 1.0 / f64::from(head_dim).sqrt(),
-            } as f32,
+            query_scaling_factor: query_scale(family, keys, &granite, head_dim)? as f32,
             use_qk_norm: family.qk_norm,
             max_position_embeddings: NonZeroU32::new(rope::max_positions(keys, family)?),
             ..Config::PLAIN
@@ -187,6 +163,45 @@ fn text_model(
             .filter(|_| family.knows_attention_bias),
         mlp_bias: keys.flag("mlp_bias")?.filter(|_| family.knows_mlp_bias),
     })
+}
+
+fn query_scale(
+    family: &Family,
+    keys: &Object,
+    granite: &Granite,
+    head_dim: u32,
+) -> Result<f64, ImportError> {
+    Ok(match family.query_pre_attn_scalar {
+        Some(default) => {
+            let scalar = keys.positive("query_pre_attn_scalar")?;
+            1.0 / scalar.unwrap_or(default).sqrt()
+        }
+        None if family.multipliers => granite.attention,
+        None => 1.0 / f64::from(head_dim).sqrt(),
+    })
+}
+
+/// A dimension. If the key is absent, the class's default counts; `null` is not allowed.
+fn dimension(keys: &Object, key: &str, default: u32) -> Result<u32, ImportError> {
+    if !keys.mentions(key) {
+        return Ok(default);
+    }
+    keys.count(key)?
+        .ok_or_else(|| keys.refuse(key, "an integer above 0"))
+}
+
+fn kv_heads(keys: &Object, default: Option<u32>, heads: u32) -> Result<u32, ImportError> {
+    let kv_heads = if keys.mentions("num_key_value_heads") {
+        keys.count("num_key_value_heads")?
+    } else {
+        default
+    };
+    let kv_heads = kv_heads.unwrap_or(heads);
+    if !heads.is_multiple_of(kv_heads) {
+        let clause = format!("is {heads}, not a multiple of num_key_value_heads, {kv_heads}");
+        return Err(keys.object_to("num_attention_heads", &clause));
+    }
+    Ok(kv_heads)
 }
 
 /// `head_dim`. If it is `null`, or if it is absent and the class has no default: the hidden size

@@ -52,131 +52,115 @@ pub(super) fn describe(
     if let Some(unknown) = fields.keys().find(|key| !FIELDS.contains(key)) {
         return Err(fields.object_to(unknown, "is not a field of the llama-like config"));
     }
-    // A required field must not be null; another may be if it may be None in Python.
-    let required = |key: &str, expected: &str| fields.refuse(key, expected);
-    let dimension = |key: &str| {
-        fields
-            .count(key)?
-            .ok_or_else(|| required(key, "an integer above 0"))
-    };
-    let flag = |key: &str| {
-        if fields.mentions(key) {
-            fields
-                .flag(key)?
-                .ok_or_else(|| required(key, "true or false"))
-        } else {
-            Ok(false)
-        }
-    };
-    let positive = |key: &str, default: f64| {
-        if fields.mentions(key) {
-            fields
-                .positive(key)?
-                .ok_or_else(|| required(key, "a number above 0"))
-        } else {
-            Ok(default)
-        }
-    };
-
     let num_decoder_blocks = fields
         .natural("num_decoder_blocks")?
-        .ok_or_else(|| required("num_decoder_blocks", "an integer of at least 0"))?;
-    let use_layer_stack = flag("use_layer_stack")?;
+        .ok_or_else(|| fields.refuse("num_decoder_blocks", "an integer of at least 0"))?;
+    let use_layer_stack = flag(&fields, "use_layer_stack")?;
     check_layers(&fields, num_decoder_blocks, use_layer_stack, weights)?;
-    let projection_dim = dimension("projection_dim")?;
-    if !projection_dim.is_multiple_of(2) || projection_dim > WIDEST_HEAD {
-        return Err(required(
-            "projection_dim",
-            &format!("an even number up to {WIDEST_HEAD}"),
+    let windows = windows(&fields, num_decoder_blocks, use_layer_stack)?;
+    let projection_dim = projection_dim(&fields)?;
+    let rotary = Rotary::read(&fields, &windows, projection_dim)?;
+    let config = config(&fields, num_decoder_blocks, projection_dim, &rotary)?;
+    if !heads_fit(&config) {
+        return Err(ImportError::new(
+            "`num_kv_heads` times `query_head_multiplier` times `projection_dim` is too large",
         ));
     }
-    let embedding_dim = dimension("embedding_dim")?;
-    let tie_embedder_and_logits = fields
-        .flag("tie_embedder_and_logits")?
-        .ok_or_else(|| required("tie_embedder_and_logits", "true or false"))?;
-    let parameter_dtype = dtype(&fields, "parameter_dtype")?;
-    let activation_dtype = dtype(&fields, "activation_dtype")?;
-
-    let windows = windows(&fields, num_decoder_blocks, use_layer_stack)?;
-    let rope_wavelength = positive("rope_wavelength", 10_000.0)?;
-    let local_rope_wavelength = fields.positive("local_rope_wavelength")?;
-    let global_scale_factor = fields.positive("global_scale_factor")?;
-    if windows.contains(&None) && global_scale_factor.is_some_and(|factor| factor < 1.0) {
-        return Err(required("global_scale_factor", "at least 1"));
-    }
-    let table = |wavelength: f64, divisor: f64| {
-        let mut frequencies = rope::plain(wavelength, projection_dim);
-        rope::linear(&mut frequencies, divisor);
-        if frequencies.iter().all(|f| (*f as f32).is_finite()) {
-            Ok(RopeTable {
-                amplitude: 1.0,
-                frequencies,
-            })
-        } else {
-            Err(ImportError::new(format!(
-                "a rope wavelength of {wavelength} makes rotary frequencies overflow"
-            )))
-        }
-    };
-    let global_rope = table(rope_wavelength, global_scale_factor.unwrap_or(1.0))?;
-    let local_rope = Some(table(
-        local_rope_wavelength.unwrap_or(rope_wavelength),
-        1.0,
-    )?)
-    .filter(|local| *local != global_rope && windows.iter().any(Option::is_some));
-    let rope = |window: &Option<NonZeroU32>| {
-        if window.is_some() && local_rope.is_some() {
+    let layer = |window: Option<NonZeroU32>| Layer {
+        window,
+        rope: if window.is_some() && rotary.local.is_some() {
             Rope::Local
         } else {
             Rope::Global
-        }
+        },
     };
-    let layers = windows
-        .iter()
-        .map(|window| Layer {
-            window: *window,
-            rope: rope(window),
-        })
-        .collect();
+    Ok(Description {
+        config,
+        layers: windows.into_iter().map(layer).collect(),
+        global_rope: rotary.global,
+        local_rope: rotary.local,
+        tokenizer: None,
+        chat_template: None,
+    })
+}
 
-    let eps = round(parameter_dtype, positive("rms_norm_eps", 1e-6)?);
+// A required field must not be null. An optional one may be null only if it may be None in Python.
+
+fn dimension(fields: &Object, key: &str) -> Result<u32, ImportError> {
+    fields
+        .count(key)?
+        .ok_or_else(|| fields.refuse(key, "an integer above 0"))
+}
+
+fn flag(fields: &Object, key: &str) -> Result<bool, ImportError> {
+    if !fields.mentions(key) {
+        return Ok(false);
+    }
+    fields
+        .flag(key)?
+        .ok_or_else(|| fields.refuse(key, "true or false"))
+}
+
+fn positive(fields: &Object, key: &str, default: f64) -> Result<f64, ImportError> {
+    if !fields.mentions(key) {
+        return Ok(default);
+    }
+    fields
+        .positive(key)?
+        .ok_or_else(|| fields.refuse(key, "a number above 0"))
+}
+
+fn projection_dim(fields: &Object) -> Result<u32, ImportError> {
+    let width = dimension(fields, "projection_dim")?;
+    if !width.is_multiple_of(2) || width > WIDEST_HEAD {
+        let expected = format!("an even number up to {WIDEST_HEAD}");
+        return Err(fields.refuse("projection_dim", &expected));
+    }
+    Ok(width)
+}
+
+/// The config, whose layers were checked before.
+fn config(
+    fields: &Object,
+    num_decoder_blocks: u32,
+    projection_dim: u32,
+    rotary: &Rotary,
+) -> Result<Config, ImportError> {
+    let embedding_dim = dimension(fields, "embedding_dim")?;
+    let tie_embedder_and_logits = fields
+        .flag("tie_embedder_and_logits")?
+        .ok_or_else(|| fields.refuse("tie_embedder_and_logits", "true or false"))?;
+    let parameter_dtype = dtype(fields, "parameter_dtype")?;
+    let activation_dtype = dtype(fields, "activation_dtype")?;
+    let eps = round(parameter_dtype, positive(fields, "rms_norm_eps", 1e-6)?);
     if eps <= 0.0 {
-        return Err(required(
-            "rms_norm_eps",
-            &format!("a number above 0 in {}", parameter_dtype.name()),
-        ));
+        let expected = format!("a number above 0 in {}", parameter_dtype.name());
+        return Err(fields.refuse("rms_norm_eps", &expected));
     }
     let cap = |key: &str| {
-        Ok::<_, ImportError>(
-            fields
-                .positive(key)?
-                .map(|cap| round(activation_dtype, cap)),
-        )
+        let cap = fields.positive(key)?;
+        Ok::<_, ImportError>(cap.map(|cap| round(activation_dtype, cap)))
     };
+    let embedding_scale = if tie_embedder_and_logits {
+        round(activation_dtype, f64::from((embedding_dim as f32).sqrt()))
+    } else {
+        1.0
+    };
+    let query_scale = query_scaling_factor(fields, projection_dim)?;
     let config = Config {
-        num_kv_heads: dimension("num_kv_heads")?,
-        query_head_multiplier: dimension("query_head_multiplier")?,
+        num_kv_heads: dimension(fields, "num_kv_heads")?,
+        query_head_multiplier: dimension(fields, "query_head_multiplier")?,
         embedding_dim,
         projection_dim,
-        mlp_hidden_dim: dimension("mlp_hidden_dim")?,
+        mlp_hidden_dim: dimension(fields, "mlp_hidden_dim")?,
         num_decoder_blocks,
-        vocab_size: dimension("vocab_size")?,
-        mlp_variant: mlp_variant(&fields)?,
+        vocab_size: dimension(fields, "vocab_size")?,
+        mlp_variant: mlp_variant(fields)?,
         tie_embedder_and_logits,
-        embedding_scale: if tie_embedder_and_logits {
-            round(activation_dtype, f64::from((embedding_dim as f32).sqrt()))
-        } else {
-            1.0
-        },
-        rope_wavelength: rope_wavelength as f32,
-        local_rope_wavelength: local_rope_wavelength.map(|wavelength| wavelength as f32),
-        // If it is below 1 here, no layer is global, and nothing uses it.
-        global_scale_factor: global_scale_factor
-            .filter(|&factor| factor >= 1.0)
-            .map(|factor| factor as f32),
+        embedding_scale,
         rms_norm_eps: eps,
-        use_post_attn_norm: flag("use_post_attn_norm")?,
-        use_post_ffw_norm: flag("use_post_ffw_norm")?,
+        use_post_attn_norm: flag(fields, "use_post_attn_norm")?,
+        use_post_ffw_norm: flag(fields, "use_post_ffw_norm")?,
         // penzai tests the truth of this one, so 0 turns it off. It compares the other one with
         // None.
         final_logit_softcap: match fields.number("final_logit_softcap")? {
@@ -184,32 +168,78 @@ pub(super) fn describe(
             _ => cap("final_logit_softcap")?,
         },
         attn_logits_soft_cap: cap("attn_logits_soft_cap")?,
-        query_scaling_factor: round(
-            activation_dtype,
-            query_scaling_factor(&fields, projection_dim)?,
-        ),
+        query_scaling_factor: round(activation_dtype, query_scale),
         parameter_dtype,
         activation_dtype,
-        use_layer_stack,
-        use_qk_norm: flag("use_qk_norm")?,
-        ..Config::PLAIN
+        use_layer_stack: flag(fields, "use_layer_stack")?,
+        use_qk_norm: flag(fields, "use_qk_norm")?,
+        ..rotary.config()
     };
-    // The checks above have refused everything that this refuses, as long as the rules agree.
+    // The checks above reject all that this rejects, as long as the rules agree.
     config
         .check()
         .map_err(|error| ImportError::new(error.to_string()))?;
-    if !heads_fit(&config) {
-        return Err(ImportError::new(
-            "`num_kv_heads` times `query_head_multiplier` times `projection_dim` is too large",
-        ));
+    Ok(config)
+}
+
+/// What a config says about rotary embeddings.
+struct Rotary {
+    wavelength: f64,
+    local_wavelength: Option<f64>,
+    scale_factor: Option<f64>,
+    global: RopeTable,
+    /// `None` if no layer needs a table of its own.
+    local: Option<RopeTable>,
+}
+
+impl Rotary {
+    fn read(
+        fields: &Object,
+        windows: &[Option<NonZeroU32>],
+        projection_dim: u32,
+    ) -> Result<Self, ImportError> {
+        let wavelength = positive(fields, "rope_wavelength", 10_000.0)?;
+        let local_wavelength = fields.positive("local_rope_wavelength")?;
+        let scale_factor = fields.positive("global_scale_factor")?;
+        if windows.contains(&None) && scale_factor.is_some_and(|factor| factor < 1.0) {
+            return Err(fields.refuse("global_scale_factor", "at least 1"));
+        }
+        let global = table(wavelength, scale_factor.unwrap_or(1.0), projection_dim)?;
+        let local = table(local_wavelength.unwrap_or(wavelength), 1.0, projection_dim)?;
+        let is_needed = local != global && windows.iter().any(Option::is_some);
+        Ok(Rotary {
+            wavelength,
+            local_wavelength,
+            scale_factor,
+            global,
+            local: is_needed.then_some(local),
+        })
     }
-    Ok(Description {
-        config,
-        layers,
-        global_rope,
-        local_rope,
-        tokenizer: None,
-        chat_template: None,
+
+    /// The fields of a config that are about rotary embeddings.
+    fn config(&self) -> Config {
+        // A factor below 1 gets here only if no layer is global. Nothing uses it then.
+        let factor = self.scale_factor.filter(|&factor| factor >= 1.0);
+        Config {
+            rope_wavelength: self.wavelength as f32,
+            local_rope_wavelength: self.local_wavelength.map(|wavelength| wavelength as f32),
+            global_scale_factor: factor.map(|factor| factor as f32),
+            ..Config::PLAIN
+        }
+    }
+}
+
+fn table(wavelength: f64, divisor: f64, projection_dim: u32) -> Result<RopeTable, ImportError> {
+    let mut frequencies = rope::plain(wavelength, projection_dim);
+    rope::linear(&mut frequencies, divisor);
+    if frequencies.iter().any(|f| !(*f as f32).is_finite()) {
+        return Err(ImportError::new(format!(
+            "a rope wavelength of {wavelength} makes rotary frequencies overflow"
+        )));
+    }
+    Ok(RopeTable {
+        amplitude: 1.0,
+        frequencies,
     })
 }
 
