@@ -66,7 +66,7 @@ pub struct Chat {
 }
 
 impl Chat {
-    /// An empty conversation. `session` becomes a part of it, whatever text it has.
+    /// An empty conversation. The text that `session` holds is replaced at the first turn.
     ///
     /// # Errors
     /// The model has no chat template, or an invalid one.
@@ -122,7 +122,7 @@ impl Chat {
         self.is_held = false;
     }
 
-    /// Says `text` to the model, which answers: see [`LlmSession::generate`]. The text and the
+    /// Sends `text` to the model, which answers: see [`LlmSession::generate`]. The text and the
     /// answer become part of the conversation, a cancelled answer as far as it came. If there is an
     /// error, or the answer is cancelled before it has a token, neither does.
     ///
@@ -204,7 +204,7 @@ impl Chat {
         Ok(bytes)
     }
 
-    /// Goes on with a conversation that [`save`](Chat::save) gave.
+    /// Continues a conversation that [`save`](Chat::save) returned.
     ///
     /// # Errors
     /// The bytes are damaged, or those of another model, or the session has other keys and values

@@ -1,4 +1,4 @@
-//! What the memory can do, to hold the speed of decoding against.
+//! The memory's bandwidth, to compare the speed of decoding with.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use pocketlm_kernels::for_each_part;
 use super::AlignedBytes;
 use crate::run::Workers;
 
-/// Beyond the caches of nearly all machines.
+/// More than the caches of nearly all machines.
 const BYTES: usize = 256 << 20;
 /// Distant parts that a thread reads at once: one is not enough to keep the memory busy.
 const STREAMS: usize = 4;
@@ -16,10 +16,10 @@ const STREAMS: usize = 4;
 const LINE: usize = 8;
 
 /// Bytes a second that `workers` together read from memory with a plain loop: the best of five
-/// passes over 256 MB. Kernels that ask for what they need early may read faster.
+/// passes over 256 MB. Kernels that prefetch may read faster.
 pub fn read_bandwidth(workers: &dyn Workers) -> f64 {
     let mut memory = AlignedBytes::zeroed(BYTES);
-    // Pages that were never written all are the same page of zeros.
+    // Pages that were never written share one page of zeros.
     memory.fill(1);
     let words: &[u64] = bytemuck::cast_slice(&memory);
     let stream = words.len() / STREAMS;

@@ -1,9 +1,9 @@
-//! Images of checkpoints that were packed before, kept in a folder.
+//! A folder with images of checkpoints that were packed before.
 //!
-//! The name of an image is a hash of what decides its content: the checkpoint's files (place,
-//! length, times) and this program. An image is used only if it is whole, and is written under
-//! another name first. So any number of programs can share a folder, and any file in it can be
-//! deleted at any time.
+//! The name of an image is a hash of everything that its content depends on: the checkpoint's files
+//! (path, length, times) and this program. An image is used only if it is complete, and it is
+//! written under another name first. So any number of programs can share a folder, and any file in
+//! it can be deleted at any time.
 
 use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,7 +20,7 @@ use crate::model::Model;
 pub(super) struct Place(PathBuf);
 
 impl Place {
-    /// `None` if the checkpoint's files cannot be looked at.
+    /// `None` if the checkpoint's files cannot be read.
     pub(super) fn of(checkpoint: &Path, folder: &Path) -> Option<Place> {
         let key = key(checkpoint).ok()?;
         Some(Place(folder.join(format!("{key:016x}.plm"))))
@@ -32,7 +32,7 @@ impl Place {
         Model::open(&image).is_ok().then_some(image)
     }
 
-    /// Keeps an image. What was in its place was not whole.
+    /// Keeps an image. It replaces one that is not complete, if there is one.
     pub(super) fn put(&self, image: &[u8]) -> Result<(), Error> {
         let refuse =
             |error: io::Error| Error::File(self.0.clone(), format!("cannot be written: {error}"));
@@ -82,8 +82,8 @@ fn key(checkpoint: &Path) -> io::Result<u64> {
     Ok(hasher.finish())
 }
 
-/// What tells a file from another of the same length and time of modification, which copying can
-/// set: the time of its last change, which nothing can, and its number.
+/// Differs between files of the same length and modification time, which copying can set: the time
+/// of the last change, which programs cannot set, and the inode number.
 #[cfg(unix)]
 fn identity(metadata: &Metadata) -> (i64, i64, u64) {
     use std::os::unix::fs::MetadataExt;

@@ -7,7 +7,7 @@ use std::prelude::rust_2024::*;
 
 use crate::import::ImportError;
 
-/// What can go wrong on a host. Prints as one sentence: what is wrong, where, what would help.
+/// What can go wrong on a host. Prints as one sentence: what is wrong, where, and what helps.
 ///
 /// ```
 /// use pocketlm::host::Llm;
@@ -24,11 +24,11 @@ use crate::import::ImportError;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A checkpoint or a file of one was refused.
+    /// A checkpoint, or a file of one, was rejected.
     Import(ImportError),
-    /// Another file was refused, or an image lacks what was asked for: where it lies, and why.
+    /// Another file was rejected, or an image lacks a part: the path, and the reason.
     File(PathBuf, String),
-    /// The library's core refused a request.
+    /// An error of the core.
     Core(crate::Error),
     /// The operating system did not start this many threads.
     Threads(usize, io::Error),

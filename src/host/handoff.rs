@@ -1,17 +1,17 @@
 #![allow(unsafe_code)]
-//! [`Handoff`]: a thread lends a job to whoever comes while it is at it. All of the synchronisation
-//! of [`Threads`](super::Threads) is here.
+//! [`Handoff`]: a thread lends a job to helper threads that join before it is done. It contains all
+//! of the synchronisation of [`Threads`](super::Threads).
 //!
-//! One word tells everything: which job it is, whether it is still open, how many helpers are at
-//! it, whether the caller finds them late, and whether any of them sleeps. So every step is a
-//! single atomic change of that word, and there is nothing between two words to go wrong.
+//! One word holds the whole state: the number of the job, whether it is open, how many helpers work
+//! on it, whether they are late, and whether any helper sleeps. So every step is a single atomic
+//! change of that word, and no two words can disagree.
 //!
-//! 1. The caller puts the job down and opens it.
-//! 2. A helper that sees an open job it does not know joins it, works, and leaves. One that has
-//!    seen none for a while says that it sleeps; that fails if a job has been opened meanwhile.
-//! 3. The caller works as well. When it is through, nothing is left to claim: it closes the job, so
-//!    that nobody joins any more, and waits for the helpers that are still at it. It does not wait
-//!    for one that never came. Those that it waits for too long are told so as they leave.
+//! 1. The caller stores the job and opens it.
+//! 2. A helper that sees a new open job joins it, works, and leaves. A helper that has seen none
+//!    for a while marks itself as asleep; this fails if a job was opened in the meantime.
+//! 3. The caller works too. When it is done, nothing is left to claim. It closes the job, so that
+//!    no helper joins any more, and waits for the helpers that still work. It does not wait for
+//!    helpers that never joined. Helpers that it waits for too long learn that when they leave.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::prelude::rust_2024::*;
@@ -24,20 +24,20 @@ const OPEN: usize = 1;
 const ASLEEP: usize = 2;
 /// Helpers are to end.
 const STOPPED: usize = 4;
-/// The caller has waited for the helpers that are still at the job for longer than it likes.
+/// The caller has waited too long for the helpers that still work.
 const LATE: usize = 8;
-/// A helper is at the job; counted.
+/// A helper works on the job. Higher bits count further helpers.
 const HELPER: usize = 16;
 /// The most helpers there can be.
 pub(super) const MOST_HELPERS: usize = JOB / HELPER - 1;
-/// The number of the job. It wraps: a helper that slept through exactly all numbers takes a new job
-/// for the old one and misses it, which is nobody's loss.
+/// The number of the job. It wraps around. A helper that slept through exactly all numbers takes a
+/// new job for the old one and does not join it, which is harmless.
 const JOB: usize = 1 << 15;
 
 type Job = dyn Fn() + Sync;
 
-/// See the module. On a cache line of its own (two, as processors fetch them in pairs): helpers
-/// look at it all the time.
+/// See the module. It has cache lines of its own, two because processors fetch them in pairs:
+/// helpers read it all the time.
 #[repr(align(128))]
 pub(super) struct Handoff {
     word: AtomicUsize,
@@ -55,14 +55,14 @@ unsafe impl Sync for Handoff {}
 // SAFETY: as above; nothing in it belongs to a thread.
 unsafe impl Send for Handoff {}
 
-/// What came of waiting.
+/// The result of waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waited {
     /// A job came and is done.
     Worked,
-    /// The same, and the caller had long been waiting for it.
+    /// The same, but the caller had to wait for this helper.
     Late,
-    /// No job came; the next one will find this helper asleep and call `wake`.
+    /// No job came. The next one will find this helper asleep and call `wake`.
     Asleep,
     /// There will be no more jobs.
     Stopped,
@@ -78,10 +78,10 @@ impl Handoff {
         }
     }
 
-    /// Calls `job`, here and on every helper that comes before this call is through, and returns
-    /// when all have returned. `wake` wakes the helpers that sleep, `late` is asked now and then
-    /// whether those that are still at the job are. If another thread's job is being worked on,
-    /// this one is done here alone.
+    /// Calls `job` here, and on every helper that joins before this call is done. Returns when all
+    /// have returned. `wake` wakes sleeping helpers. `late` is called now and then, and says
+    /// whether the helpers that still work are late. If another thread's job is running, this
+    /// thread does its job alone.
     pub(super) fn run(
         &self,
         job: &(dyn Fn() + Sync),
@@ -92,14 +92,14 @@ impl Handoff {
             return job();
         }
         // SAFETY: only the lifetime changes. Helpers call the job only while they are counted in
-        // `word`, and `Opened` does not let this function end, not even by a panic, before nobody
-        // can come and all have left.
+        // `word`, and `Opened` does not let this function end, not even by a panic, before no
+        // helper can join and all have left.
         let lent = unsafe { core::mem::transmute::<&(dyn Fn() + Sync), &'static Job>(job) };
         // SAFETY: `taken` is ours, so no other thread writes; no job is open and no helper counted,
         // so none reads.
         unsafe { self.job.get().write(Some(lent)) };
         let open = |word: usize| ((word & !(ASLEEP | LATE)) | OPEN).wrapping_add(JOB);
-        // Release: whoever sees the job open sees what was put down.
+        // Release: a helper that sees the job open also sees the stored job.
         let before = self
             .word
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| Some(open(word)));
@@ -116,19 +116,19 @@ impl Handoff {
         }
     }
 
-    /// Waits for a job and works on it. `last` is the last job that this helper knows, 0 at first;
-    /// `patient` is asked now and then whether to go on waiting.
+    /// Waits for a job and works on it. `last` is the last job that this helper knows, 0 at first.
+    /// `patient` is called now and then, and says whether to keep waiting.
     pub(super) fn wait(&self, last: &mut usize, mut patient: impl FnMut() -> bool) -> Waited {
         loop {
             for _ in 0..LOOKS {
-                // Relaxed: what is decided on is decided by the exchanges below.
+                // Relaxed: the exchanges below make the decisions.
                 let word = self.word.load(Ordering::Relaxed);
                 if word & STOPPED != 0 {
                     return Waited::Stopped;
                 }
                 if word & OPEN == 0 || word / JOB == *last {
                     spin_loop();
-                // Acquire: the job that was put down before it was opened.
+                // Acquire: pairs with the release that opened the job.
                 } else if self.exchange(word, word + HELPER, Ordering::Acquire) {
                     *last = word / JOB;
                     return self.help();
@@ -160,7 +160,7 @@ impl Handoff {
         // SAFETY: the pointer was a reference, and the thread that lent it waits for this helper to
         // leave.
         let job = job.map(|job| unsafe { &*job });
-        // A panic must not keep this helper from leaving; the caller goes on with it.
+        // This helper must leave even after a panic. The caller reports it.
         if catch_unwind(AssertUnwindSafe(|| job.map(|job| job()))).is_err() {
             self.panicked.store(true, Ordering::Relaxed);
         }
@@ -190,8 +190,8 @@ impl Handoff {
         let mut looks = 0;
         while word & (JOB - HELPER) != 0 {
             looks += 1;
-            // A helper at work is soon done, unless it was made to give up its core. Giving up this
-            // one early would be worse: who gets it then may keep it.
+            // A helper is soon done, unless it has lost its core. Yielding this core earlier would
+            // be worse, because another program could keep it.
             if looks % LOOKS == 0 && late() {
                 self.word.fetch_or(LATE, Ordering::Relaxed);
                 yield_now()
@@ -200,20 +200,20 @@ impl Handoff {
             }
             word = self.word.load(Ordering::Acquire);
         }
-        // Before the next caller may come: it is not to be told of this job.
+        // This must come before `taken` is cleared, so that the next caller does not see this job's
+        // panic.
         let panicked = self.panicked.swap(false, Ordering::Relaxed);
         self.taken.store(false, Ordering::Release);
         panicked
     }
 }
 
-/// An open job, for the case that it panics: dropping this closes it. The caller has a panic of its
-/// own to report then.
+/// Closes an open job if it panics on the caller's thread. The caller then reports its own panic.
 struct Opened<'h>(&'h Handoff);
 
 impl Drop for Opened<'_> {
     fn drop(&mut self) {
-        // Nobody is late for that.
+        // No helper counts as late here.
         self.0.close(|| false);
     }
 }

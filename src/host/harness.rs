@@ -1,5 +1,5 @@
-//! Golden cases: tokens with the logits that a reference implementation gives for them, and how an
-//! image compares.
+//! Golden cases: tokens with the logits of a reference implementation, and the comparison of a
+//! model with them.
 //!
 //! Two kinds of folder are read, told apart by what they hold:
 //!
@@ -41,7 +41,7 @@ pub struct Case {
     pub tokens: Vec<u32>,
     /// Their positions, growing.
     pub positions: Vec<u32>,
-    /// The expected logits of each, `[V]`; `None` where the reference vouches for nothing.
+    /// The expected logits of each, `[V]`; `None` where the reference has none.
     pub expected: Vec<Option<Vec<f64>>>,
     /// The greedy continuation; empty if the case has none.
     pub greedy: Vec<u32>,
@@ -54,9 +54,9 @@ pub struct Difference {
     pub index: usize,
     /// Whose logit.
     pub id: usize,
-    /// What the image gave.
+    /// The model's logit.
     pub found: f32,
-    /// What was expected.
+    /// The expected one.
     pub expected: f64,
 }
 
@@ -68,14 +68,14 @@ impl Difference {
     }
 }
 
-/// How an image did on a case.
+/// The result of running a case.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// |found − expected|, the largest over all logits that are vouched for.
+    /// |found − expected|, the largest over all logits with an expected value.
     pub largest_difference: f64,
     /// For each token, in order, the logit that differs most.
     pub differences: Vec<Difference>,
-    /// The greedy continuation the image gave.
+    /// The model's greedy continuation.
     pub greedy: Vec<u32>,
     /// The one expected.
     pub expected_greedy: Vec<u32>,
@@ -87,8 +87,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The first token with a logit further than `tolerance` from what was expected, and that
-    /// logit.
+    /// The first token with a logit that differs by more than `tolerance`, and that logit.
     pub fn parts_at(&self, tolerance: f64) -> Option<Difference> {
         self.differences
             .iter()
@@ -277,7 +276,7 @@ impl Case {
     }
 }
 
-/// The logit of a row that differs most. A row of another length differs without bound.
+/// The logit of a row that differs most. The difference is infinite if the row has another length.
 fn largest(index: usize, logits: &[f32], expected: &[f64]) -> Option<Difference> {
     if logits.len() != expected.len() {
         return Some(Difference {

@@ -1,4 +1,4 @@
-//! [`Image`]: a model's file, whatever kind it is, as the bytes of an image.
+//! [`Image`]: the bytes of an image, from any kind of model file.
 
 use std::fmt;
 use std::ops::Deref;
@@ -38,7 +38,7 @@ enum Bytes {
 /// What the checkpoint has and the image lacks.
 enum Refused {
     Known(RefusedParts),
-    /// The image is from the cache. The checkpoint is opened if somebody asks.
+    /// The image is from the cache. The checkpoint is opened only when this is needed.
     KnownTo(PathBuf),
 }
 
@@ -47,8 +47,8 @@ impl Image {
     /// packed in memory, with the weight types that it has.
     ///
     /// # Errors
-    /// The file cannot be read, or its format is not supported. That the image is valid is checked
-    /// by [`model`](Image::model).
+    /// The file cannot be read, or its format is not supported. [`model`](Image::model) checks that
+    /// the image is valid.
     pub fn open(path: impl AsRef<Path>) -> Result<Image, Error> {
         Image::open_with(path, None, &mut |_, _| {})
     }
@@ -72,7 +72,7 @@ impl Image {
     /// ```
     ///
     /// # Errors
-    /// Those of [`open`](Image::open). A cache that cannot be used is no error: see
+    /// Those of [`open`](Image::open). A cache that cannot be used is not an error: see
     /// [`not_kept`](Image::not_kept).
     pub fn open_with(
         path: impl AsRef<Path>,
@@ -95,7 +95,7 @@ impl Image {
             return Ok(image(bytes, Refused::Known(RefusedParts::default())));
         }
         // The place is found before packing. If the checkpoint changes while it is packed, its
-        // place changes too, and nobody finds the image of the mixture.
+        // place changes too, so the mixed image is never used.
         let place = cache.and_then(|folder| Place::of(path, folder));
         if let Some(kept) = place.as_ref().and_then(Place::get) {
             return Ok(image(
@@ -245,7 +245,7 @@ impl RefusedParts {
     }
 }
 
-/// Whether a file starts as images do. `false` if it cannot be read: opening it says why.
+/// Whether a file starts as images do. `false` if it cannot be read; opening it then says why.
 pub fn is_image(path: &Path) -> bool {
     file::start(path, &mut [0; MAGIC.len()]) == MAGIC
 }

@@ -4,8 +4,8 @@
 //!   and threads, and write text.
 //! * [`Image`] opens an image or any checkpoint; [`file`](mod@file) and [`AlignedBytes`] are files
 //!   and memory for it.
-//! * [`Threads`] are the cores of the host, for [`Session`](crate::run::Session).
-//! * [`harness`] holds images against golden cases.
+//! * [`Threads`] lets a [`Session`](crate::run::Session) use all cores of the host.
+//! * [`harness`] compares models with golden cases.
 //!
 //! [`Error`] is what can go wrong. It fits `Box<dyn Error + Send + Sync>`.
 
@@ -26,15 +26,15 @@ pub mod file {
     pub use crate::import::file::*;
 }
 
-/// What [`handoff`] is made of. In `tests/loom`, where it is run in every order there is, these are
-/// loom's.
+/// The parts that [`handoff`] is built from. `tests/loom` replaces them by loom's, and runs the
+/// code in every possible order.
 mod sync {
     pub(super) use std::cell::UnsafeCell;
     pub(super) use std::hint::spin_loop;
     pub(super) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     pub(super) use std::thread::yield_now;
 
-    /// Looks at a word between two times that other things are looked at.
+    /// How often a waiting thread reads the word before it checks anything else.
     pub(super) const LOOKS: usize = 64;
 }
 

@@ -1,4 +1,4 @@
-//! What an [`LlmSession`](super::LlmSession) is made with, and what it is asked for.
+//! The options of an [`LlmSession`](super::LlmSession) and of a text.
 
 use std::hash::{BuildHasher, RandomState};
 use std::prelude::rust_2024::*;
@@ -131,7 +131,7 @@ impl Sampling {
         seed: Some(0),
     };
 
-    /// The places that the penalties need.
+    /// Room for the recent tokens that the penalties look at.
     pub(super) fn window(&self) -> Vec<Recent> {
         let penalizes = self.repeat_penalty != 1.0
             || self.frequency_penalty != 0.0

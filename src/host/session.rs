@@ -85,7 +85,7 @@ self_cell!(
 
 type BorrowedSession<'l> = Session<'l, 'l>;
 
-/// What a session borrows.
+/// The values that the session borrows.
 struct Lent {
     llm: Llm,
     threads: Threads,
@@ -108,7 +108,7 @@ impl OwnedSampler {
     }
 }
 
-/// What became of a text.
+/// A generated text, and figures about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
     /// The text.
@@ -118,17 +118,17 @@ pub struct Generated {
     /// Tokens before the text that were computed. What the session held already is not computed
     /// again.
     pub prompt_tokens: usize,
-    /// How long it took to compute them and to choose the first token of the text.
+    /// The time to compute them and to choose the first token of the text.
     pub prompt_time: Duration,
     /// Tokens of the text.
     pub tokens: usize,
-    /// How long it took to compute all but the first of them.
+    /// The time to compute all but the first of them.
     pub time: Duration,
     /// How many of them were drafted.
     pub drafted: usize,
 }
 
-/// Multiply-adds after which the caller is asked whether to go on: some tens of milliseconds.
+/// After so many multiply-adds, some tens of milliseconds, the caller can cancel.
 const WORK_BETWEEN_CALLS: u32 = 1 << 31;
 
 impl LlmSession {
@@ -307,7 +307,7 @@ impl LlmSession {
     }
 }
 
-/// A text to be written, and what it needs of a session.
+/// A text to be generated, and the parts of the session that this needs.
 struct Request<'r> {
     /// All that comes before the text.
     ids: &'r [u32],
@@ -336,7 +336,7 @@ impl<'r> Request<'r> {
         if tokens > context {
             return Err(Error::TooLong { tokens, context });
         }
-        // The last token is computed again if need be: its logits are wanted.
+        // The last token is computed again if necessary, because its logits are needed.
         keep_common(session, &self.ids[..tokens - 1])?;
         *self.pending = None;
         sampler.forget();
@@ -355,7 +355,7 @@ impl<'r> Request<'r> {
             drafted: 0,
         };
         let written = self.generate(tokenizer, session, sampler, &mut generated);
-        // What was begun when it was cancelled. No more than a batch was.
+        // Drops work that was begun when the text was cancelled, at most one batch.
         session.abort()?;
         generated.prompt_tokens = session.len().min(tokens) - held;
         written.map(|()| generated)
@@ -393,8 +393,8 @@ impl<'r> Request<'r> {
         written.map_err(|error| not_a_number.unwrap_or(error.into()))
     }
 
-    /// Computes the prompt except for its last piece, which is returned. A piece is a batch, so
-    /// that none takes longer in pieces.
+    /// Computes the prompt except for its last piece, which is returned. Pieces are whole batches,
+    /// so cutting the prompt does not make it slower.
     fn feed_prompt(
         &mut self,
         session: &mut Session<'_, '_>,
@@ -493,7 +493,7 @@ impl Clock {
     }
 }
 
-/// Takes back what the session holds beyond its common start with `ids`.
+/// Removes the session's tokens after its common start with `ids`.
 fn keep_common(session: &mut Session<'_, '_>, ids: &[u32]) -> Result<(), Error> {
     let pairs = session.tokens().iter().zip(ids);
     let common = pairs.take_while(|(a, b)| a == b).count();
@@ -501,7 +501,7 @@ fn keep_common(session: &mut Session<'_, '_>, ids: &[u32]) -> Result<(), Error> 
     if surplus <= session.rewindable() as usize {
         session.rewind(surplus)?;
     } else {
-        // Keys that a sliding window still needs are gone.
+        // The ring of a layer with an attention window no longer has the keys that it needs.
         session.reset();
     }
     Ok(())

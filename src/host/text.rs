@@ -22,7 +22,7 @@ impl Tokenizer<'_> {
     /// # Errors
     /// None that a valid tokenizer can give.
     pub fn encode_to_vec(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, Error> {
-        // What most texts need. NFC tokenizers may need several times as much.
+        // Enough for most texts. NFC tokenizers may need several times as much.
         let mut scratch = vec![0; scratch_len(text.len())];
         let mut ids = vec![0; text.len() + 16];
         loop {
@@ -44,8 +44,8 @@ impl Tokenizer<'_> {
 
     /// The ids of a text that follows another one, without special tokens around it.
     ///
-    /// A tokenizer may put a space before a text. It does not after a line break, so the text is
-    /// encoded behind one, which is then taken away again.
+    /// A tokenizer may put a space before a text, but not after a line break. So the text is
+    /// encoded after a line break, whose token is then removed.
     pub(crate) fn encode_after(&self, text: &str, parse_special: bool) -> Result<Vec<u32>, Error> {
         let options = |parse_special| EncodeOptions {
             add_special_tokens: false,

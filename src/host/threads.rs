@@ -9,28 +9,26 @@ use super::Error;
 use super::handoff::{Handoff, MOST_HELPERS, Waited};
 use crate::run::Workers;
 
-/// How long a thread that has nothing to do looks out for work before it sleeps. Between two
-/// products of a token there are some microseconds, and waking a thread takes as long as a product.
+/// How long an idle thread waits in a loop before it sleeps. Between two matmuls of a token there
+/// are some microseconds, and waking a thread takes as long as a matmul.
 const PATIENCE: Duration = Duration::from_micros(200);
-/// How long the caller waits for helpers before it finds them late, if it did not work for longer
-/// itself: then another program has their core, which systems take away for some milliseconds at a
-/// time.
+/// The caller calls helpers late after waiting this long, or as long as it worked itself if that is
+/// longer. Another program then probably has their core, for some milliseconds.
 const LATE: Duration = Duration::from_micros(500);
-/// How long such a helper then takes no more jobs, at first and at most: twice as long each time
-/// that it is late again `SOON` after it. While another program has its share of the core, it holds
-/// a piece that all the others wait for, and they are better off without it.
+/// How long a late helper rests, at first and at most. The rest doubles each time that it is late
+/// again within `SOON` after a rest. Without its core, a helper only holds up a piece of work that
+/// all others wait for, so they are faster without it.
 const REST: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(128)];
-/// Longer than a system lets one of two programs run before the other has its turn: after a rest a
-/// helper works for so long at most.
+/// Longer than a time slice of the operating system.
 const SOON: Duration = Duration::from_millis(30);
 
-/// Threads that share each product and each token's attention; the calling thread is one of them.
-/// The logits are the same bits with any number of threads. Between tokens they wait in a loop for
-/// 0.2 ms, then asleep.
+/// Threads that share each matmul and each token's attention; the calling thread is one of them.
+/// The logits are the same bits with any number of threads. Between tokens the threads wait in a
+/// loop for 0.2 ms, and then sleep.
 ///
-/// Nobody waits for a thread that comes late: what the others have not claimed by then is all it
-/// gets, and work ends when everything is done and nobody is at it. A thread that loses its core to
-/// another program while it is at work is waited for, and then left out for a while.
+/// A thread that starts late does not delay the others: it gets only what they have not claimed,
+/// and a job ends when all of it is claimed and done. If a thread loses its core to another program
+/// during a job, the others have to wait, and then do without it for a while.
 pub struct Threads {
     handoff: Arc<Handoff>,
     helpers: Vec<JoinHandle<()>>,
@@ -38,7 +36,7 @@ pub struct Threads {
 
 impl Threads {
     /// `count` threads in all, the calling one included; 0 for one a core. There are never more
-    /// than the machine runs at once: they would only wait for each other.
+    /// than the machine can run at once, because they would only wait for each other.
     ///
     /// # Errors
     /// [`Error::Threads`] if the system does not start so many threads.
@@ -60,7 +58,7 @@ impl Threads {
             let helper = thread::Builder::new()
                 .name("pocketlm".into())
                 .spawn(move || help(&handoff));
-            // Dropping the threads that there are ends them.
+            // If one fails, dropping `threads` ends the others.
             threads
                 .helpers
                 .push(helper.map_err(|error| Error::Threads(count, error))?);
@@ -69,7 +67,7 @@ impl Threads {
     }
 }
 
-/// What a helper does all its life.
+/// The main loop of a helper.
 fn help(handoff: &Handoff) {
     let mut last = 0;
     let [mut rest, longest] = REST;
@@ -79,7 +77,7 @@ fn help(handoff: &Handoff) {
         match handoff.wait(&mut last, || start.elapsed() < PATIENCE) {
             Waited::Worked => {}
             Waited::Late => {
-                // When the job came in which it lost its core, not when it got it back.
+                // Counts from the start of the job in which it lost its core.
                 let soon = rested.is_some_and(|rested| start.duration_since(rested) < SOON);
                 rest = if soon {
                     (2 * rest).min(longest)
@@ -87,7 +85,7 @@ fn help(handoff: &Handoff) {
                     REST[0]
                 };
                 let late = Instant::now();
-                // Others' calls to wake helpers do not end it.
+                // The loop is needed because a wake-up for a job ends a pause early.
                 while !handoff.is_stopped() && late.elapsed() < rest {
                     thread::park_timeout(rest.saturating_sub(late.elapsed()));
                 }

@@ -1,5 +1,5 @@
-//! Adapters (LoRA and the other methods of PEFT): what is trained on top of a model, without the
-//! model. They are refused; once merged into their model, it comes in as any other.
+//! Adapters (LoRA and the other methods of PEFT) are trained on top of a model and do not contain
+//! it. They are rejected. A model that an adapter was merged into is imported like any other.
 
 use std::path::Path;
 use std::prelude::rust_2024::*;
@@ -10,12 +10,12 @@ use super::{ImportError, json};
 
 const WEIGHTS: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
-/// Refuses the folder of an adapter, and one of a model with an adapter that is not merged: the
-/// model alone would be another one than the folder says.
+/// Rejects the folder of an adapter, and a model with an adapter that is not merged: without the
+/// adapter it would be another model.
 pub(super) fn refuse(folder: &Path) -> Result<(), ImportError> {
     let config = folder.join("adapter_config.json");
     let has_weights = WEIGHTS.iter().any(|name| folder.join(name).exists());
-    // After a merge the config is sometimes left behind, beside the weights of the whole model.
+    // After a merge, the adapter's config sometimes remains beside the weights of the whole model.
     let is_left_behind = folder.join("config.json").exists() && !has_weights;
     if !config.exists() || is_left_behind {
         return Ok(());
@@ -27,7 +27,7 @@ pub(super) fn refuse(folder: &Path) -> Result<(), ImportError> {
     Err(not_merged(&format!("this is an adapter{kind} for {base}, not a model")).in_file(folder))
 }
 
-/// Refuses tensors of which one is part of an adapter by its name.
+/// Fails if a tensor's name says that it is part of an adapter.
 pub(super) fn refuse_tensors<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), ImportError> {
     const OF_AN_ADAPTER: [&str; 3] = [".lora_", ".base_layer.", ".modules_to_save."];
     let of_an_adapter = |name: &&str| OF_AN_ADAPTER.iter().any(|part| name.contains(part));

@@ -1,5 +1,5 @@
-//! The model families, as data: one row each, which the importers of GGUF files and of Hugging Face
-//! folders share. A family that differs from the others by what a row can say is one more row.
+//! The model families as a table. The importers of GGUF files and of Hugging Face folders share it.
+//! A family whose differences the fields of a row can express is one more row.
 //!
 //! A row of [`FAMILIES`] says what differs from [`LLAMA`], or from another row. [`Absent`] has the
 //! defaults of the config classes in transformers 5, for keys that a `config.json` leaves out.
@@ -18,7 +18,7 @@ pub(super) struct Family {
     pub(super) model_type: &'static str,
     /// `model_type` of multimodal models whose `text_config` is of this family.
     pub(super) multimodal: Option<&'static str>,
-    /// What its GGUF files are like. `None`: there are none, or they bear another family's name.
+    /// What its GGUF files are like. `None`: there are none, or they have another family's name.
     pub(super) gguf: Option<Gguf>,
 
     /// A norm with weights `w` multiplies by `1 + w`. (In GGUF files the 1 is added already.)
@@ -39,7 +39,7 @@ pub(super) struct Family {
     /// In GGUF files without an `ffn_gate`, `ffn_up` is both.
     pub(super) fused: bool,
 
-    /// Query, key and value have biases, whether the config says so or not.
+    /// Query, key and value have biases, even if the config does not mention them.
     pub(super) qkv_bias: bool,
     /// The config class knows `attention_bias`.
     pub(super) knows_attention_bias: bool,
@@ -50,33 +50,33 @@ pub(super) struct Family {
     pub(super) activation: MlpVariant,
     /// The key in `config.json` that names the activation.
     pub(super) activation_key: &'static str,
-    /// Where a config says "gelu", the tanh approximation is meant.
+    /// If a config says "gelu", it means the tanh approximation.
     pub(super) gelu_is_approximate: bool,
 
     /// The soft cap on attention scores.
     pub(super) attention_cap: SoftCap,
     /// The soft cap on logits.
     pub(super) logit_cap: SoftCap,
-    /// What queries are divided by the square root of, if not of the head's width:
-    /// `query_pre_attn_scalar`, or this.
+    /// Queries are divided by the square root of `query_pre_attn_scalar`, or of this number if the
+    /// config has none. `None`: by that of the head's width.
     pub(super) query_pre_attn_scalar: Option<f64>,
 
     /// Which layers attend to a window.
     pub(super) windows: Windows,
     /// Windows are off unless the config sets `use_sliding_window`.
     pub(super) windows_are_optional: bool,
-    /// One layer in so many, the last of them, has no rotary embedding (unless the config lists
-    /// those layers).
+    /// The last of every so many layers has no rotary embedding, unless the config lists those
+    /// layers.
     pub(super) no_rope_interval: Option<u32>,
 
     /// The base of the rotary frequencies of layers with a window, if it is one of its own.
     pub(super) local_rope_theta: Option<f64>,
-    /// A part of a head's channels may turn, by `partial_rotary_factor`.
+    /// `partial_rotary_factor` may limit the rotary embedding to some channels of a head.
     pub(super) partial_rotary: bool,
     /// Rope scaling of the types "yarn" and "su" is longrope.
     pub(super) yarn_is_longrope: bool,
 
-    /// What holds when `config.json` leaves a key out.
+    /// The defaults for keys that `config.json` leaves out.
     pub(super) absent: Absent,
 }
 
@@ -87,13 +87,13 @@ pub(super) struct Gguf {
     pub(super) architecture: &'static str,
     /// Which channels make a rotary pair, as the query and key rows are stored.
     pub(super) pairing: Pairing,
-    /// A window, where a file states one, is for all layers. (Of a family with
-    /// [`Windows::Pattern`] it is for the layers of the pattern; of others it is refused.)
+    /// A window in a file is for all layers. (In a family with [`Windows::Pattern`] it is for the
+    /// layers of the pattern. In other families it is an error.)
     pub(super) window_for_all: bool,
     /// The window of files that state none.
     pub(super) window: Option<u32>,
     /// Models of this many layers divide queries by the square root of `embedding_dim / heads`. The
-    /// format has no key for it, and llama.cpp tells them by the same number.
+    /// format has no key for this, and llama.cpp recognises these models by the same number.
     pub(super) wide_query_layers: Option<u32>,
 }
 
@@ -131,7 +131,7 @@ pub(super) enum Windows {
         /// `sliding_window_pattern` in `config.json` may say another period.
         has_key: bool,
     },
-    /// Those from `max_window_layers` on, or from this one.
+    /// Those from `max_window_layers` on, or from this layer if the config has no such key.
     From(u32),
     /// Those without rotary embedding.
     WithoutRope,
@@ -164,8 +164,8 @@ const LLAMA: Family = Family {
     multimodal: None,
     gguf: Some(Gguf {
         pairing: Pairing::Adjacent,
-        // Mistral's files have this name as well. The converter writes no window; where a file
-        // states one, it is what the model was trained with.
+        // Mistral's files have this name as well. The converter writes no window. If a file has
+        // one, the model was trained with it.
         window_for_all: true,
         ..gguf("llama")
     }),
@@ -373,7 +373,7 @@ static FAMILIES: &[Family] = &[
     Family {
         model_type: "phi3",
         gguf: Some(Gguf {
-            // llama.cpp leaves a window out of account; the model was trained with it.
+            // llama.cpp ignores the window, but the model was trained with it.
             window_for_all: true,
             ..gguf("phi3")
         }),
@@ -403,7 +403,7 @@ static FAMILIES: &[Family] = &[
 ];
 
 impl Family {
-    /// What a message calls it.
+    /// Its name in messages.
     pub(super) fn name(&self) -> &'static str {
         self.multimodal.unwrap_or(self.model_type)
     }
@@ -411,7 +411,7 @@ impl Family {
     /// The family of a `model_type`.
     ///
     /// # Errors
-    /// It is not supported; says why, where we know.
+    /// It is not supported. The error says why if the reason is known.
     pub(super) fn of_model_type(model_type: &str) -> Result<&'static Self, ImportError> {
         FAMILIES
             .iter()

@@ -1,5 +1,5 @@
-//! Files: mapped into memory, read whole, or written so that a failure loses nothing. What is no
-//! regular file, or a Git LFS pointer in place of one, is refused here.
+//! Files: mapped into memory, read whole, or written so that a failure loses nothing. All functions
+//! that read reject Git LFS pointers and everything that is not a regular file.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -27,8 +27,8 @@ impl MappedFile {
     pub fn open(path: &Path) -> Result<Self, ImportError> {
         let file = regular(path)?;
         // SAFETY: the mapping is private to this process and read only, and `Mmap` unmaps it when
-        // dropped. That nobody shortens the file meanwhile is the caller's part, stated on the
-        // type.
+        // dropped. The caller must see to it that the file is not shortened meanwhile; the type's
+        // documentation says so.
         #[allow(unsafe_code)]
         let map = unsafe { memmap2::Mmap::map(&file) };
         map.map(MappedFile)
@@ -44,12 +44,12 @@ impl Deref for MappedFile {
     }
 }
 
-/// What a thread reads at least: less is not worth a thread.
+/// The least that a thread reads: starting one costs more for less.
 const PIECE: usize = 16 << 20;
 
 /// Reads a file whole, by several threads if it is large, into [memory](AlignedBytes) that is
-/// faster to walk through than a mapped file. The file is not mapped, so its bytes do not count
-/// twice against this process.
+/// faster to read than a mapped file. The file is not mapped, so its bytes do not count twice
+/// against this process.
 ///
 /// # Errors
 /// The file cannot be opened or read, is not a regular file, or becomes shorter meanwhile.
@@ -60,7 +60,7 @@ pub fn read_whole(path: &Path) -> Result<AlignedBytes, ImportError> {
     let length = usize::try_from(length)
         .map_err(|_| ImportError::new("larger than memory").in_file(path))?;
     let mut bytes = AlignedBytes::zeroed(length);
-    // Every thread opens the file, for a place in it of its own.
+    // Every thread opens the file, to have a position of its own.
     let read = |start: usize, piece: &mut [u8]| {
         let mut file = regular(path)?;
         file.seek(SeekFrom::Start(start as u64))
@@ -122,14 +122,14 @@ fn not_utf8(bytes: &[u8], error: &std::str::Utf8Error) -> ImportError {
     ))
 }
 
-/// Whether there is something of this name, be it a folder or a link to nothing: whoever reads it
-/// then says what is wrong with it.
+/// Whether something has this name, even a folder or a broken link: reading it then fails with a
+/// message that says what it is.
 pub fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// The start of a file, to tell of what kind it is: up to `buffer.len()` bytes. Empty if it cannot
-/// be read, which whoever reads it whole will say.
+/// The start of a file, to find out its kind: up to `buffer.len()` bytes. Empty if the file cannot
+/// be read; reading it whole then says why.
 pub fn start<'b>(path: &Path, buffer: &'b mut [u8]) -> &'b [u8] {
     let mut filled = 0;
     if let Ok(mut file) = regular(path) {
@@ -172,23 +172,24 @@ pub fn whole_file(path: &Path) -> Result<tempfile::NamedTempFile, ImportError> {
         let file = builder
             .tempfile_in(folder)
             .map_err(|error| refuse(error.kind().to_string()))?;
-        // Says that somebody is writing it. Where there are no locks, nothing is cleaned up either.
+        // The lock says that the file is in use. Without support for locks, left-over files are not
+        // removed.
         let locked = file.as_file().lock();
-        // Between the two lines above another process may have taken it for left behind.
+        // Before it was locked, another process may have removed it as left over.
         if locked.is_err() || file.path().exists() {
             return Ok(file);
         }
     }
 }
 
-/// Removes what killed processes have left of unfinished files: those that nobody has locked.
+/// Removes unfinished files that killed processes have left: those that are not locked.
 fn remove_left_behind(folder: &Path) {
     for entry in folder.read_dir().into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_partial = name
             .to_str()
             .is_some_and(|name| name.starts_with(PARTIAL.0) && name.ends_with(PARTIAL.1));
-        // What cannot be removed stays: it is in nobody's way.
+        // A file that cannot be removed stays, which does no harm.
         if is_partial && regular(&entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             _ = std::fs::remove_file(entry.path());
         }
@@ -198,7 +199,7 @@ fn remove_left_behind(folder: &Path) {
 /// Opens a file for reading. Every function above that reads comes through here.
 fn regular(path: &Path) -> Result<File, ImportError> {
     let refuse = |reason: String| ImportError::new(reason).in_file(path);
-    // Asked before opening: opening a pipe waits for a writer.
+    // This is checked before the file is opened, because opening a pipe waits for a writer.
     let metadata = path
         .metadata()
         .map_err(|error| refuse(format!("cannot be opened: {error}")))?;
@@ -223,14 +224,14 @@ fn regular(path: &Path) -> Result<File, ImportError> {
 
 /// No Git LFS pointer is longer, by its specification.
 const LONGEST_POINTER: u64 = 1024;
-/// How pointers begin; the second is from before Git LFS had its name.
+/// How pointers begin. The second is from before Git LFS got its name.
 const POINTERS: [&[u8]; 2] = [
     b"version https://git-lfs.github.com/spec/",
     b"version https://hawser.github.com/spec/",
 ];
 
-/// Whether Git LFS left a few lines of text in place of this file. Reads from its start, and leaves
-/// it there.
+/// Whether this is a Git LFS pointer instead of the real file. Reads from the start of the file,
+/// and returns there.
 fn is_pointer(file: &mut File) -> bool {
     let mut start = Vec::new();
     let read = file

@@ -24,8 +24,8 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<Map<String, Value>, Import
 }
 
 /// Reads a file that holds one JSON value, as Python does: a byte order mark is skipped, and `NaN`,
-/// `Infinity` and `-Infinity` are values. They become strings with these names. Where a number is
-/// expected a string is refused, so an error names the key of such a value, if it is used.
+/// `Infinity` and `-Infinity` are values. They become strings with these names. Code that expects a
+/// number rejects a string, so if such a value is used, an error names its key.
 ///
 /// # Errors
 /// The file cannot be read, is longer than `limit` bytes, or is not JSON (nested at most 128 deep).

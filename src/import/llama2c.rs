@@ -258,7 +258,7 @@ impl Llama2cHeader {
                 }
             }
             let (rows, columns) = self.shape(role);
-            // Neither this nor the products above overflow: the numbers have 31 bits.
+            // Nothing here overflows: the numbers have 31 bits.
             let elements = rows * columns;
             let quantised =
                 self.version == 2 && !matches!(role, PreAttentionNorm | PreFfwNorm | FinalNorm);

@@ -36,20 +36,20 @@ pub use tensor::{Columns, Tensor};
 pub use trim::Trimmed;
 pub use write::{PackOptions, Packed, pack_into, pack_to_file, pack_to_memory};
 
-/// Why a checkpoint or an image was refused: which file, what is wrong, what would help. One line.
+/// Why a checkpoint or an image was rejected: which file, what is wrong, and what helps. One line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ImportError {
-    /// The file or folder, if one is to blame.
+    /// The file or folder with the fault, if it is known.
     pub path: Option<PathBuf>,
     /// What is wrong and where, in one clause, e.g. ``tensor `model.norm.weight`: shape [63],
     /// expected [64]``.
     pub reason: String,
-    /// What would help, if we know.
+    /// What helps, if that is known.
     pub help: Option<String>,
 }
 
 impl ImportError {
-    /// A refusal without a file (yet: see [`ImportError::in_file`]).
+    /// An error without a file; see [`ImportError::in_file`].
     pub fn new(reason: impl Into<String>) -> Self {
         ImportError {
             path: None,
@@ -58,13 +58,13 @@ impl ImportError {
         }
     }
 
-    /// Names the file to blame, unless one is named already.
+    /// Names the file with the fault, unless one is named already.
     pub fn in_file(mut self, path: &Path) -> Self {
         self.path.get_or_insert_with(|| path.to_owned());
         self
     }
 
-    /// Adds what would help.
+    /// Adds what helps.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
@@ -111,7 +111,7 @@ pub fn open(path: &Path) -> Result<Box<dyn Checkpoint>, ImportError> {
     })
 }
 
-/// Why a file or folder is no checkpoint, and what may have been meant.
+/// Why a file or folder is not a checkpoint, and what the user may have meant.
 fn unknown(path: &Path) -> ImportError {
     const WHOLE_FOLDER: &str = "give the folder that it is in";
     if path.is_dir() {
@@ -121,7 +121,7 @@ fn unknown(path: &Path) -> ImportError {
             None => error,
         };
     }
-    // Opened for its refusals: no regular file, a Git LFS pointer.
+    // Opening it fails if it is not a regular file, or a Git LFS pointer.
     let start = match MappedFile::open(path) {
         Ok(file) => file.get(..8).unwrap_or(&file).to_vec(),
         Err(error) => return error,
@@ -200,8 +200,8 @@ pub struct Description {
     pub chat_template: Option<Result<String, ImportError>>,
 }
 
-/// An opened checkpoint: its description, and its tensors on demand, so that packing needs the
-/// memory of one tensor.
+/// An opened checkpoint: its description, and its tensors one at a time, so that packing needs
+/// memory for only one.
 pub trait Checkpoint {
     /// Config, layers, tokenizer and chat template.
     fn description(&self) -> &Description;

@@ -1,5 +1,5 @@
 //! Where a checkpoint stores each tensor: its name in GGUF files and in Hugging Face folders, and
-//! which rows of the stored tensor are meant where several are stored as one.
+//! its rows if several matrices are stored as one tensor.
 
 use std::ops::Range;
 use std::prelude::rust_2024::*;
@@ -35,7 +35,7 @@ pub(super) struct TensorPlace {
     pub(super) name: String,
     /// The shape it must have: `[rows, columns]`, or `[elements]` of a vector.
     pub(super) shape: Vec<usize>,
-    /// The rows that are meant; of a vector, the elements.
+    /// The rows of the stored tensor that belong to this one; elements if it is a vector.
     rows: Range<usize>,
 }
 
@@ -124,8 +124,8 @@ impl Layout {
 }
 
 impl TensorPlace {
-    /// The rows that are meant, in the order in which an image has them: of queries and keys, the
-    /// first `pairs` channel pairs of each head turn, and are stored as `pairing` says.
+    /// The rows in the order of an image. In each head of queries and keys, the first `pairs`
+    /// channel pairs have a rotary embedding, and `pairing` says how they are stored.
     pub(super) fn rows(&self, pairing: Pairing, head_dim: usize, pairs: usize) -> Vec<usize> {
         use Role::*;
         match self.role {

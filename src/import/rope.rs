@@ -1,4 +1,4 @@
-//! Rotary embedding: which channels turn together, and tables of frequencies, with and without the
+//! Rotary embedding: which channels form a pair, and tables of frequencies, with and without the
 //! scalings that checkpoints use.
 //!
 //! Formulas are those of Hugging Face's `modeling_rope_utils.py`, in f64. Powers and logarithms
@@ -8,19 +8,20 @@ use std::f64::consts::TAU;
 use std::ops::Range;
 use std::prelude::rust_2024::*;
 
-/// Which channels of a head a checkpoint turns together. The forward pass turns `j` with `j + P/2`.
+/// Which channels of a head are a rotary pair in a checkpoint. In the forward pass they are `j` and
+/// `j + P/2`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Pairing {
-    /// Of the channels that turn, the first half with the second (Hugging Face).
+    /// Among the rotated channels, the first half pairs with the second (Hugging Face).
     Halves,
-    /// Each even channel with the next (Meta's own files, llama2.c, llama.cpp's `llama`).
+    /// Each even channel pairs with the next (Meta's own files, llama2.c, llama.cpp's `llama`).
     Adjacent,
 }
 
 impl Pairing {
     /// The rows of a query or key matrix in the order of the forward pass. In each head of
-    /// `head_dim` channels the first `2 * pairs` turn. The others do not (their frequency is 0), so
-    /// their order does not matter.
+    /// `head_dim` channels the first `2 * pairs` are rotated. The others have frequency 0, so their
+    /// order does not matter.
     pub(super) fn rows(self, rows: Range<usize>, head_dim: usize, pairs: usize) -> Vec<usize> {
         let half = head_dim / 2;
         let passed = half.saturating_sub(pairs);
@@ -75,8 +76,8 @@ impl Llama3 {
     }
 }
 
-/// YaRN: pairs that turn more than `beta_fast` times within `context` are kept, fewer than
-/// `beta_slow` times divided by `factor`, those between blended along a ramp over the pairs.
+/// YaRN: pairs with more than `beta_fast` turns within `context` are kept, those with fewer than
+/// `beta_slow` are divided by `factor`, and those between are blended along a ramp over the pairs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Yarn {
     pub(super) base: f64,

@@ -172,8 +172,8 @@ impl Weights {
         )
     }
 
-    /// Opens files. `listed` says which of them holds a tensor, by its number in the list;
-    /// `unlisted` is the reason if nothing says so.
+    /// Opens files. `listed` gives the number of the file that holds a tensor, if an index says so.
+    /// `unlisted` is the reason in the error if nothing says so.
     fn shards<'n>(
         folder: &Path,
         files: impl Iterator<Item = &'n str>,
@@ -183,7 +183,7 @@ impl Weights {
         let shards: Vec<Shard> = files
             .map(|file| {
                 let path = folder.join(file);
-                // A file that is not there is one that an index lists.
+                // A file can only be missing if an index lists it.
                 let is_missing = !is_there(&path);
                 Shard::open(path).map_err(|error| {
                     if is_missing {

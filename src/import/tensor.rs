@@ -1,4 +1,4 @@
-//! A checkpoint's tensor as rows of numbers, wherever they are in the file.
+//! A checkpoint's tensor as rows of numbers, in whatever order the file has them.
 
 use std::borrow::Cow;
 use std::prelude::rust_2024::*;
@@ -93,8 +93,8 @@ impl<'c> Tensor<'c> {
         })
     }
 
-    /// The same tensor with another [nearest](Tensor::nearest) type, for numbers that are stored in
-    /// fewer bits than `element` has.
+    /// The same tensor with another [nearest](Tensor::nearest) type, for numbers that were stored
+    /// in fewer bits than `element` has.
     pub(super) fn with_nearest(self, nearest: DType) -> Self {
         Tensor { nearest, ..self }
     }

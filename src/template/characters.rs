@@ -1,4 +1,4 @@
-//! What Python knows of a character.
+//! The properties of characters in Python.
 
 use std::prelude::rust_2024::*;
 use std::sync::LazyLock;
@@ -63,7 +63,7 @@ pub(super) fn is_word(character: char) -> bool {
     character == '_' || is_letter(character) || character.is_numeric()
 }
 
-/// `str.isspace`, `\s`, and what `split` and `strip` take for white space.
+/// `str.isspace`, `\s`, and the white space of `split` and `strip`.
 pub(super) fn is_space(character: char) -> bool {
     character.is_whitespace() || matches!(character, '\x1c'..='\x1f')
 }

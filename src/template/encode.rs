@@ -7,8 +7,8 @@ use crate::Error;
 use crate::text::{EncodeOptions, Tokenizer};
 
 impl Rendered {
-    /// The token ids. A special token counts where the template wrote it, and is plain text where
-    /// the user did. BOS is added only if the template writes it.
+    /// The token ids. Special tokens that the template wrote are recognised. Those that the user
+    /// wrote are plain text. BOS is added only if the template writes it.
     ///
     /// # Errors
     /// Those of [`Tokenizer::encode_to_vec`].

@@ -128,7 +128,7 @@ pub(super) fn printf(run: &mut Interpreter, format: &Text, values: &Value) -> Re
             Field::Number(text) => spec.pad_number(&mut out, &text),
         }
     }
-    // What has items may be there for its keys.
+    // A mapping may be there for its keys, so it need not be used up.
     let has_items = matches!(
         values,
         Value::Dict(_) | Value::List(_) | Value::Range(_) | Value::Undefined(_)

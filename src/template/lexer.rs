@@ -132,7 +132,8 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// `text`, which is at the current place, without the white space that the tag after it takes.
+    /// `text`, which is at the current place, without the white space that the tag after it
+    /// removes.
     fn stripped<'t>(&self, text: &'t str, sign: Option<char>, block: bool) -> &'t str {
         match sign {
             Some('-') => text.trim_end_matches(is_space),
@@ -149,7 +150,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
-    /// Skips the end of a block or a comment and what it takes with it.
+    /// Skips the end of a block or a comment, and the white space that it removes.
     fn block_end(&mut self, end: &str) -> bool {
         let rest = self.rest();
         if rest
@@ -420,7 +421,7 @@ fn unescape(literal: &str) -> Result<String, String> {
                 let Some((name, after)) = name else {
                     return Err("malformed \\N character escape".into());
                 };
-                // `unicode_names2` wants names that look like ones.
+                // `unicode_names2` expects only characters that occur in names.
                 let is_edge = |c: char| c.is_ascii_alphanumeric();
                 let is_inner = |c: char| is_edge(c) || matches!(c, ' ' | '-');
                 let is_name = name.starts_with(is_edge)

@@ -455,7 +455,7 @@ fn translate(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Resu
 fn without_arguments(run: &mut Interpreter, text: &Text, name: &str, args: Args) -> Result<Value> {
     let all = |test: fn(char) -> bool| Ok(Value::Bool(!text.is_empty() && text.chars().all(test)));
     args.none(name)?;
-    // What grows a character to three at most.
+    // Changing case makes at most three characters of one.
     run.spend_bytes(text.len() * 3)?;
     Ok(Value::Str(match name {
         "upper" => text.map(str::to_uppercase),

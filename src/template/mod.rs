@@ -38,7 +38,8 @@ const LARGEST: usize = 1 << 20;
 /// Why a template cannot be compiled or rendered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateError {
-    /// What is wrong. What `raise_exception` was given, if the template refuses the conversation.
+    /// What is wrong. If the template rejects the conversation, this is the argument of
+    /// `raise_exception`.
     pub reason: String,
     /// The line of the template.
     pub line: usize,
@@ -90,12 +91,12 @@ impl Template {
         Ok(Template { body })
     }
 
-    /// The conversation as the model is to read it, up to where it answers. `settings` are further
-    /// variables, such as `enable_thinking`, or others for those that this sets: `tools` and
-    /// `documents` (none), and `add_generation_prompt` (true).
+    /// The conversation as text for the model, up to where the model answers. `settings` are
+    /// further variables, such as `enable_thinking`. They can replace those that are set by
+    /// default: `tools` and `documents` (none), and `add_generation_prompt` (true).
     ///
     /// # Errors
-    /// If the template refuses the conversation, has an error, or does not come to an end.
+    /// If the template rejects the conversation, has an error, or runs for too long.
     pub fn render(
         &self,
         messages: &[Message],
@@ -117,8 +118,8 @@ impl Template {
         self.render_with(&variables)
     }
 
-    /// What the template makes of `variables`. All strings in them are the user's, but for the
-    /// `role` of each of the `messages`.
+    /// Renders the template with `variables`. All strings in them are the user's, except the `role`
+    /// of each of the `messages`.
     ///
     /// # Errors
     /// As [`render`](Template::render).
@@ -195,8 +196,8 @@ impl Rendered {
             .is_some_and(|range| range.start < bytes.end)
     }
 
-    /// The text in pieces that are to be tokenised apart, and for each whether special tokens in it
-    /// count. `special` are the spellings of all special tokens.
+    /// The text in pieces that must be tokenised separately, and for each whether special tokens in
+    /// it are recognised. `special` has the spellings of all special tokens.
     pub fn pieces(&self, special: &[String]) -> Vec<(&str, bool)> {
         // The spellings by their first byte.
         let mut starts = vec![Vec::new(); 256];

@@ -1,4 +1,4 @@
-//! Strings that know their origin.
+//! Strings that record which bytes the user wrote.
 
 use std::ops::{Deref, Range};
 use std::prelude::rust_2024::*;

@@ -79,7 +79,7 @@ fn strftime(format: &str, time: &ZonedDateTime) -> String {
                 '-' => (field.width, field.fill) = (0, ' '),
                 '#' if matches!(directive, 'p' | 'Z') => field.text = field.text.to_lowercase(),
                 '#' if !matches!(directive, 'a' | 'A' | 'b' | 'B' | 'h') => {}
-                // `%P` is in lower case whatever is wanted.
+                // `%P` is always in lower case.
                 _ if directive == 'P' => {}
                 _ => field.text = field.text.to_uppercase(),
             }
@@ -159,7 +159,7 @@ fn field(directive: char, time: &ZonedDateTime) -> Option<Field> {
         'W' => number((year_day + 7 - weekday) / 7, 2),
         'y' => number(year.rem_euclid(100), 2),
         'Y' => number(year, 0),
-        // `datetime.now()` knows no zone.
+        // `datetime.now()` has no zone.
         'z' | 'Z' => word(""),
         '%' => word("%"),
         _ => return None,

@@ -38,7 +38,7 @@ pub(super) struct Macro {
     pub(super) name: Option<String>,
     pub(super) parameters: Vec<(String, Option<Expr>)>,
     pub(super) body: Body,
-    /// Whether the body speaks of `varargs`, `kwargs` and `caller`: only then are they accepted.
+    /// Whether the body uses `varargs`, `kwargs` and `caller`: only then are they accepted.
     pub(super) special: [bool; 3],
 }
 
@@ -68,7 +68,7 @@ pub(super) enum Expr {
     Post(Box<Expr>, Vec<Post>),
 }
 
-/// What stands behind an expression.
+/// A part that follows an expression.
 pub(super) enum Post {
     Attribute(String),
     Item(Expr),

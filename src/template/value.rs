@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::text::{Builder, Text};
 
-/// Lists in lists in lists…: how deep they may nest.
+/// How deep lists and other containers may nest.
 const NESTING: u32 = 100;
 
 /// Why an operation failed, as Python says it.
@@ -18,7 +18,7 @@ pub(super) type Result<T, E = String> = std::result::Result<T, E>;
 /// A value.
 #[derive(Clone)]
 pub(super) enum Value {
-    /// Nothing, and what to say where it is used as something.
+    /// An undefined value, and the error if it is used.
     Undefined(Arc<str>),
     None,
     Bool(bool),
@@ -31,7 +31,7 @@ pub(super) enum Value {
     /// `dict_keys`, `dict_values` or `dict_items`.
     View(&'static str, Arc<Items>),
     Range(Arc<(i128, i128, i128)>),
-    /// Something with a state of its own: an index into the interpreter's objects.
+    /// An object with state: an index into the interpreter's objects.
     Object(usize, Kind),
     /// A method and what it is called on.
     Method(Arc<(Value, String)>),
@@ -70,7 +70,7 @@ pub(super) struct Dict {
     weight: u64,
 }
 
-/// A hashable value; what Python holds for equal is equal.
+/// A hashable value. Values that are equal in Python have equal keys.
 #[derive(PartialEq, Eq, Hash)]
 pub(super) enum Key {
     Undefined,
@@ -361,7 +361,7 @@ impl Value {
         }
     }
 
-    /// Python's `is`. Equal numbers and strings are taken for the same.
+    /// Python's `is`. Equal numbers and strings count as the same object.
     pub(super) fn is(&self, other: &Value) -> bool {
         match (self, other) {
             (Value::List(a), Value::List(b))

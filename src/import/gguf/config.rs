@@ -18,17 +18,17 @@ use crate::import::vocabulary::{for_rows, from_gguf, with_variables};
 use crate::import::{Description, ImportError, heads_fit};
 use crate::model::{Config, DType, Layer, Rope, tensor_ids};
 
-/// What a file says.
+/// What a file says about its model.
 pub(super) struct Described {
     pub(super) description: Description,
     pub(super) layout: Layout,
     pub(super) pairing: Pairing,
-    /// How many channel pairs of a head turn.
+    /// How many channel pairs of a head have a rotary embedding.
     pub(super) rotary_pairs: usize,
 }
 
-/// Keys that change the computation in ways that are not supported, and the value with which they
-/// do not.
+/// Keys that can change the computation in ways that are not supported, and the values that change
+/// nothing.
 const NEUTRAL: [(&str, Value); 9] = [
     ("expert_count", Value::Unsigned(0)),
     ("attention.causal", Value::Bool(true)),
@@ -70,7 +70,7 @@ pub(super) fn describe(
             "heads that fit 32 bits together",
         ));
     }
-    // Before anything is allocated by the numbers in the config, the tensors must bear them out.
+    // Checks the config's numbers against the tensors before anything of that size is allocated.
     let layout = names::layout(tensors, family);
     names::check(tensors, tensor_ids(&config), layout, &config)?;
 
@@ -116,8 +116,8 @@ fn tokenizer(metadata: &Metadata<'_>) -> Result<Option<Vec<u8>>, ImportError> {
         .transpose()
 }
 
-/// The chat template, with the variables that llama.cpp gives it. If the file has none of that name
-/// and one of another, that one.
+/// The chat template, with the variables that llama.cpp gives it. If there is no default template
+/// but exactly one with a name, that one.
 fn chat_template(metadata: &Metadata<'_>) -> Result<Option<String>, ImportError> {
     let mut source = metadata.text("tokenizer.chat_template")?;
     if source.is_none()
@@ -138,7 +138,7 @@ fn chat_template(metadata: &Metadata<'_>) -> Result<Option<String>, ImportError>
     Ok(Some(with_variables(source, &variables)))
 }
 
-/// The architecture's name. Refuses a file that does not hold a whole model.
+/// The architecture's name. Rejects a file that does not hold a whole model.
 fn architecture<'f>(metadata: &Metadata<'f>) -> Result<&'f str, ImportError> {
     if let Some(kind) = metadata.text("general.type")?
         && kind != "model"
@@ -234,7 +234,6 @@ fn config(
             ),
         },
         parameter_dtype: commonest_matrix_type(tensors),
-        // llama.cpp's own default for the KV cache says nothing about the model.
         use_qk_norm: family.qk_norm,
         qkv_bias: has_bias(&["attn_q", "attn_k", "attn_v", "attn_qkv"]),
         output_bias: has_bias(&["attn_output"]),

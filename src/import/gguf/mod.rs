@@ -36,8 +36,8 @@ pub fn looks_like(path: &Path) -> bool {
 /// Opens a model.
 ///
 /// # Errors
-/// The file cannot be read, is damaged, or holds a model that is not supported; names the key or
-/// tensor to blame.
+/// The file cannot be read, is damaged, or holds a model that is not supported; the error names the
+/// key or tensor.
 pub fn open(path: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     let open = || {
         let mut model = Model::open(MappedFile::open(path)?)?;

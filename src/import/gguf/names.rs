@@ -30,8 +30,8 @@ pub(super) fn place(layout: Layout, id: TensorId, config: &Config) -> TensorPlac
     layout.place(id.role, name, config)
 }
 
-/// Refuses a file that lacks a tensor, has one of another shape, or has one that the config does
-/// not call for: the computation would silently leave it out.
+/// Rejects a file in which a tensor is missing or has the wrong shape. Also rejects a tensor that
+/// the config does not call for, because it would silently have no effect.
 pub(super) fn check(
     tensors: &BTreeMap<String, Stored>,
     ids: impl Iterator<Item = TensorId>,
@@ -61,7 +61,7 @@ pub(super) fn check(
         used.insert(name);
     }
     let is_known = |name: &str| {
-        // `rope::global` reads these, or refuses the file.
+        // `rope::global` reads these, or rejects the file.
         let is_rotary = matches!(
             name,
             "rope_freqs.weight" | "rope_factors_long.weight" | "rope_factors_short.weight"

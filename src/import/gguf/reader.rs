@@ -112,7 +112,7 @@ pub(super) struct Stored {
     pub(super) bytes: Range<usize>,
 }
 
-/// What a GGUF file says of itself.
+/// The metadata and the tensor list of a GGUF file.
 #[derive(Debug)]
 pub(super) struct GgufHeader {
     pub(super) metadata: BTreeMap<String, Value>,
@@ -271,7 +271,7 @@ fn sizes(element: Element, shape: &[u64]) -> Option<(usize, Vec<usize>)> {
     Some((bytes, shape))
 }
 
-/// Turns offsets into ranges of the file, and refuses any that overlap.
+/// Turns offsets into ranges of the file, and rejects any that overlap.
 fn place(
     entries: Vec<Entry>,
     start: usize,
@@ -333,7 +333,7 @@ fn place(
     Ok(tensors)
 }
 
-/// The element type with this number in ggml, if we read it.
+/// The element type with this number in ggml, if it is supported.
 fn element(code: u32) -> Option<Element> {
     Some(match code {
         0 => Element::F32,
@@ -354,7 +354,7 @@ fn element(code: u32) -> Option<Element> {
     })
 }
 
-/// ggml's name of an element type we do not read.
+/// ggml's name of an element type that is not supported.
 fn type_name(code: u32) -> String {
     let known = match code {
         4 => "Q4_2",
@@ -431,8 +431,8 @@ impl<'f> Cursor<'f> {
         Ok(u64::from_le_bytes(self.array(what)?))
     }
 
-    /// A count of things of at least `each` bytes. Refuses a count that the rest of the file has no
-    /// room for.
+    /// A count of things of at least `each` bytes. Rejects a count that does not fit in the rest of
+    /// the file.
     fn count(&mut self, what: &str, things: &str, each: usize) -> Result<usize, ImportError> {
         let start = self.at;
         let count = self.u64(if what.is_empty() { things } else { what })?;
@@ -548,7 +548,7 @@ impl<'f> Cursor<'f> {
                 }
                 _ => {
                     *left = 0;
-                    // No overflow: `array_head` saw that so many are there.
+                    // This cannot overflow: `array_head` checked the count.
                     self.take(count * of.bytes(), what)?;
                 }
             }

@@ -28,7 +28,7 @@ enum Scaling {
     },
 }
 
-/// How many channel pairs of a head turn: `rope.dimension_count`, or all.
+/// How many channel pairs of a head are rotated: `rope.dimension_count`, or all.
 pub(super) fn pairs(
     metadata: &Metadata<'_>,
     arch: &str,
@@ -45,7 +45,8 @@ pub(super) fn pairs(
     }
 }
 
-/// The table of the global layers, `head_dim / 2` frequencies of which the first `pairs` turn.
+/// The table of the global layers: `head_dim / 2` frequencies, of which all but the first `pairs`
+/// are 0.
 ///
 /// # Errors
 /// A scaling that depends on the length of the text, or is unknown, or whose numbers make no sense.
@@ -118,7 +119,7 @@ pub(super) fn plain(base: f64, head_dim: u32, pairs: u32) -> Result<RopeTable, I
     })
 }
 
-/// Checks the frequencies and appends those of the channels that do not turn.
+/// Checks the frequencies, and appends those of the channels that are not rotated.
 fn finish(mut frequencies: Vec<f64>, base: f64, head_dim: u32) -> Result<Vec<f64>, ImportError> {
     if !frequencies.iter().all(|f| (*f as f32).is_finite()) {
         return Err(ImportError::new(format!(

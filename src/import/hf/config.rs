@@ -15,7 +15,7 @@ use crate::import::json::{Object, excerpt};
 use crate::import::{ImportError, RopeTable};
 use crate::model::{Config, Layer, MlpVariant, Rope};
 
-/// Wider heads than any model has. It bounds tables whose size follows from this number alone.
+/// No model has wider heads. This bounds tables whose size depends on this number alone.
 const WIDEST_HEAD: u32 = 1 << 16;
 
 /// What a `config.json` says.
@@ -26,11 +26,11 @@ pub(super) struct Described {
     pub(super) layers: Vec<Layer>,
     pub(super) global_rope: RopeTable,
     pub(super) local_rope: Option<RopeTable>,
-    /// How many channel pairs of a head turn; the others do not (`partial_rotary_factor`).
+    /// How many channel pairs of a head are rotated (`partial_rotary_factor`).
     pub(super) rotary_pairs: u32,
     /// Divides the logits; folded into the final norm (`logits_scaling`).
     pub(super) logits_scaling: f64,
-    /// What the config says of biases on attention, if it says anything.
+    /// Whether attention has biases, if the config says so.
     pub(super) attention_bias: Option<bool>,
     /// The same for the feed-forward.
     pub(super) mlp_bias: Option<bool>,

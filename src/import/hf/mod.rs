@@ -228,7 +228,7 @@ fn detect_biases(
     names: &Names,
 ) -> Result<(), ImportError> {
     let any = |biases: &[&str]| {
-        // The first by name, so that the error is the same each time.
+        // The first by name, so that the error is always the same.
         weights
             .names()
             .filter(|name| {

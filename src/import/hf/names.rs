@@ -1,4 +1,4 @@
-//! What a checkpoint calls its tensors, and which tensors it may have beside those of the model.
+//! The names of a checkpoint's tensors, and which tensors it may have besides those of the model.
 
 use std::prelude::rust_2024::*;
 
@@ -6,8 +6,8 @@ use crate::import::family::Family;
 use crate::import::place::{Layout, TensorPlace};
 use crate::model::{Config, Role, TensorId};
 
-/// What may stand before `embed_tokens.weight`: in usual files, in older and newer multimodal
-/// files, in files of a model without its output matrix.
+/// The possible prefixes of `embed_tokens.weight`: in usual files, in older and newer multimodal
+/// files, and in files of a model without its output matrix.
 const PREFIXES: [&str; 4] = [
     "model.",
     "language_model.model.",
@@ -54,7 +54,7 @@ impl Names {
         self.layout.place(id.role, name, config)
     }
 
-    /// What a tensor is called within its layer, if it is in one.
+    /// The name of a tensor within its layer, if it is in one.
     pub(super) fn within_layer<'n>(&self, name: &'n str) -> Option<&'n str> {
         let (layer, rest) = name
             .strip_prefix(self.prefix)?
@@ -63,12 +63,12 @@ impl Names {
         layer.parse::<u32>().is_ok().then_some(rest)
     }
 
-    /// What the embedding table is called.
+    /// The name of the embedding table.
     pub(super) fn embeddings(&self) -> String {
         format!("{}embed_tokens.weight", self.prefix)
     }
 
-    /// What the output matrix is called where it is not tied.
+    /// The name of the output matrix if it is not tied.
     pub(super) fn head(&self) -> &'static str {
         self.head
     }
@@ -88,7 +88,7 @@ impl Names {
             "self_attn.bias",
             "self_attn.masked_bias",
         ];
-        // The image half of a multimodal model. Text does not use it.
+        // The part of a multimodal model for images. Text does not use it.
         const OTHER_HALVES: [&str; 4] = [
             "vision_tower.",
             "model.vision_tower.",

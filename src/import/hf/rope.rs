@@ -19,7 +19,7 @@ pub(super) struct Tables {
     pub(super) local_base: f64,
     /// The divisor of the global table, if that is all its scaling.
     pub(super) divisor: Option<f64>,
-    /// How many pairs of a head turn.
+    /// How many pairs of a head are rotated.
     pub(super) rotary_pairs: u32,
 }
 
@@ -116,9 +116,9 @@ fn join(global: Made, local: Option<Made>) -> Tables {
     }
 }
 
-/// Where the numbers of one table are looked up.
+/// Where the numbers of one table come from.
 struct Source<'a, 'j> {
-    /// Asked first: a `rope_scaling` that is laid over `rope_parameters`.
+    /// Takes precedence: a `rope_scaling` beside `rope_parameters`.
     first: Option<&'a Object<'j>>,
     dict: &'a Object<'j>,
     /// The top-level key of the base.
@@ -315,7 +315,7 @@ pub(super) fn max_positions(keys: &Object, family: &Family) -> Result<u32, Impor
     Ok(given.unwrap_or(family.absent.max_position_embeddings))
 }
 
-/// How many channels of a head turn: all, unless `partial_rotary_factor` says otherwise.
+/// How many channels of a head are rotated: all, unless `partial_rotary_factor` says otherwise.
 fn rotary_dim(
     in_dict: Option<f64>,
     keys: &Object,

@@ -9,8 +9,8 @@ use crate::model::{Config, Role, TensorId};
 /// An axis, and its size.
 type Axis = (&'static str, usize);
 
-/// The axes of a parameter: those that make the rows of our matrix, and those that make its
-/// columns, each from the outermost to the innermost.
+/// The axes of a parameter: those of the rows of a matrix, and those of its columns, each from the
+/// outermost to the innermost.
 pub(super) struct Axes {
     rows: Vec<Axis>,
     columns: Vec<Axis>,

@@ -37,7 +37,7 @@ const FIELDS: [&str; 23] = [
     "local_rope_wavelength",
 ];
 
-/// Wider heads than any model has. It bounds tables whose size follows from this number alone.
+/// No model has wider heads. This bounds tables whose size depends on this number alone.
 const WIDEST_HEAD: u32 = 1 << 16;
 
 /// Reads a parsed config; the weights bound the number of layers.

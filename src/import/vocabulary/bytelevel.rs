@@ -1,5 +1,5 @@
-//! GPT-2's letters for bytes: printable Latin-1 characters for themselves, U+0100 and up for the
-//! others, in order.
+//! GPT-2's letters for bytes: printable Latin-1 characters stand for themselves, and U+0100 and up
+//! for the others, in order.
 
 use std::collections::HashMap;
 use std::prelude::rust_2024::*;
@@ -25,7 +25,7 @@ static BYTES: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
         .collect()
 });
 
-/// The bytes that a token stands for; `None` if one of its characters is no such letter.
+/// The bytes that a token stands for; `None` if one of its characters is not such a letter.
 pub(super) fn decode(token: &str) -> Option<Vec<u8>> {
     token
         .chars()

@@ -1,6 +1,5 @@
-//! Reading regular expressions as Oniguruma reads them, the library that `tokenizers` uses: as far
-//! as automata with one character of look-ahead can do what they say, and by the construct's name
-//! what they cannot.
+//! Parses regular expressions as Oniguruma does, the library that `tokenizers` uses. Supported is
+//! what an automaton with one character of look-ahead can match; errors name other constructs.
 
 use std::prelude::rust_2024::*;
 
@@ -57,7 +56,7 @@ fn can_be_empty(node: &Node) -> bool {
     }
 }
 
-/// Reads an expression, front to back.
+/// Parses an expression from left to right.
 struct Parser<'e> {
     rest: &'e str,
     any_case: bool,
@@ -130,7 +129,7 @@ impl<'e> Parser<'e> {
         })
     }
 
-    /// Without regard to case, Oniguruma takes `ß` for `ss` and `ﬁ` for `fi`.
+    /// When case is ignored, Oniguruma matches `ß` with `ss` and `ﬁ` with `fi`.
     fn refuse_folding_of_several(
         &self,
         before: Option<char>,
@@ -170,7 +169,7 @@ impl<'e> Parser<'e> {
             if matches!(node, Node::Ahead(..)) {
                 return Err("a repeated look-ahead is not supported".into());
             }
-            // Matchers differ in when they give up on it.
+            // Matchers disagree about when such a repeat ends.
             if most != Some(1) && can_be_empty(&node) {
                 return Err("a repeat of what can be empty is not supported".into());
             }
@@ -237,7 +236,8 @@ impl<'e> Parser<'e> {
                     self.next();
                     Node::Ahead(ClassUnicode::empty(), true)
                 }
-                // Outside of brackets, six numbers of Latin-1 are word characters.
+                // Outside of brackets, six digits of Latin-1 (such as `²` and `½`) are word
+                // characters.
                 Some(word @ ('w' | 'W')) => {
                     self.next();
                     let mut set = named(WORD)?;
@@ -549,7 +549,7 @@ fn one_ahead(node: &Node) -> Option<(ClassUnicode, bool)> {
             }
             Some(all)
         }
-        // As far as one character goes, one is as good as many.
+        // For one character of look-ahead, one repeat is the same as many.
         Node::Repeat(node, 1, _, _) => one_ahead(node),
         _ => None,
     }

@@ -1,23 +1,22 @@
 //! The tokenizer of a Hugging Face folder: its vocabulary file, and what the files around it say.
 //!
-//! Versions of transformers disagree about such folders. Where they do, this is what holds here:
+//! Versions of transformers disagree about such folders. These rules hold here:
 //!
 //! * `tokenizer.json` says how text is cut and normalised, as it does for the `tokenizers` library
 //!   and for transformers 4. (transformers 5 builds some classes anew and ignores what the file
 //!   has.)
-//! * `add_prefix_space` in `tokenizer_config.json` is obeyed if it is given, beside a
-//!   `tokenizer.json` too, for the classes of Llama and GPT-2: false takes the space in front away,
-//!   true puts one there.
-//! * `add_bos_token` and `add_eos_token` are obeyed for the classes of Llama and Gemma, as in
-//!   transformers 4. (transformers 5 ignores them beside a `tokenizer.json`.) If they are not
-//!   given, a `tokenizer.json` says itself what comes around a text, and a `tokenizer.model` gets
-//!   BOS. GPT-2 obeys `add_bos_token` with `vocab.json` only.
-//! * Without a `tokenizer.json`, `legacy` is true if it is not given, as in transformers 4: a space
-//!   goes before each stretch of text between added tokens.
+//! * `add_prefix_space` in `tokenizer_config.json` counts for the classes of Llama and GPT-2, even
+//!   beside a `tokenizer.json`: true puts a space before the text, and false removes it.
+//! * `add_bos_token` and `add_eos_token` count for the classes of Llama and Gemma, as in
+//!   transformers 4. (transformers 5 ignores them beside a `tokenizer.json`.) If they are missing,
+//!   a `tokenizer.json` itself says what comes around a text, and with a `tokenizer.model` a text
+//!   begins with BOS. For GPT-2, `add_bos_token` counts only with a `vocab.json`.
+//! * Without a `tokenizer.json`, `legacy` is true by default, as in transformers 4: each stretch of
+//!   text between added tokens gets a space before it.
 //! * Tokens are added from `added_tokens_decoder` in `tokenizer_config.json`; if that is missing,
 //!   from `added_tokens.json` and `special_tokens_map.json`, which folders from before transformers
-//!   4.34 have. They have the ids that these files say. A special token that is named and has no id
-//!   gets the next one, unless `config.json` says that the model has no row for it.
+//!   4.34 have. They have the ids in these files. A special token without an id gets the next one,
+//!   unless `config.json` says that the model has no row for it.
 
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
@@ -101,7 +100,7 @@ impl Configs {
             .unwrap_or_default()
     }
 
-    /// What the config says about a space in front of text, if it decides that.
+    /// Whether text gets a space in front, if the config decides that.
     fn prefix_space(&self) -> Option<PrefixSpace> {
         let wanted = self
             .tokenizer
@@ -116,7 +115,8 @@ impl Configs {
         }
     }
 
-    /// Whether the model can have a token with this id: it has as many rows as it says, if it does.
+    /// Whether the model has a row for this id. True if the config does not say how many rows there
+    /// are.
     fn has_row(&self, id: u64) -> bool {
         let rows = [&self.model, &self.model["text_config"]]
             .into_iter()
@@ -167,7 +167,8 @@ fn added_tokens(configs: &Configs) -> Result<Vec<Value>, ImportError> {
         .tokenizer
         .get("added_tokens_decoder")
         .and_then(Value::as_object);
-    // What is named is special: in the config, and if it lists nothing in the file beside it.
+    // The special tokens are those that the config names, and if it lists none, those of the file
+    // beside it.
     let beside = Some(&configs.special_tokens_map).filter(|_| listed.is_none());
     let sources: Vec<&Value> = [Some(&configs.tokenizer), beside]
         .into_iter()
@@ -254,10 +255,10 @@ fn added_tokens(configs: &Configs) -> Result<Vec<Value>, ImportError> {
     Ok(tokens)
 }
 
-/// Adds tokens to the `added_tokens` of a `tokenizer.json`. What has an id goes before what the
-/// file itself says.
+/// Adds tokens to the `added_tokens` of a `tokenizer.json`. Those with an id replace the file's
+/// own.
 fn add_to_json(json: &mut Value, added: &[Value], configs: &Configs) {
-    // What else it may be is refused when it is read.
+    // Reading it later fails if it is anything else.
     let Some(json) = json.as_object_mut() else {
         return;
     };
@@ -331,7 +332,7 @@ fn add_to_pieces(
             vocabulary.set_piece(id, content.into(), known)?;
         }
         let id = id as u32;
-        // A piece of the vocabulary may be among the added tokens already, by its own rules.
+        // A piece of the vocabulary may already be an added token, with its own flags.
         for added in &mut vocabulary.added {
             added.retain(|other| {
                 other.id != id
@@ -367,14 +368,15 @@ fn token_of(vocabulary: &Vocabulary, config: &Value, key: &str) -> Option<u32> {
     })
 }
 
-/// BOS, EOS and who adds them, as transformers finds them out.
+/// Finds BOS and EOS, and whether they are added to texts, as transformers does.
 fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
     let vocab_size = vocabulary.pieces.len() as u64;
     let ids_of = |value: &Value| -> Vec<u32> {
         let list = value
             .as_array()
             .map_or(std::slice::from_ref(value), Vec::as_slice);
-        // Configs name ids beyond the tokenizer's last; nothing can be decoded from them.
+        // Some configs name ids beyond the tokenizer's last. They cannot be decoded, so they are
+        // ignored.
         list.iter()
             .filter_map(Value::as_u64)
             .filter(|id| *id < vocab_size)
@@ -398,7 +400,7 @@ fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
             .collect::<Vec<_>>()
     };
 
-    // `bos_token: null` says that there is none, whatever the model's config has.
+    // `bos_token: null` means that there is none, even if the model's config has an id.
     let without_bos = configs.tokenizer.get("bos_token") == Some(&Value::Null);
     let bos = match named("bos_token") {
         None if without_bos => None,
@@ -420,8 +422,8 @@ fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
         }
     });
 
-    // These classes write the template anew from the config; for others what tokenizer.json has
-    // stands.
+    // These classes make the template from the config. For other classes, that of tokenizer.json
+    // counts.
     let class = configs.class();
     if class.starts_with("Llama") || class.starts_with("Gemma") || class.starts_with("CodeLlama") {
         match configs

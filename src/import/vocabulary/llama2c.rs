@@ -1,6 +1,6 @@
 //! llama2.c's `tokenizer.bin`: `max_token_length` (u32), then for each token score (f32), length
-//! (u32) and bytes, in which spaces are spaces. Which token is what goes by number, as in `run.c`:
-//! 0 unknown, 1 BOS, 2 EOS, and bytes from 3 on.
+//! (u32) and bytes, in which spaces are spaces. The ids have fixed meanings, as in `run.c`: 0 is
+//! unknown, 1 BOS, 2 EOS, and the bytes start at 3.
 
 use std::prelude::rust_2024::*;
 
@@ -63,7 +63,7 @@ pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, Import
     vocabulary.bos = Some(1);
     vocabulary.before = vec![1];
     vocabulary.special.extend([1, 2]);
-    // run.c takes BOS for the end as well: in its training data a story ends where the next one
+    // As in run.c, BOS ends a text as well: in the training data a story ends where the next one
     // begins.
     vocabulary.eos = vec![2, 1];
     Ok(vocabulary)

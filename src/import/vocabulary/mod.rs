@@ -1,9 +1,9 @@
 //! From tokenizer files to the tokenizer section of an image.
 //!
-//! What the files say, in whatever form, is settled here: the section holds pieces as they decode,
-//! one table of merges with ranks (computed from the scores where a file has those instead), added
-//! tokens in the form they are searched in, and the Unicode tables that this tokenizer needs. The
-//! format is specified in the source of `text::tokenizer`.
+//! The differences between the files end here. The section holds pieces as they decode, one table
+//! of merges with ranks (computed from the scores where a file has those instead), added tokens in
+//! the form they are searched in, and the Unicode tables that this tokenizer needs. The format is
+//! specified in the source of `text::tokenizer`.
 
 use std::path::Path;
 use std::prelude::rust_2024::*;
@@ -68,7 +68,7 @@ pub fn from_path(path: impl AsRef<Path>) -> Result<Vec<u8>, ImportError> {
 }
 
 /// The tokenizer section for a Hugging Face folder, as [`from_path`]; `None` if the folder holds no
-/// tokenizer, which is no fault: a model can be run on token ids.
+/// tokenizer, which is allowed: a model can be run on token ids.
 ///
 /// # Errors
 /// As [`from_path`].
@@ -81,8 +81,8 @@ pub fn from_folder(folder: &Path) -> Result<Option<Vec<u8>>, ImportError> {
     }
 }
 
-/// A tokenizer as part of a model whose embedding table has this many rows. Rows without a token
-/// are padding; a token without a row would be one that the model does not know.
+/// Checks a tokenizer against the number of rows of the model's embedding table. Rows without a
+/// token are padding. A token without a row is an error, because the model does not know it.
 pub(super) fn for_rows(
     section: Result<Option<Vec<u8>>, ImportError>,
     rows: u32,

@@ -1,4 +1,4 @@
-//! From the regular expressions of pre-tokenizers to the tables that the core walks.
+//! Compiles the regular expressions of pre-tokenizers to tables for the core.
 //!
 //! An expression becomes a deterministic automaton over *kinds* of characters: sets of characters
 //! that no expression of the tokenizer tells apart. The automaton finds what a backtracking matcher
@@ -6,9 +6,9 @@
 //! in order of preference (as in Russ Cox's RE2 and in `regex-automata`).
 //!
 //! Whether a match ends is decided when the next character is known, so look-ahead of one character
-//! (`\s+(?!\S)`, `$`, `\p{L}++`) costs nothing. What needs more is refused by name:
-//! back-references, look-behind, look-ahead of several characters. So is a pattern that would take
-//! quadratic time.
+//! (`\s+(?!\S)`, `$`, `\p{L}++`) costs nothing. Constructs that need more are rejected by name:
+//! back-references, look-behind, look-ahead of several characters. A pattern that would take
+//! quadratic time is rejected too.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::prelude::rust_2024::*;
@@ -19,13 +19,13 @@ use super::expression::{self, Greed, Node, negated};
 use crate::import::ImportError;
 use crate::text::tokenizer::{GAP, MATCH, MAX_KINDS, MAX_PATTERNS, STATE};
 
-/// GPT-2's expression, which `ByteLevel` has built in.
+/// GPT-2's expression, which is part of `ByteLevel`.
 pub(super) const GPT2: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Qwen 2's.
 pub(super) const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// What the pre-tokenizer `Punctuation` cuts out: that of Unicode 8, to be precise, with two
-/// characters that have changed since.
+/// What the pre-tokenizer `Punctuation` cuts out: the punctuation of Unicode 8, which differs from
+/// today's in two characters.
 pub(super) const PUNCTUATION: &str = r"[[\p{P}&&\p{Age_8_0}]\x{166D}\x{111C9}!-/:-@\[-`{-~]";
 
 /// Most instructions of one expression. Real ones have some dozens; a bound on what nested repeats
@@ -111,13 +111,13 @@ impl Patterns {
 /// What an automaton does: an NFA in which the first of two ways is preferred.
 #[derive(Clone, Copy)]
 enum Instruction {
-    /// Goes on past a character of a set.
+    /// Continues after a character of a set.
     Character(usize),
-    /// Goes on if the next character is in a set, or at the end of the text if that is wanted.
+    /// Continues if the next character is in a set, or optionally at the end of the text.
     Ahead(usize, bool),
-    /// Goes on at two places, the first one preferred.
+    /// Continues at two places and prefers the first.
     Either(usize, usize),
-    /// Goes on elsewhere.
+    /// Continues at another place.
     Jump(usize),
     /// A match, or the end of characters that no match can start in.
     Found(u16),
@@ -126,8 +126,8 @@ enum Instruction {
 fn compile(text: &str) -> Result<Automaton, String> {
     let node = expression::parse(text)?;
     let mut builder = Builder::default();
-    // A run that ends where the look-ahead fails has no match that starts further on in it: so it
-    // can be passed over as a whole.
+    // If the look-ahead fails at the end of a run, no match starts later in the run, so the whole
+    // run can be skipped.
     let gap = match &node {
         Node::Sequence(parts) => match parts.as_slice() {
             [run @ Node::Repeat(set, 1, None, _), Node::Ahead(..)]
@@ -228,7 +228,7 @@ impl Builder {
         for _ in 0..least {
             self.emit(node)?;
         }
-        // Where to go on once it has been repeated enough.
+        // Where to continue after enough repeats.
         let mut exits = vec![];
         let mut either = |builder: &mut Builder| {
             let at = builder.push(Instruction::Jump(0))?;
@@ -253,7 +253,7 @@ impl Builder {
         if greed == Greed::Possessive
             && let Node::Set(set) = node
         {
-            // Nothing is given back: it ends where the next character is another one.
+            // A possessive repeat ends only where the next character is another one.
             let jump = self.push(Instruction::Jump(0))?;
             let other = self.set(&negated(set.clone()));
             end = self.push(Instruction::Ahead(other, true))?;
@@ -378,7 +378,7 @@ impl Ranges {
             .unwrap_or(0)
     }
 
-    /// Makes one kind of those that no table tells apart.
+    /// Merges kinds that no table tells apart.
     fn merge_alike(&mut self, dense: &mut [Vec<Vec<u16>>]) {
         let column =
             |kind: usize| -> Vec<u16> { dense.iter().flatten().map(|row| row[kind]).collect() };
@@ -455,7 +455,7 @@ fn step(program: &[Instruction], state: &[usize], kind: Option<&[bool]>) -> (Vec
             }
             Instruction::Either(first, second) => waiting.extend([second, first]),
             Instruction::Jump(to) => waiting.push(to),
-            // Whatever is left is liked less.
+            // The remaining places have lower preference.
             Instruction::Found(what) => return (next, what),
         }
     }
@@ -464,7 +464,7 @@ fn step(program: &[Instruction], state: &[usize], kind: Option<&[bool]>) -> (Vec
 
 /// The same automaton with as few states as possible; the first one starts.
 fn minimal(rows: Vec<Vec<u16>>) -> Vec<Vec<u16>> {
-    // States that differ in nothing that has been looked at so far are in one group.
+    // States are in one group as long as no difference between them has been found.
     let mut groups = vec![0_u16; rows.len()];
     let mut count = 1;
     loop {
@@ -508,7 +508,7 @@ fn renumbered(entry: u16, groups: &[u16]) -> u16 {
     }
 }
 
-/// Whether there are texts of which a large part is read again for each of many matches.
+/// Whether there are texts in which many matches each read a large part of the text again.
 ///
 /// A match is *over* once its end has been passed and reading goes on. If two matches can be over
 /// while both go round in circles over the same text, there is no bound to how many can, and
@@ -576,7 +576,7 @@ fn takes_quadratic_time(table: &[u16], columns: usize) -> bool {
                     reached.push(both_over);
                 }
             }
-            // Or the second one ends here and matters no more.
+            // Or the second match ends here, and does not matter any more.
             if !over && found {
                 reached.push((first_next, start(kind), false));
             }

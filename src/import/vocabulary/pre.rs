@@ -1,4 +1,4 @@
-//! What `tokenizer.ggml.pre` of a GGUF file stands for, as llama.cpp reads it
+//! The pre-tokenizers that `tokenizer.ggml.pre` of a GGUF file names, as in llama.cpp
 //! (`llm_tokenizer_bpe` and `llama_vocab::impl::load` in its `llama-vocab.cpp`).
 
 use std::prelude::rust_2024::*;
@@ -158,7 +158,7 @@ const ALL: &[Pre] = &[
     .flags(IGNORE_MERGES)
     .add_bos(),
     pre(&["smaug-bpe", "dbrx", "glm4", "chatglm-bpe"], &[LLAMA3]),
-    // llama.cpp leaves out Qwen's normalisation; the models' own tokenizer does not.
+    // llama.cpp does not apply Qwen's normalisation, but the models' own tokenizer does.
     pre(
         &["qwen2", "deepseek-r1-qwen", "megrez", "kormo", "f2llmv2"],
         &[QWEN2],

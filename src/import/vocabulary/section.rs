@@ -1,5 +1,5 @@
-//! [`Vocabulary`]: what all tokenizer files come down to, and the bytes it becomes. The format is
-//! specified in `text::tokenizer`.
+//! [`Vocabulary`]: the form that all tokenizer files are read into, and how it is written. The
+//! format is specified in `text::tokenizer`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::prelude::rust_2024::*;

@@ -1,6 +1,6 @@
-//! `tokenizer.model`: sentencepiece's `ModelProto`. The few fields that matter are read straight
-//! off the protobuf wire format (<https://protobuf.dev/programming-guides/encoding/>), which needs
-//! less than a code generator would.
+//! `tokenizer.model`: sentencepiece's `ModelProto`. The few fields that matter are read directly
+//! from the protobuf wire format (<https://protobuf.dev/programming-guides/encoding/>), which takes
+//! less code than a generator.
 
 use std::prelude::rust_2024::*;
 
@@ -9,7 +9,7 @@ use super::spaced;
 use crate::import::ImportError;
 use crate::text::tokenizer::{ADDED_SPECIAL, BYTE_FALLBACK, FOLD, FUSE_UNKNOWN, Prefix, STRIP};
 
-/// What a piece is, in sentencepiece's numbers; GGUF has the same.
+/// sentencepiece's numbers for the kinds of pieces. GGUF uses the same.
 pub(super) mod kind {
     pub(in super::super) const NORMAL: i32 = 1;
     pub(in super::super) const UNKNOWN: i32 = 2;
@@ -18,7 +18,7 @@ pub(super) mod kind {
     pub(in super::super) const BYTE: i32 = 6;
 }
 
-/// How text is read that a `tokenizer.model` comes with.
+/// How text is read with a `tokenizer.model`.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Reading {
     /// As sentencepiece alone does: control tokens are never read from text and never shown in it;
@@ -248,7 +248,7 @@ enum Value<'p> {
     Number(u64),
     Fixed32(u32),
     Bytes(&'p [u8]),
-    /// Of no interest here.
+    /// No field of these types matters here.
     Other,
 }
 

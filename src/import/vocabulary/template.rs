@@ -154,7 +154,7 @@ fn defaults(class: &str) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// `source` with a first line that sets the variables which it speaks of.
+/// `source` with a first line that sets the variables that it uses.
 pub fn with_variables(source: &str, variables: &[(String, String)]) -> String {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let mut line = String::new();

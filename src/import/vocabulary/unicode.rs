@@ -3,7 +3,7 @@
 //!
 //! NFC is that of Unicode 9, the version that the `tokenizers` library normalises by and models
 //! were trained with. For the characters of that version it never changes (the Unicode stability
-//! policy), so leaving out later ones is all it takes.
+//! policy), so it is enough to leave out later characters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::prelude::rust_2024::*;

@@ -64,7 +64,7 @@ fn reverse(run: &mut Interpreter, name: &str, value: Value, args: Args) -> Resul
     let items = run.iterate(&value);
     let mut items = items.map_err(|_| "argument must be iterable")?;
     items.reverse();
-    // What Python cannot go through backwards becomes a list.
+    // The result is a list if Python cannot iterate the value backwards.
     match reversible(&value) {
         Ok(()) => run.generator(items),
         Err(_) => Value::list(items),
@@ -281,7 +281,7 @@ fn ignoring_case(run: &mut Interpreter, key: Value, sensitive: bool) -> Result<V
 
 fn sorted<T>(run: &mut Interpreter, keyed: &mut [(Value, T)], reverse: bool) -> Result<()> {
     if reverse {
-        // Equals keep their order in Python, also backwards.
+        // As in Python, equal items keep their order, even in a reverse sort.
         keyed.reverse();
     }
     json::sort(run, keyed, |(key, _)| key)?;

@@ -29,7 +29,7 @@ pub(super) fn title(run: &mut Interpreter, text: &Text) -> Result<Text> {
     Ok(changed.finish())
 }
 
-/// The text that a filter works on which takes nothing else.
+/// The text of a value that must be a string.
 fn only_text(filter: &str, value: &Value) -> Result<Text> {
     match value {
         Value::Str(text) => Ok(text.clone()),

@@ -13,15 +13,15 @@ use super::tree::{Body, Expr, For, Macro, Stmt, Target};
 use super::value::{Dict, Kind, Result, Value};
 use calls::FUNCTIONS;
 
-/// What a rendering may take: a unit is a step, an item of a list, or 32 bytes of text. A template
-/// is part of a file that nobody vouches for; a long conversation needs some hundred thousand.
-/// What this pays for ends within a second and in 100 MB.
+/// How much work a rendering may do. A unit is a step, an item of a list, or 32 bytes of text.
+/// Templates come from untrusted files. A long conversation needs some hundred thousand units. This
+/// many end within a second and use at most 100 MB.
 const FUEL: u64 = 1_000_000;
 
 /// How deep statements, expressions and macros may be inside of each other while they run.
 const DEPTH: usize = 300;
 
-/// What a call is given.
+/// The arguments of a call.
 #[derive(Default)]
 pub(super) struct Args {
     pub(super) positional: Vec<Value>,
@@ -75,15 +75,15 @@ impl Args {
     }
 }
 
-/// Variables that are set in one place of a template.
+/// The variables of a block.
 struct Scope {
     variables: Vec<(String, Value)>,
     parent: Option<usize>,
-    /// Whether a macro lives on that sees the scope.
+    /// Whether a macro that can see this scope still exists.
     captured: bool,
 }
 
-/// A thing with a state.
+/// An object with state.
 enum Object<'t> {
     Namespace(Dict),
     Loop(Loop<'t>),
@@ -94,7 +94,7 @@ enum Object<'t> {
     Cycler(Vec<Value>, usize),
     /// The separator, and whether it has been called.
     Joiner(Value, bool),
-    /// What is left.
+    /// The remaining items.
     Generator(std::vec::IntoIter<Value>),
 }
 
@@ -103,7 +103,7 @@ struct Loop<'t> {
     index: usize,
     depth: usize,
     changed: Option<Vec<Value>>,
-    /// Where a recursive loop is called again.
+    /// What to run when a recursive loop is called.
     again: Option<(&'t For, usize)>,
 }
 
@@ -136,7 +136,7 @@ impl Loop<'_> {
     }
 }
 
-/// Where execution goes on after a statement.
+/// Where execution continues after a statement.
 #[derive(PartialEq)]
 enum Flow {
     Next,
@@ -450,7 +450,7 @@ impl<'t> Interpreter<'t> {
         let Value::Object(at, _) = value else {
             return Ok(Flow::Next);
         };
-        // As in Jinja, `else` is for loops of which no turn comes to its end.
+        // As in Jinja, `else` runs if no turn of the loop reached its end.
         let mut completed = false;
         for (index, item) in items.iter().enumerate() {
             self.spend(2)?;

@@ -285,7 +285,7 @@ impl Parser {
         }
     }
 
-    /// What is between brackets, and the closing one.
+    /// The subscript between brackets, and the closing bracket.
     fn subscript(&mut self) -> Parsed<Post> {
         let mut items = Vec::new();
         let mut parts = [None, None, None];

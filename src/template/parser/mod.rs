@@ -8,7 +8,7 @@ use super::lexer::{Kind, Token, Wrong};
 use super::text::Text;
 use super::tree::{Body, Expr, For, Macro, Post, Stmt, Target};
 
-/// Statements in statements, expressions in expressions…: how deep they may nest.
+/// How deep statements and expressions may nest.
 const NESTING: usize = 60;
 
 const SPECIAL: [&str; 3] = ["varargs", "kwargs", "caller"];
@@ -38,7 +38,7 @@ type Parsed<T> = Result<T, Wrong>;
 
 impl Parser {
     fn token(&self) -> &Token {
-        // The last token is the end, and nothing goes beyond it.
+        // The last token is the end, and the parser never moves past it.
         &self.tokens[self.at.min(self.tokens.len() - 1)]
     }
 
@@ -54,7 +54,7 @@ impl Parser {
         Err((what.into(), self.line()))
     }
 
-    /// What the current token is called in messages.
+    /// The name of the current token in messages.
     fn found(&self) -> String {
         match &self.token().kind {
             Kind::Data(_) => "template data".into(),
@@ -188,7 +188,7 @@ impl Parser {
         Ok(body)
     }
 
-    /// A body that is a function of its own in Jinja: no loop around it counts.
+    /// A body that is a function of its own in Jinja, so `break` cannot leave a loop around it.
     fn function(&mut self, end: &str) -> Parsed<Body> {
         let in_loop = std::mem::replace(&mut self.in_loop, false);
         let body = self.inner_to(end);
@@ -400,7 +400,7 @@ impl Parser {
         })
     }
 
-    /// Back in the macro around: what an inner one speaks of, the outer one does too.
+    /// Returns to the outer macro. It uses the special names that the inner one uses.
     fn outer(&mut self, outer: [bool; 3]) {
         for (special, before) in self.special.iter_mut().zip(outer) {
             *special |= before;

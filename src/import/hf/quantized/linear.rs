@@ -115,8 +115,9 @@ impl<'w> Linear<'w> {
         let along_outputs = group * self.outputs.div_ceil(a_word) + output / a_word;
         match layout {
             Layout::Gptq { zeros_less_one, .. } => {
-                // To all fields at once, with carry: so GPTQModel took it off. Wherever this
-                // differs from adding to each by itself, that is right.
+                // Adds 1 to all fields at once, with carry, because GPTQModel subtracted it in this
+                // way. Where the result differs from adding to each field alone, this is the right
+                // one.
                 let ones = u32::MAX / ((1 << bits) - 1);
                 let word = word(zeros, along_outputs);
                 let word = if zeros_less_one {
@@ -419,7 +420,7 @@ fn groups_of_inputs(
         .collect()
 }
 
-/// A word of a tensor of I32, which is the name of its type only: all 32 bits are fields.
+/// A word of a tensor of type I32. It is not a number: all 32 bits are fields.
 fn word(data: &[u8], at: usize) -> u32 {
     let word = data.as_chunks().0.get(at).copied();
     u32::from_le_bytes(word.unwrap_or_default())

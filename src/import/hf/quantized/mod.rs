@@ -21,11 +21,11 @@
 //!         .weight             I8 [out, in]
 //!         .weight_scale       [out, groups]
 //! ```
-//! GPTQ stores zero points less 1, unless `checkpoint_format` is `gptq_v2`. compressed-tensors
-//! stores whole numbers plus half their range, zero points as well; without zero points, that is
-//! what zero is stored as.
+//! GPTQ stores zero points less 1, unless `checkpoint_format` is `gptq_v2`. compressed-tensors adds
+//! half the range to values and to zero points. Without zero points, the zero point is half the
+//! range.
 //!
-//! Which matrices are quantised is told by the tensors, not by the config's lists of exceptions.
+//! The tensors tell which matrices are quantised. The config's lists of exceptions are not used.
 //!
 //! A matrix whose groups are made of whole blocks of 32 inputs is read as [`Element::Affine`] and
 //! packed value by value: into q4 if all zero points are 8, into q4min with other zero points, into
@@ -71,8 +71,8 @@ enum Layout {
 }
 
 impl Scheme {
-    /// What `config.json` says, or in folders from before it did, the quantiser's own file. `None`
-    /// if nothing is quantised.
+    /// Reads `config.json`, or in older folders the quantiser's own file. `None` if nothing is
+    /// quantised.
     ///
     /// # Errors
     /// A method or a variant that is not supported.
@@ -161,7 +161,7 @@ impl Scheme {
         {
             return Err(keys.refuse("pack_dtype", "\"int32\""));
         }
-        // Newer files of GPTQModel say it under both names.
+        // Newer files of GPTQModel have both keys.
         let mut zeros_less_one = true;
         for key in ["checkpoint_format", "format"] {
             match keys.text(key)? {
@@ -189,7 +189,7 @@ impl Scheme {
                 names[1]
             }
         };
-        // Newer files say it under the second name, or under both.
+        // Newer files have the second key, or both.
         for key in ["version", "format"] {
             if keys
                 .text(key)?
@@ -198,7 +198,7 @@ impl Scheme {
                 return Err(keys.refuse(key, "\"gemm\": the other layouts are not supported"));
             }
         }
-        // Other backends are ways to compute; this one has a layout of its own.
+        // A backend is only a way to compute, except this one: it has a layout of its own.
         if keys.text("backend")? == Some("llm-awq") {
             let expected = "\"autoawq\": the other layouts are not supported";
             return Err(keys.refuse("backend", expected));
@@ -315,7 +315,7 @@ impl Scheme {
         Linear::find(*self, weights, stem, rows, columns).map(Some)
     }
 
-    /// The tensor that makes a matrix a quantised one.
+    /// The name of the tensor with the packed values. If it exists, the matrix is quantised.
     fn main(&self, stem: &str) -> String {
         let suffix = match self.layout {
             Layout::Gptq { .. } | Layout::Awq => "qweight",

@@ -53,13 +53,13 @@ pub(super) fn read(
     Ok(vocabulary)
 }
 
-/// Whose way of cutting text a `vocab.json` goes with.
+/// How text is cut for a `vocab.json`.
 pub(super) enum Gpt2Style {
     Gpt2,
     Qwen2,
 }
 
-/// What a `tokenizer.json` would say of `vocab.json` and `merges.txt`.
+/// The `tokenizer.json` that is equivalent to `vocab.json` and `merges.txt`.
 pub(super) fn of_gpt2(vocab: Value, merges: &str, style: Gpt2Style) -> Value {
     let is_merge = |(line, text): &(usize, &str)| {
         !(text.is_empty() || (*line == 0 && text.starts_with("#version")))
@@ -94,7 +94,7 @@ pub(super) fn of_gpt2(vocab: Value, merges: &str, style: Gpt2Style) -> Value {
     })
 }
 
-/// Whether `node` has `key`, and not null.
+/// The value of `key`, unless it is missing or null.
 fn given<'j>(node: &'j Value, key: &str) -> Option<&'j Value> {
     node.get(key).filter(|value| !value.is_null())
 }
@@ -113,8 +113,7 @@ fn not_supported(what: &str, name: &str) -> ImportError {
     ImportError::new(format!("{what} `{name}` is not supported"))
 }
 
-/// Visits a component, or the members of a sequence of them. Sequences within sequences mean the
-/// same without.
+/// Visits a component, or the members of a sequence of components. Nested sequences are flattened.
 fn components(
     json: &Value,
     what: &str,
@@ -212,7 +211,7 @@ fn read_post_processor(json: &Value, vocabulary: &mut Vocabulary) -> Result<(), 
     if !past_text {
         return Err(wrong());
     }
-    // A lone file does not say which token is BOS; the one it puts first is as good as said.
+    // A lone file does not say which token is BOS, so the one that it puts first counts.
     vocabulary.bos = vocabulary.before.first().copied();
     Ok(())
 }

@@ -24,7 +24,7 @@ pub(super) fn read_model<'j>(
     let ids = read_ids(model, vocabulary, pipeline)?;
     if let Some(unknown) = given(model, "unk_token") {
         let id = unknown.as_str().and_then(|token| ids.get(token));
-        // As long as it is not needed, `tokenizers` does not mind.
+        // As in `tokenizers`, it may be missing as long as it is not needed.
         vocabulary.unknown = id.copied();
     }
     if pipeline.byte_level {
@@ -114,7 +114,7 @@ fn read_ids<'j>(
         let reachable = if pipeline.byte_level {
             bytelevel::decode(token).is_some()
         } else {
-            // Text has no spaces when the model gets it.
+            // The model's text has no spaces any more.
             !token.contains(' ') && (byte_piece(token).is_none() || !pipeline.reads_bytes)
         };
         if reachable && !token.is_empty() {
@@ -164,7 +164,7 @@ fn read_merges(
     Ok(())
 }
 
-/// What the decoder makes of a token.
+/// The bytes that the decoder makes of a token.
 pub(super) fn piece_of(token: &str, pipeline: &Pipeline) -> Vec<u8> {
     if pipeline.byte_level {
         return bytelevel::decode(token).unwrap_or_else(|| token.into());

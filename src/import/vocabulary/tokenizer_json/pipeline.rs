@@ -48,7 +48,7 @@ impl Pipeline {
         }
     }
 
-    /// Puts the components together, if they make a tokenizer that we know.
+    /// Combines the components, if the combination is supported.
     pub(super) fn settle(&self, vocabulary: &mut Vocabulary) -> Result<(), ImportError> {
         if self.byte_level {
             if self.prepend || self.replace || self.metaspace.is_some() {
@@ -100,8 +100,8 @@ impl Pipeline {
     }
 }
 
-/// Whether text gets a space in front, whatever a `tokenizer.json` says itself: for tokenizers of
-/// one kind, and no others.
+/// Whether text gets a space in front. This overrides the `tokenizer.json`, for tokenizers of one
+/// kind.
 #[derive(Clone, Copy, PartialEq)]
 pub(in crate::import::vocabulary) enum PrefixSpace {
     /// Those that have `▁` for a space.
@@ -158,7 +158,7 @@ pub(super) fn pre_tokenizer(
     match kind {
         "Metaspace" => metaspace(node, pipeline)?,
         "Split" if node["pattern"]["String"] == " " && pipeline.replace => {
-            // Gemma splits at spaces, of which its normalizer leaves none.
+            // Gemma splits at spaces, but its normalizer leaves no spaces.
         }
         "Split" => split(kind, node, pipeline)?,
         "Digits" => {
@@ -235,7 +235,7 @@ fn split(kind: &str, node: &Value, pipeline: &mut Pipeline) -> Result<(), Import
     let is_all = pipeline.cut(kind, &pattern)?;
     match (behavior, invert) {
         ("Isolated", _) => {}
-        // Nothing is lost if the matches are all of a text.
+        // If the matches cover the whole text, nothing is removed.
         ("Removed", true) if is_all => {}
         ("Removed", _) => {
             return Err(ImportError::new(format!(
