@@ -5,6 +5,7 @@
 //! errors name the file.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 use std::prelude::rust_2024::*;
 
@@ -117,8 +118,8 @@ impl Weights {
             };
             // Only a file name: an index must not refer to files outside its folder.
             let mut parts = Path::new(file).components();
-            if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == file)
-            {
+            let is_name = parts.next() == Some(Component::Normal(OsStr::new(file)));
+            if !is_name || parts.next().is_some() {
                 let reason = format!(
                     "`weight_map.{tensor}` is {file:?}, expected the name of a file in this folder"
                 );

@@ -67,7 +67,8 @@ pub struct Message {
 /// ```
 /// use pocketlm::chat::{Message, Template};
 ///
-/// let template = Template::new("{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}");
+/// let source = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}";
+/// let template = Template::new(source);
 /// let message = Message { role: "user", content: "Hi".into() };
 /// let rendered = template.unwrap().render(&[message], &Default::default()).unwrap();
 /// assert_eq!(rendered.text(), "<|user|>Hi");

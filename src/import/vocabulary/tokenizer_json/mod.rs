@@ -70,7 +70,13 @@ pub(super) fn of_gpt2(vocab: Value, merges: &str, style: Gpt2Style) -> Value {
         .filter(is_merge)
         .map(|(_, text)| text.into())
         .collect();
-    let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": use_regex});
+    let byte_level = |use_regex: bool| {
+        json!({
+            "type": "ByteLevel",
+            "add_prefix_space": false,
+            "use_regex": use_regex,
+        })
+    };
     let (normalizer, pre_tokenizer) = match style {
         Gpt2Style::Gpt2 => (Value::Null, byte_level(true)),
         Gpt2Style::Qwen2 => {
