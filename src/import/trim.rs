@@ -35,8 +35,8 @@ impl<'c> Trimmed<'c> {
     /// The checkpoint with the tokens that `keep` asks for.
     ///
     /// # Errors
-    /// The checkpoint has no tokenizer, or none that can be used; a corpus is empty; the size is too
-    /// small.
+    /// The checkpoint has no tokenizer, or none that can be used; a corpus is empty; the size is
+    /// too small.
     pub fn new(whole: &'c dyn Checkpoint, keep: &KeepTokens) -> Result<Self, ImportError> {
         let mut description = whole.description().clone();
         let section = match description.tokenizer.take() {

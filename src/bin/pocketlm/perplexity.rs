@@ -63,7 +63,7 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let needed = if bos.is_some() { 1 } else { 2 };
     if ids.len() < needed {
         let has = counted(ids.len(), "token");
-        let reason = format!("the text has {has}, but at least {needed} must be there to score one");
+        let reason = format!("the text has {has}, but scoring needs at least {needed}");
         return Err(refuse_file(&arguments.file, reason));
     }
 

@@ -382,7 +382,8 @@ impl CharacterTables {
         })
     }
 
-    /// Takes the tables of a section that [`Tokenizer::open`](crate::text::Tokenizer::open) has accepted.
+    /// Takes the tables of a section that [`Tokenizer::open`](crate::text::Tokenizer::open) has
+    /// accepted.
     pub(super) fn of(section: &[u8]) -> Self {
         let word = |at: usize| {
             let bytes = [
