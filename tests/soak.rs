@@ -5,6 +5,7 @@
 
 mod common;
 
+use crate::common::session::STORY;
 use std::time::{Duration, Instant};
 
 use common::random::Numbers;
@@ -12,8 +13,6 @@ use pocketlm::host::{AlignedBytes, Threads};
 use pocketlm::model::{Kv, Model};
 use pocketlm::run::{Digest, Plan, Session, Solo, Step, Workers};
 use pocketlm::sample::{Penalties, Recent, Sampler};
-
-static STORY: &[u8] = pocketlm::include_image!("../src/bin/pocketlm/story/story.plm");
 
 /// Pages of memory this process holds, where the system says so.
 fn resident() -> Option<usize> {

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::common::shared;
 use crate::program::*;
 
 #[test]

@@ -1,7 +1,7 @@
 //! Runs the built program.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -54,23 +54,6 @@ pub fn refusal(output: Output) -> String {
 
 pub fn json(text: &str) -> Value {
     serde_json::from_str(text).expect(text)
-}
-
-/// A folder of the shared test data, or `None` with a word about what is not checked.
-pub fn shared(path: &str) -> Option<PathBuf> {
-    let root = std::env::var("POCKETLM_SHARED")
-        .unwrap_or(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared").into());
-    let path = Path::new(&root).join(path);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{} is missing",
-        path.display()
-    );
-    eprintln!("not checked: {} is missing", path.display());
-    None
 }
 
 pub fn path(path: &Path) -> &str {

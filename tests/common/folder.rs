@@ -104,11 +104,23 @@ impl Folder {
 
     /// Writes the folder, with its weights in a file of this name.
     pub fn write(&self, weights: &str) -> TempDir {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = scratch();
         std::fs::write(folder.path().join("config.json"), self.config.to_string()).unwrap();
         std::fs::write(folder.path().join(weights), self.weights()).unwrap();
         folder
     }
+}
+
+/// An empty folder, in memory where the system has such: some file systems wait for the disk when a
+/// file is written, and tests write thousands.
+pub fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    folder.unwrap()
 }
 
 /// A Llama of two layers: 2 query heads over 1 key/value head, all sizes different.

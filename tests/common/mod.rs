@@ -1,32 +1,38 @@
 //! What several test files share.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, unused_imports)] // each binary uses its part
 
 pub mod folder;
 pub mod plain;
 pub mod random;
 pub mod reference;
+pub mod session;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use pocketlm::host::AlignedBytes;
+pub use folder::scratch;
 
-/// The folder of shared test data, or `None`, said on stderr, if it is not there. In CI it has to
-/// be.
-pub fn shared(what: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("POCKETLM_SHARED").map_or_else(
+/// A file or folder of the shared test data, or `None`, said on stderr, if it is not there. In CI it
+/// has to be.
+pub fn shared(below: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("POCKETLM_SHARED").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")),
         PathBuf::from,
     );
-    if folder.is_dir() {
-        return Some(folder);
+    let path = root.join(below);
+    if path.exists() {
+        return Some(path);
     }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{} is missing, and CI is set",
-        folder.display()
-    );
-    eprintln!("not checked, {} is missing: {what}", folder.display());
+    let missing = format!("{} is missing", path.display());
+    assert!(std::env::var_os("CI").is_none(), "{missing}, and CI is set");
+    eprintln!("not checked: {missing}");
     None
+}
+
+/// A file or folder of the test data in this repository.
+pub fn data(below: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(below)
 }
 
 /// The folders below `parent`, sorted; panics if there are none.
@@ -45,13 +51,6 @@ pub fn folders(parent: PathBuf) -> Vec<PathBuf> {
 /// The last part of a path, for messages.
 pub fn name(path: &std::path::Path) -> String {
     path.file_name().unwrap().to_string_lossy().into_owned()
-}
-
-/// An arena full of what was in memory before.
-pub fn dirty(pattern: u8, bytes: usize) -> AlignedBytes {
-    let mut arena = AlignedBytes::zeroed(bytes);
-    arena.fill(pattern);
-    arena
 }
 
 /// Logits, to be compared bit for bit.

@@ -5,11 +5,12 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::common::random::{self, Memory, Numbers, window};
+use crate::common::session::session_in;
 use pocketlm::Error;
 use pocketlm::host::{AlignedBytes, file::MappedFile};
 use pocketlm::import::{self, PackOptions};
 use pocketlm::model::{DType, Kv, MlpVariant, Model, Rope, Scrub, Section, Verify};
-use pocketlm::run::{Plan, Session, Solo, Step};
+use pocketlm::run::{Plan, Session, Step};
 
 /// Faults in all; a test of a release may ask for more.
 fn faults() -> u64 {
@@ -113,7 +114,7 @@ fn a_bit_that_flips_under_a_session_changes_numbers_and_nothing_else() {
                 mut map,
                 file: memory,
             } = Arena::new(plan.bytes());
-            let mut session = Session::new(&model, &plan, &mut map, &Solo).unwrap();
+            let mut session = session_in(&model, &plan, &mut map);
             let mut slices = 0;
             let expected = run(&mut session, *vocab, None, &mut slices).unwrap();
             for seed in 0..each {
@@ -243,7 +244,7 @@ fn an_image_that_is_not_vouched_for_is_not_even_read() {
 
 #[test]
 fn whoever_packs_to_one_file_at_once_leaves_a_whole_image_at_all_times() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::common::scratch();
     let path = folder.path().join("model.plm");
     let checkpoint = Memory::new(random::plain(vec![window(0, Rope::Global)]), 1);
     let images = [DType::Q8, DType::F32].map(|dtype| checkpoint.pack(dtype));
@@ -275,7 +276,7 @@ fn whoever_packs_to_one_file_at_once_leaves_a_whole_image_at_all_times() {
 #[cfg(feature = "cli")]
 #[test]
 fn packing_that_is_killed_anywhere_leaves_the_old_image_and_no_new_one() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::common::scratch();
     let checkpoint = crate::common::folder::llama().write("model.safetensors");
     let (image, binary) = (
         folder.path().join("model.plm"),

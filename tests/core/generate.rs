@@ -3,15 +3,14 @@
 
 use pocketlm::Error;
 use pocketlm::generate::{End, Generation, Progress, PromptLookup, STOP_STRING_BYTES};
-use pocketlm::include_image;
 use pocketlm::model::Model;
-use pocketlm::run::{Arena, Plan, Session, Solo};
+use pocketlm::run::{Arena, Plan, Session};
 use pocketlm::sample::{Penalties, Recent, Sampler};
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
 use crate::common::random::Numbers;
+use crate::common::session::{STORY, session_in};
 
-const STORY: &[u8] = include_image!("../../src/bin/pocketlm/story/story.plm");
 const PLAN: Plan = Plan::of(STORY).context(128).batch(8).logits(8);
 
 type StoryArena = Arena<{ PLAN.bytes() }>;
@@ -30,7 +29,7 @@ fn with_session<T>(prompt: &str, job: impl FnOnce(&mut Session, &Tokenizer, &[u3
     let model = Model::open(STORY).unwrap();
     let tokenizer = model.tokenizer().unwrap().unwrap();
     let mut arena = StoryArena::new();
-    let mut session = Session::new(&model, &PLAN, &mut arena, &Solo).unwrap();
+    let mut session = session_in(&model, &PLAN, &mut arena);
     let ids = ids(&tokenizer, prompt);
     job(&mut session, &tokenizer, &ids)
 }

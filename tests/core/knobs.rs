@@ -4,10 +4,10 @@
 use crate::common::plain::Plain;
 use crate::common::random::{self, Memory, Numbers};
 use crate::common::reference::Reference;
-use pocketlm::host::AlignedBytes;
+use crate::common::session::{arena_for, session_in};
 use pocketlm::import::{Checkpoint, PackOptions};
 use pocketlm::model::{DType, Kv, Model};
-use pocketlm::run::{Plan, Session, Solo};
+use pocketlm::run::Plan;
 
 /// Tokens with rising positions, now and then with a gap.
 fn tokens(numbers: &mut Numbers, count: usize, vocab_size: u32) -> Vec<(u32, u32)> {
@@ -37,9 +37,8 @@ fn run(image: &[u8], kv: Kv, batch: u32, tokens: &[(u32, u32)]) -> Vec<Vec<f32>>
         .context(tokens.len() as u32)
         .batch(batch)
         .kv(kv);
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
-    arena.fill(0xff);
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     let mut rows = Vec::new();
     for run in tokens.chunk_by(|a, b| a.1 + 1 == b.1) {
         session.skip_to(run[0].1).unwrap();

@@ -1,12 +1,12 @@
 //! Guesses from what a text has said before: what is guessed, when, and that the text is the same
 //! with them and without.
 
-use crate::common::dirty;
 use crate::common::random::{self, Memory, Numbers, window};
+use crate::common::session::{arena_for, session_in};
 use pocketlm::Error;
 use pocketlm::generate::PromptLookup;
 use pocketlm::model::{DType, Kv, Model, Rope};
-use pocketlm::run::{Plan, Session, Solo};
+use pocketlm::run::{Plan, Session};
 use pocketlm::sample::{Penalties, Recent, Sampler};
 
 /// What is guessed after a text, `most` tokens at most, by who has seen nothing but right guesses.
@@ -123,8 +123,8 @@ fn a_text_is_the_same_with_guesses_and_without() {
         let temperature = numbers.pick(&[0.0, 0.02, 0.3]);
         let [plain, guessed] =
             [(plans[0], 1), (plans[1], together as usize)].map(|(plan, together)| {
-                let mut arena = dirty(0xff, plan.bytes());
-                let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+                let mut arena = arena_for(&plan);
+                let mut session = session_in(&model, &plan, &mut arena);
                 if together > 1 && seed % 2 == 0 {
                     // A restored context has no keys but those that are still seen.
                     session.feed(&prompt[..15]).unwrap();
@@ -161,8 +161,8 @@ fn what_the_sampler_refuses_takes_guesses_back() {
     let image = Memory::new(random::plain(vec![window(0, Rope::Global)]), 1).pack(DType::F32);
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(20).batch(5).logits(2);
-    let mut arena = dirty(0xff, plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     // The first guess is right, the second is what the sampler refuses to judge.
     let mut calls = 0;
     let outcome = session.feed_drafts(&[1, 2, 3, 4], |_| {

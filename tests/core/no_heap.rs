@@ -5,6 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use crate::common::random::{self, Memory, window};
+use crate::common::session::STORY;
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
 use pocketlm::model::{DType, Header, Kv, Model, Rope};
@@ -58,8 +59,6 @@ fn requests<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let result = work();
     (result, REQUESTS.get() - before)
 }
-
-static STORY: &[u8] = pocketlm::include_image!("../../src/bin/pocketlm/story/story.plm");
 
 #[test]
 fn the_counter_counts() {

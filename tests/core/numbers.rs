@@ -2,6 +2,7 @@
 
 use crate::common::random::{self, Memory, window};
 use crate::common::reference::{Reference, read};
+use crate::common::session::arena_for;
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
 use pocketlm::import::{self, Checkpoint, Description, Element, ImportError, PackOptions, Tensor};
@@ -57,7 +58,7 @@ fn pack(checkpoint: &dyn Checkpoint, dtype: DType) -> AlignedBytes {
 fn logits(image: &[u8], kv: Kv) -> Vec<f32> {
     let model = Model::open(image).unwrap();
     let plan = Plan::new(model.header()).context(8).batch(4).kv(kv);
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut arena = arena_for(&plan);
     let mut all = Isa::available().map(|isa| {
         let mut session = Session::new(
             &model,

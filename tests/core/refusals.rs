@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::common::random::{self, Memory, Numbers, window};
+use crate::common::session::{STORY, session_in};
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
 use pocketlm::import::{PackOptions, vocabulary};
@@ -577,7 +578,6 @@ fn limits_plans_and_arenas_that_do_not_fit_are_refused() {
 
 #[test]
 fn a_plan_made_at_compile_time_is_the_plan_made_at_run_time() {
-    static STORY: &[u8] = pocketlm::include_image!("../../src/bin/pocketlm/story/story.plm");
     const HEADER: Header<'static> = match Header::read(pocketlm::include_image!(
         "../../src/bin/pocketlm/story/story.plm"
     )) {
@@ -596,7 +596,7 @@ fn a_plan_made_at_compile_time_is_the_plan_made_at_run_time() {
         plan.bytes()
     );
     let mut arena = AlignedBytes::zeroed(PLAN.bytes());
-    let mut session = Session::new(&model, &PLAN, &mut arena, &Solo).unwrap();
+    let mut session = session_in(&model, &PLAN, &mut arena);
     assert_eq!(
         session.feed(&[2, 17, 40]).unwrap().len(),
         model.config().vocab_size as usize

@@ -1,8 +1,9 @@
 //! A restored context is, bit for bit, the one that was saved, in whatever session it is restored;
 //! and what is no snapshot of this model is refused.
 
+use crate::common::bits;
 use crate::common::random::{self, Memory, Numbers, window};
-use crate::common::{bits, dirty};
+use crate::common::session::{arena_for, dirty, session_in};
 use embedded_storage::nor_flash::{
     ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
 };
@@ -32,7 +33,7 @@ fn fed<'m, 'a>(
     let plan = Plan::new(model.header())
         .context(context.len() as u32 + 8)
         .kv(kv);
-    *arena = dirty(0xff, plan.bytes());
+    *arena = arena_for(&plan);
     let mut session = Session::new(model, &plan, arena, &Solo).unwrap();
     for &(id, position) in context {
         session.skip_to(position).unwrap();
@@ -56,8 +57,8 @@ fn a_restored_context_goes_on_with_the_same_bits() {
             .context(numbers.within(60..=90))
             .batch(numbers.within(1..=9))
             .kv(kv);
-        let mut arena = dirty(0xff, plan.bytes());
-        let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+        let mut arena = arena_for(&plan);
+        let mut session = session_in(&model, &plan, &mut arena);
 
         // A context with gaps, in part taken back.
         let mut context: Vec<(u32, u32)> = Vec::new();
@@ -104,8 +105,8 @@ fn a_restored_context_goes_on_with_the_same_bits() {
             .context(context.len() as u32 + 8)
             .batch(numbers.within(1..=4))
             .kv(kv);
-        let mut arena = dirty(0xff, plan.bytes());
-        let mut restored = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+        let mut arena = arena_for(&plan);
+        let mut restored = session_in(&model, &plan, &mut arena);
         restored.feed(&numbers.tokens(5, vocab_size)).unwrap();
         restored.restore_from(&snapshot).unwrap();
         assert_eq!(
@@ -165,8 +166,8 @@ fn example() -> (AlignedBytes, Vec<u8>) {
     let image = Memory::new(description, 3).pack(DType::Q8);
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).batch(4).kv(Kv::Q8);
-    let mut arena = dirty(0xff, plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     session.feed(&[3, 5, 8, 13, 21]).unwrap();
     let snapshot = save(&session);
     assert_eq!(snapshot.len(), plan.snapshot_bytes(5));
@@ -189,8 +190,8 @@ fn a_torn_or_damaged_snapshot_is_refused_and_the_session_still_works() {
     let (image, snapshot) = example();
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
-    let mut arena = dirty(0xff, plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     let expected = bits(session.feed(&[7, 9]).unwrap());
 
     for end in 0..snapshot.len() {
@@ -223,7 +224,7 @@ fn what_does_not_belong_here_is_refused_and_changes_nothing() {
     let model = Model::open(&image).unwrap();
     let session = |kv, context| {
         let plan = Plan::new(model.header()).context(context).kv(kv);
-        let arena = Box::leak(Box::new(dirty(0xff, plan.bytes())));
+        let arena = Box::leak(Box::new(arena_for(&plan)));
         let mut session = Session::new(&model, &plan, arena, &Solo).unwrap();
         session.feed(&[1, 2]).unwrap();
         session
@@ -269,8 +270,8 @@ fn a_forged_snapshot_cannot_bring_in_what_a_session_never_holds() {
     let (image, snapshot) = example();
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
-    let mut arena = dirty(0xff, plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     session.restore_from(&forged(&snapshot, 40, &[9])).unwrap(); // another token is as good
     for (what, at, value) in [
         ("a token that the vocabulary lacks", 40, 43u32),
@@ -302,8 +303,8 @@ fn what_the_storage_reports_is_what_the_caller_gets() {
     let (image, snapshot) = example();
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
-    let mut arena = dirty(0xff, plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     let mut calls = 0;
     let mut second_fails = |_: &mut [u8]| {
         calls += 1;
@@ -412,9 +413,9 @@ fn the_power_may_fail_at_any_moment_of_a_save() {
     let (image, _) = example();
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
-    let (mut arena, mut other) = (dirty(0xff, plan.bytes()), dirty(0xff, plan.bytes()));
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
-    let mut after = Session::new(&model, &plan, &mut other, &Solo).unwrap();
+    let (mut arena, mut other) = (arena_for(&plan), arena_for(&plan));
+    let mut session = session_in(&model, &plan, &mut arena);
+    let mut after = session_in(&model, &plan, &mut other);
     let half = (plan.snapshot_bytes(16) + 8).next_multiple_of(ERASE);
     let range = ERASE as u32..(ERASE + 2 * half) as u32;
     let mut store = Snapshots::new(Chip::new(2 * half + 2 * ERASE), range.clone()).unwrap();
@@ -491,8 +492,8 @@ fn snapshots_that_do_not_fit_their_flash_are_refused() {
     let (image, _) = example();
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
-    let mut arena = dirty(0xff, plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     let refused = |range| Snapshots::new(Chip::new(4 * ERASE), range).err();
     assert_eq!(refused(4..1024), Some(Error::Unaligned(ERASE as u32)));
     assert_eq!(

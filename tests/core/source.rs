@@ -2,16 +2,15 @@
 //! that holds a tile row; an image is checked as well as one in memory; and a read that fails can
 //! be tried again.
 
+use crate::common::bits;
 use crate::common::random::{self, Memory, Numbers};
-use crate::common::{bits, dirty};
+use crate::common::session::{STORY, arena_for, dirty, session_in};
 use embedded_storage::nor_flash::{ErrorType, NorFlashErrorKind, ReadNorFlash, check_read};
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
 use pocketlm::import::{self, PackOptions};
 use pocketlm::model::{DType, Header, Kv, Model, Section, Verify, WeightSource};
 use pocketlm::run::{FlashImage, Plan, Session, Solo, Step};
-
-static STORY: &[u8] = pocketlm::include_image!("../../src/bin/pocketlm/story/story.plm");
 
 /// A device that is read in blocks of 512 bytes, the image somewhere on it; reads can fail.
 struct Card {
@@ -123,8 +122,8 @@ impl Limits {
 fn mapped(image: &[u8], limits: Limits, ids: &[u32]) -> Vec<Vec<u32>> {
     let model = Model::open(image).unwrap();
     let plan = limits.plan(&model, ids.len());
-    let mut arena = dirty(0xff, plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     let mut rows = Vec::new();
     session
         .feed_each(ids, |_, logits| rows.push(bits(logits)))
@@ -144,7 +143,7 @@ fn read(
     let mut scratch = dirty(0xff, 32 * 1024);
     let model = Model::open_from(source, &mut resident, &mut scratch).unwrap();
     let plan = limits.plan(&model, ids.len());
-    let mut arena = dirty(0xff, plan.bytes());
+    let mut arena = arena_for(&plan);
     let mut session = Session::with_source(&model, &plan, &mut arena, &Solo, source).unwrap();
     let mut rows = Vec::new();
     session
@@ -210,8 +209,7 @@ fn weights_that_are_read_give_the_bits_of_weights_in_memory() {
 #[test]
 fn the_story_is_told_from_blocks_through_a_buffer_of_16_kb() {
     let checkpoint =
-        crate::common::shared("the story model from a block device in every type of weights")
-            .map(|shared| import::open(&shared.join("models/story")).unwrap());
+        crate::common::shared("models/story").map(|story| import::open(&story).unwrap());
     let ids = Numbers::new(3).tokens(100, 1024);
     let limits = Limits {
         batch: 8,
@@ -257,7 +255,7 @@ fn the_story_is_told_from_blocks_through_a_buffer_of_16_kb() {
         let model =
             Model::open_from(&mut card, &mut resident, &mut dirty(0xff, 32 * 1024)).unwrap();
         let plan = limits.plan(&model, 8);
-        let mut arena = dirty(0xff, plan.bytes());
+        let mut arena = arena_for(&plan);
         let before = card.into_inner().reads;
         let mut card = Card::with(&image);
         assert!(before.0 > 0);
@@ -303,7 +301,7 @@ fn a_read_that_fails_is_tried_again_by_the_next_step() {
         let model =
             Model::open_from(&mut good, &mut resident, &mut dirty(0xff, 32 * 1024)).unwrap();
         let plan = limits.plan(&model, ids.len());
-        let mut arena = dirty(0xff, plan.bytes());
+        let mut arena = arena_for(&plan);
         let mut card = good.into_inner();
         card.failing = Some(numbers.pick(&[2, 5, 30]));
         let mut card = FlashImage::new(card, START);

@@ -1,8 +1,9 @@
 //! However tokens come and whoever works on them, the logits are the same bits; and what was taken
 //! back, reset or refused leaves no trace.
 
+use crate::common::bits;
 use crate::common::random::{self, Memory, Numbers, window};
-use crate::common::{bits, dirty};
+use crate::common::session::{STORY, arena_for, dirty, session_in};
 use pocketlm::Error;
 use pocketlm::host::Threads;
 use pocketlm::import::Description;
@@ -11,8 +12,6 @@ use pocketlm::run::{Digest, Engine, Isa, Plan, Session, Solo, Step, Workers};
 
 const BUDGETS: [u32; 8] = [1, 2, 7, 8, 9, 64, 1000, u32::MAX];
 const BATCHES: [u32; 4] = [1, 3, 7, 32];
-
-static STORY: &[u8] = pocketlm::include_image!("../../src/bin/pocketlm/story/story.plm");
 
 /// `start`, then `step` until it is done.
 fn step_through(session: &mut Session<'_, '_>, ids: &[u32], budget: u32) -> Vec<u32> {
@@ -149,7 +148,7 @@ fn every_way_agrees(what: &str, image: &[u8], ids: &[u32], kv: Kv, pools: &[Thre
             }
             assert_eq!(session.tokens(), ids);
         }
-        let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+        let mut session = session_in(&model, &plan, &mut arena);
         // Two of the budgets with each batch, so all of them in the end.
         for &budget in BUDGETS.iter().skip(index).step_by(BATCHES.len()) {
             session.reset();
@@ -290,7 +289,7 @@ fn the_bits_are_the_same_on_every_machine_with_every_instruction_set() {
                 .batch(7)
                 .logits(3)
                 .kv(kv);
-            let mut arena = dirty(0xff, plan.bytes());
+            let mut arena = arena_for(&plan);
             let mut digest = Digest::new();
             let engine = Engine {
                 isa,
@@ -376,7 +375,7 @@ impl Walk<'_> {
     fn fresh(&self, id: u32) -> Vec<u32> {
         let plan = self.plan.batch(1).context(self.context.len() as u32 + 1);
         let mut arena = dirty(0, plan.bytes());
-        let mut session = Session::new(&self.model, &plan, &mut arena, &Solo).unwrap();
+        let mut session = session_in(&self.model, &plan, &mut arena);
         for run in self.context.chunk_by(|a, b| a.1 + 1 == b.1) {
             session.skip_to(run[0].1).unwrap();
             session
@@ -403,8 +402,8 @@ fn what_was_taken_back_leaves_no_trace() {
                 .context(context)
                 .batch(numbers.within(1..=9))
                 .kv(numbers.pick(&Kv::ALL));
-            let mut arena = dirty(0xff, plan.bytes());
-            let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+            let mut arena = arena_for(&plan);
+            let mut session = session_in(&model, &plan, &mut arena);
             let slots = model
                 .layers()
                 .iter()
@@ -538,8 +537,8 @@ fn a_refused_call_changes_nothing() {
     let image = Memory::new(description, 6).pack(DType::F32);
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(20).batch(4);
-    let mut arena = dirty(0xff, plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     let ids = Numbers::new(1).tokens(20, vocab_size);
     let expected: Vec<_> = ids
         .iter()
@@ -634,7 +633,7 @@ fn a_reset_in_the_middle_of_a_step_forgets_it() {
         let plan = Plan::new(model.header()).context(60).batch(5).kv(Kv::F16);
         let ids = Numbers::new(2).tokens(60, vocab_size);
         let mut arena = dirty(0x7f, plan.bytes());
-        let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+        let mut session = session_in(&model, &plan, &mut arena);
         let expected = bits(session.feed(&ids[..23]).unwrap());
         for steps in 0..40 {
             session.reset();
@@ -660,8 +659,8 @@ fn a_step_does_one_piece_at_least_and_its_budget_at_most() {
     let image = Memory::new(models().swap_remove(3).1, 8).pack(DType::F32);
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(30).batch(5);
-    let mut arena = dirty(0xff, plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     let mut last = usize::MAX;
     for budget in [0, 1, 7, 8, 9, 64, 1000, u32::MAX] {
         session.reset();
@@ -714,7 +713,7 @@ fn however_many_cores_there_are_said_to_be_the_logits_are_the_same() {
         let model = Model::open(&image).unwrap();
         let feed = |kv: Kv, batch: u32, isa: &'static Isa, workers: &dyn Workers| {
             let plan = Plan::new(model.header()).context(190).batch(batch).kv(kv);
-            let mut arena = dirty(0xff, plan.bytes());
+            let mut arena = arena_for(&plan);
             let mut session =
                 Session::new(&model, &plan, &mut arena, Engine { isa, workers }).unwrap();
             bits(session.feed(&ids).unwrap())

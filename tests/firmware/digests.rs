@@ -1,18 +1,19 @@
 //! Digests of logits, and the story: what a board prints is what this machine computes.
 
+use std::sync::LazyLock;
+
 use pocketlm::host::AlignedBytes;
 use pocketlm::import::{self, PackOptions};
 use pocketlm::model::{DType, Kv, Model};
-use pocketlm::run::{Digest, Plan, Session, Solo, Step};
+use pocketlm::run::{Digest, Plan, Step};
 
 use crate::board::{
     AARCH64, ALL, Board, M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, RV64GC, WASM,
 };
 use crate::common;
 use crate::common::random::{self, Memory, Numbers};
+use crate::common::session::{STORY, arena_for, session_in};
 use crate::sequence::{BATCH, BUDGET, CONTEXT, tokens};
-
-pub static STORY: &[u8] = pocketlm::include_image!("../../src/bin/pocketlm/story/story.plm");
 
 /// The lines that `report.rs` prints, computed here.
 fn expected(image: &[u8], kvs: &[Kv]) -> Vec<String> {
@@ -26,8 +27,8 @@ fn expected(image: &[u8], kvs: &[Kv]) -> Vec<String> {
             .batch(BATCH)
             .kv(kv);
         lines.push(format!("arena {name} {}", plan.bytes()));
-        let mut arena = AlignedBytes::zeroed(plan.bytes());
-        let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+        let mut arena = arena_for(&plan);
+        let mut session = session_in(&model, &plan, &mut arena);
         let digest = |logits: &[f32]| {
             let mut digest = Digest::new();
             digest.update(logits);
@@ -104,21 +105,34 @@ const SMALL_IMAGES: u64 = 20;
 
 /// Small models with every knob of the config, in every type of weights and, since `partition` goes
 /// through the types of keys and values from image to image, with each of those.
-fn small_images() -> Vec<AlignedBytes> {
-    (0..SMALL_IMAGES)
-        .map(|seed| {
-            let checkpoint = Memory::new(random::any(&mut Numbers::new(seed)), seed);
-            checkpoint.pack(DType::ALL[seed as usize % DType::ALL.len()])
-        })
-        .collect()
-}
+static SMALL: LazyLock<Vec<AlignedBytes>> = LazyLock::new(|| {
+    let image = |seed| {
+        let checkpoint = Memory::new(random::any(&mut Numbers::new(seed)), seed);
+        checkpoint.pack(DType::ALL[seed as usize % DType::ALL.len()])
+    };
+    (0..SMALL_IMAGES).map(image).collect()
+});
+
+/// What goes into the partition, the small images and then the story model in the types it was not
+/// built in with, and what `partition` prints of them.
+static PARTITION: LazyLock<(Vec<u8>, Vec<String>)> = LazyLock::new(|| {
+    let story = story_images();
+    let images: Vec<&[u8]> = SMALL.iter().chain(&story).map(|image| &image[..]).collect();
+    let kvs = Kv::ALL.iter().cycle();
+    let lines = images.iter().zip(kvs);
+    let lines = lines.flat_map(|(image, &kv)| expected(image, &[kv]));
+    (images.concat(), lines.collect())
+});
+
+/// What `check` prints.
+static CHECK: LazyLock<Vec<String>> = LazyLock::new(|| expected(STORY, &Kv::ALL));
 
 /// The story model in the types it was not built in with.
 fn story_images() -> Vec<AlignedBytes> {
-    let Some(shared) = common::shared("the story model in other types of weights on boards") else {
+    let Some(story) = common::shared("models/story") else {
         return Vec::new();
     };
-    let checkpoint = import::open(&shared.join("models/story")).unwrap();
+    let checkpoint = import::open(&story).unwrap();
     let pack = |dtype: DType| {
         let options = PackOptions {
             dtype: Some(dtype),
@@ -170,27 +184,11 @@ fn computes_the_bits_of_the_host(board: &Board) {
         return;
     }
     let check = results(board, &board.run("check", &[]));
-    assert_eq!(
-        check,
-        expected(STORY, &Kv::ALL),
-        "{}: the image in the program",
-        board.title()
-    );
-
-    let images: Vec<AlignedBytes> = small_images().into_iter().chain(story_images()).collect();
-    let expected: Vec<String> = images
-        .iter()
-        .zip(Kv::ALL.iter().cycle())
-        .flat_map(|(image, &kv)| expected(image, &[kv]))
-        .collect();
-    let images: Vec<&[u8]> = images.iter().map(|image| &image[..]).collect();
-    let partition = results(board, &board.run("partition", &images.concat()));
-    assert_eq!(
-        partition,
-        expected,
-        "{}: images in a partition",
-        board.title()
-    );
+    let title = board.title();
+    assert_eq!(check, *CHECK, "{title}: the image in the program");
+    let (images, expected) = &*PARTITION;
+    let partition = results(board, &board.run("partition", images));
+    assert_eq!(partition, *expected, "{title}: images in a partition");
     is_in_the_table(board, &check, &partition);
 }
 
@@ -293,23 +291,18 @@ fn reads_weights_from_blocks(board: &Board) {
     if !board.is_here("weights from a block device") {
         return;
     }
-    let images: Vec<AlignedBytes> = small_images()
-        .into_iter()
-        .chain([AlignedBytes::copy_of(STORY)])
+    let images: Vec<&[u8]> = SMALL
+        .iter()
+        .map(|image| &image[..])
+        .chain([STORY])
         .collect();
-    let lines = images.iter().flat_map(|image| expected(image, &Kv::ALL));
-    let expected = lines.filter(|line| !line.starts_with("arena"));
-    let found = board.run(
-        "blocks",
-        &images
-            .iter()
-            .map(|image| &image[..])
-            .collect::<Vec<_>>()
-            .concat(),
-    );
+    let small = SMALL.iter().flat_map(|image| expected(image, &Kv::ALL));
+    let lines = small.chain(CHECK.iter().cloned());
+    let expected: Vec<String> = lines.filter(|line| !line.starts_with("arena")).collect();
+    let found = board.run("blocks", &images.concat());
     assert_eq!(
         results(board, &found),
-        expected.collect::<Vec<_>>(),
+        expected,
         "{}: from blocks",
         board.target
     );
@@ -326,8 +319,8 @@ fn weights_read_in_blocks_on_boards_give_the_bits_of_weights_in_memory() {
 fn a_prompt_computed_on_the_host_goes_on_on_a_board() {
     let model = Model::open(STORY).unwrap();
     let plan = Plan::new(model.header()).context(1000).batch(32).kv(Kv::Q8);
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     session.feed(&tokens(1024)).unwrap();
     let mut partition = STORY.to_vec();
     let mut keep = |bytes: &[u8]| {

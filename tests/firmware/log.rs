@@ -8,7 +8,7 @@ use pocketlm::model::Model;
 use pocketlm::run::Plan;
 
 use crate::board::{ALL_TYPES, M4F};
-use crate::digests::STORY;
+use crate::common::session::STORY;
 
 #[test]
 fn the_log_says_what_was_opened_planned_begun_and_refused() {

@@ -1,6 +1,7 @@
 //! Every golden case: the logits are those of the reference, for penzai-style folders and for
 //! Hugging Face's models.
 
+use crate::common::session::{arena_for, session_in};
 use pocketlm::host::AlignedBytes;
 use pocketlm::host::harness::{Case, Report};
 use pocketlm::import::{self, PackOptions};
@@ -19,7 +20,7 @@ fn verify(folder: &Path) -> Result<Report, Box<dyn std::error::Error>> {
     let image = import::pack_to_memory(&*import::open(folder)?, &options, &mut |_, _| {})?;
     let model = Model::open(&image)?;
     let plan = Plan::new(model.header()).context(case.context()).batch(7);
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
+    let mut arena = arena_for(&plan);
     let mut session = Session::new(&model, &plan, &mut arena, &Solo)?;
     Ok(case.run(&mut session)?)
 }
@@ -50,27 +51,20 @@ fn every_case_agrees(cases: Vec<PathBuf>, tolerance: f64, unsupported: &[&str]) 
 
 #[test]
 fn the_seeds_own_cases_agree_with_float64_within_5e_5() {
-    let Some(shared) = crate::common::shared("the golden cases of penzai-style folders") else {
+    let Some(cases) = crate::common::shared("goldens/llamalike") else {
         return;
     };
-    every_case_agrees(
-        crate::common::folders(shared.join("goldens/llamalike")),
-        5e-5,
-        &[],
-    );
+    every_case_agrees(crate::common::folders(cases), 5e-5, &[]);
 }
 
 #[test]
 fn hugging_face_cases_agree_within_2e_4_and_continue_alike() {
-    let Some(shared) = crate::common::shared("the Hugging Face golden cases") else {
+    let Some(cases) = crate::common::shared("goldens/hf") else {
         return;
     };
     // Families with structure the config does not have; the importer says which.
-    every_case_agrees(
-        crate::common::folders(shared.join("goldens/hf")),
-        2e-4,
-        &["x-olmo2", "x-cohere"],
-    );
+    let unsupported = &["x-olmo2", "x-cohere"];
+    every_case_agrees(crate::common::folders(cases), 2e-4, unsupported);
 }
 
 #[test]
@@ -86,8 +80,8 @@ fn rare_forms_of_configs_agree_as_well() {
 fn greedy(image: &[u8], prompt: &[u32], count: usize) -> (Vec<u32>, Vec<Vec<f32>>) {
     let model = Model::open(image).unwrap();
     let plan = Plan::new(model.header()).context((prompt.len() + count) as u32);
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     let (mut ids, mut rows) = (Vec::new(), vec![session.feed(prompt).unwrap().to_vec()]);
     while ids.len() < count {
         ids.push(
@@ -129,10 +123,9 @@ fn largest_difference(rows: &[Vec<f32>], expected: &[f32]) -> f32 {
 
 #[test]
 fn stories260k_tells_what_llama2c_tells() {
-    let Some(shared) = crate::common::shared("stories260K") else {
+    let Some(folder) = crate::common::shared("fetched/stories260K") else {
         return;
     };
-    let folder = shared.join("fetched/stories260K");
     let image = packed(&folder.join("stories260K.bin"), DType::F32);
     let (ids, rows) = greedy(&image, &[1], 256);
     let tokenizer = Model::open(&image).unwrap().tokenizer().unwrap().unwrap();
@@ -152,10 +145,9 @@ fn stories260k_tells_what_llama2c_tells() {
 
 #[test]
 fn the_story_model_agrees_with_transformers_token_by_token() {
-    let Some(shared) = crate::common::shared("the story model") else {
+    let Some(folder) = crate::common::shared("models/story") else {
         return;
     };
-    let folder = shared.join("models/story");
     let oracle = std::fs::read_to_string(folder.join("greedy.json")).unwrap();
     let oracle: serde_json::Value = serde_json::from_str(&oracle).unwrap();
     let sequence: Vec<u32> = serde_json::from_value(oracle["sequence"].clone()).unwrap();

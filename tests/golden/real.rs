@@ -275,6 +275,27 @@ pub fn nll(
     real.stories.iter().take(count).map(of).collect()
 }
 
+/// The same, of what [`story_logits`] gives.
+pub fn nll_of_logits(
+    real: &Real,
+    model: &Model<'_>,
+    mut rows: &[Vec<f32>],
+    count: usize,
+) -> Vec<(usize, f64)> {
+    let tokenizer = model.tokenizer().unwrap().unwrap();
+    let of = |story: &String| {
+        let ids = encode(&tokenizer, story);
+        let (story, rest) = rows.split_at(ids.len());
+        rows = rest;
+        let next = story.iter().zip(&ids[1..]);
+        let nats = next
+            .map(|(logits, &id)| -log_softmax(logits)[id as usize])
+            .sum();
+        (ids.len() - 1, nats)
+    };
+    real.stories.iter().take(count).map(of).collect()
+}
+
 pub fn perplexity(nll: &[(usize, f64)]) -> f64 {
     let (tokens, nats) = nll
         .iter()

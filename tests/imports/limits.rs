@@ -29,7 +29,7 @@ fn refused(path: &Path) -> String {
 
 /// A file of these bytes.
 fn file(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::common::scratch();
     let path = folder.path().join(name);
     std::fs::write(&path, bytes).unwrap();
     (folder, path)
@@ -167,7 +167,7 @@ fn a_string_of_a_megabyte_is_not_repeated_to_the_user() {
 #[cfg(unix)]
 #[test]
 fn a_vocabulary_that_is_a_pipe_or_a_device_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::common::scratch();
     let pipe = folder.path().join("tokenizer.json");
     assert!(
         std::process::Command::new("mkfifo")
@@ -291,7 +291,7 @@ fn a_terabyte_of_holes_is_refused_at_once() {
 #[test]
 fn links_that_lead_nowhere_are_refused() {
     use std::os::unix::fs::symlink;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::common::scratch();
     symlink(folder.path(), folder.path().join("model")).unwrap();
     symlink("loop.gguf", folder.path().join("loop.gguf")).unwrap();
     symlink("/dev/zero", folder.path().join("zero.gguf")).unwrap();

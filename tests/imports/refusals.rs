@@ -27,15 +27,15 @@ fn reason(folder: &Folder) -> String {
 
 #[test]
 fn the_unsupported_goldens_are_refused_with_what_they_have_that_we_lack() {
-    let Some(shared) = crate::common::shared("refusal of cohere and olmo2") else {
+    let Some(cases) = crate::common::shared("goldens/hf") else {
         return;
     };
     assert_eq!(
-        refused(&shared.join("goldens/hf/x-cohere")).reason,
+        refused(&cases.join("x-cohere")).reason,
         "`model_type` is \"cohere\": its attention and feed-forward run side by side, behind a LayerNorm"
     );
     assert_eq!(
-        refused(&shared.join("goldens/hf/x-olmo2")).reason,
+        refused(&cases.join("x-olmo2")).reason,
         "`model_type` is \"olmo2\": it norms only the outputs of its blocks, and queries and keys across all heads"
     );
 }
@@ -554,7 +554,7 @@ fn configs_that_are_no_json_objects_are_refused() {
 
 #[test]
 fn missing_and_odd_files_are_refused_by_path() {
-    let empty = tempfile::tempdir().unwrap();
+    let empty = crate::common::scratch();
     let error = refused(empty.path());
     assert!(error.path.unwrap().ends_with("config.json"));
     assert!(
@@ -802,7 +802,7 @@ fn git_lfs_pointers_are_called_so_in_whatever_place() {
 
 #[test]
 fn what_is_no_checkpoint_is_said_with_what_may_have_been_meant() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::common::scratch();
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();

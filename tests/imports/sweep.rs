@@ -47,7 +47,7 @@ fn run(image: &[u8]) -> Result<Vec<u32>, Error> {
     if plan.bytes() > 1 << 20 {
         return Ok(Vec::new());
     }
-    let mut arena = crate::common::dirty(0xff, plan.bytes());
+    let mut arena = crate::common::session::arena_for(&plan);
     let mut session = Session::new(&model, &plan, &mut arena, &Solo)?;
     session.feed(&[0, 1, 0].map(|id| id % model.config().vocab_size))?;
     Ok(crate::common::bits(session.feed(&[0])?))
@@ -151,17 +151,6 @@ fn packed(path: &Path) -> Option<Vec<u32>> {
     Some(run(&image).expect("what was packed runs"))
 }
 
-/// Where files are written thousands of times.
-fn place() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() {
-        tempfile::tempdir_in(memory)
-    } else {
-        tempfile::tempdir()
-    }
-    .unwrap()
-}
-
 /// A Llama with an embedding of `d`, whose matrices with rows as long are of this type.
 fn gguf(d: u64, code: u32, block: (u64, u64)) -> Vec<u8> {
     let mut file = handmade::File::llama().without("rope_freqs.weight");
@@ -190,7 +179,7 @@ fn gguf(d: u64, code: u32, block: (u64, u64)) -> Vec<u8> {
 
 #[test]
 fn a_gguf_file_that_is_cut_is_refused_and_one_with_a_flipped_bit_may_run() {
-    let folder = place();
+    let folder = crate::common::scratch();
     let path = folder.path().join("model.gguf");
     for (name, file) in [
         ("GGUF F32", handmade::File::llama().bytes().0),
@@ -237,7 +226,7 @@ fn a_safetensors_file_that_is_cut_is_refused_and_one_with_a_flipped_bit_may_run(
             folder::llamalike(2, 2, 2, true),
         ),
     ] {
-        let folder = place();
+        let folder = crate::common::scratch();
         std::fs::write(
             folder.path().join("config.json"),
             checkpoint.config.to_string(),

@@ -232,7 +232,7 @@ fn a_folder_without_tokenizer_json_gives_the_same_ids() {
         let Some(source) = shared(&format!("goldens/tokenizers/{family}")) else {
             continue;
         };
-        let folder = tempfile::tempdir().unwrap();
+        let folder = scratch();
         for file in files {
             std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
         }
@@ -305,7 +305,7 @@ fn the_story_tokenizer_is_the_same_in_all_four_forms() {
 
 #[test]
 fn configs_beside_the_tokenizer_say_what_ends_a_generation() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write(
         "tokenizer.json",
@@ -342,7 +342,7 @@ fn configs_beside_the_tokenizer_say_what_ends_a_generation() {
 
 #[test]
 fn a_chat_template_is_found_wherever_it_is() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let template = || chat_template(folder.path()).map_err(|error| error.reason);
     assert_eq!(template(), Ok(None));
@@ -375,7 +375,7 @@ fn a_chat_template_is_found_wherever_it_is() {
 
 #[test]
 fn a_chat_template_sets_the_special_tokens_that_it_names() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let first_line = || {
         let template = chat_template(folder.path()).unwrap().unwrap();
@@ -431,7 +431,7 @@ fn ids_with(
     texts: &[&str],
 ) -> Option<Vec<Vec<u32>>> {
     let source = shared(&format!("goldens/tokenizers/{family}"))?;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     for file in files {
         std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
     }
@@ -527,7 +527,7 @@ fn text_without_a_space_in_front_decodes_to_itself() {
         return;
     };
     for file in ["tokenizer.json", "tokenizer.model"] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = scratch();
         std::fs::copy(source.join(file), folder.path().join(file)).unwrap();
         let config = r#"{"tokenizer_class": "LlamaTokenizer", "add_prefix_space": false}"#;
         std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
@@ -663,7 +663,7 @@ fn tokens_are_added_from_all_files_that_say_so() {
 
 #[test]
 fn an_added_token_that_is_named_is_special() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write(
         "tokenizer.json",

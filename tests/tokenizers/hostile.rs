@@ -102,7 +102,7 @@ fn random_bytes_behind_a_header_are_refused_or_harmless() {
 
 /// The importer's answer to a file with these bytes.
 fn import(name: &str, bytes: &[u8]) -> String {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let path = folder.path().join(name);
     std::fs::write(&path, bytes).unwrap();
     from_path(&path)
@@ -200,7 +200,7 @@ fn a_sentencepiece_model_cut_short_or_changed_is_refused_or_harmless() {
     let none =
         "no pieces: not a sentencepiece model; expected a tokenizer.json or a tokenizer.model";
     assert_eq!(import("tokenizer.model", b""), none);
-    let (mut refused, folder) = (0, tempfile::tempdir().unwrap());
+    let (mut refused, folder) = (0, scratch());
     let path = folder.path().join("tokenizer.model");
     for len in (0..model.len()).step_by(31) {
         std::fs::write(&path, &model[..len]).unwrap();
@@ -237,7 +237,7 @@ fn a_long_piece_is_refused_before_it_takes_quadratic_time() {
 
 #[test]
 fn a_llama2c_file_says_where_it_ends_too_soon() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let path = folder.path().join("tokenizer.bin");
     let refusal = |bytes: &[u8], vocab_size: usize| {
         std::fs::write(&path, bytes).unwrap();

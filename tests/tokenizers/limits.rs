@@ -64,7 +64,7 @@ fn whitespace_tokens_that_strip_whitespace_take_linear_time() {
         serde_json::from_str(include_str!("../data/tokenizers/abc.json")).unwrap();
     json["added_tokens"].as_array_mut().unwrap().push(serde_json::json!({
         "id": 9, "content": "\n", "lstrip": true, "rstrip": true, "normalized": false, "single_word": false, "special": false}));
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let path = folder.path().join("tokenizer.json");
     std::fs::write(&path, json.to_string()).unwrap();
     let start = Instant::now();

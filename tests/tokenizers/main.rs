@@ -2,6 +2,8 @@
 //! hostile input.
 #![cfg(feature = "std")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod forms;
 mod golden;
 mod hostile;
@@ -12,6 +14,7 @@ mod trimmed;
 
 use std::path::{Path, PathBuf};
 
+use common::{scratch, shared};
 use pocketlm::import::vocabulary;
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
@@ -35,28 +38,6 @@ const AS_TEXT: EncodeOptions = EncodeOptions {
     add_special_tokens: false,
     parse_special: false,
 };
-
-/// A file or folder of the shared test data, or a line that says what was not checked. In CI it has
-/// to be there.
-fn shared(what: &str) -> Option<PathBuf> {
-    let shared = std::env::var_os("POCKETLM_SHARED");
-    let path = shared
-        .map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),
-            PathBuf::from,
-        )
-        .join(what);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{} is missing",
-        path.display()
-    );
-    eprintln!("not checked, because {} is missing", path.display());
-    None
-}
 
 /// A tokenizer section, which lives as long as the tests do.
 fn section(path: impl AsRef<Path>) -> &'static [u8] {

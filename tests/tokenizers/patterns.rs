@@ -6,7 +6,7 @@ use std::time::Instant;
 use pocketlm::import::vocabulary::{GgufVocabulary, from_gguf};
 use serde_json::{Value, json};
 
-use super::random::{Pair, Random};
+use super::random::{Pair, Random, Trying};
 use super::*;
 
 /// GPT-2's letters for bytes.
@@ -69,7 +69,7 @@ fn byte_level(use_regex: bool) -> Value {
 
 /// Writes a file in a folder of its own.
 fn write(json: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch();
     let path = folder.path().join("tokenizer.json");
     std::fs::write(&path, json).unwrap();
     (folder, path)
@@ -178,9 +178,9 @@ fn patterns_of_families_cut_text_as_the_tokenizers_crate_does() {
         let (_folder, path) = write(&tokenizer_json(&all, &pre_tokenizers));
         let mut pair = Pair::open(&path);
         pair.specials.push("a.b a.b".into());
+        let _name = Trying(name);
         for seed in 0..2_000 {
             let text = Random::new(seed + 1).text(&pair.specials);
-            eprintln!("{name}, seed {seed}: {text:?}");
             pair.check_text(&text, PARSED);
         }
     }
@@ -211,12 +211,12 @@ fn every_character_is_cut_as_the_tokenizers_crate_does() {
         }
         let (_folder, path) = write(&tokenizer_json(&all, &pre_tokenizers));
         let mut pair = Pair::open(&path);
+        let _name = Trying(name);
         for some in characters.chunks(16) {
             let text: String = some
                 .iter()
                 .map(|c| format!("a{c}bB{c}{c}1{c} {c}.{c}\n{c}A"))
                 .collect();
-            eprintln!("{name}: {some:?}");
             pair.check_text(&text, PARSED);
         }
     }
@@ -303,11 +303,12 @@ fn random_patterns_cut_text_as_the_tokenizers_crate_does() {
         }
         compiled += 1;
         let mut pair = Pair::open(&path);
+        let tried = format!("seed {seed}: {patterns:?}");
+        let _patterns = Trying(&tried);
         for _ in 0..200 {
             let text: String = (0..random.below(20))
                 .map(|_| *random.pick(&characters))
                 .collect();
-            eprintln!("seed {seed}: {text:?} by {patterns:?}");
             pair.check_text(&text, PARSED);
         }
     }

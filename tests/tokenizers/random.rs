@@ -177,6 +177,17 @@ impl Random {
     }
 }
 
+/// What is being tried: it is printed when a check panics.
+pub struct Trying<'a>(pub &'a str);
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("tried: {:?}", self.0);
+        }
+    }
+}
+
 /// A golden tokenizer, ours and theirs.
 pub struct Pair {
     pub ours: Tokenizer<'static>,
@@ -224,6 +235,7 @@ impl Pair {
     }
 
     pub fn check_text(&mut self, text: &str, options: EncodeOptions) -> Vec<u32> {
+        let _text = Trying(text);
         self.theirs
             .set_encode_special_tokens(!options.parse_special);
         let expected = self
@@ -405,6 +417,7 @@ fn unusual_tokenizers_agree_with_the_tokenizers_crate() {
         "bytes.json",
     ] {
         let mut pair = Pair::open(&folder.join(file));
+        let _file = Trying(file);
         for seed in 0..4_000 {
             let mut random = Random::new(seed + 1);
             let units = [
@@ -419,7 +432,6 @@ fn unusual_tokenizers_agree_with_the_tokenizers_crate() {
                     }
                 })
                 .collect();
-            eprintln!("{file}, seed {seed}: {text:?}");
             let ids = pair.check_text(&text, *random.pick(&[PARSED, WITH_SPECIAL, AS_TEXT]));
             // tokenizers 0.23 decodes an added token to what it was in normalised text; these files
             // have such that differ.

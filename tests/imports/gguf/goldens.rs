@@ -9,7 +9,8 @@ use pocketlm::import::{Checkpoint, Element, gguf};
 use pocketlm::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
 use safetensors::{Dtype, SafeTensors};
 
-use super::support::{bits, rows, shared, tensors};
+use super::support::{bits, rows, tensors};
+use crate::common::shared;
 
 /// Name, file of the native type, the config it must give.
 fn cases() -> Vec<(&'static str, &'static str, Config)> {
@@ -161,7 +162,7 @@ fn cases() -> Vec<(&'static str, &'static str, Config)> {
 
 #[test]
 fn configs_say_what_was_converted() {
-    let Some(folder) = shared("goldens/gguf", "configs of ten GGUF files") else {
+    let Some(folder) = shared("goldens/gguf") else {
         return;
     };
     for (name, native, expected) in cases() {
@@ -178,7 +179,7 @@ fn configs_say_what_was_converted() {
 
 #[test]
 fn layers_and_rotary_tables_are_those_of_the_family() {
-    let Some(folder) = shared("goldens/gguf", "layers and rotary tables of ten GGUF files") else {
+    let Some(folder) = shared("goldens/gguf") else {
         return;
     };
     let global = Layer {
@@ -249,7 +250,7 @@ fn layers_and_rotary_tables_are_those_of_the_family() {
 
 #[test]
 fn native_tensors_are_those_of_the_folder_they_were_converted_from() {
-    let Some(folder) = shared("goldens", "tensors of ten GGUF files") else {
+    let Some(folder) = shared("goldens") else {
         return;
     };
     for (name, native, config) in cases() {
@@ -269,7 +270,7 @@ fn native_tensors_are_those_of_the_folder_they_were_converted_from() {
 /// A q8_0 file holds what ggml's quantiser makes of the original, row by row, to the byte.
 #[test]
 fn q8_0_tensors_are_the_quantised_ones_of_the_folder() {
-    let Some(folder) = shared("goldens", "tensors of ten GGUF files in Q8_0") else {
+    let Some(folder) = shared("goldens") else {
         return;
     };
     for (name, _, config) in cases() {
@@ -316,7 +317,7 @@ fn q8_0(row: &[f32]) -> Vec<u8> {
 
 #[test]
 fn chat_templates_come_along() {
-    let Some(folder) = shared("goldens/gguf", "chat templates of GGUF files") else {
+    let Some(folder) = shared("goldens/gguf") else {
         return;
     };
     let template = |file: &str| {

@@ -206,7 +206,7 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::common::scratch();
         let path = folder.path().join("model.gguf");
         Place {
             _folder: folder,

@@ -6,7 +6,8 @@ use std::path::Path;
 use pocketlm::import::{Checkpoint, Description, Element, gguf, hf, llama2c};
 use pocketlm::model::{Config, DType, Layer, Role, Rope, TensorId};
 
-use super::support::{self, bits, read, rows, shared, tensors};
+use super::support::{self, bits, read, rows, tensors};
+use crate::common::shared;
 
 const STORIES: Config = Config {
     num_kv_heads: 4,
@@ -24,7 +25,7 @@ const STORIES: Config = Config {
 
 #[test]
 fn stories260k_is_the_same_model_in_three_formats() {
-    let Some(folder) = shared("fetched", "stories260K as .bin, .gguf and folder") else {
+    let Some(folder) = shared("fetched") else {
         return;
     };
     let bin = folder.join("stories260K/stories260K.bin");
@@ -287,7 +288,7 @@ fn check(checkpoint: &impl Checkpoint, tied: bool, of: impl Fn(usize, usize) -> 
 
 #[test]
 fn versions_0_and_1_say_the_same_tied_and_untied() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::common::scratch();
     for tied in [false, true] {
         for file in [old_file(tied), new_file(tied)] {
             let path = write(folder.path(), &file);
@@ -303,7 +304,7 @@ fn versions_0_and_1_say_the_same_tied_and_untied() {
 
 #[test]
 fn version_2_is_read_as_values_times_scales_even_if_groups_straddle_rows() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::common::scratch();
     // Rows of w2 are six wide.
     for group in [2, 4, 8] {
         let path = write(folder.path(), &quantised_file(group));
@@ -323,7 +324,7 @@ fn version_2_is_read_as_values_times_scales_even_if_groups_straddle_rows() {
 
 #[test]
 fn tokenizers_lie_beside_the_checkpoint_under_the_usual_name_or_as_the_only_one() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::common::scratch();
     let path = write(folder.path(), &new_file(true));
     let touch = |name: &str| std::fs::write(folder.path().join(name), []).unwrap();
     assert_eq!(llama2c::tokenizer_beside(&path), None);
@@ -343,7 +344,7 @@ fn tokenizers_lie_beside_the_checkpoint_under_the_usual_name_or_as_the_only_one(
 
 #[test]
 fn a_file_of_another_length_than_its_header_says_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::common::scratch();
     for file in [old_file(false), new_file(true), quantised_file(4)] {
         for len in (0..file.len()).chain([file.len() + 1]) {
             let mut cut = file.clone();
@@ -368,7 +369,7 @@ fn a_file_of_another_length_than_its_header_says_is_refused() {
 
 #[test]
 fn a_flipped_header_is_refused_or_read_without_panic() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::common::scratch();
     for (file, header) in [
         (old_file(false), 28),
         (new_file(true), 41),

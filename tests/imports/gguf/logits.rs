@@ -1,18 +1,18 @@
 //! What a converted file computes is what the folder it came from computes.
 
-use pocketlm::host::AlignedBytes;
 use pocketlm::host::harness::Case;
 use pocketlm::import::{PackOptions, gguf, pack_to_memory};
 use pocketlm::model::{DType, Model};
-use pocketlm::run::{Plan, Session, Solo};
+use pocketlm::run::Plan;
 
-use super::support::shared;
+use crate::common::session::{arena_for, session_in};
+use crate::common::shared;
 
 /// The families whose facts all survive conversion. (Mistral loses its window, Gemma 2 and 3 their
 /// query scale.)
 #[test]
 fn converted_files_give_the_logits_of_the_original_and_continue_alike() {
-    let Some(folder) = shared("goldens", "logits of seven GGUF files") else {
+    let Some(folder) = shared("goldens") else {
         return;
     };
     for file in [
@@ -34,8 +34,8 @@ fn converted_files_give_the_logits_of_the_original_and_continue_alike() {
         let image = pack_to_memory(&checkpoint, &options, &mut |_, _| {}).unwrap();
         let model = Model::open(&image).unwrap();
         let plan = Plan::new(model.header()).context(case.context()).batch(7);
-        let mut arena = AlignedBytes::zeroed(plan.bytes());
-        let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+        let mut arena = arena_for(&plan);
+        let mut session = session_in(&model, &plan, &mut arena);
         let report = case.run(&mut session).unwrap();
         println!("{file}: {report}");
         assert!(

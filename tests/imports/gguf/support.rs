@@ -2,29 +2,10 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pocketlm::import::{Checkpoint, Tensor};
 use pocketlm::model::{Config, Role, TensorId};
-
-/// The folder of shared test data, or one below it. Without it a test says what it leaves out, and
-/// passes, but in CI.
-pub fn shared(below: &str, unchecked: &str) -> Option<PathBuf> {
-    let given = std::env::var_os("POCKETLM_SHARED").map(PathBuf::from);
-    let root =
-        given.unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")));
-    let path = root.join(below);
-    if path.exists() {
-        return Some(path);
-    }
-    assert!(
-        std::env::var_os("CI").is_none(),
-        "{} is missing",
-        path.display()
-    );
-    eprintln!("not checked, {} is missing: {unchecked}", path.display());
-    None
-}
 
 /// All rows as f32.
 pub fn rows(tensor: &Tensor<'_>) -> Vec<Vec<f32>> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use pocketlm::import::{Checkpoint, gguf, llama2c, vocabulary};
 use pocketlm::text::{EncodeOptions, Tokenizer};
 
-use super::support::shared;
+use crate::common::shared;
 
 const TEXT: &str = "The function returns a value, naïve 你好 42!\n";
 
@@ -22,7 +22,7 @@ fn encode(section: &[u8], text: &str) -> Vec<u32> {
 
 #[test]
 fn gguf_files_encode_the_prompt_of_their_case() {
-    let Some(folder) = shared("goldens", "tokenizers of GGUF files") else {
+    let Some(folder) = shared("goldens") else {
         return;
     };
     let mut checked = 0;
@@ -66,7 +66,7 @@ fn gguf_files_encode_the_prompt_of_their_case() {
 
 #[test]
 fn stories260k_encodes_alike_from_its_three_formats() {
-    let Some(folder) = shared("fetched", "tokenizers of stories260K") else {
+    let Some(folder) = shared("fetched") else {
         return;
     };
     let bin = llama2c::open(&folder.join("stories260K/stories260K.bin")).unwrap();
@@ -93,10 +93,7 @@ fn stories260k_encodes_alike_from_its_three_formats() {
 /// llama.cpp's own test files: texts, and the ids it makes of them, without BOS.
 #[test]
 fn vocabulary_files_encode_as_llama_cpp_does() {
-    let Some(folder) = shared(
-        "fetched/tokenizers",
-        "real vocabularies against llama.cpp's ids",
-    ) else {
+    let Some(folder) = shared("fetched/tokenizers") else {
         return;
     };
     for name in ["gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2"] {

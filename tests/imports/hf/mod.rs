@@ -16,15 +16,15 @@ use serde_json::{Value, json};
 /// Cases of families that need a structure we do not have.
 const UNSUPPORTED: [&str; 2] = ["x-cohere", "x-olmo2"];
 
-fn supported_cases(what: &str) -> Vec<std::path::PathBuf> {
-    let Some(shared) = crate::common::shared(what) else {
+fn supported_cases() -> Vec<std::path::PathBuf> {
+    let Some(cases) = crate::common::shared("goldens/hf") else {
         return Vec::new();
     };
     let case = |path: &std::path::PathBuf| {
         path.join("expected.safetensors").exists()
             && !UNSUPPORTED.contains(&crate::common::name(path).as_str())
     };
-    let cases: Vec<_> = crate::common::folders(shared.join("goldens/hf"))
+    let cases: Vec<_> = crate::common::folders(cases)
         .into_iter()
         .filter(case)
         .collect();
@@ -99,7 +99,7 @@ fn assert_oracle(folder: &Path) {
 
 #[test]
 fn a_plain_forward_pass_over_the_import_gives_the_oracles_logits_and_greedy_text() {
-    for folder in supported_cases("Hugging Face goldens against the plain forward pass") {
+    for folder in supported_cases() {
         assert_oracle(&folder);
     }
 }
@@ -116,14 +116,14 @@ fn rare_forms_of_the_config_give_the_oracles_logits() {
 #[test]
 fn every_version_of_a_config_describes_the_same_model() {
     let mut compared = 0;
-    for folder in supported_cases("old forms of Hugging Face configs") {
+    for folder in supported_cases() {
         let Ok(variants) = std::fs::read_dir(folder.join("config_variants")) else {
             continue;
         };
         let expected = open(&folder);
         for variant in variants {
             let variant = variant.unwrap().path();
-            let copy = tempfile::tempdir().unwrap();
+            let copy = crate::common::scratch();
             for entry in std::fs::read_dir(&folder).unwrap() {
                 let path = entry.unwrap().path();
                 if path
@@ -894,7 +894,7 @@ fn the_two_kinds_of_folders_are_told_apart() {
         hugging_face.write("model.safetensors"),
         seed.write("weights.safetensors"),
     );
-    let neither = tempfile::tempdir().unwrap();
+    let neither = crate::common::scratch();
     let told = |folder: &tempfile::TempDir| {
         (
             hf::looks_like(folder.path()),
@@ -942,8 +942,7 @@ fn assert_steps(folder: &Path, steps: &Value, logits: &[u8], tolerance: f64) {
 
 #[test]
 fn trained_models_tell_the_oracles_stories() {
-    let Some(shared) = crate::common::shared("trained models against the plain forward pass")
-    else {
+    let Some(shared) = crate::common::shared("") else {
         return;
     };
     let json = |path: std::path::PathBuf| -> Value {

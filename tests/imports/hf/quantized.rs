@@ -69,7 +69,7 @@ fn every_layout_gives_the_numbers_it_stands_for_bit_by_bit() {
 }
 
 fn packed(folder: &Path, dtype: Option<DType>) -> Packed {
-    let image = tempfile::tempdir().unwrap();
+    let image = crate::common::scratch();
     let options = PackOptions {
         dtype,
         embedder_dtype: None,
@@ -180,10 +180,10 @@ fn packed_embeddings(case: &str) -> usize {
 
 #[test]
 fn quantised_goldens_give_their_logits() {
-    let Some(shared) = shared("quantised Hugging Face goldens") else {
+    let Some(cases) = shared("goldens/quantized/hf") else {
         return;
     };
-    for folder in folders(shared.join("goldens/quantized/hf")) {
+    for folder in folders(cases) {
         let bytes = std::fs::read(folder.join("expected.safetensors")).unwrap();
         let expected = SafeTensors::deserialize(&bytes).unwrap();
         let ids: Vec<u32> = super::numbers(&expected, "input_ids", i64::from_le_bytes)

@@ -1,0 +1,41 @@
+//! Sessions to test with.
+
+use pocketlm::host::AlignedBytes;
+use pocketlm::model::Model;
+use pocketlm::run::{Plan, Session, Solo};
+
+/// The story model.
+pub static STORY: &[u8] = pocketlm::include_image!("../../src/bin/pocketlm/story/story.plm");
+
+/// An arena for a plan, full of what was in memory before.
+pub fn arena_for(plan: &Plan<'_>) -> AlignedBytes {
+    dirty(0xff, plan.bytes())
+}
+
+/// Memory in which each byte is `pattern`.
+pub fn dirty(pattern: u8, bytes: usize) -> AlignedBytes {
+    let mut arena = AlignedBytes::zeroed(bytes);
+    arena.fill(pattern);
+    arena
+}
+
+/// A session of the calling thread alone.
+pub fn session_in<'m, 'a>(
+    model: &Model<'m>,
+    plan: &Plan<'m>,
+    arena: &'a mut [u8],
+) -> Session<'m, 'a> {
+    Session::new(model, plan, arena, &Solo).unwrap()
+}
+
+/// Does `work` with a session of an image, which `limits` has planned.
+pub fn with_session<R>(
+    image: &[u8],
+    limits: impl for<'m> FnOnce(Plan<'m>) -> Plan<'m>,
+    work: impl FnOnce(&mut Session<'_, '_>) -> R,
+) -> R {
+    let model = Model::open(image).unwrap();
+    let plan = limits(Plan::new(model.header()));
+    let mut arena = arena_for(&plan);
+    work(&mut session_in(&model, &plan, &mut arena))
+}
