@@ -22,7 +22,8 @@ fn main() {
             perplexity(&real.nll)
         );
         println!(
-            "| type | image MB | pack s | top-1 | KL mean | KL max | perplexity |\n|---|---|---|---|---|---|---|"
+            "| type | image MB | pack s | top-1 | KL mean | KL max | perplexity \
+             |\n|---|---|---|---|---|---|---|"
         );
         let all_logits = |model: &Model<'_>, session: &mut Session<'_, '_>| {
             let mut rows = logits(&real, session);
@@ -41,13 +42,12 @@ fn main() {
                     &rows[..real.prompt_ids.len() + real.greedy_ids.len() - 1],
                 );
                 let kl = kl(&f32_rows, &rows);
-                let (mean, largest) = (
-                    kl.iter().sum::<f64>() / kl.len() as f64,
-                    kl.iter().copied().fold(0.0, f64::max),
-                );
+                let mean = kl.iter().sum::<f64>() / kl.len() as f64;
+                let largest = kl.iter().copied().fold(0.0, f64::max);
                 let perplexity = perplexity(&nll(&real, model, session, usize::MAX));
                 println!(
-                    "| {} | {:.1} | {seconds:.2} | {agreeing}/{positions} | {mean:.1e} | {largest:.1e} | {perplexity:.4} |",
+                    "| {} | {:.1} | {seconds:.2} | {agreeing}/{positions} | {mean:.1e} | \
+                     {largest:.1e} | {perplexity:.4} |",
                     type_name(dtype),
                     image.len() as f64 / 1e6
                 );

@@ -75,7 +75,9 @@ fn products(criterion: &mut Criterion) {
 }
 
 fn mixes(criterion: &mut Criterion) {
-    let (slots, channels, queries) = (1024, 64, 3);
+    let slots = 1024;
+    let channels = 64;
+    let queries = 3;
     let mut group = criterion.benchmark_group(format!("mix/{queries}x{slots}x{channels}"));
     group.throughput(Throughput::Elements((queries * slots * channels) as u64));
     for kv in Kv::ALL {

@@ -42,7 +42,11 @@ fn no_seed_and_no_input_of_the_corpus_breaks_a_target() {
     let folder = std::env::var_os("POCKETLM_CORPUS").map_or(folder, Into::into);
     for (name, target) in targets() {
         let corpus = unpack(&std::fs::read(folder.join(name)).unwrap());
-        assert!(corpus.len() > 20, "{name}: hardly a corpus");
+        assert!(
+            corpus.len() > 20,
+            "{name}: the corpus has only {} inputs",
+            corpus.len()
+        );
         seeds(name)
             .iter()
             .chain(&corpus)

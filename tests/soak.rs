@@ -49,10 +49,8 @@ fn generations(
             .top_p(numbers.pick(&[1.0, 0.9]))
             .penalties(Penalties::over(&mut window).repeat(1.1));
         let room = session.context() - session.len();
-        let (count, budget) = (
-            numbers.within(1..=30).min(room as u32),
-            numbers.within(1..=5000),
-        );
+        let count = numbers.within(1..=30).min(room as u32);
+        let budget = numbers.within(1..=5000);
         let mut ids = numbers.tokens(count as usize, model.config().vocab_size);
         for _ in 0..numbers.within(0..=40) {
             if session.start(&ids).is_err() {
@@ -96,7 +94,8 @@ fn generations_back_to_back_repeat_and_keep_to_their_memory() {
     let mut arena = AlignedBytes::zeroed(most);
     let threads = Threads::new(2).unwrap();
     let mut digests = Vec::new();
-    let (mut start, mut runs) = (None, 0u64);
+    let mut start = None;
+    let mut runs = 0u64;
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end || runs < 24 {
         // Each seed comes again, after others, in an arena that others have used, with other

@@ -275,7 +275,8 @@ fn check_product(
                 assert_eq!(
                     bits(*out),
                     *expected,
-                    "{what}: {isa:?} {} [{rows}][{columns}], input {t} of {count}, row {row}, pieces of {piece}",
+                    "{what}: {isa:?} {} [{rows}][{columns}], input {t} of {count}, row {row}, \
+                     pieces of {piece}",
                     dtype.name()
                 );
             }

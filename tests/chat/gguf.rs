@@ -4,7 +4,9 @@ use std::path::Path;
 
 /// Conversations between `<s>` and `</s>`.
 const TEMPLATE: &str = "\
-{%- for message in messages %}{{ '<s>' + message.role + '\\n' + message.content + '</s>' }}{% endfor %}\
+{%- for message in messages %}\
+{{ '<s>' + message.role + '\\n' + message.content + '</s>' }}\
+{% endfor %}\
 {%- if add_generation_prompt %}{{ '<s>assistant\\n' }}{% endif %}";
 
 /// The embedding, the keys of a token, the feed-forward, the vocabulary.

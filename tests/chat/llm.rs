@@ -106,7 +106,7 @@ fn threads_batches_and_drafts_change_no_text() {
 }
 
 #[test]
-fn a_text_goes_on_where_it_ended() {
+fn a_text_continues_where_it_ended() {
     let llm = Llm::open(STORY).unwrap();
     let whole = llm
         .session(&greedy(200))
@@ -201,7 +201,7 @@ fn a_stop_string_ends_a_text_and_is_not_part_of_it() {
 }
 
 #[test]
-fn another_thread_cancels_a_text_and_it_can_go_on() {
+fn another_thread_cancels_a_text_and_it_can_be_continued() {
     let llm = chat_llm();
     let options = SessionOptions {
         kv: pocketlm::model::Kv::Q8,

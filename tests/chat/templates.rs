@@ -186,7 +186,8 @@ fn what_the_template_writes_counts() {
     let role = format!("{{% set eos = '</s>' %}}{role}");
     assert_eq!(counting(&role, &["<|user|></s>"]), ["<|user|>", "</s>"]);
     // A template that asks for a token in a message sees it, and may write its own.
-    let asks = "{% set c = messages[0].content %}{% if '</think>' in c %}{{ c.split('</think>')[-1] \
+    let asks = "{% set c = messages[0].content %}{% if '</think>' in c %}{{ \
+     c.split('</think>')[-1] \
                 ~ '</think>' }}{% else %}no{% endif %}{{ c | length }}";
     assert_eq!(counting(asks, &["a</think>b"]), ["</think>"]);
     assert_eq!(
@@ -254,7 +255,9 @@ fn a_template_that_does_not_end_or_grows_without_end_is_stopped() {
     for source in [
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}".to_owned(),
         "{{ 'x' * 100000000000 }}".to_owned(),
-        "{% set s = 'x' * 1000000 %}{% for _ in range(99) %}{{ (s | tojson) | length }}{% endfor %}".to_owned(),
+        "{% set s = 'x' * 1000000 %}{% for _ in range(99) %}{{ (s | tojson) | length }}{% endfor \
+         %}"
+        .to_owned(),
         "{{ ['x'] * 100000000000 }}".to_owned(),
         "{{ 'x\nx' | indent(100000000000) }}".to_owned(),
         "{{ '%100000000000s' % 'x' }}".to_owned(),
@@ -274,10 +277,13 @@ fn a_template_that_does_not_end_or_grows_without_end_is_stopped() {
         format!("{grows}{{% set ns.s = [ns.s, ns.s] | tojson %}}{{% endfor %}}"),
         format!("{grows}{{% set ns.l = ns.l + ns.l %}}{{% endfor %}}"),
         format!("{grows}{{% set ns.l = [ns.l, ns.l] %}}{{% endfor %}}"),
-        "{% set ns = namespace(a=[1], b=[1]) %}{% for _ in range(60) %}{% set ns.a = [ns.a, ns.a] %}\
-         {% set ns.b = [ns.b, ns.b] %}{% endfor %}{{ ns.a == ns.b }}".to_owned(),
+        "{% set ns = namespace(a=[1], b=[1]) %}{% for _ in range(60) %}{% set ns.a = [ns.a, ns.a] \
+         %}\
+         {% set ns.b = [ns.b, ns.b] %}{% endfor %}{{ ns.a == ns.b }}"
+            .to_owned(),
         "{% set ns = namespace(a=[1]) %}{% for _ in range(60) %}{% set ns.a = [ns.a, ns.a] %}\
-         {% endfor %}{{ ns.a }}".to_owned(),
+         {% endfor %}{{ ns.a }}"
+            .to_owned(),
         "{% set ns = namespace() %}{% set ns.a = [ns] %}{{ ns }}".to_owned(),
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
         "{% for m in [1] recursive %}{{ loop([m]) }}{% endfor %}".to_owned(),

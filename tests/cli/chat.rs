@@ -73,7 +73,7 @@ fn what_is_refused_is_no_part_of_the_conversation_which_goes_on() {
         [b"\xff\n", &b"Hi\nAnd now?\n"[..]].concat(),
     );
     assert_eq!(output.stdout, plain.stdout);
-    // A block that nobody closes is not said.
+    // A block without an end is not sent.
     let output = chat(model.path(), &[], "Hi\nAnd now?\n\"\"\"\nmore\n");
     assert_eq!(
         (output.status.code(), &output.stdout),
@@ -82,7 +82,7 @@ fn what_is_refused_is_no_part_of_the_conversation_which_goes_on() {
 }
 
 #[test]
-fn an_answer_of_logits_that_are_no_numbers_is_refused() {
+fn an_answer_with_nan_logits_is_refused() {
     let model = model::overflowing();
     let output = chat(model.path(), &[], "Hi\nAnd now?\n");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -158,14 +158,12 @@ fn the_system_message_can_be_changed() {
 }
 
 #[test]
-fn a_conversation_is_saved_and_goes_on_where_it_is_loaded() {
+fn a_saved_conversation_continues_after_it_is_loaded() {
     let model = model::chatting();
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("a talk.kv");
-    let (save, load) = (
-        format!("/save {}\n", path(&file)),
-        format!("/load {}\n", path(&file)),
-    );
+    let save = format!("/save {}\n", path(&file));
+    let load = format!("/load {}\n", path(&file));
     let whole = chat(
         model.path(),
         &["--system", "Be."],
@@ -230,7 +228,7 @@ fn a_conversation_is_saved_and_goes_on_where_it_is_loaded() {
 }
 
 #[test]
-fn a_snapshot_that_cannot_go_on_here_says_why_and_changes_nothing() {
+fn a_snapshot_that_does_not_fit_says_why_and_changes_nothing() {
     let model = model::chatting();
     let scratch = tempfile::tempdir().unwrap();
     let [talk, text, other] = ["talk", "text", "other"].map(|name| scratch.path().join(name));
@@ -430,7 +428,7 @@ mod at_a_terminal {
     }
 
     #[test]
-    fn ctrl_c_where_nothing_is_written_takes_two() {
+    fn ctrl_c_at_the_prompt_takes_two() {
         let model = model::chatting();
         let arguments = ["chat", path(model.path()), "--temperature", "0", "-n", "4"];
         let Some(mut terminal) = Terminal::start(&arguments) else {
@@ -522,7 +520,7 @@ mod at_a_terminal {
     }
 
     #[test]
-    fn what_is_no_text_does_not_go_to_a_terminal() {
+    fn binary_output_does_not_go_to_a_terminal() {
         let model = model::chatting();
         for command in ["pack", "snapshot", "logits"] {
             let more: &[&str] = match command {

@@ -116,8 +116,10 @@ fn special_tokens_have_the_names_that_transformers_gives_them() {
     let template = "{{ raise_exception(bos_token ~ ',' ~ eos_token ~ ',' ~ (unk_token is defined) \
                     ~ ',' ~ (pad_token is defined) ~ ',' ~ image_token) }}";
     let config = json!({
-        "bos_token": {"content": "<s>"}, "eos_token": "<|turn|>", "pad_token": null, "image_token": "<\"i\\\">",
-        "added_tokens_decoder": {}, "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template,
+        "bos_token": {"content": "<s>"}, "eos_token": "<|turn|>", "pad_token": null,
+            "image_token": "<\"i\\\">",
+        "added_tokens_decoder": {}, "tokenizer_class": "PreTrainedTokenizerFast",
+            "chat_template": template,
     });
     let folder = model(&["<s>", "</s>", "<|end|>", "<|turn|>"], config);
     let expected = "<s>,<|turn|>,False,False,<\"i\\\">";
@@ -158,8 +160,11 @@ fn variables_come_from_the_command_line() {
 }
 
 #[test]
-fn the_only_template_is_used_whatever_its_name() {
-    let named = |name: &str| json!({"name": name, "template": format!("{{{{ raise_exception('{name}') }}}}")});
+fn a_single_template_is_used_whatever_its_name() {
+    let named = |name: &str| {
+        json!({"name": name,
+        "template": format!("{{{{ raise_exception('{name}') }}}}")})
+    };
     let specials = ["<s>", "</s>", "<|end|>"];
     let folder = model(&specials, json!({"chat_template": [named("tool_use")]}));
     assert_eq!(said(folder.path(), &[]), "tool_use");
@@ -184,6 +189,8 @@ fn the_time_is_local() {
             .as_secs();
         format!("{:02}", (now / 3600 + 9) % 24)
     };
-    let (before, said, after) = (hour(), said(folder.path(), &[]), hour());
+    let before = hour();
+    let said = said(folder.path(), &[]);
+    let after = hour();
     assert!(said == before || said == after, "{said} {before} {after}");
 }

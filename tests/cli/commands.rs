@@ -127,7 +127,7 @@ fn a_seed_tells_one_story_whatever_threads_and_batch() {
 }
 
 #[test]
-fn a_text_is_the_same_with_drafts_and_without() {
+fn a_text_is_the_same_with_and_without_drafts() {
     let tell = |more: &[&str]| {
         let mut arguments = vec![
             "run",
@@ -215,7 +215,7 @@ fn a_prompt_longer_than_the_context_is_refused() {
 }
 
 #[test]
-fn a_context_beyond_the_trained_one_is_warned_of_and_runs() {
+fn a_context_longer_than_the_trained_one_gives_a_warning_and_runs() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("text");
     std::fs::write(&text, "once ".repeat(300)).unwrap();
@@ -246,7 +246,7 @@ fn a_text_stops_where_the_context_is_full() {
 }
 
 #[test]
-fn info_names_the_config_as_the_seed_does() {
+fn info_names_the_config_as_penzai_does() {
     let info = json(&stdout(run(&["info", STORY, "--json"])));
     assert_eq!(info["config"]["embedding_dim"], 192);
     assert_eq!(info["config"]["mlp_variant"], "geglu_approx");
@@ -349,10 +349,8 @@ fn a_plan_that_does_not_fit_says_so_and_exits_with_1() {
 fn plan_for_a_board_counts_code_and_stack_and_takes_its_memory_as_the_limits() {
     let plan =
         |more: &[&str]| run(&[&["plan", STORY, "--context", "256", "--kv", "q8"], more].concat());
-    let (alone, on_board) = (
-        json(&stdout(plan(&["--json"]))),
-        json(&stdout(plan(&["--board", "pico2", "--json"]))),
-    );
+    let alone = json(&stdout(plan(&["--json"])));
+    let on_board = json(&stdout(plan(&["--board", "pico2", "--json"])));
     for (memory, part, limit) in [("flash", "code", 4 << 20), ("ram", "stack", 520 << 10)] {
         let added = on_board[memory]["parts"][part].as_u64().unwrap();
         assert!(added > 0);
@@ -396,7 +394,7 @@ fn plan_draws_a_chart() {
 }
 
 #[test]
-fn tokens_go_there_and_back() {
+fn tokens_make_a_round_trip() {
     let ids = stdout(run_with_input(
         &["tokenize", STORY],
         "Once upon a time, é\n",
@@ -542,7 +540,8 @@ fn logits_refuses_tokens_that_do_not_exist_and_leaves_no_file() {
 fn perplexity_scores_every_token_of_the_text() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("text.txt");
-    let text = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park.";
+    let text = "Once upon a time, there was a little girl named Lily. She loved to play outside in \
+     the park.";
     std::fs::write(&file, text).unwrap();
     let ids = json(&stdout(run_with_input(
         &["tokenize", STORY, "--no-special"],
@@ -555,10 +554,8 @@ fn perplexity_scores_every_token_of_the_text() {
     };
     let whole = json(&score(&["--json"]));
     assert_eq!(whole["tokens"], ids.as_array().unwrap().len());
-    let (nats, perplexity) = (
-        whole["nats_per_token"].as_f64().unwrap(),
-        whole["perplexity"].as_f64().unwrap(),
-    );
+    let nats = whole["nats_per_token"].as_f64().unwrap();
+    let perplexity = whole["perplexity"].as_f64().unwrap();
     assert!(
         nats > 0.3 && nats < 3.0 && perplexity == nats.exp(),
         "{whole}"
@@ -760,7 +757,7 @@ fn a_context_larger_than_memory_is_refused() {
 }
 
 #[test]
-fn other_peoples_formats_run_as_they_do_elsewhere() {
+fn other_formats_run_as_in_their_own_programs() {
     let Some(folder) = shared("fetched/stories260K") else {
         return;
     };
@@ -791,10 +788,8 @@ fn a_packed_checkpoint_is_kept_until_it_changes() {
         return;
     };
     let scratch = tempfile::tempdir().unwrap();
-    let (model, cache) = (
-        scratch.path().join("model.gguf"),
-        scratch.path().join("cache"),
-    );
+    let model = scratch.path().join("model.gguf");
+    let cache = scratch.path().join("cache");
     std::fs::write(
         &model,
         std::fs::read(folder.join("stories260K.f32.gguf")).unwrap(),
@@ -928,7 +923,7 @@ fn a_model_without_a_template_does_not_chat() {
 }
 
 #[test]
-fn a_conversation_goes_on_from_turn_to_turn() {
+fn a_conversation_continues_from_turn_to_turn() {
     // Random weights with a chat template: what is said makes no sense, and is the same each time.
     let Some(case) = shared("goldens/hf/qwen3") else {
         return;
@@ -972,7 +967,7 @@ fn a_conversation_goes_on_from_turn_to_turn() {
 }
 
 #[test]
-fn a_snapshot_goes_on_where_its_prompt_ended() {
+fn a_snapshot_continues_where_its_prompt_ended() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("prompt.kv");
     for kv in ["f32", "q8"] {
@@ -1078,10 +1073,8 @@ fn bench_reports_what_it_ran_with_and_what_a_token_reads() {
     }
     // Keys and values in 16 bits are less to read; the weights are most of it, and no token reads
     // more than there is.
-    let (f32, f16) = (
-        report["bytes_per_token"].as_u64().unwrap(),
-        bench(&["--kv", "f16"])["bytes_per_token"].as_u64().unwrap(),
-    );
+    let f32 = report["bytes_per_token"].as_u64().unwrap();
+    let f16 = bench(&["--kv", "f16"])["bytes_per_token"].as_u64().unwrap();
     let image = std::fs::metadata(STORY).unwrap().len();
     assert!(
         f16 < f32 && f32 < image + image / 4 && f16 > image / 2,

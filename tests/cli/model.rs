@@ -10,8 +10,12 @@ use tempfile::TempDir;
 
 /// Conversations between `<s>` and `</s>`. It has no system message "no".
 const TEMPLATE: &str = "\
-{%- if messages[0].role == 'system' and messages[0].content == 'no' %}{{ raise_exception('no such system') }}{% endif %}\
-{%- for message in messages %}{{ '<s>' + message.role + '\\n' + message.content + '</s>' }}{% endfor %}\
+{%- if messages[0].role == 'system' and messages[0].content == 'no' %}\
+{{ raise_exception('no such system') }}\
+{% endif %}\
+{%- for message in messages %}\
+{{ '<s>' + message.role + '\\n' + message.content + '</s>' }}\
+{% endfor %}\
 {%- if add_generation_prompt %}{{ '<s>assistant\\n' }}{% endif %}";
 
 /// Writes the model as a Hugging Face folder.

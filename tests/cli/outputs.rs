@@ -37,7 +37,8 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 #[test]
 fn no_command_prints_to_what_it_reads() {
     let folder = tempfile::tempdir().unwrap();
-    let (image, snapshot) = (folder.path().join("m.plm"), folder.path().join("m.kv"));
+    let image = folder.path().join("m.plm");
+    let snapshot = folder.path().join("m.kv");
     fs::copy(STORY, &image).unwrap();
     stdout(run(&[
         "snapshot",
@@ -205,7 +206,7 @@ fn a_file_is_replaced_by_one_of_its_kind_only() {
 }
 
 #[test]
-fn weights_are_no_file_of_logits_though_they_hold_such_a_tensor() {
+fn weights_with_a_tensor_named_logits_are_not_a_logits_file() {
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("expected.safetensors");
     let number = 1f32.to_le_bytes();
@@ -256,7 +257,7 @@ fn an_earlier_output_may_lie_in_the_folder_of_the_model() {
 }
 
 #[test]
-fn what_is_no_place_for_a_file_is_refused_and_named() {
+fn output_paths_that_cannot_hold_a_file_are_refused_by_name() {
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("file");
     fs::write(&file, "x").unwrap();
@@ -385,7 +386,8 @@ mod on_unix {
     fn pipes_and_devices_are_written_to_where_they_are() {
         let folder = model::chatting();
         let scratch = tempfile::tempdir().unwrap();
-        let (pipe, file) = (scratch.path().join("pipe"), scratch.path().join("file"));
+        let pipe = scratch.path().join("pipe");
+        let file = scratch.path().join("file");
         assert!(
             Command::new("mkfifo")
                 .arg(&pipe)

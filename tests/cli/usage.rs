@@ -77,7 +77,7 @@ fn a_negative_number_is_the_value_of_its_option_and_refused_by_it() {
 }
 
 #[test]
-fn a_number_that_is_none_says_what_one_is() {
+fn a_malformed_number_is_refused_with_the_expected_form() {
     for (arguments, reason) in [
         (
             &["run", "-t", "0"][..],
@@ -342,7 +342,7 @@ fn a_chart_shows_a_long_title_and_every_byte() {
 
 #[test]
 fn what_is_wrong_with_the_usage_is_found_before_the_model_is_packed() {
-    // The model would be refused, but nobody has looked at it yet.
+    // The model would be refused, but it has not been read yet.
     for (arguments, blamed) in [
         (&["perplexity", "missing", "-f", "no-text"][..], "no-text: "),
         (

@@ -127,8 +127,10 @@ pub fn scratch() -> TempDir {
 pub fn llama() -> Folder {
     let config = json!({
         "model_type": "llama", "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "vocab_size": 10, "rms_norm_eps": 1e-5,
-        "hidden_act": "silu", "rope_theta": 10000.0, "tie_word_embeddings": false, "max_position_embeddings": 64,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "vocab_size": 10,
+            "rms_norm_eps": 1e-5,
+        "hidden_act": "silu", "rope_theta": 10000.0, "tie_word_embeddings": false,
+            "max_position_embeddings": 64,
     });
     let mut folder = Folder {
         config,
@@ -213,8 +215,10 @@ pub fn gemma(model_type: &str) -> Folder {
 /// A penzai-style folder: `k` key/value heads with `m` query heads each.
 pub fn llamalike(k: usize, m: usize, layers: usize, stacked: bool) -> Folder {
     let config = json!({
-        "num_kv_heads": k, "query_head_multiplier": m, "embedding_dim": 6, "projection_dim": 4, "mlp_hidden_dim": 5,
-        "num_decoder_blocks": layers, "vocab_size": 7, "mlp_variant": "swiglu", "tie_embedder_and_logits": false,
+        "num_kv_heads": k, "query_head_multiplier": m, "embedding_dim": 6, "projection_dim": 4,
+            "mlp_hidden_dim": 5,
+        "num_decoder_blocks": layers, "vocab_size": 7, "mlp_variant": "swiglu",
+            "tie_embedder_and_logits": false,
         "use_layer_stack": stacked,
     });
     let mut folder = Folder {
@@ -231,12 +235,10 @@ pub fn llamalike(k: usize, m: usize, layers: usize, stacked: bool) -> Folder {
         ),
     };
     let axes = |parts: &[&[(&'static str, usize)]]| parts.concat();
-    let (d, f, p, v) = (
-        [("embedding", 6)],
-        [("neurons", 5)],
-        [("projection", 4)],
-        [("vocabulary", 7)],
-    );
+    let d = [("embedding", 6)];
+    let f = [("neurons", 5)];
+    let p = [("projection", 4)];
+    let v = [("vocabulary", 7)];
     folder.add_axes("transformer/embedder.embeddings", &axes(&[&v, &d]));
     folder.add_axes("transformer/lm_head.weights", &axes(&[&d, &v]));
     folder.add_axes("transformer/final_norm/scale.weights", &d);
@@ -289,7 +291,8 @@ impl Folder {
         let shape: Vec<usize> = order.iter().map(|&axis| old.shape[axis]).collect();
         let mut data = Vec::new();
         for i in 0..shape.iter().product() {
-            let (mut rest, mut index) = (i, vec![0; order.len()]);
+            let mut rest = i;
+            let mut index = vec![0; order.len()];
             for (&axis, &size) in order.iter().zip(&shape).rev() {
                 (rest, index[axis]) = (rest / size, rest % size);
             }

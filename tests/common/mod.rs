@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 pub use folder::scratch;
 
-/// A file or folder of the shared test data, or `None`, said on stderr, if it is not there. In CI it
-/// has to be.
+/// A file or folder of the shared test data. If it is missing, this says so on stderr; in CI it
+/// panics.
 pub fn shared(below: &str) -> Option<PathBuf> {
     let root = std::env::var_os("POCKETLM_SHARED").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")),

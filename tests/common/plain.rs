@@ -97,7 +97,8 @@ impl<'m> Plain<'m> {
     }
 
     fn attention(&mut self, layer: u32, normed: &[f32], position: u32) -> Vec<f32> {
-        let (config, kind) = (self.config, self.layers[layer as usize]);
+        let config = self.config;
+        let kind = self.layers[layer as usize];
         let width = config.projection_dim as usize;
         let heads = |matrix, bias, norm| {
             let mut all = self.product(layer, matrix, normed);
@@ -214,8 +215,10 @@ impl<'m> Plain<'m> {
         let amplitude = f32::from_bits(word(0) as u32);
         for j in 0..half {
             let (sin, cos) = sin_cos_turns(word(1 + j).wrapping_mul(u64::from(position)));
-            let (sin, cos) = (sin * amplitude, cos * amplitude);
-            let (x, y) = (head[j], head[j + half]);
+            let sin = sin * amplitude;
+            let cos = cos * amplitude;
+            let x = head[j];
+            let y = head[j + half];
             (head[j], head[j + half]) = (x * cos - y * sin, y * cos + x * sin);
         }
     }
@@ -329,10 +332,8 @@ fn group(
         DType::Q4 => (144, 16),
         _ => (160, 32),
     };
-    let (tile, lane) = (
-        &data[(row / 8 * groups + index) * bytes..][..bytes],
-        row % 8,
-    );
+    let tile = &data[(row / 8 * groups + index) * bytes..][..bytes];
+    let lane = row % 8;
     let weights = std::array::from_fn(|c| match dtype {
         DType::Q8 => tile[header + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32,
         _ => {

@@ -230,10 +230,8 @@ pub fn any(numbers: &mut Numbers) -> Description {
             .then(|| 1.0 + 10.0 * numbers.float().abs())
     };
     let table = |numbers: &mut Numbers| {
-        let (base, amplitude) = (
-            numbers.pick(&[1.0, 10.0, 1e4, 1e6]),
-            numbers.pick(&[1.0, 1.0, 0.7, 1.3]),
-        );
+        let base = numbers.pick(&[1.0, 10.0, 1e4, 1e6]);
+        let amplitude = numbers.pick(&[1.0, 1.0, 0.7, 1.3]);
         let still = numbers.within(0..=2 * projection_dim);
         rope_table(projection_dim, base, amplitude, still)
     };
@@ -269,7 +267,8 @@ pub fn any(numbers: &mut Numbers) -> Description {
         mlp_bias: numbers.one_in(2),
         ..plain(Vec::new()).config
     };
-    let (global_rope, local_rope) = (table(numbers), Some(table(numbers)));
+    let global_rope = table(numbers);
+    let local_rope = Some(table(numbers));
     Description {
         config,
         layers,

@@ -150,11 +150,9 @@ impl<'c> Reference<'c> {
 
     fn attention(&self, layer: usize, inputs: &Matrix, positions: &[u32]) -> Matrix {
         let description = self.checkpoint.description();
-        let (config, block, kind) = (
-            &description.config,
-            &self.layers[layer],
-            description.layers[layer],
-        );
+        let config = &description.config;
+        let block = &self.layers[layer];
+        let kind = description.layers[layer];
         let head_dim = config.projection_dim as usize;
         let table = match kind.rope {
             Rope::None => None,
@@ -247,10 +245,8 @@ fn rotated(x: &[f64], table: &RopeTable, position: u32) -> Vec<f64> {
     let mut y = x.to_vec();
     for j in 0..half {
         let (sin, cos) = (f64::from(position) * table.frequencies[j]).sin_cos();
-        let (sin, cos) = (
-            sin * f64::from(table.amplitude),
-            cos * f64::from(table.amplitude),
-        );
+        let sin = sin * f64::from(table.amplitude);
+        let cos = cos * f64::from(table.amplitude);
         (y[j], y[j + half]) = (
             x[j] * cos - x[j + half] * sin,
             x[j + half] * cos + x[j] * sin,

@@ -23,7 +23,8 @@ fn a_wrong_plan_does_not_compile_and_the_compiler_says_why() {
     names.sort();
 
     let mut manifest = format!(
-        "[workspace]\n[package]\nname = \"cases\"\nedition = \"2024\"\n[dependencies]\npocketlm.path = {ROOT:?}\n"
+        "[workspace]\n[package]\nname = \"cases\"\nedition = \
+         \"2024\"\n[dependencies]\npocketlm.path = {ROOT:?}\n"
     );
     for path in &names {
         let name = path.file_stem().unwrap().to_str().unwrap();

@@ -27,7 +27,7 @@ impl Arena {
     fn new(bytes: usize) -> Self {
         let file = tempfile::tempfile().unwrap();
         file.set_len(bytes as u64).unwrap();
-        // SAFETY: the file has no name, so that nobody but this test can shorten it. The test does
+        // SAFETY: the file has no name, so that only this test can shorten it. The test does
         // change it while it is lent, which is what it is about: memory that a particle hits.
         let map = unsafe { memmap2::MmapMut::map_mut(&file) }.unwrap();
         Arena { map, file }
@@ -88,7 +88,7 @@ fn run(
 }
 
 #[test]
-fn a_bit_that_flips_under_a_session_changes_numbers_and_nothing_else() {
+fn a_bit_that_flips_under_a_session_changes_only_numbers() {
     let mut outcomes = Outcomes::default();
     let models = DType::ALL.map(|dtype| {
         let mut description = random::plain(vec![window(0, Rope::Global), window(3, Rope::Local)]);
@@ -230,7 +230,7 @@ impl Verify for Verdict {
 }
 
 #[test]
-fn an_image_that_is_not_vouched_for_is_not_even_read() {
+fn an_image_without_a_valid_signature_is_not_read() {
     let image = AlignedBytes::zeroed(64);
     assert_eq!(
         Model::open_verified(&image, &mut Verdict(false)).err(),
@@ -243,7 +243,7 @@ fn an_image_that_is_not_vouched_for_is_not_even_read() {
 }
 
 #[test]
-fn whoever_packs_to_one_file_at_once_leaves_a_whole_image_at_all_times() {
+fn packing_to_one_file_twice_at_once_always_leaves_a_whole_image() {
     let folder = crate::common::scratch();
     let path = folder.path().join("model.plm");
     let checkpoint = Memory::new(random::plain(vec![window(0, Rope::Global)]), 1);
@@ -272,16 +272,15 @@ fn whoever_packs_to_one_file_at_once_leaves_a_whole_image_at_all_times() {
     assert_eq!(folder.path().read_dir().unwrap().count(), 1);
 }
 
-/// The system kills whoever writes past the limit on the size of a file, in the middle of a write.
+/// The system kills a process that exceeds the limit on the size of a file, in the middle of a
+/// write.
 #[cfg(feature = "cli")]
 #[test]
-fn packing_that_is_killed_anywhere_leaves_the_old_image_and_no_new_one() {
+fn packing_that_is_killed_at_any_point_leaves_the_old_image() {
     let folder = crate::common::scratch();
     let checkpoint = crate::common::folder::llama().write("model.safetensors");
-    let (image, binary) = (
-        folder.path().join("model.plm"),
-        env!("CARGO_BIN_EXE_pocketlm"),
-    );
+    let image = folder.path().join("model.plm");
+    let binary = env!("CARGO_BIN_EXE_pocketlm");
     let pack = |blocks: u64| {
         let mut shell = std::process::Command::new("sh");
         let script = "ulimit -f \"$1\"; exec \"$0\" pack \"$2\" -o \"$3\"";

@@ -27,7 +27,8 @@ fn every_public_type_of_the_core_has_a_defmt_format() {
         }
     }
 
-    let (mut types, mut missing) = (0, Vec::new());
+    let mut types = 0;
+    let mut missing = Vec::new();
     for file in files {
         let source = fs::read_to_string(&file).unwrap();
         let mut attributes = String::new();

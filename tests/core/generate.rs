@@ -1,4 +1,4 @@
-//! Text as `Generation` writes it: the same however it is asked for, cut at stop strings, and ready
+//! Text as `Generation` writes it: the same with any settings of speed, cut at stop strings, ready
 //! to go on.
 
 use pocketlm::Error;
@@ -221,7 +221,7 @@ fn write(
 }
 
 #[test]
-fn a_cancelled_text_goes_on_where_it_was() {
+fn a_cancelled_text_can_be_continued() {
     with_session("Once upon a time", |session, tokenizer, ids| {
         let mut whole = String::new();
         write(session, tokenizer, ids, 40, &mut whole);
@@ -266,7 +266,7 @@ fn what_the_session_refuses_is_an_error() {
 }
 
 #[test]
-fn a_limit_of_nothing_computes_the_prompt() {
+fn a_limit_of_zero_computes_only_the_prompt() {
     let (text, end, tokens) = generated("Once upon a time", 0, 0, &[], How::Next);
     assert_eq!((text.as_str(), end), ("", End::Limit));
     assert_eq!(tokens, by_hand("Once upon a time", 0, 1).1);

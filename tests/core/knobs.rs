@@ -124,7 +124,8 @@ fn any_config_in_any_types_gives_the_bits_of_the_documented_sums() {
                 .position(|(a, b)| a.to_bits() != b.to_bits());
             assert!(
                 found.len() == expected.len() && parts.is_none(),
-                "seed {seed}, {options:?}, keys and values in {kv:?}, batch {batch}, token {t}, logit {parts:?}: \
+                "seed {seed}, {options:?}, keys and values in {kv:?}, batch {batch}, token {t}, \
+                 logit {parts:?}: \
                  {found:?} for {expected:?}; {:?}",
                 checkpoint.description()
             );

@@ -1,5 +1,5 @@
-//! Guesses from what a text has said before: what is guessed, when, and that the text is the same
-//! with them and without.
+//! Drafts from earlier text: what is drafted, when, and that the text is the same with drafts and
+//! without.
 
 use crate::common::random::{self, Memory, Numbers, window};
 use crate::common::session::{arena_for, session_in};
@@ -9,9 +9,10 @@ use pocketlm::model::{DType, Kv, Model, Rope};
 use pocketlm::run::{Plan, Session};
 use pocketlm::sample::{Penalties, Recent, Sampler};
 
-/// What is guessed after a text, `most` tokens at most, by who has seen nothing but right guesses.
-fn guess(text: &[u32], most: usize) -> Vec<u32> {
-    let (mut lookup, mut ids) = (PromptLookup::new(), [0; 64]);
+/// The draft after a text, of at most `most` tokens, if all drafts so far were right.
+fn draft(text: &[u32], most: usize) -> Vec<u32> {
+    let mut lookup = PromptLookup::new();
+    let mut ids = [0; 64];
     for _ in 0..8 {
         let count = lookup.draft(&[1; 9], 1, &mut ids);
         lookup.learn(count - 1, 1);
@@ -23,52 +24,52 @@ fn guess(text: &[u32], most: usize) -> Vec<u32> {
 }
 
 #[test]
-fn what_followed_the_same_tokens_is_guessed() {
-    assert_eq!(guess(&[1, 2, 3, 4, 5, 1, 2], 2), [3, 4]);
-    assert_eq!(guess(&[1, 2, 3, 4, 5, 1, 2], 0), [0; 0]);
+fn what_followed_the_same_tokens_is_drafted() {
+    assert_eq!(draft(&[1, 2, 3, 4, 5, 1, 2], 2), [3, 4]);
+    assert_eq!(draft(&[1, 2, 3, 4, 5, 1, 2], 0), [0; 0]);
     // One token in common is too few, and so are none.
-    assert_eq!(guess(&[1, 2, 3, 4, 5, 2], 3), [0; 0]);
-    assert_eq!(guess(&[1, 2, 3], 3), [0; 0]);
-    assert_eq!(guess(&[1], 3), [0; 0]);
+    assert_eq!(draft(&[1, 2, 3, 4, 5, 2], 3), [0; 0]);
+    assert_eq!(draft(&[1, 2, 3], 3), [0; 0]);
+    assert_eq!(draft(&[1], 3), [0; 0]);
     // The longest stretch, and of equal ones the last.
-    assert_eq!(guess(&[7, 1, 2, 3, 8, 1, 2, 4, 7, 1, 2], 1), [3]);
-    assert_eq!(guess(&[7, 1, 2, 3, 8, 1, 2, 4, 9, 1, 2], 1), [4]);
+    assert_eq!(draft(&[7, 1, 2, 3, 8, 1, 2, 4, 7, 1, 2], 1), [3]);
+    assert_eq!(draft(&[7, 1, 2, 3, 8, 1, 2, 4, 9, 1, 2], 1), [4]);
     // Nothing is fed where there is no room.
     assert_eq!(PromptLookup::new().draft(&[1, 2, 1], 2, &mut []), 0);
 }
 
 #[test]
-fn a_repetition_is_guessed_to_go_on() {
-    assert_eq!(guess(&[5, 5, 5], 4), [5, 5, 5, 5]);
-    assert_eq!(guess(&[1, 2, 3, 1, 2], 7), [3, 1, 2, 3, 1, 2, 3]);
+fn a_repetition_is_drafted_to_continue() {
+    assert_eq!(draft(&[5, 5, 5], 4), [5, 5, 5, 5]);
+    assert_eq!(draft(&[1, 2, 3, 1, 2], 7), [3, 1, 2, 3, 1, 2, 3]);
 }
 
 #[test]
-fn as_many_guesses_are_ventured_as_came_true() {
+fn the_number_of_drafts_follows_how_many_were_right() {
     let mut lookup = PromptLookup::new();
     let tokens: Vec<u32> = (0..100).chain(0..10).collect();
-    // How many are ventured, of which so many are right.
-    let mut venture = |right: usize| {
+    // How many tokens are drafted, if this many of them are right.
+    let mut drafted = |right: usize| {
         let mut ids = [0; 33];
-        let ventured = lookup.draft(&tokens, 10, &mut ids) - 1;
-        // Where none is ventured, what came is compared.
-        lookup.learn(right.min(ventured), if right > ventured { 11 } else { 0 });
-        ventured
+        let count = lookup.draft(&tokens, 10, &mut ids) - 1;
+        // After an empty draft, the next token is compared.
+        lookup.learn(right.min(count), if right > count { 11 } else { 0 });
+        count
     };
-    assert_eq!([9, 9, 9, 3, 9].map(&mut venture), [1, 3, 7, 15, 4]);
+    assert_eq!([9, 9, 9, 3, 9].map(&mut drafted), [1, 3, 7, 15, 4]);
     // None, once more than half of the last eight began wrongly, until half of them would have been
     // right again.
-    assert_eq!([0; 7].map(&mut venture), [9, 1, 1, 1, 1, 0, 0]);
-    assert_eq!([1; 6].map(&mut venture), [0, 0, 0, 0, 1, 3]);
-    // Where nothing is guessed nothing is learnt.
+    assert_eq!([0; 7].map(&mut drafted), [9, 1, 1, 1, 1, 0, 0]);
+    assert_eq!([1; 6].map(&mut drafted), [0, 0, 0, 0, 1, 3]);
+    // An empty draft teaches nothing.
     assert_eq!(lookup.draft(&[], 3, &mut [0; 9]), 1);
     let before = lookup.clone();
     lookup.learn(0, 3);
     assert_eq!(lookup, before);
 }
 
-/// The text after `prompt`, `together` tokens at most at a time, and how many were guessed rightly
-/// and wrongly.
+/// The text after `prompt`, `together` tokens at most at a time, and how many drafted tokens were
+/// right and wrong.
 fn tell(
     session: &mut Session<'_, '_>,
     prompt: &[u32],
@@ -81,7 +82,8 @@ fn tell(
             .sample(session.feed(&prompt[session.len()..]).unwrap())
             .unwrap(),
     ];
-    let (mut all_right, mut wrong) = (0, 0);
+    let mut all_right = 0;
+    let mut wrong = 0;
     while session.len() < session.context() {
         let mut ids = vec![0; together.min(session.context() - session.len())];
         let count = lookup.draft(session.tokens(), *text.last().unwrap(), &mut ids);
@@ -99,8 +101,9 @@ fn tell(
 }
 
 #[test]
-fn a_text_is_the_same_with_guesses_and_without() {
-    let (mut right, mut wrong) = (0, 0);
+fn a_text_is_the_same_with_and_without_drafts() {
+    let mut right = 0;
+    let mut wrong = 0;
     let layers = vec![
         window(5, Rope::Local),
         window(0, Rope::Global),
@@ -121,7 +124,7 @@ fn a_text_is_the_same_with_guesses_and_without() {
             plan.batch(together).logits(numbers.within(1..=together)),
         ];
         let temperature = numbers.pick(&[0.0, 0.02, 0.3]);
-        let [plain, guessed] =
+        let [plain, drafted] =
             [(plans[0], 1), (plans[1], together as usize)].map(|(plan, together)| {
                 let mut arena = arena_for(&plan);
                 let mut session = session_in(&model, &plan, &mut arena);
@@ -146,24 +149,24 @@ fn a_text_is_the_same_with_guesses_and_without() {
                 tell(&mut session, &prompt, sampler, together)
             });
         assert_eq!((plain.1, plain.2), (0, 0));
-        assert_eq!(plain.0, guessed.0, "seed {seed}, temperature {temperature}");
-        right += guessed.1;
-        wrong += guessed.2;
+        assert_eq!(plain.0, drafted.0, "seed {seed}, temperature {temperature}");
+        right += drafted.1;
+        wrong += drafted.2;
     }
     assert!(
         right > 1000 && wrong > 200,
-        "{right} right guesses and {wrong} wrong ones are too few to tell"
+        "{right} right drafts and {wrong} wrong ones are too few to tell"
     );
 }
 
 #[test]
-fn what_the_sampler_refuses_takes_guesses_back() {
+fn drafts_are_taken_back_when_the_sampler_fails() {
     let image = Memory::new(random::plain(vec![window(0, Rope::Global)]), 1).pack(DType::F32);
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(20).batch(5).logits(2);
     let mut arena = arena_for(&plan);
     let mut session = session_in(&model, &plan, &mut arena);
-    // The first guess is right, the second is what the sampler refuses to judge.
+    // The first drafted token is right; for the second the sampler fails.
     let mut calls = 0;
     let outcome = session.feed_drafts(&[1, 2, 3, 4], |_| {
         calls += 1;
@@ -181,7 +184,7 @@ fn what_the_sampler_refuses_takes_guesses_back() {
         session.feed_drafts(&[], |_| unreachable!()),
         Err(Error::NoTokens)
     );
-    // A token alone is no guess, whatever is sampled.
+    // A single token is not a draft, whatever is sampled.
     assert_eq!(session.feed_drafts(&[3], |_| Ok(3)), Ok(0));
     assert_eq!(session.tokens(), [1, 2, 3]);
 }

@@ -33,5 +33,3 @@ mod snapshot;
 mod source;
 #[cfg(feature = "std")]
 mod steps;
-#[cfg(feature = "std")]
-mod threads;

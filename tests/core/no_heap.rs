@@ -78,7 +78,8 @@ fn a_story_is_told_without_a_heap() {
         let mut session = Session::new(&model, &plan, &mut arena, &Solo)?;
 
         let prompt = "Once upon a time, there was a little dragon who";
-        let (mut scratch, mut ids) = ([0; 2048], [0; 64]);
+        let mut scratch = [0; 2048];
+        let mut ids = [0; 64];
         let count = tokenizer.encode(prompt, EncodeOptions::default(), &mut scratch, &mut ids)?;
         let mut window = [Recent::EMPTY; 32];
         let mut sampler = Sampler::new(7)

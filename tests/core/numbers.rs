@@ -113,7 +113,7 @@ fn activations_of_all_sizes_that_f32_can_square_are_right() {
 }
 
 #[test]
-fn activations_beyond_that_give_numbers_or_nan_and_no_token() {
+fn larger_activations_give_numbers_or_nan_and_no_token() {
     for scale in [1e20, 1e30, 1e38] {
         let mut description = description();
         description.config.embedding_scale = scale;
@@ -199,7 +199,7 @@ fn values_that_f16_cannot_hold_are_kept_as_its_largest() {
 }
 
 #[test]
-fn weights_that_are_no_numbers_do_not_get_into_an_image() {
+fn weights_that_are_not_finite_are_not_packed() {
     let model = Memory::new(description(), 1);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for role in [Role::Embedder, Role::Key, Role::KeyBias, Role::FinalNorm] {

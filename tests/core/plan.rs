@@ -37,7 +37,8 @@ fn documented(header: &Header<'_>, [context, batch, logits]: [u32; 3], kv: Kv) -
         })
         .map(|rows| rows.next_multiple_of(8))
         .collect();
-    let (queries, longest) = (product(&[h, p]), rows.iter().copied().max().unwrap_or(0));
+    let queries = product(&[h, p]);
+    let longest = rows.iter().copied().max().unwrap_or(0);
     let attention =
         product(&[4, batch, p, 2 * h + 2 * k]).saturating_add(product(&[4, h, longest]));
     let widest = d.max(queries).max(f).div_ceil(32);

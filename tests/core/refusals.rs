@@ -230,7 +230,7 @@ fn every_flipped_bit_after_the_header_is_refused_by_its_section() {
 }
 
 #[test]
-fn gaps_and_reserved_fields_must_be_zero_even_under_right_checksums() {
+fn gaps_and_reserved_fields_must_be_zero_even_if_the_checksums_are_right() {
     let whole = image(DType::F16);
     let mut fields: Vec<_> = (24..32)
         .chain(200..256)
@@ -280,7 +280,7 @@ fn gaps_and_reserved_fields_must_be_zero_even_under_right_checksums() {
 }
 
 #[test]
-fn a_field_that_makes_no_model_is_refused_by_its_name() {
+fn fields_that_make_no_model_are_refused_by_name() {
     let whole = image(DType::F32);
     let (config, _) = place(&whole, Section::Config);
     let (rope, _) = place(&whole, Section::Rope);
@@ -344,16 +344,14 @@ fn a_field_that_makes_no_model_is_refused_by_its_name() {
             .map(|x| (rope, x.to_bits(), Error::Config(ConfigField::Rope))),
     );
     cases.push((layers + 4, 3, Error::Config(ConfigField::AttentionType)));
-    let (query, norm) = (
-        TensorId {
-            layer: 0,
-            role: Role::Query,
-        },
-        TensorId {
-            layer: 0,
-            role: Role::PreAttentionNorm,
-        },
-    );
+    let query = TensorId {
+        layer: 0,
+        role: Role::Query,
+    };
+    let norm = TensorId {
+        layer: 0,
+        role: Role::PreAttentionNorm,
+    };
     let (tensors, _) = place(&whole, Section::Tensors);
     let (weights, _) = place(&whole, Section::Weights);
     let model = Model::open(&whole).unwrap();
@@ -397,16 +395,18 @@ fn a_field_that_makes_no_model_is_refused_by_its_name() {
 }
 
 #[test]
-fn images_bent_under_right_checksums_are_refused_or_run() {
+fn damaged_images_with_correct_checksums_are_refused_or_run() {
     let images = DType::ALL.map(image);
     let mut arena = AlignedBytes::zeroed(64 << 20);
-    let (mut ran, mut refused) = (0, 0);
+    let mut ran = 0;
+    let mut refused = 0;
     for seed in 0..60_000 {
         let numbers = &mut Numbers::new(seed);
         let mut image = AlignedBytes::copy_of(&images[seed as usize % 6]);
         for _ in 0..numbers.within(1..=3) {
             // Mostly where structure is: the header, and the sections before the weights.
-            let (section, header) = (numbers.pick(&Section::ALL), numbers.one_in(4));
+            let section = numbers.pick(&Section::ALL);
+            let header = numbers.one_in(4);
             let (start, length) = if header {
                 (16, 184)
             } else {
@@ -445,10 +445,8 @@ fn images_bent_under_right_checksums_are_refused_or_run() {
                     u64::from(word).wrapping_mul(numbers.bits().into()) << 6,
                 ),
                 6 => {
-                    let (a, b) = (
-                        numbers.within(0..=6) as usize,
-                        numbers.within(0..=6) as usize,
-                    );
+                    let a = numbers.within(0..=6) as usize;
+                    let b = numbers.within(0..=6) as usize;
                     for i in 0..20 {
                         image.swap(32 + 24 * a + i, 32 + 24 * b + i);
                     }
@@ -468,12 +466,12 @@ fn images_bent_under_right_checksums_are_refused_or_run() {
     }
     assert!(
         ran > 3000 && refused > 3000,
-        "{ran} ran, {refused} refused: one side is hardly tested"
+        "{ran} ran, {refused} refused: one of them is too rare"
     );
 }
 
 #[test]
-fn what_is_no_image_is_refused() {
+fn what_is_not_an_image_is_refused() {
     assert_eq!(open(&[]), Err(Error::NotAnImage));
     assert_eq!(open(&AlignedBytes::zeroed(4096)), Err(Error::NotAnImage));
     let image = image(DType::Q8);
@@ -532,7 +530,8 @@ fn limits_plans_and_arenas_that_do_not_fit_are_refused() {
     let mut refusal = |model: &Model<'_>, plan: Plan<'_>, cut: std::ops::Range<usize>| {
         Session::new(model, &plan, &mut arena[cut], &Solo).err()
     };
-    let (bytes, all) = (plan.bytes(), 0..plan.bytes());
+    let bytes = plan.bytes();
+    let all = 0..plan.bytes();
     assert_eq!(refusal(&model, plan, all.clone()), None);
     assert_eq!(
         refusal(&model, plan.context(0), all.clone()),
@@ -643,7 +642,8 @@ fn every_refusal_is_a_sentence_with_its_numbers() {
         ),
         (
             Error::Tensor(id),
-            "tensor block_3/attention/query.weights is missing, misplaced or of a type it cannot have",
+            "tensor block_3/attention/query.weights is missing, misplaced or of a type it cannot \
+             have",
         ),
         (
             Error::NotFinite(id),

@@ -190,7 +190,7 @@ fn in_slices(
 }
 
 #[test]
-fn slices_choose_what_one_call_chooses() {
+fn a_choice_in_slices_is_the_choice_of_one_call() {
     let mut random = Random(5);
     for case in 0..5_000 {
         let vocab_size = random.pick(&[0, 1, 2, 63, 64, 65, 300, 1000]);
@@ -222,8 +222,10 @@ fn slices_choose_what_one_call_chooses() {
                 .min_p(min_p);
             sampler.logit_bias(&bias).penalties(penalties)
         };
-        let (mut whole_window, mut sliced_window) = ([Recent::EMPTY; 70], [Recent::EMPTY; 70]);
-        let (mut whole, mut sliced) = (make(&mut whole_window), make(&mut sliced_window));
+        let mut whole_window = [Recent::EMPTY; 70];
+        let mut sliced_window = [Recent::EMPTY; 70];
+        let mut whole = make(&mut whole_window);
+        let mut sliced = make(&mut sliced_window);
         let budgets = random.pick(&[&[0][..], &[1], &[2, 3, 5], &[u32::MAX], &[1, u32::MAX, 17]]);
         // The second and the third choice show that generator and window moved alike.
         for _ in 0..3 {
@@ -258,7 +260,7 @@ fn a_slice_looks_at_no_more_logits_than_its_budget_allows() {
 }
 
 #[test]
-fn a_choice_that_is_given_up_leaves_generator_and_window_alone() {
+fn an_abandoned_choice_changes_neither_generator_nor_window() {
     let logits: Vec<f32> = (0..500).map(|id| (id % 7) as f32).collect();
     for slices in 1..=16 {
         let chosen = [0, slices].map(|slices| {
@@ -278,7 +280,7 @@ fn a_choice_that_is_given_up_leaves_generator_and_window_alone() {
 
 /// A choice borrows nothing, so other logits or settings can come between two calls.
 #[test]
-fn logits_and_settings_that_change_between_slices_do_no_harm() {
+fn logits_and_settings_may_change_between_slices() {
     let mut random = Random(9);
     for _ in 0..20_000 {
         let mut sampler = Sampler::new(1).top_k(40).top_p(0.9);
@@ -342,7 +344,7 @@ fn every_choice_is_where_its_draw_falls() {
 }
 
 #[test]
-fn draws_divide_at_the_exact_thresholds() {
+fn draws_are_divided_at_the_exact_thresholds() {
     // Probabilities 1/4, 1/2, 1/8, 1/8: the largest is drawn from as many numbers as the others
     // together.
     let ln2 = core::f32::consts::LN_2;
@@ -370,7 +372,7 @@ fn draws_divide_at_the_exact_thresholds() {
 }
 
 #[test]
-fn greedy_takes_the_largest_and_of_equals_the_lowest_id() {
+fn greedy_takes_the_largest_logit_and_the_lowest_id_of_equals() {
     let greedy = |logits: &[f32]| Sampler::greedy().sample(&mut logits.to_vec());
     assert_eq!(greedy(&[1.0, 3.0, 3.0, 2.0]), Ok(1));
     assert_eq!(greedy(&[-0.0, 0.0]), Ok(0));
@@ -502,7 +504,7 @@ fn a_choice_enters_the_window() {
 }
 
 #[test]
-fn settings_out_of_range_are_taken_as_the_nearest_sense() {
+fn settings_out_of_range_mean_the_nearest_valid_one() {
     let logits = [1.0, 2.0, 0.5];
     let all = weights(&Sampler::new(0), &logits);
     let best = Some(vec![0, FULL, 0]);

@@ -44,8 +44,9 @@ fn fed<'m, 'a>(
 }
 
 #[test]
-fn a_restored_context_goes_on_with_the_same_bits() {
-    let (mut rewound, mut shortened) = (0, 0);
+fn a_restored_context_continues_with_the_same_bits() {
+    let mut rewound = 0;
+    let mut shortened = 0;
     for seed in 0..120 {
         let numbers = &mut Numbers::new(seed);
         let description = random::any(numbers);
@@ -139,7 +140,8 @@ fn a_restored_context_goes_on_with_the_same_bits() {
             restored.rewind(back).unwrap();
             rewound += usize::from(context.len() - back < session.len());
             context.truncate(context.len() - back);
-            let (position, id) = (restored.position(), numbers.within(0..=vocab_size - 1));
+            let position = restored.position();
+            let id = numbers.within(0..=vocab_size - 1);
             let expected = bits(
                 fed(&model, kv, &context, position, &mut memory)
                     .feed(&[id])
@@ -413,7 +415,8 @@ fn the_power_may_fail_at_any_moment_of_a_save() {
     let (image, _) = example();
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(16).kv(Kv::Q8);
-    let (mut arena, mut other) = (arena_for(&plan), arena_for(&plan));
+    let mut arena = arena_for(&plan);
+    let mut other = arena_for(&plan);
     let mut session = session_in(&model, &plan, &mut arena);
     let mut after = session_in(&model, &plan, &mut other);
     let half = (plan.snapshot_bytes(16) + 8).next_multiple_of(ERASE);
@@ -423,7 +426,8 @@ fn the_power_may_fail_at_any_moment_of_a_save() {
 
     let numbers = &mut Numbers::new(4);
     let mut last: Vec<u32> = Vec::new();
-    let (mut kept, mut replaced) = (0, 0);
+    let mut kept = 0;
+    let mut replaced = 0;
     let cuts = 10_000;
     for cut in 0..cuts {
         session.reset();

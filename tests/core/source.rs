@@ -168,13 +168,12 @@ fn weights_that_are_read_give_the_bits_of_weights_in_memory() {
             dtype: Some(DType::ALL[seed as usize % 6]),
             embedder_dtype: Some(DType::ALL[seed as usize / 6 % 6]),
         });
-        let (kv, batch) = (numbers.pick(&Kv::ALL), numbers.within(1..=9));
+        let kv = numbers.pick(&Kv::ALL);
+        let batch = numbers.within(1..=9);
         let smallest = 2 * widest(&Model::open(&image).unwrap()).next_multiple_of(64);
         let buffer = smallest + numbers.pick(&[0, 0, 64, 1000, 100_000]);
-        let (budget, ids) = (
-            numbers.pick(&[1, 9, 64, 1000]),
-            numbers.tokens(24, vocab_size),
-        );
+        let budget = numbers.pick(&[1, 9, 64, 1000]);
+        let ids = numbers.tokens(24, vocab_size);
         let limits = Limits { batch, kv, buffer };
         let expected = mapped(
             &image,
@@ -380,7 +379,8 @@ fn both(image: &[u8], lent: &mut Lent) -> [Result<u32, Error>; 2] {
 fn repair_checksums(image: &mut [u8]) {
     for section in 0..7 {
         let field = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize;
-        let (offset, length) = (field(32 + 24 * section), field(40 + 24 * section));
+        let offset = field(32 + 24 * section);
+        let length = field(40 + 24 * section);
         let Some(bytes) = image.get(offset..offset.saturating_add(length)) else {
             continue;
         };
@@ -408,7 +408,8 @@ fn opening_from_a_source_checks_what_opening_in_memory_does() {
     let [memory, source] = both(&image, lent);
     assert_eq!(memory, source);
     memory.unwrap();
-    let (mut refused, mut opened) = (0, 0);
+    let mut refused = 0;
+    let mut opened = 0;
     for at in 0..image.len() {
         for (byte, checksums) in [(0x80, false), (0xff, true), (0x01, true), (0x7c, true)] {
             // A source has no length of its own: it is as long as the image says, or cannot be
@@ -504,7 +505,8 @@ fn a_forged_image_is_refused_wherever_it_lies() {
     let numbers = &mut Numbers::new(23);
     let image = Memory::new(random::any(numbers), 1).pack(DType::Q8);
     let open = |device: &[u8], lent: &mut Lent| {
-        let (verify, source) = (&mut Only::new(&image), &mut Overlapping(device, 1));
+        let verify = &mut Only::new(&image);
+        let source = &mut Overlapping(device, 1);
         let read = Model::open_verified_from(source, &mut lent.resident, &mut lent.scratch, verify);
         (read.map(|model| model.checksum()), verify.asked)
     };
@@ -530,11 +532,9 @@ fn a_forged_image_is_refused_wherever_it_lies() {
         );
     }
     // Somebody has changed a byte and made the checksums right.
-    let (mut told, mut forged, lent) = (
-        0,
-        AlignedBytes::copy_of(&image),
-        &mut Lent::for_image(&image, 2048),
-    );
+    let mut told = 0;
+    let mut forged = AlignedBytes::copy_of(&image);
+    let lent = &mut Lent::for_image(&image, 2048);
     for at in 0..image.len() {
         forged.copy_from_slice(&image);
         forged[at] ^= 1 << (at % 8);
@@ -581,7 +581,8 @@ fn what_stays_in_memory_is_what_was_verified() {
     let mut forged = Memory::new(description, 2).pack(DType::F16);
     assert_eq!(forged.len(), image.len());
     let open = |second: &[u8]| {
-        let (mut resident, mut scratch) = (dirty(0xff, image.len()), dirty(0xff, 4096));
+        let mut resident = dirty(0xff, image.len());
+        let mut scratch = dirty(0xff, 4096);
         let mut source = Changing {
             images: [&image, second],
             given: 0,
@@ -602,7 +603,7 @@ fn what_stays_in_memory_is_what_was_verified() {
     assert_eq!(open(&image), Ok(genuine));
     // Other weights, of which the verified header has the checksum.
     assert_eq!(open(&forged), Err(Error::Checksum(Section::Weights)));
-    // All but the weights: nobody reads that again.
+    // All but the weights is overwritten: it is not read again.
     let weights = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap()) as usize;
     let weights = weights(32 + 24 * 4)..weights(32 + 24 * 4) + weights(40 + 24 * 4);
     forged.fill(0x55);
@@ -612,9 +613,10 @@ fn what_stays_in_memory_is_what_was_verified() {
 }
 
 #[test]
-fn what_is_lent_must_be_large_enough() {
+fn buffers_must_be_large_enough() {
     let model = Model::open(STORY).unwrap();
-    let (widest, resident) = (widest(&model), model.header().resident_bytes());
+    let widest = widest(&model);
+    let resident = model.header().resident_bytes();
     let open = |resident: &mut [u8], scratch: &mut [u8]| {
         Model::open_from(&mut Overlapping(STORY, 1), resident, scratch)
             .map(|_| ())

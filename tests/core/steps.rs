@@ -1,4 +1,4 @@
-//! However tokens come and whoever works on them, the logits are the same bits; and what was taken
+//! Logits have the same bits with any batch, budget and number of workers; and what was taken
 //! back, reset or refused leaves no trace.
 
 use crate::common::bits;
@@ -25,7 +25,8 @@ fn step_through(session: &mut Session<'_, '_>, ids: &[u32], budget: u32) -> Vec<
 
 /// Models whose layers are of one kind each or mixed, with everything else on somewhere.
 fn models() -> Vec<(&'static str, Description)> {
-    let (global, local) = (Rope::Global, Rope::Local);
+    let global = Rope::Global;
+    let local = Rope::Local;
     let mut models = vec![
         (
             "global",
@@ -388,9 +389,11 @@ impl Walk<'_> {
 }
 
 #[test]
-fn what_was_taken_back_leaves_no_trace() {
-    let (mut rewinds, mut refusals) = (0, 0);
-    let (mut aborts, mut lost) = (0, 0);
+fn rewound_tokens_leave_no_trace() {
+    let mut rewinds = 0;
+    let mut refusals = 0;
+    let mut aborts = 0;
+    let mut lost = 0;
     for (name, description) in models() {
         let vocab_size = description.config.vocab_size;
         let image = Memory::new(description, 6).pack(DType::Q8);
@@ -655,7 +658,7 @@ fn a_reset_in_the_middle_of_a_step_forgets_it() {
 
 #[test]
 fn a_step_does_one_piece_at_least_and_its_budget_at_most() {
-    // The smallest budget must come to an end, and a larger one never takes more calls.
+    // The smallest budget must make progress, and a larger one never takes more calls.
     let image = Memory::new(models().swap_remove(3).1, 8).pack(DType::F32);
     let model = Model::open(&image).unwrap();
     let plan = Plan::new(model.header()).context(30).batch(5);
@@ -693,7 +696,7 @@ impl Workers for Claimed {
 }
 
 #[test]
-fn however_many_cores_there_are_said_to_be_the_logits_are_the_same() {
+fn the_logits_do_not_depend_on_the_number_of_workers() {
     let (_, mut description) = models().swap_remove(3);
     // Products that are worth sharing.
     let config = &mut description.config;

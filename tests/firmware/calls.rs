@@ -80,7 +80,7 @@ pub fn recursion(elf: &[u8]) -> (Vec<String>, usize, usize) {
         })
         .collect();
     // Depth first, with a stack of our own: what is being looked at, and which of its callees comes
-    // next. A level goes on to whatever is called from there, be it directly.
+    // next. A level includes what is called from it directly.
     let own = |start: &u64| {
         pointed_at
             .contains(start)
@@ -104,9 +104,9 @@ pub fn recursion(elf: &[u8]) -> (Vec<String>, usize, usize) {
             .collect()
     };
     let mut done = BTreeSet::new();
-    // What is called through pointers first: what it reaches is then done at its own level. Otherwise
-    // the outcome would depend on the order of addresses, as a function that is no root of the
-    // program, looked at by itself, seems to call every level.
+    // First the functions that are called through pointers: what they reach is then visited at
+    // its own level. Otherwise the outcome would depend on the order of addresses, since a function
+    // that is not a root of the program seems to call every level.
     for root in pointed_at.iter().chain(functions.keys()) {
         let mut path: Vec<(Node, Vec<Node>)> = Vec::new();
         let mut next = Some((*root, own(root)));
@@ -140,7 +140,8 @@ pub fn recursion(elf: &[u8]) -> (Vec<String>, usize, usize) {
 /// Functions by where they start.
 fn functions(elf: &object::File<'_>) -> BTreeMap<u64, Function> {
     let text = elf.section_by_name(".text").unwrap();
-    let (address, bytes) = (text.address(), text.data().unwrap());
+    let address = text.address();
+    let bytes = text.data().unwrap();
     let thumb = elf.architecture() == Architecture::Arm;
     let in_text = |symbol: &object::Symbol<'_, '_>| symbol.section_index() == Some(text.index());
     // The lowest bit of a Thumb function's address says that it is one.
@@ -157,7 +158,8 @@ fn functions(elf: &object::File<'_>) -> BTreeMap<u64, Function> {
         .filter(in_text)
         .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.size() > 0)
     {
-        let (start, name) = (start(&symbol), symbol.name().unwrap().to_string());
+        let start = start(&symbol);
+        let name = symbol.name().unwrap().to_string();
         let function = Function {
             name,
             start,
@@ -279,7 +281,8 @@ fn offset(at: u64, value: u32, bits: u32) -> u64 {
 /// A Thumb instruction: its length, and where it leads (Armv7-M Architecture Reference Manual, A5
 /// and A7.7: B, BL, BLX, BX).
 fn thumb_flow(at: u64, code: &[u8]) -> (u64, Option<Flow>) {
-    let (first, second) = (half(code, 0), half(code, 2));
+    let first = half(code, 0);
+    let second = half(code, 2);
     let pc = at + 4;
     match first {
         0xe000..=0xe7ff => (2, Some(Flow::Jump(offset(pc, (first & 0x7ff) << 1, 12)))),
@@ -288,7 +291,9 @@ fn thumb_flow(at: u64, code: &[u8]) -> (u64, Option<Flow>) {
         0x4770 => (2, None),
         0x4700..=0x47ff => (2, Some(Flow::Pointer)),
         0xf000..=0xf7ff if second & 0x8000 != 0 => {
-            let (sign, j1, j2) = (first >> 10 & 1, second >> 13 & 1, second >> 11 & 1);
+            let sign = first >> 10 & 1;
+            let j1 = second >> 13 & 1;
+            let j2 = second >> 11 & 1;
             if second & 0x5000 == 0 {
                 if first >> 7 & 7 == 7 {
                     return (4, None); // no branch: barriers, moves to special registers
@@ -297,7 +302,8 @@ fn thumb_flow(at: u64, code: &[u8]) -> (u64, Option<Flow>) {
                     sign << 20 | j2 << 19 | j1 << 18 | (first & 0x3f) << 12 | (second & 0x7ff) << 1;
                 return (4, Some(Flow::Jump(offset(pc, value, 21))));
             }
-            let (i1, i2) = (1 ^ j1 ^ sign, 1 ^ j2 ^ sign);
+            let i1 = 1 ^ j1 ^ sign;
+            let i2 = 1 ^ j2 ^ sign;
             let value =
                 sign << 24 | i1 << 23 | i2 << 22 | (first & 0x3ff) << 12 | (second & 0x7ff) << 1;
             let target = offset(pc, value, 25);

@@ -85,7 +85,8 @@ fn results(board: &Board, printed: &str) -> Vec<String> {
         });
         cost.map(|(_, rest)| rest.split(' ').next().unwrap().parse::<u64>().unwrap())
     };
-    let (sample, step) = (longest("sample-100 "), longest("step-100 "));
+    let sample = longest("sample-100 ");
+    let step = longest("step-100 ");
     assert!(
         sample.is_some() == step.is_some() && sample <= step,
         "{}: {sample:?} and {step:?}",
@@ -285,7 +286,7 @@ fn every_board_tells_the_story_of_the_host() {
     }
 }
 
-/// Images that are never in memory but in blocks of 512 bytes, by way of 16 KB: the digests of
+/// Images that are read in blocks of 512 bytes, through a buffer of 16 KB, have the digests of
 /// weights in memory.
 fn reads_weights_from_blocks(board: &Board) {
     if !board.is_here("weights from a block device") {
@@ -316,7 +317,7 @@ fn weights_read_in_blocks_on_boards_give_the_bits_of_weights_in_memory() {
 }
 
 #[test]
-fn a_prompt_computed_on_the_host_goes_on_on_a_board() {
+fn a_prompt_computed_on_the_host_continues_on_a_board() {
     let model = Model::open(STORY).unwrap();
     let plan = Plan::new(model.header()).context(1000).batch(32).kv(Kv::Q8);
     let mut arena = arena_for(&plan);

@@ -23,9 +23,15 @@ fn proven(board: &Board, opt_level: &str, features: &str, limit: u64) {
     if !board.is_here("what linked firmware can reach, and how large it is") {
         return;
     }
-    let elf = board.build("proof", opt_level, features).unwrap_or_else(|error| {
-        panic!("a panic can be reached on {} at opt-level {opt_level}, or it does not build:\n{error}", board.target)
-    });
+    let elf = board
+        .build("proof", opt_level, features)
+        .unwrap_or_else(|error| {
+            panic!(
+                "a panic can be reached on {} at opt-level {opt_level}, or it does not \
+         build:\n{error}",
+                board.target
+            )
+        });
     let bytes = fs::read(elf).unwrap();
     let elf = object::File::parse(&*bytes).unwrap();
     let what = format!(
@@ -58,11 +64,9 @@ fn proven(board: &Board, opt_level: &str, features: &str, limit: u64) {
         elf.section_by_name(name)
             .map_or(0, |section| section.size())
     };
-    let (text, rodata, bss) = (
-        size(".text"),
-        size(".rodata"),
-        size(".data") + size(".bss") + size(".uninit"),
-    );
+    let text = size(".text");
+    let rodata = size(".rodata");
+    let bss = size(".data") + size(".bss") + size(".uninit");
     println!(
         "{what}: .text {text} .rodata {rodata} .bss {bss}, {functions} functions, {calls} calls"
     );
@@ -121,7 +125,7 @@ fn the_runtime_with_one_type_of_weights_fits_its_flash() {
     proven(&M4F, "s", "q8", 32 * 1024);
     // The tokenizers that are not SentencePiece as well.
     proven(&M4F, "s", "q8,nfc", 36 * 1024);
-    // Guesses at what comes next.
+    // With drafts, which need more code.
     proven(&M4F, "s", "q8,generate", 36 * 1024);
     proven(&M4F, "3", "q8,generate", 68 * 1024);
     // Smaller than small, which the README offers.
@@ -136,7 +140,7 @@ fn the_kernels_of_dsp_and_helium_cannot_panic_allocate_recurse_or_grow() {
 }
 
 #[test]
-fn weights_from_a_device_snapshots_and_the_scrub_cannot_panic_allocate_or_recurse_either() {
+fn firmware_with_a_weight_source_snapshots_and_scrub_cannot_panic_allocate_or_recurse() {
     proven(&M0, "s", "q8,blocks", 48 * 1024);
     proven(&M4F, "s", "q8,blocks", 44 * 1024);
     proven(&RV32IMAC, "s", "q8,blocks", 57 * 1024);

@@ -50,7 +50,7 @@ fn every_case_agrees(cases: Vec<PathBuf>, tolerance: f64, unsupported: &[&str]) 
 }
 
 #[test]
-fn the_seeds_own_cases_agree_with_float64_within_5e_5() {
+fn penzai_cases_agree_with_float64_within_5e_5() {
     let Some(cases) = crate::common::shared("goldens/llamalike") else {
         return;
     };
@@ -82,7 +82,8 @@ fn greedy(image: &[u8], prompt: &[u32], count: usize) -> (Vec<u32>, Vec<Vec<f32>
     let plan = Plan::new(model.header()).context((prompt.len() + count) as u32);
     let mut arena = arena_for(&plan);
     let mut session = session_in(&model, &plan, &mut arena);
-    let (mut ids, mut rows) = (Vec::new(), vec![session.feed(prompt).unwrap().to_vec()]);
+    let mut ids = Vec::new();
+    let mut rows = vec![session.feed(prompt).unwrap().to_vec()];
     while ids.len() < count {
         ids.push(
             Sampler::greedy()

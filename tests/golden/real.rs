@@ -238,7 +238,8 @@ pub fn kl(reference: &[Vec<f32>], other: &[Vec<f32>]) -> Vec<f64> {
         .iter()
         .zip(other)
         .map(|(p, q)| {
-            let (p, q) = (log_softmax(p), log_softmax(q));
+            let p = log_softmax(p);
+            let q = log_softmax(q);
             p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum()
         })
         .collect()

@@ -74,7 +74,7 @@ fn dimensions_that_multiply_to_a_small_number_by_overflow_are_refused() {
 }
 
 #[test]
-fn a_number_of_layers_that_no_tensor_bears_out_is_refused() {
+fn a_number_of_layers_without_tensors_is_refused() {
     assert!(
         refused_folder(&folder::llama().set("num_hidden_layers", json!(u32::MAX)))
             .contains("num_hidden_layers")
@@ -128,7 +128,7 @@ fn a_key_or_a_tensor_that_is_given_twice_is_refused_or_counts_once() {
 }
 
 #[test]
-fn json_nested_without_end_is_refused() {
+fn deeply_nested_json_is_refused() {
     for text in ["[".repeat(1 << 20), "{\"a\":".repeat(1 << 18)] {
         let (_folder, path) = file("tokenizer.json", text.as_bytes());
         assert!(
@@ -189,7 +189,7 @@ fn a_vocabulary_that_is_a_pipe_or_a_device_is_refused() {
 }
 
 #[test]
-fn a_vocabulary_larger_than_any_is_refused_unread() {
+fn an_implausibly_large_vocabulary_is_refused_unread() {
     let (_folder, path) = file("tokenizer.json", b"{");
     // Holes take no space on the disk.
     std::fs::File::options()
@@ -219,7 +219,7 @@ fn sparse(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {
 }
 
 #[test]
-fn a_terabyte_of_holes_is_refused_at_once() {
+fn a_sparse_file_of_a_terabyte_is_refused_at_once() {
     let gguf = |tensors: u64, keys: u64, rest: &[u8]| {
         let bytes = [
             &b"GGUF\x03\0\0\0"[..],
@@ -330,7 +330,8 @@ fn links_that_lead_nowhere_are_refused() {
 #[test]
 fn flipped_bits_of_three_small_folders_are_refused_or_packed() {
     let step = std::env::var("POCKETLM_FLIPS").map_or(37, |step| step.parse().unwrap());
-    let (mut packed, mut refusals) = (0, 0);
+    let mut packed = 0;
+    let mut refusals = 0;
     for whole in [
         folder::llama(),
         folder::gemma("gemma3_text"),

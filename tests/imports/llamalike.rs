@@ -23,7 +23,8 @@ fn a_plain_forward_pass_over_the_import_gives_penzais_f64_logits() {
                 .map(|bytes| i32::from_le_bytes(bytes.try_into().unwrap()))
                 .collect()
         };
-        let (tokens, positions) = (i32s("tokens"), i32s("token_positions"));
+        let tokens = i32s("tokens");
+        let positions = i32s("token_positions");
         let logits = io.tensor("logits_f64").unwrap();
         let vocab = logits.shape()[1];
         let logits: Vec<f64> = logits
@@ -73,10 +74,8 @@ fn matrices_are_the_transposes_of_penzais() {
     let written = folder.write("weights.safetensors");
     let checkpoint = llamalike::open(written.path()).unwrap();
     let block = |name: &str| format!("transformer/block_1/{name}.weights");
-    let (query, output) = (
-        tensor(&checkpoint, 1, Role::Query),
-        tensor(&checkpoint, 1, Role::Output),
-    );
+    let query = tensor(&checkpoint, 1, Role::Query);
+    let output = tensor(&checkpoint, 1, Role::Output);
     assert_eq!((query.len(), output.len()), (24, 6));
     for (k, m, p, d) in (0..2).flat_map(|k| {
         (0..3).flat_map(move |m| (0..4).flat_map(move |p| (0..6).map(move |d| (k, m, p, d))))
@@ -585,7 +584,8 @@ fn attention_types_that_penzai_rejects_are_refused() {
         ),
         (
             json!({"type": "AttentionTypeBidirectional"}),
-            "`attention_type.type` is \"AttentionTypeBidirectional\", expected AttentionTypeGlobalCausal or AttentionTypeSlidingWindowCausal",
+            "`attention_type.type` is \"AttentionTypeBidirectional\", expected \
+             AttentionTypeGlobalCausal or AttentionTypeSlidingWindowCausal",
         ),
     ] {
         assert_eq!(refusal(&folder(types)), message);
@@ -608,7 +608,8 @@ fn parameters_must_be_exactly_those_the_config_calls_for() {
     assert_eq!(
         refusal(&missing),
         format!(
-            "parameter `{label}`: missing, expected axes head_groups,query_heads,projection,embedding"
+            "parameter `{label}`: missing, expected axes \
+             head_groups,query_heads,projection,embedding"
         )
     );
     let mut unlabelled = folder();
@@ -628,7 +629,8 @@ fn parameters_must_be_exactly_those_the_config_calls_for() {
         assert_eq!(
             refusal(&wrong),
             format!(
-                "parameter `{label}`: axes {axes:?}, expected head_groups,query_heads,projection,embedding in any order"
+                "parameter `{label}`: axes {axes:?}, expected \
+                 head_groups,query_heads,projection,embedding in any order"
             )
         );
     }
@@ -644,7 +646,8 @@ fn parameters_must_be_exactly_those_the_config_calls_for() {
     extra.add("transformer/block_2/attention/query.weights", &[6, 2, 3, 4]);
     assert_eq!(
         refusal(&extra),
-        "parameter `transformer/block_2/attention/query.weights` has no place in this config (1 such parameters)"
+        "parameter `transformer/block_2/attention/query.weights` has no place in this config (1 \
+         such parameters)"
     );
     let both = folder().set("tie_embedder_and_logits", json!(true));
     assert_eq!(
@@ -667,6 +670,7 @@ fn parameters_must_be_exactly_those_the_config_calls_for() {
     );
     assert_eq!(
         refusal(&folder().set("use_layer_stack", json!(true))),
-        "parameter `transformer/blocks/pre_attention_norm/scale.weights` is missing, which `use_layer_stack` calls for"
+        "parameter `transformer/blocks/pre_attention_norm/scale.weights` is missing, which \
+         `use_layer_stack` calls for"
     );
 }

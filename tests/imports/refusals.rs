@@ -26,17 +26,19 @@ fn reason(folder: &Folder) -> String {
 }
 
 #[test]
-fn the_unsupported_goldens_are_refused_with_what_they_have_that_we_lack() {
+fn unsupported_goldens_are_refused_with_the_reason() {
     let Some(cases) = crate::common::shared("goldens/hf") else {
         return;
     };
     assert_eq!(
         refused(&cases.join("x-cohere")).reason,
-        "`model_type` is \"cohere\": its attention and feed-forward run side by side, behind a LayerNorm"
+        "`model_type` is \"cohere\": its attention and feed-forward run side by side, behind a \
+         LayerNorm"
     );
     assert_eq!(
         refused(&cases.join("x-olmo2")).reason,
-        "`model_type` is \"olmo2\": it norms only the outputs of its blocks, and queries and keys across all heads"
+        "`model_type` is \"olmo2\": it norms only the outputs of its blocks, and queries and keys \
+         across all heads"
     );
 }
 
@@ -202,16 +204,42 @@ fn senseless_config_values_are_refused_by_key() {
         "`hidden_size` is 8, not a multiple of num_attention_heads, 3, and there is no head_dim"
     );
     for (key, value, message) in [
-        ("sliding_window", json!(0), format!("`sliding_window` is 0, {COUNT}")),
-        ("sliding_window", json!(-4), format!("`sliding_window` is -4, {COUNT}")),
-        ("query_pre_attn_scalar", json!(0), "`query_pre_attn_scalar` is 0, expected a number above 0".into()),
-        ("attn_logit_softcapping", json!(0.0), "`attn_logit_softcapping` is 0.0, expected a number above 0".into()),
-        ("final_logit_softcapping", json!(-30), "`final_logit_softcapping` is -30, expected a number above 0".into()),
-        ("layer_types", json!(["full_attention"]), "`layer_types` has 1 entries, expected num_hidden_layers, 2".into()),
+        (
+            "sliding_window",
+            json!(0),
+            format!("`sliding_window` is 0, {COUNT}"),
+        ),
+        (
+            "sliding_window",
+            json!(-4),
+            format!("`sliding_window` is -4, {COUNT}"),
+        ),
+        (
+            "query_pre_attn_scalar",
+            json!(0),
+            "`query_pre_attn_scalar` is 0, expected a number above 0".into(),
+        ),
+        (
+            "attn_logit_softcapping",
+            json!(0.0),
+            "`attn_logit_softcapping` is 0.0, expected a number above 0".into(),
+        ),
+        (
+            "final_logit_softcapping",
+            json!(-30),
+            "`final_logit_softcapping` is -30, expected a number above 0".into(),
+        ),
+        (
+            "layer_types",
+            json!(["full_attention"]),
+            "`layer_types` has 1 entries, expected num_hidden_layers, 2".into(),
+        ),
         (
             "layer_types",
             json!(["full_attention", "chunked_attention"]),
-            "`layer_types` says \"chunked_attention\", expected full_attention or sliding_attention".into(),
+            "`layer_types` says \"chunked_attention\", expected full_attention or \
+             sliding_attention"
+                .into(),
         ),
     ] {
         assert_eq!(reason(&folder::gemma("gemma2").set(key, value)), message);
@@ -254,11 +282,13 @@ fn rotary_scaling_that_is_unknown_or_senseless_is_refused_by_key() {
     for (scaling, message) in [
         (
             json!({"type": "dynamic", "factor": 2.0}),
-            "`rope_scaling.type` is \"dynamic\": its rotary frequencies change with the length of the text",
+            "`rope_scaling.type` is \"dynamic\": its rotary frequencies change with the length of \
+             the text",
         ),
         (
             json!({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}),
-            "`rope_scaling.rope_type` is \"longrope\": its rotary frequencies change with the length of the text",
+            "`rope_scaling.rope_type` is \"longrope\": its rotary frequencies change with the \
+             length of the text",
         ),
         (
             json!({"rope_type": "mrope"}),
@@ -273,7 +303,8 @@ fn rotary_scaling_that_is_unknown_or_senseless_is_refused_by_key() {
             "`rope_scaling.factor` is 0, expected a number above 0",
         ),
         (
-            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}),
+            json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0,
+                "high_freq_factor": 4.0}),
             "`rope_scaling.low_freq_factor` is 4.0, expected less than high_freq_factor, 4",
         ),
         (
@@ -297,7 +328,8 @@ fn rotary_scaling_that_is_unknown_or_senseless_is_refused_by_key() {
     let phi3 = |scaling: Value| reason(&folder::phi3().set("rope_scaling", scaling));
     for name in ["su", "yarn", "longrope"] {
         let message = format!(
-            "`rope_scaling.type` is {name:?}: its rotary frequencies change with the length of the text"
+            "`rope_scaling.type` is {name:?}: its rotary frequencies change with the length of the \
+             text"
         );
         assert_eq!(phi3(json!({"type": name, "factor": 2.0})), message);
     }
@@ -374,12 +406,14 @@ fn tensors_that_are_missing_misshapen_or_of_another_type_are_refused_by_name() {
         (
             "num_key_value_heads",
             json!(2),
-            "tensor `model.layers.0.self_attn.k_proj.weight`: shape [4, 8], expected [8, 8] by config.json",
+            "tensor `model.layers.0.self_attn.k_proj.weight`: shape [4, 8], expected [8, 8] by \
+             config.json",
         ),
         (
             "head_dim",
             json!(65536),
-            "tensor `model.layers.0.self_attn.q_proj.weight`: shape [8, 8], expected [131072, 8] by config.json",
+            "tensor `model.layers.0.self_attn.q_proj.weight`: shape [8, 8], expected [131072, 8] \
+             by config.json",
         ),
         (
             "num_hidden_layers",
@@ -392,7 +426,7 @@ fn tensors_that_are_missing_misshapen_or_of_another_type_are_refused_by_name() {
 }
 
 #[test]
-fn tensors_that_would_change_the_model_are_not_passed_over() {
+fn tensors_that_would_change_the_model_are_not_ignored() {
     let with = |names: &[&str]| {
         let mut folder = folder::llama();
         names.iter().for_each(|name| folder.add(name, &[8]));
@@ -459,12 +493,13 @@ fn tensors_that_would_change_the_model_are_not_passed_over() {
     twice.add("model._orig_mod.norm.weight", &[8]);
     assert_eq!(
         reason(&twice),
-        "tensors `model._orig_mod.norm.weight` and `model.norm.weight` are the same part of the model"
+        "tensors `model._orig_mod.norm.weight` and `model.norm.weight` are the same part of the \
+         model"
     );
 }
 
 #[test]
-fn biases_are_all_there_or_refused() {
+fn biases_are_complete_or_refused() {
     let mut folder = folder::llama();
     folder.add("model.layers.0.self_attn.k_proj.bias", &[4]);
     assert_eq!(
@@ -473,7 +508,8 @@ fn biases_are_all_there_or_refused() {
     );
     assert_eq!(
         reason(&folder.set("attention_bias", json!(false))),
-        "config.json says `attention_bias` is false, but there is a tensor `model.layers.0.self_attn.k_proj.bias`"
+        "config.json says `attention_bias` is false, but there is a tensor \
+         `model.layers.0.self_attn.k_proj.bias`"
     );
     assert_eq!(
         reason(&folder::llama().set("mlp_bias", json!(true))),
@@ -493,7 +529,7 @@ fn with_config(config: &[u8]) -> TempDir {
 }
 
 #[test]
-fn configs_that_are_no_json_objects_are_refused() {
+fn configs_that_are_not_json_objects_are_refused() {
     for config in [
         "",
         "[]",
@@ -685,7 +721,7 @@ fn no_change_of_a_header_byte_makes_reading_panic() {
 }
 
 #[test]
-fn headers_that_lie_are_refused() {
+fn inconsistent_headers_are_refused() {
     let file = |header: String, data: usize| {
         [
             &(header.len() as u64).to_le_bytes()[..],
@@ -763,7 +799,7 @@ fn headers_that_lie_are_refused() {
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n";
 
 #[test]
-fn git_lfs_pointers_are_called_so_in_whatever_place() {
+fn git_lfs_pointers_are_named_wherever_they_are() {
     let is_called_so = |error: ImportError, place: &str| {
         assert_eq!(
             error.reason, "this is a Git LFS pointer, not the file that it stands for",
@@ -801,7 +837,7 @@ fn git_lfs_pointers_are_called_so_in_whatever_place() {
 }
 
 #[test]
-fn what_is_no_checkpoint_is_said_with_what_may_have_been_meant() {
+fn what_is_not_a_checkpoint_is_refused_with_advice() {
     let folder = crate::common::scratch();
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
@@ -820,7 +856,8 @@ fn what_is_no_checkpoint_is_said_with_what_may_have_been_meant() {
     let adapter = "{\"peft_type\": \"LORA\", \"base_model_name_or_path\": \"some/model\"}";
     write("adapter_config.json", adapter.as_bytes());
     write("adapter_model.safetensors", b"");
-    let merge = "this is an adapter (LORA) for some/model, not a model; merge it into its model with PEFT's `merge_and_unload()`";
+    let merge = "this is an adapter (LORA) for some/model, not a model; merge it into its model \
+     with PEFT's `merge_and_unload()`";
     assert!(
         said(folder.path()).starts_with(merge),
         "{}",
@@ -860,7 +897,7 @@ fn what_is_no_checkpoint_is_said_with_what_may_have_been_meant() {
 }
 
 #[test]
-fn an_index_does_not_lead_out_of_its_folder_nor_astray() {
+fn an_index_cannot_name_files_outside_its_folder() {
     let name = "model.norm.weight";
     let indexed = |index: Value| {
         let folder = folder::llama().write("a.safetensors");
@@ -909,7 +946,7 @@ fn an_index_does_not_lead_out_of_its_folder_nor_astray() {
     assert!(error.path.unwrap().ends_with("b.safetensors"));
     assert!(error.reason.starts_with("cannot be opened: "));
 
-    // One name in two files: the index decides, and if it does not, nobody does.
+    // One name in two files: the index decides. Without an entry there, the folder is refused.
     let twice = indexed(json!({"weight_map": {name: "a.safetensors", "other": "b.safetensors"}}));
     let mut other = folder::llama();
     other.tensors.retain(|tensor, _| tensor == name);

@@ -1,5 +1,5 @@
 //! Every cut and every flipped bit of small files of every kind: refused, or run.
-//! `POCKETLM_SWEEP=1` tries all of them; else every so manieth.
+//! Without `POCKETLM_SWEEP=1` one in 97 is tried.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -14,7 +14,7 @@ use pocketlm::model::{DType, Model, Rope, Section};
 use pocketlm::run::{Plan, Session, Solo};
 use safetensors::Dtype;
 
-/// One place in so many is tried.
+/// One cut or flip in this many is tried.
 fn step() -> usize {
     std::env::var("POCKETLM_SWEEP").map_or(97, |step| step.parse().unwrap())
 }
@@ -43,7 +43,7 @@ fn run(image: &[u8]) -> Result<Vec<u32>, Error> {
     let model = Model::open(image)?;
     let _ = (model.tokenizer(), model.chat_template());
     let plan = Plan::new(model.header()).context(4).batch(2);
-    // What a flipped bit may ask for, nobody has to lend.
+    // A flipped bit may ask for any amount of memory.
     if plan.bytes() > 1 << 20 {
         return Ok(Vec::new());
     }
@@ -64,7 +64,8 @@ fn sweep(
         catch_unwind(AssertUnwindSafe(|| attempt(bytes)))
             .unwrap_or_else(|_| panic!("{name}: {what} {at}"))
     };
-    let (mut cuts, mut flips) = (Outcomes::default(), Outcomes::default());
+    let mut cuts = Outcomes::default();
+    let mut flips = Outcomes::default();
     for length in (0..file.len()).step_by(step()) {
         cuts.count(attempt(&file[..length], "cut at", length), &expected);
     }
@@ -109,7 +110,8 @@ fn repair(image: &mut [u8]) {
                 image.get(at + i).copied().unwrap_or(0)
             }))
         };
-        let (start, length) = (number(at) as usize, number(at + 8) as usize);
+        let start = number(at) as usize;
+        let length = number(at + 8) as usize;
         let bytes = start
             .checked_add(length)
             .and_then(|end| image.get(start..end));
@@ -127,7 +129,7 @@ fn repair(image: &mut [u8]) {
 }
 
 #[test]
-fn an_image_cut_or_flipped_under_right_checksums_is_refused_or_runs() {
+fn a_cut_or_flipped_image_with_correct_checksums_is_refused_or_runs() {
     for dtype in [DType::F32, DType::Q8, DType::Q4Min] {
         let attempt = &mut |bytes: &[u8]| {
             let mut image = AlignedBytes::copy_of(bytes);

@@ -130,7 +130,8 @@ fn real_vocabularies_give_the_ids_that_llama_cpp_expects() {
         let beside = |extension: &str| {
             std::fs::read_to_string(format!("{}.{extension}", path.display())).unwrap()
         };
-        let (texts, ids) = (beside("inp"), beside("out"));
+        let texts = beside("inp");
+        let ids = beside("out");
         let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
         // The file ends with a line end.
         let ids: Vec<&str> = ids.split('\n').collect();
@@ -335,7 +336,8 @@ fn configs_beside_the_tokenizer_say_what_ends_a_generation() {
     assert_eq!(ids(), (Some(4), false, vec![5, 3, 4, 2]));
     write(
         "tokenizer_config.json",
-        r#"{"bos_token": "<s>", "eos_token": {"content": "b"}, "tokenizer_class": "LlamaTokenizer", "add_bos_token": true}"#,
+        r#"{"bos_token": "<s>", "eos_token": {"content": "b"}, "tokenizer_class": "LlamaTokenizer",
+            "add_bos_token": true}"#,
     );
     assert_eq!(ids(), (Some(0), true, vec![5, 3, 4]));
 }
@@ -355,7 +357,8 @@ fn a_chat_template_is_found_wherever_it_is() {
     assert_eq!(template(), Ok(Some("one".into())));
     write(
         "tokenizer_config.json",
-        r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "two"}]}"#,
+        r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default",
+            "template": "two"}]}"#,
     );
     assert_eq!(template(), Ok(Some("two".into())));
     // One without the name is the template if it is the only one.
@@ -391,13 +394,15 @@ fn a_chat_template_sets_the_special_tokens_that_it_names() {
     assert_eq!(
         first_line(),
         format!(
-            "{{% set bos_token = \"{end}\" %}}{{% set eos_token = \"{end}\" %}}{{% set unk_token = \"{end}\" %}}"
+            "{{% set bos_token = \"{end}\" %}}{{% set eos_token = \"{end}\" %}}{{% set unk_token = \
+             \"{end}\" %}}"
         )
     );
     // The class goes before the model; what is null has no variable.
     write(
         "tokenizer_config.json",
-        r#"{"tokenizer_class": "LlamaTokenizerFast", "eos_token": {"content": "<e>"}, "unk_token": null, "add_bos_token": true}"#,
+        r#"{"tokenizer_class": "LlamaTokenizerFast", "eos_token": {"content": "<e>"},
+            "unk_token": null, "add_bos_token": true}"#,
     );
     assert_eq!(
         first_line(),
@@ -415,7 +420,8 @@ fn a_chat_template_sets_the_special_tokens_that_it_names() {
     );
     write(
         "tokenizer_config.json",
-        r#"{"added_tokens_decoder": {}, "eos_token": "<e>", "extra_special_tokens": {"image_token": "<i>"}, "tokenizer_class": "T"}"#,
+        r#"{"added_tokens_decoder": {}, "eos_token": "<e>",
+            "extra_special_tokens": {"image_token": "<i>"}, "tokenizer_class": "T"}"#,
     );
     assert_eq!(
         first_line(),
@@ -505,7 +511,8 @@ fn add_prefix_space_is_obeyed_by_the_classes_of_llama_and_gpt2() {
             (Some(true), &with),
         ] {
             let config = serde_json::json!({
-                "tokenizer_class": "GPT2Tokenizer", "add_prefix_space": add, "eos_token": "<|im_end|>",
+                "tokenizer_class": "GPT2Tokenizer", "add_prefix_space": add,
+                    "eos_token": "<|im_end|>",
             });
             let ids = ids_with(
                 "tok-gpt2",
@@ -556,7 +563,8 @@ fn add_bos_token_and_add_eos_token_are_obeyed_by_some_classes() {
             config[key] = value.clone();
         }
         let ids = ids_with(family, files, &[("tokenizer_config.json", config)], &[" "])?;
-        let (first, last) = (ids[0].first().copied()?, ids[0].last().copied()?);
+        let first = ids[0].first().copied()?;
+        let last = ids[0].last().copied()?;
         Some((first < 3, last < 3))
     };
     use serde_json::json;
@@ -635,7 +643,8 @@ fn tokens_are_added_from_all_files_that_say_so() {
     );
     // The config's list goes before it.
     let listed = json!({"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder":
-        {"512": {"content": "<new>", "special": true, "lstrip": true}, "511": {"content": "<tool>", "rstrip": true}}});
+        {"512": {"content": "<new>", "special": true, "lstrip": true}, "511": {"content": "<tool>",
+            "rstrip": true}}});
     let files = [
         ("tokenizer_config.json", listed),
         ("added_tokens.json", json!({"b": 513})),
@@ -693,7 +702,7 @@ fn an_added_token_that_is_named_is_special() {
 #[test]
 fn folders_of_bug_reports_give_the_right_ids() {
     for (case, text, expected) in [
-        // As the tokenizer in Python of transformers 4, which has a space before each stretch of text.
+        // As the Python tokenizer of transformers 4: a space before each stretch of text.
         (
             "added-tokens-json",
             "<|im_start|>x<|im_end|>",

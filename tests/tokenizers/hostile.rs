@@ -172,7 +172,8 @@ fn what_a_tokenizer_asks_for_and_is_not_supported_is_named() {
             "x".repeat(40)
         )
     );
-    let split = json!({"type": "Split", "pattern": {"Regex": "\\w+"}, "behavior": "Isolated", "invert": false});
+    let split = json!({"type": "Split", "pattern": {"Regex": "\\w+"}, "behavior": "Isolated",
+        "invert": false});
     assert_eq!(
         with("/pre_tokenizer", split),
         "`Split` in a tokenizer that is not byte-level is not supported"
@@ -183,7 +184,8 @@ fn what_a_tokenizer_asks_for_and_is_not_supported_is_named() {
     );
     assert_eq!(
         import("tokenizer.json", b"{}"),
-        "a tokenizer with neither `ByteLevel`, `Metaspace` nor `Replace` of spaces by ▁ is not supported"
+        "a tokenizer with neither `ByteLevel`, `Metaspace` nor `Replace` of spaces by ▁ is not \
+         supported"
     );
     assert_eq!(
         import("tokenizer.json", &b"{\"model\":".repeat(100_000)),
@@ -200,7 +202,8 @@ fn a_sentencepiece_model_cut_short_or_changed_is_refused_or_harmless() {
     let none =
         "no pieces: not a sentencepiece model; expected a tokenizer.json or a tokenizer.model";
     assert_eq!(import("tokenizer.model", b""), none);
-    let (mut refused, folder) = (0, scratch());
+    let mut refused = 0;
+    let folder = scratch();
     let path = folder.path().join("tokenizer.model");
     for len in (0..model.len()).step_by(31) {
         std::fs::write(&path, &model[..len]).unwrap();

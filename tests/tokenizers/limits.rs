@@ -62,8 +62,12 @@ fn a_megabyte_of_one_kind_is_encoded_in_less_than_a_second() {
 fn whitespace_tokens_that_strip_whitespace_take_linear_time() {
     let mut json: serde_json::Value =
         serde_json::from_str(include_str!("../data/tokenizers/abc.json")).unwrap();
-    json["added_tokens"].as_array_mut().unwrap().push(serde_json::json!({
-        "id": 9, "content": "\n", "lstrip": true, "rstrip": true, "normalized": false, "single_word": false, "special": false}));
+    json["added_tokens"]
+        .as_array_mut()
+        .unwrap()
+        .push(serde_json::json!({
+        "id": 9, "content": "\n", "lstrip": true, "rstrip": true, "normalized": false,
+            "single_word": false, "special": false}));
     let folder = scratch();
     let path = folder.path().join("tokenizer.json");
     std::fs::write(&path, json.to_string()).unwrap();

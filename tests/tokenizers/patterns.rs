@@ -27,7 +27,8 @@ fn pairs(bytes: &[u8]) -> (Vec<String>, Vec<String>) {
     let mut merges = vec![];
     for first in bytes {
         for second in bytes {
-            let (first, second) = (letters[usize::from(*first)], letters[usize::from(*second)]);
+            let first = letters[usize::from(*first)];
+            let second = letters[usize::from(*second)];
             tokens.push(format!("{first}{second}"));
             merges.push(format!("{first} {second}"));
         }
@@ -52,9 +53,12 @@ fn tokenizer_json(bytes: &[u8], pre_tokenizers: &[Value]) -> String {
     json!({
         "version": "1.0", "added_tokens": [], "normalizer": null, "post_processor": null,
         "pre_tokenizer": pre_tokenizer,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": merges},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+            "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null,
+            "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab,
+                "merges": merges},
     })
     .to_string()
 }
@@ -64,7 +68,8 @@ fn split(pattern: &str) -> Value {
 }
 
 fn byte_level(use_regex: bool) -> Value {
-    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+        "use_regex": use_regex})
 }
 
 /// Writes a file in a folder of its own.
@@ -75,16 +80,44 @@ fn write(json: &str) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
-const POSSESSIVE: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s";
-const KIMI: &str = r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const O200K: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s",
+    r"|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s",
+    r"|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)",
+    r"|\s+",
+);
+const TEKKEN: &str = concat!(
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+);
+const DEEPSEEK3: &str = concat!(
+    r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##,
+    r##"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
+);
+const POSSESSIVE: &str = concat!(
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+",
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+);
+const KIMI: &str = concat!(
+    r"[\p{Han}]+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*",
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s",
+    r"|'t|'re|'ve|'m|'ll|'d)?",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]",
+    r"+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s",
+    r"|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)",
+    r"|\s+",
+);
 
 /// Pre-tokenizers of model families, by the family's name.
 fn families() -> Vec<(&'static str, Vec<Value>)> {
     let digits = |individual: bool| json!({"type": "Digits", "individual_digits": individual});
-    let removed = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": true});
+    let removed = |pattern: &str| {
+        json!({"type": "Split", "pattern": {"Regex": pattern},
+        "behavior": "Removed", "invert": true})
+    };
     let punctuation = |behavior: &str| json!({"type": "Punctuation", "behavior": behavior});
     vec![
         ("o200k", vec![removed(O200K), byte_level(false)]),
@@ -136,9 +169,11 @@ fn families() -> Vec<(&'static str, Vec<Value>)> {
         (
             "exaone-moe",
             vec![
-                split(
-                    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",
-                ),
+                split(concat!(
+                    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+                    r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}",
+                    r"| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",
+                )),
                 byte_level(false),
             ],
         ),
@@ -157,7 +192,8 @@ fn families() -> Vec<(&'static str, Vec<Value>)> {
         (
             "a string",
             vec![
-                json!({"type": "Split", "pattern": {"String": "a.b"}, "behavior": "Isolated", "invert": false}),
+                json!({"type": "Split", "pattern": {"String": "a.b"}, "behavior": "Isolated",
+                    "invert": false}),
                 byte_level(true),
             ],
         ),
@@ -165,7 +201,8 @@ fn families() -> Vec<(&'static str, Vec<Value>)> {
         (
             "space in front",
             vec![
-                json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+                json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true,
+                    "use_regex": true}),
             ],
         ),
     ]
@@ -190,7 +227,8 @@ fn patterns_of_families_cut_text_as_the_tokenizers_crate_does() {
 #[test]
 fn every_character_is_cut_as_the_tokenizers_crate_does() {
     let all: Vec<u8> = (0..=255).collect();
-    // `Digits` is as new as the compiler, so the digits of Unicode 17 are left out. Of the planes that hold nothing but private use and what is to come, some.
+    // `Digits` is as new as the compiler, so the digits of Unicode 17 are left out. Of the planes
+    // with nothing but private or unassigned characters, a sample.
     let is_wanted = |character: &char| {
         !matches!(character, '\u{11DE0}'..='\u{11DE9}' | '\u{16FF4}'..='\u{16FF6}')
             && matches!(character, '\0'..'\u{33480}' | '\u{E0000}'..'\u{E0200}')
@@ -494,7 +532,8 @@ fn a_gguf_with_an_unknown_pre_tokenizer_is_refused_with_advice() {
         assert_eq!(
             gguf(name).unwrap_err(),
             format!(
-                "tokenizer.ggml.pre `{name}` is not supported; import the Hugging Face folder that the file was made from: its tokenizer.json says itself how text is cut"
+                "tokenizer.ggml.pre `{name}` is not supported; import the Hugging Face folder that \
+                 the file was made from: its tokenizer.json says itself how text is cut"
             )
         );
     }

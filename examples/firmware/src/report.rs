@@ -75,7 +75,8 @@ pub fn bounds(image: &[u8], arena: &mut [u8]) -> Result<(), Error> {
         return Ok(());
     };
     say("tokenizer", "-", cost);
-    let (mut scratch, mut ids) = ([0; scratch_len(TEXT.len())], [0; TEXT.len()]);
+    let mut scratch = [0; scratch_len(TEXT.len())];
+    let mut ids = [0; TEXT.len()];
     let mut count = Ok(0);
     let cost = cost::of(|| {
         count = tokenizer.encode(TEXT, EncodeOptions::default(), &mut scratch, &mut ids)

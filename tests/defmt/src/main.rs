@@ -13,7 +13,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut decoder = table.new_stream_decoder();
     decoder.received(&frames);
     while let Ok(frame) = decoder.decode() {
-        println!("{} {}", frame.level().ok_or("a frame without a level")?.as_str(), frame.display_message());
+        let level = frame.level().ok_or("a frame without a level")?;
+        println!("{} {}", level.as_str(), frame.display_message());
     }
     Ok(())
 }

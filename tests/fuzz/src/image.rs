@@ -94,8 +94,10 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 
 /// Changes a word, mostly where structure is.
 pub fn edit(image: &mut [u8], choices: &mut Bytes<'_>) {
-    let (section, operation) = (choices.below(8), choices.byte());
-    let (at, value) = (choices.short() as usize, choices.word());
+    let section = choices.below(8);
+    let operation = choices.byte();
+    let at = choices.short() as usize;
+    let value = choices.word();
     let (start, length) = match section {
         7 => (8, 192),
         _ => (
@@ -140,7 +142,8 @@ pub fn edit(image: &mut [u8], choices: &mut Bytes<'_>) {
 pub fn repair(image: &mut [u8]) {
     for section in Section::ALL {
         let at = 32 + 24 * section as usize;
-        let (start, length) = (u64_at(image, at) as usize, u64_at(image, at + 8) as usize);
+        let start = u64_at(image, at) as usize;
+        let length = u64_at(image, at + 8) as usize;
         let bytes = start
             .checked_add(length)
             .and_then(|end| image.get(start..end));

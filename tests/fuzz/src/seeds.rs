@@ -62,7 +62,8 @@ pub fn with_patterns<'p>(patterns: impl Iterator<Item = &'p [u8]>) -> String {
         .clone();
     let split = |pattern: &[u8]| {
         let pattern = String::from_utf8_lossy(pattern);
-        serde_json::json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+        serde_json::json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated",
+            "invert": false})
     };
     let mut all: Vec<serde_json::Value> = patterns.map(split).collect();
     all.push(
@@ -77,10 +78,21 @@ fn patterns() -> Vec<Vec<u8>> {
     let text = "\0Don't 1234\n\n  中文 naïve—e\u{301} $x += 'LL\t ";
     [
         r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}]+|[^\r\n\p{L}]?[\p{Lu}\p{Lo}]+[\p{Ll}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s+",
-        "\\p{N}{1,3}\x01[一-龥]+\x01[!-/:-~][A-Za-z]+|[^\r\n\\p{L}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+|\\s+",
+        concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        ),
+        concat!(
+            r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+",
+            r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+        ),
+        concat!(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}]+",
+            r"|[^\r\n\p{L}]?[\p{Lu}\p{Lo}]+[\p{Ll}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
+            r"|\s+",
+        ),
+        "\\p{N}{1,3}\x01[一-龥]+\x01[!-/:-~][A-Za-z]+|[^\r\n\\p{L}]?[\\p{L}\\p{M}]+\
+            | ?[\\p{P}\\p{S}]+|\\s+",
         "[\r\n]\x01\\s?\\p{L}+\x01\\s+$\x01\\p{N}",
         r"[\p{Lu}&&[^A-C]]+|[[:alpha:]]{2}|[^[:space:]a-z]|\x{4E2D}|\u00e9",
         r"(?:a|b){2,3}?c??|(?=x)\w|(?-i:Q)|\d\h\W.",
@@ -96,7 +108,8 @@ pub fn byte_fallback() -> String {
     let mut json: serde_json::Value = serde_json::from_str(TOKENIZERS[0]).unwrap();
     for byte in 0..256 {
         let vocab = json["model"]["vocab"].as_object_mut().unwrap();
-        let (name, id) = (format!("<0x{byte:02X}>"), vocab.len());
+        let name = format!("<0x{byte:02X}>");
+        let id = vocab.len();
         vocab.entry(name).or_insert(id.into());
     }
     json.to_string()
@@ -153,7 +166,8 @@ fn random(seed: u64) -> Vec<u8> {
 
 fn snapshot(seed: u8) -> Vec<u8> {
     let images = images();
-    let (which, kv) = (seed as usize % images.len(), seed as usize / images.len());
+    let which = seed as usize % images.len();
+    let kv = seed as usize / images.len();
     let model = Model::open(&images[which]).unwrap();
     let plan = Plan::new(model.header()).context(8).kv(Kv::ALL[kv % 4]);
     let mut arena = AlignedBytes::zeroed(plan.bytes());
@@ -715,7 +729,8 @@ fn folders() -> Vec<Vec<u8>> {
     ];
     all.extend(["mistral", "qwen3", "smollm3", "granite"].map(folder::like_llama));
     all.extend(["gemma", "gemma2", "gemma3_text"].map(folder::gemma));
-    let yarn = serde_json::json!({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32});
+    let yarn = serde_json::json!({"rope_type": "yarn", "factor": 2.0,
+        "original_max_position_embeddings": 32});
     let llama3 = serde_json::json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
         "high_freq_factor": 4.0, "original_max_position_embeddings": 32});
     all.extend([yarn, llama3].map(|scaling| folder::llama().set("rope_scaling", scaling)));
@@ -739,10 +754,8 @@ fn folders() -> Vec<Vec<u8>> {
     }
     // The same in two files, which an index tells apart.
     let sharded = |mut folder: folder::Folder, unlisted: bool| {
-        let (mut second, names) = (
-            folder.clone(),
-            folder.tensors.keys().cloned().collect::<Vec<_>>(),
-        );
+        let mut second = folder.clone();
+        let names = folder.tensors.keys().cloned().collect::<Vec<_>>();
         let mut map = serde_json::Map::new();
         for (index, name) in names.iter().enumerate() {
             let file = if index % 2 == 0 {
@@ -837,7 +850,8 @@ fn tokenizer_jsons() -> Vec<Vec<u8>> {
             .into_iter()
             .map(String::into_bytes),
     );
-    let config = r#"{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": {"content": "b"},
+    let config = r#"{"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>",
+        "eos_token": {"content": "b"},
         "add_bos_token": true, "chat_template": [{"name": "default", "template": "x"}],
         "added_tokens_decoder": {"9": {"content": "<x>", "special": true, "lstrip": true}}}"#;
     let generation = r#"{"bos_token_id": 0, "eos_token_id": [1, 99]}"#;
@@ -901,7 +915,8 @@ fn tokenizer_models() -> Vec<Vec<u8>> {
     let trainer = field(2, &[3 << 3, 2]);
     let normalizer = field(3, &[3 << 3, 1, 4 << 3, 0, 5 << 3, 1]);
     let model = [pieces, trainer, normalizer].concat();
-    let config = br#"{"legacy": false, "bos_token": "<s>", "added_tokens_decoder": {"9": {"content": "<x>"}}}"#;
+    let config = br#"{"legacy": false, "bos_token": "<s>",
+        "added_tokens_decoder": {"9": {"content": "<x>"}}}"#;
     [&b""[..], config, b"{}"]
         .map(|config| [&(config.len() as u16).to_le_bytes()[..], config, &model].concat())
         .into()

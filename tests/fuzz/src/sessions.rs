@@ -57,7 +57,8 @@ pub fn steps(data: &[u8]) {
     let images = images();
     let model = Model::open(&images[choices.below(images.len())]).unwrap();
     let vocab = model.config().vocab_size;
-    let (kv, batch) = (Kv::ALL[choices.below(4)], 1 + choices.below(9) as u32);
+    let kv = Kv::ALL[choices.below(4)];
+    let batch = 1 + choices.below(9) as u32;
     let plan = Plan::new(model.header())
         .context(CONTEXT as u32)
         .batch(batch)

@@ -68,8 +68,11 @@ pub fn source(data: &[u8]) {
     let mut choices = Bytes(data);
     let images = images();
     let mut image = AlignedBytes::copy_of(&images[choices.below(images.len())]);
-    let (how, failing) = (choices.byte(), choices.byte());
-    let (resident, scratch, window) = (choices.byte(), choices.byte(), choices.byte());
+    let how = choices.byte();
+    let failing = choices.byte();
+    let resident = choices.byte();
+    let scratch = choices.byte();
+    let window = choices.byte();
     while !choices.is_empty() {
         edit(&mut image, &mut choices);
     }
@@ -92,7 +95,8 @@ pub fn source(data: &[u8]) {
             64 * units as usize
         })
     };
-    let (mut resident, mut scratch) = (lent(resident, image.len() + 256), lent(scratch, 4096));
+    let mut resident = lent(resident, image.len() + 256);
+    let mut scratch = lent(scratch, 4096);
     let failing = Some(u32::from(failing)).filter(|&n| n > 1);
     let mut device = Device {
         image: &image,
@@ -108,7 +112,7 @@ pub fn source(data: &[u8]) {
         Err(Error::Storage | Error::ArenaTooSmall { .. } | Error::WeightBufferTooSmall { .. }) => {}
         // A device has no length of its own: it is as long as the image says.
         Err(_) if u64_at(&image, 16) != image.len() as u64 => assert!(mapped.is_err()),
-        // What is no table of sections is not even shown to whoever might vouch for it.
+        // Without a table of sections, the image is not shown to the verifier.
         Err(_) if how & 2 != 0 => {}
         Err(error) => assert_eq!(mapped.err(), Some(*error)),
         Ok(model) => assert_eq!(mapped.map(|mapped| mapped.checksum()), Ok(model.checksum())),

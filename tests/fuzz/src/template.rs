@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 pub fn template(data: &[u8]) {
     let mut parts = data.splitn(2, |byte| *byte == 0);
     let mut text = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
-    let (source, said) = (text(), text());
+    let source = text();
+    let said = text();
     let Ok(template) = Template::new(&source) else {
         return;
     };

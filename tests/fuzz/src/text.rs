@@ -81,8 +81,8 @@ pub fn tokenizer_json(data: &[u8]) {
     written(vocabulary::from_path(path));
 }
 
-/// Patterns with a byte 1 between them and a byte 0 at their end, and text that they cut. Every byte
-/// is a token, so each text comes back whole, however it is cut.
+/// Patterns with a byte 1 between them and a byte 0 after the last, then the text that they cut.
+/// Every byte is a token, so each text comes back whole, however it is cut.
 pub fn pattern(data: &[u8]) {
     let end = data
         .iter()
@@ -156,7 +156,8 @@ pub fn sections() -> &'static [Vec<u8>] {
 /// rest is text, made UTF-8.
 pub fn text(data: &[u8]) {
     let mut choices = Bytes(data);
-    let (which, options) = (choices.below(sections().len()), choices.byte());
+    let which = choices.below(sections().len());
+    let options = choices.byte();
     let tokenizer = Tokenizer::open(&sections()[which]).unwrap();
     let text = String::from_utf8_lossy(choices.0);
     let options_of = EncodeOptions {
@@ -202,7 +203,8 @@ pub fn sampler(data: &[u8]) {
         (choices.byte() as u32, choices.float()),
         (choices.byte() as u32 / 16, choices.float()),
     ];
-    let (mut recent, mut recent_too) = ([Recent::EMPTY; 5], [Recent::EMPTY; 5]);
+    let mut recent = [Recent::EMPTY; 5];
+    let mut recent_too = [Recent::EMPTY; 5];
     let mut sliced = settings(flags, &mut Bytes(choices.0), &bias, &mut recent_too);
     let mut sampler = settings(flags, &mut choices, &bias, &mut recent);
     let plain = flags & 0b11_0000 == 0;

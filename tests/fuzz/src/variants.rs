@@ -51,7 +51,8 @@ pub fn folders() -> Vec<Folder> {
         &llama,
         &[
             r#"{"quantization_config": {"quant_method": "gptq"}}"#,
-            r#"{"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "num_hidden_layers": 2}}"#,
+            r#"{"model_type": "gemma3", "text_config": {"model_type": "gemma3_text",
+                "num_hidden_layers": 2}}"#,
             r#"{"model_type": "gemma3", "text_config": {"model_type": "x"}}"#,
             r#"{"model_type": "gemma3", "text_config": null, "tie_word_embeddings": null}"#,
             r#"{"num_hidden_layers": 99}"#,
@@ -72,7 +73,8 @@ pub fn folders() -> Vec<Folder> {
             r#"{"mlp_bias": true}"#,
             r#"{"tie_word_embeddings": true}"#,
             r#"{"partial_rotary_factor": 0.5}"#,
-            r#"{"num_attention_heads": 2000000000, "num_key_value_heads": 1000000000, "head_dim": 65536}"#,
+            r#"{"num_attention_heads": 2000000000, "num_key_value_heads": 1000000000,
+                "head_dim": 65536}"#,
             r#"{"rope_theta": 1e-45}"#,
             r#"{"rope_scaling": {"type": "linear", "factor": 2.0}}"#,
             r#"{"rope_scaling": {"type": "linear"}}"#,
@@ -80,17 +82,24 @@ pub fn folders() -> Vec<Folder> {
             r#"{"rope_scaling": {"type": "longrope", "factor": 2.0}}"#,
             r#"{"rope_scaling": {"type": "x"}}"#,
             r#"{"rope_scaling": {"rope_type": "x"}}"#,
-            r#"{"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1,
+            r#"{"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
+                "high_freq_factor": 1,
                 "original_max_position_embeddings": 32}}"#,
             r#"{"rope_scaling": {"rope_type": "yarn", "factor": 2}}"#,
-            r#"{"rope_scaling": {"rope_type": "yarn", "factor": 2, "mscale": 1, "mscale_all_dim": 0.5}}"#,
-            r#"{"rope_scaling": {"rope_type": "yarn", "factor": 2, "mscale": -9, "mscale_all_dim": 0.5}}"#,
-            r#"{"rope_scaling": {"rope_type": "yarn", "factor": 2, "attention_factor": 0.5, "truncate": false}}"#,
-            r#"{"rope_scaling": {"rope_type": "yarn", "factor": 2, "beta_fast": -1, "beta_slow": 1}}"#,
+            r#"{"rope_scaling": {"rope_type": "yarn", "factor": 2, "mscale": 1,
+                "mscale_all_dim": 0.5}}"#,
+            r#"{"rope_scaling": {"rope_type": "yarn", "factor": 2, "mscale": -9,
+                "mscale_all_dim": 0.5}}"#,
+            r#"{"rope_scaling": {"rope_type": "yarn", "factor": 2, "attention_factor": 0.5,
+                "truncate": false}}"#,
+            r#"{"rope_scaling": {"rope_type": "yarn", "factor": 2, "beta_fast": -1,
+                "beta_slow": 1}}"#,
             r#"{"rope_scaling": {"rope_type": "yarn", "original_max_position_embeddings": 16}}"#,
             r#"{"rope_theta": 0.5, "rope_scaling": {"rope_type": "yarn", "factor": 2}}"#,
-            r#"{"max_position_embeddings": null, "rope_scaling": {"rope_type": "yarn", "factor": 2}}"#,
-            r#"{"rope_parameters": {"rope_theta": 100.0, "rope_type": "linear", "factor": 2}, "rope_theta": null}"#,
+            r#"{"max_position_embeddings": null, "rope_scaling": {"rope_type": "yarn",
+                "factor": 2}}"#,
+            r#"{"rope_parameters": {"rope_theta": 100.0, "rope_type": "linear", "factor": 2},
+                "rope_theta": null}"#,
         ],
     );
     all.extend(change(
@@ -106,8 +115,10 @@ pub fn folders() -> Vec<Folder> {
             &folder::like_llama(family),
             &[
                 r#"{"use_sliding_window": true, "sliding_window": 3, "max_window_layers": 1}"#,
-                r#"{"use_sliding_window": true, "sliding_window": 3, "layer_types": ["full_attention", "sliding_attention"]}"#,
-                r#"{"use_sliding_window": false, "layer_types": ["full_attention", "sliding_attention"]}"#,
+                r#"{"use_sliding_window": true, "sliding_window": 3,
+                    "layer_types": ["full_attention", "sliding_attention"]}"#,
+                r#"{"use_sliding_window": false, "layer_types": ["full_attention",
+                    "sliding_attention"]}"#,
                 r#"{"layer_types": ["full_attention"]}"#,
                 r#"{"layer_types": ["full_attention", "x"]}"#,
             ],
@@ -123,7 +134,10 @@ pub fn folders() -> Vec<Folder> {
     ));
     all.extend(change(
         &folder::like_llama("granite"),
-        &[r#"{"logits_scaling": 8, "embedding_multiplier": 2, "residual_multiplier": 0.5, "attention_multiplier": 0.1}"#],
+        &[
+            r#"{"logits_scaling": 8, "embedding_multiplier": 2, "residual_multiplier": 0.5,
+            "attention_multiplier": 0.1}"#,
+        ],
     ));
     all.extend(change(
         &folder::phi3(),
@@ -137,7 +151,8 @@ pub fn folders() -> Vec<Folder> {
         &[
             r#"{"use_bidirectional_attention": true}"#,
             r#"{"sliding_window": 3, "sliding_window_pattern": 2, "rope_local_base_freq": 100}"#,
-            r#"{"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8, "rope_theta": 1e6},
+            r#"{"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8,
+                "rope_theta": 1e6},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}"#,
             r#"{"rope_parameters": {"rope_theta": 1e4}}"#,
             r#"{"rope_scaling": {"full_attention": {"rope_type": "linear", "factor": 8}}}"#,
@@ -207,7 +222,8 @@ pub fn folders() -> Vec<Folder> {
         format!(r#"{{"attention_type": {global}}}"#),
         format!(r#"{{"attention_type": {window}, "local_rope_wavelength": 10.0}}"#),
         format!(
-            r#"{{"attention_type": [{window}, {global}], "rope_wavelength": 100, "local_rope_wavelength": 10}}"#
+            r#"{{"attention_type": [{window}, {global}], "rope_wavelength": 100,
+                "local_rope_wavelength": 10}}"#
         ),
         format!(r#"{{"attention_type": [{global}, {global}, {global}]}}"#),
         r#"{"attention_type": [1, 2]}"#.into(),
@@ -267,14 +283,19 @@ pub fn folders() -> Vec<Folder> {
 /// `tokenizer.json` files with other parts.
 pub fn tokenizer_jsons() -> Vec<String> {
     let bytes = include_str!("../../data/tokenizers/bytes.json");
-    let (prefixed, spaced) = (TOKENIZERS[0], TOKENIZERS[3]);
+    let prefixed = TOKENIZERS[0];
+    let spaced = TOKENIZERS[3];
     let split = |pattern: &str, behavior: &str, invert: bool| {
         json!({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": invert},
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior,
+                "invert": invert},
             {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]}})
     };
     let gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-    let llama3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let llama3 = concat!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    );
     let mut changes = vec![
         split(gpt2, "Isolated", false),
         split(gpt2, "Removed", true),
@@ -288,7 +309,8 @@ pub fn tokenizer_jsons() -> Vec<String> {
     for text in [
         r#"{"normalizer": {"type": "Lowercase"}}"#,
         r#"{"normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, {"type": "Prepend", "prepend": "▁"}]}}"#,
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, {"type": "Prepend",
+                "prepend": "▁"}]}}"#,
         r#"{"normalizer": {"type": "Prepend", "prepend": "x"}}"#,
         r#"{"normalizer": {"type": "Replace", "pattern": {"Regex": "x"}, "content": "y"}}"#,
         r#"{"normalizer": {"type": "Sequence"}}"#,
@@ -297,42 +319,57 @@ pub fn tokenizer_jsons() -> Vec<String> {
         r#"{"normalizer": {"type": "NFC"}}"#,
         r#"{"pre_tokenizer": {"type": "Whitespace"}}"#,
         r#"{"pre_tokenizer": {"type": "Metaspace", "replacement": "_"}}"#,
-        r#"{"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "add_prefix_space": false}}"#,
-        r#"{"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false}}"#,
-        r#"{"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never"}}"#,
+        r#"{"pre_tokenizer": {"type": "Metaspace", "replacement": "▁",
+            "add_prefix_space": false}}"#,
+        r#"{"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first",
+            "split": false}}"#,
+        r#"{"pre_tokenizer": {"type": "Metaspace", "replacement": "▁",
+            "prepend_scheme": "never"}}"#,
         r#"{"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "x"}}"#,
         r#"{"pre_tokenizer": {"type": "Digits", "individual_digits": false}}"#,
         r#"{"pre_tokenizer": {"type": "Digits", "individual_digits": true}}"#,
         r#"{"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": true}}"#,
-        r#"{"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}}"#,
+        r#"{"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false,
+            "use_regex": false}}"#,
         r#"{"pre_tokenizer": null}"#,
-        r#"{"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true},
+        r#"{"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits",
+            "individual_digits": true},
             {"type": "ByteLevel", "add_prefix_space": false}]}}"#,
-        r#"{"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel", "add_prefix_space": false},
+        r#"{"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel",
+            "add_prefix_space": false},
             {"type": "Digits", "individual_digits": true}]}}"#,
-        r#"{"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true},
+        r#"{"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits",
+            "individual_digits": true},
             {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]}}"#,
         r#"{"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-            {"type": "Metaspace", "replacement": "▁"}, {"type": "ByteLevel", "add_prefix_space": false}]}}"#,
+            {"type": "Metaspace", "replacement": "▁"}, {"type": "ByteLevel",
+                "add_prefix_space": false}]}}"#,
         r#"{"decoder": {"type": "WordPiece"}}"#,
         r#"{"decoder": {"type": "ByteLevel"}}"#,
         r#"{"decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}}"#,
         r#"{"decoder": null}"#,
         r#"{"post_processor": {"type": "ByteLevel"}}"#,
         r#"{"post_processor": {"type": "BertProcessing"}}"#,
-        r#"{"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "a"}}, {"Sequence": {}},
-            {"SpecialToken": {"id": "b"}}], "special_tokens": {"a": {"ids": [0]}, "b": {"ids": [1, 2]}}}}"#,
-        r#"{"post_processor": {"type": "Sequence", "processors": [{"type": "ByteLevel"}, {"type": "TemplateProcessing",
+        r#"{"post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "a"}}, {"Sequence": {}},
+            {"SpecialToken": {"id": "b"}}], "special_tokens": {"a": {"ids": [0]},
+                "b": {"ids": [1, 2]}}}}"#,
+        r#"{"post_processor": {"type": "Sequence", "processors": [{"type": "ByteLevel"},
+            {"type": "TemplateProcessing",
             "single": [{"Sequence": {}}], "special_tokens": {}}]}}"#,
-        r#"{"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "a"}}],
+        r#"{"post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "a"}}],
             "special_tokens": {"a": {"ids": [0]}}}}"#,
-        r#"{"post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x"}}, {"Sequence": {}}],
+        r#"{"post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "x"}}, {"Sequence": {}}],
             "special_tokens": {"a": {"ids": [99]}}}}"#,
-        r#"{"post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {}}, {"Sequence": {}}]}}"#,
+        r#"{"post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {}},
+            {"Sequence": {}}]}}"#,
         r#"{"post_processor": {"type": "TemplateProcessing"}}"#,
         r#"{"added_tokens": [{"id": 0, "content": ""}, {"id": 1}, {"content": "x"}]}"#,
         r#"{"added_tokens": [{"id": 90000, "content": "x"}]}"#,
-        r#"{"added_tokens": [{"id": 30, "content": "x", "lstrip": true, "rstrip": true, "normalized": true}]}"#,
+        r#"{"added_tokens": [{"id": 30, "content": "x", "lstrip": true, "rstrip": true,
+            "normalized": true}]}"#,
         r#"{"added_tokens": {}}"#,
         r#"{"model": {}}"#,
         r#"{"model": {"type": "Unigram"}}"#,

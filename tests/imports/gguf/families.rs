@@ -187,7 +187,8 @@ fn phi3_is_read_out_of_its_fused_matrices() {
     assert_eq!(partial.description().config.max_position_embeddings, None);
     assert_eq!(
         place.refusal(&file.with(context(131_072)).bytes().0),
-        "longrope: two sets of rotary frequencies, and which one counts depends on the text's length; \
+        "longrope: two sets of rotary frequencies, and which one counts depends on the text's \
+         length; \
          there may be a variant with a short context (\"4k\")"
     );
 }
@@ -271,7 +272,8 @@ fn gemma2_layers_are_local_as_the_pattern_says_and_caps_default_to_the_published
             .map(|layer| layer.window.map(|window| window.get()))
             .collect()
     };
-    let (all, local) = (None, Some(4096));
+    let all = None;
+    let local = Some(4096);
     assert_eq!(windows(file.clone()), [local, all, local, all, local]);
     let pattern = "gemma2.attention.sliding_window_pattern";
     let eight = || {
@@ -298,7 +300,8 @@ fn gemma2_layers_are_local_as_the_pattern_says_and_caps_default_to_the_published
     let qwen2 = File::of("qwen2").with(uint("qwen2.attention.sliding_window", 8));
     assert_eq!(
         place.refusal(&qwen2.bytes().0),
-        "key `qwen2.attention.sliding_window` is 8, expected none: which layers it is for is not known"
+        "key `qwen2.attention.sliding_window` is 8, expected none: which layers it is for is not \
+         known"
     );
 }
 

@@ -278,7 +278,8 @@ fn q8_0_tensors_are_the_quantised_ones_of_the_folder() {
         let checkpoint = gguf::open(&folder.join(format!("gguf/{name}.q8_0.gguf"))).unwrap();
         let mut quantised = 0;
         for id in tensors(&config) {
-            let (tensor, expected) = (checkpoint.tensor(id).unwrap(), original.tensor(id));
+            let tensor = checkpoint.tensor(id).unwrap();
+            let expected = original.tensor(id);
             match tensor.element() {
                 Element::Q8_0 => {
                     quantised += 1;
@@ -316,7 +317,7 @@ fn q8_0(row: &[f32]) -> Vec<u8> {
 }
 
 #[test]
-fn chat_templates_come_along() {
+fn chat_templates_are_imported() {
     let Some(folder) = shared("goldens/gguf") else {
         return;
     };

@@ -227,11 +227,11 @@ fn check(checkpoint: &impl Checkpoint, tied: bool, of: impl Fn(usize, usize) -> 
         expect(l, Role::ValueLinear, stored(6, 8));
     }
     if tied {
-        let id = TensorId {
+        let head = TensorId {
             layer: 0,
             role: Role::LmHead,
         };
-        assert!(checkpoint.tensor(id).is_err());
+        assert!(checkpoint.tensor(head).is_err());
     } else {
         expect(0, Role::LmHead, matrix(&of(LM_HEAD.0, LM_HEAD.1), 8));
     }

@@ -42,7 +42,7 @@ fn a_header_with_any_bit_flipped_is_refused_or_read_without_panic() {
 }
 
 #[test]
-fn what_is_no_gguf_file_of_a_known_version_is_refused_by_name() {
+fn gguf_files_of_unknown_versions_are_refused_by_name() {
     let place = Place::new();
     let (good, _) = File::llama().bytes();
     let version = |n: u32| [b"GGUF", &n.to_le_bytes()[..], &good[8..]].concat();
@@ -114,7 +114,8 @@ fn counts_that_the_file_cannot_hold_are_refused_before_anything_is_allocated() {
     assert_eq!(
         place.refusal(&file),
         format!(
-            "key 0 of 10: 18446744073709551615 bytes of text at byte 24, with {} bytes left in the file",
+            "key 0 of 10: 18446744073709551615 bytes of text at byte 24, with {} bytes left in the \
+             file",
             left(32)
         )
     );
@@ -135,7 +136,7 @@ fn counts_that_the_file_cannot_hold_are_refused_before_anything_is_allocated() {
 }
 
 #[test]
-fn arrays_nested_without_end_are_refused() {
+fn deeply_nested_arrays_are_refused() {
     let place = Place::new();
     // `depth` arrays of one array each, and an empty one in the innermost.
     let nested = |depth: usize| {
@@ -153,7 +154,7 @@ fn arrays_nested_without_end_are_refused() {
 }
 
 #[test]
-fn metadata_that_is_no_metadata_is_refused() {
+fn malformed_metadata_is_refused() {
     let place = Place::new();
     let cases = [
         (
@@ -256,7 +257,7 @@ fn tensors_that_cannot_be_where_they_are_said_to_be_are_refused() {
 }
 
 #[test]
-fn a_model_that_its_tensors_do_not_bear_out_is_refused() {
+fn a_model_whose_tensors_contradict_its_config_is_refused() {
     let place = Place::new();
     assert_eq!(
         place.refusal(&File::llama().without("blk.0.ffn_up.weight").bytes().0),
@@ -285,7 +286,8 @@ fn a_model_that_its_tensors_do_not_bear_out_is_refused() {
     file.keys[2] = uint("llama.block_count", u32::MAX);
     assert_eq!(
         place.refusal(&file.bytes().0),
-        "key `llama.block_count` is 4294967295, expected no more layers than the file has tensors, 12"
+        "key `llama.block_count` is 4294967295, expected no more layers than the file has tensors, \
+         12"
     );
     let mut file = File::llama();
     file.keys[4] = uint("llama.attention.head_count", u32::MAX);
@@ -305,7 +307,8 @@ fn what_is_asked_for_and_not_supported_is_named() {
         ),
         (
             uint("split.count", 2),
-            "key `split.count` is 2, expected a model in one file; join the parts with llama.cpp's `llama-gguf-split --merge`",
+            "key `split.count` is 2, expected a model in one file; join the parts with llama.cpp's \
+             `llama-gguf-split --merge`",
         ),
         (
             text("general.type", "adapter"),
@@ -321,7 +324,8 @@ fn what_is_asked_for_and_not_supported_is_named() {
         ),
         (
             uint("llama.rope.dimension_count", 6),
-            "key `llama.rope.dimension_count` is 6, expected an even number up to the head's width, 4",
+            "key `llama.rope.dimension_count` is 6, expected an even number up to the head's \
+             width, 4",
         ),
         (
             float("llama.rope.freq_base", f32::NAN),

@@ -83,8 +83,8 @@ pub fn tensors(config: &Config) -> Vec<TensorId> {
     ids
 }
 
-/// Writes a file anew. Some file systems wait for the disk when a file is overwritten; thousands of
-/// times, that shows.
+/// Deletes a file and writes it again. Some file systems wait for the disk when a file is
+/// overwritten, which shows after thousands of times.
 pub fn write(path: &Path, file: &[u8]) {
     let _ = std::fs::remove_file(path);
     std::fs::write(path, file).unwrap();
@@ -105,7 +105,7 @@ pub fn largest_request<T>(f: impl FnOnce() -> T) -> (T, usize) {
 }
 
 fn note(size: usize) {
-    // Gone already while a thread ends; nobody measures then.
+    // While a thread ends, the variable is gone; nothing is measured then.
     let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
 }
 

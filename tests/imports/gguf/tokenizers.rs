@@ -103,7 +103,8 @@ fn vocabulary_files_encode_as_llama_cpp_does() {
             continue;
         }
         let read = |path: &Path| String::from_utf8(std::fs::read(path).unwrap()).unwrap();
-        let (texts, expected) = (read(&path(".inp")), read(&path(".out")));
+        let texts = read(&path(".inp"));
+        let expected = read(&path(".out"));
         let section = gguf::tokenizer(&path("")).unwrap();
         let mut count = 0;
         for (text, line) in texts.split("\n__ggml_vocab_test__\n").zip(expected.lines()) {

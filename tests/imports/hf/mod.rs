@@ -319,7 +319,7 @@ fn windows(folder: &Folder) -> Vec<Option<u32>> {
 }
 
 #[test]
-fn an_absent_window_is_the_class_default_and_null_is_none() {
+fn a_missing_window_is_the_class_default_and_null_means_none() {
     assert_eq!(windows(&like_llama("mistral")), [Some(4096); 2]);
     assert_eq!(
         windows(&like_llama("mistral").set("sliding_window", Value::Null)),
@@ -343,7 +343,7 @@ fn an_absent_window_is_the_class_default_and_null_is_none() {
 }
 
 #[test]
-fn the_trained_length_is_the_files_or_the_class_default() {
+fn the_trained_length_comes_from_the_file_or_the_class_default() {
     let trained = |folder: &Folder| {
         describe(folder)
             .config
@@ -538,7 +538,7 @@ fn absent_heads_and_widths_follow_from_the_others() {
 }
 
 #[test]
-fn a_head_of_its_own_is_used_whatever_the_config_says() {
+fn a_separate_head_is_used_whatever_the_config_says() {
     let name = "lm_head.weight";
     let embeddings = "model.embed_tokens.weight";
     let mut folder = folder::llama().set("tie_word_embeddings", json!(true));
@@ -639,7 +639,8 @@ fn shards_and_a_model_without_its_head_give_the_same_tensors() {
     let whole = folder.write("model.safetensors");
     let whole = open(whole.path());
 
-    let (mut one, mut two) = (folder.clone(), folder.clone());
+    let mut one = folder.clone();
+    let mut two = folder.clone();
     one.tensors.retain(|name, _| name.contains("layers.0"));
     two.tensors.retain(|name, _| !name.contains("layers.0"));
     let weight_map: serde_json::Map<String, Value> = folder
@@ -692,7 +693,7 @@ fn shards_and_a_model_without_its_head_give_the_same_tensors() {
 }
 
 #[test]
-fn what_training_wrappers_put_in_names_is_left_out() {
+fn prefixes_of_training_wrappers_are_left_out_of_names() {
     let folder = folder::llama();
     let whole = folder.write("model.safetensors");
     let whole = open(whole.path());
@@ -889,11 +890,10 @@ fn granites_multipliers_end_up_in_embeddings_epsilon_and_the_last_norm() {
 
 #[test]
 fn the_two_kinds_of_folders_are_told_apart() {
-    let (hugging_face, seed) = (folder::llama(), folder::llamalike(1, 2, 1, false));
-    let (hugging_face, seed) = (
-        hugging_face.write("model.safetensors"),
-        seed.write("weights.safetensors"),
-    );
+    let hugging_face = folder::llama();
+    let seed = folder::llamalike(1, 2, 1, false);
+    let hugging_face = hugging_face.write("model.safetensors");
+    let seed = seed.write("weights.safetensors");
     let neither = crate::common::scratch();
     let told = |folder: &tempfile::TempDir| {
         (
@@ -941,7 +941,7 @@ fn assert_steps(folder: &Path, steps: &Value, logits: &[u8], tolerance: f64) {
 }
 
 #[test]
-fn trained_models_tell_the_oracles_stories() {
+fn trained_models_give_the_oracles_texts() {
     let Some(shared) = crate::common::shared("") else {
         return;
     };

@@ -339,7 +339,8 @@ fn quantisations_that_are_not_read_are_refused_by_key() {
         (
             &[WEIGHTS[0], WEIGHTS[1], WEIGHTS[2], "actorder"],
             json!("group"),
-            "\"group\", expected \"weight\" or none: groups that are scattered over the inputs are not supported",
+            "\"group\", expected \"weight\" or none: groups that are scattered over the inputs are \
+             not supported",
         ),
         (
             &[WEIGHTS[0], WEIGHTS[1], WEIGHTS[2], "type"],
@@ -358,7 +359,9 @@ fn quantisations_that_are_not_read_are_refused_by_key() {
         ),
     ] {
         let expected = match path {
-            ["sparsity_config"] => "`quantization_config.sparsity_config.format` is \"sparse-24-bitmask\", expected \"dense\": sparse matrices are not supported".into(),
+            ["sparsity_config"] => "`quantization_config.sparsity_config.format` is \
+             \"sparse-24-bitmask\", expected \"dense\": sparse matrices are not supported"
+                .into(),
             _ => quantization(&path.join("."), rest),
         };
         assert_eq!(set(&packed, path, value), expected);
@@ -368,7 +371,8 @@ fn quantisations_that_are_not_read_are_refused_by_key() {
     groups.config["quantization_config"]["config_groups"]["group_1"] = group;
     assert_eq!(
         reason(&groups),
-        "`quantization_config.config_groups` has not exactly one group: matrices of several kinds are not supported"
+        "`quantization_config.config_groups` has not exactly one group: matrices of several kinds \
+         are not supported"
     );
     assert_eq!(
         reason(&gptq.without("quantization_config")),
@@ -376,7 +380,8 @@ fn quantisations_that_are_not_read_are_refused_by_key() {
     );
     assert_eq!(
         reason(&packed.without("quantization_config")),
-        "tensor `model.layers.0.self_attn.q_proj.weight_packed` is quantised, and not in the way that config.json says"
+        "tensor `model.layers.0.self_attn.q_proj.weight_packed` is quantised, and not in the way \
+         that config.json says"
     );
 }
 
@@ -542,6 +547,7 @@ fn a_matrix_is_not_stored_twice() {
     folder.add("model.layers.0.mlp.up_proj.weight", &[64, 32]);
     assert_eq!(
         reason(&folder),
-        "tensor `model.layers.0.mlp.up_proj.qweight` and 2 others are not part of the model that config.json describes"
+        "tensor `model.layers.0.mlp.up_proj.qweight` and 2 others are not part of the model that \
+         config.json describes"
     );
 }

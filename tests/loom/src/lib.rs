@@ -240,7 +240,8 @@ mod tests {
             let threads = Threads::new(1);
             // Two columns of 5 rows, of which 1 to 5 are asked for in pieces of 2; one column of 3
             // rows.
-            let (mut first, mut second) = ([0.0; 10], [0.0; 3]);
+            let mut first = [0.0; 10];
+            let mut second = [0.0; 3];
             let claimed = Places::new(15);
             let outputs = [
                 Output {
@@ -284,7 +285,8 @@ mod tests {
     fn chunks_of_several_buffers_are_each_given_to_one_thread() {
         every_order(2, || {
             let threads = Threads::new(1);
-            let (mut first, mut second) = ([0.0; 7], [0.0; 4]);
+            let mut first = [0.0; 7];
+            let mut second = [0.0; 4];
             let claimed = Places::new(4);
             split_chunks(
                 &threads,

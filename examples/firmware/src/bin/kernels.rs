@@ -46,7 +46,10 @@ fn counts_instructions() {
         #[cfg(target_arch = "aarch64")]
         asm!("2: subs {0:w}, {0:w}, #1", "b.ne 2b", inout(reg) TURNS => _, options(nomem, nostack));
         #[cfg(any(target_arch = "riscv32", target_arch = "riscv64"))]
-        asm!("2: addi {0}, {0}, -1", "bnez {0}, 2b", inout(reg) TURNS => _, options(nomem, nostack));
+        asm!(
+            "2: addi {0}, {0}, -1", "bnez {0}, 2b",
+            inout(reg) TURNS => _, options(nomem, nostack),
+        );
     }
     let counted = clock.instructions();
     assert!(counted.abs_diff(2 * u64::from(TURNS)) < 200, "{counted}");

@@ -35,7 +35,8 @@ pub fn partition() -> &'static [u8] {
         static _image_start: u8;
         static _image_end: u8;
     }
-    let (start, end) = (&raw const _image_start, &raw const _image_end);
+    let start = &raw const _image_start;
+    let end = &raw const _image_end;
     // SAFETY: `memory/` says that this is memory; nothing writes to it while the program runs.
     unsafe { core::slice::from_raw_parts(start, end as usize - start as usize) }
 }

@@ -1,5 +1,7 @@
 //! Threads as a caller meets them: jobs, panics, several callers at once.
 
+#![cfg(feature = "std")]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +18,8 @@ fn rounds(rounds: usize) -> usize {
 
 /// Shares `pieces` pieces of work and says how many were done.
 fn share(workers: &dyn Workers, pieces: usize) -> usize {
-    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let next = AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
     workers.run(&|| {
         while next.fetch_add(1, Ordering::Relaxed) < pieces {
             done.fetch_add(1, Ordering::Relaxed);
@@ -60,7 +63,8 @@ fn a_panic_on_any_thread_reaches_the_caller_and_the_threads_go_on() {
     }
     // On the other thread alone, for which the caller waits.
     if threads.count() > 1 {
-        let (caller, came) = (thread::current().id(), AtomicBool::new(false));
+        let caller = thread::current().id();
+        let came = AtomicBool::new(false);
         let job = || {
             if thread::current().id() != caller {
                 came.store(true, Ordering::Relaxed);
@@ -87,7 +91,8 @@ fn a_thread_that_all_others_had_to_wait_for_is_left_out_for_a_while() {
     // A job that lasts until the helper has come, but not for longer than `patience`; whether it
     // came.
     let comes = |patience: Duration, helper: &(dyn Fn() + Sync)| {
-        let (start, came) = (Instant::now(), AtomicBool::new(false));
+        let start = Instant::now();
+        let came = AtomicBool::new(false);
         threads.run(&|| {
             if thread::current().id() != caller {
                 came.store(true, Ordering::Relaxed);
@@ -100,9 +105,11 @@ fn a_thread_that_all_others_had_to_wait_for_is_left_out_for_a_while() {
         came.into_inner()
     };
     let late = Duration::from_millis(100);
-    let (mut seen, mut left_out) = (0, 0);
+    let mut seen = 0;
+    let mut left_out = 0;
     for _ in 0..200 {
-        let (start, end) = (Instant::now(), Mutex::new(Instant::now()));
+        let start = Instant::now();
+        let end = Mutex::new(Instant::now());
         let helper = || {
             thread::sleep(late);
             *end.lock().unwrap() = Instant::now();
