@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::program::{STORY, path, refusal, run, shared, stdout};
+use crate::common::shared;
+use crate::program::{STORY, path, refusal, run, stdout};
 
 #[test]
 fn a_trimmed_image_writes_the_same_text_as_the_whole_model() {

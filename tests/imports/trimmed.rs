@@ -4,7 +4,9 @@ use pocketlm::host::AlignedBytes;
 use pocketlm::import::vocabulary::KeepTokens;
 use pocketlm::import::{self, Checkpoint, PackOptions, Trimmed, pack_to_memory};
 use pocketlm::model::{DType, Model};
-use pocketlm::run::{Plan, Session, Solo};
+use pocketlm::run::Plan;
+
+use crate::common::session::{arena_for, session_in};
 
 const CORPUS: &str = "Once upon a time there was a little dog. She saw a big red ball and said: \
                       \"Can I play with it?\" The sun was warm, and they played until it was late.";
@@ -21,8 +23,8 @@ fn pack(checkpoint: &dyn Checkpoint, dtype: DType) -> AlignedBytes {
 fn logits(image: &[u8], ids: &[u32]) -> Vec<Vec<u32>> {
     let model = Model::open(image).unwrap();
     let plan = Plan::new(model.header()).context(ids.len() as u32).batch(4);
-    let mut arena = AlignedBytes::zeroed(plan.bytes());
-    let mut session = Session::new(&model, &plan, &mut arena, &Solo).unwrap();
+    let mut arena = arena_for(&plan);
+    let mut session = session_in(&model, &plan, &mut arena);
     let mut rows = Vec::new();
     session
         .feed_each(ids, |_, logits| rows.push(crate::common::bits(logits)))
@@ -32,12 +34,12 @@ fn logits(image: &[u8], ids: &[u32]) -> Vec<Vec<u32>> {
 
 #[test]
 fn the_logits_of_kept_tokens_are_the_same_bits() {
-    let Some(shared) = crate::common::shared("models with fewer tokens") else {
+    let Some(models) = crate::common::shared("models") else {
         return;
     };
     // A tied model with a SentencePiece vocabulary, and one with an output matrix of its own.
-    for folder in ["models/story", "models/pins"] {
-        let whole = import::open(&shared.join(folder)).unwrap();
+    for folder in ["story", "pins"] {
+        let whole = import::open(&models.join(folder)).unwrap();
         let keep = KeepTokens {
             corpora: vec![CORPUS.into()],
             ..KeepTokens::default()
