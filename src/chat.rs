@@ -32,7 +32,7 @@ use serde_json::{Map, Value as Json, json};
 pub use crate::template::{Message, Rendered, Template, TemplateError};
 
 use crate::host::{Error, GenerateOptions, Generated, LlmSession};
-use crate::run::snapshot::Header;
+use crate::run::SnapshotHeader;
 
 /// A conversation with a model that has a chat template. It keeps the messages, and computes only
 /// what is new in each turn.
@@ -173,7 +173,7 @@ impl Chat {
         self.is_held = false;
     }
 
-    /// The conversation as bytes: a [snapshot](crate::run::snapshot) of the session, which a device
+    /// The conversation as bytes: a [snapshot](crate::run::Session::save) of the session, which a device
     /// can read too, and after it the messages as JSON.
     ///
     /// # Errors
@@ -210,7 +210,7 @@ impl Chat {
     /// The bytes are damaged, or those of another model, or the session has other keys and values
     /// or too short a context. The conversation is then as it was.
     pub fn load(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let header = Header::parse(bytes)?;
+        let header = SnapshotHeader::read(bytes)?;
         let messages = usize::try_from(header.length())
             .ok()
             .and_then(|length| bytes.get(length..))

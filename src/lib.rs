@@ -96,7 +96,7 @@ extern crate std;
 mod aligned;
 #[cfg(feature = "chat")]
 pub mod chat;
-pub mod error;
+mod error;
 pub mod generate;
 #[cfg(feature = "std")]
 pub mod host;

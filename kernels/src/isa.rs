@@ -4,8 +4,7 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::{
-    Activation, Input, InputGroup, InputTile, Kv, Matrix, RowsMut, arch, kv, matmul, quantize,
-    vector,
+    Input, InputGroup, InputTile, Kv, Matrix, RowsMut, arch, kv, matmul, quantize, vector,
 };
 
 /// The kernels of one instruction set. Every table computes the same bits; [`Isa::SCALAR`] is the
@@ -23,6 +22,18 @@ pub struct Isa {
     pub(crate) softmax: fn(&mut [f32], &mut [f32]) -> f32,
     pub(crate) gate: fn(Activation, &mut [f32], &[f32]),
     pub(crate) soft_cap: fn(&mut [f32], f32),
+}
+
+/// The functions of a gated feed-forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Activation {
+    /// [`math::silu`](crate::math::silu), in SwiGLU.
+    Silu,
+    /// [`math::gelu_exact`](crate::math::gelu_exact), in GeGLU.
+    GeluExact,
+    /// [`math::gelu_approx`](crate::math::gelu_approx), in GeGLU.
+    GeluApprox,
 }
 
 impl Isa {

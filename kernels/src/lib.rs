@@ -99,11 +99,10 @@ mod sync {
 pub use dtype::{DType, GROUP, TILE_ROWS};
 pub use engine::Engine;
 pub use input_tile::InputTile;
-pub use isa::Isa;
+pub use isa::{Activation, Isa};
 pub use kv::{Kv, key_parts, store_key, store_value, value_part};
 pub use matmul::Input;
 pub use matrix::Matrix;
 pub use pack::{pack_q4_group, pack_q8_group, pack_row};
 pub use quantize::InputGroup;
-pub use vector::Activation;
 pub use workers::{Output, RowsMut, Solo, Workers, for_each_part, split_chunks, split_rows};

@@ -1,5 +1,6 @@
 //! Operations on vectors between two products: norms, rotation, softmax, activation.
 
+use crate::Activation;
 use crate::math::{
     self, exp, exp_of_at_most_0, gelu_approx, gelu_exact, silu, sin_cos_turns, sqrt,
 };
@@ -57,18 +58,6 @@ pub fn scale(x: &mut [f32], factor: f32) {
     for x in x {
         *x *= factor;
     }
-}
-
-/// The functions of a gated feed-forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub enum Activation {
-    /// [`math::silu`], in SwiGLU.
-    Silu,
-    /// [`math::gelu_exact`], in GeGLU.
-    GeluExact,
-    /// [`math::gelu_approx`], in GeGLU.
-    GeluApprox,
 }
 
 /// [`Isa::gate`](crate::Isa::gate), portably.

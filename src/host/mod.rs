@@ -21,7 +21,8 @@ mod session;
 mod text;
 mod threads;
 
-/// Files: mapped, read whole, or written so that a failure loses nothing.
+// For the command line.
+#[doc(hidden)]
 pub mod file {
     pub use crate::import::file::*;
 }
@@ -39,10 +40,13 @@ mod sync {
 }
 
 pub use crate::aligned::AlignedBytes;
+#[doc(hidden)] // for the command line
 pub use bandwidth::read_bandwidth;
 pub use error::Error;
 pub use image::{Image, RefusedParts, is_image};
 pub use llm::Llm;
-pub use options::{GenerateOptions, Sampling, SessionOptions, default_batch};
+#[doc(hidden)] // for the command line
+pub use options::default_batch;
+pub use options::{GenerateOptions, Sampling, SessionOptions};
 pub use session::{Generated, LlmSession};
 pub use threads::Threads;

@@ -253,7 +253,7 @@ impl LlmSession {
             .with_dependent_mut(|_, session| session.reset());
     }
 
-    /// A [snapshot](crate::run::snapshot): the tokens so far and what was computed of them. The
+    /// A [snapshot](crate::run::Session::save): the tokens so far and what was computed of them. The
     /// last token is left out if the context has no room for it.
     ///
     /// # Errors

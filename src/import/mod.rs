@@ -31,8 +31,9 @@ pub mod vocabulary;
 mod write;
 
 pub use ggml::Element;
-pub use quantize::nearest;
-pub use tensor::{Columns, Tensor};
+use quantize::nearest;
+use tensor::Columns;
+pub use tensor::Tensor;
 pub use trim::Trimmed;
 pub use write::{PackOptions, Packed, pack_into, pack_to_file, pack_to_memory};
 

@@ -22,7 +22,7 @@ const LARGEST_F16: u16 = 0x7bff;
 /// The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K) are requantised to q8, whose steps are finer than
 /// theirs. [`Element::Affine`] of 8 bits keeps its values if they are at most 128 steps from the
 /// zero point; for 4 bits, see [`Tensor::nearest`](super::Tensor::nearest).
-pub fn nearest(element: Element) -> DType {
+pub(super) fn nearest(element: Element) -> DType {
     match element {
         Element::F32 => DType::F32,
         Element::F16 => DType::F16,

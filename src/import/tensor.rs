@@ -10,7 +10,7 @@ use crate::model::DType;
 /// A view of a matrix of a checkpoint, `[rows][columns]`, outputs by inputs. A vector is one row.
 ///
 /// Element `(r, c)` is element `rows[r] + columns[c]` of `data`. So transposed, stacked, fused and
-/// permuted tensors need no copy. [`Tensor::new`] checks that all elements are within `data`; after
+/// permuted tensors need no copy. `Tensor::new` checks that all elements are within `data`; after
 /// that, reading a row cannot fail.
 #[derive(Clone, Debug)]
 pub struct Tensor<'c> {
@@ -24,7 +24,7 @@ pub struct Tensor<'c> {
 
 /// How the columns of a [`Tensor`] follow each other.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Columns {
+pub(super) enum Columns {
     /// Side by side: column `c` is `c` elements after the row's start. The only choice for block
     /// types.
     Contiguous(usize),
@@ -34,7 +34,7 @@ pub enum Columns {
 
 impl Columns {
     /// How many.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         match self {
             Columns::Contiguous(count) => *count,
             Columns::Offsets(offsets) => offsets.len(),
@@ -50,7 +50,7 @@ impl<'c> Tensor<'c> {
     /// # Errors
     /// No rows, no columns, an element outside of `data`, or a block type whose rows are not made
     /// of whole blocks.
-    pub fn new(
+    pub(super) fn new(
         element: Element,
         data: impl Into<Cow<'c, [u8]>>,
         rows: Vec<usize>,
@@ -102,7 +102,7 @@ impl<'c> Tensor<'c> {
     /// A tensor of `rows` rows of `columns` elements, one after the other, nothing added.
     ///
     /// # Errors
-    /// As [`Tensor::new`]; or `data` is not exactly as long as the tensor.
+    /// There are no rows or no columns, or `data` is not exactly as long as the tensor.
     pub fn dense(
         element: Element,
         data: impl Into<Cow<'c, [u8]>>,
@@ -152,7 +152,7 @@ impl<'c> Tensor<'c> {
     }
 
     /// The type of an image that is nearest to what the checkpoint stores.
-    pub fn nearest(&self) -> DType {
+    pub(super) fn nearest(&self) -> DType {
         self.nearest
     }
 
@@ -164,11 +164,6 @@ impl<'c> Tensor<'c> {
     /// How many columns: inputs of a matrix, elements of a vector.
     pub fn column_count(&self) -> usize {
         self.columns.count()
-    }
-
-    /// What is added to every element as it is read.
-    pub fn add(&self) -> f32 {
-        self.add
     }
 
     /// Reads row `r` as f32: the stored values, plus what is to be added.

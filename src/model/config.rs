@@ -277,11 +277,6 @@ impl Config {
         max_position_embeddings: None,
     };
 
-    /// Query heads, `H = K * M`.
-    pub const fn num_query_heads(&self) -> u32 {
-        self.num_kv_heads.saturating_mul(self.query_head_multiplier)
-    }
-
     /// The sizes that follow from it.
     pub(crate) const fn dims(&self) -> Dims {
         let head = self.projection_dim as usize;
@@ -525,7 +520,7 @@ impl<'m> Layers<'m> {
     }
 
     /// Whether any layer uses the rotary table `rope`.
-    pub const fn use_rope(&self, rope: Rope) -> bool {
+    pub(super) const fn use_rope(&self, rope: Rope) -> bool {
         let mut i = 0;
         while i < self.len() {
             if self.get(i).rope as u32 == rope as u32 {

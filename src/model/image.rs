@@ -61,7 +61,7 @@ use super::{Role, Rope, TensorId};
 use crate::Error;
 
 /// The version this build writes and reads.
-pub const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 /// The first bytes of an image.
 pub const MAGIC: [u8; 8] = *b"pocketlm";
 /// Sections and tensors start at multiples of this many bytes, and so must the image in memory
@@ -447,7 +447,6 @@ pub(crate) fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + us
 
 /// Bytes at the alignment an image needs: what [`include_image!`](crate::include_image) makes of a
 /// file.
-#[doc(hidden)]
 #[repr(C, align(64))]
 pub struct Aligned<B: ?Sized>(pub B);
 

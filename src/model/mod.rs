@@ -13,15 +13,18 @@ mod verify;
 use core::ops::Range;
 
 use bytemuck::try_cast_slice;
-use pocketlm_kernels::TILE_ROWS;
+use pocketlm_kernels::{Matrix, TILE_ROWS};
 
 pub(crate) use checksum::{crc32, extend_crc32};
 pub(crate) use config::Dims;
 pub use config::{Config, ConfigField, Layer, Layers, MlpVariant, Rope};
-pub use image::{ALIGNMENT, Aligned, Header, MAGIC, Section, VERSION};
+pub(crate) use image::VERSION;
+pub use image::{ALIGNMENT, Header, Section};
+#[doc(hidden)] // for the macro `include_image!` and for the command line
+pub use image::{Aligned, MAGIC};
 #[cfg(feature = "std")]
 pub(crate) use image::{ENTRY_BYTES, HEADER_BYTES, align, tensor_ids};
-pub use pocketlm_kernels::{DType, Kv, Matrix};
+pub use pocketlm_kernels::{DType, Kv};
 pub use scrub::Scrub;
 #[cfg(feature = "source")]
 pub use source::WeightSource;

@@ -85,7 +85,7 @@ impl<const N: usize> DerefMut for Arena<N> {
 /// Cores without compare-and-swap use an [`Arena`].
 ///
 /// ```
-/// use pocketlm::{include_image, model::Model, run::{Kv, Plan, Session, Solo, StaticArena}};
+/// use pocketlm::{include_image, model::{Kv, Model}, run::{Plan, Session, Solo, StaticArena}};
 ///
 /// const STORY: &[u8] = include_image!("../bin/pocketlm/story/story.plm");
 /// const PLAN: Plan = Plan::of(STORY).context(128).batch(4).kv(Kv::F16);

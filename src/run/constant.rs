@@ -8,7 +8,7 @@ impl<'m> Plan<'m> {
     /// [`Plan::new`] for an image that is part of the program, in a `const`:
     ///
     /// ```
-    /// # use pocketlm::{include_image, run::{Kv, Plan, StaticArena}};
+    /// # use pocketlm::{include_image, model::Kv, run::{Plan, StaticArena}};
     /// const STORY: &[u8] = include_image!("../bin/pocketlm/story/story.plm");
     /// const PLAN: Plan = Plan::of(STORY).context(256).kv(Kv::Q8).within(128 * 1024);
     /// static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();

@@ -6,7 +6,7 @@ use core::ops::Range;
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 
 use super::Session;
-use super::snapshot::{Header, In, move_into};
+use super::snapshot::{In, SnapshotHeader, move_into};
 use crate::Error;
 #[cfg(feature = "source")]
 use crate::model::WeightSource;
@@ -109,7 +109,7 @@ impl<F: ReadNorFlash> WeightSource for FlashImage<F> {
 /// snapshot or the one before it can be restored, never a mix.
 ///
 /// Each half of the range holds a sequence number, its complement, and a
-/// [snapshot](super::snapshot). [`save`](Self::save) writes over the older half, or over the one
+/// [snapshot](Session::save). [`save`](Self::save) writes over the older half, or over the one
 /// that is torn; [`restore`](Self::restore) takes the newer, and the older if the newer was not
 /// written to its end. Every byte is read back through a checksum before it is trusted.
 pub struct Snapshots<F> {
@@ -249,7 +249,7 @@ impl<F: NorFlash> Snapshots<F> {
         };
         let mut source = self.flash.reader(start, self.half);
         let mut reader = In::new(&mut source);
-        match Header::read(&mut reader).and_then(|_| reader.check_rest()) {
+        match SnapshotHeader::read_from(&mut reader).and_then(|_| reader.check_rest()) {
             Ok(()) => Ok(Some(sequence)),
             Err(Error::Storage) => Err(Error::Storage),
             Err(_) => Ok(None),

@@ -22,7 +22,7 @@ mod forward;
 mod plan;
 mod schedule;
 mod session;
-pub mod snapshot;
+mod snapshot;
 mod stage;
 mod weights;
 
@@ -35,8 +35,9 @@ pub use flash::FlashImage;
 #[cfg(feature = "embedded-storage")]
 pub use flash::Snapshots;
 pub use plan::{Part, Plan};
-pub use pocketlm_kernels::{Engine, Isa, Kv, Solo, Workers};
+pub use pocketlm_kernels::{Engine, Isa, Solo, Workers};
 pub use session::{Session, Step};
+pub use snapshot::SnapshotHeader;
 
 /// Whether this is built for a microcontroller: flash is scarce, there are one or two cores and no
 /// matrix units, and batches are short. There, code that only shares work between cores, or that is

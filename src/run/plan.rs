@@ -26,7 +26,7 @@ use crate::model::{Dims, Header, Kv, Layer, Layers};
 /// | `groups` | quantised inputs: 72 for each 32 numbers of the widest input, B times; for batches of 32 and more once more, as matrix units read them: 136 for each 32 numbers |
 /// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
 /// | `weights` | only for weights that are not in memory: both halves of [`Plan::weight_buffer`], and the vectors of a layer |
-/// | `cache` | keys and values, see [`Plan::cache_bytes`] |
+/// | `cache` | keys and values: [`Plan::layer_cache_bytes`] of every layer |
 #[derive(Clone, Copy)]
 pub struct Plan<'m> {
     dims: Dims,
@@ -296,7 +296,7 @@ impl<'m> Plan<'m> {
     }
 
     /// Bytes of all keys and values: layer by layer, kv head by kv head, keys then values.
-    pub const fn cache_bytes(&self) -> usize {
+    pub(super) const fn cache_bytes(&self) -> usize {
         let mut bytes: usize = 0;
         let mut i = 0;
         while i < self.layers.len() {
@@ -306,7 +306,7 @@ impl<'m> Plan<'m> {
         bytes
     }
 
-    /// Bytes of the largest [snapshot](super::snapshot) of `tokens` tokens. One whose positions
+    /// Bytes of the largest [snapshot](super::Session::save) of `tokens` tokens. One whose positions
     /// have gaps may be smaller.
     pub const fn snapshot_bytes(&self, tokens: u32) -> usize {
         let tokens = tokens as usize;

@@ -39,7 +39,7 @@ use crate::Error;
 use crate::model::{Layers, extend_crc32};
 
 /// The first bytes of every snapshot.
-pub const MAGIC: [u8; 8] = *b"pocketkv";
+const MAGIC: [u8; 8] = *b"pocketkv";
 const VERSION: u32 = 1;
 pub(super) const HEADER_BYTES: usize = 40;
 /// Bytes handed over at a time.
@@ -52,8 +52,7 @@ pub(super) type Source<'s> = dyn FnMut(&mut [u8]) -> Result<(), Error> + 's;
 
 impl Session<'_, '_> {
     /// Writes a snapshot of the context to `sink`, piece by piece: at most
-    /// [`Plan::snapshot_bytes`] in all. The module [`snapshot`](super::snapshot) describes the
-    /// format.
+    /// [`Plan::snapshot_bytes`] in all. `src/run/snapshot.rs` describes the format.
     ///
     /// An error of `sink` ends this and is returned. [`Error::Busy`] if tokens that were given are
     /// not all computed.
@@ -112,7 +111,7 @@ impl Session<'_, '_> {
     /// [`Error::SnapshotDamaged`] and what `source` reports, it may be empty.
     pub fn restore(&mut self, source: &mut Source<'_>) -> Result<(), Error> {
         let mut reader = In::new(source);
-        let header = Header::read(&mut reader)?;
+        let header = SnapshotHeader::read_from(&mut reader)?;
         if header.checksum != self.forward.model.checksum() {
             return Err(Error::ForeignSnapshot);
         }
@@ -239,7 +238,7 @@ impl Kept<'_> {
 /// What the first bytes of a snapshot say: enough to choose a [`Plan`] that it can be restored to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Header {
+pub struct SnapshotHeader {
     checksum: u32,
     kv: u32,
     tokens: u32,
@@ -247,15 +246,19 @@ pub struct Header {
     length: u64,
 }
 
-impl Header {
+impl SnapshotHeader {
+    /// The first bytes of every snapshot.
+    #[doc(hidden)] // for the command line
+    pub const MAGIC: [u8; 8] = MAGIC;
+
     /// The header of the snapshot that starts with `bytes`: [`Error::NotASnapshot`],
     /// [`Error::SnapshotVersion`], or [`Error::SnapshotDamaged`] where they are too few or their
     /// checksum is wrong.
-    pub fn parse(mut bytes: &[u8]) -> Result<Header, Error> {
+    pub fn read(mut bytes: &[u8]) -> Result<SnapshotHeader, Error> {
         if !bytes.starts_with(&MAGIC) {
             return Err(Error::NotASnapshot);
         }
-        Header::read(&mut In::new(&mut source_of(&mut bytes)))
+        SnapshotHeader::read_from(&mut In::new(&mut source_of(&mut bytes)))
     }
 
     /// How many tokens there are in it: what a plan's context must have room for.
@@ -277,7 +280,7 @@ impl Header {
     }
 
     /// Reads it, and tells the reader how much there is to come.
-    pub(super) fn read(reader: &mut In<'_, '_>) -> Result<Header, Error> {
+    pub(super) fn read_from(reader: &mut In<'_, '_>) -> Result<SnapshotHeader, Error> {
         let mut magic = [0; MAGIC.len()];
         reader.take(&mut magic)?;
         if magic != MAGIC {
@@ -295,7 +298,7 @@ impl Header {
         ];
         let (low, high) = (reader.word()?, reader.word()?);
         reader.check_crc()?;
-        let header = Header {
+        let header = SnapshotHeader {
             checksum,
             kv,
             tokens,

@@ -608,7 +608,8 @@ impl<'m> Tokenizer<'m> {
 
     /// The texts that encoding takes for special tokens where it may. A space may be written as `▁`
     /// in them, and the other way round.
-    pub fn special_texts(&self) -> impl Iterator<Item = &'m str> + use<'m> {
+    #[cfg(feature = "chat")]
+    pub(crate) fn special_texts(&self) -> impl Iterator<Item = &'m str> + use<'m> {
         self.added.into_iter().flat_map(|added| {
             (0..added.len())
                 .filter_map(move |index| added.get(index))

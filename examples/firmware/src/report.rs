@@ -5,8 +5,8 @@
 use core::hint::black_box;
 
 use pocketlm::Error;
-use pocketlm::model::Model;
-use pocketlm::run::{Digest, Kv, Plan, Session, Step};
+use pocketlm::model::{Kv, Model};
+use pocketlm::run::{Digest, Plan, Session, Step};
 use pocketlm::sample::{Choice, Penalties, Recent, Sampler};
 use pocketlm::text::{Decoder, EncodeOptions, scratch_len};
 

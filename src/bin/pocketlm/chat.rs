@@ -13,7 +13,7 @@ use pocketlm::chat::Chat;
 use pocketlm::generate::End;
 use pocketlm::host::file::read_whole;
 use pocketlm::host::{Error, GenerateOptions, Llm};
-use pocketlm::run::snapshot;
+use pocketlm::run::SnapshotHeader;
 use serde_json::Value;
 
 use self::command::Command;
@@ -272,7 +272,7 @@ impl Conversation<'_> {
                     format!("its keys and values are {dtype}; start chat with --kv {dtype}")
                 }
                 Error::Core(CoreError::ContextFull { .. }) => {
-                    let header = snapshot::Header::parse(&bytes);
+                    let header = SnapshotHeader::read(&bytes);
                     let tokens = header.map_or(0, |header| header.tokens() as usize);
                     format!(
                         "has {}, and the context has room for {context}; start chat with a longer \

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use pocketlm::host::file::whole_file;
 use pocketlm::import::ImportError;
 use pocketlm::model::MAGIC;
-use pocketlm::run::snapshot;
+use pocketlm::run::SnapshotHeader;
 
 use crate::output::{Failure, Outcome, refuse, refuse_file};
 use crate::svg;
@@ -36,7 +36,7 @@ impl Kind {
     fn is_kind_of(self, path: &Path) -> bool {
         match self {
             Kind::Image => has_header(path, MAGIC),
-            Kind::Snapshot => has_header(path, snapshot::MAGIC),
+            Kind::Snapshot => has_header(path, SnapshotHeader::MAGIC),
             Kind::Logits => holds_only_logits(path).unwrap_or(false),
             Kind::Chart => start(path, svg::START.len()) == svg::START.as_bytes(),
         }

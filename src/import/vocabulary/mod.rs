@@ -26,6 +26,7 @@ mod tokenizer_json;
 mod trim;
 mod unicode;
 
+#[doc(hidden)] // for tests of tokenizers without a GGUF file around them
 pub use gguf::GgufVocabulary;
 pub use template::chat_template;
 pub(crate) use template::with_variables;
@@ -72,7 +73,7 @@ pub fn from_path(path: impl AsRef<Path>) -> Result<Vec<u8>, ImportError> {
 ///
 /// # Errors
 /// As [`from_path`].
-pub fn from_folder(folder: &Path) -> Result<Option<Vec<u8>>, ImportError> {
+pub(super) fn from_folder(folder: &Path) -> Result<Option<Vec<u8>>, ImportError> {
     let files = ["tokenizer.json", "tokenizer.model", "vocab.json"];
     if files.iter().any(|name| file::is_there(&folder.join(name))) {
         from_path(folder).map(Some)
@@ -108,6 +109,7 @@ pub(super) fn for_rows(
 /// # Errors
 /// If the metadata contradict each other or ask for something that is not supported. The caller
 /// adds the file's name.
+#[doc(hidden)] // for tests, as `GgufVocabulary`
 pub fn from_gguf(vocabulary: &GgufVocabulary) -> Result<Vec<u8>, ImportError> {
     gguf::read(vocabulary)?.write()
 }

@@ -6,8 +6,8 @@
 
 use embedded_storage::nor_flash::{ErrorType, NorFlashErrorKind, ReadNorFlash, check_read};
 use pocketlm::Error;
-use pocketlm::model::Model;
-use pocketlm::run::{Digest, FlashImage, Kv, Plan, Session, Solo, Step};
+use pocketlm::model::{Kv, Model};
+use pocketlm::run::{Digest, FlashImage, Plan, Session, Solo, Step};
 use pocketlm_firmware::board::{self, eprintln, println};
 use pocketlm_firmware::report::largest;
 use pocketlm_firmware::sequence::{BUDGET, tokens};

@@ -3,7 +3,8 @@
 //! Reports on the image in the program: digests of the logits with every type of keys and values,
 //! then what it all took.
 
-use pocketlm::run::{Kv, Plan};
+use pocketlm::model::Kv;
+use pocketlm::run::Plan;
 use pocketlm_firmware::board::{self, eprintln};
 use pocketlm_firmware::image::{IMAGE, PLAN};
 use pocketlm_firmware::report::{bounds, largest, report};

@@ -4,7 +4,7 @@
 //! own, one after the other, each with the next type of keys and values. The plan is made when the
 //! program runs, in an arena chosen beforehand; what does not fit is an error.
 
-use pocketlm::run::Kv;
+use pocketlm::model::Kv;
 use pocketlm_firmware::board::{self, eprintln};
 use pocketlm_firmware::image::images;
 use pocketlm_firmware::report::report;

@@ -4,8 +4,8 @@
 //! prompt, computed there with a longer context and a larger batch than this board has memory for.
 
 use pocketlm::Error;
-use pocketlm::model::Model;
-use pocketlm::run::{Digest, Kv, Plan, Session, Solo};
+use pocketlm::model::{Kv, Model};
+use pocketlm::run::{Digest, Plan, Session, Solo};
 use pocketlm_firmware::board::{self, eprintln, println};
 use pocketlm_firmware::image::images;
 
