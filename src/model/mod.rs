@@ -4,6 +4,7 @@
 mod checksum;
 mod config;
 mod image;
+mod open;
 mod scrub;
 #[cfg(feature = "source")]
 mod source;
@@ -24,6 +25,7 @@ pub use image::{ALIGNMENT, Header, Section};
 pub use image::{Aligned, MAGIC};
 #[cfg(feature = "std")]
 pub(crate) use image::{ENTRY_BYTES, HEADER_BYTES, align, tensor_ids};
+pub use open::Open;
 pub use pocketlm_kernels::{DType, Kv};
 pub use scrub::Scrub;
 #[cfg(feature = "source")]
@@ -55,37 +57,9 @@ impl<'m> Model<'m> {
     /// The tokenizer is checked when it is asked for ([`Model::tokenizer`]), so that a firmware
     /// that deals in token ids does not carry one.
     pub fn open(image: &'m [u8]) -> Result<Model<'m>, Error> {
-        let model = log::refused("open", Self::checked(image))?;
+        let model = log::refused("open", open::open(image))?;
         #[cfg(feature = "defmt")]
         defmt::info!("open: {}", model);
-        Ok(model)
-    }
-
-    fn checked(image: &'m [u8]) -> Result<Model<'m>, Error> {
-        let mut model = Model::of(Header::read(image)?);
-        let header = &model.header;
-        if !(image.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
-            return Err(Error::Unaligned(ALIGNMENT as u32));
-        }
-        let gap_is_zero =
-            |from: u64, to: u64| image.get(from as usize..to as usize).is_some_and(is_zero);
-        check_sections(
-            image,
-            header,
-            |section| crc32(header.section(section)),
-            gap_is_zero,
-        )?;
-        model.describe()?;
-        let weights = model.header.section(Section::Weights);
-        model.check_tensors(weights.len() as u64, |range, place| {
-            let bytes = weights
-                .get(range.start as usize..range.end as usize)
-                .unwrap_or_default();
-            Ok(match place {
-                None => is_zero(bytes),
-                Some(place) => place.is_finite(bytes),
-            })
-        })?;
         Ok(model)
     }
 
@@ -365,12 +339,13 @@ fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
 
-/// Checks the checksum of every section, and that all between them is zero. `crc` gives the
-/// checksum of a section, and `gap_is_zero` says of bytes between sections whether they are.
+/// Checks the checksums of the header and of every section, and that all bytes between sections are
+/// zero. The caller says whether the checksum of a section is right, and whether the bytes from one
+/// place to another are zero.
 fn check_sections(
     head: &[u8],
     header: &Header<'_>,
-    crc: impl Fn(Section) -> u32,
+    mut checksum_is_right: impl FnMut(Section) -> bool,
     gap_is_zero: impl Fn(u64, u64) -> bool,
 ) -> Result<(), Error> {
     let mut copy = [0; image::HEADER_BYTES];
@@ -383,7 +358,7 @@ fn check_sections(
     // the one before.
     let mut end = image::HEADER_BYTES as u64;
     for section in Section::ALL {
-        if crc(section) != header.section_checksum(section) {
+        if !checksum_is_right(section) {
             return Err(Error::Checksum(section));
         }
         let (start, bytes) = image::section_place(head, section as usize);

@@ -165,14 +165,15 @@ impl<'m> Resident<'m> {
         pass.read_to(start + weights, |_| ())?;
         let crc = pass.crc;
         let weights_gap_is_zero = pass.check(tail_start - (start + weights), None)?;
-        let checksum = |section| {
-            if section == Section::Weights {
+        let checksum_is_right = |section| {
+            let found = if section == Section::Weights {
                 crc
             } else {
                 crc32(model.header.section(section))
-            }
+            };
+            found == model.header.section_checksum(section)
         };
-        check_sections(head, &model.header, checksum, |from, to| {
+        check_sections(head, &model.header, checksum_is_right, |from, to| {
             let bytes = match from.checked_sub(tail_start) {
                 Some(from) => tail.get(from as usize..(to - tail_start) as usize),
                 None => head.get(from as usize..to as usize),
