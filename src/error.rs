@@ -104,6 +104,8 @@ pub enum Error {
     SnapshotDamaged,
 
     // ---- text ----
+    /// The image holds no tokenizer: its checkpoint had none.
+    NoTokenizer,
     /// The tokenizer section ends before its tables do.
     TokenizerTruncated {
         /// Bytes that the tables read so far need.
@@ -207,6 +209,7 @@ impl Error {
             Error::OutputTooSmall { .. } => 405,
             Error::NoCandidate => 406,
             Error::TokenOutOfRange { .. } => 407,
+            Error::NoTokenizer => 408,
         }
     }
 }
@@ -293,6 +296,7 @@ impl fmt::Display for Error {
                 let needed = Count(needed, "token");
                 write!(f, "output too small: the text has {needed}, the output holds {given}")
             }
+            Error::NoTokenizer => f.write_str("the image holds no tokenizer: pack it again with the tokenizer's files beside the checkpoint"),
             Error::NoCandidate => f.write_str("no logit is above minus infinity: there is no token to choose"),
             Error::TokenOutOfRange { token, vocab_size } => {
                 write!(f, "token id {token} is not in a vocabulary of {vocab_size}")

@@ -47,7 +47,7 @@
 //! static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
 //!
 //! let model = Model::open(STORY)?;
-//! let tokenizer = model.tokenizer()?.expect("this image has one");
+//! let tokenizer = model.tokenizer()?;
 //! let mut session = Session::new(&model, &PLAN, ARENA.take().expect("taken once"), &Solo)?;
 //!
 //! let prompt = "Once upon a time";

@@ -61,7 +61,7 @@ pub enum Progress {
 /// static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
 ///
 /// let model = Model::open(STORY)?;
-/// let tokenizer = model.tokenizer()?.expect("this image has one");
+/// let tokenizer = model.tokenizer()?;
 /// let mut session = Session::new(&model, &PLAN, ARENA.take().expect("taken once"), &Solo)?;
 /// let mut sampler = Sampler::greedy();
 ///

@@ -179,11 +179,12 @@ impl<'m> Model<'m> {
         ))
     }
 
-    /// The tokenizer, opened and checked; `None` if the image holds none.
-    pub fn tokenizer(&self) -> Result<Option<Tokenizer<'m>>, Error> {
+    /// The tokenizer, opened and checked. [`Error::NoTokenizer`] if the image holds none; else the
+    /// errors of [`Tokenizer::open`].
+    pub fn tokenizer(&self) -> Result<Tokenizer<'m>, Error> {
         match self.header.section(Section::Tokenizer) {
-            [] => Ok(None),
-            section => Tokenizer::open(section).map(Some),
+            [] => Err(Error::NoTokenizer),
+            section => Tokenizer::open(section),
         }
     }
 

@@ -11,7 +11,7 @@ const ID: TensorId = TensorId {
 };
 
 /// To be added to only. The number of an error that is gone is not given to another.
-const CODES: [(u16, Error); 37] = [
+const CODES: [(u16, Error); 38] = [
     (100, Error::NotAnImage),
     (101, Error::Version(2)),
     (
@@ -97,6 +97,7 @@ const CODES: [(u16, Error); 37] = [
             vocab_size: 1,
         },
     ),
+    (408, Error::NoTokenizer),
 ];
 
 #[test]

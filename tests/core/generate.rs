@@ -27,7 +27,7 @@ fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
 /// Runs `job` with a session, a tokenizer and the ids of the prompt.
 fn with_session<T>(prompt: &str, job: impl FnOnce(&mut Session, &Tokenizer, &[u32]) -> T) -> T {
     let model = Model::open(STORY).unwrap();
-    let tokenizer = model.tokenizer().unwrap().unwrap();
+    let tokenizer = model.tokenizer().unwrap();
     let mut arena = StoryArena::new();
     let mut session = session_in(&model, &PLAN, &mut arena);
     let ids = ids(&tokenizer, prompt);

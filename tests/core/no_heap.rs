@@ -73,7 +73,7 @@ fn a_story_is_told_without_a_heap() {
     let mut arena = AlignedBytes::zeroed(4 << 20);
     let (length, requested) = requests(|| {
         let model = Model::open(STORY)?;
-        let tokenizer = model.tokenizer()?.ok_or(Error::NoTokens)?;
+        let tokenizer = model.tokenizer()?;
         let plan = Plan::new(model.header()).context(160).batch(8).kv(Kv::F16);
         let mut session = Session::new(&model, &plan, &mut arena, &Solo)?;
 

@@ -661,7 +661,7 @@ fn buffers_must_be_large_enough() {
     let mut memory = dirty(0xff, resident);
     let mut source = Overlapping(STORY, 1);
     let model = Model::open_from(&mut source, &mut memory, &mut dirty(0xff, widest)).unwrap();
-    assert_eq!(model.tokenizer().unwrap().unwrap().vocab_size(), 1024);
+    assert_eq!(model.tokenizer().unwrap().vocab_size(), 1024);
     let plan = Plan::new(model.header()).context(8);
     let mut arena = dirty(0xff, plan.weight_buffer(65536).bytes());
     assert_eq!(

@@ -129,7 +129,7 @@ fn stories260k_tells_what_llama2c_tells() {
     };
     let image = packed(&folder.join("stories260K.bin"), DType::F32);
     let (ids, rows) = greedy(&image, &[1], 256);
-    let tokenizer = Model::open(&image).unwrap().tokenizer().unwrap().unwrap();
+    let tokenizer = Model::open(&image).unwrap().tokenizer().unwrap();
     let mut decoder = Decoder::new(&tokenizer).skip_special(true);
     let mut text = String::new();
     for &id in &ids {

@@ -183,7 +183,7 @@ pub fn story_logits(
     session: &mut Session<'_, '_>,
     count: usize,
 ) -> Vec<Vec<f32>> {
-    let tokenizer = model.tokenizer().unwrap().unwrap();
+    let tokenizer = model.tokenizer().unwrap();
     let mut rows = Vec::new();
     for story in &real.stories[..count] {
         session.reset();
@@ -261,7 +261,7 @@ pub fn nll(
     session: &mut Session<'_, '_>,
     count: usize,
 ) -> Vec<(usize, f64)> {
-    let tokenizer = model.tokenizer().unwrap().unwrap();
+    let tokenizer = model.tokenizer().unwrap();
     let of = |story: &String| {
         let ids = encode(&tokenizer, story);
         let mut nats = 0.0;

@@ -69,11 +69,12 @@ pub fn bounds(image: &[u8], arena: &mut [u8]) -> Result<(), Error> {
         )?;
     }
 
-    let mut opened = Ok(None);
+    let mut opened = Err(Error::NoTokenizer);
     let cost = cost::of(|| opened = model.tokenizer());
-    let Some(tokenizer) = opened? else {
+    if opened.is_err_and(|error| error == Error::NoTokenizer) {
         return Ok(());
-    };
+    }
+    let tokenizer = opened?;
     say("tokenizer", "-", cost);
     let mut scratch = [0; scratch_len(TEXT.len())];
     let mut ids = [0; TEXT.len()];

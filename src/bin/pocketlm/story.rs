@@ -42,9 +42,7 @@ pub fn main() -> ExitCode {
 
 fn tell() -> Result<(), pocketlm::Error> {
     let model = Model::open(STORY)?;
-    let tokenizer = model
-        .tokenizer()?
-        .expect("the story model was packed with its tokenizer");
+    let tokenizer = model.tokenizer()?;
     let mut session = Session::new(&model, &PLAN, ARENA.take().expect("main runs once"), &Solo)?;
     let mut sampler = Sampler::new(33).temperature(0.5).top_p(0.9);
 

@@ -166,7 +166,7 @@ pub fn run(image: &[u8], tokens: usize) -> Result<(), Error> {
         assert!(model.tensor_type(id).is_some());
     }
     model.chat_template();
-    if let Ok(Some(tokenizer)) = model.tokenizer() {
+    if let Ok(tokenizer) = model.tokenizer() {
         exercise(&tokenizer);
     }
     let kv = Kv::ALL[model.checksum() as usize % Kv::ALL.len()];

@@ -84,7 +84,7 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
     // `black_box`: the optimiser knows neither the image nor the plan nor what comes out.
     let model = Model::open(black_box(IMAGE))?;
     let mut session = Session::new(&model, black_box(&PROVEN), black_box(arena), &Solo)?;
-    let tokenizer = model.tokenizer()?.ok_or(Error::NoTokens)?;
+    let tokenizer = model.tokenizer()?;
     let mut window = [Recent::EMPTY; 16];
     let mut sampler = Sampler::new(black_box(1))
         .temperature(black_box(0.5))

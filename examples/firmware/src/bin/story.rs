@@ -27,10 +27,7 @@ fn story(arena: &'static mut [u8]) -> bool {
 
 fn tell(arena: &mut [u8]) -> Result<(), Error> {
     let model = Model::open(IMAGE)?;
-    let Some(tokenizer) = model.tokenizer()? else {
-        eprintln!("the image has no tokenizer");
-        return Err(Error::NoTokens);
-    };
+    let tokenizer = model.tokenizer()?;
     let mut session = Session::new(&model, &STORY, arena, board::workers())?;
     let mut sampler = Sampler::new(33).temperature(0.5).top_p(0.9);
 

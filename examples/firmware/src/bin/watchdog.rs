@@ -67,7 +67,7 @@ impl Task {
 
 fn tell(arena: &mut [u8], task: &mut Task) -> Result<(), Error> {
     let model = Model::open(IMAGE)?;
-    let tokenizer = model.tokenizer()?.ok_or(Error::NoTokens)?;
+    let tokenizer = model.tokenizer()?;
     let mut session = Session::new(&model, &STORY, arena, board::workers())?;
     let mut sampler = Sampler::new(33).temperature(0.5).top_p(0.9);
     let mut ids = [0; 32];
