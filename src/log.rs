@@ -21,7 +21,7 @@ mod format {
     use defmt::{Format, Formatter, write};
 
     use crate::model::{Header, Layers, Model};
-    use crate::run::{Arena, Plan, Session, Step};
+    use crate::run::{Arena, Plan, Session, StaticArena, Step};
     use crate::sample::{Choice, Distribution, Penalties, Recent, Sampler};
     use crate::text::{Decoder, Text, Tokenizer};
 
@@ -71,8 +71,7 @@ mod format {
         }
     }
 
-    #[cfg(target_has_atomic = "8")]
-    impl<const N: usize> Format for crate::run::StaticArena<N> {
+    impl<const N: usize> Format for StaticArena<N> {
         fn format(&self, f: Formatter<'_>) {
             write!(f, "StaticArena({=usize})", N);
         }

@@ -1,16 +1,13 @@
 #![allow(unsafe_code)]
 //! Memory that a program sets aside for a [`Session`](super::Session).
 
+use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-#[cfg(target_has_atomic = "8")]
-use core::{
-    cell::UnsafeCell,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// `N` bytes, aligned as a session needs them, for a program that has exclusive memory anyway: on a
-/// large stack, in a static cell, or in a `static mut` that cortex-m-rt's `#[entry]` lends to the
-/// entry point.
+/// `N` bytes, aligned as a session needs them, for memory that a program has to itself: a local
+/// variable, a box, or a `static mut` that cortex-m-rt's `#[entry]` lends to the entry point.
+/// [`StaticArena`] is the same as a `static`.
 ///
 /// ```
 /// use pocketlm::{include_image, model::Model, run::{Arena, Plan, Session, Solo}};
@@ -23,31 +20,6 @@ use core::{
 /// let mut session = Session::new(&model, &PLAN, &mut arena, &Solo)?;
 /// assert_eq!(session.feed(&[2, 17, 40])?.len(), 1024);
 /// # Ok::<(), pocketlm::Error>(())
-/// ```
-///
-/// # Cores without compare-and-swap
-///
-/// `StaticArena` needs an atomic instruction to be taken only once, and Armv6-M (Cortex-M0 and M0+)
-/// and some RISC-V cores have none. There the crate
-/// [`static_cell`](https://docs.rs/static_cell) does the same with a critical section:
-///
-/// ```ignore
-/// static ARENA: ConstStaticCell<Arena<{ PLAN.bytes() }>> = ConstStaticCell::new(Arena::new());
-///
-/// let arena: &'static mut Arena<_> = ARENA.take();
-/// let mut session = Session::new(&model, &PLAN, arena, &Solo)?;
-/// ```
-///
-/// It needs one of the features `critical-section` and `unsafe-assume-single-core` of the crate
-/// `portable-atomic`. Without it, `#[entry]` of cortex-m-rt does it as well:
-///
-/// ```ignore
-/// #[entry]
-/// fn main() -> ! {
-///     static mut ARENA: Arena<{ PLAN.bytes() }> = Arena::new();
-///     let arena: &'static mut Arena<_> = ARENA;
-///     // …
-/// }
 /// ```
 #[repr(C, align(64))]
 pub struct Arena<const N: usize>([u8; N]);
@@ -82,7 +54,8 @@ impl<const N: usize> DerefMut for Arena<N> {
 /// `N` bytes of static memory, aligned as a session needs it, that can be taken once. With a plan
 /// in a `const`, the program does not link if there is too little memory, and does not compile if
 /// the image is invalid or the plan needs more than it may ([`Plan::within`](super::Plan::within)).
-/// Cores without compare-and-swap use an [`Arena`].
+///
+/// It needs no critical section, and works on cores without compare-and-swap (Armv6-M, RV32IMC).
 ///
 /// ```
 /// use pocketlm::{include_image, model::{Kv, Model}, run::{Plan, Session, Solo, StaticArena}};
@@ -98,42 +71,96 @@ impl<const N: usize> DerefMut for Arena<N> {
 /// assert_eq!(logits.len(), 1024);
 /// # Ok::<(), pocketlm::Error>(())
 /// ```
-#[cfg(target_has_atomic = "8")]
 #[repr(C, align(64))]
 pub struct StaticArena<const N: usize> {
     bytes: UnsafeCell<[u8; N]>,
-    taken: AtomicBool,
+    /// Who began to take it last; 0 for nobody.
+    last: AtomicUsize,
+    /// Whether somebody went on after that.
+    closed: AtomicBool,
 }
 
 // SAFETY: the bytes are reached through `take` alone, which hands them out at most once.
-#[cfg(target_has_atomic = "8")]
 unsafe impl<const N: usize> Sync for StaticArena<N> {}
 
-#[cfg(target_has_atomic = "8")]
 impl<const N: usize> StaticArena<N> {
     /// Zeroed memory: it costs no flash.
     pub const fn new() -> Self {
         StaticArena {
             bytes: UnsafeCell::new([0; N]),
-            taken: AtomicBool::new(false),
+            last: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
         }
     }
 
-    /// The memory, the first time; `None` after that.
+    /// The memory, the first time; `None` after that. If two cores or an interrupt call it at the
+    /// same moment, at most one of them gets the memory, and perhaps none.
     #[allow(clippy::mut_from_ref)] // it is handed out once
     pub fn take(&'static self) -> Option<&'static mut [u8]> {
-        if self.taken.swap(true, Ordering::Relaxed) {
+        // The splitter of Moir and Anderson (1995, "Wait-free algorithms for fast, long-lived
+        // renaming"), which needs no more than loads and stores. Every call that is under way has a
+        // number of its own: the address of a variable.
+        let call = 0u8;
+        let number = (&raw const call).addr();
+        self.last.store(number, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) {
             return None;
         }
-        // SAFETY: `taken` was false and is never reset, so this is the only reference that was ever
-        // made.
+        self.closed.store(true, Ordering::SeqCst);
+        if self.last.load(Ordering::SeqCst) != number {
+            return None;
+        }
+        // SAFETY: this is the only call that ever gets here. Suppose that two do, and that A stored
+        // its number before B did. A read its own number in `last` after it had closed, so B stored
+        // its number after that. Then B saw that it was closed, and did not get here.
         Some(unsafe { &mut *self.bytes.get() })
     }
 }
 
-#[cfg(target_has_atomic = "8")]
 impl<const N: usize> Default for StaticArena<N> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+    use std::boxed::Box;
+    use std::sync::Barrier;
+    use std::thread;
+
+    #[test]
+    fn a_static_arena_is_handed_out_at_most_once() {
+        const THREADS: usize = 4;
+        let mut taken = 0;
+        for _ in 0..2000 {
+            let arena: &'static StaticArena<64> = Box::leak(Box::default());
+            let barrier = Barrier::new(THREADS);
+            let takers = thread::scope(|scope| {
+                let take = || {
+                    barrier.wait();
+                    usize::from(arena.take().is_some())
+                };
+                let threads = [(); THREADS].map(|()| scope.spawn(take));
+                threads
+                    .map(|thread| thread.join().unwrap())
+                    .iter()
+                    .sum::<usize>()
+            });
+            assert!(takers <= 1);
+            assert!(arena.take().is_none());
+            taken += takers;
+        }
+        assert!(taken > 0);
+    }
+
+    #[test]
+    fn one_caller_gets_it_and_then_nobody() {
+        static ARENA: StaticArena<128> = StaticArena::new();
+        let bytes = ARENA.take().unwrap();
+        assert_eq!((bytes.len(), bytes.as_ptr() as usize % 64), (128, 0));
+        assert!(ARENA.take().is_none());
+        assert!(ARENA.take().is_none());
     }
 }

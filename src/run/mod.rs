@@ -26,9 +26,7 @@ mod snapshot;
 mod stage;
 mod weights;
 
-pub use arena::Arena;
-#[cfg(target_has_atomic = "8")]
-pub use arena::StaticArena;
+pub use arena::{Arena, StaticArena};
 pub use digest::Digest;
 #[cfg(all(feature = "embedded-storage", feature = "source"))]
 pub use flash::FlashImage;

@@ -5,9 +5,8 @@
 
 use core::arch::asm;
 
-/// Defines the entry point, with static memory that cortex-m-rt lends to it. On Armv6-M no atomic
-/// instruction could tell a second `take` of a `StaticArena` from the first; that the entry point
-/// runs once is known without one.
+/// Defines the entry point, with static memory that cortex-m-rt lends to it. A `StaticArena` would
+/// do as well, and would take some flash to find out that the entry point runs once.
 #[macro_export]
 macro_rules! entry {
     ($program:path, $bytes:expr) => {
