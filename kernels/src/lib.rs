@@ -65,6 +65,7 @@ compile_error!("no weight type is compiled in: enable a feature of f32, f16, bf1
 mod arch;
 mod dtype;
 mod engine;
+mod floats;
 #[cfg(feature = "defmt")]
 mod format;
 mod input_tile;
@@ -98,6 +99,7 @@ mod sync {
 
 pub use dtype::{DType, GROUP, TILE_ROWS};
 pub use engine::Engine;
+pub use floats::floats_are_ieee;
 pub use input_tile::InputTile;
 pub use isa::{Activation, Isa};
 pub use kv::{Kv, key_parts, store_key, store_value, value_part};

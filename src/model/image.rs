@@ -459,6 +459,18 @@ pub struct Aligned<B: ?Sized>(pub B);
 /// assert_eq!(model.config().num_decoder_blocks, 4);
 /// # Ok::<(), pocketlm::Error>(())
 /// ```
+///
+/// With `section`, the image is in a section of the program of its own, which a linker script can
+/// place: in external flash, for example. The section must hold constants, and the memory must be
+/// readable from the first use on.
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// static STORY: &[u8] =
+///     pocketlm::include_image!("../bin/pocketlm/story/story.plm", section = ".external_flash");
+/// # assert!(pocketlm::model::Model::open(STORY).is_ok());
+/// # }
+/// ```
 #[macro_export]
 macro_rules! include_image {
     ($path:expr $(,)?) => {{
@@ -466,4 +478,29 @@ macro_rules! include_image {
             &$crate::model::Aligned(*::core::include_bytes!($path));
         &ALIGNED.0
     }};
+    ($path:expr, section = $section:literal $(,)?) => {{
+        const LENGTH: usize = ::core::include_bytes!($path).len();
+        #[unsafe(link_section = $section)]
+        static ALIGNED: $crate::model::Aligned<[u8; LENGTH]> =
+            $crate::model::Aligned(*::core::include_bytes!($path));
+        &ALIGNED.0 as &'static [u8]
+    }};
+}
+
+#[cfg(all(test, feature = "std", target_os = "linux"))]
+mod tests {
+    use object::{Object, ObjectSection};
+
+    #[test]
+    #[allow(unsafe_code)] // of the attribute `link_section`
+    fn an_image_lies_in_the_section_that_is_named() {
+        const IMAGE: &[u8] =
+            crate::include_image!("../bin/pocketlm/story/story.plm", section = ".test_image");
+        assert!(crate::model::Model::open(IMAGE).is_ok());
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let program = object::File::parse(&*program).unwrap();
+        let section = program.section_by_name(".test_image").unwrap();
+        assert_eq!(section.data().unwrap(), IMAGE);
+        assert_eq!(section.align(), super::ALIGNMENT as u64);
+    }
 }

@@ -33,7 +33,7 @@ pub use flash::FlashImage;
 #[cfg(feature = "embedded-storage")]
 pub use flash::Snapshots;
 pub use plan::{Part, Plan};
-pub use pocketlm_kernels::{Engine, Isa, Solo, Workers};
+pub use pocketlm_kernels::{Engine, Isa, Solo, Workers, floats_are_ieee};
 pub use session::{Session, Step};
 pub use snapshot::SnapshotHeader;
 

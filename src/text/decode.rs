@@ -13,6 +13,22 @@ use crate::Error;
 /// one U+FFFD for each maximal part of a valid sequence
 /// ([`String::from_utf8_lossy`](https://doc.rust-lang.org/std/string/struct.String.html#method.from_utf8_lossy)),
 /// one with byte fallback has one for each byte (sentencepiece).
+///
+/// ```
+/// use pocketlm::{include_image, model::Model, text::Decoder};
+///
+/// let model = Model::open(include_image!("../bin/pocketlm/story/story.plm"))?;
+/// let tokenizer = model.tokenizer()?;
+/// let mut decoder = Decoder::new(&tokenizer).skip_special(true);
+/// // Anything that takes text: a display, a serial port, a String.
+/// let mut out = String::new();
+/// for id in [1, 403, 407, 261] {
+///     decoder.push(id)?.write_to(&mut out).expect("a String takes any text");
+/// }
+/// decoder.finish().write_to(&mut out).expect("a String takes any text");
+/// assert_eq!(out, "Once upon a");
+/// # Ok::<(), pocketlm::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Decoder<'m> {
     tokenizer: Tokenizer<'m>,
@@ -137,7 +153,8 @@ fn is_incomplete(bytes: &[u8]) -> bool {
         .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
 }
 
-/// Text that a token added: whole characters. Print it, or take its [`chunks`](Text::chunks).
+/// Text that a token added: whole characters. Print it, [write](Text::write_to) it to a display or a
+/// serial port, or take its [`chunks`](Text::chunks).
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'m> {
     /// A character that the token completed, or what stands for one that it did not, and how often.
@@ -152,6 +169,14 @@ impl Text<'_> {
     /// Whether there is nothing to print.
     pub fn is_empty(&self) -> bool {
         self.head.1 == 0 && self.body.is_empty()
+    }
+
+    /// Writes the text to anything that takes text. Unlike `write!`, it links no code that formats.
+    /// After an error of `out`, nothing more is written.
+    pub fn write_to(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        let mut result = Ok(());
+        self.chunks(|chunk| result = result.and_then(|()| out.write_str(chunk)));
+        result
     }
 
     /// Hands the text to `write`, piece by piece.
@@ -187,8 +212,6 @@ impl Text<'_> {
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut result = Ok(());
-        self.chunks(|chunk| result = result.and_then(|()| f.write_str(chunk)));
-        result
+        self.write_to(f)
     }
 }
