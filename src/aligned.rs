@@ -15,6 +15,8 @@ use memmap2::MmapMut as Pages;
 /// They lie in huge pages where the system has them to give (Linux): decoding walks through all
 /// weights for each token, and with pages of 4 KiB it spends a good part of the time on looking up
 /// where the next one is.
+///
+/// Example: [`Threads`](crate::host::Threads).
 pub struct AlignedBytes {
     /// At least a page, which is more than the alignment.
     pages: Pages,

@@ -6,6 +6,8 @@ pub const TILE_ROWS: usize = 8;
 pub const GROUP: usize = 32;
 
 /// How the elements of a tensor are stored.
+///
+/// Example: [`Isa`](crate::Isa).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]

@@ -6,6 +6,8 @@ use crate::{Isa, Workers};
 ///
 /// A reference to [`Workers`] converts to an engine with the fastest kernels of the machine, so a
 /// function that takes `impl Into<Engine>` also takes `&Solo`.
+///
+/// Example: [`Workers`](crate::Workers).
 #[derive(Clone, Copy)]
 pub struct Engine<'w> {
     /// The kernels.

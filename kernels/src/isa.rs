@@ -11,6 +11,24 @@ use crate::{
 /// specification.
 ///
 /// A table that this machine cannot run is never handed out, which is what makes calling it safe.
+///
+/// ```
+/// use pocketlm_kernels::{DType, Input, Isa, Matrix, RowsMut, pack_row};
+///
+/// // Two rows of three columns. Rows are stored in tiles of eight.
+/// #[repr(align(64))]
+/// struct Bytes([u8; 96]);
+/// let mut bytes = Bytes([0; 96]);
+/// assert_eq!(DType::F32.matrix_bytes(2, 3), Some(96));
+/// pack_row(DType::F32, &mut bytes.0, 0, &[1.0, 2.0, 3.0]);
+/// pack_row(DType::F32, &mut bytes.0, 1, &[0.0, 1.0, 0.0]);
+/// let matrix = Matrix::new(DType::F32, 2, 3, &bytes.0).expect("96 aligned bytes");
+///
+/// let input = Input { values: &[1.0, 10.0, 100.0], groups: &[], tiles: &[], count: 1 };
+/// let mut output = [0.0; 2];
+/// Isa::best().matmul(&matrix, &input, 0..1, &mut RowsMut::all(&mut output, 2));
+/// assert_eq!(output, [321.0, 10.0]);
+/// ```
 pub struct Isa {
     pub(crate) name: &'static str,
     pub(crate) matmul: fn(&Matrix<'_>, &Input<'_>, Range<usize>, &mut RowsMut<'_>),
@@ -25,6 +43,8 @@ pub struct Isa {
 }
 
 /// The functions of a gated feed-forward.
+///
+/// Example: [`Isa`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Activation {

@@ -12,6 +12,8 @@ use crate::soft::add_product;
 use crate::{DType, GROUP, TILE_ROWS, pack_row};
 
 /// How keys and values are kept.
+///
+/// Example: [`Isa`](crate::Isa).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Kv {

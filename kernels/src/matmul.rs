@@ -11,6 +11,8 @@ use crate::{GROUP, InputGroup, InputTile, Matrix, RowsMut, TILE_ROWS};
 
 /// The inputs of a product: `count` vectors, for float matrices as they are, for quantised ones as
 /// groups.
+///
+/// Example: [`Isa`](crate::Isa).
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
     /// How many vectors.

@@ -61,6 +61,8 @@ pub(crate) enum Tiles<'m> {
 }
 
 /// A matrix `[rows][columns]` in the tile layout, borrowed from an image or a key cache.
+///
+/// Example: [`Isa`](crate::Isa).
 #[derive(Clone, Copy)]
 pub struct Matrix<'m> {
     rows: usize,

@@ -13,6 +13,8 @@ use crate::{GROUP, dtype};
 /// costs nothing where memory limits decoding, or where the instructions multiply 16-bit numbers
 /// (SSE2 and AVX2 `pmaddwd`, Armv7E-M `smlad`, wasm `dot_i16x8`). Where they multiply bytes
 /// (`sdot`), the input is split into two digits.
+///
+/// Example: [`Isa`](crate::Isa).
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct InputGroup {

@@ -13,6 +13,35 @@ use core::ops::Range;
 use super::sync::{AtomicUsize, Ordering};
 
 /// Cores that can run a job.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use pocketlm_kernels::{Solo, Workers, for_each_part};
+///
+/// /// Two threads, started for each job.
+/// struct Two;
+///
+/// impl Workers for Two {
+///     fn count(&self) -> usize {
+///         2
+///     }
+///
+///     fn run(&self, job: &(dyn Fn() + Sync)) {
+///         std::thread::scope(|scope| {
+///             scope.spawn(job);
+///             job();
+///         });
+///     }
+/// }
+///
+/// for workers in [&Solo as &dyn Workers, &Two] {
+///     let sum = AtomicU32::new(0);
+///     for_each_part(workers, 0..100, |part| {
+///         sum.fetch_add(part.sum::<usize>() as u32, Ordering::Relaxed);
+///     });
+///     assert_eq!(sum.into_inner(), 4950);
+/// }
+/// ```
 pub trait Workers: Sync {
     /// Calls `job` at least once, on as many cores as there are, and returns when all calls have
     /// returned. Each call claims work until none is left, so a single call is correct.
@@ -24,6 +53,8 @@ pub trait Workers: Sync {
 }
 
 /// The calling core alone.
+///
+/// Example: [`Workers`].
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Solo;
@@ -138,6 +169,8 @@ pub fn for_each_part(
 
 /// The same rows of every column of an output `[columns][rows]`: the part that one piece of a
 /// product may write.
+///
+/// Example: [`Isa`](crate::Isa).
 pub struct RowsMut<'a> {
     first: *mut f32,
     length: usize,
@@ -208,6 +241,8 @@ impl<T> Shared<T> {
 }
 
 /// An output `[columns][rows]`, of which the rows `range` are to be computed.
+///
+/// Example: [`Workers`].
 pub struct Output<'a> {
     /// `[columns][rows]`.
     pub values: &'a mut [f32],

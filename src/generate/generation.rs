@@ -15,6 +15,8 @@ pub const STOP_STRING_BYTES: usize = 64;
 const HELD_BYTES: usize = STOP_STRING_BYTES + 4;
 
 /// Why a text ended.
+///
+/// Example: [`Generation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum End {
@@ -30,6 +32,8 @@ pub enum End {
 }
 
 /// What a call of [`Generation::step`] came to.
+///
+/// Example: [`Generation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Progress {

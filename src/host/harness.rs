@@ -37,6 +37,22 @@ use super::file::MappedFile;
 use crate::run::{Digest, Session};
 
 /// A golden case.
+///
+/// ```no_run
+/// use pocketlm::host::{AlignedBytes, harness::Case};
+/// use pocketlm::{import, model::Model, run::{Plan, Session, Solo}};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = std::path::Path::new("tests/data/my-case");
+/// let case = Case::load(folder)?;
+/// let image = import::pack_to_memory(&*import::open(folder)?, &Default::default(), &mut |_, _| {})?;
+/// let model = Model::open(&image)?;
+/// let plan = Plan::new(model.header()).context(case.context()).batch(8);
+/// let mut arena = AlignedBytes::zeroed(plan.bytes());
+/// let report = case.run(&mut Session::new(&model, &plan, &mut arena, &Solo)?)?;
+/// assert!(report.largest_difference <= 5e-5 && report.greedy_agrees(), "{report}");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Case {
     /// The tokens that are fed, padding left out.
     pub tokens: Vec<u32>,
@@ -49,6 +65,8 @@ pub struct Case {
 }
 
 /// One logit beside the one expected.
+///
+/// Example: [`Case`].
 #[derive(Clone, Copy, Debug)]
 pub struct Difference {
     /// Which token of the case.

@@ -227,6 +227,8 @@ impl Deref for Image {
 }
 
 /// Why parts of a checkpoint cannot be used that a model can do without.
+///
+/// Example: [`Image`].
 #[derive(Clone, Debug, Default)]
 pub struct RefusedParts {
     /// The tokenizer. The model still takes and gives token ids.

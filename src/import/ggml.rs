@@ -11,6 +11,8 @@ use half::{bf16, f16};
 
 /// How a checkpoint stores the elements of a tensor: plain numbers, one of ggml's block types, or
 /// `Affine`, for the quantised formats of Hugging Face folders.
+///
+/// Example: [`Checkpoint`](super::Checkpoint).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[allow(non_camel_case_types, missing_docs)] // ggml's own names
 pub enum Element {

@@ -175,6 +175,8 @@ fn heads_fit(config: &Config) -> bool {
 /// A table of rotary frequencies: pair `j` (channels `j` and `j + P/2`) turns by
 /// `frequencies[j] * position` radians, and cos and sin are multiplied by `amplitude` (1, except
 /// for yarn).
+///
+/// Example: [`Checkpoint`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct RopeTable {
     /// Multiplies cos and sin.
@@ -184,6 +186,8 @@ pub struct RopeTable {
 }
 
 /// Everything that an image is made from.
+///
+/// Example: [`Checkpoint`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
     /// The config.

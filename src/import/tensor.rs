@@ -12,6 +12,8 @@ use crate::model::DType;
 /// Element `(r, c)` is element `rows[r] + columns[c]` of `data`. So transposed, stacked, fused and
 /// permuted tensors need no copy. `Tensor::new` checks that all elements are within `data`; after
 /// that, reading a row cannot fail.
+///
+/// Example: [`Checkpoint`](super::Checkpoint).
 #[derive(Clone, Debug)]
 pub struct Tensor<'c> {
     element: Element,

@@ -24,6 +24,8 @@ const PIECE: usize = 4 << 20;
 
 /// What an image's matrices are stored as. `None` keeps what the checkpoint stores, or the
 /// [nearest](super::nearest).
+///
+/// Example: [`Checkpoint`](super::Checkpoint).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PackOptions {
     /// The type of all matrices. For the 4-bit types, a tensor that is stored in 4 bits keeps its
@@ -51,6 +53,8 @@ impl PackOptions {
 }
 
 /// How many matrices of a checkpoint were packed without loss, and how many were rounded.
+///
+/// Example: [`Checkpoint`](super::Checkpoint).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Packed {
     /// How many have exactly the numbers that the checkpoint stores.

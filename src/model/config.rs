@@ -13,6 +13,8 @@ pub(super) const CONFIG_BYTES: usize = 80;
 pub(super) const LAYER_BYTES: usize = 8;
 
 /// Which activation gates the feed-forward.
+///
+/// Example: [`Config`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
@@ -26,6 +28,8 @@ pub enum MlpVariant {
 }
 
 /// Which table of rotary frequencies a layer uses.
+///
+/// Example: [`Config`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
@@ -39,6 +43,8 @@ pub enum Rope {
 }
 
 /// What differs from layer to layer: penzai's `attention_type`, expanded to one entry a layer.
+///
+/// Example: [`Config`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Layer {
@@ -119,6 +125,8 @@ pub struct Config {
 
 /// The field of a [`Config`] (or of a [`Layer`]) that was refused. [`Display`](fmt::Display) says
 /// what it must be.
+///
+/// Example: [`Config`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[allow(missing_docs)] // the names of the fields
@@ -471,6 +479,8 @@ impl Config {
 }
 
 /// The layers of a model, read in place from an image.
+///
+/// Example: [`Model`](super::Model).
 #[derive(Clone, Copy)]
 pub struct Layers<'m>(&'m [u8]);
 

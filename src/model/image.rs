@@ -73,6 +73,8 @@ pub(crate) const HEADER_BYTES: usize = 256;
 pub(crate) const ENTRY_BYTES: usize = 16;
 
 /// The parts of an image.
+///
+/// Example: [`Scrub`](super::Scrub).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
@@ -202,6 +204,8 @@ const fn reserved_is_zero(image: &[u8]) -> bool {
 /// What the header of an image says, checked as far as that needs no look at the weights: cheap,
 /// and possible in a `const`, which is how a firmware sizes its arena at compile time (see
 /// [`Plan`](crate::run::Plan)).
+///
+/// Example: [`Plan`](crate::run::Plan).
 #[derive(Clone, Copy)]
 pub struct Header<'m> {
     /// The config.

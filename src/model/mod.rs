@@ -39,6 +39,20 @@ use crate::text::Tokenizer;
 use image::Entry;
 
 /// An opened image: borrowed, checked, ready to run.
+///
+/// ```
+/// use pocketlm::{include_image, model::Model};
+///
+/// let model = Model::open(include_image!("../bin/pocketlm/story/story.plm"))?;
+/// assert_eq!(model.config().embedding_dim, 192);
+/// assert!(model.layers().iter().all(|layer| layer.window.is_none()));
+/// for id in model.tensors() {
+///     if let Some((dtype, rows, columns)) = model.tensor_type(id) {
+///         println!("{id}: {} [{rows}, {columns}]", dtype.name());
+///     }
+/// }
+/// # Ok::<(), pocketlm::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Model<'m> {
     header: Header<'m>,

@@ -11,6 +11,36 @@ use crate::Error;
 /// A session reads the weights of a layer while it computes it, through two buffers in turn: while
 /// the weights in one are multiplied, the next are read into the other by
 /// [`read_while`](WeightSource::read_while).
+///
+/// ```
+/// use pocketlm::host::AlignedBytes;
+/// use pocketlm::model::{Header, Model, WeightSource};
+/// use pocketlm::run::{Plan, Session, Solo};
+/// use pocketlm::{Error, include_image};
+///
+/// const IMAGE: &[u8] = include_image!("../bin/pocketlm/story/story.plm");
+///
+/// /// Stands for a flash chip.
+/// struct Chip;
+///
+/// impl WeightSource for Chip {
+///     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+///         let bytes = IMAGE.get(offset as usize..).and_then(|bytes| bytes.get(..buffer.len()));
+///         buffer.copy_from_slice(bytes.ok_or(Error::Storage)?);
+///         Ok(())
+///     }
+/// }
+///
+/// let header = Header::read(IMAGE)?;
+/// let mut resident = AlignedBytes::zeroed(header.resident_bytes());
+/// let plan = Plan::new(&header).context(16).weight_buffer(16 * 1024);
+/// let mut arena = AlignedBytes::zeroed(plan.bytes());
+/// let model = Model::open_from(&mut Chip, &mut resident, &mut arena)?;
+/// let mut chip = Chip;
+/// let mut session = Session::with_source(&model, &plan, &mut arena, &Solo, &mut chip)?;
+/// assert_eq!(session.feed(&[2, 17, 40])?.len(), 1024);
+/// # Ok::<(), Error>(())
+/// ```
 pub trait WeightSource {
     /// Fills `buffer` with the bytes of the image from `offset` on: a multiple of 4, and within a
     /// session of 16. [`Error::Storage`] if it cannot; whatever is returned, a session reports

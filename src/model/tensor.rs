@@ -9,6 +9,8 @@ use super::{Config, Dims};
 /// Matrices are `[rows = outputs][columns = inputs]`: `y = W x`. With `D = embedding_dim`,
 /// `P = projection_dim`, `K = num_kv_heads`, `H = K * query_head_multiplier`, `F = mlp_hidden_dim`,
 /// `V = vocab_size`.
+///
+/// Example: [`Model`](super::Model).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
@@ -62,6 +64,8 @@ pub enum Role {
 }
 
 /// One tensor of a model: its role, and its layer (0 for the three that belong to none).
+///
+/// Example: [`Model`](super::Model).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct TensorId {

@@ -6,6 +6,26 @@ use crate::Error;
 /// Says whether an image may be used, once it has seen all of its bytes. A checksum finds damage, a
 /// signature finds forgery; which scheme, which key and where the signature lies are the
 /// application's (`examples/signed.rs` has one with Ed25519).
+///
+/// ```
+/// use pocketlm::{Error, include_image, model::{Model, Verify}};
+///
+/// /// Stands for a signature: the sum of all bytes.
+/// struct Sum(u64);
+///
+/// impl Verify for Sum {
+///     fn update(&mut self, bytes: &[u8]) {
+///         self.0 += bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+///     }
+///
+///     fn verify(&mut self) -> bool {
+///         self.0 == 0
+///     }
+/// }
+///
+/// let image = include_image!("../bin/pocketlm/story/story.plm");
+/// assert_eq!(Model::open_verified(image, &mut Sum(0)).err(), Some(Error::Unverified));
+/// ```
 pub trait Verify {
     /// The next bytes of the image, from the first to the last, in pieces of any size.
     fn update(&mut self, bytes: &[u8]);

@@ -75,6 +75,25 @@ impl<F: ReadNorFlash> Flash<F> {
 ///
 /// Reads block. A driver with a DMA controller is better wrapped in a [`WeightSource`] of its own,
 /// which reads while the session computes.
+///
+/// ```
+/// use embedded_storage::nor_flash::ReadNorFlash;
+/// use pocketlm::run::{FlashImage, Plan, Session, Solo};
+/// use pocketlm::{Error, model::Model};
+///
+/// /// Feeds a token to a model whose weights are in flash, 64 KB from its start.
+/// fn feed<F: ReadNorFlash + Send>(
+///     flash: F,
+///     plan: &Plan<'_>,
+///     resident: &mut [u8],
+///     arena: &mut [u8],
+/// ) -> Result<(), Error> {
+///     let mut weights = FlashImage::new(flash, 64 * 1024);
+///     let model = Model::open_from(&mut weights, resident, arena)?;
+///     let mut session = Session::with_source(&model, plan, arena, &Solo, &mut weights)?;
+///     session.feed(&[1]).map(|_| ())
+/// }
+/// ```
 #[cfg(feature = "source")]
 pub struct FlashImage<F> {
     flash: Flash<F>,
@@ -112,6 +131,23 @@ impl<F: ReadNorFlash> WeightSource for FlashImage<F> {
 /// [snapshot](Session::save). [`save`](Self::save) writes over the older half, or over the one
 /// that is torn; [`restore`](Self::restore) takes the newer, and the older if the newer was not
 /// written to its end. Every byte is read back through a checksum before it is trusted.
+///
+/// ```
+/// use embedded_storage::nor_flash::NorFlash;
+/// use pocketlm::run::{Session, Snapshots};
+/// use pocketlm::Error;
+///
+/// /// Goes on from the last snapshot; if there is none, computes the prompt and saves it.
+/// fn begin<F: NorFlash>(flash: F, session: &mut Session<'_, '_>, prompt: &[u32]) -> Result<(), Error> {
+///     let mut snapshots = Snapshots::new(flash, 0x8_0000..0x10_0000)?;
+///     if snapshots.restore(session).is_err() {
+///         session.reset();
+///         session.feed(prompt)?;
+///         snapshots.save(session)?;
+///     }
+///     Ok(())
+/// }
+/// ```
 pub struct Snapshots<F> {
     flash: Flash<F>,
     start: u32,

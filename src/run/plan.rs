@@ -54,6 +54,8 @@ const PARTS: [&str; 9] = [
 ];
 
 /// A buffer in the arena.
+///
+/// Example: [`Plan`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Part {

@@ -14,6 +14,8 @@ use crate::log;
 use crate::model::{ALIGNMENT, Layer, Model};
 
 /// The result of a call of [`Session::step`].
+///
+/// Example: [`Session`].
 #[derive(Debug)]
 pub enum Step<'s> {
     /// There is more to do.

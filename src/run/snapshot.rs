@@ -236,6 +236,27 @@ impl Kept<'_> {
 }
 
 /// What the first bytes of a snapshot say: enough to choose a [`Plan`] that it can be restored to.
+///
+/// ```
+/// use pocketlm::{include_image, model::Model};
+/// use pocketlm::run::{Plan, Session, SnapshotHeader, Solo, StaticArena};
+///
+/// const STORY: &[u8] = include_image!("../bin/pocketlm/story/story.plm");
+/// const PLAN: Plan = Plan::of(STORY).context(64).batch(8);
+/// static ARENA: StaticArena<{ PLAN.bytes() }> = StaticArena::new();
+///
+/// let model = Model::open(STORY)?;
+/// let mut session = Session::new(&model, &PLAN, ARENA.take().expect("taken once"), &Solo)?;
+/// session.feed(&[2, 17, 40])?;
+/// let mut snapshot = Vec::new();
+/// session.save(&mut |bytes| Ok(snapshot.extend_from_slice(bytes)))?;
+///
+/// assert_eq!(SnapshotHeader::read(&snapshot)?.tokens(), 3);
+/// session.reset();
+/// session.restore_from(&snapshot)?;
+/// assert_eq!(session.tokens(), [2, 17, 40]);
+/// # Ok::<(), pocketlm::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct SnapshotHeader {

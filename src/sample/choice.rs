@@ -82,6 +82,8 @@ const DIGIT: u32 = 6;
 ///
 /// It borrows nothing, so it can be kept where the caller likes, across calls of other code. It has
 /// about 700 bytes.
+///
+/// Example: [`Sampler`](super::Sampler).
 #[derive(Clone, Debug)]
 pub struct Choice {
     pass: Pass,
@@ -411,6 +413,8 @@ impl Choice {
 }
 
 /// The probabilities a token is drawn from; see [`Sampler::distribution`].
+///
+/// Example: [`Sampler`](super::Sampler).
 #[derive(Debug)]
 pub struct Distribution<'l> {
     weights: &'l [f32],

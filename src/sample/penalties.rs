@@ -6,6 +6,20 @@ use core::ops::Range;
 ///
 /// The window is lent by the caller, one [`Recent`] a token (8 bytes); llama.cpp's default is 64
 /// tokens. Each token accepted and each choice takes time proportional to the window's length.
+///
+/// ```
+/// use pocketlm::sample::{Penalties, Recent, Sampler};
+///
+/// // The last 64 tokens count.
+/// let mut window = [Recent::EMPTY; 64];
+/// let penalties = Penalties::over(&mut window).repeat(1.1);
+/// let mut sampler = Sampler::greedy().penalties(penalties);
+/// let mut logits = || [1.0, 0.95, 0.0];
+/// assert_eq!(sampler.sample(&mut logits())?, 0);
+/// // Token 0 was just said: 1 / 1.1 is less than 0.95.
+/// assert_eq!(sampler.sample(&mut logits())?, 1);
+/// # Ok::<(), pocketlm::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Penalties<'a> {
     pub(super) window: &'a mut [Recent],
@@ -18,6 +32,8 @@ pub struct Penalties<'a> {
 }
 
 /// A place in the window of [`Penalties`].
+///
+/// Example: [`Penalties`].
 #[derive(Clone, Copy, Debug)]
 pub struct Recent {
     id: u32,

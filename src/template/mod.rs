@@ -36,6 +36,8 @@ use value::{Dict, Value};
 const LARGEST: usize = 1 << 20;
 
 /// Why a template cannot be compiled or rendered.
+///
+/// Example: [`Template`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateError {
     /// What is wrong. If the template rejects the conversation, this is the argument of
@@ -54,6 +56,8 @@ impl fmt::Display for TemplateError {
 impl std::error::Error for TemplateError {}
 
 /// One message of a conversation.
+///
+/// Example: [`Chat`].
 #[derive(Clone, Debug)]
 pub struct Message {
     /// `system`, `user` or `assistant`.
@@ -176,6 +180,8 @@ fn messages_value(messages: &[Json]) -> value::Result<Value> {
 }
 
 /// A rendered conversation.
+///
+/// Example: [`Template`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
     text: String,

@@ -22,7 +22,7 @@ use crate::Error;
 /// let mut decoder = Decoder::new(&tokenizer).skip_special(true);
 /// // Anything that takes text: a display, a serial port, a String.
 /// let mut out = String::new();
-/// for id in [1, 403, 407, 261] {
+/// for id in [427, 434, 265] {
 ///     decoder.push(id)?.write_to(&mut out).expect("a String takes any text");
 /// }
 /// decoder.finish().write_to(&mut out).expect("a String takes any text");
@@ -155,6 +155,8 @@ fn is_incomplete(bytes: &[u8]) -> bool {
 
 /// Text that a token added: whole characters. Print it, [write](Text::write_to) it to a display or a
 /// serial port, or take its [`chunks`](Text::chunks).
+///
+/// Example: [`Decoder`].
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'m> {
     /// A character that the token completed, or what stands for one that it did not, and how often.

@@ -8,6 +8,8 @@ use super::tokenizer::{
 use crate::Error;
 
 /// What [`Tokenizer::encode`] does about special tokens.
+///
+/// Example: [`Tokenizer`](super::Tokenizer).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct EncodeOptions {
