@@ -111,7 +111,7 @@ pub enum Error {
         /// Bytes that the tables read so far need.
         needed: usize,
         /// Bytes there are.
-        given: usize,
+        found: usize,
     },
     /// The tokenizer section breaks a rule of its format, or comes from a newer version.
     TokenizerInvalid {
@@ -130,7 +130,7 @@ pub enum Error {
         /// Words that are enough for any text of this length.
         needed: usize,
         /// Words lent.
-        given: usize,
+        found: usize,
     },
     /// The token ids do not fit into the output lent to
     /// [`Tokenizer::encode`](crate::text::Tokenizer::encode).
@@ -138,7 +138,7 @@ pub enum Error {
         /// Ids the text has.
         needed: usize,
         /// Ids there is room for.
-        given: usize,
+        found: usize,
     },
     /// No logit is above −∞ (or there are none), so there is no token to choose.
     NoCandidate,
@@ -278,9 +278,9 @@ impl fmt::Display for Error {
                 )
             }
             Error::SnapshotDamaged => f.write_str("the snapshot is cut short or damaged: feed its tokens again"),
-            Error::TokenizerTruncated { needed, given } => {
-                let given = Count(given, "byte");
-                write!(f, "tokenizer section is cut short: {given}, at least {needed} needed")
+            Error::TokenizerTruncated { needed, found } => {
+                let found = Count(found, "byte");
+                write!(f, "tokenizer section is cut short: {found}, at least {needed} needed")
             }
             Error::TokenizerInvalid { offset } => {
                 write!(f, "tokenizer section is damaged or of a newer version, at byte {offset}")
@@ -289,12 +289,12 @@ impl fmt::Display for Error {
                 f.write_str("this build has no byte-level tokenizers: enable the cargo feature byte-level")
             }
             Error::NfcDisabled => f.write_str("this build has no NFC: enable the cargo feature nfc"),
-            Error::ScratchTooSmall { needed, given } => {
-                write!(f, "scratch too small: {needed} words needed for this text, {given} given")
+            Error::ScratchTooSmall { needed, found } => {
+                write!(f, "scratch too small: {needed} words needed for this text, {found} found")
             }
-            Error::OutputTooSmall { needed, given } => {
+            Error::OutputTooSmall { needed, found } => {
                 let needed = Count(needed, "token");
-                write!(f, "output too small: the text has {needed}, the output holds {given}")
+                write!(f, "output too small: the text has {needed}, the output holds {found}")
             }
             Error::NoTokenizer => f.write_str("the image holds no tokenizer: pack it again with the tokenizer's files beside the checkpoint"),
             Error::NoCandidate => f.write_str("no logit is above minus infinity: there is no token to choose"),

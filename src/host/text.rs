@@ -31,10 +31,10 @@ impl Tokenizer<'_> {
                     ids.truncate(count);
                     return Ok(ids);
                 }
-                Err(Error::ScratchTooSmall { needed, given }) if needed > given => {
+                Err(Error::ScratchTooSmall { needed, found }) if needed > found => {
                     scratch.resize(needed, 0);
                 }
-                Err(Error::OutputTooSmall { needed, given }) if needed > given => {
+                Err(Error::OutputTooSmall { needed, found }) if needed > found => {
                     ids.resize(needed, 0);
                 }
                 Err(error) => return Err(error),

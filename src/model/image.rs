@@ -224,10 +224,10 @@ pub struct Header<'m> {
 }
 
 /// Where a section starts, and how many bytes it has.
-pub(super) const fn section_place(head: &[u8], section: usize) -> (u64, u64) {
+pub(super) const fn section_range(start: &[u8], section: usize) -> (u64, u64) {
     (
-        u64_at(head, 32 + 24 * section),
-        u64_at(head, 40 + 24 * section),
+        u64_at(start, 32 + 24 * section),
+        u64_at(start, 40 + 24 * section),
     )
 }
 
@@ -247,21 +247,21 @@ const fn truncated(expected: u64, found: u64) -> Error {
 
 /// Checks that this is the head of an image of `found` bytes, each section right after the one
 /// before.
-pub(super) const fn check_table(head: &[u8], found: u64) -> Result<(), Error> {
-    if u64_at(head, 0) != u64::from_le_bytes(MAGIC) {
+pub(super) const fn check_table(start: &[u8], found: u64) -> Result<(), Error> {
+    if u64_at(start, 0) != u64::from_le_bytes(MAGIC) {
         return Err(Error::NotAnImage);
     }
-    if u32_at(head, 8) != VERSION {
-        return Err(Error::Version(u32_at(head, 8)));
+    if u32_at(start, 8) != VERSION {
+        return Err(Error::Version(u32_at(start, 8)));
     }
-    let expected = u64_at(head, 16);
+    let expected = u64_at(start, 16);
     if expected != found || found < HEADER_BYTES as u64 {
         return Err(truncated(expected, found));
     }
     let mut end = HEADER_BYTES as u64;
     let mut s = 0;
     while s < Section::ALL.len() {
-        let (offset, length) = section_place(head, s);
+        let (offset, length) = section_range(start, s);
         match (align(end), offset.checked_add(length)) {
             (Some(start), Some(next)) if start == offset && next <= found => end = next,
             _ => return Err(Error::Layout(Section::ALL[s])),
@@ -281,37 +281,37 @@ impl<'m> Header<'m> {
         Header::read_parts(image, &[], image.len() as u64)
     }
 
-    /// [`read`](Header::read) from an image of `length` bytes in two parts: `head` ends where the
-    /// weights start, `tail` is what comes after them; or `head` is all of it.
+    /// [`read`](Header::read) from an image of `length` bytes in two parts: `before` ends where
+    /// the weights start, `after` is what comes after them; or `before` is all of it.
     pub(super) const fn read_parts(
-        head: &'m [u8],
-        tail: &'m [u8],
+        before: &'m [u8],
+        after: &'m [u8],
         length: u64,
     ) -> Result<Header<'m>, Error> {
-        if let Err(error) = check_table(head, length) {
+        if let Err(error) = check_table(before, length) {
             return Err(error);
         }
-        let mapped = head.len() as u64 == length;
+        let mapped = before.len() as u64 == length;
         let mut sections: [&[u8]; Section::ALL.len()] = [&[]; Section::ALL.len()];
         let mut checksums = [0; Section::ALL.len()];
         let mut s = 0;
         while s < Section::ALL.len() {
-            let (offset, bytes) = section_place(head, s);
+            let (offset, bytes) = section_range(before, s);
             let section: Option<&[u8]> = if mapped || s < Section::Weights as usize {
-                slice(head, offset, bytes)
+                slice(before, offset, bytes)
             } else if s == Section::Weights as usize {
                 Some(&[])
             } else {
-                slice(tail, offset - (length - tail.len() as u64), bytes)
+                slice(after, offset - (length - after.len() as u64), bytes)
             };
             match section {
                 Some(section) => sections[s] = section,
                 None => return Err(Error::Layout(Section::ALL[s])),
             }
-            checksums[s] = u32_at(head, 48 + 24 * s);
+            checksums[s] = u32_at(before, 48 + 24 * s);
             s += 1;
         }
-        if !reserved_is_zero(head) {
+        if !reserved_is_zero(before) {
             return Err(Error::Layout(Section::Header));
         }
         if sections[Section::Config as usize].len() != CONFIG_BYTES {
@@ -333,9 +333,9 @@ impl<'m> Header<'m> {
             layers,
             sections,
             checksums,
-            checksum: u32_at(head, 12),
+            checksum: u32_at(before, 12),
             #[cfg(feature = "source")]
-            weights: section_place(head, Section::Weights as usize),
+            weights: section_range(before, Section::Weights as usize),
             #[cfg(feature = "source")]
             length,
         })

@@ -116,12 +116,12 @@ impl<'m> Model<'m> {
     }
 
     /// Checks the table of tensors and, through `check`, every byte of the `length` bytes of
-    /// weights in order: gaps between tensors (no place), which must be zero, and tensors, which
+    /// weights in order: gaps between tensors (no `Location`), which must be zero, and tensors, which
     /// must be finite.
     fn check_tensors(
         &self,
         length: u64,
-        mut check: impl FnMut(Range<u64>, Option<Place>) -> Result<bool, Error>,
+        mut check: impl FnMut(Range<u64>, Option<Location>) -> Result<bool, Error>,
     ) -> Result<(), Error> {
         let config = self.config();
         let entries = self.header.section(Section::Tensors);
@@ -130,8 +130,8 @@ impl<'m> Model<'m> {
         for (index, id) in image::tensor_ids(config).enumerate() {
             let entry = Entry::read(entries, index);
             let start = image::align(end).ok_or(Error::Tensor(id))?;
-            let place = Place::new(&entry, id.role, config).ok_or(Error::Tensor(id))?;
-            let next = start.checked_add(place.bytes as u64);
+            let location = Location::new(&entry, id.role, config).ok_or(Error::Tensor(id))?;
+            let next = start.checked_add(location.bytes as u64);
             let expected = (id.role as u8, 0, id.layer, start);
             if (entry.role, entry.zero, entry.layer, entry.offset) != expected
                 || next.is_none_or(|next| next > length)
@@ -140,10 +140,10 @@ impl<'m> Model<'m> {
                 return Err(Error::Tensor(id));
             }
             end = next.unwrap_or(start);
-            if id.role.is_matrix() && !place.dtype.enabled() {
-                return Err(Error::Disabled(place.dtype));
+            if id.role.is_matrix() && !location.dtype.enabled() {
+                return Err(Error::Disabled(location.dtype));
             }
-            if !check(start..end, Some(place))? {
+            if !check(start..end, Some(location))? {
                 return Err(Error::NotFinite(id));
             }
             count += 1;
@@ -235,14 +235,19 @@ impl<'m> Model<'m> {
     /// A matrix the config calls for, empty if it is not in memory. Asking for another gives an
     /// empty one.
     pub(crate) fn matrix(&self, layer: u32, role: Role) -> Matrix<'m> {
-        let place = self.place(layer, role);
-        Matrix::new(place.dtype, place.rows, place.columns, self.bytes(place))
-            .unwrap_or(Matrix::EMPTY)
+        let location = self.location(layer, role);
+        Matrix::new(
+            location.dtype,
+            location.rows,
+            location.columns,
+            self.bytes(location),
+        )
+        .unwrap_or(Matrix::EMPTY)
     }
 
     /// A vector the config calls for; empty if the model has none.
     pub(crate) fn vector(&self, layer: u32, role: Role) -> &'m [f32] {
-        try_cast_slice(self.bytes(self.place(layer, role))).unwrap_or_default()
+        try_cast_slice(self.bytes(self.location(layer, role))).unwrap_or_default()
     }
 
     fn entry(&self, id: TensorId) -> Option<Entry> {
@@ -256,35 +261,35 @@ impl<'m> Model<'m> {
         (entry.role == id.role as u8 && entry.layer == id.layer).then_some(entry)
     }
 
-    /// Where a tensor is and what it is; [`Place::NONE`] if the model has no such tensor. Tensors
+    /// Where a tensor is and what it is; [`Location::NONE`] if the model has no such tensor. Tensors
     /// that belong to no layer are found with any layer. The output matrix of a model that ties it
     /// to the embedder is the embedder.
-    pub(crate) fn place(&self, layer: u32, role: Role) -> Place {
+    pub(crate) fn location(&self, layer: u32, role: Role) -> Location {
         let layer = if role.is_per_layer() { layer } else { 0 };
         let role = if role == Role::LmHead && self.config().tie_embedder_and_logits {
             Role::Embedder
         } else {
             role
         };
-        let place = self
+        let location = self
             .entry(TensorId { layer, role })
-            .and_then(|entry| Place::new(&entry, role, self.config()));
-        place.unwrap_or(Place::NONE)
+            .and_then(|entry| Location::new(&entry, role, self.config()));
+        location.unwrap_or(Location::NONE)
     }
 
     /// The bytes of a tensor.
-    fn bytes(&self, place: Place) -> &'m [u8] {
-        let start = usize::try_from(place.offset).unwrap_or(usize::MAX);
+    fn bytes(&self, location: Location) -> &'m [u8] {
+        let start = usize::try_from(location.offset).unwrap_or(usize::MAX);
         self.header
             .section(Section::Weights)
-            .get(start..start.saturating_add(place.bytes))
+            .get(start..start.saturating_add(location.bytes))
             .unwrap_or_default()
     }
 }
 
 /// Where a tensor is and what it is.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     pub dtype: DType,
     pub rows: usize,
     pub columns: usize,
@@ -294,8 +299,8 @@ pub(crate) struct Place {
     is_matrix: bool,
 }
 
-impl Place {
-    pub const NONE: Place = Place {
+impl Location {
+    pub const NONE: Location = Location {
         dtype: DType::F32,
         rows: 0,
         columns: 0,
@@ -305,7 +310,7 @@ impl Place {
     };
 
     /// `None` for a type that the tensor cannot have, or bytes beyond counting.
-    fn new(entry: &Entry, role: Role, config: &Config) -> Option<Place> {
+    fn new(entry: &Entry, role: Role, config: &Config) -> Option<Location> {
         let dtype = DType::from_code(entry.dtype as u32)?;
         let (rows, columns) = role.shape(config)?;
         let bytes = match role.is_matrix() {
@@ -313,7 +318,7 @@ impl Place {
             false if dtype == DType::F32 => columns.checked_mul(4)?,
             false => return None,
         };
-        Some(Place {
+        Some(Location {
             dtype,
             rows,
             columns,
@@ -358,13 +363,13 @@ fn is_zero(bytes: &[u8]) -> bool {
 /// zero. The caller says whether the checksum of a section is right, and whether the bytes from one
 /// place to another are zero.
 fn check_sections(
-    head: &[u8],
+    before: &[u8],
     header: &Header<'_>,
     mut checksum_is_right: impl FnMut(Section) -> bool,
     gap_is_zero: impl Fn(u64, u64) -> bool,
 ) -> Result<(), Error> {
     let mut copy = [0; image::HEADER_BYTES];
-    copy.copy_from_slice(head.get(..image::HEADER_BYTES).ok_or(Error::NotAnImage)?);
+    copy.copy_from_slice(before.get(..image::HEADER_BYTES).ok_or(Error::NotAnImage)?);
     copy[12..16].fill(0);
     if crc32(&copy) != header.section_checksum(Section::Header) {
         return Err(Error::Checksum(Section::Header));
@@ -376,7 +381,7 @@ fn check_sections(
         if !checksum_is_right(section) {
             return Err(Error::Checksum(section));
         }
-        let (start, bytes) = image::section_place(head, section as usize);
+        let (start, bytes) = image::section_range(before, section as usize);
         if !gap_is_zero(end, start) {
             return Err(Error::Layout(section));
         }

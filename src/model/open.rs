@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::image::{Header, Section};
-use super::{ALIGNMENT, Model, Place, check_sections, crc32, extend_crc32, is_zero};
+use super::{ALIGNMENT, Location, Model, check_sections, crc32, extend_crc32, is_zero};
 use crate::Error;
 use crate::log;
 
@@ -85,10 +85,10 @@ impl<'m> Open<'m> {
         check_before_tensors(self.image, &mut self.model, checksum_is_right)?;
         let weights = self.model.header.section(Section::Weights);
         if slice.end > start {
-            check_tensors(&self.model, |place, bytes, first| {
-                let part = units(bytes.len(), place.unit(), start + first, &slice);
+            check_tensors(&self.model, |location, bytes, first| {
+                let part = units(bytes.len(), location.item_bytes(), start + first, &slice);
                 let part = bytes.get(part).unwrap_or_default();
-                part.is_empty() || place.is_finite(part)
+                part.is_empty() || location.is_finite(part)
             })?;
         }
         Ok(start + weights.len() as u64)
@@ -101,7 +101,7 @@ pub(super) fn open(image: &[u8]) -> Result<Model<'_>, Error> {
     check_before_tensors(image, &mut model, |bytes, expected| {
         crc32(bytes) == expected
     })?;
-    check_tensors(&model, |place, bytes, _| place.is_finite(bytes))?;
+    check_tensors(&model, |location, bytes, _| location.is_finite(bytes))?;
     Ok(model)
 }
 
@@ -137,15 +137,15 @@ fn check_before_tensors(
 /// they start in the weights.
 fn check_tensors(
     model: &Model<'_>,
-    mut is_finite: impl FnMut(Place, &[u8], u64) -> bool,
+    mut is_finite: impl FnMut(Location, &[u8], u64) -> bool,
 ) -> Result<(), Error> {
     let weights = model.header.section(Section::Weights);
-    model.check_tensors(weights.len() as u64, |range, place| {
+    model.check_tensors(weights.len() as u64, |range, location| {
         let bytes = weights.get(range.start as usize..range.end as usize);
         let bytes = bytes.unwrap_or_default();
-        Ok(match place {
+        Ok(match location {
             None => is_zero(bytes),
-            Some(place) => is_finite(place, bytes, range.start),
+            Some(location) => is_finite(location, bytes, range.start),
         })
     })
 }
@@ -153,8 +153,8 @@ fn check_tensors(
 /// The bytes of those units of `length` bytes that begin within `slice`, where the first begins at
 /// `start`.
 fn units(length: usize, unit: usize, start: u64, slice: &Range<u64>) -> Range<usize> {
-    let before = |place: u64| {
-        let bytes = place.saturating_sub(start).min(length as u64) as usize;
+    let before = |position: u64| {
+        let bytes = position.saturating_sub(start).min(length as u64) as usize;
         let units = bytes.div_ceil(unit.max(1));
         units.saturating_mul(unit).min(length)
     };
@@ -221,13 +221,13 @@ mod tests {
     #[test]
     fn slices_see_every_number_of_the_weights() {
         let model = Model::open(STORY).unwrap();
-        let (weights, _) = super::super::image::section_place(STORY, Section::Weights as usize);
+        let (weights, _) = super::super::image::section_range(STORY, Section::Weights as usize);
         let mut image = AlignedBytes::copy_of(STORY);
         for id in model.tensors() {
-            let place = model.place(id.layer, id.role);
-            let first = (weights + place.offset) as usize;
+            let location = model.location(id.layer, id.role);
+            let first = (weights + location.offset) as usize;
             // A scale in the last tile row, or the last number of a vector, becomes NaN, as f16 and as f32.
-            let last = first + place.bytes - place.unit();
+            let last = first + location.bytes - location.item_bytes();
             let before = [
                 image[last],
                 image[last + 1],
@@ -250,7 +250,7 @@ mod tests {
     /// Makes the checksums of the weights and the header right.
     fn sign(image: &mut [u8]) {
         let section = Section::Weights as usize;
-        let (start, length) = super::super::image::section_place(image, section);
+        let (start, length) = super::super::image::section_range(image, section);
         let crc = crc32(&image[start as usize..][..length as usize]);
         image[48 + 24 * section..][..4].copy_from_slice(&crc.to_le_bytes());
         image[12..16].fill(0);

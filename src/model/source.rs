@@ -2,7 +2,7 @@
 //! [`Model::open`] would.
 
 use super::image::{self, Header, Section};
-use super::{ALIGNMENT, Model, Place, Verify, check_sections, crc32, extend_crc32, is_zero};
+use super::{ALIGNMENT, Location, Model, Verify, check_sections, crc32, extend_crc32, is_zero};
 use crate::Error;
 
 /// An image that is read piece by piece: from external flash without a memory-mapped window, an SD
@@ -93,11 +93,11 @@ impl<'m> Model<'m> {
         verify: &mut dyn Verify,
     ) -> Result<Model<'m>, Error> {
         let parts = Resident::read(source, resident, scratch)?;
-        verify.update(parts.head);
+        verify.update(parts.before);
         let mut pass = Pass {
             source,
             scratch,
-            end: parts.head.len() as u64,
+            end: parts.before.len() as u64,
             crc: 0,
         };
         pass.read_to(parts.tail_start, |piece| verify.update(piece))?;
@@ -113,10 +113,10 @@ impl<'m> Model<'m> {
 /// An image but for its weights, in memory; only the table of its sections has been looked at.
 struct Resident<'m> {
     /// All before the weights.
-    head: &'m [u8],
+    before: &'m [u8],
     /// All after them, and where in the image that starts.
-    tail: &'m [u8],
-    tail_start: u64,
+    after: &'m [u8],
+    after_start: u64,
     /// Bytes of the image, and of the weights.
     length: u64,
     weights: u64,
@@ -142,25 +142,25 @@ impl<'m> Resident<'m> {
         source.read(0, first)?;
         let length = image::u64_at(first, 16);
         image::check_table(first, length)?;
-        let (start, weights) = image::section_place(first, Section::Weights as usize);
+        let (start, weights) = image::section_range(first, Section::Weights as usize);
         // The table is in order: these are places in the image.
-        let tail_start = image::align(start + weights).unwrap_or(length);
-        let needed = usize::try_from(start + (length - tail_start)).unwrap_or(usize::MAX);
+        let after_start = image::align(start + weights).unwrap_or(length);
+        let needed = usize::try_from(start + (length - after_start)).unwrap_or(usize::MAX);
         let resident = resident
             .get_mut(..needed)
             .ok_or(Error::ArenaTooSmall { needed, found })?;
-        let (head, tail) = resident
+        let (before, after) = resident
             .split_at_mut_checked(start as usize)
             .unwrap_or_default();
         source.read(
             image::HEADER_BYTES as u64,
-            head.get_mut(image::HEADER_BYTES..).unwrap_or_default(),
+            before.get_mut(image::HEADER_BYTES..).unwrap_or_default(),
         )?;
-        source.read(tail_start, tail)?;
+        source.read(after_start, after)?;
         Ok(Resident {
-            head,
-            tail,
-            tail_start,
+            before,
+            after,
+            after_start,
             length,
             weights,
         })
@@ -168,14 +168,14 @@ impl<'m> Resident<'m> {
 
     fn open(self, source: &mut dyn WeightSource, scratch: &mut [u8]) -> Result<Model<'m>, Error> {
         let Resident {
-            head,
-            tail,
-            tail_start,
+            before,
+            after,
+            after_start,
             length,
             weights,
         } = self;
-        let start = head.len() as u64;
-        let mut model = Model::of(Header::read_parts(head, tail, length)?);
+        let start = before.len() as u64;
+        let mut model = Model::of(Header::read_parts(before, after, length)?);
         let described = model.describe();
         let mut pass = Pass {
             source,
@@ -184,8 +184,8 @@ impl<'m> Resident<'m> {
             crc: 0,
         };
         let tensors = described.and_then(|()| {
-            model.check_tensors(weights, |range, place| {
-                pass.check(range.end - range.start, place)
+            model.check_tensors(weights, |range, location| {
+                pass.check(range.end - range.start, location)
             })
         });
         if let Err(error @ (Error::Storage | Error::WeightBufferTooSmall { .. })) = tensors {
@@ -194,7 +194,7 @@ impl<'m> Resident<'m> {
         // Damage is reported as damage, whatever it did to the tensors.
         pass.read_to(start + weights, |_| ())?;
         let crc = pass.crc;
-        let weights_gap_is_zero = pass.check(tail_start - (start + weights), None)?;
+        let weights_gap_is_zero = pass.check(after_start - (start + weights), None)?;
         let checksum_is_right = |section| {
             let found = if section == Section::Weights {
                 crc
@@ -203,12 +203,12 @@ impl<'m> Resident<'m> {
             };
             found == model.header.section_checksum(section)
         };
-        check_sections(head, &model.header, checksum_is_right, |from, to| {
-            let bytes = match from.checked_sub(tail_start) {
-                Some(from) => tail.get(from as usize..(to - tail_start) as usize),
-                None => head.get(from as usize..to as usize),
+        check_sections(before, &model.header, checksum_is_right, |from, to| {
+            let bytes = match from.checked_sub(after_start) {
+                Some(from) => after.get(from as usize..(to - after_start) as usize),
+                None => before.get(from as usize..to as usize),
             };
-            if to == tail_start && from >= start {
+            if to == after_start && from >= start {
                 weights_gap_is_zero
             } else {
                 bytes.is_some_and(is_zero)
@@ -255,8 +255,8 @@ impl Pass<'_> {
     }
 
     /// Reads the next bytes: a gap, which must be zero, or a tensor, which must be finite.
-    fn check(&mut self, bytes: u64, place: Option<Place>) -> Result<bool, Error> {
-        let unit = place.map_or(STEP, |place| place.unit());
+    fn check(&mut self, bytes: u64, location: Option<Location>) -> Result<bool, Error> {
+        let unit = location.map_or(STEP, |location| location.item_bytes());
         let found = self.scratch.len();
         let most = found.checked_div(unit).unwrap_or(0) * unit;
         if most == 0 && bytes > 0 {
@@ -269,9 +269,9 @@ impl Pass<'_> {
         while left > 0 {
             let piece = self.next(left.min(most as u64))?;
             left -= piece.len() as u64;
-            good &= match place {
+            good &= match location {
                 None => is_zero(piece),
-                Some(place) => place.is_finite(piece),
+                Some(location) => location.is_finite(piece),
             };
         }
         Ok(good)

@@ -11,10 +11,10 @@ use crate::Error;
 #[cfg(feature = "source")]
 use crate::model::WeightSource;
 
-/// The largest unit of reading and writing there may be: that of an SD card.
+/// The largest `READ_SIZE` and `WRITE_SIZE` there may be: those of an SD card.
 const BLOCK: usize = 512;
 
-/// A device, and a buffer for what is not whole units.
+/// A device, and a buffer for reads and writes that are not aligned.
 struct Flash<F> {
     device: F,
     block: Block,
@@ -25,10 +25,10 @@ struct Flash<F> {
 struct Block([u8; BLOCK]);
 
 impl<F: ReadNorFlash> Flash<F> {
-    const UNIT: usize = {
+    const READ_SIZE: usize = {
         assert!(
             F::READ_SIZE > 0 && F::READ_SIZE <= BLOCK,
-            "the unit of reading is at most 512 bytes"
+            "READ_SIZE must be from 1 to 512 bytes"
         );
         F::READ_SIZE
     };
@@ -44,8 +44,8 @@ impl<F: ReadNorFlash> Flash<F> {
     fn read(&mut self, offset: u64, mut buffer: &mut [u8]) -> Result<(), Error> {
         let mut offset = u32::try_from(offset).map_err(|_| Error::Storage)?;
         while !buffer.is_empty() {
-            let skip = offset as usize % Self::UNIT;
-            let whole = buffer.len() / Self::UNIT * Self::UNIT;
+            let skip = offset as usize % Self::READ_SIZE;
+            let whole = buffer.len() / Self::READ_SIZE * Self::READ_SIZE;
             let read = if skip == 0 && whole > 0 {
                 let whole = buffer.get_mut(..whole).unwrap_or_default();
                 self.device
@@ -53,11 +53,11 @@ impl<F: ReadNorFlash> Flash<F> {
                     .map_err(|_| Error::Storage)?;
                 whole.len()
             } else {
-                let unit = self.block.0.get_mut(..Self::UNIT).unwrap_or_default();
+                let aligned = self.block.0.get_mut(..Self::READ_SIZE).unwrap_or_default();
                 self.device
-                    .read(offset - skip as u32, unit)
+                    .read(offset - skip as u32, aligned)
                     .map_err(|_| Error::Storage)?;
-                let part = unit.get(skip..).unwrap_or_default();
+                let part = aligned.get(skip..).unwrap_or_default();
                 buffer
                     .iter_mut()
                     .zip(part)
@@ -162,7 +162,7 @@ impl<F: NorFlash> Snapshots<F> {
     const WRITE: usize = {
         assert!(
             F::WRITE_SIZE > 0 && BLOCK.is_multiple_of(F::WRITE_SIZE),
-            "512 must be whole units of writing"
+            "WRITE_SIZE must divide 512"
         );
         F::WRITE_SIZE
     };
@@ -172,7 +172,7 @@ impl<F: NorFlash> Snapshots<F> {
     };
 
     /// Snapshots in the bytes `range` of `device`, which nothing else uses. It must start at a
-    /// multiple of `ERASE_SIZE` ([`Error::Unaligned`]); a half is as many whole units of erasing as
+    /// multiple of `ERASE_SIZE` ([`Error::Unaligned`]); a half is as many whole erase blocks as
     /// fit half of it. It takes [`Plan::snapshot_bytes`](super::Plan::snapshot_bytes) and 8 more.
     pub fn new(device: F, range: Range<u32>) -> Result<Self, Error> {
         if !range.start.is_multiple_of(Self::ERASE) {
@@ -338,7 +338,7 @@ impl<F: NorFlash> Page<'_, F> {
         Ok(())
     }
 
-    /// Writes what there is, filled up to a whole unit with what erased flash holds.
+    /// Writes what there is, filled up to `WRITE_SIZE` with what erased flash holds.
     fn flush(&mut self) -> Result<(), Error> {
         let end = self.filled.next_multiple_of(Snapshots::<F>::WRITE);
         let block = self.flash.block.0.get_mut(..end).unwrap_or_default();

@@ -209,7 +209,7 @@ impl<'m> Plan<'m> {
             normed,
             scratch,
             logits,
-            padded(groups).saturating_add(self.block_bytes()),
+            padded(groups).saturating_add(self.input_tile_bytes()),
             padded(product(&[8, batch, dims.head])),
             self.weight_bytes(),
             padded(self.cache_bytes()),
@@ -222,8 +222,8 @@ impl<'m> Plan<'m> {
         self
     }
 
-    /// Bytes of the blocks at the end of `groups`. Short batches, as boards have, do without.
-    pub(super) const fn block_bytes(&self) -> usize {
+    /// Bytes of the input tiles at the end of `groups`. Short batches, as boards have, do without.
+    pub(super) const fn input_tile_bytes(&self) -> usize {
         let batch = self.batch as usize;
         if batch < 2 * InputTile::INPUTS {
             return 0;

@@ -148,9 +148,12 @@ mod read {
         ) -> Result<(), Error> {
             let units = model
                 .tensors()
-                .map(|id| model.place(id.layer, id.role))
-                .filter(|place| place.tile_rows() > 0);
-            let widest = units.map(|place| place.unit()).max().unwrap_or(0);
+                .map(|id| model.location(id.layer, id.role))
+                .filter(|location| location.tile_rows() > 0);
+            let widest = units
+                .map(|location| location.item_bytes())
+                .max()
+                .unwrap_or(0);
             if widest > self.front.len() {
                 return Err(Error::WeightBufferTooSmall {
                     needed: widest.saturating_mul(2),
@@ -171,7 +174,7 @@ mod read {
             let Some(of) = self.vectors_of else {
                 return model.vector(layer, role);
             };
-            let length = |role: Role| model.place(layer, role).columns;
+            let length = |role: Role| model.location(layer, role).columns;
             let before = Role::ALL
                 .into_iter()
                 .take_while(|&other| other != role)
@@ -187,23 +190,23 @@ mod read {
             if !self.is_lent {
                 return MatrixPart::mapped(model, layer, role);
             }
-            let place = model.place(layer, role);
+            let location = model.location(layer, role);
             let piece = self.piece;
             let mut weights = MatrixPart {
                 matrix: Matrix::EMPTY,
                 first: 0,
-                rows: place.rows,
+                rows: location.rows,
             };
             if piece.role == role && (piece.layer == layer || !role.is_per_layer()) {
                 let rows = (piece.count * TILE_ROWS)
-                    .min(place.rows.saturating_sub(piece.first * TILE_ROWS));
+                    .min(location.rows.saturating_sub(piece.first * TILE_ROWS));
                 let bytes = self
                     .front
-                    .get(..piece.count * place.unit())
+                    .get(..piece.count * location.item_bytes())
                     .unwrap_or_default();
                 weights.first = piece.first;
-                weights.matrix =
-                    Matrix::new(place.dtype, rows, place.columns, bytes).unwrap_or(Matrix::EMPTY);
+                weights.matrix = Matrix::new(location.dtype, rows, location.columns, bytes)
+                    .unwrap_or(Matrix::EMPTY);
             }
             weights
         }
@@ -223,12 +226,14 @@ mod read {
             };
             let mut rest = &mut *self.vectors;
             for role in Role::ALL.into_iter().filter(|&role| of.includes(role)) {
-                let place = model.place(layer, role);
-                let (vector, after) = rest.split_at_mut_checked(place.columns).unwrap_or_default();
+                let location = model.location(layer, role);
+                let (vector, after) = rest
+                    .split_at_mut_checked(location.columns)
+                    .unwrap_or_default();
                 rest = after;
                 if !vector.is_empty() {
                     source.read(
-                        model.header().weights().0 + place.offset,
+                        model.header().weights().0 + location.offset,
                         bytemuck::cast_slice_mut(vector),
                     )?;
                 }

@@ -51,12 +51,12 @@ pub const fn nfc_scratch_len(text_len: usize) -> usize {
 }
 
 /// Collects ids and counts those that there is no room for.
-struct Output<'o> {
+struct Ids<'o> {
     ids: &'o mut [u32],
     count: usize,
 }
 
-impl Output<'_> {
+impl Ids<'_> {
     #[cfg_attr(target_os = "none", inline(never))]
     fn push(&mut self, id: u32) {
         if let Some(slot) = self.ids.get_mut(self.count) {
@@ -91,15 +91,15 @@ impl Tokenizer<'_> {
         scratch: &mut [u32],
         ids: &mut [u32],
     ) -> Result<usize, Error> {
-        let given = scratch.len();
-        let mut output = Output { ids, count: 0 };
+        let found = scratch.len();
+        let mut output = Ids { ids, count: 0 };
         if options.add_special_tokens {
             (0..self.after).for_each(|index| output.push(self.template.at(index)));
         }
         self.encode_text(text, options.parse_special, scratch, &mut output)
             .ok_or(Error::ScratchTooSmall {
                 needed: self.scratch_len(text.len()),
-                given,
+                found,
             })?;
         if options.add_special_tokens {
             (self.after..self.eos).for_each(|index| output.push(self.template.at(index)));
@@ -107,7 +107,7 @@ impl Tokenizer<'_> {
         if output.count > output.ids.len() {
             return Err(Error::OutputTooSmall {
                 needed: output.count,
-                given: output.ids.len(),
+                found: output.ids.len(),
             });
         }
         Ok(output.count)
@@ -120,7 +120,7 @@ impl Tokenizer<'_> {
         text: &str,
         parse_special: bool,
         scratch: &mut [u32],
-        output: &mut Output,
+        output: &mut Ids,
     ) -> Option<()> {
         for span in self.spans(0, View { text, space: false }, false, parse_special) {
             let (view, start) = match span {
@@ -159,7 +159,7 @@ impl Tokenizer<'_> {
         view: View,
         at_start: bool,
         scratch: &mut [u32],
-        output: &mut Output,
+        output: &mut Ids,
     ) -> Option<()> {
         let wants_space = match self.prefix {
             Prefix::AlwaysUnlessSpace => true,
@@ -270,7 +270,7 @@ impl Symbols<'_, '_> {
         self.push_known_or_unknown(id)
     }
 
-    fn merge(&mut self, output: &mut Output) -> Option<()> {
+    fn merge(&mut self, output: &mut Ids) -> Option<()> {
         self.flush_unknown()?;
         let count = core::mem::take(&mut self.count);
         self.tokenizer

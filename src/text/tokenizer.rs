@@ -737,7 +737,7 @@ impl<'m> Reader<'m> {
         let Some(bytes) = self.section.get(self.at..end) else {
             self.refuse(Error::TokenizerTruncated {
                 needed: end,
-                given: self.section.len(),
+                found: self.section.len(),
             });
             self.section = &[];
             return &[];

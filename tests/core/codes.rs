@@ -69,7 +69,7 @@ const CODES: [(u16, Error); 38] = [
         400,
         Error::TokenizerTruncated {
             needed: 2,
-            given: 1,
+            found: 1,
         },
     ),
     (401, Error::TokenizerInvalid { offset: 1 }),
@@ -79,14 +79,14 @@ const CODES: [(u16, Error); 38] = [
         404,
         Error::ScratchTooSmall {
             needed: 2,
-            given: 1,
+            found: 1,
         },
     ),
     (
         405,
         Error::OutputTooSmall {
             needed: 2,
-            given: 1,
+            found: 1,
         },
     ),
     (406, Error::NoCandidate),

@@ -97,7 +97,13 @@ fn too_little_scratch_is_an_error_that_says_how_much_is_enough() {
                 }
                 Err(error) => {
                     assert!(!worked, "{family}: {given} words are not enough, fewer are");
-                    assert_eq!(error, Error::ScratchTooSmall { needed, given });
+                    assert_eq!(
+                        error,
+                        Error::ScratchTooSmall {
+                            needed,
+                            found: given
+                        }
+                    );
                 }
             }
         }
@@ -119,7 +125,7 @@ fn too_little_output_is_an_error_that_says_how_many_ids_there_are() {
     let mut ids = [u32::MAX; 2];
     let error = Error::OutputTooSmall {
         needed: 3,
-        given: 2,
+        found: 2,
     };
     assert_eq!(
         tokenizer.encode("abc ab", PARSED, &mut scratch, &mut ids),

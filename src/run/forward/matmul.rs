@@ -65,9 +65,9 @@ impl Forward<'_, '_> {
             groups: self.buffers.groups,
             tiles: &[],
         };
-        // Only matrix units read blocks, and boards have none.
+        // Only matrix units read input tiles, and boards have none.
         if !SMALL && isa.arranges(count) {
-            input.tiles = self.buffers.blocks;
+            input.tiles = self.buffers.input_tiles;
         }
         split_rows(
             workers,

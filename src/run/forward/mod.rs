@@ -40,7 +40,7 @@ pub(super) struct Buffers<'a> {
     /// `[batch][…]`, the input of a quantised matmul.
     pub groups: &'a mut [InputGroup],
     /// `[batch.div_ceil(16)][…]`, the same as matrix units read it; empty for short batches.
-    pub blocks: &'a mut [InputTile],
+    pub input_tiles: &'a mut [InputTile],
     /// `[table][batch][cos, sin][P/2]`.
     pub rope: &'a mut [f32],
     /// Weights that are not in memory.
@@ -67,15 +67,15 @@ impl<'a> Buffers<'a> {
         let (tokens, positions) = numbers(cut(&mut rest, tokens))
             .split_at_mut_checked(plan.context_tokens() as usize)
             .unwrap_or_default();
-        // A board has no matrix units, which alone read blocks.
-        let blocks = if SMALL { 0 } else { plan.block_bytes() };
+        // A board has no matrix units, which alone read input tiles.
+        let input_tiles = if SMALL { 0 } else { plan.input_tile_bytes() };
         Buffers {
             tokens,
             positions,
             numbers: numbers(cut(&mut rest, hidden + normed + scratch + logits)),
-            groups: numbers(cut(&mut rest, groups.saturating_sub(blocks))),
-            blocks: if blocks > 0 {
-                numbers(cut(&mut rest, blocks))
+            groups: numbers(cut(&mut rest, groups.saturating_sub(input_tiles))),
+            input_tiles: if input_tiles > 0 {
+                numbers(cut(&mut rest, input_tiles))
             } else {
                 &mut []
             },
@@ -149,7 +149,7 @@ impl Forward<'_, '_> {
     /// How many of the `width` numbers that the stage writes to a row have to be quantised: all, if
     /// one of the matrices that read them is, else none.
     fn quantized(&self, batch: &Batch, width: usize) -> usize {
-        let matrix = |role| self.model.place(batch.layer, role);
+        let matrix = |role| self.model.location(batch.layer, role);
         let mut readers = batch.stage.readers().iter();
         if readers.any(|&(role, _)| matrix(role).dtype.is_quantized()) {
             width

@@ -75,8 +75,8 @@ impl Forward<'_, '_> {
     fn arrange(&mut self, workers: &dyn Workers, count: usize, group_width: usize) {
         let groups = count * group_width.div_ceil(GROUP);
         let groups = self.buffers.groups.get(..groups).unwrap_or_default();
-        let blocks = &mut *self.buffers.blocks;
-        self.engine.isa.arrange(workers, groups, count, blocks);
+        let input_tiles = &mut *self.buffers.input_tiles;
+        self.engine.isa.arrange(workers, groups, count, input_tiles);
     }
 }
 

@@ -94,11 +94,11 @@ impl Forward<'_, '_> {
     fn piece(&self, batch: &Batch, matrices: &[(Role, Buffer)], units: Range<usize>) -> Piece {
         let mut before = 0;
         for &(role, _) in matrices {
-            let place = self.model.place(batch.layer, role);
-            let after = before + place.tile_rows();
+            let location = self.model.location(batch.layer, role);
+            let after = before + location.tile_rows();
             if units.start < after {
                 let room = self.buffers.weights.back.len();
-                let most = room.checked_div(place.unit()).unwrap_or(0);
+                let most = room.checked_div(location.item_bytes()).unwrap_or(0);
                 return Piece {
                     layer: batch.layer,
                     role,
@@ -114,13 +114,14 @@ impl Forward<'_, '_> {
     /// Reads a piece, and calls `work` in the meantime, which computes with the piece that this one
     /// replaces. `work` may be called twice.
     fn read_while(&mut self, piece: Piece, work: &mut dyn FnMut(&mut Self)) -> Result<(), Error> {
-        let place = self.model.place(piece.layer, piece.role);
-        let offset =
-            self.model.header().weights().0 + place.offset + (piece.first * place.unit()) as u64;
+        let location = self.model.location(piece.layer, piece.role);
+        let offset = self.model.header().weights().0
+            + location.offset
+            + (piece.first * location.item_bytes()) as u64;
         let back = mem::take(&mut self.buffers.weights.back);
         let source = self.buffers.weights.source.take();
         let buffer = back
-            .get_mut(..piece.count * place.unit())
+            .get_mut(..piece.count * location.item_bytes())
             .unwrap_or_default();
         let mut outcome = Err(Error::Storage);
         if let Some(source) = source {
