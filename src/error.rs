@@ -1,12 +1,12 @@
-//! [`Error`]: every refusal the core can make.
+//! [`Error`]: everything that the core can refuse.
 
 use core::fmt;
 
 use crate::model::{ConfigField, DType, Section, TensorId};
 
-/// Every refusal the core can make. Small, `Copy`, numbers and no strings;
-/// [`Display`](fmt::Display) turns it into a sentence where there is room for one (a firmware that
-/// never prints it links none of the text).
+/// Everything that the core can refuse. It is small and `Copy`, with numbers and without strings.
+/// [`Display`](fmt::Display) makes a sentence of it; a firmware that never prints one links none of
+/// the text. [`code`](Error::code) is a number that never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
@@ -217,91 +217,135 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Error::NotAnImage => f.write_str("not a pocketlm image (the first 8 bytes are not \"pocketlm\")"),
+            Error::NotAnImage => {
+                f.write_str("not a pocketlm image (the first 8 bytes are not \"pocketlm\")")
+            }
             Error::Version(version) => write!(
                 f,
-                "image format version {version}; this build reads version {}: pack the checkpoint again",
+                "image format version {version}; this build reads version {}: \
+                 pack the checkpoint again",
                 crate::model::VERSION
             ),
-            Error::Truncated { expected, found } => {
-                let expected = Count(expected, "byte");
-                write!(f, "the image should have {expected} and has {found}: copy or pack it again")
+            Error::Truncated { expected, found } => write!(
+                f,
+                "the image should have {} and has {found}: copy or pack it again",
+                Count(expected, "byte")
+            ),
+            Error::Unaligned(bytes) => {
+                write!(f, "memory must start at a multiple of {bytes} bytes")
             }
-            Error::Unaligned(bytes) => write!(f, "memory must start at a multiple of {bytes} bytes"),
-            Error::Layout(section) => {
-                write!(f, "the {section} section has a wrong place or length, or data where zeros must be")
+            Error::Layout(section) => write!(
+                f,
+                "the {section} section has a wrong place or length, or data where zeros must be"
+            ),
+            Error::Checksum(section) => {
+                write!(f, "the {section} section is damaged: its checksum differs")
             }
-            Error::Checksum(section) => write!(f, "the {section} section is damaged: its checksum differs"),
             Error::Config(field) => write!(f, "config: {field}"),
-            Error::Tensor(id) => write!(f, "tensor {id} is missing, misplaced or of a type it cannot have"),
+            Error::Tensor(id) => write!(
+                f,
+                "tensor {id} is missing, misplaced or of a type it cannot have"
+            ),
             Error::NotFinite(id) => write!(f, "tensor {id} holds an infinity or NaN"),
-            Error::Disabled(dtype) => {
-                write!(f, "this build has no {} kernels: enable the cargo feature", dtype.name())
-            }
+            Error::Disabled(dtype) => write!(
+                f,
+                "this build has no {} kernels: enable the cargo feature",
+                dtype.name()
+            ),
             Error::ChatTemplate => f.write_str("the chat template is not UTF-8"),
             Error::Unverified => f.write_str("the image's signature was rejected"),
-            Error::Limits => f.write_str("context, batch and logits must be at least 1, and small enough that sizes do not overflow"),
+            Error::Limits => f.write_str(
+                "context, batch and logits must be at least 1, \
+                 and small enough that sizes do not overflow",
+            ),
             Error::ForeignPlan => f.write_str("the plan was made for another model"),
-            Error::ArenaTooSmall { needed, found } => {
-                write!(
-                    f,
-                    "the arena has {found} bytes, the plan needs {needed}: a shorter context or batch needs less"
-                )
+            Error::ArenaTooSmall { needed, found } => write!(
+                f,
+                "the arena has {found} bytes, the plan needs {needed}: \
+                 a shorter context or batch needs less"
+            ),
+            Error::WeightBufferTooSmall { needed, found } => write!(
+                f,
+                "the weight buffer has {found} bytes and needs {needed}: plan a larger one"
+            ),
+            Error::NotMapped => {
+                f.write_str("the weights are not in memory: use Session::with_source")
             }
-            Error::WeightBufferTooSmall { needed, found } => {
-                write!(f, "the weight buffer has {found} bytes and needs {needed}: plan a larger one")
-            }
-            Error::NotMapped => f.write_str("the weights are not in memory: use Session::with_source"),
             Error::NoTokens => f.write_str("no token was given"),
-            Error::ContextFull { room } => {
-                let room = Count(room, "more token");
-                write!(f, "the context has room for {room}: plan a longer one, rewind or reset")
+            Error::ContextFull { room } => write!(
+                f,
+                "the context has room for {}: plan a longer one, rewind or reset",
+                Count(room, "more token")
+            ),
+            Error::Position(position) => {
+                write!(f, "position {position} is not after that of the last token")
             }
-            Error::Position(position) => write!(f, "position {position} is not after that of the last token"),
             Error::RewindTooFar { possible } => write!(
                 f,
-                "only {} can be taken back: older keys have left the attention windows; reset and feed again",
+                "only {} can be taken back: older keys have left the attention windows; \
+                 reset and feed again",
                 Count(possible, "token")
             ),
+            Error::Busy => f.write_str(
+                "earlier tokens are still being computed: \
+                 step until they are done, or abort or reset",
+            ),
             Error::Storage => f.write_str("the storage could not be read or written"),
-            Error::StorageTooSmall { needed, found } => {
-                write!(f, "storage too small: {needed} bytes needed, {found} available")
-            }
+            Error::StorageTooSmall { needed, found } => write!(
+                f,
+                "storage too small: {needed} bytes needed, {found} available"
+            ),
             Error::NotASnapshot => f.write_str("there is no snapshot here"),
-            Error::SnapshotVersion(version) => write!(f, "snapshot format version {version} is not supported by this build"),
-            Error::ForeignSnapshot => f.write_str("the snapshot was made with another image: feed its tokens again"),
-            Error::SnapshotKv(kv) => {
-                write!(
-                    f,
-                    "the snapshot keeps keys and values in {}: plan for that, or feed its tokens again",
-                    kv.name()
-                )
+            Error::SnapshotVersion(version) => write!(
+                f,
+                "snapshot format version {version} is not supported by this build"
+            ),
+            Error::ForeignSnapshot => {
+                f.write_str("the snapshot was made with another image: feed its tokens again")
             }
-            Error::SnapshotDamaged => f.write_str("the snapshot is cut short or damaged: feed its tokens again"),
-            Error::TokenizerTruncated { needed, found } => {
-                let found = Count(found, "byte");
-                write!(f, "tokenizer section is cut short: {found}, at least {needed} needed")
+            Error::SnapshotKv(kv) => write!(
+                f,
+                "the snapshot keeps keys and values in {}: \
+                 plan for that, or feed its tokens again",
+                kv.name()
+            ),
+            Error::SnapshotDamaged => {
+                f.write_str("the snapshot is cut short or damaged: feed its tokens again")
             }
-            Error::TokenizerInvalid { offset } => {
-                write!(f, "tokenizer section is damaged or of a newer version, at byte {offset}")
+            Error::NoTokenizer => f.write_str(
+                "the image holds no tokenizer: \
+                 pack it again with the tokenizer's files beside the checkpoint",
+            ),
+            Error::TokenizerTruncated { needed, found } => write!(
+                f,
+                "tokenizer section is cut short: {}, at least {needed} needed",
+                Count(found, "byte")
+            ),
+            Error::TokenizerInvalid { offset } => write!(
+                f,
+                "tokenizer section is damaged or of a newer version, at byte {offset}"
+            ),
+            Error::ByteLevelDisabled => f.write_str(
+                "this build has no byte-level tokenizers: enable the cargo feature byte-level",
+            ),
+            Error::NfcDisabled => {
+                f.write_str("this build has no NFC: enable the cargo feature nfc")
             }
-            Error::ByteLevelDisabled => {
-                f.write_str("this build has no byte-level tokenizers: enable the cargo feature byte-level")
+            Error::ScratchTooSmall { needed, found } => write!(
+                f,
+                "scratch too small: {needed} words needed for this text, {found} given"
+            ),
+            Error::OutputTooSmall { needed, found } => write!(
+                f,
+                "output too small: the text has {}, the output holds {found}",
+                Count(needed, "token")
+            ),
+            Error::NoCandidate => {
+                f.write_str("no logit is above minus infinity: there is no token to choose")
             }
-            Error::NfcDisabled => f.write_str("this build has no NFC: enable the cargo feature nfc"),
-            Error::ScratchTooSmall { needed, found } => {
-                write!(f, "scratch too small: {needed} words needed for this text, {found} found")
-            }
-            Error::OutputTooSmall { needed, found } => {
-                let needed = Count(needed, "token");
-                write!(f, "output too small: the text has {needed}, the output holds {found}")
-            }
-            Error::NoTokenizer => f.write_str("the image holds no tokenizer: pack it again with the tokenizer's files beside the checkpoint"),
-            Error::NoCandidate => f.write_str("no logit is above minus infinity: there is no token to choose"),
             Error::TokenOutOfRange { token, vocab_size } => {
                 write!(f, "token id {token} is not in a vocabulary of {vocab_size}")
             }
-            Error::Busy => f.write_str("earlier tokens are still being computed: step until they are done, or abort or reset"),
         }
     }
 }

@@ -22,7 +22,8 @@
 //!   [`Session`](run::Session) computes in it.
 //! * [`text`]: [`Tokenizer`](text::Tokenizer) and [`Decoder`](text::Decoder).
 //! * [`sample`]: [`Sampler`](sample::Sampler), from logits to the next token.
-//! * [`generate`]: [`Generation`](generate::Generation), the loop of feeding, sampling and decoding.
+//! * [`generate`]: [`Generation`](generate::Generation), the loop of feeding, sampling and
+//!   decoding.
 //! * `import` (feature `std`): checkpoints of many kinds to images. Everything that varies between
 //!   formats ends there.
 //! * `host` (feature `std`): models and sessions that a program owns (`Llm`), files, threads, and a
@@ -75,18 +76,23 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `f32` `f16` `bf16` `q8` `q4` (default) | the kernels of that weight type, and of keys and values in it |
-//! | `byte-level` (default) | tokenizers of byte-level BPE (GPT-2, GPT-4o, Llama 3, Mistral NeMo, DeepSeek, SmolLM, Qwen); without it [`Tokenizer::open`](text::Tokenizer::open) refuses them |
-//! | `nfc` (default, with `byte-level`) | tokenizers that normalise text to NFC (Qwen); without it they are refused |
-//! | `std` | `import` and `host` (and every weight type and tokenizer, `source`, `embedded-storage`) |
+//! | `f32` `f16` `bf16` `q8` `q4` (default) | kernels for that type of weights, keys and values |
+//! | `byte-level` (default) | tokenizers of byte-level BPE (GPT-2, Llama 3, SmolLM, Qwen) |
+//! | `nfc` (default, with `byte-level`) | tokenizers that normalise text to NFC (Qwen) |
+//! | `std` | `import` and `host`, and all types, tokenizers, `source`, `embedded-storage` |
+//! | `chat` | `chat`: conversations with a model, and chat templates (and `std`) |
 //! | `cli` | the command line |
 //! | `source` | weights that are not memory-mapped ([`WeightSource`](model::WeightSource)) |
-//! | `embedded-storage` | [`Snapshots`](run::Snapshots) in NOR flash, and [`FlashImage`](run::FlashImage) for weights |
-//! | `chat` | `chat`: conversations with a model, and chat templates (and `std`) |
-//! | `dsp` | the kernels of Cortex-M4F, M7 and M33 |
-//! | `mve` | the kernels of Cortex-M55 and M85 (Helium) |
-//! | `rvv` | the kernels of RISC-V with the vector extension, version 1.0 |
-//! | `defmt` | `defmt::Format` on the public types of the core, and a few log points: open, plan, position, refusals |
+//! | `embedded-storage` | [`Snapshots`](run::Snapshots), [`FlashImage`](run::FlashImage) |
+//! | `dsp` | kernels for Cortex-M4F, M7 and M33 |
+//! | `mve` | kernels for Cortex-M55 and M85 (Helium) |
+//! | `rvv` | kernels for RISC-V with the vector extension, version 1.0 |
+//! | `defmt` | `defmt::Format` on the public types of the core, and a few log points |
+//!
+//! Types, tokenizers, `source` and `embedded-storage` are features because each takes flash. If an
+//! image needs one that is missing, it is refused with an error that names it. `dsp`, `mve` and
+//! `rvv` are features because stable Rust does not show whether the processor has these
+//! instructions.
 
 #[cfg(feature = "std")]
 #[macro_use]

@@ -49,8 +49,8 @@ const fn results(a: f32, b: f32) -> [u32; 4] {
 /// are not the bits that other machines compute.
 ///
 /// It takes a few thousand instructions. Call it once after the start, in the mode that the program
-/// computes in: some operating systems and RTOSes set a flag that flushes subnormal numbers to zero,
-/// and the floating-point routines in some chips' ROMs always do.
+/// computes in: some operating systems and RTOSes set a flag that flushes subnormal numbers to
+/// zero, and the floating-point routines in some chips' ROMs always do.
 ///
 /// ```
 /// assert!(pocketlm_kernels::floats_are_ieee());

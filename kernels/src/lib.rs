@@ -37,12 +37,16 @@
 //!
 //! # Storage
 //!
-//! | type | tile row of eight rows, in order | bytes |
-//! |---|---|---|
-//! | f32, f16, bf16 | for each column: the eight rows' values | 32, 16, 16 a column |
-//! | q8 | for each 32 columns: 8 f16 scales; for each 4 columns: the 8 rows' 4 bytes | 272 a group |
-//! | q4 | for each 32 columns: 8 f16 scales; for each 8 columns: the 8 rows' 4 bytes, low nibbles the first 4 columns, high nibbles the other 4; stored value + 8 | 144 a group |
-//! | q4min | as q4, with 8 f16 minima after the scales; weight = stored value * scale + minimum | 160 a group |
+//! A matrix is stored in tile rows of eight rows:
+//!
+//! * f32, f16, bf16: for each column the values of the eight rows; 32, 16 and 16 bytes a column.
+//! * q8: for each group of 32 columns 8 f16 scales, and then for each 4 columns the 4 bytes of each
+//!   of the 8 rows; 272 bytes a group.
+//! * q4: for each group of 32 columns 8 f16 scales, and then for each 8 columns the 4 bytes of each
+//!   of the 8 rows. The low nibbles are the first 4 columns, the high nibbles the other 4. A nibble
+//!   is the value plus 8. 144 bytes a group.
+//! * q4min: as q4, with 8 f16 minima after the scales. A weight is nibble * scale + minimum. 160
+//!   bytes a group.
 //!
 //! The last tile row and the last group are padded with zero weights. Eight rows by 32 columns suit
 //! AVX2 (8 rows × 4 columns a register), NEON `sdot` (4 × 4), Armv7E-M DSP and MVE alike.

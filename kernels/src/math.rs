@@ -8,7 +8,7 @@
 //!
 //! | function | bound | outside its range |
 //! |---|---|---|
-//! | [`exp`] | 1 ulp | below −87.33655 (results under the smallest normal number): 0; above 88.72284: ∞ |
+//! | [`exp`] | 1 ulp | below −87.33655, where results are subnormal: 0; above 88.72284: ∞ |
 //! | [`tanh`] | 2 ulp | ±1 |
 //! | [`erf`] | 2 ulp | ±1 |
 //! | [`sigmoid`] | 3 ulp | 0 and 1 |

@@ -48,8 +48,8 @@ pub enum Progress {
 /// Text that a model generates after a prompt: feed, sample, decode, until the text ends.
 ///
 /// [`next`](Generation::next) adds a token to the text. [`step`](Generation::step) does the same in
-/// calls of bounded length. [`next_drafted`](Generation::next_drafted) adds several tokens at a time
-/// where the text repeats itself. All three write the same text. Stop between any two calls to
+/// calls of bounded length. [`next_drafted`](Generation::next_drafted) adds several tokens at a
+/// time where the text repeats itself. All three write the same text. Stop between any two calls to
 /// cancel: the session then holds the prompt and the text so far, except for the
 /// [`last`](Generation::last) token.
 ///
@@ -162,8 +162,8 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
         }
     }
 
-    /// Ends the text after `tokens` tokens. Without a limit it ends when the context is full. With 0
-    /// the prompt is computed, and nothing written.
+    /// Ends the text after `tokens` tokens. Without a limit it ends when the context is full. With
+    /// 0 the prompt is computed, and nothing written.
     pub fn limit(mut self, tokens: usize) -> Self {
         self.text.limit = tokens;
         self
@@ -177,9 +177,9 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
         self
     }
 
-    /// Calls `filter` with the logits of each token, `[vocab_size]`, before one is sampled: to forbid
-    /// tokens (a logit of −∞), or to look at the logits. What it refuses is the error of the call;
-    /// the next call samples from the logits as they are.
+    /// Calls `filter` with the logits of each token, `[vocab_size]`, before one is sampled: to
+    /// forbid tokens (a logit of −∞), or to look at the logits. What it refuses is the error of the
+    /// call; the next call samples from the logits as they are.
     pub fn filter(
         mut self,
         filter: &'g mut (dyn FnMut(&mut [f32]) -> Result<(), Error> + 'g),

@@ -116,8 +116,8 @@ impl<'m> Model<'m> {
     }
 
     /// Checks the table of tensors and, through `check`, every byte of the `length` bytes of
-    /// weights in order: gaps between tensors (no `Location`), which must be zero, and tensors, which
-    /// must be finite.
+    /// weights in order: gaps between tensors (no `Location`), which must be zero, and tensors,
+    /// which must be finite.
     fn check_tensors(
         &self,
         length: u64,
@@ -261,9 +261,9 @@ impl<'m> Model<'m> {
         (entry.role == id.role as u8 && entry.layer == id.layer).then_some(entry)
     }
 
-    /// Where a tensor is and what it is; [`Location::NONE`] if the model has no such tensor. Tensors
-    /// that belong to no layer are found with any layer. The output matrix of a model that ties it
-    /// to the embedder is the embedder.
+    /// Where a tensor is and what it is; [`Location::NONE`] if the model has no such tensor.
+    /// Tensors that belong to no layer are found with any layer. The output matrix of a model that
+    /// ties it to the embedder is the embedder.
     pub(crate) fn location(&self, layer: u32, role: Role) -> Location {
         let layer = if role.is_per_layer() { layer } else { 0 };
         let role = if role == Role::LmHead && self.config().tie_embedder_and_logits {

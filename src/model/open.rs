@@ -226,7 +226,8 @@ mod tests {
         for id in model.tensors() {
             let location = model.location(id.layer, id.role);
             let first = (weights + location.offset) as usize;
-            // A scale in the last tile row, or the last number of a vector, becomes NaN, as f16 and as f32.
+            // A scale in the last tile row, or the last number of a vector, becomes NaN, as f16 and
+            // as f32.
             let last = first + location.bytes - location.item_bytes();
             let before = [
                 image[last],

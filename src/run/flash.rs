@@ -138,7 +138,11 @@ impl<F: ReadNorFlash> WeightSource for FlashImage<F> {
 /// use pocketlm::Error;
 ///
 /// /// Goes on from the last snapshot; if there is none, computes the prompt and saves it.
-/// fn begin<F: NorFlash>(flash: F, session: &mut Session<'_, '_>, prompt: &[u32]) -> Result<(), Error> {
+/// fn begin<F: NorFlash>(
+///     flash: F,
+///     session: &mut Session<'_, '_>,
+///     prompt: &[u32],
+/// ) -> Result<(), Error> {
 ///     let mut snapshots = Snapshots::new(flash, 0x8_0000..0x10_0000)?;
 ///     if snapshots.restore(session).is_err() {
 ///         session.reset();

@@ -20,13 +20,20 @@ use crate::model::{Dims, Header, Kv, Layer, Layers};
 /// |---|---|
 /// | `tokens` | ids and positions of the context, 8 each |
 /// | `hidden` | the residual stream, 4 B D |
-/// | `normed` | the input of a matmul, or its output on the way to the residual stream, 4 B D |
-/// | `scratch` | attention (queries, keys, values, output, scores: 4 (B P (2H + 2K) + H R), where `R` is the length of the longest layer's cache) or feed-forward (8 B F), whichever is larger |
+/// | `normed` | the input of a matmul, or its output before it joins `hidden`, 4 B D |
+/// | `scratch` | buffers of attention or of the feed-forward, see below |
 /// | `logits` | 4 V for each of as many tokens as [`Plan::logits`] says |
-/// | `groups` | quantised inputs: 72 for each 32 numbers of the widest input, B times; for batches of 32 and more once more, as matrix units read them: 136 for each 32 numbers |
+/// | `groups` | quantised inputs, see below |
 /// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
-/// | `weights` | only for weights that are not in memory: both halves of [`Plan::weight_buffer`], and the vectors of a layer |
+/// | `weights` | only for weights that are not in memory, see below |
 /// | `cache` | keys and values: [`Plan::layer_cache_bytes`] of every layer |
+///
+/// * `scratch` is the larger of two: attention's queries, keys, values, output and scores,
+///   4 (B P (2H + 2K) + H R), where `R` is the length of the longest layer's cache; and the
+///   feed-forward's two vectors, 8 B F.
+/// * `groups` takes 72 for each 32 numbers of the widest input, B times. Batches of 32 and more
+///   take 136 for each 32 numbers in addition, in the form that matrix units read.
+/// * `weights` holds both halves of [`Plan::weight_buffer`], and the vectors of a layer.
 #[derive(Clone, Copy)]
 pub struct Plan<'m> {
     dims: Dims,
@@ -262,8 +269,8 @@ impl<'m> Plan<'m> {
     }
 
     /// How many positions a layer's cache has room for. A global layer keeps the whole context. A
-    /// sliding-window layer keeps a ring of `window + batch − 1`, so that a batch never overwrites a
-    /// key that its first token still sees. Rounded up to whole tiles of 8.
+    /// sliding-window layer keeps a ring of `window + batch − 1`, so that a batch never overwrites
+    /// a key that its first token still sees. Rounded up to whole tiles of 8.
     pub const fn cache_rows(&self, layer: Layer) -> usize {
         let rows = match layer.window {
             Some(window) => {
@@ -308,8 +315,8 @@ impl<'m> Plan<'m> {
         bytes
     }
 
-    /// Bytes of the largest [snapshot](super::Session::save) of `tokens` tokens. One whose positions
-    /// have gaps may be smaller.
+    /// Bytes of the largest [snapshot](super::Session::save) of `tokens` tokens. One whose
+    /// positions have gaps may be smaller.
     pub const fn snapshot_bytes(&self, tokens: u32) -> usize {
         let tokens = tokens as usize;
         let row = match self.kv.value_bytes(self.dims.head) {

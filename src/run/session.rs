@@ -84,8 +84,8 @@ pub struct Session<'m, 'a> {
 impl<'m, 'a> Session<'m, 'a> {
     /// A session in `arena`, which must start at a multiple of 64 and hold [`Plan::bytes`] bytes.
     /// What it contains does not matter. `engine` computes: either workers
-    /// ([`Solo`](super::Solo) is the calling core), which get the fastest kernels of the machine, or
-    /// an [`Engine`] that names other kernels.
+    /// ([`Solo`](super::Solo) is the calling core), which get the fastest kernels of the machine,
+    /// or an [`Engine`] that names other kernels.
     pub fn new(
         model: &Model<'m>,
         plan: &Plan<'m>,
@@ -174,8 +174,8 @@ impl<'m, 'a> Session<'m, 'a> {
     /// Adds tokens to the context, for example a prompt or the token just sampled, and returns the
     /// logits of the last one, `[vocab_size]`.
     ///
-    /// On an error no token was added. The exception is [`Error::Storage`], which means that weights
-    /// could not be read: then [`step`](Session::step) goes on from there, and
+    /// On an error no token was added. The exception is [`Error::Storage`], which means that
+    /// weights could not be read: then [`step`](Session::step) goes on from there, and
     /// [`abort`](Session::abort) gives up.
     pub fn feed(&mut self, ids: &[u32]) -> Result<&mut [f32], Error> {
         self.start(ids)?;
@@ -206,10 +206,10 @@ impl<'m, 'a> Session<'m, 'a> {
         Ok(())
     }
 
-    /// Adds `ids`, all but the first of which are drafts, as far as they are right. `sample` chooses
-    /// a token from the logits of each, `[vocab_size]`; a draft is right if it is the token chosen
-    /// before it. The first wrong draft and all after it are taken back. Returns how many were
-    /// right: `sample` was called once for each of these and once more.
+    /// Adds `ids`, all but the first of which are drafts, as far as they are right. `sample`
+    /// chooses a token from the logits of each, `[vocab_size]`; a draft is right if it is the token
+    /// chosen before it. The first wrong draft and all after it are taken back. Returns how many
+    /// were right: `sample` was called once for each of these and once more.
     ///
     /// # Errors
     ///
@@ -305,8 +305,8 @@ impl<'m, 'a> Session<'m, 'a> {
     /// [`Error::RewindTooFar`] if the tokens computed so far have overwritten keys of a
     /// sliding-window layer that are needed after the context before them. This cannot happen if no
     /// more tokens were given than the batch has. The work is still there then:
-    /// [`step`](Session::step) goes on with it, and [`reset`](Session::reset) drops it together with
-    /// the context.
+    /// [`step`](Session::step) goes on with it, and [`reset`](Session::reset) drops it together
+    /// with the context.
     ///
     /// ```
     /// # use pocketlm::{include_image, model::Model, run::{Plan, Session, Solo, StaticArena}};

@@ -21,9 +21,9 @@
 //! | end − 4 | u32 | CRC-32 of all before it |
 //!
 //! A layer's keys are those that the next token will see: all *n* of a global layer, fewer than the
-//! window of a sliding-window layer. They lie row by row, the oldest first. A key or value is as the
-//! cache holds it: numbers in the order of the channels; in q8 each 32 of them, the last 32 filled
-//! up with zeros, after their f16 scale.
+//! window of a sliding-window layer. They lie row by row, the oldest first. A key or value is as
+//! the cache holds it: numbers in the order of the channels; in q8 each 32 of them, the last 32
+//! filled up with zeros, after their f16 scale.
 //!
 //! So a snapshot does not depend on the context and the batch that it was computed with. The same
 //! tokens give the same bytes on every machine, and a host with more memory can compute a context

@@ -11,7 +11,7 @@ use crate::Error;
 /// a whole one wait for the next token. Valid characters stay whatever is around them, and what
 /// cannot become one is replaced as the tokenizer's own library does it: a byte-level tokenizer has
 /// one U+FFFD for each maximal part of a valid sequence
-/// ([`String::from_utf8_lossy`](https://doc.rust-lang.org/std/string/struct.String.html#method.from_utf8_lossy)),
+/// (as `String::from_utf8_lossy`),
 /// one with byte fallback has one for each byte (sentencepiece).
 ///
 /// ```
@@ -153,8 +153,8 @@ fn is_incomplete(bytes: &[u8]) -> bool {
         .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
 }
 
-/// Text that a token added: whole characters. Print it, [write](Text::write_to) it to a display or a
-/// serial port, or take its [`chunks`](Text::chunks).
+/// Text that a token added: whole characters. Print it, [write](Text::write_to) it to a display or
+/// a serial port, or take its [`chunks`](Text::chunks).
 ///
 /// Example: [`Decoder`].
 #[derive(Clone, Copy, Debug)]

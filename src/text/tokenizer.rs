@@ -11,7 +11,7 @@
 //! | 4 | 1 | version: 1 |
 //! | 5 | 1 | `id_width`: 2 if `vocab_size` and `merges` are below 65,536, else 3 |
 //! | 6 | 1 | `offset_width`: 2 if `text` is below 65,536, else 3 |
-//! | 7 | 1 | flags: 1 byte-level · 2 byte fallback · 4 fuse unknown · 8 ignore merges · 16 NFC · 32 fold ▁ before the second search for added tokens · 64 decoding drops one leading space · 128 a pre-token starts at every space |
+//! | 7 | 1 | flags, below |
 //! | 8 | 1 | where a space is put in front of text: see [`Prefix`] |
 //! | 9 | 1 | 0 |
 //! | 10 | 1 | `kinds` of characters that patterns tell apart, at most 64 |
@@ -22,10 +22,14 @@
 //! | 24 | 4 | `merges` |
 //! | 28 | 4, 4 | added tokens searched for in the text as it is, and in the normalised text |
 //! | 36 | 4 | `classes` |
-//! | 40 | 2, 2, 2 | ids that the post-processor puts before and after a text, end-of-generation ids |
+//! | 40 | 2, 2, 2 | ids to put before a text, ids to put after it, end-of-generation ids |
 //! | 46 | 2 | `rows` of the pattern table, below 16,384 |
 //! | 48 | 4, 4 | the unknown token's id, the id of BOS; `0xFFFF_FFFF` for none |
 //! | 56 | 4, 4, 4, 4 | `decompositions`, `decomposed`, `compositions`, `combining` |
+//!
+//! Flags: 1 byte-level, 2 byte fallback, 4 fuse unknown, 8 ignore merges, 16 NFC, 32 fold `▁` for
+//! the second search for added tokens, 64 decoding drops one leading space, 128 a pre-token starts
+//! at every space.
 //!
 //! 1. **Template**: ids before, ids after, end-of-generation ids.
 //! 2. **Bytes**, only if byte-level or byte fallback: 256 ids, the token of each byte; all ones for
@@ -43,9 +47,9 @@
 //! 7. **Added tokens**: for each an offset into the text, a byte of length (not 0), a byte of flags
 //!    (1 special · 2 lstrip · 4 rstrip · 8 single word) and an id. First those for the text as it
 //!    is, then those for the normalised text; each part sorted by its UTF-8 contents, no two equal.
-//! 8. **Classes**: for each 4 bytes: a code point, sorted, and what holds for all code points from
-//!    there on: the low six bits are the kind that patterns know a character by, the others are bits
-//!    (64 word character · 128 not inert under NFC). ASCII is not looked up.
+//! 8. **Classes**: for each 4 bytes: a code point, sorted, and the class of all code points from
+//!    there on. The low six bits are the kind that patterns know a character by; 64 is a word
+//!    character; 128 is not inert under NFC. ASCII is not looked up.
 //! 9. **NFC**: `decompositions` times a code point and 2 bytes, sorted by code point: where in the
 //!    pool its full canonical decomposition starts (it ends where the next one starts); the pool,
 //!    `decomposed` code points; `compositions` times three code points, sorted: first, second,
@@ -55,7 +59,7 @@
 //!     each pattern the row it starts at, 2 bytes; `rows` rows of `kinds + 1` entries of 2 bytes.
 //!
 //! # Patterns
-//! The first pattern cuts a text into pieces, each further one cuts the pieces of the one before it.
+//! The first pattern cuts a text into pieces. Each further one cuts the pieces of the one before.
 //! A pattern is a deterministic automaton: in a row, the entry of the next character's kind, or the
 //! last entry at the end of the piece, says whether a match ends *before* that character (32,768),
 //! and whether characters end there that no match starts in (16,384); the rest is the number of the
@@ -257,17 +261,23 @@ impl<'m> AddedTokens<'m> {
 ///
 /// ```
 /// # #[cfg(feature = "std")] {
+/// use pocketlm::import::vocabulary;
 /// use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 ///
-/// let section = pocketlm::import::vocabulary::from_path("tests/data/tokenizers/abc.json").unwrap();
+/// let section = vocabulary::from_path("tests/data/tokenizers/abc.json").unwrap();
 /// let tokenizer = Tokenizer::open(&section).unwrap();
 /// let mut scratch = [0; pocketlm::text::scratch_len(16)];
 /// let mut ids = [0; 16];
-/// let count = tokenizer.encode("abcab", EncodeOptions::default(), &mut scratch, &mut ids).unwrap();
+/// let options = EncodeOptions::default();
+/// let count = tokenizer.encode("abcab", options, &mut scratch, &mut ids).unwrap();
 ///
 /// let mut decoder = Decoder::new(&tokenizer);
-/// let text: String = ids[..count].iter().map(|id| decoder.push(*id).unwrap().to_string()).collect();
-/// assert_eq!(text + &decoder.finish().to_string(), "abcab");
+/// let mut text = String::new();
+/// for id in &ids[..count] {
+///     decoder.push(*id).unwrap().write_to(&mut text).unwrap();
+/// }
+/// decoder.finish().write_to(&mut text).unwrap();
+/// assert_eq!(text, "abcab");
 /// # }
 /// ```
 #[derive(Clone, Copy)]
@@ -382,8 +392,9 @@ impl<'m> Tokenizer<'m> {
         if flags & NFC != 0 && !cfg!(feature = "nfc") {
             reader.refuse(Error::NfcDisabled);
         }
-        // Byte-level text is never folded, and given a space only where it has none and where merges
-        // are not ignored; only it is split by patterns and normalised: code elsewhere relies on it.
+        // Code elsewhere relies on this: byte-level text is never folded, and gets a space in front
+        // only if it has none and if merges are not ignored; no other text is normalised or split
+        // by patterns.
         let (other, others) = match flags & BYTE_LEVEL != 0 {
             true if matches!(prefix, Prefix::Never | Prefix::AlwaysUnlessSpace) => (
                 header[8].min(flags & IGNORE_MERGES),

@@ -24,8 +24,8 @@ const QUERIES: usize = 48;
 const SHARED: usize = if SMALL { 1 } else { 16 };
 
 impl Forward<'_, '_> {
-    /// Attention for `units`, which count the tokens of the first kv head, then those of the second,
-    /// and so on.
+    /// Attention for `units`, which count the tokens of the first kv head, then those of the
+    /// second, and so on.
     #[inline(never)]
     pub(super) fn attend(&mut self, batch: &Batch, units: Range<usize>) {
         let mut start = units.start;
@@ -168,8 +168,8 @@ impl Attention<'_> {
         self.bytes.get(bytes).unwrap_or_default()
     }
 
-    /// The scores of `count` tokens from `token` on, whose units start with `unit`, with the keys of
-    /// a kv head: `[count][H/K][rows]`.
+    /// The scores of `count` tokens from `token` on, whose units start with `unit`, with the keys
+    /// of a kv head: `[count][H/K][rows]`.
     fn scores(&self, unit: usize, token: usize, count: usize, keys: &[u8], scores: &mut [f32]) {
         let cached = self.cache.rows;
         let keys = Matrix::new(self.kv.dtype(), cached, self.dims.head, keys);

@@ -16,8 +16,8 @@ use crate::run::cache::LayerCache;
 use crate::run::schedule::Batch;
 
 impl Forward<'_, '_> {
-    /// Prepares queries, keys and values of tokens of the batch, and stores keys and values. A board
-    /// takes one token at a time.
+    /// Prepares queries, keys and values of tokens of the batch, and stores keys and values. A
+    /// board takes one token at a time.
     #[inline(never)]
     pub(super) fn store_keys(&mut self, batch: &Batch, tokens: Range<usize>) {
         let dims = self.plan.dims();
