@@ -1,11 +1,10 @@
 //! Splitting text at added tokens, as Hugging Face's `AddedVocabulary` does: leftmost, then
 //! longest; a match that its flags rule out still uses its text up.
 
+use super::Tokenizer;
 use super::characters::{characters, last, run_length};
-use super::tokenizer::{
-    ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, AddedToken, AddedTokens,
-    Tokenizer, WORD,
-};
+use super::section::{ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL, WORD};
+use super::tables::{AddedToken, AddedTokens, partition_point};
 
 /// Text, perhaps with a space in front that is not in memory. Places are counted with that space.
 #[derive(Clone, Copy)]
@@ -178,7 +177,7 @@ impl<'m> Spans<'_, 'm, '_> {
         let mut found = None;
         while let Some((byte, step)) = self.view.byte(place, self.fold) {
             let narrow = |last: bool| {
-                low + super::tokenizer::partition_point(high - low, |at| {
+                low + partition_point(high - low, |at| {
                     let other = tokens
                         .get(low + at)
                         .and_then(|token| token.content.get(read).copied());

@@ -5,7 +5,8 @@
 //! rank, the leftmost of equals, is found by descending; a change climbs only as far as a minimum
 //! changes.
 
-use super::tokenizer::{NONE, Tokenizer};
+use super::Tokenizer;
+use super::section::NONE;
 
 /// Ranks that share a minimum. A power of two; at 16, a minimum is a few vector instructions.
 const FAN: usize = 16;

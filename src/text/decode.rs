@@ -4,7 +4,8 @@ use core::fmt;
 
 use heapless::Vec;
 
-use super::tokenizer::{STRIP, Tokenizer};
+use super::Tokenizer;
+use super::section::STRIP;
 use crate::Error;
 
 /// Turns token ids into text as they come. Never gives out half a character: bytes that are not yet

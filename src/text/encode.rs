@@ -1,10 +1,9 @@
 //! Text to token ids.
 
+use super::Tokenizer;
 use super::added::{Span, View};
 use super::bpe;
-use super::tokenizer::{
-    BYTE_FALLBACK, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, Prefix, SPLIT, Tokenizer,
-};
+use super::section::{BYTE_FALLBACK, FOLD, FUSE_UNKNOWN, IGNORE_MERGES, Prefix, SPLIT};
 use crate::Error;
 
 /// What [`Tokenizer::encode`] does about special tokens.

@@ -11,8 +11,11 @@ mod characters;
 mod decode;
 mod encode;
 mod normalize;
+mod open;
 mod pretokenize;
-pub(crate) mod tokenizer;
+pub(crate) mod section;
+mod tables;
+mod tokenizer;
 
 pub use decode::{Decoder, Text};
 pub use encode::{EncodeOptions, nfc_scratch_len, scratch_len};

@@ -5,8 +5,10 @@
 //! there, up to the next character that cannot be part of it, is decomposed, put in order and
 //! composed.
 
+use super::Tokenizer;
 use super::characters::characters;
-use super::tokenizer::{NOT_INERT, NfcTables, Numbers, Tokenizer, partition_point};
+use super::section::NOT_INERT;
+use super::tables::{NfcTables, Numbers, partition_point};
 
 /// Hangul syllables are 19 · 21 · 28 sequences of leading consonant, vowel and (from 1) trailing
 /// consonant.

@@ -1,12 +1,13 @@
 //! Cutting text into pre-tokens: the regular expressions of the byte-level tokenizers, compiled to
-//! automata by the importer (see [`tokenizer`](super::tokenizer) for the tables).
+//! automata by the importer (see [`section`](super::section) for the tables).
 //!
 //! A pattern reads each character once for a match, with one look-up, and remembers where the last
 //! match ended. The importer takes no pattern that reads far ahead again and again, so all of a
 //! text takes linear time.
 
+use super::Tokenizer;
 use super::added::View;
-use super::tokenizer::{GAP, KIND, MATCH, MAX_PATTERNS, STATE, Tokenizer};
+use super::section::{GAP, KIND, MATCH, MAX_PATTERNS, STATE};
 
 /// The pre-tokens of a stretch of text.
 pub(crate) struct PreTokens<'a, 'm, 't> {

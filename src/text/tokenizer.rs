@@ -1,259 +1,11 @@
-//! [`Tokenizer`]: the tokenizer section of an image, checked once and read in place.
-//!
-//! # The section
-//! All numbers are little-endian and unsigned. The section is a header of 72 bytes and the tables
-//! below, one after the other without gaps or padding; it ends with the last of them. An *id* is
-//! `id_width` bytes (2 or 3), an *offset* `offset_width` bytes (2 or 3), a *code point* 3 bytes.
-//!
-//! | at | size | field |
-//! |---|---|---|
-//! | 0 | 4 | `"PTOK"` |
-//! | 4 | 1 | version: 1 |
-//! | 5 | 1 | `id_width`: 2 if `vocab_size` and `merges` are below 65,536, else 3 |
-//! | 6 | 1 | `offset_width`: 2 if `text` is below 65,536, else 3 |
-//! | 7 | 1 | flags, below |
-//! | 8 | 1 | where a space is put in front of text: see [`Prefix`] |
-//! | 9 | 1 | 0 |
-//! | 10 | 1 | `kinds` of characters that patterns tell apart, at most 64 |
-//! | 11 | 1 | `patterns` that cut text into pre-tokens, at most 8 |
-//! | 12 | 4 | `vocab_size` |
-//! | 16 | 4 | `text`: bytes of all pieces |
-//! | 20 | 4 | `index` |
-//! | 24 | 4 | `merges` |
-//! | 28 | 4, 4 | added tokens searched for in the text as it is, and in the normalised text |
-//! | 36 | 4 | `classes` |
-//! | 40 | 2, 2, 2 | ids to put before a text, ids to put after it, end-of-generation ids |
-//! | 46 | 2 | `rows` of the pattern table, below 16,384 |
-//! | 48 | 4, 4 | the unknown token's id, the id of BOS; `0xFFFF_FFFF` for none |
-//! | 56 | 4, 4, 4, 4 | `decompositions`, `decomposed`, `compositions`, `combining` |
-//!
-//! Flags: 1 byte-level, 2 byte fallback, 4 fuse unknown, 8 ignore merges, 16 NFC, 32 fold `▁` for
-//! the second search for added tokens, 64 decoding drops one leading space, 128 a pre-token starts
-//! at every space.
-//!
-//! 1. **Template**: ids before, ids after, end-of-generation ids.
-//! 2. **Bytes**, only if byte-level or byte fallback: 256 ids, the token of each byte; all ones for
-//!    none.
-//! 3. **Pieces**: `vocab_size + 1` offsets into the text, then the text. Piece `i` is what token
-//!    `i` decodes to: `▁` and byte-level letters are already translated, a byte token is its byte.
-//!    The text may go on after the last piece.
-//! 4. **Special**: a bit for each id, rounded up to bytes; set for tokens that decoding can skip.
-//! 5. **Index**: `index` ids, sorted by their pieces' bytes, no two pieces equal: the tokens that
-//!    text can become (so no byte tokens and no added tokens that the model's vocabulary does not
-//!    have).
-//! 6. **Merges**: `vocab_size + 1` ids, where the merges of each left token start; then for each
-//!    merge, three ids: right token, rank, result. Sorted by left and right token. The merge with
-//!    the lowest rank goes first, the leftmost of equals.
-//! 7. **Added tokens**: for each an offset into the text, a byte of length (not 0), a byte of flags
-//!    (1 special · 2 lstrip · 4 rstrip · 8 single word) and an id. First those for the text as it
-//!    is, then those for the normalised text; each part sorted by its UTF-8 contents, no two equal.
-//! 8. **Classes**: for each 4 bytes: a code point, sorted, and the class of all code points from
-//!    there on. The low six bits are the kind that patterns know a character by; 64 is a word
-//!    character; 128 is not inert under NFC. ASCII is not looked up.
-//! 9. **NFC**: `decompositions` times a code point and 2 bytes, sorted by code point: where in the
-//!    pool its full canonical decomposition starts (it ends where the next one starts); the pool,
-//!    `decomposed` code points; `compositions` times three code points, sorted: first, second,
-//!    composite; `combining` times first and last code point and a byte of combining class. Hangul
-//!    is computed.
-//! 10. **Patterns**, only if there are any: the kinds of the 128 ASCII characters, a byte each; for
-//!     each pattern the row it starts at, 2 bytes; `rows` rows of `kinds + 1` entries of 2 bytes.
-//!
-//! # Patterns
-//! The first pattern cuts a text into pieces. Each further one cuts the pieces of the one before.
-//! A pattern is a deterministic automaton: in a row, the entry of the next character's kind, or the
-//! last entry at the end of the piece, says whether a match ends *before* that character (32,768),
-//! and whether characters end there that no match starts in (16,384); the rest is the number of the
-//! row to go on in plus one, or 0 to stop. The last end that was seen counts. If there is none, no
-//! match starts at the first character. What lies between matches is a piece, too.
+//! [`Tokenizer`]: a tokenizer section, opened.
 
 use core::fmt;
 
-use crate::Error;
-
-/// `"PTOK"`.
-pub(crate) const MAGIC: [u8; 4] = *b"PTOK";
-/// The version of the section format.
-pub(crate) const VERSION: u8 = 1;
-/// Bytes before the first table.
-pub(crate) const HEADER_LEN: usize = 72;
-/// In 4-byte fields: none.
-pub(crate) const NONE: u32 = u32::MAX;
-
-/// Symbols start as bytes, not as characters.
-pub(crate) const BYTE_LEVEL: u8 = 1;
-/// A character without a token becomes the tokens of its bytes.
-pub(crate) const BYTE_FALLBACK: u8 = 2;
-/// Neighbouring unknown characters are one unknown token.
-pub(crate) const FUSE_UNKNOWN: u8 = 4;
-/// A pre-token that is itself in the vocabulary is taken whole.
-pub(crate) const IGNORE_MERGES: u8 = 8;
-/// Text is brought to Unicode Normalization Form C.
-pub(crate) const NFC: u8 = 16;
-/// The second search for added tokens sees `▁` and space as one.
-pub(crate) const FOLD: u8 = 32;
-/// Decoding drops a space at the start of the text.
-pub(crate) const STRIP: u8 = 64;
-/// A pre-token starts at every space.
-pub(crate) const SPLIT: u8 = 128;
-
-/// Added token: skipped in decoding, and matched only where special tokens may be parsed.
-pub(crate) const ADDED_SPECIAL: u8 = 1;
-/// Added token: takes the whitespace before it.
-pub(crate) const ADDED_LSTRIP: u8 = 2;
-/// Added token: takes the whitespace after it.
-pub(crate) const ADDED_RSTRIP: u8 = 4;
-/// Added token: not within a word.
-pub(crate) const ADDED_SINGLE_WORD: u8 = 8;
-
-/// The part of a class that is the kind of a character.
-pub(crate) const KIND: u8 = 63;
-/// Class bit: `\w`.
-pub(crate) const WORD: u8 = 64;
-/// Class bit: combining class not 0, or NFC_Quick_Check not Yes.
-pub(crate) const NOT_INERT: u8 = 128;
-
-/// The most patterns a tokenizer can have.
-pub(crate) const MAX_PATTERNS: usize = 8;
-/// The most kinds of characters that its patterns can tell apart.
-#[cfg(feature = "std")]
-pub(crate) const MAX_KINDS: usize = KIND as usize + 1;
-/// Pattern entry: a match ends before this character.
-pub(crate) const MATCH: u16 = 1 << 15;
-/// Pattern entry: characters that no match starts in end before this character.
-pub(crate) const GAP: u16 = 1 << 14;
-/// The part of a pattern entry that is the row to go on in, plus one.
-pub(crate) const STATE: u16 = GAP - 1;
-
-/// Where encoding puts a space in front of text that has not got one of its own accord.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Prefix {
-    /// Nowhere (Gemma, all byte-level tokenizers).
-    Never = 0,
-    /// Before every stretch of text between added tokens (Hugging Face's legacy Llama form;
-    /// llama.cpp).
-    Always = 1,
-    /// Before the whole text (sentencepiece, llama2.c).
-    TextStart = 2,
-    /// As `Always`, unless the stretch starts with a space (Metaspace `always`).
-    AlwaysUnlessSpace = 3,
-    /// As `TextStart`, unless the text starts with a space (Metaspace `first`).
-    TextStartUnlessSpace = 4,
-}
-
-/// A table of numbers of `width` bytes.
-#[derive(Clone, Copy)]
-pub(crate) struct Numbers<'m> {
-    bytes: &'m [u8],
-    width: usize,
-}
-
-const NO_NUMBERS: Numbers<'static> = Numbers {
-    bytes: &[],
-    width: 2,
-};
-
-impl<'m> Numbers<'m> {
-    /// Number `index`; [`NONE`] if the table has no such number.
-    pub(crate) fn at(&self, index: usize) -> u32 {
-        let start = index.saturating_mul(self.width);
-        match self.bytes.get(start..).unwrap_or_default() {
-            [a, b, ..] if self.width == 2 => u32::from(u16::from_le_bytes([*a, *b])),
-            [a, b, c, ..] if self.width == 3 => u32::from_le_bytes([*a, *b, *c, 0]),
-            [a, b, c, d, ..] if self.width == 4 => u32::from_le_bytes([*a, *b, *c, *d]),
-            _ => NONE,
-        }
-    }
-
-    /// Whether each number is below `limit`, or is `none`.
-    #[cfg_attr(target_os = "none", inline(never))]
-    fn are_below(&self, limit: u32, none: u32) -> bool {
-        (0..self.len()).all(|index| self.at(index) < limit || self.at(index) == none)
-    }
-
-    /// Whether each number, as far as it is in `mask`, is at least `step` above the one before.
-    #[cfg_attr(target_os = "none", inline(never))]
-    fn ascend(&self, mask: u32, step: u32) -> bool {
-        (1..self.len())
-            .all(|index| (self.at(index - 1) & mask).saturating_add(step) <= self.at(index) & mask)
-    }
-
-    /// How many numbers there are.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len().checked_div(self.width).unwrap_or(0)
-    }
-}
-
-/// The first of `0..len` for which `before` is false, given that it is true up to some point and
-/// false from there on.
-pub(crate) fn partition_point(len: usize, mut before: impl FnMut(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, len);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if before(middle) {
-            low = middle + 1
-        } else {
-            high = middle
-        }
-    }
-    low
-}
-
-/// An entry of an added-token table.
-#[derive(Clone, Copy)]
-pub(crate) struct AddedToken<'m> {
-    pub(crate) content: &'m [u8],
-    pub(crate) flags: u8,
-    pub(crate) id: u32,
-}
-
-/// One of the two tables of added tokens, sorted by content.
-#[derive(Clone, Copy)]
-pub(crate) struct AddedTokens<'m> {
-    records: &'m [u8],
-    id_width: usize,
-    offset_width: usize,
-    text: &'m [u8],
-    /// A bit for each byte that a content starts with: most text is passed over by this alone.
-    pub(crate) first_bytes: [u32; 8],
-}
-
-impl<'m> AddedTokens<'m> {
-    fn record_len(&self) -> usize {
-        self.offset_width + 2 + self.id_width
-    }
-
-    /// How many added tokens there are.
-    pub(crate) fn len(&self) -> usize {
-        self.records
-            .len()
-            .checked_div(self.record_len())
-            .unwrap_or(0)
-    }
-
-    /// Added token `index`, if there is one.
-    pub(crate) fn get(&self, index: usize) -> Option<AddedToken<'m>> {
-        let record = self.records.get(index.checked_mul(self.record_len())?..)?;
-        let (offset, rest) = record.split_at_checked(self.offset_width)?;
-        let [len, flags, id @ ..] = rest else {
-            return None;
-        };
-        let offset = Numbers {
-            bytes: offset,
-            width: self.offset_width,
-        }
-        .at(0) as usize;
-        let content = self.text.get(offset..)?.get(..usize::from(*len))?;
-        Some(AddedToken {
-            content,
-            flags: *flags,
-            id: Numbers {
-                bytes: id,
-                width: self.id_width,
-            }
-            .at(0),
-        })
-    }
-}
+#[cfg(feature = "chat")]
+use super::section::ADDED_SPECIAL;
+use super::section::{BYTE_LEVEL, NFC, NONE, Prefix};
+use super::tables::{AddedTokens, NfcTables, Numbers, Patterns, partition_point, piece};
 
 /// A tokenizer: text to token ids ([`encode`](Tokenizer::encode)), and what each id stands for
 /// ([`piece`](Tokenizer::piece), [`Decoder`](crate::text::Decoder)). Borrows the tokenizer section
@@ -285,50 +37,24 @@ pub struct Tokenizer<'m> {
     pub(crate) flags: u8,
     pub(crate) prefix: Prefix,
     pub(crate) unknown: Option<u32>,
-    bos: Option<u32>,
-    vocab_size: u32,
+    pub(crate) bos: Option<u32>,
+    pub(crate) vocab_size: u32,
     /// Ids before a text, ids after it, and end-of-generation ids: where the second and the third
     /// start.
     pub(crate) template: Numbers<'m>,
     pub(crate) after: usize,
     pub(crate) eos: usize,
-    byte_ids: Numbers<'m>,
-    offsets: Numbers<'m>,
-    text: &'m [u8],
-    special: &'m [u8],
+    pub(crate) byte_ids: Numbers<'m>,
+    pub(crate) offsets: Numbers<'m>,
+    pub(crate) text: &'m [u8],
+    pub(crate) special: &'m [u8],
     pub(crate) index: Numbers<'m>,
     pub(crate) merge_starts: Numbers<'m>,
     pub(crate) merges: Numbers<'m>,
     pub(crate) added: [AddedTokens<'m>; 2],
-    classes: Numbers<'m>,
+    pub(crate) classes: Numbers<'m>,
     pub(crate) nfc: NfcTables<'m>,
     pub(crate) patterns: Patterns<'m>,
-}
-
-/// The automata that cut text into pre-tokens; empty for tokenizers that do not cut it.
-#[derive(Clone, Copy)]
-pub(crate) struct Patterns<'m> {
-    /// How many kinds of characters there are: a row has one entry more.
-    pub(crate) kinds: usize,
-    /// The kinds of the ASCII characters.
-    pub(crate) ascii: &'m [u8],
-    /// The row that each pattern starts at.
-    pub(crate) starts: Numbers<'m>,
-    /// The entries, row after row.
-    pub(crate) entries: Numbers<'m>,
-}
-
-/// The tables that normalising needs; empty for tokenizers that do not normalise.
-#[derive(Clone, Copy)]
-pub(crate) struct NfcTables<'m> {
-    /// Records of 5 bytes: code point, start in the pool.
-    pub(crate) decompositions: &'m [u8],
-    /// Code points.
-    pub(crate) pool: Numbers<'m>,
-    /// Three code points each: first, second, composite.
-    pub(crate) compositions: Numbers<'m>,
-    /// Records of 7 bytes: first and last code point, combining class.
-    pub(crate) combining: &'m [u8],
 }
 
 /// A merge that two neighbouring tokens allow.
@@ -702,91 +428,5 @@ impl fmt::Debug for Tokenizer<'_> {
         f.debug_struct("Tokenizer")
             .field("vocab_size", &self.vocab_size)
             .finish_non_exhaustive()
-    }
-}
-
-/// What lies between the offset of token `id` and the next.
-fn piece<'m>(offsets: &Numbers<'m>, text: &'m [u8], id: u32) -> Option<&'m [u8]> {
-    let start = offsets.at(id as usize);
-    let end = offsets.at((id as usize).checked_add(1)?);
-    text.get(start as usize..end as usize)
-}
-
-/// Takes tables off the section, front to back, and keeps the first thing that is wrong with it: so
-/// nothing is left early, and one place alone makes an error of it. After a table that is cut short
-/// all others are empty.
-struct Reader<'m> {
-    section: &'m [u8],
-    at: usize,
-    /// Where the table taken last starts.
-    table: usize,
-    refused: Option<Error>,
-}
-
-impl<'m> Reader<'m> {
-    /// Refuses the section unless it is `fine` at `offset`.
-    #[inline(never)]
-    fn require(&mut self, fine: bool, offset: usize) {
-        if !fine {
-            self.refuse(Error::TokenizerInvalid { offset });
-        }
-    }
-
-    /// The same of the table taken last.
-    #[inline(never)]
-    fn require_table(&mut self, fine: bool) {
-        self.require(fine, self.table);
-    }
-
-    fn refuse(&mut self, error: Error) {
-        self.refused.get_or_insert(error);
-    }
-
-    #[inline(never)]
-    fn take(&mut self, len: usize) -> &'m [u8] {
-        let end = self.at.saturating_add(len);
-        let Some(bytes) = self.section.get(self.at..end) else {
-            self.refuse(Error::TokenizerTruncated {
-                needed: end,
-                found: self.section.len(),
-            });
-            self.section = &[];
-            return &[];
-        };
-        (self.table, self.at) = (self.at, end);
-        bytes
-    }
-
-    #[inline(never)]
-    fn numbers(&mut self, count: usize, width: usize) -> Numbers<'m> {
-        Numbers {
-            bytes: self.take(count.saturating_mul(width)),
-            width,
-        }
-    }
-    fn so_far(&self) -> Result<(), Error> {
-        self.refused.map_or(Ok(()), Err)
-    }
-}
-
-#[cfg(all(test, not(feature = "byte-level")))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokenizers_that_are_not_compiled_in_are_refused_by_name() {
-        let refusal = |flags: u8| {
-            let mut header = [0; HEADER_LEN];
-            header[..4].copy_from_slice(&MAGIC);
-            (header[4], header[5], header[6], header[7]) = (VERSION, 2, 2, flags);
-            Tokenizer::open(&header).unwrap_err()
-        };
-        assert_eq!(refusal(BYTE_LEVEL), Error::ByteLevelDisabled);
-        assert_eq!(refusal(BYTE_LEVEL | NFC), Error::ByteLevelDisabled);
-        assert_eq!(refusal(NFC), Error::NfcDisabled);
-        assert_eq!(
-            refusal(BYTE_FALLBACK),
-            Error::TokenizerInvalid { offset: 12 }
-        );
     }
 }

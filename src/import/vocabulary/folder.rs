@@ -29,7 +29,7 @@ use super::tokenizer_json::PrefixSpace;
 use super::{read_file, read_json, read_text, sentencepiece, spaced, tokenizer_json};
 use crate::import::ImportError;
 use crate::import::file;
-use crate::text::tokenizer::{Prefix, STRIP};
+use crate::text::section::{Prefix, STRIP};
 
 pub(super) fn optional_json(path: &Path) -> Result<Option<Value>, ImportError> {
     if !file::is_there(path) {

@@ -8,7 +8,7 @@ use super::sentencepiece::{byte_piece, kind};
 use super::spaced;
 use super::{bytelevel, pre};
 use crate::import::ImportError;
-use crate::text::tokenizer::{
+use crate::text::section::{
     ADDED_RSTRIP, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, FOLD, FUSE_UNKNOWN, Prefix, STRIP,
 };
 

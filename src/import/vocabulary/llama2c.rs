@@ -7,7 +7,7 @@ use std::prelude::rust_2024::*;
 use super::section::Vocabulary;
 use super::sentencepiece::byte_piece;
 use crate::import::ImportError;
-use crate::text::tokenizer::{BYTE_FALLBACK, FUSE_UNKNOWN, Prefix, STRIP};
+use crate::text::section::{BYTE_FALLBACK, FUSE_UNKNOWN, Prefix, STRIP};
 
 pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, ImportError> {
     let mut rest = bytes;

@@ -17,7 +17,7 @@ use regex_syntax::hir::ClassUnicode;
 
 use super::expression::{self, Greed, Node, negated};
 use crate::import::ImportError;
-use crate::text::tokenizer::{GAP, MATCH, MAX_KINDS, MAX_PATTERNS, STATE};
+use crate::text::section::{GAP, MATCH, MAX_KINDS, MAX_PATTERNS, STATE};
 
 /// GPT-2's expression, which is part of `ByteLevel`.
 pub(super) const GPT2: &str =

@@ -5,7 +5,7 @@ use std::prelude::rust_2024::*;
 
 use super::pattern::GPT2;
 use crate::import::ImportError;
-use crate::text::tokenizer::{IGNORE_MERGES, NFC};
+use crate::text::section::{IGNORE_MERGES, NFC};
 
 /// A pre-tokenizer.
 pub(super) struct Pre {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::pattern::{Patterns, Tables};
 use super::unicode::{self, NfcTables};
 use crate::import::ImportError;
-use crate::text::tokenizer::{
+use crate::text::section::{
     ADDED_SINGLE_WORD, ADDED_SPECIAL, BYTE_FALLBACK, BYTE_LEVEL, HEADER_LEN, MAGIC, NFC, NONE,
     Prefix, STATE, VERSION,
 };

@@ -7,7 +7,7 @@ use std::prelude::rust_2024::*;
 use super::section::{Added, Vocabulary};
 use super::spaced;
 use crate::import::ImportError;
-use crate::text::tokenizer::{ADDED_SPECIAL, BYTE_FALLBACK, FOLD, FUSE_UNKNOWN, Prefix, STRIP};
+use crate::text::section::{ADDED_SPECIAL, BYTE_FALLBACK, FOLD, FUSE_UNKNOWN, Prefix, STRIP};
 
 /// sentencepiece's numbers for the kinds of pieces. GGUF uses the same.
 pub(super) mod kind {

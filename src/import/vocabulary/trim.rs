@@ -13,7 +13,7 @@ use regex_syntax::hir::{Class, ClassUnicode, HirKind};
 
 use super::section::{Added, CharacterTables, Merge, Vocabulary};
 use crate::import::ImportError;
-use crate::text::tokenizer::ADDED_SPECIAL;
+use crate::text::section::ADDED_SPECIAL;
 use crate::text::{EncodeOptions, Tokenizer};
 
 /// Which tokens of a vocabulary are kept. With neither corpora nor scripts, `size` chooses the

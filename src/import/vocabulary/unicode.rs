@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use regex_syntax::hir::{Class, HirKind};
 use unicode_normalization::char::{canonical_combining_class, compose, decompose_canonical};
 
-use crate::text::tokenizer::{NOT_INERT, WORD};
+use crate::text::section::{NOT_INERT, WORD};
 
 /// Where the class of characters changes: code point, and the class from there on. ASCII is left
 /// out. `kinds` says where the kinds of the patterns change, and is empty without patterns.
