@@ -120,6 +120,7 @@ pub fn for_each_part(
 }
 
 /// Into how many stretches work is divided at most.
+#[cfg(target_has_atomic = "ptr")]
 const STRETCHES: usize = if cfg!(target_os = "none") { 1 } else { 8 };
 
 /// The part of a stretch that is not claimed yet. On a cache line of its own.

@@ -68,7 +68,7 @@ impl<'m> Tokenizer<'m> {
         let classes = reader.numbers(words[36 / 4] as usize, 4);
         reader.require_table(classes.ascend(0xFF_FFFF, 1));
         if cfg!(feature = "byte-level") {
-            let kind = |at: usize| (classes.at(at) >> 24) as u8 & KIND;
+            let kind = |at: usize| (classes.at(at) >> 24) as usize & usize::from(KIND);
             reader.require_table((0..classes.len()).all(|at| header.is_kind(kind(at))));
         }
         let nfc = NfcTables {
@@ -115,7 +115,7 @@ struct Header {
     flags: u8,
     prefix: Prefix,
     /// Kinds of characters, patterns, and rows of the pattern table.
-    kinds: u8,
+    kinds: usize,
     patterns: u8,
     rows: u32,
     vocab_size: u32,
@@ -127,7 +127,6 @@ struct Header {
 
 impl Header {
     /// Reads and checks the header.
-    #[inline(always)]
     fn read(reader: &mut Reader<'_>) -> Header {
         let header = reader
             .take(HEADER_LEN)
@@ -183,8 +182,10 @@ impl Header {
         };
         reader.require(must_be_zero == 0 && flags & other_flags == 0, 7);
         reader.require((patterns == 0) == (kinds == 0), 10);
-        let has_rows = rows != 0;
-        reader.require((patterns != 0) == has_rows && rows < u32::from(STATE), 46);
+        reader.require(
+            (patterns == 0) == (rows == 0) && rows < u32::from(STATE),
+            46,
+        );
 
         let vocab_size = words[12 / 4];
         let id_limit = if id_width == 2 { 0xFFFF } else { 0xFF_FFFF };
@@ -206,7 +207,7 @@ impl Header {
             prefix,
             // A build without byte-level tokenizers has refused those that have kinds.
             kinds: if cfg!(feature = "byte-level") {
-                kinds
+                usize::from(kinds)
             } else {
                 0
             },
@@ -220,7 +221,7 @@ impl Header {
     }
 
     /// Whether there is such a kind of characters. Without patterns there is only kind 0.
-    fn is_kind(&self, kind: u8) -> bool {
+    fn is_kind(&self, kind: usize) -> bool {
         kind < self.kinds.max(1)
     }
 }
@@ -284,7 +285,6 @@ impl<'m> Reader<'m> {
     }
 
     /// Each left token's merges, whose right tokens ascend, are all merges one after the other.
-    #[inline(always)]
     fn check_merges(&mut self, vocab_size: u32, starts: &Numbers<'_>, merges: &Numbers<'_>) {
         for left in 0..vocab_size as usize {
             let mut next = 0;
@@ -327,10 +327,9 @@ impl<'m> Reader<'m> {
     }
 
     /// The tables of the patterns, if there are any.
-    #[inline(always)]
     fn patterns(&mut self, header: &Header) -> Patterns<'m> {
         let mut patterns = Patterns {
-            kinds: usize::from(header.kinds),
+            kinds: header.kinds,
             ascii: &[],
             starts: Numbers::EMPTY,
             entries: Numbers::EMPTY,
@@ -339,7 +338,12 @@ impl<'m> Reader<'m> {
             return patterns;
         }
         patterns.ascii = self.take(128);
-        self.require_table(patterns.ascii.iter().all(|kind| header.is_kind(*kind)));
+        self.require_table(
+            patterns
+                .ascii
+                .iter()
+                .all(|kind| header.is_kind(usize::from(*kind))),
+        );
         patterns.starts = self.numbers(usize::from(header.patterns), 2);
         self.require_table(patterns.starts.are_below(header.rows, NONE));
         let entries = (header.rows as usize).saturating_mul(patterns.kinds + 1);
