@@ -52,7 +52,7 @@ fn the_logits_of_kept_tokens_are_the_same_bits() {
             assert!(images[1].len() < images[0].len());
             let ids = images.each_ref().map(|image| {
                 let model = Model::open(image).unwrap();
-                let tokenizer = model.tokenizer().unwrap().unwrap();
+                let tokenizer = model.tokenizer().unwrap();
                 tokenizer.encode_to_vec(CORPUS, Default::default()).unwrap()
             });
             let old_ids: Vec<u32> = ids[1].iter().map(|id| kept[*id as usize]).collect();
