@@ -26,7 +26,7 @@ use super::file::{self, MappedFile};
 use super::rope::{self, Pairing};
 use super::vocabulary::from_llama2c;
 use super::{Checkpoint, Columns, Description, Element, ImportError, RopeTable, Tensor, heads_fit};
-use crate::model::{Config, DType, Layer, Role, Rope, TensorId};
+use crate::model::{Config, DType, Layer, Rope, TensorId, TensorKind};
 
 const MAGIC: u32 = 0x616b_3432;
 /// Bytes of the header of versions 1 and 2.
@@ -198,17 +198,19 @@ impl Llama2cHeader {
                 u64::from(self.kv_heads) * u64::from(self.dim / self.heads),
                 dim,
             ),
-            Role::GatingLinear | Role::ValueLinear => (hidden, dim),
-            Role::OutLinear => (dim, hidden),
-            Role::PreAttentionNorm | Role::PreFfwNorm | Role::FinalNorm => (1, dim),
+            TensorKind::GatingLinear | TensorKind::ValueLinear => (hidden, dim),
+            TensorKind::OutLinear => (dim, hidden),
+            TensorKind::PreAttentionNorm | TensorKind::PreFfwNorm | TensorKind::FinalNorm => {
+                (1, dim)
+            }
             _ => (dim, dim),
         }
     }
 
     /// Where everything is, computed from the header.
     fn layout(&self) -> Result<Layout, ImportError> {
-        use Role::*;
-        let order: &[Role] = match self.version {
+        use TensorKind::*;
+        let order: &[TensorKind] = match self.version {
             0 => &[
                 Embedder,
                 PreAttentionNorm,
@@ -244,8 +246,8 @@ impl Llama2cHeader {
             HEADER
         };
         let mut stacks = Vec::new();
-        for &role in order {
-            if role == LmHead {
+        for &kind in order {
+            if kind == LmHead {
                 if self.version == 0 {
                     // Skips cosines and sines; newer versions of `run.c` compute them.
                     at = self.advance(
@@ -261,7 +263,7 @@ impl Llama2cHeader {
             // Nothing here overflows: the numbers have 31 bits.
             let elements = rows * columns;
             let quantised =
-                self.version == 2 && !matches!(role, PreAttentionNorm | PreFfwNorm | FinalNorm);
+                self.version == 2 && !matches!(kind, PreAttentionNorm | PreFfwNorm | FinalNorm);
             if quantised && !elements.is_multiple_of(self.group.into()) {
                 let reason = format!(
                     "a matrix of {rows} x {columns} is not made of groups of {}",
@@ -274,7 +276,7 @@ impl Llama2cHeader {
             } else {
                 elements.checked_mul(4)
             };
-            let count = if matches!(role, Embedder | LmHead | FinalNorm) {
+            let count = if matches!(kind, Embedder | LmHead | FinalNorm) {
                 1
             } else {
                 self.layers
@@ -283,7 +285,7 @@ impl Llama2cHeader {
             let start = at;
             at = self.advance(at, bytes.unwrap_or(u64::MAX))?;
             stacks.push(Stack {
-                role,
+                kind,
                 bytes: start..at,
                 each: (at - start) / count as usize,
                 quantised,
@@ -323,10 +325,10 @@ impl Llama2cHeader {
     }
 }
 
-/// The tensors of one role, layer after layer.
+/// The tensors of one kind, layer after layer.
 #[derive(Debug)]
 struct Stack {
-    role: Role,
+    kind: TensorKind,
     bytes: Range<usize>,
     /// Bytes of one layer's.
     each: usize,
@@ -398,7 +400,7 @@ impl Model {
     }
 
     fn locate(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
-        let find = |stack: &&Stack| stack.role == id.role;
+        let find = |stack: &&Stack| stack.kind == id.kind;
         let bytes = self.stacks.iter().find(find).and_then(|stack| {
             let start = (id.layer as usize)
                 .checked_mul(stack.each)?
@@ -411,7 +413,7 @@ impl Model {
         let Some((bytes, quantised)) = bytes else {
             return Err(ImportError::new(format!(
                 "no tensor {:?} in layer {}",
-                id.role, id.layer
+                id.kind, id.layer
             )));
         };
         let data = if quantised {
@@ -420,9 +422,9 @@ impl Model {
             Cow::Borrowed(bytes)
         };
         let config = &self.description.config;
-        let (rows, columns) = id.role.shape(config).unwrap_or_default();
-        let order = match id.role {
-            Role::Query | Role::Key => {
+        let (rows, columns) = id.kind.shape(config).unwrap_or_default();
+        let order = match id.kind {
+            TensorKind::Query | TensorKind::Key => {
                 let head_dim = config.projection_dim as usize;
                 Pairing::Adjacent.rows(0..rows, head_dim, head_dim / 2)
             }

@@ -161,8 +161,8 @@ fn lone_file(folder: &Path, extensions: &[&str]) -> Option<String> {
     found.next().is_none().then_some(name)
 }
 
-/// Whether the width of all query heads together fits 32 bits. If it does, every role has a
-/// [shape](crate::model::Role::shape).
+/// Whether the width of all query heads together fits 32 bits. If it does, every kind has a
+/// [shape](crate::model::TensorKind::shape).
 fn heads_fit(config: &Config) -> bool {
     let heads = config
         .num_kv_heads

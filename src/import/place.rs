@@ -7,7 +7,7 @@ use std::slice;
 
 use super::rope::Pairing;
 use super::{Columns, Element, ImportError, Tensor};
-use crate::model::{Config, Role};
+use crate::model::{Config, TensorKind};
 
 /// What differs between checkpoints in how they store a layer.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Names {
 /// Where a tensor is stored.
 #[derive(Debug)]
 pub(super) struct TensorPlace {
-    role: Role,
+    kind: TensorKind,
     /// The name of the stored tensor.
     pub(super) name: String,
     /// The shape it must have: `[rows, columns]`, or `[elements]` of a vector.
@@ -41,9 +41,9 @@ pub(super) struct TensorPlace {
 
 impl Layout {
     /// The names of a tensor.
-    pub(super) fn names(self, role: Role) -> Names {
-        use Role::*;
-        let (gguf, hf) = match role {
+    pub(super) fn names(self, kind: TensorKind) -> Names {
+        use TensorKind::*;
+        let (gguf, hf) = match kind {
             Embedder => ("token_embd.weight", "embed_tokens.weight"),
             LmHead => ("output.weight", "lm_head.weight"),
             FinalNorm => ("output_norm.weight", "norm.weight"),
@@ -90,35 +90,35 @@ impl Layout {
     }
 
     /// Where a tensor is stored, in a checkpoint that calls it `name`.
-    pub(super) fn place(self, role: Role, name: String, config: &Config) -> TensorPlace {
-        use Role::*;
-        let together = match role {
+    pub(super) fn place(self, kind: TensorKind, name: String, config: &Config) -> TensorPlace {
+        use TensorKind::*;
+        let together = match kind {
             Query | Key | Value if self.fused_qkv => &[Query, Key, Value][..],
             QueryBias | KeyBias | ValueBias if self.fused_qkv => &[QueryBias, KeyBias, ValueBias],
             GatingLinear | ValueLinear if self.fused_gate_up => &[GatingLinear, ValueLinear],
             GatingLinearBias | ValueLinearBias if self.fused_gate_up => {
                 &[GatingLinearBias, ValueLinearBias]
             }
-            _ => slice::from_ref(&role),
+            _ => slice::from_ref(&kind),
         };
-        let shape = |role: Role| role.shape(config).unwrap_or_default();
-        let rows = |role: Role| {
-            let (rows, columns) = shape(role);
-            if role.is_matrix() { rows } else { columns }
+        let shape = |kind: TensorKind| kind.shape(config).unwrap_or_default();
+        let rows = |kind: TensorKind| {
+            let (rows, columns) = shape(kind);
+            if kind.is_matrix() { rows } else { columns }
         };
-        let before = together.iter().take_while(|&&other| other != role);
-        let sum = |sum: usize, other: &Role| sum.saturating_add(rows(*other));
+        let before = together.iter().take_while(|&&other| other != kind);
+        let sum = |sum: usize, other: &TensorKind| sum.saturating_add(rows(*other));
         let first = before.fold(0, sum);
         let stored = together.iter().fold(0, sum);
         TensorPlace {
-            role,
+            kind,
             name,
-            shape: if role.is_matrix() {
-                vec![stored, shape(role).1]
+            shape: if kind.is_matrix() {
+                vec![stored, shape(kind).1]
             } else {
                 vec![stored]
             },
-            rows: first..first.saturating_add(rows(role)),
+            rows: first..first.saturating_add(rows(kind)),
         }
     }
 }
@@ -127,8 +127,8 @@ impl TensorPlace {
     /// The rows in the order of an image. In each head of queries and keys, the first `pairs`
     /// channel pairs have a rotary embedding, and `pairing` says how they are stored.
     pub(super) fn rows(&self, pairing: Pairing, head_dim: usize, pairs: usize) -> Vec<usize> {
-        use Role::*;
-        match self.role {
+        use TensorKind::*;
+        match self.kind {
             Query | QueryBias | QueryNorm | Key | KeyBias | KeyNorm => {
                 pairing.rows(self.rows.clone(), head_dim, pairs)
             }

@@ -4,7 +4,7 @@ use std::prelude::rust_2024::*;
 
 use super::vocabulary::{self, KeepTokens};
 use super::{Checkpoint, Description, ImportError, Tensor};
-use crate::model::{Role, TensorId};
+use crate::model::{TensorId, TensorKind};
 
 /// A checkpoint whose vocabulary holds only some of its tokens: the embedding table and the output
 /// matrix have a row for each of them, and the tokenizer has new ids.
@@ -75,8 +75,8 @@ impl Checkpoint for Trimmed<'_> {
 
     fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
         let tensor = self.whole.tensor(id)?;
-        match id.role {
-            Role::Embedder | Role::LmHead => tensor.with_rows(&self.kept),
+        match id.kind {
+            TensorKind::Embedder | TensorKind::LmHead => tensor.with_rows(&self.kept),
             _ => Ok(tensor),
         }
     }

@@ -15,8 +15,8 @@ use super::quantize::{Fidelity, pack};
 use super::{Checkpoint, Description, ImportError, RopeTable, Tensor};
 use crate::aligned::AlignedBytes;
 use crate::model::{
-    Config, DType, ENTRY_BYTES, HEADER_BYTES, MAGIC, Role, Rope, Section, TensorId, VERSION, align,
-    tensor_ids,
+    Config, DType, ENTRY_BYTES, HEADER_BYTES, MAGIC, Rope, Section, TensorId, TensorKind, VERSION,
+    align, tensor_ids,
 };
 
 /// Bytes of an image that are packed at a time, roughly.
@@ -37,14 +37,14 @@ pub struct PackOptions {
 }
 
 impl PackOptions {
-    fn dtype(&self, role: Role, tensor: &Tensor<'_>) -> DType {
-        let asked = match role {
-            Role::Embedder | Role::LmHead => self.embedder_dtype.or(self.dtype),
+    fn dtype(&self, kind: TensorKind, tensor: &Tensor<'_>) -> DType {
+        let asked = match kind {
+            TensorKind::Embedder | TensorKind::LmHead => self.embedder_dtype.or(self.dtype),
             _ => self.dtype,
         };
         let nearest = tensor.nearest();
         match (asked, nearest) {
-            _ if !role.is_matrix() => DType::F32,
+            _ if !kind.is_matrix() => DType::F32,
             (None, _) => nearest,
             (Some(DType::Q4 | DType::Q4Min), DType::Q4 | DType::Q4Min) => nearest,
             (Some(asked), _) => asked,
@@ -136,8 +136,8 @@ impl Layout {
         let mut end = 0;
         for id in tensor_ids(config) {
             let tensor = checkpoint.tensor(id)?;
-            let dtype = options.dtype(id.role, &tensor);
-            let (rows, columns) = id.role.shape(config).ok_or_else(too_large)?;
+            let dtype = options.dtype(id.kind, &tensor);
+            let (rows, columns) = id.kind.shape(config).ok_or_else(too_large)?;
             if (tensor.row_count(), tensor.column_count()) != (rows, columns) {
                 let (r, c) = (tensor.row_count(), tensor.column_count());
                 return Err(ImportError::new(format!(
@@ -153,7 +153,7 @@ impl Layout {
             end = bytes
                 .and_then(|bytes| start.checked_add(bytes as u64))
                 .ok_or_else(too_large)?;
-            entries.extend([id.role as u8, dtype as u8, 0, 0]);
+            entries.extend([id.kind as u8, dtype as u8, 0, 0]);
             entries.extend(id.layer.to_le_bytes());
             entries.extend(start.to_le_bytes());
             tensors.push((id, dtype));
@@ -267,7 +267,7 @@ impl Layout {
                 ..error
             };
             let mut values = vec![0.0; tensor.column_count()];
-            if !id.role.is_matrix() {
+            if !id.kind.is_matrix() {
                 tensor.row(0, &mut values).map_err(named)?;
                 if let Some(c) = values.iter().position(|x| !x.is_finite()) {
                     return Err(named(ImportError::new(format!(

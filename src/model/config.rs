@@ -211,7 +211,7 @@ mod flag {
 }
 
 /// The sizes of a model's vectors, in numbers: what the shapes of its tensors and buffers are
-/// made of. The letters are those of [`Role`](super::Role). A product that overflows is
+/// made of. The letters are those of [`TensorKind`](super::TensorKind). A product that overflows is
 /// `usize::MAX`, which no memory holds.
 #[derive(Clone, Copy)]
 pub(crate) struct Dims {

@@ -39,10 +39,11 @@
 //! number *j* says how far channels *j* and *j + projection_dim / 2* turn from one position to the
 //! next, in units of 2^−64 turns.
 //!
-//! **3, tensors**: for each tensor 16 bytes: `u8` role, `u8` element type, `u16` 0, `u32` layer,
+//! **3, tensors**: for each tensor 16 bytes: `u8` kind, `u8` element type, `u16` 0, `u32` layer,
 //! `u64` offset from the start of the weights section. First come the embedder, the lm_head unless
 //! tied, the final norm; then layer by layer the tensors the config calls for, in the order of
-//! [`Role`]. Element types: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4, 5 q4min. Norms and biases are f32.
+//! [`TensorKind`]. Element types: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4, 5 q4min. Norms and biases are
+//! f32.
 //!
 //! **4, weights**: the tensors in that order, each at the next multiple of 64. Matrices are
 //! `[outputs][inputs]` in tiles of eight rows, laid out as the [kernels
@@ -57,7 +58,7 @@
 use core::fmt;
 
 use super::config::{CONFIG_BYTES, Config, Layers};
-use super::{Role, Rope, TensorId};
+use super::{Rope, TensorId, TensorKind};
 use crate::Error;
 
 /// The version this build writes and reads.
@@ -407,7 +408,7 @@ impl<'m> Header<'m> {
 /// An entry of the tensors section.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
-    pub role: u8,
+    pub kind: u8,
     pub dtype: u8,
     pub zero: u16,
     pub layer: u32,
@@ -417,9 +418,9 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn read(section: &[u8], index: usize) -> Entry {
         let start = index.saturating_mul(ENTRY_BYTES);
-        let [role, dtype, z0, z1] = u32_at(section, start).to_le_bytes();
+        let [kind, dtype, z0, z1] = u32_at(section, start).to_le_bytes();
         Entry {
-            role,
+            kind,
             dtype,
             zero: u16::from_le_bytes([z0, z1]),
             layer: u32_at(section, start.saturating_add(4)),
@@ -434,16 +435,16 @@ pub(crate) fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + us
     let (mut layer, mut next) = (0, 0);
     core::iter::from_fn(move || {
         loop {
-            let Some(&role) = Role::ALL.get(next) else {
-                (layer, next) = (layer + 1, Role::PreAttentionNorm as usize);
+            let Some(&kind) = TensorKind::ALL.get(next) else {
+                (layer, next) = (layer + 1, TensorKind::PreAttentionNorm as usize);
                 continue;
             };
-            if role.is_per_layer() && layer >= config.num_decoder_blocks {
+            if kind.is_per_layer() && layer >= config.num_decoder_blocks {
                 return None;
             }
             next += 1;
-            if role.is_present(&config) {
-                return Some(TensorId { layer, role });
+            if kind.is_present(&config) {
+                return Some(TensorId { layer, kind });
             }
         }
     })

@@ -30,7 +30,7 @@ pub use pocketlm_kernels::{DType, Kv};
 pub use scrub::Scrub;
 #[cfg(feature = "source")]
 pub use source::WeightSource;
-pub use tensor::{Role, TensorId};
+pub use tensor::{TensorId, TensorKind};
 pub use verify::Verify;
 
 use crate::Error;
@@ -58,8 +58,8 @@ pub struct Model<'m> {
     header: Header<'m>,
     /// Number of tensors that belong to no layer, and that each layer has.
     counts: (usize, usize),
-    /// Where a role stands among the tensors of its layer.
-    slots: [u8; Role::ALL.len()],
+    /// Where a kind stands among the tensors of its layer.
+    slots: [u8; TensorKind::ALL.len()],
 }
 
 impl<'m> Model<'m> {
@@ -82,7 +82,7 @@ impl<'m> Model<'m> {
         Model {
             header,
             counts: (0, 0),
-            slots: [0; Role::ALL.len()],
+            slots: [0; TensorKind::ALL.len()],
         }
     }
 
@@ -96,14 +96,14 @@ impl<'m> Model<'m> {
         if core::str::from_utf8(header.section(Section::ChatTemplate)).is_err() {
             return Err(Error::ChatTemplate);
         }
-        for role in Role::ALL {
-            let count = if role.is_per_layer() {
+        for kind in TensorKind::ALL {
+            let count = if kind.is_per_layer() {
                 &mut self.counts.1
             } else {
                 &mut self.counts.0
             };
-            self.slots[role as usize] = *count as u8;
-            *count += role.is_present(&header.config) as usize;
+            self.slots[kind as usize] = *count as u8;
+            *count += kind.is_present(&header.config) as usize;
         }
         for rope in [Rope::Global, Rope::Local] {
             let (amplitude, _) = self.rope(rope);
@@ -130,17 +130,17 @@ impl<'m> Model<'m> {
         for (index, id) in image::tensor_ids(config).enumerate() {
             let entry = Entry::read(entries, index);
             let start = image::align(end).ok_or(Error::Tensor(id))?;
-            let location = Location::new(&entry, id.role, config).ok_or(Error::Tensor(id))?;
+            let location = Location::new(&entry, id.kind, config).ok_or(Error::Tensor(id))?;
             let next = start.checked_add(location.bytes as u64);
-            let expected = (id.role as u8, 0, id.layer, start);
-            if (entry.role, entry.zero, entry.layer, entry.offset) != expected
+            let expected = (id.kind as u8, 0, id.layer, start);
+            if (entry.kind, entry.zero, entry.layer, entry.offset) != expected
                 || next.is_none_or(|next| next > length)
                 || !check(end..start, None)?
             {
                 return Err(Error::Tensor(id));
             }
             end = next.unwrap_or(start);
-            if id.role.is_matrix() && !location.dtype.enabled() {
+            if id.kind.is_matrix() && !location.dtype.enabled() {
                 return Err(Error::Disabled(location.dtype));
             }
             if !check(start..end, Some(location))? {
@@ -185,7 +185,7 @@ impl<'m> Model<'m> {
 
     /// Element type, rows and columns of a tensor; `None` if the model has no such tensor.
     pub fn tensor_type(&self, id: TensorId) -> Option<(DType, usize, usize)> {
-        let (rows, columns) = id.role.shape(self.config())?;
+        let (rows, columns) = id.kind.shape(self.config())?;
         Some((
             DType::from_code(self.entry(id)?.dtype as u32)?,
             rows,
@@ -234,8 +234,8 @@ impl<'m> Model<'m> {
 
     /// A matrix the config calls for, empty if it is not in memory. Asking for another gives an
     /// empty one.
-    pub(crate) fn matrix(&self, layer: u32, role: Role) -> Matrix<'m> {
-        let location = self.location(layer, role);
+    pub(crate) fn matrix(&self, layer: u32, kind: TensorKind) -> Matrix<'m> {
+        let location = self.location(layer, kind);
         Matrix::new(
             location.dtype,
             location.rows,
@@ -246,8 +246,8 @@ impl<'m> Model<'m> {
     }
 
     /// A vector the config calls for; empty if the model has none.
-    pub(crate) fn vector(&self, layer: u32, role: Role) -> &'m [f32] {
-        try_cast_slice(self.bytes(self.location(layer, role))).unwrap_or_default()
+    pub(crate) fn vector(&self, layer: u32, kind: TensorKind) -> &'m [f32] {
+        try_cast_slice(self.bytes(self.location(layer, kind))).unwrap_or_default()
     }
 
     fn entry(&self, id: TensorId) -> Option<Entry> {
@@ -258,22 +258,22 @@ impl<'m> Model<'m> {
             slot
         };
         let entry = Entry::read(self.header.section(Section::Tensors), index);
-        (entry.role == id.role as u8 && entry.layer == id.layer).then_some(entry)
+        (entry.kind == id.kind as u8 && entry.layer == id.layer).then_some(entry)
     }
 
     /// Where a tensor is and what it is; [`Location::NONE`] if the model has no such tensor.
     /// Tensors that belong to no layer are found with any layer. The output matrix of a model that
     /// ties it to the embedder is the embedder.
-    pub(crate) fn location(&self, layer: u32, role: Role) -> Location {
-        let layer = if role.is_per_layer() { layer } else { 0 };
-        let role = if role == Role::LmHead && self.config().tie_embedder_and_logits {
-            Role::Embedder
+    pub(crate) fn location(&self, layer: u32, kind: TensorKind) -> Location {
+        let layer = if kind.is_per_layer() { layer } else { 0 };
+        let kind = if kind == TensorKind::LmHead && self.config().tie_embedder_and_logits {
+            TensorKind::Embedder
         } else {
-            role
+            kind
         };
         let location = self
-            .entry(TensorId { layer, role })
-            .and_then(|entry| Location::new(&entry, role, self.config()));
+            .entry(TensorId { layer, kind })
+            .and_then(|entry| Location::new(&entry, kind, self.config()));
         location.unwrap_or(Location::NONE)
     }
 
@@ -310,10 +310,10 @@ impl Location {
     };
 
     /// `None` for a type that the tensor cannot have, or bytes beyond counting.
-    fn new(entry: &Entry, role: Role, config: &Config) -> Option<Location> {
+    fn new(entry: &Entry, kind: TensorKind, config: &Config) -> Option<Location> {
         let dtype = DType::from_code(entry.dtype as u32)?;
-        let (rows, columns) = role.shape(config)?;
-        let bytes = match role.is_matrix() {
+        let (rows, columns) = kind.shape(config)?;
+        let bytes = match kind.is_matrix() {
             true => dtype.matrix_bytes(rows, columns)?,
             false if dtype == DType::F32 => columns.checked_mul(4)?,
             false => return None,
@@ -324,7 +324,7 @@ impl Location {
             columns,
             offset: entry.offset,
             bytes,
-            is_matrix: role.is_matrix(),
+            is_matrix: kind.is_matrix(),
         })
     }
 

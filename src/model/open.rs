@@ -224,7 +224,7 @@ mod tests {
         let (weights, _) = super::super::image::section_range(STORY, Section::Weights as usize);
         let mut image = AlignedBytes::copy_of(STORY);
         for id in model.tensors() {
-            let location = model.location(id.layer, id.role);
+            let location = model.location(id.layer, id.kind);
             let first = (weights + location.offset) as usize;
             // A scale in the last tile row, or the last number of a vector, becomes NaN, as f16 and
             // as f32.

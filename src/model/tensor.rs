@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::{Config, Dims};
 
-/// What a tensor is for. Names follow the labels of penzai's llama-like transformer.
+/// What a tensor is in the transformer. Names follow the labels of penzai's llama-like transformer.
 ///
 /// Matrices are `[rows = outputs][columns = inputs]`: `y = W x`. With `D = embedding_dim`,
 /// `P = projection_dim`, `K = num_kv_heads`, `H = K * query_head_multiplier`, `F = mlp_hidden_dim`,
@@ -14,7 +14,7 @@ use super::{Config, Dims};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
-pub enum Role {
+pub enum TensorKind {
     /// `[V][D]`, a row a token; also the output matrix when tied.
     Embedder = 0,
     /// `[V][D]`, present when not tied.
@@ -63,99 +63,99 @@ pub enum Role {
     PostFfwNorm,
 }
 
-/// One tensor of a model: its role, and its layer (0 for the three that belong to none).
+/// One tensor of a model: its kind, and its layer (0 for the three that belong to none).
 ///
 /// Example: [`Model`](super::Model).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct TensorId {
-    /// The layer, 0 for [`Role::Embedder`], [`Role::LmHead`] and [`Role::FinalNorm`].
+    /// The layer; 0 for a kind that belongs to no layer ([`TensorKind::is_per_layer`]).
     pub layer: u32,
     /// What it is for.
-    pub role: Role,
+    pub kind: TensorKind,
 }
 
-impl Role {
-    /// Every role, in the order of an image: the three that belong to no layer, then a layer's.
-    pub const ALL: [Role; 23] = [
-        Role::Embedder,
-        Role::LmHead,
-        Role::FinalNorm,
-        Role::PreAttentionNorm,
-        Role::Query,
-        Role::QueryBias,
-        Role::QueryNorm,
-        Role::Key,
-        Role::KeyBias,
-        Role::KeyNorm,
-        Role::Value,
-        Role::ValueBias,
-        Role::Output,
-        Role::OutputBias,
-        Role::PostAttentionNorm,
-        Role::PreFfwNorm,
-        Role::GatingLinear,
-        Role::GatingLinearBias,
-        Role::ValueLinear,
-        Role::ValueLinearBias,
-        Role::OutLinear,
-        Role::OutLinearBias,
-        Role::PostFfwNorm,
+impl TensorKind {
+    /// Every kind, in the order of an image: the three that belong to no layer, then a layer's.
+    pub const ALL: [TensorKind; 23] = [
+        TensorKind::Embedder,
+        TensorKind::LmHead,
+        TensorKind::FinalNorm,
+        TensorKind::PreAttentionNorm,
+        TensorKind::Query,
+        TensorKind::QueryBias,
+        TensorKind::QueryNorm,
+        TensorKind::Key,
+        TensorKind::KeyBias,
+        TensorKind::KeyNorm,
+        TensorKind::Value,
+        TensorKind::ValueBias,
+        TensorKind::Output,
+        TensorKind::OutputBias,
+        TensorKind::PostAttentionNorm,
+        TensorKind::PreFfwNorm,
+        TensorKind::GatingLinear,
+        TensorKind::GatingLinearBias,
+        TensorKind::ValueLinear,
+        TensorKind::ValueLinearBias,
+        TensorKind::OutLinear,
+        TensorKind::OutLinearBias,
+        TensorKind::PostFfwNorm,
     ];
 
     /// Whether every layer has one, rather than the model.
     pub const fn is_per_layer(self) -> bool {
         match self {
-            Role::Embedder | Role::LmHead | Role::FinalNorm => false,
-            Role::PreAttentionNorm
-            | Role::Query
-            | Role::QueryBias
-            | Role::QueryNorm
-            | Role::Key
-            | Role::KeyBias
-            | Role::KeyNorm
-            | Role::Value
-            | Role::ValueBias
-            | Role::Output
-            | Role::OutputBias
-            | Role::PostAttentionNorm
-            | Role::PreFfwNorm
-            | Role::GatingLinear
-            | Role::GatingLinearBias
-            | Role::ValueLinear
-            | Role::ValueLinearBias
-            | Role::OutLinear
-            | Role::OutLinearBias
-            | Role::PostFfwNorm => true,
+            TensorKind::Embedder | TensorKind::LmHead | TensorKind::FinalNorm => false,
+            TensorKind::PreAttentionNorm
+            | TensorKind::Query
+            | TensorKind::QueryBias
+            | TensorKind::QueryNorm
+            | TensorKind::Key
+            | TensorKind::KeyBias
+            | TensorKind::KeyNorm
+            | TensorKind::Value
+            | TensorKind::ValueBias
+            | TensorKind::Output
+            | TensorKind::OutputBias
+            | TensorKind::PostAttentionNorm
+            | TensorKind::PreFfwNorm
+            | TensorKind::GatingLinear
+            | TensorKind::GatingLinearBias
+            | TensorKind::ValueLinear
+            | TensorKind::ValueLinearBias
+            | TensorKind::OutLinear
+            | TensorKind::OutLinearBias
+            | TensorKind::PostFfwNorm => true,
         }
     }
 
     /// Whether it is a matrix of any type, rather than an f32 vector.
     pub const fn is_matrix(self) -> bool {
         match self {
-            Role::Embedder
-            | Role::LmHead
-            | Role::Query
-            | Role::Key
-            | Role::Value
-            | Role::Output
-            | Role::GatingLinear
-            | Role::ValueLinear
-            | Role::OutLinear => true,
-            Role::FinalNorm
-            | Role::PreAttentionNorm
-            | Role::QueryBias
-            | Role::QueryNorm
-            | Role::KeyBias
-            | Role::KeyNorm
-            | Role::ValueBias
-            | Role::OutputBias
-            | Role::PostAttentionNorm
-            | Role::PreFfwNorm
-            | Role::GatingLinearBias
-            | Role::ValueLinearBias
-            | Role::OutLinearBias
-            | Role::PostFfwNorm => false,
+            TensorKind::Embedder
+            | TensorKind::LmHead
+            | TensorKind::Query
+            | TensorKind::Key
+            | TensorKind::Value
+            | TensorKind::Output
+            | TensorKind::GatingLinear
+            | TensorKind::ValueLinear
+            | TensorKind::OutLinear => true,
+            TensorKind::FinalNorm
+            | TensorKind::PreAttentionNorm
+            | TensorKind::QueryBias
+            | TensorKind::QueryNorm
+            | TensorKind::KeyBias
+            | TensorKind::KeyNorm
+            | TensorKind::ValueBias
+            | TensorKind::OutputBias
+            | TensorKind::PostAttentionNorm
+            | TensorKind::PreFfwNorm
+            | TensorKind::GatingLinearBias
+            | TensorKind::ValueLinearBias
+            | TensorKind::OutLinearBias
+            | TensorKind::PostFfwNorm => false,
         }
     }
 
@@ -164,24 +164,26 @@ impl Role {
     #[cfg_attr(target_os = "none", inline(never))]
     pub const fn is_present(self, config: &Config) -> bool {
         match self {
-            Role::LmHead => !config.tie_embedder_and_logits,
-            Role::QueryBias | Role::KeyBias | Role::ValueBias => config.qkv_bias,
-            Role::OutputBias => config.output_bias,
-            Role::GatingLinearBias | Role::ValueLinearBias | Role::OutLinearBias => config.mlp_bias,
-            Role::QueryNorm | Role::KeyNorm => config.use_qk_norm,
-            Role::PostAttentionNorm => config.use_post_attn_norm,
-            Role::PostFfwNorm => config.use_post_ffw_norm,
-            Role::Embedder
-            | Role::FinalNorm
-            | Role::PreAttentionNorm
-            | Role::Query
-            | Role::Key
-            | Role::Value
-            | Role::Output
-            | Role::PreFfwNorm
-            | Role::GatingLinear
-            | Role::ValueLinear
-            | Role::OutLinear => true,
+            TensorKind::LmHead => !config.tie_embedder_and_logits,
+            TensorKind::QueryBias | TensorKind::KeyBias | TensorKind::ValueBias => config.qkv_bias,
+            TensorKind::OutputBias => config.output_bias,
+            TensorKind::GatingLinearBias
+            | TensorKind::ValueLinearBias
+            | TensorKind::OutLinearBias => config.mlp_bias,
+            TensorKind::QueryNorm | TensorKind::KeyNorm => config.use_qk_norm,
+            TensorKind::PostAttentionNorm => config.use_post_attn_norm,
+            TensorKind::PostFfwNorm => config.use_post_ffw_norm,
+            TensorKind::Embedder
+            | TensorKind::FinalNorm
+            | TensorKind::PreAttentionNorm
+            | TensorKind::Query
+            | TensorKind::Key
+            | TensorKind::Value
+            | TensorKind::Output
+            | TensorKind::PreFfwNorm
+            | TensorKind::GatingLinear
+            | TensorKind::ValueLinear
+            | TensorKind::OutLinear => true,
         }
     }
 
@@ -200,23 +202,23 @@ impl Role {
             return None;
         }
         Some(match self {
-            Role::Embedder | Role::LmHead => (vocabulary, embedding),
-            Role::Query => (queries, embedding),
-            Role::Key | Role::Value => (keys, embedding),
-            Role::Output => (embedding, queries),
-            Role::GatingLinear | Role::ValueLinear => (hidden, embedding),
-            Role::OutLinear => (embedding, hidden),
-            Role::QueryBias => (1, queries),
-            Role::KeyBias | Role::ValueBias => (1, keys),
-            Role::QueryNorm | Role::KeyNorm => (1, head),
-            Role::GatingLinearBias | Role::ValueLinearBias => (1, hidden),
-            Role::FinalNorm
-            | Role::PreAttentionNorm
-            | Role::OutputBias
-            | Role::PostAttentionNorm
-            | Role::PreFfwNorm
-            | Role::OutLinearBias
-            | Role::PostFfwNorm => (1, embedding),
+            TensorKind::Embedder | TensorKind::LmHead => (vocabulary, embedding),
+            TensorKind::Query => (queries, embedding),
+            TensorKind::Key | TensorKind::Value => (keys, embedding),
+            TensorKind::Output => (embedding, queries),
+            TensorKind::GatingLinear | TensorKind::ValueLinear => (hidden, embedding),
+            TensorKind::OutLinear => (embedding, hidden),
+            TensorKind::QueryBias => (1, queries),
+            TensorKind::KeyBias | TensorKind::ValueBias => (1, keys),
+            TensorKind::QueryNorm | TensorKind::KeyNorm => (1, head),
+            TensorKind::GatingLinearBias | TensorKind::ValueLinearBias => (1, hidden),
+            TensorKind::FinalNorm
+            | TensorKind::PreAttentionNorm
+            | TensorKind::OutputBias
+            | TensorKind::PostAttentionNorm
+            | TensorKind::PreFfwNorm
+            | TensorKind::OutLinearBias
+            | TensorKind::PostFfwNorm => (1, embedding),
         })
     }
 
@@ -232,38 +234,38 @@ impl Role {
     /// The label in penzai's style, without the layer.
     pub const fn label(self) -> &'static str {
         match self {
-            Role::Embedder => "embedder.embeddings",
-            Role::LmHead => "lm_head.weights",
-            Role::FinalNorm => "final_norm/scale.weights",
-            Role::PreAttentionNorm => "pre_attention_norm/scale.weights",
-            Role::Query => "attention/query.weights",
-            Role::QueryBias => "attention/query.bias",
-            Role::QueryNorm => "attention/query_norm/scale.weights",
-            Role::Key => "attention/key.weights",
-            Role::KeyBias => "attention/key.bias",
-            Role::KeyNorm => "attention/key_norm/scale.weights",
-            Role::Value => "attention/value.weights",
-            Role::ValueBias => "attention/value.bias",
-            Role::Output => "attention/output.weights",
-            Role::OutputBias => "attention/output.bias",
-            Role::PostAttentionNorm => "post_attention_norm/scale.weights",
-            Role::PreFfwNorm => "pre_ffw_norm/scale.weights",
-            Role::GatingLinear => "mlp/gating_linear.weights",
-            Role::GatingLinearBias => "mlp/gating_linear.bias",
-            Role::ValueLinear => "mlp/value_linear.weights",
-            Role::ValueLinearBias => "mlp/value_linear.bias",
-            Role::OutLinear => "mlp/out_linear.weights",
-            Role::OutLinearBias => "mlp/out_linear.bias",
-            Role::PostFfwNorm => "post_ffw_norm/scale.weights",
+            TensorKind::Embedder => "embedder.embeddings",
+            TensorKind::LmHead => "lm_head.weights",
+            TensorKind::FinalNorm => "final_norm/scale.weights",
+            TensorKind::PreAttentionNorm => "pre_attention_norm/scale.weights",
+            TensorKind::Query => "attention/query.weights",
+            TensorKind::QueryBias => "attention/query.bias",
+            TensorKind::QueryNorm => "attention/query_norm/scale.weights",
+            TensorKind::Key => "attention/key.weights",
+            TensorKind::KeyBias => "attention/key.bias",
+            TensorKind::KeyNorm => "attention/key_norm/scale.weights",
+            TensorKind::Value => "attention/value.weights",
+            TensorKind::ValueBias => "attention/value.bias",
+            TensorKind::Output => "attention/output.weights",
+            TensorKind::OutputBias => "attention/output.bias",
+            TensorKind::PostAttentionNorm => "post_attention_norm/scale.weights",
+            TensorKind::PreFfwNorm => "pre_ffw_norm/scale.weights",
+            TensorKind::GatingLinear => "mlp/gating_linear.weights",
+            TensorKind::GatingLinearBias => "mlp/gating_linear.bias",
+            TensorKind::ValueLinear => "mlp/value_linear.weights",
+            TensorKind::ValueLinearBias => "mlp/value_linear.bias",
+            TensorKind::OutLinear => "mlp/out_linear.weights",
+            TensorKind::OutLinearBias => "mlp/out_linear.bias",
+            TensorKind::PostFfwNorm => "post_ffw_norm/scale.weights",
         }
     }
 }
 
 impl fmt::Display for TensorId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.role.is_per_layer() {
+        if self.kind.is_per_layer() {
             write!(f, "block_{}/", self.layer)?;
         }
-        f.write_str(self.role.label())
+        f.write_str(self.kind.label())
     }
 }

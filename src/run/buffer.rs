@@ -6,8 +6,9 @@ use core::ops::Range;
 use super::Plan;
 use crate::model::Dims;
 
-/// A buffer with a row for each token of the batch. Letters as in [`Role`](crate::model::Role), `B`
-/// the batch; where two buffers share a place, one is no longer needed when the other is written.
+/// A buffer with a row for each token of the batch. The letters are those of
+/// [`TensorKind`](crate::model::TensorKind), and `B` is the batch. Where two buffers share memory,
+/// one is no longer needed when the other is written.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Buffer {
     /// Where a stage needs fewer buffers than there is room to name.
@@ -25,14 +26,14 @@ pub(super) enum Buffer {
     Value,
     /// `[K][tokens][H/K P]`, the queries that meet the same keys together, ready to meet them.
     QueryByHead,
-    /// `[K][tokens][H/K P]`, the result of attention. In the place of `Query`.
+    /// `[K][tokens][H/K P]`, the result of attention. In the memory of `Query`.
     AttendedByHead,
-    /// `[B][H P]`, the same, token by token. In the place of `QueryByHead`.
+    /// `[B][H P]`, the same, token by token. In the memory of `QueryByHead`.
     Attended,
     /// Attention scores, for as many pairs of a token and a kv head as there is room for:
     /// `[H/K][rows of the layer's cache]` each.
     Scores,
-    /// `[B][F]`, the branch of the feed-forward with the activation. In the place of attention's.
+    /// `[B][F]`, the branch of the feed-forward with the activation. In the memory of attention's.
     Gate,
     /// `[B][F]`, the branch without.
     Up,

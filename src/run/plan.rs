@@ -8,13 +8,13 @@ use pocketlm_kernels::{GROUP, InputGroup, InputTile, TILE_ROWS};
 use super::buffer::{Buffer, Layout, layout};
 use super::snapshot::HEADER_BYTES;
 #[cfg(feature = "source")]
-use crate::model::{ALIGNMENT, Config, Role};
+use crate::model::{ALIGNMENT, Config, TensorKind};
 use crate::model::{Dims, Header, Kv, Layer, Layers};
 
 /// The memory plan of a session for one model: its limits, and the bytes that they need.
 ///
 /// The sizes in bytes, where `B` is the batch and the other letters are those of
-/// [`Role`](crate::model::Role):
+/// [`TensorKind`](crate::model::TensorKind):
 ///
 /// | part | holds |
 /// |---|---|
@@ -389,12 +389,12 @@ impl<'m> Plan<'m> {
 #[cfg(feature = "source")]
 const fn vectors(config: &Config) -> usize {
     let mut vectors: usize = 0;
-    let mut role = 0;
-    while role < Role::ALL.len() {
-        if Role::ALL[role].is_per_layer() {
-            vectors = vectors.saturating_add(Role::ALL[role].vector_len(config));
+    let mut kind = 0;
+    while kind < TensorKind::ALL.len() {
+        if TensorKind::ALL[kind].is_per_layer() {
+            vectors = vectors.saturating_add(TensorKind::ALL[kind].vector_len(config));
         }
-        role += 1;
+        kind += 1;
     }
-    larger(vectors, Role::FinalNorm.vector_len(config))
+    larger(vectors, TensorKind::FinalNorm.vector_len(config))
 }

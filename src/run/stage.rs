@@ -6,7 +6,7 @@
 //! transformer once more, as a few plain loops.
 
 use super::buffer::Buffer;
-use crate::model::Role;
+use crate::model::TensorKind;
 
 /// What is computed, in this order; the stages from `AttentionNorm` to `FfwResidual` once for each
 /// layer.
@@ -61,7 +61,7 @@ pub(super) enum Job {
     /// with all tokens; the tile rows of all matrices are counted one after the other.
     Matmul {
         input: Buffer,
-        matrices: &'static [(Role, Buffer)],
+        matrices: &'static [(TensorKind, Buffer)],
     },
     /// Queries, keys and values get their biases, norms and rotation. Queries go to `QueryByHead`,
     /// keys and values into the cache. A unit is a token.
@@ -77,7 +77,7 @@ pub(super) enum Rows {
     /// `into = norm(of)`.
     Norm {
         of: Buffer,
-        norm: Role,
+        norm: TensorKind,
         into: Buffer,
     },
     /// The heads of a token, which are far apart in `from`, next to each other in `into`.
@@ -85,17 +85,17 @@ pub(super) enum Rows {
     /// `onto += post_norm(branch + bias)`, then `branch = norm(onto)`.
     Residual {
         branch: Buffer,
-        bias: Role,
-        post_norm: Role,
+        bias: TensorKind,
+        post_norm: TensorKind,
         onto: Buffer,
-        norm: Option<Role>,
+        norm: Option<TensorKind>,
     },
     /// `gate = activation(gate + gate_bias) * (up + up_bias)`.
     Activate {
         gate: Buffer,
-        gate_bias: Role,
+        gate_bias: TensorKind,
         up: Buffer,
-        up_bias: Role,
+        up_bias: TensorKind,
     },
 }
 
@@ -130,7 +130,7 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Rows(Rows::Norm {
                     of: Buffer::Hidden,
-                    norm: Role::PreAttentionNorm,
+                    norm: TensorKind::PreAttentionNorm,
                     into: Buffer::Normed,
                 }),
                 next: Next::Stage(Stage::QueryKeyValue),
@@ -140,9 +140,9 @@ impl Stage {
                 job: Job::Matmul {
                     input: Buffer::Normed,
                     matrices: &[
-                        (Role::Query, Buffer::Query),
-                        (Role::Key, Buffer::Key),
-                        (Role::Value, Buffer::Value),
+                        (TensorKind::Query, Buffer::Query),
+                        (TensorKind::Key, Buffer::Key),
+                        (TensorKind::Value, Buffer::Value),
                     ],
                 },
                 next: Next::Stage(Stage::StoreKeys),
@@ -169,7 +169,7 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Attended,
-                    matrices: &[(Role::Output, Buffer::Normed)],
+                    matrices: &[(TensorKind::Output, Buffer::Normed)],
                 },
                 next: Next::Stage(Stage::AttentionResidual),
             },
@@ -177,10 +177,10 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Rows(Rows::Residual {
                     branch: Buffer::Normed,
-                    bias: Role::OutputBias,
-                    post_norm: Role::PostAttentionNorm,
+                    bias: TensorKind::OutputBias,
+                    post_norm: TensorKind::PostAttentionNorm,
                     onto: Buffer::Hidden,
-                    norm: Some(Role::PreFfwNorm),
+                    norm: Some(TensorKind::PreFfwNorm),
                 }),
                 next: Next::Stage(Stage::GateUp),
             },
@@ -191,8 +191,8 @@ impl Stage {
                 job: Job::Matmul {
                     input: Buffer::Normed,
                     matrices: &[
-                        (Role::GatingLinear, Buffer::Gate),
-                        (Role::ValueLinear, Buffer::Up),
+                        (TensorKind::GatingLinear, Buffer::Gate),
+                        (TensorKind::ValueLinear, Buffer::Up),
                     ],
                 },
                 next: Next::Stage(Stage::Activate),
@@ -201,9 +201,9 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Rows(Rows::Activate {
                     gate: Buffer::Gate,
-                    gate_bias: Role::GatingLinearBias,
+                    gate_bias: TensorKind::GatingLinearBias,
                     up: Buffer::Up,
-                    up_bias: Role::ValueLinearBias,
+                    up_bias: TensorKind::ValueLinearBias,
                 }),
                 next: Next::Stage(Stage::Down),
             },
@@ -211,7 +211,7 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Gate,
-                    matrices: &[(Role::OutLinear, Buffer::Normed)],
+                    matrices: &[(TensorKind::OutLinear, Buffer::Normed)],
                 },
                 next: Next::Stage(Stage::FfwResidual),
             },
@@ -219,8 +219,8 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Rows(Rows::Residual {
                     branch: Buffer::Normed,
-                    bias: Role::OutLinearBias,
-                    post_norm: Role::PostFfwNorm,
+                    bias: TensorKind::OutLinearBias,
+                    post_norm: TensorKind::PostFfwNorm,
                     onto: Buffer::Hidden,
                     norm: None,
                 }),
@@ -232,7 +232,7 @@ impl Stage {
                 tokens: Tokens::Logits,
                 job: Job::Rows(Rows::Norm {
                     of: Buffer::Hidden,
-                    norm: Role::FinalNorm,
+                    norm: TensorKind::FinalNorm,
                     into: Buffer::Normed,
                 }),
                 next: Next::Stage(Stage::Logits),
@@ -241,7 +241,7 @@ impl Stage {
                 tokens: Tokens::Logits,
                 job: Job::Matmul {
                     input: Buffer::Normed,
-                    matrices: &[(Role::LmHead, Buffer::Logits)],
+                    matrices: &[(TensorKind::LmHead, Buffer::Logits)],
                 },
                 next: Next::MoreTokens,
             },
@@ -249,7 +249,7 @@ impl Stage {
     }
 
     /// The matrices that read the rows which this stage writes.
-    pub fn readers(self) -> &'static [(Role, Buffer)] {
+    pub fn readers(self) -> &'static [(TensorKind, Buffer)] {
         let Next::Stage(next) = self.row().next else {
             return &[];
         };

@@ -5,7 +5,7 @@
 use pocketlm_kernels::Matrix;
 
 use super::Plan;
-use crate::model::{Model, Role};
+use crate::model::{Model, TensorKind};
 
 /// The tile rows of a matrix that are in memory: all of them, or some.
 #[derive(Clone, Copy)]
@@ -24,8 +24,8 @@ impl<'w> MatrixPart<'w> {
         rows: 0,
     };
 
-    fn mapped(model: &Model<'w>, layer: u32, role: Role) -> Self {
-        let matrix = model.matrix(layer, role);
+    fn mapped(model: &Model<'w>, layer: u32, kind: TensorKind) -> Self {
+        let matrix = model.matrix(layer, kind);
         MatrixPart {
             matrix,
             first: 0,
@@ -52,13 +52,18 @@ mod mapped {
         }
 
         #[cfg_attr(target_os = "none", inline(never))]
-        pub fn vector<'w>(&self, model: &Model<'w>, layer: u32, role: Role) -> &'w [f32] {
-            model.vector(layer, role)
+        pub fn vector<'w>(&self, model: &Model<'w>, layer: u32, kind: TensorKind) -> &'w [f32] {
+            model.vector(layer, kind)
         }
 
         #[cfg_attr(target_os = "none", inline(never))]
-        pub fn matrix<'w>(&self, model: &Model<'w>, layer: u32, role: Role) -> MatrixPart<'w> {
-            MatrixPart::mapped(model, layer, role)
+        pub fn matrix<'w>(
+            &self,
+            model: &Model<'w>,
+            layer: u32,
+            kind: TensorKind,
+        ) -> MatrixPart<'w> {
+            MatrixPart::mapped(model, layer, kind)
         }
     }
 }
@@ -96,7 +101,7 @@ mod read {
     #[derive(Clone, Copy)]
     pub struct Piece {
         pub layer: u32,
-        pub role: Role,
+        pub kind: TensorKind,
         pub first: usize,
         pub count: usize,
     }
@@ -104,7 +109,7 @@ mod read {
     impl Piece {
         pub const NONE: Piece = Piece {
             layer: 0,
-            role: Role::Embedder,
+            kind: TensorKind::Embedder,
             first: 0,
             count: 0,
         };
@@ -118,8 +123,8 @@ mod read {
     }
 
     impl Vectors {
-        fn includes(self, role: Role) -> bool {
-            !role.is_matrix() && role.is_per_layer() == matches!(self, Vectors::Layer(_))
+        fn includes(self, kind: TensorKind) -> bool {
+            !kind.is_matrix() && kind.is_per_layer() == matches!(self, Vectors::Layer(_))
         }
     }
 
@@ -148,7 +153,7 @@ mod read {
         ) -> Result<(), Error> {
             let units = model
                 .tensors()
-                .map(|id| model.location(id.layer, id.role))
+                .map(|id| model.location(id.layer, id.kind))
                 .filter(|location| location.tile_rows() > 0);
             let widest = units
                 .map(|location| location.item_bytes())
@@ -170,34 +175,39 @@ mod read {
         }
 
         #[cfg_attr(target_os = "none", inline(never))]
-        pub fn vector<'w>(&'w self, model: &Model<'w>, layer: u32, role: Role) -> &'w [f32] {
+        pub fn vector<'w>(&'w self, model: &Model<'w>, layer: u32, kind: TensorKind) -> &'w [f32] {
             let Some(of) = self.vectors_of else {
-                return model.vector(layer, role);
+                return model.vector(layer, kind);
             };
-            let length = |role: Role| model.location(layer, role).columns;
-            let before = Role::ALL
+            let length = |kind: TensorKind| model.location(layer, kind).columns;
+            let before = TensorKind::ALL
                 .into_iter()
-                .take_while(|&other| other != role)
+                .take_while(|&other| other != kind)
                 .filter(|&other| of.includes(other));
             let start = before.map(length).sum::<usize>();
             self.vectors
-                .get(start..start + length(role))
+                .get(start..start + length(kind))
                 .unwrap_or_default()
         }
 
         #[cfg_attr(target_os = "none", inline(never))]
-        pub fn matrix<'w>(&'w self, model: &Model<'w>, layer: u32, role: Role) -> MatrixPart<'w> {
+        pub fn matrix<'w>(
+            &'w self,
+            model: &Model<'w>,
+            layer: u32,
+            kind: TensorKind,
+        ) -> MatrixPart<'w> {
             if !self.is_lent {
-                return MatrixPart::mapped(model, layer, role);
+                return MatrixPart::mapped(model, layer, kind);
             }
-            let location = model.location(layer, role);
+            let location = model.location(layer, kind);
             let piece = self.piece;
             let mut weights = MatrixPart {
                 matrix: Matrix::EMPTY,
                 first: 0,
                 rows: location.rows,
             };
-            if piece.role == role && (piece.layer == layer || !role.is_per_layer()) {
+            if piece.kind == kind && (piece.layer == layer || !kind.is_per_layer()) {
                 let rows = (piece.count * TILE_ROWS)
                     .min(location.rows.saturating_sub(piece.first * TILE_ROWS));
                 let bytes = self
@@ -225,8 +235,11 @@ mod read {
                 Vectors::Final => 0,
             };
             let mut rest = &mut *self.vectors;
-            for role in Role::ALL.into_iter().filter(|&role| of.includes(role)) {
-                let location = model.location(layer, role);
+            for kind in TensorKind::ALL
+                .into_iter()
+                .filter(|&kind| of.includes(kind))
+            {
+                let location = model.location(layer, kind);
                 let (vector, after) = rest
                     .split_at_mut_checked(location.columns)
                     .unwrap_or_default();

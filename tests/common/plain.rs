@@ -3,7 +3,7 @@
 //! which it reads the weights byte by byte, and the contract of the kernels crate, whose scalar
 //! functions are all it shares with the runtime.
 
-use pocketlm::model::{Config, DType, Kv, Layer, MlpVariant, Model, Role, Rope, TensorId};
+use pocketlm::model::{Config, DType, Kv, Layer, MlpVariant, Model, Rope, TensorId, TensorKind};
 use pocketlm_kernels::math::{
     bf16_from_f32, bf16_to_f32, exp, f16_from_f32, f16_to_f32, gelu_approx, gelu_exact, silu,
     sin_cos_turns, soft_cap, sqrt,
@@ -55,19 +55,19 @@ impl<'m> Plain<'m> {
             .map(|x| x * config.embedding_scale)
             .collect();
         for layer in 0..self.layers.len() as u32 {
-            let normed = self.norm(&hidden, layer, Role::PreAttentionNorm);
+            let normed = self.norm(&hidden, layer, TensorKind::PreAttentionNorm);
             let mut branch = self.attention(layer, &normed, position);
-            add(&mut branch, &self.vector(layer, Role::OutputBias));
+            add(&mut branch, &self.vector(layer, TensorKind::OutputBias));
             if config.use_post_attn_norm {
-                branch = self.norm(&branch, layer, Role::PostAttentionNorm);
+                branch = self.norm(&branch, layer, TensorKind::PostAttentionNorm);
             }
             add(&mut hidden, &branch);
 
-            let normed = self.norm(&hidden, layer, Role::PreFfwNorm);
-            let mut gate = self.product(layer, Role::GatingLinear, &normed);
-            let mut value = self.product(layer, Role::ValueLinear, &normed);
-            add(&mut gate, &self.vector(layer, Role::GatingLinearBias));
-            add(&mut value, &self.vector(layer, Role::ValueLinearBias));
+            let normed = self.norm(&hidden, layer, TensorKind::PreFfwNorm);
+            let mut gate = self.product(layer, TensorKind::GatingLinear, &normed);
+            let mut value = self.product(layer, TensorKind::ValueLinear, &normed);
+            add(&mut gate, &self.vector(layer, TensorKind::GatingLinearBias));
+            add(&mut value, &self.vector(layer, TensorKind::ValueLinearBias));
             for (gate, value) in gate.iter_mut().zip(value) {
                 *gate = value
                     * match config.mlp_variant {
@@ -76,18 +76,18 @@ impl<'m> Plain<'m> {
                         MlpVariant::Swiglu => silu(*gate),
                     };
             }
-            let mut branch = self.product(layer, Role::OutLinear, &gate);
-            add(&mut branch, &self.vector(layer, Role::OutLinearBias));
+            let mut branch = self.product(layer, TensorKind::OutLinear, &gate);
+            add(&mut branch, &self.vector(layer, TensorKind::OutLinearBias));
             if config.use_post_ffw_norm {
-                branch = self.norm(&branch, layer, Role::PostFfwNorm);
+                branch = self.norm(&branch, layer, TensorKind::PostFfwNorm);
             }
             add(&mut hidden, &branch);
         }
-        let normed = self.norm(&hidden, 0, Role::FinalNorm);
+        let normed = self.norm(&hidden, 0, TensorKind::FinalNorm);
         let head = if config.tie_embedder_and_logits {
-            Role::Embedder
+            TensorKind::Embedder
         } else {
-            Role::LmHead
+            TensorKind::LmHead
         };
         let logits = self.product(0, head, &normed);
         logits
@@ -109,9 +109,17 @@ impl<'m> Plain<'m> {
             };
             all.chunks(width).map(head).collect::<Vec<_>>()
         };
-        let mut queries = heads(Role::Query, Role::QueryBias, Some(Role::QueryNorm));
-        let mut keys = heads(Role::Key, Role::KeyBias, Some(Role::KeyNorm));
-        let values = heads(Role::Value, Role::ValueBias, None);
+        let mut queries = heads(
+            TensorKind::Query,
+            TensorKind::QueryBias,
+            Some(TensorKind::QueryNorm),
+        );
+        let mut keys = heads(
+            TensorKind::Key,
+            TensorKind::KeyBias,
+            Some(TensorKind::KeyNorm),
+        );
+        let values = heads(TensorKind::Value, TensorKind::ValueBias, None);
         for head in queries.iter_mut().chain(&mut keys) {
             self.turn(head, kind.rope, position);
         }
@@ -154,7 +162,7 @@ impl<'m> Plain<'m> {
             }
             attended.extend(out.iter().map(|x| x * normalizer));
         }
-        self.product(layer, Role::Output, &attended)
+        self.product(layer, TensorKind::Output, &attended)
     }
 
     fn score(&self, query: &[f32], key: &[f32]) -> f32 {
@@ -223,18 +231,18 @@ impl<'m> Plain<'m> {
         }
     }
 
-    fn norm(&self, x: &[f32], layer: u32, role: Role) -> Vec<f32> {
+    fn norm(&self, x: &[f32], layer: u32, kind: TensorKind) -> Vec<f32> {
         let squares: Vec<f32> = x.iter().map(|x| x * x).collect();
         let factor = 1.0 / sqrt(striped_sum(&squares) / x.len() as f32 + self.config.rms_norm_eps);
         x.iter()
-            .zip(self.vector(layer, role))
+            .zip(self.vector(layer, kind))
             .map(|(x, weight)| x * factor * weight)
             .collect()
     }
 
-    fn product(&self, layer: u32, role: Role, x: &[f32]) -> Vec<f32> {
-        let (dtype, rows, columns) = self.model.tensor_type(TensorId { layer, role }).unwrap();
-        let data = self.tensor(layer, role).unwrap();
+    fn product(&self, layer: u32, kind: TensorKind, x: &[f32]) -> Vec<f32> {
+        let (dtype, rows, columns) = self.model.tensor_type(TensorId { layer, kind }).unwrap();
+        let data = self.tensor(layer, kind).unwrap();
         assert_eq!(x.len(), columns);
         let groups = groups(x);
         let output = |row: usize| {
@@ -263,10 +271,10 @@ impl<'m> Plain<'m> {
             .model
             .tensor_type(TensorId {
                 layer: 0,
-                role: Role::Embedder,
+                kind: TensorKind::Embedder,
             })
             .unwrap();
-        let data = self.tensor(0, Role::Embedder).unwrap();
+        let data = self.tensor(0, TensorKind::Embedder).unwrap();
         let weight = |column| {
             if !dtype.is_quantized() {
                 return float(dtype, data, columns, row, column);
@@ -280,20 +288,20 @@ impl<'m> Plain<'m> {
     }
 
     /// A vector; empty if the model has none.
-    fn vector(&self, layer: u32, role: Role) -> Vec<f32> {
-        let Some((_, _, columns)) = self.model.tensor_type(TensorId { layer, role }) else {
+    fn vector(&self, layer: u32, kind: TensorKind) -> Vec<f32> {
+        let Some((_, _, columns)) = self.model.tensor_type(TensorId { layer, kind }) else {
             return Vec::new();
         };
-        let data = &self.tensor(layer, role).unwrap()[..4 * columns];
+        let data = &self.tensor(layer, kind).unwrap()[..4 * columns];
         data.chunks(4)
             .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
             .collect()
     }
 
     /// The weights from this tensor on, found through the tensors section.
-    fn tensor(&self, layer: u32, role: Role) -> Option<&'m [u8]> {
+    fn tensor(&self, layer: u32, kind: TensorKind) -> Option<&'m [u8]> {
         let entries = self.section(3).chunks(16);
-        let mut entries = entries.filter(|e| e[0] == role as u8 && e[4..8] == layer.to_le_bytes());
+        let mut entries = entries.filter(|e| e[0] == kind as u8 && e[4..8] == layer.to_le_bytes());
         let offset = u64::from_le_bytes(entries.next()?[8..].try_into().unwrap());
         Some(&self.section(4)[offset as usize..])
     }

@@ -7,7 +7,7 @@ use pocketlm::host::AlignedBytes;
 use pocketlm::import::{
     self, Checkpoint, Description, Element, ImportError, PackOptions, RopeTable, Tensor,
 };
-use pocketlm::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
+use pocketlm::model::{Config, DType, Layer, MlpVariant, Rope, TensorId, TensorKind};
 
 /// A repeatable stream of numbers (Knuth's MMIX generator).
 #[derive(Clone)]
@@ -70,7 +70,7 @@ impl Checkpoint for Memory {
     fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
         let missing = || ImportError::new(format!("tensor {id} is missing"));
         let (rows, columns) = id
-            .role
+            .kind
             .shape(&self.description.config)
             .ok_or_else(missing)?;
         let data = self.tensors.get(&id).ok_or_else(missing)?;
@@ -87,21 +87,21 @@ impl Memory {
         let mut tensors = HashMap::new();
         let layers = (0..config.num_decoder_blocks).map(|layer| (layer, true));
         for (layer, per_layer) in [(0, false)].into_iter().chain(layers) {
-            for role in Role::ALL {
-                if role.is_per_layer() != per_layer || !role.is_present(&config) {
+            for kind in TensorKind::ALL {
+                if kind.is_per_layer() != per_layer || !kind.is_present(&config) {
                     continue;
                 }
-                let (rows, columns) = role.shape(&config).unwrap();
-                let (base, spread) = match role {
-                    Role::Embedder | Role::LmHead => (0.0, 1.0),
-                    _ if role.is_matrix() => (0.0, (3.0 / columns as f32).sqrt()),
-                    _ if format!("{role:?}").ends_with("Bias") => (0.0, 0.3),
+                let (rows, columns) = kind.shape(&config).unwrap();
+                let (base, spread) = match kind {
+                    TensorKind::Embedder | TensorKind::LmHead => (0.0, 1.0),
+                    _ if kind.is_matrix() => (0.0, (3.0 / columns as f32).sqrt()),
+                    _ if format!("{kind:?}").ends_with("Bias") => (0.0, 0.3),
                     _ => (1.0, 0.5),
                 };
                 let data = (0..rows * columns)
                     .flat_map(|_| (base + spread * numbers.float()).to_le_bytes())
                     .collect();
-                tensors.insert(TensorId { layer, role }, data);
+                tensors.insert(TensorId { layer, kind }, data);
             }
         }
         Memory {

@@ -3,7 +3,7 @@
 //! oracle is the importer's.
 
 use pocketlm::import::{Checkpoint, RopeTable, Tensor};
-use pocketlm::model::{MlpVariant, Role, Rope, TensorId};
+use pocketlm::model::{MlpVariant, Rope, TensorId, TensorKind};
 
 pub type Matrix = Vec<Vec<f64>>;
 
@@ -52,54 +52,70 @@ struct Linear {
 impl<'c> Reference<'c> {
     pub fn new(checkpoint: &'c dyn Checkpoint) -> Self {
         let config = &checkpoint.description().config;
-        let matrix = |layer: u32, role: Role| -> Matrix {
+        let matrix = |layer: u32, kind: TensorKind| -> Matrix {
             let tensor = checkpoint
-                .tensor(TensorId { layer, role })
+                .tensor(TensorId { layer, kind })
                 .unwrap_or_else(|error| panic!("{error}"));
             read(&tensor)
                 .into_iter()
                 .map(|row| row.into_iter().map(f64::from).collect())
                 .collect()
         };
-        let vector = |layer, role| matrix(layer, role).into_iter().next().unwrap();
-        let optional = |on: bool, layer, role| on.then(|| vector(layer, role));
+        let vector = |layer, kind| matrix(layer, kind).into_iter().next().unwrap();
+        let optional = |on: bool, layer, kind| on.then(|| vector(layer, kind));
         let block = |i| {
-            let linear = |role, bias, on| Linear {
-                rows: matrix(i, role),
+            let linear = |kind, bias, on| Linear {
+                rows: matrix(i, kind),
                 bias: optional(on, i, bias),
             };
             Block {
-                pre_attention_norm: vector(i, Role::PreAttentionNorm),
-                query: linear(Role::Query, Role::QueryBias, config.qkv_bias),
-                key: linear(Role::Key, Role::KeyBias, config.qkv_bias),
-                value: linear(Role::Value, Role::ValueBias, config.qkv_bias),
-                query_norm: optional(config.use_qk_norm, i, Role::QueryNorm),
-                key_norm: optional(config.use_qk_norm, i, Role::KeyNorm),
-                output: linear(Role::Output, Role::OutputBias, config.output_bias),
+                pre_attention_norm: vector(i, TensorKind::PreAttentionNorm),
+                query: linear(TensorKind::Query, TensorKind::QueryBias, config.qkv_bias),
+                key: linear(TensorKind::Key, TensorKind::KeyBias, config.qkv_bias),
+                value: linear(TensorKind::Value, TensorKind::ValueBias, config.qkv_bias),
+                query_norm: optional(config.use_qk_norm, i, TensorKind::QueryNorm),
+                key_norm: optional(config.use_qk_norm, i, TensorKind::KeyNorm),
+                output: linear(
+                    TensorKind::Output,
+                    TensorKind::OutputBias,
+                    config.output_bias,
+                ),
                 post_attention_norm: optional(
                     config.use_post_attn_norm,
                     i,
-                    Role::PostAttentionNorm,
+                    TensorKind::PostAttentionNorm,
                 ),
-                pre_ffw_norm: vector(i, Role::PreFfwNorm),
-                gating_linear: linear(Role::GatingLinear, Role::GatingLinearBias, config.mlp_bias),
-                value_linear: linear(Role::ValueLinear, Role::ValueLinearBias, config.mlp_bias),
-                out_linear: linear(Role::OutLinear, Role::OutLinearBias, config.mlp_bias),
-                post_ffw_norm: optional(config.use_post_ffw_norm, i, Role::PostFfwNorm),
+                pre_ffw_norm: vector(i, TensorKind::PreFfwNorm),
+                gating_linear: linear(
+                    TensorKind::GatingLinear,
+                    TensorKind::GatingLinearBias,
+                    config.mlp_bias,
+                ),
+                value_linear: linear(
+                    TensorKind::ValueLinear,
+                    TensorKind::ValueLinearBias,
+                    config.mlp_bias,
+                ),
+                out_linear: linear(
+                    TensorKind::OutLinear,
+                    TensorKind::OutLinearBias,
+                    config.mlp_bias,
+                ),
+                post_ffw_norm: optional(config.use_post_ffw_norm, i, TensorKind::PostFfwNorm),
             }
         };
         Reference {
             checkpoint,
-            embedder: matrix(0, Role::Embedder),
+            embedder: matrix(0, TensorKind::Embedder),
             head: matrix(
                 0,
                 if config.tie_embedder_and_logits {
-                    Role::Embedder
+                    TensorKind::Embedder
                 } else {
-                    Role::LmHead
+                    TensorKind::LmHead
                 },
             ),
-            final_norm: vector(0, Role::FinalNorm),
+            final_norm: vector(0, TensorKind::FinalNorm),
             layers: (0..config.num_decoder_blocks).map(block).collect(),
         }
     }

@@ -3,11 +3,11 @@
 //! its meaning.
 
 use pocketlm::Error;
-use pocketlm::model::{ConfigField, DType, Role, Section, TensorId};
+use pocketlm::model::{ConfigField, DType, Section, TensorId, TensorKind};
 
 const ID: TensorId = TensorId {
     layer: 0,
-    role: Role::Query,
+    kind: TensorKind::Query,
 };
 
 /// To be added to only. The number of an error that is gone is not given to another.

@@ -6,7 +6,7 @@ use crate::common::session::arena_for;
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
 use pocketlm::import::{self, Checkpoint, Description, Element, ImportError, PackOptions, Tensor};
-use pocketlm::model::{DType, Kv, Model, Role, Rope, TensorId};
+use pocketlm::model::{DType, Kv, Model, Rope, TensorId, TensorKind};
 use pocketlm::run::{Engine, Isa, Plan, Session, Solo};
 use pocketlm::sample::Sampler;
 
@@ -163,9 +163,9 @@ fn scores_may_be_as_large_as_f32_and_overflow_to_nan_and_no_token() {
 fn values_that_f16_cannot_hold_are_kept_as_its_largest() {
     let model = Memory::new(description(), 1);
     let large = |kept: bool| {
-        move |id: TensorId, w: f32| match id.role {
-            Role::ValueBias => (if kept { 65504f32 } else { 1e9 }).copysign(w),
-            Role::Value if kept => 0.0,
+        move |id: TensorId, w: f32| match id.kind {
+            TensorKind::ValueBias => (if kept { 65504f32 } else { 1e9 }).copysign(w),
+            TensorKind::Value if kept => 0.0,
             _ => w,
         }
     };
@@ -202,8 +202,13 @@ fn values_that_f16_cannot_hold_are_kept_as_its_largest() {
 fn weights_that_are_not_finite_are_not_packed() {
     let model = Memory::new(description(), 1);
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        for role in [Role::Embedder, Role::Key, Role::KeyBias, Role::FinalNorm] {
-            let change = |id: TensorId, w: f32| if id.role == role { bad } else { w };
+        for kind in [
+            TensorKind::Embedder,
+            TensorKind::Key,
+            TensorKind::KeyBias,
+            TensorKind::FinalNorm,
+        ] {
+            let change = |id: TensorId, w: f32| if id.kind == kind { bad } else { w };
             let changed = Changed {
                 model: &model,
                 description: description(),
@@ -216,7 +221,7 @@ fn weights_that_are_not_finite_are_not_packed() {
                 };
                 assert!(
                     import::pack_to_memory(&changed, &options, &mut |_, _| {}).is_err(),
-                    "{role:?}, {dtype:?}"
+                    "{kind:?}, {dtype:?}"
                 );
             }
         }

@@ -8,7 +8,7 @@ use crate::common::session::{STORY, session_in};
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
 use pocketlm::import::{PackOptions, vocabulary};
-use pocketlm::model::{ConfigField, DType, Header, Kv, Model, Role, Rope, Section, TensorId};
+use pocketlm::model::{ConfigField, DType, Header, Kv, Model, Rope, Section, TensorId, TensorKind};
 use pocketlm::run::{Plan, Session, Solo};
 
 /// An image with something in every section.
@@ -251,7 +251,7 @@ fn gaps_and_reserved_fields_must_be_zero_even_if_the_checksums_are_right() {
             tensors + at,
             Error::Tensor(TensorId {
                 layer: 0,
-                role: Role::Embedder,
+                kind: TensorKind::Embedder,
             }),
         )
     }));
@@ -264,7 +264,7 @@ fn gaps_and_reserved_fields_must_be_zero_even_if_the_checksums_are_right() {
         fields.extend((end..start).map(|at| (weights + at, Error::Tensor(id))));
         let (dtype, rows, columns) = model.tensor_type(id).unwrap();
         end = start
-            + if id.role.is_matrix() {
+            + if id.kind.is_matrix() {
                 dtype.matrix_bytes(rows, columns).unwrap()
             } else {
                 4 * columns
@@ -365,11 +365,11 @@ fn fields_that_make_no_model_are_refused_by_name() {
                 Error::NotFinite(id),
             ));
         }
-        // The first word of an entry is role, element type, and a zero.
+        // The first word of an entry is kind, element type, and a zero.
         for word in [
-            id.role as u32 | 6 << 8,
-            id.role as u32 | 1 << 16,
-            Role::Value as u32,
+            id.kind as u32 | 6 << 8,
+            id.kind as u32 | 1 << 16,
+            TensorKind::Value as u32,
         ] {
             cases.push((entry, word, Error::Tensor(id)));
         }
@@ -378,7 +378,7 @@ fn fields_that_make_no_model_are_refused_by_name() {
             cases.push((entry + 8, offset as u32, Error::Tensor(id)));
         }
         if id == norm {
-            cases.push((entry, id.role as u32 | 1 << 8, Error::Tensor(id)));
+            cases.push((entry, id.kind as u32 | 1 << 8, Error::Tensor(id)));
         }
     }
     for (at, word, expected) in cases {
@@ -606,7 +606,7 @@ fn a_plan_made_at_compile_time_is_the_plan_made_at_run_time() {
 fn every_refusal_is_a_sentence_with_its_numbers() {
     let id = TensorId {
         layer: 3,
-        role: Role::Query,
+        kind: TensorKind::Query,
     };
     for (error, sentence) in [
         (

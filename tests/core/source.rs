@@ -93,7 +93,7 @@ impl WeightSource for Overlapping<'_> {
 
 /// Bytes of the largest tile row of an image.
 fn widest(model: &Model<'_>) -> usize {
-    let rows = model.tensors().filter(|id| id.role.is_matrix()).map(|id| {
+    let rows = model.tensors().filter(|id| id.kind.is_matrix()).map(|id| {
         let (dtype, _, columns) = model.tensor_type(id).unwrap();
         dtype.tile_row_bytes(columns).unwrap()
     });

@@ -3,7 +3,7 @@
 use crate::common::folder::{self, Folder, Stored};
 use crate::common::reference::{Reference, read};
 use pocketlm::import::{Checkpoint, llamalike};
-use pocketlm::model::{DType, Role, Rope, TensorId};
+use pocketlm::model::{DType, Rope, TensorId, TensorKind};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
@@ -54,10 +54,10 @@ fn a_plain_forward_pass_over_the_import_gives_penzais_f64_logits() {
     }
 }
 
-fn tensor(checkpoint: &dyn Checkpoint, layer: u32, role: Role) -> Vec<Vec<f32>> {
+fn tensor(checkpoint: &dyn Checkpoint, layer: u32, kind: TensorKind) -> Vec<Vec<f32>> {
     read(
         &checkpoint
-            .tensor(TensorId { layer, role })
+            .tensor(TensorId { layer, kind })
             .unwrap_or_else(|error| panic!("{error}")),
     )
 }
@@ -92,11 +92,11 @@ fn matrices_are_the_transposes_of_penzais() {
             number(&folder, &block("attention/output"), row * 6 + d)
         );
     }
-    for (role, label) in [
-        (Role::Key, "attention/key"),
-        (Role::Value, "attention/value"),
+    for (kind, label) in [
+        (TensorKind::Key, "attention/key"),
+        (TensorKind::Value, "attention/value"),
     ] {
-        let ours = tensor(&checkpoint, 1, role);
+        let ours = tensor(&checkpoint, 1, kind);
         for (row, d) in (0..8).flat_map(|row| (0..6).map(move |d| (row, d))) {
             assert_eq!(
                 ours[row][d],
@@ -105,12 +105,12 @@ fn matrices_are_the_transposes_of_penzais() {
             );
         }
     }
-    for (role, label, rows, columns) in [
-        (Role::GatingLinear, "mlp/gating_linear", 5, 6),
-        (Role::ValueLinear, "mlp/value_linear", 5, 6),
-        (Role::OutLinear, "mlp/out_linear", 6, 5),
+    for (kind, label, rows, columns) in [
+        (TensorKind::GatingLinear, "mlp/gating_linear", 5, 6),
+        (TensorKind::ValueLinear, "mlp/value_linear", 5, 6),
+        (TensorKind::OutLinear, "mlp/out_linear", 6, 5),
     ] {
-        let ours = tensor(&checkpoint, 1, role);
+        let ours = tensor(&checkpoint, 1, kind);
         for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)))
         {
             assert_eq!(
@@ -120,8 +120,8 @@ fn matrices_are_the_transposes_of_penzais() {
             );
         }
     }
-    let head = tensor(&checkpoint, 0, Role::LmHead);
-    let embedder = tensor(&checkpoint, 0, Role::Embedder);
+    let head = tensor(&checkpoint, 0, TensorKind::LmHead);
+    let embedder = tensor(&checkpoint, 0, TensorKind::Embedder);
     for (v, d) in (0..7).flat_map(|v| (0..6).map(move |d| (v, d))) {
         assert_eq!(
             head[v][d],
@@ -136,23 +136,32 @@ fn matrices_are_the_transposes_of_penzais() {
 
 /// Everything a checkpoint holds.
 fn all(checkpoint: &dyn Checkpoint) -> Vec<Vec<Vec<f32>>> {
-    let roles = [
-        Role::PreAttentionNorm,
-        Role::Query,
-        Role::Key,
-        Role::Value,
-        Role::Output,
-        Role::PreFfwNorm,
+    let kinds = [
+        TensorKind::PreAttentionNorm,
+        TensorKind::Query,
+        TensorKind::Key,
+        TensorKind::Value,
+        TensorKind::Output,
+        TensorKind::PreFfwNorm,
     ];
-    let mlp = [Role::GatingLinear, Role::ValueLinear, Role::OutLinear];
-    let outer = [Role::Embedder, Role::LmHead, Role::FinalNorm].map(|role| (0, role));
+    let mlp = [
+        TensorKind::GatingLinear,
+        TensorKind::ValueLinear,
+        TensorKind::OutLinear,
+    ];
+    let outer = [
+        TensorKind::Embedder,
+        TensorKind::LmHead,
+        TensorKind::FinalNorm,
+    ]
+    .map(|kind| (0, kind));
     let layers = 0..checkpoint.description().config.num_decoder_blocks;
     let inner =
-        layers.flat_map(|layer| roles.into_iter().chain(mlp).map(move |role| (layer, role)));
+        layers.flat_map(|layer| kinds.into_iter().chain(mlp).map(move |kind| (layer, kind)));
     outer
         .into_iter()
         .chain(inner)
-        .map(|(layer, role)| tensor(checkpoint, layer, role))
+        .map(|(layer, kind)| tensor(checkpoint, layer, kind))
         .collect()
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::common::folder::{self, Folder, Stored, like_llama};
 use crate::common::reference::read;
 use pocketlm::import::{self, Checkpoint, ImportError, hf};
-use pocketlm::model::{Role, TensorId};
+use pocketlm::model::{TensorId, TensorKind};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -707,13 +707,13 @@ fn no_change_of_a_header_byte_makes_reading_panic() {
             std::fs::write(&path, &weights).unwrap();
             // What still opens was checked, so all of it can be read.
             if let Ok(checkpoint) = hf::open(folder.path()) {
-                for (layer, role) in [
-                    (0, Role::Embedder),
-                    (0, Role::Query),
-                    (1, Role::OutLinear),
-                    (0, Role::FinalNorm),
+                for (layer, kind) in [
+                    (0, TensorKind::Embedder),
+                    (0, TensorKind::Query),
+                    (1, TensorKind::OutLinear),
+                    (0, TensorKind::FinalNorm),
                 ] {
-                    read(&checkpoint.tensor(TensorId { layer, role }).unwrap());
+                    read(&checkpoint.tensor(TensorId { layer, kind }).unwrap());
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use pocketlm::host::read_bandwidth;
-use pocketlm::model::{Model, Role};
+use pocketlm::model::{Model, TensorKind};
 use pocketlm::run::{Plan, Session, Workers};
 use serde_json::{Value, json};
 
@@ -209,7 +209,7 @@ fn bytes_per_token(model: &Model, plan: &Plan, length: u32) -> u64 {
     let tied = model.config().tie_embedder_and_logits;
     let weights = tensors(model)
         .into_iter()
-        .filter(|tensor| tied || tensor.role != Role::Embedder)
+        .filter(|tensor| tied || tensor.kind != TensorKind::Embedder)
         .map(|tensor| tensor.bytes);
     let cache = model.layers().iter().map(|layer| {
         let visible = layer

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use pocketlm::import::ImportError;
-use pocketlm::model::{DType, Layer, MlpVariant, Model, Role, Rope};
+use pocketlm::model::{DType, Layer, MlpVariant, Model, Rope, TensorKind};
 use serde_json::{Map, Value, json};
 
 use crate::load::Image;
@@ -139,14 +139,14 @@ pub struct TensorLine {
     /// Without the padding between tensors.
     pub bytes: u64,
     /// What it is for.
-    pub role: Role,
+    pub kind: TensorKind,
 }
 
 /// Every tensor, in the order of the image.
 pub fn tensors(model: &Model) -> Vec<TensorLine> {
     let line = |id: pocketlm::model::TensorId| {
         let (dtype, rows, columns) = model.tensor_type(id)?;
-        let matrix = id.role.is_matrix();
+        let matrix = id.kind.is_matrix();
         let bytes = if matrix {
             dtype.matrix_bytes(rows, columns)?
         } else {
@@ -162,7 +162,7 @@ pub fn tensors(model: &Model) -> Vec<TensorLine> {
             dtype: dtype.name(),
             shape,
             bytes: bytes as u64,
-            role: id.role,
+            kind: id.kind,
         })
     };
     model.tensors().filter_map(line).collect()

@@ -21,13 +21,13 @@ pub(super) fn layout(tensors: &BTreeMap<String, Stored>, family: &Family) -> Lay
 
 /// Where a file with this layout stores a tensor.
 pub(super) fn place(layout: Layout, id: TensorId, config: &Config) -> TensorPlace {
-    let name = layout.names(id.role).gguf;
-    let name = if id.role.is_per_layer() {
+    let name = layout.names(id.kind).gguf;
+    let name = if id.kind.is_per_layer() {
         format!("blk.{}.{name}", id.layer)
     } else {
         name.into()
     };
-    layout.place(id.role, name, config)
+    layout.place(id.kind, name, config)
 }
 
 /// Rejects a file in which a tensor is missing or has the wrong shape. Also rejects a tensor that

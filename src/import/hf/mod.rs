@@ -35,7 +35,7 @@ use super::{
     Checkpoint, Description, Element, ImportError, Tensor, adapter, heads_fit, json, llamalike,
     vocabulary,
 };
-use crate::model::{Config, DType, Role, TensorId, tensor_ids};
+use crate::model::{Config, DType, TensorId, TensorKind, tensor_ids};
 
 /// Whether a folder is for [`open`]: it has a `config.json`, and is not a [penzai-style](llamalike)
 /// folder.
@@ -159,14 +159,14 @@ impl Checkpoint for Folder {
         // `find` refuses other elements.
         let element = stored.element().unwrap_or(Element::F32);
         let is_norm = matches!(
-            id.role,
-            Role::FinalNorm
-                | Role::PreAttentionNorm
-                | Role::QueryNorm
-                | Role::KeyNorm
-                | Role::PostAttentionNorm
-                | Role::PreFfwNorm
-                | Role::PostFfwNorm
+            id.kind,
+            TensorKind::FinalNorm
+                | TensorKind::PreAttentionNorm
+                | TensorKind::QueryNorm
+                | TensorKind::KeyNorm
+                | TensorKind::PostAttentionNorm
+                | TensorKind::PreFfwNorm
+                | TensorKind::PostFfwNorm
         );
         let add = if is_norm { self.norm_add } else { 0.0 };
         let tensor = place.tensor(element, stored.data, rows, add);
@@ -303,8 +303,8 @@ fn check_tensors(
     for id in tensor_ids(&described.config) {
         let place = names.place(id, &described.config);
         let found =
-            find(weights, scheme, &place.name, &place.shape).map_err(|error| match id.role {
-                Role::LmHead if weights.get(&place.name).is_none() => {
+            find(weights, scheme, &place.name, &place.shape).map_err(|error| match id.kind {
+                TensorKind::LmHead if weights.get(&place.name).is_none() => {
                     error.help("config.json does not tie it to the embeddings")
                 }
                 _ => error,

@@ -4,7 +4,7 @@ use std::prelude::rust_2024::*;
 
 use crate::import::family::Family;
 use crate::import::place::{Layout, TensorPlace};
-use crate::model::{Config, Role, TensorId};
+use crate::model::{Config, TensorId, TensorKind};
 
 /// The possible prefixes of `embed_tokens.weight`: in usual files, in older and newer multimodal
 /// files, and in files of a model without its output matrix.
@@ -51,7 +51,7 @@ impl Names {
             role if role.is_per_layer() => format!("{prefix}layers.{layer}.{name}"),
             _ => format!("{prefix}{name}"),
         };
-        self.layout.place(id.role, name, config)
+        self.layout.place(id.kind, name, config)
     }
 
     /// The name of a tensor within its layer, if it is in one.

@@ -4,7 +4,7 @@ use std::prelude::rust_2024::*;
 
 use crate::import::ImportError;
 use crate::import::safetensors::{Stored, Weights};
-use crate::model::{Config, Role, TensorId};
+use crate::model::{Config, TensorId, TensorKind};
 
 /// An axis, and its size.
 type Axis = (&'static str, usize);
@@ -29,7 +29,7 @@ pub(super) struct Located<'w> {
 
 /// The label of a tensor and its axes.
 pub(super) fn of(id: TensorId, config: &Config) -> (String, Axes) {
-    use Role::*;
+    use TensorKind::*;
     let embedding = ("embedding", config.embedding_dim as usize);
     let neurons = ("neurons", config.mlp_hidden_dim as usize);
     let vocabulary = ("vocabulary", config.vocab_size as usize);
@@ -39,7 +39,7 @@ pub(super) fn of(id: TensorId, config: &Config) -> (String, Axes) {
         heads.push(projection);
         heads
     };
-    let (rows, columns) = match id.role {
+    let (rows, columns) = match id.kind {
         Embedder | LmHead => (vec![vocabulary], vec![embedding]),
         Query => (with(heads), vec![embedding]),
         Key | Value => (with(kv_heads), vec![embedding]),
@@ -56,8 +56,8 @@ pub(super) fn of(id: TensorId, config: &Config) -> (String, Axes) {
         OutputBias | OutLinearBias => (vec![], vec![embedding]),
         GatingLinearBias | ValueLinearBias => (vec![], vec![neurons]),
     };
-    let name = id.role.label();
-    let in_block = id.role.is_per_layer();
+    let name = id.kind.label();
+    let in_block = id.kind.is_per_layer();
     let label = match (in_block, config.use_layer_stack) {
         (false, _) => format!("transformer/{name}"),
         (true, false) => format!("transformer/block_{}/{name}", id.layer),

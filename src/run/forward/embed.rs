@@ -4,7 +4,7 @@ use pocketlm_kernels::TILE_ROWS;
 use pocketlm_kernels::vector::{rope_table, scale};
 
 use super::{Forward, buffer, row_mut};
-use crate::model::{Role, Rope};
+use crate::model::{Rope, TensorKind};
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
 use crate::run::weights::MatrixPart;
@@ -17,7 +17,9 @@ impl Forward<'_, '_> {
         let hidden = buffer(self.buffers.numbers, &self.plan, Buffer::Hidden);
         let hidden = row_mut(hidden, self.plan.dims().embedding, token);
         let MatrixPart { matrix, first, .. } =
-            self.buffers.weights.matrix(&self.model, 0, Role::Embedder);
+            self.buffers
+                .weights
+                .matrix(&self.model, 0, TensorKind::Embedder);
         matrix.row((id as usize).saturating_sub(first * TILE_ROWS), hidden);
         let factor = self.model.config().embedding_scale;
         if factor != 1.0 {

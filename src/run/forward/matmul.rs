@@ -5,7 +5,7 @@ use core::ops::Range;
 use pocketlm_kernels::{Input, InputTile, Matrix, Output, TILE_ROWS, Workers, split_rows};
 
 use super::{Forward, split, workers};
-use crate::model::Role;
+use crate::model::TensorKind;
 use crate::run::SMALL;
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
@@ -29,7 +29,7 @@ impl Forward<'_, '_> {
         &mut self,
         batch: &Batch,
         input: Buffer,
-        matrices: &[(Role, Buffer)],
+        matrices: &[(TensorKind, Buffer)],
         units: Range<usize>,
     ) {
         let count = batch.tokens();
@@ -39,8 +39,8 @@ impl Forward<'_, '_> {
         let mut parts = [MatrixPart::NONE; MATRICES];
         let mut buffers = [input, Buffer::None, Buffer::None, Buffer::None];
         let [_, outputs @ ..] = &mut buffers;
-        for ((&(role, output), part), buffer) in matrices.iter().zip(&mut parts).zip(outputs) {
-            *part = self.buffers.weights.matrix(&self.model, batch.layer, role);
+        for ((&(kind, output), part), buffer) in matrices.iter().zip(&mut parts).zip(outputs) {
+            *part = self.buffers.weights.matrix(&self.model, batch.layer, kind);
             *buffer = output;
         }
         let [values, a, b, c] = split(self.buffers.numbers, &self.plan, buffers);

@@ -149,9 +149,9 @@ impl Forward<'_, '_> {
     /// How many of the `width` numbers that the stage writes to a row have to be quantised: all, if
     /// one of the matrices that read them is, else none.
     fn quantized(&self, batch: &Batch, width: usize) -> usize {
-        let matrix = |role| self.model.location(batch.layer, role);
+        let matrix = |kind| self.model.location(batch.layer, kind);
         let mut readers = batch.stage.readers().iter();
-        if readers.any(|&(role, _)| matrix(role).dtype.is_quantized()) {
+        if readers.any(|&(kind, _)| matrix(kind).dtype.is_quantized()) {
             width
         } else {
             0

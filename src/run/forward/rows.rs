@@ -7,7 +7,7 @@ use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place};
 use pocketlm_kernels::{Activation, GROUP, InputGroup, Isa, Workers};
 
 use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, rows_mut, split};
-use crate::model::{MlpVariant, Role};
+use crate::model::{MlpVariant, TensorKind};
 use crate::run::SMALL;
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
@@ -16,15 +16,15 @@ use crate::run::stage::Rows;
 impl Forward<'_, '_> {
     #[inline(never)]
     pub(super) fn rows(&mut self, batch: &Batch, rows: Rows, tokens: Range<usize>) {
-        let ([from, first, second], roles) = operands(rows);
+        let ([from, first, second], kinds) = operands(rows);
         let count = batch.tokens();
         let isa = self.engine.isa;
         let dims = self.plan.dims();
         let width = self.plan.width(first);
         let second_width = self.plan.width(second);
         let group_width = self.quantized(batch, width);
-        let vector = |role: Option<Role>| match role {
-            Some(role) => self.buffers.weights.vector(&self.model, batch.layer, role),
+        let vector = |kind: Option<TensorKind>| match kind {
+            Some(kind) => self.buffers.weights.vector(&self.model, batch.layer, kind),
             None => &[],
         };
         let [by_head, first, second, _] = split(
@@ -35,7 +35,7 @@ impl Forward<'_, '_> {
         let work = RowWork {
             rows,
             isa,
-            vectors: roles.map(vector),
+            vectors: kinds.map(vector),
             eps: self.model.config().rms_norm_eps,
             activation: activation(self.model.config().mlp_variant),
             by_head,
@@ -82,7 +82,7 @@ impl Forward<'_, '_> {
 
 /// The buffer that is only read and the two that are written, and the vectors in the order in which
 /// they are applied.
-fn operands(rows: Rows) -> ([Buffer; 3], [Option<Role>; 3]) {
+fn operands(rows: Rows) -> ([Buffer; 3], [Option<TensorKind>; 3]) {
     match rows {
         Rows::Norm { of, norm, into } => ([Buffer::None, of, into], [None, None, Some(norm)]),
         Rows::Gather { from, into } => ([from, into, Buffer::None], [None; 3]),

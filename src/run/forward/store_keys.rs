@@ -9,7 +9,7 @@ use pocketlm_kernels::{
 };
 
 use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, split};
-use crate::model::{Config, Dims, Role, Rope};
+use crate::model::{Config, Dims, Rope, TensorKind};
 use crate::run::SMALL;
 use crate::run::buffer::Buffer;
 use crate::run::cache::LayerCache;
@@ -28,13 +28,13 @@ impl Forward<'_, '_> {
             Rope::Global | Rope::Local => &*self.buffers.rope,
         };
         let vectors = [
-            Role::QueryBias,
-            Role::QueryNorm,
-            Role::KeyBias,
-            Role::KeyNorm,
-            Role::ValueBias,
+            TensorKind::QueryBias,
+            TensorKind::QueryNorm,
+            TensorKind::KeyBias,
+            TensorKind::KeyNorm,
+            TensorKind::ValueBias,
         ]
-        .map(|role| self.buffers.weights.vector(&self.model, batch.layer, role));
+        .map(|kind| self.buffers.weights.vector(&self.model, batch.layer, kind));
         let buffers = [
             Buffer::Query,
             Buffer::Key,

@@ -8,7 +8,7 @@ use pocketlm_kernels::TILE_ROWS;
 
 use super::Forward;
 use crate::Error;
-use crate::model::Role;
+use crate::model::TensorKind;
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
 use crate::run::stage::Job;
@@ -43,7 +43,7 @@ impl Forward<'_, '_> {
             let id = self.buffers.tokens.get(index).copied().unwrap_or(0);
             let piece = Piece {
                 layer: 0,
-                role: Role::Embedder,
+                kind: TensorKind::Embedder,
                 first: id as usize / TILE_ROWS,
                 count: 1,
             };
@@ -60,7 +60,7 @@ impl Forward<'_, '_> {
     fn matmul_from_source(
         &mut self,
         batch: &Batch,
-        matrices: &[(Role, Buffer)],
+        matrices: &[(TensorKind, Buffer)],
         units: Range<usize>,
     ) -> usize {
         let mut ready = units.start..units.start;
@@ -91,17 +91,22 @@ impl Forward<'_, '_> {
 
     /// The tile rows that can be read together from the first of `units` on: of one matrix, as many
     /// as the buffer holds.
-    fn piece(&self, batch: &Batch, matrices: &[(Role, Buffer)], units: Range<usize>) -> Piece {
+    fn piece(
+        &self,
+        batch: &Batch,
+        matrices: &[(TensorKind, Buffer)],
+        units: Range<usize>,
+    ) -> Piece {
         let mut before = 0;
-        for &(role, _) in matrices {
-            let location = self.model.location(batch.layer, role);
+        for &(kind, _) in matrices {
+            let location = self.model.location(batch.layer, kind);
             let after = before + location.tile_rows();
             if units.start < after {
                 let room = self.buffers.weights.back.len();
                 let most = room.checked_div(location.item_bytes()).unwrap_or(0);
                 return Piece {
                     layer: batch.layer,
-                    role,
+                    kind,
                     first: units.start - before,
                     count: (units.end.min(after) - units.start).min(most),
                 };
@@ -114,7 +119,7 @@ impl Forward<'_, '_> {
     /// Reads a piece, and calls `work` in the meantime, which computes with the piece that this one
     /// replaces. `work` may be called twice.
     fn read_while(&mut self, piece: Piece, work: &mut dyn FnMut(&mut Self)) -> Result<(), Error> {
-        let location = self.model.location(piece.layer, piece.role);
+        let location = self.model.location(piece.layer, piece.kind);
         let offset = self.model.header().weights().0
             + location.offset
             + (piece.first * location.item_bytes()) as u64;

@@ -1,7 +1,7 @@
 //! What each architecture's keys and tensors come to, by files made by hand.
 
 use pocketlm::import::Checkpoint;
-use pocketlm::model::{Config, DType, Layer, Role, Rope, TensorId};
+use pocketlm::model::{Config, DType, Layer, Rope, TensorId, TensorKind};
 
 use super::handmade::{File, Listed, Place, array, float, key, layers, text, uint};
 use super::support::{read, rows, tensors};
@@ -35,7 +35,7 @@ fn a_handmade_llama_is_read_row_by_row() {
         checkpoint.description().global_rope.frequencies,
         [1.0 / 193.0, 0.01 / 194.0]
     );
-    let rows = read(&checkpoint, 0, Role::Query);
+    let rows = read(&checkpoint, 0, TensorKind::Query);
     // Element 1 is number 21 of the file; the pairs (0, 1) and (2, 3) of a head become (0, 2) and
     // (1, 3).
     let first: Vec<f32> = rows.iter().map(|row| row[0]).collect();
@@ -84,7 +84,7 @@ fn other_alignments_are_followed() {
     .with(uint("general.alignment", 64));
     let checkpoint = Place::new().open(&file.bytes().0).unwrap();
     assert_eq!(
-        read(&checkpoint, 0, Role::FinalNorm),
+        read(&checkpoint, 0, TensorKind::FinalNorm),
         [[13.0, 14.0, 15.0, 16.0]]
     );
 }
@@ -162,8 +162,8 @@ fn phi3_is_read_out_of_its_fused_matrices() {
         )
         .unwrap();
     assert_eq!(partial.description().global_rope.frequencies, [1.0, 0.0]);
-    let order = [0, 2, 1, 3].map(|r| read(&apart, 0, Role::Key)[r].clone());
-    assert_eq!(read(&partial, 0, Role::Key), order);
+    let order = [0, 2, 1, 3].map(|r| read(&apart, 0, TensorKind::Key)[r].clone());
+    assert_eq!(read(&partial, 0, TensorKind::Key), order);
 
     // Longrope: the short set counts if the context is no longer than the original one.
     let file =
@@ -330,7 +330,7 @@ fn smollm3_has_no_rotary_embedding_in_every_fourth_layer_and_adjacent_pairs_in_a
         ]
     );
     for layer in [0, 3] {
-        let firsts: Vec<f32> = read(&checkpoint, layer, Role::Key)
+        let firsts: Vec<f32> = read(&checkpoint, layer, TensorKind::Key)
             .iter()
             .map(|row| row[0])
             .collect();
@@ -355,19 +355,22 @@ fn biases_are_found_and_permuted_like_their_rows() {
     let checkpoint = place.open(&file.bytes().0).unwrap();
     assert!(checkpoint.description().config.qkv_bias);
     assert_eq!(
-        read(&checkpoint, 0, Role::QueryBias),
+        read(&checkpoint, 0, TensorKind::QueryBias),
         [[0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]]
     );
-    assert_eq!(read(&checkpoint, 0, Role::KeyBias), [[0.0, 2.0, 1.0, 3.0]]);
     assert_eq!(
-        read(&checkpoint, 0, Role::ValueBias),
+        read(&checkpoint, 0, TensorKind::KeyBias),
+        [[0.0, 2.0, 1.0, 3.0]]
+    );
+    assert_eq!(
+        read(&checkpoint, 0, TensorKind::ValueBias),
         [[0.0, 1.0, 2.0, 3.0]]
     );
     assert!(
         checkpoint
             .tensor(TensorId {
                 layer: 0,
-                role: Role::QueryBias
+                kind: TensorKind::QueryBias
             })
             .unwrap()
             .blocks(0)

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use pocketlm::import::{Checkpoint, Element, gguf};
-use pocketlm::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
+use pocketlm::model::{Config, DType, Layer, MlpVariant, Rope, TensorId, TensorKind};
 use safetensors::{Dtype, SafeTensors};
 
 use super::support::{bits, rows, tensors};
@@ -333,7 +333,7 @@ fn chat_templates_are_imported() {
     assert!(
         template("qwen2.q8_0.gguf")
             .unwrap()
-            .starts_with("{% for m in messages %}<|im_start|>{{ m.role }}\n")
+            .starts_with("{% for m in messages %}<|im_start|>{{ m.kind }}\n")
     );
     assert_eq!(template("llama-mha.q8_0.gguf"), None);
 }
@@ -392,13 +392,13 @@ impl Original {
     }
 
     fn tensor(&self, id: TensorId) -> Vec<Vec<f32>> {
-        use Role::*;
-        let name = match id.role {
+        use TensorKind::*;
+        let name = match id.kind {
             Embedder => "model.embed_tokens.weight".into(),
             LmHead => "lm_head.weight".into(),
             FinalNorm => "model.norm.weight".into(),
-            role => {
-                let rest = match role {
+            kind => {
+                let rest = match kind {
                     PreAttentionNorm => "input_layernorm.weight",
                     Query => "self_attn.q_proj.weight",
                     QueryBias => "self_attn.q_proj.bias",

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use pocketlm::import::{Checkpoint, Description, Element, gguf, hf, llama2c};
-use pocketlm::model::{Config, DType, Layer, Role, Rope, TensorId};
+use pocketlm::model::{Config, DType, Layer, Rope, TensorId, TensorKind};
 
 use super::support::{self, bits, read, rows, tensors};
 use crate::common::shared;
@@ -201,30 +201,38 @@ fn unpermuted(rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
 /// Checks every tensor of the tiny model against the elements that `of` gives to a stored matrix.
 fn check(checkpoint: &impl Checkpoint, tied: bool, of: impl Fn(usize, usize) -> Vec<f32>) {
     let norm = |(n, count)| vec![(0..count).map(|i| value(n, i)).collect::<Vec<f32>>()];
-    let expect = |layer, role, expected: Vec<Vec<f32>>| {
+    let expect = |layer, kind, expected: Vec<Vec<f32>>| {
         assert_eq!(
-            read(checkpoint, layer, role),
+            read(checkpoint, layer, kind),
             expected,
-            "{role:?} of layer {layer}"
+            "{kind:?} of layer {layer}"
         );
     };
-    expect(0, Role::Embedder, matrix(&of(EMBEDDER.0, EMBEDDER.1), 8));
-    expect(0, Role::FinalNorm, norm(FINAL_NORM));
+    expect(
+        0,
+        TensorKind::Embedder,
+        matrix(&of(EMBEDDER.0, EMBEDDER.1), 8),
+    );
+    expect(0, TensorKind::FinalNorm, norm(FINAL_NORM));
     for layer in 0..2 {
-        let stored = |role: usize, columns| {
-            let (n, count) = MATRICES[2 * role + layer];
+        let stored = |kind: usize, columns| {
+            let (n, count) = MATRICES[2 * kind + layer];
             matrix(&of(n, count), columns)
         };
         let l = layer as u32;
-        expect(l, Role::PreAttentionNorm, norm(ATTENTION_NORMS[layer]));
-        expect(l, Role::PreFfwNorm, norm(FFN_NORMS[layer]));
-        expect(l, Role::Query, unpermuted(stored(0, 8)));
-        expect(l, Role::Key, unpermuted(stored(1, 8)));
-        expect(l, Role::Value, stored(2, 8));
-        expect(l, Role::Output, stored(3, 8));
-        expect(l, Role::GatingLinear, stored(4, 8));
-        expect(l, Role::OutLinear, stored(5, 6));
-        expect(l, Role::ValueLinear, stored(6, 8));
+        expect(
+            l,
+            TensorKind::PreAttentionNorm,
+            norm(ATTENTION_NORMS[layer]),
+        );
+        expect(l, TensorKind::PreFfwNorm, norm(FFN_NORMS[layer]));
+        expect(l, TensorKind::Query, unpermuted(stored(0, 8)));
+        expect(l, TensorKind::Key, unpermuted(stored(1, 8)));
+        expect(l, TensorKind::Value, stored(2, 8));
+        expect(l, TensorKind::Output, stored(3, 8));
+        expect(l, TensorKind::GatingLinear, stored(4, 8));
+        expect(l, TensorKind::OutLinear, stored(5, 6));
+        expect(l, TensorKind::ValueLinear, stored(6, 8));
     }
     if tied {
         let head = TensorId {
@@ -239,7 +247,7 @@ fn check(checkpoint: &impl Checkpoint, tied: bool, of: impl Fn(usize, usize) -> 
         checkpoint
             .tensor(TensorId {
                 layer: 2,
-                role: Role::Query
+                kind: TensorKind::Query
             })
             .is_err()
     );
@@ -247,7 +255,7 @@ fn check(checkpoint: &impl Checkpoint, tied: bool, of: impl Fn(usize, usize) -> 
         checkpoint
             .tensor(TensorId {
                 layer: 0,
-                role: Role::QueryNorm
+                kind: TensorKind::QueryNorm
             })
             .is_err()
     );
@@ -315,7 +323,7 @@ fn version_2_is_read_as_values_times_scales_even_if_groups_straddle_rows() {
         let query = checkpoint
             .tensor(TensorId {
                 layer: 0,
-                role: Role::Query,
+                kind: TensorKind::Query,
             })
             .unwrap();
         assert_eq!(query.element(), Element::F32);

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use pocketlm::import::{Checkpoint, Element, gguf};
-use pocketlm::model::{Config, DType, Layer, MlpVariant, Role, Rope, TensorId};
+use pocketlm::model::{Config, DType, Layer, MlpVariant, Rope, TensorId, TensorKind};
 
 use super::support::{largest_request, tensors};
 
@@ -124,19 +124,19 @@ fn gemma3_270m_opens_as_itself() {
         description.global_rope.frequencies[1]
             < description.local_rope.as_ref().unwrap().frequencies[1]
     );
-    let stored = |layer, role| {
+    let stored = |layer, kind| {
         checkpoint
-            .tensor(TensorId { layer, role })
+            .tensor(TensorId { layer, kind })
             .unwrap()
             .element()
     };
-    assert_eq!(stored(0, Role::Query), Element::Q5_0);
-    assert_eq!(stored(0, Role::OutLinear), Element::Q6_K);
+    assert_eq!(stored(0, TensorKind::Query), Element::Q5_0);
+    assert_eq!(stored(0, TensorKind::OutLinear), Element::Q6_K);
     touch(&checkpoint);
     // The embedding table is 178 MB in the file; what is made of it are the starts of its rows.
     let embedder = TensorId {
         layer: 0,
-        role: Role::Embedder,
+        kind: TensorKind::Embedder,
     };
     assert!(largest_request(|| checkpoint.tensor(embedder)).1 <= 8 * 262_144);
 }

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use pocketlm::import::{Checkpoint, Tensor};
-use pocketlm::model::{Config, Role, TensorId};
+use pocketlm::model::{Config, TensorId, TensorKind};
 
 /// All rows as f32.
 pub fn rows(tensor: &Tensor<'_>) -> Vec<Vec<f32>> {
@@ -21,14 +21,14 @@ pub fn bits(row: &[f32]) -> Vec<u32> {
     row.iter().map(|x| x.to_bits()).collect()
 }
 
-pub fn read(checkpoint: &impl Checkpoint, layer: u32, role: Role) -> Vec<Vec<f32>> {
-    rows(&checkpoint.tensor(TensorId { layer, role }).unwrap())
+pub fn read(checkpoint: &impl Checkpoint, layer: u32, kind: TensorKind) -> Vec<Vec<f32>> {
+    rows(&checkpoint.tensor(TensorId { layer, kind }).unwrap())
 }
 
 /// Every tensor a config calls for.
 pub fn tensors(config: &Config) -> Vec<TensorId> {
-    use Role::*;
-    let mut roles = vec![
+    use TensorKind::*;
+    let mut kinds = vec![
         PreAttentionNorm,
         Query,
         Key,
@@ -39,46 +39,46 @@ pub fn tensors(config: &Config) -> Vec<TensorId> {
         ValueLinear,
         OutLinear,
     ];
-    roles.extend(
+    kinds.extend(
         config
             .use_qk_norm
             .then_some([QueryNorm, KeyNorm])
             .into_iter()
             .flatten(),
     );
-    roles.extend(
+    kinds.extend(
         config
             .qkv_bias
             .then_some([QueryBias, KeyBias, ValueBias])
             .into_iter()
             .flatten(),
     );
-    roles.extend(config.output_bias.then_some(OutputBias));
-    roles.extend(
+    kinds.extend(config.output_bias.then_some(OutputBias));
+    kinds.extend(
         config
             .mlp_bias
             .then_some([GatingLinearBias, ValueLinearBias, OutLinearBias])
             .into_iter()
             .flatten(),
     );
-    roles.extend(config.use_post_attn_norm.then_some(PostAttentionNorm));
-    roles.extend(config.use_post_ffw_norm.then_some(PostFfwNorm));
+    kinds.extend(config.use_post_attn_norm.then_some(PostAttentionNorm));
+    kinds.extend(config.use_post_ffw_norm.then_some(PostFfwNorm));
     let mut ids = vec![
         TensorId {
             layer: 0,
-            role: Embedder,
+            kind: Embedder,
         },
         TensorId {
             layer: 0,
-            role: FinalNorm,
+            kind: FinalNorm,
         },
     ];
     ids.extend((!config.tie_embedder_and_logits).then_some(TensorId {
         layer: 0,
-        role: LmHead,
+        kind: LmHead,
     }));
     for layer in 0..config.num_decoder_blocks {
-        ids.extend(roles.iter().map(|&role| TensorId { layer, role }));
+        ids.extend(kinds.iter().map(|&kind| TensorId { layer, kind }));
     }
     ids
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::common::folder::{self, Folder, like_llama};
 use crate::common::reference::{Reference, read};
 use pocketlm::import::{Checkpoint, hf, llamalike};
-use pocketlm::model::{MlpVariant, Role, Rope, TensorId};
+use pocketlm::model::{MlpVariant, Rope, TensorId, TensorKind};
 use pocketlm::text::Tokenizer;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -147,10 +147,10 @@ fn every_version_of_a_config_describes_the_same_model() {
     eprintln!("{compared} variants");
 }
 
-fn tensor(checkpoint: &dyn Checkpoint, layer: u32, role: Role) -> Vec<Vec<f32>> {
+fn tensor(checkpoint: &dyn Checkpoint, layer: u32, kind: TensorKind) -> Vec<Vec<f32>> {
     read(
         &checkpoint
-            .tensor(TensorId { layer, role })
+            .tensor(TensorId { layer, kind })
             .unwrap_or_else(|error| panic!("{error}")),
     )
 }
@@ -174,30 +174,54 @@ fn llama_tensors_are_the_stored_ones() {
     let folder = folder::llama();
     let written = folder.write("model.safetensors");
     let checkpoint = open(written.path());
-    for (layer, role, name) in [
-        (0, Role::Embedder, "model.embed_tokens.weight"),
-        (0, Role::LmHead, "lm_head.weight"),
-        (0, Role::FinalNorm, "model.norm.weight"),
+    for (layer, kind, name) in [
+        (0, TensorKind::Embedder, "model.embed_tokens.weight"),
+        (0, TensorKind::LmHead, "lm_head.weight"),
+        (0, TensorKind::FinalNorm, "model.norm.weight"),
         (
             1,
-            Role::PreAttentionNorm,
+            TensorKind::PreAttentionNorm,
             "model.layers.1.input_layernorm.weight",
         ),
-        (1, Role::Query, "model.layers.1.self_attn.q_proj.weight"),
-        (0, Role::Key, "model.layers.0.self_attn.k_proj.weight"),
-        (1, Role::Value, "model.layers.1.self_attn.v_proj.weight"),
-        (1, Role::Output, "model.layers.1.self_attn.o_proj.weight"),
+        (
+            1,
+            TensorKind::Query,
+            "model.layers.1.self_attn.q_proj.weight",
+        ),
+        (0, TensorKind::Key, "model.layers.0.self_attn.k_proj.weight"),
+        (
+            1,
+            TensorKind::Value,
+            "model.layers.1.self_attn.v_proj.weight",
+        ),
+        (
+            1,
+            TensorKind::Output,
+            "model.layers.1.self_attn.o_proj.weight",
+        ),
         (
             0,
-            Role::PreFfwNorm,
+            TensorKind::PreFfwNorm,
             "model.layers.0.post_attention_layernorm.weight",
         ),
-        (1, Role::GatingLinear, "model.layers.1.mlp.gate_proj.weight"),
-        (1, Role::ValueLinear, "model.layers.1.mlp.up_proj.weight"),
-        (1, Role::OutLinear, "model.layers.1.mlp.down_proj.weight"),
+        (
+            1,
+            TensorKind::GatingLinear,
+            "model.layers.1.mlp.gate_proj.weight",
+        ),
+        (
+            1,
+            TensorKind::ValueLinear,
+            "model.layers.1.mlp.up_proj.weight",
+        ),
+        (
+            1,
+            TensorKind::OutLinear,
+            "model.layers.1.mlp.down_proj.weight",
+        ),
     ] {
         assert_eq!(
-            tensor(&checkpoint, layer, role),
+            tensor(&checkpoint, layer, kind),
             stored(&folder, name),
             "{name}"
         );
@@ -209,33 +233,39 @@ fn gemma_norms_are_one_plus_the_stored_weights_and_matrices_are_not() {
     let folder = folder::gemma("gemma3_text");
     let written = folder.write("model.safetensors");
     let checkpoint = open(written.path());
-    for (role, name) in [
+    for (kind, name) in [
         (
-            Role::PreAttentionNorm,
+            TensorKind::PreAttentionNorm,
             "model.layers.1.input_layernorm.weight",
         ),
         (
-            Role::PostAttentionNorm,
+            TensorKind::PostAttentionNorm,
             "model.layers.1.post_attention_layernorm.weight",
         ),
         (
-            Role::PreFfwNorm,
+            TensorKind::PreFfwNorm,
             "model.layers.1.pre_feedforward_layernorm.weight",
         ),
         (
-            Role::PostFfwNorm,
+            TensorKind::PostFfwNorm,
             "model.layers.1.post_feedforward_layernorm.weight",
         ),
-        (Role::QueryNorm, "model.layers.1.self_attn.q_norm.weight"),
-        (Role::KeyNorm, "model.layers.1.self_attn.k_norm.weight"),
-        (Role::FinalNorm, "model.norm.weight"),
+        (
+            TensorKind::QueryNorm,
+            "model.layers.1.self_attn.q_norm.weight",
+        ),
+        (
+            TensorKind::KeyNorm,
+            "model.layers.1.self_attn.k_norm.weight",
+        ),
+        (TensorKind::FinalNorm, "model.norm.weight"),
     ] {
-        let layer = if role == Role::FinalNorm { 0 } else { 1 };
+        let layer = if kind == TensorKind::FinalNorm { 0 } else { 1 };
         let plus_one: Vec<f32> = stored(&folder, name)[0].iter().map(|w| 1.0 + w).collect();
-        assert_eq!(tensor(&checkpoint, layer, role), [plus_one], "{name}");
+        assert_eq!(tensor(&checkpoint, layer, kind), [plus_one], "{name}");
     }
     assert_eq!(
-        tensor(&checkpoint, 0, Role::Embedder),
+        tensor(&checkpoint, 0, TensorKind::Embedder),
         stored(&folder, "model.embed_tokens.weight")
     );
 }
@@ -246,12 +276,18 @@ fn fused_matrices_of_phi3_are_cut_in_order() {
     let written = folder.write("model.safetensors");
     let checkpoint = open(written.path());
     let qkv = stored(&folder, "model.layers.1.self_attn.qkv_proj.weight");
-    assert_eq!(tensor(&checkpoint, 1, Role::Query), qkv[..16]);
-    assert_eq!(tensor(&checkpoint, 1, Role::Key), qkv[16..24]);
-    assert_eq!(tensor(&checkpoint, 1, Role::Value), qkv[24..]);
+    assert_eq!(tensor(&checkpoint, 1, TensorKind::Query), qkv[..16]);
+    assert_eq!(tensor(&checkpoint, 1, TensorKind::Key), qkv[16..24]);
+    assert_eq!(tensor(&checkpoint, 1, TensorKind::Value), qkv[24..]);
     let gate_up = stored(&folder, "model.layers.1.mlp.gate_up_proj.weight");
-    assert_eq!(tensor(&checkpoint, 1, Role::GatingLinear), gate_up[..6]);
-    assert_eq!(tensor(&checkpoint, 1, Role::ValueLinear), gate_up[6..]);
+    assert_eq!(
+        tensor(&checkpoint, 1, TensorKind::GatingLinear),
+        gate_up[..6]
+    );
+    assert_eq!(
+        tensor(&checkpoint, 1, TensorKind::ValueLinear),
+        gate_up[6..]
+    );
 }
 
 #[test]
@@ -269,19 +305,19 @@ fn channels_that_do_not_turn_are_moved_between_those_that_do() {
         .flat_map(|head| order.map(|channel| qkv[head + channel].clone()))
         .collect();
     let key: Vec<_> = order.map(|channel| qkv[16 + channel].clone()).to_vec();
-    assert_eq!(tensor(&checkpoint, 1, Role::Query), query);
-    assert_eq!(tensor(&checkpoint, 1, Role::Key), key);
+    assert_eq!(tensor(&checkpoint, 1, TensorKind::Query), query);
+    assert_eq!(tensor(&checkpoint, 1, TensorKind::Key), key);
     assert_eq!(
-        tensor(&checkpoint, 1, Role::Value),
+        tensor(&checkpoint, 1, TensorKind::Value),
         qkv[24..],
         "values do not turn"
     );
     let bias = &stored(&folder, "model.layers.1.self_attn.qkv_proj.bias")[0];
     assert_eq!(
-        tensor(&checkpoint, 1, Role::KeyBias),
+        tensor(&checkpoint, 1, TensorKind::KeyBias),
         [order.map(|channel| bias[16 + channel])]
     );
-    assert_eq!(tensor(&checkpoint, 1, Role::ValueBias), [&bias[24..]]);
+    assert_eq!(tensor(&checkpoint, 1, TensorKind::ValueBias), [&bias[24..]]);
     assert_eq!(
         checkpoint.description().global_rope.frequencies,
         [1.0, 0.01, 0.0, 0.0]
@@ -545,9 +581,12 @@ fn a_separate_head_is_used_whatever_the_config_says() {
     let written = folder.write("model.safetensors");
     let checkpoint = open(written.path());
     assert!(!checkpoint.description().config.tie_embedder_and_logits);
-    assert_eq!(tensor(&checkpoint, 0, Role::LmHead), stored(&folder, name));
+    assert_eq!(
+        tensor(&checkpoint, 0, TensorKind::LmHead),
+        stored(&folder, name)
+    );
     assert_ne!(
-        tensor(&checkpoint, 0, Role::Embedder),
+        tensor(&checkpoint, 0, TensorKind::Embedder),
         stored(&folder, name)
     );
 
@@ -681,13 +720,13 @@ fn shards_and_a_model_without_its_head_give_the_same_tensors() {
 
     for other in [&sharded as &dyn Checkpoint, &numbered, &headless] {
         assert_eq!(other.description(), whole.description());
-        for (layer, role) in [
-            (0, Role::Embedder),
-            (0, Role::FinalNorm),
-            (0, Role::Query),
-            (1, Role::OutLinear),
+        for (layer, kind) in [
+            (0, TensorKind::Embedder),
+            (0, TensorKind::FinalNorm),
+            (0, TensorKind::Query),
+            (1, TensorKind::OutLinear),
         ] {
-            assert_eq!(tensor(other, layer, role), tensor(&whole, layer, role));
+            assert_eq!(tensor(other, layer, kind), tensor(&whole, layer, kind));
         }
     }
 }
@@ -713,8 +752,12 @@ fn prefixes_of_training_wrappers_are_left_out_of_names() {
         let other = other.write("model.safetensors");
         let other = open(other.path());
         assert_eq!(other.description(), whole.description());
-        for (layer, role) in [(0, Role::Embedder), (1, Role::OutLinear), (0, Role::LmHead)] {
-            assert_eq!(tensor(&other, layer, role), tensor(&whole, layer, role));
+        for (layer, kind) in [
+            (0, TensorKind::Embedder),
+            (1, TensorKind::OutLinear),
+            (0, TensorKind::LmHead),
+        ] {
+            assert_eq!(tensor(&other, layer, kind), tensor(&whole, layer, kind));
         }
     }
 }
@@ -885,7 +928,7 @@ fn granites_multipliers_end_up_in_embeddings_epsilon_and_the_last_norm() {
         .iter()
         .map(|w| w / 8.0)
         .collect();
-    assert_eq!(tensor(&checkpoint, 0, Role::FinalNorm), [norm]);
+    assert_eq!(tensor(&checkpoint, 0, TensorKind::FinalNorm), [norm]);
 }
 
 #[test]

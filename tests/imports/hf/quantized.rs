@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use pocketlm::import::{Checkpoint, PackOptions, Packed, hf, pack_to_file, pack_to_memory};
-use pocketlm::model::{DType, Model, Role, Section, TensorId};
+use pocketlm::model::{DType, Model, Section, TensorId, TensorKind};
 use pocketlm_kernels::Matrix;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -22,18 +22,18 @@ fn open(folder: &Path) -> impl Checkpoint + use<> {
     hf::open(folder).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The roles of the rows of a stored matrix, in its order.
-fn roles(matrix: &str) -> &'static [Role] {
+/// The kinds of the rows of a stored matrix, in its order.
+fn kinds(matrix: &str) -> &'static [TensorKind] {
     match matrix.rsplit('.').next().unwrap() {
-        "q_proj" => &[Role::Query],
-        "k_proj" => &[Role::Key],
-        "v_proj" => &[Role::Value],
-        "qkv_proj" => &[Role::Query, Role::Key, Role::Value],
-        "o_proj" => &[Role::Output],
-        "gate_proj" => &[Role::GatingLinear],
-        "up_proj" => &[Role::ValueLinear],
-        "gate_up_proj" => &[Role::GatingLinear, Role::ValueLinear],
-        "down_proj" => &[Role::OutLinear],
+        "q_proj" => &[TensorKind::Query],
+        "k_proj" => &[TensorKind::Key],
+        "v_proj" => &[TensorKind::Value],
+        "qkv_proj" => &[TensorKind::Query, TensorKind::Key, TensorKind::Value],
+        "o_proj" => &[TensorKind::Output],
+        "gate_proj" => &[TensorKind::GatingLinear],
+        "up_proj" => &[TensorKind::ValueLinear],
+        "gate_up_proj" => &[TensorKind::GatingLinear, TensorKind::ValueLinear],
+        "down_proj" => &[TensorKind::OutLinear],
         other => panic!("{other}"),
     }
 }
@@ -53,9 +53,9 @@ fn every_layout_gives_the_numbers_it_stands_for_bit_by_bit() {
         let expected: Value = serde_json::from_str(&expected).unwrap();
         let checkpoint = open(&folder);
         for (matrix, expected) in expected.as_object().unwrap() {
-            let rows: Vec<Vec<f32>> = roles(matrix)
+            let rows: Vec<Vec<f32>> = kinds(matrix)
                 .iter()
-                .flat_map(|&role| read(&checkpoint.tensor(TensorId { layer: 0, role }).unwrap()))
+                .flat_map(|&kind| read(&checkpoint.tensor(TensorId { layer: 0, kind }).unwrap()))
                 .collect();
             let what = format!("{}: {matrix}", name(&folder));
             assert_eq!(
@@ -95,7 +95,7 @@ fn query(folder: &Path) -> (DType, Vec<Vec<f32>>) {
         } else {
             4 * columns
         };
-        if id.role == Role::Query {
+        if id.kind == TensorKind::Query {
             let weights = model.header().section(Section::Weights);
             let matrix = Matrix::new(dtype, rows, columns, &weights[start..start + bytes]).unwrap();
             let row = |r| {
@@ -141,7 +141,7 @@ fn packing_keeps_the_values_where_a_type_holds_them_and_says_where_it_rounds() {
             &open(&folder)
                 .tensor(TensorId {
                     layer: 0,
-                    role: Role::Query,
+                    kind: TensorKind::Query,
                 })
                 .unwrap(),
         );
@@ -514,9 +514,9 @@ fn biases_that_a_config_does_not_know_are_used_or_refused_unless_they_are_zero()
     let checkpoint = open(written.path());
     let config = checkpoint.description().config;
     assert!(config.mlp_bias && !config.qkv_bias && !config.output_bias);
-    let role = Role::ValueLinearBias;
+    let kind = TensorKind::ValueLinearBias;
     assert_eq!(
-        read(&checkpoint.tensor(TensorId { layer: 0, role }).unwrap())[0][..4],
+        read(&checkpoint.tensor(TensorId { layer: 0, kind }).unwrap())[0][..4],
         [0.0, 0.0, 1.0, 0.0]
     );
 }
@@ -537,8 +537,8 @@ fn a_quantised_head_is_used_whatever_the_config_says() {
     let written = folder.write("model.safetensors");
     let checkpoint = open(written.path());
     assert!(!checkpoint.description().config.tie_embedder_and_logits);
-    let rows = |role| read(&checkpoint.tensor(TensorId { layer: 0, role }).unwrap());
-    assert_eq!(rows(Role::LmHead), rows(Role::Output));
+    let rows = |kind| read(&checkpoint.tensor(TensorId { layer: 0, kind }).unwrap());
+    assert_eq!(rows(TensorKind::LmHead), rows(TensorKind::Output));
 }
 
 #[test]
