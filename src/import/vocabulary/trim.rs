@@ -24,6 +24,8 @@ use crate::text::{EncodeOptions, Tokenizer};
 /// tokenizer puts around a text or that end one, special tokens (except unused and reserved ones),
 /// and added tokens that the chat template names. Single characters are
 /// kept if there are no tokens of their bytes.
+///
+/// Example: [`Trimmed`](crate::import::Trimmed).
 #[derive(Clone, Debug, Default)]
 pub struct KeepTokens {
     /// Texts: the tokens that they are encoded to are kept.
@@ -78,6 +80,8 @@ impl Script {
 }
 
 /// A tokenizer section with fewer tokens.
+///
+/// Example: [`Trimmed`](crate::import::Trimmed).
 #[derive(Clone, Debug)]
 pub struct TrimmedVocabulary {
     /// The section.
