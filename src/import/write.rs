@@ -23,7 +23,7 @@ use crate::model::{
 const PIECE: usize = 4 << 20;
 
 /// What an image's matrices are stored as. `None` keeps what the checkpoint stores, or the
-/// [nearest](super::nearest).
+/// nearest type.
 ///
 /// Example: [`Checkpoint`](super::Checkpoint).
 #[derive(Clone, Copy, Debug, Default)]

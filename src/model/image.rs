@@ -432,7 +432,8 @@ impl Entry {
 /// The tensors of a model in the order of an image.
 pub(crate) fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + use<> {
     let config = *config;
-    let (mut layer, mut next) = (0, 0);
+    let mut layer = 0;
+    let mut next = 0;
     core::iter::from_fn(move || {
         loop {
             let Some(&kind) = TensorKind::ALL.get(next) else {

@@ -313,10 +313,12 @@ impl Location {
     fn new(entry: &Entry, kind: TensorKind, config: &Config) -> Option<Location> {
         let dtype = DType::from_code(entry.dtype as u32)?;
         let (rows, columns) = kind.shape(config)?;
-        let bytes = match kind.is_matrix() {
-            true => dtype.matrix_bytes(rows, columns)?,
-            false if dtype == DType::F32 => columns.checked_mul(4)?,
-            false => return None,
+        let bytes = if kind.is_matrix() {
+            dtype.matrix_bytes(rows, columns)?
+        } else if dtype == DType::F32 {
+            columns.checked_mul(4)?
+        } else {
+            return None;
         };
         Some(Location {
             dtype,

@@ -265,7 +265,8 @@ impl Pass<'_> {
                 found,
             });
         }
-        let (mut good, mut left) = (true, bytes);
+        let mut good = true;
+        let mut left = bytes;
         while left > 0 {
             let piece = self.next(left.min(most as u64))?;
             left -= piece.len() as u64;

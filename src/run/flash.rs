@@ -275,10 +275,8 @@ impl<F: NorFlash> Snapshots<F> {
         let mut words = [0; 8];
         self.flash.read(u64::from(start), &mut words)?;
         let [a, b, c, d, e, f, g, h] = words;
-        let (sequence, complement) = (
-            u32::from_le_bytes([a, b, c, d]),
-            u32::from_le_bytes([e, f, g, h]),
-        );
+        let sequence = u32::from_le_bytes([a, b, c, d]);
+        let complement = u32::from_le_bytes([e, f, g, h]);
         Ok((sequence == !complement).then_some(sequence))
     }
 
@@ -300,7 +298,8 @@ impl<F: NorFlash> Snapshots<F> {
 impl<F: ReadNorFlash> Flash<F> {
     /// Reads the snapshot in the half at `start`, and nothing beyond.
     fn reader(&mut self, start: u32, half: u32) -> impl FnMut(&mut [u8]) -> Result<(), Error> {
-        let (mut at, end) = (u64::from(start + SEQUENCE_BYTES), u64::from(start + half));
+        let mut at = u64::from(start + SEQUENCE_BYTES);
+        let end = u64::from(start + half);
         move |buffer| {
             let from = at;
             at += buffer.len() as u64;

@@ -317,7 +317,8 @@ impl SnapshotHeader {
             reader.word()?,
             reader.word()?,
         ];
-        let (low, high) = (reader.word()?, reader.word()?);
+        let low = reader.word()?;
+        let high = reader.word()?;
         reader.check_crc()?;
         let header = SnapshotHeader {
             checksum,

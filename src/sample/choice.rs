@@ -299,7 +299,8 @@ impl Choice {
                 } else {
                     sampler.temperature
                 };
-                let (cut, mut total) = (self.cut, self.total);
+                let cut = self.cut;
+                let mut total = self.total;
                 let floor = logit(cut.key);
                 for (chunk, first) in part.chunks_mut(CHUNK).zip((first..).step_by(CHUNK)) {
                     if !reaches(chunk, floor) {
@@ -445,7 +446,8 @@ impl<'l> Distribution<'l> {
     /// The token that a number drawn uniformly from all of `u32` stands for: the first whose
     /// weight, added to those of the lower ids, exceeds `draw / 2³² * total`, rounded down.
     pub fn choose(&self, draw: u32) -> u32 {
-        let (mut before, mut chosen) = (scaled(self.total, draw), 0);
+        let mut before = scaled(self.total, draw);
+        let mut chosen = 0;
         self::draw(self.weights, 0, &mut before, &mut chosen);
         chosen
     }

@@ -172,8 +172,10 @@ impl<'m> Spans<'_, 'm, '_> {
     /// has been read so far are neighbours, the shortest first.
     fn longest(&self, place: usize) -> Option<(usize, AddedToken<'m>)> {
         let tokens = self.tokens;
-        let (mut low, mut high) = (0, tokens.len());
-        let (mut place, mut read) = (place, 0);
+        let mut low = 0;
+        let mut high = tokens.len();
+        let mut place = place;
+        let mut read = 0;
         let mut found = None;
         while let Some((byte, step)) = self.view.byte(place, self.fold) {
             let narrow = |last: bool| {

@@ -116,7 +116,8 @@ impl<'s> Queue<'s> {
     fn first(&self) -> Option<usize> {
         // Where each level starts; a usize has room for no more than 16 of them.
         let (mut starts, mut levels) = ([0; 16], 0);
-        let (mut start, mut len) = (0, self.count);
+        let mut start = 0;
+        let mut len = self.count;
         while len > FAN {
             if let Some(slot) = starts.get_mut(levels) {
                 *slot = start;

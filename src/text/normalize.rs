@@ -35,7 +35,8 @@ impl Tokenizer<'_> {
         let mut written = 0;
         // Before `start`, everything is written; from `start` to here, all but the first character
         // are not inert.
-        let (mut start, mut plain) = (0, true);
+        let mut start = 0;
+        let mut plain = true;
         let mut place = 0;
         for character in characters(text) {
             if inert(character) {
@@ -113,7 +114,8 @@ fn sort_marks(marks: &mut [u32], spare: &mut [u32]) -> Option<()> {
         }
         // There are few classes, so a pass for each keeps a run of any length in linear time.
         let sorted = spare.get_mut(..run.len())?;
-        let (mut class, mut len) = (0, 0);
+        let mut class = 0;
+        let mut len = 0;
         while let Some(next) = run
             .iter()
             .map(|mark| combining_class(*mark))

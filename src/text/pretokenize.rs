@@ -57,7 +57,8 @@ impl<'m> Tokenizer<'m> {
     #[cfg_attr(target_os = "none", inline(never))]
     fn walk(&self, row: usize, view: View) -> (usize, bool) {
         let columns = self.patterns.kinds + 1;
-        let (mut row, mut place) = (row, 0);
+        let mut row = row;
+        let mut place = 0;
         let (mut found, mut matches, mut first) = (0, false, 0);
         let kinds = view
             .characters()

@@ -48,7 +48,8 @@ impl<'m> Numbers<'m> {
 /// The first of `0..len` for which `before` is false, given that it is true up to some point and
 /// false from there on.
 pub(crate) fn partition_point(len: usize, mut before: impl FnMut(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, len);
+    let mut low = 0;
+    let mut high = len;
     while low < high {
         let middle = low + (high - low) / 2;
         if before(middle) {
