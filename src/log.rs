@@ -20,7 +20,7 @@ pub(crate) fn refused<T>(what: &str, result: Result<T, Error>) -> Result<T, Erro
 mod format {
     use defmt::{Format, Formatter, write};
 
-    use crate::model::{Header, Layers, Model};
+    use crate::model::{Header, Layers, Model, Open};
     use crate::run::{Arena, Plan, Session, StaticArena, Step};
     use crate::sample::{Choice, Distribution, Penalties, Recent, Sampler};
     use crate::text::{Decoder, Text, Tokenizer};
@@ -50,6 +50,12 @@ mod format {
                 self.checksum(),
                 self.config()
             );
+        }
+    }
+
+    impl Format for Open<'_> {
+        fn format(&self, f: Formatter<'_>) {
+            write!(f, "Open");
         }
     }
 

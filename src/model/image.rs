@@ -453,6 +453,7 @@ pub(crate) fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + us
 
 /// Bytes at the alignment an image needs: what [`include_image!`](crate::include_image) makes of a
 /// file.
+#[doc(hidden)]
 #[repr(C, align(64))]
 pub struct Aligned<B: ?Sized>(pub B);
 
