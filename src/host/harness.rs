@@ -8,23 +8,6 @@
 //!   `[S]`.
 //! * `expected.safetensors` (Hugging Face's transformers): `input_ids` i64 `[S]`; `logits` f32
 //!   `[S, V]`; optional `greedy_ids` i64 `[G]`, the greedy continuation.
-//!
-//! ```no_run
-//! use pocketlm::host::{AlignedBytes, harness::Case};
-//! use pocketlm::{import, model::Model, run::{Plan, Session, Solo}};
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let folder = std::path::Path::new("tests/data/my-case");
-//! let case = Case::load(folder)?;
-//! let checkpoint = import::open(folder)?;
-//! let image = import::pack_to_memory(&*checkpoint, &Default::default(), &mut |_, _| {})?;
-//! let model = Model::open(&image)?;
-//! let plan = Plan::new(model.header()).context(case.context()).batch(8);
-//! let mut arena = AlignedBytes::zeroed(plan.bytes());
-//! let report = case.run(&mut Session::new(&model, &plan, &mut arena, &Solo)?)?;
-//! assert!(report.largest_difference <= 5e-5 && report.greedy_agrees(), "{report}");
-//! # Ok(())
-//! # }
-//! ```
 
 use std::fmt;
 use std::path::Path;
@@ -88,6 +71,8 @@ impl Difference {
 }
 
 /// The result of running a case.
+///
+/// Example: [`Case`].
 #[derive(Clone, Debug)]
 pub struct Report {
     /// |found − expected|, the largest over all logits with an expected value.

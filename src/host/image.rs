@@ -159,14 +159,12 @@ impl Image {
     /// # Errors
     /// There is none, or it cannot be used. The message says which.
     pub fn tokenizer<'m>(&self, model: &Model<'m>) -> Result<Tokenizer<'m>, Error> {
-        let tokenizer = model.tokenizer().map_err(|error| self.blame(error))?;
-        tokenizer.ok_or_else(|| match self.refused_parts().tokenizer {
-            Some(error) => error.into(),
-            None => self.blame(
-                "holds no tokenizer; pack it again with the tokenizer's files beside the \
-                 checkpoint",
-            ),
-        })
+        model
+            .tokenizer()
+            .map_err(|error| match self.refused_parts().tokenizer {
+                Some(refused) if error == crate::Error::NoTokenizer => refused.into(),
+                _ => self.blame(error),
+            })
     }
 
     /// The chat template of the image's model, Jinja source.

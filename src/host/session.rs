@@ -109,6 +109,8 @@ impl OwnedSampler {
 }
 
 /// A generated text, and figures about it.
+///
+/// Example: [`LlmSession`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
     /// The text.

@@ -29,6 +29,19 @@ const SOON: Duration = Duration::from_millis(30);
 /// A thread that starts late does not delay the others: it gets only what they have not claimed,
 /// and a job ends when all of it is claimed and done. If a thread loses its core to another program
 /// during a job, the others have to wait, and then do without it for a while.
+///
+/// ```
+/// use pocketlm::host::{AlignedBytes, Threads};
+/// use pocketlm::{include_image, model::Model, run::{Plan, Session}};
+///
+/// let model = Model::open(include_image!("../bin/pocketlm/story/story.plm"))?;
+/// let plan = Plan::new(model.header()).context(16).batch(4);
+/// let mut arena = AlignedBytes::zeroed(plan.bytes());
+/// let threads = Threads::new(2)?;
+/// let mut session = Session::new(&model, &plan, &mut arena, &threads)?;
+/// assert_eq!(session.feed(&[2, 17, 40])?.len(), 1024);
+/// # Ok::<(), pocketlm::host::Error>(())
+/// ```
 pub struct Threads {
     handoff: Arc<Handoff>,
     helpers: Vec<JoinHandle<()>>,

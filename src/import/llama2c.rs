@@ -187,14 +187,14 @@ impl Llama2cHeader {
         Err(ImportError::new(reason))
     }
 
-    /// Rows and columns of the tensor of a role; a vector is one row.
-    fn shape(&self, role: Role) -> (u64, u64) {
+    /// Rows and columns of the tensor of a kind; a vector is one row.
+    fn shape(&self, kind: TensorKind) -> (u64, u64) {
         let dim = self.dim.into();
         let hidden = self.hidden_dim.into();
         let vocab = self.vocab.into();
-        match role {
-            Role::Embedder | Role::LmHead => (vocab, dim),
-            Role::Key | Role::Value => (
+        match kind {
+            TensorKind::Embedder | TensorKind::LmHead => (vocab, dim),
+            TensorKind::Key | TensorKind::Value => (
                 u64::from(self.kv_heads) * u64::from(self.dim / self.heads),
                 dim,
             ),
@@ -259,7 +259,7 @@ impl Llama2cHeader {
                     continue;
                 }
             }
-            let (rows, columns) = self.shape(role);
+            let (rows, columns) = self.shape(kind);
             // Nothing here overflows: the numbers have 31 bits.
             let elements = rows * columns;
             let quantised =

@@ -38,6 +38,8 @@ pub use trim::Trimmed;
 pub use write::{PackOptions, Packed, pack_into, pack_to_file, pack_to_memory};
 
 /// Why a checkpoint or an image was rejected: which file, what is wrong, and what helps. One line.
+///
+/// Example: [`Checkpoint`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ImportError {
     /// The file or folder with the fault, if it is known.
@@ -207,6 +209,52 @@ pub struct Description {
 
 /// An opened checkpoint: its description, and its tensors one at a time, so that packing needs
 /// memory for only one.
+///
+/// [`open`] opens those that pocketlm knows. A program with weights of its own implements the trait:
+///
+/// ```
+/// use pocketlm::import::{Checkpoint, Description, Element, ImportError, Tensor};
+/// use pocketlm::model::TensorId;
+///
+/// struct Ones(Description);
+///
+/// impl Checkpoint for Ones {
+///     fn description(&self) -> &Description {
+///         &self.0
+///     }
+///
+///     fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
+///         let (rows, columns) = id.kind.shape(&self.0.config).unwrap_or_default();
+///         let bytes = 1f32.to_le_bytes().repeat(rows * columns);
+///         Tensor::dense(Element::F32, bytes, rows, columns)
+///     }
+/// }
+/// #
+/// # use pocketlm::import::{PackOptions, RopeTable, pack_to_memory};
+/// # use pocketlm::model::{Config, Layer, Model, Rope};
+/// let config = Config {
+///     num_kv_heads: 1,
+///     query_head_multiplier: 1,
+///     embedding_dim: 4,
+///     projection_dim: 4,
+///     mlp_hidden_dim: 8,
+///     num_decoder_blocks: 1,
+///     vocab_size: 10,
+///     query_scaling_factor: 0.5,
+///     ..Config::PLAIN
+/// };
+/// let ones = Ones(Description {
+///     config,
+///     layers: vec![Layer { window: None, rope: Rope::Global }],
+///     global_rope: RopeTable { amplitude: 1.0, frequencies: vec![1.0, 0.01] },
+///     local_rope: None,
+///     tokenizer: None,
+///     chat_template: None,
+/// });
+/// let image = pack_to_memory(&ones, &PackOptions::default(), &mut |_, _| {})?;
+/// assert_eq!(*Model::open(&image)?.config(), config);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Checkpoint {
     /// Config, layers, tokenizer and chat template.
     fn description(&self) -> &Description;

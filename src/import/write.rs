@@ -144,7 +144,7 @@ impl Layout {
                     "tensor {id}: shape [{r}, {c}], expected [{rows}, {columns}]"
                 )));
             }
-            let bytes = if id.role.is_matrix() {
+            let bytes = if id.kind.is_matrix() {
                 dtype.matrix_bytes(rows, columns)
             } else {
                 columns.checked_mul(4)

@@ -251,8 +251,8 @@ impl<'m> Model<'m> {
     }
 
     fn entry(&self, id: TensorId) -> Option<Entry> {
-        let slot = *self.slots.get(id.role as usize)? as usize;
-        let index = if id.role.is_per_layer() {
+        let slot = *self.slots.get(id.kind as usize)? as usize;
+        let index = if id.kind.is_per_layer() {
             self.counts.0 + self.counts.1 * id.layer as usize + slot
         } else {
             slot
@@ -337,7 +337,7 @@ impl Location {
     }
 
     /// Bytes of a tile row of a matrix, or of a number of a vector.
-    pub fn unit(&self) -> usize {
+    pub fn item_bytes(&self) -> usize {
         if self.is_matrix {
             self.dtype.tile_row_bytes(self.columns).unwrap_or(0).max(1)
         } else {
@@ -348,7 +348,7 @@ impl Location {
     /// Whether all numbers of the tensor, or of whole tile rows of it, are finite.
     fn is_finite(&self, bytes: &[u8]) -> bool {
         if self.is_matrix {
-            let rows = self.rows.min(bytes.len() / self.unit() * TILE_ROWS);
+            let rows = self.rows.min(bytes.len() / self.item_bytes() * TILE_ROWS);
             Matrix::new(self.dtype, rows, self.columns, bytes)
                 .is_some_and(|matrix| matrix.is_finite())
         } else {

@@ -100,8 +100,8 @@ impl<'m> Model<'m> {
             end: parts.before.len() as u64,
             crc: 0,
         };
-        pass.read_to(parts.tail_start, |piece| verify.update(piece))?;
-        verify.update(parts.tail);
+        pass.read_to(parts.after_start, |piece| verify.update(piece))?;
+        verify.update(parts.after);
         if verify.verify() {
             parts.open(source, scratch)
         } else {

@@ -346,11 +346,11 @@ fn fields_that_make_no_model_are_refused_by_name() {
     cases.push((layers + 4, 3, Error::Config(ConfigField::AttentionType)));
     let query = TensorId {
         layer: 0,
-        role: Role::Query,
+        kind: TensorKind::Query,
     };
     let norm = TensorId {
         layer: 0,
-        role: Role::PreAttentionNorm,
+        kind: TensorKind::PreAttentionNorm,
     };
     let (tensors, _) = place(&whole, Section::Tensors);
     let (weights, _) = place(&whole, Section::Weights);

@@ -283,7 +283,7 @@ pub fn nll_of_logits(
     mut rows: &[Vec<f32>],
     count: usize,
 ) -> Vec<(usize, f64)> {
-    let tokenizer = model.tokenizer().unwrap().unwrap();
+    let tokenizer = model.tokenizer().unwrap();
     let of = |story: &String| {
         let ids = encode(&tokenizer, story);
         let (story, rest) = rows.split_at(ids.len());

@@ -79,7 +79,6 @@ fn as_packed_tokens_and_text_are_the_references() {
         let name = real.name();
         with_session(&pack(real, None), |model, session| {
             let tokenizer = model.tokenizer().unwrap();
-            let tokenizer = tokenizer.expect("the file holds a tokenizer");
             let prompt_ids = encode(&tokenizer, &real.prompt);
             assert_eq!(prompt_ids, real.prompt_ids, "{name}");
             let greedy_text = decode(&tokenizer, &real.greedy_ids);

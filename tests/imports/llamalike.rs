@@ -74,8 +74,8 @@ fn matrices_are_the_transposes_of_penzais() {
     let written = folder.write("weights.safetensors");
     let checkpoint = llamalike::open(written.path()).unwrap();
     let block = |name: &str| format!("transformer/block_1/{name}.weights");
-    let query = tensor(&checkpoint, 1, Role::Query);
-    let output = tensor(&checkpoint, 1, Role::Output);
+    let query = tensor(&checkpoint, 1, TensorKind::Query);
+    let output = tensor(&checkpoint, 1, TensorKind::Output);
     assert_eq!((query.len(), output.len()), (24, 6));
     for (k, m, p, d) in (0..2).flat_map(|k| {
         (0..3).flat_map(move |m| (0..4).flat_map(move |p| (0..6).map(move |d| (k, m, p, d))))

@@ -32,13 +32,17 @@ pub struct Arguments {
 pub fn info(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
-    let tokenizer = model.tokenizer().map_err(|error| image.refuse(error))?;
+    let tokens = match model.tokenizer() {
+        Ok(tokenizer) => Some(tokenizer.vocab_size()),
+        Err(pocketlm::Error::NoTokenizer) => None,
+        Err(error) => return Err(image.refuse(error)),
+    };
     let refused = image.refused_parts();
     let reason = |error: Option<ImportError>| error.map(|error| error.to_string());
     let facts = Facts {
         config: config(&model),
         tensors: tensors(&model),
-        tokens: tokenizer.map(|tokenizer| tokenizer.vocab_size()),
+        tokens,
         no_tokenizer: reason(refused.tokenizer),
         has_template: model.chat_template().is_some(),
         no_template: reason(refused.chat_template),

@@ -295,7 +295,7 @@ impl Memory {
 fn flash(model: &Model, total: u64) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for tensor in info::tensors(model) {
-        let key = if tensor.role.is_matrix() {
+        let key = if tensor.kind.is_matrix() {
             format!("weights_{}", tensor.dtype)
         } else {
             "norms_and_biases".into()
@@ -303,7 +303,7 @@ fn flash(model: &Model, total: u64) -> Vec<Part> {
         match parts.iter_mut().find(|part| part.key == key) {
             Some(part) => part.bytes += tensor.bytes,
             None => {
-                let label = if tensor.role.is_matrix() {
+                let label = if tensor.kind.is_matrix() {
                     format!("weights in {}", tensor.dtype)
                 } else {
                     "norms and biases in f32".into()

@@ -8,7 +8,7 @@ use clap::Args;
 use pocketlm::host::file::read_whole;
 use pocketlm::host::{self, AlignedBytes, GenerateOptions, Generated, Llm, LlmSession};
 use pocketlm::model::{Kv, Model};
-use pocketlm::run::snapshot;
+use pocketlm::run::SnapshotHeader;
 use pocketlm::text::EncodeOptions;
 
 use crate::generate::{
@@ -163,7 +163,7 @@ struct SnapshotFile<'p> {
 impl<'p> SnapshotFile<'p> {
     fn read(path: &'p Path) -> Outcome<Self> {
         let bytes = read_whole(path)?;
-        let header = snapshot::Header::parse(&bytes).map_err(|error| refuse_file(path, error))?;
+        let header = SnapshotHeader::read(&bytes).map_err(|error| refuse_file(path, error))?;
         Ok(SnapshotFile {
             path,
             tokens: header.tokens() as usize,

@@ -170,7 +170,7 @@ impl Checkpoint for Folder {
         );
         let add = if is_norm { self.norm_add } else { 0.0 };
         let tensor = place.tensor(element, stored.data, rows, add);
-        let tensor = if id.role == Role::FinalNorm && self.logits_scaling != 1.0 {
+        let tensor = if id.kind == TensorKind::FinalNorm && self.logits_scaling != 1.0 {
             tensor.and_then(|norm| divided(&norm, self.logits_scaling))
         } else {
             tensor

@@ -45,10 +45,10 @@ impl Names {
     pub(super) fn place(&self, id: TensorId, config: &Config) -> TensorPlace {
         let prefix = self.prefix;
         let layer = id.layer;
-        let name = self.layout.names(id.role).hf;
-        let name = match id.role {
-            Role::LmHead => self.head.into(),
-            role if role.is_per_layer() => format!("{prefix}layers.{layer}.{name}"),
+        let name = self.layout.names(id.kind).hf;
+        let name = match id.kind {
+            TensorKind::LmHead => self.head.into(),
+            kind if kind.is_per_layer() => format!("{prefix}layers.{layer}.{name}"),
             _ => format!("{prefix}{name}"),
         };
         self.layout.place(id.kind, name, config)

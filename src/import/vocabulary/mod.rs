@@ -3,7 +3,7 @@
 //! The differences between the files end here. The section holds pieces as they decode, one table
 //! of merges with ranks (computed from the scores where a file has those instead), added tokens in
 //! the form they are searched in, and the Unicode tables that this tokenizer needs. The format is
-//! specified in the source of `text::tokenizer`.
+//! specified in `src/text/section.rs`.
 
 use std::path::Path;
 use std::prelude::rust_2024::*;

@@ -1,5 +1,5 @@
 //! [`Vocabulary`]: the form that all tokenizer files are read into, and how it is written. The
-//! format is specified in `text::tokenizer`.
+//! format is specified in `src/text/section.rs`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::prelude::rust_2024::*;

@@ -237,11 +237,11 @@ fn check(checkpoint: &impl Checkpoint, tied: bool, of: impl Fn(usize, usize) -> 
     if tied {
         let head = TensorId {
             layer: 0,
-            role: Role::LmHead,
+            kind: TensorKind::LmHead,
         };
         assert!(checkpoint.tensor(head).is_err());
     } else {
-        expect(0, Role::LmHead, matrix(&of(LM_HEAD.0, LM_HEAD.1), 8));
+        expect(0, TensorKind::LmHead, matrix(&of(LM_HEAD.0, LM_HEAD.1), 8));
     }
     assert!(
         checkpoint

@@ -90,7 +90,7 @@ fn query(folder: &Path) -> (DType, Vec<Vec<f32>>) {
     let mut start = 0;
     for id in model.tensors() {
         let (dtype, rows, columns) = model.tensor_type(id).unwrap();
-        let bytes = if id.role.is_matrix() {
+        let bytes = if id.kind.is_matrix() {
             dtype.matrix_bytes(rows, columns).unwrap()
         } else {
             4 * columns

@@ -12,7 +12,7 @@ use super::{given, is_true};
 use crate::import::ImportError;
 use crate::import::vocabulary::section::{Added, Vocabulary};
 use crate::import::vocabulary::spaced;
-use crate::text::tokenizer::{ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL};
+use crate::text::section::{ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL};
 
 /// The flags of an added token.
 pub(in crate::import::vocabulary) fn added_flags(token: &Value) -> u8 {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::pattern::QWEN2;
 use super::section::Vocabulary;
 use crate::import::ImportError;
-use crate::text::tokenizer::STRIP;
+use crate::text::section::STRIP;
 pub(super) use added::added_flags;
 
 /// The vocabulary of a `tokenizer.json`.

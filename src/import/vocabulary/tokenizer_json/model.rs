@@ -12,7 +12,7 @@ use crate::import::vocabulary::bytelevel;
 use crate::import::vocabulary::section::{Merge, Vocabulary};
 use crate::import::vocabulary::sentencepiece::byte_piece;
 use crate::import::vocabulary::spaced;
-use crate::text::tokenizer::{BYTE_FALLBACK, FUSE_UNKNOWN, IGNORE_MERGES};
+use crate::text::section::{BYTE_FALLBACK, FUSE_UNKNOWN, IGNORE_MERGES};
 
 /// Reads vocabulary and merges; returns the ids of the vocabulary.
 pub(super) fn read_model<'j>(

@@ -8,7 +8,7 @@ use super::{given, is_true, not_supported};
 use crate::import::ImportError;
 use crate::import::vocabulary::pattern::{self, Patterns};
 use crate::import::vocabulary::section::Vocabulary;
-use crate::text::tokenizer::{BYTE_LEVEL, FOLD, NFC, Prefix, SPLIT};
+use crate::text::section::{BYTE_LEVEL, FOLD, NFC, Prefix, SPLIT};
 
 /// What the components before the model do to text.
 #[derive(Default)]
