@@ -408,9 +408,10 @@ fn part(line: String) -> Public {
 
 /// The path in a line: `kind path…`, or `impl Trait for path`.
 fn path_in(line: &str) -> &str {
-    let start = match line.starts_with("impl ") {
-        true => line.rfind("pocketlm"),
-        false => line.find("pocketlm"),
+    let start = if line.starts_with("impl ") {
+        line.rfind("pocketlm")
+    } else {
+        line.find("pocketlm")
     };
     let rest = &line[start.unwrap_or_default()..];
     let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));

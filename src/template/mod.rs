@@ -57,7 +57,7 @@ impl std::error::Error for TemplateError {}
 
 /// One message of a conversation.
 ///
-/// Example: [`Chat`].
+/// Example: [`Chat`](crate::chat::Chat).
 #[derive(Clone, Debug)]
 pub struct Message {
     /// `system`, `user` or `assistant`.

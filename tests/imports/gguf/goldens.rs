@@ -333,7 +333,7 @@ fn chat_templates_are_imported() {
     assert!(
         template("qwen2.q8_0.gguf")
             .unwrap()
-            .starts_with("{% for m in messages %}<|im_start|>{{ m.kind }}\n")
+            .starts_with("{% for m in messages %}<|im_start|>{{ m.role }}\n")
     );
     assert_eq!(template("llama-mha.q8_0.gguf"), None);
 }
