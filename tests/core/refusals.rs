@@ -489,6 +489,14 @@ fn what_is_not_an_image_is_refused() {
 }
 
 #[test]
+fn a_model_without_a_tokenizer_opens_and_says_so() {
+    let description = random::plain(vec![window(0, Rope::Global)]);
+    let image = Memory::new(description, 1).pack_with(PackOptions::default());
+    let model = Model::open(&image).unwrap();
+    assert_eq!(model.tokenizer().err(), Some(Error::NoTokenizer));
+}
+
+#[test]
 fn absurd_sizes_neither_open_nor_plan() {
     let whole = image(DType::Q8);
     let (config, _) = place(&whole, Section::Config);
