@@ -14,7 +14,7 @@ mod normalize;
 mod open;
 mod pretokenize;
 pub(crate) mod section;
-mod tables;
+pub(crate) mod tables;
 mod tokenizer;
 
 pub use decode::{Decoder, Text};

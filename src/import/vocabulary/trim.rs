@@ -4,6 +4,7 @@
 //! tokens that it is made from. Then a text that needs only kept tokens is merged step by step as
 //! before: no merge of the whole vocabulary that took part is missing, and no new one is there.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::prelude::rust_2024::*;
 use std::str::FromStr;
@@ -14,16 +15,17 @@ use regex_syntax::hir::{Class, ClassUnicode, HirKind};
 use super::section::{Added, CharacterTables, Merge, Vocabulary};
 use crate::import::ImportError;
 use crate::text::section::ADDED_SPECIAL;
+use crate::text::tables::AddedToken;
 use crate::text::{EncodeOptions, Tokenizer};
 
 /// Which tokens of a vocabulary are kept. With neither corpora nor scripts, `size` chooses the
 /// tokens that are merged first, which are the frequent ones of the text that the tokenizer was
 /// trained with.
 ///
-/// Always kept: the tokens of single bytes (so any text can still be written), those that the
-/// tokenizer puts around a text or that end one, special tokens (except unused and reserved ones),
-/// and added tokens that the chat template names. Single characters are
-/// kept if there are no tokens of their bytes.
+/// Always kept, so that any text can still be read and written: the tokens of single bytes, single
+/// characters that have no tokens of their bytes, tokens that the tokenizer puts around a text or
+/// that end one, special tokens except unused and reserved ones, and added tokens that the chat
+/// template names or that nothing else can write.
 ///
 /// Example: [`Trimmed`](crate::import::Trimmed).
 #[derive(Clone, Debug, Default)]
@@ -176,21 +178,24 @@ fn always_kept(
     let mut ids: Vec<u32> = bytes.chain(around).collect();
     ids.extend(tokenizer.bos());
     ids.extend(tokenizer.unknown);
-    let tables = tokenizer.added.into_iter();
-    let added = tables.flat_map(|table| (0..table.len()).filter_map(move |index| table.get(index)));
-    for token in added {
-        let content = String::from_utf8_lossy(token.content);
-        let is_spare = content.contains("unused") || content.contains("reserved");
-        let is_special = token.flags & ADDED_SPECIAL != 0 && !is_spare;
-        if is_special || counts.contains_key(&token.id) || template.contains(&*content) {
-            ids.push(token.id);
-        }
-    }
     // A character without a token is written as bytes, if there are tokens of these.
     let can_be_bytes = |character: &[u8]| {
         let mut bytes = character.iter();
         bytes.all(|byte| tokenizer.byte_token(*byte).is_some())
     };
+    let has_symbols = |character: char| {
+        let mut utf8 = [0; 4];
+        let character = character.encode_utf8(&mut utf8).as_bytes();
+        tokenizer.model_token(character).is_some() || can_be_bytes(character)
+    };
+    for token in added(tokenizer) {
+        let content = String::from_utf8_lossy(token.content);
+        let is_special = token.flags & ADDED_SPECIAL != 0 && !is_spare(&token);
+        let is_used = counts.contains_key(&token.id) || template.contains(&*content);
+        if is_special || is_used || !content.chars().all(has_symbols) {
+            ids.push(token.id);
+        }
+    }
     ids.extend((0..tokenizer.vocab_size()).filter(|id| {
         let piece = tokenizer.piece(*id).unwrap_or_default();
         let text = str::from_utf8(piece).unwrap_or_default();
@@ -207,7 +212,7 @@ fn candidates(
 ) -> Vec<u32> {
     let mut ids: Vec<u32> = counts.keys().copied().collect();
     // Frequent tokens first. Of equals the one with the lower id, which is merged earlier.
-    ids.sort_by_key(|id| (usize::MAX - counts[id], *id));
+    ids.sort_by_key(|id| (Reverse(counts[id]), *id));
     let of_scripts = |id: &u32| {
         let text = tokenizer.piece(*id).map(str::from_utf8);
         let Some(Ok(text)) = text else {
@@ -218,8 +223,9 @@ fn candidates(
     };
     let takes_any = keep.corpora.is_empty() && keep.scripts.is_empty();
     if takes_any || !keep.scripts.is_empty() {
-        let further = encodable(tokenizer).filter(|id| takes_any || of_scripts(id));
-        let mut further: Vec<u32> = further.collect();
+        let added = added(tokenizer).filter(|token| !is_spare(token));
+        let all = encodable(tokenizer).chain(added.map(|token| token.id));
+        let mut further: Vec<u32> = all.filter(|id| takes_any || of_scripts(id)).collect();
         let ranks = ranks(tokenizer);
         further.sort_by_key(|id| (ranks.get(id).copied().unwrap_or(0), *id));
         ids.extend(further);
@@ -227,7 +233,19 @@ fn candidates(
     ids
 }
 
-/// The tokens that text can become.
+/// The added tokens.
+fn added<'m>(tokenizer: &Tokenizer<'m>) -> impl Iterator<Item = AddedToken<'m>> {
+    let tables = tokenizer.added.into_iter();
+    tables.flat_map(|table| (0..table.len()).filter_map(move |index| table.get(index)))
+}
+
+/// Whether a token is there for those who train the model further, and so far means nothing.
+fn is_spare(token: &AddedToken<'_>) -> bool {
+    let content = String::from_utf8_lossy(token.content);
+    content.contains("unused") || content.contains("reserved")
+}
+
+/// The tokens of the model's vocabulary that text can become.
 fn encodable(tokenizer: &Tokenizer<'_>) -> impl Iterator<Item = u32> {
     (0..tokenizer.index.len()).map(|at| tokenizer.index.at(at))
 }
