@@ -28,13 +28,6 @@ pub fn shared(below: &str) -> Option<PathBuf> {
     None
 }
 
-/// A file or folder of the test data in this repository.
-pub fn data(below: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(below)
-}
-
 /// The folders below `parent`, sorted; panics if there are none.
 pub fn folders(parent: PathBuf) -> Vec<PathBuf> {
     let entries =

@@ -27,15 +27,3 @@ pub fn session_in<'m, 'a>(
 ) -> Session<'m, 'a> {
     Session::new(model, plan, arena, &Solo).unwrap()
 }
-
-/// Does `work` with a session of an image, which `limits` has planned.
-pub fn with_session<R>(
-    image: &[u8],
-    limits: impl for<'m> FnOnce(Plan<'m>) -> Plan<'m>,
-    work: impl FnOnce(&mut Session<'_, '_>) -> R,
-) -> R {
-    let model = Model::open(image).unwrap();
-    let plan = limits(Plan::new(model.header()));
-    let mut arena = arena_for(&plan);
-    work(&mut session_in(&model, &plan, &mut arena))
-}
