@@ -178,8 +178,8 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
     }
 
     /// Calls `filter` with the logits of each token, `[vocab_size]`, before one is sampled: to
-    /// forbid tokens (a logit of −∞), or to look at the logits. What it refuses is the error of the
-    /// call; the next call samples from the logits as they are.
+    /// forbid tokens (a logit of −∞), or to look at the logits. If it returns an error, so does the
+    /// call; the next call then samples from the unfiltered logits.
     pub fn filter(
         mut self,
         filter: &'g mut (dyn FnMut(&mut [f32]) -> Result<(), Error> + 'g),

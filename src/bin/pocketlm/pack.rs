@@ -28,9 +28,10 @@ fails or is interrupted, an older image stays as it was. (A process that is kill
 which the next run removes.) Only an older image is replaced, never another file. If IMAGE is a symbolic link, its \
 target is replaced. `-o -` writes to stdout.
 
---vocabulary drops the tokens that a text or a script does not need, and their rows of the embedding table and the \
-output matrix. Any text can still be written, and a text that needs only kept tokens gets the same tokens and the same \
-logits. Text unlike the corpus takes more tokens: see `pocketlm tokenize --report`.
+--vocabulary drops the tokens that a text or a script does not need, and their rows of the \
+embedding table and the output matrix. Any text can still be written. A text of kept tokens has \
+the same tokens and the same logits as before. Text unlike the corpus takes more tokens: \
+`pocketlm tokenize --report` counts them.
 
 Examples:
   pocketlm pack ./SmolLM2-135M-Instruct -o smol.plm --dtype q8
