@@ -27,7 +27,8 @@ use crate::run::{Digest, Session};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let folder = std::path::Path::new("tests/data/my-case");
 /// let case = Case::load(folder)?;
-/// let image = import::pack_to_memory(&*import::open(folder)?, &Default::default(), &mut |_, _| {})?;
+/// let checkpoint = import::open(folder)?;
+/// let image = import::pack_to_memory(&*checkpoint, &Default::default(), &mut |_, _| {})?;
 /// let model = Model::open(&image)?;
 /// let plan = Plan::new(model.header()).context(case.context()).batch(8);
 /// let mut arena = AlignedBytes::zeroed(plan.bytes());

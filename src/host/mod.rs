@@ -2,8 +2,8 @@
 //!
 //! * [`Llm`] is a model that a program owns and shares. Its [sessions](LlmSession) own their memory
 //!   and threads, and write text.
-//! * [`Image`] opens an image or any checkpoint. [`AlignedBytes`] is memory for an image, or for the
-//!   arena of a session.
+//! * [`Image`] opens an image or any checkpoint.
+//! * [`AlignedBytes`] is memory for an image, or for the arena of a session.
 //! * [`Threads`] lets a [`Session`](crate::run::Session) use all cores of the host.
 //! * [`harness`] compares models with golden cases.
 //!

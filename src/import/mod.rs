@@ -210,7 +210,8 @@ pub struct Description {
 /// An opened checkpoint: its description, and its tensors one at a time, so that packing needs
 /// memory for only one.
 ///
-/// [`open`] opens those that pocketlm knows. A program with weights of its own implements the trait:
+/// [`open`] opens the formats that pocketlm knows. A program with weights of its own implements this
+/// trait:
 ///
 /// ```
 /// use pocketlm::import::{Checkpoint, Description, Element, ImportError, Tensor};

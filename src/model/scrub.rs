@@ -3,10 +3,9 @@
 use super::{Model, Section, extend_crc32};
 use crate::Error;
 
-/// Goes over the sections of an opened image again and again, some bytes a call, and compares their
-/// checksums: it notices when flash or RAM has changed under a model. Damage that nobody looks for
-/// does no harm but to the logits: a session reads only within its image and its arena, whatever
-/// they hold.
+/// Compares the checksums of an opened image again and again, some bytes a call. So it notices when
+/// flash or RAM has changed since [`Model::open`]. Damage that is not noticed changes only the
+/// logits: a session never reads outside of its image and its arena, whatever they hold.
 ///
 /// ```
 /// use pocketlm::{include_image, model::{Model, Scrub}};

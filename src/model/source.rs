@@ -76,16 +76,17 @@ impl<'m> Model<'m> {
         Resident::read(source, resident, scratch)?.open(source, scratch)
     }
 
-    /// [`open_from`](Model::open_from) for an image that must come from somebody: the weights are
-    /// read through once more, before that, and `verify` sees all bytes of the image, of which
-    /// nothing is believed until then but how long its parts are. [`Error::Unverified`] if it says
-    /// no; else as `open_from`.
+    /// [`open_from`](Model::open_from) with a check of the signature first: `verify` sees all bytes
+    /// of the image before anything but the lengths of its parts is used. This reads the weights
+    /// once more.
     ///
-    /// What stays in memory is, byte for byte, what `verify` saw. Weights are not: they are read
-    /// again to be checked, and again for every token. A device that gives other bytes later is
-    /// found out by their checksum if it does so before this returns and not on purpose, and after
-    /// that by nobody. Where somebody may change them in between, on a card that can be taken out
-    /// or a bus that can be tapped, only weights in memory are safe.
+    /// The parts that stay in memory are the bytes that `verify` saw. The weights are read again, to
+    /// be checked and for every token, so the device can return other bytes later. Until this
+    /// returns, the checksum notices accidental changes. After that, nothing does. If the card can
+    /// be exchanged or the bus tapped, only weights in memory are safe.
+    ///
+    /// # Errors
+    /// [`Error::Unverified`] if `verify` refuses the image, and those of `open_from`.
     pub fn open_verified_from(
         source: &mut dyn WeightSource,
         resident: &'m mut [u8],

@@ -1,4 +1,4 @@
-//! [`Verify`]: images that must come from somebody.
+//! [`Verify`]: images with a signature.
 
 use super::Model;
 use crate::Error;
@@ -35,8 +35,11 @@ pub trait Verify {
 }
 
 impl<'m> Model<'m> {
-    /// [`open`](Model::open) for an image that must come from somebody: `verify` sees all of its
-    /// bytes before anything in them is read. [`Error::Unverified`] if it says no; else as `open`.
+    /// [`open`](Model::open) with a check of the signature first: `verify` sees all bytes of the
+    /// image before anything in them is used.
+    ///
+    /// # Errors
+    /// [`Error::Unverified`] if `verify` refuses the image, and those of `open`.
     pub fn open_verified(image: &'m [u8], verify: &mut dyn Verify) -> Result<Model<'m>, Error> {
         verify.update(image);
         if verify.verify() {

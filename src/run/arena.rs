@@ -74,9 +74,9 @@ impl<const N: usize> DerefMut for Arena<N> {
 #[repr(C, align(64))]
 pub struct StaticArena<const N: usize> {
     bytes: UnsafeCell<[u8; N]>,
-    /// Who began to take it last; 0 for nobody.
+    /// The number of the call that began last; 0 before the first one.
     last: AtomicUsize,
-    /// Whether somebody went on after that.
+    /// Whether a call came past its first step: later calls get nothing.
     closed: AtomicBool,
 }
 
