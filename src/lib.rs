@@ -26,6 +26,7 @@
 //!   decoding.
 //! * `import` (feature `std`): checkpoints of many kinds to images. Everything that varies between
 //!   formats ends there.
+//! * `quantize` (feature `std`): packs matrices in few bits so that the model errs little.
 //! * `host` (feature `std`): models and sessions that a program owns (`Llm`), files, threads, and a
 //!   harness that holds images against golden cases.
 //! * `chat` (feature `chat`): conversations, and the chat templates that checkpoints have.
@@ -76,7 +77,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `f32` `f16` `bf16` `q8` `q4` (default) | kernels for that type of weights, keys and values |
+//! | `f32` `f16` `bf16` `q8` `q6` `q5` `q4` `nl4` `nl3` (default) | kernels for that type of weights, keys and values |
 //! | `byte-level` (default) | tokenizers of byte-level BPE (GPT-2, Llama 3, SmolLM, Qwen) |
 //! | `nfc` (default, with `byte-level`) | tokenizers that normalise text to NFC (Qwen) |
 //! | `std` | `import` and `host`, and all types, tokenizers, `source`, `embedded-storage` |
@@ -111,6 +112,8 @@ pub mod import;
 mod log;
 pub mod manual;
 pub mod model;
+#[cfg(feature = "std")]
+pub mod quantize;
 pub mod run;
 pub mod sample;
 #[cfg(feature = "chat")]

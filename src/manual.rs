@@ -10,6 +10,9 @@ pub mod numeric_contract {}
 #[doc = include_str!("manual/host.md")]
 pub mod host {}
 
+#[doc = include_str!("manual/quantizing.md")]
+pub mod quantizing {}
+
 #[doc = include_str!("manual/board.md")]
 pub mod board {}
 

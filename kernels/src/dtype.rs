@@ -27,18 +27,40 @@ pub enum DType {
     /// 4 bit with a minimum: groups of 32, one f16 scale and one f16 minimum, values in 0..=15
     /// (5 bits an element; GGUF's Q4_1).
     Q4Min = 5,
+    /// 5 bit: groups of 32 along the row, one f16 scale, values in −16..=15 (5.5 bits an element;
+    /// GGUF's Q5_0).
+    Q5 = 6,
+    /// 6 bit: groups of 32 along the row, one f16 scale, values in −32..=31 (6.5 bits an element).
+    Q6 = 7,
+    /// 3 bit, uneven: groups of 32 along the row, codes of eight [`levels`](DType::levels), one
+    /// 8-bit scale a group and one bf16 scale a row (3.25 bits an element and 16 bits a row).
+    Nl3 = 8,
+    /// 4 bit, uneven: as [`Nl3`](DType::Nl3), with 16 levels (4.25 bits an element and 16 bits a
+    /// row).
+    Nl4 = 9,
 }
+
+/// The levels of [`DType::Nl3`].
+pub(crate) const LEVELS_3: [i8; 8] = [-127, -77, -45, -18, 7, 33, 63, 104];
+/// The levels of [`DType::Nl4`].
+pub(crate) const LEVELS_4: [i8; 16] = [
+    -127, -100, -79, -62, -47, -34, -21, -9, 3, 15, 27, 41, 55, 72, 93, 123,
+];
 
 impl DType {
     /// Every type, in the order of its code.
     // The compiler does not ask for a new type here. `from_code` finds only what is listed.
-    pub const ALL: [DType; 6] = [
+    pub const ALL: [DType; 10] = [
         DType::F32,
         DType::F16,
         DType::Bf16,
         DType::Q8,
         DType::Q4,
         DType::Q4Min,
+        DType::Q5,
+        DType::Q6,
+        DType::Nl3,
+        DType::Nl4,
     ];
 
     /// The type with this code in an image.
@@ -59,6 +81,10 @@ impl DType {
             DType::Q8 => "q8",
             DType::Q4 => "q4",
             DType::Q4Min => "q4min",
+            DType::Q5 => "q5",
+            DType::Q6 => "q6",
+            DType::Nl3 => "nl3",
+            DType::Nl4 => "nl4",
         }
     }
 
@@ -71,6 +97,10 @@ impl DType {
             DType::Bf16 => cfg!(feature = "bf16"),
             DType::Q8 => cfg!(feature = "q8"),
             DType::Q4 | DType::Q4Min => cfg!(feature = "q4"),
+            DType::Q5 => cfg!(feature = "q5"),
+            DType::Q6 => cfg!(feature = "q6"),
+            DType::Nl3 => cfg!(feature = "nl3"),
+            DType::Nl4 => cfg!(feature = "nl4"),
         }
     }
 
@@ -78,24 +108,51 @@ impl DType {
     pub const fn is_quantized(self) -> bool {
         match self {
             DType::F32 | DType::F16 | DType::Bf16 => false,
-            DType::Q8 | DType::Q4 | DType::Q4Min => true,
+            DType::Q8
+            | DType::Q4
+            | DType::Q4Min
+            | DType::Q5
+            | DType::Q6
+            | DType::Nl3
+            | DType::Nl4 => true,
+        }
+    }
+
+    /// The level of each code, in ascending order, for the types whose levels are uneven. A weight
+    /// is `level * (group scale * row scale)`. For the other types there are none.
+    pub const fn levels(self) -> &'static [i8] {
+        match self {
+            DType::Nl3 => &LEVELS_3,
+            DType::Nl4 => &LEVELS_4,
+            DType::F32
+            | DType::F16
+            | DType::Bf16
+            | DType::Q8
+            | DType::Q4
+            | DType::Q4Min
+            | DType::Q5
+            | DType::Q6 => &[],
         }
     }
 
     /// Bytes of one tile row, eight matrix rows of `columns` columns; `None` on overflow.
     pub const fn tile_row_bytes(self, columns: usize) -> Option<usize> {
-        match self {
-            DType::F32 => columns.checked_mul(4 * TILE_ROWS),
-            DType::F16 | DType::Bf16 => columns.checked_mul(2 * TILE_ROWS),
-            DType::Q8 => columns
-                .div_ceil(GROUP)
-                .checked_mul(2 * TILE_ROWS + GROUP * TILE_ROWS),
-            DType::Q4 => columns
-                .div_ceil(GROUP)
-                .checked_mul(2 * TILE_ROWS + GROUP * TILE_ROWS / 2),
-            DType::Q4Min => columns
-                .div_ceil(GROUP)
-                .checked_mul(4 * TILE_ROWS + GROUP * TILE_ROWS / 2),
+        let groups = columns.div_ceil(GROUP);
+        // The bytes before the tiles, how many tiles there are, and the bytes of each.
+        let (header, tiles, bytes) = match self {
+            DType::F32 => (0, columns, 4 * TILE_ROWS),
+            DType::F16 | DType::Bf16 => (0, columns, 2 * TILE_ROWS),
+            DType::Q8 => (0, groups, 2 * TILE_ROWS + GROUP * TILE_ROWS),
+            DType::Q6 => (0, groups, 2 * TILE_ROWS + GROUP * TILE_ROWS * 6 / 8),
+            DType::Q5 => (0, groups, 2 * TILE_ROWS + GROUP * TILE_ROWS * 5 / 8),
+            DType::Q4 => (0, groups, 2 * TILE_ROWS + GROUP * TILE_ROWS / 2),
+            DType::Q4Min => (0, groups, 4 * TILE_ROWS + GROUP * TILE_ROWS / 2),
+            DType::Nl4 => (2 * TILE_ROWS, groups, TILE_ROWS + GROUP * TILE_ROWS / 2),
+            DType::Nl3 => (2 * TILE_ROWS, groups, TILE_ROWS + GROUP * TILE_ROWS * 3 / 8),
+        };
+        match tiles.checked_mul(bytes) {
+            Some(bytes) => bytes.checked_add(header),
+            None => None,
         }
     }
 

@@ -7,7 +7,11 @@
         feature = "f16",
         feature = "bf16",
         feature = "q8",
-        feature = "q4"
+        feature = "q6",
+        feature = "q5",
+        feature = "q4",
+        feature = "nl4",
+        feature = "nl3"
     )),
     allow(unused)
 )]
@@ -42,11 +46,22 @@
 //! * f32, f16, bf16: for each column the values of the eight rows; 32, 16 and 16 bytes a column.
 //! * q8: for each group of 32 columns 8 f16 scales, and then for each 4 columns the 4 bytes of each
 //!   of the 8 rows; 272 bytes a group.
-//! * q4: for each group of 32 columns 8 f16 scales, and then for each 8 columns the 4 bytes of each
-//!   of the 8 rows. The low nibbles are the first 4 columns, the high nibbles the other 4. A nibble
-//!   is the value plus 8. 144 bytes a group.
-//! * q4min: as q4, with 8 f16 minima after the scales. A weight is nibble * scale + minimum. 160
+//! * q6: for each group 8 f16 scales, a plane of the low 4 bits and a plane of the high 2 bits of
+//!   the value plus 32; 208 bytes a group.
+//! * q5: for each group 8 f16 scales, a plane of the low 4 bits and a plane of the high bit of the
+//!   value plus 16; 176 bytes a group.
+//! * q4: for each group 8 f16 scales and a plane of 4 bits, the value plus 8; 144 bytes a group.
+//! * q4min: as q4, with 8 f16 minima after the scales. A weight is the 4 bits * scale + minimum. 160
 //!   bytes a group.
+//! * nl4: 8 bf16 scales, one for each row. Then for each group 8 int8 scales and a plane of 4-bit
+//!   codes. A weight is [`levels`](DType::levels)`[code] * (scale * row scale)`. 16 bytes, and 136
+//!   bytes a group.
+//! * nl3: as nl4, with a plane of the low 2 bits and a plane of the high bit of 3-bit codes. 16
+//!   bytes, and 104 bytes a group.
+//!
+//! A plane of *n* bits has *n* bits of each of the 8 × 32 values of a group, in *n* vectors of 32
+//! bytes, `[row][column % 4]`. A vector holds the bits of 32 / *n* columns: the first four columns
+//! in the lowest *n* bits of its bytes, the next four in the *n* bits above, and so on.
 //!
 //! The last tile row and the last group are padded with zero weights. Eight rows by 32 columns suit
 //! AVX2 (8 rows × 4 columns a register), NEON `sdot` (4 × 4), Armv7E-M DSP and MVE alike.
@@ -62,9 +77,15 @@ compile_error!("pocketlm reads images in place and runs on little-endian targets
     feature = "f16",
     feature = "bf16",
     feature = "q8",
-    feature = "q4"
+    feature = "q6",
+    feature = "q5",
+    feature = "q4",
+    feature = "nl4",
+    feature = "nl3"
 )))]
-compile_error!("no weight type is compiled in: enable a feature of f32, f16, bf16, q8, q4");
+compile_error!(
+    "no weight type is compiled in: enable a feature of f32, f16, bf16, q8, q6, q5, q4, nl4, nl3"
+);
 
 mod arch;
 mod dtype;
@@ -91,6 +112,7 @@ mod pack;
 mod portable;
 mod quantize;
 mod soft;
+mod tile;
 pub mod vector;
 mod workers;
 
@@ -109,6 +131,6 @@ pub use isa::{Activation, Isa};
 pub use kv::{Kv, key_parts, store_key, store_value, value_part};
 pub use matmul::Input;
 pub use matrix::Matrix;
-pub use pack::{pack_q4_group, pack_q8_group, pack_row};
+pub use pack::{pack_codes, pack_q4_group, pack_q8_group, pack_row, pack_row_scale, pack_values};
 pub use quantize::InputGroup;
 pub use workers::{Output, RowsMut, Solo, Workers, for_each_part, split_chunks, split_rows};

@@ -4,9 +4,10 @@
 use core::ops::Range;
 
 use crate::math::{bf16_to_f32, f16_to_f32};
-use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
-use crate::portable::{BLOCK, dots, float, nibble_dots};
+use crate::matrix::match_tiles;
+use crate::portable::{BLOCK, float};
 use crate::soft::join;
+use crate::tile::{self, Row, Rows, Tile};
 use crate::{GROUP, InputGroup, InputTile, Matrix, RowsMut, TILE_ROWS};
 
 /// The inputs of a product: `count` vectors, for float matrices as they are, for quantised ones as
@@ -55,48 +56,33 @@ pub(crate) fn matmul(
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
 ) {
-    let columns = matrix.columns();
-    match matrix.tiles {
-        #[cfg(feature = "f32")]
-        Tiles::F32(tiles) => floats(tiles, input, columns, tile_rows, out, |w| w),
-        #[cfg(feature = "f16")]
-        Tiles::F16(tiles) => floats(tiles, input, columns, tile_rows, out, f16_to_f32),
-        #[cfg(feature = "bf16")]
-        Tiles::Bf16(tiles) => floats(tiles, input, columns, tile_rows, out, bf16_to_f32),
-        #[cfg(feature = "q8")]
-        Tiles::Q8(tiles) => quantized(tiles, input, columns, tile_rows, out, q8),
-        #[cfg(feature = "q4")]
-        Tiles::Q4(tiles) => quantized(tiles, input, columns, tile_rows, out, q4),
-        #[cfg(feature = "q4")]
-        Tiles::Q4Min(tiles) => quantized(tiles, input, columns, tile_rows, out, q4min),
-    }
+    match_tiles!(matrix.tiles;
+        F32(rows) => floats(rows.range(tile_rows), input, out, |w| w),
+        F16(rows) => floats(rows.range(tile_rows), input, out, f16_to_f32),
+        Bf16(rows) => floats(rows.range(tile_rows), input, out, bf16_to_f32),
+        groups(rows) => groups(rows.range(tile_rows), input, out),
+    )
 }
 
 /// Goes through tile rows, and through the inputs `inputs_at` in blocks of `N`; only whole blocks
-/// are computed. `width` is how many `W`s a row and how many `X`s an input has.
+/// are computed.
 #[inline(always)]
-fn product<W, X, const N: usize>(
-    tiles: &[W],
+fn product<W: Tile, X, const N: usize>(
+    rows: Rows<'_, W>,
     inputs: &[X],
-    width: usize,
     inputs_at: Range<usize>,
-    tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
-    dot: impl Fn(&[W], [&[X]; N]) -> [[f32; TILE_ROWS]; N],
+    dot: impl Fn(Row<'_, W>, [&[X]; N]) -> [[f32; TILE_ROWS]; N],
 ) {
-    let width = width.max(1);
-    let rows = tiles
-        .chunks_exact(width)
-        .skip(tile_rows.start)
-        .take(tile_rows.len());
-    for (index, tile) in rows.enumerate() {
+    let width = rows.width();
+    for (index, row) in rows.iter().enumerate() {
         for first in inputs_at.clone().step_by(N) {
             let input = |k: usize| {
                 inputs
                     .get((first + k) * width..(first + k + 1) * width)
                     .unwrap_or_default()
             };
-            for (k, sums) in dot(tile, core::array::from_fn(input)).iter().enumerate() {
+            for (k, sums) in dot(row, core::array::from_fn(input)).iter().enumerate() {
                 for (out, sum) in out
                     .column(first + k)
                     .iter_mut()
@@ -113,95 +99,46 @@ fn product<W, X, const N: usize>(
 /// [`matmul`] of a float matrix: whole blocks of inputs, then one by one.
 #[inline(always)]
 fn floats<E: Copy>(
-    tiles: &[[E; TILE_ROWS]],
+    rows: Rows<'_, [E; TILE_ROWS]>,
     input: &Input<'_>,
-    columns: usize,
-    tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
     widen: impl Fn(E) -> f32 + Copy,
-) {
+) where
+    [E; TILE_ROWS]: Tile,
+{
     let values = input.values;
     let count = input.count;
     // A block of one is what the second loop does.
     let whole = if BLOCK == 1 { 0 } else { count / BLOCK * BLOCK };
-    product::<_, _, BLOCK>(
-        tiles,
-        values,
-        columns,
-        0..whole,
-        tile_rows.clone(),
-        out,
-        |t, x| float(t, x, widen),
-    );
-    product::<_, _, 1>(
-        tiles,
-        values,
-        columns,
-        whole..count,
-        tile_rows,
-        out,
-        |t, x| float(t, x, widen),
-    );
+    product::<_, _, BLOCK>(rows, values, 0..whole, out, |row, x| {
+        float(row.tiles, x, widen)
+    });
+    product::<_, _, 1>(rows, values, whole..count, out, |row, x| {
+        float(row.tiles, x, widen)
+    });
 }
 
 /// [`matmul`] of a quantised matrix, one input at a time.
 #[inline(always)]
-fn quantized<W>(
-    tiles: &[W],
-    input: &Input<'_>,
-    columns: usize,
-    tile_rows: Range<usize>,
-    out: &mut RowsMut<'_>,
-    dot: impl Fn(&[W], [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1],
-) {
-    let groups = columns.div_ceil(GROUP);
-    product(
-        tiles,
-        input.groups,
-        groups,
-        0..input.count,
-        tile_rows,
-        out,
-        dot,
-    );
+fn groups<W: tile::Group>(rows: Rows<'_, W>, input: &Input<'_>, out: &mut RowsMut<'_>) {
+    product(rows, input.groups, 0..input.count, out, |row, [x]| {
+        [sums(row, x)]
+    });
 }
 
+/// Group by group the exact dot products, joined to the sums.
 #[inline(always)]
-fn q8(tile: &[Q8Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
+fn sums<W: tile::Group>(row: Row<'_, W>, x: &[InputGroup]) -> [f32; TILE_ROWS] {
     let mut sums = [0.0; TILE_ROWS];
-    for (group, x) in tile.iter().zip(x) {
-        join(
-            &mut sums,
-            &dots(&group.values, &x.values),
-            &group.scales,
-            x.scale,
-        );
+    for (tile, x) in row.tiles.iter().zip(x) {
+        let offset = x.sum.wrapping_mul(W::OFFSET);
+        let dots = tile.dots(&x.values).map(|dot| dot.wrapping_sub(offset));
+        let scale = |lane| tile.scale(&row.header, lane);
+        join(&mut sums, &dots, scale, x.scale);
+        if tile.minimum(0).is_some() {
+            let minimum = |lane| tile.minimum(lane).unwrap_or_default();
+            join(&mut sums, &[x.sum; TILE_ROWS], minimum, x.scale);
+        }
     }
-    [sums]
-}
-
-#[inline(always)]
-fn q4(tile: &[Q4Tile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
-    let mut sums = [0.0; TILE_ROWS];
-    for (group, x) in tile.iter().zip(x) {
-        let dots = nibble_dots(&group.nibbles, &x.values)
-            .map(|dot| dot.wrapping_sub(x.sum.wrapping_mul(8)));
-        join(&mut sums, &dots, &group.scales, x.scale);
-    }
-    [sums]
-}
-
-#[inline(always)]
-fn q4min(tile: &[Q4MinTile], [x]: [&[InputGroup]; 1]) -> [[f32; TILE_ROWS]; 1] {
-    let mut sums = [0.0; TILE_ROWS];
-    for (group, x) in tile.iter().zip(x) {
-        join(
-            &mut sums,
-            &nibble_dots(&group.nibbles, &x.values),
-            &group.scales,
-            x.scale,
-        );
-        join(&mut sums, &[x.sum; TILE_ROWS], &group.minima, x.scale);
-    }
-    [sums]
+    sums
 }

@@ -1,64 +1,75 @@
 //! [`Matrix`]: a borrowed view of a matrix in the tile layout (drawn in the crate docs), checked
 //! once when it is made.
 
-use bytemuck::{Pod, Zeroable};
-
 use crate::dtype::groups_mut;
 use crate::math::{bf16_to_f32, f16_to_f32};
+use crate::tile::{Group, Nl3Tile, Nl4Tile, Q4MinTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, Rows, Tile};
 use crate::{DType, GROUP, TILE_ROWS};
 
-/// Eight rows by 32 columns of int8.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(crate) struct Q8Tile {
-    /// f16 bits, one a row.
-    pub scales: [u16; TILE_ROWS],
-    /// `[column / 4][row][column % 4]`.
-    pub values: [[[i8; 4]; TILE_ROWS]; GROUP / 4],
-}
-
-/// Eight rows by 32 columns of 4-bit values, −8..=7, stored plus 8.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(crate) struct Q4Tile {
-    /// f16 bits, one a row.
-    pub scales: [u16; TILE_ROWS],
-    /// `[column / 8][row][column % 4]`, columns 4..8 of each eight in the high nibbles.
-    pub nibbles: [[[u8; 4]; TILE_ROWS]; GROUP / 8],
-}
-
-/// Eight rows by 32 columns of 4-bit values, 0..=15, with a minimum: `value * scale + minimum`.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub(crate) struct Q4MinTile {
-    /// f16 bits, one a row.
-    pub scales: [u16; TILE_ROWS],
-    /// f16 bits, one a row.
-    pub minima: [u16; TILE_ROWS],
-    /// As in [`Q4Tile`].
-    pub nibbles: [[[u8; 4]; TILE_ROWS]; GROUP / 8],
-}
-
-/// The tiles of a matrix: for each tile row, its columns (float types) or groups (quantised types)
-/// in order.
+/// The tiles of a matrix: for each tile row its header, if it has one, and its columns (float
+/// types) or groups (quantised types) in order.
 ///
 /// There is a variant for each type that is compiled in. Every `match` lists them all, without `_`
 /// and without guards: a new type is a compile error wherever something must be decided for it.
 #[derive(Clone, Copy)]
 pub(crate) enum Tiles<'m> {
     #[cfg(feature = "f32")]
-    F32(&'m [[f32; TILE_ROWS]]),
+    F32(Rows<'m, [f32; TILE_ROWS]>),
     #[cfg(feature = "f16")]
-    F16(&'m [[u16; TILE_ROWS]]),
+    F16(Rows<'m, [u16; TILE_ROWS]>),
     #[cfg(feature = "bf16")]
-    Bf16(&'m [[u16; TILE_ROWS]]),
+    Bf16(Rows<'m, [u16; TILE_ROWS]>),
     #[cfg(feature = "q8")]
-    Q8(&'m [Q8Tile]),
+    Q8(Rows<'m, Q8Tile>),
+    #[cfg(feature = "q6")]
+    Q6(Rows<'m, Q6Tile>),
+    #[cfg(feature = "q5")]
+    Q5(Rows<'m, Q5Tile>),
     #[cfg(feature = "q4")]
-    Q4(&'m [Q4Tile]),
+    Q4(Rows<'m, Q4Tile>),
     #[cfg(feature = "q4")]
-    Q4Min(&'m [Q4MinTile]),
+    Q4Min(Rows<'m, Q4MinTile>),
+    #[cfg(feature = "nl4")]
+    Nl4(Rows<'m, Nl4Tile>),
+    #[cfg(feature = "nl3")]
+    Nl3(Rows<'m, Nl3Tile>),
 }
+
+/// `match` on [`Tiles`] with one arm for all quantised types, which calls something that is generic
+/// over the tile.
+macro_rules! match_tiles {
+    (
+        $tiles:expr;
+        F32($f32:ident) => $of_f32:expr,
+        F16($f16:ident) => $of_f16:expr,
+        Bf16($bf16:ident) => $of_bf16:expr,
+        groups($rows:ident) => $of_groups:expr $(,)?
+    ) => {
+        match $tiles {
+            #[cfg(feature = "f32")]
+            $crate::matrix::Tiles::F32($f32) => $of_f32,
+            #[cfg(feature = "f16")]
+            $crate::matrix::Tiles::F16($f16) => $of_f16,
+            #[cfg(feature = "bf16")]
+            $crate::matrix::Tiles::Bf16($bf16) => $of_bf16,
+            #[cfg(feature = "q8")]
+            $crate::matrix::Tiles::Q8($rows) => $of_groups,
+            #[cfg(feature = "q6")]
+            $crate::matrix::Tiles::Q6($rows) => $of_groups,
+            #[cfg(feature = "q5")]
+            $crate::matrix::Tiles::Q5($rows) => $of_groups,
+            #[cfg(feature = "q4")]
+            $crate::matrix::Tiles::Q4($rows) => $of_groups,
+            #[cfg(feature = "q4")]
+            $crate::matrix::Tiles::Q4Min($rows) => $of_groups,
+            #[cfg(feature = "nl4")]
+            $crate::matrix::Tiles::Nl4($rows) => $of_groups,
+            #[cfg(feature = "nl3")]
+            $crate::matrix::Tiles::Nl3($rows) => $of_groups,
+        }
+    };
+}
+pub(crate) use match_tiles;
 
 /// A matrix `[rows][columns]` in the tile layout, borrowed from an image or a key cache.
 ///
@@ -76,11 +87,15 @@ impl<'m> Matrix<'m> {
         rows: 0,
         columns: 0,
         tiles: cfg_select! {
-            feature = "f32" => Tiles::F32(&[]),
-            feature = "f16" => Tiles::F16(&[]),
-            feature = "bf16" => Tiles::Bf16(&[]),
-            feature = "q8" => Tiles::Q8(&[]),
-            feature = "q4" => Tiles::Q4(&[]),
+            feature = "f32" => Tiles::F32(Rows::EMPTY),
+            feature = "f16" => Tiles::F16(Rows::EMPTY),
+            feature = "bf16" => Tiles::Bf16(Rows::EMPTY),
+            feature = "q8" => Tiles::Q8(Rows::EMPTY),
+            feature = "q6" => Tiles::Q6(Rows::EMPTY),
+            feature = "q5" => Tiles::Q5(Rows::EMPTY),
+            feature = "q4" => Tiles::Q4(Rows::EMPTY),
+            feature = "nl4" => Tiles::Nl4(Rows::EMPTY),
+            feature = "nl3" => Tiles::Nl3(Rows::EMPTY),
         },
     };
 
@@ -90,19 +105,33 @@ impl<'m> Matrix<'m> {
         if rows == 0 || columns == 0 || dtype.matrix_bytes(rows, columns)? != data.len() {
             return None;
         }
+        // A tile row holds a tile for each column, or for each group.
+        let width = if dtype.is_quantized() {
+            columns.div_ceil(GROUP)
+        } else {
+            columns
+        };
         let tiles = match dtype {
             #[cfg(feature = "f32")]
-            DType::F32 => Tiles::F32(bytemuck::try_cast_slice(data).ok()?),
+            DType::F32 => Tiles::F32(Rows::new(data, width)?),
             #[cfg(feature = "f16")]
-            DType::F16 => Tiles::F16(bytemuck::try_cast_slice(data).ok()?),
+            DType::F16 => Tiles::F16(Rows::new(data, width)?),
             #[cfg(feature = "bf16")]
-            DType::Bf16 => Tiles::Bf16(bytemuck::try_cast_slice(data).ok()?),
+            DType::Bf16 => Tiles::Bf16(Rows::new(data, width)?),
             #[cfg(feature = "q8")]
-            DType::Q8 => Tiles::Q8(bytemuck::try_cast_slice(data).ok()?),
+            DType::Q8 => Tiles::Q8(Rows::new(data, width)?),
+            #[cfg(feature = "q6")]
+            DType::Q6 => Tiles::Q6(Rows::new(data, width)?),
+            #[cfg(feature = "q5")]
+            DType::Q5 => Tiles::Q5(Rows::new(data, width)?),
             #[cfg(feature = "q4")]
-            DType::Q4 => Tiles::Q4(bytemuck::try_cast_slice(data).ok()?),
+            DType::Q4 => Tiles::Q4(Rows::new(data, width)?),
             #[cfg(feature = "q4")]
-            DType::Q4Min => Tiles::Q4Min(bytemuck::try_cast_slice(data).ok()?),
+            DType::Q4Min => Tiles::Q4Min(Rows::new(data, width)?),
+            #[cfg(feature = "nl4")]
+            DType::Nl4 => Tiles::Nl4(Rows::new(data, width)?),
+            #[cfg(feature = "nl3")]
+            DType::Nl3 => Tiles::Nl3(Rows::new(data, width)?),
             #[cfg(not(feature = "f32"))]
             DType::F32 => return None,
             #[cfg(not(feature = "f16"))]
@@ -111,8 +140,16 @@ impl<'m> Matrix<'m> {
             DType::Bf16 => return None,
             #[cfg(not(feature = "q8"))]
             DType::Q8 => return None,
+            #[cfg(not(feature = "q6"))]
+            DType::Q6 => return None,
+            #[cfg(not(feature = "q5"))]
+            DType::Q5 => return None,
             #[cfg(not(feature = "q4"))]
             DType::Q4 | DType::Q4Min => return None,
+            #[cfg(not(feature = "nl4"))]
+            DType::Nl4 => return None,
+            #[cfg(not(feature = "nl3"))]
+            DType::Nl3 => return None,
         };
         Some(Matrix {
             rows,
@@ -147,69 +184,76 @@ impl<'m> Matrix<'m> {
             Tiles::Bf16(_) => DType::Bf16,
             #[cfg(feature = "q8")]
             Tiles::Q8(_) => DType::Q8,
+            #[cfg(feature = "q6")]
+            Tiles::Q6(_) => DType::Q6,
+            #[cfg(feature = "q5")]
+            Tiles::Q5(_) => DType::Q5,
             #[cfg(feature = "q4")]
             Tiles::Q4(_) => DType::Q4,
             #[cfg(feature = "q4")]
             Tiles::Q4Min(_) => DType::Q4Min,
+            #[cfg(feature = "nl4")]
+            Tiles::Nl4(_) => DType::Nl4,
+            #[cfg(feature = "nl3")]
+            Tiles::Nl3(_) => DType::Nl3,
         }
     }
 
     /// Writes row `row` to `out`, in f32: `columns` values, fewer if `out` is shorter. Nothing if
     /// there is no such row.
     pub fn row(&self, row: usize, out: &mut [f32]) {
-        let tile = row / TILE_ROWS;
-        let lane = row % TILE_ROWS;
-        match self.tiles {
-            #[cfg(feature = "f32")]
-            Tiles::F32(tiles) => float_row(tiles, self.columns, tile, lane, out, |w| w),
-            #[cfg(feature = "f16")]
-            Tiles::F16(tiles) => float_row(tiles, self.columns, tile, lane, out, f16_to_f32),
-            #[cfg(feature = "bf16")]
-            Tiles::Bf16(tiles) => float_row(tiles, self.columns, tile, lane, out, bf16_to_f32),
-            #[cfg(feature = "q8")]
-            Tiles::Q8(tiles) => group_row(tiles, self.columns, tile, lane, out, |group, c| {
-                let values = group.values.as_flattened().as_flattened();
-                let value = values
-                    .get(c / 4 * 4 * TILE_ROWS + 4 * lane + c % 4)
-                    .copied()
-                    .unwrap_or(0);
-                value as f32 * f16_to_f32(group.scales[lane % TILE_ROWS])
-            }),
-            #[cfg(feature = "q4")]
-            Tiles::Q4(tiles) => group_row(tiles, self.columns, tile, lane, out, |group, c| {
-                (nibble(&group.nibbles, lane, c) as f32 - 8.0)
-                    * f16_to_f32(group.scales[lane % TILE_ROWS])
-            }),
-            #[cfg(feature = "q4")]
-            Tiles::Q4Min(tiles) => group_row(tiles, self.columns, tile, lane, out, |group, c| {
-                let scale = f16_to_f32(group.scales[lane % TILE_ROWS]);
-                let minimum = f16_to_f32(group.minima[lane % TILE_ROWS]);
-                nibble(&group.nibbles, lane, c) as f32 * scale + minimum
-            }),
-        }
+        match_tiles!(self.tiles;
+            F32(rows) => float_row(rows, row, out, |w| w),
+            F16(rows) => float_row(rows, row, out, f16_to_f32),
+            Bf16(rows) => float_row(rows, row, out, bf16_to_f32),
+            groups(rows) => group_row(rows, row, out),
+        )
     }
 
     /// Whether every weight is a finite number. Looks at every float, and at the scales and minima
     /// of the quantised types.
     pub fn is_finite(&self) -> bool {
-        let f16_finite = |bits: &u16| bits & 0x7c00 != 0x7c00;
+        let is_f16 = |bits: &u16| bits & 0x7c00 != 0x7c00;
+        let is_bf16 = |bits: &u16| bits & 0x7f80 != 0x7f80;
+        // The largest weight of a row is 127 * 128 times its scale.
+        let is_row_scale = |bits: &u16| (bf16_to_f32(*bits) * 16384.0).is_finite();
         match self.tiles {
             #[cfg(feature = "f32")]
-            Tiles::F32(tiles) => all(tiles.as_flattened(), |w| w.is_finite()),
+            Tiles::F32(rows) => all_rows(rows, |_| true, |tile| all(tile, |w| w.is_finite())),
             #[cfg(feature = "f16")]
-            Tiles::F16(tiles) => all(tiles.as_flattened(), f16_finite),
+            Tiles::F16(rows) => all_rows(rows, |_| true, |tile| all(tile, is_f16)),
             #[cfg(feature = "bf16")]
-            Tiles::Bf16(tiles) => all(tiles.as_flattened(), |bits| bits & 0x7f80 != 0x7f80),
+            Tiles::Bf16(rows) => all_rows(rows, |_| true, |tile| all(tile, is_bf16)),
             #[cfg(feature = "q8")]
-            Tiles::Q8(tiles) => all(tiles, |group| all(&group.scales, f16_finite)),
+            Tiles::Q8(rows) => all_rows(rows, |_| true, |tile| all(&tile.scales, is_f16)),
+            #[cfg(feature = "q6")]
+            Tiles::Q6(rows) => all_rows(rows, |_| true, |tile| all(&tile.scales, is_f16)),
+            #[cfg(feature = "q5")]
+            Tiles::Q5(rows) => all_rows(rows, |_| true, |tile| all(&tile.scales, is_f16)),
             #[cfg(feature = "q4")]
-            Tiles::Q4(tiles) => all(tiles, |group| all(&group.scales, f16_finite)),
+            Tiles::Q4(rows) => all_rows(rows, |_| true, |tile| all(&tile.scales, is_f16)),
             #[cfg(feature = "q4")]
-            Tiles::Q4Min(tiles) => all(tiles, |group| {
-                all(&group.scales, f16_finite) && all(&group.minima, f16_finite)
-            }),
+            Tiles::Q4Min(rows) => all_rows(
+                rows,
+                |_| true,
+                |tile| all(&tile.scales, is_f16) && all(&tile.minima, is_f16),
+            ),
+            #[cfg(feature = "nl4")]
+            Tiles::Nl4(rows) => all_rows(rows, |header| all(header, is_row_scale), |_| true),
+            #[cfg(feature = "nl3")]
+            Tiles::Nl3(rows) => all_rows(rows, |header| all(header, is_row_scale), |_| true),
         }
     }
+}
+
+/// Whether the headers and the tiles of all rows pass.
+fn all_rows<W: Tile>(
+    rows: Rows<'_, W>,
+    header: impl Fn(&W::Header) -> bool,
+    tile: impl Fn(&W) -> bool,
+) -> bool {
+    rows.iter()
+        .all(|row| header(&row.header) && all(row.tiles, &tile))
 }
 
 /// `Iterator::all` without the early exit, which would keep the loop from being vectorised.
@@ -217,44 +261,31 @@ fn all<T>(items: &[T], test: impl Fn(&T) -> bool) -> bool {
     items.iter().fold(true, |all, item| all & test(item))
 }
 
-/// The 4-bit value at column `c` of a group.
-fn nibble(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], lane: usize, c: usize) -> u8 {
-    let byte = nibbles[c / 8 % (GROUP / 8)][lane % TILE_ROWS][c % 4];
-    if c % 8 < 4 { byte & 15 } else { byte >> 4 }
-}
-
 fn float_row<E: Copy>(
-    tiles: &[[E; TILE_ROWS]],
-    columns: usize,
-    tile: usize,
-    lane: usize,
+    rows: Rows<'_, [E; TILE_ROWS]>,
+    row: usize,
     out: &mut [f32],
     widen: impl Fn(E) -> f32,
-) {
-    for (out, column) in out.iter_mut().zip(
-        tiles
-            .iter()
-            .skip(tile.saturating_mul(columns))
-            .take(columns),
-    ) {
-        *out = widen(column[lane % TILE_ROWS]);
+) where
+    [E; TILE_ROWS]: Tile,
+{
+    let tiles = rows.row(row / TILE_ROWS).tiles;
+    for (out, column) in out.iter_mut().zip(tiles) {
+        *out = widen(column[row % TILE_ROWS]);
     }
 }
 
-fn group_row<G>(
-    tiles: &[G],
-    columns: usize,
-    tile: usize,
-    lane: usize,
-    out: &mut [f32],
-    weight: impl Fn(&G, usize) -> f32,
-) {
-    let groups = columns.div_ceil(GROUP);
-    debug_assert!(lane < TILE_ROWS);
-    let row = tiles.iter().skip(tile.saturating_mul(groups)).take(groups);
-    for (out, group) in groups_mut(out).zip(row) {
+fn group_row<W: Group>(rows: Rows<'_, W>, row: usize, out: &mut [f32]) {
+    let tile_row = rows.row(row / TILE_ROWS);
+    let lane = row % TILE_ROWS;
+    for (out, tile) in groups_mut(out).zip(tile_row.tiles) {
+        let scale = tile.scale(&tile_row.header, lane);
+        let minimum = tile.minimum(lane);
         for (c, out) in out.iter_mut().enumerate() {
-            *out = weight(group, c);
+            let codes = u32::from_le_bytes(tile.codes(c / 4, lane));
+            let value = W::value((codes >> (8 * (c % 4))) as u8) as i32 - W::OFFSET;
+            let weight = value as f32 * scale;
+            *out = minimum.map_or(weight, |minimum| weight + minimum);
         }
     }
 }

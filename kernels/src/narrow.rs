@@ -8,6 +8,7 @@
 use bytemuck::cast_ref;
 
 use crate::soft::add_product;
+use crate::tile::Group;
 use crate::{GROUP, TILE_ROWS};
 
 /// Inputs that are multiplied with a float tile at the same time. A tile is read again for each
@@ -44,6 +45,22 @@ pub(crate) fn nibble_dots(
             let rows = if half == 0 { top } else { bottom };
             *dots = add_products(*dots, rows, low, |byte| (byte & 15) as i32);
             *dots = add_products(*dots, rows, high, |byte| (byte >> 4) as i32);
+        }
+    }
+    bytemuck::cast(dots)
+}
+
+/// [`dots`] with what the codes of a tile stand for.
+pub(crate) fn code_dots<W: Group>(tile: &W, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+    let x: &[[[i16; 4]; 2]; GROUP / 8] = cast_ref(x);
+    let mut dots = [[0; 4]; 2];
+    for (half, dots) in dots.iter_mut().enumerate() {
+        for (pair, x) in x.iter().enumerate() {
+            for (step, x) in x.iter().enumerate() {
+                let row = |row: usize| tile.codes(2 * pair + step, 4 * half + row);
+                let rows = [row(0), row(1), row(2), row(3)];
+                *dots = add_products(*dots, &rows, x, |code| W::value(code) as i32);
+            }
         }
     }
     bytemuck::cast(dots)

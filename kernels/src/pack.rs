@@ -2,14 +2,16 @@
 
 use crate::dtype::groups;
 use crate::math::{bf16_from_f32, f16_from_f32, f16_to_f32, round_to_i32};
-use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile};
+use crate::tile::{
+    Nl3Tile, Nl4Tile, Q4MinTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, RowScales, put_bits,
+};
 use crate::{DType, GROUP, TILE_ROWS};
 
 /// Writes `row` as row `lane` of a tile row, `tile_row` being [`DType::tile_row_bytes`] long and
 /// aligned to 4 bytes. Floats are rounded to nearest. q8 takes the group's largest magnitude over
 /// 127, rounded to f16, as the scale and the nearest multiple of it for each weight. Writes nothing
-/// if the lengths do not fit, if the type is not compiled in, or for the 4-bit types, whose scale
-/// the caller chooses: see [`pack_q4_group`].
+/// if the lengths do not fit, if the type is not compiled in, or for the types of 3 to 6 bits, whose
+/// scales the caller chooses: see [`pack_q4_group`], [`pack_values`] and [`pack_codes`].
 pub fn pack_row(dtype: DType, tile_row: &mut [u8], lane: usize, row: &[f32]) {
     if !dtype.enabled() {
         return;
@@ -25,7 +27,7 @@ pub fn pack_row(dtype: DType, tile_row: &mut [u8], lane: usize, row: &[f32]) {
                 pack_q8_group(tile_row, lane, index, scale, &values);
             }
         }
-        DType::Q4 | DType::Q4Min => {}
+        DType::Q6 | DType::Q5 | DType::Q4 | DType::Q4Min | DType::Nl4 | DType::Nl3 => {}
     }
 }
 
@@ -109,9 +111,90 @@ pub fn pack_q4_group(
             &mut tile.nibbles
         }
     };
-    for (bytes, eight) in nibbles.iter_mut().zip(values.as_chunks::<8>().0) {
-        for (k, byte) in bytes[lane].iter_mut().enumerate() {
-            *byte = (eight[k] & 15) | (eight[k + 4] << 4);
+    put_bits(nibbles, lane, values);
+}
+
+/// Writes 32 values with their f16 scale as group `index` of row `lane` of a tile row of q6 (values
+/// of −32..=31) or q5 (−16..=15). Nothing for another type.
+pub fn pack_values(
+    dtype: DType,
+    tile_row: &mut [u8],
+    lane: usize,
+    index: usize,
+    scale: u16,
+    values: &[i8; GROUP],
+) {
+    let lane = lane % TILE_ROWS;
+    match dtype {
+        DType::Q6 => {
+            let tiles: &mut [Q6Tile] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
+            let Some(tile) = tiles.get_mut(index) else {
+                return;
+            };
+            tile.scales[lane] = scale;
+            let codes = values.map(|value| value.wrapping_add(32) as u8);
+            put_bits(&mut tile.low, lane, &codes);
+            put_bits(&mut tile.high, lane, &codes.map(|code| code >> 4));
         }
+        DType::Q5 => {
+            let tiles: &mut [Q5Tile] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
+            let Some(tile) = tiles.get_mut(index) else {
+                return;
+            };
+            tile.scales[lane] = scale;
+            let codes = values.map(|value| value.wrapping_add(16) as u8);
+            put_bits(&mut tile.low, lane, &codes);
+            put_bits(&mut tile.high, lane, &codes.map(|code| code >> 4));
+        }
+        DType::F32 | DType::F16 | DType::Bf16 | DType::Q8 | DType::Q4 | DType::Q4Min => {}
+        DType::Nl4 | DType::Nl3 => {}
+    }
+}
+
+/// Writes the scale of row `lane` of a tile row of nl4 or nl3, in bf16. Nothing for another type.
+///
+/// bf16, because a row scale is small: the largest weight over 127 * 127. f16 would have few steps
+/// there. Its own rounding costs nothing, since the scales of the groups are chosen after it.
+pub fn pack_row_scale(dtype: DType, tile_row: &mut [u8], lane: usize, scale: u16) {
+    if !dtype.levels().is_empty()
+        && let Some((header, _)) = tile_row.split_at_mut_checked(size_of::<RowScales>())
+        && let Ok(header) = bytemuck::try_from_bytes_mut::<RowScales>(header)
+    {
+        header[lane % TILE_ROWS] = scale;
+    }
+}
+
+/// Writes the codes of 32 [`levels`](DType::levels) with their scale as group `index` of row `lane`
+/// of a tile row of nl4 or nl3: weight = `level * (scale * row scale)`. Nothing for another type.
+pub fn pack_codes(
+    dtype: DType,
+    tile_row: &mut [u8],
+    lane: usize,
+    index: usize,
+    scale: i8,
+    codes: &[u8; GROUP],
+) {
+    let lane = lane % TILE_ROWS;
+    let Some(tiles) = tile_row.get_mut(size_of::<RowScales>()..) else {
+        return;
+    };
+    match dtype {
+        DType::Nl4 => {
+            let tiles: &mut [Nl4Tile] = bytemuck::try_cast_slice_mut(tiles).unwrap_or_default();
+            if let Some(tile) = tiles.get_mut(index) {
+                tile.scales[lane] = scale;
+                put_bits(&mut tile.codes, lane, codes);
+            }
+        }
+        DType::Nl3 => {
+            let tiles: &mut [Nl3Tile] = bytemuck::try_cast_slice_mut(tiles).unwrap_or_default();
+            if let Some(tile) = tiles.get_mut(index) {
+                tile.scales[lane] = scale;
+                put_bits(&mut tile.low, lane, codes);
+                put_bits(&mut tile.high, lane, &codes.map(|code| code >> 2));
+            }
+        }
+        DType::F32 | DType::F16 | DType::Bf16 | DType::Q8 | DType::Q4 | DType::Q4Min => {}
+        DType::Q6 | DType::Q5 => {}
     }
 }

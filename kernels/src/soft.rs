@@ -7,7 +7,6 @@
 //! to even, so the bits are those of a floating-point unit.
 
 use crate::TILE_ROWS;
-use crate::math::f16_to_f32;
 
 /// Whether this core has no floating-point unit, as far as can be seen: `eabi` passes floats in
 /// integer registers, and the F extension, which stable Rust does not show, implies Zicsr, which it
@@ -36,14 +35,14 @@ pub(crate) fn add_product(sum: f32, a: f32, b: f32) -> f32 {
 pub(crate) fn join(
     sums: &mut [f32; TILE_ROWS],
     dots: &[i32; TILE_ROWS],
-    scales: &[u16; TILE_ROWS],
+    scale: impl Fn(usize) -> f32,
     input_scale: f32,
 ) {
     if SOFT {
-        return integers::join(sums, dots, scales, input_scale);
+        return integers::join(sums, dots, &core::array::from_fn(scale), input_scale);
     }
-    for ((sum, dot), scale) in sums.iter_mut().zip(dots).zip(scales) {
-        *sum += *dot as f32 * (f16_to_f32(*scale) * input_scale);
+    for (lane, (sum, dot)) in sums.iter_mut().zip(dots).enumerate() {
+        *sum += *dot as f32 * (scale(lane) * input_scale);
     }
 }
 
@@ -92,12 +91,12 @@ mod integers {
     pub(super) fn join(
         sums: &mut [f32; TILE_ROWS],
         dots: &[i32; TILE_ROWS],
-        scales: &[u16; TILE_ROWS],
+        scales: &[f32; TILE_ROWS],
         input_scale: f32,
     ) {
         let input = input_scale.to_bits();
         for ((sum, &dot), &scale) in sums.iter_mut().zip(dots).zip(scales) {
-            *sum = match join_one(*sum, dot, scale, input) {
+            *sum = match join_one(*sum, dot, scale.to_bits(), input) {
                 Some(sum) => sum,
                 None => plain_join(*sum, dot, scale, input_scale),
             };
@@ -106,22 +105,25 @@ mod integers {
 
     #[cold]
     #[inline(never)]
-    fn plain_join(sum: f32, dot: i32, scale: u16, input_scale: f32) -> f32 {
-        sum + dot as f32 * (f16_to_f32(scale) * input_scale)
+    fn plain_join(sum: f32, dot: i32, scale: f32, input_scale: f32) -> f32 {
+        sum + dot as f32 * (scale * input_scale)
     }
 
     #[inline(always)]
-    fn join_one(sum: f32, dot: i32, scale: u16, input: u32) -> Option<f32> {
-        let scale_exponent = (scale >> 10 & 31) as u32;
+    fn join_one(sum: f32, dot: i32, scale: u32, input: u32) -> Option<f32> {
+        let scale_exponent = exponent(scale);
         let input_exponent = exponent(input);
-        if dot == 0 || scale_exponent == 0 || input_exponent.wrapping_sub(FIRST) >= ORDINARY {
+        // Scales below 2^17, so that the product of all three is not too large either.
+        if dot == 0
+            || scale_exponent.wrapping_sub(FIRST) >= 80
+            || input_exponent.wrapping_sub(FIRST) >= ORDINARY
+        {
             return None;
         }
-        let scale_mantissa = (scale as u32 & 0x3ff | 0x400) << 13;
         let (factor, factor_exponent) = multiply(
             input << 8 | SIGN,
-            scale_mantissa,
-            scale_exponent + 112 + input_exponent,
+            scale & (IMPLICIT - 1) | IMPLICIT,
+            scale_exponent + input_exponent,
         );
         let (number, number_exponent) = normalize(dot.unsigned_abs());
         // Rounding to 24 bits makes the other bits zero.
@@ -131,7 +133,7 @@ mod integers {
             number.checked_add(0x7f + (number >> 8 & 1))? & !0xff
         };
         let (mantissa, exponent) = multiply(number, factor, number_exponent + factor_exponent + 1);
-        let sign = (dot as u32) ^ input ^ (scale as u32) << 16;
+        let sign = (dot as u32) ^ input ^ scale;
         let product = (exponent << 23).wrapping_add(mantissa) | sign & SIGN;
         add(sum.to_bits(), product).map(f32::from_bits)
     }
@@ -314,10 +316,9 @@ mod tests {
         for _ in 0..COUNT / TILE_ROWS as u32 {
             let input_scale = f32::from_bits(random() as u32);
             let dots = [(); TILE_ROWS].map(|()| random() as i32 >> (random() % 32));
-            // Finite, as a checked matrix has them.
-            let scales = [(); TILE_ROWS].map(|()| random() as u16 & 0xbfff);
+            let scales = [(); TILE_ROWS].map(|()| f32::from_bits(random() as u32));
             let products: [f32; TILE_ROWS] =
-                core::array::from_fn(|i| dots[i] as f32 * (f16_to_f32(scales[i]) * input_scale));
+                core::array::from_fn(|i| dots[i] as f32 * (scales[i] * input_scale));
             for distance in [None, Some(random() % 32)] {
                 let mut sums = products.map(|product| match distance {
                     None => f32::from_bits(random() as u32),

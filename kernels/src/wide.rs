@@ -2,6 +2,7 @@
 //! the eight lanes of a tile, and the compiler vectorises them. `narrow.rs` is for
 //! microcontrollers.
 
+use crate::tile::Group;
 use crate::{GROUP, TILE_ROWS};
 
 /// Inputs that are multiplied with a float tile at the same time: its weights are widened once.
@@ -47,6 +48,24 @@ pub(crate) fn dots(
         }
     }
     dots
+}
+
+/// What the codes of a tile stand for, `[column / 4][row][column % 4]`.
+#[inline(never)]
+fn values<W: Group>(tile: &W) -> [[[i8; 4]; TILE_ROWS]; GROUP / 4] {
+    let mut values = [[[0; 4]; TILE_ROWS]; GROUP / 4];
+    for (step, values) in values.iter_mut().enumerate() {
+        for (row, values) in values.iter_mut().enumerate() {
+            *values = tile.codes(step, row).map(W::value);
+        }
+    }
+    values
+}
+
+/// [`dots`] with what the codes of a tile stand for.
+#[inline(always)]
+pub(crate) fn code_dots<W: Group>(tile: &W, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+    dots(&values(tile), x)
 }
 
 /// The nibbles of a group as int8 in the order of a q8 tile, 0..=15.

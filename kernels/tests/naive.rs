@@ -94,6 +94,12 @@ impl Numbers {
             bits
         }
     }
+
+    /// From 2^-127 to 2^65.
+    fn bf16(&mut self) -> u16 {
+        let bits = self.bits() as u16;
+        bits & 0x807f | (((bits >> 7) & 0xff) % 192) << 7
+    }
 }
 
 /// A matrix of random bytes that are all finite weights.
@@ -112,7 +118,22 @@ fn random_matrix(dtype: DType, rows: usize, columns: usize, numbers: &mut Number
             let used = (columns - group * 32).min(32);
             let minimum = (dtype == DType::Q4Min).then(|| numbers.f16());
             let scale = numbers.f16();
+            let codes = core::array::from_fn(|_| numbers.bits() as u8);
             match dtype {
+                DType::Nl4 | DType::Nl3 => {
+                    if group == 0 {
+                        pack_row_scale(dtype, tile, row % 8, numbers.bf16());
+                    }
+                    pack_codes(dtype, tile, row % 8, group, scale as i8, &codes);
+                }
+                DType::Q6 => {
+                    let values = codes.map(|code| (code & 63) as i8 - 32);
+                    pack_values(dtype, tile, row % 8, group, scale, &values);
+                }
+                DType::Q5 => {
+                    let values = codes.map(|code| (code & 31) as i8 - 16);
+                    pack_values(dtype, tile, row % 8, group, scale, &values);
+                }
                 DType::Q8 => {
                     let values = core::array::from_fn(|c| match numbers.bits() % 9 {
                         _ if c >= used => 0,
@@ -123,7 +144,7 @@ fn random_matrix(dtype: DType, rows: usize, columns: usize, numbers: &mut Number
                     pack_q8_group(tile, row % 8, group, scale, &values);
                 }
                 _ => {
-                    let values = core::array::from_fn(|_| numbers.bits() as u8 & 15);
+                    let values = codes.map(|code| code & 15);
                     pack_q4_group(tile, row % 8, group, scale, minimum, &values);
                 }
             }
@@ -160,36 +181,50 @@ fn naive(
     // By the table of the crate docs, byte by byte.
     let tile_row = &data[row / 8 * dtype.tile_row_bytes(columns).unwrap()..];
     let lane = row % 8;
-    let half = |bytes: &[u8]| f16_to_f32(u16::from_le_bytes([bytes[0], bytes[1]]));
+    let half = |bytes: &[u8]| u16::from_le_bytes([bytes[0], bytes[1]]);
+    // The bytes of a tile row's header, of a tile's scales and minima, and the planes of a tile, by
+    // the bits that each holds.
+    let (header, scales, planes): (_, _, &[usize]) = match dtype {
+        DType::Q8 => (0, 16, &[8]),
+        DType::Q6 => (0, 16, &[4, 2]),
+        DType::Q5 => (0, 16, &[4, 1]),
+        DType::Q4 => (0, 16, &[4]),
+        DType::Q4Min => (0, 32, &[4]),
+        DType::Nl4 => (16, 8, &[4]),
+        _ => (16, 8, &[2, 1]),
+    };
+    let tile_bytes = scales + 32 * planes.iter().sum::<usize>();
     for (g, x) in groups.iter().enumerate() {
+        let tile = &tile_row[header + g * tile_bytes..][..tile_bytes];
         let mut dot = 0i32;
-        let (group, scale, minimum) = match dtype {
-            DType::Q8 => {
-                let group = &tile_row[g * 272..][..272];
-                for c in 0..32 {
-                    dot += group[16 + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32
-                        * x.values[place(c)] as i32;
-                }
-                (group, half(&group[2 * lane..]), None)
+        for c in 0..32 {
+            let mut code = 0;
+            let mut width = 0;
+            let mut start = scales;
+            for bits in planes {
+                let byte = tile[start + c / 4 * bits / 8 * 32 + lane * 4 + c % 4] as u32;
+                let mask = (1 << bits) - 1;
+                code |= (byte >> (c / 4 * bits % 8) & mask) << width;
+                width += bits;
+                start += 32 * bits;
             }
-            _ => {
-                let header = if dtype == DType::Q4 { 16 } else { 32 };
-                let group = &tile_row[g * (header + 128)..][..header + 128];
-                for c in 0..32 {
-                    let byte = group[header + c / 8 * 32 + lane * 4 + c % 4];
-                    let nibble = if c % 8 < 4 { byte & 15 } else { byte >> 4 } as i32;
-                    dot += (nibble - if header == 16 { 8 } else { 0 }) * x.values[place(c)] as i32;
-                }
-                (
-                    group,
-                    half(&group[2 * lane..]),
-                    (header == 32).then(|| half(&group[16 + 2 * lane..])),
-                )
+            let value = match dtype {
+                DType::Q8 => code as i8 as i32,
+                DType::Q4Min => code as i32,
+                DType::Nl4 | DType::Nl3 => dtype.levels()[code as usize] as i32,
+                _ => code as i32 - (1 << (width - 1)),
+            };
+            dot += value * x.values[place(c)] as i32;
+        }
+        let scale = match dtype {
+            DType::Nl4 | DType::Nl3 => {
+                tile[lane] as i8 as f32 * bf16_to_f32(half(&tile_row[2 * lane..]))
             }
+            _ => f16_to_f32(half(&tile[2 * lane..])),
         };
-        let _ = group;
         sum += dot as f32 * (scale * x.scale);
-        if let Some(minimum) = minimum {
+        if dtype == DType::Q4Min {
+            let minimum = f16_to_f32(half(&tile[16 + 2 * lane..]));
             sum += x.sum as f32 * (minimum * x.scale);
         }
     }
@@ -414,6 +449,10 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
     let halves = [
         0u16, 0x8000, 1, 0x8001, 0x03ff, 0x0400, 0x7bff, 0xfbff, 0x3c00,
     ];
+    // The same of bf16, and the largest that a row scale can be is 2^113 and a little less.
+    let brains = [
+        0u16, 0x8000, 1, 0x8001, 0x007f, 0x0080, 0x787f, 0xf87f, 0x3f80,
+    ];
     let scales = [
         0.0,
         f32::from_bits(1),
@@ -424,15 +463,21 @@ pub(crate) fn extreme_weights_inputs_and_scales_are_the_naive_loop_too() {
         f32::MAX,
         f32::NAN,
     ];
-    for dtype in [DType::Q8, DType::Q4, DType::Q4Min] {
+    for dtype in DType::ALL.into_iter().filter(|dtype| dtype.is_quantized()) {
         for fill in [0x80u8, 0x7f, 0x00, 0xff, 0x0f, 0xf0, 0x01] {
             let mut words = vec![0u32; dtype.matrix_bytes(rows, columns).unwrap() / 4];
             let data: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
-            let header = if dtype == DType::Q4Min { 32 } else { 16 };
-            let tile = dtype.tile_row_bytes(32).unwrap();
-            for group in data.chunks_exact_mut(tile) {
-                group.fill(fill);
-                for half in group[..header].chunks_exact_mut(2) {
+            let uneven = !dtype.levels().is_empty();
+            // Uneven levels have scales of rows, in bf16, and the scales of groups are int8.
+            let (header, part) = match dtype {
+                DType::Nl4 | DType::Nl3 => (16, dtype.tile_row_bytes(columns).unwrap()),
+                DType::Q4Min => (32, dtype.tile_row_bytes(32).unwrap()),
+                _ => (16, dtype.tile_row_bytes(32).unwrap()),
+            };
+            let halves = if uneven { &brains } else { &halves };
+            for part in data.chunks_exact_mut(part) {
+                part.fill(fill);
+                for half in part[..header].chunks_exact_mut(2) {
                     half.copy_from_slice(
                         &halves[numbers.bits() as usize % halves.len()].to_le_bytes(),
                     );
@@ -778,7 +823,7 @@ pub(crate) fn numbers_that_are_not_finite_are_found_wherever_they_are() {
             // The high half of a float, or an f16, or the bytes of weights: infinity in each of
             // them.
             halves[place] = match dtype {
-                DType::F32 | DType::Bf16 => 0x7f80,
+                DType::F32 | DType::Bf16 | DType::Nl4 | DType::Nl3 => 0x7f80,
                 _ => 0xfc00,
             };
             let is_number = match dtype {
@@ -787,6 +832,10 @@ pub(crate) fn numbers_that_are_not_finite_are_found_wherever_they_are() {
                 DType::Q8 => place % 136 < 8,
                 DType::Q4 => place % 72 < 8,
                 DType::Q4Min => place % 80 < 16,
+                DType::Q6 => place % 104 < 8,
+                DType::Q5 => place % 88 < 8,
+                // Each of the two tile rows begins with the scales of its rows.
+                DType::Nl4 | DType::Nl3 => place % (dtype.tile_row_bytes(40).unwrap() / 2) < 8,
             };
             let matrix = Matrix::new(dtype, 9, 40, bytemuck::cast_slice(&words)).unwrap();
             assert_eq!(

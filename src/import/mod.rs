@@ -31,11 +31,12 @@ pub mod vocabulary;
 mod write;
 
 pub use ggml::Element;
+pub(crate) use quantize::check_range;
 use quantize::nearest;
 use tensor::Columns;
 pub use tensor::Tensor;
 pub use trim::Trimmed;
-pub use write::{PackOptions, Packed, pack_into, pack_to_file, pack_to_memory};
+pub use write::{PackOptions, Packed, PackedMatrix, pack_into, pack_to_file, pack_to_memory};
 
 /// Why a checkpoint or an image was rejected: which file, what is wrong, and what helps. One line.
 ///
@@ -262,4 +263,10 @@ pub trait Checkpoint {
 
     /// A tensor the config calls for.
     fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError>;
+
+    /// The matrix as an image stores it, if it is packed already: see
+    /// [`quantize`](crate::quantize). An image then has that, whatever the options say.
+    fn packed(&self, _id: TensorId) -> Option<&PackedMatrix> {
+        None
+    }
 }

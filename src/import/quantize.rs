@@ -3,8 +3,10 @@
 
 use std::prelude::rust_2024::*;
 
-use pocketlm_kernels::math::{f16_from_f32, f16_to_f32, round_to_i32};
-use pocketlm_kernels::{GROUP, pack_q4_group, pack_q8_group, pack_row};
+use pocketlm_kernels::math::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32, round_to_i32};
+use pocketlm_kernels::{
+    GROUP, pack_codes, pack_q4_group, pack_q8_group, pack_row, pack_row_scale, pack_values,
+};
 
 use super::ggml::{AffineBlock, CODE_BOOK};
 use super::{Element, ImportError, Tensor};
@@ -19,9 +21,9 @@ const LARGEST_F16: u16 = 0x7bff;
 ///
 /// Nothing is lost of F32, F16, BF16, Q8_0, Q5_0, IQ4_NL, Q4_0 and Q4_1. Q4_K keeps its 4-bit
 /// values; each group's scale and minimum, which are products of two numbers, are rounded to f16.
-/// The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K) are requantised to q8, whose steps are finer than
-/// theirs. [`Element::Affine`] of 8 bits keeps its values if they are at most 128 steps from the
-/// zero point; for 4 bits, see [`Tensor::nearest`](super::Tensor::nearest).
+/// Q6_K, Q5_K and Q5_1 are rounded to q6, and Q3_K and Q2_K to q8. [`Element::Affine`] of 8 bits
+/// keeps its values if they are at most 128 steps from the zero point; for 4 bits, see
+/// [`Tensor::nearest`](super::Tensor::nearest).
 pub(super) fn nearest(element: Element) -> DType {
     match element {
         Element::F32 => DType::F32,
@@ -29,15 +31,11 @@ pub(super) fn nearest(element: Element) -> DType {
         Element::BF16 => DType::Bf16,
         Element::Q4_0 => DType::Q4,
         Element::Q4_1 | Element::Q4_K => DType::Q4Min,
-        Element::Q8_0
-        | Element::Q5_0
-        | Element::Q5_1
-        | Element::Q2_K
-        | Element::Q3_K
-        | Element::Q5_K
-        | Element::Q6_K
-        | Element::IQ4_NL
-        | Element::Affine => DType::Q8,
+        Element::Q5_0 => DType::Q5,
+        Element::Q5_1 | Element::Q5_K | Element::Q6_K => DType::Q6,
+        Element::Q8_0 | Element::Q2_K | Element::Q3_K | Element::IQ4_NL | Element::Affine => {
+            DType::Q8
+        }
     }
 }
 
@@ -79,25 +77,7 @@ pub(super) fn pack(
         return Ok(fidelity);
     }
     tensor.row(r, values)?;
-    let largest = match dtype {
-        DType::F16 => 65504.0,
-        DType::Q8 => 65504.0 * 127.0,
-        DType::Q4 => 65504.0 * 8.0,
-        DType::Q4Min => 65504.0,
-        DType::F32 | DType::Bf16 => f32::MAX,
-    };
-    if let Some(c) = values.iter().position(|x| x.is_nan() || x.abs() > largest) {
-        let reason = if values[c].is_finite() {
-            format!(
-                "element [{r}][{c}] is {}, beyond the range of {}",
-                values[c],
-                dtype.name()
-            )
-        } else {
-            format!("element [{r}][{c}] is {}", values[c])
-        };
-        return Err(ImportError::new(reason));
-    }
+    check_range(values, r, dtype)?;
     match dtype {
         DType::Q4 | DType::Q4Min => {
             for (index, weights) in values.chunks(GROUP).enumerate() {
@@ -121,11 +101,46 @@ pub(super) fn pack(
                 pack_q8_group(tile_row, lane, index, scale, &values);
             }
         }
-        _ => pack_row(dtype, tile_row, lane, values),
+        DType::Q6 | DType::Q5 => {
+            let reach = if dtype == DType::Q6 { 32 } else { 16 };
+            for (index, weights) in values.chunks(GROUP).enumerate() {
+                let (scale, values) = even_levels(weights, reach);
+                pack_values(dtype, tile_row, lane, index, scale, &values);
+            }
+        }
+        DType::Nl4 | DType::Nl3 => uneven_levels(values, dtype, tile_row, lane),
+        DType::F32 | DType::F16 | DType::Bf16 => pack_row(dtype, tile_row, lane, values),
     }
     // An f32 holds every stored number; a plain type holds the numbers of its own type.
     let holds = dtype == DType::F32 || element.is_plain() && dtype == nearest(element);
     Ok(Fidelity::exact(holds))
+}
+
+/// Refuses what is not a number, and numbers that a type cannot hold, in row `r`.
+pub(crate) fn check_range(values: &[f32], r: usize, dtype: DType) -> Result<(), ImportError> {
+    let largest = match dtype {
+        DType::F16 => 65504.0,
+        DType::Q8 => 65504.0 * 127.0,
+        DType::Q4 => 65504.0 * 8.0,
+        DType::Q4Min => 65504.0,
+        DType::Q5 => 65504.0 * 16.0,
+        DType::Q6 => 65504.0 * 32.0,
+        DType::Nl3 | DType::Nl4 => f32::MAX / 4.0,
+        DType::F32 | DType::Bf16 => f32::MAX,
+    };
+    if let Some(c) = values.iter().position(|x| x.is_nan() || x.abs() > largest) {
+        let reason = if values[c].is_finite() {
+            format!(
+                "element [{r}][{c}] is {}, beyond the range of {}",
+                values[c],
+                dtype.name()
+            )
+        } else {
+            format!("element [{r}][{c}] is {}", values[c])
+        };
+        return Err(ImportError::new(reason));
+    }
+    Ok(())
 }
 
 /// Up to 32 weights; a shorter group is padded with zeros.
@@ -156,7 +171,6 @@ fn eight_bits(weights: &[f32]) -> (u16, [i8; GROUP]) {
         .iter()
         .fold(0.0f32, |largest, w| largest.max(w.abs()));
     let smallest_scale = f16_from_f32(largest / 127.0);
-    let inverse = |step: f32| if step > 0.0 { 1.0 / step } else { 0.0 };
     let rounded = |w: f32, inverse: f32| round_to_i32((w * inverse).clamp(-127.0, 127.0));
     let mut best = (f32::INFINITY, smallest_scale);
     for scale in smallest_scale..=smallest_scale.saturating_add(SCALES).min(LARGEST_F16) {
@@ -169,6 +183,129 @@ fn eight_bits(weights: &[f32]) -> (u16, [i8; GROUP]) {
     }
     let inverse = inverse(f16_to_f32(best.1));
     (best.1, weights.map(|w| rounded(w, inverse) as i8))
+}
+
+/// Integers from `-reach` to `reach - 1` and their f16 scale.
+fn even_levels(weights: &[f32], reach: i32) -> (u16, [i8; GROUP]) {
+    let weights = padded(weights);
+    let reach = reach as f32;
+    let round = |x: f32| round_to_i32(x.clamp(-reach, reach - 1.0)) as f32;
+    let scale = searched_scale(&weights, reach, round).clamp(-65504.0, 65504.0);
+    let scale = f16_from_f32(scale);
+    let step = f16_to_f32(scale);
+    let inverse = inverse(step);
+    (scale, weights.map(|w| round(w * inverse) as i8))
+}
+
+/// Writes a row of uneven levels. The scales of the groups are searched first. The scale of the row
+/// is such that the largest of them is 127; then each group takes the best multiple of it.
+fn uneven_levels(row: &[f32], dtype: DType, tile_row: &mut [u8], lane: usize) {
+    let levels = Levels::new(dtype.levels());
+    let scales: Vec<f32> = row
+        .chunks(GROUP)
+        .map(|weights| {
+            let round = |x| levels.round(x);
+            searched_scale(&padded(weights), levels.largest(), round)
+        })
+        .collect();
+    let largest = scales
+        .iter()
+        .fold(0.0f32, |largest, s| largest.max(s.abs()));
+    // Rounded up: no group needs more than 127.
+    let mut row_scale = bf16_from_f32(largest / 127.0);
+    if bf16_to_f32(row_scale) * 127.0 < largest {
+        row_scale += 1;
+    }
+    pack_row_scale(dtype, tile_row, lane, row_scale);
+    let unit = bf16_to_f32(row_scale);
+    for (index, (weights, scale)) in row.chunks(GROUP).zip(scales).enumerate() {
+        let weights = padded(weights);
+        let near = round_to_i32((scale * inverse(unit)).clamp(-127.0, 127.0));
+        let mut best = (f32::INFINITY, 0);
+        for multiple in (near - 1).max(-127)..=(near + 1).min(127) {
+            let error = error(&weights, multiple as f32 * unit, |x| levels.round(x));
+            if error < best.0 {
+                best = (error, multiple);
+            }
+        }
+        let inverse = inverse(best.1 as f32 * unit);
+        let codes = weights.map(|w| levels.code(w * inverse));
+        pack_codes(dtype, tile_row, lane, index, best.1 as i8, &codes);
+    }
+}
+
+/// The levels of a type, and the nearest of them to each half of an integer.
+struct Levels {
+    levels: &'static [i8],
+    nearest: [u8; 513],
+}
+
+impl Levels {
+    fn new(levels: &'static [i8]) -> Self {
+        let nearest = std::array::from_fn(|half| {
+            let distance = |level: i8| (2 * i32::from(level) - (half as i32 - 256)).abs();
+            let code = (0..levels.len()).min_by_key(|&code| distance(levels[code]));
+            code.unwrap_or_default() as u8
+        });
+        Levels { levels, nearest }
+    }
+
+    /// The level of the largest magnitude.
+    fn largest(&self) -> f32 {
+        let magnitudes = self.levels.iter().map(|level| level.unsigned_abs());
+        f32::from(magnitudes.max().unwrap_or_default())
+    }
+
+    fn code(&self, x: f32) -> u8 {
+        self.nearest[(round_to_i32((2.0 * x).clamp(-256.0, 256.0)) + 256) as usize]
+    }
+
+    fn round(&self, x: f32) -> f32 {
+        f32::from(self.levels[usize::from(self.code(x))])
+    }
+}
+
+/// A scale for which `scale * round(weight / scale)` is near the weights. The start is the largest
+/// weight over the largest level, of either sign, and a little less; each rounding is followed by
+/// the best scale for what it gave. The padding of a short group is zeros, whose rounding does not
+/// matter.
+fn searched_scale(weights: &[f32; GROUP], largest_level: f32, round: impl Fn(f32) -> f32) -> f32 {
+    let largest = weights
+        .iter()
+        .fold(0.0f32, |largest, w| largest.max(w.abs()));
+    let mut best = (f32::INFINITY, 0.0);
+    for narrowing in 0..6 {
+        let start = largest / largest_level * (1.0 - narrowing as f32 / 20.0);
+        for mut scale in [start, -start] {
+            for _ in 0..2 {
+                let error = error(weights, scale, &round);
+                if error < best.0 {
+                    best = (error, scale);
+                }
+                let inverse = inverse(scale);
+                let level = weights.map(|w| round(w * inverse));
+                let squares = sum(|c| level[c] * level[c]);
+                if squares > 0.0 {
+                    scale = sum(|c| level[c] * weights[c]) / squares;
+                }
+            }
+        }
+    }
+    best.1
+}
+
+/// The squared error of weights that are rounded to multiples of a scale.
+fn error(weights: &[f32; GROUP], scale: f32, round: impl Fn(f32) -> f32) -> f32 {
+    let inverse = inverse(scale);
+    sum(|c| (round(weights[c] * inverse) * scale - weights[c]).powi(2))
+}
+
+fn inverse(scale: f32) -> f32 {
+    if scale != 0.0 && (1.0 / scale).is_finite() {
+        1.0 / scale
+    } else {
+        0.0
+    }
 }
 
 /// Copies blocks value by value, if `dtype` can hold the values. A scale that is not a finite
@@ -196,7 +333,7 @@ fn repack(
                 let values = std::array::from_fn(|c| block[2 + c] as i8);
                 pack_q8_group(tile_row, lane, index, finite(half(block, 0))?, &values);
             }
-            (Element::Q5_0, DType::Q8) => {
+            (Element::Q5_0, DType::Q8 | DType::Q5) => {
                 let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
                 let values = std::array::from_fn(|c| {
                     let low = if c < 16 {
@@ -206,7 +343,11 @@ fn repack(
                     };
                     (low as i8 | ((high >> c & 1) as i8) << 4) - 16
                 });
-                pack_q8_group(tile_row, lane, index, finite(half(block, 0))?, &values);
+                let scale = finite(half(block, 0))?;
+                match dtype {
+                    DType::Q5 => pack_values(dtype, tile_row, lane, index, scale, &values),
+                    _ => pack_q8_group(tile_row, lane, index, scale, &values),
+                }
             }
             (Element::IQ4_NL, DType::Q8) => {
                 let values = nibbles(&block[2..]).map(|index| CODE_BOOK[usize::from(index)]);
@@ -525,6 +666,54 @@ mod tests {
                     _ => assert_eq!(a, b, "{element} {c}"),
                 }
             }
+        }
+    }
+
+    /// The squared error of a row in a type, relative to the row's square.
+    fn error_of(dtype: DType, row: &[f32]) -> f64 {
+        let bytes: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let tensor = Tensor::dense(Element::F32, bytes, 1, row.len()).unwrap();
+        let mut words = vec![0u32; dtype.matrix_bytes(1, row.len()).unwrap() / 4];
+        let tile_row = bytemuck::cast_slice_mut(&mut words);
+        pack(&tensor, 0, dtype, tile_row, &mut vec![0.0; row.len()]).unwrap();
+        let matrix = Matrix::new(dtype, 1, row.len(), bytemuck::cast_slice(&words)).unwrap();
+        let mut packed = vec![0.0; row.len()];
+        matrix.row(0, &mut packed);
+        let square = |x: f32| f64::from(x).powi(2);
+        let error: f64 = row.iter().zip(&packed).map(|(a, b)| square(a - b)).sum();
+        error / row.iter().map(|x| square(*x)).sum::<f64>()
+    }
+
+    #[test]
+    fn more_bits_err_less_whatever_the_size_of_the_weights() {
+        // Sums of four numbers, which lie about as weights do. The last group is not full.
+        let mut state = 7u32;
+        let mut number = || {
+            state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let weights: Vec<f32> = (0..1000).map(|_| (0..4).map(|_| number()).sum()).collect();
+        // 6 dB a bit, roughly; the uneven levels fit such weights better than even ones.
+        let bounds = [
+            (DType::Q8, 4e-5),
+            (DType::Q6, 5e-4),
+            (DType::Q5, 2e-3),
+            (DType::Nl4, 6e-3),
+            (DType::Q4, 7e-3),
+            (DType::Nl3, 2.6e-2),
+        ];
+        for scale in [1.0, 1e-4, 1e4] {
+            let row: Vec<f32> = weights.iter().map(|w| w * scale).collect();
+            let errors = bounds.map(|(dtype, bound)| {
+                let error = error_of(dtype, &row);
+                assert!(error < bound, "{} at {scale}: {error}", dtype.name());
+                error
+            });
+            assert!(errors.is_sorted(), "{errors:?}");
+        }
+        // A row of zeros stays one: 0 / 0.
+        for (dtype, _) in bounds {
+            assert!(error_of(dtype, &[0.0; 40]).is_nan(), "{}", dtype.name());
         }
     }
 

@@ -154,7 +154,7 @@ impl<'c> Tensor<'c> {
     }
 
     /// The type of an image that is nearest to what the checkpoint stores.
-    pub(super) fn nearest(&self) -> DType {
+    pub(crate) fn nearest(&self) -> DType {
         self.nearest
     }
 

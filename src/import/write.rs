@@ -37,7 +37,8 @@ pub struct PackOptions {
 }
 
 impl PackOptions {
-    fn dtype(&self, kind: TensorKind, tensor: &Tensor<'_>) -> DType {
+    /// The type that a tensor is packed in.
+    pub(crate) fn dtype(&self, kind: TensorKind, tensor: &Tensor<'_>) -> DType {
         let asked = match kind {
             TensorKind::Embedder | TensorKind::LmHead => self.embedder_dtype.or(self.dtype),
             _ => self.dtype,
@@ -52,6 +53,16 @@ impl PackOptions {
     }
 }
 
+/// A matrix as an image stores it.
+pub struct PackedMatrix {
+    /// Its type.
+    pub dtype: DType,
+    /// Its tile rows, of [`DType::matrix_bytes`] bytes.
+    pub words: Vec<u32>,
+    /// Whether it has exactly the numbers that the checkpoint stores.
+    pub is_exact: bool,
+}
+
 /// How many matrices of a checkpoint were packed without loss, and how many were rounded.
 ///
 /// Example: [`Checkpoint`](super::Checkpoint).
@@ -61,6 +72,15 @@ pub struct Packed {
     pub exact: usize,
     /// How many were rounded, because their type cannot hold those numbers.
     pub rounded: usize,
+}
+
+impl Packed {
+    fn count(&mut self, fidelity: Fidelity) {
+        match fidelity {
+            Fidelity::Exact => self.exact += 1,
+            Fidelity::Rounded => self.rounded += 1,
+        }
+    }
 }
 
 /// Packs a checkpoint into memory. Calls `progress` with the bytes done and the total.
@@ -136,7 +156,9 @@ impl Layout {
         let mut end = 0;
         for id in tensor_ids(config) {
             let tensor = checkpoint.tensor(id)?;
-            let dtype = options.dtype(id.kind, &tensor);
+            let packed = checkpoint.packed(id);
+            let dtype =
+                packed.map_or_else(|| options.dtype(id.kind, &tensor), |packed| packed.dtype);
             let (rows, columns) = id.kind.shape(config).ok_or_else(too_large)?;
             if (tensor.row_count(), tensor.column_count()) != (rows, columns) {
                 let (r, c) = (tensor.row_count(), tensor.column_count());
@@ -278,6 +300,12 @@ impl Layout {
                 out.put(bytemuck::cast_slice(&values))?;
                 continue;
             }
+            if let Some(matrix) = checkpoint.packed(id) {
+                out.put(bytemuck::cast_slice(&matrix.words))?;
+                packed.count(Fidelity::exact(matrix.is_exact));
+                progress(out.written - start, self.weights_length);
+                continue;
+            }
             let tile_row = dtype
                 .tile_row_bytes(tensor.column_count())
                 .expect("computed before");
@@ -313,10 +341,7 @@ impl Layout {
                 out.put(bytemuck::cast_slice(piece))?;
                 progress(out.written - start, self.weights_length);
             }
-            match fidelity {
-                Fidelity::Exact => packed.exact += 1,
-                Fidelity::Rounded => packed.rounded += 1,
-            }
+            packed.count(fidelity);
         }
         Ok(packed)
     }

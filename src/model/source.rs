@@ -43,7 +43,7 @@ use crate::Error;
 /// ```
 pub trait WeightSource {
     /// Fills `buffer` with the bytes of the image from `offset` on: a multiple of 4, and within a
-    /// session of 16. [`Error::Storage`] if it cannot; whatever is returned, a session reports
+    /// session of 8. [`Error::Storage`] if it cannot; whatever is returned, a session reports
     /// that. What turns out to be no image may have been asked for from any offset, beyond the end
     /// of the device too.
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;

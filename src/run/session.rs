@@ -9,8 +9,12 @@ use super::buffer::Buffer;
 use super::cache::unseen;
 use super::forward::{Buffers, Forward, buffer, row_mut};
 use super::schedule::Schedule;
+#[cfg(feature = "std")]
+use super::stage::{Job, Rows};
 use crate::Error;
 use crate::log;
+#[cfg(feature = "std")]
+use crate::model::TensorKind;
 use crate::model::{ALIGNMENT, Layer, Model};
 
 /// The result of a call of [`Session::step`].
@@ -410,6 +414,38 @@ impl<'m, 'a> Session<'m, 'a> {
                 return Ok(Event::Logits(tokens));
             }
         }
+    }
+
+    /// As [`feed`](Session::feed), and `see` gets the input of each matrix product and of each norm
+    /// before it, `[tokens][width]`, with its layer and with the role of the (first) matrix or of the
+    /// norm. For calibration on a host: the tokens must fit one batch.
+    #[cfg(feature = "std")]
+    pub(crate) fn feed_observed(
+        &mut self,
+        ids: &[u32],
+        see: &mut dyn FnMut(u32, TensorKind, &[f32]),
+    ) -> Result<(), Error> {
+        self.start(ids)?;
+        while let Some(schedule) = &self.schedule {
+            let Forward { plan, buffers, .. } = &mut self.forward;
+            let batch = &schedule.batch;
+            let input = match batch.stage.row().job {
+                Job::Matmul { input, matrices } => matrices.first().map(|m| (m.0, input)),
+                Job::Rows(Rows::Norm { of, norm, .. }) => Some((norm, of)),
+                Job::Embed | Job::Rows(_) | Job::StoreKeys | Job::Attend => None,
+            };
+            if let Some((role, input)) = input {
+                // The norm of the tokens whose logits are wanted reads a part of the batch's rows.
+                let numbers = batch.count as usize * plan.width(input);
+                let rows = buffer(buffers.numbers, plan, input);
+                see(batch.layer, role, rows.get(..numbers).unwrap_or_default());
+            }
+            let visible = || self.forward.visible_keys(&schedule.batch);
+            let (units, cost) = schedule.size(&self.forward.plan, visible);
+            // All of the stage, and no more.
+            self.advance(u32::try_from(units.saturating_mul(cost)).unwrap_or(u32::MAX))?;
+        }
+        Ok(())
     }
 
     /// How many tokens the context holds.

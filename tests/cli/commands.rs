@@ -67,7 +67,7 @@ fn wrong_usage_exits_with_2_and_leaves_stdout_empty() {
         &["run", "-t", "0"],
         &["run", "--batch", "0"],
         &["pack", STORY],
-        &["pack", STORY, "-o", "x.plm", "--dtype", "q5"],
+        &["pack", STORY, "-o", "x.plm", "--dtype", "q7"],
         &["plan", STORY],
         &["plan", STORY, "--context", "0"],
         &["plan", STORY, "--context", "8", "--ram", "plenty"],

@@ -16,6 +16,8 @@ mod model;
 mod outputs;
 #[cfg(feature = "cli")]
 mod program;
+#[cfg(feature = "cli")]
+mod quantize;
 #[cfg(not(feature = "cli"))]
 mod story;
 #[cfg(feature = "cli")]

@@ -335,23 +335,49 @@ fn group(
     row: usize,
     index: usize,
 ) -> ([i32; 32], f32, Option<f32>) {
-    let (bytes, header) = match dtype {
-        DType::Q8 => (272, 16),
-        DType::Q4 => (144, 16),
-        _ => (160, 32),
+    // The bytes of a tile row's header and of a tile's scales and minima, and the bits that each
+    // plane of a tile holds.
+    let (header, scales, planes): (_, _, &[usize]) = match dtype {
+        DType::Q8 => (0, 16, &[8]),
+        DType::Q6 => (0, 16, &[4, 2]),
+        DType::Q5 => (0, 16, &[4, 1]),
+        DType::Q4 => (0, 16, &[4]),
+        DType::Nl4 => (16, 8, &[4]),
+        DType::Nl3 => (16, 8, &[2, 1]),
+        _ => (0, 32, &[4]),
     };
-    let tile = &data[(row / 8 * groups + index) * bytes..][..bytes];
+    let bytes = scales + 32 * planes.iter().sum::<usize>();
+    let tile_row = &data[row / 8 * (header + groups * bytes)..];
+    let tile = &tile_row[header + index * bytes..][..bytes];
     let lane = row % 8;
-    let weights = std::array::from_fn(|c| match dtype {
-        DType::Q8 => tile[header + c / 4 * 32 + lane * 4 + c % 4] as i8 as i32,
-        _ => {
-            let byte = tile[header + c / 8 * 32 + lane * 4 + c % 4];
-            let value = if c % 8 < 4 { byte & 15 } else { byte >> 4 };
-            value as i32 - if dtype == DType::Q4 { 8 } else { 0 }
+    let code = |c: usize| {
+        let mut start = scales;
+        let mut width = 0;
+        let mut code = 0;
+        for bits in planes {
+            let byte = tile[start + c / 4 * bits / 8 * 32 + lane * 4 + c % 4] as usize;
+            code |= (byte >> (c / 4 * bits % 8) & ((1 << bits) - 1)) << width;
+            width += bits;
+            start += 32 * bits;
         }
+        code
+    };
+    let weights = std::array::from_fn(|c| match dtype {
+        DType::Q8 => code(c) as i8 as i32,
+        DType::Q6 => code(c) as i32 - 32,
+        DType::Q5 => code(c) as i32 - 16,
+        DType::Q4 => code(c) as i32 - 8,
+        DType::Nl4 | DType::Nl3 => dtype.levels()[code(c)] as i32,
+        _ => code(c) as i32,
     });
     let minimum = (dtype == DType::Q4Min).then(|| f16_to_f32(half(&tile[16 + 2 * lane..])));
-    (weights, f16_to_f32(half(&tile[2 * lane..])), minimum)
+    let scale = match dtype {
+        DType::Nl4 | DType::Nl3 => {
+            tile[lane] as i8 as f32 * bf16_to_f32(half(&tile_row[2 * lane..]))
+        }
+        _ => f16_to_f32(half(&tile[2 * lane..])),
+    };
+    (weights, scale, minimum)
 }
 
 /// The input of an integer product: the largest magnitude of 32 becomes 32767.

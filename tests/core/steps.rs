@@ -272,6 +272,42 @@ fn the_bits_are_the_same_on_every_machine_with_every_instruction_set() {
             ],
         ),
         (
+            "q5",
+            [
+                0x44ed_d421_f2a6_36b3,
+                0x4b58_0af2_a93f_37c3,
+                0xcd35_382b_55ef_0fcf,
+                0x44f1_68bc_1abe_6938,
+            ],
+        ),
+        (
+            "q6",
+            [
+                0x3afb_41ae_aa90_aa1a,
+                0x0dde_d5c3_b65b_30f6,
+                0xe7f9_b898_d5a4_32f0,
+                0x7e2b_abba_c306_640c,
+            ],
+        ),
+        (
+            "nl3",
+            [
+                0x8ebe_0ba9_e630_b8b6,
+                0x00e4_42ff_5a21_6365,
+                0x6ece_bb7a_0c58_76f1,
+                0x8b9e_134f_1c00_fcb5,
+            ],
+        ),
+        (
+            "nl4",
+            [
+                0xf0e9_790f_8536_1c13,
+                0xdb8a_ea46_7ed8_6287,
+                0xcc63_f09c_e840_70a5,
+                0xed97_4c2f_2f55_ed78,
+            ],
+        ),
+        (
             "story",
             [
                 0x79e5_0f35_4cb5_ead3,

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What `check` and `partition` need.
-pub const ALL_TYPES: &str = "f32,f16,bf16,q8,q4";
+pub const ALL_TYPES: &str = "f32,f16,bf16,q8,q6,q5,q4,nl4,nl3";
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/firmware");
 
 /// A board, which `boards/` in the package says how to build for and how to run.
@@ -176,7 +176,7 @@ impl Board {
     /// Runs a program to its end, with `images` in the partition, and returns what it printed.
     pub fn run(&self, program: &str, images: &[u8]) -> String {
         let features = if program == "blocks" {
-            "f32,f16,bf16,q8,q4,blocks"
+            "f32,f16,bf16,q8,q6,q5,q4,nl4,nl3,blocks"
         } else {
             ALL_TYPES
         };

@@ -11,7 +11,7 @@ use crate::calls;
 /// The most bytes of `.text`, at opt-level `s` and at `3`, with everything.
 type Limits = [u64; 2];
 /// All types of weights and all tokenizers.
-const EVERYTHING: &str = "f32,f16,bf16,q8,q4,nfc";
+const EVERYTHING: &str = "f32,f16,bf16,q8,q6,q5,q4,nl4,nl3,nfc";
 /// The most bytes of constants, the image left out.
 const RODATA: u64 = 3584;
 /// The most bytes of variables beside the arena.
@@ -102,22 +102,22 @@ fn proven_with_everything(board: &Board, limits: Limits) {
 
 #[test]
 fn armv6m_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_everything(&M0, [47 * 1024, 85 * 1024]);
+    proven_with_everything(&M0, [57 * 1024, 94 * 1024]);
 }
 
 #[test]
 fn cortex_m4f_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_everything(&M4F, [43 * 1024, 84 * 1024]);
+    proven_with_everything(&M4F, [51 * 1024, 96 * 1024]);
 }
 
 #[test]
 fn cortex_m33_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_everything(&M33, [43 * 1024, 83 * 1024]);
+    proven_with_everything(&M33, [51 * 1024, 95 * 1024]);
 }
 
 #[test]
 fn rv32imac_firmware_cannot_panic_allocate_recurse_or_grow() {
-    proven_with_everything(&RV32IMAC, [55 * 1024, 81 * 1024]);
+    proven_with_everything(&RV32IMAC, [65 * 1024, 97 * 1024]);
 }
 
 #[test]
@@ -126,22 +126,22 @@ fn the_runtime_with_one_type_of_weights_fits_its_flash() {
     // The tokenizers that are not SentencePiece as well.
     proven(&M4F, "s", "q8,nfc", 36 * 1024);
     // With drafts, which need more code.
-    proven(&M4F, "s", "q8,generate", 36 * 1024);
+    proven(&M4F, "s", "q8,generate", 37 * 1024);
     proven(&M4F, "3", "q8,generate", 68 * 1024);
     // Smaller than small, which the README offers.
-    proven(&M4F, "z", EVERYTHING, 41 * 1024);
+    proven(&M4F, "z", EVERYTHING, 46 * 1024);
 }
 
 #[test]
 fn the_kernels_of_dsp_and_helium_cannot_panic_allocate_recurse_or_grow() {
     for (board, kernels) in [(M4F, "dsp"), (M33, "dsp"), (M55, "mve")] {
-        proven(&board.with(kernels), "s", EVERYTHING, 48 * 1024);
+        proven(&board.with(kernels), "s", EVERYTHING, 57 * 1024);
     }
 }
 
 #[test]
 fn firmware_with_a_weight_source_snapshots_and_scrub_cannot_panic_allocate_or_recurse() {
-    proven(&M0, "s", "q8,blocks", 48 * 1024);
-    proven(&M4F, "s", "q8,blocks", 44 * 1024);
-    proven(&RV32IMAC, "s", "q8,blocks", 57 * 1024);
+    proven(&M0, "s", "q8,blocks", 49 * 1024);
+    proven(&M4F, "s", "q8,blocks", 45 * 1024);
+    proven(&RV32IMAC, "s", "q8,blocks", 58 * 1024);
 }

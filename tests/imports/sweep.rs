@@ -93,7 +93,7 @@ fn image(dtype: DType) -> AlignedBytes {
 
 #[test]
 fn no_cut_or_flipped_image_opens() {
-    for dtype in [DType::F32, DType::Q8, DType::Q4Min] {
+    for dtype in [DType::F32, DType::Q8, DType::Q4Min, DType::Nl3] {
         let attempt = &mut |bytes: &[u8]| run(&AlignedBytes::copy_of(bytes)).ok();
         for outcomes in sweep(dtype.name(), &image(dtype), attempt) {
             assert_eq!((outcomes.same, outcomes.other), (0, 0), "{outcomes:?}");
@@ -130,7 +130,7 @@ fn repair(image: &mut [u8]) {
 
 #[test]
 fn a_cut_or_flipped_image_with_correct_checksums_is_refused_or_runs() {
-    for dtype in [DType::F32, DType::Q8, DType::Q4Min] {
+    for dtype in [DType::F32, DType::Q8, DType::Q4Min, DType::Nl3] {
         let attempt = &mut |bytes: &[u8]| {
             let mut image = AlignedBytes::copy_of(bytes);
             repair(&mut image);

@@ -3,8 +3,9 @@
 
 use core::ops::Range;
 
-use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
-use crate::{GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS, matmul};
+use crate::matrix::Tiles;
+use crate::tile::{Q4MinTile, Q4Tile, Q8Tile, Rows, Tile};
+use crate::{Input, InputGroup, Matrix, RowsMut, TILE_ROWS, matmul};
 
 /// Writes the products of a tile row of `width` groups or columns, at least one, with an input as
 /// long to eight sums.
@@ -31,74 +32,56 @@ impl Kernels {
         tile_rows: Range<usize>,
         out: &mut RowsMut<'_>,
     ) {
-        let columns = matrix.columns();
-        let groups = columns.div_ceil(GROUP);
-        let values = input.values;
-        let count = input.count;
+        let values = (input.values, input.count);
+        let groups = (input.groups, input.count);
         match matrix.tiles {
             #[cfg(feature = "f32")]
-            Tiles::F32(tiles) => match self.f32 {
-                Some(kernel) => product(kernel, tiles, values, columns, count, tile_rows, out),
+            Tiles::F32(rows) => match self.f32 {
+                Some(kernel) => product(kernel, rows.range(tile_rows), values, out),
                 None => matmul::matmul(matrix, input, tile_rows, out),
             },
             #[cfg(feature = "f16")]
-            Tiles::F16(tiles) => match self.f16 {
-                Some(kernel) => product(kernel, tiles, values, columns, count, tile_rows, out),
+            Tiles::F16(rows) => match self.f16 {
+                Some(kernel) => product(kernel, rows.range(tile_rows), values, out),
                 None => matmul::matmul(matrix, input, tile_rows, out),
             },
             #[cfg(feature = "bf16")]
-            Tiles::Bf16(tiles) => match self.bf16 {
-                Some(kernel) => product(kernel, tiles, values, columns, count, tile_rows, out),
+            Tiles::Bf16(rows) => match self.bf16 {
+                Some(kernel) => product(kernel, rows.range(tile_rows), values, out),
                 None => matmul::matmul(matrix, input, tile_rows, out),
             },
             #[cfg(feature = "q8")]
-            Tiles::Q8(tiles) => {
-                product(self.q8, tiles, input.groups, groups, count, tile_rows, out)
-            }
+            Tiles::Q8(rows) => product(self.q8, rows.range(tile_rows), groups, out),
+            #[cfg(feature = "q6")]
+            Tiles::Q6(_) => matmul::matmul(matrix, input, tile_rows, out),
+            #[cfg(feature = "q5")]
+            Tiles::Q5(_) => matmul::matmul(matrix, input, tile_rows, out),
             #[cfg(feature = "q4")]
-            Tiles::Q4(tiles) => {
-                product(self.q4, tiles, input.groups, groups, count, tile_rows, out)
-            }
+            Tiles::Q4(rows) => product(self.q4, rows.range(tile_rows), groups, out),
             #[cfg(feature = "q4")]
-            Tiles::Q4Min(tiles) => product(
-                self.q4min,
-                tiles,
-                input.groups,
-                groups,
-                count,
-                tile_rows,
-                out,
-            ),
+            Tiles::Q4Min(rows) => product(self.q4min, rows.range(tile_rows), groups, out),
+            #[cfg(feature = "nl4")]
+            Tiles::Nl4(_) => matmul::matmul(matrix, input, tile_rows, out),
+            #[cfg(feature = "nl3")]
+            Tiles::Nl3(_) => matmul::matmul(matrix, input, tile_rows, out),
         }
     }
 }
 
-/// `width` is how many `W`s a row and how many `X`s an input has.
 #[inline(always)]
-fn product<W, X>(
+fn product<W: Tile, X>(
     kernel: Kernel<W, X>,
-    tiles: &[W],
-    inputs: &[X],
-    width: usize,
-    count: usize,
-    tile_rows: Range<usize>,
+    rows: Rows<'_, W>,
+    (inputs, count): (&[X], usize),
     out: &mut RowsMut<'_>,
 ) {
-    let width = width.max(1);
-    let mut rest = tiles
-        .get(tile_rows.start.saturating_mul(width)..)
-        .unwrap_or_default();
-    for index in 0..tile_rows.len() {
-        let Some((tiles, after)) = rest.split_at_checked(width) else {
+    let width = rows.width();
+    for (index, row) in rows.iter().enumerate() {
+        let tiles = row.tiles;
+        if tiles.is_empty() || tiles.len() != width {
             break;
-        };
-        rest = after;
-        let mut inputs = inputs;
-        for column in 0..count {
-            let Some((x, after)) = inputs.split_at_checked(width) else {
-                break;
-            };
-            inputs = after;
+        }
+        for (column, x) in inputs.chunks_exact(width).take(count).enumerate() {
             let out = out
                 .column(column)
                 .get_mut(index * TILE_ROWS..)

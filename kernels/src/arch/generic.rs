@@ -7,7 +7,9 @@ use core::ops::Range;
 
 use bytemuck::Pod;
 
-use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
+use crate::dtype::{LEVELS_3, LEVELS_4};
+use crate::matrix::Tiles;
+use crate::tile::{Group, Row, Rows, Tile};
 use crate::{GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS};
 
 /// Operations on eight lanes, a lane a row of the tile. They run only where the instruction set was
@@ -41,6 +43,8 @@ pub(super) trait Simd {
         values: &[[u8; 32]; GROUP / 4],
         x: [Self::Inputs; T],
     ) -> [Self::Integers; T];
+    /// The entry of `table` at each of `codes`, which are below 16.
+    fn levels(table: [i8; 16], codes: [u8; 32]) -> [u8; 32];
     /// The exact dot products of a group of nibbles, 0..=15, with each of the inputs, plus
     /// `offsets`.
     fn nibble_dots<const T: usize>(
@@ -67,95 +71,148 @@ pub(super) fn matmul<S: Simd>(
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
 ) {
-    let columns = matrix.columns();
-    let count = input.count;
-    let groups = columns.div_ceil(GROUP);
     // A closure cannot be generic over the number of inputs, so the macro writes it twice.
     macro_rules! product {
-        ($tiles:ident, $inputs:expr, $width:ident, |$t:ident, $x:ident| $sums:expr) => {
+        ($rows:ident, $inputs:expr, |$t:ident, $x:ident| $sums:expr) => {
             product(
-                $tiles,
-                $inputs,
-                $width,
-                count,
-                tile_rows,
+                $rows.range(tile_rows),
+                ($inputs, input.count),
                 out,
                 |$t, $x| $sums,
                 |$t, $x| $sums,
             )
         };
     }
+    macro_rules! floats {
+        ($rows:ident, $widen:expr) => {
+            product!($rows, input.values, |t, x| float::<S, _, PAIR, _>(
+                t, x, $widen
+            ))
+        };
+    }
+    // `$dots` are the dot products of a tile with prepared inputs.
+    macro_rules! groups {
+        ($rows:ident, |$tile:ident, $inputs:ident, $x:ident| $dots:expr) => {
+            groups!(
+                $rows,
+                |$tile, $inputs, $x| $dots,
+                |tile, _| S::from_f16(tile.scales),
+                |_| None
+            )
+        };
+        ($rows:ident, |$tile:ident, $inputs:ident, $x:ident| $dots:expr, $scales:expr, $minima:expr) => {
+            product!($rows, input.groups, |t, x| groups::<S, _, PAIR, _>(
+                t,
+                x,
+                |$tile, $inputs, $x| $dots,
+                $scales,
+                $minima
+            ))
+        };
+    }
+    macro_rules! uneven {
+        ($rows:ident, $table:expr) => {
+            groups!(
+                $rows,
+                |tile, inputs, _x| S::dots(
+                    &values(tile, |codes| S::levels(const { $table }, codes)),
+                    inputs
+                ),
+                |tile, header| {
+                    let scales: [f32; TILE_ROWS] =
+                        core::array::from_fn(|row| tile.scale(header, row));
+                    bytemuck::cast(scales)
+                },
+                |_| None
+            )
+        };
+    }
     match matrix.tiles {
         #[cfg(feature = "f32")]
-        Tiles::F32(tiles) => {
-            product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(
-                t,
-                x,
-                bytemuck::cast
-            ))
-        }
+        Tiles::F32(rows) => floats!(rows, bytemuck::cast),
         #[cfg(feature = "f16")]
-        Tiles::F16(tiles) => {
-            product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(
-                t,
-                x,
-                S::from_f16
-            ))
-        }
+        Tiles::F16(rows) => floats!(rows, S::from_f16),
         #[cfg(feature = "bf16")]
-        Tiles::Bf16(tiles) => {
-            product!(tiles, input.values, columns, |t, x| float::<S, _, PAIR, _>(
-                t,
-                x,
-                S::from_bf16
-            ))
-        }
+        Tiles::Bf16(rows) => floats!(rows, S::from_bf16),
         #[cfg(feature = "q8")]
-        Tiles::Q8(tiles) => {
-            product!(tiles, input.groups, groups, |t, x| q8::<S, PAIR, _>(t, x))
-        }
+        Tiles::Q8(rows) => groups!(rows, |tile, inputs, _x| S::dots(
+            bytemuck::cast_ref(&tile.values),
+            inputs
+        )),
+        #[cfg(feature = "q6")]
+        Tiles::Q6(rows) => groups!(rows, |tile, inputs, _x| S::dots(
+            &values(tile, |codes| codes.map(|code| code.wrapping_sub(32))),
+            inputs
+        )),
+        #[cfg(feature = "q5")]
+        Tiles::Q5(rows) => groups!(rows, |tile, inputs, _x| S::dots(
+            &values(tile, |codes| codes.map(|code| code.wrapping_sub(16))),
+            inputs
+        )),
         #[cfg(feature = "q4")]
-        Tiles::Q4(tiles) => {
-            product!(tiles, input.groups, groups, |t, x| q4::<S, PAIR, _>(t, x))
-        }
+        Tiles::Q4(rows) => groups!(rows, |tile, inputs, x| S::nibble_dots(
+            bytemuck::cast_ref(&tile.nibbles),
+            inputs,
+            x.map(|x| x.sum.wrapping_mul(-8))
+        )),
         #[cfg(feature = "q4")]
-        Tiles::Q4Min(tiles) => {
-            product!(tiles, input.groups, groups, |t, x| q4min::<S, PAIR, _>(
-                t, x
-            ))
-        }
+        Tiles::Q4Min(rows) => groups!(
+            rows,
+            |tile, inputs, x| S::nibble_dots(
+                bytemuck::cast_ref(&tile.nibbles),
+                inputs,
+                x.map(|_| 0)
+            ),
+            |tile, _| S::from_f16(tile.scales),
+            |tile| Some(S::from_f16(tile.minima))
+        ),
+        #[cfg(feature = "nl4")]
+        Tiles::Nl4(rows) => uneven!(rows, LEVELS_4),
+        #[cfg(feature = "nl3")]
+        Tiles::Nl3(rows) => uneven!(rows, twice(LEVELS_3)),
     }
 }
 
-/// Calls `single` or, where there is more than one input, `block` with `R` tile rows at a time, and
-/// stores the sums. `width` is how many `W`s a row and how many `X`s an input has. A block that is
-/// not full repeats its last row or input and drops the copies.
+/// The values of a tile as int8: `value` turns the codes of eight rows by four columns into them.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // a product and its shapes
-fn product<W, X, F: Pod, const R: usize>(
-    tiles: &[W],
-    inputs: &[X],
-    width: usize,
-    count: usize,
-    tile_rows: Range<usize>,
+fn values<W: Group>(tile: &W, value: impl Fn([u8; 32]) -> [u8; 32]) -> [[u8; 32]; GROUP / 4] {
+    let mut values = [[0; 32]; GROUP / 4];
+    for (step, values) in values.iter_mut().enumerate() {
+        let codes: [[u8; 4]; TILE_ROWS] = core::array::from_fn(|row| tile.codes(step, row));
+        *values = value(bytemuck::cast(codes));
+    }
+    values
+}
+
+/// A table of eight as one of 16.
+const fn twice(levels: [i8; 8]) -> [i8; 16] {
+    let mut table = [0; 16];
+    let mut place = 0;
+    while place < 16 {
+        table[place] = levels[place % 8];
+        place += 1;
+    }
+    table
+}
+
+/// Calls `single` or, where there is more than one input, `block` with `R` tile rows at a time, and
+/// stores the sums. A block that is not full repeats its last row or input and drops the copies.
+#[inline(always)]
+fn product<W: Tile, X, F: Pod, const R: usize>(
+    tile_rows: Rows<'_, W>,
+    (inputs, count): (&[X], usize),
     out: &mut RowsMut<'_>,
-    single: impl Fn([&[W]; R], [&[X]; 1]) -> Sums<F, R, 1>,
-    block: impl Fn([&[W]; R], [&[X]; BLOCK]) -> Sums<F, R, BLOCK>,
+    single: impl Fn([Row<'_, W>; R], [&[X]; 1]) -> Sums<F, R, 1>,
+    block: impl Fn([Row<'_, W>; R], [&[X]; BLOCK]) -> Sums<F, R, BLOCK>,
 ) {
-    let end = tile_rows
-        .end
-        .min(tiles.len().checked_div(width).unwrap_or(0));
-    let rows = end.saturating_sub(tile_rows.start);
-    let tile = |index: usize| {
-        let start = (tile_rows.start + index.min(rows - 1)) * width;
-        tiles.get(start..start + width).unwrap_or_default()
-    };
+    let width = tile_rows.width();
+    let rows = tile_rows.len();
     let column = |index: usize| {
         let start = index.min(count - 1) * width;
         inputs.get(start..start + width).unwrap_or_default()
     };
     for row in (0..rows).step_by(R) {
-        let tiles = core::array::from_fn(|r| tile(row + r));
+        let tiles = core::array::from_fn(|r| tile_rows.row((row + r).min(rows - 1)));
         if count == 1 {
             store(out, row..rows, 0..count, &single(tiles, [column(0)]));
             continue;
@@ -197,11 +254,14 @@ fn store<F: Pod, const R: usize, const T: usize>(
 /// Column by column: `sum = sum + weight * x`.
 #[inline(always)]
 fn float<S: Simd, E: Copy, const R: usize, const T: usize>(
-    tiles: [&[[E; TILE_ROWS]]; R],
+    rows: [Row<'_, [E; TILE_ROWS]>; R],
     x: [&[f32]; T],
     widen: impl Fn([E; TILE_ROWS]) -> S::Floats,
-) -> Sums<S::Floats, R, T> {
-    walk(tiles, x, |sums, tiles, x| {
+) -> Sums<S::Floats, R, T>
+where
+    [E; TILE_ROWS]: Tile,
+{
+    walk(rows, x, |sums, tiles, x| {
         for (sums, tile) in sums.iter_mut().zip(tiles) {
             let weights = widen(*tile);
             for (sum, x) in sums.iter_mut().zip(x) {
@@ -211,55 +271,26 @@ fn float<S: Simd, E: Copy, const R: usize, const T: usize>(
     })
 }
 
+/// Group by group: the exact dot products, joined to the sums.
 #[inline(always)]
-fn q8<S: Simd, const R: usize, const T: usize>(
-    tiles: [&[Q8Tile]; R],
+fn groups<S: Simd, W: Tile, const R: usize, const T: usize>(
+    rows: [Row<'_, W>; R],
     x: [&[InputGroup]; T],
+    dots: impl Fn(&W, [S::Inputs; T], [&InputGroup; T]) -> [S::Integers; T],
+    scales: impl Fn(&W, &W::Header) -> S::Floats,
+    minima: impl Fn(&W) -> Option<S::Floats>,
 ) -> Sums<S::Floats, R, T> {
-    walk(tiles, x, |sums, tiles, x| {
+    walk(rows, x, |sums, tiles, x| {
         let inputs = x.map(S::inputs);
-        for (sums, tile) in sums.iter_mut().zip(tiles) {
-            let dots = S::dots(bytemuck::cast_ref(&tile.values), inputs);
-            let scales = S::from_f16(tile.scales);
+        for ((sums, tile), row) in sums.iter_mut().zip(tiles).zip(&rows) {
+            let dots = dots(tile, inputs, x);
+            let scales = scales(tile, &row.header);
+            let minima = minima(tile);
             for ((sum, dots), x) in sums.iter_mut().zip(dots).zip(x) {
                 *sum = S::join(*sum, dots, scales, x.scale);
-            }
-        }
-    })
-}
-
-#[inline(always)]
-fn q4<S: Simd, const R: usize, const T: usize>(
-    tiles: [&[Q4Tile]; R],
-    x: [&[InputGroup]; T],
-) -> Sums<S::Floats, R, T> {
-    walk(tiles, x, |sums, tiles, x| {
-        let inputs = x.map(S::inputs);
-        let offsets = x.map(|x| x.sum.wrapping_mul(-8));
-        for (sums, tile) in sums.iter_mut().zip(tiles) {
-            let dots = S::nibble_dots(bytemuck::cast_ref(&tile.nibbles), inputs, offsets);
-            let scales = S::from_f16(tile.scales);
-            for ((sum, dots), x) in sums.iter_mut().zip(dots).zip(x) {
-                *sum = S::join(*sum, dots, scales, x.scale);
-            }
-        }
-    })
-}
-
-#[inline(always)]
-fn q4min<S: Simd, const R: usize, const T: usize>(
-    tiles: [&[Q4MinTile]; R],
-    x: [&[InputGroup]; T],
-) -> Sums<S::Floats, R, T> {
-    walk(tiles, x, |sums, tiles, x| {
-        let inputs = x.map(S::inputs);
-        for (sums, tile) in sums.iter_mut().zip(tiles) {
-            let dots = S::nibble_dots(bytemuck::cast_ref(&tile.nibbles), inputs, [0; T]);
-            let scales = S::from_f16(tile.scales);
-            let minima = S::from_f16(tile.minima);
-            for ((sum, dots), x) in sums.iter_mut().zip(dots).zip(x) {
-                *sum = S::join(*sum, dots, scales, x.scale);
-                *sum = S::join(*sum, bytemuck::cast([x.sum; TILE_ROWS]), minima, x.scale);
+                if let Some(minima) = minima {
+                    *sum = S::join(*sum, bytemuck::cast([x.sum; TILE_ROWS]), minima, x.scale);
+                }
             }
         }
     })
@@ -267,12 +298,13 @@ fn q4min<S: Simd, const R: usize, const T: usize>(
 
 /// Calls `step` with the first tiles and inputs, then the second, up to the end of the shortest.
 #[inline(always)]
-fn walk<W, X, F: Pod, const R: usize, const T: usize>(
-    tiles: [&[W]; R],
+fn walk<W: Tile, X, F: Pod, const R: usize, const T: usize>(
+    rows: [Row<'_, W>; R],
     x: [&[X]; T],
     step: impl Fn(&mut Sums<F, R, T>, [&W; R], [&X; T]),
 ) -> Sums<F, R, T> {
     let mut sums = [[F::zeroed(); T]; R];
+    let tiles = rows.map(|row| row.tiles);
     let length = tiles
         .map(<[W]>::len)
         .into_iter()

@@ -146,6 +146,15 @@ pub fn token_bar(task: String, total: u64) -> ProgressBar {
     )
 }
 
+/// A bar over the weights of a model on stderr, shown when that is a terminal.
+pub fn weight_bar(task: String) -> ProgressBar {
+    bar(
+        task,
+        0,
+        ProgressStyle::with_template("{msg} [{wide_bar}] {percent} % {eta}"),
+    )
+}
+
 fn bar(
     task: String,
     total: u64,

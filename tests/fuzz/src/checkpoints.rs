@@ -47,7 +47,7 @@ fn run(checkpoint: &dyn Checkpoint, file: usize) -> Result<(), ImportError> {
         .as_ref()
         .and_then(|tokenizer| tokenizer.as_ref().ok())
         .map_or(0, Vec::len);
-    for dtype in [None, Some(DType::ALL[file % 6])] {
+    for dtype in [None, Some(DType::ALL[file % DType::ALL.len()])] {
         let options = PackOptions {
             dtype,
             embedder_dtype: None,

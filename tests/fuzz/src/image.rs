@@ -71,8 +71,8 @@ fn tiny(seed: u64) -> AlignedBytes {
         description.tokenizer = Some(Ok(super::text::sections()[seed as usize / 3 % 4].clone()));
         description.chat_template = Some(Ok("{{ messages }} ü".into()));
     }
-    let dtype = DType::ALL[seed as usize % 6];
-    let embedder = DType::ALL[(seed as usize + seed as usize / 6 * 3) % 6];
+    let dtype = DType::ALL[seed as usize % DType::ALL.len()];
+    let embedder = DType::ALL[(seed as usize + seed as usize / 10 * 3) % DType::ALL.len()];
     Memory::new(description, seed).pack_with(PackOptions {
         dtype: Some(dtype),
         embedder_dtype: Some(embedder),

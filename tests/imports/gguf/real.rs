@@ -101,7 +101,7 @@ fn gemma3_270m_opens_as_itself() {
         use_post_attn_norm: true,
         use_post_ffw_norm: true,
         query_scaling_factor: 0.0625,
-        parameter_dtype: DType::Q8, // most matrices are Q5_0
+        parameter_dtype: DType::Q5, // most matrices are Q5_0
         use_qk_norm: true,
         max_position_embeddings: NonZeroU32::new(32_768),
         ..Config::PLAIN

@@ -102,6 +102,11 @@ impl Simd for DotProd {
     }
 
     #[inline(always)]
+    fn levels(table: [i8; 16], codes: [u8; 32]) -> [u8; 32] {
+        Neon::levels(table, codes)
+    }
+
+    #[inline(always)]
     fn nibble_dots<const T: usize>(
         nibbles: &[[u8; 32]; GROUP / 8],
         x: [Digits; T],

@@ -93,6 +93,13 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn levels(table: [i8; 16], codes: [u8; 32]) -> [u8; 32] {
+        let halves: [uint8x16_t; 2] = cast(codes);
+        // SAFETY: as in `from_f16`.
+        cast(halves.map(|codes| unsafe { vqtbl1q_u8(cast(table), codes) }))
+    }
+
+    #[inline(always)]
     fn nibble_dots<const T: usize>(
         nibbles: &[[u8; 32]; GROUP / 8],
         x: [Self::Inputs; T],

@@ -13,7 +13,7 @@
 use core::arch::global_asm;
 
 use crate::arch::assembly::Kernels;
-use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile};
+use crate::tile::{Q4MinTile, Q4Tile, Q8Tile};
 use crate::{InputGroup, Isa, TILE_ROWS};
 
 /// The table.

@@ -83,6 +83,12 @@ impl Simd for Simd128 {
     }
 
     #[inline(always)]
+    fn levels(table: [i8; 16], codes: [u8; 32]) -> [u8; 32] {
+        let halves: [v128; 2] = cast(codes);
+        cast(halves.map(|codes| i8x16_swizzle(cast(table), codes)))
+    }
+
+    #[inline(always)]
     fn nibble_dots<const T: usize>(
         nibbles: &[[u8; 32]; GROUP / 8],
         x: [Self::Inputs; T],

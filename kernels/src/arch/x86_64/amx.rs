@@ -29,11 +29,14 @@ use core::ops::Range;
 
 use bytemuck::{Zeroable, cast};
 
-use super::avx2::from_f16;
+use super::avx2::{row_scales, tiles};
 use super::avx512::{self, AVX512};
+use super::bytes::Bytes;
 use super::panel;
-use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
-use crate::{GROUP, Input, InputGroup, InputTile, Isa, Matrix, RowsMut, TILE_ROWS};
+use crate::dtype::LEVELS_4;
+use crate::matrix::Tiles;
+use crate::tile::{Plane, Row, Rows};
+use crate::{DType, GROUP, Input, InputGroup, InputTile, Isa, Matrix, RowsMut, TILE_ROWS};
 
 /// The table. It is handed out only where [`AVX512`] is available and [`is_allowed`] is true.
 pub(crate) static AMX: Isa = Isa {
@@ -80,12 +83,14 @@ const PAIRS: usize = 4;
 /// Bytes of inputs that are multiplied with the same weights: they stay in the second cache.
 const CACHE: usize = 1 << 20;
 
+/// For each pair of inputs, the two columns of each row that it is multiplied with.
+type Words = [__m512i; GROUP / 2];
+
 /// A group of a pair of tile rows.
 #[derive(Clone, Copy, Zeroable)]
 #[repr(C, align(64))]
 struct Weights {
-    /// For each pair of inputs, the two columns of each row that it is multiplied with.
-    words: [__m512i; GROUP / 2],
+    words: Words,
     scales: [__m256; PAIR],
     minima: [__m256; PAIR],
 }
@@ -122,15 +127,23 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
         .saturating_mul(width);
     let blocks = input.tiles.get(..needed).unwrap_or_default();
     macro_rules! product {
-        ($tiles:ident, $widen:ident, $minima:literal) => {
+        ($rows:ident, |$tiles:ident, $words:ident| $widen:expr) => {
             product(
-                ($tiles, blocks),
-                (width, input.count),
-                tile_rows,
+                ($rows.range(tile_rows), blocks),
+                input.count,
                 out,
-                |t, w| $widen(t, w),
-                $minima,
+                |$tiles, $words| $widen,
+                matrix.dtype() == DType::Q4Min,
             )
+        };
+    }
+    macro_rules! nibbles {
+        ($rows:ident, $plane:ident, $values:expr) => {
+            product!($rows, |tiles, words| widen_nibbles(
+                tiles.map(|tile| &tile.$plane),
+                const { tables($values) },
+                words
+            ))
         };
     }
     if blocks.is_empty() {
@@ -144,32 +157,25 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
         #[cfg(feature = "bf16")]
         Tiles::Bf16(_) => avx512::matmul(matrix, input, tile_rows, out),
         #[cfg(feature = "q8")]
-        Tiles::Q8(tiles) => product!(tiles, widen_q8, false),
+        Tiles::Q8(rows) => product!(rows, |tiles, words| widen(tiles, words)),
+        #[cfg(feature = "q6")]
+        Tiles::Q6(rows) => product!(rows, |tiles, words| widen(tiles, words)),
+        #[cfg(feature = "q5")]
+        Tiles::Q5(rows) => product!(rows, |tiles, words| widen(tiles, words)),
         #[cfg(feature = "q4")]
-        Tiles::Q4(tiles) => product!(tiles, widen_q4, false),
+        Tiles::Q4(rows) => nibbles!(rows, nibbles, counted(-8)),
         #[cfg(feature = "q4")]
-        Tiles::Q4Min(tiles) => product!(tiles, widen_q4min, true),
+        Tiles::Q4Min(rows) => nibbles!(rows, nibbles, counted(0)),
+        #[cfg(feature = "nl4")]
+        Tiles::Nl4(rows) => nibbles!(rows, codes, LEVELS_4),
+        #[cfg(feature = "nl3")]
+        Tiles::Nl3(rows) => product!(rows, |tiles, words| widen(tiles, words)),
     }
 }
 
-/// Tile rows of a matrix.
-struct Rows<'m, W> {
-    tiles: &'m [W],
-    /// Groups of each.
-    width: usize,
-    /// The first of them in the matrix, and how many there are.
-    first: usize,
-    count: usize,
-}
-
-impl<'m, W> Rows<'m, W> {
-    /// Some groups of a row. For a row past the end, those of the last row.
-    fn groups(&self, row: usize, groups: Range<usize>) -> &'m [W] {
-        let start = (self.first + row.min(self.count - 1)) * self.width;
-        self.tiles
-            .get(start + groups.start..start + groups.end)
-            .unwrap_or_default()
-    }
+/// Some groups of a row. For a row past the end, those of the last row.
+fn groups<'m, W: Bytes>(rows: &Rows<'m, W>, row: usize, groups: Range<usize>) -> Row<'m, W> {
+    panel::part(rows.row(row.min(rows.len() - 1)), groups)
 }
 
 /// The working memory of a product.
@@ -186,21 +192,14 @@ struct Memory {
 /// inlined, so that products with few inputs need no stack for its memory.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn product<W>(
-    (tiles, blocks): (&[W], &[InputTile]),
-    (width, count): (usize, usize),
-    tile_rows: Range<usize>,
+fn product<W: Bytes>(
+    (rows, blocks): (Rows<'_, W>, &[InputTile]),
+    count: usize,
     out: &mut RowsMut<'_>,
-    widen: impl Fn([&W; PAIR], &mut Weights),
+    widen: impl Fn([&W; PAIR], &mut Words),
     minima: bool,
 ) {
-    let end = tile_rows.end.min(tiles.len() / width);
-    let rows = Rows {
-        tiles,
-        width,
-        first: tile_rows.start,
-        count: end.saturating_sub(tile_rows.start),
-    };
+    let width = rows.width();
     let mut memory = Memory {
         weights: [Weights::zeroed(); PAIRS * GROUPS],
         dots: Zeroable::zeroed(),
@@ -211,9 +210,9 @@ fn product<W>(
     unsafe { asm!("ldtilecfg [{}]", in(reg) &SHAPES, options(nostack, readonly)) };
     for (set, blocks) in blocks.chunks(together * width).enumerate() {
         let mut row = 0;
-        while row < rows.count {
+        while row < rows.len() {
             // At least two, because they alternate.
-            let pairs = if rows.count - row > 2 * PAIR {
+            let pairs = if rows.len() - row > 2 * PAIR {
                 add_pairs::<_, PAIRS>(&rows, row, blocks, &widen, minima, &mut memory);
                 PAIRS
             } else {
@@ -224,7 +223,7 @@ fn product<W>(
                 let first = (set * together + block) * InputTile::INPUTS;
                 for (pair, sums) in sums.iter().enumerate().take(pairs) {
                     let row = row + PAIR * pair;
-                    let lanes = rows.count.saturating_sub(row).min(PAIR) * TILE_ROWS;
+                    let lanes = rows.len().saturating_sub(row).min(PAIR) * TILE_ROWS;
                     for (sums, t) in sums.iter().zip(first..count) {
                         panel::put(out, t, row, lanes, &cast(*sums));
                     }
@@ -241,11 +240,11 @@ fn product<W>(
 /// stretch of groups.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn add_pairs<W, const P: usize>(
+fn add_pairs<W: Bytes, const P: usize>(
     rows: &Rows<'_, W>,
     row: usize,
     blocks: &[InputTile],
-    widen: &impl Fn([&W; PAIR], &mut Weights),
+    widen: &impl Fn([&W; PAIR], &mut Words),
     minima: bool,
     memory: &mut Memory,
 ) {
@@ -254,8 +253,8 @@ fn add_pairs<W, const P: usize>(
         dots,
         sums,
     } = memory;
-    let width = rows.width;
-    let count = blocks.len() / rows.width;
+    let width = rows.width();
+    let count = blocks.len() / width;
     sums[..count].fill(Zeroable::zeroed());
     // The stretches are about equally long.
     let length = width.div_ceil(width.div_ceil(GROUPS));
@@ -264,10 +263,20 @@ fn add_pairs<W, const P: usize>(
         .map(|start| start..width.min(start + length))
     {
         for pair in 0..P {
-            let [first, second] =
-                [0, 1].map(|r| rows.groups(row + PAIR * pair + r, groups.clone()));
+            let pair_of_rows =
+                [0, 1].map(|r| self::groups(rows, row + PAIR * pair + r, groups.clone()));
+            let row_scales = row_scales(&pair_of_rows);
+            let [first, second] = tiles(&pair_of_rows);
             for (group, tiles) in first.iter().zip(second).enumerate() {
-                widen([tiles.0, tiles.1], &mut weights[P * group + pair]);
+                let tiles = [tiles.0, tiles.1];
+                let weights = &mut weights[P * group + pair];
+                widen(tiles, &mut weights.words);
+                for r in 0..PAIR {
+                    weights.scales[r] = tiles[r].scales(row_scales[r]);
+                    if let Some(minima) = tiles[r].minima() {
+                        weights.minima[r] = minima;
+                    }
+                }
             }
         }
         let mut stretches = [&[] as &[InputTile]; BLOCKS];
@@ -283,7 +292,7 @@ fn add_pairs<W, const P: usize>(
             (row + PAIR * P, 0)
         };
         let next = next..width.min(next + length);
-        let lines = if next_row < rows.count {
+        let lines = if next_row < rows.len() {
             size_of::<W>() * next.len() / 64 + 1
         } else {
             0
@@ -291,10 +300,8 @@ fn add_pairs<W, const P: usize>(
         let ask = |step: usize| {
             for line in lines * step / steps..lines * (step + 1) / steps {
                 for r in 0..PAIR * P {
-                    panel::prefetch_line(
-                        rows.groups(next_row + r, next.clone()).as_ptr().cast(),
-                        64 * line,
-                    );
+                    let tiles = self::groups(rows, next_row + r, next.clone()).tiles;
+                    panel::prefetch_line(tiles.as_ptr().cast(), 64 * line);
                 }
             }
         };
@@ -338,11 +345,14 @@ fn arrange(inputs: [&InputGroup; InputTile::INPUTS], block: &mut InputTile) {
 /// How many times weights are doubled, and inputs halved.
 const SHIFT: u32 = 24;
 
+/// Bytes as bfloat16.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw")]
-fn widen_q8(tiles: [&Q8Tile; 2], weights: &mut Weights) {
+fn widen<W: Bytes>(tiles: [&W; PAIR], words: &mut Words) {
+    let offset = _mm512_set1_epi8(W::OFFSET as i8);
     for step in 0..GROUP / 4 {
-        let bytes = both(tiles.map(|tile| cast(tile.values[step])));
+        let bytes = both([tiles[0].bytes(step), tiles[1].bytes(step)]);
+        let bytes = _mm512_sub_epi8(bytes, offset);
         // Each byte as the uppermost of an i32, then, of f32, the upper halves of two.
         let upper =
             |bytes: __m512i| _mm512_and_si512(bytes, _mm512_set1_epi32(0xff00_0000_u32 as i32));
@@ -353,35 +363,16 @@ fn widen_q8(tiles: [&Q8Tile; 2], weights: &mut Weights) {
             upper(bytes),
         ]
         .map(|byte| _mm512_castps_si512(_mm512_cvtepi32_ps(byte)));
-        weights.words[2 * step] = _mm512_or_si512(_mm512_srli_epi32::<16>(b0), b2);
-        weights.words[2 * step + 1] = _mm512_or_si512(_mm512_srli_epi32::<16>(b1), b3);
+        words[2 * step] = _mm512_or_si512(_mm512_srli_epi32::<16>(b0), b2);
+        words[2 * step + 1] = _mm512_or_si512(_mm512_srli_epi32::<16>(b1), b3);
     }
-    weights.scales = tiles.map(|tile| from_f16(tile.scales));
 }
 
+/// Nibbles as the bfloat16 of the values they stand for: both bytes come from a table.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw")]
-fn widen_q4(tiles: [&Q4Tile; 2], weights: &mut Weights) {
-    nibbles::<8>(tiles.map(|tile| &tile.nibbles), weights);
-    weights.scales = tiles.map(|tile| from_f16(tile.scales));
-}
-
-#[inline]
-#[target_feature(enable = "avx2,f16c,avx512f,avx512bw")]
-fn widen_q4min(tiles: [&Q4MinTile; 2], weights: &mut Weights) {
-    nibbles::<0>(tiles.map(|tile| &tile.nibbles), weights);
-    weights.scales = tiles.map(|tile| from_f16(tile.scales));
-    weights.minima = tiles.map(|tile| from_f16(tile.minima));
-}
-
-/// Nibbles less `OFFSET`: both bytes of a bfloat16 come from a table.
-#[inline]
-#[target_feature(enable = "avx2,f16c,avx512f,avx512bw")]
-fn nibbles<const OFFSET: i32>(
-    nibbles: [&[[[u8; 4]; TILE_ROWS]; GROUP / 8]; 2],
-    weights: &mut Weights,
-) {
-    let [lower, upper] = const { tables(OFFSET) }.map(|table| _mm512_broadcast_i32x4(cast(table)));
+fn widen_nibbles(nibbles: [&Plane<4>; PAIR], tables: [[u8; 16]; 2], words: &mut Words) {
+    let [lower, upper] = tables.map(|table| _mm512_broadcast_i32x4(cast(table)));
     let nibble = _mm512_set1_epi8(15);
     let even = _mm512_set1_epi16(0x00ff);
     for step in 0..GROUP / 8 {
@@ -395,23 +386,34 @@ fn nibbles<const OFFSET: i32>(
             let upper = _mm512_shuffle_epi8(upper, bytes);
             // `even ? first : second`, bit by bit.
             let select = |first, second| _mm512_ternarylogic_epi32::<0xca>(even, first, second);
-            weights.words[4 * step + 2 * half] = select(lower, _mm512_slli_epi16::<8>(upper));
-            weights.words[4 * step + 2 * half + 1] = select(_mm512_srli_epi16::<8>(lower), upper);
+            words[4 * step + 2 * half] = select(lower, _mm512_slli_epi16::<8>(upper));
+            words[4 * step + 2 * half + 1] = select(_mm512_srli_epi16::<8>(lower), upper);
         }
     }
 }
 
-/// The lower and the upper bytes of 16 weights, as they are in tiles.
-const fn tables(offset: i32) -> [[u8; 16]; 2] {
+/// The lower and the upper bytes of 16 values as they are in tiles.
+const fn tables(values: [i8; 16]) -> [[u8; 16]; 2] {
     let mut tables = [[0; 16]; 2];
     let mut nibble = 0;
     while nibble < 16 {
-        let number = ((nibble as i32 - offset) << SHIFT) as f32;
+        let number = ((values[nibble] as i32) << SHIFT) as f32;
         let [_, _, lower, upper] = number.to_bits().to_le_bytes();
         (tables[0][nibble], tables[1][nibble]) = (lower, upper);
         nibble += 1;
     }
     tables
+}
+
+/// The 16 values from `first` on.
+const fn counted(first: i8) -> [i8; 16] {
+    let mut values = [0; 16];
+    let mut nibble = 0;
+    while nibble < 16 {
+        values[nibble] = first + nibble as i8;
+        nibble += 1;
+    }
+    values
 }
 
 /// The rows of a pair of tiles side by side.

@@ -56,8 +56,10 @@ use core::ops::Range;
 
 use bytemuck::cast;
 
+use super::bytes::Bytes;
 use super::{input, mix, panel};
-use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
+use crate::matrix::match_tiles;
+use crate::tile::{Row, Rows, Tile};
 use crate::{Activation, DType, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
 
 /// The table. It is handed out only where AVX2 and F16C were detected.
@@ -96,172 +98,129 @@ pub(super) fn matmul(
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
 ) {
-    let columns = matrix.columns();
     let count = input.count;
-    let groups = columns.div_ceil(GROUP);
     // A closure cannot be generic over the block size, so the macros write it once a size.
     macro_rules! several {
-        ($tiles:ident, $inputs:expr, $width:ident, |$t:ident, $x:ident| $sums:expr) => {
+        ($rows:ident, $inputs:expr, |$t:ident, $x:ident| $sums:expr) => {
             match count {
-                2 => product!($tiles, $inputs, $width, 2, |$t, $x| $sums),
-                3 | 5 | 6 => product!($tiles, $inputs, $width, 3, |$t, $x| $sums),
-                _ => product!($tiles, $inputs, $width, BLOCK, |$t, $x| $sums),
+                2 => product!($rows, $inputs, 2, |$t, $x| $sums),
+                3 | 5 | 6 => product!($rows, $inputs, 3, |$t, $x| $sums),
+                _ => product!($rows, $inputs, BLOCK, |$t, $x| $sums),
             }
         };
     }
     macro_rules! product {
-        ($tiles:ident, $inputs:expr, $width:ident, $block:expr, |$t:ident, $x:ident| $sums:expr) => {{
-            let shape = Shape {
-                width: $width,
-                count,
-                tile_rows,
-            };
-            shape.product::<_, _, { $block }>(
-                $tiles,
-                $inputs,
+        ($rows:ident, $inputs:expr, $block:expr, |$t:ident, $x:ident| $sums:expr) => {
+            product::<_, _, { $block }>(
+                $rows.range(tile_rows),
+                ($inputs, count),
                 out,
                 |$t, $x| $sums,
                 |$t, $x| $sums,
                 |$t, $x| $sums,
             )
-        }};
+        };
     }
     macro_rules! floats {
-        ($tiles:ident, $widen:expr) => {
+        ($rows:ident, $widen:expr) => {
             if count <= ASKING {
-                several!(
-                    $tiles,
-                    input.values,
-                    columns,
-                    |t, x| float::<_, _, _, true>(t, x, $widen)
-                )
+                several!($rows, input.values, |t, x| float::<_, _, _, true>(
+                    t, x, $widen
+                ))
             } else {
-                several!(
-                    $tiles,
-                    input.values,
-                    columns,
-                    |t, x| float::<_, _, _, false>(t, x, $widen)
-                )
+                several!($rows, input.values, |t, x| float::<_, _, _, false>(
+                    t, x, $widen
+                ))
             }
         };
     }
     // With few inputs a panel costs more than it saves. bf16 gains an eighth by one; f32, and f16,
     // which widens in one instruction, lose a little.
-    let gains_by_panel = match matrix.dtype() {
-        DType::F32 | DType::F16 => false,
-        DType::Bf16 | DType::Q8 | DType::Q4 | DType::Q4Min => true,
-    };
-    if gains_by_panel && count > 2 * BLOCK {
-        return panel::matmul::<BLOCK>(
-            matrix,
-            input,
-            tile_rows,
-            out,
-            |panel, x, sums, minima| panel::groups(panel, x, sums, minima),
-            |panel, x, sums| panel::columns(panel, x, sums),
+    if count > 2 * BLOCK {
+        match_tiles!(matrix.tiles;
+            F32(_rows) => (),
+            F16(_rows) => (),
+            Bf16(rows) => return panel::product::<_, _, _, BLOCK, { panel::COLUMNS }>(
+                rows.range(tile_rows),
+                (input.values, count),
+                out,
+                |row, r, panel| panel::widen_floats(row, r, panel, |w| from_bf16(w)),
+                |panel, x, sums| panel::columns(panel, x, sums),
+            ),
+            groups(rows) => return panel::product::<_, _, _, BLOCK, { panel::GROUPS }>(
+                rows.range(tile_rows),
+                (input.groups, count),
+                out,
+                |row, r, panel| panel::widen(row, r, panel),
+                |panel, x, sums| panel::groups(panel, x, sums, matrix.dtype() == DType::Q4Min),
+            ),
         );
     }
-    match matrix.tiles {
-        #[cfg(feature = "f32")]
-        Tiles::F32(tiles) => floats!(tiles, |w| from_f32(w)),
-        #[cfg(feature = "f16")]
-        Tiles::F16(tiles) => floats!(tiles, |w| from_f16(w)),
-        #[cfg(feature = "bf16")]
-        Tiles::Bf16(tiles) => floats!(tiles, |w| from_bf16(w)),
-        #[cfg(feature = "q8")]
-        Tiles::Q8(tiles) => {
-            several!(tiles, input.groups, groups, |t, x| q8(t, x))
-        }
-        #[cfg(feature = "q4")]
-        Tiles::Q4(tiles) => {
-            several!(tiles, input.groups, groups, |t, x| q4(t, x))
-        }
-        #[cfg(feature = "q4")]
-        Tiles::Q4Min(tiles) => {
-            several!(tiles, input.groups, groups, |t, x| q4min(t, x))
-        }
-    }
+    match_tiles!(matrix.tiles;
+        F32(rows) => floats!(rows, |w| from_f32(w)),
+        F16(rows) => floats!(rows, |w| from_f16(w)),
+        Bf16(rows) => floats!(rows, |w| from_bf16(w)),
+        groups(rows) => several!(rows, input.groups, |t, x| groups(t, x)),
+    )
 }
 
 /// The sums of `R` tile rows with `T` inputs.
 pub(super) type Sums<const R: usize, const T: usize> = [[__m256; T]; R];
 
-/// The shape of a product: tile rows of `width` columns or groups, and `count` inputs of the same
-/// width.
-pub(super) struct Shape {
-    pub(super) width: usize,
-    pub(super) count: usize,
-    pub(super) tile_rows: Range<usize>,
-}
+/// Goes through tile rows and `count` inputs. `streams`, `single` and `block` are the same function
+/// for three block sizes: four tile rows by one input, one tile row by one input, and two tile rows
+/// by `T` inputs.
+#[inline(always)]
+pub(super) fn product<W: Tile, X, const T: usize>(
+    tile_rows: Rows<'_, W>,
+    (inputs, count): (&[X], usize),
+    out: &mut RowsMut<'_>,
+    streams: impl Fn([Row<'_, W>; STREAMS], [&[X]; 1]) -> Sums<STREAMS, 1>,
+    single: impl Fn([Row<'_, W>; 1], [&[X]; 1]) -> Sums<1, 1>,
+    block: impl Fn([Row<'_, W>; PAIR], [&[X]; T]) -> Sums<PAIR, T>,
+) {
+    let width = tile_rows.width();
+    let rows = tile_rows.len();
+    let column = |index: usize| {
+        inputs
+            .get(index * width..(index + 1) * width)
+            .unwrap_or_default()
+    };
 
-impl Shape {
-    /// Goes through tile rows and inputs. `streams`, `single` and `block` are the same function for
-    /// three block sizes: four tile rows by one input, one tile row by one input, and two tile rows
-    /// by `T` inputs.
-    #[inline(always)]
-    pub(super) fn product<W, X, const T: usize>(
-        self,
-        tiles: &[W],
-        inputs: &[X],
-        out: &mut RowsMut<'_>,
-        streams: impl Fn([&[W]; STREAMS], [&[X]; 1]) -> Sums<STREAMS, 1>,
-        single: impl Fn([&[W]; 1], [&[X]; 1]) -> Sums<1, 1>,
-        block: impl Fn([&[W]; PAIR], [&[X]; T]) -> Sums<PAIR, T>,
-    ) {
-        let Shape {
-            width,
-            count,
-            tile_rows,
-        } = self;
-        let end = tile_rows
-            .end
-            .min(tiles.len().checked_div(width).unwrap_or(0));
-        let rows = end.saturating_sub(tile_rows.start);
-        let tile = |index: usize| {
-            let start = (tile_rows.start + index) * width;
-            tiles.get(start..start + width).unwrap_or_default()
-        };
-        let column = |index: usize| {
-            inputs
-                .get(index * width..(index + 1) * width)
-                .unwrap_or_default()
-        };
-
-        let blocks = if count == 1 {
-            0
-        } else {
-            count.next_multiple_of(T)
-        };
-        let apart = rows.div_ceil(PAIR);
-        for index in 0..apart {
-            let pair = core::array::from_fn(|r| tile((index + r * apart).min(rows - 1)));
-            for first in (0..blocks).step_by(T) {
-                let sums = block(
-                    pair,
-                    core::array::from_fn(|t| column((first + t).min(count - 1))),
-                );
-                for (row, sums) in (index..rows).step_by(apart).zip(sums) {
-                    for (t, sums) in sums.iter().enumerate().take(count - first) {
-                        store(out, first + t, row, *sums);
-                    }
+    let blocks = if count == 1 {
+        0
+    } else {
+        count.next_multiple_of(T)
+    };
+    let apart = rows.div_ceil(PAIR);
+    for index in 0..apart {
+        let pair = core::array::from_fn(|r| tile_rows.row((index + r * apart).min(rows - 1)));
+        for first in (0..blocks).step_by(T) {
+            let sums = block(
+                pair,
+                core::array::from_fn(|t| column((first + t).min(count - 1))),
+            );
+            for (row, sums) in (index..rows).step_by(apart).zip(sums) {
+                for (t, sums) in sums.iter().enumerate().take(count - first) {
+                    store(out, first + t, row, *sums);
                 }
             }
         }
-        if count == 1 {
-            let apart = rows / STREAMS;
-            for index in 0..apart {
-                let sums = streams(
-                    core::array::from_fn(|r| tile(index + r * apart)),
-                    [column(0)],
-                );
-                for (r, [sums]) in sums.into_iter().enumerate() {
-                    store(out, 0, index + r * apart, sums);
-                }
+    }
+    if count == 1 {
+        let apart = rows / STREAMS;
+        for index in 0..apart {
+            let sums = streams(
+                core::array::from_fn(|r| tile_rows.row(index + r * apart)),
+                [column(0)],
+            );
+            for (r, [sums]) in sums.into_iter().enumerate() {
+                store(out, 0, index + r * apart, sums);
             }
-            for index in apart * STREAMS..rows {
-                let [[sums]] = single([tile(index)], [column(0)]);
-                store(out, 0, index, sums);
-            }
+        }
+        for index in apart * STREAMS..rows {
+            let [[sums]] = single([tile_rows.row(index)], [column(0)]);
+            store(out, 0, index, sums);
         }
     }
 }
@@ -301,11 +260,15 @@ pub(super) fn from_bf16(weights: [u16; TILE_ROWS]) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn float<E: Copy, const R: usize, const T: usize, const ASKS: bool>(
-    tiles: [&[[E; TILE_ROWS]]; R],
+    rows: [Row<'_, [E; TILE_ROWS]>; R],
     x: [&[f32]; T],
     widen: impl Fn([E; TILE_ROWS]) -> __m256,
-) -> Sums<R, T> {
+) -> Sums<R, T>
+where
+    [E; TILE_ROWS]: Tile,
+{
     let mut sums = [[_mm256_setzero_ps(); T]; R];
+    let tiles = tiles(&rows);
     let columns = shortest(&tiles).min(shortest(&x));
     let tiles = cut(tiles, columns);
     let x = cut(x, columns);
@@ -325,6 +288,26 @@ fn float<E: Copy, const R: usize, const T: usize, const ASKS: bool>(
         }
     }
     sums
+}
+
+/// The tiles of each row.
+#[inline(always)]
+pub(super) fn tiles<'m, W: Tile, const R: usize>(rows: &[Row<'m, W>; R]) -> [&'m [W]; R] {
+    let mut tiles = [rows[0].tiles; R];
+    for r in 1..R {
+        tiles[r] = rows[r].tiles;
+    }
+    tiles
+}
+
+/// The scales of each row.
+#[inline(always)]
+pub(super) fn row_scales<W: Bytes, const R: usize>(rows: &[Row<'_, W>; R]) -> [__m256; R] {
+    let mut scales = [W::row_scales(&rows[0].header); R];
+    for r in 1..R {
+        scales[r] = W::row_scales(&rows[r].header);
+    }
+    scales
 }
 
 /// The length that all slices have.
@@ -398,10 +381,43 @@ fn group<'a, const T: usize>(x: &[&'a [InputGroup]; T], g: usize) -> [&'a InputG
     groups
 }
 
+/// Bytes as two registers of words: the columns 0 and 2 of each row, and 1 and 3.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn q8<const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
+pub(super) fn words<W: Bytes>(bytes: __m256i) -> [__m256i; 2] {
+    if W::SIGNED {
+        [
+            _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)),
+            _mm256_srai_epi16::<8>(bytes),
+        ]
+    } else {
+        [
+            _mm256_and_si256(bytes, _mm256_set1_epi16(0x00ff)),
+            _mm256_srli_epi16::<8>(bytes),
+        ]
+    }
+}
+
+/// The dot products of bytes that are [`OFFSET`](crate::tile::Group::OFFSET) too large, corrected.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn corrected<W: Bytes>(dots: __m256i, x: &InputGroup) -> __m256i {
+    match W::OFFSET {
+        0 => dots,
+        _ => _mm256_sub_epi32(dots, _mm256_set1_epi32(x.sum.wrapping_mul(W::OFFSET))),
+    }
+}
+
+/// Group by group: the exact dot products, joined to the sums.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn groups<W: Bytes, const R: usize, const T: usize>(
+    rows: [Row<'_, W>; R],
+    x: [&[InputGroup]; T],
+) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];
+    let row_scales = row_scales(&rows);
+    let tiles = tiles(&rows);
     let groups = shortest(&tiles).min(shortest(&x));
     let tiles = cut(tiles, groups);
     let x = cut(x, groups);
@@ -412,114 +428,23 @@ fn q8<const R: usize, const T: usize>(tiles: [&[Q8Tile]; R], x: [&[InputGroup]; 
             ahead(&tiles[r][g]);
         }
         for step in 0..GROUP / 4 {
-            let mut bytes = [_mm256_setzero_si256(); R];
-            let mut words = bytes;
+            let mut even = [_mm256_setzero_si256(); R];
+            let mut odd = even;
             for r in 0..R {
-                bytes[r] = cast(tiles[r][g].values[step]);
-                words[r] = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes[r]));
+                [even[r], odd[r]] = words::<W>(tiles[r][g].bytes(step));
             }
-            multiply(&mut dots, words, x, 2 * step);
-            for r in 0..R {
-                words[r] = _mm256_srai_epi16::<8>(bytes[r]);
-            }
-            multiply(&mut dots, words, x, 2 * step + 1);
+            multiply(&mut dots, even, x, 2 * step);
+            multiply(&mut dots, odd, x, 2 * step + 1);
         }
         for r in 0..R {
-            let scales = from_f16(tiles[r][g].scales);
+            let tile = &tiles[r][g];
+            let scales = tile.scales(row_scales[r]);
             for t in 0..T {
-                sums[r][t] = join(sums[r][t], dots[r][t], scales, x[t].scale);
-            }
-        }
-    }
-    sums
-}
-
-/// Adds to the dot products those of the nibbles of `R` groups, 0..=15.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn nibbles<const R: usize, const T: usize>(
-    dots: &mut Dots<R, T>,
-    nibbles: [&[[[u8; 4]; TILE_ROWS]; GROUP / 8]; R],
-    x: [&InputGroup; T],
-) {
-    let nibble = _mm256_set1_epi16(0x000f);
-    for step in 0..GROUP / 8 {
-        let mut bytes = [_mm256_setzero_si256(); R];
-        let mut words = bytes;
-        // As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and 3, 5 and 7.
-        for r in 0..R {
-            bytes[r] = cast(nibbles[r][step]);
-            words[r] = _mm256_and_si256(bytes[r], nibble);
-        }
-        multiply(dots, words, x, 4 * step);
-        for r in 0..R {
-            words[r] = _mm256_and_si256(_mm256_srli_epi16::<8>(bytes[r]), nibble);
-        }
-        multiply(dots, words, x, 4 * step + 1);
-        for r in 0..R {
-            words[r] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes[r]), nibble);
-        }
-        multiply(dots, words, x, 4 * step + 2);
-        for r in 0..R {
-            words[r] = _mm256_srli_epi16::<12>(bytes[r]);
-        }
-        multiply(dots, words, x, 4 * step + 3);
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn q4<const R: usize, const T: usize>(tiles: [&[Q4Tile]; R], x: [&[InputGroup]; T]) -> Sums<R, T> {
-    let mut sums = [[_mm256_setzero_ps(); T]; R];
-    let groups = shortest(&tiles).min(shortest(&x));
-    let tiles = cut(tiles, groups);
-    let x = cut(x, groups);
-    for g in 0..groups {
-        let x = group(&x, g);
-        let mut dots = [[_mm256_setzero_si256(); T]; R];
-        let mut bytes = [&tiles[0][g].nibbles; R];
-        for r in 0..R {
-            ahead(&tiles[r][g]);
-            bytes[r] = &tiles[r][g].nibbles;
-        }
-        nibbles(&mut dots, bytes, x);
-        for r in 0..R {
-            let scales = from_f16(tiles[r][g].scales);
-            for t in 0..T {
-                let dots =
-                    _mm256_sub_epi32(dots[r][t], _mm256_set1_epi32(x[t].sum.wrapping_mul(8)));
+                let dots = corrected::<W>(dots[r][t], x[t]);
                 sums[r][t] = join(sums[r][t], dots, scales, x[t].scale);
-            }
-        }
-    }
-    sums
-}
-
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn q4min<const R: usize, const T: usize>(
-    tiles: [&[Q4MinTile]; R],
-    x: [&[InputGroup]; T],
-) -> Sums<R, T> {
-    let mut sums = [[_mm256_setzero_ps(); T]; R];
-    let groups = shortest(&tiles).min(shortest(&x));
-    let tiles = cut(tiles, groups);
-    let x = cut(x, groups);
-    for g in 0..groups {
-        let x = group(&x, g);
-        let mut dots = [[_mm256_setzero_si256(); T]; R];
-        let mut bytes = [&tiles[0][g].nibbles; R];
-        for r in 0..R {
-            ahead(&tiles[r][g]);
-            bytes[r] = &tiles[r][g].nibbles;
-        }
-        nibbles(&mut dots, bytes, x);
-        for r in 0..R {
-            let scales = from_f16(tiles[r][g].scales);
-            let minima = from_f16(tiles[r][g].minima);
-            for t in 0..T {
-                sums[r][t] = join(sums[r][t], dots[r][t], scales, x[t].scale);
-                sums[r][t] = join(sums[r][t], _mm256_set1_epi32(x[t].sum), minima, x[t].scale);
+                if let Some(minima) = tile.minima() {
+                    sums[r][t] = join(sums[r][t], _mm256_set1_epi32(x[t].sum), minima, x[t].scale);
+                }
             }
         }
     }

@@ -19,11 +19,15 @@ use core::ops::Range;
 
 use bytemuck::{cast, cast_ref};
 
-use super::avx2::{self, Shape, ahead, cut, from_f16, join, shortest};
+use super::avx2::{
+    self, ahead, corrected, cut, from_bf16, from_f16, from_f32, join, row_scales, shortest, tiles,
+};
+use super::bytes::Bytes;
 use super::panel::{self, Column, Group};
 use super::{input, mix};
-use crate::matrix::Tiles;
-use crate::{Activation, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
+use crate::matrix::match_tiles;
+use crate::tile::Row;
+use crate::{Activation, DType, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
 
 /// The table. It is handed out only where AVX2, F16C and AVX-512 F, BW and VNNI were detected.
 pub(crate) static AVX512: Isa = Isa {
@@ -58,116 +62,66 @@ pub(super) fn matmul(
 ) {
     let count = input.count;
     if count > INPUTS {
-        return panel::matmul::<INPUTS>(
-            matrix,
-            input,
-            tile_rows,
-            out,
-            |panel, x, sums, minima| self::groups(panel, x, sums, minima),
-            |panel, x, sums| self::columns(panel, x, sums),
+        macro_rules! floats {
+            ($rows:ident, $widen:ident) => {
+                panel::product::<_, _, _, INPUTS, { panel::COLUMNS }>(
+                    $rows.range(tile_rows),
+                    (input.values, count),
+                    out,
+                    |row, r, panel| panel::widen_floats(row, r, panel, |w| $widen(w)),
+                    |panel, x, sums| columns(panel, x, sums),
+                )
+            };
+        }
+        return match_tiles!(matrix.tiles;
+            F32(rows) => floats!(rows, from_f32),
+            F16(rows) => floats!(rows, from_f16),
+            Bf16(rows) => floats!(rows, from_bf16),
+            groups(rows) => panel::product::<_, _, _, INPUTS, { panel::GROUPS }>(
+                rows.range(tile_rows),
+                (input.groups, count),
+                out,
+                |row, r, panel| panel::widen(row, r, panel),
+                |panel, x, sums| groups(panel, x, sums, matrix.dtype() == DType::Q4Min),
+            ),
         );
     }
-    let shape = Shape {
-        width: matrix.columns().div_ceil(GROUP),
-        count,
-        tile_rows: tile_rows.clone(),
-    };
     // A closure cannot be generic over the block size, so the macro writes it once a size.
     macro_rules! product {
-        ($tiles:ident, $order:expr, $dots:expr, $join:expr, $widen:expr, $join_pair:expr) => {
-            match count {
-                ..3 => product!($tiles, $order, $dots, $join, $widen, $join_pair, 2),
-                ..5 => product!($tiles, $order, $dots, $join, $widen, $join_pair, 4),
-                _ => product!($tiles, $order, $dots, $join, $widen, $join_pair, INPUTS),
-            }
-        };
-        ($tiles:ident, $order:expr, $dots:expr, $join:expr, $widen:expr, $join_pair:expr, $several:expr) => {
-            shape.product::<_, _, { $several }>(
-                $tiles,
-                input.groups,
+        ($rows:ident, $several:expr) => {
+            avx2::product::<_, _, { $several }>(
+                $rows.range(tile_rows),
+                (input.groups, count),
                 out,
-                |t, [x]| single(t, x, $order, $dots, $join),
-                |t, [x]| single(t, x, $order, $dots, $join),
-                |t, x| several(t, x, $widen, $join_pair),
+                |t, [x]| single(t, x),
+                |t, [x]| single(t, x),
+                |t, x| several(t, x),
             )
         };
     }
-    match matrix.tiles {
-        #[cfg(feature = "f32")]
-        Tiles::F32(_) => avx2::matmul(matrix, input, tile_rows, out),
-        #[cfg(feature = "f16")]
-        Tiles::F16(_) => avx2::matmul(matrix, input, tile_rows, out),
-        #[cfg(feature = "bf16")]
-        Tiles::Bf16(_) => avx2::matmul(matrix, input, tile_rows, out),
-        #[cfg(feature = "q8")]
-        Tiles::Q8(tiles) => product!(
-            tiles,
-            IN_ORDER,
-            |tile, x| bytes(cast_ref(&tile.values), x),
-            |sum, tile, dots, x| join(sum, dots, from_f16(tile.scales), x.scale),
-            |tiles| widen_bytes(tiles.map(|tile| &tile.values)),
-            |sum, tiles, dots, x| join_pair(
-                sum,
-                dots,
-                scales(tiles.map(|tile| tile.scales)),
-                x.scale
-            )
-        ),
-        #[cfg(feature = "q4")]
-        Tiles::Q4(tiles) => product!(
-            tiles,
-            AS_NIBBLES,
-            |tile, x| nibbles(cast_ref(&tile.nibbles), x),
-            |sum, tile, dots, x| {
-                let dots = _mm256_sub_epi32(dots, _mm256_set1_epi32(x.sum.wrapping_mul(8)));
-                join(sum, dots, from_f16(tile.scales), x.scale)
-            },
-            |tiles| widen_nibbles(tiles.map(|tile| &tile.nibbles)),
-            |sum, tiles, dots, x| {
-                let dots = _mm512_sub_epi32(dots, _mm512_set1_epi32(x.sum.wrapping_mul(8)));
-                join_pair(sum, dots, scales(tiles.map(|tile| tile.scales)), x.scale)
-            }
-        ),
-        #[cfg(feature = "q4")]
-        Tiles::Q4Min(tiles) => product!(
-            tiles,
-            AS_NIBBLES,
-            |tile, x| nibbles(cast_ref(&tile.nibbles), x),
-            |sum, tile, dots, x| {
-                let sum = join(sum, dots, from_f16(tile.scales), x.scale);
-                join(
-                    sum,
-                    _mm256_set1_epi32(x.sum),
-                    from_f16(tile.minima),
-                    x.scale,
-                )
-            },
-            |tiles| widen_nibbles(tiles.map(|tile| &tile.nibbles)),
-            |sum, tiles, dots, x| {
-                let sum = join_pair(sum, dots, scales(tiles.map(|tile| tile.scales)), x.scale);
-                join_pair(
-                    sum,
-                    _mm512_set1_epi32(x.sum),
-                    scales(tiles.map(|tile| tile.minima)),
-                    x.scale,
-                )
-            }
-        ),
-    }
+    match_tiles!(matrix.tiles;
+        F32(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        F16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        Bf16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        groups(rows) => match count {
+            0..3 => product!(rows, 2),
+            3..5 => product!(rows, 4),
+            _ => product!(rows, INPUTS),
+        },
+    )
 }
 
 /// The exact dot products of a pair of tile rows with `T` inputs, joined to their sums group by
-/// group. `widen` returns, for each pair of an input, the two columns of each row that belong to
-/// it.
+/// group.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn several<W, const T: usize>(
-    tiles: [&[W]; 2],
+fn several<W: Bytes, const T: usize>(
+    rows: [Row<'_, W>; 2],
     x: [&[InputGroup]; T],
-    widen: impl Fn([&W; 2]) -> [__m512i; GROUP / 2],
-    join: impl Fn(__m512, [&W; 2], __m512i, &InputGroup) -> __m512,
 ) -> avx2::Sums<2, T> {
     let mut sums = [_mm512_setzero_ps(); T];
+    let row_scales = row_scales(&rows);
+    let tiles = tiles(&rows);
     let groups = shortest(&tiles).min(shortest(&x));
     let tiles = cut(tiles, groups);
     let x = cut(x, groups);
@@ -175,17 +129,32 @@ fn several<W, const T: usize>(
         let tiles = [&tiles[0][g], &tiles[1][g]];
         ahead(tiles[0]);
         ahead(tiles[1]);
-        let words = widen(tiles);
+        let mut pairs = [_mm512_setzero_si512(); GROUP / 2];
+        for step in 0..GROUP / 4 {
+            let bytes = cast([tiles[0].bytes(step), tiles[1].bytes(step)]);
+            [pairs[2 * step], pairs[2 * step + 1]] = words::<W>(bytes);
+        }
         let mut dots = [_mm512_setzero_si512(); T];
         for pair in 0..GROUP / 2 {
             for t in 0..T {
-                let pairs: &[[i16; 2]; GROUP / 2] = cast_ref(&x[t][g].values);
-                dots[t] =
-                    _mm512_dpwssd_epi32(dots[t], words[pair], _mm512_set1_epi32(cast(pairs[pair])));
+                let x: &[[i16; 2]; GROUP / 2] = cast_ref(&x[t][g].values);
+                let x = _mm512_set1_epi32(cast(x[pair]));
+                dots[t] = _mm512_dpwssd_epi32(dots[t], pairs[pair], x);
             }
         }
+        let scales = cast([
+            tiles[0].scales(row_scales[0]),
+            tiles[1].scales(row_scales[1]),
+        ]);
+        let minima = [tiles[0].minima(), tiles[1].minima()];
         for t in 0..T {
-            sums[t] = join(sums[t], tiles, dots[t], &x[t][g]);
+            let x = &x[t][g];
+            let offset = _mm512_set1_epi32(x.sum.wrapping_mul(W::OFFSET));
+            sums[t] = join_pair(sums[t], _mm512_sub_epi32(dots[t], offset), scales, x.scale);
+            if let [Some(first), Some(second)] = minima {
+                let minima = cast([first, second]);
+                sums[t] = join_pair(sums[t], _mm512_set1_epi32(x.sum), minima, x.scale);
+            }
         }
     }
     let mut halves = [[_mm256_setzero_ps(); T]; 2];
@@ -195,41 +164,22 @@ fn several<W, const T: usize>(
     halves
 }
 
-/// A group of int8 of a pair of tile rows, as words.
+/// Bytes of a pair of tile rows as two registers of words: the columns 0 and 2 of each row, and 1
+/// and 3.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn widen_bytes(values: [&[[[i8; 4]; TILE_ROWS]; GROUP / 4]; 2]) -> [__m512i; GROUP / 2] {
-    let mut words = [_mm512_setzero_si512(); GROUP / 2];
-    for step in 0..GROUP / 4 {
-        let bytes = cast([values[0][step], values[1][step]]);
-        words[2 * step] = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(bytes));
-        words[2 * step + 1] = _mm512_srai_epi16::<8>(bytes);
+fn words<W: Bytes>(bytes: __m512i) -> [__m512i; 2] {
+    if W::SIGNED {
+        [
+            _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(bytes)),
+            _mm512_srai_epi16::<8>(bytes),
+        ]
+    } else {
+        [
+            _mm512_and_si512(bytes, _mm512_set1_epi16(0x00ff)),
+            _mm512_srli_epi16::<8>(bytes),
+        ]
     }
-    words
-}
-
-/// The same of nibbles, 0..=15. As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and
-/// 3, 5 and 7.
-#[inline]
-#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn widen_nibbles(nibbles: [&[[[u8; 4]; TILE_ROWS]; GROUP / 8]; 2]) -> [__m512i; GROUP / 2] {
-    let nibble = _mm512_set1_epi16(0x000f);
-    let mut words = [_mm512_setzero_si512(); GROUP / 2];
-    for step in 0..GROUP / 8 {
-        let bytes = cast([nibbles[0][step], nibbles[1][step]]);
-        words[4 * step] = _mm512_and_si512(bytes, nibble);
-        words[4 * step + 1] = _mm512_and_si512(_mm512_srli_epi16::<8>(bytes), nibble);
-        words[4 * step + 2] = _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble);
-        words[4 * step + 3] = _mm512_srli_epi16::<12>(bytes);
-    }
-    words
-}
-
-/// Scales or minima of a pair of tile rows.
-#[inline]
-#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn scales(scales: [[u16; TILE_ROWS]; 2]) -> __m512 {
-    _mm512_cvtph_ps(cast(scales))
 }
 
 /// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have
@@ -293,11 +243,6 @@ fn columns(panel: &[Column], x: [&[f32]; INPUTS], out: &mut panel::Sums<INPUTS>)
     panel::store(sums, out);
 }
 
-/// Which fours of columns the halves of a register hold, register by register: of int8, and of
-/// nibbles, whose low ones are taken first.
-const IN_ORDER: [[i32; 2]; 4] = [[0, 1], [2, 3], [4, 5], [6, 7]];
-const AS_NIBBLES: [[i32; 2]; 4] = [[0, 2], [1, 3], [4, 6], [5, 7]];
-
 /// The inputs of a group, `256 high + low`, for the weights of each register.
 struct Digits {
     low: [__m512i; 4],
@@ -308,7 +253,7 @@ struct Digits {
 
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn digits(x: &InputGroup, order: [[i32; 2]; 4]) -> Digits {
+fn digits(x: &InputGroup, steps: [[usize; 2]; 4]) -> Digits {
     // Of each four columns, which are kept as 0 2 1 3, the low bytes; of two fours first those,
     // then the high bytes.
     let bytes = _mm_setr_epi8(0, 4, 2, 6, 8, 12, 10, 14, 1, 5, 3, 7, 9, 13, 11, 15);
@@ -320,8 +265,8 @@ fn digits(x: &InputGroup, order: [[i32; 2]; 4]) -> Digits {
         offset: zero,
     };
     for k in 0..4 {
-        let place = order[k].map(|four| four / 2 * 4 + four % 2);
-        let place: __m512i = cast([[place[0]; TILE_ROWS], [place[1]; TILE_ROWS]]);
+        let place = |step: usize| [(step / 2 * 4 + step % 2) as i32; TILE_ROWS];
+        let place: __m512i = cast([place(steps[k][0]), place(steps[k][1])]);
         digits.low[k] = _mm512_permutexvar_epi32(place, fours);
         digits.high[k] =
             _mm512_permutexvar_epi32(_mm512_add_epi32(place, _mm512_set1_epi32(2)), fours);
@@ -334,62 +279,42 @@ fn digits(x: &InputGroup, order: [[i32; 2]; 4]) -> Digits {
 /// The exact dot products of `R` tile rows with one input, joined to their sums group by group.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn single<W, const R: usize>(
-    tiles: [&[W]; R],
-    x: &[InputGroup],
-    order: [[i32; 2]; 4],
-    dots: impl Fn(&W, &Digits) -> __m256i,
-    join: impl Fn(__m256, &W, __m256i, &InputGroup) -> __m256,
-) -> avx2::Sums<R, 1> {
+fn single<W: Bytes, const R: usize>(rows: [Row<'_, W>; R], x: &[InputGroup]) -> avx2::Sums<R, 1> {
     let mut sums = [[_mm256_setzero_ps()]; R];
+    let row_scales = row_scales(&rows);
+    let tiles = tiles(&rows);
     let groups = shortest(&tiles).min(x.len());
     let tiles = cut(tiles, groups);
     for (g, x) in x[..groups].iter().enumerate() {
-        let digits = digits(x, order);
+        let digits = digits(x, W::STEPS);
         for r in 0..R {
             let tile = &tiles[r][g];
             ahead(tile);
-            sums[r][0] = join(sums[r][0], tile, dots(tile, &digits), x);
+            let dots = corrected::<W>(dots(tile, &digits), x);
+            sums[r][0] = join(sums[r][0], dots, tile.scales(row_scales[r]), x.scale);
+            if let Some(minima) = tile.minima() {
+                sums[r][0] = join(sums[r][0], _mm256_set1_epi32(x.sum), minima, x.scale);
+            }
         }
     }
     sums
 }
 
-/// The exact dot products of a group of int8.
+/// The exact dot products of a group. Bytes up to 63 fit either operand.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn bytes(values: &[[u8; 64]; 4], x: &Digits) -> __m256i {
+fn dots<W: Bytes>(tile: &W, x: &Digits) -> __m256i {
     let mut low = _mm512_setzero_si512();
-    let mut high = x.offset;
+    let mut high = if W::SIGNED { x.offset } else { low };
     for k in 0..4 {
-        let weights = cast(values[k]);
-        low = _mm512_dpbusd_epi32(low, x.low[k], weights);
-        high = _mm512_dpbusd_epi32(
-            high,
-            _mm512_xor_si512(weights, _mm512_set1_epi8(-128)),
-            x.high[k],
-        );
-    }
-    both(low, high)
-}
-
-/// The exact dot products of a group of nibbles, 0..=15.
-#[inline]
-#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn nibbles(nibbles: &[[u8; 64]; 2], x: &Digits) -> __m256i {
-    let nibble = _mm512_set1_epi8(15);
-    let mut low = _mm512_setzero_si512();
-    let mut high = _mm512_setzero_si512();
-    for k in 0..2 {
-        let bytes = cast(nibbles[k]);
-        let weights = [
-            _mm512_and_si512(bytes, nibble),
-            _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), nibble),
-        ];
-        for half in 0..2 {
-            low = _mm512_dpbusd_epi32(low, x.low[2 * k + half], weights[half]);
-            high = _mm512_dpbusd_epi32(high, weights[half], x.high[2 * k + half]);
-        }
+        let bytes = tile.wide_bytes(k);
+        let unsigned = if W::SIGNED {
+            _mm512_xor_si512(bytes, _mm512_set1_epi8(-128))
+        } else {
+            bytes
+        };
+        low = _mm512_dpbusd_epi32(low, x.low[k], bytes);
+        high = _mm512_dpbusd_epi32(high, unsigned, x.high[k]);
     }
     both(low, high)
 }

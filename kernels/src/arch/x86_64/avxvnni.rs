@@ -11,10 +11,12 @@ use core::ops::Range;
 
 use bytemuck::{cast, cast_ref};
 
-use super::avx2::{self, AVX2, BLOCK, Shape, ahead, cut, from_f16, join, shortest};
+use super::avx2::{self, AVX2, BLOCK, ahead, corrected, cut, join, row_scales, shortest, tiles};
+use super::bytes::Bytes;
 use super::panel::{self, Group};
-use crate::matrix::Tiles;
-use crate::{GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS};
+use crate::matrix::match_tiles;
+use crate::tile::Row;
+use crate::{DType, GROUP, Input, InputGroup, Isa, Matrix, RowsMut};
 
 /// The table. It is handed out only where AVX2, F16C and AVX-VNNI were detected.
 pub(crate) static AVXVNNI: Isa = Isa {
@@ -35,80 +37,38 @@ const FEW: usize = 6;
 #[target_feature(enable = "avx2,f16c,avxvnni")]
 fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
     let count = input.count;
-    if matrix.dtype().is_quantized() && count > FEW {
-        return panel::matmul::<BLOCK>(
-            matrix,
-            input,
-            tile_rows,
-            out,
-            |panel, x, sums, minima| self::groups(panel, x, sums, minima),
-            // Floats do not come here.
-            |_, _, _| (),
+    if count > FEW {
+        match_tiles!(matrix.tiles;
+            F32(_rows) => (),
+            F16(_rows) => (),
+            Bf16(_rows) => (),
+            groups(rows) => return panel::product::<_, _, _, BLOCK, { panel::GROUPS }>(
+                rows.range(tile_rows),
+                (input.groups, count),
+                out,
+                |row, r, panel| panel::widen(row, r, panel),
+                |panel, x, sums| groups(panel, x, sums, matrix.dtype() == DType::Q4Min),
+            ),
         );
     }
     if count > 1 {
         return avx2::matmul(matrix, input, tile_rows, out);
     }
-    let shape = Shape {
-        width: matrix.columns().div_ceil(GROUP),
-        count,
-        tile_rows: tile_rows.clone(),
-    };
-    // A closure cannot be generic over the number of tile rows, so it is written twice. There is
-    // one input, so the function for blocks is never called.
-    macro_rules! product {
-        ($tiles:ident, $dots:expr, $join:expr) => {
-            shape.product(
-                $tiles,
-                input.groups,
-                out,
-                |t, [x]| single(t, x, $dots, $join),
-                |t, [x]| single(t, x, $dots, $join),
-                |_, _| [[_mm256_setzero_ps(); BLOCK]; 2],
-            )
-        };
-    }
-    match matrix.tiles {
-        #[cfg(feature = "f32")]
-        Tiles::F32(_) => avx2::matmul(matrix, input, tile_rows, out),
-        #[cfg(feature = "f16")]
-        Tiles::F16(_) => avx2::matmul(matrix, input, tile_rows, out),
-        #[cfg(feature = "bf16")]
-        Tiles::Bf16(_) => avx2::matmul(matrix, input, tile_rows, out),
-        #[cfg(feature = "q8")]
-        Tiles::Q8(tiles) => product!(
-            tiles,
-            |tile, x| bytes(cast_ref(&tile.values), x),
-            |sum, tile, dots, x| join(sum, dots, from_f16(tile.scales), x.scale)
+    match_tiles!(matrix.tiles;
+        F32(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        F16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        Bf16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        // A closure cannot be generic over the number of tile rows, so it is written twice. There
+        // is one input, so the function for blocks is never called.
+        groups(rows) => avx2::product(
+            rows.range(tile_rows),
+            (input.groups, count),
+            out,
+            |t, [x]| single(t, x),
+            |t, [x]| single(t, x),
+            |_, _| [[_mm256_setzero_ps(); BLOCK]; 2],
         ),
-        #[cfg(feature = "q4")]
-        Tiles::Q4(tiles) => {
-            product!(
-                tiles,
-                |tile, x| nibbles(cast_ref(&tile.nibbles), x),
-                |sum, tile, dots, x| {
-                    let dots = _mm256_sub_epi32(dots, _mm256_set1_epi32(x.sum.wrapping_mul(8)));
-                    join(sum, dots, from_f16(tile.scales), x.scale)
-                }
-            )
-        }
-        #[cfg(feature = "q4")]
-        Tiles::Q4Min(tiles) => {
-            product!(
-                tiles,
-                |tile, x| nibbles(cast_ref(&tile.nibbles), x),
-                |sum, tile, dots, x| {
-                    let sum = join(sum, dots, from_f16(tile.scales), x.scale);
-                    join(
-                        sum,
-                        _mm256_set1_epi32(x.sum),
-                        from_f16(tile.minima),
-                        x.scale,
-                    )
-                }
-            )
-        }
-    }
+    )
 }
 
 /// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have
@@ -192,13 +152,10 @@ fn digits(x: &InputGroup) -> Digits {
 /// The exact dot products of `R` tile rows with one input, joined to their sums group by group.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avxvnni")]
-fn single<W, const R: usize>(
-    tiles: [&[W]; R],
-    x: &[InputGroup],
-    dots: impl Fn(&W, &Digits) -> __m256i,
-    join: impl Fn(__m256, &W, __m256i, &InputGroup) -> __m256,
-) -> avx2::Sums<R, 1> {
+fn single<W: Bytes, const R: usize>(rows: [Row<'_, W>; R], x: &[InputGroup]) -> avx2::Sums<R, 1> {
     let mut sums = [[_mm256_setzero_ps()]; R];
+    let row_scales = row_scales(&rows);
+    let tiles = tiles(&rows);
     let groups = shortest(&tiles).min(x.len());
     let tiles = cut(tiles, groups);
     for (g, x) in x[..groups].iter().enumerate() {
@@ -206,49 +163,31 @@ fn single<W, const R: usize>(
         for r in 0..R {
             let tile = &tiles[r][g];
             ahead(tile);
-            sums[r][0] = join(sums[r][0], tile, dots(tile, &digits), x);
+            let dots = corrected::<W>(dots(tile, &digits), x);
+            sums[r][0] = join(sums[r][0], dots, tile.scales(row_scales[r]), x.scale);
+            if let Some(minima) = tile.minima() {
+                sums[r][0] = join(sums[r][0], _mm256_set1_epi32(x.sum), minima, x.scale);
+            }
         }
     }
     sums
 }
 
-/// The exact dot products of a group of int8.
+/// The exact dot products of a group. Bytes up to 63 fit either operand.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avxvnni")]
-fn bytes(values: &[[[u8; 4]; TILE_ROWS]; GROUP / 4], x: &Digits) -> __m256i {
+fn dots<W: Bytes>(tile: &W, x: &Digits) -> __m256i {
     let mut low = _mm256_setzero_si256();
-    let mut high = x.offset;
+    let mut high = if W::SIGNED { x.offset } else { low };
     for k in 0..GROUP / 4 {
-        let weights: __m256i = cast(values[k]);
-        low = _mm256_dpbusd_avx_epi32(low, _mm256_set1_epi32(x.low[k]), weights);
-        let weights = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
-        high = _mm256_dpbusd_avx_epi32(high, weights, _mm256_set1_epi32(x.high[k]));
-    }
-    _mm256_add_epi32(low, _mm256_slli_epi32::<8>(high))
-}
-
-/// The exact dot products of a group of nibbles, 0..=15.
-#[inline]
-#[target_feature(enable = "avx2,f16c,avxvnni")]
-fn nibbles(nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8], x: &Digits) -> __m256i {
-    let nibble = _mm256_set1_epi8(15);
-    let mut low = _mm256_setzero_si256();
-    let mut high = _mm256_setzero_si256();
-    for k in 0..GROUP / 8 {
-        let bytes: __m256i = cast(nibbles[k]);
-        let weights = [
-            _mm256_and_si256(bytes, nibble),
-            _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble),
-        ];
-        for half in 0..2 {
-            low =
-                _mm256_dpbusd_avx_epi32(low, _mm256_set1_epi32(x.low[2 * k + half]), weights[half]);
-            high = _mm256_dpbusd_avx_epi32(
-                high,
-                weights[half],
-                _mm256_set1_epi32(x.high[2 * k + half]),
-            );
-        }
+        let bytes = tile.bytes(k);
+        let unsigned = if W::SIGNED {
+            _mm256_xor_si256(bytes, _mm256_set1_epi8(-128))
+        } else {
+            bytes
+        };
+        low = _mm256_dpbusd_avx_epi32(low, _mm256_set1_epi32(x.low[k]), bytes);
+        high = _mm256_dpbusd_avx_epi32(high, unsigned, _mm256_set1_epi32(x.high[k]));
     }
     _mm256_add_epi32(low, _mm256_slli_epi32::<8>(high))
 }

@@ -5,6 +5,7 @@ mod amx;
 mod avx2;
 mod avx512;
 mod avxvnni;
+mod bytes;
 mod input;
 mod mix;
 mod panel;

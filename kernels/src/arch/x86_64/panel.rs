@@ -44,17 +44,18 @@ use core::ops::Range;
 
 use bytemuck::{Zeroable, cast, cast_ref};
 
-use super::avx2::{from_bf16, from_f16, from_f32, join};
-use crate::matrix::{Q4MinTile, Q4Tile, Q8Tile, Tiles};
-use crate::{GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS};
+use super::avx2::{join, words};
+use super::bytes::Bytes;
+use crate::tile::{Row, Rows, Tile};
+use crate::{GROUP, InputGroup, RowsMut, TILE_ROWS};
 
 /// Tile rows in a panel.
 const ROWS: usize = 2;
 
 /// The most groups in a panel: 18 KB.
-const GROUPS: usize = 16;
+pub(super) const GROUPS: usize = 16;
 /// The most columns in a panel of floats: 16 KB.
-const COLUMNS: usize = 256;
+pub(super) const COLUMNS: usize = 256;
 
 /// The sums of a pair of tile rows with `N` inputs.
 pub(super) type Sums<const N: usize> = [[f32; ROWS * TILE_ROWS]; N];
@@ -74,87 +75,20 @@ pub(super) struct Group {
 #[repr(C, align(64))]
 pub(super) struct Column(pub(super) [__m256; ROWS]);
 
-/// [`Isa::matmul`](crate::Isa::matmul), `N` inputs at a time. `groups` and `columns` add the
-/// products of a panel and `N` inputs to the sums. `groups` is told whether there are minima.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-pub(super) fn matmul<const N: usize>(
-    matrix: &Matrix<'_>,
-    input: &Input<'_>,
-    tile_rows: Range<usize>,
-    out: &mut RowsMut<'_>,
-    groups: impl Fn(&[Group], [&[InputGroup]; N], &mut Sums<N>, bool),
-    columns: impl Fn(&[Column], [&[f32]; N], &mut Sums<N>),
-) {
-    let count = input.count;
-    macro_rules! product {
-        ($tiles:ident, $widen:expr, $minima:literal) => {{
-            let width = (matrix.columns().div_ceil(GROUP), count);
-            let multiply = |panel: &[Group], x: [&[InputGroup]; N], sums: &mut Sums<N>| {
-                groups(panel, x, sums, $minima)
-            };
-            product::<_, _, _, N, GROUPS>(
-                ($tiles, input.groups),
-                width,
-                tile_rows,
-                out,
-                $widen,
-                multiply,
-            )
-        }};
-        ($tiles:ident, $widen:expr) => {{
-            let widen = |tile: &_, r: usize, column: &mut Column| column.0[r] = $widen(*tile);
-            product::<_, _, _, N, COLUMNS>(
-                ($tiles, input.values),
-                (matrix.columns(), count),
-                tile_rows,
-                out,
-                widen,
-                columns,
-            )
-        }};
-    }
-    match matrix.tiles {
-        #[cfg(feature = "q8")]
-        Tiles::Q8(tiles) => {
-            product!(tiles, |tile, r, wide| widen_q8(tile, r, wide), false)
-        }
-        #[cfg(feature = "q4")]
-        Tiles::Q4(tiles) => {
-            product!(tiles, |tile, r, wide| widen_q4(tile, r, wide), false)
-        }
-        #[cfg(feature = "q4")]
-        Tiles::Q4Min(tiles) => {
-            product!(tiles, |tile, r, wide| widen_q4min(tile, r, wide), true)
-        }
-        #[cfg(feature = "f32")]
-        Tiles::F32(tiles) => product!(tiles, |weights| from_f32(weights)),
-        #[cfg(feature = "f16")]
-        Tiles::F16(tiles) => product!(tiles, |weights| from_f16(weights)),
-        #[cfg(feature = "bf16")]
-        Tiles::Bf16(tiles) => {
-            product!(tiles, |weights| from_bf16(weights))
-        }
-    }
-}
-
-/// The loop above, over tile rows and `count` inputs of `width` groups or columns, with panels of
-/// at most `LENGTH`. `widen` writes a group or column of one of the two tile rows to the panel.
-/// `multiply` adds the products of a panel and a block of inputs to the sums. A block that is not
-/// full repeats its last input and drops the copies.
+/// The loop above, with panels of at most `LENGTH`, which is [`GROUPS`] or [`COLUMNS`]. `widen` writes
+/// a stretch of one of the two tile rows to the panel. `multiply` adds the products of a panel and a
+/// block of inputs to the sums. A block that is not full repeats its last input and drops the
+/// copies.
 #[inline(always)]
-fn product<W, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
-    (tiles, inputs): (&[W], &[X]),
-    (width, count): (usize, usize),
-    tile_rows: Range<usize>,
+pub(super) fn product<W: Tile, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
+    tile_rows: Rows<'_, W>,
+    (inputs, count): (&[X], usize),
     out: &mut RowsMut<'_>,
-    widen: impl Fn(&W, usize, &mut P),
+    widen: impl Fn(Row<'_, W>, usize, &mut [P]),
     multiply: impl Fn(&[P], [&[X]; N], &mut Sums<N>),
 ) {
-    let end = tile_rows
-        .end
-        .min(tiles.len().checked_div(width).unwrap_or(0));
-    let rows = end.saturating_sub(tile_rows.start);
+    let width = tile_rows.width();
+    let rows = tile_rows.len();
     let mut memory = [P::zeroed(); LENGTH];
     // The panels of a row are about equally long.
     let length = width.div_ceil(width.div_ceil(LENGTH).max(1)).max(1);
@@ -165,12 +99,8 @@ fn product<W, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
             let end = width.min(start + length);
             let panel = &mut memory[..end - start];
             for r in 0..ROWS {
-                let row = (tile_rows.start + (first_row + r).min(rows - 1)) * width;
-                let tile = tiles.get(row + start..row + end).unwrap_or_default();
-                panel
-                    .iter_mut()
-                    .zip(tile)
-                    .for_each(|(wide, tile)| widen(tile, r, wide));
+                let row = tile_rows.row((first_row + r).min(rows - 1));
+                widen(part(row, start..end), r, panel);
             }
             // The tiles of the next panel, which are prefetched while this one is multiplied.
             let (next_row, next) = if end < width {
@@ -179,13 +109,8 @@ fn product<W, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
                 (first_row + ROWS, 0)
             };
             let ahead: [&[W]; ROWS] = core::array::from_fn(|r| {
-                let row = (tile_rows.start + next_row + r) * width;
-                if next_row + r < rows {
-                    tiles.get(row + next..row + width.min(next + length))
-                } else {
-                    None
-                }
-                .unwrap_or_default()
+                let row = tile_rows.row(next_row + r);
+                part(row, next..width.min(next + length)).tiles
             });
             let share = length.div_ceil(count.div_ceil(N).max(1));
             for first in (0..count).step_by(N) {
@@ -210,6 +135,15 @@ fn product<W, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
                 }
             }
         }
+    }
+}
+
+/// A stretch of a tile row.
+#[inline(always)]
+pub(super) fn part<W: Tile>(row: Row<'_, W>, range: Range<usize>) -> Row<'_, W> {
+    Row {
+        tiles: row.tiles.get(range).unwrap_or_default(),
+        ..row
     }
 }
 
@@ -269,55 +203,38 @@ pub(super) fn prefetch_line(start: *const i8, offset: usize) {
     unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(offset)) };
 }
 
+/// Writes a stretch of tile row `r` to a panel.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-fn widen_q8(tile: &Q8Tile, r: usize, wide: &mut Group) {
-    for step in 0..GROUP / 4 {
-        let bytes = cast(tile.values[step]);
-        wide.words[2 * step][r] = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes));
-        wide.words[2 * step + 1][r] = _mm256_srai_epi16::<8>(bytes);
+pub(super) fn widen<W: Bytes>(row: Row<'_, W>, r: usize, panel: &mut [Group]) {
+    let row_scales = W::row_scales(&row.header);
+    let offset = _mm256_set1_epi16(W::OFFSET as i16);
+    for (group, tile) in panel.iter_mut().zip(row.tiles) {
+        for step in 0..GROUP / 4 {
+            let words = words::<W>(tile.bytes(step));
+            for k in 0..2 {
+                group.words[2 * step + k][r] = _mm256_sub_epi16(words[k], offset);
+            }
+        }
+        group.scales[r] = tile.scales(row_scales);
+        if let Some(minima) = tile.minima() {
+            group.minima[r] = minima;
+        }
     }
-    wide.scales[r] = from_f16(tile.scales);
 }
 
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn widen_q4(tile: &Q4Tile, r: usize, wide: &mut Group) {
-    nibbles(&tile.nibbles, _mm256_set1_epi16(8), r, &mut wide.words);
-    wide.scales[r] = from_f16(tile.scales);
-}
-
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn widen_q4min(tile: &Q4MinTile, r: usize, wide: &mut Group) {
-    nibbles(&tile.nibbles, _mm256_setzero_si256(), r, &mut wide.words);
-    wide.scales[r] = from_f16(tile.scales);
-    wide.minima[r] = from_f16(tile.minima);
-}
-
-/// Nibbles less `offset`. As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and 3, 5
-/// and 7.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn nibbles(
-    nibbles: &[[[u8; 4]; TILE_ROWS]; GROUP / 8],
-    offset: __m256i,
+/// The same for floats, which `widen` turns into f32.
+#[inline(always)]
+pub(super) fn widen_floats<E: Copy>(
+    row: Row<'_, [E; TILE_ROWS]>,
     r: usize,
-    words: &mut [[__m256i; ROWS]; GROUP / 2],
-) {
-    let nibble = _mm256_set1_epi16(0x000f);
-    for step in 0..GROUP / 8 {
-        let bytes = cast(nibbles[step]);
-        words[4 * step][r] = _mm256_sub_epi16(_mm256_and_si256(bytes, nibble), offset);
-        words[4 * step + 1][r] = _mm256_sub_epi16(
-            _mm256_and_si256(_mm256_srli_epi16::<8>(bytes), nibble),
-            offset,
-        );
-        words[4 * step + 2][r] = _mm256_sub_epi16(
-            _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble),
-            offset,
-        );
-        words[4 * step + 3][r] = _mm256_sub_epi16(_mm256_srli_epi16::<12>(bytes), offset);
+    panel: &mut [Column],
+    widen: impl Fn([E; TILE_ROWS]) -> __m256,
+) where
+    [E; TILE_ROWS]: Tile,
+{
+    for (column, weights) in panel.iter_mut().zip(row.tiles) {
+        column.0[r] = widen(*weights);
     }
 }
 

@@ -1,0 +1,230 @@
+//! Rounds the weights of a row one after the other, and lets those that follow make up for the
+//! error of those before: LDLQ (Chee et al. 2023, "QuIP"), which is GPTQ (Frantar et al. 2022)
+//! without an inverse. The scale of a group is chosen when its first column is reached, on what the
+//! weights are by then.
+
+use std::prelude::rust_2024::*;
+
+use pocketlm_kernels::{GROUP, TILE_ROWS};
+
+use super::grid::{Grid, Scale, largest_of};
+use super::moments::Factor;
+
+/// Scales of a group that are tried with feedback within the group.
+const FINALISTS: usize = 10;
+/// How many times the weights of a row are rounded once more.
+const PASSES: usize = 2;
+/// Numbers that are updated together.
+const CHUNK: usize = 16;
+
+/// A row in a type of [`Grid`].
+#[derive(Clone, Default)]
+pub(super) struct Row {
+    pub scale: f32,
+    pub groups: Vec<Group>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Group {
+    pub scale: Scale,
+    pub levels: [f32; GROUP],
+}
+
+/// Rounds up to eight rows. Without a factor each weight goes to the nearest level. On return
+/// `weights` holds the errors.
+pub(super) fn round_rows(
+    grid: &Grid,
+    weights: &mut [Vec<f32>],
+    factor: Option<&Factor>,
+) -> Vec<Row> {
+    let Some(width) = weights.first().map(Vec::len) else {
+        return Vec::new();
+    };
+    let ones = vec![1.0; width];
+    let importance = factor.map_or(&ones, |factor| &factor.weights);
+    let mut rows: Vec<Row> = weights
+        .iter()
+        .map(|weights| Row {
+            scale: grid.row_scale(weights, importance),
+            groups: Vec::new(),
+        })
+        .collect();
+    // What is fed back of the columns so far.
+    let mut fed = vec![vec![0.0f32; width]; weights.len()];
+    let mut scales = Vec::new();
+    let mut errors = [[0.0f32; GROUP]; TILE_ROWS];
+    for start in (0..width).step_by(GROUP) {
+        let end = width.min(start + GROUP);
+        let mut within = [[0.0f32; GROUP]; GROUP];
+        if let Some(factor) = factor {
+            for (k, within) in within[..end - start].iter_mut().enumerate() {
+                let row = &factor.feedback[(start + k) * width..][start..end];
+                within[k + 1..end - start].copy_from_slice(&row[k + 1..]);
+            }
+        }
+        for (((weights, row), fed), errors) in
+            weights.iter_mut().zip(&mut rows).zip(&fed).zip(&mut errors)
+        {
+            let importance = &importance[start..end];
+            let weights = &mut weights[start..end];
+            let fed = &fed[start..end];
+            let target: Vec<f32> = weights.iter().zip(fed).map(|(w, f)| w + f).collect();
+            grid.scales(largest_of(&target), row.scale, &mut scales);
+            let mut finalists = [(f32::INFINITY, Scale::default()); FINALISTS];
+            for &scale in &scales {
+                let error = grid.error(scale.value, &target, importance);
+                if let Some(place) = finalists.iter().position(|finalist| error < finalist.0) {
+                    finalists[place..].rotate_right(1);
+                    finalists[place] = (error, scale);
+                }
+            }
+            let tried = if factor.is_some() { FINALISTS } else { 1 };
+            let mut best: Option<(f32, Group)> = None;
+            for (_, scale) in &finalists[..tried.min(scales.len())] {
+                let (loss, levels) =
+                    round_group(grid, *scale, weights, &target, importance, &within);
+                if best.as_ref().is_none_or(|best| loss < best.0) {
+                    let scale = *scale;
+                    best = Some((loss, Group { scale, levels }));
+                }
+            }
+            let group = best.map(|best| best.1).unwrap_or_default();
+            for ((weight, error), level) in weights.iter_mut().zip(errors).zip(group.levels) {
+                *error = *weight - level * group.scale.value;
+                *weight = *error;
+            }
+            row.groups.push(group);
+        }
+        if let Some(factor) = factor {
+            let panel = &factor.feedback[start * width..end * width];
+            feed_back(panel, width, end, &errors, &mut fed);
+        }
+    }
+    if let Some(factor) = factor {
+        for (errors, row) in weights.iter_mut().zip(&mut rows) {
+            refine(grid, row, errors, &factor.damped);
+        }
+    }
+    rows
+}
+
+/// Rounds each weight of a row once more, now that the errors of those after it are known too: it
+/// goes where the loss is least while the others stay. Each move makes the loss smaller.
+fn refine(grid: &Grid, row: &mut Row, errors: &mut [f32], h: &[f32]) {
+    let width = errors.len();
+    // Half of the slope of the loss.
+    let mut slope = vec![0.0f32; width];
+    for (error, h) in errors.iter().zip(h.chunks_exact(width)) {
+        subtract(&mut slope, h, -error);
+    }
+    for _ in 0..PASSES {
+        for (g, group) in row.groups.iter_mut().enumerate() {
+            let step = group.scale.value;
+            if step == 0.0 {
+                continue;
+            }
+            let start = g * GROUP;
+            for (k, level) in group.levels.iter_mut().enumerate().take(width - start) {
+                let j = start + k;
+                let h = &h[j * width..(j + 1) * width];
+                let best = grid.round(*level + slope[j] / (h[j] * step));
+                let moved = (best - *level) * step;
+                if moved != 0.0 && moved * (moved * h[j] - 2.0 * slope[j]) < 0.0 {
+                    *level = best;
+                    errors[j] -= moved;
+                    subtract(&mut slope, h, moved);
+                }
+            }
+            // The scale of the group, for the levels as they are now.
+            let end = width.min(start + GROUP);
+            let levels = &group.levels[..end - start];
+            let mut curve = 0.0;
+            let mut along = 0.0;
+            for (k, level) in levels.iter().enumerate() {
+                let h = &h[(start + k) * width + start..][..end - start];
+                let product: f32 = h.iter().zip(levels).map(|(h, level)| h * level).sum();
+                curve += level * product;
+                along += level * slope[start + k];
+            }
+            let scale = grid.scale_near(step + along / curve, row.scale);
+            let moved = scale.value - step;
+            if moved != 0.0 && moved * (moved * curve - 2.0 * along) < 0.0 {
+                for (k, level) in levels.iter().enumerate() {
+                    let j = start + k;
+                    errors[j] -= level * moved;
+                    subtract(&mut slope, &h[j * width..(j + 1) * width], level * moved);
+                }
+                group.scale = scale;
+            }
+        }
+    }
+}
+
+/// `x -= factor y`.
+fn subtract(x: &mut [f32], y: &[f32], factor: f32) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x -= factor * y;
+    }
+}
+
+/// Rounds a group with feedback within it. Returns the loss too.
+#[inline(always)]
+fn round_group(
+    grid: &Grid,
+    scale: Scale,
+    weights: &[f32],
+    target: &[f32],
+    importance: &[f32],
+    within: &[[f32; GROUP]; GROUP],
+) -> (f32, [f32; GROUP]) {
+    let step = scale.value;
+    let inverse = if step != 0.0 { 1.0 / step } else { 0.0 };
+    let mut targets = [0.0; GROUP];
+    targets[..target.len()].copy_from_slice(target);
+    let mut levels = [0.0; GROUP];
+    let mut loss = 0.0;
+    for k in 0..target.len() {
+        let level = grid.round(targets[k] * inverse);
+        let off = targets[k] - level * step;
+        loss += off * off * importance[k];
+        levels[k] = level;
+        let error = weights[k] - level * step;
+        for (target, m) in targets.iter_mut().zip(&within[k]) {
+            *target += error * m;
+        }
+    }
+    (loss, levels)
+}
+
+/// Adds what the errors of a group's columns mean for the columns from `end` on.
+fn feed_back(
+    panel: &[f32],
+    width: usize,
+    end: usize,
+    errors: &[[f32; GROUP]; TILE_ROWS],
+    fed: &mut [Vec<f32>],
+) {
+    let mut first = end;
+    while first < width {
+        let last = width.min(first + CHUNK);
+        for (fed, errors) in fed.iter_mut().zip(errors) {
+            let fed = &mut fed[first..last];
+            if let Ok(fed) = <&mut [f32; CHUNK]>::try_from(&mut *fed) {
+                let mut sums = *fed;
+                for (row, error) in panel.chunks_exact(width).zip(errors) {
+                    for (sum, m) in sums.iter_mut().zip(&row[first..last]) {
+                        *sum += error * m;
+                    }
+                }
+                *fed = sums;
+            } else {
+                for (row, error) in panel.chunks_exact(width).zip(errors) {
+                    for (sum, m) in fed.iter_mut().zip(&row[first..last]) {
+                        *sum += error * m;
+                    }
+                }
+            }
+        }
+        first = last;
+    }
+}

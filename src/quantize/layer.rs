@@ -1,0 +1,220 @@
+//! One layer of a checkpoint as a model of its own: its tokens are the rows that come into the
+//! layer, all of the calibration text. So calibration needs the memory of one layer.
+
+use std::ops::Range;
+use std::prelude::rust_2024::*;
+
+use pocketlm_kernels::{DType, Engine, Isa, Matrix, Solo};
+use rayon::prelude::*;
+
+use crate::aligned::AlignedBytes;
+use crate::import::{self, Checkpoint, Description, Element, ImportError, PackOptions, Tensor};
+use crate::model::{Model, TensorId, TensorKind};
+use crate::run::{Plan, Session};
+
+/// Matrices that read the same input. The first one names it.
+pub(super) const INPUTS: [&[TensorKind]; 4] = [
+    &[TensorKind::Query, TensorKind::Key, TensorKind::Value],
+    &[TensorKind::Output],
+    &[TensorKind::GatingLinear, TensorKind::ValueLinear],
+    &[TensorKind::OutLinear],
+];
+
+pub(super) struct OneLayer<'c> {
+    checkpoint: &'c dyn Checkpoint,
+    layer: u32,
+    description: Description,
+    hidden: &'c [f32],
+    ones: Vec<f32>,
+}
+
+impl<'c> OneLayer<'c> {
+    /// Layer `layer`, with matrices that are packed already as they are packed. `hidden` comes into
+    /// it, `[tokens][embedding_dim]`.
+    pub fn new(checkpoint: &'c dyn Checkpoint, layer: u32, hidden: &'c [f32]) -> Self {
+        let mut description = checkpoint.description().clone();
+        let config = &mut description.config;
+        let width = config.embedding_dim as usize;
+        config.num_decoder_blocks = 1;
+        config.vocab_size = (hidden.len() / width) as u32;
+        config.tie_embedder_and_logits = true;
+        config.embedding_scale = 1.0;
+        config.final_logit_softcap = None;
+        description.layers = vec![description.layers[layer as usize]];
+        description.tokenizer = None;
+        description.chat_template = None;
+        OneLayer {
+            checkpoint,
+            layer,
+            description,
+            hidden,
+            ones: vec![1.0; width],
+        }
+    }
+
+    fn id(&self, kind: TensorKind) -> TensorId {
+        TensorId {
+            layer: self.layer,
+            kind,
+        }
+    }
+
+    /// The layer as an image in f32.
+    pub fn image(&self) -> Result<AlignedBytes, ImportError> {
+        let options = PackOptions {
+            dtype: Some(DType::F32),
+            embedder_dtype: None,
+        };
+        import::pack_to_memory(self, &options, &mut |_, _| {})
+    }
+}
+
+impl Checkpoint for OneLayer<'_> {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
+        let dense = |values, rows, columns| {
+            Tensor::dense(Element::F32, bytemuck::cast_slice(values), rows, columns)
+        };
+        let width = self.ones.len();
+        match id.kind {
+            TensorKind::Embedder => dense(self.hidden, self.hidden.len() / width, width),
+            TensorKind::FinalNorm => dense(&self.ones, 1, width),
+            kind => dequantized(self.checkpoint, self.id(kind))?.into_tensor(),
+        }
+    }
+}
+
+/// A matrix or a vector that is packed already, or as the checkpoint has it.
+pub(super) enum Numbers<'c> {
+    Stored(Tensor<'c>),
+    Packed(Matrix<'c>),
+}
+
+/// A tensor as the image will have it, if it is packed already.
+pub(super) fn dequantized(
+    checkpoint: &dyn Checkpoint,
+    id: TensorId,
+) -> Result<Numbers<'_>, ImportError> {
+    let tensor = checkpoint.tensor(id)?;
+    let Some(packed) = checkpoint.packed(id) else {
+        return Ok(Numbers::Stored(tensor));
+    };
+    let words = bytemuck::cast_slice(&packed.words);
+    let (rows, columns) = (tensor.row_count(), tensor.column_count());
+    let matrix = Matrix::new(packed.dtype, rows, columns, words);
+    Ok(Numbers::Packed(matrix.expect("packed for this shape")))
+}
+
+impl<'c> Numbers<'c> {
+    pub fn columns(&self) -> usize {
+        match self {
+            Numbers::Stored(tensor) => tensor.column_count(),
+            Numbers::Packed(matrix) => matrix.columns(),
+        }
+    }
+
+    pub fn row(&self, r: usize, out: &mut [f32]) -> Result<(), ImportError> {
+        match self {
+            Numbers::Stored(tensor) => tensor.row(r, out),
+            Numbers::Packed(matrix) => {
+                matrix.row(r, out);
+                Ok(())
+            }
+        }
+    }
+
+    fn into_tensor(self) -> Result<Tensor<'c>, ImportError> {
+        let matrix = match self {
+            Numbers::Stored(tensor) => return Ok(tensor),
+            Numbers::Packed(matrix) => matrix,
+        };
+        let (rows, columns) = (matrix.rows(), matrix.columns());
+        let mut bytes = vec![0; 4 * rows * columns];
+        let row_bytes = bytes.par_chunks_exact_mut(4 * columns);
+        row_bytes.enumerate().for_each(|(r, bytes)| {
+            let mut row = vec![0.0f32; columns];
+            matrix.row(r, &mut row);
+            bytes.copy_from_slice(bytemuck::cast_slice(&row));
+        });
+        Tensor::dense(Element::F32, bytes, rows, columns)
+    }
+}
+
+/// Where each sequence is among the tokens of all.
+pub(super) fn ranges(sequences: &[Vec<u32>]) -> Vec<Range<u32>> {
+    let mut end = 0;
+    let range = |sequence: &Vec<u32>| {
+        let start = end;
+        end += sequence.len() as u32;
+        start..end
+    };
+    sequences.iter().map(range).collect()
+}
+
+/// The rows that come into the first layer.
+pub(super) fn embed(
+    checkpoint: &dyn Checkpoint,
+    sequences: &[Vec<u32>],
+) -> Result<Vec<f32>, ImportError> {
+    let config = checkpoint.description().config;
+    let id = TensorId {
+        layer: 0,
+        kind: TensorKind::Embedder,
+    };
+    let embedder = dequantized(checkpoint, id)?;
+    let width = config.embedding_dim as usize;
+    let mut hidden = vec![0.0; width * sequences.iter().map(Vec::len).sum::<usize>()];
+    let ids = sequences.iter().flatten();
+    for (id, row) in ids.zip(hidden.chunks_exact_mut(width)) {
+        embedder.row(*id as usize, row)?;
+        row.iter_mut().for_each(|x| *x *= config.embedding_scale);
+    }
+    Ok(hidden)
+}
+
+/// What a layer computed of a sequence.
+#[derive(Default)]
+pub(super) struct Computed {
+    /// The inputs of [`INPUTS`], `[tokens][width]` each.
+    pub inputs: [Vec<f32>; 4],
+    /// The rows that come out of the layer.
+    pub hidden: Vec<f32>,
+}
+
+/// Computes some sequences of the tokens of an image of [`OneLayer`].
+pub(super) fn compute(
+    image: &[u8],
+    sequences: &[Range<u32>],
+    isa: &'static Isa,
+) -> Result<Vec<Computed>, crate::Error> {
+    let model = Model::open(image)?;
+    let longest = sequences.iter().map(|s| s.len() as u32).max().unwrap_or(1);
+    let plan = Plan::new(model.header()).context(longest).batch(longest);
+    sequences
+        .par_iter()
+        .map_init(
+            || AlignedBytes::zeroed(plan.bytes()),
+            |arena, sequence| {
+                let engine = Engine {
+                    isa,
+                    workers: &Solo,
+                };
+                let mut session = Session::new(&model, &plan, arena, engine)?;
+                let ids: Vec<u32> = sequence.clone().collect();
+                let mut computed = Computed::default();
+                session.feed_observed(&ids, &mut |_, kind, values| {
+                    let input = INPUTS.iter().position(|roles| roles[0] == kind);
+                    match (input, kind) {
+                        (Some(index), _) => computed.inputs[index] = values.to_vec(),
+                        (None, TensorKind::FinalNorm) => computed.hidden = values.to_vec(),
+                        _ => {}
+                    }
+                })?;
+                Ok(computed)
+            },
+        )
+        .collect()
+}

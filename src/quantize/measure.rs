@@ -1,0 +1,312 @@
+//! How far a packed model is from its checkpoint, in the memory of a layer.
+
+use std::ops::Range;
+use std::prelude::rust_2024::*;
+
+use pocketlm_kernels::math::exp;
+use pocketlm_kernels::vector::rms_norm;
+use pocketlm_kernels::{DType, Input, Isa, Matrix, Output, Solo, TILE_ROWS, pack_row, split_rows};
+use rayon::prelude::*;
+
+use super::layer::{OneLayer, compute, dequantized, embed, ranges};
+use super::{Calibration, refuse};
+use crate::import::{Checkpoint, ImportError};
+use crate::model::{TensorId, TensorKind};
+
+/// Sequences that are computed at a time.
+const ROUND: usize = 4;
+/// Tokens of the vocabulary whose logits are computed at a time.
+const LOGITS: usize = 512;
+
+/// How far a packed model is from its checkpoint on text that was held out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Agreement {
+    /// Tokens of the text.
+    pub tokens: usize,
+    /// The mean of KL(checkpoint ‖ packed) over the tokens, in nats; NaN if one of them computes
+    /// what is not a number.
+    pub kl: f64,
+    /// The share of tokens after which both think the same token the most probable.
+    pub top1: f64,
+}
+
+/// Compares two checkpoints of one shape: one as it is, and one with packed matrices.
+///
+/// # Errors
+/// A tensor cannot be read, or the text is empty.
+pub fn measure(
+    reference: &dyn Checkpoint,
+    packed: &dyn Checkpoint,
+    calibration: &Calibration,
+) -> Result<Agreement, ImportError> {
+    let sequences = &calibration.measured;
+    let config = reference.description().config;
+    let isa = Isa::best();
+    let states = [reference, packed].map(|checkpoint| final_states(checkpoint, sequences, isa));
+    let [reference_states, packed_states] = states;
+    let states = [reference_states?, packed_states?];
+    let width = config.embedding_dim as usize;
+    let tokens = states[0].len() / width;
+    let head = TensorId {
+        layer: 0,
+        kind: if config.tie_embedder_and_logits {
+            TensorKind::Embedder
+        } else {
+            TensorKind::LmHead
+        },
+    };
+    let tensors = [dequantized(reference, head)?, dequantized(packed, head)?];
+    let vocabulary = config.vocab_size as usize;
+    let starts: Vec<usize> = (0..vocabulary).step_by(LOGITS).collect();
+    let mut sums = vec![Sums::NONE; tokens];
+    // Some parts of the vocabulary at a time, by all cores; added in order.
+    for starts in starts.chunks(16) {
+        let parts: Result<Vec<Vec<Sums>>, ImportError> = starts
+            .par_iter()
+            .map(|&start| {
+                let rows = start..vocabulary.min(start + LOGITS);
+                let mut logits = [Vec::new(), Vec::new()];
+                for ((logits, tensor), states) in logits.iter_mut().zip(&tensors).zip(&states) {
+                    *logits = product(tensor, rows.clone(), states, isa)?;
+                    if let Some(cap) = config.final_logit_softcap {
+                        isa.soft_cap(logits, cap);
+                    }
+                }
+                let [p, q] = &logits;
+                let tokens = p.chunks_exact(rows.len()).zip(q.chunks_exact(rows.len()));
+                Ok(tokens.map(|(p, q)| Sums::of(p, q, start)).collect())
+            })
+            .collect();
+        for part in parts? {
+            for (sum, part) in sums.iter_mut().zip(part) {
+                sum.add(&part);
+            }
+        }
+    }
+    let same = sums.iter().filter(|sum| sum.p.best == sum.q.best).count();
+    Ok(Agreement {
+        tokens,
+        kl: sums.iter().map(Sums::kl).sum::<f64>() / tokens as f64,
+        top1: same as f64 / tokens as f64,
+    })
+}
+
+/// The normed rows that come out of the last layer.
+fn final_states(
+    checkpoint: &dyn Checkpoint,
+    sequences: &[Vec<u32>],
+    isa: &'static Isa,
+) -> Result<Vec<f32>, ImportError> {
+    let config = checkpoint.description().config;
+    let mut hidden = embed(checkpoint, sequences)?;
+    for layer in 0..config.num_decoder_blocks {
+        if hidden.iter().any(|x| !x.is_finite()) {
+            hidden.fill(f32::NAN);
+            break;
+        }
+        let image = OneLayer::new(checkpoint, layer, &hidden).image()?;
+        let mut after = Vec::with_capacity(hidden.len());
+        for ranges in ranges(sequences).chunks(ROUND) {
+            for computed in compute(&image, ranges, isa).map_err(refuse)? {
+                after.extend(computed.hidden);
+            }
+        }
+        hidden = after;
+    }
+    final_norm(checkpoint, &hidden)
+}
+
+/// The final norm of rows.
+pub(super) fn final_norm(
+    checkpoint: &dyn Checkpoint,
+    hidden: &[f32],
+) -> Result<Vec<f32>, ImportError> {
+    let config = checkpoint.description().config;
+    let width = config.embedding_dim as usize;
+    let id = TensorId {
+        layer: 0,
+        kind: TensorKind::FinalNorm,
+    };
+    let mut norm = vec![0.0; width];
+    checkpoint.tensor(id)?.row(0, &mut norm)?;
+    let mut normed = vec![0.0; hidden.len()];
+    for (row, out) in hidden
+        .chunks_exact(width)
+        .zip(normed.chunks_exact_mut(width))
+    {
+        rms_norm(row, &norm, config.rms_norm_eps, out);
+    }
+    Ok(normed)
+}
+
+/// Rows of a matrix times inputs: `[inputs][rows]`.
+fn product(
+    tensor: &super::layer::Numbers<'_>,
+    rows: Range<usize>,
+    inputs: &[f32],
+    isa: &Isa,
+) -> Result<Vec<f32>, ImportError> {
+    let columns = tensor.columns();
+    let count = inputs.len() / columns;
+    let tile_row = TILE_ROWS * columns;
+    let mut tiles = vec![0.0f32; rows.len().div_ceil(TILE_ROWS) * tile_row];
+    let mut values = vec![0.0; columns];
+    for (index, r) in rows.clone().enumerate() {
+        tensor.row(r, &mut values)?;
+        let tile = &mut tiles[index / TILE_ROWS * tile_row..][..tile_row];
+        let tile = bytemuck::cast_slice_mut(tile);
+        pack_row(DType::F32, tile, index % TILE_ROWS, &values);
+    }
+    let matrix = Matrix::new(
+        DType::F32,
+        rows.len(),
+        columns,
+        bytemuck::cast_slice(&tiles),
+    );
+    let matrix = matrix.expect("as large as it says");
+    let mut out = vec![0.0; count * rows.len()];
+    let output = Output {
+        values: &mut out,
+        rows: rows.len(),
+        range: 0..rows.len(),
+    };
+    let input = Input {
+        count,
+        values: inputs,
+        groups: &[],
+        tiles: &[],
+    };
+    split_rows(
+        &Solo,
+        [output],
+        (rows.len(), usize::MAX),
+        |_, inputs, rows, mut out| {
+            let input = input.some(inputs, columns);
+            let tile_rows = rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS);
+            isa.matmul(&matrix, &input, tile_rows, &mut out);
+        },
+    );
+    Ok(out)
+}
+
+/// What is left of the logits of a token, as far as they are seen.
+#[derive(Clone, Copy)]
+struct Side {
+    largest: f32,
+    best: usize,
+    /// The sum of `e^(logit - largest)`.
+    sum: f64,
+}
+
+/// The logits of a token in both models.
+#[derive(Clone, Copy)]
+struct Sums {
+    p: Side,
+    q: Side,
+    /// The sum of `e^(p - largest p) (p - q)`.
+    difference: f64,
+}
+
+impl Side {
+    const NONE: Side = Side {
+        largest: f32::NEG_INFINITY,
+        best: 0,
+        sum: 0.0,
+    };
+
+    fn of(logits: &[f32], start: usize) -> Side {
+        let mut side = Side::NONE;
+        for (index, &logit) in logits.iter().enumerate() {
+            if logit > side.largest {
+                (side.largest, side.best) = (logit, start + index);
+            }
+        }
+        let terms = logits
+            .iter()
+            .map(|logit| f64::from(exp(logit - side.largest)));
+        side.sum = terms.sum();
+        side
+    }
+
+    /// Takes in logits that come after these. Returns what sums over these and those are scaled by.
+    fn add(&mut self, other: &Side) -> [f64; 2] {
+        let largest = self.largest.max(other.largest);
+        let scale = |side: &Side| match side.sum {
+            0.0 => 0.0,
+            _ => f64::from(exp(side.largest - largest)),
+        };
+        let scales = [scale(self), scale(other)];
+        self.sum = self.sum * scales[0] + other.sum * scales[1];
+        if other.largest > self.largest {
+            (self.largest, self.best) = (other.largest, other.best);
+        }
+        scales
+    }
+
+    /// The logarithm of the sum of `e^logit`.
+    fn log_sum(&self) -> f64 {
+        f64::from(self.largest) + self.sum.ln()
+    }
+}
+
+impl Sums {
+    const NONE: Sums = Sums {
+        p: Side::NONE,
+        q: Side::NONE,
+        difference: 0.0,
+    };
+
+    fn of(p: &[f32], q: &[f32], start: usize) -> Sums {
+        let side = Side::of(p, start);
+        let terms = p
+            .iter()
+            .zip(q)
+            .map(|(p, q)| f64::from(exp(p - side.largest)) * f64::from(p - q));
+        Sums {
+            difference: terms.sum(),
+            p: side,
+            q: Side::of(q, start),
+        }
+    }
+
+    fn add(&mut self, other: &Sums) {
+        let [own, others] = self.p.add(&other.p);
+        self.difference = self.difference * own + other.difference * others;
+        self.q.add(&other.q);
+    }
+
+    fn kl(&self) -> f64 {
+        self.difference / self.p.sum - self.p.log_sum() + self.q.log_sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_over_parts_give_the_divergence_of_the_whole() {
+        let p: Vec<f32> = (0..40).map(|i| ((i * 7 % 13) as f32 - 5.0) * 1.5).collect();
+        let q: Vec<f32> = (0..40)
+            .map(|i| ((i * 7 % 13) as f32 - 5.0) + (i % 3) as f32)
+            .collect();
+        let mut sums = Sums::NONE;
+        for start in (0..40).step_by(9) {
+            let part = start..40.min(start + 9);
+            sums.add(&Sums::of(&p[part.clone()], &q[part], start));
+        }
+        let softmax = |logits: &[f32]| -> Vec<f64> {
+            let e: Vec<f64> = logits.iter().map(|&x| f64::from(x).exp()).collect();
+            let sum: f64 = e.iter().sum();
+            e.iter().map(|x| x / sum).collect()
+        };
+        let pairs = softmax(&p).into_iter().zip(softmax(&q));
+        let expected: f64 = pairs.map(|(p, q)| p * (p / q).ln()).sum();
+        assert!(
+            (sums.kl() - expected).abs() < 1e-5,
+            "{} {expected}",
+            sums.kl()
+        );
+        assert_eq!((sums.p.best, sums.q.best), (11, 11));
+    }
+}

@@ -1,0 +1,215 @@
+//! Second moments of a matrix's inputs, and their factors.
+
+use std::prelude::rust_2024::*;
+
+use pocketlm_kernels::{DType, Input, Isa, Matrix, Output, Solo, TILE_ROWS, split_rows};
+use rayon::prelude::*;
+
+/// Inputs whose products with all inputs are computed together.
+const BLOCK: usize = 32;
+/// Columns that are eliminated together.
+const PANEL: usize = 64;
+
+/// `XᵀX` of rows of `width` inputs. Only `[i][j]` with `j >= i` is meant.
+#[derive(Clone)]
+pub(super) struct Moments {
+    pub width: usize,
+    pub values: Vec<f32>,
+}
+
+impl Moments {
+    pub fn new(width: usize) -> Self {
+        Moments {
+            width,
+            values: vec![0.0; width * width],
+        }
+    }
+
+    /// Adds the products of `inputs`, `[tokens][width]`. The kernels of the forward pass compute
+    /// them, so they are the same bits on every machine; each is one sum over the tokens in order.
+    pub fn add(&mut self, inputs: &[f32], isa: &Isa) {
+        let width = self.width;
+        let tokens = inputs.len() / width;
+        if tokens == 0 {
+            return;
+        }
+        // The transposed inputs, as inputs of a product, and as its matrix.
+        let mut transposed = vec![0.0f32; width * tokens];
+        transposed
+            .par_chunks_mut(tokens)
+            .enumerate()
+            .for_each(|(i, row)| {
+                for (x, token) in row.iter_mut().zip(inputs.chunks_exact(width)) {
+                    *x = token[i];
+                }
+            });
+        let mut tiles = vec![0.0f32; width.next_multiple_of(TILE_ROWS) * tokens];
+        tiles
+            .par_chunks_mut(TILE_ROWS * tokens)
+            .enumerate()
+            .for_each(|(tile, columns)| {
+                let first = tile * TILE_ROWS;
+                let count = TILE_ROWS.min(width - first);
+                for (column, token) in columns
+                    .chunks_exact_mut(TILE_ROWS)
+                    .zip(inputs.chunks_exact(width))
+                {
+                    column[..count].copy_from_slice(&token[first..first + count]);
+                }
+            });
+        let matrix = Matrix::new(DType::F32, width, tokens, bytemuck::cast_slice(&tiles))
+            .expect("as large as it says");
+        self.values
+            .par_chunks_mut(BLOCK * width)
+            .enumerate()
+            .for_each(|(block, sums)| {
+                let first = block * BLOCK;
+                let count = sums.len() / width;
+                let mut out = vec![0.0; count * width];
+                let input = Input {
+                    count,
+                    values: &transposed[first * tokens..(first + count) * tokens],
+                    groups: &[],
+                    tiles: &[],
+                };
+                let output = Output {
+                    values: &mut out,
+                    rows: width,
+                    range: first..width,
+                };
+                split_rows(
+                    &Solo,
+                    [output],
+                    (width, usize::MAX),
+                    |_, inputs, rows, mut out| {
+                        let input = input.some(inputs, tokens);
+                        let tile_rows = rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS);
+                        isa.matmul(&matrix, &input, tile_rows, &mut out);
+                    },
+                );
+                for (sum, product) in sums.iter_mut().zip(&out) {
+                    *sum += product;
+                }
+            });
+    }
+
+    /// The sum of two.
+    pub fn plus(&self, other: &Moments) -> Moments {
+        let pairs = self.values.iter().zip(&other.values);
+        Moments {
+            width: self.width,
+            values: pairs.map(|(a, b)| a + b).collect(),
+        }
+    }
+
+    pub fn is_finite(&self) -> bool {
+        self.values.iter().all(|x| x.is_finite())
+    }
+
+    /// `e H eᵀ`, the squared error of a row's outputs if its weights are off by `e`.
+    pub fn loss(&self, errors: &[f32]) -> f64 {
+        let rows = self.values.chunks_exact(self.width).zip(errors);
+        rows.enumerate()
+            .map(|(i, (row, &error))| {
+                let mut sums = [0.0f32; 8];
+                let (weights, errors) = (row[i + 1..].chunks(8), errors[i + 1..].chunks(8));
+                for (weights, errors) in weights.zip(errors) {
+                    for ((sum, w), e) in sums.iter_mut().zip(weights).zip(errors) {
+                        *sum += w * e;
+                    }
+                }
+                let after: f32 = sums.iter().sum();
+                f64::from(error) * (f64::from(error * row[i]) + 2.0 * f64::from(after))
+            })
+            .sum()
+    }
+
+    /// Factors `H + damping diag(H)`. `None` if that is not positive definite.
+    pub fn factor(&self, damping: f64) -> Option<Factor> {
+        let n = self.width;
+        let mut h: Vec<f64> = self.values.iter().map(|&x| f64::from(x)).collect();
+        // Inputs that are never seen get a little weight, so that their weights are rounded too.
+        let mut seen: Vec<f64> = (0..n).map(|i| h[i * n + i]).filter(|x| *x > 0.0).collect();
+        seen.sort_by(f64::total_cmp);
+        let floor = seen.get(seen.len() / 2).map_or(1.0, |median| median * 1e-3);
+        for i in 0..n {
+            let x = &mut h[i * n + i];
+            *x = x.max(floor) * (1.0 + damping);
+        }
+        let mut damped = vec![0.0f32; n * n];
+        damped.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
+            for (j, x) in row.iter_mut().enumerate() {
+                *x = h[i.min(j) * n + i.max(j)] as f32;
+            }
+        });
+        let mut weights = vec![0.0f32; n];
+        // From the last column to the first. What is done of `h` holds the factor; what is not
+        // holds what is left to factor.
+        let mut end = n;
+        while end > 0 {
+            let start = end.saturating_sub(PANEL);
+            // The panel, all of its rows, column by column.
+            for k in (start..end).rev() {
+                let pivot = h[k * n + k];
+                if pivot.is_nan() || pivot <= 0.0 {
+                    return None;
+                }
+                weights[k] = pivot as f32;
+                let column: Vec<f64> = (start..k).map(|j| h[j * n + k]).collect();
+                h[..k * n]
+                    .par_chunks_mut(n)
+                    .with_min_len(64)
+                    .for_each(|row| {
+                        let factor = row[k] / pivot;
+                        for (x, c) in row[start..k].iter_mut().zip(&column) {
+                            *x -= factor * c;
+                        }
+                        row[k] = factor;
+                    });
+            }
+            // What is left, less the panel's part.
+            let (left, _) = h.split_at_mut(start * n);
+            let panel: Vec<f64> = left
+                .chunks_exact(n)
+                .flat_map(|row| row[start..end].iter().copied())
+                .collect();
+            let pivots: Vec<f64> = (start..end).map(|k| f64::from(weights[k])).collect();
+            let width = end - start;
+            // [column of the panel][row]
+            let mut by_column = vec![0.0; width * start];
+            for (i, row) in panel.chunks_exact(width).enumerate() {
+                for (k, x) in row.iter().enumerate() {
+                    by_column[k * start + i] = *x;
+                }
+            }
+            left.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
+                let own = &panel[i * width..(i + 1) * width];
+                for (k, (x, pivot)) in own.iter().zip(&pivots).enumerate() {
+                    let factor = x * pivot;
+                    let column = &by_column[k * start + i..(k + 1) * start];
+                    for (x, c) in row[i..start].iter_mut().zip(column) {
+                        *x -= factor * c;
+                    }
+                }
+            });
+            end = start;
+        }
+        Some(Factor {
+            damped,
+            weights,
+            feedback: h.iter().map(|&x| x as f32).collect(),
+        })
+    }
+}
+
+/// `H = M D Mᵀ`, `M` upper triangular with ones on its diagonal: the loss of a row with errors `e`
+/// is `sum over j of D[j] (e[j] + sum over i < j of e[i] M[i][j])²`, so column `j` is rounded best
+/// if what is fed back of the columns before it is added first.
+pub(super) struct Factor {
+    /// `H`, all of it, with what was added to its diagonal.
+    pub damped: Vec<f32>,
+    /// `D`.
+    pub weights: Vec<f32>,
+    /// `M`, `[i][j]` with `j > i`.
+    pub feedback: Vec<f32>,
+}

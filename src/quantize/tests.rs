@@ -1,0 +1,265 @@
+//! Small random models with outliers, as real ones have.
+
+use std::collections::BTreeMap;
+use std::prelude::rust_2024::*;
+
+use super::*;
+use crate::import::{Element, RopeTable};
+use crate::model::{Config, Layer, Rope};
+
+struct Random {
+    description: Description,
+    tensors: BTreeMap<TensorId, Vec<f32>>,
+}
+
+fn numbers(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..count).map(|_| next() + next() + next()).collect()
+}
+
+impl Random {
+    fn new() -> Random {
+        let config = Config {
+            num_kv_heads: 1,
+            query_head_multiplier: 2,
+            embedding_dim: 64,
+            projection_dim: 16,
+            mlp_hidden_dim: 80,
+            num_decoder_blocks: 2,
+            vocab_size: 100,
+            query_scaling_factor: 0.25,
+            tie_embedder_and_logits: true,
+            ..Config::PLAIN
+        };
+        let layer = Layer {
+            window: None,
+            rope: Rope::Global,
+        };
+        let description = Description {
+            config,
+            layers: vec![layer; 2],
+            global_rope: RopeTable {
+                amplitude: 1.0,
+                frequencies: (0..8).map(|i| 0.5f64.powi(i)).collect(),
+            },
+            local_rope: None,
+            tokenizer: None,
+            chat_template: None,
+        };
+        let mut tensors = BTreeMap::new();
+        for (seed, id) in tensor_ids(&config).enumerate() {
+            let (rows, columns) = id.kind.shape(&config).unwrap();
+            let mut values = numbers(seed as u64 + 1, rows * columns);
+            if id.kind.is_matrix() {
+                values.iter_mut().for_each(|x| *x *= 0.3);
+            } else {
+                // Some channels are far larger than others.
+                (0..columns).for_each(|c| values[c] = if c % 9 == 0 { 6.0 } else { 0.7 });
+            }
+            tensors.insert(id, values);
+        }
+        Random {
+            description,
+            tensors,
+        }
+    }
+
+    fn tensor_mut(&mut self, kind: TensorKind) -> &mut [f32] {
+        self.tensors.get_mut(&TensorId { layer: 0, kind }).unwrap()
+    }
+}
+
+impl Checkpoint for Random {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
+        let (rows, columns) = id.kind.shape(&self.description.config).unwrap();
+        let bytes = bytemuck::cast_slice(&self.tensors[&id]);
+        Tensor::dense(Element::F32, bytes, rows, columns)
+    }
+}
+
+/// Sequences of tokens that follow each other in a few ways only, so that inputs are correlated.
+fn calibration(sequences: usize, length: usize) -> Calibration {
+    let sequence = |seed: usize| -> Vec<u32> {
+        let mut id = seed as u32 % 100;
+        (0..length)
+            .map(|i| {
+                id = (id * 3 + 7 + (i * seed) as u32 % 3) % 40;
+                id
+            })
+            .collect()
+    };
+    Calibration {
+        sequences: (1..sequences + 1).map(sequence).collect(),
+        measured: (1000..1004).map(sequence).collect(),
+    }
+}
+
+fn all(dtype: DType) -> PackOptions {
+    PackOptions {
+        dtype: Some(dtype),
+        embedder_dtype: None,
+    }
+}
+
+fn words(quantized: &Quantized<'_>) -> Vec<Vec<u32>> {
+    quantized
+        .packed
+        .values()
+        .map(|matrix| matrix.words.clone())
+        .collect()
+}
+
+fn with(checkpoint: &Random, dtype: DType, calibration: Option<&Calibration>) -> Vec<Vec<u32>> {
+    words(&quantize(checkpoint, &all(dtype), calibration, &mut |_| {}).unwrap())
+}
+
+const TYPES: [DType; 5] = [DType::Q6, DType::Q5, DType::Q4, DType::Nl4, DType::Nl3];
+
+#[test]
+fn threads_and_instruction_sets_change_no_byte() {
+    let checkpoint = Random::new();
+    let calibration = calibration(20, 60);
+    let expected = with(&checkpoint, DType::Nl4, Some(&calibration));
+    for threads in [1, 2, 3] {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        let found = pool.install(|| with(&checkpoint, DType::Nl4, Some(&calibration)));
+        assert!(found == expected, "{threads} threads");
+    }
+    for isa in Isa::available() {
+        let options = all(DType::Nl4);
+        let found = quantize_with(&checkpoint, &options, Some(&calibration), isa, &mut |_| {});
+        assert!(words(&found.unwrap()) == expected, "{}", isa.name());
+    }
+}
+
+#[test]
+fn calibration_brings_the_model_nearer_to_its_checkpoint() {
+    let checkpoint = Random::new();
+    let calibration = calibration(40, 60);
+    let mut last = 0.0;
+    for dtype in TYPES {
+        let kl = |calibrated| {
+            let quantized = quantize(&checkpoint, &all(dtype), calibrated, &mut |_| {}).unwrap();
+            measure(&checkpoint, &quantized, &calibration).unwrap().kl
+        };
+        let (plain, calibrated) = (kl(None), kl(Some(&calibration)));
+        assert!(calibrated < 0.8 * plain, "{dtype:?}: {calibrated} {plain}");
+        assert!(
+            calibrated > last || dtype == DType::Nl4,
+            "{dtype:?}: {calibrated} {last}"
+        );
+        last = calibrated;
+    }
+}
+
+#[test]
+fn weights_on_the_grid_are_kept() {
+    for (dtype, low) in [(DType::Q4, 8), (DType::Q5, 16), (DType::Q6, 32)] {
+        let mut checkpoint = Random::new();
+        for (id, values) in &mut checkpoint.tensors {
+            let on_grid = |(i, x): (usize, &mut f32)| {
+                // A scale that f16 holds, another for each 16 weights.
+                let scale = (1 + i / 16 % 7) as f32 / 1024.0;
+                *x = ((*x * 40.0) as i32 % low) as f32 * scale;
+            };
+            if id.kind.is_matrix() {
+                values.iter_mut().enumerate().for_each(on_grid);
+            }
+        }
+        // In groups of 32 the two scales have a common one only if the levels are few.
+        for values in checkpoint.tensors.values_mut() {
+            let halves = values.chunks_mut(16).skip(1).step_by(2);
+            halves.for_each(|half| half.fill(0.0));
+        }
+        let calibration = calibration(2, 8);
+        let quantized =
+            quantize(&checkpoint, &all(dtype), Some(&calibration), &mut |_| {}).unwrap();
+        assert!(
+            quantized.packed.values().all(|matrix| matrix.is_exact),
+            "{dtype:?}"
+        );
+        let agreement = measure(&checkpoint, &quantized, &calibration).unwrap();
+        assert_eq!((agreement.kl, agreement.top1), (0.0, 1.0), "{dtype:?}");
+    }
+}
+
+#[test]
+fn inputs_that_are_always_zero_do_no_harm() {
+    let mut checkpoint = Random::new();
+    let norm = checkpoint.tensor_mut(TensorKind::PreAttentionNorm);
+    norm[5] = 0.0;
+    norm[32..].fill(0.0);
+    let calibration = calibration(20, 60);
+    for dtype in TYPES {
+        let options = all(dtype);
+        let quantized = quantize(&checkpoint, &options, Some(&calibration), &mut |_| {}).unwrap();
+        let id = TensorId {
+            layer: 0,
+            kind: TensorKind::Query,
+        };
+        let numbers = layer::dequantized(&quantized, id).unwrap();
+        let mut row = vec![0.0; 64];
+        for (r, weights) in checkpoint.tensors[&id].chunks_exact(64).enumerate() {
+            numbers.row(r, &mut row).unwrap();
+            // Half a step of three bits, or a weight that is cut off.
+            for (w, x) in weights.iter().zip(&row).skip(32) {
+                assert!((w - x).abs() < 0.2, "{dtype:?}: {w} {x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn too_little_text_is_no_worse_than_none() {
+    let checkpoint = Random::new();
+    let judge = calibration(40, 60);
+    for (sequences, length) in [(1, 1), (1, 60), (5, 2)] {
+        let little = calibration(sequences, length);
+        let kl = |calibrated| {
+            let options = all(DType::Nl4);
+            let quantized = quantize(&checkpoint, &options, calibrated, &mut |_| {}).unwrap();
+            measure(&checkpoint, &quantized, &judge).unwrap().kl
+        };
+        let (with, without) = (kl(Some(&little)), kl(None));
+        assert!(
+            with < 1.2 * without,
+            "{sequences} of {length}: {with} {without}"
+        );
+    }
+}
+
+#[test]
+fn inputs_that_are_not_numbers_leave_plain_rounding() {
+    let mut checkpoint = Random::new();
+    checkpoint.tensor_mut(TensorKind::PreAttentionNorm)[3] = f32::MAX;
+    let calibration = calibration(20, 60);
+    let found = with(&checkpoint, DType::Nl4, Some(&calibration));
+    assert!(found == with(&checkpoint, DType::Nl4, None));
+}
+
+#[test]
+fn weights_that_are_not_numbers_are_refused_by_place() {
+    let mut checkpoint = Random::new();
+    checkpoint.tensor_mut(TensorKind::Output)[33] = f32::NAN;
+    let calibration = calibration(20, 60);
+    for calibration in [None, Some(&calibration)] {
+        let error = quantize(&checkpoint, &all(DType::Q4), calibration, &mut |_| {})
+            .err()
+            .unwrap();
+        let words = "tensor block_0/attention/output.weights: element [1][1] is NaN";
+        assert_eq!(error.to_string(), words);
+    }
+}
