@@ -98,6 +98,52 @@ pub(super) fn matmul(
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
 ) {
+    // With few inputs a panel costs more than it saves.
+    if input.count > 2 * BLOCK {
+        with_panels(matrix, input, tile_rows, out);
+    } else {
+        without_panels(matrix, input, tile_rows, out);
+    }
+}
+
+/// Not inlined, so that products with few inputs need no stack for a panel. bf16 gains an eighth by
+/// a panel; f32, and f16, which widens in one instruction, lose a little.
+#[inline(never)]
+#[target_feature(enable = "avx2,f16c")]
+fn with_panels(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
+    let count = input.count;
+    match_tiles!(matrix.tiles;
+        F32(_rows) => without_panels(matrix, input, tile_rows, out),
+        F16(_rows) => without_panels(matrix, input, tile_rows, out),
+        Bf16(rows) => panel::product::<_, _, _, BLOCK, { panel::COLUMNS }>(
+            rows.range(tile_rows),
+            (input.values, count),
+            out,
+            |row, r, panel| panel::widen_floats(row, r, panel, |w| from_bf16(w)),
+            |panel, x, sums| panel::columns(panel, x, sums),
+        ),
+        groups(rows) => panel::product::<_, _, _, BLOCK, { panel::GROUPS }>(
+            rows.range(tile_rows),
+            (input.groups, count),
+            out,
+            |row, r, panel| panel::widen(row, r, panel),
+            |panel, x, sums| panel::groups(panel, x, sums, matrix.dtype() == DType::Q4Min),
+        ),
+    );
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn without_panels(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
     let count = input.count;
     // A closure cannot be generic over the block size, so the macros write it once a size.
     macro_rules! several {
@@ -133,28 +179,6 @@ pub(super) fn matmul(
                 ))
             }
         };
-    }
-    // With few inputs a panel costs more than it saves. bf16 gains an eighth by one; f32, and f16,
-    // which widens in one instruction, lose a little.
-    if count > 2 * BLOCK {
-        match_tiles!(matrix.tiles;
-            F32(_rows) => (),
-            F16(_rows) => (),
-            Bf16(rows) => return panel::product::<_, _, _, BLOCK, { panel::COLUMNS }>(
-                rows.range(tile_rows),
-                (input.values, count),
-                out,
-                |row, r, panel| panel::widen_floats(row, r, panel, |w| from_bf16(w)),
-                |panel, x, sums| panel::columns(panel, x, sums),
-            ),
-            groups(rows) => return panel::product::<_, _, _, BLOCK, { panel::GROUPS }>(
-                rows.range(tile_rows),
-                (input.groups, count),
-                out,
-                |row, r, panel| panel::widen(row, r, panel),
-                |panel, x, sums| panel::groups(panel, x, sums, matrix.dtype() == DType::Q4Min),
-            ),
-        );
     }
     match_tiles!(matrix.tiles;
         F32(rows) => floats!(rows, |w| from_f32(w)),

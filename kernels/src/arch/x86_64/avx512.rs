@@ -60,32 +60,56 @@ pub(super) fn matmul(
     tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
 ) {
-    let count = input.count;
-    if count > INPUTS {
-        macro_rules! floats {
-            ($rows:ident, $widen:ident) => {
-                panel::product::<_, _, _, INPUTS, { panel::COLUMNS }>(
-                    $rows.range(tile_rows),
-                    (input.values, count),
-                    out,
-                    |row, r, panel| panel::widen_floats(row, r, panel, |w| $widen(w)),
-                    |panel, x, sums| columns(panel, x, sums),
-                )
-            };
-        }
-        return match_tiles!(matrix.tiles;
-            F32(rows) => floats!(rows, from_f32),
-            F16(rows) => floats!(rows, from_f16),
-            Bf16(rows) => floats!(rows, from_bf16),
-            groups(rows) => panel::product::<_, _, _, INPUTS, { panel::GROUPS }>(
-                rows.range(tile_rows),
-                (input.groups, count),
-                out,
-                |row, r, panel| panel::widen(row, r, panel),
-                |panel, x, sums| groups(panel, x, sums, matrix.dtype() == DType::Q4Min),
-            ),
-        );
+    if input.count > INPUTS {
+        with_panels(matrix, input, tile_rows, out);
+    } else {
+        without_panels(matrix, input, tile_rows, out);
     }
+}
+
+/// Not inlined, so that products with few inputs need no stack for a panel.
+#[inline(never)]
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn with_panels(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
+    let count = input.count;
+    macro_rules! floats {
+        ($rows:ident, $widen:ident) => {
+            panel::product::<_, _, _, INPUTS, { panel::COLUMNS }>(
+                $rows.range(tile_rows),
+                (input.values, count),
+                out,
+                |row, r, panel| panel::widen_floats(row, r, panel, |w| $widen(w)),
+                |panel, x, sums| columns(panel, x, sums),
+            )
+        };
+    }
+    match_tiles!(matrix.tiles;
+        F32(rows) => floats!(rows, from_f32),
+        F16(rows) => floats!(rows, from_f16),
+        Bf16(rows) => floats!(rows, from_bf16),
+        groups(rows) => panel::product::<_, _, _, INPUTS, { panel::GROUPS }>(
+            rows.range(tile_rows),
+            (input.groups, count),
+            out,
+            |row, r, panel| panel::widen(row, r, panel),
+            |panel, x, sums| groups(panel, x, sums, matrix.dtype() == DType::Q4Min),
+        ),
+    );
+}
+
+#[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
+fn without_panels(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
+    let count = input.count;
     // A closure cannot be generic over the block size, so the macro writes it once a size.
     macro_rules! product {
         ($rows:ident, $several:expr) => {

@@ -36,24 +36,43 @@ const FEW: usize = 6;
 
 #[target_feature(enable = "avx2,f16c,avxvnni")]
 fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
-    let count = input.count;
-    if count > FEW {
-        match_tiles!(matrix.tiles;
-            F32(_rows) => (),
-            F16(_rows) => (),
-            Bf16(_rows) => (),
-            groups(rows) => return panel::product::<_, _, _, BLOCK, { panel::GROUPS }>(
-                rows.range(tile_rows),
-                (input.groups, count),
-                out,
-                |row, r, panel| panel::widen(row, r, panel),
-                |panel, x, sums| groups(panel, x, sums, matrix.dtype() == DType::Q4Min),
-            ),
-        );
+    match input.count {
+        ..=1 => single_input(matrix, input, tile_rows, out),
+        2..=FEW => avx2::matmul(matrix, input, tile_rows, out),
+        _ => with_panels(matrix, input, tile_rows, out),
     }
-    if count > 1 {
-        return avx2::matmul(matrix, input, tile_rows, out);
-    }
+}
+
+/// Not inlined, so that products with few inputs need no stack for a panel.
+#[inline(never)]
+#[target_feature(enable = "avx2,f16c,avxvnni")]
+fn with_panels(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
+    match_tiles!(matrix.tiles;
+        F32(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        F16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        Bf16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        groups(rows) => panel::product::<_, _, _, BLOCK, { panel::GROUPS }>(
+            rows.range(tile_rows),
+            (input.groups, input.count),
+            out,
+            |row, r, panel| panel::widen(row, r, panel),
+            |panel, x, sums| groups(panel, x, sums, matrix.dtype() == DType::Q4Min),
+        ),
+    );
+}
+
+#[target_feature(enable = "avx2,f16c,avxvnni")]
+fn single_input(
+    matrix: &Matrix<'_>,
+    input: &Input<'_>,
+    tile_rows: Range<usize>,
+    out: &mut RowsMut<'_>,
+) {
     match_tiles!(matrix.tiles;
         F32(_rows) => avx2::matmul(matrix, input, tile_rows, out),
         F16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
@@ -62,13 +81,13 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
         // is one input, so the function for blocks is never called.
         groups(rows) => avx2::product(
             rows.range(tile_rows),
-            (input.groups, count),
+            (input.groups, input.count),
             out,
             |t, [x]| single(t, x),
             |t, [x]| single(t, x),
             |_, _| [[_mm256_setzero_ps(); BLOCK]; 2],
         ),
-    )
+    );
 }
 
 /// Group by group the exact dot products, joined to the sums; `minima` says whether the groups have
