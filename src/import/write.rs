@@ -2,6 +2,7 @@
 //! little memory, whatever the size of the model. The bytes depend only on the checkpoint and the
 //! options.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -26,7 +27,7 @@ const PIECE: usize = 4 << 20;
 /// nearest type.
 ///
 /// Example: [`Checkpoint`](super::Checkpoint).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PackOptions {
     /// The type of all matrices. For the 4-bit types, a tensor that is stored in 4 bits keeps its
     /// own form of them.
@@ -34,11 +35,17 @@ pub struct PackOptions {
     /// The type of the embedding table and, when not tied, of the output matrix. `None`: the same
     /// as `dtype`.
     pub embedder_dtype: Option<DType>,
+    /// The types of single matrices. They take precedence over the other two.
+    pub types: BTreeMap<TensorId, DType>,
 }
 
 impl PackOptions {
     /// The type that a tensor is packed in.
-    pub(crate) fn dtype(&self, kind: TensorKind, tensor: &Tensor<'_>) -> DType {
+    pub(crate) fn dtype(&self, id: TensorId, tensor: &Tensor<'_>) -> DType {
+        let kind = id.kind;
+        if let Some(dtype) = self.types.get(&id).filter(|_| kind.is_matrix()) {
+            return *dtype;
+        }
         let asked = match kind {
             TensorKind::Embedder | TensorKind::LmHead => self.embedder_dtype.or(self.dtype),
             _ => self.dtype,
@@ -157,8 +164,7 @@ impl Layout {
         for id in tensor_ids(config) {
             let tensor = checkpoint.tensor(id)?;
             let packed = checkpoint.packed(id);
-            let dtype =
-                packed.map_or_else(|| options.dtype(id.kind, &tensor), |packed| packed.dtype);
+            let dtype = packed.map_or_else(|| options.dtype(id, &tensor), |packed| packed.dtype);
             let (rows, columns) = id.kind.shape(config).ok_or_else(too_large)?;
             if (tensor.row_count(), tensor.column_count()) != (rows, columns) {
                 let (r, c) = (tensor.row_count(), tensor.column_count());

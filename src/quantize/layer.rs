@@ -63,7 +63,7 @@ impl<'c> OneLayer<'c> {
     pub fn image(&self) -> Result<AlignedBytes, ImportError> {
         let options = PackOptions {
             dtype: Some(DType::F32),
-            embedder_dtype: None,
+            ..PackOptions::default()
         };
         import::pack_to_memory(self, &options, &mut |_, _| {})
     }

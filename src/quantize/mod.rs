@@ -11,7 +11,7 @@
 //! use pocketlm::quantize::{Calibration, quantize};
 //!
 //! let checkpoint = import::open("SmolLM2-135M-Instruct".as_ref())?;
-//! let options = PackOptions { dtype: Some(DType::Nl4), embedder_dtype: None };
+//! let options = PackOptions { dtype: Some(DType::Nl4), ..PackOptions::default() };
 //! let calibration = Calibration::new(checkpoint.description(), None)?;
 //! let quantized = quantize(&*checkpoint, &options, calibration.as_ref(), &mut |_| {})?;
 //! import::pack_to_file(&quantized, &options, "smol.plm".as_ref(), &mut |_, _| {})?;
@@ -61,7 +61,7 @@ impl Quantized<'_> {
             let tensor = self.tensor(id)?;
             let (rows, columns) = (tensor.row_count(), tensor.column_count());
             let packed = self.packed(id).map(|matrix| matrix.dtype);
-            let dtype = packed.unwrap_or_else(|| options.dtype(id.kind, &tensor));
+            let dtype = packed.unwrap_or_else(|| options.dtype(id, &tensor));
             weights += rows * columns;
             bytes += dtype.matrix_bytes(rows, columns).unwrap_or_default();
         }
@@ -132,7 +132,7 @@ fn quantize_with<'c>(
     let mut total = 0;
     for id in tensor_ids(&config) {
         let tensor = checkpoint.tensor(id)?;
-        let dtype = options.dtype(id.kind, &tensor);
+        let dtype = options.dtype(id, &tensor);
         // The importer takes over what the checkpoint stores in this type.
         if let Some(grid) = Grid::of(dtype).filter(|_| dtype != tensor.nearest()) {
             total += tensor.row_count() as u64 * tensor.column_count() as u64;

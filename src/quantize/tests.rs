@@ -107,7 +107,7 @@ fn calibration(sequences: usize, length: usize) -> Calibration {
 fn all(dtype: DType) -> PackOptions {
     PackOptions {
         dtype: Some(dtype),
-        embedder_dtype: None,
+        ..PackOptions::default()
     }
 }
 

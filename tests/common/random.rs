@@ -139,7 +139,7 @@ impl Memory {
     pub fn pack(&self, dtype: DType) -> AlignedBytes {
         self.pack_with(PackOptions {
             dtype: Some(dtype),
-            embedder_dtype: None,
+            ..PackOptions::default()
         })
     }
 

@@ -110,10 +110,11 @@ fn any_config_in_any_types_gives_the_bits_of_the_documented_sums() {
         let options = PackOptions {
             dtype: Some(DType::ALL[seed as usize % DType::ALL.len()]),
             embedder_dtype: numbers.one_in(3).then(|| numbers.pick(&DType::ALL)),
+            ..PackOptions::default()
         };
         let kv = Kv::ALL[seed as usize / 6 % 4];
         let batch = numbers.within(1..=9);
-        let image = checkpoint.pack_with(options);
+        let image = checkpoint.pack_with(options.clone());
         let found = run(&image, kv, batch, &tokens);
         let mut plain = Plain::new(&image, kv);
         for (t, (found, &(id, position))) in found.iter().zip(&tokens).enumerate() {

@@ -49,7 +49,7 @@ fn description() -> Description {
 fn pack(checkpoint: &dyn Checkpoint, dtype: DType) -> AlignedBytes {
     let options = PackOptions {
         dtype: Some(dtype),
-        embedder_dtype: None,
+        ..PackOptions::default()
     };
     import::pack_to_memory(checkpoint, &options, &mut |_, _| {}).unwrap()
 }
@@ -217,7 +217,7 @@ fn weights_that_are_not_finite_are_not_packed() {
             for dtype in DType::ALL {
                 let options = PackOptions {
                     dtype: Some(dtype),
-                    embedder_dtype: None,
+                    ..PackOptions::default()
                 };
                 assert!(
                     import::pack_to_memory(&changed, &options, &mut |_, _| {}).is_err(),

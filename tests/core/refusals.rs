@@ -23,6 +23,7 @@ fn image(dtype: DType) -> AlignedBytes {
     Memory::new(description, 1).pack_with(PackOptions {
         dtype: Some(dtype),
         embedder_dtype: Some(DType::Q4Min),
+        ..PackOptions::default()
     })
 }
 

@@ -167,6 +167,7 @@ fn weights_that_are_read_give_the_bits_of_weights_in_memory() {
         let image = Memory::new(description, seed).pack_with(PackOptions {
             dtype: Some(DType::ALL[seed as usize % DType::ALL.len()]),
             embedder_dtype: Some(DType::ALL[seed as usize / 10 % DType::ALL.len()]),
+            ..PackOptions::default()
         });
         let kv = numbers.pick(&Kv::ALL);
         let batch = numbers.within(1..=9);

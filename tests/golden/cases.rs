@@ -15,7 +15,7 @@ fn verify(folder: &Path) -> Result<Report, Box<dyn std::error::Error>> {
     let case = Case::load(folder)?;
     let options = PackOptions {
         dtype: Some(DType::F32),
-        embedder_dtype: None,
+        ..PackOptions::default()
     };
     let image = import::pack_to_memory(&*import::open(folder)?, &options, &mut |_, _| {})?;
     let model = Model::open(&image)?;
@@ -98,7 +98,7 @@ fn greedy(image: &[u8], prompt: &[u32], count: usize) -> (Vec<u32>, Vec<Vec<f32>
 fn packed(path: &Path, dtype: DType) -> AlignedBytes {
     let options = PackOptions {
         dtype: Some(dtype),
-        embedder_dtype: None,
+        ..PackOptions::default()
     };
     import::pack_to_memory(&*import::open(path).unwrap(), &options, &mut |_, _| {}).unwrap()
 }

@@ -113,7 +113,7 @@ pub fn models(shared: &Path) -> Vec<Real> {
 pub fn pack(real: &Real, dtype: Option<DType>) -> AlignedBytes {
     let options = PackOptions {
         dtype,
-        embedder_dtype: None,
+        ..PackOptions::default()
     };
     import::pack_to_memory(
         &*import::open(&real.file).unwrap(),

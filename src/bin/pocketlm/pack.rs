@@ -157,6 +157,7 @@ pub fn pack(arguments: Arguments) -> Outcome {
     let options = PackOptions {
         dtype,
         embedder_dtype,
+        ..PackOptions::default()
     };
     let is_rounded = [dtype, embedder_dtype]
         .into_iter()

@@ -50,7 +50,7 @@ fn run(checkpoint: &dyn Checkpoint, file: usize) -> Result<(), ImportError> {
     for dtype in [None, Some(DType::ALL[file % DType::ALL.len()])] {
         let options = PackOptions {
             dtype,
-            embedder_dtype: None,
+            ..PackOptions::default()
         };
         let image = pack_to_memory(checkpoint, &options, &mut |_, _| {})?;
         let most = MOST_GROWTH * file + tokenizer + MOST_CONSTANT;

@@ -76,6 +76,7 @@ fn tiny(seed: u64) -> AlignedBytes {
     Memory::new(description, seed).pack_with(PackOptions {
         dtype: Some(dtype),
         embedder_dtype: Some(embedder),
+        ..PackOptions::default()
     })
 }
 

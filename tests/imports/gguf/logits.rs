@@ -28,7 +28,7 @@ fn converted_files_give_the_logits_of_the_original_and_continue_alike() {
         let case = Case::load(&folder.join("hf").join(name)).unwrap();
         let options = PackOptions {
             dtype: Some(DType::F32),
-            embedder_dtype: None,
+            ..PackOptions::default()
         };
         let checkpoint = gguf::open(&folder.join(format!("gguf/{file}.gguf"))).unwrap();
         let image = pack_to_memory(&checkpoint, &options, &mut |_, _| {}).unwrap();

@@ -72,7 +72,7 @@ fn packed(folder: &Path, dtype: Option<DType>) -> Packed {
     let image = crate::common::scratch();
     let options = PackOptions {
         dtype,
-        embedder_dtype: None,
+        ..PackOptions::default()
     };
     pack_to_file(
         &open(folder),
