@@ -36,7 +36,9 @@ use quantize::nearest;
 use tensor::Columns;
 pub use tensor::Tensor;
 pub use trim::Trimmed;
-pub use write::{PackOptions, Packed, PackedMatrix, pack_into, pack_to_file, pack_to_memory};
+pub use write::{
+    PackOptions, Packed, PackedMatrix, image_bytes, pack_into, pack_to_file, pack_to_memory,
+};
 
 /// Why a checkpoint or an image was rejected: which file, what is wrong, and what helps. One line.
 ///

@@ -90,6 +90,11 @@ impl Packed {
     }
 }
 
+/// The bytes of the image that a checkpoint is packed into.
+pub fn image_bytes(checkpoint: &dyn Checkpoint, options: &PackOptions) -> Result<u64, ImportError> {
+    Ok(Layout::new(checkpoint, options)?.length)
+}
+
 /// Packs a checkpoint into memory. Calls `progress` with the bytes done and the total.
 pub fn pack_to_memory(
     checkpoint: &dyn Checkpoint,

@@ -430,7 +430,7 @@ impl Entry {
 }
 
 /// The tensors of a model in the order of an image.
-pub(crate) fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + use<> {
+pub fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + use<> {
     let config = *config;
     let mut layer = 0;
     let mut next = 0;

@@ -20,11 +20,12 @@ pub(crate) use checksum::{crc32, extend_crc32};
 pub(crate) use config::Dims;
 pub use config::{Config, ConfigField, Layer, Layers, MlpVariant, Rope};
 pub(crate) use image::VERSION;
+#[cfg(feature = "std")]
+pub use image::tensor_ids;
 pub use image::{ALIGNMENT, Header, Section};
 #[doc(hidden)] // for the macro `include_image!` and for the command line
 pub use image::{Aligned, MAGIC};
-#[cfg(feature = "std")]
-pub(crate) use image::{ENTRY_BYTES, HEADER_BYTES, align, tensor_ids};
+pub(crate) use image::{ENTRY_BYTES, HEADER_BYTES, align};
 pub use open::Open;
 pub use pocketlm_kernels::{DType, Kv};
 pub use scrub::Scrub;

@@ -109,6 +109,13 @@ pub(super) fn dequantized(
 }
 
 impl<'c> Numbers<'c> {
+    pub fn rows(&self) -> usize {
+        match self {
+            Numbers::Stored(tensor) => tensor.row_count(),
+            Numbers::Packed(matrix) => matrix.rows(),
+        }
+    }
+
     pub fn columns(&self) -> usize {
         match self {
             Numbers::Stored(tensor) => tensor.column_count(),

@@ -8,7 +8,7 @@ use pocketlm_kernels::vector::rms_norm;
 use pocketlm_kernels::{DType, Input, Isa, Matrix, Output, Solo, TILE_ROWS, pack_row, split_rows};
 use rayon::prelude::*;
 
-use super::layer::{OneLayer, compute, dequantized, embed, ranges};
+use super::layer::{Numbers, OneLayer, compute, dequantized, embed, ranges};
 use super::{Calibration, refuse};
 use crate::import::{Checkpoint, ImportError};
 use crate::model::{TensorId, TensorKind};
@@ -40,23 +40,52 @@ pub fn measure(
     calibration: &Calibration,
 ) -> Result<Agreement, ImportError> {
     let sequences = &calibration.measured;
-    let config = reference.description().config;
-    let isa = Isa::best();
-    let states = [reference, packed].map(|checkpoint| final_states(checkpoint, sequences, isa));
-    let [reference_states, packed_states] = states;
-    let states = [reference_states?, packed_states?];
-    let width = config.embedding_dim as usize;
-    let tokens = states[0].len() / width;
-    let head = TensorId {
-        layer: 0,
-        kind: if config.tie_embedder_and_logits {
+    let states = final_states(reference, sequences, Isa::best())?;
+    let reference = Model::new(reference, states)?;
+    let states = final_states(packed, sequences, Isa::best())?;
+    let packed = Model::new(packed, states)?;
+    compare(&reference, &packed)
+}
+
+/// What the logits of some tokens are computed from.
+pub(super) struct Model<'c> {
+    head: Numbers<'c>,
+    /// Normed, `[tokens][embedding_dim]`.
+    states: Vec<f32>,
+    final_logit_softcap: Option<f32>,
+}
+
+impl<'c> Model<'c> {
+    /// The output matrix of a checkpoint, and final states.
+    pub fn new(checkpoint: &'c dyn Checkpoint, states: Vec<f32>) -> Result<Self, ImportError> {
+        let config = checkpoint.description().config;
+        let kind = if config.tie_embedder_and_logits {
             TensorKind::Embedder
         } else {
             TensorKind::LmHead
-        },
-    };
-    let tensors = [dequantized(reference, head)?, dequantized(packed, head)?];
-    let vocabulary = config.vocab_size as usize;
+        };
+        Ok(Model {
+            head: dequantized(checkpoint, TensorId { layer: 0, kind })?,
+            states,
+            final_logit_softcap: config.final_logit_softcap,
+        })
+    }
+
+    /// The logits of some tokens of the vocabulary: `[tokens][rows]`.
+    fn logits(&self, rows: Range<usize>) -> Result<Vec<f32>, ImportError> {
+        let isa = Isa::best();
+        let mut logits = product(&self.head, rows, &self.states, isa)?;
+        if let Some(cap) = self.final_logit_softcap {
+            isa.soft_cap(&mut logits, cap);
+        }
+        Ok(logits)
+    }
+}
+
+/// Compares the logits of two models with one vocabulary.
+pub(super) fn compare(reference: &Model, packed: &Model) -> Result<Agreement, ImportError> {
+    let tokens = reference.states.len() / reference.head.columns();
+    let vocabulary = reference.head.rows();
     let starts: Vec<usize> = (0..vocabulary).step_by(LOGITS).collect();
     let mut sums = vec![Sums::NONE; tokens];
     // Some parts of the vocabulary at a time, by all cores; added in order.
@@ -65,14 +94,8 @@ pub fn measure(
             .par_iter()
             .map(|&start| {
                 let rows = start..vocabulary.min(start + LOGITS);
-                let mut logits = [Vec::new(), Vec::new()];
-                for ((logits, tensor), states) in logits.iter_mut().zip(&tensors).zip(&states) {
-                    *logits = product(tensor, rows.clone(), states, isa)?;
-                    if let Some(cap) = config.final_logit_softcap {
-                        isa.soft_cap(logits, cap);
-                    }
-                }
-                let [p, q] = &logits;
+                let p = reference.logits(rows.clone())?;
+                let q = packed.logits(rows.clone())?;
                 let tokens = p.chunks_exact(rows.len()).zip(q.chunks_exact(rows.len()));
                 Ok(tokens.map(|(p, q)| Sums::of(p, q, start)).collect())
             })
@@ -141,7 +164,7 @@ pub(super) fn final_norm(
 
 /// Rows of a matrix times inputs: `[inputs][rows]`.
 fn product(
-    tensor: &super::layer::Numbers<'_>,
+    tensor: &Numbers<'_>,
     rows: Range<usize>,
     inputs: &[f32],
     isa: &Isa,

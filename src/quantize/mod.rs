@@ -30,6 +30,7 @@ use grid::Grid;
 use layer::{Computed, INPUTS, OneLayer, compute, embed, ranges};
 use matrix::{Inputs, Rounded, exact, round};
 pub use measure::{Agreement, measure};
+pub use sensitivity::Sensitivity;
 
 mod calibration;
 mod feedback;
@@ -38,6 +39,7 @@ mod layer;
 mod matrix;
 mod measure;
 mod moments;
+mod sensitivity;
 #[cfg(test)]
 mod tests;
 
@@ -51,17 +53,29 @@ pub struct Quantized<'c> {
 }
 
 impl Quantized<'_> {
+    /// The type of each matrix in the image.
+    ///
+    /// # Errors
+    /// A tensor cannot be read.
+    pub fn types(&self, options: &PackOptions) -> Result<BTreeMap<TensorId, DType>, ImportError> {
+        let ids = tensor_ids(&self.description().config).filter(|id| id.kind.is_matrix());
+        let dtype = |id| match self.packed(id) {
+            Some(matrix) => Ok((id, matrix.dtype)),
+            None => Ok((id, options.dtype(id, &self.tensor(id)?))),
+        };
+        ids.map(dtype).collect()
+    }
+
     /// The bits that a weight of a matrix takes in the image, scales included, on average.
     ///
     /// # Errors
     /// A tensor cannot be read.
     pub fn bits_per_weight(&self, options: &PackOptions) -> Result<f64, ImportError> {
-        let (mut weights, mut bytes) = (0, 0);
-        for id in tensor_ids(&self.description().config).filter(|id| id.kind.is_matrix()) {
-            let tensor = self.tensor(id)?;
-            let (rows, columns) = (tensor.row_count(), tensor.column_count());
-            let packed = self.packed(id).map(|matrix| matrix.dtype);
-            let dtype = packed.unwrap_or_else(|| options.dtype(id, &tensor));
+        let config = self.description().config;
+        let mut weights = 0;
+        let mut bytes = 0;
+        for (id, dtype) in self.types(options)? {
+            let (rows, columns) = id.kind.shape(&config).unwrap_or_default();
             weights += rows * columns;
             bytes += dtype.matrix_bytes(rows, columns).unwrap_or_default();
         }

@@ -1,15 +1,19 @@
 //! `pocketlm pack`: a checkpoint to an image.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pocketlm::host::{RefusedParts, is_image};
+use pocketlm::import::vocabulary::KeepTokens;
 use pocketlm::import::{self, Checkpoint, Description, ImportError, PackOptions, Packed, Trimmed};
-use pocketlm::model::DType;
-use pocketlm::quantize::{self, Agreement, Calibration, Quantized, measure, quantize};
-use serde_json::json;
+use pocketlm::model::{Config, DType, TensorId, tensor_ids};
+use pocketlm::quantize::{self, Agreement, Calibration, Quantized, Sensitivity, measure, quantize};
+use serde_json::{Map, Value, json};
 
-use crate::output::{Failure, Outcome, byte_bar, note, print_json, refuse_file, warn, weight_bar};
+use crate::output::{
+    Failure, Outcome, byte_bar, note, print_json, refuse, refuse_file, warn, weight_bar,
+};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;
 use crate::vocabulary::{Vocabulary, text as text_of};
@@ -58,14 +62,8 @@ pub struct Arguments {
     #[arg(short, long, value_name = "IMAGE")]
     output: PathBuf,
 
-    /// The type of all matrices: f32, f16, bf16, q8, q6, q5, q4, nl4 or nl3 [default: what the
-    /// checkpoint stores]
-    #[arg(long, value_name = "TYPE", value_parser = dtype)]
-    dtype: Option<DType>,
-
-    /// The type of the embedding table and of the output matrix [default: as --dtype]
-    #[arg(long, value_name = "TYPE", value_parser = dtype)]
-    embedder_dtype: Option<DType>,
+    #[command(flatten)]
+    types: Types,
 
     #[command(flatten)]
     vocabulary: Vocabulary,
@@ -81,6 +79,33 @@ pub struct Arguments {
     /// Write what came of it to stdout, in JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Which type each matrix gets: four options that exclude each other.
+#[derive(Args)]
+struct Types {
+    /// The type of all matrices: f32, f16, bf16, q8, q6, q5, q4, nl4 or nl3 [default: what the
+    /// checkpoint stores]
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    dtype: Option<DType>,
+
+    /// The type of the embedding table and of the output matrix [default: as --dtype]
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    embedder_dtype: Option<DType>,
+
+    /// A type for each matrix, so that a weight takes so many bits on average, scales included
+    #[arg(long, value_name = "N", value_parser = bits, conflicts_with_all = ["dtype", "embedder_dtype"])]
+    bits: Option<f64>,
+
+    /// A type for each matrix, so that the image takes at most so many bytes (64M, 1.5MB)
+    #[arg(long, value_name = "SIZE", value_parser = size::parse,
+        conflicts_with_all = ["dtype", "embedder_dtype", "bits"])]
+    bytes: Option<u64>,
+
+    /// The types that an earlier `pack --json` wrote to this file
+    #[arg(long, value_name = "REPORT",
+        conflicts_with_all = ["dtype", "embedder_dtype", "bits", "bytes"])]
+    types: Option<PathBuf>,
 }
 
 fn dtype(name: &str) -> Result<DType, String> {
@@ -101,51 +126,60 @@ fn dtype(name: &str) -> Result<DType, String> {
         .ok_or("choose one of f32, f16, bf16, q8, q6, q5, q4, nl4, nl3".into())
 }
 
+fn bits(text: &str) -> Result<f64, String> {
+    let bits = text.parse().ok();
+    let bits = bits.filter(|bits| (1.0..=32.0).contains(bits));
+    bits.ok_or("give a number of bits, such as 4.5".into())
+}
+
 pub fn pack(arguments: Arguments) -> Outcome {
-    let Arguments {
-        model,
-        output,
-        dtype,
-        embedder_dtype,
-        vocabulary,
-        calibrate,
-        no_calibration,
-        json,
-    } = arguments;
-    if is_image(&model) {
+    if is_image(&arguments.model) {
         return Err(refuse_file(
-            &model,
+            &arguments.model,
             "is an image already; pack the checkpoint it was made from",
         ));
     }
-    let inputs: Vec<&Path> = vocabulary
-        .corpora()
-        .chain(calibrate.as_deref())
-        .chain([&*model])
-        .collect();
-    let file = OutputFile::new(&output, Kind::Image, &inputs)?;
-    if json && file.is_stdout() {
+    let file = OutputFile::new(&arguments.output, Kind::Image, &arguments.inputs())?;
+    if arguments.json && file.is_stdout() {
         return Err(Failure::Usage(
             "stdout takes the image or --json, not both".into(),
         ));
     }
-    let keep = vocabulary.keep()?;
-    let checkpoint = import::open(&model)?;
-    let in_model = |error: ImportError| error.in_file(&model);
+    let keep = arguments.vocabulary.keep()?;
+    let checkpoint = import::open(&arguments.model)?;
     let trimmed = match keep {
-        Some(keep) => Some(Trimmed::new(&*checkpoint, &keep).map_err(in_model)?),
+        Some(keep) => Some(trimmed(&*checkpoint, &keep).map_err(|e| e.in_file(&arguments.model))?),
         None => None,
     };
-    if let Some(trimmed) = &trimmed {
-        let before = checkpoint.description().config.vocab_size;
-        let kept = trimmed.kept().len();
-        note(format_args!("{kept} of {before} tokens are kept"));
-    }
     let checkpoint: &dyn Checkpoint = match &trimmed {
         Some(trimmed) => trimmed,
         None => &*checkpoint,
     };
-    let refused = RefusedParts::of(checkpoint.description());
+    warn_of_refused_parts(checkpoint.description());
+    let calibration = arguments.calibration(checkpoint.description())?;
+    let options = arguments.options(checkpoint, calibration.as_ref())?;
+    let report = arguments.write(checkpoint, &options, calibration.as_ref(), &file)?;
+    if arguments.json {
+        return print_json(&report.json());
+    }
+    report.print(arguments.output_name(&file));
+    Ok(())
+}
+
+/// The checkpoint with fewer tokens.
+fn trimmed<'c>(
+    checkpoint: &'c dyn Checkpoint,
+    keep: &KeepTokens,
+) -> Result<Trimmed<'c>, ImportError> {
+    let trimmed = Trimmed::new(checkpoint, keep)?;
+    let before = checkpoint.description().config.vocab_size;
+    let kept = trimmed.kept().len();
+    note(format_args!("{kept} of {before} tokens are kept"));
+    Ok(trimmed)
+}
+
+fn warn_of_refused_parts(description: &Description) {
+    let refused = RefusedParts::of(description);
     for (part, error) in [
         ("tokenizer", refused.tokenizer),
         ("chat template", refused.chat_template),
@@ -154,91 +188,296 @@ pub fn pack(arguments: Arguments) -> Outcome {
             warn(format_args!("the image will hold no {part}: {error}"));
         }
     }
-    let options = PackOptions {
-        dtype,
-        embedder_dtype,
-        ..PackOptions::default()
-    };
-    let is_rounded = [dtype, embedder_dtype]
-        .into_iter()
-        .flatten()
-        .any(quantize::is_rounded);
-    let calibration = match (is_rounded && !no_calibration, &calibrate) {
-        (true, text) => calibration(checkpoint.description(), text.as_deref())?,
-        (false, Some(text)) => {
-            let reason = "not needed: calibration is for --dtype q6, q5, q4, nl4 and nl3";
-            return Err(refuse_file(text, reason));
-        }
-        (false, None) => None,
-    };
-    if is_rounded && calibration.is_none() && !no_calibration {
-        warn("the checkpoint has no tokenizer to read text with: each weight is rounded by itself");
+}
+
+impl Arguments {
+    /// The files that are read.
+    fn inputs(&self) -> Vec<&Path> {
+        let files = [&self.calibrate, &self.types.types];
+        let files = files.into_iter().flatten().map(PathBuf::as_path);
+        let corpora = self.vocabulary.corpora();
+        corpora.chain(files).chain([&*self.model]).collect()
     }
 
-    let quantized = quantized(checkpoint, &options, calibration.as_ref()).map_err(in_model)?;
-    let bar = byte_bar(format!("packing {}", model.display()), 0);
-    let name = if file.is_stdout() {
-        Path::new("standard output")
-    } else {
-        &output
-    };
-    let (packed, bytes) = file.write(|file| {
-        let packed = import::pack_into(&quantized, &options, file, name, &mut |done, total| {
-            bar.set_length(total);
-            bar.set_position(done);
-        });
-        bar.finish_and_clear();
-        let packed = packed.map_err(in_model)?;
-        let metadata = file.metadata();
-        let bytes = metadata.map_err(|error| refuse_file(name, error))?.len();
-        Ok((packed, bytes))
-    })?;
-    let Packed { exact, rounded } = packed;
-    let bits = quantized.bits_per_weight(&options).map_err(in_model)?;
-    let agreement = match &calibration {
-        Some(calibration) if rounded > 0 => {
-            let measured = measure(checkpoint, &quantized, calibration);
-            Some(measured.map_err(in_model)?)
+    fn output_name<'a>(&'a self, file: &OutputFile) -> &'a Path {
+        if file.is_stdout() {
+            Path::new("standard output")
+        } else {
+            &self.output
         }
-        _ => None,
-    };
-    if agreement.is_some_and(|agreement| !agreement.kl.is_finite()) {
-        warn("on the held-out text the model computes what is not a number");
     }
-    let agreement = agreement.filter(|agreement| agreement.kl.is_finite());
-    if json {
+
+    /// Whether some matrices may get a type that text helps with.
+    fn is_rounded(&self) -> bool {
+        let Types {
+            dtype,
+            embedder_dtype,
+            bits,
+            bytes,
+            types,
+        } = &self.types;
+        let by_name = [dtype, embedder_dtype].into_iter().flatten();
+        by_name.copied().any(quantize::is_rounded)
+            || bits.is_some()
+            || bytes.is_some()
+            || types.is_some()
+    }
+
+    /// The tokens to calibrate with; `None` if they are not wanted, or the checkpoint cannot read
+    /// text.
+    fn calibration(&self, description: &Description) -> Outcome<Option<Calibration>> {
+        match (self.is_rounded(), &self.calibrate) {
+            (false, Some(text)) => {
+                let reason = "not needed: calibration is for --dtype q6, q5, q4, nl4 and nl3";
+                Err(refuse_file(text, reason))
+            }
+            (false, None) => Ok(None),
+            (true, _) if self.no_calibration => Ok(None),
+            (true, text) => {
+                let calibration = calibration(description, text.as_deref())?;
+                if calibration.is_none() {
+                    warn(
+                        "the checkpoint has no tokenizer to read text with: each weight is rounded \
+                         by itself",
+                    );
+                }
+                Ok(calibration)
+            }
+        }
+    }
+
+    /// What each matrix is stored as.
+    fn options(
+        &self,
+        checkpoint: &dyn Checkpoint,
+        calibration: Option<&Calibration>,
+    ) -> Outcome<PackOptions> {
+        let types = match (&self.types.types, self.types.bits, self.types.bytes) {
+            (Some(report), ..) => types_of(report, &checkpoint.description().config)?,
+            (None, None, None) => BTreeMap::new(),
+            (None, bits, bytes) => {
+                let Some(calibration) = calibration else {
+                    let reason = "--bits and --bytes compare matrices on text, and the checkpoint \
+                                  has no tokenizer to read it with; give --dtype";
+                    return Err(refuse_file(&self.model, reason));
+                };
+                let budget = match (bits, bytes) {
+                    (Some(bits), _) => Budget::Bits(bits),
+                    (None, bytes) => Budget::Bytes(bytes.unwrap_or_default()),
+                };
+                let sensitivity = sensitivity(checkpoint, calibration)
+                    .map_err(|error| error.in_file(&self.model))?;
+                types_for(checkpoint, &sensitivity, budget)?
+            }
+        };
+        Ok(PackOptions {
+            dtype: self.types.dtype,
+            embedder_dtype: self.types.embedder_dtype,
+            types,
+        })
+    }
+
+    /// Packs the checkpoint into the file.
+    fn write(
+        &self,
+        checkpoint: &dyn Checkpoint,
+        options: &PackOptions,
+        calibration: Option<&Calibration>,
+        file: &OutputFile,
+    ) -> Outcome<Report> {
+        let in_model = |error: ImportError| error.in_file(&self.model);
+        let quantized = quantized(checkpoint, options, calibration).map_err(in_model)?;
+        let bar = byte_bar(format!("packing {}", self.model.display()), 0);
+        let name = self.output_name(file);
+        let (packed, bytes) = file.write(|file| {
+            let packed = import::pack_into(&quantized, options, file, name, &mut |done, total| {
+                bar.set_length(total);
+                bar.set_position(done);
+            });
+            bar.finish_and_clear();
+            let packed = packed.map_err(in_model)?;
+            let metadata = file.metadata();
+            let bytes = metadata.map_err(|error| refuse_file(name, error))?.len();
+            Ok((packed, bytes))
+        })?;
+        let agreement = match calibration {
+            Some(calibration) if packed.rounded > 0 => {
+                Some(measure(checkpoint, &quantized, calibration).map_err(in_model)?)
+            }
+            _ => None,
+        };
+        if agreement.is_some_and(|agreement| !agreement.kl.is_finite()) {
+            warn("on the held-out text the model computes what is not a number");
+        }
+        Ok(Report {
+            bytes,
+            bits: quantized.bits_per_weight(options).map_err(in_model)?,
+            types: quantized.types(options).map_err(in_model)?,
+            packed,
+            agreement: agreement.filter(|agreement| agreement.kl.is_finite()),
+        })
+    }
+}
+
+/// What came of it.
+struct Report {
+    bytes: u64,
+    bits: f64,
+    types: BTreeMap<TensorId, DType>,
+    packed: Packed,
+    agreement: Option<Agreement>,
+}
+
+impl Report {
+    fn json(&self) -> Value {
+        let types = self.types.iter();
+        let types: Map<String, Value> = types
+            .map(|(id, dtype)| (id.to_string(), dtype.name().into()))
+            .collect();
         let mut report = json!({
-            "bytes": bytes,
-            "bits_per_weight": bits,
-            "exact": exact,
-            "rounded": rounded,
+            "bytes": self.bytes,
+            "bits_per_weight": self.bits,
+            "exact": self.packed.exact,
+            "rounded": self.packed.rounded,
+            "types": types,
         });
-        if let Some(Agreement { tokens, kl, top1 }) = agreement {
+        if let Some(Agreement { tokens, kl, top1 }) = self.agreement {
             report["tokens"] = tokens.into();
             report["kl"] = kl.into();
             report["top1"] = top1.into();
         }
-        return print_json(&report);
+        report
     }
-    note(format_args!(
-        "{}: {}, {bits:.2} bits a weight",
-        name.display(),
-        size::show(bytes)
-    ));
-    note(match (exact, rounded) {
-        (exact, 0) => format!("all {exact} matrices keep their numbers bit by bit"),
-        (exact, rounded) => format!(
-            "{exact} of {} matrices keep their numbers bit by bit, {rounded} are rounded",
-            exact + rounded
-        ),
-    });
-    if let Some(Agreement { tokens, kl, top1 }) = agreement {
+
+    fn print(&self, name: &Path) {
         note(format_args!(
-            "KL {kl:.4} nats a token to the checkpoint, the same best token after {:.1} % of {tokens} held-out tokens",
-            100.0 * top1
+            "{}: {}, {:.2} bits a weight",
+            name.display(),
+            size::show(self.bytes),
+            self.bits
         ));
+        note(self.types());
+        let Packed { exact, rounded } = self.packed;
+        note(match (exact, rounded) {
+            (exact, 0) => format!("all {exact} matrices keep their numbers bit by bit"),
+            (exact, rounded) => format!(
+                "{exact} of {} matrices keep their numbers bit by bit, {rounded} are rounded",
+                exact + rounded
+            ),
+        });
+        if let Some(Agreement { tokens, kl, top1 }) = self.agreement {
+            note(format_args!(
+                "KL {kl:.4} nats a token to the checkpoint, the same best token after {:.1} % of \
+                 {tokens} held-out tokens",
+                100.0 * top1
+            ));
+        }
     }
-    Ok(())
+
+    /// How many matrices have each type, such as `types: 150 nl4, 61 q5`.
+    fn types(&self) -> String {
+        let mut counts: BTreeMap<u8, (DType, usize)> = BTreeMap::new();
+        for dtype in self.types.values() {
+            let count = counts.entry(*dtype as u8).or_insert((*dtype, 0));
+            count.1 += 1;
+        }
+        let counts: Vec<String> = counts
+            .values()
+            .map(|(dtype, count)| format!("{count} {}", dtype.name()))
+            .collect();
+        format!("types of matrices: {}", counts.join(", "))
+    }
+}
+
+/// How large a model may become.
+pub enum Budget {
+    /// Bits a weight, scales included.
+    Bits(f64),
+    /// Bytes of the image.
+    Bytes(u64),
+}
+
+/// The types that cost least in a budget.
+pub fn types_for(
+    checkpoint: &dyn Checkpoint,
+    sensitivity: &Sensitivity,
+    budget: Budget,
+) -> Outcome<BTreeMap<TensorId, DType>> {
+    let smallest = sensitivity.smallest();
+    let (bytes, advice) = match budget {
+        Budget::Bits(bits) => {
+            let least = 8.0 * smallest as f64 / sensitivity.weights() as f64;
+            let bytes = (bits * sensitivity.weights() as f64 / 8.0) as u64;
+            (
+                bytes,
+                format!(
+                    "--bits {bits}: the least is {:.2}",
+                    (100.0 * least).ceil() / 100.0
+                ),
+            )
+        }
+        Budget::Bytes(bytes) => {
+            let types = sensitivity.types(smallest).unwrap_or_default();
+            let options = PackOptions {
+                types,
+                ..PackOptions::default()
+            };
+            let least = import::image_bytes(checkpoint, &options)?;
+            let rest = least - smallest;
+            let advice = format!(
+                "--bytes {bytes}: the least is {least}, {rest} of them for the tokenizer and the \
+                 like; --vocabulary makes an image smaller"
+            );
+            (bytes.saturating_sub(rest), advice)
+        }
+    };
+    sensitivity.types(bytes).ok_or_else(|| refuse(advice))
+}
+
+/// What each matrix costs in each type, with a bar.
+pub fn sensitivity(
+    checkpoint: &dyn Checkpoint,
+    calibration: &Calibration,
+) -> Result<Sensitivity, ImportError> {
+    let bar = weight_bar("comparing matrices".into());
+    let sensitivity = Sensitivity::measure(checkpoint, calibration, &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    sensitivity
+}
+
+/// The types in the report of an earlier `pack --json`.
+fn types_of(path: &Path, config: &Config) -> Outcome<BTreeMap<TensorId, DType>> {
+    let wrong = |reason: std::fmt::Arguments<'_>| refuse_file(path, reason);
+    let report: Value = serde_json::from_str(&text_of(path)?)
+        .map_err(|error| wrong(format_args!("not the output of `pack --json`: {error}")))?;
+    let found = report["types"].as_object().ok_or_else(|| {
+        wrong(format_args!(
+            "not the output of `pack --json`: it has no \"types\""
+        ))
+    })?;
+    let ids: BTreeMap<String, TensorId> = tensor_ids(config)
+        .filter(|id| id.kind.is_matrix())
+        .map(|id| (id.to_string(), id))
+        .collect();
+    let mut types = BTreeMap::new();
+    for (name, dtype) in found {
+        let id = ids
+            .get(name)
+            .ok_or_else(|| wrong(format_args!("types: the model has no matrix {name:?}")))?;
+        let of_name = |known: &&DType| Some(known.name()) == dtype.as_str();
+        let dtype = DType::ALL
+            .iter()
+            .find(of_name)
+            .ok_or_else(|| wrong(format_args!("types: {name} has the unknown type {dtype}")))?;
+        types.insert(*id, *dtype);
+    }
+    if let Some(name) = ids.keys().find(|name| !found.contains_key(*name)) {
+        return Err(wrong(format_args!("types: {name} is missing")));
+    }
+    Ok(types)
 }
 
 /// The tokens to calibrate with; `None` if the checkpoint cannot read text.
