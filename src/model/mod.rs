@@ -279,7 +279,7 @@ impl<'m> Model<'m> {
     }
 
     /// The bytes of a tensor.
-    fn bytes(&self, location: Location) -> &'m [u8] {
+    pub(crate) fn bytes(&self, location: Location) -> &'m [u8] {
         let start = usize::try_from(location.offset).unwrap_or(usize::MAX);
         self.header
             .section(Section::Weights)

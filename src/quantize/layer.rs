@@ -1,14 +1,18 @@
 //! One layer of a checkpoint as a model of its own: its tokens are the rows that come into the
 //! layer, all of the calibration text. So calibration needs the memory of one layer.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::prelude::rust_2024::*;
+use std::rc::Rc;
 
 use pocketlm_kernels::{DType, Engine, Isa, Matrix, Solo};
 use rayon::prelude::*;
 
 use crate::aligned::AlignedBytes;
-use crate::import::{self, Checkpoint, Description, Element, ImportError, PackOptions, Tensor};
+use crate::import::{
+    self, Checkpoint, Description, Element, ImportError, PackOptions, PackedMatrix, Tensor,
+};
 use crate::model::{Model, TensorId, TensorKind};
 use crate::run::{Plan, Session};
 
@@ -26,7 +30,12 @@ pub(super) struct OneLayer<'c> {
     description: Description,
     hidden: &'c [f32],
     ones: Vec<f32>,
+    /// Matrices that are taken as they are.
+    packed: PackedLayer,
 }
+
+/// Matrices of a layer.
+pub(super) type PackedLayer = BTreeMap<TensorKind, Rc<PackedMatrix>>;
 
 impl<'c> OneLayer<'c> {
     /// Layer `layer`, with matrices that are packed already as they are packed. `hidden` comes into
@@ -49,7 +58,35 @@ impl<'c> OneLayer<'c> {
             description,
             hidden,
             ones: vec![1.0; width],
+            packed: PackedLayer::new(),
         }
+    }
+
+    /// The same with `packed` in place of the layer's matrices.
+    pub fn with_packed(self, packed: PackedLayer) -> Self {
+        OneLayer { packed, ..self }
+    }
+
+    /// The matrices of the layer in type `dtype`.
+    pub fn pack(&self, dtype: DType) -> Result<PackedLayer, ImportError> {
+        let image = self.image(dtype)?;
+        let model = Model::open(&image).map_err(super::refuse)?;
+        let matrix = |id: TensorId| {
+            let bytes = model.bytes(model.location(0, id.kind));
+            let words = bytemuck::cast_slice(bytes).to_vec();
+            let is_exact = false;
+            (
+                id.kind,
+                Rc::new(PackedMatrix {
+                    dtype,
+                    words,
+                    is_exact,
+                }),
+            )
+        };
+        let ids = model.tensors();
+        let matrices = ids.filter(|id| id.kind.is_per_layer() && id.kind.is_matrix());
+        Ok(matrices.map(matrix).collect())
     }
 
     fn id(&self, kind: TensorKind) -> TensorId {
@@ -59,10 +96,11 @@ impl<'c> OneLayer<'c> {
         }
     }
 
-    /// The layer as an image in f32.
-    pub fn image(&self) -> Result<AlignedBytes, ImportError> {
+    /// The layer as an image, with matrices of type `dtype`. What comes into it stays f32.
+    pub fn image(&self, dtype: DType) -> Result<AlignedBytes, ImportError> {
         let options = PackOptions {
-            dtype: Some(DType::F32),
+            dtype: Some(dtype),
+            embedder_dtype: Some(DType::F32),
             ..PackOptions::default()
         };
         import::pack_to_memory(self, &options, &mut |_, _| {})
@@ -84,6 +122,10 @@ impl Checkpoint for OneLayer<'_> {
             TensorKind::FinalNorm => dense(&self.ones, 1, width),
             kind => dequantized(self.checkpoint, self.id(kind))?.into_tensor(),
         }
+    }
+
+    fn packed(&self, id: TensorId) -> Option<&PackedMatrix> {
+        self.packed.get(&id.kind).map(|matrix| &**matrix)
     }
 }
 

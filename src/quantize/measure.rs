@@ -16,7 +16,7 @@ use crate::model::{TensorId, TensorKind};
 /// Sequences that are computed at a time.
 const ROUND: usize = 4;
 /// Tokens of the vocabulary whose logits are computed at a time.
-const LOGITS: usize = 512;
+const LOGITS: usize = 256;
 
 /// How far a packed model is from its checkpoint on text that was held out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,33 +85,58 @@ impl<'c> Model<'c> {
 /// Compares the logits of two models with one vocabulary.
 pub(super) fn compare(reference: &Model, packed: &Model) -> Result<Agreement, ImportError> {
     let tokens = reference.states.len() / reference.head.columns();
-    let vocabulary = reference.head.rows();
+    let sums = over_vocabulary(reference.head.rows(), tokens, |rows| {
+        let p = reference.logits(rows.clone())?;
+        let q = packed.logits(rows.clone())?;
+        let tokens = p.chunks_exact(rows.len()).zip(q.chunks_exact(rows.len()));
+        Ok(tokens.map(|(p, q)| Sums::of(p, q, rows.start)).collect())
+    })?;
+    let same = sums.iter().filter(|sum| sum.p.best == sum.q.best).count();
+    Ok(Agreement {
+        tokens,
+        kl: mean_kl(&sums),
+        top1: same as f64 / tokens as f64,
+    })
+}
+
+/// The divergence of each of several models from the first one. They have the same output matrix,
+/// and `model` holds the states of one after the other, `tokens` of each.
+pub(super) fn divergences(model: &Model, tokens: usize) -> Result<Vec<f64>, ImportError> {
+    let others = model.states.len() / model.head.columns() - tokens;
+    let sums = over_vocabulary(model.head.rows(), others, |rows| {
+        let logits = model.logits(rows.clone())?;
+        let (p, q) = logits.split_at(tokens * rows.len());
+        let p = p.chunks_exact(rows.len()).cycle();
+        let tokens = p.zip(q.chunks_exact(rows.len()));
+        Ok(tokens.map(|(p, q)| Sums::of(p, q, rows.start)).collect())
+    })?;
+    Ok(sums.chunks_exact(tokens).map(mean_kl).collect())
+}
+
+/// Adds up what `part` says of `count` tokens in each part of a vocabulary: some parts at a time, by
+/// all cores, added in order.
+fn over_vocabulary(
+    vocabulary: usize,
+    count: usize,
+    part: impl Fn(Range<usize>) -> Result<Vec<Sums>, ImportError> + Sync,
+) -> Result<Vec<Sums>, ImportError> {
     let starts: Vec<usize> = (0..vocabulary).step_by(LOGITS).collect();
-    let mut sums = vec![Sums::NONE; tokens];
-    // Some parts of the vocabulary at a time, by all cores; added in order.
+    let mut sums = vec![Sums::NONE; count];
     for starts in starts.chunks(16) {
-        let parts: Result<Vec<Vec<Sums>>, ImportError> = starts
-            .par_iter()
-            .map(|&start| {
-                let rows = start..vocabulary.min(start + LOGITS);
-                let p = reference.logits(rows.clone())?;
-                let q = packed.logits(rows.clone())?;
-                let tokens = p.chunks_exact(rows.len()).zip(q.chunks_exact(rows.len()));
-                Ok(tokens.map(|(p, q)| Sums::of(p, q, start)).collect())
-            })
-            .collect();
+        let parts = starts.par_iter();
+        let parts = parts.map(|&start| part(start..vocabulary.min(start + LOGITS)));
+        let parts: Result<Vec<Vec<Sums>>, ImportError> = parts.collect();
         for part in parts? {
             for (sum, part) in sums.iter_mut().zip(part) {
                 sum.add(&part);
             }
         }
     }
-    let same = sums.iter().filter(|sum| sum.p.best == sum.q.best).count();
-    Ok(Agreement {
-        tokens,
-        kl: sums.iter().map(Sums::kl).sum::<f64>() / tokens as f64,
-        top1: same as f64 / tokens as f64,
-    })
+    Ok(sums)
+}
+
+fn mean_kl(sums: &[Sums]) -> f64 {
+    sums.iter().map(Sums::kl).sum::<f64>() / sums.len() as f64
 }
 
 /// The normed rows that come out of the last layer.
@@ -127,7 +152,7 @@ fn final_states(
             hidden.fill(f32::NAN);
             break;
         }
-        let image = OneLayer::new(checkpoint, layer, &hidden).image()?;
+        let image = OneLayer::new(checkpoint, layer, &hidden).image(DType::F32)?;
         let mut after = Vec::with_capacity(hidden.len());
         for ranges in ranges(sequences).chunks(ROUND) {
             for computed in compute(&image, ranges, isa).map_err(refuse)? {

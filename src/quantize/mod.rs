@@ -210,7 +210,7 @@ impl Work<'_, '_> {
             if hidden.iter().any(|x| !x.is_finite()) {
                 return self.round_all(|_, _| true, None);
             }
-            let image = OneLayer::new(checkpoint, layer, &hidden).image()?;
+            let image = OneLayer::new(checkpoint, layer, &hidden).image(DType::F32)?;
             let mut inputs: [Option<Inputs>; INPUTS.len()] = Default::default();
             let mut after = Vec::with_capacity(hidden.len());
             for (round, ranges) in ranges.chunks(ROUND).enumerate() {

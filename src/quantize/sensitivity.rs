@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::prelude::rust_2024::*;
+use std::rc::Rc;
 
 use pocketlm_kernels::{Isa, TILE_ROWS};
 
@@ -16,9 +17,9 @@ use super::feedback::round_rows;
 use super::grid::Grid;
 use super::layer::{OneLayer, compute, embed, ranges};
 use super::matrix::{exact, round};
-use super::measure::{Model, compare, final_norm};
+use super::measure::{Model, compare, divergences, final_norm};
 use super::{Calibration, Quantized, named, refuse};
-use crate::import::{Checkpoint, ImportError, Tensor};
+use crate::import::{Checkpoint, ImportError, PackedMatrix, Tensor};
 use crate::model::{DType, TensorId, TensorKind, tensor_ids};
 
 /// Sequences of calibration text that are used, and tokens of each.
@@ -113,29 +114,61 @@ impl Sensitivity {
     /// The types for which the expected divergence is least while all matrices take `bytes` at
     /// most. `None` if the smallest types take more.
     pub fn types(&self, bytes: u64) -> Option<BTreeMap<TensorId, DType>> {
-        let mut left = bytes.checked_sub(self.smallest())?;
-        // Each step to a larger type, those first that gain most for a byte.
-        let mut steps: Vec<(f64, TensorId, usize)> = Vec::new();
-        for (id, choices) in &self.choices {
+        let left = bytes.checked_sub(self.smallest())?;
+        let all: Vec<(TensorId, &[Choice])> = self
+            .choices
+            .iter()
+            .map(|(id, choices)| (*id, choices.as_slice()))
+            .collect();
+        let mut steps = Vec::new();
+        for (matrix, (_, choices)) in all.iter().enumerate() {
             for (index, pair) in choices.windows(2).enumerate() {
-                steps.push((gain(&pair[0], &pair[1]), *id, index + 1));
+                steps.push((gain(&pair[0], &pair[1]), matrix, index + 1));
             }
         }
+        // Those first that gain most for a byte.
         steps.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let mut chosen: BTreeMap<TensorId, usize> =
-            self.choices.keys().map(|id| (*id, 0)).collect();
-        for (_, id, index) in steps {
-            let choices = &self.choices[&id];
-            let more = choices[index].bytes - choices[index - 1].bytes;
-            // A step that does not fit ends the way of its matrix: later steps need this one.
-            if chosen[&id] + 1 == index && more <= left {
-                left -= more;
-                chosen.insert(id, index);
+        let smallest = vec![0; all.len()];
+        let mut best = fill(&all, &steps, smallest.clone(), left);
+        // A large matrix may not fit any more when it is its turn. So each matrix in each type is
+        // tried first, too.
+        for &(_, matrix, index) in &steps {
+            let choices = all[matrix].1;
+            let more = choices[index].bytes - choices[0].bytes;
+            if more <= left {
+                let mut first = smallest.clone();
+                first[matrix] = index;
+                let found = fill(&all, &steps, first, left - more);
+                if found.0 < best.0 {
+                    best = found;
+                }
             }
         }
-        let dtype = |(id, index): (TensorId, usize)| (id, self.choices[&id][index].dtype);
-        Some(chosen.into_iter().map(dtype).collect())
+        let dtype =
+            |((id, choices), index): (&(TensorId, &[Choice]), usize)| (*id, choices[index].dtype);
+        Some(all.iter().zip(best.1).map(dtype).collect())
     }
+}
+
+/// Spends `left` bytes on `steps` to larger types, in their order, from the choices `chosen` on.
+/// Returns the divergence that is expected, and the choices.
+fn fill(
+    all: &[(TensorId, &[Choice])],
+    steps: &[(f64, usize, usize)],
+    mut chosen: Vec<usize>,
+    mut left: u64,
+) -> (f64, Vec<usize>) {
+    for &(_, matrix, index) in steps {
+        let choices = all[matrix].1;
+        let more = choices[index].bytes - choices[index - 1].bytes;
+        // A step that does not fit ends the way of its matrix: later steps need this one.
+        if chosen[matrix] + 1 == index && more <= left {
+            left -= more;
+            chosen[matrix] = index;
+        }
+    }
+    let kl = |((_, choices), index): (&(TensorId, &[Choice]), &usize)| choices[*index].kl;
+    (all.iter().zip(&chosen).map(kl).sum(), chosen)
 }
 
 /// The part of a matrix's cost that error feedback leaves, as measured on the models of
@@ -191,11 +224,15 @@ fn costs(
         variants.push(Variant { id, hidden });
     }
     for layer in 0..layers {
+        // The errors that are measured are far larger than those of q8, which is faster than f32.
+        let packed = OneLayer::new(checkpoint, layer, &hidden).pack(DType::Q8)?;
         let of_layer = |id: &&TensorId| id.kind.is_per_layer() && id.layer == layer;
         let mut begun = Vec::new();
         for &id in ids.iter().filter(of_layer) {
-            let rounded = with_rounded(checkpoint, id)?;
-            let hidden = through(&rounded, layer, &hidden, sequences)?;
+            let mut packed = packed.clone();
+            packed.insert(id.kind, Rc::new(rounded(checkpoint, id)?));
+            let one = OneLayer::new(checkpoint, layer, &hidden).with_packed(packed);
+            let hidden = through(&one, sequences)?;
             begun.push(Variant { id, hidden });
         }
         // The reference and all variants at once, because preparing a layer takes time.
@@ -206,7 +243,8 @@ fn costs(
         let copies: Vec<Vec<u32>> = (0..=variants.len())
             .flat_map(|_| sequences.to_vec())
             .collect();
-        let rows = through(checkpoint, layer, &rows, &copies)?;
+        let one = OneLayer::new(checkpoint, layer, &rows).with_packed(packed);
+        let rows = through(&one, &copies)?;
         let mut parts = rows.chunks_exact(hidden.len());
         hidden = parts.next().unwrap_or_default().to_vec();
         for (variant, part) in variants.iter_mut().zip(parts) {
@@ -215,42 +253,50 @@ fn costs(
         variants.extend(begun);
         progress(u64::from(layer) + 1, u64::from(layers) + 1);
     }
-    let reference = Model::new(checkpoint, compared(checkpoint, &hidden)?)?;
+    let states = compared(checkpoint, &hidden)?;
+    let tokens = states.len() / config.embedding_dim as usize;
     let mut costs = Vec::new();
+    // Models with an output matrix of their own; then the others, all at once.
+    let reference = Model::new(checkpoint, states.clone())?;
+    let mut all = states;
+    let mut in_layers = Vec::new();
     for variant in &variants {
         let states = compared(checkpoint, &variant.hidden)?;
-        let agreement = if variant.id.kind.is_per_layer() {
-            compare(&reference, &Model::new(checkpoint, states)?)?
+        if variant.id.kind.is_per_layer() {
+            all.extend(states);
+            in_layers.push(variant.id);
         } else {
             let rounded = with_rounded(checkpoint, variant.id)?;
-            compare(&reference, &Model::new(&rounded, states)?)?
-        };
-        costs.push((variant.id, agreement.kl));
+            let agreement = compare(&reference, &Model::new(&rounded, states)?)?;
+            costs.push((variant.id, agreement.kl));
+        }
     }
+    let divergences = divergences(&Model::new(checkpoint, all)?, tokens)?;
+    costs.extend(in_layers.into_iter().zip(divergences));
     progress(u64::from(layers) + 1, u64::from(layers) + 1);
     Ok(costs)
 }
 
-/// A checkpoint of which one matrix is rounded.
-fn with_rounded(checkpoint: &dyn Checkpoint, id: TensorId) -> Result<Quantized<'_>, ImportError> {
+/// A matrix in three bits.
+fn rounded(checkpoint: &dyn Checkpoint, id: TensorId) -> Result<PackedMatrix, ImportError> {
     let tensor = checkpoint.tensor(id)?;
     let grid = Grid::of(MEASURED).expect("a type that is rounded");
     let rounded = round(&tensor, &grid, None).map_err(|error| named(id, error))?;
+    Ok(rounded.matrix)
+}
+
+/// A checkpoint of which one matrix is rounded.
+fn with_rounded(checkpoint: &dyn Checkpoint, id: TensorId) -> Result<Quantized<'_>, ImportError> {
     Ok(Quantized {
         checkpoint,
-        packed: BTreeMap::from([(id, rounded.matrix)]),
+        packed: BTreeMap::from([(id, rounded(checkpoint, id)?)]),
     })
 }
 
-/// Rows after a layer, of sequences that stand one after the other.
-fn through(
-    checkpoint: &dyn Checkpoint,
-    layer: u32,
-    hidden: &[f32],
-    sequences: &[Vec<u32>],
-) -> Result<Vec<f32>, ImportError> {
-    let image = OneLayer::new(checkpoint, layer, hidden).image()?;
-    let mut after = Vec::with_capacity(hidden.len());
+/// The rows after a layer, of sequences that stand one after the other in its hidden rows.
+fn through(layer: &OneLayer<'_>, sequences: &[Vec<u32>]) -> Result<Vec<f32>, ImportError> {
+    let image = layer.image(DType::Q8)?;
+    let mut after = Vec::new();
     for ranges in ranges(sequences).chunks(ROUND) {
         for computed in compute(&image, ranges, Isa::best()).map_err(refuse)? {
             after.extend(computed.hidden);
@@ -386,5 +432,27 @@ mod tests {
             let expected = BTreeMap::from([(cheap, types[0]), (dear, types[1])]);
             assert_eq!(sensitivity.types(bytes), Some(expected), "{bytes}");
         }
+    }
+
+    #[test]
+    fn a_large_matrix_gets_its_turn() {
+        let ids: Vec<TensorId> = tensor_ids(&crate::model::Config::PLAIN).collect();
+        let [small, large] = [ids[0], ids[1]];
+        let sensitivity = Sensitivity {
+            choices: BTreeMap::from([
+                (
+                    small,
+                    vec![choice(DType::Nl3, 3, 1.0), choice(DType::Nl4, 4, 0.5)],
+                ),
+                (
+                    large,
+                    vec![choice(DType::Nl3, 300, 50.0), choice(DType::Nl4, 400, 10.0)],
+                ),
+            ]),
+            weights: 0,
+        };
+        // The small one gains more for a byte, but then the large one does not fit.
+        let expected = BTreeMap::from([(small, DType::Nl3), (large, DType::Nl4)]);
+        assert_eq!(sensitivity.types(403), Some(expected));
     }
 }

@@ -417,8 +417,8 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// As [`feed`](Session::feed), and `see` gets the input of each matrix product and of each norm
-    /// before it, `[tokens][width]`, with its layer and with the role of the (first) matrix or of the
-    /// norm. For calibration on a host: the tokens must fit one batch.
+    /// before it, `[tokens][width]`, with its layer and with the kind of the (first) matrix or of the
+    /// norm. It ends before the logits. For calibration on a host: the tokens must fit one batch.
     #[cfg(feature = "std")]
     pub(crate) fn feed_observed(
         &mut self,
@@ -434,11 +434,14 @@ impl<'m, 'a> Session<'m, 'a> {
                 Job::Rows(Rows::Norm { of, norm, .. }) => Some((norm, of)),
                 Job::Embed | Job::Rows(_) | Job::StoreKeys | Job::Attend => None,
             };
-            if let Some((role, input)) = input {
+            if let Some((kind, input)) = input {
                 // The norm of the tokens whose logits are wanted reads a part of the batch's rows.
                 let numbers = batch.count as usize * plan.width(input);
                 let rows = buffer(buffers.numbers, plan, input);
-                see(batch.layer, role, rows.get(..numbers).unwrap_or_default());
+                see(batch.layer, kind, rows.get(..numbers).unwrap_or_default());
+                if kind == TensorKind::FinalNorm {
+                    return self.abort();
+                }
             }
             let visible = || self.forward.visible_keys(&schedule.batch);
             let (units, cost) = schedule.size(&self.forward.plan, visible);

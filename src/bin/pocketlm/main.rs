@@ -11,6 +11,8 @@ mod board;
 #[cfg(feature = "cli")]
 mod chat;
 #[cfg(feature = "cli")]
+mod fit;
+#[cfg(feature = "cli")]
 mod generate;
 #[cfg(feature = "cli")]
 mod info;
@@ -90,6 +92,7 @@ Start here:
   pocketlm run ./SmolLM2-135M -p 'The capital of France is' -n 20
   pocketlm pack ./SmolLM2-135M -o smol.plm --dtype q8
   pocketlm plan smol.plm --context 512 --ram 8M        does it fit my board?
+  pocketlm fit ./story --board pico2                   how small, and what does that cost?
   pocketlm chat smol.plm")]
     struct Arguments {
         #[command(subcommand)]
@@ -101,6 +104,7 @@ Start here:
         Pack(pack::Arguments),
         Info(info::Arguments),
         Plan(plan::Arguments),
+        Fit(fit::Arguments),
         Run(run::Arguments),
         Chat(chat::Arguments),
         Snapshot(snapshot::Arguments),
@@ -141,6 +145,7 @@ Start here:
             Command::Pack(arguments) => pack::pack(arguments),
             Command::Info(arguments) => info::info(arguments),
             Command::Plan(arguments) => plan::plan(arguments),
+            Command::Fit(arguments) => fit::fit(arguments),
             Command::Run(arguments) => run::run(arguments),
             Command::Chat(arguments) => chat::chat(arguments),
             Command::Snapshot(arguments) => snapshot::snapshot(arguments),

@@ -28,7 +28,7 @@ impl Kind {
             Kind::Image => "an image",
             Kind::Snapshot => "a snapshot",
             Kind::Logits => "a file of logits",
-            Kind::Chart => "a chart of `plan`",
+            Kind::Chart => "a chart of `plan` or `fit`",
         }
     }
 

@@ -167,7 +167,7 @@ pub fn pack(arguments: Arguments) -> Outcome {
 }
 
 /// The checkpoint with fewer tokens.
-fn trimmed<'c>(
+pub fn trimmed<'c>(
     checkpoint: &'c dyn Checkpoint,
     keep: &KeepTokens,
 ) -> Result<Trimmed<'c>, ImportError> {
@@ -390,6 +390,7 @@ impl Report {
 }
 
 /// How large a model may become.
+#[derive(Clone, Copy)]
 pub enum Budget {
     /// Bits a weight, scales included.
     Bits(f64),
@@ -481,7 +482,7 @@ fn types_of(path: &Path, config: &Config) -> Outcome<BTreeMap<TensorId, DType>> 
 }
 
 /// The tokens to calibrate with; `None` if the checkpoint cannot read text.
-fn calibration(description: &Description, text: Option<&Path>) -> Outcome<Option<Calibration>> {
+pub fn calibration(description: &Description, text: Option<&Path>) -> Outcome<Option<Calibration>> {
     let Some(path) = text else {
         return Ok(Calibration::new(description, None)?);
     };
@@ -497,7 +498,7 @@ fn calibration(description: &Description, text: Option<&Path>) -> Outcome<Option
 }
 
 /// Rounds what is to be rounded, with a bar.
-fn quantized<'c>(
+pub fn quantized<'c>(
     checkpoint: &'c dyn Checkpoint,
     options: &PackOptions,
     calibration: Option<&Calibration>,

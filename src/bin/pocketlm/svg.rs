@@ -1,4 +1,4 @@
-//! A bar chart of memory, as SVG.
+//! Charts as SVG: bars of memory, and points of size against accuracy.
 
 use std::fmt::Write;
 
@@ -23,28 +23,122 @@ pub const START: &str = "<svg class=\"pocketlm-plan\" ";
 /// Draws a bar for each memory, each with a scale of its own, and a legend with the bytes of each
 /// part.
 pub fn chart(title: &str, bars: &[Bar]) -> String {
-    let height = 50
-        + bars
-            .iter()
-            .map(|bar| 90 + ROW * bar.parts.len())
-            .sum::<usize>();
-    let mut svg = String::new();
-    // Writing to a String does not fail.
-    _ = write!(
-        svg,
-        "{START}xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {height}\" width=\"{}\" \
-         height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n<title>{}</title>\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"{MARGIN}\" y=\"28\" font-size=\"16\" font-weight=\"bold\">{}</text>\n",
-        WIDTH + 2.0 * MARGIN,
-        WIDTH + 2.0 * MARGIN,
-        escape(title),
-        escape(&shortened(title, 16.0)),
-    );
+    let rows = bars.iter().map(|bar| 90 + ROW * bar.parts.len());
+    let height = 50 + rows.sum::<usize>();
+    let mut svg = begin(title, height);
     let mut y = 50;
     for bar in bars {
         draw(&mut svg, bar, y);
         y += 90 + ROW * bar.parts.len();
+    }
+    svg + "</svg>\n"
+}
+
+/// The start of a chart, with its title.
+fn begin(title: &str, height: usize) -> String {
+    let width = WIDTH + 2.0 * MARGIN;
+    format!(
+        "{START}xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
+         width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <title>{}</title>\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+         <text x=\"{MARGIN}\" y=\"28\" font-size=\"16\" font-weight=\"bold\">{}</text>\n",
+        escape(title),
+        escape(&shortened(title, 16.0)),
+    )
+}
+
+/// An image of some size.
+pub struct Point {
+    pub label: String,
+    pub bytes: u64,
+    /// Its divergence from the checkpoint, in nats a token.
+    pub kl: f64,
+}
+
+/// The plot area of [`frontier`].
+const LEFT: f64 = 80.0;
+const RIGHT: f64 = WIDTH;
+const TOP: f64 = 70.0;
+const BOTTOM: f64 = 400.0;
+
+/// Draws size against divergence: the divergence on a logarithmic scale, and a line where the flash
+/// ends.
+pub fn frontier(title: &str, points: &[Point], limit: Option<u64>) -> String {
+    let mut svg = begin(title, 470);
+    let largest = points.iter().map(|point| point.bytes).max().unwrap_or(1);
+    let most = largest.max(limit.filter(|limit| *limit < 2 * largest).unwrap_or(0));
+    let x = |bytes: u64| LEFT + (RIGHT - LEFT) * bytes as f64 / (1.05 * most as f64);
+    // Whole powers of ten around the points. A model without loss has a divergence of 0.
+    let kls = points.iter().map(|point| point.kl.max(1e-6).log10());
+    let (low, high) = kls.fold((0.0f64, -6.0f64), |(low, high), kl| {
+        (low.min(kl), high.max(kl))
+    });
+    let (low, high) = (low.floor(), high.ceil().max(low.floor() + 1.0));
+    let y = |kl: f64| BOTTOM - (BOTTOM - TOP) * (kl.max(1e-6).log10() - low) / (high - low);
+    for power in low as i32..=high as i32 {
+        let kl = 10f64.powi(power);
+        _ = writeln!(
+            svg,
+            "<path d=\"M{LEFT} {0:.1} H{RIGHT}\" stroke=\"#ddd\"/><text x=\"{1}\" y=\"{2:.1}\" \
+             text-anchor=\"end\">{kl}</text>",
+            y(kl),
+            LEFT - 8.0,
+            y(kl) + 4.0
+        );
+    }
+    for quarter in 0..=4 {
+        let bytes = most * quarter / 4;
+        _ = writeln!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+            x(bytes),
+            BOTTOM + 22.0,
+            size::show(bytes)
+        );
+    }
+    _ = writeln!(
+        svg,
+        "<text x=\"{LEFT}\" y=\"{}\">KL divergence from the checkpoint, nats a token</text>\n\
+         <text x=\"{RIGHT}\" y=\"{}\" text-anchor=\"end\">size of the image</text>",
+        TOP - 14.0,
+        BOTTOM + 44.0
+    );
+    if let Some(limit) = limit.filter(|limit| *limit <= most) {
+        _ = writeln!(
+            svg,
+            "<path d=\"M{0:.1} {TOP} V{BOTTOM}\" stroke=\"#000\" stroke-dasharray=\"5 4\"/>\
+             <text x=\"{1:.1}\" y=\"{2}\" text-anchor=\"end\">flash: {3}</text>",
+            x(limit),
+            x(limit) - 6.0,
+            BOTTOM - 8.0,
+            size::show(limit)
+        );
+    }
+    let line: Vec<String> = points
+        .iter()
+        .map(|point| format!("{:.1},{:.1}", x(point.bytes), y(point.kl)))
+        .collect();
+    _ = writeln!(
+        svg,
+        "<polyline points=\"{}\" fill=\"none\" stroke=\"{}\" stroke-width=\"2\"/>",
+        line.join(" "),
+        colour(0)
+    );
+    for point in points {
+        let (x, y) = (x(point.bytes), y(point.kl));
+        _ = writeln!(
+            svg,
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{}\"><title>{}: {}, KL {:.4}\
+             </title></circle><text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            colour(0),
+            escape(&point.label),
+            in_bytes(point.bytes),
+            point.kl,
+            x + 9.0,
+            y - 7.0,
+            escape(&point.label)
+        );
     }
     svg + "</svg>\n"
 }

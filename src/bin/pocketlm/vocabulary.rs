@@ -21,38 +21,59 @@ pub struct Vocabulary {
 
 /// One value of the option.
 #[derive(Clone)]
-enum Part {
+struct Part {
+    /// As the user gave it.
+    typed: String,
+    kept: Kept,
+}
+
+/// Which tokens are kept.
+#[derive(Clone)]
+enum Kept {
     Corpus(PathBuf),
     Scripts(Vec<Script>),
     Size(u32),
 }
 
 fn part(value: &str) -> Result<Part, String> {
+    Ok(Part {
+        typed: value.into(),
+        kept: kept(value)?,
+    })
+}
+
+fn kept(value: &str) -> Result<Kept, String> {
     if let Some(names) = value.strip_prefix("script:") {
         let scripts = names.split(',').map(|name| name.trim().parse());
         let scripts: Result<_, _> = scripts.collect();
         return scripts
-            .map(Part::Scripts)
+            .map(Kept::Scripts)
             .map_err(|error: pocketlm::import::ImportError| error.to_string());
     }
     if let Some(size) = value.strip_prefix("size:") {
         let size = size.parse().ok().filter(|size| *size > 0);
         let expected = "after `size:` give the number of tokens to keep";
-        return size.map(Part::Size).ok_or(expected.into());
+        return size.map(Kept::Size).ok_or(expected.into());
     }
     match value {
         "" => Err("give a text file, script:NAMES or size:N".into()),
-        _ => Ok(Part::Corpus(value.into())),
+        _ => Ok(Kept::Corpus(value.into())),
     }
 }
 
 impl Vocabulary {
     /// The text files.
     pub fn corpora(&self) -> impl Iterator<Item = &Path> {
-        self.parts.iter().filter_map(|part| match part {
-            Part::Corpus(path) => Some(path.as_path()),
-            Part::Scripts(_) | Part::Size(_) => None,
+        self.parts.iter().filter_map(|part| match &part.kept {
+            Kept::Corpus(path) => Some(path.as_path()),
+            Kept::Scripts(_) | Kept::Size(_) => None,
         })
+    }
+
+    /// The option as the user gave it, for a command line.
+    pub fn as_typed(&self) -> String {
+        let option = |part: &Part| format!(" --vocabulary {}", part.typed);
+        self.parts.iter().map(option).collect()
     }
 
     /// What the option asks for, with the texts read; `None` without the option.
@@ -62,21 +83,21 @@ impl Vocabulary {
         }
         let mut keep = KeepTokens::default();
         for part in &self.parts {
-            match part {
-                Part::Corpus(path) => {
+            match &part.kept {
+                Kept::Corpus(path) => {
                     let text = text(path)?;
                     if text.trim().is_empty() {
                         return Err(refuse_file(path, "holds no text"));
                     }
                     keep.corpora.push(text);
                 }
-                Part::Scripts(scripts) => keep.scripts.extend(scripts.iter().cloned()),
-                Part::Size(size) if keep.size.is_some() => {
+                Kept::Scripts(scripts) => keep.scripts.extend(scripts.iter().cloned()),
+                Kept::Size(size) if keep.size.is_some() => {
                     return Err(refuse(format_args!(
                         "--vocabulary size:{size}: there can be only one size"
                     )));
                 }
-                Part::Size(size) => keep.size = Some(*size),
+                Kept::Size(size) => keep.size = Some(*size),
             }
         }
         Ok(Some(keep))
