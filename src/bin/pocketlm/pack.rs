@@ -34,6 +34,9 @@ The text for this is a mixture that comes with the program (prose, stories, code
 --calibrate up to 32,768 tokens of a text like those that the model will see. A checkpoint without a tokenizer cannot \
 read text: then, and with --no-calibration, each weight goes to the nearest value of its type.
 
+--bits and --bytes choose a type for each matrix: those that matter most get more bits. This takes \
+about as long again. `pocketlm fit` compares several budgets.
+
 Quantised folders (GPTQ, AWQ, compressed-tensors) with 4 bits stay at 4 bits. This loses nothing if they are symmetric \
 or their scales are bf16. Otherwise the minima of some groups are rounded to f16; --dtype q8 avoids that. GPTQ with \
 desc_act becomes q8.
@@ -52,7 +55,7 @@ Examples:
   pocketlm pack ./SmolLM2-135M-Instruct -o smol.plm --dtype q8
   pocketlm pack gemma-3-270m-q4_k_m.gguf -o gemma.plm
   pocketlm pack ./SmolLM2-135M-Instruct -o smol.plm --dtype nl4 --calibrate manuals.txt
-  pocketlm pack ./gemma-3-270m -o gemma.plm --dtype nl3 --embedder-dtype nl4
+  pocketlm pack ./SmolLM2-135M-Instruct -o smol.plm --bytes 64M
   pocketlm pack gemma-3-270m-q4_k_m.gguf -o small.plm --vocabulary corpus.txt")]
 pub struct Arguments {
     /// A Hugging Face folder, a .gguf file, a llama2.c .bin, or a penzai-style folder

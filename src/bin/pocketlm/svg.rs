@@ -126,17 +126,23 @@ pub fn frontier(title: &str, points: &[Point], limit: Option<u64>) -> String {
         colour(0)
     );
     for point in points {
-        let (x, y) = (x(point.bytes), y(point.kl));
+        let x = x(point.bytes);
+        let y = y(point.kl);
+        // Near the right edge the label is on the other side, below the line.
+        let (anchor, label_x, label_y) = if x > RIGHT - 90.0 {
+            ("end", x - 9.0, y + 16.0)
+        } else {
+            ("start", x + 9.0, y - 7.0)
+        };
         _ = writeln!(
             svg,
             "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"5\" fill=\"{}\"><title>{}: {}, KL {:.4}\
-             </title></circle><text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+             </title></circle>\
+             <text x=\"{label_x:.1}\" y=\"{label_y:.1}\" text-anchor=\"{anchor}\">{}</text>",
             colour(0),
             escape(&point.label),
             in_bytes(point.bytes),
             point.kl,
-            x + 9.0,
-            y - 7.0,
             escape(&point.label)
         );
     }
@@ -335,6 +341,25 @@ mod tests {
                 "1,234,567 bytes"
             ]
         );
+    }
+
+    #[test]
+    fn points_lie_further_down_the_less_they_cost() {
+        let point = |bytes, kl| Point {
+            label: format!("{bytes} & more"),
+            bytes,
+            kl,
+        };
+        let svg = frontier("m", &[point(100, 0.1), point(200, 0.01)], Some(200));
+        let circles: Vec<&str> = svg.lines().filter(|l| l.starts_with("<circle")).collect();
+        let y = |circle: &str| -> f64 {
+            let value = circle.split("cy=\"").nth(1).unwrap();
+            value.split('"').next().unwrap().parse().unwrap()
+        };
+        assert!(circles.len() == 2 && y(circles[0]) < y(circles[1]), "{svg}");
+        assert!(svg.contains("100 &amp; more") && svg.contains("flash: 200 B"));
+        // A model without loss has a place, too.
+        assert!(!frontier("m", &[point(1, 0.0)], None).contains("NaN"));
     }
 
     #[test]
