@@ -20,12 +20,14 @@ use crate::text::{plm_tokenizer, plm_write, writer};
 /// The most stop strings of a generation.
 pub const PLM_STOP_STRINGS: usize = 4;
 
-/// Bytes of a `plm_generation`.
+/// Words of 8 bytes of a `plm_generation`.
 #[cfg(target_pointer_width = "32")]
-pub const PLM_GENERATION_BYTES: usize = 1440;
-/// Bytes of a `plm_generation`.
+pub const PLM_GENERATION_WORDS: usize = 180;
+/// Words of 8 bytes of a `plm_generation`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_GENERATION_BYTES: usize = 2048;
+pub const PLM_GENERATION_WORDS: usize = 256;
+/// Bytes of a `plm_generation`.
+pub const PLM_GENERATION_BYTES: usize = PLM_GENERATION_WORDS * 8;
 
 /// Text that a model generates after a prompt. It stays where it is: a copy is refused.
 ///
@@ -36,7 +38,7 @@ pub const PLM_GENERATION_BYTES: usize = 2048;
 /// Threads: one at a time.
 #[repr(C)]
 pub struct plm_generation {
-    opaque: [u64; PLM_GENERATION_BYTES / 8],
+    opaque: [u64; PLM_GENERATION_WORDS],
 }
 
 /// When a text ends, beside the tokens that end it and a full context.
@@ -51,6 +53,9 @@ pub struct plm_generate_options {
     /// How many: at most `PLM_STOP_STRINGS`.
     pub stop_string_count: usize,
 }
+
+// What C takes for the sizes. `handle::create` sees to it that the values fit.
+const _: () = assert!(size_of::<plm_generation>() == PLM_GENERATION_BYTES);
 
 impl Handle for plm_generation {
     type Value = Place;

@@ -34,6 +34,22 @@ pub fn lent_tag<H: Handle, B>(handle: *const H, borrower: *const B) -> usize {
     open_tag(handle) ^ borrower.addr().rotate_left(7)
 }
 
+/// Whether memory is that of a handle, which has the tag `tag`. It is one function for all kinds, to
+/// save flash.
+///
+/// # Safety
+/// Where the checks of the pointer succeed, the memory is there.
+#[inline(never)]
+unsafe fn check(tag_place: *const usize, align: usize, tag: usize) -> Result<(), Fault> {
+    memory::check(tag_place.addr(), align, Some(size_of::<usize>()))?;
+    // SAFETY: the caller's promise.
+    if unsafe { tag_place.read() } == tag {
+        Ok(())
+    } else {
+        Err(Fault(PLM_ERROR_HANDLE))
+    }
+}
+
 /// Makes a value in the memory of a handle. What was there before is forgotten. `make` gets the
 /// place where the value will stay, and fills it.
 ///
@@ -63,14 +79,11 @@ pub unsafe fn create<H: Handle>(
 /// # Safety
 /// Where the checks of the pointer succeed, the memory is there and nobody changes it.
 pub unsafe fn shared<'h, H: Handle>(handle: *const H) -> Result<&'h H::Value, Fault> {
-    memory::check_values(handle, 1)?;
     let slot = handle.cast::<Slot<H::Value>>();
-    // SAFETY: a slot is not larger than its handle. The tag says that `create` has put a value
-    // there.
+    // SAFETY: a slot is not larger than its handle, and starts with the tag, which says that
+    // `create` has put a value there.
     unsafe {
-        if (&raw const (*slot).tag).read() != open_tag(handle) {
-            return Err(Fault(PLM_ERROR_HANDLE));
-        }
+        check(handle.cast(), align_of::<H>(), open_tag(handle))?;
         Ok((*slot).value.assume_init_ref())
     }
 }
@@ -97,14 +110,11 @@ impl<H: Handle> Held<H> {
     /// # Safety
     /// That of [`create`].
     pub unsafe fn with_tag(handle: *mut H, tag: usize) -> Result<Self, Fault> {
-        memory::check_values(handle, 1)?;
-        let slot = handle.cast::<Slot<H::Value>>();
-        // SAFETY: a slot is not larger than its handle, which is the caller's.
+        // SAFETY: a slot is not larger than its handle, which is the caller's, and starts with the
+        // tag.
         unsafe {
-            if (&raw const (*slot).tag).read() != tag {
-                return Err(Fault(PLM_ERROR_HANDLE));
-            }
-            (&raw mut (*slot).tag).write(0);
+            check(handle.cast(), align_of::<H>(), tag)?;
+            handle.cast::<usize>().write(0);
         }
         Ok(Held { handle, tag })
     }

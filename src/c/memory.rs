@@ -8,7 +8,7 @@ use crate::status::{Fault, PLM_ERROR_LENGTH, PLM_ERROR_MISALIGNED, PLM_ERROR_NUL
 
 /// Checks that a pointer can point to `count` values, which are read or written if there are any.
 #[inline(never)]
-fn check(address: usize, align: usize, bytes: Option<usize>) -> Result<(), Fault> {
+pub fn check(address: usize, align: usize, bytes: Option<usize>) -> Result<(), Fault> {
     let Some(bytes) = bytes.filter(|&bytes| bytes <= isize::MAX as usize) else {
         return Err(Fault(PLM_ERROR_LENGTH));
     };

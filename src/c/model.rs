@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use pocketlm::model::{Header, Kv, Model};
+use pocketlm::model::{Kv, Model};
 use pocketlm::run::{Plan, floats_are_ieee};
 
 use crate::handle::{self, Handle};
@@ -18,12 +18,14 @@ pub const PLM_KV_BF16: u32 = 2;
 /// Keys and values are kept in 8 bits.
 pub const PLM_KV_Q8: u32 = 3;
 
-/// Bytes of a `plm_model`.
+/// Words of 8 bytes of a `plm_model`.
 #[cfg(target_pointer_width = "32")]
-pub const PLM_MODEL_BYTES: usize = 272;
-/// Bytes of a `plm_model`.
+pub const PLM_MODEL_WORDS: usize = 34;
+/// Words of 8 bytes of a `plm_model`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_MODEL_BYTES: usize = 344;
+pub const PLM_MODEL_WORDS: usize = 43;
+/// Bytes of a `plm_model`.
+pub const PLM_MODEL_BYTES: usize = PLM_MODEL_WORDS * 8;
 
 /// An opened image. It holds no copy of the image, which must stay where it is for as long as the
 /// model, or anything made from the model, is used. The model itself may go as soon as sessions and
@@ -32,8 +34,11 @@ pub const PLM_MODEL_BYTES: usize = 344;
 /// Threads: once open, any number of threads may use it at the same time.
 #[repr(C)]
 pub struct plm_model {
-    opaque: [u64; PLM_MODEL_BYTES / 8],
+    opaque: [u64; PLM_MODEL_WORDS],
 }
+
+// What C takes for the sizes. `handle::create` sees to it that the values fit.
+const _: () = assert!(size_of::<plm_model>() == PLM_MODEL_BYTES);
 
 impl Handle for plm_model {
     type Value = Model<'static>;
@@ -129,12 +134,13 @@ unsafe fn open(
     // SAFETY: the caller's promise.
     unsafe {
         let image: &'static [u8] = memory::values(image.cast(), bytes)?;
+        // Where the header has its checksum, which `open` compares. What has none is no image.
+        let found = image.get(12..16).and_then(|bytes| bytes.first_chunk());
+        let found = found.map(|bytes| u32::from_le_bytes(*bytes));
+        if found.is_some() && checksum.is_some() && found != checksum {
+            return Err(Fault(PLM_ERROR_OTHER_IMAGE));
+        }
         handle::create(model, |place| {
-            if let Some(checksum) = checksum
-                && Header::read(image)?.checksum() != checksum
-            {
-                return Err(Fault(PLM_ERROR_OTHER_IMAGE));
-            }
             place.write(Model::open(image)?);
             Ok(())
         })

@@ -7,26 +7,30 @@ use crate::memory;
 use crate::session::{plm_session, session};
 use crate::status::{Fault, PLM_OK, PLM_PENDING, code, status};
 
-/// Bytes of a `plm_sampler`.
+/// Words of 8 bytes of a `plm_sampler`.
 #[cfg(target_pointer_width = "32")]
-pub const PLM_SAMPLER_BYTES: usize = 88;
-/// Bytes of a `plm_sampler`.
+pub const PLM_SAMPLER_WORDS: usize = 11;
+/// Words of 8 bytes of a `plm_sampler`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_SAMPLER_BYTES: usize = 120;
+pub const PLM_SAMPLER_WORDS: usize = 15;
+/// Bytes of a `plm_sampler`.
+pub const PLM_SAMPLER_BYTES: usize = PLM_SAMPLER_WORDS * 8;
 
-/// Bytes of a `plm_choice`.
+/// Words of 8 bytes of a `plm_choice`.
 #[cfg(target_pointer_width = "32")]
-pub const PLM_CHOICE_BYTES: usize = 592;
-/// Bytes of a `plm_choice`.
+pub const PLM_CHOICE_WORDS: usize = 74;
+/// Words of 8 bytes of a `plm_choice`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_CHOICE_BYTES: usize = 608;
+pub const PLM_CHOICE_WORDS: usize = 76;
+/// Bytes of a `plm_choice`.
+pub const PLM_CHOICE_BYTES: usize = PLM_CHOICE_WORDS * 8;
 
 /// Chooses the next token. It stays where it is: a copy is refused.
 ///
 /// Threads: one at a time.
 #[repr(C)]
 pub struct plm_sampler {
-    opaque: [u64; PLM_SAMPLER_BYTES / 8],
+    opaque: [u64; PLM_SAMPLER_WORDS],
 }
 
 /// A choice that is made in calls of bounded length. It stays where it is.
@@ -34,7 +38,7 @@ pub struct plm_sampler {
 /// Threads: one at a time.
 #[repr(C)]
 pub struct plm_choice {
-    opaque: [u64; PLM_CHOICE_BYTES / 8],
+    opaque: [u64; PLM_CHOICE_WORDS],
 }
 
 /// Room for a token in the window of penalties.
@@ -86,6 +90,10 @@ pub struct plm_sampling {
     /// Subtracted if a token occurs at all. 0: no penalty.
     pub presence: f32,
 }
+
+// What C takes for the sizes. `handle::create` sees to it that the values fit.
+const _: () = assert!(size_of::<plm_sampler>() == PLM_SAMPLER_BYTES);
+const _: () = assert!(size_of::<plm_choice>() == PLM_CHOICE_BYTES);
 
 impl Handle for plm_sampler {
     type Value = Sampler<'static>;
@@ -178,23 +186,45 @@ pub unsafe extern "C" fn plm_sample(
     id: *mut u32,
 ) -> i32 {
     // SAFETY: the caller's promise, which the header states.
-    code(unsafe { sample(sampler, session, id) })
+    status(unsafe { sample(sampler, session, id) })
 }
 
 unsafe fn sample(
     sampler: *mut plm_sampler,
-    handle: *mut plm_session,
+    session: *mut plm_session,
     id: *mut u32,
-) -> Result<(), Fault> {
+) -> Result<i32, Fault> {
+    let mut choice = Choice::new();
+    loop {
+        // SAFETY: the caller's promise.
+        let status = unsafe { choose(sampler, session, &mut choice, u32::MAX, id)? };
+        if status != PLM_PENDING {
+            return Ok(status);
+        }
+    }
+}
+
+/// Goes on with a choice.
+#[inline(never)]
+unsafe fn choose(
+    sampler: *mut plm_sampler,
+    handle: *mut plm_session,
+    choice: &mut Choice,
+    budget: u32,
+    id: *mut u32,
+) -> Result<i32, Fault> {
     // SAFETY: the caller's promise.
     unsafe {
         let id = memory::result(id)?;
         let mut sampler = Held::new(sampler)?;
         let mut held = Held::new(handle)?;
         let logits = session(&mut held).logits().unwrap_or_default();
-        id(sampler.value().sample(logits)?);
+        let Some(chosen) = sampler.value().step(choice, logits, budget)? else {
+            return Ok(PLM_PENDING);
+        };
+        id(chosen);
     }
-    Ok(())
+    Ok(PLM_OK)
 }
 
 /// Begins a choice that `plm_sample_step` makes.
@@ -230,25 +260,16 @@ pub unsafe extern "C" fn plm_sample_step(
 
 unsafe fn sample_step(
     sampler: *mut plm_sampler,
-    handle: *mut plm_session,
+    session: *mut plm_session,
     choice: *mut plm_choice,
     budget: u32,
     id: *mut u32,
 ) -> Result<i32, Fault> {
     // SAFETY: the caller's promise.
     unsafe {
-        let id = memory::result(id)?;
-        let mut sampler = Held::new(sampler)?;
-        let mut held = Held::new(handle)?;
         let mut choice = Held::new(choice)?;
-        let logits = session(&mut held).logits().unwrap_or_default();
-        let chosen = sampler.value().step(choice.value(), logits, budget)?;
-        let Some(chosen) = chosen else {
-            return Ok(PLM_PENDING);
-        };
-        id(chosen);
+        choose(sampler, session, choice.value(), budget, id)
     }
-    Ok(PLM_OK)
 }
 
 /// Enters a token that was not sampled here, such as one of the prompt, in the window of penalties.

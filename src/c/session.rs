@@ -13,12 +13,14 @@ use crate::source::Device;
 use crate::source::{Cores, plm_source, plm_workers};
 use crate::status::{Fault, PLM_ERROR_NULL, PLM_OK, PLM_PENDING, code, status};
 
-/// Bytes of a `plm_session`.
+/// Words of 8 bytes of a `plm_session`.
 #[cfg(target_pointer_width = "32")]
-pub const PLM_SESSION_BYTES: usize = 720;
-/// Bytes of a `plm_session`.
+pub const PLM_SESSION_WORDS: usize = 90;
+/// Words of 8 bytes of a `plm_session`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_SESSION_BYTES: usize = 1152;
+pub const PLM_SESSION_WORDS: usize = 144;
+/// Bytes of a `plm_session`.
+pub const PLM_SESSION_BYTES: usize = PLM_SESSION_WORDS * 8;
 
 /// One context of a model: the tokens so far with their keys and values, in an arena.
 ///
@@ -28,7 +30,7 @@ pub const PLM_SESSION_BYTES: usize = 1152;
 /// Threads: one at a time. Different sessions may run at the same time.
 #[repr(C)]
 pub struct plm_session {
-    opaque: [u64; PLM_SESSION_BYTES / 8],
+    opaque: [u64; PLM_SESSION_WORDS],
 }
 
 /// Takes the next `bytes` bytes of a snapshot. Returns 0, or any other number if it cannot.
@@ -39,6 +41,9 @@ pub type plm_save_bytes =
 /// cannot.
 pub type plm_restore_bytes =
     Option<unsafe extern "C" fn(context: *mut c_void, data: *mut c_void, bytes: usize) -> i32>;
+
+// What C takes for the sizes. `handle::create` sees to it that the values fit.
+const _: () = assert!(size_of::<plm_session>() == PLM_SESSION_BYTES);
 
 impl Handle for plm_session {
     type Value = Place;

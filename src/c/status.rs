@@ -118,6 +118,7 @@ pub const PLM_ERROR_NO_SOURCE: i32 = 508;
 pub struct Fault(pub i32);
 
 impl From<Error> for Fault {
+    #[inline(never)]
     fn from(error: Error) -> Self {
         Fault(i32::from(error.code()))
     }

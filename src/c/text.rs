@@ -16,26 +16,30 @@ pub const PLM_ADD_SPECIAL: u32 = 1;
 /// write control tokens.
 pub const PLM_PARSE_SPECIAL: u32 = 2;
 
-/// Bytes of a `plm_tokenizer`.
+/// Words of 8 bytes of a `plm_tokenizer`.
 #[cfg(target_pointer_width = "32")]
-pub const PLM_TOKENIZER_BYTES: usize = 336;
-/// Bytes of a `plm_tokenizer`.
+pub const PLM_TOKENIZER_WORDS: usize = 42;
+/// Words of 8 bytes of a `plm_tokenizer`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_TOKENIZER_BYTES: usize = 576;
+pub const PLM_TOKENIZER_WORDS: usize = 72;
+/// Bytes of a `plm_tokenizer`.
+pub const PLM_TOKENIZER_BYTES: usize = PLM_TOKENIZER_WORDS * 8;
 
-/// Bytes of a `plm_decoder`.
+/// Words of 8 bytes of a `plm_decoder`.
 #[cfg(target_pointer_width = "32")]
-pub const PLM_DECODER_BYTES: usize = 344;
-/// Bytes of a `plm_decoder`.
+pub const PLM_DECODER_WORDS: usize = 43;
+/// Words of 8 bytes of a `plm_decoder`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_DECODER_BYTES: usize = 584;
+pub const PLM_DECODER_WORDS: usize = 73;
+/// Bytes of a `plm_decoder`.
+pub const PLM_DECODER_BYTES: usize = PLM_DECODER_WORDS * 8;
 
 /// The tokenizer of an image, which must stay where it is. It is copied where it is needed.
 ///
 /// Threads: once open, any number of threads may use it at the same time.
 #[repr(C)]
 pub struct plm_tokenizer {
-    opaque: [u64; PLM_TOKENIZER_BYTES / 8],
+    opaque: [u64; PLM_TOKENIZER_WORDS],
 }
 
 /// Turns tokens into text, one at a time. It stays where it is: a copy is refused.
@@ -43,13 +47,17 @@ pub struct plm_tokenizer {
 /// Threads: one at a time.
 #[repr(C)]
 pub struct plm_decoder {
-    opaque: [u64; PLM_DECODER_BYTES / 8],
+    opaque: [u64; PLM_DECODER_WORDS],
 }
 
 /// Takes text: whole UTF-8 characters, `bytes` bytes without a NUL at the end. `text` is valid
 /// during the call.
 pub type plm_write =
     Option<unsafe extern "C" fn(context: *mut c_void, text: *const c_char, bytes: usize)>;
+
+// What C takes for the sizes. `handle::create` sees to it that the values fit.
+const _: () = assert!(size_of::<plm_tokenizer>() == PLM_TOKENIZER_BYTES);
+const _: () = assert!(size_of::<plm_decoder>() == PLM_DECODER_BYTES);
 
 impl Handle for plm_tokenizer {
     type Value = Tokenizer<'static>;
