@@ -48,24 +48,28 @@ pub fn text(path: &Path) -> String {
     path.to_str().unwrap().into()
 }
 
-/// The library for a target, of this machine if there is none.
+/// The library for a target, or for this machine, with all of its memory accesses watched.
 pub fn library(target: Option<&str>, features: &str) -> PathBuf {
     // One build at a time: the next one puts another library at the same place.
     static BUILDS: Mutex<()> = Mutex::new(());
     let _build = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let host = host();
     let folder = folder("target");
     let mut command = Command::new(env!("CARGO"));
     command
         .args(["build", "-p", "pocketlm-c", "--profile", "firmware"])
-        .args(["--locked", "--quiet", "--no-default-features", "--features"])
-        .arg(features)
+        .args(["--locked", "--quiet", "--no-default-features"])
+        .args(["--features", features])
+        .args(["--target", target.unwrap_or(&host)])
         .arg("--target-dir")
         .arg(&folder)
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .current_dir(ROOT);
-    if let Some(target) = target {
-        command.args(["--target", target]);
+    if target.is_none() {
+        // The flag is not stable.
+        command.env("RUSTC_BOOTSTRAP", "1");
+        command.env("RUSTFLAGS", "-Zsanitizer=address");
     }
     let output = command.output().unwrap();
     assert!(
@@ -73,11 +77,19 @@ pub fn library(target: Option<&str>, features: &str) -> PathBuf {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let built = folder.join(target.unwrap_or_default()).join("firmware");
     let name = format!("{}-{features}.a", target.unwrap_or("host"));
     let copy = folder.join(name.replace(',', "-"));
+    let built = folder.join(target.unwrap_or(&host)).join("firmware");
     std::fs::copy(built.join("libpocketlm_c.a"), &copy).unwrap();
     copy
+}
+
+/// The target of this machine.
+fn host() -> String {
+    let version = run("rustc", &["-vV"]);
+    let version = String::from_utf8(version.stdout).unwrap();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.unwrap().into()
 }
 
 /// The header that `pocketlm plan` writes for the story model, in a folder to include it from.
