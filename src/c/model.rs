@@ -137,10 +137,10 @@ unsafe fn open(
         // Where the header has its checksum, which `open` compares. What has none is no image.
         let found = image.get(12..16).and_then(|bytes| bytes.first_chunk());
         let found = found.map(|bytes| u32::from_le_bytes(*bytes));
-        if found.is_some() && checksum.is_some() && found != checksum {
-            return Err(Fault(PLM_ERROR_OTHER_IMAGE));
-        }
         handle::create(model, |place| {
+            if found.is_some() && checksum.is_some() && found != checksum {
+                return Err(Fault(PLM_ERROR_OTHER_IMAGE));
+            }
             place.write(Model::open(image)?);
             Ok(())
         })

@@ -6,6 +6,8 @@
 #[allow(dead_code)] // the boards that C programs do not run on
 mod board;
 mod build;
+#[path = "../common/mod.rs"]
+mod common;
 mod header;
 #[path = "../cli/model.rs"]
 #[allow(dead_code)] // one of its models is enough here

@@ -34,6 +34,24 @@ fn a_c_program_on_the_host_tells_the_story() {
     assert_eq!(String::from_utf8(told.stderr).unwrap(), "");
 }
 
+#[test]
+fn the_functions_do_what_the_header_says_with_threads_and_a_source_too() {
+    use pocketlm::model::{Kv, Model};
+    use pocketlm::run::{Digest, Plan};
+
+    let program = host_program(&["../../tests/c/same.c"], "same");
+    let printed = run(&text(&program), &[STORY]);
+    let story = crate::common::session::STORY;
+    let model = Model::open(story).unwrap();
+    let plan = Plan::of(story).context(64).batch(4).kv(Kv::Q8);
+    let mut arena = crate::common::session::arena_for(&plan);
+    let mut session = crate::common::session::session_in(&model, &plan, &mut arena);
+    let mut digest = Digest::new();
+    digest.update(session.feed(&[2, 17, 40, 5, 7, 600]).unwrap());
+    let expected = format!("{:016x}\n", digest.value());
+    assert_eq!(String::from_utf8(printed.stdout).unwrap(), expected);
+}
+
 /// A board, and how C programs are built for it.
 struct Board {
     board: crate::board::Board,

@@ -12,7 +12,7 @@
  *
  * Functions return PLM_OK (0) or another number. Numbers below 100 are no errors. Numbers from 100
  * on are errors; none of them ever changes its meaning. After an error a handle is as it was before,
- * but for one that was to be opened, which is not open. Results are not written, unless a function
+ * but for one that was to be opened, which may be closed. Results are not written, unless a function
  * says otherwise.
  *
  * Nothing here allocates, blocks, recurses or panics. A callback must return: no longjmp, and no
