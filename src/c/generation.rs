@@ -141,16 +141,29 @@ unsafe fn start(
             let stop_strings = &(*place).stop_strings;
             let stop_strings = stop_strings.get(..stops).unwrap_or_default();
             let limit = if tokens == 0 { usize::MAX } else { tokens };
-            let made = Generation::new(used, sampler, &tokenizer, prompt)
-                .limit(limit)
-                .stop_strings(stop_strings);
-            (&raw mut (*place).generation).write(made);
+            let generation = &raw mut (*place).generation;
+            generation.write(Generation::new(used, sampler, &tokenizer, prompt));
+            limited(generation, limit, stop_strings);
             Ok(())
         })?;
         session_held.lend(handle);
         sampler_held.lend(handle);
     }
     Ok(())
+}
+
+/// Says when a text ends. Not inlined: `start` would need the stack of a second generation.
+///
+/// # Safety
+/// A generation is there, and nobody else uses it.
+#[inline(never)]
+unsafe fn limited(
+    place: *mut Generation<'static, 'static, 'static, 'static>,
+    limit: usize,
+    stop_strings: &'static [&'static str],
+) {
+    // SAFETY: the caller's promise; what is read is written again.
+    unsafe { place.write(place.read().limit(limit).stop_strings(stop_strings)) };
 }
 
 /// A string of the caller's, of which no more is read than the longest may have.

@@ -101,11 +101,10 @@ const RISCV: Board = Board {
 impl Board {
     /// Builds a program of `examples/c/board` with a plan for `context`.
     fn build(&self, program: &str, features: &str, more: &[&str], options: &[&str]) -> PathBuf {
+        let more_features = more.first().unwrap_or(&"");
         let folder = folder(&format!(
-            "{}-{program}-{}{}",
-            self.name,
-            features,
-            more.concat()
+            "{}-{program}-{features}{more_features}",
+            self.name
         ));
         plan(&folder, options);
         let mut arguments = flags("c11");
@@ -113,6 +112,7 @@ impl Board {
         arguments.extend(["-Os", "-ffunction-sections", "-fdata-sections"].map(String::from));
         arguments.extend(["-nostartfiles", "-Wl,--gc-sections"].map(String::from));
         arguments.push(format!("-I{}", folder.display()));
+        arguments.push(format!("-I{ROOT}/examples/c/board"));
         arguments.push(format!("-DIMAGE=\"{STORY}\""));
         arguments.push(format!("-L{ROOT}/examples/c/board"));
         arguments.push(format!("-T{}.ld", self.name));
@@ -195,6 +195,27 @@ fn a_c_firmware_has_no_panic_no_heap_no_formatting_and_no_more_code_than_a_rust_
     is_as_small_as_the_rust_program(EVERYTHING, EVERYTHING, &[]);
     is_as_small_as_the_rust_program("q8", "q8", &[]);
     is_as_small_as_the_rust_program("q8", "q8,generate", &["-DGENERATE"]);
+}
+
+#[test]
+fn a_c_firmware_takes_little_stack() {
+    let stack = format!("{ROOT}/tests/c/stack.c");
+    for (generate, limit) in [("-DLOOP", 2560), ("-DGENERATE", 3200)] {
+        let more = [generate, "-Wl,--wrap=program", &stack];
+        let elf = ARM.build(
+            "proof",
+            EVERYTHING,
+            &more,
+            &["--context", "64", "--batch", "8"],
+        );
+        let printed = String::from_utf8(ARM.board.run_built(&elf, &[])).unwrap();
+        println!("{generate}: {printed}");
+        let bytes = printed.trim().strip_prefix("stack ").expect(&printed);
+        assert!(
+            bytes.parse::<usize>().unwrap() <= limit,
+            "{generate}: {printed}"
+        );
+    }
 }
 
 /// The whole library, called or not: no function of the interface can panic on a device.

@@ -39,12 +39,17 @@ static int32_t make(void)
 static int32_t next_token(uint32_t *id)
 {
     int32_t code = plm_start(&session, id, 1);
-    while (code == PLM_OK && plm_step(&session, 1000) == PLM_PENDING) {
+    if (code != PLM_OK) {
+        return code;
     }
-    code |= plm_choice_init(&choice);
-    do {
-        code |= plm_sample_step(&sampler, &session, &choice, 100, id);
-    } while (code == PLM_PENDING);
+    while ((code = plm_step(&session, 1000)) == PLM_PENDING) {
+    }
+    if (code != PLM_OK) {
+        return code;
+    }
+    plm_choice_init(&choice);
+    while ((code = plm_sample_step(&sampler, &session, &choice, 100, id)) == PLM_PENDING) {
+    }
     return code;
 }
 
@@ -53,13 +58,13 @@ static int32_t generate(size_t count)
 {
     static plm_generation text;
     static const char *const stops[] = {"."};
-    const plm_generate_options options = {100, stops, 1};
+    const plm_generate_options options = {8, stops, 1};
     int32_t code = plm_generate_start(&text, &session, &sampler, &tokenizer, ids, count, &options);
     code |= plm_generate_step(&text, 100, drop, NULL);
-    while (code == PLM_OK) {
+    while (code == PLM_OK || code == PLM_PENDING) {
         code = plm_generate_next(&text, drop, NULL);
     }
-    return code;
+    return code < PLM_ERROR_NOT_AN_IMAGE ? PLM_OK : code;
 }
 #endif
 
@@ -74,7 +79,7 @@ int program(void)
                        sizeof scratch / sizeof *scratch, ids, sizeof ids / sizeof *ids, &count);
     code |= plm_feed(&session, ids, count);
     code |= plm_sample(&sampler, &session, &id);
-    while (code == PLM_OK && !ends) {
+    for (int tokens = 0; tokens < 8 && code == PLM_OK && !ends; tokens++) {
         code |= plm_decode(&decoder, id, drop, NULL);
         code |= next_token(&id);
         code |= plm_ends_text(&tokenizer, id, &ends);
