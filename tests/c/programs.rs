@@ -309,3 +309,18 @@ fn cmake_builds_the_story_from_the_sources_and_from_an_installed_library() {
     let built = folder.join("with-package/pocketlm");
     assert!(!built.exists(), "the installed library was not used");
 }
+
+#[test]
+fn cmake_builds_the_story_for_a_board() {
+    let folder = folder("cmake-board");
+    plan(&folder, &["--context", "256", "--batch", "8"]);
+    let build = text(&folder.join("build"));
+    let source = format!("{ROOT}/examples/c/board");
+    let plan = format!("-DPLAN={}", folder.display());
+    let toolchain = "-DCMAKE_TOOLCHAIN_FILE=arm.cmake";
+    run("cmake", &["-S", &source, "-B", &build, toolchain, &plan]);
+    run("cmake", &["--build", &build, "--target", "story"]);
+    let told = M4F.run_built(&folder.join("build/story"), &[]);
+    let expected = fs::read_to_string(Path::new(ROOT).join("tests/data/story.txt")).unwrap();
+    assert_eq!(String::from_utf8(told).unwrap(), expected);
+}

@@ -6,4 +6,3 @@
 image:
     .incbin IMAGE
 image_end:
-    .section .note.GNU-stack, "", %progbits

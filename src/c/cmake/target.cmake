@@ -6,6 +6,7 @@ if(NOT POCKETLM_TARGET)
   find_package(Threads REQUIRED)
   target_link_libraries(pocketlm::pocketlm INTERFACE Threads::Threads ${CMAKE_DL_LIBS} m)
 else()
-  # What is not called takes no flash.
-  target_link_options(pocketlm::pocketlm INTERFACE -Wl,--gc-sections)
+  # What is not called takes no flash. Only Rust's objects say that they need no executable stack,
+  # so binutils 2.39 and later would warn of the others.
+  target_link_options(pocketlm::pocketlm INTERFACE -Wl,--gc-sections -Wl,-z,noexecstack)
 endif()
