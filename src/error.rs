@@ -165,7 +165,7 @@ impl<N: fmt::Display + PartialEq + From<u8>> fmt::Display for Count<N> {
 impl Error {
     /// The number of this kind of error: for logs, for a blinking LED, for callers in other
     /// languages. A number never changes its meaning. The hundreds say what failed: 1 opening an
-    /// image, 2 planning or running, 3 snapshots or storage, 4 text.
+    /// image, 2 planning or running, 3 snapshots or storage, 4 text; 5 is the C interface's own.
     ///
     /// ```
     /// assert_eq!(pocketlm::Error::Busy.code(), 209);

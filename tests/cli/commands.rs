@@ -1170,3 +1170,51 @@ fn a_tokenizer_that_is_refused_stops_only_what_needs_it() {
     std::fs::copy(good, &tokenizer).unwrap();
     assert!(refusal(run(&["chat", model])).contains("`chat_template` is neither "));
 }
+
+#[test]
+fn plan_writes_the_sizes_for_c() {
+    let plan = |more: &[&str]| {
+        let arguments = ["plan", STORY, "--context", "64", "--kv", "q8"];
+        stdout(run(&[&arguments, more].concat()))
+    };
+    let header = plan(&["--c-header", "-"]);
+    let defined = |name: &str| {
+        let start = format!("#define PLM_{name} ");
+        let value = header.lines().find_map(|line| line.strip_prefix(&start));
+        value.expect(name).trim_end_matches('u').to_owned()
+    };
+    // The machine's folders are nobody's business.
+    assert!(
+        header.starts_with("/* pocketlm plan: story.plm\n"),
+        "{header}"
+    );
+    let image = std::fs::read(STORY).unwrap();
+    assert_eq!(defined("IMAGE_BYTES"), image.len().to_string());
+    let checksum = u32::from_le_bytes(image[12..16].try_into().unwrap());
+    assert_eq!(defined("IMAGE_CHECKSUM"), format!("{checksum:#010x}"));
+    let sizes = json(&plan(&["--json"]));
+    assert_eq!(defined("ARENA_BYTES"), sizes["ram"]["total"].to_string());
+    assert_eq!(defined("KV"), "PLM_KV_Q8");
+    // Where the table of the image says that they are.
+    for (section, name) in [
+        "CONFIG",
+        "LAYERS",
+        "ROPE",
+        "TENSORS",
+        "WEIGHTS",
+        "TOKENIZER",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let entry = &image[32 + 24 * section..];
+        for (name, at) in
+            [("OFFSET", 0), ("BYTES", 8)].map(|(end, at)| (format!("SECTION_{name}_{end}"), at))
+        {
+            let number = u64::from_le_bytes(entry[at..at + 8].try_into().unwrap());
+            assert_eq!(defined(&name), number.to_string(), "{name}");
+        }
+    }
+    let refused = run(&["plan", STORY, "--context", "8", "--c-header", "-", "--json"]);
+    assert_eq!(refused.status.code(), Some(2));
+}

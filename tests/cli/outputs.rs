@@ -7,11 +7,12 @@ use crate::model;
 use crate::program::{STORY, path, program, refusal, run, stdout};
 
 /// The commands that write a file, without its name.
-const WRITERS: [(&str, &[&str]); 4] = [
+const WRITERS: [(&str, &[&str]); 5] = [
     ("pack", &["-o"]),
     ("snapshot", &["-p", "Once", "-o"]),
     ("logits", &["--tokens", "1,2", "-o"]),
     ("plan", &["--context", "8", "--svg"]),
+    ("plan", &["--context", "8", "--c-header"]),
 ];
 
 /// The arguments with which a command writes to `output` what comes of `model`.
@@ -136,6 +137,7 @@ fn a_text_that_begins_like_an_output_is_not_replaced() {
         "pocketlm logits . --tokens 1,2\n",
         "pocketkv of the robot",
         "<svg class=\"pocketlm\"/>",
+        "/* pocketlm plans of mine */",
         "\u{10}\0\0\0\0\0\0\0{\"logits\": 1",
     ] {
         fs::write(&file, text).unwrap();

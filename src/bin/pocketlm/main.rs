@@ -9,6 +9,8 @@ mod bench;
 #[cfg(feature = "cli")]
 mod board;
 #[cfg(feature = "cli")]
+mod c_header;
+#[cfg(feature = "cli")]
 mod chat;
 #[cfg(feature = "cli")]
 mod fit;

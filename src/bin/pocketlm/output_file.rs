@@ -11,7 +11,7 @@ use pocketlm::model::MAGIC;
 use pocketlm::run::SnapshotHeader;
 
 use crate::output::{Failure, Outcome, refuse, refuse_file};
-use crate::svg;
+use crate::{c_header, svg};
 
 /// What a file holds.
 #[derive(Clone, Copy, PartialEq)]
@@ -20,6 +20,7 @@ pub enum Kind {
     Snapshot,
     Logits,
     Chart,
+    CHeader,
 }
 
 impl Kind {
@@ -29,6 +30,15 @@ impl Kind {
             Kind::Snapshot => "a snapshot",
             Kind::Logits => "a file of logits",
             Kind::Chart => "a chart of `plan` or `fit`",
+            Kind::CHeader => "a C header of `plan`",
+        }
+    }
+
+    /// Whether it can be shown at a terminal.
+    fn is_text(self) -> bool {
+        match self {
+            Kind::Image | Kind::Snapshot | Kind::Logits => false,
+            Kind::Chart | Kind::CHeader => true,
         }
     }
 
@@ -39,6 +49,7 @@ impl Kind {
             Kind::Snapshot => has_header(path, SnapshotHeader::MAGIC),
             Kind::Logits => holds_only_logits(path).unwrap_or(false),
             Kind::Chart => start(path, svg::START.len()) == svg::START.as_bytes(),
+            Kind::CHeader => start(path, c_header::START.len()) == c_header::START.as_bytes(),
         }
     }
 }
@@ -116,7 +127,7 @@ impl OutputFile {
         };
         output.inputs.extend(standard_input());
         if is_stdout(path) {
-            if kind != Kind::Chart && io::stdout().is_terminal() {
+            if !kind.is_text() && io::stdout().is_terminal() {
                 let what = kind.name();
                 return Err(Failure::Usage(format!(
                     "{what} cannot be shown at a terminal; redirect standard output, or name a \

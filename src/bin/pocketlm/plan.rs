@@ -15,7 +15,7 @@ use crate::number::whole;
 use crate::output::{Failure, Outcome, counted, print, print_json, refuse};
 use crate::output_file::{Kind, OutputFile};
 use crate::svg::{self, Bar};
-use crate::{info, size};
+use crate::{c_header, info, size};
 
 /// Show what every byte of flash and RAM is used for, and whether it fits
 #[derive(Args)]
@@ -30,7 +30,8 @@ Examples:
   pocketlm plan smol.plm --context 512
   pocketlm plan story.plm --context 256 --kv q8 --board pico2
   pocketlm plan story.plm --context 256 --batch 4 --kv q8 --flash 2M --ram 264K
-  pocketlm plan gemma.plm --context 2048 --svg memory.svg")]
+  pocketlm plan gemma.plm --context 2048 --svg memory.svg
+  pocketlm plan story.plm --context 256 --kv q8 --c-header story.h")]
 pub struct Arguments {
     /// An image or a checkpoint
     model: PathBuf,
@@ -70,15 +71,23 @@ pub struct Arguments {
     /// Draw a bar chart as well: a new file or an older chart. `-` is stdout, in place of the table
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+
+    /// Write the sizes for C as well: a new file or an older header. `-` is stdout, in place of the
+    /// table
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "svg"])]
+    c_header: Option<PathBuf>,
 }
 
 pub fn plan(arguments: Arguments) -> Outcome {
-    let chart = match &arguments.svg {
-        Some(path) => Some(OutputFile::new(path, Kind::Chart, &[&arguments.model])?),
-        None => None,
+    let output = |path: &Option<PathBuf>, kind| match path {
+        Some(path) => OutputFile::new(path, kind, &[&arguments.model]).map(Some),
+        None => Ok(None),
     };
-    // Standard output holds one thing: the chart, JSON or the table.
+    let chart = output(&arguments.svg, Kind::Chart)?;
+    let c_header = output(&arguments.c_header, Kind::CHeader)?;
+    // Standard output holds one thing: the chart, the header, JSON or the table.
     let chart_alone = chart.as_ref().is_some_and(OutputFile::is_stdout);
+    let header_alone = c_header.as_ref().is_some_and(OutputFile::is_stdout);
     if chart_alone && arguments.json {
         return Err(Failure::Usage(
             "--json and --svg both write to standard output; name a file for the chart".into(),
@@ -100,7 +109,7 @@ pub fn plan(arguments: Arguments) -> Outcome {
 
     if arguments.json {
         print_json(&arguments.to_json(&flash, &ram))?;
-    } else if !chart_alone {
+    } else if !chart_alone && !header_alone {
         flash.print()?;
         print("")?;
         ram.print()?;
@@ -109,6 +118,13 @@ pub fn plan(arguments: Arguments) -> Outcome {
         let drawn = arguments.chart(&image.name, [&flash, &ram]);
         output.write(|file| {
             let written = file.write_all(drawn.as_bytes());
+            written.map_err(|error| output.cannot_write(error))
+        })?;
+    }
+    if let Some(output) = &c_header {
+        let header = c_header::header(&arguments.model, &image, &model, &plan);
+        output.write(|file| {
+            let written = file.write_all(header.as_bytes());
             written.map_err(|error| output.cannot_write(error))
         })?;
     }

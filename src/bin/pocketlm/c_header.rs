@@ -1,0 +1,67 @@
+//! The C header of `pocketlm plan`: what one image needs, as constants.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use pocketlm::model::{ALIGNMENT, Kv, Model, Section};
+use pocketlm::run::Plan;
+
+/// The first bytes of every such header.
+pub const START: &str = "/* pocketlm plan: ";
+
+/// The header of the image that `path` names, by which the user knows it.
+pub fn header(path: &Path, image: &[u8], model: &Model, plan: &Plan) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut text = format!(
+        "{START}{}\n * Written by `pocketlm plan --c-header`: do not edit. */\n\
+         #ifndef PLM_IMAGE_CHECKSUM\n",
+        // The name of a file must not end the comment.
+        name.replace("*/", "* /")
+    );
+    let header = model.header();
+    text.push_str("\n/* The image: plm_open_expected refuses any other. */\n");
+    text.push_str(&format!(
+        "#define PLM_IMAGE_CHECKSUM 0x{:08x}u\n",
+        model.checksum()
+    ));
+    define(&mut text, "IMAGE_BYTES", image.len() as u64);
+    define(&mut text, "IMAGE_ALIGNMENT", ALIGNMENT as u64);
+    define(&mut text, "RESIDENT_BYTES", header.resident_bytes() as u64);
+    define(&mut text, "VOCAB_SIZE", model.config().vocab_size.into());
+    text.push_str("\n/* The session. */\n");
+    define(&mut text, "CONTEXT", plan.context_tokens().into());
+    define(&mut text, "BATCH", plan.batch_tokens().into());
+    text.push_str(&format!("#define PLM_KV {}\n", kv_name(plan.kv_type())));
+    text.push_str("#define PLM_LIMITS {PLM_CONTEXT, PLM_BATCH, PLM_KV, 0}\n");
+    define(&mut text, "ARENA_BYTES", plan.bytes() as u64);
+    define(&mut text, "ARENA_ALIGNMENT", ALIGNMENT as u64);
+    text.push_str("\n/* Where the parts of the image are. */\n");
+    for section in Section::ALL {
+        let part = header.section(section);
+        let name = section.to_string().to_uppercase().replace(' ', "_");
+        // A section is a part of the image.
+        let offset = part.as_ptr().addr() - image.as_ptr().addr();
+        define(&mut text, &format!("SECTION_{name}_OFFSET"), offset as u64);
+        define(
+            &mut text,
+            &format!("SECTION_{name}_BYTES"),
+            part.len() as u64,
+        );
+    }
+    text.push_str("\n#endif\n");
+    text
+}
+
+fn define(text: &mut String, name: &str, value: u64) {
+    let suffix = if value > u32::MAX.into() { "ull" } else { "u" };
+    writeln!(text, "#define PLM_{name} {value}{suffix}").expect("a String takes any text");
+}
+
+fn kv_name(kv: Kv) -> &'static str {
+    match kv {
+        Kv::F32 => "PLM_KV_F32",
+        Kv::F16 => "PLM_KV_F16",
+        Kv::Bf16 => "PLM_KV_BF16",
+        Kv::Q8 => "PLM_KV_Q8",
+    }
+}

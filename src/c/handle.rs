@@ -1,0 +1,152 @@
+//! Handles: Rust values in memory of the caller. A word in front of each says what it is.
+//!
+//! The word is made from the kind of the value and its address. So memory that was never opened, a
+//! handle of another kind, and a handle that was copied elsewhere are refused. While a call changes
+//! a value, the word says neither, so a callback cannot use a value that is in use.
+
+use core::mem::MaybeUninit;
+
+use crate::memory;
+use crate::status::{Fault, PLM_ERROR_HANDLE};
+
+/// A type of the C interface that holds a Rust value.
+pub trait Handle: Sized {
+    /// What it holds.
+    type Value;
+    /// A number that no other type has.
+    const KIND: usize;
+}
+
+/// What is in the memory of a handle.
+#[repr(C)]
+struct Slot<T> {
+    tag: usize,
+    value: MaybeUninit<T>,
+}
+
+/// The tag of a value that may be used.
+fn open_tag<H: Handle>(handle: *const H) -> usize {
+    handle.addr() ^ H::KIND
+}
+
+/// The tag of a value that `borrower` has for itself, call after call.
+pub fn lent_tag<H: Handle, B>(handle: *const H, borrower: *const B) -> usize {
+    open_tag(handle) ^ borrower.addr().rotate_left(7)
+}
+
+/// Whether memory is that of a handle, which has the tag `tag`. It is one function for all kinds, to
+/// save flash.
+///
+/// # Safety
+/// Where the checks of the pointer succeed, the memory is there.
+#[inline(never)]
+unsafe fn check(tag_place: *const usize, align: usize, tag: usize) -> Result<(), Fault> {
+    memory::check(tag_place.addr(), align, Some(size_of::<usize>()))?;
+    // SAFETY: the caller's promise.
+    if unsafe { tag_place.read() } == tag {
+        Ok(())
+    } else {
+        Err(Fault(PLM_ERROR_HANDLE))
+    }
+}
+
+/// Makes a value in the memory of a handle. What was there before is forgotten. `make` gets the
+/// place where the value will stay, and fills it.
+///
+/// # Safety
+/// Where the checks of the pointer succeed, the memory is there and nobody else uses it.
+pub unsafe fn create<H: Handle>(
+    handle: *mut H,
+    make: impl FnOnce(*mut H::Value) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    const {
+        assert!(size_of::<Slot<H::Value>>() <= size_of::<H>());
+        assert!(align_of::<Slot<H::Value>>() <= align_of::<H>());
+    }
+    memory::check_values(handle, 1)?;
+    let slot = handle.cast::<Slot<H::Value>>();
+    // SAFETY: the slot fits the handle, by the assertions above, and the handle is the caller's.
+    unsafe {
+        (&raw mut (*slot).tag).write(0);
+        make((&raw mut (*slot).value).cast())?;
+        (&raw mut (*slot).tag).write(open_tag(handle));
+    }
+    Ok(())
+}
+
+/// A value that others may read at the same time.
+///
+/// # Safety
+/// Where the checks of the pointer succeed, the memory is there and nobody changes it.
+pub unsafe fn shared<'h, H: Handle>(handle: *const H) -> Result<&'h H::Value, Fault> {
+    let slot = handle.cast::<Slot<H::Value>>();
+    // SAFETY: a slot is not larger than its handle, and starts with the tag, which says that
+    // `create` has put a value there.
+    unsafe {
+        check(handle.cast(), align_of::<H>(), open_tag(handle))?;
+        Ok((*slot).value.assume_init_ref())
+    }
+}
+
+/// A value that this call has for itself, until it is dropped.
+pub struct Held<H: Handle> {
+    handle: *mut H,
+    /// What the tag will be again.
+    tag: usize,
+}
+
+impl<H: Handle> Held<H> {
+    /// Takes a value that is not in use.
+    ///
+    /// # Safety
+    /// That of [`create`].
+    pub unsafe fn new(handle: *mut H) -> Result<Self, Fault> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::with_tag(handle, open_tag(handle)) }
+    }
+
+    /// Takes a value whose tag is `tag`.
+    ///
+    /// # Safety
+    /// That of [`create`].
+    pub unsafe fn with_tag(handle: *mut H, tag: usize) -> Result<Self, Fault> {
+        // SAFETY: a slot is not larger than its handle, which is the caller's, and starts with the
+        // tag.
+        unsafe {
+            check(handle.cast(), align_of::<H>(), tag)?;
+            handle.cast::<usize>().write(0);
+        }
+        Ok(Held { handle, tag })
+    }
+
+    /// Where the value is.
+    pub fn pointer(&self) -> *mut H::Value {
+        let slot = self.handle.cast::<Slot<H::Value>>();
+        // SAFETY: the place of a field; nothing is read.
+        unsafe { (&raw mut (*slot).value).cast() }
+    }
+
+    /// The value.
+    pub fn value(&mut self) -> &mut H::Value {
+        // SAFETY: the tag said that there is a value, and this is the only use of it.
+        unsafe { &mut *self.pointer() }
+    }
+
+    /// Lends the value to `borrower` when this call is over.
+    pub fn lend<B>(&mut self, borrower: *const B) {
+        self.tag = lent_tag(self.handle.cast_const(), borrower);
+    }
+
+    /// Whoever has borrowed the value gives it back when this call is over.
+    pub fn give_back(&mut self) {
+        self.tag = open_tag(self.handle);
+    }
+}
+
+impl<H: Handle> Drop for Held<H> {
+    fn drop(&mut self) {
+        let slot = self.handle.cast::<Slot<H::Value>>();
+        // SAFETY: `with_tag` has read the tag here.
+        unsafe { (&raw mut (*slot).tag).write(self.tag) };
+    }
+}

@@ -1,0 +1,216 @@
+//! What is an image, and what memory does it need?
+
+use core::ffi::c_void;
+
+use pocketlm::model::{Kv, Model};
+use pocketlm::run::{Plan, floats_are_ieee};
+
+use crate::handle::{self, Handle};
+use crate::memory;
+use crate::status::{Fault, PLM_ERROR_OTHER_IMAGE, PLM_ERROR_SETTING, code};
+
+/// Keys and values are kept as they are computed.
+pub const PLM_KV_F32: u32 = 0;
+/// Keys and values are kept in binary16.
+pub const PLM_KV_F16: u32 = 1;
+/// Keys and values are kept in bfloat16.
+pub const PLM_KV_BF16: u32 = 2;
+/// Keys and values are kept in 8 bits.
+pub const PLM_KV_Q8: u32 = 3;
+
+/// Words of 8 bytes of a `plm_model`.
+#[cfg(target_pointer_width = "32")]
+pub const PLM_MODEL_WORDS: usize = 34;
+/// Words of 8 bytes of a `plm_model`.
+#[cfg(target_pointer_width = "64")]
+pub const PLM_MODEL_WORDS: usize = 43;
+/// Bytes of a `plm_model`.
+pub const PLM_MODEL_BYTES: usize = PLM_MODEL_WORDS * 8;
+
+/// An opened image. It holds no copy of the image, which must stay where it is for as long as the
+/// model, or anything made from the model, is used. The model itself may go as soon as sessions and
+/// tokenizers are made.
+///
+/// Threads: once open, any number of threads may use it at the same time.
+#[repr(C)]
+pub struct plm_model {
+    opaque: [u64; PLM_MODEL_WORDS],
+}
+
+// What C takes for the sizes. `handle::create` sees to it that the values fit.
+const _: () = assert!(size_of::<plm_model>() == PLM_MODEL_BYTES);
+
+impl Handle for plm_model {
+    type Value = Model<'static>;
+    const KIND: usize = 0x6d6f_6401;
+}
+
+/// What a session has to hold.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct plm_limits {
+    /// Tokens of the context: 1 or more.
+    pub context: u32,
+    /// Tokens of a prompt that are computed together: 1 or more. More is faster and needs more
+    /// memory; 1 to 8 are good on a microcontroller.
+    pub batch: u32,
+    /// The type of keys and values: `PLM_KV_F32`, `PLM_KV_F16`, `PLM_KV_BF16` or `PLM_KV_Q8`.
+    pub kv: u32,
+    /// Bytes of the buffer for weights that are not in memory. 0 if they are.
+    pub weight_buffer: usize,
+}
+
+/// What an image says of itself.
+#[repr(C)]
+pub struct plm_model_info {
+    /// The checksum of the image's header, which covers the checksums of all its parts.
+    pub checksum: u32,
+    /// Tokens of the vocabulary: a session has as many logits.
+    pub vocab_size: u32,
+    /// The context length that the model was trained with; 0 if the checkpoint did not say.
+    pub trained_context: u32,
+    /// Layers.
+    pub layers: u32,
+}
+
+impl plm_limits {
+    /// The plan of a session of `model`.
+    pub fn plan(&self, model: &Model<'static>) -> Result<Plan<'static>, Fault> {
+        let kv = match self.kv {
+            PLM_KV_F32 => Kv::F32,
+            PLM_KV_F16 => Kv::F16,
+            PLM_KV_BF16 => Kv::Bf16,
+            PLM_KV_Q8 => Kv::Q8,
+            _ => return Err(Fault(PLM_ERROR_SETTING)),
+        };
+        let plan = Plan::new(model.header());
+        let plan = plan.context(self.context).batch(self.batch).kv(kv);
+        #[cfg(feature = "source")]
+        let plan = plan.weight_buffer(self.weight_buffer);
+        Ok(plan)
+    }
+}
+
+/// Opens an image in memory and checks all of it: this reads every byte of it. After that only a
+/// full context or an unknown token can fail.
+///
+/// `model` is what is opened. `image` starts at a multiple of 64 and has `bytes` bytes, which do not
+/// change while the model is used. A check of a signature goes before this call.
+///
+/// Errors: 100 to 110, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED` (`model`), `PLM_ERROR_LENGTH`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_open(
+    model: *mut plm_model,
+    image: *const c_void,
+    bytes: usize,
+) -> i32 {
+    // SAFETY: the caller's promise, which the header states.
+    code(unsafe { open(model, image, bytes, None) })
+}
+
+/// The same for one image alone: any other is refused before it is read. `checksum` is
+/// `PLM_IMAGE_CHECKSUM` of the header that `pocketlm plan --c-header` writes. So the sizes in that
+/// header are right for this image.
+///
+/// Errors: those of `plm_open`, and `PLM_ERROR_OTHER_IMAGE`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_open_expected(
+    model: *mut plm_model,
+    image: *const c_void,
+    bytes: usize,
+    checksum: u32,
+) -> i32 {
+    // SAFETY: the caller's promise, which the header states.
+    code(unsafe { open(model, image, bytes, Some(checksum)) })
+}
+
+#[inline(never)]
+unsafe fn open(
+    model: *mut plm_model,
+    image: *const c_void,
+    bytes: usize,
+    checksum: Option<u32>,
+) -> Result<(), Fault> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let image: &'static [u8] = memory::values(image.cast(), bytes)?;
+        // Where the header has its checksum, which `open` compares. What has none is no image.
+        let found = image.get(12..16).and_then(|bytes| bytes.first_chunk());
+        let found = found.map(|bytes| u32::from_le_bytes(*bytes));
+        handle::create(model, |place| {
+            if found.is_some() && checksum.is_some() && found != checksum {
+                return Err(Fault(PLM_ERROR_OTHER_IMAGE));
+            }
+            place.write(Model::open(image)?);
+            Ok(())
+        })
+    }
+}
+
+/// Writes what an image says of itself to `info`.
+///
+/// Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_info(model: *const plm_model, info: *mut plm_model_info) -> i32 {
+    // SAFETY: the caller's promise, which the header states.
+    code(unsafe { write_info(model, info) })
+}
+
+unsafe fn write_info(model: *const plm_model, info: *mut plm_model_info) -> Result<(), Fault> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let model = handle::shared(model)?;
+        let config = model.config();
+        memory::result(info)?(plm_model_info {
+            checksum: model.checksum(),
+            vocab_size: config.vocab_size,
+            trained_context: config
+                .max_position_embeddings
+                .map_or(0, |tokens| tokens.get()),
+            layers: config.num_decoder_blocks,
+        });
+    }
+    Ok(())
+}
+
+/// Writes to `arena_bytes` how many bytes the arena of a session needs. It is what
+/// `pocketlm plan --c-header` writes as `PLM_ARENA_BYTES` for the same limits.
+///
+/// Errors: `PLM_ERROR_LIMITS` if context or batch is 0 or no memory could hold this;
+/// `PLM_ERROR_SETTING` for an unknown `kv`; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+/// `PLM_ERROR_HANDLE`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_plan(
+    model: *const plm_model,
+    limits: *const plm_limits,
+    arena_bytes: *mut usize,
+) -> i32 {
+    // SAFETY: the caller's promise, which the header states.
+    code(unsafe { write_plan(model, limits, arena_bytes) })
+}
+
+unsafe fn write_plan(
+    model: *const plm_model,
+    limits: *const plm_limits,
+    arena_bytes: *mut usize,
+) -> Result<(), Fault> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let limits = memory::value(limits)?;
+        let plan = limits.plan(handle::shared(model)?)?;
+        let bytes = plan.bytes();
+        if limits.context == 0 || limits.batch == 0 || bytes == usize::MAX {
+            return Err(pocketlm::Error::Limits.into());
+        }
+        memory::result(arena_bytes)?(bytes);
+    }
+    Ok(())
+}
+
+/// Whether `float` is computed as IEEE 754 asks. If not, the logits are not those of other machines:
+/// some operating systems and some floating-point routines in ROM flush subnormal numbers to zero.
+/// Call it once at the start, in the mode that the program computes in.
+#[unsafe(no_mangle)]
+pub extern "C" fn plm_floats_are_ieee() -> bool {
+    floats_are_ieee()
+}

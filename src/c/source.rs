@@ -1,0 +1,211 @@
+//! Weights that are not in memory, and cores that share the work: functions of the caller.
+
+use core::ffi::c_void;
+
+#[cfg(feature = "source")]
+use pocketlm::Error;
+#[cfg(feature = "source")]
+use pocketlm::model::{Model, WeightSource};
+use pocketlm_kernels::Workers;
+
+use crate::model::plm_model;
+use crate::status::{Fault, code};
+#[cfg(feature = "source")]
+use crate::{handle, memory};
+
+/// Where weights are read from: external flash without a memory-mapped window, an SD card, a file.
+/// The structure is copied; what `context` points to must stay.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct plm_source {
+    /// Fills `buffer` with `bytes` bytes of the image from `offset` on, a multiple of 4. Returns 0,
+    /// or any other number if it cannot. What turns out to be no image may have been asked for from
+    /// any offset. Not NULL.
+    pub read: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            offset: u64,
+            buffer: *mut c_void,
+            bytes: usize,
+        ) -> i32,
+    >,
+    /// The same, and calls `work(argument)` once while the bytes are on their way: starts a
+    /// transfer, calls `work`, waits for the end of the transfer. NULL if there is no such thing.
+    pub read_while: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            offset: u64,
+            buffer: *mut c_void,
+            bytes: usize,
+            work: Option<unsafe extern "C" fn(argument: *mut c_void)>,
+            argument: *mut c_void,
+        ) -> i32,
+    >,
+    /// Given to both.
+    pub context: *mut c_void,
+}
+
+/// Cores or threads that share the work. The structure is copied; what `context` points to must
+/// stay. On cores without compare-and-swap (Armv6-M) the calling core computes alone.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct plm_workers {
+    /// Calls `job(argument)` at least once, on as many cores as there are, and returns when all
+    /// calls have returned. Each call takes what work is left, so that one call does it all. Not
+    /// NULL.
+    pub run: Option<
+        unsafe extern "C" fn(
+            context: *mut c_void,
+            job: Option<unsafe extern "C" fn(argument: *mut c_void)>,
+            argument: *mut c_void,
+        ),
+    >,
+    /// Given to `run`.
+    pub context: *mut c_void,
+    /// How many cores that are: 1 or more. It changes no bit of the result.
+    pub count: u32,
+}
+
+/// The caller's cores.
+pub struct Cores(pub plm_workers);
+
+// SAFETY: the header asks for functions and a context that any thread may use.
+unsafe impl Sync for Cores {}
+// SAFETY: as above.
+unsafe impl Send for Cores {}
+
+impl Workers for Cores {
+    fn run(&self, job: &(dyn Fn() + Sync)) {
+        unsafe extern "C" fn call(argument: *mut c_void) {
+            // SAFETY: `run` below gives the address of a job, which lives until `run` returns.
+            unsafe { (*argument.cast::<&(dyn Fn() + Sync)>())() }
+        }
+        let argument = (&raw const job).cast_mut().cast();
+        if let Some(run) = self.0.run {
+            // SAFETY: the header says what the function must do.
+            unsafe { run(self.0.context, Some(call), argument) }
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.0.count as usize
+    }
+}
+
+/// The caller's device.
+#[cfg(feature = "source")]
+pub struct Device(pub plm_source);
+
+// SAFETY: the header asks for a context that the thread of the session may use.
+#[cfg(feature = "source")]
+unsafe impl Send for Device {}
+
+#[cfg(feature = "source")]
+impl WeightSource for Device {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        let read = self.0.read.ok_or(Error::Storage)?;
+        let (to, bytes) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: the header says what the function must do.
+        match unsafe { read(self.0.context, offset, to, bytes) } {
+            0 => Ok(()),
+            _ => Err(Error::Storage),
+        }
+    }
+
+    fn read_while(
+        &mut self,
+        offset: u64,
+        buffer: &mut [u8],
+        work: &mut dyn FnMut(),
+    ) -> Result<(), Error> {
+        unsafe extern "C" fn call(argument: *mut c_void) {
+            // SAFETY: the address of the work, which lives until `read_while` returns.
+            unsafe { (*argument.cast::<&mut dyn FnMut()>())() }
+        }
+        let Some(read) = self.0.read_while else {
+            work();
+            return self.read(offset, buffer);
+        };
+        let mut work = work;
+        let argument = (&raw mut work).cast();
+        let (to, bytes) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: the header says what the function must do.
+        match unsafe { read(self.0.context, offset, to, bytes, Some(call), argument) } {
+            0 => Ok(()),
+            _ => Err(Error::Storage),
+        }
+    }
+}
+
+/// Opens an image whose weights stay where they are. All the rest of it is read into `resident`,
+/// which starts at a multiple of 64, has `resident_bytes` bytes (`PLM_RESIDENT_BYTES` of the header
+/// that `pocketlm plan --c-header` writes), and is used as long as the model is. The weights are
+/// read once, through `scratch`, which starts at a multiple of 64; an arena will do, before a
+/// session has it.
+///
+/// The library must be built with the feature `source`.
+///
+/// Errors: those of `plm_open`; `PLM_ERROR_ARENA_TOO_SMALL` for `resident`,
+/// `PLM_ERROR_WEIGHT_BUFFER_TOO_SMALL` for `scratch`; `PLM_ERROR_STORAGE`; `PLM_ERROR_OVERLAP`;
+/// `PLM_ERROR_NO_SOURCE`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_open_from(
+    model: *mut plm_model,
+    source: *const plm_source,
+    resident: *mut c_void,
+    resident_bytes: usize,
+    scratch: *mut c_void,
+    scratch_bytes: usize,
+) -> i32 {
+    let resident = (resident.cast(), resident_bytes);
+    // SAFETY: the caller's promise, which the header states.
+    code(unsafe { open_from(model, source, resident, (scratch.cast(), scratch_bytes)) })
+}
+
+#[cfg(not(feature = "source"))]
+unsafe fn open_from(
+    _: *mut plm_model,
+    _: *const plm_source,
+    _: (*mut u8, usize),
+    _: (*mut u8, usize),
+) -> Result<(), Fault> {
+    Err(Fault(crate::status::PLM_ERROR_NO_SOURCE))
+}
+
+#[cfg(feature = "source")]
+unsafe fn open_from(
+    model: *mut plm_model,
+    source: *const plm_source,
+    (resident, resident_bytes): (*mut u8, usize),
+    (scratch, scratch_bytes): (*mut u8, usize),
+) -> Result<(), Fault> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut device = Device(checked(source)?);
+        let resident: &'static mut [u8] = memory::values_mut(resident, resident_bytes)?;
+        memory::check_values(scratch, scratch_bytes)?;
+        memory::must_be_apart(
+            (resident.as_ptr(), resident.len()),
+            (scratch, scratch_bytes),
+        )?;
+        let scratch = memory::values_mut(scratch, scratch_bytes)?;
+        handle::create(model, |place| {
+            place.write(Model::open_from(&mut device, resident, scratch)?);
+            Ok(())
+        })
+    }
+}
+
+/// A source that can be read.
+///
+/// # Safety
+/// That of [`memory::value`].
+#[cfg(feature = "source")]
+pub unsafe fn checked(source: *const plm_source) -> Result<plm_source, Fault> {
+    // SAFETY: the caller's promise.
+    let source = unsafe { *memory::value(source)? };
+    if source.read.is_none() {
+        return Err(Fault(crate::status::PLM_ERROR_NULL));
+    }
+    Ok(source)
+}

@@ -1,0 +1,326 @@
+//! C programs on this machine and on boards: they compute what the Rust programs compute.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use crate::board::{M4F, RV32IMAC};
+use crate::build::{EVERYTHING, ROOT, STORY, flags, folder, library, link, plan, run, text};
+
+/// What is linked beside the library on this machine.
+const HOST: [&str; 4] = ["-lpthread", "-ldl", "-lm", "-g"];
+const SANITIZERS: &str = "-fsanitize=address,undefined";
+
+static HOST_LIBRARY: LazyLock<PathBuf> =
+    LazyLock::new(|| library(None, &format!("{EVERYTHING},source,std")));
+
+/// Builds a program for this machine, with the sanitizers in the program and in the library.
+fn host_program(files: &[&str], name: &str) -> PathBuf {
+    let mut arguments = flags("c11");
+    arguments.extend(["-O1", SANITIZERS, "-fno-sanitize-recover=all"].map(String::from));
+    arguments.push(text(&HOST_LIBRARY));
+    arguments.extend(HOST.map(String::from));
+    let program = folder("host").join(name);
+    link("gcc", &arguments, files, &program);
+    program
+}
+
+#[test]
+fn a_c_program_on_the_host_tells_the_story() {
+    let program = host_program(&["story.c"], "story");
+    let told = run(&text(&program), &[STORY]);
+    let expected = fs::read_to_string(Path::new(ROOT).join("tests/data/story.txt")).unwrap();
+    assert_eq!(String::from_utf8(told.stdout).unwrap(), expected);
+    assert_eq!(String::from_utf8(told.stderr).unwrap(), "");
+}
+
+#[test]
+fn the_functions_do_what_the_header_says_with_threads_and_a_source_too() {
+    use pocketlm::model::{Kv, Model};
+    use pocketlm::run::{Digest, Plan};
+
+    let program = host_program(&["../../tests/c/same.c"], "same");
+    let printed = run(&text(&program), &[STORY]);
+    let story = crate::common::session::STORY;
+    let model = Model::open(story).unwrap();
+    let plan = Plan::of(story).context(64).batch(4).kv(Kv::Q8);
+    let mut arena = crate::common::session::arena_for(&plan);
+    let mut session = crate::common::session::session_in(&model, &plan, &mut arena);
+    let mut digest = Digest::new();
+    digest.update(session.feed(&[2, 17, 40, 5, 7, 600]).unwrap());
+    let expected = format!("{:016x}\n", digest.value());
+    assert_eq!(String::from_utf8(printed.stdout).unwrap(), expected);
+}
+
+/// A board, and how C programs are built for it.
+struct Board {
+    board: crate::board::Board,
+    name: &'static str,
+    compiler: &'static str,
+    start: &'static str,
+    flags: &'static [&'static str],
+    /// After the library.
+    libraries: &'static [&'static str],
+}
+
+const ARM: Board = Board {
+    board: M4F,
+    name: "mps2_an386",
+    compiler: "arm-none-eabi-gcc",
+    start: "board/start_arm.c",
+    flags: &[
+        "-mcpu=cortex-m4",
+        "-mthumb",
+        "-mfloat-abi=hard",
+        "-mfpu=fpv4-sp-d16",
+        "--specs=nano.specs",
+        // These are the C library's, which is named before the library that has its own.
+        "-Wl,-u,memcpy,-u,memmove,-u,memset,-u,memcmp,-u,__aeabi_memcpy,-u,__aeabi_memcpy4,\
+         -u,__aeabi_memcpy8,-u,__aeabi_memmove4,-u,__aeabi_memset4,-u,__aeabi_memclr4,\
+         -u,__aeabi_memclr8",
+        "-lc",
+    ],
+    libraries: &[],
+};
+
+const RISCV: Board = Board {
+    board: RV32IMAC,
+    name: "virt_riscv32",
+    compiler: "riscv64-unknown-elf-gcc",
+    start: "board/start_riscv.c",
+    flags: &[
+        "-march=rv32imac_zicsr",
+        "-mabi=ilp32",
+        "-mcmodel=medany",
+        "-ffreestanding",
+        "-nostdlib",
+    ],
+    libraries: &["-lgcc"],
+};
+
+impl Board {
+    /// Builds a program of `examples/c/board` with a plan for `context`.
+    fn build(&self, program: &str, features: &str, more: &[&str], options: &[&str]) -> PathBuf {
+        let more_features = more.first().unwrap_or(&"");
+        let folder = folder(&format!(
+            "{}-{program}-{features}{more_features}",
+            self.name
+        ));
+        plan(&folder, options);
+        let mut arguments = flags("c11");
+        arguments.extend(self.flags.iter().chain(more).map(|flag| flag.to_string()));
+        arguments.extend(["-Os", "-ffunction-sections", "-fdata-sections"].map(String::from));
+        arguments.extend(["-nostartfiles", "-Wl,--gc-sections"].map(String::from));
+        arguments.push(format!("-I{}", folder.display()));
+        arguments.push(format!("-I{ROOT}/examples/c/board"));
+        arguments.push(format!("-DIMAGE=\"{STORY}\""));
+        arguments.push(format!("-L{ROOT}/examples/c/board"));
+        arguments.push(format!("-T{}.ld", self.name));
+        arguments.push(text(&library(Some(self.board.target), features)));
+        arguments.extend(self.libraries.iter().map(|flag| flag.to_string()));
+        let elf = folder.join(format!("{program}.elf"));
+        let source = format!("board/{program}.c");
+        let files = [&source, "board/image.S", "board/semihosting.c", self.start];
+        link(self.compiler, &arguments, &files, &elf);
+        elf
+    }
+}
+
+/// The lines of `check` are those of the Rust program on the same board.
+fn computes_what_the_rust_program_computes(board: &Board) {
+    let options = ["--context", "80", "--batch", "8"];
+    let elf = board.build("check", EVERYTHING, &[], &options);
+    let found = String::from_utf8(board.board.run_built(&elf, &[])).unwrap();
+    let rust = board.board.run("check", &[]);
+    let lines = rust.lines().filter(|line| !line.starts_with("cost "));
+    assert_eq!(
+        found.lines().collect::<Vec<_>>(),
+        lines.collect::<Vec<_>>(),
+        "{}",
+        board.name
+    );
+    assert_eq!(found.lines().count(), 1 + 4 * 74);
+}
+
+#[test]
+fn a_c_program_on_a_cortex_m4f_computes_the_bits_of_the_rust_program() {
+    computes_what_the_rust_program_computes(&ARM);
+}
+
+#[test]
+fn a_c_program_on_rv32imac_computes_the_bits_of_the_rust_program() {
+    computes_what_the_rust_program_computes(&RISCV);
+}
+
+/// The code of a C firmware may have so many bytes more than that of a Rust firmware. There the plan
+/// is computed at compile time (1.4 KB), references need no checks, and `memcpy` is shorter.
+const MORE: u64 = 4900;
+
+fn is_as_small_as_the_rust_program(features: &str, rust_features: &str, more: &[&str]) {
+    use object::{Object, ObjectSection, ObjectSymbol};
+
+    let options = ["--context", "256", "--batch", "8"];
+    let c = fs::read(ARM.build("proof", features, more, &options)).unwrap();
+    let rust = M4F.build("proof", "s", rust_features).unwrap();
+    let rust = fs::read(rust).unwrap();
+    let [c, rust] = [&c, &rust].map(|bytes| object::File::parse(&**bytes).unwrap());
+    let size = |elf: &object::File| {
+        let section = elf.section_by_name(".text").unwrap();
+        section.size()
+    };
+    println!(
+        "{features}: .text {} in C, {} in Rust",
+        size(&c),
+        size(&rust)
+    );
+    assert!(
+        size(&c) <= size(&rust) + MORE,
+        "{features}: .text has {} bytes in C, {} in Rust",
+        size(&c),
+        size(&rust)
+    );
+    let names: Vec<&str> = c
+        .symbols()
+        .filter_map(|symbol| symbol.name().ok())
+        .collect();
+    assert!(names.contains(&"plm_open"));
+    for word in ["panic", "alloc", "unwind", "3fmt", "sbrk", "printf"] {
+        let found: Vec<_> = names.iter().filter(|name| name.contains(word)).collect();
+        assert!(found.is_empty(), "{features}: {found:?}");
+    }
+}
+
+#[test]
+fn a_c_firmware_has_no_panic_no_heap_no_formatting_and_no_more_code_than_a_rust_firmware() {
+    is_as_small_as_the_rust_program(EVERYTHING, EVERYTHING, &[]);
+    is_as_small_as_the_rust_program("q8", "q8", &[]);
+    is_as_small_as_the_rust_program("q8", "q8,generate", &["-DGENERATE"]);
+}
+
+#[test]
+fn a_c_firmware_takes_little_stack() {
+    let stack = format!("{ROOT}/tests/c/stack.c");
+    for (generate, limit) in [("-DLOOP", 2560), ("-DGENERATE", 3200)] {
+        let more = [generate, "-Wl,--wrap=program", &stack];
+        let elf = ARM.build(
+            "proof",
+            EVERYTHING,
+            &more,
+            &["--context", "64", "--batch", "8"],
+        );
+        let printed = String::from_utf8(ARM.board.run_built(&elf, &[])).unwrap();
+        println!("{generate}: {printed}");
+        let bytes = printed.trim().strip_prefix("stack ").expect(&printed);
+        assert!(
+            bytes.parse::<usize>().unwrap() <= limit,
+            "{generate}: {printed}"
+        );
+    }
+}
+
+/// The whole library, called or not: no function of the interface can panic on a device. It shows no
+/// names but its own, so another library in Rust can be in the same program.
+#[test]
+fn no_function_of_the_library_can_panic_and_no_other_names_are_seen() {
+    use object::{Object, ObjectSymbol};
+
+    for target in [
+        "thumbv6m-none-eabi",
+        "thumbv7em-none-eabihf",
+        "riscv32imac-unknown-none-elf",
+    ] {
+        let bytes = fs::read(library(Some(target), &format!("{EVERYTHING},source"))).unwrap();
+        let archive = object::read::archive::ArchiveFile::parse(&*bytes).unwrap();
+        let mut functions = 0;
+        for member in archive.members().map(|member| member.unwrap()) {
+            let name = String::from_utf8_lossy(member.name()).into_owned();
+            let Ok(elf) = object::File::parse(member.data(&*bytes).unwrap()) else {
+                continue;
+            };
+            let is_own = elf
+                .symbols()
+                .any(|symbol| symbol.name() == Ok("plm_open") && symbol.is_definition());
+            for symbol in elf.symbols() {
+                let symbol_name = symbol.name().unwrap_or_default();
+                functions += usize::from(symbol_name.starts_with("plm_"));
+                assert!(
+                    !symbol_name.contains("panic") && !symbol_name.contains("rust_alloc"),
+                    "{target}, {name}: {symbol_name}"
+                );
+                if is_own && symbol.is_global() && symbol.is_definition() {
+                    assert!(
+                        ["plm_", "pocketlm_"]
+                            .iter()
+                            .any(|own| symbol_name.starts_with(own)),
+                        "{target}: {symbol_name}"
+                    );
+                }
+            }
+        }
+        assert!(functions > 30, "{target}: {functions} functions");
+    }
+}
+
+/// Calls in the test, for each seed. `FUZZ_CALLS` asks for more.
+const CALLS: &str = "100000";
+
+#[test]
+fn random_calls_with_wrong_arguments_return_a_number_and_do_nothing_else() {
+    let checkpoint = crate::model::chatting();
+    let image = folder("fuzz").join("tiny.plm");
+    let model = text(checkpoint.path());
+    run(
+        env!("CARGO_BIN_EXE_pocketlm"),
+        &["pack", &model, "-o", &text(&image), "--dtype", "q8"],
+    );
+    let program = host_program(&["../../tests/c/fuzz.c"], "fuzz");
+    let calls = std::env::var("FUZZ_CALLS").unwrap_or_else(|_| CALLS.into());
+    for seed in ["1", "2"] {
+        let printed = run(&text(&program), &[&text(&image), &calls, seed]);
+        let printed = String::from_utf8(printed.stdout).unwrap();
+        println!("{printed}");
+        for line in printed.lines() {
+            // The name of a function, calls, and how many of these succeeded.
+            if let [name, _, successes] = line.split(' ').collect::<Vec<_>>()[..] {
+                assert_ne!(successes, "0", "seed {seed}: plm_{name} never succeeds");
+            }
+        }
+    }
+}
+
+#[test]
+fn cmake_builds_the_story_from_the_sources_and_from_an_installed_library() {
+    let expected = fs::read_to_string(Path::new(ROOT).join("tests/data/story.txt")).unwrap();
+    let folder = folder("cmake");
+    let part = |name: &str| text(&folder.join(name));
+    let configure = |build: &str, prefix: &str| {
+        _ = fs::remove_file(folder.join(build).join("CMakeCache.txt"));
+        let (source, build) = (format!("{ROOT}/examples/c"), part(build));
+        let prefix = format!("-DCMAKE_PREFIX_PATH={prefix}");
+        run("cmake", &["-S", &source, "-B", &build, &prefix]);
+        run("cmake", &["--build", &build]);
+        let told = run(&format!("{build}/story"), &[STORY]);
+        assert_eq!(String::from_utf8(told.stdout).unwrap(), expected);
+    };
+    configure("sources", "");
+    let (build, prefix) = (part("sources"), part("installed"));
+    run("cmake", &["--install", &build, "--prefix", &prefix]);
+    configure("with-package", &prefix);
+    let built = folder.join("with-package/pocketlm");
+    assert!(!built.exists(), "the installed library was not used");
+}
+
+#[test]
+fn cmake_builds_the_story_for_a_board() {
+    let folder = folder("cmake-board");
+    plan(&folder, &["--context", "256", "--batch", "8"]);
+    let build = text(&folder.join("build"));
+    let source = format!("{ROOT}/examples/c/board");
+    let plan = format!("-DPLAN={}", folder.display());
+    let toolchain = "-DCMAKE_TOOLCHAIN_FILE=arm.cmake";
+    run("cmake", &["-S", &source, "-B", &build, toolchain, &plan]);
+    run("cmake", &["--build", &build, "--target", "story"]);
+    let told = M4F.run_built(&folder.join("build/story"), &[]);
+    let expected = fs::read_to_string(Path::new(ROOT).join("tests/data/story.txt")).unwrap();
+    assert_eq!(String::from_utf8(told).unwrap(), expected);
+}
