@@ -11,7 +11,7 @@ pub const STORY: &str = concat!(
     "/src/bin/pocketlm/story/story.plm"
 );
 /// All types of weights and all tokenizers.
-pub const EVERYTHING: &str = "f32,f16,bf16,q8,q4,nfc";
+pub const EVERYTHING: &str = "f32,f16,bf16,q8,q6,q5,q4,nl4,nl3,nfc";
 const WARNINGS: [&str; 6] = [
     "-Wall",
     "-Wextra",
