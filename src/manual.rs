@@ -13,6 +13,9 @@ pub mod host {}
 #[doc = include_str!("manual/board.md")]
 pub mod board {}
 
+#[doc = include_str!("manual/grammar.md")]
+pub mod grammar {}
+
 #[doc = include_str!("manual/c.md")]
 pub mod c {}
 

@@ -4,6 +4,7 @@ use heapless::String;
 
 use super::PromptLookup;
 use crate::Error;
+use crate::grammar::Constraint;
 use crate::run::{Session, Step};
 use crate::sample::{Choice, Sampler};
 use crate::text::{Decoder, Tokenizer};
@@ -25,6 +26,8 @@ pub enum End {
     Token(u32),
     /// The stop string with this index. It is not part of the text.
     StopString(usize),
+    /// The text is complete by its [`grammar`](Generation::grammar), and nothing more may come.
+    Complete,
     /// The text has as many tokens as [`limit`](Generation::limit) allows.
     Limit,
     /// The session has no room for another token.
@@ -92,10 +95,31 @@ pub struct Generation<'g, 'm, 'a, 's> {
     phase: Phase,
     choice: Choice,
     filter: Option<&'g mut Filter<'g>>,
+    grammar: Option<Obeyed<'g>>,
     /// How many tokens of the text were drafted.
     drafted: usize,
     text: Output<'g>,
 }
+
+/// The grammar that a text obeys, and what is done with it: as pointers, so that a program without
+/// grammars has no code for them.
+#[derive(Clone, Copy)]
+struct Obeyed<'g> {
+    constraint: Constraint<'g>,
+    step: ConstrainedStep,
+    accept: fn(&mut Constraint<'_>, u32) -> bool,
+    is_at_end: fn(&Constraint<'_>) -> bool,
+    forced: fn(&Constraint<'_>, &mut [u32]) -> usize,
+}
+
+/// [`Sampler::step_constrained`].
+type ConstrainedStep = fn(
+    &mut Sampler<'_>,
+    &mut Choice,
+    &Constraint<'_>,
+    &mut [f32],
+    u32,
+) -> Result<Option<u32>, Error>;
 
 /// See [`Generation::filter`].
 type Filter<'f> = dyn FnMut(&mut [f32]) -> Result<(), Error> + 'f;
@@ -148,6 +172,7 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             phase: Phase::Start,
             choice: Choice::new(),
             filter: None,
+            grammar: None,
             drafted: 0,
             text: Output {
                 tokenizer: *tokenizer,
@@ -186,6 +211,34 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
     ) -> Self {
         self.filter = Some(filter);
         self
+    }
+
+    /// The text obeys a grammar from `constraint` on. Tokens that may not come are not sampled, and
+    /// the text ends when nothing more may come ([`End::Complete`]). Where only one text is
+    /// possible, [`next_drafted`](Generation::next_drafted) computes its tokens together.
+    pub fn grammar(mut self, constraint: Constraint<'g>) -> Self {
+        self.grammar = Some(Obeyed {
+            constraint,
+            step: |sampler, choice, constraint, logits, budget| {
+                sampler.step_constrained(choice, constraint, logits, budget)
+            },
+            accept: |constraint, id| constraint.accept(id),
+            is_at_end: |constraint| constraint.is_at_end(),
+            forced: |constraint, ids| constraint.forced(ids),
+        });
+        self
+    }
+
+    /// Makes special tokens a part of the text, which are left out otherwise: for calls of tools, see
+    /// [`Call`](crate::text::Call).
+    pub fn keep_special(mut self) -> Self {
+        self.text.decoder = self.text.decoder.clone().skip_special(false);
+        self
+    }
+
+    /// Where the text is in its grammar: to go on later, or to keep beside a snapshot.
+    pub fn constraint(&self) -> Option<Constraint<'g>> {
+        self.grammar.map(|grammar| grammar.constraint)
     }
 
     /// How many tokens the text has so far.
@@ -276,9 +329,11 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             }
             Phase::Choose => {
                 let logits = self.session.logits().unwrap_or_default();
-                if let Some(id) = self.sampler.step(&mut self.choice, logits, budget)? {
+                let (sampler, choice) = (&mut *self.sampler, &mut self.choice);
+                if let Some(id) = step(&self.grammar, sampler, choice, logits, budget)? {
                     self.phase = Phase::Start;
                     self.text.push(id, write)?;
+                    accept(&mut self.grammar, &mut self.text, id, write);
                     return Ok(self.text.end.map_or(Progress::Token, Progress::Ended));
                 }
             }
@@ -314,25 +369,43 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             .min(room)
             .min(self.text.limit - self.text.tokens);
         let drafts = drafts.get_mut(..most).unwrap_or_default();
-        let count = lookup.draft(self.session.tokens(), last, drafts);
+        let forced = match (&self.grammar, drafts.split_first_mut()) {
+            (Some(grammar), Some((first, forced))) => {
+                *first = last;
+                (grammar.forced)(&grammar.constraint, forced)
+            }
+            _ => 0,
+        };
+        let count = match forced {
+            0 => lookup.draft(self.session.tokens(), last, drafts),
+            _ => 1 + forced,
+        };
         let ids = drafts.get(..count).unwrap_or_default();
         if ids.is_empty() {
             return self.next(write);
         }
         let sampler = &mut *self.sampler;
         let filter = &mut self.filter;
-        let text = &mut self.text;
+        let (text, grammar) = (&mut self.text, &mut self.grammar);
         let mut next = last;
         let right = self.session.feed_drafts(ids, |logits| {
             if let Some(filter) = filter {
                 filter(logits)?;
             }
-            next = sampler.sample(logits)?;
+            let mut choice = Choice::new();
+            next = loop {
+                if let Some(id) = step(grammar, sampler, &mut choice, logits, u32::MAX)? {
+                    break id;
+                }
+            };
             text.push(next, &mut write)?;
+            accept(grammar, text, next, &mut write);
             // After the end of the text no draft is right, so nothing more is sampled.
             Ok(if text.end.is_none() { next } else { u32::MAX })
         })?;
-        lookup.learn(right, next);
+        if forced == 0 {
+            lookup.learn(right, next);
+        }
         self.drafted += right;
         Ok(self.text.end)
     }
@@ -349,6 +422,37 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             }
         }
         self.text.end
+    }
+}
+
+/// Chooses a token, by the grammar if there is one.
+fn step(
+    grammar: &Option<Obeyed<'_>>,
+    sampler: &mut Sampler<'_>,
+    choice: &mut Choice,
+    logits: &mut [f32],
+    budget: u32,
+) -> Result<Option<u32>, Error> {
+    match grammar {
+        Some(grammar) => (grammar.step)(sampler, choice, &grammar.constraint, logits, budget),
+        None => sampler.step(choice, logits, budget),
+    }
+}
+
+/// Moves on in the grammar, which may end the text.
+fn accept(
+    grammar: &mut Option<Obeyed<'_>>,
+    text: &mut Output<'_>,
+    id: u32,
+    write: &mut dyn FnMut(&str),
+) {
+    if let Some(grammar) = grammar
+        && text.end.is_none()
+    {
+        (grammar.accept)(&mut grammar.constraint, id);
+        if (grammar.is_at_end)(&grammar.constraint) {
+            text.finish(End::Complete, write);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use self_cell::{MutBorrow, self_cell};
 
 use super::{AlignedBytes, Error, GenerateOptions, Llm, Sampling, SessionOptions, Threads};
 use crate::generate::{End, Generation, PromptLookup};
+use crate::grammar::{Constraint, Grammar};
 use crate::model::ALIGNMENT;
 use crate::run::{Engine, Isa, Session, Step, Workers};
 use crate::sample::{Recent, Sampler};
@@ -224,6 +225,8 @@ impl LlmSession {
             ids,
             limit: options.limit,
             stop_strings: &options.stop_strings()?,
+            grammar: options.grammar.as_deref(),
+            keep_special: options.keep_special,
             drafts: self.drafts,
             budget: WORK_BETWEEN_CALLS / self.llm().model().config().embedding_dim.max(1),
             write: &mut write,
@@ -315,6 +318,8 @@ struct Request<'r> {
     ids: &'r [u32],
     limit: usize,
     stop_strings: &'r [&'r str],
+    grammar: Option<&'r [u8]>,
+    keep_special: bool,
     drafts: usize,
     /// For [`Session::step`], between two calls of `write`.
     budget: u32,
@@ -387,10 +392,17 @@ impl<'r> Request<'r> {
             token += 1;
             Ok(())
         };
-        let generation = Generation::new(session, sampler, tokenizer, rest)
+        let grammar = self.grammar.map(Grammar::open).transpose()?;
+        let mut generation = Generation::new(session, sampler, tokenizer, rest)
             .limit(self.limit)
             .stop_strings(self.stop_strings)
             .filter(&mut check);
+        if self.keep_special {
+            generation = generation.keep_special();
+        }
+        if let Some(grammar) = &grammar {
+            generation = generation.grammar(Constraint::new(grammar, tokenizer));
+        }
         let written = self.write_text(generation, start, generated);
         written.map_err(|error| not_a_number.unwrap_or(error.into()))
     }

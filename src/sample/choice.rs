@@ -27,6 +27,7 @@ use pocketlm_kernels::math::exp;
 
 use super::Sampler;
 use crate::Error;
+use crate::grammar::Masking;
 
 /// The weight of the most probable token, 2³¹. See [`Distribution::weights`].
 const FULL: f32 = 2_147_483_648.0;
@@ -106,6 +107,8 @@ pub struct Choice {
     total: u64,
     /// The token, as far as it is known.
     id: u32,
+    /// How far the tokens are masked that a grammar forbids.
+    pub(super) masking: Masking,
 }
 
 impl Default for Choice {
@@ -128,6 +131,7 @@ impl Choice {
             missing: 0,
             total: 0,
             id: 0,
+            masking: Masking::new(),
         }
     }
 
@@ -149,26 +153,48 @@ impl Choice {
         } else {
             Pass::Done
         };
-        if !self.advance(sampler, logits, last, budget)? {
+        if !self.advance(sampler, logits, &[last], budget)? {
             return Ok(None);
         }
         self.pass = Pass::Done;
         Ok(Some(self.id))
     }
 
-    /// Goes on until the budget is used up, or until pass `until` is next. `true` if it is.
+    /// For greedy: goes on until the best token is known. `None` if the budget is used up before.
+    /// Where several are infinite, none is the best yet.
+    pub(super) fn find_best(
+        &mut self,
+        sampler: &Sampler,
+        logits: &mut [f32],
+        budget: u32,
+    ) -> Result<Option<Option<u32>>, Error> {
+        let until = [Pass::Infinite, Pass::Weigh];
+        let is_there = self.advance(sampler, logits, &until, budget)?;
+        let best = (self.pass == Pass::Weigh).then_some(self.id);
+        Ok(is_there.then_some(best))
+    }
+
+    /// Begins again, with the same logits of which some are −∞ now.
+    pub(super) fn again(&mut self) {
+        self.pass = Pass::Largest;
+        self.at = 0;
+        self.max = f32::NEG_INFINITY;
+        self.cut = Cut::EVERYTHING;
+    }
+
+    /// Goes on until the budget is used up, or until a pass of `until` is next. `true` if it is.
     #[inline(never)]
     fn advance(
         &mut self,
         sampler: &Sampler,
         logits: &mut [f32],
-        until: Pass,
+        until: &[Pass],
         budget: u32,
     ) -> Result<bool, Error> {
         // In chunks, of four units each.
         let mut left = budget.div_ceil(4).max(1) as usize;
         // A setting that changed between two calls may have let it pass `until`.
-        while self.pass != until && self.pass != Pass::Done {
+        while !until.contains(&self.pass) && self.pass != Pass::Done {
             let length = match self.pass {
                 Pass::Bias => sampler.bias.len(),
                 Pass::Penalties => sampler
@@ -425,7 +451,7 @@ pub struct Distribution<'l> {
 impl<'l> Distribution<'l> {
     pub(super) fn of(sampler: &Sampler<'_>, logits: &'l mut [f32]) -> Result<Self, Error> {
         let mut choice = Choice::new();
-        while !choice.advance(sampler, logits, Pass::Draw, u32::MAX)? {}
+        while !choice.advance(sampler, logits, &[Pass::Draw], u32::MAX)? {}
         Ok(Distribution {
             weights: logits,
             total: choice.total,

@@ -13,6 +13,8 @@ mod chat;
 #[cfg(feature = "cli")]
 mod generate;
 #[cfg(feature = "cli")]
+mod grammar;
+#[cfg(feature = "cli")]
 mod info;
 #[cfg(feature = "cli")]
 mod input;
@@ -104,6 +106,7 @@ Start here:
         Run(run::Arguments),
         Chat(chat::Arguments),
         Snapshot(snapshot::Arguments),
+        Grammar(grammar::Arguments),
         Tokenize(tokenize::Arguments),
         Logits(logits::Arguments),
         Perplexity(perplexity::Arguments),
@@ -144,6 +147,7 @@ Start here:
             Command::Run(arguments) => run::run(arguments),
             Command::Chat(arguments) => chat::chat(arguments),
             Command::Snapshot(arguments) => snapshot::snapshot(arguments),
+            Command::Grammar(arguments) => grammar::grammar(arguments),
             Command::Tokenize(arguments) => tokenize::tokenize(arguments),
             Command::Logits(arguments) => logits::logits(arguments),
             Command::Perplexity(arguments) => perplexity::perplexity(arguments),

@@ -5,6 +5,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use pocketlm::grammar::Grammar;
 use pocketlm::host::file::whole_file;
 use pocketlm::import::ImportError;
 use pocketlm::model::MAGIC;
@@ -20,6 +21,7 @@ pub enum Kind {
     Snapshot,
     Logits,
     Chart,
+    Grammar,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
             Kind::Snapshot => "a snapshot",
             Kind::Logits => "a file of logits",
             Kind::Chart => "a chart of `plan`",
+            Kind::Grammar => "a compiled grammar",
         }
     }
 
@@ -39,6 +42,7 @@ impl Kind {
             Kind::Snapshot => has_header(path, SnapshotHeader::MAGIC),
             Kind::Logits => holds_only_logits(path).unwrap_or(false),
             Kind::Chart => start(path, svg::START.len()) == svg::START.as_bytes(),
+            Kind::Grammar => std::fs::read(path).is_ok_and(|bytes| Grammar::open(&bytes).is_ok()),
         }
     }
 }
