@@ -106,6 +106,7 @@ mod aligned;
 pub mod chat;
 mod error;
 pub mod generate;
+#[cfg(feature = "grammar")]
 pub mod grammar;
 #[cfg(feature = "std")]
 pub mod host;

@@ -4,6 +4,7 @@ use heapless::String;
 
 use super::PromptLookup;
 use crate::Error;
+#[cfg(feature = "grammar")]
 use crate::grammar::Constraint;
 use crate::run::{Session, Step};
 use crate::sample::{Choice, Sampler};
@@ -95,31 +96,10 @@ pub struct Generation<'g, 'm, 'a, 's> {
     phase: Phase,
     choice: Choice,
     filter: Option<&'g mut Filter<'g>>,
-    grammar: Option<Obeyed<'g>>,
     /// How many tokens of the text were drafted.
     drafted: usize,
     text: Output<'g>,
 }
-
-/// The grammar that a text obeys, and what is done with it: as pointers, so that a program without
-/// grammars has no code for them.
-#[derive(Clone, Copy)]
-struct Obeyed<'g> {
-    constraint: Constraint<'g>,
-    step: ConstrainedStep,
-    accept: fn(&mut Constraint<'_>, u32) -> bool,
-    is_at_end: fn(&Constraint<'_>) -> bool,
-    forced: fn(&Constraint<'_>, &mut [u32]) -> usize,
-}
-
-/// [`Sampler::step_constrained`].
-type ConstrainedStep = fn(
-    &mut Sampler<'_>,
-    &mut Choice,
-    &Constraint<'_>,
-    &mut [f32],
-    u32,
-) -> Result<Option<u32>, Error>;
 
 /// See [`Generation::filter`].
 type Filter<'f> = dyn FnMut(&mut [f32]) -> Result<(), Error> + 'f;
@@ -139,6 +119,8 @@ enum Phase {
 struct Output<'g> {
     tokenizer: Tokenizer<'g>,
     decoder: Decoder<'g>,
+    #[cfg(feature = "grammar")]
+    grammar: Option<Constraint<'g>>,
     stop_strings: &'g [&'g str],
     limit: usize,
     /// How many tokens the text has.
@@ -172,11 +154,12 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             phase: Phase::Start,
             choice: Choice::new(),
             filter: None,
-            grammar: None,
             drafted: 0,
             text: Output {
                 tokenizer: *tokenizer,
                 decoder,
+                #[cfg(feature = "grammar")]
+                grammar: None,
                 stop_strings: &[],
                 limit: usize::MAX,
                 tokens: 0,
@@ -216,16 +199,9 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
     /// The text obeys a grammar from `constraint` on. Tokens that may not come are not sampled, and
     /// the text ends when nothing more may come ([`End::Complete`]). Where only one text is
     /// possible, [`next_drafted`](Generation::next_drafted) computes its tokens together.
+    #[cfg(feature = "grammar")]
     pub fn grammar(mut self, constraint: Constraint<'g>) -> Self {
-        self.grammar = Some(Obeyed {
-            constraint,
-            step: |sampler, choice, constraint, logits, budget| {
-                sampler.step_constrained(choice, constraint, logits, budget)
-            },
-            accept: |constraint, id| constraint.accept(id),
-            is_at_end: |constraint| constraint.is_at_end(),
-            forced: |constraint, ids| constraint.forced(ids),
-        });
+        self.text.grammar = Some(constraint);
         self
     }
 
@@ -237,8 +213,9 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
     }
 
     /// Where the text is in its grammar: to go on later, or to keep beside a snapshot.
+    #[cfg(feature = "grammar")]
     pub fn constraint(&self) -> Option<Constraint<'g>> {
-        self.grammar.map(|grammar| grammar.constraint)
+        self.text.grammar
     }
 
     /// How many tokens the text has so far.
@@ -329,11 +306,12 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             }
             Phase::Choose => {
                 let logits = self.session.logits().unwrap_or_default();
-                let (sampler, choice) = (&mut *self.sampler, &mut self.choice);
-                if let Some(id) = step(&self.grammar, sampler, choice, logits, budget)? {
+                let chosen = self
+                    .text
+                    .choose(self.sampler, &mut self.choice, logits, budget)?;
+                if let Some(id) = chosen {
                     self.phase = Phase::Start;
                     self.text.push(id, write)?;
-                    accept(&mut self.grammar, &mut self.text, id, write);
                     return Ok(self.text.end.map_or(Progress::Token, Progress::Ended));
                 }
             }
@@ -369,13 +347,10 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             .min(room)
             .min(self.text.limit - self.text.tokens);
         let drafts = drafts.get_mut(..most).unwrap_or_default();
-        let forced = match (&self.grammar, drafts.split_first_mut()) {
-            (Some(grammar), Some((first, forced))) => {
-                *first = last;
-                (grammar.forced)(&grammar.constraint, forced)
-            }
-            _ => 0,
-        };
+        #[cfg(feature = "grammar")]
+        let forced = self.text.forced(last, drafts);
+        #[cfg(not(feature = "grammar"))]
+        let forced = 0;
         let count = match forced {
             0 => lookup.draft(self.session.tokens(), last, drafts),
             _ => 1 + forced,
@@ -386,20 +361,14 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
         }
         let sampler = &mut *self.sampler;
         let filter = &mut self.filter;
-        let (text, grammar) = (&mut self.text, &mut self.grammar);
+        let text = &mut self.text;
         let mut next = last;
         let right = self.session.feed_drafts(ids, |logits| {
             if let Some(filter) = filter {
                 filter(logits)?;
             }
-            let mut choice = Choice::new();
-            next = loop {
-                if let Some(id) = step(grammar, sampler, &mut choice, logits, u32::MAX)? {
-                    break id;
-                }
-            };
+            next = text.choose_at_once(sampler, logits)?;
             text.push(next, &mut write)?;
-            accept(grammar, text, next, &mut write);
             // After the end of the text no draft is right, so nothing more is sampled.
             Ok(if text.end.is_none() { next } else { u32::MAX })
         })?;
@@ -425,38 +394,62 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
     }
 }
 
-/// Chooses a token, by the grammar if there is one.
-fn step(
-    grammar: &Option<Obeyed<'_>>,
-    sampler: &mut Sampler<'_>,
-    choice: &mut Choice,
-    logits: &mut [f32],
-    budget: u32,
-) -> Result<Option<u32>, Error> {
-    match grammar {
-        Some(grammar) => (grammar.step)(sampler, choice, &grammar.constraint, logits, budget),
-        None => sampler.step(choice, logits, budget),
+impl Output<'_> {
+    /// Chooses a token. `None` if the budget is used up before.
+    fn choose(
+        &self,
+        sampler: &mut Sampler<'_>,
+        choice: &mut Choice,
+        logits: &mut [f32],
+        budget: u32,
+    ) -> Result<Option<u32>, Error> {
+        #[cfg(feature = "grammar")]
+        if let Some(grammar) = &self.grammar {
+            return sampler.step_constrained(choice, grammar, logits, budget);
+        }
+        sampler.step(choice, logits, budget)
     }
-}
 
-/// Moves on in the grammar, which may end the text.
-fn accept(
-    grammar: &mut Option<Obeyed<'_>>,
-    text: &mut Output<'_>,
-    id: u32,
-    write: &mut dyn FnMut(&str),
-) {
-    if let Some(grammar) = grammar
-        && text.end.is_none()
-    {
-        (grammar.accept)(&mut grammar.constraint, id);
-        if (grammar.is_at_end)(&grammar.constraint) {
-            text.finish(End::Complete, write);
+    /// [`choose`](Output::choose), however long it takes.
+    fn choose_at_once(&self, sampler: &mut Sampler<'_>, logits: &mut [f32]) -> Result<u32, Error> {
+        #[cfg(feature = "grammar")]
+        if self.grammar.is_some() {
+            let mut choice = Choice::new();
+            loop {
+                if let Some(id) = self.choose(sampler, &mut choice, logits, u32::MAX)? {
+                    return Ok(id);
+                }
+            }
+        }
+        sampler.sample(logits)
+    }
+
+    /// Puts `last`, and the tokens that must come after it, into `drafts`. Returns how many must
+    /// come.
+    #[cfg(feature = "grammar")]
+    fn forced(&self, last: u32, drafts: &mut [u32]) -> usize {
+        match (&self.grammar, drafts) {
+            (Some(grammar), [first, forced @ ..]) => {
+                *first = last;
+                grammar.forced(forced)
+            }
+            _ => 0,
         }
     }
-}
 
-impl Output<'_> {
+    /// Moves on in the grammar, which may end the text.
+    #[cfg(feature = "grammar")]
+    fn obey(&mut self, id: u32, write: &mut dyn FnMut(&str)) {
+        if self.end.is_none()
+            && let Some(grammar) = &mut self.grammar
+        {
+            grammar.accept(id);
+            if grammar.is_at_end() {
+                self.finish(End::Complete, write);
+            }
+        }
+    }
+
     /// Adds a token to the text.
     #[cfg_attr(target_os = "none", inline(never))]
     fn push(&mut self, id: u32, write: &mut dyn FnMut(&str)) -> Result<(), Error> {
@@ -477,6 +470,8 @@ impl Output<'_> {
                 .push(id)?
                 .chunks(|chunk| self.put(chunk, write));
         }
+        #[cfg(feature = "grammar")]
+        self.obey(id, write);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! [`Constraint`]: which tokens may come next.
 
-use super::{Grammar, Place, SLOTS, Symbol};
+use super::{Grammar, Place, SLOTS, Symbol, Vocabulary};
 use crate::Error;
 use crate::text::Tokenizer;
 
@@ -12,7 +12,7 @@ pub const PLACE_BYTES: usize = 5 + 2 * SLOTS;
 ///
 /// ```
 /// # #[cfg(feature = "std")] {
-/// use pocketlm::grammar::{Constraint, Grammar};
+/// use pocketlm::grammar::{Constraint, Grammar, Vocabulary};
 /// use pocketlm::import::grammar::from_regex;
 /// use pocketlm::model::Model;
 ///
@@ -20,7 +20,8 @@ pub const PLACE_BYTES: usize = 5 + 2 * SLOTS;
 /// let tokenizer = Model::open(STORY)?.tokenizer()?;
 /// let bytes = from_regex("yes|no").expect("well-formed");
 /// let grammar = Grammar::open(&bytes)?;
-/// let mut constraint = Constraint::new(&grammar, &tokenizer);
+/// let vocabulary = Vocabulary::new(&tokenizer);
+/// let mut constraint = Constraint::new(&grammar, &vocabulary);
 ///
 /// let n = tokenizer.token_to_id(b"n").expect("a letter");
 /// assert!(constraint.accept(n) && !constraint.is_complete());
@@ -33,22 +34,24 @@ pub const PLACE_BYTES: usize = 5 + 2 * SLOTS;
 #[derive(Clone, Copy)]
 pub struct Constraint<'g> {
     grammar: &'g Grammar<'g>,
-    pub(super) tokenizer: &'g Tokenizer<'g>,
+    pub(super) vocabulary: &'g Vocabulary<'g>,
     pub(super) place: Place,
-    pub(super) has_loose: bool,
 }
 
 const _: () = assert!(size_of::<Constraint<'static>>() <= 64);
 
 impl<'g> Constraint<'g> {
     /// The start of a text.
-    pub fn new(grammar: &'g Grammar<'g>, tokenizer: &'g Tokenizer<'g>) -> Self {
+    pub fn new(grammar: &'g Grammar<'g>, vocabulary: &'g Vocabulary<'g>) -> Self {
         Constraint {
             grammar,
-            tokenizer,
+            vocabulary,
             place: grammar.start(),
-            has_loose: tokenizer.has_loose_tokens(),
         }
+    }
+
+    pub(super) fn tokenizer(&self) -> &'g Tokenizer<'g> {
+        self.vocabulary.tokenizer
     }
 
     /// Whether token `id` may come next.
@@ -91,9 +94,8 @@ impl<'g> Constraint<'g> {
             }
             let longest = (1..=run.len()).rev().find_map(|length| {
                 let bytes = run.get(..length)?;
-                self.tokenizer
-                    .model_token(bytes)
-                    .filter(|id| !self.tokenizer.is_special(*id))
+                let id = self.tokenizer().model_token(bytes);
+                id.filter(|id| !self.tokenizer().is_special(*id))
                     .map(|id| (id, bytes))
             });
             let Some((id, bytes)) = longest else {
@@ -147,13 +149,13 @@ impl<'g> Constraint<'g> {
 
     /// The place after token `id`, if it may come.
     fn after(&self, id: u32) -> Option<Place> {
-        let piece = self.tokenizer.piece(id)?;
+        let piece = self.tokenizer().piece(id)?;
         let mut place = self.place;
-        let ends = self.tokenizer.is_eos(id);
+        let ends = self.tokenizer().is_eos(id);
         if ends && self.is_complete() {
             return Some(place);
         }
-        if ends || self.tokenizer.is_special(id) {
+        if ends || self.tokenizer().is_special(id) {
             let walked = self.grammar.walk(&mut place, Symbol::Special(piece));
             return walked.then_some(place);
         }
@@ -162,6 +164,7 @@ impl<'g> Constraint<'g> {
     }
 
     /// The special tokens that the grammar names.
+    #[cfg(feature = "std")]
     pub(super) fn specials(&self) -> impl Iterator<Item = &'g [u8]> + use<'g> {
         self.grammar.specials()
     }
@@ -169,6 +172,12 @@ impl<'g> Constraint<'g> {
     /// Walks `bytes`. The index of the first that may not come, if there is one.
     pub(super) fn walk(&self, place: &mut Place, bytes: &[u8]) -> Option<usize> {
         bytes.iter().position(|byte| !self.walk_byte(place, *byte))
+    }
+
+    /// How many rounds of the loop at `place` may come.
+    #[cfg(feature = "std")]
+    pub(super) fn rounds_left(&self, place: &Place) -> u16 {
+        self.grammar.rounds_left(place)
     }
 
     pub(super) fn walk_byte(&self, place: &mut Place, byte: u8) -> bool {

@@ -61,9 +61,15 @@
 
 mod constraint;
 mod mask;
+#[cfg(feature = "std")]
+mod tree;
+mod vocabulary;
 
 pub use constraint::{Constraint, PLACE_BYTES};
 pub use mask::Masking;
+#[cfg(feature = "std")]
+pub use tree::Tree;
+pub use vocabulary::Vocabulary;
 
 use crate::Error;
 use crate::model::extend_crc32;
@@ -120,6 +126,7 @@ pub(crate) enum Symbol<'s> {
 
 /// A place in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "std", derive(Hash))]
 pub(crate) struct Place {
     at: u32,
     depth: u8,
@@ -128,12 +135,13 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The place with `more` added to the count in the uppermost slot.
-    fn one_more(mut self, more: u16) -> Option<Place> {
+    /// The place with one more in the uppermost slot.
+    #[cfg(feature = "std")]
+    fn one_more(mut self) -> Option<Place> {
         let slot = self
             .slots
             .get_mut(usize::from(self.depth).checked_sub(1)?)?;
-        *slot = slot.checked_add(more)?;
+        *slot = slot.checked_add(1)?;
         Some(self)
     }
 }
@@ -444,6 +452,16 @@ impl<'g> Grammar<'g> {
     fn rounds(&self, place: &Place) -> u16 {
         let slot = usize::from(place.depth).wrapping_sub(1);
         place.slots.get(slot).copied().unwrap_or_default()
+    }
+
+    /// How many rounds of the loop that `place` is at may come; none if it is at no loop.
+    #[cfg(feature = "std")]
+    fn rounds_left(&self, place: &Place) -> u16 {
+        let at = place.at as usize;
+        match self.code.get(at) {
+            Some(&op::LOOP) => self.u16(at + 3).saturating_sub(self.rounds(place)),
+            _ => 0,
+        }
     }
 
     fn call_offset(&self, call: u16, which: usize) -> usize {

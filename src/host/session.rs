@@ -8,11 +8,11 @@ use self_cell::{MutBorrow, self_cell};
 
 use super::{AlignedBytes, Error, GenerateOptions, Llm, Sampling, SessionOptions, Threads};
 use crate::generate::{End, Generation, PromptLookup};
-use crate::grammar::{Constraint, Grammar};
+use crate::grammar::{Constraint, Grammar, Vocabulary};
 use crate::model::ALIGNMENT;
 use crate::run::{Engine, Isa, Session, Step, Workers};
 use crate::sample::{Recent, Sampler};
-use crate::text::{EncodeOptions, Tokenizer};
+use crate::text::EncodeOptions;
 
 /// A text that a model reads and continues. It owns its memory and threads, shares the model with
 /// the other sessions of an [`Llm`], and can be moved to another thread.
@@ -234,9 +234,8 @@ impl LlmSession {
             pending: &mut self.pending,
         };
         self.session.with_dependent_mut(|lent, session| {
-            let tokenizer = lent.llm.tokenizer();
             self.sampler
-                .with_dependent_mut(|_, sampler| request.run(tokenizer, session, sampler))
+                .with_dependent_mut(|_, sampler| request.run(&lent.llm, session, sampler))
         })
     }
 
@@ -331,7 +330,7 @@ struct Request<'r> {
 impl<'r> Request<'r> {
     fn run<'m>(
         mut self,
-        tokenizer: &Tokenizer<'m>,
+        llm: &Llm,
         session: &mut Session<'m, '_>,
         sampler: &mut Sampler<'_>,
     ) -> Result<Generated, Error> {
@@ -361,7 +360,7 @@ impl<'r> Request<'r> {
             time: Duration::ZERO,
             drafted: 0,
         };
-        let written = self.generate(tokenizer, session, sampler, &mut generated);
+        let written = self.generate(llm, session, sampler, &mut generated);
         // Drops work that was begun when the text was cancelled, at most one batch.
         session.abort()?;
         generated.prompt_tokens = session.len().min(tokens) - held;
@@ -371,7 +370,7 @@ impl<'r> Request<'r> {
     /// Computes the prompt and writes the text.
     fn generate<'m>(
         &mut self,
-        tokenizer: &Tokenizer<'m>,
+        llm: &Llm,
         session: &mut Session<'m, '_>,
         sampler: &mut Sampler<'_>,
         generated: &mut Generated,
@@ -392,7 +391,9 @@ impl<'r> Request<'r> {
             token += 1;
             Ok(())
         };
+        let tokenizer = llm.tokenizer();
         let grammar = self.grammar.map(Grammar::open).transpose()?;
+        let vocabulary = grammar.map(|_| Vocabulary::with_tree(tokenizer, llm.tree()));
         let mut generation = Generation::new(session, sampler, tokenizer, rest)
             .limit(self.limit)
             .stop_strings(self.stop_strings)
@@ -400,8 +401,8 @@ impl<'r> Request<'r> {
         if self.keep_special {
             generation = generation.keep_special();
         }
-        if let Some(grammar) = &grammar {
-            generation = generation.grammar(Constraint::new(grammar, tokenizer));
+        if let (Some(grammar), Some(vocabulary)) = (&grammar, &vocabulary) {
+            generation = generation.grammar(Constraint::new(grammar, vocabulary));
         }
         let written = self.write_text(generation, start, generated);
         written.map_err(|error| not_a_number.unwrap_or(error.into()))

@@ -27,6 +27,7 @@ use pocketlm_kernels::math::exp;
 
 use super::Sampler;
 use crate::Error;
+#[cfg(feature = "grammar")]
 use crate::grammar::Masking;
 
 /// The weight of the most probable token, 2³¹. See [`Distribution::weights`].
@@ -44,10 +45,10 @@ enum Pass {
     Penalties,
     /// Makes the logits comparable (no NaN, no −0) and finds the largest.
     Largest,
-    /// No +∞ either, if it was the largest.
-    Infinite,
     /// For greedy: the lowest id that has the largest logit.
     Best,
+    /// No +∞ either, if it was the largest.
+    Infinite,
     /// A filter looks for the next bits of its cut's key, or, when it knows them all, for the last
     /// id.
     Find(Filter),
@@ -108,6 +109,7 @@ pub struct Choice {
     /// The token, as far as it is known.
     id: u32,
     /// How far the tokens are masked that a grammar forbids.
+    #[cfg(feature = "grammar")]
     pub(super) masking: Masking,
 }
 
@@ -131,6 +133,7 @@ impl Choice {
             missing: 0,
             total: 0,
             id: 0,
+            #[cfg(feature = "grammar")]
             masking: Masking::new(),
         }
     }
@@ -153,28 +156,36 @@ impl Choice {
         } else {
             Pass::Done
         };
-        if !self.advance(sampler, logits, &[last], budget)? {
+        if !self.advance(sampler, logits, last, budget)? {
             return Ok(None);
         }
         self.pass = Pass::Done;
         Ok(Some(self.id))
     }
 
-    /// For greedy: goes on until the best token is known. `None` if the budget is used up before.
-    /// Where several are infinite, none is the best yet.
+    /// For greedy: the best token, before anything is done to the logits that depends on it. `None`
+    /// if the budget is used up before.
+    #[cfg(feature = "grammar")]
     pub(super) fn find_best(
         &mut self,
         sampler: &Sampler,
         logits: &mut [f32],
         budget: u32,
-    ) -> Result<Option<Option<u32>>, Error> {
-        let until = [Pass::Infinite, Pass::Weigh];
-        let is_there = self.advance(sampler, logits, &until, budget)?;
-        let best = (self.pass == Pass::Weigh).then_some(self.id);
-        Ok(is_there.then_some(best))
+    ) -> Result<Option<u32>, Error> {
+        if !self.advance(sampler, logits, Pass::Best, budget)? {
+            return Ok(None);
+        }
+        let next = if self.max == f32::INFINITY {
+            Pass::Infinite
+        } else {
+            Pass::Weigh
+        };
+        let is_known = self.advance(sampler, logits, next, budget)?;
+        Ok(is_known.then_some(self.id))
     }
 
     /// Begins again, with the same logits of which some are −∞ now.
+    #[cfg(feature = "grammar")]
     pub(super) fn again(&mut self) {
         self.pass = Pass::Largest;
         self.at = 0;
@@ -182,19 +193,19 @@ impl Choice {
         self.cut = Cut::EVERYTHING;
     }
 
-    /// Goes on until the budget is used up, or until a pass of `until` is next. `true` if it is.
+    /// Goes on until the budget is used up, or until pass `until` is next. `true` if it is.
     #[inline(never)]
     fn advance(
         &mut self,
         sampler: &Sampler,
         logits: &mut [f32],
-        until: &[Pass],
+        until: Pass,
         budget: u32,
     ) -> Result<bool, Error> {
         // In chunks, of four units each.
         let mut left = budget.div_ceil(4).max(1) as usize;
         // A setting that changed between two calls may have let it pass `until`.
-        while !until.contains(&self.pass) && self.pass != Pass::Done {
+        while self.pass != until && self.pass != Pass::Done {
             let length = match self.pass {
                 Pass::Bias => sampler.bias.len(),
                 Pass::Penalties => sampler
@@ -366,19 +377,19 @@ impl Choice {
             Pass::Bias => Pass::Penalties,
             Pass::Penalties => Pass::Largest,
             Pass::Largest if self.max == f32::NEG_INFINITY => return Err(Error::NoCandidate),
-            Pass::Largest if self.max == f32::INFINITY => {
+            Pass::Largest if sampler.temperature == 0.0 => Pass::Best,
+            Pass::Largest | Pass::Best if self.max == f32::INFINITY => {
                 self.max = 0.0;
                 Pass::Infinite
             }
-            Pass::Largest | Pass::Infinite if sampler.temperature == 0.0 => Pass::Best,
-            Pass::Largest | Pass::Infinite => self.look_for(Filter::TopK),
-            Pass::Best => {
+            Pass::Best | Pass::Infinite if sampler.temperature == 0.0 => {
                 self.cut = Cut {
                     key: key(self.max),
                     last_id: self.id as usize,
                 };
                 Pass::Weigh
             }
+            Pass::Largest | Pass::Best | Pass::Infinite => self.look_for(Filter::TopK),
             Pass::Find(filter) => {
                 if self.unknown == 0 {
                     self.cut = self.found;
@@ -451,7 +462,7 @@ pub struct Distribution<'l> {
 impl<'l> Distribution<'l> {
     pub(super) fn of(sampler: &Sampler<'_>, logits: &'l mut [f32]) -> Result<Self, Error> {
         let mut choice = Choice::new();
-        while !choice.advance(sampler, logits, &[Pass::Draw], u32::MAX)? {}
+        while !choice.advance(sampler, logits, Pass::Draw, u32::MAX)? {}
         Ok(Distribution {
             weights: logits,
             total: choice.total,

@@ -6,6 +6,7 @@ use super::choice::{Choice, Distribution};
 use super::pcg32::Pcg32;
 use super::penalties::Penalties;
 use crate::Error;
+#[cfg(feature = "grammar")]
 use crate::grammar::Constraint;
 
 /// Chooses the next token from logits. The [module](super) says what happens in which order.
@@ -233,6 +234,7 @@ impl<'a> Sampler<'a> {
     /// # Errors
     ///
     /// Those of [`sample`](Sampler::sample).
+    #[cfg(feature = "grammar")]
     pub fn step_constrained(
         &mut self,
         choice: &mut Choice,
@@ -248,7 +250,7 @@ impl<'a> Sampler<'a> {
             let Some(best) = choice.find_best(self, logits, budget)? else {
                 return Ok(None);
             };
-            if best.is_none_or(|best| !constraint.allows(best)) {
+            if !constraint.allows(best) {
                 choice.again();
                 choice.masking.begin();
             }

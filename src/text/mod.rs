@@ -21,5 +21,4 @@ mod tokenizer;
 pub use call::{Call, Value};
 pub use decode::{Decoder, Text};
 pub use encode::{EncodeOptions, nfc_scratch_len, scratch_len};
-pub(crate) use tables::partition_point;
 pub use tokenizer::Tokenizer;

@@ -107,11 +107,6 @@ impl<'m> Tokenizer<'m> {
             .is_some_and(|bits| bits >> (id % 8) & 1 != 0)
     }
 
-    /// Whether one of the eight tokens from `id` on, a multiple of 8, is special.
-    pub(crate) fn has_special(&self, id: usize) -> bool {
-        self.special.get(id / 8).is_some_and(|bits| *bits != 0)
-    }
-
     /// The texts that encoding takes for special tokens where it may. A space may be written as `▁`
     /// in them, and the other way round.
     #[cfg(feature = "chat")]
@@ -156,49 +151,6 @@ impl<'m> Tokenizer<'m> {
         (self.piece(id) == Some(piece)).then_some(id)
     }
 
-    /// How many tokens text can become: those of the index.
-    pub(crate) fn index_len(&self) -> usize {
-        self.index.len()
-    }
-
-    /// A token of the index, which is sorted by their bytes.
-    pub(crate) fn indexed(&self, at: usize) -> (u32, &'m [u8]) {
-        let id = self.index.at(at);
-        (id, self.piece(id).unwrap_or_default())
-    }
-
-    /// Where in the index the tokens end that begin with `start`, as that at `at` does; at most
-    /// `end`.
-    pub(crate) fn end_of_start(&self, at: usize, end: usize, start: &[u8]) -> usize {
-        // Most often there are few.
-        let mut step = 1;
-        let begins = |at: usize| self.indexed(at).1.starts_with(start);
-        let mut known = at;
-        while known + step < end && begins(known + step) {
-            known += step;
-            step *= 2;
-        }
-        let limit = end.min(known + step);
-        let more = limit.saturating_sub(known + 1);
-        known + 1 + partition_point(more, |more| begins(known + 1 + more))
-    }
-
-    /// The first token of the index from `at` on that is not before `start` and then `next`.
-    pub(crate) fn first_from(&self, at: usize, start: &[u8], next: u8) -> usize {
-        let is_before = |at: usize| {
-            let piece = self.indexed(at).1;
-            match piece.get(..start.len()) {
-                Some(head) if head == start => {
-                    piece.get(start.len()).is_none_or(|byte| *byte < next)
-                }
-                _ => piece < start,
-            }
-        };
-        at + partition_point(self.index.len().saturating_sub(at), |more| {
-            is_before(at + more)
-        })
-    }
-
     /// The token that stands for one byte.
     pub(crate) fn byte_token(&self, byte: u8) -> Option<u32> {
         Some(self.byte_ids.at(usize::from(byte))).filter(|id| *id < self.vocab_size)
@@ -232,6 +184,42 @@ impl<'m> Tokenizer<'m> {
         });
         next.checked_sub(1)
             .map_or(0, |at| (self.classes.at(at) >> 24) as u8)
+    }
+}
+
+/// What masks ask.
+#[cfg(feature = "grammar")]
+impl<'m> Tokenizer<'m> {
+    /// Whether one of the eight tokens from `id` on, a multiple of 8, is special.
+    pub(crate) fn has_special(&self, id: usize) -> bool {
+        self.special.get(id / 8).is_some_and(|bits| *bits != 0)
+    }
+
+    /// How many tokens text can become: those of the index.
+    pub(crate) fn index_len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// A token of the index, which is sorted by their bytes.
+    pub(crate) fn indexed(&self, at: usize) -> (u32, &'m [u8]) {
+        let id = self.index.at(at);
+        (id, self.piece(id).unwrap_or_default())
+    }
+
+    /// Where in the index the tokens end that begin with `start`, as that at `at` does; at most
+    /// `end`.
+    pub(crate) fn end_of_start(&self, at: usize, end: usize, start: &[u8]) -> usize {
+        // Most often there are few.
+        let mut step = 1;
+        let begins = |at: usize| self.indexed(at).1.starts_with(start);
+        let mut known = at;
+        while known + step < end && begins(known + step) {
+            known += step;
+            step *= 2;
+        }
+        let limit = end.min(known + step);
+        let more = limit.saturating_sub(known + 1);
+        known + 1 + partition_point(more, |more| begins(known + 1 + more))
     }
 }
 

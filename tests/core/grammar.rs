@@ -4,7 +4,7 @@ use std::path::Path;
 
 use pocketlm::Error;
 use pocketlm::generate::{End, Generation, Progress, PromptLookup};
-use pocketlm::grammar::{Constraint, Grammar, Masking};
+use pocketlm::grammar::{Constraint, Grammar, Masking, Tree, Vocabulary};
 use pocketlm::import::grammar::{
     ToolForm, Tools, Whitespace, from_gbnf, from_json_schema, from_regex,
 };
@@ -282,6 +282,9 @@ fn a_mask_forbids_what_is_not_allowed_and_nothing_else() {
     let mut numbers = Numbers::new(1);
     for (name, section) in sections() {
         let tokenizer = Tokenizer::open(&section).unwrap();
+        let vocabulary = Vocabulary::new(&tokenizer);
+        let tree = Tree::new(&tokenizer);
+        let with_tree = Vocabulary::with_tree(&tokenizer, &tree);
         let rows = tokenizer.vocab_size() + 3;
         let steps = if rows > 10_000 { 4 } else { 12 };
         for case in schemas() {
@@ -290,7 +293,7 @@ fn a_mask_forbids_what_is_not_allowed_and_nothing_else() {
             }
             let bytes = from_json_schema(&case["schema"], Whitespace::Unbounded).unwrap();
             let grammar = Grammar::open(&bytes).unwrap();
-            let mut constraint = Constraint::new(&grammar, &tokenizer);
+            let mut constraint = Constraint::new(&grammar, &vocabulary);
             walk(
                 &mut constraint,
                 rows,
@@ -313,6 +316,11 @@ fn a_mask_forbids_what_is_not_allowed_and_nothing_else() {
                     let (mut masked, mut masking) = (logits, Masking::new());
                     while !constraint.mask_step(&mut masking, &mut masked, budget) {}
                     assert!(masked == expected, "{name}, {}: in slices", case["name"]);
+                    let mut same = Constraint::new(&grammar, &with_tree);
+                    same.restore(&constraint.to_bytes()).unwrap();
+                    let mut masked = logits;
+                    same.mask(&mut masked);
+                    assert!(masked == expected, "{name}, {}: by the tree", case["name"]);
                 },
             );
         }
@@ -324,11 +332,12 @@ fn a_choice_is_that_of_the_masked_logits() {
     let mut numbers = Numbers::new(2);
     for (name, section) in sections().into_iter().take(5) {
         let tokenizer = Tokenizer::open(&section).unwrap();
+        let vocabulary = Vocabulary::new(&tokenizer);
         let rows = tokenizer.vocab_size();
         for case in schemas() {
             let bytes = from_json_schema(&case["schema"], Whitespace::Compact).unwrap();
             let grammar = Grammar::open(&bytes).unwrap();
-            let mut constraint = Constraint::new(&grammar, &tokenizer);
+            let mut constraint = Constraint::new(&grammar, &vocabulary);
             walk(
                 &mut constraint,
                 rows,
@@ -398,10 +407,11 @@ fn a_place_is_kept_and_restored() {
     let mut numbers = Numbers::new(3);
     let (_, section) = sections().swap_remove(0);
     let tokenizer = Tokenizer::open(&section).unwrap();
+    let vocabulary = Vocabulary::new(&tokenizer);
     for case in schemas() {
         let bytes = from_json_schema(&case["schema"], Whitespace::Compact).unwrap();
         let grammar = Grammar::open(&bytes).unwrap();
-        let mut constraint = Constraint::new(&grammar, &tokenizer);
+        let mut constraint = Constraint::new(&grammar, &vocabulary);
         let rows = tokenizer.vocab_size();
         walk(
             &mut constraint,
@@ -409,7 +419,7 @@ fn a_place_is_kept_and_restored() {
             &mut numbers,
             10,
             |constraint, allowed, _| {
-                let mut other = Constraint::new(&grammar, &tokenizer);
+                let mut other = Constraint::new(&grammar, &vocabulary);
                 other.restore(&constraint.to_bytes()).unwrap();
                 let theirs: Vec<u32> = (0..rows).filter(|id| other.allows(*id)).collect();
                 assert_eq!(theirs, allowed);
@@ -424,6 +434,7 @@ fn a_place_is_kept_and_restored() {
 fn written(bytes: &[u8], sampler: &mut Sampler, how: usize) -> (String, End, usize) {
     let model = Model::open(STORY).unwrap();
     let tokenizer = model.tokenizer().unwrap();
+    let vocabulary = Vocabulary::new(&tokenizer);
     let mut arena = Arena::<{ PLAN.bytes() }>::new();
     let mut session = Session::new(&model, &PLAN, &mut arena, &Solo).unwrap();
     let prompt = "Once upon a time";
@@ -432,7 +443,7 @@ fn written(bytes: &[u8], sampler: &mut Sampler, how: usize) -> (String, End, usi
         .encode(prompt, EncodeOptions::default(), &mut scratch, &mut ids)
         .unwrap();
     let grammar = Grammar::open(bytes).unwrap();
-    let constraint = Constraint::new(&grammar, &tokenizer);
+    let constraint = Constraint::new(&grammar, &vocabulary);
     let mut text = String::new();
     let mut generation = Generation::new(&mut session, sampler, &tokenizer, &ids[..count])
         .limit(150)
@@ -500,6 +511,7 @@ fn a_text_obeys_its_grammar_however_it_is_asked_for() {
 fn every_damage_of_a_grammar_is_refused() {
     let (_, section) = sections().swap_remove(0);
     let tokenizer = Tokenizer::open(&section).unwrap();
+    let vocabulary = Vocabulary::new(&tokenizer);
     let tree =
         json!({"properties": {"a": {"$ref": "#"}, "b": {"type": "string", "maxLength": 30}}});
     let bytes = from_json_schema(&tree, Whitespace::Unbounded).unwrap();
@@ -528,7 +540,7 @@ fn every_damage_of_a_grammar_is_refused() {
                 continue;
             };
             opened += 1;
-            let mut constraint = Constraint::new(&grammar, &tokenizer);
+            let mut constraint = Constraint::new(&grammar, &vocabulary);
             for id in 0..tokenizer.vocab_size() {
                 constraint.accept(id);
                 _ = (constraint.is_complete(), constraint.is_at_end());
@@ -559,6 +571,7 @@ fn pins_calls_tools_that_there_are() {
         .find(|(name, _)| name.ends_with("pins"))
         .unwrap();
     let tokenizer = Tokenizer::open(&section).unwrap();
+    let vocabulary = Vocabulary::new(&tokenizer);
     let grammar = Grammar::open(&bytes).unwrap();
     let mut scratch = vec![0; tokenizer.scratch_len(1000)];
     // All expected calls are calls of these tools.
@@ -572,7 +585,7 @@ fn pins_calls_tools_that_there_are() {
         let count = tokenizer
             .encode(expected, options, &mut scratch, &mut ids)
             .unwrap();
-        let mut constraint = Constraint::new(&grammar, &tokenizer);
+        let mut constraint = Constraint::new(&grammar, &vocabulary);
         let fits = ids[..count].iter().all(|id| constraint.accept(*id));
         assert!(fits && constraint.is_complete(), "{line}");
     }

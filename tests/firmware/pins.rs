@@ -3,7 +3,7 @@
 use pocketlm::import::{self, PackOptions};
 use pocketlm::model::DType;
 
-use crate::board::{AARCH64, ALL_TYPES, Board, M0, M4F, RV32IMAFC};
+use crate::board::{AARCH64, Board, M0, M4F, RV32IMAFC};
 use crate::common::shared;
 
 /// What every board prints. The host writes the same calls.
@@ -38,7 +38,7 @@ fn acts(board: &Board) {
     let image = tempfile::Builder::new().suffix(".plm").tempfile().unwrap();
     let bytes = import::pack_to_memory(&*checkpoint, &options, &mut |_, _| ()).unwrap();
     std::fs::write(image.path(), &*bytes).unwrap();
-    let elf = board.build_with(Some(image.path()), "pins", "s", ALL_TYPES);
+    let elf = board.build_with(Some(image.path()), "pins", "s", "f32,q4,grammar");
     let elf = elf.unwrap_or_else(|error| panic!("{error}"));
     let printed = String::from_utf8(board.run_built(&elf, &[])).unwrap();
     assert_eq!(printed, PRINTED, "{}", board.name);

@@ -14,7 +14,7 @@
 
 use pocketlm::Error;
 use pocketlm::generate::{Generation, PromptLookup};
-use pocketlm::grammar::{Constraint, Grammar};
+use pocketlm::grammar::{Constraint, Grammar, Vocabulary};
 use pocketlm::model::Model;
 use pocketlm::run::{Plan, Session};
 use pocketlm::sample::Sampler;
@@ -50,6 +50,7 @@ fn obey(arena: &mut [u8]) -> Result<(), Error> {
     let model = Model::open(IMAGE)?;
     let tokenizer = model.tokenizer()?;
     let grammar = Grammar::open(GRAMMAR)?;
+    let vocabulary = Vocabulary::new(&tokenizer);
     let mut session = Session::new(&model, &PINS, arena, board::workers())?;
     for request in REQUESTS {
         println!("> {request}");
@@ -63,7 +64,7 @@ fn obey(arena: &mut [u8]) -> Result<(), Error> {
         };
         let prompt = ids.get(..count).unwrap_or_default();
         let mut generation = Generation::new(&mut session, &mut sampler, &tokenizer, prompt)
-            .grammar(Constraint::new(&grammar, &tokenizer))
+            .grammar(Constraint::new(&grammar, &vocabulary))
             .keep_special();
         let (mut lookup, mut drafts) = (PromptLookup::new(), [0; 8]);
         let mut passes = 0;

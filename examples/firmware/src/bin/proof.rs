@@ -140,10 +140,12 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
         #[cfg(feature = "grammar")]
         let grammar = pocketlm::grammar::Grammar::open(black_box(&[]))?;
         #[cfg(feature = "grammar")]
+        let vocabulary = pocketlm::grammar::Vocabulary::new(&tokenizer);
+        #[cfg(feature = "grammar")]
         {
             use pocketlm::grammar::Constraint;
 
-            let mut constraint = Constraint::new(&grammar, &tokenizer);
+            let mut constraint = Constraint::new(&grammar, &vocabulary);
             let place = constraint.to_bytes();
             constraint.restore(black_box(&place))?;
             generation = generation.grammar(black_box(constraint)).keep_special();

@@ -1,0 +1,458 @@
+//! [`Tree`]: the tokens of a large vocabulary, for masks that take well under a millisecond.
+//!
+//! A node of the tree is a start that tokens share. A mask walks the tree from its root: where a byte
+//! may not come, all tokens below are left out without a look. So are they taken in where they
+//! cannot fail. Within a string nearly all text may come, and leads back to the same place. A node
+//! knows what [kinds] of characters are below it, and for a place it is found out once which
+//! kinds lead back.
+
+use core::ops::Range;
+use std::collections::HashMap;
+use std::prelude::rust_2024::*;
+
+use super::{Constraint, Place};
+use crate::text::Tokenizer;
+
+/// The longest token in the tree, in bytes.
+const LONGEST: usize = 255;
+/// How many places a walk remembers before it forgets most of them: half a kilobyte each.
+const MOST_PLACES: usize = 2048;
+/// The fewest nodes that are worth the question whether all of them are allowed.
+const WORTH: u32 = 4;
+
+/// The kinds of characters, a bit each. A character of one byte has the kind that [`kind_of`] says.
+mod kinds {
+    pub(super) const LOWER: u8 = 1;
+    pub(super) const UPPER: u8 = 2;
+    pub(super) const DIGIT: u8 = 4;
+    pub(super) const SPACE: u8 = 8;
+    /// ASCII that can be printed and that JSON does not escape.
+    pub(super) const PRINTED: u8 = 16;
+    /// Quote, backslash and control characters.
+    pub(super) const ESCAPED: u8 = 32;
+    /// Characters that are not ASCII.
+    pub(super) const WIDE: u8 = 64;
+    /// Bytes that are not whole characters: no place is known to lead back by them.
+    pub(super) const BROKEN: u8 = 128;
+}
+
+/// The bytes of characters that are not ASCII.
+const WIDE: [&[(u8, u8)]; 8] = [
+    &[(0xC2, 0xDF), TAIL],
+    &[(0xE0, 0xE0), (0xA0, 0xBF), TAIL],
+    &[(0xE1, 0xEC), TAIL, TAIL],
+    &[(0xED, 0xED), (0x80, 0x9F), TAIL],
+    &[(0xEE, 0xEF), TAIL, TAIL],
+    &[(0xF0, 0xF0), (0x90, 0xBF), TAIL, TAIL],
+    &[(0xF1, 0xF3), TAIL, TAIL, TAIL],
+    &[(0xF4, 0xF4), (0x80, 0x8F), TAIL, TAIL],
+];
+const TAIL: (u8, u8) = (0x80, 0xBF);
+
+/// The tokens of a tokenizer as a tree of their bytes.
+///
+/// ```
+/// use pocketlm::grammar::{Tree, Vocabulary};
+/// use pocketlm::host::Image;
+///
+/// let image = Image::open("src/bin/pocketlm/story/story.plm")?;
+/// let model = image.model()?;
+/// let tokenizer = model.tokenizer()?;
+/// let tree = Tree::new(&tokenizer);
+/// let vocabulary = Vocabulary::with_tree(&tokenizer, &tree);
+/// # _ = vocabulary;
+/// # Ok::<(), pocketlm::host::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Tree {
+    /// In the order of a walk, and a last one for the end.
+    nodes: Vec<Node>,
+    /// The tokens in the order of the nodes.
+    ids: Vec<u32>,
+    /// Special tokens, sorted by their texts.
+    specials: Vec<u32>,
+    /// Tokens that are too long for the tree, or have no bytes.
+    others: Vec<u32>,
+    vocab_size: u32,
+}
+
+/// A start that tokens share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Node {
+    /// Its last byte.
+    byte: u8,
+    /// How many bytes it has.
+    depth: u8,
+    /// The most bytes from the last one on of tokens with this start.
+    height: u8,
+    /// The kinds of these bytes, if what comes before is whole characters.
+    kinds: u8,
+    /// The first node after it that has not got this start.
+    end: u32,
+    /// The first token with this start, in [`Tree::ids`].
+    first: u32,
+}
+
+impl Tree {
+    /// The tree of a tokenizer's tokens.
+    pub fn new(tokenizer: &Tokenizer) -> Self {
+        let mut tree = Tree {
+            nodes: Vec::new(),
+            ids: Vec::new(),
+            specials: Vec::new(),
+            others: Vec::new(),
+            vocab_size: tokenizer.vocab_size(),
+        };
+        let piece = |id: &u32| tokenizer.piece(*id).unwrap_or_default();
+        for id in 0..tokenizer.vocab_size() {
+            if tokenizer.is_special(id) || tokenizer.is_eos(id) {
+                tree.specials.push(id);
+            } else if (1..=LONGEST).contains(&piece(&id).len()) {
+                tree.ids.push(id);
+            } else {
+                tree.others.push(id);
+            }
+        }
+        tree.specials.sort_by_key(piece);
+        tree.ids.sort_by_key(piece);
+        tree.grow(tokenizer);
+        tree
+    }
+
+    /// Bytes of RAM that it takes.
+    pub fn bytes(&self) -> usize {
+        let ids = self.ids.len() + self.specials.len() + self.others.len();
+        size_of_val(&self.nodes[..]) + ids * size_of::<u32>()
+    }
+
+    /// Makes the nodes, from the sorted tokens.
+    fn grow(&mut self, tokenizer: &Tokenizer) {
+        // The nodes on the way to the last token.
+        let mut path: Vec<usize> = Vec::new();
+        let mut before: &[u8] = &[];
+        for (first, id) in (0..).zip(&self.ids) {
+            let piece = tokenizer.piece(*id).unwrap_or_default();
+            let common = before.iter().zip(piece).take_while(|(a, b)| a == b).count();
+            close(&mut self.nodes, &mut path, common);
+            for depth in common + 1..=piece.len() {
+                path.push(self.nodes.len());
+                self.nodes.push(Node {
+                    byte: piece[depth - 1],
+                    depth: depth as u8,
+                    height: 1,
+                    kinds: kind_at_end(&piece[..depth]),
+                    end: 0,
+                    first,
+                });
+            }
+            if whole(piece) < piece.len()
+                && let Some(last) = path.last()
+            {
+                self.nodes[*last].kinds |= kinds::BROKEN;
+            }
+            before = piece;
+        }
+        close(&mut self.nodes, &mut path, 0);
+        self.nodes.push(Node {
+            first: self.ids.len() as u32,
+            ..Node::default()
+        });
+        self.mark_middles();
+    }
+
+    /// Nodes that begin within a character are not taken in as a whole.
+    fn mark_middles(&mut self) {
+        let mut start = [0; LONGEST];
+        for node in &mut self.nodes {
+            let Some(last) = usize::from(node.depth).checked_sub(1) else {
+                continue;
+            };
+            start[last] = node.byte;
+            if whole(&start[..last]) < last {
+                node.kinds |= kinds::BROKEN;
+            }
+        }
+    }
+
+    /// Sets the logits of all tokens that may not come to −∞.
+    pub(super) fn mask(&self, constraint: &Constraint, logits: &mut [f32]) {
+        let allowed = self.allowed(constraint);
+        let specials = self.specials(constraint);
+        let others = self.others.iter().filter(|id| constraint.allows(**id));
+        let rest: Vec<u32> = others.chain(&specials).copied().collect();
+        let count: usize = allowed.iter().map(|range| range.len()).sum();
+        let ids = |range: Range<u32>| self.ids.get(range.start as usize..range.end as usize);
+        if count < self.ids.len() / 4 {
+            let few = allowed.into_iter().flat_map(ids).flatten().chain(&rest);
+            let kept: Vec<(u32, f32)> = few
+                .filter_map(|id| logits.get(*id as usize).map(|logit| (*id, *logit)))
+                .collect();
+            logits.fill(f32::NEG_INFINITY);
+            for (id, logit) in kept {
+                set(logits, id, logit);
+            }
+            return;
+        }
+        let end = self.ids.len() as u32;
+        let mut at = 0;
+        for range in allowed.into_iter().chain([end..end]) {
+            let forbidden = ids(at..range.start).into_iter().flatten();
+            forbidden.for_each(|id| set(logits, *id, f32::NEG_INFINITY));
+            at = range.end;
+        }
+        for id in self.others.iter().chain(&self.specials) {
+            if !rest.contains(id) {
+                set(logits, *id, f32::NEG_INFINITY);
+            }
+        }
+        let beyond = logits.get_mut(self.vocab_size as usize..);
+        beyond.unwrap_or_default().fill(f32::NEG_INFINITY);
+    }
+
+    /// The special tokens that may come. Few are named, of perhaps thousands.
+    fn specials(&self, constraint: &Constraint) -> Vec<u32> {
+        let tokenizer = constraint.tokenizer();
+        let mut allowed: Vec<u32> = tokenizer.eos_ids().collect();
+        for text in constraint.specials() {
+            let piece = |id: &u32| tokenizer.piece(*id).unwrap_or_default();
+            let first = self.specials.partition_point(|id| piece(id) < text);
+            let rest = self.specials.iter().skip(first);
+            allowed.extend(rest.take_while(|id| piece(id) == text));
+        }
+        allowed.retain(|id| constraint.allows(*id));
+        allowed
+    }
+
+    /// The tokens of the tree that may come, as ranges of [`Tree::ids`].
+    fn allowed(&self, constraint: &Constraint) -> Vec<Range<u32>> {
+        let mut allowed: Vec<Range<u32>> = Vec::new();
+        let mut add = |range: Range<u32>| match allowed.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ if range.is_empty() => {}
+            _ => allowed.push(range),
+        };
+        let mut places = Places::new(constraint);
+        let mut path = [0u16; LONGEST + 1];
+        let mut at = 0;
+        while let Some([node, next, ..]) = self.nodes.get(at..) {
+            let depth = usize::from(node.depth);
+            let is_worth = node.end - at as u32 >= WORTH;
+            if is_worth && places.lead_back(path[depth - 1], node) {
+                let end = node.end as usize;
+                add(node.first..self.nodes[end].first);
+                at = end;
+                continue;
+            }
+            let Some(after) = places.after(&mut path[..depth], node.byte) else {
+                at = node.end as usize;
+                continue;
+            };
+            path[depth] = after;
+            add(node.first..next.first);
+            at += 1;
+        }
+        allowed
+    }
+}
+
+/// Ends the nodes of a way that are deeper than `depth`.
+fn close(nodes: &mut [Node], path: &mut Vec<usize>, depth: usize) {
+    let end = nodes.len() as u32;
+    while path.len() > depth
+        && let Some(index) = path.pop()
+    {
+        nodes[index].end = end;
+        let Node { height, kinds, .. } = nodes[index];
+        if let Some(above) = path.last() {
+            let above = &mut nodes[*above];
+            above.height = above.height.max(height.saturating_add(1));
+            above.kinds |= kinds;
+        }
+    }
+}
+
+fn set(logits: &mut [f32], id: u32, value: f32) {
+    if let Some(logit) = logits.get_mut(id as usize) {
+        *logit = value;
+    }
+}
+
+/// How many bytes are whole characters.
+fn whole(bytes: &[u8]) -> usize {
+    core::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len)
+}
+
+/// The kind of the character that the last byte belongs to.
+fn kind_at_end(bytes: &[u8]) -> u8 {
+    let is_possible = |error: core::str::Utf8Error| error.error_len().is_none();
+    match (core::str::from_utf8(bytes), bytes.last()) {
+        (Ok(_), Some(byte)) if byte.is_ascii() => kind_of(*byte),
+        (Ok(_), _) => kinds::WIDE,
+        (Err(error), _) if is_possible(error) => kinds::WIDE,
+        (Err(_), _) => kinds::BROKEN,
+    }
+}
+
+fn kind_of(byte: u8) -> u8 {
+    match byte {
+        b'a'..=b'z' => kinds::LOWER,
+        b'A'..=b'Z' => kinds::UPPER,
+        b'0'..=b'9' => kinds::DIGIT,
+        b' ' => kinds::SPACE,
+        0..=0x1F | b'"' | b'\\' | 0x7F => kinds::ESCAPED,
+        0x80.. => kinds::BROKEN,
+        _ => kinds::PRINTED,
+    }
+}
+
+/// The places that a walk has met, and where bytes lead from them.
+struct Places<'c> {
+    constraint: &'c Constraint<'c>,
+    places: Vec<Place>,
+    known: HashMap<Place, u16>,
+    /// For each place and byte: [`UNKNOWN`], [`NOWHERE`], or the place with [`FIRST`] added.
+    after: Vec<[u16; 256]>,
+    back: Vec<Back>,
+}
+
+const UNKNOWN: u16 = 0;
+const NOWHERE: u16 = 1;
+const FIRST: u16 = 2;
+
+/// The kinds of characters that lead back to a place.
+#[derive(Clone, Copy, Default)]
+struct Back {
+    /// Those that were looked at.
+    known: u8,
+    /// Those that lead back.
+    loops: u8,
+    /// Those that lead to the same place with one more counted, and how many may.
+    counted: u8,
+    left: u16,
+}
+
+impl<'c> Places<'c> {
+    fn new(constraint: &'c Constraint<'c>) -> Self {
+        let mut places = Places {
+            constraint,
+            places: Vec::new(),
+            known: HashMap::new(),
+            after: Vec::new(),
+            back: Vec::new(),
+        };
+        places.index(constraint.place);
+        places
+    }
+
+    fn index(&mut self, place: Place) -> u16 {
+        if let Some(index) = self.known.get(&place) {
+            return *index;
+        }
+        let index = self.places.len() as u16;
+        self.places.push(place);
+        self.known.insert(place, index);
+        self.after.push([UNKNOWN; 256]);
+        self.back.push(Back::default());
+        index
+    }
+
+    /// The place after `byte`, from the last one of `path`.
+    #[inline]
+    fn after(&mut self, path: &mut [u16], byte: u8) -> Option<u16> {
+        let from = path.last().copied().unwrap_or_default();
+        let known = self.after[usize::from(from)][usize::from(byte)];
+        match known.checked_sub(FIRST) {
+            None if known == UNKNOWN => self.find_after(path, byte),
+            after => after,
+        }
+    }
+
+    #[cold]
+    fn find_after(&mut self, path: &mut [u16], byte: u8) -> Option<u16> {
+        let last = path.len() - 1;
+        let mut place = self.places[usize::from(path[last])];
+        let is_allowed = self.constraint.walk_byte(&mut place, byte);
+        if is_allowed && self.places.len() >= MOST_PLACES && !self.known.contains_key(&place) {
+            self.forget_all_but(path);
+        }
+        let after = is_allowed.then(|| self.index(place));
+        let known = after.map_or(NOWHERE, |after| after + FIRST);
+        self.after[usize::from(path[last])][usize::from(byte)] = known;
+        after
+    }
+
+    /// Makes room for other places.
+    fn forget_all_but(&mut self, path: &mut [u16]) {
+        let places = core::mem::take(&mut self.places);
+        self.known.clear();
+        self.after.clear();
+        self.back.clear();
+        for index in path {
+            *index = self.index(places[usize::from(*index)]);
+        }
+    }
+
+    /// Whether all tokens of `node` may come, because all that they have leads back to the place
+    /// before it.
+    fn lead_back(&mut self, place: u16, node: &Node) -> bool {
+        let unknown = node.kinds & !self.back[usize::from(place)].known;
+        if unknown != 0 {
+            self.find_back(usize::from(place), unknown);
+        }
+        let back = self.back[usize::from(place)];
+        node.kinds & !back.loops == 0
+            || (node.kinds & !back.counted == 0 && u16::from(node.height) <= back.left)
+    }
+
+    #[cold]
+    fn find_back(&mut self, index: usize, unknown: u8) {
+        let place = self.places[index];
+        let counted = place.one_more();
+        let back = &mut self.back[index];
+        back.known |= unknown;
+        for kind in (0..7)
+            .map(|bit| 1 << bit)
+            .filter(|kind| unknown & kind != 0)
+        {
+            match after_all(self.constraint, place, kind) {
+                Some(after) if after == place => back.loops |= kind,
+                after if after.is_some() && after == counted => {
+                    back.counted |= kind;
+                    back.left = self.constraint.rounds_left(&place);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The place after a character of a kind, if it is one place for all.
+fn after_all(constraint: &Constraint, place: Place, kind: u8) -> Option<Place> {
+    if kind == kinds::WIDE {
+        let mut ends = WIDE.iter().map(|ranges| {
+            ranges.iter().try_fold(place, |place, (first, last)| {
+                after_bytes(constraint, place, *first..=*last)
+            })
+        });
+        let first = ends.next()??;
+        return ends.all(|end| end == Some(first)).then_some(first);
+    }
+    let bytes = (0..0x80).filter(|byte| kind_of(*byte) == kind);
+    after_bytes(constraint, place, bytes)
+}
+
+/// The place after one of some bytes, if it is one place for all.
+fn after_bytes(
+    constraint: &Constraint,
+    place: Place,
+    bytes: impl IntoIterator<Item = u8>,
+) -> Option<Place> {
+    let mut after = None;
+    for byte in bytes {
+        let mut end = place;
+        if !constraint.walk_byte(&mut end, byte) || *after.get_or_insert(end) != end {
+            return None;
+        }
+    }
+    after
+}
