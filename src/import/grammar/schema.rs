@@ -92,16 +92,7 @@ const OF_OBJECTS: [&str; 5] = [
     "minProperties",
     "maxProperties",
 ];
-const OF_ANY: [&str; 8] = [
-    "type",
-    "enum",
-    "const",
-    "anyOf",
-    "oneOf",
-    "allOf",
-    "$ref",
-    "$dynamicAnchor",
-];
+const OF_ANY: [&str; 7] = ["type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"];
 
 /// Compiles schemas of one document.
 pub(super) struct Schemas<'s> {
@@ -189,95 +180,28 @@ impl<'s> Schemas<'s> {
     }
 
     fn object_schema(&mut self, schema: &Map<String, Value>) -> Result<Id, ImportError> {
-        for keyword in schema.keys() {
-            let known = [
-                &OF_STRINGS[..],
-                &OF_NUMBERS,
-                &OF_ARRAYS,
-                &OF_OBJECTS,
-                &OF_ANY,
-                &ANNOTATIONS,
-            ];
-            let is_known = known.iter().any(|known| known.contains(&keyword.as_str()));
-            // Extensions: other programs' notes.
-            if !is_known && !keyword.starts_with("x-") {
-                return self.refuse(format_args!("the keyword {keyword:?} is not supported"));
-            }
-        }
-        if schema.contains_key("$dynamicAnchor") {
-            return self.refuse("the keyword \"$dynamicAnchor\" is not supported");
-        }
+        self.check_keywords(schema)?;
         if let Some(reference) = schema.get("$ref") {
-            let Some(reference) = reference.as_str() else {
-                return self.refuse("\"$ref\" is not a string");
-            };
-            let others = rest_of(schema, "$ref");
-            if !others.keys().any(|keyword| constrains(keyword)) {
-                let rule = self.reference(reference)?;
-                return Ok(self.source.call(rule));
-            }
-            let target = self.resolve(reference)?.clone();
-            let merged = self.merge(&target, &Value::Object(others))?;
-            return self.schema(&merged);
+            return self.referring(schema, reference);
         }
         if let Some(all) = schema.get("allOf") {
-            let Some(all) = all.as_array() else {
-                return self.refuse("\"allOf\" is not an array");
-            };
-            let others = rest_of(schema, "allOf");
-            let mut merged = Value::Object(others);
-            for schema in all {
-                merged = self.merge(&merged, schema)?;
-            }
-            return self.schema(&merged);
+            return self.all_of(schema, all);
         }
         for keyword in ["anyOf", "oneOf"] {
-            let Some(options) = schema.get(keyword) else {
-                continue;
-            };
-            let Some(options) = options.as_array() else {
-                return self.refuse(format_args!("{keyword:?} is not an array"));
-            };
-            let others = rest_of(schema, keyword);
-            let constrained = others.keys().any(|keyword| constrains(keyword));
-            let mut merged = Vec::new();
-            for option in options {
-                merged.push(if constrained {
-                    self.merge(&Value::Object(others.clone()), option)?
-                } else {
-                    option.clone()
-                });
+            if let Some(options) = schema.get(keyword) {
+                return self.one_of(schema, keyword, options);
             }
-            if keyword == "oneOf" {
-                self.require_disjoint(&merged)?;
-            }
-            let mut parts = Vec::new();
-            for (index, option) in merged.iter().enumerate() {
-                let part = self.at(keyword, |it| it.at(index, |it| it.schema(option)))?;
-                parts.push(part);
-            }
-            return Ok(self.source.alt(parts));
         }
-
         let types = self.types(schema)?;
-        for keyword in ["const", "enum"] {
-            let Some(value) = schema.get(keyword) else {
-                continue;
+        if let Some(value) = schema.get("const") {
+            let values = core::slice::from_ref(value);
+            return self.constants(values, &types, &rest_of(schema, "const"));
+        }
+        if let Some(values) = schema.get("enum") {
+            let Some(values) = values.as_array() else {
+                return self.refuse("\"enum\" is not an array");
             };
-            let values = match (keyword, value) {
-                ("const", value) => vec![value.clone()],
-                (_, Value::Array(values)) => values.clone(),
-                _ => return self.refuse("\"enum\" is not an array"),
-            };
-            let others = rest_of(schema, keyword);
-            let mut parts = Vec::new();
-            for value in &values {
-                let holds = self.holds(value, &types, &others)?;
-                if holds {
-                    parts.push(self.constant(value));
-                }
-            }
-            return Ok(self.source.alt(parts));
+            return self.constants(values, &types, &rest_of(schema, "enum"));
         }
         let is_free = !schema.keys().any(|keyword| constrains(keyword));
         if is_free {
@@ -293,6 +217,101 @@ impl<'s> Schemas<'s> {
                 "array" => self.array(schema)?,
                 _ => self.object(schema)?,
             });
+        }
+        Ok(self.source.alt(parts))
+    }
+
+    /// Refuses keywords that are not known, but for other programs' notes.
+    fn check_keywords(&self, schema: &Map<String, Value>) -> Result<(), ImportError> {
+        let known = [
+            &OF_STRINGS[..],
+            &OF_NUMBERS,
+            &OF_ARRAYS,
+            &OF_OBJECTS,
+            &OF_ANY,
+            &ANNOTATIONS,
+        ];
+        let is_known = |keyword: &str| {
+            let mut known = known.iter();
+            keyword.starts_with("x-") || known.any(|known| known.contains(&keyword))
+        };
+        match schema.keys().find(|keyword| !is_known(keyword)) {
+            Some(keyword) => self.refuse(format_args!("the keyword {keyword:?} is not supported")),
+            None => Ok(()),
+        }
+    }
+
+    /// A schema with a reference, and perhaps with other keywords.
+    fn referring(
+        &mut self,
+        schema: &Map<String, Value>,
+        reference: &Value,
+    ) -> Result<Id, ImportError> {
+        let Some(reference) = reference.as_str() else {
+            return self.refuse("\"$ref\" is not a string");
+        };
+        let others = rest_of(schema, "$ref");
+        if !others.keys().any(|keyword| constrains(keyword)) {
+            let rule = self.reference(reference)?;
+            return Ok(self.source.call(rule));
+        }
+        let target = self.resolve(reference)?.clone();
+        let merged = self.merge(&target, &Value::Object(others))?;
+        self.schema(&merged)
+    }
+
+    fn all_of(&mut self, schema: &Map<String, Value>, all: &Value) -> Result<Id, ImportError> {
+        let Some(all) = all.as_array() else {
+            return self.refuse("\"allOf\" is not an array");
+        };
+        let mut merged = Value::Object(rest_of(schema, "allOf"));
+        for schema in all {
+            merged = self.merge(&merged, schema)?;
+        }
+        self.schema(&merged)
+    }
+
+    /// `anyOf` and `oneOf`.
+    fn one_of(
+        &mut self,
+        schema: &Map<String, Value>,
+        keyword: &str,
+        options: &Value,
+    ) -> Result<Id, ImportError> {
+        let Some(options) = options.as_array() else {
+            return self.refuse(format_args!("{keyword:?} is not an array"));
+        };
+        let others = rest_of(schema, keyword);
+        let mut merged = options.clone();
+        if others.keys().any(|keyword| constrains(keyword)) {
+            let others = Value::Object(others);
+            for option in &mut merged {
+                *option = self.merge(&others, option)?;
+            }
+        }
+        if keyword == "oneOf" {
+            self.require_disjoint(&merged)?;
+        }
+        let mut parts = Vec::new();
+        for (index, option) in merged.iter().enumerate() {
+            let part = self.at(keyword, |it| it.at(index, |it| it.schema(option)))?;
+            parts.push(part);
+        }
+        Ok(self.source.alt(parts))
+    }
+
+    /// Those of `values` that are valid by the keywords beside them.
+    fn constants(
+        &mut self,
+        values: &[Value],
+        types: &[&str],
+        others: &Map<String, Value>,
+    ) -> Result<Id, ImportError> {
+        let mut parts = Vec::new();
+        for value in values {
+            if self.holds(value, types, others)? {
+                parts.push(self.constant(value));
+            }
         }
         Ok(self.source.alt(parts))
     }
@@ -659,40 +678,74 @@ impl<'s> Schemas<'s> {
         if patterns.is_empty() && is_any_length {
             return Ok(self.string());
         }
-        let any = self.any_character();
-        let of_length = self.source.repeat(any, min, max);
-        let inside = match (&patterns[..], is_any_length) {
-            ([], _) => of_length,
-            ([pattern], true) => *pattern,
-            _ => {
-                let mut parts = patterns;
-                parts.extend((!is_any_length).then_some(of_length));
-                let mut both: Option<super::expr::Dfa> = None;
-                for part in parts {
-                    let part =
-                        dfa::of_expr(self.source, part).or_else(|error| self.refuse(error))?;
-                    both = Some(match both {
-                        None => part,
-                        Some(both) => {
-                            dfa::product(&both, &part, true).or_else(|error| self.refuse(error))?
-                        }
-                    });
-                }
-                self.source.automaton(both.unwrap_or_default())
-            }
-        };
+        if !is_any_length {
+            let any = self.any_character();
+            patterns.push(self.source.repeat(any, min, max));
+        }
+        let inside = self.all_patterns(&patterns)?;
         Ok(self.quoted(inside))
     }
 
+    /// The texts that all of some expressions match.
+    fn all_patterns(&mut self, patterns: &[Id]) -> Result<Id, ImportError> {
+        let [first, others @ ..] = patterns else {
+            return Ok(self.source.never());
+        };
+        if others.is_empty() {
+            return Ok(*first);
+        }
+        let mut all = dfa::of_expr(self.source, *first);
+        for other in others {
+            let other = dfa::of_expr(self.source, *other).or_else(|error| self.refuse(error))?;
+            all = all.and_then(|all| dfa::product(&all, &other, true));
+        }
+        let all = all.or_else(|error| self.refuse(error))?;
+        Ok(self.source.automaton(all))
+    }
+
     fn array(&mut self, schema: &Map<String, Value>) -> Result<Id, ImportError> {
-        if schema
-            .get("uniqueItems")
-            .is_some_and(|value| *value != Value::Bool(false))
-        {
+        let is_unique = schema.get("uniqueItems");
+        if is_unique.is_some_and(|value| *value != Value::Bool(false)) {
             return self.refuse("the keyword \"uniqueItems\" is not supported");
         }
         let min = self.count(schema, "minItems")?.unwrap_or(0);
         let max = self.count(schema, "maxItems")?;
+        let (mut prefix, item) = self.items(schema)?;
+        // Beyond an item that can be nothing there are no items.
+        let mut most = max.unwrap_or(u32::MAX);
+        if let Some(first) = prefix.iter().position(|id| self.source.is_never(*id)) {
+            most = most.min(first as u32);
+        }
+        if self.source.is_never(item) {
+            most = most.min(prefix.len() as u32);
+        }
+        if most < min {
+            return Ok(self.source.never());
+        }
+        prefix.truncate(most as usize);
+        let (separator, space) = (self.separator(","), self.space());
+        let named = prefix.len() as u32;
+        let left = (most != u32::MAX).then(|| most - named);
+        // From the last item to the first.
+        let mut tail = self.more_items(item, named == 0, min.saturating_sub(named), left);
+        for (index, id) in prefix.iter().enumerate().rev() {
+            let mut parts = vec![*id, space, tail];
+            if index > 0 {
+                parts.insert(0, separator);
+            }
+            let with = self.source.seq(parts);
+            tail = if index as u32 >= min {
+                self.source.optional(with)
+            } else {
+                with
+            };
+        }
+        let (open, close) = (self.source.literal(b"["), self.source.literal(b"]"));
+        Ok(self.source.seq(vec![open, space, tail, close]))
+    }
+
+    /// The first items that have schemas of their own, and any other item.
+    fn items(&mut self, schema: &Map<String, Value>) -> Result<(Vec<Id>, Id), ImportError> {
         let mut prefix = Vec::new();
         match schema.get("prefixItems") {
             None => {}
@@ -711,57 +764,28 @@ impl<'s> Schemas<'s> {
             }
             Some(items) => self.at("items", |it| it.schema(items))?,
         };
-        // Beyond an item that can be nothing there are no items.
-        let mut most = max.unwrap_or(u32::MAX);
-        if let Some(first) = prefix.iter().position(|id| self.source.is_never(*id)) {
-            most = most.min(first as u32);
+        Ok((prefix, item))
+    }
+
+    /// From `min` to `max` items, after others or as the first.
+    fn more_items(&mut self, item: Id, are_first: bool, min: u32, max: Option<u32>) -> Id {
+        if max == Some(0) {
+            return self.source.empty();
         }
-        if self.source.is_never(item) {
-            most = most.min(prefix.len() as u32);
-        }
-        if most < min {
-            return Ok(self.source.never());
-        }
-        prefix.truncate(most as usize);
         let (separator, space) = (self.separator(","), self.space());
         let item = self.source.seq(vec![item, space]);
-        let named = prefix.len() as u32;
-        // From the last item to the first.
-        let mut tail = {
-            let left = (most != u32::MAX).then(|| most - named);
-            let needed = min.saturating_sub(named);
-            if left == Some(0) {
-                self.source.empty()
-            } else if named > 0 {
-                let more = self.source.seq(vec![separator, item]);
-                self.source.repeat(more, needed, left)
-            } else {
-                let more = self.source.seq(vec![separator, item]);
-                let more =
-                    self.source
-                        .repeat(more, needed.saturating_sub(1), left.map(|left| left - 1));
-                let all = self.source.seq(vec![item, more]);
-                if needed == 0 {
-                    self.source.optional(all)
-                } else {
-                    all
-                }
-            }
-        };
-        for (index, id) in prefix.iter().enumerate().rev() {
-            let mut parts = vec![*id, space, tail];
-            if index > 0 {
-                parts.insert(0, separator);
-            }
-            let with = self.source.seq(parts);
-            tail = if index as u32 >= min {
-                self.source.optional(with)
-            } else {
-                with
-            };
+        let more = self.source.seq(vec![separator, item]);
+        if !are_first {
+            return self.source.repeat(more, min, max);
         }
-        let (open, close) = (self.source.literal(b"["), self.source.literal(b"]"));
-        Ok(self.source.seq(vec![open, space, tail, close]))
+        let max_more = max.map(|max| max - 1);
+        let more = self.source.repeat(more, min.saturating_sub(1), max_more);
+        let all = self.source.seq(vec![item, more]);
+        if min == 0 {
+            self.source.optional(all)
+        } else {
+            all
+        }
     }
 
     fn object(&mut self, schema: &Map<String, Value>) -> Result<Id, ImportError> {
@@ -803,114 +827,126 @@ impl<'s> Schemas<'s> {
 
     /// The members of an object, with the white space after each.
     pub(super) fn members(&mut self, schema: &Map<String, Value>) -> Result<Id, ImportError> {
-        let empty = Map::new();
-        let properties = match schema.get("properties") {
-            None => &empty,
-            Some(Value::Object(properties)) => properties,
-            Some(_) => return self.refuse("\"properties\" is not an object"),
-        };
-        let mut required: Vec<&str> = Vec::new();
-        match schema.get("required") {
-            None => {}
-            Some(Value::Array(names)) => required.extend(names.iter().filter_map(Value::as_str)),
-            Some(_) => return self.refuse("\"required\" is not an array"),
-        }
-        let min = self.count(schema, "minProperties")?.unwrap_or(0);
-        let max = self.count(schema, "maxProperties")?;
+        let as_arguments = core::mem::take(&mut self.as_arguments);
+        let required = self.required(schema)?;
         let other = match schema.get("additionalProperties") {
             // Tools have the arguments that they name.
             None if !matches!(self.style, Style::Json(_)) => self.source.never(),
             None => self.any()?,
             Some(schema) => self.at("additionalProperties", |it| it.schema(schema))?,
         };
-        let required: HashSet<&str> = {
-            let mut seen = HashSet::new();
-            required.retain(|name| seen.insert(*name));
-            seen
+        let mut items = self.named_members(schema, &required, as_arguments)?;
+        let properties = schema.get("properties").and_then(Value::as_object);
+        for name in &required {
+            if properties.is_some_and(|properties| properties.contains_key(*name)) {
+                continue;
+            }
+            let (name, colon) = self.name(name);
+            let space = self.space();
+            items.push(Member {
+                name,
+                value: self.source.seq(vec![colon, other, space]),
+                required: true,
+            });
+        }
+        let is_impossible = |item: &Member| item.required && self.source.is_never(item.value);
+        if items.iter().any(is_impossible) {
+            return Ok(self.source.never());
+        }
+        let rest = self.other_members(other, &items)?;
+        self.counted_members(schema, items, rest)
+    }
+
+    /// The names that must come, in their order, each once.
+    fn required<'v>(&self, schema: &'v Map<String, Value>) -> Result<Vec<&'v str>, ImportError> {
+        let Some(names) = schema.get("required") else {
+            return Ok(Vec::new());
         };
+        let names = names.as_array().and_then(|names| {
+            let names = names.iter().map(Value::as_str);
+            names.collect::<Option<Vec<&str>>>()
+        });
+        let Some(mut names) = names else {
+            return self.refuse("\"required\" is not an array of names");
+        };
+        let mut seen = HashSet::new();
+        names.retain(|name| seen.insert(*name));
+        Ok(names)
+    }
+
+    /// The members that `properties` names.
+    fn named_members(
+        &mut self,
+        schema: &Map<String, Value>,
+        required: &[&str],
+        as_arguments: bool,
+    ) -> Result<Vec<Member>, ImportError> {
+        let properties = match schema.get("properties") {
+            None => return Ok(Vec::new()),
+            Some(Value::Object(properties)) => properties,
+            Some(_) => return self.refuse("\"properties\" is not an object"),
+        };
+        let mut properties: Vec<(&String, &Value)> = properties.iter().collect();
+        if self.style == Style::Gemma {
+            properties.sort_by_key(|property| property.0);
+        }
+        let required: HashSet<&str> = required.iter().copied().collect();
         let space = self.space();
         let mut items = Vec::new();
-        let mut properties_in_order: Vec<(&String, &Value)> = properties.iter().collect();
-        if self.style == Style::Gemma {
-            properties_in_order.sort_by_key(|property| property.0);
-        }
-        let as_arguments = core::mem::take(&mut self.as_arguments);
-        for (name, schema) in properties_in_order {
+        for (name, schema) in properties {
             let value = self.at("properties", |it| it.at(name, |it| it.schema(schema)))?;
-            if self.source.is_never(value) && required.contains(name.as_str()) {
-                return Ok(self.source.never());
-            }
             let (quoted, colon) = if as_arguments {
                 (format!("{name}=").into_bytes(), self.source.empty())
             } else {
                 self.name(name)
             };
-            let value = self.source.seq(vec![colon, value, space]);
             items.push(Member {
                 name: quoted,
-                value,
+                value: self.source.seq(vec![colon, value, space]),
                 required: required.contains(name.as_str()),
             });
         }
-        let listed = schema
-            .get("required")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten();
-        let mut added: HashSet<&str> = HashSet::new();
-        for name in listed.filter_map(Value::as_str) {
-            if properties.contains_key(name) || !added.insert(name) {
-                continue;
-            }
-            if self.source.is_never(other) {
-                return Ok(self.source.never());
-            }
-            let (quoted, colon) = self.name(name);
-            let value = self.source.seq(vec![colon, other, space]);
-            items.push(Member {
-                name: quoted,
-                value,
-                required: true,
-            });
+        Ok(items)
+    }
+
+    /// A member that is none of `items`, if there may be one.
+    fn other_members(&mut self, value: Id, items: &[Member]) -> Result<Option<Id>, ImportError> {
+        if self.source.is_never(value) {
+            return Ok(None);
         }
-        let rest = if self.source.is_never(other) {
-            None
-        } else {
-            if self.style == Style::Gemma {
-                return self
-                    .refuse("\"additionalProperties\" is not supported in this form of calls");
-            }
-            let name = self.other_name(&items)?;
-            let colon = self.colon();
-            Some(self.source.seq(vec![name, colon, other, space]))
-        };
+        if self.style == Style::Gemma {
+            return self.refuse("\"additionalProperties\" is not supported in this form of calls");
+        }
+        let name = self.other_name(items)?;
+        let (colon, space) = (self.colon(), self.space());
+        Ok(Some(self.source.seq(vec![name, colon, value, space])))
+    }
+
+    /// As many of the members as `minProperties` and `maxProperties` say.
+    fn counted_members(
+        &mut self,
+        schema: &Map<String, Value>,
+        items: Vec<Member>,
+        rest: Option<Id>,
+    ) -> Result<Id, ImportError> {
+        let min = self.count(schema, "minProperties")?.unwrap_or(0);
+        let max = self.count(schema, "maxProperties")?;
         let separator = self.separator(",");
         let always = items.iter().filter(|item| item.required).count() as u32;
-        let possible = items
-            .iter()
-            .filter(|item| !self.source.is_never(item.value))
-            .count() as u32;
+        let is_possible = |item: &&Member| !self.source.is_never(item.value);
+        let possible = items.iter().filter(is_possible).count() as u32;
         let most = if rest.is_some() { u32::MAX } else { possible };
-        let inside = if min <= always && max.is_none_or(|max| max >= most) {
-            self.source.members(Members {
+        if max.is_some_and(|max| max < min.max(always)) || most < min {
+            return Ok(self.source.never());
+        }
+        if min <= always && max.is_none_or(|max| max >= most) {
+            return Ok(self.source.members(Members {
                 items,
                 rest,
                 separator,
-            })
-        } else if let (true, Some(rest)) = (items.is_empty(), rest) {
-            if max.is_some_and(|max| max < min) {
-                return Ok(self.source.never());
-            }
-            let more = self.source.seq(vec![separator, rest]);
-            let max_more = max.map(|max| max.saturating_sub(1));
-            let more = self.source.repeat(more, min.saturating_sub(1), max_more);
-            let all = self.source.seq(vec![rest, more]);
-            match (min, max) {
-                (_, Some(0)) => self.source.empty(),
-                (0, _) => self.source.optional(all),
-                _ => all,
-            }
-        } else {
+            }));
+        }
+        let (true, Some(rest)) = (items.is_empty(), rest) else {
             let keyword = if min > always {
                 "minProperties"
             } else {
@@ -920,7 +956,18 @@ impl<'s> Schemas<'s> {
                 "the keyword {keyword:?} is not supported beside \"properties\" that may be left out"
             ));
         };
-        Ok(inside)
+        if max == Some(0) {
+            return Ok(self.source.empty());
+        }
+        let more = self.source.seq(vec![separator, rest]);
+        let max_more = max.map(|max| max - 1);
+        let more = self.source.repeat(more, min.saturating_sub(1), max_more);
+        let all = self.source.seq(vec![rest, more]);
+        Ok(if min == 0 {
+            self.source.optional(all)
+        } else {
+            all
+        })
     }
 
     /// The name of a member that is none of `items`.
@@ -1023,129 +1070,120 @@ impl<'s> Schemas<'s> {
                 (Value::Bool(true), other) | (other, _) => other.clone(),
             });
         };
+        self.check_scopes(a, b)?;
         let mut merged = a.clone();
         for (keyword, value) in b {
-            let Some(other) = a.get(keyword) else {
-                merged.insert(keyword.clone(), value.clone());
-                continue;
+            let both = match a.get(keyword) {
+                Some(other) if other != value && constrains(keyword) => {
+                    self.merge_keyword(keyword, other, value)?
+                }
+                _ => Some(value.clone()),
             };
-            if other == value || !constrains(keyword) {
-                continue;
-            }
-            let numbers = (other.as_f64(), value.as_f64());
-            let both = match (keyword.as_str(), numbers) {
-                (
-                    "minimum" | "exclusiveMinimum" | "minLength" | "minItems" | "minProperties",
-                    (Some(x), Some(y)),
-                ) => {
-                    if x > y {
-                        other.clone()
-                    } else {
-                        value.clone()
-                    }
-                }
-                (
-                    "maximum" | "exclusiveMaximum" | "maxLength" | "maxItems" | "maxProperties",
-                    (Some(x), Some(y)),
-                ) => {
-                    if x < y {
-                        other.clone()
-                    } else {
-                        value.clone()
-                    }
-                }
-                ("required", _) => {
-                    let mut names = other.as_array().cloned().unwrap_or_default();
-                    for name in value.as_array().into_iter().flatten() {
-                        if !names.contains(name) {
-                            names.push(name.clone());
-                        }
-                    }
-                    names.into()
-                }
-                ("properties", _) => {
-                    let mut properties = other.as_object().cloned().unwrap_or_default();
-                    for (name, schema) in value.as_object().into_iter().flatten() {
-                        let schema = match properties.get(name) {
-                            Some(known) => self.merge(known, schema)?,
-                            None => schema.clone(),
-                        };
-                        properties.insert(name.clone(), schema);
-                    }
-                    properties.into()
-                }
-                ("type", _) => {
-                    let names = |value: &Value| -> Vec<Value> {
-                        value
-                            .as_array()
-                            .cloned()
-                            .unwrap_or_else(|| vec![value.clone()])
-                    };
-                    let theirs = names(other);
-                    let has = |name: &str| theirs.iter().any(|known| known == name);
-                    let mut both: Vec<Value> = Vec::new();
-                    for name in names(value) {
-                        match name.as_str() {
-                            Some("integer") if has("number") => both.push(name),
-                            Some("number") if !has("number") && has("integer") => {
-                                both.push("integer".into());
-                            }
-                            Some(text) if has(text) => both.push(name),
-                            _ => {}
-                        }
-                    }
-                    if both.is_empty() {
-                        return Ok(Value::Bool(false));
-                    }
-                    both.into()
-                }
-                ("enum", _) => {
-                    let theirs = other.as_array().cloned().unwrap_or_default();
-                    let both = value.as_array().into_iter().flatten();
-                    let both: Vec<Value> = both
-                        .filter(|value| theirs.contains(value))
-                        .cloned()
-                        .collect();
-                    if both.is_empty() {
-                        return Ok(Value::Bool(false));
-                    }
-                    both.into()
-                }
-                ("const", _) => return Ok(Value::Bool(false)),
-                ("items" | "additionalProperties", _) => self.merge(other, value)?,
-                _ => {
-                    return self.refuse(format_args!(
-                        "schemas that hold together both have {keyword:?}, which is not supported"
-                    ));
-                }
+            let Some(both) = both else {
+                return Ok(Value::Bool(false));
             };
             merged.insert(keyword.clone(), both);
         }
-        // `additionalProperties` is about the names of its own schema alone.
+        Ok(Value::Object(merged))
+    }
+
+    /// Refuses schemas of which one has a keyword that is about what its own other keywords leave.
+    fn check_scopes(
+        &self,
+        a: &Map<String, Value>,
+        b: &Map<String, Value>,
+    ) -> Result<(), ImportError> {
         for (schema, other) in [(a, b), (b, a)] {
-            let Some(additional) = schema.get("additionalProperties") else {
-                continue;
-            };
-            if *additional == Value::Bool(true) {
-                continue;
+            if let Some(rest) = schema.get("additionalProperties")
+                && *rest != Value::Bool(true)
+            {
+                let names = |schema: &Map<String, Value>| {
+                    let names = schema.get("properties").and_then(Value::as_object);
+                    names.cloned().unwrap_or_default()
+                };
+                let own = names(schema);
+                if names(other).keys().any(|name| !own.contains_key(name)) {
+                    return self.refuse(
+                        "schemas that hold together have other properties than the one with \
+                         \"additionalProperties\" names, which is not supported",
+                    );
+                }
             }
-            let empty = Map::new();
-            let own = schema
-                .get("properties")
-                .and_then(Value::as_object)
-                .unwrap_or(&empty);
-            let theirs = other
-                .get("properties")
-                .and_then(Value::as_object)
-                .unwrap_or(&empty);
-            if theirs.keys().any(|name| !own.contains_key(name)) {
+            let prefix = |schema: &Map<String, Value>| {
+                let prefix = schema.get("prefixItems").and_then(Value::as_array);
+                prefix.map_or(0, Vec::len)
+            };
+            if schema.contains_key("items") && prefix(schema) != prefix(other) {
                 return self.refuse(
-                    "schemas that hold together have other properties than the one with \
-                     \"additionalProperties\" names, which is not supported",
+                    "schemas that hold together have \"items\" and \"prefixItems\" of different \
+                     lengths, which is not supported",
                 );
             }
         }
-        Ok(Value::Object(merged))
+        Ok(())
+    }
+
+    /// What is valid by a keyword with both values; `None` if nothing is.
+    fn merge_keyword(
+        &self,
+        keyword: &str,
+        a: &Value,
+        b: &Value,
+    ) -> Result<Option<Value>, ImportError> {
+        let larger = match (a.as_f64(), b.as_f64()) {
+            (Some(x), Some(y)) => Some(if x > y { (b, a) } else { (a, b) }),
+            _ => None,
+        };
+        Ok(match (keyword, larger) {
+            (
+                "minimum" | "exclusiveMinimum" | "minLength" | "minItems" | "minProperties",
+                Some((_, larger)),
+            ) => Some(larger.clone()),
+            (
+                "maximum" | "exclusiveMaximum" | "maxLength" | "maxItems" | "maxProperties",
+                Some((smaller, _)),
+            ) => Some(smaller.clone()),
+            ("required", _) => {
+                let mut names = a.as_array().cloned().unwrap_or_default();
+                names.extend(b.as_array().into_iter().flatten().cloned());
+                Some(names.into())
+            }
+            ("properties", _) => {
+                let mut properties = a.as_object().cloned().unwrap_or_default();
+                for (name, schema) in b.as_object().into_iter().flatten() {
+                    let schema = match properties.get(name) {
+                        Some(known) => self.merge(known, schema)?,
+                        None => schema.clone(),
+                    };
+                    properties.insert(name.clone(), schema);
+                }
+                Some(properties.into())
+            }
+            ("prefixItems", _) => {
+                let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+                let pairs = items(a).into_iter().zip(items(b));
+                let merged = pairs.map(|(a, b)| self.merge(&a, &b));
+                let mut merged = merged.collect::<Result<Vec<Value>, _>>()?;
+                let longer = [items(a), items(b)].into_iter().max_by_key(Vec::len);
+                merged.extend(longer.unwrap_or_default().into_iter().skip(merged.len()));
+                Some(merged.into())
+            }
+            ("type", _) => types_of_both(a, b),
+            ("enum", _) => {
+                let theirs = a.as_array().cloned().unwrap_or_default();
+                let both = b.as_array().into_iter().flatten();
+                let both = both.filter(|value| theirs.iter().any(|other| is_same(value, other)));
+                let both: Vec<Value> = both.cloned().collect();
+                (!both.is_empty()).then(|| both.into())
+            }
+            ("const", _) => is_same(a, b).then(|| a.clone()),
+            ("items" | "additionalProperties", _) => Some(self.merge(a, b)?),
+            _ => {
+                return self.refuse(format_args!(
+                    "schemas that hold together both have {keyword:?}, which is not supported"
+                ));
+            }
+        })
     }
 
     fn require_disjoint(&self, options: &[Value]) -> Result<(), ImportError> {
@@ -1176,57 +1214,94 @@ impl<'s> Schemas<'s> {
             return Ok(false);
         }
         for (schema, other) in [(x, &b), (y, &a)] {
-            for keyword in ["anyOf", "oneOf"] {
-                if let Some(options) = schema.get(keyword).and_then(Value::as_array) {
-                    for option in options {
-                        if !self.are_disjoint(option, other, depth - 1)? {
-                            return Ok(false);
-                        }
-                    }
-                    return Ok(true);
+            let options = schema.get("anyOf").or(schema.get("oneOf"));
+            for option in options.and_then(Value::as_array).into_iter().flatten() {
+                if !self.are_disjoint(option, other, depth - 1)? {
+                    return Ok(false);
                 }
+            }
+            if options.is_some() {
+                return Ok(true);
             }
         }
         let (of_x, of_y) = (constants(x), constants(y));
         if let (Some(of_x), Some(of_y)) = (&of_x, &of_y) {
-            return Ok(!of_x.iter().any(|value| of_y.contains(value)));
+            let is_of_y = |value: &Value| of_y.iter().any(|other| is_same(value, other));
+            return Ok(!of_x.iter().any(is_of_y));
         }
         let (types_x, types_y) = (self.types(x)?, self.types(y)?);
         let shares = |a: &str, b: &str| {
             a == b || matches!((a, b), ("integer", "number") | ("number", "integer"))
         };
-        let valued = |constants: &Option<Vec<Value>>, types: &[&str]| match constants {
-            Some(values) => values
-                .iter()
-                .any(|value| types.iter().any(|kind| is_of(value, kind))),
-            None => true,
+        let valued = |constants: &Option<Vec<Value>>, types: &[&str]| {
+            let is_one = |value: &Value| types.iter().any(|kind| is_of(value, kind));
+            constants
+                .as_ref()
+                .is_none_or(|values| values.iter().any(is_one))
         };
         let overlap = types_x.iter().any(|a| types_y.iter().any(|b| shares(a, b)));
         if !overlap || !valued(&of_x, &types_y) || !valued(&of_y, &types_x) {
             return Ok(true);
         }
-        if types_x == ["object"] && types_y == ["object"] {
-            let required = |schema: &Map<String, Value>| -> HashSet<String> {
-                let names = schema.get("required").and_then(Value::as_array);
-                names
-                    .into_iter()
-                    .flatten()
-                    .filter_map(Value::as_str)
-                    .map(String::from)
-                    .collect()
+        let are_objects = types_x == ["object"] && types_y == ["object"];
+        Ok(are_objects && self.have_disjoint_members(x, y, depth)?)
+    }
+
+    /// Whether a member that must come cannot be valid by both schemas of objects.
+    fn have_disjoint_members(
+        &self,
+        x: &Map<String, Value>,
+        y: &Map<String, Value>,
+        depth: u32,
+    ) -> Result<bool, ImportError> {
+        let mut names = self.required(x)?;
+        names.extend(self.required(y)?);
+        for name in names {
+            let of = |schema: &Map<String, Value>| {
+                let property = schema.get("properties").and_then(|all| all.get(name));
+                let other = schema.get("additionalProperties");
+                property.or(other).cloned().unwrap_or(Value::Bool(true))
             };
-            for name in required(x).union(&required(y)) {
-                let of = |schema: &Map<String, Value>| {
-                    let property = schema.get("properties").and_then(|all| all.get(name));
-                    let other = schema.get("additionalProperties");
-                    property.or(other).cloned().unwrap_or(Value::Bool(true))
-                };
-                if self.are_disjoint(&of(x), &of(y), depth - 1)? {
-                    return Ok(true);
-                }
+            if self.are_disjoint(&of(x), &of(y), depth - 1)? {
+                return Ok(true);
             }
         }
         Ok(false)
+    }
+}
+
+/// The types that both values of `type` allow; `None` if there is none.
+fn types_of_both(a: &Value, b: &Value) -> Option<Value> {
+    let names = |value: &Value| match value.as_array() {
+        Some(names) => names.clone(),
+        None => vec![value.clone()],
+    };
+    let theirs = names(a);
+    let has = |name: &str| theirs.iter().any(|known| known == name);
+    let mut both: Vec<Value> = Vec::new();
+    for name in names(b) {
+        match name.as_str() {
+            Some("integer") if has("number") => both.push(name),
+            Some("number") if !has("number") && has("integer") => both.push("integer".into()),
+            Some(text) if has(text) => both.push(name),
+            _ => {}
+        }
+    }
+    (!both.is_empty()).then(|| both.into())
+}
+
+/// Whether two values are the same to JSON Schema: 1 is 1.0, and members have no order.
+fn is_same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) => x == y || x.as_f64() == y.as_f64(),
+        (Value::Array(x), Value::Array(y)) => {
+            x.len() == y.len() && x.iter().zip(y).all(|(a, b)| is_same(a, b))
+        }
+        (Value::Object(x), Value::Object(y)) => {
+            let has = |(name, a): (&String, &Value)| y.get(name).is_some_and(|b| is_same(a, b));
+            x.len() == y.len() && x.iter().all(has)
+        }
+        _ => a == b,
     }
 }
 

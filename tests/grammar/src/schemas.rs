@@ -55,7 +55,12 @@ impl Numbers {
 pub fn schemas(random: usize) -> Vec<(String, Value)> {
     let text = include_str!("../../data/grammar/schemas.json");
     let cases: Vec<Value> = serde_json::from_str(text).unwrap();
-    let case = |case: Value| (case["name"].as_str().unwrap().into(), case["schema"].clone());
+    let case = |case: Value| {
+        (
+            case["name"].as_str().unwrap().into(),
+            case["schema"].clone(),
+        )
+    };
     let mut schemas: Vec<(String, Value)> = cases.into_iter().map(case).collect();
     let mut numbers = Numbers::new(3);
     schemas.extend((0..random).map(|index| (format!("random {index}"), schema(&mut numbers, 3))));
@@ -73,11 +78,18 @@ fn schema(numbers: &mut Numbers, depth: usize) -> Value {
             let values = (0..count).map(|index| match numbers.below(4) {
                 0 => json!(index),
                 1 => Value::Null,
-                _ => numbers.one_of(&["red", "green", "r", "re", "a \"b\"", "x\ny"]).into(),
+                _ => numbers
+                    .one_of(&["red", "green", "r", "re", "a \"b\"", "x\ny"])
+                    .into(),
             });
             let mut values: Vec<Value> = values.collect();
             let mut seen: Vec<Value> = Vec::new();
-            values.retain(|value| !seen.contains(value) && { seen.push(value.clone()); true });
+            values.retain(|value| {
+                !seen.contains(value) && {
+                    seen.push(value.clone());
+                    true
+                }
+            });
             json!({ "enum": values })
         }
         5 => {
@@ -110,7 +122,13 @@ fn string(numbers: &mut Numbers) -> Value {
         0 => schema["maxLength"] = json!(numbers.below(30)),
         1 => schema["minLength"] = json!(numbers.below(4)),
         2 => {
-            let patterns = ["^[a-z]+$", "^[A-Z][a-z]{2,8}$", "[0-9]", "^\\d{3}-\\d{4}$", "^(a|bc)*$"];
+            let patterns = [
+                "^[a-z]+$",
+                "^[A-Z][a-z]{2,8}$",
+                "[0-9]",
+                "^\\d{3}-\\d{4}$",
+                "^(a|bc)*$",
+            ];
             schema["pattern"] = numbers.one_of(&patterns).into();
         }
         _ => {}
@@ -135,7 +153,10 @@ fn object(numbers: &mut Numbers, depth: usize) -> Value {
     let names = ["name", "n", "names", "id", "value", "a", "ab"];
     let properties = (0..count).map(|_| (numbers.one_of(&names), schema(numbers, depth - 1)));
     let properties: Map<String, Value> = properties.collect();
-    let required: Vec<&String> = properties.keys().filter(|_| numbers.below(2) == 0).collect();
+    let required: Vec<&String> = properties
+        .keys()
+        .filter(|_| numbers.below(2) == 0)
+        .collect();
     let mut object = json!({ "type": "object", "required": required });
     object["properties"] = properties.clone().into();
     match numbers.below(3) {
