@@ -174,6 +174,11 @@ impl<'g> Constraint<'g> {
         bytes.iter().position(|byte| !self.walk_byte(place, *byte))
     }
 
+    #[cfg(feature = "std")]
+    pub(super) fn walk_alike(&self, place: &mut Place, byte: u8) -> (bool, (u8, u8)) {
+        self.grammar.walk_alike(place, byte)
+    }
+
     /// How many rounds of the loop at `place` may come.
     #[cfg(feature = "std")]
     pub(super) fn rounds_left(&self, place: &Place) -> u16 {

@@ -245,8 +245,14 @@ impl<'g> Grammar<'g> {
     /// Moves `place` over a symbol. `false` if the symbol may not come there; `place` is then any
     /// place.
     pub(crate) fn walk(&self, place: &mut Place, symbol: Symbol) -> bool {
+        self.walk_past(place, symbol, |_| ())
+    }
+
+    /// [`walk`](Grammar::walk), with a look at the records that say where it leads.
+    fn walk_past(&self, place: &mut Place, symbol: Symbol, mut look: impl FnMut(usize)) -> bool {
         for _ in 0..PASSED {
             let at = place.at as usize;
+            look(at);
             let goes_on = match *self.code.get(at..).unwrap_or_default() {
                 [byte @ 0..=127, ..] => {
                     return symbol == Symbol::Byte(byte) && self.arrive(place, at + 1);
@@ -278,6 +284,50 @@ impl<'g> Grammar<'g> {
             }
         }
         false
+    }
+
+    /// [`walk`](Grammar::walk) over a byte, and the range of bytes around it that lead to the same.
+    #[cfg(feature = "std")]
+    pub(crate) fn walk_alike(&self, place: &mut Place, byte: u8) -> (bool, (u8, u8)) {
+        let mut alike = (0, u8::MAX);
+        let walked = self.walk_past(place, Symbol::Byte(byte), |at| {
+            self.each_range(at, |first, last| {
+                if byte < first {
+                    alike.1 = alike.1.min(first - 1);
+                } else if byte > last {
+                    alike.0 = alike.0.max(last + 1);
+                } else {
+                    alike = (alike.0.max(first), alike.1.min(last));
+                }
+            });
+        });
+        (walked, alike)
+    }
+
+    /// The ranges of bytes that the record at `at` tells apart.
+    #[cfg(feature = "std")]
+    fn each_range(&self, at: usize, mut range: impl FnMut(u8, u8)) {
+        let code = self.code.get(at..).unwrap_or_default();
+        let width = usize::from(self.width);
+        let (first, count, size) = match *code {
+            [byte @ 0..=127, ..] | [op::BYTE, byte, ..] => return range(byte, byte),
+            [op::RANGE, first, last, ..] => return range(first, last),
+            [op::BRANCH, _, edges, looks, ..] => {
+                (5, usize::from(edges) + usize::from(looks), 2 + width)
+            }
+            [op::LOOP, ..] => {
+                let ranges = 7 + width;
+                let count = code.get(ranges).copied().unwrap_or_default();
+                (ranges + 1, usize::from(count), 2)
+            }
+            _ => return,
+        };
+        let entries = code.get(first..).unwrap_or_default().chunks(size);
+        for entry in entries.take(count) {
+            if let [first, last, ..] = *entry {
+                range(first, last);
+            }
+        }
     }
 
     /// Whether the text may end at `place`.

@@ -9,6 +9,7 @@
 use core::ops::Range;
 use std::collections::HashMap;
 use std::prelude::rust_2024::*;
+use std::vec;
 
 use super::{Constraint, Place};
 use crate::text::Tokenizer;
@@ -180,33 +181,28 @@ impl Tree {
         let specials = self.specials(constraint);
         let others = self.others.iter().filter(|id| constraint.allows(**id));
         let rest: Vec<u32> = others.chain(&specials).copied().collect();
+        let mut bits = vec![0; logits.len().div_ceil(64)];
+        let ids = |range: Range<u32>| &self.ids[range.start as usize..range.end as usize];
         let count: usize = allowed.iter().map(|range| range.len()).sum();
-        let ids = |range: Range<u32>| self.ids.get(range.start as usize..range.end as usize);
-        if count < self.ids.len() / 4 {
-            let few = allowed.into_iter().flat_map(ids).flatten().chain(&rest);
-            let kept: Vec<(u32, f32)> = few
-                .filter_map(|id| logits.get(*id as usize).map(|logit| (*id, *logit)))
-                .collect();
-            logits.fill(f32::NEG_INFINITY);
-            for (id, logit) in kept {
-                set(logits, id, logit);
+        if count <= self.ids.len() / 2 {
+            let allowed = allowed.into_iter().flat_map(ids);
+            allowed.chain(&rest).for_each(|id| flip(&mut bits, *id));
+        } else {
+            // There are fewer to forbid.
+            bits.fill(u64::MAX);
+            let end = self.ids.len() as u32;
+            let mut at = 0;
+            for range in allowed.into_iter().chain([end..end]) {
+                let forbidden = ids(at..range.start).iter();
+                forbidden.for_each(|id| flip(&mut bits, *id));
+                at = range.end;
             }
-            return;
+            let others = self.others.iter().chain(&self.specials);
+            let forbidden = others.filter(|id| !rest.contains(id));
+            forbidden.for_each(|id| flip(&mut bits, *id));
+            (self.vocab_size..logits.len() as u32).for_each(|id| flip(&mut bits, id));
         }
-        let end = self.ids.len() as u32;
-        let mut at = 0;
-        for range in allowed.into_iter().chain([end..end]) {
-            let forbidden = ids(at..range.start).into_iter().flatten();
-            forbidden.for_each(|id| set(logits, *id, f32::NEG_INFINITY));
-            at = range.end;
-        }
-        for id in self.others.iter().chain(&self.specials) {
-            if !rest.contains(id) {
-                set(logits, *id, f32::NEG_INFINITY);
-            }
-        }
-        let beyond = logits.get_mut(self.vocab_size as usize..);
-        beyond.unwrap_or_default().fill(f32::NEG_INFINITY);
+        forbid(&bits, logits);
     }
 
     /// The special tokens that may come. Few are named, of perhaps thousands.
@@ -220,6 +216,9 @@ impl Tree {
             allowed.extend(rest.take_while(|id| piece(id) == text));
         }
         allowed.retain(|id| constraint.allows(*id));
+        // An end may be named as well.
+        allowed.sort_unstable();
+        allowed.dedup();
         allowed
     }
 
@@ -271,9 +270,29 @@ fn close(nodes: &mut [Node], path: &mut Vec<usize>, depth: usize) {
     }
 }
 
-fn set(logits: &mut [f32], id: u32, value: f32) {
-    if let Some(logit) = logits.get_mut(id as usize) {
-        *logit = value;
+/// Changes the bit of a token; there may be fewer logits than tokens.
+fn flip(bits: &mut [u64], id: u32) {
+    if let Some(word) = bits.get_mut(id as usize / 64) {
+        *word ^= 1 << (id % 64);
+    }
+}
+
+/// Sets the logits whose bits are 0 to −∞.
+fn forbid(bits: &[u64], logits: &mut [f32]) {
+    for (word, part) in bits.iter().zip(logits.chunks_mut(64)) {
+        match *word {
+            0 => part.fill(f32::NEG_INFINITY),
+            u64::MAX => {}
+            word => {
+                for (bit, logit) in part.iter_mut().enumerate() {
+                    *logit = if word >> bit & 1 != 0 {
+                        *logit
+                    } else {
+                        f32::NEG_INFINITY
+                    };
+                }
+            }
+        }
     }
 }
 
@@ -369,16 +388,30 @@ impl<'c> Places<'c> {
 
     #[cold]
     fn find_after(&mut self, path: &mut [u16], byte: u8) -> Option<u16> {
-        let last = path.len() - 1;
-        let mut place = self.places[usize::from(path[last])];
-        let is_allowed = self.constraint.walk_byte(&mut place, byte);
-        if is_allowed && self.places.len() >= MOST_PLACES && !self.known.contains_key(&place) {
+        if self.places.len() >= MOST_PLACES {
             self.forget_all_but(path);
         }
+        let from = path.last().copied().unwrap_or_default();
+        self.fill(usize::from(from), byte)
+    }
+
+    /// The place after `byte`, and after the bytes that lead to the same.
+    fn fill(&mut self, from: usize, byte: u8) -> Option<u16> {
+        let mut place = self.places[from];
+        let (is_allowed, (first, last)) = self.constraint.walk_alike(&mut place, byte);
         let after = is_allowed.then(|| self.index(place));
         let known = after.map_or(NOWHERE, |after| after + FIRST);
-        self.after[usize::from(path[last])][usize::from(byte)] = known;
+        self.after[from][usize::from(first)..=usize::from(last)].fill(known);
         after
+    }
+
+    /// The place after `byte`; no place is forgotten.
+    fn look_after(&mut self, from: u16, byte: u8) -> Option<u16> {
+        let known = self.after[usize::from(from)][usize::from(byte)];
+        match known.checked_sub(FIRST) {
+            None if known == UNKNOWN => self.fill(usize::from(from), byte),
+            after => after,
+        }
     }
 
     /// Makes room for other places.
@@ -397,7 +430,7 @@ impl<'c> Places<'c> {
     fn lead_back(&mut self, place: u16, node: &Node) -> bool {
         let unknown = node.kinds & !self.back[usize::from(place)].known;
         if unknown != 0 {
-            self.find_back(usize::from(place), unknown);
+            self.find_back(place, unknown);
         }
         let back = self.back[usize::from(place)];
         node.kinds & !back.loops == 0
@@ -405,54 +438,54 @@ impl<'c> Places<'c> {
     }
 
     #[cold]
-    fn find_back(&mut self, index: usize, unknown: u8) {
-        let place = self.places[index];
-        let counted = place.one_more();
-        let back = &mut self.back[index];
-        back.known |= unknown;
-        for kind in (0..7)
-            .map(|bit| 1 << bit)
-            .filter(|kind| unknown & kind != 0)
-        {
-            match after_all(self.constraint, place, kind) {
-                Some(after) if after == place => back.loops |= kind,
-                after if after.is_some() && after == counted => {
-                    back.counted |= kind;
-                    back.left = self.constraint.rounds_left(&place);
-                }
-                _ => {}
+    fn find_back(&mut self, place: u16, unknown: u8) {
+        let index = usize::from(place);
+        self.back[index].known |= unknown;
+        let counted = self.places[index].one_more();
+        for kind in (0..7).map(|bit| 1 << bit) {
+            if unknown & kind == 0 {
+                continue;
+            }
+            let Some(after) = self.after_all(place, kind) else {
+                continue;
+            };
+            if after == place {
+                self.back[index].loops |= kind;
+            } else if counted == Some(self.places[usize::from(after)]) {
+                self.back[index].counted |= kind;
+                self.back[index].left = self.constraint.rounds_left(&self.places[index]);
             }
         }
     }
-}
 
-/// The place after a character of a kind, if it is one place for all.
-fn after_all(constraint: &Constraint, place: Place, kind: u8) -> Option<Place> {
-    if kind == kinds::WIDE {
-        let mut ends = WIDE.iter().map(|ranges| {
-            ranges.iter().try_fold(place, |place, (first, last)| {
-                after_bytes(constraint, place, *first..=*last)
-            })
-        });
-        let first = ends.next()??;
-        return ends.all(|end| end == Some(first)).then_some(first);
-    }
-    let bytes = (0..0x80).filter(|byte| kind_of(*byte) == kind);
-    after_bytes(constraint, place, bytes)
-}
-
-/// The place after one of some bytes, if it is one place for all.
-fn after_bytes(
-    constraint: &Constraint,
-    place: Place,
-    bytes: impl IntoIterator<Item = u8>,
-) -> Option<Place> {
-    let mut after = None;
-    for byte in bytes {
-        let mut end = place;
-        if !constraint.walk_byte(&mut end, byte) || *after.get_or_insert(end) != end {
-            return None;
+    /// The place after a character of a kind, if it is one place for all.
+    fn after_all(&mut self, place: u16, kind: u8) -> Option<u16> {
+        if kind != kinds::WIDE {
+            let bytes = (0..0x80).filter(|byte| kind_of(*byte) == kind);
+            return self.after_bytes(place, bytes);
         }
+        let mut all = None;
+        for ranges in WIDE {
+            let mut after = place;
+            for (first, last) in ranges {
+                after = self.after_bytes(after, *first..=*last)?;
+            }
+            if *all.get_or_insert(after) != after {
+                return None;
+            }
+        }
+        all
     }
-    after
+
+    /// The place after one of some bytes, if it is one place for all.
+    fn after_bytes(&mut self, place: u16, bytes: impl IntoIterator<Item = u8>) -> Option<u16> {
+        let mut all = None;
+        for byte in bytes {
+            let after = self.look_after(place, byte)?;
+            if *all.get_or_insert(after) != after {
+                return None;
+            }
+        }
+        all
+    }
 }

@@ -106,10 +106,9 @@ fn what_is_no_grammar_is_refused_and_nothing_is_written() {
 
 #[test]
 fn pins_calls_tools_in_a_conversation() {
-    let Some(shared) = shared("a conversation with tools") else {
+    let Some(folder) = shared("models/pins") else {
         return;
     };
-    let folder = shared.join("models/pins");
     let (model, tools) = (folder.display().to_string(), folder.join("tools.json"));
     let tools = tools.display().to_string();
     let arguments = ["chat", &model, "--temperature", "0", "--tools", &tools];

@@ -24,13 +24,13 @@ cannot reason out of range
 ";
 
 fn acts(board: &Board) {
-    let Some(shared) = shared("calls of tools on boards") else {
+    let Some(folder) = shared("models/pins") else {
         return;
     };
     if !board.is_here("calls of tools") {
         return;
     }
-    let checkpoint = import::open(&shared.join("models/pins")).unwrap();
+    let checkpoint = import::open(&folder).unwrap();
     let options = PackOptions {
         dtype: Some(DType::Q4),
         ..PackOptions::default()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use cpu_time::ThreadTime;
 use llguidance::api::TopLevelGrammar;
 use llguidance::{Matcher, ParserFactory};
 use pocketlm::grammar::{Constraint, Grammar, Tree, Vocabulary};
@@ -123,9 +124,13 @@ impl Walk<'_> {
     /// The text tokens that are allowed here, and whether the text may end.
     fn ours(&self, report: &mut Report) -> (Vec<u32>, bool) {
         let mut logits = vec![0.0; self.tokenizer.vocab_size() as usize];
-        let start = Instant::now();
+        let start = ThreadTime::now();
         self.ours.mask(&mut logits);
-        report.mask.push(start.elapsed());
+        let time = start.elapsed();
+        report.mask.push(time);
+        if time > Duration::from_micros(800) {
+            println!("SLOW {:?} {}: {:?}", time, logits.iter().filter(|l| **l == 0.0).count(), String::from_utf8_lossy(&self.text));
+        }
         let allowed = self.texts().filter(|id| logits[*id as usize] == 0.0);
         (allowed.collect(), self.ours.is_complete())
     }
@@ -134,7 +139,7 @@ impl Walk<'_> {
         if self.theirs.is_stopped() {
             return (Vec::new(), true);
         }
-        let start = Instant::now();
+        let start = ThreadTime::now();
         let mask = self.theirs.compute_mask().unwrap();
         report.their_mask.push(start.elapsed());
         let allowed = self.texts().filter(|id| mask.is_allowed(*id)).collect();
