@@ -115,7 +115,9 @@ impl Tree {
             }
         }
         tree.specials.sort_by_key(piece);
-        tree.ids.sort_by_key(piece);
+        // Tokens of the same kinds are together: where these lead back, all are taken in at once.
+        tree.ids
+            .sort_by_cached_key(|id| (kinds_of(piece(id)), piece(id)));
         tree.grow(tokenizer);
         tree
     }
@@ -130,9 +132,13 @@ impl Tree {
     fn grow(&mut self, tokenizer: &Tokenizer) {
         // The nodes on the way to the last token.
         let mut path: Vec<usize> = Vec::new();
-        let mut before: &[u8] = &[];
+        let (mut before, mut kinds_before): (&[u8], u8) = (&[], 0);
         for (first, id) in (0..).zip(&self.ids) {
             let piece = tokenizer.piece(*id).unwrap_or_default();
+            let kinds = kinds_of(piece);
+            if kinds != kinds_before {
+                before = &[];
+            }
             let common = before.iter().zip(piece).take_while(|(a, b)| a == b).count();
             close(&mut self.nodes, &mut path, common);
             for depth in common + 1..=piece.len() {
@@ -151,7 +157,7 @@ impl Tree {
             {
                 self.nodes[*last].kinds |= kinds::BROKEN;
             }
-            before = piece;
+            (before, kinds_before) = (piece, kinds);
         }
         close(&mut self.nodes, &mut path, 0);
         self.nodes.push(Node {
@@ -225,31 +231,32 @@ impl Tree {
     /// The tokens of the tree that may come, as ranges of [`Tree::ids`].
     fn allowed(&self, constraint: &Constraint) -> Vec<Range<u32>> {
         let mut allowed: Vec<Range<u32>> = Vec::new();
-        let mut add = |range: Range<u32>| match allowed.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
-            _ if range.is_empty() => {}
-            _ => allowed.push(range),
-        };
+        let mut last = 0..0;
         let mut places = Places::new(constraint);
         let mut path = [0u16; LONGEST + 1];
         let mut at = 0;
         while let Some([node, next, ..]) = self.nodes.get(at..) {
             let depth = usize::from(node.depth);
+            let from = path[depth - 1];
             let is_worth = node.end - at as u32 >= WORTH;
-            if is_worth && places.lead_back(path[depth - 1], node) {
-                let end = node.end as usize;
-                add(node.first..self.nodes[end].first);
-                at = end;
-                continue;
-            }
-            let Some(after) = places.after(&mut path[..depth], node.byte) else {
+            let tokens = if is_worth && places.lead_back(from, node) {
+                at = node.end as usize;
+                node.first..self.nodes[at].first
+            } else if let Some(after) = places.after(&mut path[..depth], node.byte) {
+                at += 1;
+                path[depth] = after;
+                node.first..next.first
+            } else {
                 at = node.end as usize;
                 continue;
             };
-            path[depth] = after;
-            add(node.first..next.first);
-            at += 1;
+            if tokens.start == last.end {
+                last.end = tokens.end;
+            } else if !tokens.is_empty() {
+                allowed.push(core::mem::replace(&mut last, tokens));
+            }
         }
+        allowed.push(last);
         allowed
     }
 }
@@ -299,6 +306,18 @@ fn forbid(bits: &[u64], logits: &mut [f32]) {
 /// How many bytes are whole characters.
 fn whole(bytes: &[u8]) -> usize {
     core::str::from_utf8(bytes).map_or_else(|error| error.valid_up_to(), str::len)
+}
+
+/// The kinds of all characters of a token.
+fn kinds_of(piece: &[u8]) -> u8 {
+    let text = core::str::from_utf8(piece);
+    let characters = text.unwrap_or_default().chars();
+    let kinds = characters.map(|character| match u8::try_from(character) {
+        Ok(byte) if byte.is_ascii() => kind_of(byte),
+        _ => kinds::WIDE,
+    });
+    let broken = if text.is_err() { kinds::BROKEN } else { 0 };
+    kinds.fold(broken, |all, kind| all | kind)
 }
 
 /// The kind of the character that the last byte belongs to.

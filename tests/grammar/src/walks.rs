@@ -43,6 +43,9 @@ pub fn walks(tokenizer: &Tokenizer, schemas: &[(String, Value)], walks: usize) {
     let vocabulary = Vocabulary::with_tree(tokenizer, &tree);
     let factory = ParserFactory::new_simple(&env(tokenizer)).unwrap();
     let mut report = Report::default();
+    let texts: Vec<u32> = (0..tokenizer.vocab_size())
+        .filter(|id| is_text(tokenizer, *id))
+        .collect();
     for (name, schema) in schemas {
         let bytes = match from_json_schema(schema, Whitespace::Unbounded) {
             Ok(bytes) => bytes,
@@ -67,6 +70,7 @@ pub fn walks(tokenizer: &Tokenizer, schemas: &[(String, Value)], walks: usize) {
                 ours: Constraint::new(&grammar, &vocabulary),
                 theirs: theirs.deep_clone(),
                 tokenizer,
+                texts: &texts,
                 text: Vec::new(),
             };
             walk.run(name, schema, &mut numbers, &mut report);
@@ -79,6 +83,8 @@ struct Walk<'w> {
     ours: Constraint<'w>,
     theirs: Matcher,
     tokenizer: &'w Tokenizer<'w>,
+    /// The tokens that are text.
+    texts: &'w [u32],
     text: Vec<u8>,
 }
 
@@ -129,7 +135,12 @@ impl Walk<'_> {
         let time = start.elapsed();
         report.mask.push(time);
         if time > Duration::from_micros(800) {
-            println!("SLOW {:?} {}: {:?}", time, logits.iter().filter(|l| **l == 0.0).count(), String::from_utf8_lossy(&self.text));
+            println!(
+                "SLOW {:?} {}: {:?}",
+                time,
+                logits.iter().filter(|l| **l == 0.0).count(),
+                String::from_utf8_lossy(&self.text)
+            );
         }
         let allowed = self.texts().filter(|id| logits[*id as usize] == 0.0);
         (allowed.collect(), self.ours.is_complete())
@@ -147,7 +158,7 @@ impl Walk<'_> {
     }
 
     fn texts(&self) -> impl Iterator<Item = u32> {
-        (0..self.tokenizer.vocab_size()).filter(|id| is_text(self.tokenizer, *id))
+        self.texts.iter().copied()
     }
 
     #[allow(clippy::too_many_arguments)]
