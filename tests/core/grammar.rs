@@ -313,12 +313,12 @@ fn a_mask_forbids_what_is_not_allowed_and_nothing_else() {
                         case["name"]
                     );
                     let budget = numbers.within(1..=rows / 8);
-                    let (mut masked, mut masking) = (logits, Masking::new());
+                    let (mut masked, mut masking) = (logits.clone(), Masking::new());
                     while !constraint.mask_step(&mut masking, &mut masked, budget) {}
                     assert!(masked == expected, "{name}, {}: in slices", case["name"]);
                     let mut same = Constraint::new(&grammar, &with_tree);
                     same.restore(&constraint.to_bytes()).unwrap();
-                    let mut masked = logits.clone();
+                    let mut masked = logits;
                     same.mask(&mut masked);
                     assert!(masked == expected, "{name}, {}: by the tree", case["name"]);
                 },
