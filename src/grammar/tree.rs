@@ -233,18 +233,18 @@ impl Tree {
         let mut allowed: Vec<Range<u32>> = Vec::new();
         let mut last = 0..0;
         let mut places = Places::new(constraint);
+        // By how many bytes were read. A byte counts them, so there is always such a place.
         let mut path = [0u16; LONGEST + 1];
         let mut at = 0;
         while let Some([node, next, ..]) = self.nodes.get(at..) {
-            let depth = usize::from(node.depth);
-            let from = path[depth - 1];
+            let from = path[usize::from(node.depth.wrapping_sub(1))];
             let is_worth = node.end - at as u32 >= WORTH;
             let tokens = if is_worth && places.lead_back(from, node) {
                 at = node.end as usize;
                 node.first..self.nodes[at].first
-            } else if let Some(after) = places.after(&mut path[..depth], node.byte) {
+            } else if let Some(after) = places.after(&mut path, node) {
                 at += 1;
-                path[depth] = after;
+                path[usize::from(node.depth)] = after;
                 node.first..next.first
             } else {
                 at = node.end as usize;
@@ -350,6 +350,9 @@ fn kind_of(byte: u8) -> u8 {
     }
 }
 
+/// The places on the way to a node, by how many bytes were read.
+type Path = [u16; LONGEST + 1];
+
 /// The places that a walk has met, and where bytes lead from them.
 struct Places<'c> {
     constraint: &'c Constraint<'c>,
@@ -374,6 +377,8 @@ struct Back {
     /// Those that lead to the same place with one more counted, and how many may.
     counted: u8,
     left: u16,
+    /// All were looked at, and none leads back.
+    is_hopeless: bool,
 }
 
 impl<'c> Places<'c> {
@@ -401,24 +406,25 @@ impl<'c> Places<'c> {
         index
     }
 
-    /// The place after `byte`, from the last one of `path`.
+    /// The place after the byte of `node`; `path` has the place before it.
     #[inline]
-    fn after(&mut self, path: &mut [u16], byte: u8) -> Option<u16> {
-        let from = path.last().copied().unwrap_or_default();
-        let known = self.after[usize::from(from)][usize::from(byte)];
+    fn after(&mut self, path: &mut Path, node: &Node) -> Option<u16> {
+        let from = path[usize::from(node.depth.wrapping_sub(1))];
+        let known = self.after[usize::from(from)][usize::from(node.byte)];
         match known.checked_sub(FIRST) {
-            None if known == UNKNOWN => self.find_after(path, byte),
+            None if known == UNKNOWN => self.find_after(path, node),
             after => after,
         }
     }
 
     #[cold]
-    fn find_after(&mut self, path: &mut [u16], byte: u8) -> Option<u16> {
+    fn find_after(&mut self, path: &mut Path, node: &Node) -> Option<u16> {
+        let before = &mut path[..usize::from(node.depth)];
         if self.places.len() >= MOST_PLACES {
-            self.forget_all_but(path);
+            self.forget_all_but(before);
         }
-        let from = path.last().copied().unwrap_or_default();
-        self.fill(usize::from(from), byte)
+        let from = before.last().copied().unwrap_or_default();
+        self.fill(usize::from(from), node.byte)
     }
 
     /// The place after `byte`, and after the bytes that lead to the same.
@@ -453,18 +459,22 @@ impl<'c> Places<'c> {
 
     /// Whether all tokens of `node` may come, because all that they have leads back to the place
     /// before it.
+    #[inline]
     fn lead_back(&mut self, place: u16, node: &Node) -> bool {
-        let unknown = node.kinds & !self.back[usize::from(place)].known;
-        if unknown != 0 {
-            self.find_back(place, unknown);
+        let mut back = self.back[usize::from(place)];
+        if back.is_hopeless {
+            return false;
         }
-        let back = self.back[usize::from(place)];
+        let unknown = node.kinds & !back.known;
+        if unknown != 0 {
+            back = self.find_back(place, unknown);
+        }
         node.kinds & !back.loops == 0
             || (node.kinds & !back.counted == 0 && u16::from(node.height) <= back.left)
     }
 
     #[cold]
-    fn find_back(&mut self, place: u16, unknown: u8) {
+    fn find_back(&mut self, place: u16, unknown: u8) -> Back {
         let index = usize::from(place);
         self.back[index].known |= unknown;
         let counted = self.places[index].one_more();
@@ -482,6 +492,9 @@ impl<'c> Places<'c> {
                 self.back[index].left = self.constraint.rounds_left(&self.places[index]);
             }
         }
+        let back = &mut self.back[index];
+        back.is_hopeless = back.known | kinds::BROKEN == u8::MAX && back.loops | back.counted == 0;
+        *back
     }
 
     /// The place after a character of a kind, if it is one place for all.
