@@ -198,7 +198,7 @@ impl Tree {
             bits.fill(u64::MAX);
             let end = self.ids.len() as u32;
             let mut at = 0;
-            for range in allowed.into_iter().chain([end..end]) {
+            for range in allowed.into_iter().chain(core::iter::once(end..end)) {
                 let forbidden = ids(at..range.start).iter();
                 forbidden.for_each(|id| flip(&mut bits, *id));
                 at = range.end;
