@@ -57,6 +57,71 @@ fn a_grammar_matches_what_its_schema_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The cases of JSON-Schema-Test-Suite for the keywords that are supported: `suite.py` makes the
+/// file. No invalid value is allowed. What is valid and not allowed is one of [`NARROWER`].
+#[test]
+fn the_cases_of_the_json_schema_test_suite_hold() {
+    let cases: Vec<Value> =
+        serde_json::from_str(include_str!("../data/grammar/suite.json")).unwrap();
+    let (mut valid, mut narrower, mut invalid, mut refused) = (0, 0, 0, 0);
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let name = case["name"].as_str().unwrap();
+        let bytes = match from_json_schema(&case["schema"], Whitespace::Unbounded) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                println!("refused: {name}: {error}");
+                refused += 1;
+                continue;
+            }
+        };
+        let grammar = Grammar::open(&bytes).unwrap();
+        for text in texts(case, "valid") {
+            if grammar.matches(text.as_bytes()) {
+                valid += 1;
+            } else if NARROWER.iter().any(|narrower| name.starts_with(narrower)) {
+                narrower += 1;
+            } else {
+                wrong.push(format!("{name}: {text} is valid: {}", case["schema"]));
+            }
+        }
+        for text in texts(case, "invalid") {
+            invalid += 1;
+            if grammar.matches(text.as_bytes()) {
+                wrong.push(format!("{name}: {text} is invalid: {}", case["schema"]));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // The manual page has these counts.
+    assert_eq!((valid, narrower, invalid, refused), (385, 47, 478, 46));
+}
+
+/// Cases with valid values that are not allowed.
+const NARROWER: [&str; 17] = [
+    // Members have an order.
+    "allOf: allOf",
+    "const: const with object",
+    // A constant is written in one way, and an integer without a point.
+    "const: const with 0 ",
+    "const: const with 1 ",
+    "const: const with -2.0 ",
+    "const: float and integers are equal",
+    "enum: enum with 0 ",
+    "enum: enum with [0] ",
+    "enum: enum with 1 ",
+    "enum: enum with [1] ",
+    "type: integer type",
+    // No second is the 60th.
+    "date-time: ",
+    "time: ",
+    // Hosts have short names without two hyphens in a row. No quotes, no addresses in brackets.
+    "email: ",
+    "hostname: ",
+    "ipv6: ",
+    "uri: ",
+];
+
 #[test]
 fn white_space_is_that_of_printers() {
     let schema = json!({"properties": {"a": {"items": {"type": "integer"}}, "b": {}}});

@@ -599,17 +599,11 @@ impl<'s> Nfa<'s> {
         subsets: &mut Subsets,
     ) -> Result<Branch, ImportError> {
         if let [state] = subset[..]
-            && let State {
-                edges,
-                specials,
-                calls,
-                ..
-            } = &self.states[state as usize]
-            && let ([edge], true, true) = (&edges[..], specials.is_empty(), calls.is_empty())
+            && let Some(edges) = self.plain_edges(state, subsets)
         {
-            let target = subsets.branch(self.closure(&[edge.2]));
             return Ok(Branch {
-                edges: vec![(edge.0, edge.1, target)],
+                ends: state == END,
+                edges,
                 ..Branch::default()
             });
         }
@@ -717,6 +711,31 @@ impl<'s> Nfa<'s> {
         Ok(branch)
     }
 
+    /// The edges of a state that has nothing else, and no two of them for a byte.
+    fn plain_edges(&self, state: u32, subsets: &mut Subsets) -> Option<Vec<(u8, u8, u32)>> {
+        let state = &self.states[state as usize];
+        if !state.specials.is_empty() || !state.calls.is_empty() {
+            return None;
+        }
+        let mut edges = state.edges.clone();
+        edges.sort_unstable();
+        if edges.windows(2).any(|pair| pair[0].1 >= pair[1].0) {
+            return None;
+        }
+        for edge in &mut edges {
+            edge.2 = self.target(edge.2, subsets);
+        }
+        Some(edges)
+    }
+
+    /// The branch that a state leads to.
+    fn target(&self, state: u32, subsets: &mut Subsets) -> u32 {
+        if self.states[state as usize].skips.is_empty() {
+            return subsets.single(state);
+        }
+        subsets.branch(self.closure(&[state]))
+    }
+
     /// Whether a call of `callee` comes back where it should: what follows it is nothing that the
     /// callee could go on with.
     fn returns(&mut self, callee: Callee, first: First, then: &[u32]) -> Result<bool, ImportError> {
@@ -796,6 +815,8 @@ impl<'s> Nfa<'s> {
 struct Subsets {
     nodes: Vec<Node>,
     known: FastMap<Vec<u32>, u32>,
+    /// The branches of single states.
+    singles: Vec<Option<u32>>,
     known_nodes: FastMap<Node, u32>,
     open: Vec<(Vec<u32>, u32)>,
     called: Vec<u32>,
@@ -804,6 +825,9 @@ struct Subsets {
 impl Subsets {
     /// The branch of a subset, which is filled in later.
     fn branch(&mut self, subset: Vec<u32>) -> u32 {
+        if let [state] = subset[..] {
+            return self.single(state);
+        }
         if let Some(node) = self.known.get(&subset) {
             return *node;
         }
@@ -811,6 +835,21 @@ impl Subsets {
         self.nodes.push(Node::Branch(Branch::default()));
         self.known.insert(subset.clone(), node);
         self.open.push((subset, node));
+        node
+    }
+
+    fn single(&mut self, state: u32) -> u32 {
+        let place = state as usize;
+        if self.singles.len() <= place {
+            self.singles.resize(place + 1, None);
+        }
+        if let Some(node) = self.singles[place] {
+            return node;
+        }
+        let node = self.nodes.len() as u32;
+        self.nodes.push(Node::Branch(Branch::default()));
+        self.singles[place] = Some(node);
+        self.open.push((vec![state], node));
         node
     }
 
@@ -827,17 +866,40 @@ impl Subsets {
 
 impl Machine {
     /// The nodes that a node leads to in its own rule.
-    pub(super) fn targets(&self, node: u32) -> Vec<u32> {
-        match &self.nodes[node as usize] {
-            Node::Branch(branch) => {
-                let edges = branch.edges.iter().chain(&branch.looks).map(|edge| edge.2);
-                edges
-                    .chain(branch.specials.iter().map(|edge| edge.2))
-                    .collect()
+    pub(super) fn targets(&self, node: u32) -> impl DoubleEndedIterator<Item = u32> {
+        let (edges, looks, specials, other) = match &self.nodes[node as usize] {
+            Node::Branch(Branch {
+                edges,
+                looks,
+                specials,
+                ..
+            }) => (&edges[..], &looks[..], &specials[..], None),
+            Node::Call { then, .. } | Node::Loop { then, .. } => {
+                (&[][..], &[][..], &[][..], Some(*then))
             }
-            Node::Call { then, .. } | Node::Loop { then, .. } => vec![*then],
-            Node::Enter { head } => vec![*head],
+            Node::Enter { head } => (&[][..], &[][..], &[][..], Some(*head)),
+        };
+        let bytes = edges.iter().chain(looks).map(|edge| edge.2);
+        let specials = specials.iter().map(|edge| edge.2);
+        bytes.chain(specials).chain(other)
+    }
+
+    /// The nodes of a rule that starts at `start`.
+    pub(super) fn rule_nodes(&self, start: u32, seen: &mut [bool]) -> Vec<u32> {
+        let mut nodes = vec![start];
+        let mut at = 0;
+        seen[start as usize] = true;
+        while let Some(node) = nodes.get(at) {
+            let targets = self.targets(*node);
+            let new = targets.filter(|to| !core::mem::replace(&mut seen[*to as usize], true));
+            let new: Vec<u32> = new.collect();
+            nodes.extend(new);
+            at += 1;
         }
+        for node in &nodes {
+            seen[*node as usize] = false;
+        }
+        nodes
     }
 
     /// What can come at a node, and whether its rule may end there.
@@ -869,20 +931,19 @@ impl Machine {
     /// on with.
     fn wrong_calls(&self) -> HashMap<u32, First> {
         let mut follows: HashMap<u32, First> = HashMap::new();
+        let mut seen = vec![false; self.nodes.len()];
         for (rule, start) in self.rules.iter().enumerate() {
-            let mut open: Vec<u32> = start.iter().copied().collect();
-            let mut seen: HashSet<u32> = open.iter().copied().collect();
             let mut follow = First::default();
-            while let Some(node) = open.pop() {
-                let (first, ends) = self.first(node);
-                if ends {
-                    follow.join(&first);
+            if let Some(start) = start {
+                for node in self.rule_nodes(*start, &mut seen) {
+                    if matches!(&self.nodes[node as usize], Node::Branch(branch) if !branch.ends) {
+                        continue;
+                    }
+                    let (first, ends) = self.first(node);
+                    if ends {
+                        follow.join(&first);
+                    }
                 }
-                open.extend(
-                    self.targets(node)
-                        .into_iter()
-                        .filter(|node| seen.insert(*node)),
-                );
             }
             follows.insert(rule as u32, follow);
         }

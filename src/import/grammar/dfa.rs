@@ -168,8 +168,50 @@ fn from_machine(machine: &Machine) -> Result<Dfa, ImportError> {
 
 /// The texts that both `a` and `b` match, or, without `both`, those that `a` matches and `b` not.
 pub(super) fn product(a: &Dfa, b: &Dfa, both: bool) -> Result<Dfa, ImportError> {
+    pairs(a, b, both).map(|(dfa, _)| trim(dfa))
+}
+
+/// The texts that `dfa` matches and that have `min` to `max` characters; `text` matches all texts,
+/// and ends after each character.
+pub(super) fn of_length(
+    dfa: &Dfa,
+    text: &Dfa,
+    min: u32,
+    max: Option<u32>,
+) -> Result<Dfa, ImportError> {
+    let (both, in_text) = pairs(dfa, text, true)?;
+    let ends: Vec<bool> = in_text
+        .iter()
+        .map(|state| state.is_some_and(|state| text.states[state as usize].ends))
+        .collect();
+    // A copy for each number of characters. Beyond what is needed, there is nothing to count.
+    let most = max.unwrap_or(min);
+    let size = both.states.len() as u32;
+    if u64::from(most) * u64::from(size) > MOST_STATES as u64 {
+        return Err(ImportError::new(format!(
+            "a pattern with a length of {most} takes more than {MOST_STATES} states"
+        )));
+    }
+    let mut counted = Dfa::default();
+    for count in 0..=most {
+        for state in &both.states {
+            let mut state = state.clone();
+            state.ends &= count >= min;
+            state.edges.retain_mut(|edge| {
+                let next = count + u32::from(ends[edge.2 as usize]);
+                edge.2 += size * next.min(most);
+                next <= most || max.is_none()
+            });
+            counted.states.push(state);
+        }
+    }
+    Ok(trim(counted))
+}
+
+/// [`product`], with the state of `b` in each state.
+fn pairs(a: &Dfa, b: &Dfa, both: bool) -> Result<(Dfa, Vec<Option<u32>>), ImportError> {
     if a.states.is_empty() || (b.states.is_empty() && both) {
-        return Ok(Dfa::default());
+        return Ok((Dfa::default(), Vec::new()));
     }
     let step = |dfa: &Dfa, state: Option<u32>, byte: u8| -> Option<u32> {
         let edges = &dfa.states.get(state? as usize)?.edges;
@@ -189,7 +231,7 @@ pub(super) fn product(a: &Dfa, b: &Dfa, both: bool) -> Result<Dfa, ImportError> 
     let mut order = vec![start];
     let mut dfa = Dfa::default();
     while dfa.states.len() < order.len() {
-        if order.len() > 4_000_000 {
+        if order.len() > MOST_STATES {
             return Err(ImportError::new(
                 "a pattern with a length or another pattern takes too many states",
             ));
@@ -220,7 +262,7 @@ pub(super) fn product(a: &Dfa, b: &Dfa, both: bool) -> Result<Dfa, ImportError> 
             edges,
         });
     }
-    Ok(trim(dfa))
+    Ok((dfa, order.into_iter().map(|(_, in_b)| in_b).collect()))
 }
 
 /// Leaves out states that lead to no end.

@@ -1,11 +1,12 @@
 //! The machine as bytes: see the format in [`crate::grammar`].
 
+use core::hash::{BuildHasher, BuildHasherDefault};
 use std::format;
 use std::prelude::rust_2024::*;
 use std::vec;
 
 use super::automaton::{Branch, Machine, Node};
-use super::expr::{FastMap, Source};
+use super::expr::{FastMap, Mix, Source};
 use crate::grammar::{HEADER_LEN, LOOK, MAGIC, MAX_SPECIALS, SLOTS, VERSION, op};
 use crate::import::ImportError;
 use crate::model::extend_crc32;
@@ -31,22 +32,26 @@ pub(super) fn encode(source: &Source, machine: Machine) -> Result<Vec<u8>, Impor
 }
 
 /// Makes equal nodes one, from the ends of rules on.
-fn merge(machine: Machine) -> Machine {
+fn merge(mut machine: Machine) -> Machine {
     let mut same: Vec<Option<u32>> = vec![None; machine.nodes.len()];
-    let mut known: FastMap<Node, u32> = FastMap::default();
+    // By their hashes: of two different nodes with the same hash, the second is not looked for.
+    let mut known: FastMap<u64, u32> = FastMap::default();
     for node in postorder(&machine) {
         let own = |to: u32| same[to as usize].unwrap_or(to);
-        let mut renamed = rename(&machine.nodes[node as usize], &own);
-        join_edges(&mut renamed);
-        same[node as usize] = Some(*known.entry(renamed).or_insert(node));
+        let renamed = &mut machine.nodes[node as usize];
+        rename(renamed, &own);
+        join_edges(renamed);
+        let hash = BuildHasherDefault::<Mix>::default().hash_one(&*renamed);
+        let first = *known.entry(hash).or_insert(node);
+        let is_same = machine.nodes[first as usize] == machine.nodes[node as usize];
+        same[node as usize] = Some(if is_same { first } else { node });
     }
     let own = |to: u32| same[to as usize].unwrap_or(to);
-    let mut nodes: Vec<Node> = machine
-        .nodes
-        .iter()
-        .map(|node| rename(node, &own))
-        .collect();
-    nodes.iter_mut().for_each(join_edges);
+    let mut nodes = machine.nodes;
+    for node in &mut nodes {
+        rename(node, &own);
+        join_edges(node);
+    }
     Machine {
         nodes,
         rules: machine.rules.iter().map(|start| start.map(own)).collect(),
@@ -70,40 +75,18 @@ fn join_edges(node: &mut Node) {
     }
 }
 
-fn rename(node: &Node, own: &dyn Fn(u32) -> u32) -> Node {
+/// Gives the nodes that a node leads to their own names.
+fn rename(node: &mut Node, own: &dyn Fn(u32) -> u32) {
     match node {
         Node::Branch(branch) => {
-            let edges = |edges: &[(u8, u8, u32)]| {
-                edges.iter().map(|(a, b, to)| (*a, *b, own(*to))).collect()
-            };
-            let specials = branch.specials.iter();
-            Node::Branch(Branch {
-                ends: branch.ends,
-                edges: edges(&branch.edges),
-                looks: edges(&branch.looks),
-                specials: specials
-                    .map(|(special, reads, to)| (*special, *reads, own(*to)))
-                    .collect(),
-            })
+            for edges in [&mut branch.edges, &mut branch.looks] {
+                edges.iter_mut().for_each(|edge| edge.2 = own(edge.2));
+            }
+            let specials = branch.specials.iter_mut();
+            specials.for_each(|special| special.2 = own(special.2));
         }
-        Node::Call { rule, then } => Node::Call {
-            rule: *rule,
-            then: own(*then),
-        },
-        Node::Enter { head } => Node::Enter { head: own(*head) },
-        Node::Loop {
-            min,
-            max,
-            first,
-            rule,
-            then,
-        } => Node::Loop {
-            min: *min,
-            max: *max,
-            first: *first,
-            rule: *rule,
-            then: own(*then),
-        },
+        Node::Call { then, .. } | Node::Loop { then, .. } => *then = own(*then),
+        Node::Enter { head } => *head = own(*head),
     }
 }
 
@@ -122,7 +105,7 @@ fn postorder(machine: &Machine) -> Vec<u32> {
                 continue;
             }
             open.push((node, true));
-            let targets = machine.targets(node).into_iter().rev();
+            let targets = machine.targets(node).rev();
             open.extend(
                 targets
                     .filter(|to| !seen[*to as usize])
@@ -148,7 +131,7 @@ fn needs(machine: &Machine) -> Result<Vec<u32>, ImportError> {
             let need = match &machine.nodes[*node as usize] {
                 Node::Branch(branch) if branch.ends => 0,
                 Node::Branch(_) => {
-                    let targets = machine.targets(*node).into_iter();
+                    let targets = machine.targets(*node);
                     targets.map(|to| needs[to as usize]).min().unwrap_or(NEVER)
                 }
                 Node::Call { rule, then } => (1 + rule_need(*rule)).max(needs[*then as usize]),
@@ -187,26 +170,20 @@ fn depth(machine: &Machine) -> u8 {
     // How deep each rule goes. As many rounds as there are slots find every depth that is no more.
     let rules = machine.rules.len();
     let mut calls: Vec<Vec<(usize, u32)>> = vec![Vec::new(); rules + 1];
+    let mut seen = vec![false; machine.nodes.len()];
     for (caller, start) in machine
         .rules
         .iter()
         .chain([&Some(machine.start)])
         .enumerate()
     {
-        let mut open: Vec<u32> = start.iter().copied().collect();
-        let mut seen: std::collections::HashSet<u32> = open.iter().copied().collect();
-        while let Some(node) = open.pop() {
+        let nodes = start.map(|start| machine.rule_nodes(start, &mut seen));
+        for node in nodes.unwrap_or_default() {
             match &machine.nodes[node as usize] {
                 Node::Call { rule, .. } => calls[caller].push((*rule as usize, 1)),
                 Node::Loop { rule, .. } => calls[caller].push((*rule as usize, 2)),
                 Node::Branch(_) | Node::Enter { .. } => {}
             }
-            open.extend(
-                machine
-                    .targets(node)
-                    .into_iter()
-                    .filter(|to| seen.insert(*to)),
-            );
         }
         calls[caller].sort_unstable();
         calls[caller].dedup();
@@ -274,16 +251,16 @@ impl<'m> Layout<'m> {
         let need = |node: u32| needs[node as usize].min(255) as u8;
         let machine = self.machine;
         for node in postorder(machine) {
-            let targets = match &machine.nodes[node as usize] {
-                Node::Branch(_) => machine.targets(node),
+            match &machine.nodes[node as usize] {
+                Node::Branch(_) => {}
                 // The record before has checked them.
                 Node::Enter { .. } => continue,
                 Node::Call { then, .. } | Node::Loop { then, .. } => {
                     self.marked[*then as usize] = need(*then);
                     continue;
                 }
-            };
-            for to in targets {
+            }
+            for to in machine.targets(node) {
                 if need(to) > need(node) {
                     self.marked[to as usize] = need(to);
                 }

@@ -13,7 +13,7 @@ use std::vec;
 use serde_json::{Map, Value};
 
 use super::dfa;
-use super::expr::{Bytes, Id, Member, Members, Source};
+use super::expr::{Bytes, Dfa, Id, Member, Members, Source};
 use super::format::format_pattern;
 use super::number::{Bound, Decimal, integers, multiples, numbers};
 use super::regex::{Match, Writing, characters, everything, pattern, text_of};
@@ -678,12 +678,24 @@ impl<'s> Schemas<'s> {
         if patterns.is_empty() && is_any_length {
             return Ok(self.string());
         }
-        if !is_any_length {
-            let any = self.any_character();
-            patterns.push(self.source.repeat(any, min, max));
+        let any = self.any_character();
+        if patterns.is_empty() {
+            let inside = self.source.repeat(any, min, max);
+            return Ok(self.quoted(inside));
         }
-        let inside = self.all_patterns(&patterns)?;
+        let mut inside = self.all_patterns(&patterns)?;
+        if !is_any_length {
+            let text = self.source.repeat(any, 0, None);
+            let (all, text) = (self.automaton(inside)?, self.automaton(text)?);
+            let counted = dfa::of_length(&all, &text, min, max);
+            let counted = counted.or_else(|error| self.refuse(error))?;
+            inside = self.source.automaton(counted);
+        }
         Ok(self.quoted(inside))
+    }
+
+    fn automaton(&mut self, id: Id) -> Result<Dfa, ImportError> {
+        dfa::of_expr(self.source, id).or_else(|error| self.refuse(error))
     }
 
     /// The texts that all of some expressions match.
@@ -694,12 +706,11 @@ impl<'s> Schemas<'s> {
         if others.is_empty() {
             return Ok(*first);
         }
-        let mut all = dfa::of_expr(self.source, *first);
+        let mut all = self.automaton(*first)?;
         for other in others {
-            let other = dfa::of_expr(self.source, *other).or_else(|error| self.refuse(error))?;
-            all = all.and_then(|all| dfa::product(&all, &other, true));
+            let other = self.automaton(*other)?;
+            all = dfa::product(&all, &other, true).or_else(|error| self.refuse(error))?;
         }
-        let all = all.or_else(|error| self.refuse(error))?;
         Ok(self.source.automaton(all))
     }
 

@@ -2,6 +2,7 @@
 
 mod compile;
 mod env;
+mod reasons;
 mod schemas;
 mod valid;
 mod walks;

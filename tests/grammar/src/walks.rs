@@ -12,6 +12,7 @@ use pocketlm::text::Tokenizer;
 use serde_json::Value;
 
 use crate::env::{env, is_text};
+use crate::reasons::{Difference, reason};
 use crate::schemas::Numbers;
 
 /// The most tokens of a walk.
@@ -105,15 +106,8 @@ impl Walk<'_> {
                 differs = true;
                 let only_here = without(&allowed, &common);
                 let only_there = without(&their_allowed, &common);
-                self.explain(
-                    name,
-                    schema,
-                    &only_here,
-                    &only_there,
-                    may_end,
-                    they_may_end,
-                    report,
-                );
+                let ids = [&only_here[..], &only_there[..]];
+                self.explain(name, schema, ids, [may_end, they_may_end], report);
             }
             if common.is_empty() || (may_end && numbers.below(4) == 0) {
                 break;
@@ -138,14 +132,6 @@ impl Walk<'_> {
         self.ours.mask(logits);
         let time = start.elapsed();
         report.mask.push(time);
-        if time > Duration::from_micros(300) {
-            println!(
-                "SLOW {:?} {}: {:?}",
-                time,
-                logits.iter().filter(|l| **l == 0.0).count(),
-                String::from_utf8_lossy(&self.text)
-            );
-        }
         let allowed = self.texts().filter(|id| logits[*id as usize] == 0.0);
         (allowed.collect(), self.ours.is_complete())
     }
@@ -165,36 +151,51 @@ impl Walk<'_> {
         self.texts.iter().copied()
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Counts a difference with its reason.
     fn explain(
         &self,
         name: &str,
         schema: &Value,
-        only_here: &[u32],
-        only_there: &[u32],
-        may_end: bool,
-        they_may_end: bool,
+        ids: [&[u32]; 2],
+        ends: [bool; 2],
         report: &mut Report,
     ) {
         let pieces = |ids: &[u32]| {
-            let piece = |id: &u32| {
-                self.tokenizer
-                    .piece(*id)
-                    .unwrap()
-                    .escape_ascii()
-                    .to_string()
-            };
-            ids.iter().take(6).map(piece).collect::<Vec<_>>()
+            ids.iter()
+                .map(|id| self.tokenizer.piece(*id).unwrap_or_default())
+                .collect::<Vec<_>>()
         };
+        let difference = Difference {
+            text: &self.text,
+            schema: &schema.to_string(),
+            here: pieces(ids[0]),
+            there: pieces(ids[1]),
+            ends_here: ends[0],
+            ends_there: ends[1],
+        };
+        let reason = reason(&difference);
         let text = String::from_utf8_lossy(&self.text);
-        println!(
-            "DIFF {name}: {text:?}: only here {} {:?}, only there {} {:?}, end {may_end} {they_may_end}; {schema}",
-            only_here.len(),
-            pieces(only_here),
-            only_there.len(),
-            pieces(only_there)
+        let show = |pieces: &[&[u8]]| {
+            let first = pieces.iter().take(6);
+            first
+                .map(|piece| piece.escape_ascii().to_string())
+                .collect::<Vec<_>>()
+        };
+        let example = format!(
+            "{name}: after {text:?}: only here {} {:?}, only there {} {:?}, ends {ends:?}",
+            ids[0].len(),
+            show(&difference.here),
+            ids[1].len(),
+            show(&difference.there)
         );
-        report.reasons.entry("any").or_insert((0, text.into())).0 += 1;
+        if reason.is_none() {
+            println!("NOT EXPLAINED {example}: {schema}");
+        }
+        report
+            .reasons
+            .entry(reason.unwrap_or("not explained"))
+            .or_insert((0, example))
+            .0 += 1;
     }
 }
 
@@ -220,7 +221,7 @@ impl Report {
             self.refused, self.refused_there, self.walks, self.steps, self.differing
         );
         for (reason, (count, example)) in &self.reasons {
-            println!("  {count} steps: {reason}; as after {example:?}");
+            println!("  {count} steps: {reason}; {example}");
         }
         for (name, times) in [
             ("mask", &mut self.mask),
