@@ -95,11 +95,25 @@ fn of_number(
     if number.len() >= 14 && only_there {
         return Some("numbers have at most 16 digits before and after the point here");
     }
-    let point = number.contains(&b'.');
-    if ends_only && point {
-        return Some("a number with a bound may end in any digit here");
+    let has = |byte: &u8| number.contains(byte);
+    if (has(&b'e') || has(&b'E')) && only_there {
+        return Some("exponents have at most 2 digits here");
     }
-    (point || !number.is_empty()).then_some("a number with a bound: zeros at its end")
+    let bounded = ["inimum", "aximum"]
+        .iter()
+        .any(|bound| difference.schema.contains(bound));
+    if !bounded {
+        return None;
+    }
+    if ends_only && has(&b'.') {
+        return Some("a number with a bound may end in fewer digits than the bound here");
+    }
+    let is_zero = |piece: &&[u8]| piece.iter().all(|byte| *byte == b'0');
+    let are_zeros = |pieces: &[&[u8]]| pieces.iter().all(is_zero);
+    if has(&b'.') && are_zeros(&difference.here) && are_zeros(there) {
+        return Some("a number that equals a bound may end in zeros here");
+    }
+    None
 }
 
 fn at(text: &[u8]) -> At<'_> {
