@@ -241,15 +241,7 @@ impl<'s> Nfa<'s> {
                 })?
             }
             Expr::Repeat { body, min, max } => self.repeat(body, min, max, next)?,
-            Expr::Rule(rule) => {
-                let body = self.source.rules[rule as usize].body;
-                let is_nullable = body.is_some_and(|body| self.nullable[body as usize]);
-                self.state(State {
-                    calls: vec![(Callee::Rule(rule), next)],
-                    skips: is_nullable.then_some(next).into_iter().collect(),
-                    ..State::default()
-                })?
-            }
+            Expr::Rule(rule) => self.rule(rule, next)?,
             Expr::Special(special) => self.state(State {
                 specials: vec![(special, next)],
                 ..State::default()
@@ -258,22 +250,34 @@ impl<'s> Nfa<'s> {
                 let members = self.source.members[index as usize].clone();
                 self.members(&members, next)?
             }
-            Expr::Automaton(index) => {
-                let dfa = self.source.automata[index as usize].clone();
-                let first = self.states.len() as u32;
-                for state in &dfa.states {
-                    let edges = state.edges.iter();
-                    self.state(State {
-                        edges: edges.map(|(a, b, to)| (*a, *b, first + to)).collect(),
-                        skips: state.ends.then_some(next).into_iter().collect(),
-                        ..State::default()
-                    })?;
-                }
-                first
-            }
+            Expr::Automaton(index) => self.automaton(index, next)?,
         };
         self.built.insert((id, next), state);
         Ok(state)
+    }
+
+    fn automaton(&mut self, index: u32, next: u32) -> Result<u32, ImportError> {
+        let dfa = self.source.automata[index as usize].clone();
+        let first = self.states.len() as u32;
+        for state in &dfa.states {
+            let edges = state.edges.iter();
+            self.state(State {
+                edges: edges.map(|(a, b, to)| (*a, *b, first + to)).collect(),
+                skips: state.ends.then_some(next).into_iter().collect(),
+                ..State::default()
+            })?;
+        }
+        Ok(first)
+    }
+
+    fn rule(&mut self, rule: u32, next: u32) -> Result<u32, ImportError> {
+        let body = self.source.rules[rule as usize].body;
+        let is_nullable = body.is_some_and(|body| self.nullable[body as usize]);
+        self.state(State {
+            calls: vec![(Callee::Rule(rule), next)],
+            skips: is_nullable.then_some(next).into_iter().collect(),
+            ..State::default()
+        })
     }
 
     fn literal(&mut self, bytes: &[u8], next: u32) -> Result<u32, ImportError> {
@@ -607,63 +611,7 @@ impl<'s> Nfa<'s> {
                 ..Branch::default()
             });
         }
-        // Calls with what they begin with, and where they go on; equal ones are one call.
-        let mut calls: BTreeMap<Callee, Vec<u32>> = BTreeMap::new();
-        let mut inlined = HashSet::new();
-        'again: loop {
-            calls.clear();
-            let mut read = First::default();
-            for state in &subset {
-                let state = &self.states[*state as usize];
-                for (a, b, _) in &state.edges {
-                    read.bytes.join(&Bytes::range(*a, *b));
-                }
-                for (special, _) in &state.specials {
-                    read.specials |= 1 << special;
-                }
-                for (callee, then) in &state.calls {
-                    calls.entry(*callee).or_default().push(*then);
-                }
-            }
-            let mut firsts = Vec::new();
-            for callee in calls.keys() {
-                let rule = self.rule_of(*callee);
-                firsts.push((*callee, self.first_of_rule(rule, &mut Vec::new())?));
-            }
-            for (index, (callee, first)) in firsts.iter().enumerate() {
-                let mut others = firsts.iter().enumerate();
-                let is_alone = !first.meets(&read)
-                    && !others.any(|(other, (_, them))| other != index && first.meets(them));
-                let then = calls[callee].clone();
-                if is_alone && self.returns(*callee, *first, &then)? {
-                    continue;
-                }
-                // What cannot be called is copied in.
-                let states: Vec<u32> = subset
-                    .iter()
-                    .copied()
-                    .filter(|state| {
-                        let mut calls = self.states[*state as usize].calls.iter();
-                        calls.any(|call| call.0 == *callee)
-                    })
-                    .collect();
-                let mut instead = Vec::new();
-                for state in &states {
-                    for (called, then) in self.states[*state as usize].calls.clone() {
-                        if called == *callee && inlined.insert((called, then)) {
-                            instead.push(self.inline(called, then)?);
-                        }
-                    }
-                }
-                // The states of a callee have nothing but the call.
-                subset.retain(|state| !states.contains(state));
-                subset.extend(instead);
-                subset = self.closure(&subset);
-                continue 'again;
-            }
-            break;
-        }
-
+        let calls = self.calls(&mut subset)?;
         let mut branch = Branch {
             ends: subset.contains(&END),
             ..Branch::default()
@@ -683,24 +631,7 @@ impl<'s> Nfa<'s> {
             branch.specials.push((special, true, target));
         }
         for (callee, then) in calls {
-            let rule = self.rule_of(callee);
-            let first = self.first_of_rule(rule, &mut Vec::new())?;
-            subsets.called.push(rule);
-            let then = subsets.branch(self.closure(&then));
-            let target = match callee {
-                Callee::Rule(rule) => subsets.node(Node::Call { rule, then }),
-                Callee::Loop(index) => {
-                    let counted = self.loops[index as usize];
-                    let head = subsets.node(Node::Loop {
-                        min: counted.min as u16,
-                        max: counted.max.map_or(u16::MAX, |max| max as u16),
-                        first: first.bytes,
-                        rule,
-                        then,
-                    });
-                    subsets.node(Node::Enter { head })
-                }
-            };
+            let (first, target) = self.call(callee, &then, subsets)?;
             let ranges = first.bytes.ranges().into_iter();
             branch.looks.extend(ranges.map(|(a, b)| (a, b, target)));
             for special in (0..128).filter(|special| first.specials >> special & 1 != 0) {
@@ -709,6 +640,95 @@ impl<'s> Nfa<'s> {
         }
         branch.looks.sort_unstable();
         Ok(branch)
+    }
+
+    /// What is called from a subset of states, and where each goes on: equal ones are one call. What
+    /// cannot be called is copied into the subset.
+    fn calls(&mut self, subset: &mut Vec<u32>) -> Result<BTreeMap<Callee, Vec<u32>>, ImportError> {
+        let mut inlined = HashSet::new();
+        loop {
+            let mut calls: BTreeMap<Callee, Vec<u32>> = BTreeMap::new();
+            let mut read = First::default();
+            for state in &*subset {
+                let state = &self.states[*state as usize];
+                for (a, b, _) in &state.edges {
+                    read.bytes.join(&Bytes::range(*a, *b));
+                }
+                for (special, _) in &state.specials {
+                    read.specials |= 1 << special;
+                }
+                for (callee, then) in &state.calls {
+                    calls.entry(*callee).or_default().push(*then);
+                }
+            }
+            let Some(callee) = self.not_callable(&calls, &read)? else {
+                return Ok(calls);
+            };
+            let calls_it = |state: &u32| {
+                let mut calls = self.states[*state as usize].calls.iter();
+                calls.any(|call| call.0 == callee)
+            };
+            // The states of a callee have nothing but the call.
+            subset.retain(|state| !calls_it(state));
+            for then in calls.remove(&callee).unwrap_or_default() {
+                if inlined.insert((callee, then)) {
+                    subset.push(self.inline(callee, then)?);
+                }
+            }
+            *subset = self.closure(subset);
+        }
+    }
+
+    /// The first of the calls that cannot be told from the others or from what is `read`, or that
+    /// does not come back where it should.
+    fn not_callable(
+        &mut self,
+        calls: &BTreeMap<Callee, Vec<u32>>,
+        read: &First,
+    ) -> Result<Option<Callee>, ImportError> {
+        let mut firsts = Vec::new();
+        for callee in calls.keys() {
+            let rule = self.rule_of(*callee);
+            firsts.push(self.first_of_rule(rule, &mut Vec::new())?);
+        }
+        for (index, (callee, then)) in calls.iter().enumerate() {
+            let first = firsts[index];
+            let mut others = firsts.iter().enumerate();
+            let is_alone = !first.meets(read)
+                && !others.any(|(other, them)| other != index && first.meets(them));
+            if !is_alone || !self.returns(*callee, first, then)? {
+                return Ok(Some(*callee));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The node that calls `callee` and goes on at `then`, and what it begins with.
+    fn call(
+        &mut self,
+        callee: Callee,
+        then: &[u32],
+        subsets: &mut Subsets,
+    ) -> Result<(First, u32), ImportError> {
+        let rule = self.rule_of(callee);
+        let first = self.first_of_rule(rule, &mut Vec::new())?;
+        subsets.called.push(rule);
+        let then = subsets.branch(self.closure(then));
+        let target = match callee {
+            Callee::Rule(rule) => subsets.node(Node::Call { rule, then }),
+            Callee::Loop(index) => {
+                let counted = self.loops[index as usize];
+                let head = subsets.node(Node::Loop {
+                    min: counted.min as u16,
+                    max: counted.max.map_or(u16::MAX, |max| max as u16),
+                    first: first.bytes,
+                    rule,
+                    then,
+                });
+                subsets.node(Node::Enter { head })
+            }
+        };
+        Ok((first, target))
     }
 
     /// The edges of a state that has nothing else, and no two of them for a byte.

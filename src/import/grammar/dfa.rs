@@ -57,82 +57,17 @@ pub(super) fn of_expr(source: &mut Source, id: Id) -> Result<Dfa, ImportError> {
     from_machine(&machine)
 }
 
-/// Opens up the calls of a machine: a state is a node and what is on the stack.
+/// A place in a machine: a node, and what is on the stack. A slot is the node to go on at, or a
+/// count.
+type Place = (u32, Vec<u32>);
+
+/// Opens up the calls of a machine.
 fn from_machine(machine: &Machine) -> Result<Dfa, ImportError> {
-    type Place = (u32, Vec<u32>);
     let too_large = || {
         ImportError::new(format!(
             "a pattern with a length or another pattern takes more than {MOST_STATES} states"
         ))
     };
-    // A slot is the node to go on at, or a count.
-    fn settle(machine: &Machine, place: &Place, byte: u8) -> Option<Place> {
-        let (mut node, mut stack) = place.clone();
-        loop {
-            match &machine.nodes[node as usize] {
-                Node::Branch(branch) => {
-                    let find = |edges: &[(u8, u8, u32)]| {
-                        let mut edges = edges.iter();
-                        edges
-                            .find(|(a, b, _)| (*a..=*b).contains(&byte))
-                            .map(|edge| edge.2)
-                    };
-                    if let Some(to) = find(&branch.edges) {
-                        return Some((to, stack));
-                    }
-                    node = match find(&branch.looks) {
-                        Some(to) => to,
-                        None if branch.ends => stack.pop()?,
-                        None => return None,
-                    };
-                }
-                Node::Call { rule, then } => {
-                    stack.push(*then);
-                    node = machine.rules[*rule as usize]?;
-                }
-                Node::Enter { head } => {
-                    stack.push(0);
-                    node = *head;
-                }
-                Node::Loop {
-                    min,
-                    max,
-                    first,
-                    rule,
-                    then,
-                } => {
-                    let count = stack.pop()?;
-                    if first.has(byte) {
-                        if count >= u32::from(*max) && *max != u16::MAX {
-                            return None;
-                        }
-                        stack.extend([(count + 1).min(u32::from(u16::MAX)), node]);
-                        node = machine.rules[*rule as usize]?;
-                    } else if count >= u32::from(*min) {
-                        node = *then;
-                    } else {
-                        return None;
-                    }
-                }
-            }
-        }
-    }
-    fn ends(machine: &Machine, place: &Place) -> bool {
-        let (mut node, mut stack) = place.clone();
-        loop {
-            match &machine.nodes[node as usize] {
-                Node::Branch(branch) if branch.ends => match stack.pop() {
-                    Some(then) => node = then,
-                    None => return true,
-                },
-                Node::Loop { min, then, .. } => match stack.pop() {
-                    Some(count) if count >= u32::from(*min) => node = *then,
-                    _ => return false,
-                },
-                _ => return false,
-            }
-        }
-    }
     let mut known: HashMap<Place, u32> = HashMap::new();
     let start: Place = (machine.start, Vec::new());
     known.insert(start.clone(), 0);
@@ -145,7 +80,7 @@ fn from_machine(machine: &Machine) -> Result<Dfa, ImportError> {
         let place = order[dfa.states.len()].clone();
         let mut edges: Vec<(u8, u8, u32)> = Vec::new();
         for byte in 0..=u8::MAX {
-            let Some(next) = settle(machine, &place, byte) else {
+            let Some(next) = after(machine, place.clone(), byte) else {
                 continue;
             };
             if next.1.len() > 64 {
@@ -160,10 +95,73 @@ fn from_machine(machine: &Machine) -> Result<Dfa, ImportError> {
                 _ => edges.push((byte, byte, target)),
             }
         }
-        let ends = ends(machine, &place);
+        let ends = ends(machine, place);
         dfa.states.push(DfaState { ends, edges });
     }
     Ok(trim(dfa))
+}
+
+/// The place after `byte`.
+fn after(machine: &Machine, (mut node, mut stack): Place, byte: u8) -> Option<Place> {
+    let find = |edges: &[(u8, u8, u32)]| {
+        let edge = edges.iter().find(|(a, b, _)| (*a..=*b).contains(&byte));
+        edge.map(|edge| edge.2)
+    };
+    loop {
+        node = match &machine.nodes[node as usize] {
+            Node::Branch(branch) => match (find(&branch.edges), find(&branch.looks)) {
+                (Some(to), _) => return Some((to, stack)),
+                (None, Some(to)) => to,
+                (None, None) if branch.ends => stack.pop()?,
+                (None, None) => return None,
+            },
+            Node::Call { rule, then } => {
+                stack.push(*then);
+                machine.rules[*rule as usize]?
+            }
+            Node::Enter { head } => {
+                stack.push(0);
+                *head
+            }
+            Node::Loop {
+                min,
+                max,
+                first,
+                rule,
+                then,
+            } => {
+                let count = stack.pop()?;
+                if first.has(byte) {
+                    if count >= u32::from(*max) && *max != u16::MAX {
+                        return None;
+                    }
+                    stack.extend([(count + 1).min(u32::from(u16::MAX)), node]);
+                    machine.rules[*rule as usize]?
+                } else if count >= u32::from(*min) {
+                    *then
+                } else {
+                    return None;
+                }
+            }
+        };
+    }
+}
+
+/// Whether a text may end at a place.
+fn ends(machine: &Machine, (mut node, mut stack): Place) -> bool {
+    loop {
+        match &machine.nodes[node as usize] {
+            Node::Branch(branch) if branch.ends => match stack.pop() {
+                Some(then) => node = then,
+                None => return true,
+            },
+            Node::Loop { min, then, .. } => match stack.pop() {
+                Some(count) if count >= u32::from(*min) => node = *then,
+                _ => return false,
+            },
+            _ => return false,
+        }
+    }
 }
 
 /// The texts that both `a` and `b` match, or, without `both`, those that `a` matches and `b` not.
@@ -215,16 +213,12 @@ fn pairs(a: &Dfa, b: &Dfa, both: bool) -> Result<(Dfa, Vec<Option<u32>>), Import
     }
     let step = |dfa: &Dfa, state: Option<u32>, byte: u8| -> Option<u32> {
         let edges = &dfa.states.get(state? as usize)?.edges;
-        let edge = edges.partition_point(|edge| edge.1 < byte);
-        edges
-            .get(edge)
-            .filter(|edge| edge.0 <= byte)
-            .map(|edge| edge.2)
+        let edge = edges.get(edges.partition_point(|edge| edge.1 < byte))?;
+        (edge.0 <= byte).then_some(edge.2)
     };
     let ends = |dfa: &Dfa, state: Option<u32>| {
-        state
-            .and_then(|state| dfa.states.get(state as usize))
-            .is_some_and(|state| state.ends)
+        let state = state.and_then(|state| dfa.states.get(state as usize));
+        state.is_some_and(|state| state.ends)
     };
     let start = (0u32, (!b.states.is_empty()).then_some(0u32));
     let mut known = HashMap::from([(start, 0u32)]);

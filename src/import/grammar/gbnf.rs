@@ -257,43 +257,8 @@ impl Parser {
 
     fn part(&mut self, depth: usize) -> Result<Option<Part>, ImportError> {
         let part = match self.peek() {
-            Some('"') => {
-                self.next();
-                let mut text = String::new();
-                loop {
-                    match self.peek() {
-                        None | Some('\n') => return self.refuse("a text has no end"),
-                        Some('"') => break,
-                        Some(_) => text.push(self.character()?),
-                    }
-                }
-                self.next();
-                Part::Text(text)
-            }
-            Some('[') => {
-                self.next();
-                let is_negated = self.take("^");
-                let mut class = ClassUnicode::empty();
-                loop {
-                    match self.peek() {
-                        None | Some('\n') => return self.refuse("a class has no end"),
-                        Some(']') => break,
-                        Some(_) => {}
-                    }
-                    let first = self.character()?;
-                    let mut last = first;
-                    if self.peek() == Some('-') && self.rest.get(self.at + 1) != Some(&']') {
-                        self.next();
-                        last = self.character()?;
-                    }
-                    class.push(ClassUnicodeRange::new(first, last));
-                }
-                self.next();
-                if is_negated {
-                    class.negate();
-                }
-                Part::Class(class)
-            }
+            Some('"') => self.text()?,
+            Some('[') => self.class()?,
             Some('.') => {
                 self.next();
                 Part::Class(everything())
@@ -307,22 +272,66 @@ impl Parser {
                 }
                 inside
             }
-            Some('<') => {
-                let mut text = String::new();
-                loop {
-                    match self.next() {
-                        None | Some('\n') => return self.refuse("a special token has no end"),
-                        Some('>') => break,
-                        Some(c) => text.push(c),
-                    }
-                }
-                text.push('>');
-                Part::Special(text)
-            }
+            Some('<') => self.special()?,
             Some(c) if c.is_ascii_alphanumeric() => Part::Name(self.name()),
             _ => return Ok(None),
         };
         self.repeated(part).map(Some)
+    }
+
+    /// A text in quotes.
+    fn text(&mut self) -> Result<Part, ImportError> {
+        self.next();
+        let mut text = String::new();
+        loop {
+            match self.peek() {
+                None | Some('\n') => return self.refuse("a text has no end"),
+                Some('"') => break,
+                Some(_) => text.push(self.character()?),
+            }
+        }
+        self.next();
+        Ok(Part::Text(text))
+    }
+
+    /// A class of characters in brackets.
+    fn class(&mut self) -> Result<Part, ImportError> {
+        self.next();
+        let is_negated = self.take("^");
+        let mut class = ClassUnicode::empty();
+        loop {
+            match self.peek() {
+                None | Some('\n') => return self.refuse("a class has no end"),
+                Some(']') => break,
+                Some(_) => {}
+            }
+            let first = self.character()?;
+            let mut last = first;
+            if self.peek() == Some('-') && self.rest.get(self.at + 1) != Some(&']') {
+                self.next();
+                last = self.character()?;
+            }
+            class.push(ClassUnicodeRange::new(first, last));
+        }
+        self.next();
+        if is_negated {
+            class.negate();
+        }
+        Ok(Part::Class(class))
+    }
+
+    /// A special token in angle brackets.
+    fn special(&mut self) -> Result<Part, ImportError> {
+        let mut text = String::new();
+        loop {
+            match self.next() {
+                None | Some('\n') => return self.refuse("a special token has no end"),
+                Some('>') => break,
+                Some(c) => text.push(c),
+            }
+        }
+        text.push('>');
+        Ok(Part::Special(text))
     }
 
     fn repeated(&mut self, mut part: Part) -> Result<Part, ImportError> {

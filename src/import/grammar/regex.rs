@@ -232,46 +232,7 @@ pub(super) fn characters(source: &mut Source, class: &ClassUnicode, writing: Wri
     let mut class = class.clone();
     let mut parts = Vec::new();
     if writing == Writing::Json {
-        // U+0000 to U+001F and U+007F, quote, and backslash.
-        let has = |class: &ClassUnicode, character: char| {
-            let mut ranges = class.ranges().iter();
-            ranges.any(|range| (range.start()..=range.end()).contains(&character))
-        };
-        let mut short = Bytes::default();
-        for (character, letter) in [
-            ('"', b'"'),
-            ('\\', b'\\'),
-            ('\n', b'n'),
-            ('\r', b'r'),
-            ('\t', b't'),
-            ('\u{8}', b'b'),
-            ('\u{c}', b'f'),
-        ] {
-            if has(&class, character) {
-                short.insert(letter);
-            }
-        }
-        let backslash = source.literal(b"\\");
-        if !short.is_empty() {
-            let letter = source.set(short);
-            parts.push(source.seq(vec![backslash, letter]));
-        }
-        for first in [0u32, 16, 0x70] {
-            let mut digits = Bytes::default();
-            for second in 0..16u32 {
-                let character = char::from_u32(first + second).unwrap_or_default();
-                if (first < 32 || character == '\u{7f}') && has(&class, character) {
-                    let digit = char::from_digit(second, 16).unwrap_or_default();
-                    digits.insert(digit as u8);
-                    digits.insert(digit.to_ascii_uppercase() as u8);
-                }
-            }
-            if !digits.is_empty() {
-                let start = source.literal(format!("\\u00{}", first / 16).as_bytes());
-                let digit = source.set(digits);
-                parts.push(source.seq(vec![start, digit]));
-            }
-        }
+        parts.extend(escapes(source, &class));
         let escaped = ['"', '\\', '\u{7f}'].map(|c| ClassUnicodeRange::new(c, c));
         let control = ClassUnicodeRange::new('\0', '\u{1f}');
         class.difference(&ClassUnicode::new(escaped.into_iter().chain([control])));
@@ -295,4 +256,45 @@ pub(super) fn characters(source: &mut Source, class: &ClassUnicode, writing: Wri
     }
     parts.push(source.set(ascii));
     source.alt(parts)
+}
+
+/// The characters of `class` that JSON escapes: U+0000 to U+001F and U+007F, quote, and backslash.
+fn escapes(source: &mut Source, class: &ClassUnicode) -> Vec<Id> {
+    let has = |character: char| {
+        let mut ranges = class.ranges().iter();
+        ranges.any(|range| (range.start()..=range.end()).contains(&character))
+    };
+    let letters = [
+        ('"', b'"'),
+        ('\\', b'\\'),
+        ('\n', b'n'),
+        ('\r', b'r'),
+        ('\t', b't'),
+        ('\u{8}', b'b'),
+        ('\u{c}', b'f'),
+    ];
+    let letters = letters.iter().filter(|(character, _)| has(*character));
+    let letters: Vec<u8> = letters.map(|(_, letter)| *letter).collect();
+    let mut parts = Vec::new();
+    if !letters.is_empty() {
+        let (backslash, letter) = (source.literal(b"\\"), source.set(Bytes::of(&letters)));
+        parts.push(source.seq(vec![backslash, letter]));
+    }
+    for first in [0u32, 16, 0x70] {
+        let mut digits = Bytes::default();
+        for second in 0..16u32 {
+            let character = char::from_u32(first + second).unwrap_or_default();
+            if (first < 32 || character == '\u{7f}') && has(character) {
+                let digit = char::from_digit(second, 16).unwrap_or_default();
+                digits.insert(digit as u8);
+                digits.insert(digit.to_ascii_uppercase() as u8);
+            }
+        }
+        if !digits.is_empty() {
+            let start = source.literal(format!("\\u00{}", first / 16).as_bytes());
+            let digit = source.set(digits);
+            parts.push(source.seq(vec![start, digit]));
+        }
+    }
+    parts
 }

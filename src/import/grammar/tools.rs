@@ -153,36 +153,8 @@ impl Tools {
             );
         }
         let call = source.alt(calls);
-        let (start, end) = form.tags();
-        let tag = |text: &str, source: &mut Source| {
-            if is_token(text) {
-                source.special(text)
-            } else {
-                source.literal(text.as_bytes())
-            }
-        };
-        let (open, close) = (tag(start, &mut source), tag(end, &mut source));
-        let all = match form {
-            ToolForm::FunctionGemma => {
-                let call = source.seq(vec![open, call, close]);
-                source.repeat(call, 1, None)
-            }
-            ToolForm::Hermes => {
-                let line = source.literal(b"\n");
-                let call = source.seq(vec![open, line, call, line, close]);
-                let more = source.seq(vec![line, call]);
-                let more = source.repeat(more, 0, None);
-                source.seq(vec![call, more])
-            }
-            ToolForm::Llama3 => call,
-            ToolForm::Mistral | ToolForm::Lfm2 => {
-                let comma = source.literal(b", ");
-                let more = source.seq(vec![comma, call]);
-                let more = source.repeat(more, 0, None);
-                let (first, last) = (source.literal(b"["), source.literal(b"]"));
-                source.seq(vec![open, first, call, more, last, close])
-            }
-        };
+        let start = form.tags().0;
+        let all = all_calls(&mut source, form, call, is_token);
         let root = if must_call {
             all
         } else {
@@ -198,6 +170,40 @@ impl Tools {
             }
         };
         super::compile(source, root)
+    }
+}
+
+/// One call or several, with their tags.
+fn all_calls(source: &mut Source, form: ToolForm, call: Id, is_token: &dyn Fn(&str) -> bool) -> Id {
+    let tag = |text: &str, source: &mut Source| {
+        if is_token(text) {
+            source.special(text)
+        } else {
+            source.literal(text.as_bytes())
+        }
+    };
+    let (start, end) = form.tags();
+    let (open, close) = (tag(start, source), tag(end, source));
+    match form {
+        ToolForm::FunctionGemma => {
+            let call = source.seq(vec![open, call, close]);
+            source.repeat(call, 1, None)
+        }
+        ToolForm::Hermes => {
+            let line = source.literal(b"\n");
+            let call = source.seq(vec![open, line, call, line, close]);
+            let more = source.seq(vec![line, call]);
+            let more = source.repeat(more, 0, None);
+            source.seq(vec![call, more])
+        }
+        ToolForm::Llama3 => call,
+        ToolForm::Mistral | ToolForm::Lfm2 => {
+            let comma = source.literal(b", ");
+            let more = source.seq(vec![comma, call]);
+            let more = source.repeat(more, 0, None);
+            let (first, last) = (source.literal(b"["), source.literal(b"]"));
+            source.seq(vec![open, first, call, more, last, close])
+        }
     }
 }
 
