@@ -179,12 +179,6 @@ impl<'g> Constraint<'g> {
         self.grammar.walk_alike(place, byte)
     }
 
-    /// How many rounds of the loop at `place` may come.
-    #[cfg(feature = "std")]
-    pub(super) fn rounds_left(&self, place: &Place) -> u16 {
-        self.grammar.rounds_left(place)
-    }
-
     pub(super) fn walk_byte(&self, place: &mut Place, byte: u8) -> bool {
         self.grammar.walk(place, Symbol::Byte(byte))
     }

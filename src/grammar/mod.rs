@@ -134,18 +134,6 @@ pub(crate) struct Place {
     slots: [u16; SLOTS],
 }
 
-impl Place {
-    /// The place with one more in the uppermost slot.
-    #[cfg(feature = "std")]
-    fn one_more(mut self) -> Option<Place> {
-        let slot = self
-            .slots
-            .get_mut(usize::from(self.depth).checked_sub(1)?)?;
-        *slot = slot.checked_add(1)?;
-        Some(self)
-    }
-}
-
 impl<'g> Grammar<'g> {
     /// Opens a grammar and checks all of it: afterwards nothing in it can fail.
     ///
@@ -502,16 +490,6 @@ impl<'g> Grammar<'g> {
     fn rounds(&self, place: &Place) -> u16 {
         let slot = usize::from(place.depth).wrapping_sub(1);
         place.slots.get(slot).copied().unwrap_or_default()
-    }
-
-    /// How many rounds of the loop that `place` is at may come; none if it is at no loop.
-    #[cfg(feature = "std")]
-    fn rounds_left(&self, place: &Place) -> u16 {
-        let at = place.at as usize;
-        match self.code.get(at) {
-            Some(&op::LOOP) => self.u16(at + 3).saturating_sub(self.rounds(place)),
-            _ => 0,
-        }
     }
 
     fn call_offset(&self, call: u16, which: usize) -> usize {

@@ -2,9 +2,9 @@
 //!
 //! A node of the tree is a start that tokens share. A mask walks the tree from its root: where a byte
 //! may not come, all tokens below are left out without a look. So are they taken in where they
-//! cannot fail. Within a string nearly all text may come, and leads back to the same place. A node
-//! knows what [kinds] of characters are below it, and for a place it is found out once which
-//! kinds lead back.
+//! cannot fail: within a string nearly all text may come. A node knows what [kinds] of characters
+//! are below it, and how many. For a place it is found out once how many characters of which kinds
+//! may come, whichever they are.
 
 use core::ops::Range;
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ mod kinds {
     pub(super) const ESCAPED: u8 = 32;
     /// Characters that are not ASCII.
     pub(super) const WIDE: u8 = 64;
-    /// Bytes that are not whole characters: no place is known to lead back by them.
+    /// Bytes that are not whole characters: they are always looked at.
     pub(super) const BROKEN: u8 = 128;
 }
 
@@ -115,7 +115,7 @@ impl Tree {
             }
         }
         tree.specials.sort_by_key(piece);
-        // Tokens of the same kinds are together: where these lead back, all are taken in at once.
+        // Tokens of the same kinds are together: where these may come, all are taken in at once.
         tree.ids
             .sort_by_cached_key(|id| (kinds_of(piece(id)), piece(id)));
         tree.grow(tokenizer);
@@ -239,7 +239,7 @@ impl Tree {
         while let Some([node, next, ..]) = self.nodes.get(at..) {
             let from = path[usize::from(node.depth.wrapping_sub(1))];
             let is_worth = node.end - at as u32 >= WORTH;
-            let tokens = if is_worth && places.lead_back(from, node) {
+            let tokens = if is_worth && places.are_safe(from, node) {
                 at = node.end as usize;
                 node.first..self.nodes[at].first
             } else if let Some(after) = places.after(&mut path, node) {
@@ -360,26 +360,21 @@ struct Places<'c> {
     known: HashMap<Place, u16>,
     /// For each place and byte: [`UNKNOWN`], [`NOWHERE`], or the place with [`FIRST`] added.
     after: Vec<[u16; 256]>,
-    back: Vec<Back>,
+    /// The same for each kind of characters: nowhere if not all lead to one place.
+    after_kind: Vec<[u16; 7]>,
+    /// For each place and set of kinds: how many characters of them may come, whichever they are.
+    safe: Vec<[u8; 128]>,
 }
 
 const UNKNOWN: u16 = 0;
 const NOWHERE: u16 = 1;
 const FIRST: u16 = 2;
-
-/// The kinds of characters that lead back to a place.
-#[derive(Clone, Copy, Debug, Default)]
-struct Back {
-    /// Those that were looked at.
-    known: u8,
-    /// Those that lead back.
-    loops: u8,
-    /// Those that lead to the same place with one more counted, and how many may.
-    counted: u8,
-    left: u16,
-    /// All were looked at, and none leads back.
-    is_hopeless: bool,
-}
+/// In [`Places::safe`].
+const NOT_KNOWN: u8 = u8::MAX;
+/// Any number of characters.
+const UNLIMITED: u8 = u8::MAX - 1;
+/// Further characters are not looked at, as long as not all lead back.
+const MOST_SAFE: u8 = 32;
 
 impl<'c> Places<'c> {
     fn new(constraint: &'c Constraint<'c>) -> Self {
@@ -388,7 +383,8 @@ impl<'c> Places<'c> {
             places: Vec::new(),
             known: HashMap::new(),
             after: Vec::new(),
-            back: Vec::new(),
+            after_kind: Vec::new(),
+            safe: Vec::new(),
         };
         places.index(constraint.place);
         places
@@ -402,7 +398,8 @@ impl<'c> Places<'c> {
         self.places.push(place);
         self.known.insert(place, index);
         self.after.push([UNKNOWN; 256]);
-        self.back.push(Back::default());
+        self.after_kind.push([UNKNOWN; 7]);
+        self.safe.push([NOT_KNOWN; 128]);
         index
     }
 
@@ -451,50 +448,63 @@ impl<'c> Places<'c> {
         let places = core::mem::take(&mut self.places);
         self.known.clear();
         self.after.clear();
-        self.back.clear();
+        self.after_kind.clear();
+        self.safe.clear();
         for index in path {
             *index = self.index(places[usize::from(*index)]);
         }
     }
 
-    /// Whether all tokens of `node` may come, because all that they have leads back to the place
-    /// before it.
+    /// Whether all tokens of `node` may come after `place`, whichever characters of their kinds they
+    /// have.
     #[inline]
-    fn lead_back(&mut self, place: u16, node: &Node) -> bool {
-        let mut back = self.back[usize::from(place)];
-        if back.is_hopeless {
-            return false;
-        }
-        let unknown = node.kinds & !back.known;
-        if unknown != 0 {
-            back = self.find_back(place, unknown);
-        }
-        node.kinds & !back.loops == 0
-            || (node.kinds & !back.counted == 0 && u16::from(node.height) <= back.left)
+    fn are_safe(&mut self, place: u16, node: &Node) -> bool {
+        let known = self.safe[usize::from(place)].get(usize::from(node.kinds));
+        let safe = match known {
+            Some(&NOT_KNOWN) => self.find_safe(place, node.kinds),
+            Some(safe) => *safe,
+            None => return false,
+        };
+        node.height <= safe || safe == UNLIMITED
     }
 
     #[cold]
-    fn find_back(&mut self, place: u16, unknown: u8) -> Back {
-        let index = usize::from(place);
-        self.back[index].known |= unknown;
-        let counted = self.places[index].one_more();
-        for kind in (0..7).map(|bit| 1 << bit) {
-            if unknown & kind == 0 {
-                continue;
+    fn find_safe(&mut self, place: u16, kinds: u8) -> u8 {
+        // All places that some characters lead to, in the order of how many.
+        let mut places = vec![place];
+        let (mut done, mut safe) = (0, 0);
+        'more: while safe < MOST_SAFE && self.places.len() < 2 * MOST_PLACES {
+            let count = places.len();
+            if done == count {
+                safe = UNLIMITED;
+                break;
             }
-            let Some(after) = self.after_all(place, kind) else {
-                continue;
-            };
-            if after == place {
-                self.back[index].loops |= kind;
-            } else if counted == Some(self.places[usize::from(after)]) {
-                self.back[index].counted |= kind;
-                self.back[index].left = self.constraint.rounds_left(&self.places[index]);
+            for at in done..count {
+                for bit in (0..7).filter(|bit| kinds >> bit & 1 != 0) {
+                    let Some(after) = self.after_kind(places[at], bit) else {
+                        break 'more;
+                    };
+                    if !places.contains(&after) {
+                        places.push(after);
+                    }
+                }
             }
+            done = count;
+            safe += 1;
         }
-        let back = &mut self.back[index];
-        back.is_hopeless = back.known | kinds::BROKEN == u8::MAX && back.loops | back.counted == 0;
-        *back
+        self.safe[usize::from(place)][usize::from(kinds)] = safe;
+        safe
+    }
+
+    /// The place after a character of a kind, if it is one place for all.
+    fn after_kind(&mut self, place: u16, bit: usize) -> Option<u16> {
+        let known = self.after_kind[usize::from(place)][bit];
+        if known != UNKNOWN {
+            return known.checked_sub(FIRST);
+        }
+        let after = self.after_all(place, 1 << bit);
+        self.after_kind[usize::from(place)][bit] = after.map_or(NOWHERE, |after| after + FIRST);
+        after
     }
 
     /// The place after a character of a kind, if it is one place for all.

@@ -31,7 +31,8 @@ pub fn env(tokenizer: &Tokenizer) -> TokEnv {
         }
     };
     let words: Vec<Vec<u8>> = (0..tokenizer.vocab_size()).map(word).collect();
-    let eos = tokenizer.eos_ids().next().unwrap_or_default();
+    let eos = tokenizer.eos_ids().next();
+    let eos = eos.expect("a token that ends a text: give the tokenizer's folder");
     let info = TokRxInfo::new(tokenizer.vocab_size(), eos);
     Arc::new(Env(TokTrie::from(&info, &words)))
 }

@@ -7,6 +7,7 @@ mod schemas;
 mod valid;
 mod walks;
 
+use pocketlm::host::Image;
 use pocketlm::import::vocabulary;
 use pocketlm::text::Tokenizer;
 
@@ -23,27 +24,25 @@ fn main() {
         text.parse()
             .unwrap_or_else(|_| panic!("{text} is no number"))
     };
-    let section = |path| vocabulary::from_path(path).unwrap_or_else(|error| panic!("{error}"));
     match arguments[..] {
-        ["walks", path, schemas, count] => {
-            let section = section(path);
-            let tokenizer = Tokenizer::open(&section).unwrap();
-            walks::walks(
-                &tokenizer,
-                &schemas::schemas(number(schemas)),
-                number(count),
-            );
-        }
-        ["valid", path, schemas, count] => {
-            let section = section(path);
-            let tokenizer = Tokenizer::open(&section).unwrap();
-            valid::valid(
-                &tokenizer,
-                &schemas::schemas(number(schemas)),
-                number(count),
-            );
-        }
+        ["walks", path, schemas, count] => with_tokenizer(path, |tokenizer| {
+            walks::walks(tokenizer, &schemas::schemas(number(schemas)), number(count));
+        }),
+        ["valid", path, schemas, count] => with_tokenizer(path, |tokenizer| {
+            valid::valid(tokenizer, &schemas::schemas(number(schemas)), number(count));
+        }),
         ["compile", schemas] => compile::compile(&schemas::schemas(number(schemas))),
         _ => panic!("{USAGE}"),
     }
+}
+
+/// Calls `then` with the tokenizer of a file or folder, or of a model.
+fn with_tokenizer(path: &str, then: impl FnOnce(&Tokenizer)) {
+    if path.ends_with(".gguf") || path.ends_with(".plm") {
+        let image = Image::open(path).unwrap_or_else(|error| panic!("{error}"));
+        let model = image.model().unwrap();
+        return then(&model.tokenizer().unwrap());
+    }
+    let section = vocabulary::from_path(path).unwrap_or_else(|error| panic!("{error}"));
+    then(&Tokenizer::open(&section).unwrap());
 }
