@@ -26,10 +26,11 @@
 
 use std::ops::ControlFlow;
 use std::prelude::rust_2024::*;
+use std::vec;
 
 use serde_json::{Map, Value as Json, json};
 
-pub use crate::template::{Message, Rendered, Template, TemplateError};
+pub use crate::template::{Message, Rendered, Template, TemplateError, calls};
 
 use crate::host::{Error, GenerateOptions, Generated, LlmSession};
 use crate::run::SnapshotHeader;
@@ -134,10 +135,39 @@ impl Chat {
         options: &GenerateOptions,
         write: impl FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
-        self.messages.push(Message {
+        let message = Message {
             role: "user",
             content: text.into(),
-        });
+        };
+        self.go_on(vec![message], options, write)
+    }
+
+    /// Gives the model what the tools said that it called, in the order of the calls: see
+    /// [`calls`]. Otherwise as [`say`](Chat::say).
+    ///
+    /// # Errors
+    /// Those of [`say`](Chat::say).
+    pub fn give(
+        &mut self,
+        results: &[String],
+        options: &GenerateOptions,
+        write: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generated, Error> {
+        let message = |content: &String| Message {
+            role: "tool",
+            content: content.clone(),
+        };
+        self.go_on(results.iter().map(message).collect(), options, write)
+    }
+
+    fn go_on(
+        &mut self,
+        messages: Vec<Message>,
+        options: &GenerateOptions,
+        write: impl FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Generated, Error> {
+        let before = self.messages.len();
+        self.messages.extend(messages);
         let answer = self.answer(options, write);
         match &answer {
             Ok(answer) if answer.end.is_some() || answer.tokens > 0 => {
@@ -147,7 +177,7 @@ impl Chat {
                     content: answer.text.clone(),
                 });
             }
-            _ => _ = self.messages.pop(),
+            _ => self.messages.truncate(before),
         }
         answer
     }
@@ -255,7 +285,7 @@ fn messages_of(json: &[u8]) -> Option<Vec<Message>> {
     let message = |message: &Json| {
         let role = message.get("role")?.as_str()?;
         Some(Message {
-            role: ["system", "user", "assistant"]
+            role: ["system", "user", "assistant", "tool"]
                 .into_iter()
                 .find(|known| *known == role)?,
             content: message.get("content")?.as_str()?.to_owned(),

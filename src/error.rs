@@ -149,6 +149,12 @@ pub enum Error {
         /// How many tokens there are.
         vocab_size: u32,
     },
+    /// The first bytes are not those of a grammar.
+    NotAGrammar,
+    /// A grammar of a format version this build does not read.
+    GrammarVersion(u8),
+    /// The grammar is cut short or damaged, or a place is not one of this grammar.
+    GrammarDamaged,
 }
 
 /// A number of things: `1 token`, `2 tokens`.
@@ -210,6 +216,9 @@ impl Error {
             Error::NoCandidate => 406,
             Error::TokenOutOfRange { .. } => 407,
             Error::NoTokenizer => 408,
+            Error::NotAGrammar => 409,
+            Error::GrammarVersion(_) => 410,
+            Error::GrammarDamaged => 411,
         }
     }
 }
@@ -345,6 +354,18 @@ impl fmt::Display for Error {
             }
             Error::TokenOutOfRange { token, vocab_size } => {
                 write!(f, "token id {token} is not in a vocabulary of {vocab_size}")
+            }
+            Error::NotAGrammar => {
+                f.write_str("not a compiled grammar (the first 4 bytes are not \"PGRM\")")
+            }
+            Error::GrammarVersion(version) => {
+                write!(
+                    f,
+                    "grammar format version {version} is not supported by this build: compile the grammar again"
+                )
+            }
+            Error::GrammarDamaged => {
+                f.write_str("the grammar is cut short or damaged: compile it again")
             }
         }
     }

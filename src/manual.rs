@@ -16,6 +16,9 @@ pub mod quantizing {}
 #[doc = include_str!("manual/board.md")]
 pub mod board {}
 
+#[doc = include_str!("manual/grammar.md")]
+pub mod grammar {}
+
 #[doc = include_str!("manual/c.md")]
 pub mod c {}
 

@@ -4,6 +4,8 @@ use heapless::String;
 
 use super::PromptLookup;
 use crate::Error;
+#[cfg(feature = "grammar")]
+use crate::grammar::Constraint;
 use crate::run::{Session, Step};
 use crate::sample::{Choice, Sampler};
 use crate::text::{Decoder, Tokenizer};
@@ -25,6 +27,8 @@ pub enum End {
     Token(u32),
     /// The stop string with this index. It is not part of the text.
     StopString(usize),
+    /// The text is complete by its [`grammar`](Generation::grammar), and nothing more may come.
+    Complete,
     /// The text has as many tokens as [`limit`](Generation::limit) allows.
     Limit,
     /// The session has no room for another token.
@@ -115,6 +119,8 @@ enum Phase {
 struct Output<'g> {
     tokenizer: Tokenizer<'g>,
     decoder: Decoder<'g>,
+    #[cfg(feature = "grammar")]
+    grammar: Option<Constraint<'g>>,
     stop_strings: &'g [&'g str],
     limit: usize,
     /// How many tokens the text has.
@@ -152,6 +158,8 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             text: Output {
                 tokenizer: *tokenizer,
                 decoder,
+                #[cfg(feature = "grammar")]
+                grammar: None,
                 stop_strings: &[],
                 limit: usize::MAX,
                 tokens: 0,
@@ -186,6 +194,28 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
     ) -> Self {
         self.filter = Some(filter);
         self
+    }
+
+    /// The text obeys a grammar from `constraint` on. Tokens that may not come are not sampled, and
+    /// the text ends when nothing more may come ([`End::Complete`]). Where only one text is
+    /// possible, [`next_drafted`](Generation::next_drafted) computes its tokens together.
+    #[cfg(feature = "grammar")]
+    pub fn grammar(mut self, constraint: Constraint<'g>) -> Self {
+        self.text.grammar = Some(constraint);
+        self
+    }
+
+    /// Makes special tokens a part of the text, which are left out otherwise: for calls of tools, see
+    /// [`Call`](crate::text::Call).
+    pub fn keep_special(mut self) -> Self {
+        self.text.decoder = self.text.decoder.clone().skip_special(false);
+        self
+    }
+
+    /// Where the text is in its grammar: to go on later, or to keep beside a snapshot.
+    #[cfg(feature = "grammar")]
+    pub fn constraint(&self) -> Option<Constraint<'g>> {
+        self.text.grammar
     }
 
     /// How many tokens the text has so far.
@@ -276,7 +306,10 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             }
             Phase::Choose => {
                 let logits = self.session.logits().unwrap_or_default();
-                if let Some(id) = self.sampler.step(&mut self.choice, logits, budget)? {
+                let chosen = self
+                    .text
+                    .choose(self.sampler, &mut self.choice, logits, budget)?;
+                if let Some(id) = chosen {
                     self.phase = Phase::Start;
                     self.text.push(id, write)?;
                     return Ok(self.text.end.map_or(Progress::Token, Progress::Ended));
@@ -314,7 +347,14 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             .min(room)
             .min(self.text.limit - self.text.tokens);
         let drafts = drafts.get_mut(..most).unwrap_or_default();
-        let count = lookup.draft(self.session.tokens(), last, drafts);
+        #[cfg(feature = "grammar")]
+        let forced = self.text.forced(last, drafts);
+        #[cfg(not(feature = "grammar"))]
+        let forced = 0;
+        let count = match forced {
+            0 => lookup.draft(self.session.tokens(), last, drafts),
+            _ => 1 + forced,
+        };
         let ids = drafts.get(..count).unwrap_or_default();
         if ids.is_empty() {
             return self.next(write);
@@ -327,12 +367,14 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             if let Some(filter) = filter {
                 filter(logits)?;
             }
-            next = sampler.sample(logits)?;
+            next = text.choose_at_once(sampler, logits)?;
             text.push(next, &mut write)?;
             // After the end of the text no draft is right, so nothing more is sampled.
             Ok(if text.end.is_none() { next } else { u32::MAX })
         })?;
-        lookup.learn(right, next);
+        if forced == 0 {
+            lookup.learn(right, next);
+        }
         self.drafted += right;
         Ok(self.text.end)
     }
@@ -353,6 +395,61 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
 }
 
 impl Output<'_> {
+    /// Chooses a token. `None` if the budget is used up before.
+    fn choose(
+        &self,
+        sampler: &mut Sampler<'_>,
+        choice: &mut Choice,
+        logits: &mut [f32],
+        budget: u32,
+    ) -> Result<Option<u32>, Error> {
+        #[cfg(feature = "grammar")]
+        if let Some(grammar) = &self.grammar {
+            return sampler.step_constrained(choice, grammar, logits, budget);
+        }
+        sampler.step(choice, logits, budget)
+    }
+
+    /// [`choose`](Output::choose), however long it takes.
+    fn choose_at_once(&self, sampler: &mut Sampler<'_>, logits: &mut [f32]) -> Result<u32, Error> {
+        #[cfg(feature = "grammar")]
+        if self.grammar.is_some() {
+            let mut choice = Choice::new();
+            loop {
+                if let Some(id) = self.choose(sampler, &mut choice, logits, u32::MAX)? {
+                    return Ok(id);
+                }
+            }
+        }
+        sampler.sample(logits)
+    }
+
+    /// Puts `last`, and the tokens that must come after it, into `drafts`. Returns how many must
+    /// come.
+    #[cfg(feature = "grammar")]
+    fn forced(&self, last: u32, drafts: &mut [u32]) -> usize {
+        match (&self.grammar, drafts) {
+            (Some(grammar), [first, forced @ ..]) => {
+                *first = last;
+                grammar.forced(forced)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Moves on in the grammar, which may end the text.
+    #[cfg(feature = "grammar")]
+    fn obey(&mut self, id: u32, write: &mut dyn FnMut(&str)) {
+        if self.end.is_none()
+            && let Some(grammar) = &mut self.grammar
+        {
+            grammar.accept(id);
+            if grammar.is_at_end() {
+                self.finish(End::Complete, write);
+            }
+        }
+    }
+
     /// Adds a token to the text.
     #[cfg_attr(target_os = "none", inline(never))]
     fn push(&mut self, id: u32, write: &mut dyn FnMut(&str)) -> Result<(), Error> {
@@ -373,6 +470,8 @@ impl Output<'_> {
                 .push(id)?
                 .chunks(|chunk| self.put(chunk, write));
         }
+        #[cfg(feature = "grammar")]
+        self.obey(id, write);
         Ok(())
     }
 

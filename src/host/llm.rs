@@ -3,11 +3,12 @@
 use std::fmt;
 use std::path::Path;
 use std::prelude::rust_2024::*;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use self_cell::self_cell;
 
 use super::{Error, Image, LlmSession, SessionOptions};
+use crate::grammar::Tree;
 use crate::model::Model;
 use crate::text::Tokenizer;
 
@@ -44,6 +45,8 @@ self_cell!(
 struct Parts<'m> {
     model: Model<'m>,
     tokenizer: Tokenizer<'m>,
+    /// For texts that obey a grammar, made for the first of them.
+    tree: OnceLock<Tree>,
 }
 
 impl Llm {
@@ -65,7 +68,12 @@ impl Llm {
         let loaded = Loaded::try_new(image, |image| {
             let model = image.model()?;
             let tokenizer = image.tokenizer(&model)?;
-            Ok::<_, Error>(Parts { model, tokenizer })
+            let tree = OnceLock::new();
+            Ok::<_, Error>(Parts {
+                model,
+                tokenizer,
+                tree,
+            })
         });
         Ok(Llm(Arc::new(loaded?)))
     }
@@ -78,6 +86,12 @@ impl Llm {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer<'_> {
         &self.0.borrow_dependent().tokenizer
+    }
+
+    /// The tokens as a tree.
+    pub(super) fn tree(&self) -> &Tree {
+        let parts = self.0.borrow_dependent();
+        parts.tree.get_or_init(|| Tree::new(&parts.tokenizer))
     }
 
     /// The image.

@@ -185,6 +185,10 @@ pub struct GenerateOptions {
     /// It ends where it would contain one of these strings, each of 1 to [`STOP_STRING_BYTES`]
     /// bytes.
     pub stop_strings: Vec<String>,
+    /// It obeys this grammar, which [`import::grammar`](crate::import::grammar) compiled.
+    pub grammar: Option<Vec<u8>>,
+    /// Special tokens are a part of the text: for calls of tools.
+    pub keep_special: bool,
 }
 
 impl Default for GenerateOptions {
@@ -193,6 +197,8 @@ impl Default for GenerateOptions {
         GenerateOptions {
             limit: usize::MAX,
             stop_strings: Vec::new(),
+            grammar: None,
+            keep_special: false,
         }
     }
 }

@@ -8,10 +8,11 @@ use self_cell::{MutBorrow, self_cell};
 
 use super::{AlignedBytes, Error, GenerateOptions, Llm, Sampling, SessionOptions, Threads};
 use crate::generate::{End, Generation, PromptLookup};
+use crate::grammar::{Constraint, Grammar, Vocabulary};
 use crate::model::ALIGNMENT;
 use crate::run::{Engine, Isa, Session, Step, Workers};
 use crate::sample::{Recent, Sampler};
-use crate::text::{EncodeOptions, Tokenizer};
+use crate::text::EncodeOptions;
 
 /// A text that a model reads and continues. It owns its memory and threads, shares the model with
 /// the other sessions of an [`Llm`], and can be moved to another thread.
@@ -224,6 +225,8 @@ impl LlmSession {
             ids,
             limit: options.limit,
             stop_strings: &options.stop_strings()?,
+            grammar: options.grammar.as_deref(),
+            keep_special: options.keep_special,
             drafts: self.drafts,
             budget: WORK_BETWEEN_CALLS / self.llm().model().config().embedding_dim.max(1),
             write: &mut write,
@@ -231,9 +234,8 @@ impl LlmSession {
             pending: &mut self.pending,
         };
         self.session.with_dependent_mut(|lent, session| {
-            let tokenizer = lent.llm.tokenizer();
             self.sampler
-                .with_dependent_mut(|_, sampler| request.run(tokenizer, session, sampler))
+                .with_dependent_mut(|_, sampler| request.run(&lent.llm, session, sampler))
         })
     }
 
@@ -315,6 +317,8 @@ struct Request<'r> {
     ids: &'r [u32],
     limit: usize,
     stop_strings: &'r [&'r str],
+    grammar: Option<&'r [u8]>,
+    keep_special: bool,
     drafts: usize,
     /// For [`Session::step`], between two calls of `write`.
     budget: u32,
@@ -326,7 +330,7 @@ struct Request<'r> {
 impl<'r> Request<'r> {
     fn run<'m>(
         mut self,
-        tokenizer: &Tokenizer<'m>,
+        llm: &Llm,
         session: &mut Session<'m, '_>,
         sampler: &mut Sampler<'_>,
     ) -> Result<Generated, Error> {
@@ -356,7 +360,7 @@ impl<'r> Request<'r> {
             time: Duration::ZERO,
             drafted: 0,
         };
-        let written = self.generate(tokenizer, session, sampler, &mut generated);
+        let written = self.generate(llm, session, sampler, &mut generated);
         // Drops work that was begun when the text was cancelled, at most one batch.
         session.abort()?;
         generated.prompt_tokens = session.len().min(tokens) - held;
@@ -366,7 +370,7 @@ impl<'r> Request<'r> {
     /// Computes the prompt and writes the text.
     fn generate<'m>(
         &mut self,
-        tokenizer: &Tokenizer<'m>,
+        llm: &Llm,
         session: &mut Session<'m, '_>,
         sampler: &mut Sampler<'_>,
         generated: &mut Generated,
@@ -387,10 +391,19 @@ impl<'r> Request<'r> {
             token += 1;
             Ok(())
         };
-        let generation = Generation::new(session, sampler, tokenizer, rest)
+        let tokenizer = llm.tokenizer();
+        let grammar = self.grammar.map(Grammar::open).transpose()?;
+        let vocabulary = grammar.map(|_| Vocabulary::with_tree(tokenizer, llm.tree()));
+        let mut generation = Generation::new(session, sampler, tokenizer, rest)
             .limit(self.limit)
             .stop_strings(self.stop_strings)
             .filter(&mut check);
+        if self.keep_special {
+            generation = generation.keep_special();
+        }
+        if let (Some(grammar), Some(vocabulary)) = (&grammar, &vocabulary) {
+            generation = generation.grammar(Constraint::new(grammar, vocabulary));
+        }
         let written = self.write_text(generation, start, generated);
         written.map_err(|error| not_a_number.unwrap_or(error.into()))
     }

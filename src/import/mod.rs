@@ -17,6 +17,7 @@ mod family;
 pub(crate) mod file;
 mod ggml;
 pub mod gguf;
+pub mod grammar;
 pub mod hf;
 mod json;
 pub mod llama2c;

@@ -27,6 +27,8 @@ use pocketlm_kernels::math::exp;
 
 use super::Sampler;
 use crate::Error;
+#[cfg(feature = "grammar")]
+use crate::grammar::Masking;
 
 /// The weight of the most probable token, 2³¹. See [`Distribution::weights`].
 const FULL: f32 = 2_147_483_648.0;
@@ -43,10 +45,10 @@ enum Pass {
     Penalties,
     /// Makes the logits comparable (no NaN, no −0) and finds the largest.
     Largest,
-    /// No +∞ either, if it was the largest.
-    Infinite,
     /// For greedy: the lowest id that has the largest logit.
     Best,
+    /// No +∞ either, if it was the largest.
+    Infinite,
     /// A filter looks for the next bits of its cut's key, or, when it knows them all, for the last
     /// id.
     Find(Filter),
@@ -106,6 +108,9 @@ pub struct Choice {
     total: u64,
     /// The token, as far as it is known.
     id: u32,
+    /// How far the tokens are masked that a grammar forbids.
+    #[cfg(feature = "grammar")]
+    pub(super) masking: Masking,
 }
 
 impl Default for Choice {
@@ -128,6 +133,8 @@ impl Choice {
             missing: 0,
             total: 0,
             id: 0,
+            #[cfg(feature = "grammar")]
+            masking: Masking::new(),
         }
     }
 
@@ -154,6 +161,36 @@ impl Choice {
         }
         self.pass = Pass::Done;
         Ok(Some(self.id))
+    }
+
+    /// For greedy: the best token, before anything is done to the logits that depends on it. `None`
+    /// if the budget is used up before.
+    #[cfg(feature = "grammar")]
+    pub(super) fn find_best(
+        &mut self,
+        sampler: &Sampler,
+        logits: &mut [f32],
+        budget: u32,
+    ) -> Result<Option<u32>, Error> {
+        if !self.advance(sampler, logits, Pass::Best, budget)? {
+            return Ok(None);
+        }
+        let next = if self.max == f32::INFINITY {
+            Pass::Infinite
+        } else {
+            Pass::Weigh
+        };
+        let is_known = self.advance(sampler, logits, next, budget)?;
+        Ok(is_known.then_some(self.id))
+    }
+
+    /// Begins again, with the same logits of which some are −∞ now.
+    #[cfg(feature = "grammar")]
+    pub(super) fn again(&mut self) {
+        self.pass = Pass::Largest;
+        self.at = 0;
+        self.max = f32::NEG_INFINITY;
+        self.cut = Cut::EVERYTHING;
     }
 
     /// Goes on until the budget is used up, or until pass `until` is next. `true` if it is.
@@ -340,19 +377,19 @@ impl Choice {
             Pass::Bias => Pass::Penalties,
             Pass::Penalties => Pass::Largest,
             Pass::Largest if self.max == f32::NEG_INFINITY => return Err(Error::NoCandidate),
-            Pass::Largest if self.max == f32::INFINITY => {
+            Pass::Largest if sampler.temperature == 0.0 => Pass::Best,
+            Pass::Largest | Pass::Best if self.max == f32::INFINITY => {
                 self.max = 0.0;
                 Pass::Infinite
             }
-            Pass::Largest | Pass::Infinite if sampler.temperature == 0.0 => Pass::Best,
-            Pass::Largest | Pass::Infinite => self.look_for(Filter::TopK),
-            Pass::Best => {
+            Pass::Best | Pass::Infinite if sampler.temperature == 0.0 => {
                 self.cut = Cut {
                     key: key(self.max),
                     last_id: self.id as usize,
                 };
                 Pass::Weigh
             }
+            Pass::Largest | Pass::Best | Pass::Infinite => self.look_for(Filter::TopK),
             Pass::Find(filter) => {
                 if self.unknown == 0 {
                     self.cut = self.found;

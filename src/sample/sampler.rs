@@ -6,6 +6,8 @@ use super::choice::{Choice, Distribution};
 use super::pcg32::Pcg32;
 use super::penalties::Penalties;
 use crate::Error;
+#[cfg(feature = "grammar")]
+use crate::grammar::Constraint;
 
 /// Chooses the next token from logits. The [module](super) says what happens in which order.
 ///
@@ -222,6 +224,43 @@ impl<'a> Sampler<'a> {
             self.accept(id);
         }
         Ok(id)
+    }
+
+    /// [`step`](Sampler::step) among the tokens that `constraint` allows: the same choice as if the
+    /// logits of all others were −∞. For greedy, the best token is tested alone first, and the others
+    /// are only looked at if it may not come. The constraint does not move on; give it the token with
+    /// [`accept`](Constraint::accept).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sample`](Sampler::sample).
+    #[cfg(feature = "grammar")]
+    pub fn step_constrained(
+        &mut self,
+        choice: &mut Choice,
+        constraint: &Constraint<'_>,
+        logits: &mut [f32],
+        budget: u32,
+    ) -> Result<Option<u32>, Error> {
+        let chosen = choice.chosen();
+        if chosen.is_some() {
+            return Ok(chosen);
+        }
+        if self.temperature == 0.0 && choice.masking.is_new() {
+            let Some(best) = choice.find_best(self, logits, budget)? else {
+                return Ok(None);
+            };
+            if !constraint.allows(best) {
+                choice.again();
+                choice.masking.begin();
+            }
+        } else {
+            choice.masking.begin();
+        }
+        if choice.masking.is_new() || constraint.mask_step(&mut choice.masking, logits, budget) {
+            return self.step(choice, logits, budget);
+        }
+        Ok(None)
     }
 
     /// Enters a token that was not sampled here (of the prompt, or a forced one) in the penalty

@@ -32,8 +32,27 @@ use text::{Builder, Text};
 use tree::Body;
 use value::{Dict, Value};
 
+use crate::text::{Call, Value as CallValue};
+
 /// The largest template that is read.
 const LARGEST: usize = 1 << 20;
+
+/// The calls of tools in an answer: for each an object with `name` and `arguments`.
+pub fn calls(answer: &str) -> Vec<Json> {
+    let value = |value: CallValue| match value {
+        CallValue::Other("True") => true.into(),
+        CallValue::Other("False") => false.into(),
+        CallValue::Other("None") => Json::Null,
+        CallValue::Other(text) => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+        text => text.chars().collect::<String>().into(),
+    };
+    let call = |call: Call| {
+        let arguments = call.arguments().map(|(name, it)| (name.into(), value(it)));
+        let arguments: Map<String, Json> = arguments.collect();
+        serde_json::json!({ "name": call.name(), "arguments": arguments })
+    };
+    Call::all(answer).map(call).collect()
+}
 
 /// Why a template cannot be compiled or rendered.
 ///
@@ -60,7 +79,7 @@ impl std::error::Error for TemplateError {}
 /// Example: [`Chat`](crate::chat::Chat).
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// `system`, `user` or `assistant`.
+    /// `system`, `user`, `assistant` or `tool`.
     pub role: &'static str,
     /// The text.
     pub content: String,
@@ -107,10 +126,20 @@ impl Template {
         messages: &[Message],
         settings: &Map<String, Json>,
     ) -> Result<Rendered, TemplateError> {
+        let has_tools = settings.get("tools").is_some_and(|tools| !tools.is_null());
         let messages = messages.iter().map(|message| {
             let mut map = Map::new();
             map.insert("role".into(), message.role.into());
             map.insert("content".into(), message.content.as_str().into());
+            // The template writes calls in the form of its model.
+            if has_tools && message.role == "assistant" {
+                let calls = calls(&message.content);
+                if !calls.is_empty() {
+                    let call = |call| serde_json::json!({ "type": "function", "function": call });
+                    map.insert("content".into(), "".into());
+                    map.insert("tool_calls".into(), calls.into_iter().map(call).collect());
+                }
+            }
             Json::Object(map)
         });
         let mut variables = Map::new();

@@ -187,6 +187,42 @@ impl<'m> Tokenizer<'m> {
     }
 }
 
+/// What masks ask.
+#[cfg(feature = "grammar")]
+impl<'m> Tokenizer<'m> {
+    /// Whether one of the eight tokens from `id` on, a multiple of 8, is special.
+    pub(crate) fn has_special(&self, id: usize) -> bool {
+        self.special.get(id / 8).is_some_and(|bits| *bits != 0)
+    }
+
+    /// How many tokens text can become: those of the index.
+    pub(crate) fn index_len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// A token of the index, which is sorted by their bytes.
+    pub(crate) fn indexed(&self, at: usize) -> (u32, &'m [u8]) {
+        let id = self.index.at(at);
+        (id, self.piece(id).unwrap_or_default())
+    }
+
+    /// Where in the index the tokens end that begin with `start`, as that at `at` does; at most
+    /// `end`.
+    pub(crate) fn end_of_start(&self, at: usize, end: usize, start: &[u8]) -> usize {
+        // Most often there are few.
+        let mut step = 1;
+        let begins = |at: usize| self.indexed(at).1.starts_with(start);
+        let mut known = at;
+        while known + step < end && begins(known + step) {
+            known += step;
+            step *= 2;
+        }
+        let limit = end.min(known + step);
+        let more = limit.saturating_sub(known + 1);
+        known + 1 + partition_point(more, |more| begins(known + 1 + more))
+    }
+}
+
 impl fmt::Debug for Tokenizer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")

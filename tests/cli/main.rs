@@ -11,6 +11,8 @@ mod chat_templates;
 #[cfg(feature = "cli")]
 mod commands;
 #[cfg(feature = "cli")]
+mod grammar;
+#[cfg(feature = "cli")]
 mod model;
 #[cfg(feature = "cli")]
 mod outputs;

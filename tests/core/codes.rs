@@ -11,7 +11,7 @@ const ID: TensorId = TensorId {
 };
 
 /// To be added to only. The number of an error that is gone is not given to another.
-const CODES: [(u16, Error); 38] = [
+const CODES: [(u16, Error); 41] = [
     (100, Error::NotAnImage),
     (101, Error::Version(2)),
     (
@@ -98,6 +98,9 @@ const CODES: [(u16, Error); 38] = [
         },
     ),
     (408, Error::NoTokenizer),
+    (409, Error::NotAGrammar),
+    (410, Error::GrammarVersion(2)),
+    (411, Error::GrammarDamaged),
 ];
 
 #[test]

@@ -140,7 +140,7 @@ fn every_way_gives_the_text_of_the_loop_by_hand() {
                     End::Limit => limit < 1000,
                     End::ContextFull => others.len() == PLAN.context_tokens() as usize,
                     End::Token(_) => true,
-                    End::StopString(_) => false,
+                    End::StopString(_) | End::Complete => false,
                 };
                 assert!(expected, "{end:?}");
             }

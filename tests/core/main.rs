@@ -16,6 +16,8 @@ mod faults;
 #[cfg(feature = "std")]
 mod generate;
 #[cfg(feature = "std")]
+mod grammar;
+#[cfg(feature = "std")]
 mod knobs;
 #[cfg(feature = "std")]
 mod lookup;

@@ -128,6 +128,17 @@ impl Board {
 
     /// Builds a program and returns where it is, or what the compiler and the linker said.
     pub fn build(&self, program: &str, opt_level: &str, features: &str) -> Result<PathBuf, String> {
+        self.build_with(None, program, opt_level, features)
+    }
+
+    /// The same with an image in place of the story.
+    pub fn build_with(
+        &self,
+        image: Option<&Path>,
+        program: &str,
+        opt_level: &str,
+        features: &str,
+    ) -> Result<PathBuf, String> {
         // One build at a time: the next one may put another program at the same place.
         static BUILDS: Mutex<()> = Mutex::new(());
         let _build = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,6 +167,7 @@ impl Board {
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env_remove("POCKETLM_BOARD")
             .env_remove("POCKETLM_IMAGE")
+            .envs(image.map(|image| ("POCKETLM_IMAGE", image)))
             .current_dir(PACKAGE)
             .output()
             .unwrap();

@@ -8,6 +8,7 @@ mod calls;
 mod common;
 mod digests;
 mod log;
+mod pins;
 mod proofs;
 #[path = "../../examples/firmware/src/sequence.rs"]
 mod sequence;

@@ -6,6 +6,7 @@ mod interrupt;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::{self, Stdio};
 
 use clap::Args;
 use pocketlm::Error as CoreError;
@@ -13,15 +14,17 @@ use pocketlm::chat::Chat;
 use pocketlm::generate::End;
 use pocketlm::host::file::read_whole;
 use pocketlm::host::{Error, GenerateOptions, Llm};
+use pocketlm::import::grammar::ToolForm;
 use pocketlm::run::SnapshotHeader;
 use serde_json::Value;
 
 use self::command::Command;
 use crate::generate::{Drafting, PromptBar, Running, summary, warn_beyond_trained};
+use crate::grammar;
 use crate::input::{Input, Typed};
 use crate::load::Image;
 use crate::number::whole;
-use crate::output::{Failure, Outcome, counted, note, paint, refuse, refuse_file, report};
+use crate::output::{Failure, Outcome, counted, note, paint, print, refuse, refuse_file, report};
 use crate::output_file::{Kind, OutputFile};
 use crate::sampling::Sampling;
 
@@ -56,6 +59,16 @@ pub struct Arguments {
     /// text if it is not valid JSON. Can be given several times
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<(String, Value)>,
+
+    /// Let the model call these tools: a JSON array in OpenAI's form. Each call is written as JSON in
+    /// a line; the next line of the input is the tool's answer, and an empty one is none
+    #[arg(long, value_name = "FILE")]
+    tools: Option<PathBuf>,
+
+    /// Run COMMAND for each call: it gets the call as JSON on stdin, and what it writes is the tool's
+    /// answer
+    #[arg(long, value_name = "COMMAND", requires = "tools")]
+    tool_command: Option<String>,
 
     /// Write at most N tokens in each answer
     #[arg(short = 'n', long = "tokens", value_name = "N", value_parser = whole(0..=usize::MAX))]
@@ -97,16 +110,66 @@ pub fn chat(arguments: Arguments) -> Outcome {
     if let Some(system) = &arguments.system {
         chat.set_system(Some(system))?;
     }
+    let mut options = GenerateOptions {
+        limit: arguments.limit.unwrap_or(usize::MAX),
+        ..GenerateOptions::default()
+    };
+    if let Some(path) = &arguments.tools {
+        let list = grammar::read_tools(path)?;
+        let template = llm.image().chat_template(llm.model())?;
+        let compiled = grammar::of_tools(&list, llm.tokenizer(), Some(template), false);
+        options.grammar = Some(compiled.map_err(|refusal| refusal.in_file(path))?);
+        options.keep_special = true;
+        chat.set_variable("tools", list);
+    }
     let mut conversation = Conversation {
         chat,
         bar,
-        options: GenerateOptions {
-            limit: arguments.limit.unwrap_or(usize::MAX),
-            ..GenerateOptions::default()
-        },
+        options,
+        tool_command: arguments.tool_command,
         model: &arguments.model,
     };
     conversation.go_on(&arguments.sampling.note(seed))
+}
+
+/// How often tools are called for one message.
+const MOST_CALLS: usize = 8;
+
+/// What the model answers.
+enum Turn<'t> {
+    User(&'t str),
+    Tools(&'t [String]),
+}
+
+/// Runs the command of the user for a call.
+fn run_tool(command: &str, call: &str) -> Outcome<String> {
+    let refuse_tool =
+        |error: io::Error| refuse(format_args!("the tool command {command:?}: {error}"));
+    let shell = if cfg!(windows) {
+        ["cmd", "/C"]
+    } else {
+        ["sh", "-c"]
+    };
+    let mut child = process::Command::new(shell[0])
+        .args([shell[1], command])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(refuse_tool)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A command that does not read its input has no use for it.
+        _ = writeln!(stdin, "{call}");
+    }
+    let output = child.wait_with_output().map_err(refuse_tool)?;
+    if !output.status.success() {
+        return Err(refuse(format_args!(
+            "the tool command {command:?} failed: {}",
+            output.status
+        )));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .trim_end()
+        .to_owned())
 }
 
 /// A conversation, and what is needed to show it.
@@ -114,6 +177,8 @@ struct Conversation<'c> {
     chat: Chat,
     bar: PromptBar,
     options: GenerateOptions,
+    /// What is run for a call.
+    tool_command: Option<String>,
     /// The file or folder of the model.
     model: &'c Path,
 }
@@ -138,9 +203,9 @@ impl Conversation<'_> {
                     Some(Ok(Command::Quit)) => break,
                     Some(Ok(command)) => self.obey(command),
                     Some(Err(reason)) => Err(refuse(reason)),
-                    None => self.answer(command::message(&line), sampled),
+                    None => self.converse(command::message(&line), sampled, &mut input),
                 },
-                Typed::Block(text) => self.answer(&text, sampled),
+                Typed::Block(text) => self.converse(&text, sampled, &mut input),
                 Typed::Unreadable(reason) => Err(refuse(reason)),
                 Typed::Interrupted if interrupt::pressed() => return Err(Failure::Interrupted),
                 Typed::Interrupted => Ok(()),
@@ -162,18 +227,66 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// Sends a message and prints the answer. After an error the message is not part of the
-    /// conversation.
-    fn answer(&mut self, text: &str, sampled: &str) -> Outcome {
+    /// Sends a message and prints the answer, and again as long as the model calls tools that
+    /// answer.
+    fn converse(&mut self, text: &str, sampled: &str, input: &mut Input) -> Outcome {
         if text.trim().is_empty() {
             return Ok(());
         }
+        self.answer(Turn::User(text), sampled)?;
+        for _ in 0..MOST_CALLS {
+            let results = self.results(input)?;
+            if results.is_empty() {
+                break;
+            }
+            self.answer(Turn::Tools(&results), sampled)?;
+        }
+        Ok(())
+    }
+
+    /// The answers of the tools that the last message called; none if a tool has none.
+    fn results(&mut self, input: &mut Input) -> Outcome<Vec<String>> {
+        let last = self.chat.messages().last();
+        let answer = last.filter(|last| self.options.keep_special && last.role == "assistant");
+        let calls = answer.map_or_else(Vec::new, |last| pocketlm::chat::calls(&last.content));
+        let mut results = Vec::new();
+        let count = calls.len();
+        for call in calls {
+            print(&call)?;
+            let result = match &self.tool_command {
+                Some(command) => run_tool(command, &call.to_string())?,
+                None => match input.read()? {
+                    Typed::Line(text) | Typed::Block(text) => text,
+                    Typed::Unreadable(_) | Typed::Interrupted | Typed::End => String::new(),
+                },
+            };
+            if !result.trim().is_empty() {
+                results.push(result);
+            }
+        }
+        // Answers belong to calls by their order.
+        if results.len() < count {
+            results.clear();
+        }
+        Ok(results)
+    }
+
+    /// Sends a turn and prints the answer. After an error the turn is not part of the
+    /// conversation.
+    fn answer(&mut self, turn: Turn<'_>, sampled: &str) -> Outcome {
         let stop = interrupt::Answer::begin();
         let mut stdout = io::stdout().lock();
         let mut written = Ok(());
         let bar = self.bar.clone();
-        let answer = self.chat.say(text, &self.options, |text| {
-            if !text.is_empty() {
+        // Calls are written as JSON when the answer is whole.
+        let has_tools = self.options.keep_special;
+        let mut so_far = String::new();
+        let write = |text: &str| {
+            if has_tools {
+                so_far.push_str(text);
+            }
+            let is_call = has_tools && ToolForm::has_call(&so_far);
+            if !text.is_empty() && !is_call {
                 bar.clear();
                 written = write!(stdout, "{text}").and_then(|()| stdout.flush());
             }
@@ -181,7 +294,11 @@ impl Conversation<'_> {
                 return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
-        });
+        };
+        let answer = match turn {
+            Turn::User(text) => self.chat.say(text, &self.options, write),
+            Turn::Tools(results) => self.chat.give(results, &self.options, write),
+        };
         self.bar.clear();
         drop(stop);
         written?;

@@ -188,7 +188,7 @@ pub fn summary(generated: &Generated) -> String {
     summary += match generated.end {
         Some(End::ContextFull) => "; the context is full (see --context)",
         None => "; stopped",
-        Some(End::Token(_) | End::StopString(_) | End::Limit) => "",
+        Some(End::Token(_) | End::StopString(_) | End::Complete | End::Limit) => "",
     };
     summary
 }

@@ -17,6 +17,8 @@ mod fit;
 #[cfg(feature = "cli")]
 mod generate;
 #[cfg(feature = "cli")]
+mod grammar;
+#[cfg(feature = "cli")]
 mod info;
 #[cfg(feature = "cli")]
 mod input;
@@ -110,6 +112,7 @@ Start here:
         Run(run::Arguments),
         Chat(chat::Arguments),
         Snapshot(snapshot::Arguments),
+        Grammar(grammar::Arguments),
         Tokenize(tokenize::Arguments),
         Logits(logits::Arguments),
         Perplexity(perplexity::Arguments),
@@ -151,6 +154,7 @@ Start here:
             Command::Run(arguments) => run::run(arguments),
             Command::Chat(arguments) => chat::chat(arguments),
             Command::Snapshot(arguments) => snapshot::snapshot(arguments),
+            Command::Grammar(arguments) => grammar::grammar(arguments),
             Command::Tokenize(arguments) => tokenize::tokenize(arguments),
             Command::Logits(arguments) => logits::logits(arguments),
             Command::Perplexity(arguments) => perplexity::perplexity(arguments),

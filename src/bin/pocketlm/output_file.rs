@@ -5,6 +5,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use pocketlm::grammar::Grammar;
 use pocketlm::host::file::whole_file;
 use pocketlm::import::ImportError;
 use pocketlm::model::MAGIC;
@@ -21,6 +22,7 @@ pub enum Kind {
     Logits,
     Chart,
     CHeader,
+    Grammar,
 }
 
 impl Kind {
@@ -31,13 +33,14 @@ impl Kind {
             Kind::Logits => "a file of logits",
             Kind::Chart => "a chart of `plan` or `fit`",
             Kind::CHeader => "a C header of `plan`",
+            Kind::Grammar => "a compiled grammar",
         }
     }
 
     /// Whether it can be shown at a terminal.
     fn is_text(self) -> bool {
         match self {
-            Kind::Image | Kind::Snapshot | Kind::Logits => false,
+            Kind::Image | Kind::Snapshot | Kind::Logits | Kind::Grammar => false,
             Kind::Chart | Kind::CHeader => true,
         }
     }
@@ -50,6 +53,7 @@ impl Kind {
             Kind::Logits => holds_only_logits(path).unwrap_or(false),
             Kind::Chart => start(path, svg::START.len()) == svg::START.as_bytes(),
             Kind::CHeader => start(path, c_header::START.len()) == c_header::START.as_bytes(),
+            Kind::Grammar => std::fs::read(path).is_ok_and(|bytes| Grammar::open(&bytes).is_ok()),
         }
     }
 }

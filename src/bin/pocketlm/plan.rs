@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use pocketlm::grammar::Grammar;
 use pocketlm::model::{Kv, Model, Section};
 use pocketlm::run::Plan;
 use serde_json::{Map, Value, json};
@@ -15,7 +16,7 @@ use crate::number::whole;
 use crate::output::{Failure, Outcome, counted, print, print_json, refuse};
 use crate::output_file::{Kind, OutputFile};
 use crate::svg::{self, Bar};
-use crate::{c_header, info, size};
+use crate::{c_header, grammar, info, size};
 
 /// Show what every byte of flash and RAM is used for, and whether it fits
 #[derive(Args)]
@@ -51,6 +52,10 @@ pub struct Arguments {
     /// The type of stored keys and values: f32, f16, bf16 or q8
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = kv)]
     kv: Kv,
+
+    /// Add a grammar that `pocketlm grammar` wrote
+    #[arg(long, value_name = "FILE")]
+    grammar: Option<PathBuf>,
 
     /// Add pocketlm's code and stack on this board, and take the board's flash and RAM as limits
     #[arg(long, value_name = "NAME", value_parser = board::parser())]
@@ -104,8 +109,21 @@ pub fn plan(arguments: Arguments) -> Outcome {
             "no memory can hold this plan; use a smaller --context, --batch or --logits",
         ));
     }
-    let flash = arguments.flash(&model, image.len() as u64);
-    let ram = arguments.ram(&model, &plan);
+    let mut flash = arguments.flash(&model, image.len() as u64);
+    let mut ram = arguments.ram(&model, &plan);
+    if let Some(path) = &arguments.grammar {
+        let part = |label: &str, bytes| Part {
+            key: "grammar".into(),
+            label: label.into(),
+            bytes,
+        };
+        flash
+            .parts
+            .push(part("grammar", grammar::compiled_len(path)?));
+        let bytes = Grammar::CONSTRAINT_BYTES as u64;
+        ram.parts
+            .push(part("grammar: the place of the text in it", bytes));
+    }
 
     if arguments.json {
         print_json(&arguments.to_json(&flash, &ram))?;

@@ -14,6 +14,7 @@ use pocketlm::text::EncodeOptions;
 use crate::generate::{
     Drafting, PromptBar, Running, default_context, summary, warn_beyond_trained,
 };
+use crate::grammar::{Constraining, check_specials};
 use crate::input::{Input, Typed};
 use crate::load::Image;
 use crate::number::whole;
@@ -33,6 +34,7 @@ Examples:
   pocketlm run -p 'Once upon a time, a dragon' --seed 7  the same story each time
   pocketlm run smol.plm -p 'The capital of France is' -n 10 --temperature 0
   pocketlm run smol.plm -n 100 < essay.txt > longer.txt
+  pocketlm run smol.plm -p 'A cat, as JSON: ' --json-schema cat.schema.json
   pocketlm run smol.plm --snapshot robot.kv -p ' Hello! '  continue from a snapshot")]
 pub struct Arguments {
     /// An image or a checkpoint [default: the built-in story model]
@@ -60,6 +62,9 @@ pub struct Arguments {
     /// Do not print the prompt
     #[arg(long)]
     no_echo: bool,
+
+    #[command(flatten)]
+    constraining: Constraining,
 
     #[command(flatten)]
     running: Running,
@@ -98,6 +103,11 @@ pub fn run(arguments: Arguments) -> Outcome {
     }
     let before = snapshot.as_ref().map_or(0, |snapshot| snapshot.tokens);
     let context = arguments.context(llm.model(), before + ids.len())?;
+    let template = llm.model().chat_template();
+    let grammar = arguments.constraining.compile(llm.tokenizer(), template)?;
+    if let Some(grammar) = &grammar {
+        check_specials(grammar, llm.tokenizer())?;
+    }
 
     let seed = arguments.sampling.seed();
     let mut options = arguments.running.options(
@@ -116,7 +126,13 @@ pub fn run(arguments: Arguments) -> Outcome {
     let bar = PromptBar::default();
     session.on_prompt(move |done, total| bar.show(done, total));
     let echoed = if arguments.no_echo { "" } else { &prompt };
-    let generated = write_text(&mut session, echoed, ids, arguments.limit)?;
+    let options = GenerateOptions {
+        limit: arguments.limit.unwrap_or(usize::MAX),
+        grammar,
+        keep_special: arguments.constraining.calls_tools(),
+        ..GenerateOptions::default()
+    };
+    let generated = write_text(&mut session, echoed, ids, &options)?;
     let how = arguments.sampling.note(seed);
     note(paint("2", &format!("{}; {how}", summary(&generated))));
     Ok(())
@@ -186,20 +202,16 @@ fn write_text(
     session: &mut LlmSession,
     echoed: &str,
     ids: Vec<u32>,
-    limit: Option<usize>,
+    options: &GenerateOptions,
 ) -> Outcome<Generated> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(echoed.as_bytes())?;
     stdout.flush()?;
     let mut all = session.tokens();
     all.extend(ids);
-    let options = GenerateOptions {
-        limit: limit.unwrap_or(usize::MAX),
-        ..GenerateOptions::default()
-    };
     // The first failure to write ends the text.
     let mut written = Ok(());
-    let generated = session.complete(&all, &options, |text| {
+    let generated = session.complete(&all, options, |text| {
         written = stdout
             .write_all(text.as_bytes())
             .and_then(|()| stdout.flush());

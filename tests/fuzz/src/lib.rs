@@ -4,6 +4,7 @@
 
 mod bytes;
 mod checkpoints;
+mod grammar;
 mod image;
 #[path = "../../common/random.rs"]
 #[allow(dead_code)] // shared with the tests
@@ -21,7 +22,7 @@ pub use seeds::seeds;
 pub type Target = fn(&[u8]);
 
 /// All targets, by name.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 18] = [
     // An image as it is, and with its checksums repaired: opened, 16 tokens, all kernels the same
     // bits.
     ("image", image::image),
@@ -48,6 +49,10 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("text", text::text),
     // A chat template: compiled, rendered with a conversation, cut into pieces.
     ("template", template::template),
+    // Grammars: compiled and walked; opened with the checksum repaired, and walked; walked far.
+    ("compile", grammar::compile),
+    ("grammar", grammar::open),
+    ("walk", grammar::walk_target),
     // Any logits, any settings.
     ("sampler", text::sampler),
 ];

@@ -152,6 +152,9 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             })
             .collect(),
         "template" => super::template::seeds(),
+        "compile" => super::grammar::compile_seeds(),
+        "grammar" => super::grammar::open_seeds(),
+        "walk" => super::grammar::walk_seeds(),
         "sampler" => (0..64)
             .map(|flags| [vec![flags], random(flags.into())].concat())
             .collect(),

@@ -137,6 +137,25 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
             .limit(black_box(100))
             .stop_strings(black_box(&["."]))
             .filter(&mut filter);
+        #[cfg(feature = "grammar")]
+        let grammar = pocketlm::grammar::Grammar::open(black_box(&[]))?;
+        #[cfg(feature = "grammar")]
+        let vocabulary = pocketlm::grammar::Vocabulary::new(&tokenizer);
+        #[cfg(feature = "grammar")]
+        {
+            use pocketlm::grammar::Constraint;
+
+            let mut constraint = Constraint::new(&grammar, &vocabulary);
+            let place = constraint.to_bytes();
+            constraint.restore(black_box(&place))?;
+            generation = generation.grammar(black_box(constraint)).keep_special();
+            black_box(generation.constraint());
+            for call in pocketlm::text::Call::all(black_box(text)) {
+                call.arguments().for_each(|argument| {
+                    black_box(argument);
+                });
+            }
+        }
         generation.next(&mut write)?;
         generation.step(black_box(100), &mut write)?;
         while generation.end().is_none() {

@@ -1,0 +1,282 @@
+//! `pocketlm grammar`, and the options of `run` and `plan` that name a grammar.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use pocketlm::grammar::Grammar;
+use pocketlm::host::file::read_whole;
+use pocketlm::import::ImportError;
+use pocketlm::import::grammar::{
+    ToolForm, Tools, Whitespace, from_gbnf, from_json_schema, from_regex,
+};
+use pocketlm::text::Tokenizer;
+use serde_json::Value;
+
+use crate::output::{Failure, Outcome, counted, note, refuse, refuse_file};
+use crate::output_file::{Kind, OutputFile, keep_from_stdout};
+
+/// Compile a grammar for a device: a JSON Schema, a list of tools, a GBNF file or a regular expression
+#[derive(Args)]
+#[command(after_help = "\
+FILE is a JSON Schema (a JSON object), a list of tools in OpenAI's form (a JSON array; --form says how the model writes \
+calls), or a GBNF file. On the device `Grammar::open` reads the result in place from flash. What a schema says and is \
+not supported is refused by name.
+
+Examples:
+  pocketlm grammar answer.schema.json -o answer.plg
+  pocketlm grammar tools.json --form functiongemma -o tools.plg
+  pocketlm grammar --regex '(on|off) [0-9]{1,2}' -o command.plg")]
+pub struct Arguments {
+    /// A JSON Schema, a list of tools, or a GBNF file; `-` is stdin
+    #[arg(required_unless_present = "regex", conflicts_with = "regex")]
+    file: Option<PathBuf>,
+
+    /// A regular expression for the whole text
+    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
+    regex: Option<String>,
+
+    /// How the model writes calls: functiongemma, hermes, llama3, mistral or lfm2. Its tags are taken
+    /// for special tokens
+    #[arg(long, value_name = "NAME", value_parser = form)]
+    form: Option<ToolForm>,
+
+    /// With a list of tools: allow text before the calls, or text alone
+    #[arg(long, requires = "form")]
+    or_text: bool,
+
+    /// With a JSON Schema: allow no white space between the parts of the JSON
+    #[arg(long)]
+    compact: bool,
+
+    /// Where to write the grammar: a new file or an older grammar. `-` is stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub fn grammar(arguments: Arguments) -> Outcome {
+    let inputs: Vec<&Path> = arguments.file.iter().map(PathBuf::as_path).collect();
+    let output = OutputFile::new(&arguments.output, Kind::Grammar, &inputs)?;
+    let bytes = match (&arguments.file, &arguments.regex) {
+        (_, Some(regex)) => from_regex(regex)?,
+        (Some(path), None) => {
+            let blame = |error: ImportError| Failure::from(error.in_file(path));
+            match Source::read(path)? {
+                Source::Schema(schema) => {
+                    from_json_schema(&schema, whitespace(arguments.compact)).map_err(blame)?
+                }
+                Source::Tools(list) => {
+                    let Some(form) = arguments.form else {
+                        return Err(Failure::Usage(
+                            "a list of tools needs --form, which says how the model writes calls"
+                                .into(),
+                        ));
+                    };
+                    let tools = Tools::parse(&list).map_err(blame)?;
+                    tools
+                        .grammar(form, !arguments.or_text, &|_| true)
+                        .map_err(blame)?
+                }
+                Source::Gbnf(text) => from_gbnf(&text).map_err(blame)?,
+                Source::Compiled(_) => {
+                    return Err(refuse_file(path, "is a compiled grammar already"));
+                }
+            }
+        }
+        (None, None) => Vec::new(),
+    };
+    let depth = Grammar::open(&bytes)?.depth();
+    output.write(|file| {
+        let written = file.write_all(&bytes);
+        written.map_err(|error| output.cannot_write(error))
+    })?;
+    note(format_args!(
+        "{}, {} of the stack",
+        counted(bytes.len(), "byte"),
+        counted(depth, "slot")
+    ));
+    Ok(())
+}
+
+/// The grammar that a text obeys.
+#[derive(Args)]
+#[command(next_help_heading = "Grammar")]
+pub struct Constraining {
+    /// Write JSON that is valid by this JSON Schema
+    #[arg(long, value_name = "FILE", group = "constraining")]
+    json_schema: Option<PathBuf>,
+
+    /// Write text of this grammar: a GBNF file, or what `pocketlm grammar` wrote
+    #[arg(long, value_name = "FILE", group = "constraining")]
+    grammar: Option<PathBuf>,
+
+    /// Write text that this regular expression matches as a whole
+    #[arg(
+        long,
+        value_name = "REGEX",
+        group = "constraining",
+        allow_hyphen_values = true
+    )]
+    regex: Option<String>,
+
+    /// Write calls of these tools, a JSON array in OpenAI's form, as the model's chat template has
+    /// them
+    #[arg(long, value_name = "FILE", group = "constraining")]
+    tools: Option<PathBuf>,
+}
+
+impl Constraining {
+    /// Whether the text is calls, whose tags are special tokens.
+    pub fn calls_tools(&self) -> bool {
+        self.tools.is_some()
+    }
+
+    /// The grammar, compiled. The model's tokenizer and chat template say how calls are written.
+    pub fn compile(
+        &self,
+        tokenizer: &Tokenizer,
+        template: Option<&str>,
+    ) -> Outcome<Option<Vec<u8>>> {
+        if let Some(path) = &self.json_schema {
+            let Source::Schema(schema) = Source::read(path)? else {
+                return Err(refuse_file(path, "is not a JSON Schema: a JSON object"));
+            };
+            let bytes = from_json_schema(&schema, Whitespace::Printed);
+            return bytes
+                .map(Some)
+                .map_err(|error| Failure::from(error.in_file(path)));
+        }
+        if let Some(path) = &self.grammar {
+            let bytes = match Source::read(path)? {
+                Source::Compiled(bytes) => bytes,
+                Source::Gbnf(text) => {
+                    from_gbnf(&text).map_err(|error| Failure::from(error.in_file(path)))?
+                }
+                Source::Schema(_) => {
+                    return Err(refuse_file(path, "is JSON; give it with --json-schema"));
+                }
+                Source::Tools(_) => return Err(refuse_file(path, "is JSON; give it with --tools")),
+            };
+            Grammar::open(&bytes).map_err(|error| refuse_file(path, error))?;
+            return Ok(Some(bytes));
+        }
+        if let Some(regex) = &self.regex {
+            return from_regex(regex).map(Some).map_err(Failure::from);
+        }
+        let Some(path) = &self.tools else {
+            return Ok(None);
+        };
+        let bytes = of_tools(&read_tools(path)?, tokenizer, template, true);
+        bytes.map(Some).map_err(|error| error.in_file(path))
+    }
+}
+
+/// A list of tools from a file.
+pub fn read_tools(path: &Path) -> Outcome<Value> {
+    match Source::read(path)? {
+        Source::Tools(list) => Ok(list),
+        _ => Err(refuse_file(path, "is not a list of tools: a JSON array")),
+    }
+}
+
+/// Why there is no grammar of some tools.
+pub struct Refusal(ImportError);
+
+impl Refusal {
+    pub fn in_file(self, path: &Path) -> Failure {
+        Failure::from(self.0.in_file(path))
+    }
+}
+
+/// The grammar of calls, in the form that the chat template has.
+pub fn of_tools(
+    list: &Value,
+    tokenizer: &Tokenizer,
+    template: Option<&str>,
+    must_call: bool,
+) -> Result<Vec<u8>, Refusal> {
+    let is_token = |tag: &str| has_special(tokenizer, tag.as_bytes());
+    let form = template.and_then(ToolForm::of_template);
+    let form =
+        form.or_else(|| is_token("<start_function_call>").then_some(ToolForm::FunctionGemma));
+    let Some(form) = form else {
+        return Err(Refusal(ImportError::new(
+            "how this model writes calls is not known: its chat template has none of the forms of \
+             FunctionGemma, Hermes, Llama 3, Mistral and LFM2",
+        )));
+    };
+    let tools = Tools::parse(list).map_err(Refusal)?;
+    tools.grammar(form, must_call, &is_token).map_err(Refusal)
+}
+
+/// What a file holds, as its first bytes say.
+enum Source {
+    Compiled(Vec<u8>),
+    Schema(Value),
+    Tools(Value),
+    Gbnf(String),
+}
+
+impl Source {
+    fn read(path: &Path) -> Outcome<Source> {
+        keep_from_stdout(path)?;
+        let bytes = read_whole(path)?.to_vec();
+        if bytes.starts_with(b"PGRM") {
+            return Ok(Source::Compiled(bytes));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| refuse_file(path, "is not UTF-8"))?;
+        let first = text.trim_start().chars().next();
+        if !matches!(first, Some('{' | '[')) {
+            return Ok(Source::Gbnf(text));
+        }
+        let value: Value = serde_json::from_str(&text)
+            .map_err(|error| refuse_file(path, format_args!("is not JSON: {error}")))?;
+        Ok(match value {
+            Value::Array(_) => Source::Tools(value),
+            _ => Source::Schema(value),
+        })
+    }
+}
+
+fn whitespace(is_compact: bool) -> Whitespace {
+    if is_compact {
+        Whitespace::Compact
+    } else {
+        Whitespace::Printed
+    }
+}
+
+fn form(name: &str) -> Result<ToolForm, String> {
+    let known = ToolForm::ALL.iter().find(|(known, _)| *known == name);
+    known.map(|(_, form)| *form).ok_or_else(|| {
+        let names = ToolForm::ALL.map(|(name, _)| name);
+        format!("choose one of {}", names.join(", "))
+    })
+}
+
+/// Bytes of a compiled grammar, for `plan`.
+pub fn compiled_len(path: &Path) -> Outcome<u64> {
+    let bytes = read_whole(path)?;
+    Grammar::open(&bytes).map_err(|error| refuse_file(path, error))?;
+    Ok(bytes.len() as u64)
+}
+
+/// A grammar names special tokens that the model does not have: no text of them can be written.
+pub fn check_specials(bytes: &[u8], tokenizer: &Tokenizer) -> Outcome {
+    let grammar = Grammar::open(bytes)?;
+    let missing = grammar
+        .specials()
+        .find(|text| !has_special(tokenizer, text));
+    match missing {
+        Some(text) => Err(refuse(format_args!(
+            "the grammar names the special token {:?}, which the model does not have",
+            String::from_utf8_lossy(text)
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn has_special(tokenizer: &Tokenizer, text: &[u8]) -> bool {
+    let id = tokenizer.token_to_id(text);
+    id.is_some_and(|id| tokenizer.is_special(id))
+}

@@ -1,0 +1,48 @@
+//! Grammars against other programs. The README says how to run it and what came out.
+
+mod compile;
+mod env;
+mod reasons;
+mod schemas;
+mod valid;
+mod walks;
+
+use pocketlm::host::Image;
+use pocketlm::import::vocabulary;
+use pocketlm::text::Tokenizer;
+
+const USAGE: &str = "\
+give one of
+  walks TOKENIZER SCHEMAS WALKS   allowed tokens against llguidance's, and the time of masks
+  valid TOKENIZER SCHEMAS TEXTS   random texts, judged by jsonschema
+  compile SCHEMAS                 how long schemas take to compile";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let number = |text: &str| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{text} is no number"))
+    };
+    match arguments[..] {
+        ["walks", path, schemas, count] => with_tokenizer(path, |tokenizer| {
+            walks::walks(tokenizer, &schemas::schemas(number(schemas)), number(count));
+        }),
+        ["valid", path, schemas, count] => with_tokenizer(path, |tokenizer| {
+            valid::valid(tokenizer, &schemas::schemas(number(schemas)), number(count));
+        }),
+        ["compile", schemas] => compile::compile(&schemas::schemas(number(schemas))),
+        _ => panic!("{USAGE}"),
+    }
+}
+
+/// Calls `then` with the tokenizer of a file or folder, or of a model.
+fn with_tokenizer(path: &str, then: impl FnOnce(&Tokenizer)) {
+    if path.ends_with(".gguf") || path.ends_with(".plm") {
+        let image = Image::open(path).unwrap_or_else(|error| panic!("{error}"));
+        let model = image.model().unwrap();
+        return then(&model.tokenizer().unwrap());
+    }
+    let section = vocabulary::from_path(path).unwrap_or_else(|error| panic!("{error}"));
+    then(&Tokenizer::open(&section).unwrap());
+}
