@@ -61,6 +61,8 @@ impl PackOptions {
 }
 
 /// A matrix as an image stores it.
+///
+/// Example: [`quantize`](crate::quantize::quantize).
 pub struct PackedMatrix {
     /// Its type.
     pub dtype: DType,

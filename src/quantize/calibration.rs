@@ -17,6 +17,8 @@ const MOST: usize = 32 * 1024;
 const PARTS: usize = 16;
 
 /// Token sequences for calibration.
+///
+/// Example: [`Sensitivity`](super::Sensitivity).
 pub struct Calibration {
     /// What the inputs of matrices are collected from.
     pub(super) sequences: Vec<Vec<u32>>,

@@ -19,6 +19,8 @@ const ROUND: usize = 4;
 const LOGITS: usize = 256;
 
 /// How far a packed model is from its checkpoint on text that was held out.
+///
+/// Example: [`measure`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
     /// Tokens of the text.
@@ -34,6 +36,22 @@ pub struct Agreement {
 ///
 /// # Errors
 /// A tensor cannot be read, or the text is empty.
+///
+/// ```no_run
+/// use pocketlm::import::{self, PackOptions};
+/// use pocketlm::model::DType;
+/// use pocketlm::quantize::{Calibration, measure, quantize};
+///
+/// let checkpoint = import::open("SmolLM2-135M-Instruct".as_ref())?;
+/// let options = PackOptions { dtype: Some(DType::Nl4), ..PackOptions::default() };
+/// let calibration = Calibration::new(checkpoint.description(), None)?.expect("a tokenizer");
+/// let quantized = quantize(&*checkpoint, &options, Some(&calibration), &mut |progress| {
+///     println!("{}: {} of {} weights", progress.matrix, progress.done, progress.total);
+/// })?;
+/// let agreement = measure(&*checkpoint, &quantized, &calibration)?;
+/// println!("KL {} nats a token, top-1 {}", agreement.kl, agreement.top1);
+/// # Ok::<(), pocketlm::import::ImportError>(())
+/// ```
 pub fn measure(
     reference: &dyn Checkpoint,
     packed: &dyn Checkpoint,

@@ -47,6 +47,8 @@ mod tests;
 const ROUND: usize = 4;
 
 /// A checkpoint, some matrices of which are packed already.
+///
+/// Example: [`quantize`](quantize()).
 pub struct Quantized<'c> {
     checkpoint: &'c dyn Checkpoint,
     packed: BTreeMap<TensorId, PackedMatrix>,
@@ -98,6 +100,8 @@ impl Checkpoint for Quantized<'_> {
 }
 
 /// How far [`quantize`] is.
+///
+/// Example: [`quantize`](quantize()).
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// The matrix that was packed last.

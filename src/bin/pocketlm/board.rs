@@ -13,23 +13,23 @@ pub struct Core {
 
 const ARMV6M: Core = Core {
     name: "Armv6-M",
-    code: 49 << 10,
+    code: 59 << 10,
 };
 const ARMV7EM: Core = Core {
     name: "Armv7E-M",
-    code: 45 << 10,
+    code: 53 << 10,
 };
 const ARMV8M: Core = Core {
     name: "Armv8-M",
-    code: 45 << 10,
+    code: 53 << 10,
 };
 const RV32IMAC: Core = Core {
     name: "RV32IMAC",
-    code: 57 << 10,
+    code: 67 << 10,
 };
 const RV32IMAFC: Core = Core {
     name: "RV32IMAFC",
-    code: 57 << 10,
+    code: 67 << 10,
 };
 
 /// The most stack that any call of the core takes, on any board: what `tests/firmware` asserts.
