@@ -259,6 +259,8 @@ unsafe fn step(
             Progress::Ended(End::StopString(_)) => PLM_ENDED_STOP,
             Progress::Ended(End::Limit) => PLM_ENDED_LIMIT,
             Progress::Ended(End::ContextFull) => PLM_ENDED_CONTEXT,
+            // Only a grammar completes a text, and this interface has no grammars.
+            Progress::Ended(End::Complete) => PLM_ENDED_LIMIT,
         };
         (*held.pointer()).ended = ended;
         session.give_back();

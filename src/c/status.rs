@@ -93,6 +93,12 @@ pub const PLM_ERROR_NO_CANDIDATE: i32 = 406;
 pub const PLM_ERROR_TOKEN_OUT_OF_RANGE: i32 = 407;
 /// The image holds no tokenizer.
 pub const PLM_ERROR_NO_TOKENIZER: i32 = 408;
+/// Not used yet: the first bytes are not those of a grammar.
+pub const PLM_ERROR_NOT_A_GRAMMAR: i32 = 409;
+/// Not used yet: a grammar of a format version that this build does not read.
+pub const PLM_ERROR_GRAMMAR_VERSION: i32 = 410;
+/// Not used yet: the grammar is cut short or damaged.
+pub const PLM_ERROR_GRAMMAR_DAMAGED: i32 = 411;
 /// A pointer is NULL.
 pub const PLM_ERROR_NULL: i32 = 500;
 /// A pointer is not aligned for what it points to.
@@ -239,6 +245,9 @@ fn of_text(code: i32) -> &'static CStr {
         PLM_ERROR_NO_TOKENIZER => {
             c"the image holds no tokenizer: pack it with the tokenizer's files"
         }
+        PLM_ERROR_NOT_A_GRAMMAR => c"not a compiled grammar",
+        PLM_ERROR_GRAMMAR_VERSION => c"a grammar of another format version: compile it again",
+        PLM_ERROR_GRAMMAR_DAMAGED => c"the grammar is cut short or damaged: compile it again",
         _ => c"unknown number",
     }
 }

@@ -267,6 +267,21 @@
 #define PLM_ERROR_NO_TOKENIZER 408
 
 /**
+ * Not used yet: the first bytes are not those of a grammar.
+ */
+#define PLM_ERROR_NOT_A_GRAMMAR 409
+
+/**
+ * Not used yet: a grammar of a format version that this build does not read.
+ */
+#define PLM_ERROR_GRAMMAR_VERSION 410
+
+/**
+ * Not used yet: the grammar is cut short or damaged.
+ */
+#define PLM_ERROR_GRAMMAR_DAMAGED 411
+
+/**
  * A pointer is NULL.
  */
 #define PLM_ERROR_NULL 500
