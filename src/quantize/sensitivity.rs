@@ -23,12 +23,12 @@ use crate::import::{Checkpoint, ImportError, PackedMatrix, Tensor};
 use crate::model::{DType, TensorId, TensorKind, tensor_ids};
 
 /// Sequences of calibration text that are used, and tokens of each.
-const SEQUENCES: usize = 4;
-const LENGTH: usize = 48;
+const SEQUENCES: usize = 8;
+const LENGTH: usize = 64;
 /// Sequences that are computed at a time.
 const ROUND: usize = 64;
 /// Of so many tokens one is compared: the output matrix is often the largest.
-const COMPARED: usize = 3;
+const COMPARED: usize = 2;
 /// Tile rows of a matrix from which its error in each type is estimated.
 const TRIED: usize = 8;
 /// The type whose cost is measured.
@@ -171,13 +171,11 @@ fn fill(
     (all.iter().zip(&chosen).map(kl).sum(), chosen)
 }
 
-/// The part of a matrix's cost that error feedback leaves, as measured on the models of
-/// `benches/accuracy.rs`. The rows of an embedding table are inputs themselves: no other weight
-/// makes up for their errors.
+/// The part of a matrix's cost that error feedback leaves, roughly. The rows of an embedding table
+/// are inputs themselves, and no other weight makes up for their errors.
 fn left_by_feedback(kind: TensorKind) -> f64 {
     match kind {
-        TensorKind::Embedder => 1.0,
-        TensorKind::LmHead => 0.5,
+        TensorKind::Embedder | TensorKind::LmHead => 0.5,
         _ => 1.0 / 3.0,
     }
 }
