@@ -62,7 +62,7 @@ impl PackOptions {
 
 /// A matrix as an image stores it.
 ///
-/// Example: [`quantize`](crate::quantize::quantize).
+/// Example: [`measure`](crate::quantize::measure()).
 pub struct PackedMatrix {
     /// Its type.
     pub dtype: DType,

@@ -25,6 +25,7 @@ pub use image::tensor_ids;
 pub use image::{ALIGNMENT, Header, Section};
 #[doc(hidden)] // for the macro `include_image!` and for the command line
 pub use image::{Aligned, MAGIC};
+#[cfg(feature = "std")]
 pub(crate) use image::{ENTRY_BYTES, HEADER_BYTES, align};
 pub use open::Open;
 pub use pocketlm_kernels::{DType, Kv};

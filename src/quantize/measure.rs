@@ -20,7 +20,7 @@ const LOGITS: usize = 256;
 
 /// How far a packed model is from its checkpoint on text that was held out.
 ///
-/// Example: [`measure`].
+/// Example: [`measure`](measure()).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
     /// Tokens of the text.

@@ -48,7 +48,7 @@ const ROUND: usize = 4;
 
 /// A checkpoint, some matrices of which are packed already.
 ///
-/// Example: [`quantize`](quantize()).
+/// Example: [`measure`](measure()).
 pub struct Quantized<'c> {
     checkpoint: &'c dyn Checkpoint,
     packed: BTreeMap<TensorId, PackedMatrix>,
@@ -101,7 +101,7 @@ impl Checkpoint for Quantized<'_> {
 
 /// How far [`quantize`] is.
 ///
-/// Example: [`quantize`](quantize()).
+/// Example: [`measure`](measure()).
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// The matrix that was packed last.

@@ -21,6 +21,7 @@ use core::str::Chars;
 /// assert_eq!(minutes.integer(), Some(5));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Call<'t> {
     name: &'t str,
     arguments: &'t str,
@@ -31,6 +32,7 @@ pub struct Call<'t> {
 ///
 /// Example: [`Call`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Value<'t> {
     /// A text.
     Text(&'t str),
@@ -41,6 +43,7 @@ pub enum Value<'t> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 enum Form {
     Gemma,
     Json,
