@@ -125,26 +125,23 @@ pub fn pack_values(
     values: &[i8; GROUP],
 ) {
     let lane = lane % TILE_ROWS;
+    let codes = |offset: i8| values.map(|value| value.wrapping_add(offset) as u8);
     match dtype {
         DType::Q6 => {
             let tiles: &mut [Q6Tile] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
-            let Some(tile) = tiles.get_mut(index) else {
-                return;
-            };
-            tile.scales[lane] = scale;
-            let codes = values.map(|value| value.wrapping_add(32) as u8);
-            put_bits(&mut tile.low, lane, &codes);
-            put_bits(&mut tile.high, lane, &codes.map(|code| code >> 4));
+            if let Some(tile) = tiles.get_mut(index) {
+                tile.scales[lane] = scale;
+                put_bits(&mut tile.low, lane, &codes(32));
+                put_bits(&mut tile.high, lane, &codes(32).map(|code| code >> 4));
+            }
         }
         DType::Q5 => {
             let tiles: &mut [Q5Tile] = bytemuck::try_cast_slice_mut(tile_row).unwrap_or_default();
-            let Some(tile) = tiles.get_mut(index) else {
-                return;
-            };
-            tile.scales[lane] = scale;
-            let codes = values.map(|value| value.wrapping_add(16) as u8);
-            put_bits(&mut tile.low, lane, &codes);
-            put_bits(&mut tile.high, lane, &codes.map(|code| code >> 4));
+            if let Some(tile) = tiles.get_mut(index) {
+                tile.scales[lane] = scale;
+                put_bits(&mut tile.low, lane, &codes(16));
+                put_bits(&mut tile.high, lane, &codes(16).map(|code| code >> 4));
+            }
         }
         DType::F32 | DType::F16 | DType::Bf16 | DType::Q8 | DType::Q4 | DType::Q4Min => {}
         DType::Nl4 | DType::Nl3 => {}

@@ -22,8 +22,14 @@ where
     type Header = [u16; 0];
 }
 
+/// A tile with a scale for each of its rows.
+pub(crate) trait Scaled: Tile {
+    /// The scale of a row.
+    fn scale(&self, header: &Self::Header, row: usize) -> f32;
+}
+
 /// A group of 32 columns. Its values are stored in eight steps of four columns.
-pub(crate) trait Group: Tile {
+pub(crate) trait Group: Scaled {
     /// The value of a column is `value(code) - OFFSET`.
     const OFFSET: i32;
 
@@ -42,9 +48,6 @@ pub(crate) trait Group: Tile {
     fn value(code: u8) -> i8 {
         code as i8
     }
-
-    /// The scale of a row.
-    fn scale(&self, header: &Self::Header, row: usize) -> f32;
 
     /// The minimum of a row, for the types that have one.
     #[inline(always)]
@@ -148,22 +151,39 @@ pub(crate) struct Nl3Tile {
 /// The header of a tile row of uneven levels: bf16 bits, one a row.
 pub(crate) type RowScales = [u16; TILE_ROWS];
 
+/// A scale in f16 for each row.
 macro_rules! f16_scales {
     ($($tile:ty),*) => {$(
         impl Tile for $tile {
             type Header = [u16; 0];
         }
+
+        impl Scaled for $tile {
+            #[inline(always)]
+            fn scale(&self, _: &[u16; 0], row: usize) -> f32 {
+                f16_to_f32(self.scales[row % TILE_ROWS])
+            }
+        }
     )*};
 }
 f16_scales!(Q8Tile, Q6Tile, Q5Tile, Q4Tile, Q4MinTile);
 
-impl Tile for Nl4Tile {
-    type Header = RowScales;
-}
+/// A multiple of the scale of the whole row, for each row.
+macro_rules! row_scales {
+    ($($tile:ty),*) => {$(
+        impl Tile for $tile {
+            type Header = RowScales;
+        }
 
-impl Tile for Nl3Tile {
-    type Header = RowScales;
+        impl Scaled for $tile {
+            #[inline(always)]
+            fn scale(&self, header: &RowScales, row: usize) -> f32 {
+                self.scales[row % TILE_ROWS] as f32 * bf16_to_f32(header[row % TILE_ROWS])
+            }
+        }
+    )*};
 }
+row_scales!(Nl4Tile, Nl3Tile);
 
 impl Group for Q8Tile {
     const OFFSET: i32 = 0;
@@ -177,11 +197,6 @@ impl Group for Q8Tile {
     fn dots(&self, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
         portable::dots(&self.values, x)
     }
-
-    #[inline(always)]
-    fn scale(&self, _: &[u16; 0], row: usize) -> f32 {
-        f16_to_f32(self.scales[row % TILE_ROWS])
-    }
 }
 
 impl Group for Q6Tile {
@@ -191,11 +206,6 @@ impl Group for Q6Tile {
     fn codes(&self, step: usize, row: usize) -> [u8; 4] {
         (bits(&self.low, step, row) | bits(&self.high, step, row) << 4).to_le_bytes()
     }
-
-    #[inline(always)]
-    fn scale(&self, _: &[u16; 0], row: usize) -> f32 {
-        f16_to_f32(self.scales[row % TILE_ROWS])
-    }
 }
 
 impl Group for Q5Tile {
@@ -204,11 +214,6 @@ impl Group for Q5Tile {
     #[inline(always)]
     fn codes(&self, step: usize, row: usize) -> [u8; 4] {
         (bits(&self.low, step, row) | bits(&self.high, step, row) << 4).to_le_bytes()
-    }
-
-    #[inline(always)]
-    fn scale(&self, _: &[u16; 0], row: usize) -> f32 {
-        f16_to_f32(self.scales[row % TILE_ROWS])
     }
 }
 
@@ -224,11 +229,6 @@ impl Group for Q4Tile {
     fn dots(&self, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
         portable::nibble_dots(&self.nibbles, x)
     }
-
-    #[inline(always)]
-    fn scale(&self, _: &[u16; 0], row: usize) -> f32 {
-        f16_to_f32(self.scales[row % TILE_ROWS])
-    }
 }
 
 impl Group for Q4MinTile {
@@ -242,11 +242,6 @@ impl Group for Q4MinTile {
     #[inline(always)]
     fn dots(&self, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
         portable::nibble_dots(&self.nibbles, x)
-    }
-
-    #[inline(always)]
-    fn scale(&self, _: &[u16; 0], row: usize) -> f32 {
-        f16_to_f32(self.scales[row % TILE_ROWS])
     }
 
     #[inline(always)]
@@ -267,11 +262,6 @@ impl Group for Nl4Tile {
     fn value(code: u8) -> i8 {
         LEVELS_4[code as usize % LEVELS_4.len()]
     }
-
-    #[inline(always)]
-    fn scale(&self, header: &RowScales, row: usize) -> f32 {
-        self.scales[row % TILE_ROWS] as f32 * bf16_to_f32(header[row % TILE_ROWS])
-    }
 }
 
 impl Group for Nl3Tile {
@@ -285,11 +275,6 @@ impl Group for Nl3Tile {
     #[inline(always)]
     fn value(code: u8) -> i8 {
         LEVELS_3[code as usize % LEVELS_3.len()]
-    }
-
-    #[inline(always)]
-    fn scale(&self, header: &RowScales, row: usize) -> f32 {
-        self.scales[row % TILE_ROWS] as f32 * bf16_to_f32(header[row % TILE_ROWS])
     }
 }
 

@@ -15,7 +15,7 @@ use super::avx2::{self, AVX2, BLOCK, ahead, corrected, cut, join, row_scales, sh
 use super::bytes::Bytes;
 use super::panel::{self, Group};
 use crate::matrix::match_tiles;
-use crate::tile::Row;
+use crate::tile::{Row, Rows};
 use crate::{DType, GROUP, Input, InputGroup, Isa, Matrix, RowsMut};
 
 /// The table. It is handed out only where AVX2, F16C and AVX-VNNI were detected.
@@ -36,57 +36,45 @@ const FEW: usize = 6;
 
 #[target_feature(enable = "avx2,f16c,avxvnni")]
 fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: &mut RowsMut<'_>) {
-    match input.count {
-        ..=1 => single_input(matrix, input, tile_rows, out),
-        2..=FEW => avx2::matmul(matrix, input, tile_rows, out),
-        _ => with_panels(matrix, input, tile_rows, out),
-    }
+    match_tiles!(matrix.tiles;
+        F32(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        F16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        Bf16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
+        groups(rows) => match input.count {
+            // A closure cannot be generic over the number of tile rows, so it is written twice.
+            // There is one input, so the function for blocks is never called.
+            ..=1 => avx2::product(
+                rows.range(tile_rows),
+                (input.groups, input.count),
+                out,
+                |t, [x]| single(t, x),
+                |t, [x]| single(t, x),
+                |_, _| [[_mm256_setzero_ps(); BLOCK]; 2],
+            ),
+            2..=FEW => avx2::matmul(matrix, input, tile_rows, out),
+            _ => {
+                let minima = matrix.dtype() == DType::Q4Min;
+                with_panels(rows.range(tile_rows), input, out, minima);
+            }
+        },
+    );
 }
 
 /// Not inlined, so that products with few inputs need no stack for a panel.
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c,avxvnni")]
-fn with_panels(
-    matrix: &Matrix<'_>,
+fn with_panels<W: Bytes>(
+    rows: Rows<'_, W>,
     input: &Input<'_>,
-    tile_rows: Range<usize>,
     out: &mut RowsMut<'_>,
+    minima: bool,
 ) {
-    match_tiles!(matrix.tiles;
-        F32(_rows) => avx2::matmul(matrix, input, tile_rows, out),
-        F16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
-        Bf16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
-        groups(rows) => panel::product::<_, _, _, BLOCK, { panel::GROUPS }>(
-            rows.range(tile_rows),
-            (input.groups, input.count),
-            out,
-            |row, r, panel| panel::widen(row, r, panel),
-            |panel, x, sums| groups(panel, x, sums, matrix.dtype() == DType::Q4Min),
-        ),
-    );
-}
-
-#[target_feature(enable = "avx2,f16c,avxvnni")]
-fn single_input(
-    matrix: &Matrix<'_>,
-    input: &Input<'_>,
-    tile_rows: Range<usize>,
-    out: &mut RowsMut<'_>,
-) {
-    match_tiles!(matrix.tiles;
-        F32(_rows) => avx2::matmul(matrix, input, tile_rows, out),
-        F16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
-        Bf16(_rows) => avx2::matmul(matrix, input, tile_rows, out),
-        // A closure cannot be generic over the number of tile rows, so it is written twice. There
-        // is one input, so the function for blocks is never called.
-        groups(rows) => avx2::product(
-            rows.range(tile_rows),
-            (input.groups, input.count),
-            out,
-            |t, [x]| single(t, x),
-            |t, [x]| single(t, x),
-            |_, _| [[_mm256_setzero_ps(); BLOCK]; 2],
-        ),
+    panel::product::<_, _, _, BLOCK, { panel::GROUPS }>(
+        rows,
+        (input.groups, input.count),
+        out,
+        |row, r, panel| panel::widen(row, r, panel),
+        |panel, x, sums| groups(panel, x, sums, minima),
     );
 }
 

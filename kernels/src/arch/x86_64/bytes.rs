@@ -8,16 +8,25 @@ use bytemuck::{cast, cast_ref};
 use super::avx2::{from_bf16, from_f16};
 use crate::dtype::{LEVELS_3, LEVELS_4};
 use crate::tile::{
-    Group, Nl3Tile, Nl4Tile, Plane, Q4MinTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, RowScales,
+    Group, Nl3Tile, Nl4Tile, Plane, Q4MinTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, RowScales, Tile,
 };
 use crate::{GROUP, TILE_ROWS};
+
+/// The scales of a tile. As for [`Bytes`], the functions are inlined into kernels.
+pub(super) trait Scales: Tile {
+    /// What [`scales`](Self::scales) needs of the tile row.
+    fn row_scales(header: &Self::Header) -> __m256;
+
+    /// The scale of each row.
+    fn scales(&self, row_scales: __m256) -> __m256;
+}
 
 /// What the kernels ask of a tile.
 ///
 /// The functions are inlined into kernels, which run only where AVX2 and F16C were detected.
 /// Functions with `wide` in their names also need AVX-512 F and BW. A trait's function cannot say
 /// that with `target_feature`.
-pub(super) trait Bytes: Group {
+pub(super) trait Bytes: Group + Scales {
     /// Whether bytes are int8. If not, they are 0 to 63: the value plus [`OFFSET`](Group::OFFSET).
     const SIGNED: bool;
     /// Which two steps of four columns each register of [`wide_bytes`](Self::wide_bytes) holds.
@@ -29,11 +38,7 @@ pub(super) trait Bytes: Group {
     /// The bytes of twice four columns, register by register.
     fn wide_bytes(&self, k: usize) -> __m512i;
 
-    /// What [`scales`](Self::scales) needs of the tile row.
-    fn row_scales(header: &Self::Header) -> __m256;
-
-    fn scales(&self, row_scales: __m256) -> __m256;
-
+    /// The minima of the rows, for the types that have them.
     #[inline(always)]
     fn minima(&self) -> Option<__m256> {
         None
@@ -143,6 +148,40 @@ fn multiples(multiples: [i8; TILE_ROWS], row_scales: __m256) -> __m256 {
     }
 }
 
+macro_rules! f16_scales {
+    ($($tile:ty),*) => {$(
+        impl Scales for $tile {
+            #[inline(always)]
+            fn row_scales(_: &[u16; 0]) -> __m256 {
+                halves([0; TILE_ROWS])
+            }
+
+            #[inline(always)]
+            fn scales(&self, _: __m256) -> __m256 {
+                halves(self.scales)
+            }
+        }
+    )*};
+}
+f16_scales!(Q8Tile, Q6Tile, Q5Tile, Q4Tile, Q4MinTile);
+
+macro_rules! row_scales {
+    ($($tile:ty),*) => {$(
+        impl Scales for $tile {
+            #[inline(always)]
+            fn row_scales(header: &RowScales) -> __m256 {
+                brains(header)
+            }
+
+            #[inline(always)]
+            fn scales(&self, row_scales: __m256) -> __m256 {
+                multiples(self.scales, row_scales)
+            }
+        }
+    )*};
+}
+row_scales!(Nl4Tile, Nl3Tile);
+
 impl Bytes for Q8Tile {
     const SIGNED: bool = true;
     const STEPS: [[usize; 2]; 4] = IN_ORDER;
@@ -155,16 +194,6 @@ impl Bytes for Q8Tile {
     #[inline(always)]
     fn wide_bytes(&self, k: usize) -> __m512i {
         cast(cast_ref::<_, [[u8; 64]; GROUP / 8]>(&self.values)[k])
-    }
-
-    #[inline(always)]
-    fn row_scales(_: &[u16; 0]) -> __m256 {
-        halves([0; TILE_ROWS])
-    }
-
-    #[inline(always)]
-    fn scales(&self, _: __m256) -> __m256 {
-        halves(self.scales)
     }
 }
 
@@ -184,16 +213,6 @@ impl Bytes for Q6Tile {
             wide_bits(&self.high, Self::STEPS[k], 4),
         )
     }
-
-    #[inline(always)]
-    fn row_scales(_: &[u16; 0]) -> __m256 {
-        halves([0; TILE_ROWS])
-    }
-
-    #[inline(always)]
-    fn scales(&self, _: __m256) -> __m256 {
-        halves(self.scales)
-    }
 }
 
 impl Bytes for Q5Tile {
@@ -212,16 +231,6 @@ impl Bytes for Q5Tile {
             wide_bits(&self.high, Self::STEPS[k], 4),
         )
     }
-
-    #[inline(always)]
-    fn row_scales(_: &[u16; 0]) -> __m256 {
-        halves([0; TILE_ROWS])
-    }
-
-    #[inline(always)]
-    fn scales(&self, _: __m256) -> __m256 {
-        halves(self.scales)
-    }
 }
 
 impl Bytes for Q4Tile {
@@ -237,16 +246,6 @@ impl Bytes for Q4Tile {
     fn wide_bytes(&self, k: usize) -> __m512i {
         wide_bits(&self.nibbles, Self::STEPS[k], 0)
     }
-
-    #[inline(always)]
-    fn row_scales(_: &[u16; 0]) -> __m256 {
-        halves([0; TILE_ROWS])
-    }
-
-    #[inline(always)]
-    fn scales(&self, _: __m256) -> __m256 {
-        halves(self.scales)
-    }
 }
 
 impl Bytes for Q4MinTile {
@@ -261,16 +260,6 @@ impl Bytes for Q4MinTile {
     #[inline(always)]
     fn wide_bytes(&self, k: usize) -> __m512i {
         wide_bits(&self.nibbles, Self::STEPS[k], 0)
-    }
-
-    #[inline(always)]
-    fn row_scales(_: &[u16; 0]) -> __m256 {
-        halves([0; TILE_ROWS])
-    }
-
-    #[inline(always)]
-    fn scales(&self, _: __m256) -> __m256 {
-        halves(self.scales)
     }
 
     #[inline(always)]
@@ -295,16 +284,6 @@ impl Bytes for Nl4Tile {
             wide_bits(&self.codes, Self::STEPS[k], 0),
         )
     }
-
-    #[inline(always)]
-    fn row_scales(header: &RowScales) -> __m256 {
-        brains(header)
-    }
-
-    #[inline(always)]
-    fn scales(&self, row_scales: __m256) -> __m256 {
-        multiples(self.scales, row_scales)
-    }
 }
 
 impl Bytes for Nl3Tile {
@@ -328,15 +307,5 @@ impl Bytes for Nl3Tile {
                 wide_bits(&self.high, Self::STEPS[k], 2),
             ),
         )
-    }
-
-    #[inline(always)]
-    fn row_scales(header: &RowScales) -> __m256 {
-        brains(header)
-    }
-
-    #[inline(always)]
-    fn scales(&self, row_scales: __m256) -> __m256 {
-        multiples(self.scales, row_scales)
     }
 }
