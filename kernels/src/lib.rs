@@ -51,8 +51,8 @@
 //! * q5: for each group 8 f16 scales, a plane of the low 4 bits and a plane of the high bit of the
 //!   value plus 16; 176 bytes a group.
 //! * q4: for each group 8 f16 scales and a plane of 4 bits, the value plus 8; 144 bytes a group.
-//! * q4min: as q4, with 8 f16 minima after the scales. A weight is the 4 bits * scale + minimum. 160
-//!   bytes a group.
+//! * q4min: as q4, with 8 f16 minima after the scales. A weight is the 4 bits * scale + minimum.
+//!   160 bytes a group.
 //! * nl4: 8 bf16 scales, one for each row. Then for each group 8 int8 scales and a plane of 4-bit
 //!   codes. A weight is [`levels`](DType::levels)`[code] * (scale * row scale)`. 16 bytes, and 136
 //!   bytes a group.

@@ -10,8 +10,8 @@ use crate::{DType, GROUP, TILE_ROWS};
 /// Writes `row` as row `lane` of a tile row, `tile_row` being [`DType::tile_row_bytes`] long and
 /// aligned to 4 bytes. Floats are rounded to nearest. q8 takes the group's largest magnitude over
 /// 127, rounded to f16, as the scale and the nearest multiple of it for each weight. Writes nothing
-/// if the lengths do not fit, if the type is not compiled in, or for the types of 3 to 6 bits, whose
-/// scales the caller chooses: see [`pack_q4_group`], [`pack_values`] and [`pack_codes`].
+/// if the lengths do not fit, if the type is not compiled in, or for the types of 3 to 6 bits,
+/// whose scales the caller chooses: see [`pack_q4_group`], [`pack_values`] and [`pack_codes`].
 pub fn pack_row(dtype: DType, tile_row: &mut [u8], lane: usize, row: &[f32]) {
     if !dtype.enabled() {
         return;

@@ -214,8 +214,8 @@ pub struct Description {
 /// An opened checkpoint: its description, and its tensors one at a time, so that packing needs
 /// memory for only one.
 ///
-/// [`open`] opens the formats that pocketlm knows. A program with weights of its own implements this
-/// trait:
+/// [`open`] opens the formats that pocketlm knows. A program with weights of its own implements
+/// this trait:
 ///
 /// ```
 /// use pocketlm::import::{Checkpoint, Description, Element, ImportError, Tensor};

@@ -80,8 +80,8 @@ impl<'m> Model<'m> {
     /// of the image before anything but the lengths of its parts is used. This reads the weights
     /// once more.
     ///
-    /// The parts that stay in memory are the bytes that `verify` saw. The weights are read again, to
-    /// be checked and for every token, so the device can return other bytes later. Until this
+    /// The parts that stay in memory are the bytes that `verify` saw. The weights are read again,
+    /// to be checked and for every token, so the device can return other bytes later. Until this
     /// returns, the checksum notices accidental changes. After that, nothing does. If the card can
     /// be exchanged or the bus tapped, only weights in memory are safe.
     ///

@@ -131,8 +131,8 @@ pub(super) fn divergences(model: &Model, tokens: usize) -> Result<Vec<f64>, Impo
     Ok(sums.chunks_exact(tokens).map(mean_kl).collect())
 }
 
-/// Adds up what `part` says of `count` tokens in each part of a vocabulary: some parts at a time, by
-/// all cores, added in order.
+/// Adds up what `part` says of `count` tokens in each part of a vocabulary: some parts at a time,
+/// by all cores, added in order.
 fn over_vocabulary(
     vocabulary: usize,
     count: usize,

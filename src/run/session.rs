@@ -417,8 +417,9 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// As [`feed`](Session::feed), and `see` gets the input of each matrix product and of each norm
-    /// before it, `[tokens][width]`, with its layer and with the kind of the (first) matrix or of the
-    /// norm. It ends before the logits. For calibration on a host: the tokens must fit one batch.
+    /// before it, `[tokens][width]`, with its layer and with the kind of the (first) matrix or of
+    /// the norm. It ends before the logits. For calibration on a host: the tokens must fit one
+    /// batch.
     #[cfg(feature = "std")]
     pub(crate) fn feed_observed(
         &mut self,

@@ -75,10 +75,10 @@ pub(super) struct Group {
 #[repr(C, align(64))]
 pub(super) struct Column(pub(super) [__m256; ROWS]);
 
-/// The loop above, with panels of at most `LENGTH`, which is [`GROUPS`] or [`COLUMNS`]. `widen` writes
-/// a stretch of one of the two tile rows to the panel. `multiply` adds the products of a panel and a
-/// block of inputs to the sums. A block that is not full repeats its last input and drops the
-/// copies.
+/// The loop above, with panels of at most `LENGTH`, which is [`GROUPS`] or [`COLUMNS`]. `widen`
+/// writes a stretch of one of the two tile rows to the panel. `multiply` adds the products of a
+/// panel and a block of inputs to the sums. A block that is not full repeats its last input and
+/// drops the copies.
 #[inline(always)]
 pub(super) fn product<W: Tile, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
     tile_rows: Rows<'_, W>,
