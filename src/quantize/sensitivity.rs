@@ -66,8 +66,10 @@ pub struct Sensitivity {
 }
 
 /// A checkpoint with one rounded matrix, and the rows that come out of its layers so far.
-struct Variant {
+struct Variant<'c> {
     id: TensorId,
+    /// The checkpoint, if the matrix belongs to no layer: it may be the output matrix.
+    whole: Option<Quantized<'c>>,
     hidden: Vec<f32>,
 }
 
@@ -171,8 +173,8 @@ fn fill(
     (all.iter().zip(&chosen).map(kl).sum(), chosen)
 }
 
-/// The part of a matrix's cost that error feedback leaves, roughly. The rows of an embedding table
-/// are inputs themselves, and no other weight makes up for their errors.
+/// A guess at the part of a matrix's cost that error feedback leaves: about a third in layers. The
+/// rows of an embedding table are inputs themselves, and no other weight makes up for their errors.
 fn left_by_feedback(kind: TensorKind) -> f64 {
     match kind {
         TensorKind::Embedder | TensorKind::LmHead => 0.5,
@@ -211,15 +213,17 @@ fn costs(
     if hidden.is_empty() {
         return Err(ImportError::new("there is no text to compare matrices on"));
     }
-    let mut variants: Vec<Variant> = Vec::new();
-    let outside: Vec<TensorId> = ids
-        .iter()
-        .copied()
-        .filter(|id| !id.kind.is_per_layer())
-        .collect();
-    for &id in &outside {
-        let hidden = embed(&with_rounded(checkpoint, id)?, sequences)?;
-        variants.push(Variant { id, hidden });
+    let mut variants: Vec<Variant<'_>> = Vec::new();
+    for &id in ids.iter().filter(|id| !id.kind.is_per_layer()) {
+        let whole = Quantized {
+            checkpoint,
+            packed: BTreeMap::from([(id, rounded(checkpoint, id)?)]),
+        };
+        variants.push(Variant {
+            id,
+            hidden: embed(&whole, sequences)?,
+            whole: Some(whole),
+        });
     }
     for layer in 0..layers {
         // The errors that are measured are far larger than those of q8, which is faster than f32.
@@ -231,7 +235,11 @@ fn costs(
             packed.insert(id.kind, Rc::new(rounded(checkpoint, id)?));
             let one = OneLayer::new(checkpoint, layer, &hidden).with_packed(packed);
             let hidden = through(&one, sequences)?;
-            begun.push(Variant { id, hidden });
+            begun.push(Variant {
+                id,
+                whole: None,
+                hidden,
+            });
         }
         // The reference and all variants at once, because preparing a layer takes time.
         let rows: Vec<f32> = variants.iter().fold(hidden.clone(), |mut rows, variant| {
@@ -260,13 +268,15 @@ fn costs(
     let mut in_layers = Vec::new();
     for variant in &variants {
         let states = compared(checkpoint, &variant.hidden)?;
-        if variant.id.kind.is_per_layer() {
-            all.extend(states);
-            in_layers.push(variant.id);
-        } else {
-            let rounded = with_rounded(checkpoint, variant.id)?;
-            let agreement = compare(&reference, &Model::new(&rounded, states)?)?;
-            costs.push((variant.id, agreement.kl));
+        match &variant.whole {
+            None => {
+                all.extend(states);
+                in_layers.push(variant.id);
+            }
+            Some(whole) => {
+                let agreement = compare(&reference, &Model::new(whole, states)?)?;
+                costs.push((variant.id, agreement.kl));
+            }
         }
     }
     let divergences = divergences(&Model::new(checkpoint, all)?, tokens)?;
@@ -281,14 +291,6 @@ fn rounded(checkpoint: &dyn Checkpoint, id: TensorId) -> Result<PackedMatrix, Im
     let grid = Grid::of(MEASURED).expect("a type that is rounded");
     let rounded = round(&tensor, &grid, None).map_err(|error| named(id, error))?;
     Ok(rounded.matrix)
-}
-
-/// A checkpoint of which one matrix is rounded.
-fn with_rounded(checkpoint: &dyn Checkpoint, id: TensorId) -> Result<Quantized<'_>, ImportError> {
-    Ok(Quantized {
-        checkpoint,
-        packed: BTreeMap::from([(id, rounded(checkpoint, id)?)]),
-    })
 }
 
 /// The rows after a layer, of sequences that stand one after the other in its hidden rows.
