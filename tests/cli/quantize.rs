@@ -135,7 +135,10 @@ fn a_budget_that_cannot_be_kept_says_what_the_least_is() {
         refusal(run(&[&arguments[..], options].concat()))
     };
     let refused = pack(&["--bits", "3"]);
-    assert!(refused.contains("--bits 3: the least is 3.3"), "{refused}");
+    assert!(
+        refused.contains("3 bits a weight are too few: the least is 3.3"),
+        "{refused}"
+    );
     let refused = pack(&["--bytes", "100K"]);
     assert!(
         refused.contains("the least is") && refused.contains("--vocabulary"),

@@ -17,22 +17,23 @@ use crate::generate::kv;
 use crate::number::whole;
 use crate::output::{Failure, Outcome, note, print, print_json, refuse, refuse_file};
 use crate::output_file::{Kind, OutputFile};
-use crate::pack::{Budget, calibration, quantized, sensitivity, trimmed, types_for};
+use crate::pack::{calibration, quantized, trimmed};
+use crate::types::{Budget, sensitivity, types_for};
 use crate::vocabulary::Vocabulary;
 use crate::{size, svg};
 
 /// Find the types with which a model fits a board, and what each choice costs
 #[derive(Args)]
 #[command(after_help = "\
-Packs MODEL under several budgets of bits, in memory, and shows those that fit the flash: how large \
-the image is, how many bytes of weights a token reads, and how far the model is from the checkpoint \
-on held-out text (the mean KL divergence in nats a token, and how often both think the same token \
-the most probable). The last row uses all of the flash. Below the table are the commands that write \
-the images. This packs the model up to ten times: seconds for a model of a million weights, many \
-minutes for one of a hundred million.
+Packs MODEL under several budgets of bits, in memory, and shows those that fit the flash: how \
+large the image is, how many bytes of weights a token reads, and how far the model is from the \
+checkpoint on held-out text (the mean KL divergence in nats a token, and how often both think the \
+same token the most probable). The last row uses all of the flash. Below the table are the \
+commands that write the images. This packs the model up to ten times: seconds for a model of a \
+million weights, many minutes for one of a hundred million.
 
-With --board the code and the stack of pocketlm are counted, as `pocketlm plan` counts them. Weights \
-stay in flash, so their types have no effect on RAM.
+With --board the code and the stack of pocketlm are counted, as `pocketlm plan` counts them. \
+Weights stay in flash, so their types have no effect on RAM.
 
 Examples:
   pocketlm fit ./story --board stm32f411 --context 128

@@ -53,6 +53,8 @@ mod svg;
 #[cfg(feature = "cli")]
 mod tokenize;
 #[cfg(feature = "cli")]
+mod types;
+#[cfg(feature = "cli")]
 mod verify;
 #[cfg(feature = "cli")]
 mod vocabulary;

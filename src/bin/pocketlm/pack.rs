@@ -7,44 +7,48 @@ use clap::Args;
 use pocketlm::host::{RefusedParts, is_image};
 use pocketlm::import::vocabulary::KeepTokens;
 use pocketlm::import::{self, Checkpoint, Description, ImportError, PackOptions, Packed, Trimmed};
-use pocketlm::model::{Config, DType, TensorId, tensor_ids};
-use pocketlm::quantize::{self, Agreement, Calibration, Quantized, Sensitivity, measure, quantize};
+use pocketlm::model::{DType, TensorId};
+use pocketlm::quantize::{Agreement, Calibration, Quantized, measure, quantize};
 use serde_json::{Map, Value, json};
 
-use crate::output::{
-    Failure, Outcome, byte_bar, note, print_json, refuse, refuse_file, warn, weight_bar,
-};
+use crate::output::{Failure, Outcome, byte_bar, note, print_json, refuse_file, warn, weight_bar};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;
+use crate::types::Types;
 use crate::vocabulary::{Vocabulary, text as text_of};
 
 /// Write an image of a checkpoint: one file to flash, map or include in a program
 #[derive(Args)]
 #[command(after_help = "\
-Without --dtype each matrix keeps the type that the checkpoint stores, or the nearest one. A line on stderr says how \
-many matrices keep their values bit by bit, and how many are rounded. Norms and biases stay f32.
+Without --dtype each matrix keeps the type that the checkpoint stores, or the nearest one. A line \
+on stderr says how many matrices keep their values bit by bit, and how many are rounded. Norms \
+and biases stay f32.
 
-Bits a weight: f32 32, f16 and bf16 16, q8 8.5, q6 6.5, q5 5.5, q4 4.5, nl4 4.25, nl3 3.25. q8 has little effect on the \
-output. nl4 is better than q4, though smaller. For the types of six bits and fewer, some text is run through the \
-checkpoint, and the weights are rounded so that the outputs on that text err little. This takes minutes. The last line \
-says how far the image is from the checkpoint on text that was held out: the mean KL divergence in nats a token, and \
-how often both think the same token the most probable. Weights that lie on the grid of --dtype already keep their values.
+Bits a weight: f32 32, f16 and bf16 16, q8 8.5, q6 6.5, q5 5.5, q4 4.5, nl4 4.25, nl3 3.25. q8 \
+has little effect on the output. nl4 is better than q4, though smaller. For the types of six bits \
+and fewer, some text is run through the checkpoint, and the weights are rounded so that the \
+outputs on that text err little. This takes minutes. The last line says how far the image is from \
+the checkpoint on text that was held out: the mean KL divergence in nats a token, and how often \
+both think the same token the most probable. Weights that lie on the grid of --dtype already keep \
+their values.
 
-The text for this is a mixture that comes with the program (prose, stories, code, several languages), and with \
---calibrate up to 32,768 tokens of a text like those that the model will see. A checkpoint without a tokenizer cannot \
-read text: then, and with --no-calibration, each weight goes to the nearest value of its type.
+The text for this is a mixture that comes with the program (prose, stories, code, several \
+languages), and with --calibrate up to 32,768 tokens of a text like those that the model will \
+see. A checkpoint without a tokenizer cannot read text: then, and with --no-calibration, each \
+weight goes to the nearest value of its type.
 
---bits and --bytes choose a type for each matrix: those that matter most get more bits. This takes \
-about as long again. `pocketlm fit` compares several budgets.
+--bits and --bytes choose a type for each matrix: those that matter most get more bits. `pocketlm \
+fit` compares several budgets.
 
-Quantised folders (GPTQ, AWQ, compressed-tensors) with 4 bits stay at 4 bits. This loses nothing if they are symmetric \
-or their scales are bf16. Otherwise the minima of some groups are rounded to f16; --dtype q8 avoids that. GPTQ with \
-desc_act becomes q8.
+Quantised folders (GPTQ, AWQ, compressed-tensors) with 4 bits stay at 4 bits. This loses nothing \
+if they are symmetric or their scales are bf16. Otherwise the minima of some groups are rounded \
+to f16; --dtype q8 avoids that. GPTQ with desc_act becomes q8.
 
-The same checkpoint, options and text give the same bytes on every machine. IMAGE appears when it is complete. If packing \
-fails or is interrupted, an older image stays as it was. (A process that is killed leaves a .pocketlm-*.partial file, \
-which the next run removes.) Only an older image is replaced, never another file. If IMAGE is a symbolic link, its \
-target is replaced. `-o -` writes to stdout.
+The same checkpoint, options and text give the same bytes on every machine. IMAGE appears when it \
+is complete. If packing fails or is interrupted, an older image stays as it was. (A process that \
+is killed leaves a .pocketlm-*.partial file, which the next run removes.) Only an older image is \
+replaced, never another file. If IMAGE is a symbolic link, its target is replaced. `-o -` writes \
+to stdout.
 
 --vocabulary drops the tokens that a text or a script does not need, and their rows of the \
 embedding table and the output matrix. Any text can still be written. A text of kept tokens has \
@@ -84,57 +88,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Which type each matrix gets: four options that exclude each other.
-#[derive(Args)]
-struct Types {
-    /// The type of all matrices: f32, f16, bf16, q8, q6, q5, q4, nl4 or nl3 [default: what the
-    /// checkpoint stores]
-    #[arg(long, value_name = "TYPE", value_parser = dtype)]
-    dtype: Option<DType>,
-
-    /// The type of the embedding table and of the output matrix [default: as --dtype]
-    #[arg(long, value_name = "TYPE", value_parser = dtype)]
-    embedder_dtype: Option<DType>,
-
-    /// A type for each matrix, so that a weight takes so many bits on average, scales included
-    #[arg(long, value_name = "N", value_parser = bits, conflicts_with_all = ["dtype", "embedder_dtype"])]
-    bits: Option<f64>,
-
-    /// A type for each matrix, so that the image takes at most so many bytes (64M, 1.5MB)
-    #[arg(long, value_name = "SIZE", value_parser = size::parse,
-        conflicts_with_all = ["dtype", "embedder_dtype", "bits"])]
-    bytes: Option<u64>,
-
-    /// The types that an earlier `pack --json` wrote to this file
-    #[arg(long, value_name = "REPORT",
-        conflicts_with_all = ["dtype", "embedder_dtype", "bits", "bytes"])]
-    types: Option<PathBuf>,
-}
-
-fn dtype(name: &str) -> Result<DType, String> {
-    let offered = [
-        DType::F32,
-        DType::F16,
-        DType::Bf16,
-        DType::Q8,
-        DType::Q6,
-        DType::Q5,
-        DType::Q4,
-        DType::Nl4,
-        DType::Nl3,
-    ];
-    offered
-        .into_iter()
-        .find(|dtype| dtype.name() == name)
-        .ok_or("choose one of f32, f16, bf16, q8, q6, q5, q4, nl4, nl3".into())
-}
-
-fn bits(text: &str) -> Result<f64, String> {
-    let bits = text.parse().ok();
-    let bits = bits.filter(|bits| (1.0..=32.0).contains(bits));
-    bits.ok_or("give a number of bits, such as 4.5".into())
-}
-
 pub fn pack(arguments: Arguments) -> Outcome {
     if is_image(&arguments.model) {
         return Err(refuse_file(
@@ -160,7 +113,8 @@ pub fn pack(arguments: Arguments) -> Outcome {
     };
     warn_of_refused_parts(checkpoint.description());
     let calibration = arguments.calibration(checkpoint.description())?;
-    let options = arguments.options(checkpoint, calibration.as_ref())?;
+    let types = &arguments.types;
+    let options = types.options(&arguments.model, checkpoint, calibration.as_ref())?;
     let report = arguments.write(checkpoint, &options, calibration.as_ref(), &file)?;
     if arguments.json {
         return print_json(&report.json());
@@ -196,8 +150,8 @@ fn warn_of_refused_parts(description: &Description) {
 impl Arguments {
     /// The files that are read.
     fn inputs(&self) -> Vec<&Path> {
-        let files = [&self.calibrate, &self.types.types];
-        let files = files.into_iter().flatten().map(PathBuf::as_path);
+        let files = [self.calibrate.as_deref(), self.types.report()];
+        let files = files.into_iter().flatten();
         let corpora = self.vocabulary.corpora();
         corpora.chain(files).chain([&*self.model]).collect()
     }
@@ -210,26 +164,10 @@ impl Arguments {
         }
     }
 
-    /// Whether some matrices may get a type that text helps with.
-    fn is_rounded(&self) -> bool {
-        let Types {
-            dtype,
-            embedder_dtype,
-            bits,
-            bytes,
-            types,
-        } = &self.types;
-        let by_name = [dtype, embedder_dtype].into_iter().flatten();
-        by_name.copied().any(quantize::is_rounded)
-            || bits.is_some()
-            || bytes.is_some()
-            || types.is_some()
-    }
-
     /// The tokens to calibrate with; `None` if they are not wanted, or the checkpoint cannot read
     /// text.
     fn calibration(&self, description: &Description) -> Outcome<Option<Calibration>> {
-        match (self.is_rounded(), &self.calibrate) {
+        match (self.types.are_rounded(), &self.calibrate) {
             (false, Some(text)) => {
                 let reason = "not needed: calibration is for --dtype q6, q5, q4, nl4 and nl3";
                 Err(refuse_file(text, reason))
@@ -247,37 +185,6 @@ impl Arguments {
                 Ok(calibration)
             }
         }
-    }
-
-    /// What each matrix is stored as.
-    fn options(
-        &self,
-        checkpoint: &dyn Checkpoint,
-        calibration: Option<&Calibration>,
-    ) -> Outcome<PackOptions> {
-        let types = match (&self.types.types, self.types.bits, self.types.bytes) {
-            (Some(report), ..) => types_of(report, &checkpoint.description().config)?,
-            (None, None, None) => BTreeMap::new(),
-            (None, bits, bytes) => {
-                let Some(calibration) = calibration else {
-                    let reason = "--bits and --bytes compare matrices on text, and the checkpoint \
-                                  has no tokenizer to read it with; give --dtype";
-                    return Err(refuse_file(&self.model, reason));
-                };
-                let budget = match (bits, bytes) {
-                    (Some(bits), _) => Budget::Bits(bits),
-                    (None, bytes) => Budget::Bytes(bytes.unwrap_or_default()),
-                };
-                let sensitivity = sensitivity(checkpoint, calibration)
-                    .map_err(|error| error.in_file(&self.model))?;
-                types_for(checkpoint, &sensitivity, budget)?
-            }
-        };
-        Ok(PackOptions {
-            dtype: self.types.dtype,
-            embedder_dtype: self.types.embedder_dtype,
-            types,
-        })
     }
 
     /// Packs the checkpoint into the file.
@@ -390,98 +297,6 @@ impl Report {
             .collect();
         format!("types of matrices: {}", counts.join(", "))
     }
-}
-
-/// How large a model may become.
-#[derive(Clone, Copy)]
-pub enum Budget {
-    /// Bits a weight, scales included.
-    Bits(f64),
-    /// Bytes of the image.
-    Bytes(u64),
-}
-
-/// The types that cost least in a budget.
-pub fn types_for(
-    checkpoint: &dyn Checkpoint,
-    sensitivity: &Sensitivity,
-    budget: Budget,
-) -> Outcome<BTreeMap<TensorId, DType>> {
-    let smallest = sensitivity.smallest();
-    let (bytes, advice) = match budget {
-        Budget::Bits(bits) => {
-            let least = 8.0 * smallest as f64 / sensitivity.weights() as f64;
-            let bytes = (bits * sensitivity.weights() as f64 / 8.0) as u64;
-            (
-                bytes,
-                format!(
-                    "--bits {bits}: the least is {:.2}",
-                    (100.0 * least).ceil() / 100.0
-                ),
-            )
-        }
-        Budget::Bytes(bytes) => {
-            let types = sensitivity.types(smallest).unwrap_or_default();
-            let options = PackOptions {
-                types,
-                ..PackOptions::default()
-            };
-            let least = import::image_bytes(checkpoint, &options)?;
-            let rest = least - smallest;
-            let advice = format!(
-                "--bytes {bytes}: the least is {least}, {rest} of them for the tokenizer and the \
-                 like; --vocabulary makes an image smaller"
-            );
-            (bytes.saturating_sub(rest), advice)
-        }
-    };
-    sensitivity.types(bytes).ok_or_else(|| refuse(advice))
-}
-
-/// What each matrix costs in each type, with a bar.
-pub fn sensitivity(
-    checkpoint: &dyn Checkpoint,
-    calibration: &Calibration,
-) -> Result<Sensitivity, ImportError> {
-    let bar = weight_bar("comparing matrices".into());
-    let sensitivity = Sensitivity::measure(checkpoint, calibration, &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    });
-    bar.finish_and_clear();
-    sensitivity
-}
-
-/// The types in the report of an earlier `pack --json`.
-fn types_of(path: &Path, config: &Config) -> Outcome<BTreeMap<TensorId, DType>> {
-    let wrong = |reason: std::fmt::Arguments<'_>| refuse_file(path, reason);
-    let report: Value = serde_json::from_str(&text_of(path)?)
-        .map_err(|error| wrong(format_args!("not the output of `pack --json`: {error}")))?;
-    let found = report["types"].as_object().ok_or_else(|| {
-        wrong(format_args!(
-            "not the output of `pack --json`: it has no \"types\""
-        ))
-    })?;
-    let ids: BTreeMap<String, TensorId> = tensor_ids(config)
-        .filter(|id| id.kind.is_matrix())
-        .map(|id| (id.to_string(), id))
-        .collect();
-    let mut types = BTreeMap::new();
-    for (name, dtype) in found {
-        let id = ids
-            .get(name)
-            .ok_or_else(|| wrong(format_args!("types: the model has no matrix {name:?}")))?;
-        let of_name = |known: &&DType| Some(known.name()) == dtype.as_str();
-        let dtype = DType::ALL
-            .iter()
-            .find(of_name)
-            .ok_or_else(|| wrong(format_args!("types: {name} has the unknown type {dtype}")))?;
-        types.insert(*id, *dtype);
-    }
-    if let Some(name) = ids.keys().find(|name| !found.contains_key(*name)) {
-        return Err(wrong(format_args!("types: {name} is missing")));
-    }
-    Ok(types)
 }
 
 /// The tokens to calibrate with; `None` if the checkpoint cannot read text.
