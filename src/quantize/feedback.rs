@@ -3,8 +3,10 @@
 //! without an inverse. The scale of a group is chosen when its first column is reached, on what the
 //! weights are by then.
 
+use std::ops::Range;
 use std::prelude::rust_2024::*;
 
+use multiversion::multiversion;
 use pocketlm_kernels::{GROUP, TILE_ROWS};
 
 use super::grid::{Grid, Scale, largest_of};
@@ -32,6 +34,7 @@ pub(super) struct Group {
 
 /// Rounds up to eight rows. Without a factor each weight goes to the nearest level. On return
 /// `weights` holds the errors.
+#[multiversion(targets("x86_64+avx+avx2"))]
 pub(super) fn round_rows(
     grid: &Grid,
     weights: &mut [Vec<f32>],
@@ -97,26 +100,26 @@ pub(super) fn round_rows(
         }
         if let Some(factor) = factor {
             let panel = &factor.feedback[start * width..end * width];
-            feed_back(panel, width, end, &errors, &mut fed);
+            add_products(panel, &errors, end..width, &mut fed);
         }
     }
     if let Some(factor) = factor {
-        for (errors, row) in weights.iter_mut().zip(&mut rows) {
-            refine(grid, row, errors, &factor.damped);
+        // Half of the slopes of the losses.
+        let mut slopes = vec![vec![0.0f32; width]; weights.len()];
+        add_products(&factor.damped, weights, 0..width, &mut slopes);
+        for ((errors, row), slope) in weights.iter_mut().zip(&mut rows).zip(&mut slopes) {
+            refine(grid, row, errors, slope, &factor.damped);
         }
     }
     rows
 }
 
 /// Rounds each weight of a row once more, now that the errors of those after it are known too: it
-/// goes where the loss is least while the others stay. Each move makes the loss smaller.
-fn refine(grid: &Grid, row: &mut Row, errors: &mut [f32], h: &[f32]) {
+/// goes where the loss is least while the others stay. Each move makes the loss smaller. `slope` is
+/// half of the slope of the loss.
+#[inline(always)]
+fn refine(grid: &Grid, row: &mut Row, errors: &mut [f32], slope: &mut [f32], h: &[f32]) {
     let width = errors.len();
-    // Half of the slope of the loss.
-    let mut slope = vec![0.0f32; width];
-    for (error, h) in errors.iter().zip(h.chunks_exact(width)) {
-        subtract(&mut slope, h, -error);
-    }
     for _ in 0..PASSES {
         for (g, group) in row.groups.iter_mut().enumerate() {
             let step = group.scale.value;
@@ -132,7 +135,7 @@ fn refine(grid: &Grid, row: &mut Row, errors: &mut [f32], h: &[f32]) {
                 if moved != 0.0 && moved * (moved * h[j] - 2.0 * slope[j]) < 0.0 {
                     *level = best;
                     errors[j] -= moved;
-                    subtract(&mut slope, h, moved);
+                    add(slope, h, -moved);
                 }
             }
             // The scale of the group, for the levels as they are now.
@@ -152,18 +155,11 @@ fn refine(grid: &Grid, row: &mut Row, errors: &mut [f32], h: &[f32]) {
                 for (k, level) in levels.iter().enumerate() {
                     let j = start + k;
                     errors[j] -= level * moved;
-                    subtract(&mut slope, &h[j * width..(j + 1) * width], level * moved);
+                    add(slope, &h[j * width..(j + 1) * width], -level * moved);
                 }
                 group.scale = scale;
             }
         }
-    }
-}
-
-/// `x -= factor y`.
-fn subtract(x: &mut [f32], y: &[f32], factor: f32) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x -= factor * y;
     }
 }
 
@@ -196,35 +192,43 @@ fn round_group(
     (loss, levels)
 }
 
-/// Adds what the errors of a group's columns mean for the columns from `end` on.
-fn feed_back(
+/// `sums += errors panel` for each of some rows. Only `columns` are added; `panel` is as wide as
+/// `sums` and has a row for each error. A few columns at a time, because `panel` may be larger than
+/// the cache.
+#[multiversion(targets("x86_64+avx+avx2"))]
+pub(super) fn add_products<E: AsRef<[f32]>>(
     panel: &[f32],
-    width: usize,
-    end: usize,
-    errors: &[[f32; GROUP]; TILE_ROWS],
-    fed: &mut [Vec<f32>],
+    errors: &[E],
+    columns: Range<usize>,
+    sums: &mut [Vec<f32>],
 ) {
-    let mut first = end;
-    while first < width {
-        let last = width.min(first + CHUNK);
-        for (fed, errors) in fed.iter_mut().zip(errors) {
-            let fed = &mut fed[first..last];
-            if let Ok(fed) = <&mut [f32; CHUNK]>::try_from(&mut *fed) {
-                let mut sums = *fed;
-                for (row, error) in panel.chunks_exact(width).zip(errors) {
-                    for (sum, m) in sums.iter_mut().zip(&row[first..last]) {
-                        *sum += error * m;
-                    }
+    let mut first = columns.start;
+    while first < columns.end {
+        let last = columns.end.min(first + CHUNK);
+        for (sums, errors) in sums.iter_mut().zip(errors) {
+            let width = sums.len();
+            let panel = panel.chunks_exact(width).zip(errors.as_ref());
+            let sums = &mut sums[first..last];
+            if let Ok(sums) = <&mut [f32; CHUNK]>::try_from(&mut *sums) {
+                let mut chunk = *sums;
+                for (row, error) in panel {
+                    add(&mut chunk, &row[first..last], *error);
                 }
-                *fed = sums;
+                *sums = chunk;
             } else {
-                for (row, error) in panel.chunks_exact(width).zip(errors) {
-                    for (sum, m) in fed.iter_mut().zip(&row[first..last]) {
-                        *sum += error * m;
-                    }
+                for (row, error) in panel {
+                    add(sums, &row[first..last], *error);
                 }
             }
         }
         first = last;
+    }
+}
+
+/// `x += factor y`.
+#[inline(always)]
+pub(super) fn add(x: &mut [f32], y: &[f32], factor: f32) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += factor * y;
     }
 }

@@ -132,6 +132,10 @@ impl Grid {
         let groups = weights.chunks(GROUP).zip(importance.chunks(GROUP));
         let largest = groups.fold(0.0f32, |largest, (weights, importance)| {
             let reach = largest_of(weights);
+            // No scale that is tried is larger.
+            if reach / -self.low <= largest {
+                return largest;
+            }
             // As fine as 8 bits can be.
             self.scales(reach, reach / -self.low / 127.0, &mut scales);
             let best = scales

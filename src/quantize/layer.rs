@@ -9,6 +9,7 @@ use std::rc::Rc;
 use pocketlm_kernels::{DType, Engine, Isa, Matrix, Solo};
 use rayon::prelude::*;
 
+use super::refuse;
 use crate::aligned::AlignedBytes;
 use crate::import::{
     self, Checkpoint, Description, Element, ImportError, PackOptions, PackedMatrix, Tensor,
@@ -23,6 +24,9 @@ pub(super) const INPUTS: [&[TensorKind]; 4] = [
     &[TensorKind::GatingLinear, TensorKind::ValueLinear],
     &[TensorKind::OutLinear],
 ];
+
+/// Sequences that are computed at once by [`OneLayer::after`].
+const AT_ONCE: usize = 16;
 
 pub(super) struct OneLayer<'c> {
     checkpoint: &'c dyn Checkpoint,
@@ -70,7 +74,7 @@ impl<'c> OneLayer<'c> {
     /// The matrices of the layer in type `dtype`.
     pub fn pack(&self, dtype: DType) -> Result<PackedLayer, ImportError> {
         let image = self.image(dtype)?;
-        let model = Model::open(&image).map_err(super::refuse)?;
+        let model = Model::open(&image).map_err(refuse)?;
         let matrix = |id: TensorId| {
             let bytes = model.bytes(model.location(0, id.kind));
             let words = bytemuck::cast_slice(bytes).to_vec();
@@ -104,6 +108,25 @@ impl<'c> OneLayer<'c> {
             ..PackOptions::default()
         };
         import::pack_to_memory(self, &options, &mut |_, _| {})
+    }
+
+    /// The rows that come out of the layer, with matrices of type `dtype`. `sequences` stand one
+    /// after the other in the rows that come in.
+    pub fn after(
+        &self,
+        dtype: DType,
+        sequences: &[Vec<u32>],
+        isa: &'static Isa,
+    ) -> Result<Vec<f32>, ImportError> {
+        let image = self.image(dtype)?;
+        let model = Model::open(&image).map_err(refuse)?;
+        let mut after = Vec::with_capacity(self.hidden.len());
+        for ranges in ranges(sequences).chunks(AT_ONCE) {
+            for computed in compute(&model, ranges, isa).map_err(refuse)? {
+                after.extend(computed.hidden);
+            }
+        }
+        Ok(after)
     }
 }
 
@@ -233,13 +256,12 @@ pub(super) struct Computed {
     pub hidden: Vec<f32>,
 }
 
-/// Computes some sequences of the tokens of an image of [`OneLayer`].
+/// Computes some sequences of the tokens of a [`OneLayer`].
 pub(super) fn compute(
-    image: &[u8],
+    model: &Model<'_>,
     sequences: &[Range<u32>],
     isa: &'static Isa,
 ) -> Result<Vec<Computed>, crate::Error> {
-    let model = Model::open(image)?;
     let longest = sequences.iter().map(|s| s.len() as u32).max().unwrap_or(1);
     let plan = Plan::new(model.header()).context(longest).batch(longest);
     sequences
@@ -251,7 +273,7 @@ pub(super) fn compute(
                     isa,
                     workers: &Solo,
                 };
-                let mut session = Session::new(&model, &plan, arena, engine)?;
+                let mut session = Session::new(model, &plan, arena, engine)?;
                 let ids: Vec<u32> = sequence.clone().collect();
                 let mut computed = Computed::default();
                 session.feed_observed(&ids, &mut |_, kind, values| {

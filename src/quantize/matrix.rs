@@ -18,6 +18,8 @@ const HELD_OUT: usize = 8;
 const JUDGES: usize = 64;
 /// Tile rows of a matrix on which the candidates are tried.
 const TRIED: usize = 8;
+/// One of so many tile rows tells the error of a matrix.
+const JUDGED: usize = 8;
 /// The parts of the diagonal that are added to it. Less fits the calibration text better, more fits
 /// all text.
 const DAMPINGS: [f64; 4] = [0.03, 0.1, 0.25, 0.6];
@@ -86,7 +88,7 @@ pub(super) fn exact(tensor: &Tensor<'_>, grid: &Grid) -> Result<Option<PackedMat
     if grid.exact(&row).is_none() {
         return Ok(None);
     }
-    let (words, are_exact) = pack(tensor, grid.dtype, |rows| {
+    let (words, are_exact) = pack(tensor, grid.dtype, |_, rows| {
         let exact: Option<Vec<Row>> = rows.iter().map(|row| grid.exact(row)).collect();
         (exact.is_some(), exact.unwrap_or_default())
     })?;
@@ -111,11 +113,11 @@ pub(super) fn round(
         None => None,
     };
     let factor = factor.as_ref();
-    // The errors of some rows tell enough.
-    let (words, losses) = pack(tensor, grid.dtype, |rows| {
-        let size: Option<f64> = known.map(|known| rows.iter().map(|row| known.all.loss(row)).sum());
+    let (words, losses) = pack(tensor, grid.dtype, |index, rows| {
+        let judge = known.filter(|_| index % JUDGED == 0);
+        let size: Option<f64> = judge.map(|known| known.all.losses(rows).iter().sum());
         let rounded = round_rows(grid, rows, factor);
-        let loss: Option<f64> = known.map(|known| rows.iter().map(|row| known.all.loss(row)).sum());
+        let loss: Option<f64> = judge.map(|known| known.all.losses(rows).iter().sum());
         (size.zip(loss), rounded)
     })?;
     let losses = losses.iter().flatten();
@@ -147,7 +149,7 @@ fn best_damping(
             .map(|index| {
                 let mut rows = read(tensor, index * tile_rows / tried, grid.dtype)?;
                 round_rows(grid, &mut rows, factor);
-                Ok(rows.iter().map(|row| known.held_out.loss(row)).sum())
+                Ok(known.held_out.losses(&rows).iter().sum())
             })
             .collect();
         let loss: f64 = losses?.iter().sum();
@@ -158,12 +160,12 @@ fn best_damping(
     Ok(best.1)
 }
 
-/// Packs all rows of a matrix, eight at a time by all cores, as `round` says; collects what it says
-/// besides.
+/// Packs all rows of a matrix, eight at a time by all cores. `round` gets the index of a tile row
+/// and its rows. What it says besides is collected.
 fn pack<T: Send>(
     tensor: &Tensor<'_>,
     dtype: DType,
-    round: impl Fn(&mut [Vec<f32>]) -> (T, Vec<Row>) + Sync,
+    round: impl Fn(usize, &mut [Vec<f32>]) -> (T, Vec<Row>) + Sync,
 ) -> Result<(Vec<u32>, Vec<T>), ImportError> {
     let tile_rows = tensor.row_count().div_ceil(TILE_ROWS);
     let bytes = dtype.tile_row_bytes(tensor.column_count());
@@ -173,7 +175,7 @@ fn pack<T: Send>(
         .par_chunks_exact_mut(bytes / 4)
         .enumerate()
         .map(|(index, words)| {
-            let (told, rows) = round(&mut read(tensor, index, dtype)?);
+            let (told, rows) = round(index, &mut read(tensor, index, dtype)?);
             for (lane, row) in rows.iter().enumerate() {
                 write(dtype, bytemuck::cast_slice_mut(words), lane, row);
             }

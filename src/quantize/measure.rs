@@ -8,13 +8,11 @@ use pocketlm_kernels::vector::rms_norm;
 use pocketlm_kernels::{DType, Input, Isa, Matrix, Output, Solo, TILE_ROWS, pack_row, split_rows};
 use rayon::prelude::*;
 
-use super::layer::{Numbers, OneLayer, compute, dequantized, embed, ranges};
-use super::{Calibration, refuse};
+use super::Calibration;
+use super::layer::{Numbers, OneLayer, dequantized, embed};
 use crate::import::{Checkpoint, ImportError};
 use crate::model::{TensorId, TensorKind};
 
-/// Sequences that are computed at a time.
-const ROUND: usize = 4;
 /// Tokens of the vocabulary whose logits are computed at a time.
 const LOGITS: usize = 256;
 
@@ -59,21 +57,21 @@ pub fn measure(
 ) -> Result<Agreement, ImportError> {
     let sequences = &calibration.measured;
     let states = final_states(reference, sequences, Isa::best())?;
-    let reference = Model::new(reference, states)?;
+    let reference = Predictions::new(reference, states)?;
     let states = final_states(packed, sequences, Isa::best())?;
-    let packed = Model::new(packed, states)?;
+    let packed = Predictions::new(packed, states)?;
     compare(&reference, &packed)
 }
 
 /// What the logits of some tokens are computed from.
-pub(super) struct Model<'c> {
+pub(super) struct Predictions<'c> {
     head: Numbers<'c>,
     /// Normed, `[tokens][embedding_dim]`.
     states: Vec<f32>,
     final_logit_softcap: Option<f32>,
 }
 
-impl<'c> Model<'c> {
+impl<'c> Predictions<'c> {
     /// The output matrix of a checkpoint, and final states.
     pub fn new(checkpoint: &'c dyn Checkpoint, states: Vec<f32>) -> Result<Self, ImportError> {
         let config = checkpoint.description().config;
@@ -82,7 +80,7 @@ impl<'c> Model<'c> {
         } else {
             TensorKind::LmHead
         };
-        Ok(Model {
+        Ok(Predictions {
             head: dequantized(checkpoint, TensorId { layer: 0, kind })?,
             states,
             final_logit_softcap: config.final_logit_softcap,
@@ -101,7 +99,10 @@ impl<'c> Model<'c> {
 }
 
 /// Compares the logits of two models with one vocabulary.
-pub(super) fn compare(reference: &Model, packed: &Model) -> Result<Agreement, ImportError> {
+pub(super) fn compare(
+    reference: &Predictions,
+    packed: &Predictions,
+) -> Result<Agreement, ImportError> {
     let tokens = reference.states.len() / reference.head.columns();
     let sums = over_vocabulary(reference.head.rows(), tokens, |rows| {
         let p = reference.logits(rows.clone())?;
@@ -119,7 +120,7 @@ pub(super) fn compare(reference: &Model, packed: &Model) -> Result<Agreement, Im
 
 /// The divergence of each of several models from the first one. They have the same output matrix,
 /// and `model` holds the states of one after the other, `tokens` of each.
-pub(super) fn divergences(model: &Model, tokens: usize) -> Result<Vec<f64>, ImportError> {
+pub(super) fn divergences(model: &Predictions, tokens: usize) -> Result<Vec<f64>, ImportError> {
     let others = model.states.len() / model.head.columns() - tokens;
     let sums = over_vocabulary(model.head.rows(), others, |rows| {
         let logits = model.logits(rows.clone())?;
@@ -170,14 +171,8 @@ fn final_states(
             hidden.fill(f32::NAN);
             break;
         }
-        let image = OneLayer::new(checkpoint, layer, &hidden).image(DType::F32)?;
-        let mut after = Vec::with_capacity(hidden.len());
-        for ranges in ranges(sequences).chunks(ROUND) {
-            for computed in compute(&image, ranges, isa).map_err(refuse)? {
-                after.extend(computed.hidden);
-            }
-        }
-        hidden = after;
+        let layer = OneLayer::new(checkpoint, layer, &hidden);
+        hidden = layer.after(DType::F32, sequences, isa)?;
     }
     final_norm(checkpoint, &hidden)
 }

@@ -5,6 +5,8 @@ use std::prelude::rust_2024::*;
 use pocketlm_kernels::{DType, Input, Isa, Matrix, Output, Solo, TILE_ROWS, split_rows};
 use rayon::prelude::*;
 
+use super::feedback::{add, add_products};
+
 /// Inputs whose products with all inputs are computed together.
 const BLOCK: usize = 32;
 /// Columns that are eliminated together.
@@ -33,21 +35,14 @@ impl Moments {
         if tokens == 0 {
             return;
         }
-        // The transposed inputs, as inputs of a product, and as its matrix.
-        let mut transposed = vec![0.0f32; width * tokens];
-        transposed
-            .par_chunks_mut(tokens)
-            .enumerate()
-            .for_each(|(i, row)| {
-                for (x, token) in row.iter_mut().zip(inputs.chunks_exact(width)) {
-                    *x = token[i];
-                }
-            });
+        // The transposed inputs, as the matrix of a product, and as its inputs.
         let mut tiles = vec![0.0f32; width.next_multiple_of(TILE_ROWS) * tokens];
+        let mut transposed = vec![0.0f32; width * tokens];
         tiles
             .par_chunks_mut(TILE_ROWS * tokens)
+            .zip(transposed.par_chunks_mut(TILE_ROWS * tokens))
             .enumerate()
-            .for_each(|(tile, columns)| {
+            .for_each(|(tile, (columns, rows))| {
                 let first = tile * TILE_ROWS;
                 let count = TILE_ROWS.min(width - first);
                 for (column, token) in columns
@@ -55,6 +50,12 @@ impl Moments {
                     .zip(inputs.chunks_exact(width))
                 {
                     column[..count].copy_from_slice(&token[first..first + count]);
+                }
+                for (lane, row) in rows.chunks_exact_mut(tokens).enumerate() {
+                    let columns = columns.chunks_exact(TILE_ROWS);
+                    for (x, column) in row.iter_mut().zip(columns) {
+                        *x = column[lane];
+                    }
                 }
             });
         let matrix = Matrix::new(DType::F32, width, tokens, bytemuck::cast_slice(&tiles))
@@ -106,22 +107,31 @@ impl Moments {
         self.values.iter().all(|x| x.is_finite())
     }
 
-    /// `e H eᵀ`, the squared error of a row's outputs if its weights are off by `e`.
-    pub fn loss(&self, errors: &[f32]) -> f64 {
-        let rows = self.values.chunks_exact(self.width).zip(errors);
-        rows.enumerate()
-            .map(|(i, (row, &error))| {
-                let mut sums = [0.0f32; 8];
-                let (weights, errors) = (row[i + 1..].chunks(8), errors[i + 1..].chunks(8));
-                for (weights, errors) in weights.zip(errors) {
-                    for ((sum, w), e) in sums.iter_mut().zip(weights).zip(errors) {
-                        *sum += w * e;
-                    }
+    /// `e H eᵀ` of some rows: the squared error of a row's outputs if its weights are off by `e`.
+    pub fn losses(&self, errors: &[Vec<f32>]) -> Vec<f64> {
+        let width = self.width;
+        // `sum over i < j of e[i] H[i][j]` for each j.
+        let mut sums = vec![vec![0.0f32; width]; errors.len()];
+        for start in (0..width).step_by(BLOCK) {
+            let end = width.min(start + BLOCK);
+            add_products(&self.values[..start * width], errors, start..end, &mut sums);
+            for (sums, errors) in sums.iter_mut().zip(errors) {
+                for i in start..end {
+                    let row = &self.values[i * width..(i + 1) * width];
+                    add(&mut sums[i + 1..end], &row[i + 1..end], errors[i]);
                 }
-                let after: f32 = sums.iter().sum();
-                f64::from(error) * (f64::from(error * row[i]) + 2.0 * f64::from(after))
-            })
-            .sum()
+            }
+        }
+        let diagonal = self.values.iter().step_by(width + 1);
+        let loss = |(errors, sums): (&Vec<f32>, &Vec<f32>)| {
+            let terms = errors.iter().zip(sums).zip(diagonal.clone());
+            terms
+                .map(|((&error, &sum), h)| {
+                    f64::from(error) * (f64::from(error * h) + 2.0 * f64::from(sum))
+                })
+                .sum()
+        };
+        errors.iter().zip(&sums).map(loss).collect()
     }
 
     /// Factors `H + damping diag(H)`. `None` if that is not positive definite.

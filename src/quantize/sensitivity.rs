@@ -15,18 +15,16 @@ use pocketlm_kernels::{Isa, TILE_ROWS};
 
 use super::feedback::round_rows;
 use super::grid::Grid;
-use super::layer::{OneLayer, compute, embed, ranges};
+use super::layer::{OneLayer, embed};
 use super::matrix::{exact, round};
-use super::measure::{Model, compare, divergences, final_norm};
-use super::{Calibration, Quantized, named, refuse};
+use super::measure::{Predictions, compare, divergences, final_norm};
+use super::{Calibration, Quantized, named};
 use crate::import::{Checkpoint, ImportError, PackedMatrix, Tensor};
 use crate::model::{DType, TensorId, TensorKind, tensor_ids};
 
 /// Sequences of calibration text that are used, and tokens of each.
 const SEQUENCES: usize = 8;
 const LENGTH: usize = 64;
-/// Sequences that are computed at a time.
-const ROUND: usize = 64;
 /// Of so many tokens one is compared: the output matrix is often the largest.
 const COMPARED: usize = 2;
 /// Tile rows of a matrix from which its error in each type is estimated.
@@ -234,7 +232,7 @@ fn costs(
             let mut packed = packed.clone();
             packed.insert(id.kind, Rc::new(rounded(checkpoint, id)?));
             let one = OneLayer::new(checkpoint, layer, &hidden).with_packed(packed);
-            let hidden = through(&one, sequences)?;
+            let hidden = one.after(DType::Q8, sequences, Isa::best())?;
             begun.push(Variant {
                 id,
                 whole: None,
@@ -250,7 +248,7 @@ fn costs(
             .flat_map(|_| sequences.to_vec())
             .collect();
         let one = OneLayer::new(checkpoint, layer, &rows).with_packed(packed);
-        let rows = through(&one, &copies)?;
+        let rows = one.after(DType::Q8, &copies, Isa::best())?;
         let mut parts = rows.chunks_exact(hidden.len());
         hidden = parts.next().unwrap_or_default().to_vec();
         for (variant, part) in variants.iter_mut().zip(parts) {
@@ -263,7 +261,7 @@ fn costs(
     let tokens = states.len() / config.embedding_dim as usize;
     let mut costs = Vec::new();
     // Models with an output matrix of their own; then the others, all at once.
-    let reference = Model::new(checkpoint, states.clone())?;
+    let reference = Predictions::new(checkpoint, states.clone())?;
     let mut all = states;
     let mut in_layers = Vec::new();
     for variant in &variants {
@@ -274,12 +272,12 @@ fn costs(
                 in_layers.push(variant.id);
             }
             Some(whole) => {
-                let agreement = compare(&reference, &Model::new(whole, states)?)?;
+                let agreement = compare(&reference, &Predictions::new(whole, states)?)?;
                 costs.push((variant.id, agreement.kl));
             }
         }
     }
-    let divergences = divergences(&Model::new(checkpoint, all)?, tokens)?;
+    let divergences = divergences(&Predictions::new(checkpoint, all)?, tokens)?;
     costs.extend(in_layers.into_iter().zip(divergences));
     progress(u64::from(layers) + 1, u64::from(layers) + 1);
     Ok(costs)
@@ -291,18 +289,6 @@ fn rounded(checkpoint: &dyn Checkpoint, id: TensorId) -> Result<PackedMatrix, Im
     let grid = Grid::of(MEASURED).expect("a type that is rounded");
     let rounded = round(&tensor, &grid, None).map_err(|error| named(id, error))?;
     Ok(rounded.matrix)
-}
-
-/// The rows after a layer, of sequences that stand one after the other in its hidden rows.
-fn through(layer: &OneLayer<'_>, sequences: &[Vec<u32>]) -> Result<Vec<f32>, ImportError> {
-    let image = layer.image(DType::Q8)?;
-    let mut after = Vec::new();
-    for ranges in ranges(sequences).chunks(ROUND) {
-        for computed in compute(&image, ranges, Isa::best()).map_err(refuse)? {
-            after.extend(computed.hidden);
-        }
-    }
-    Ok(after)
 }
 
 /// The final states of the tokens that are compared.
