@@ -131,6 +131,11 @@ unsafe fn start(
         let mut sampler_held = Held::new(sampler_handle)?;
         let mut session_held = Held::new(session_handle)?;
         let prompt = crate::session::tokens(&session_held, ids, count)?;
+        let own = (handle.cast_const(), 1);
+        memory::must_be_apart(own, (session_handle, 1))?;
+        memory::must_be_apart(own, (sampler_handle, 1))?;
+        memory::must_be_apart(own, (ids, count))?;
+        memory::must_be_apart(own, crate::session::arena(&session_held))?;
         let used: &'static mut Session = &mut *(session(&mut session_held) as *mut _);
         let sampler: &'static mut Sampler = &mut *sampler_held.pointer();
         handle::create(handle, |place| {

@@ -153,6 +153,15 @@ unsafe fn checked_workers(workers: *const plm_workers) -> Result<Option<plm_work
     Ok(Some(workers))
 }
 
+/// The arena of a session.
+///
+/// # Safety
+/// Its memory is there.
+pub unsafe fn arena(held: &Held<plm_session>) -> (*const u8, usize) {
+    // SAFETY: the place is filled.
+    unsafe { (*held.pointer()).arena }
+}
+
 /// Tokens to feed: not in the arena, which is written.
 ///
 /// # Safety
@@ -162,9 +171,9 @@ pub unsafe fn tokens<'t>(
     ids: *const u32,
     count: usize,
 ) -> Result<&'t [u32], Fault> {
-    // SAFETY: the place is filled; the caller's promise.
+    // SAFETY: the caller's promise.
     unsafe {
-        memory::must_be_apart((ids, count), (*held.pointer()).arena)?;
+        memory::must_be_apart((ids, count), arena(held))?;
         memory::values(ids, count)
     }
 }
