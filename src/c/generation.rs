@@ -25,7 +25,7 @@ pub const PLM_STOP_STRINGS: usize = 4;
 pub const PLM_GENERATION_WORDS: usize = 180;
 /// Words of 8 bytes of a `plm_generation`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_GENERATION_WORDS: usize = 320;
+pub const PLM_GENERATION_WORDS: usize = 256;
 /// Bytes of a `plm_generation`.
 pub const PLM_GENERATION_BYTES: usize = PLM_GENERATION_WORDS * 8;
 

@@ -21,7 +21,7 @@ pub const PLM_SAMPLER_BYTES: usize = PLM_SAMPLER_WORDS * 8;
 pub const PLM_CHOICE_WORDS: usize = 74;
 /// Words of 8 bytes of a `plm_choice`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_CHOICE_WORDS: usize = 96;
+pub const PLM_CHOICE_WORDS: usize = 76;
 /// Bytes of a `plm_choice`.
 pub const PLM_CHOICE_BYTES: usize = PLM_CHOICE_WORDS * 8;
 

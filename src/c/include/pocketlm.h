@@ -415,7 +415,7 @@
 /**
  * Words of 8 bytes of a `plm_choice`.
  */
-#define PLM_CHOICE_WORDS 96
+#define PLM_CHOICE_WORDS 76
 #endif
 
 /**
@@ -488,7 +488,7 @@
 /**
  * Words of 8 bytes of a `plm_generation`.
  */
-#define PLM_GENERATION_WORDS 320
+#define PLM_GENERATION_WORDS 256
 #endif
 
 /**
