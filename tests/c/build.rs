@@ -10,8 +10,6 @@ pub const STORY: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/src/bin/pocketlm/story/story.plm"
 );
-/// All types of weights and all tokenizers.
-pub const EVERYTHING: &str = "f32,f16,bf16,q8,q6,q5,q4,nl4,nl3,nfc";
 const WARNINGS: [&str; 6] = [
     "-Wall",
     "-Wextra",

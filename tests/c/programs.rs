@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use crate::board::{M4F, RV32IMAC};
-use crate::build::{EVERYTHING, ROOT, STORY, flags, folder, library, link, plan, run, text};
+use crate::board::{EVERYTHING, M4F, RV32IMAC};
+use crate::build::{ROOT, STORY, flags, folder, library, link, plan, run, text};
 
 /// What is linked beside the library on this machine.
 const HOST: [&str; 4] = ["-lpthread", "-ldl", "-lm", "-g"];
