@@ -7,7 +7,7 @@ use pocketlm::generate::{End, Generation, Progress, STOP_STRING_BYTES};
 use pocketlm::run::Session;
 use pocketlm::sample::Sampler;
 
-use crate::handle::{self, Handle, Held, lent_tag};
+use crate::handle::{self, Handle, Held};
 use crate::memory;
 use crate::sampler::plm_sampler;
 use crate::session::{plm_session, session};
@@ -25,7 +25,7 @@ pub const PLM_STOP_STRINGS: usize = 4;
 pub const PLM_GENERATION_WORDS: usize = 180;
 /// Words of 8 bytes of a `plm_generation`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_GENERATION_WORDS: usize = 320;
+pub const PLM_GENERATION_WORDS: usize = 256;
 /// Bytes of a `plm_generation`.
 pub const PLM_GENERATION_BYTES: usize = PLM_GENERATION_WORDS * 8;
 
@@ -33,7 +33,8 @@ pub const PLM_GENERATION_BYTES: usize = PLM_GENERATION_WORDS * 8;
 ///
 /// While the text goes on, the session and the sampler are the generation's: other calls with them
 /// are refused with `PLM_ERROR_HANDLE`, and their memory must stay. They are free again when the
-/// text has ended, or after `plm_generate_stop`.
+/// text has ended, or after `plm_generate_stop`. One that is opened again before that is taken away
+/// from the generation, which cannot go on then (`PLM_ERROR_HANDLE`).
 ///
 /// Threads: one at a time.
 #[repr(C)]
@@ -82,8 +83,8 @@ fn generation(
 }
 
 /// Begins a text after the `count` tokens of a prompt, which follow what the session holds. The ids
-/// are read until the first call that returns no error, and `options`, which may be NULL, only here.
-/// `tokenizer` is copied.
+/// are read until the first call that returns no error, and `options`, which may be NULL, only
+/// here. `tokenizer` is copied.
 ///
 /// Errors: `PLM_ERROR_LENGTH` for too many or too long stop strings, `PLM_ERROR_UTF8` for their
 /// text, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
@@ -115,13 +116,12 @@ unsafe fn start(
         let mut stop_strings = [""; PLM_STOP_STRINGS];
         let mut stops = 0;
         let mut tokens = 0;
-        if !options.is_null() {
-            let options = memory::value(options)?;
+        if let Some(options) = memory::optional(options)? {
             tokens = options.tokens;
             let strings = memory::values(options.stop_strings, options.stop_string_count)?;
             stops = strings.len();
             if stops > PLM_STOP_STRINGS {
-                return Err(Fault(PLM_ERROR_LENGTH));
+                return Err(Fault::of(PLM_ERROR_LENGTH));
             }
             for (place, &string) in stop_strings.iter_mut().zip(strings) {
                 *place = stop_string(string)?;
@@ -130,7 +130,14 @@ unsafe fn start(
         let tokenizer = *handle::shared(tokenizer)?;
         let mut sampler_held = Held::new(sampler_handle)?;
         let mut session_held = Held::new(session_handle)?;
-        let prompt = crate::session::tokens(&session_held, ids, count)?;
+        memory::must_be_apart(&[
+            memory::buffer(handle, 1),
+            memory::buffer(session_handle, 1),
+            memory::buffer(sampler_handle, 1),
+            memory::buffer(ids, count),
+            crate::session::arena(&session_held),
+        ])?;
+        let prompt = memory::values(ids, count)?;
         let used: &'static mut Session = &mut *(session(&mut session_held) as *mut _);
         let sampler: &'static mut Sampler = &mut *sampler_held.pointer();
         handle::create(handle, |place| {
@@ -180,11 +187,11 @@ unsafe fn stop_string(string: *const c_char) -> Result<&'static str, Fault> {
             }
         }
     }
-    Err(Fault(PLM_ERROR_LENGTH))
+    Err(Fault::of(PLM_ERROR_LENGTH))
 }
 
-/// Adds the next token and gives the text that it completes to `write`, in no, one or several calls.
-/// `PLM_OK` if the text goes on; `PLM_ENDED_TOKEN`, `PLM_ENDED_STOP`, `PLM_ENDED_LIMIT` or
+/// Adds the next token and gives the text that it completes to `write`, in no, one or several
+/// calls. `PLM_OK` if the text goes on; `PLM_ENDED_TOKEN`, `PLM_ENDED_STOP`, `PLM_ENDED_LIMIT` or
 /// `PLM_ENDED_CONTEXT` if it has ended, now and in every further call.
 ///
 /// Errors: those of `plm_feed` and `plm_sample`. Nothing is lost: the next call goes on from there.
@@ -229,10 +236,7 @@ unsafe fn lent(
     // SAFETY: the place is filled; the caller's promise.
     unsafe {
         let (session, sampler) = ((*held.pointer()).session, (*held.pointer()).sampler);
-        Ok((
-            Held::with_tag(session, lent_tag(session.cast_const(), handle.cast_const()))?,
-            Held::with_tag(sampler, lent_tag(sampler.cast_const(), handle.cast_const()))?,
-        ))
+        Ok((Held::lent(session, handle)?, Held::lent(sampler, handle)?))
     }
 }
 
@@ -257,10 +261,9 @@ unsafe fn step(
             Progress::Token => return Ok(PLM_OK),
             Progress::Ended(End::Token(_)) => PLM_ENDED_TOKEN,
             Progress::Ended(End::StopString(_)) => PLM_ENDED_STOP,
-            Progress::Ended(End::Limit) => PLM_ENDED_LIMIT,
             Progress::Ended(End::ContextFull) => PLM_ENDED_CONTEXT,
             // Only a grammar completes a text, and this interface has no grammars.
-            Progress::Ended(End::Complete) => PLM_ENDED_LIMIT,
+            Progress::Ended(End::Limit | End::Complete) => PLM_ENDED_LIMIT,
         };
         (*held.pointer()).ended = ended;
         session.give_back();
@@ -271,8 +274,8 @@ unsafe fn step(
 
 /// Ends a text that goes on, and gives text that was held back to `write`, because it could have
 /// been the beginning of a stop string. The session holds the prompt and the text, but for the last
-/// token (`plm_generate_last`), and perhaps work in progress, which `plm_abort` drops. Further calls
-/// return `PLM_ENDED_LIMIT`. Does nothing if the text has ended.
+/// token (`plm_generate_last`), and perhaps work in progress, which `plm_abort` drops. Further
+/// calls return `PLM_ENDED_LIMIT`. Does nothing if the text has ended.
 ///
 /// Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
 #[unsafe(no_mangle)]

@@ -30,23 +30,23 @@ fn open_tag<H: Handle>(handle: *const H) -> usize {
 }
 
 /// The tag of a value that `borrower` has for itself, call after call.
-pub fn lent_tag<H: Handle, B>(handle: *const H, borrower: *const B) -> usize {
+fn lent_tag<H: Handle, B>(handle: *const H, borrower: *const B) -> usize {
     open_tag(handle) ^ borrower.addr().rotate_left(7)
 }
 
-/// Whether memory is that of a handle, which has the tag `tag`. It is one function for all kinds, to
-/// save flash.
+/// Whether memory is that of a handle, which has the tag `tag`. It is one function for all kinds,
+/// to save flash.
 ///
 /// # Safety
 /// Where the checks of the pointer succeed, the memory is there.
 #[inline(never)]
 unsafe fn check(tag_place: *const usize, align: usize, tag: usize) -> Result<(), Fault> {
-    memory::check(tag_place.addr(), align, Some(size_of::<usize>()))?;
+    memory::check(tag_place.addr(), align, size_of::<usize>(), 1)?;
     // SAFETY: the caller's promise.
     if unsafe { tag_place.read() } == tag {
         Ok(())
     } else {
-        Err(Fault(PLM_ERROR_HANDLE))
+        Err(Fault::of(PLM_ERROR_HANDLE))
     }
 }
 
@@ -105,11 +105,17 @@ impl<H: Handle> Held<H> {
         unsafe { Self::with_tag(handle, open_tag(handle)) }
     }
 
-    /// Takes a value whose tag is `tag`.
+    /// Takes a value that [`lend`](Held::lend) has lent to `borrower`.
     ///
     /// # Safety
     /// That of [`create`].
-    pub unsafe fn with_tag(handle: *mut H, tag: usize) -> Result<Self, Fault> {
+    pub unsafe fn lent<B>(handle: *mut H, borrower: *const B) -> Result<Self, Fault> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::with_tag(handle, lent_tag(handle.cast_const(), borrower)) }
+    }
+
+    /// Takes a value whose tag is `tag`.
+    unsafe fn with_tag(handle: *mut H, tag: usize) -> Result<Self, Fault> {
         // SAFETY: a slot is not larger than its handle, which is the caller's, and starts with the
         // tag.
         unsafe {
@@ -127,8 +133,12 @@ impl<H: Handle> Held<H> {
     }
 
     /// The value.
-    pub fn value(&mut self) -> &mut H::Value {
-        // SAFETY: the tag said that there is a value, and this is the only use of it.
+    ///
+    /// # Safety
+    /// No part of the value borrows another part of it.
+    pub unsafe fn value(&mut self) -> &mut H::Value {
+        // SAFETY: the tag said that there is a value, and this is the only use of it. The caller
+        // promises the rest.
         unsafe { &mut *self.pointer() }
     }
 

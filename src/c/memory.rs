@@ -4,33 +4,37 @@ use core::ffi::c_char;
 use core::ops::Range;
 use core::slice;
 
-use crate::status::{Fault, PLM_ERROR_LENGTH, PLM_ERROR_MISALIGNED, PLM_ERROR_NULL};
+use crate::status::{
+    Fault, PLM_ERROR_LENGTH, PLM_ERROR_MISALIGNED, PLM_ERROR_NULL, PLM_ERROR_OVERLAP,
+    PLM_ERROR_UTF8,
+};
 
-/// Checks that a pointer can point to `count` values, which are read or written if there are any.
+/// Checks that a pointer can point to `count` values of `size` bytes. It is one function for all
+/// types, to save flash.
 #[inline(never)]
-pub fn check(address: usize, align: usize, bytes: Option<usize>) -> Result<(), Fault> {
-    let Some(bytes) = bytes.filter(|&bytes| bytes <= isize::MAX as usize) else {
-        return Err(Fault(PLM_ERROR_LENGTH));
-    };
-    if bytes == 0 {
+pub fn check(address: usize, align: usize, size: usize, count: usize) -> Result<(), Fault> {
+    if count == 0 {
         return Ok(());
     }
+    let bytes = count.checked_mul(size);
+    let Some(bytes) = bytes.filter(|&bytes| bytes <= isize::MAX as usize) else {
+        return Err(Fault::of(PLM_ERROR_LENGTH));
+    };
     if address == 0 {
-        return Err(Fault(PLM_ERROR_NULL));
+        return Err(Fault::of(PLM_ERROR_NULL));
     }
     if address & (align - 1) != 0 {
-        return Err(Fault(PLM_ERROR_MISALIGNED));
+        return Err(Fault::of(PLM_ERROR_MISALIGNED));
     }
     if address.checked_add(bytes).is_none() {
-        return Err(Fault(PLM_ERROR_LENGTH));
+        return Err(Fault::of(PLM_ERROR_LENGTH));
     }
     Ok(())
 }
 
 /// Checks that a pointer can point to `count` values.
 pub fn check_values<T>(pointer: *const T, count: usize) -> Result<(), Fault> {
-    let bytes = count.checked_mul(size_of::<T>());
-    check(pointer.addr(), align_of::<T>(), bytes)
+    check(pointer.addr(), align_of::<T>(), size_of::<T>(), count)
 }
 
 /// `count` values to read. Nothing is asked of a pointer to no values.
@@ -69,6 +73,18 @@ pub unsafe fn value<'v, T>(pointer: *const T) -> Result<&'v T, Fault> {
     Ok(unsafe { &*pointer })
 }
 
+/// One value to read, or none where the pointer is NULL.
+///
+/// # Safety
+/// That of [`values`].
+pub unsafe fn optional<'v, T>(pointer: *const T) -> Result<Option<&'v T>, Fault> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { value(pointer).map(Some) }
+}
+
 /// The place of a result.
 ///
 /// # Safety
@@ -86,23 +102,26 @@ pub unsafe fn result<T>(pointer: *mut T) -> Result<impl FnOnce(T), Fault> {
 pub unsafe fn text<'v>(text: *const c_char, bytes: usize) -> Result<&'v str, Fault> {
     // SAFETY: the caller's promise.
     let bytes = unsafe { values(text.cast::<u8>(), bytes)? };
-    core::str::from_utf8(bytes).map_err(|_| Fault(crate::status::PLM_ERROR_UTF8))
+    core::str::from_utf8(bytes).map_err(|_| Fault::of(PLM_ERROR_UTF8))
 }
 
-/// Refuses buffers, each an address and a number of values, that share memory: one of them is
-/// written.
-pub fn must_be_apart<A, B>(a: (*const A, usize), b: (*const B, usize)) -> Result<(), Fault> {
-    let (first, second) = (range(a), range(b));
-    let apart = first.is_empty() || second.is_empty();
-    if apart || first.end <= second.start || second.end <= first.start {
-        Ok(())
-    } else {
-        Err(Fault(crate::status::PLM_ERROR_OVERLAP))
+/// The addresses of a buffer. Where sizes overflow, they are not; [`check`] refuses such a buffer.
+pub fn buffer<T>(start: *const T, count: usize) -> Range<usize> {
+    let bytes = count.wrapping_mul(size_of::<T>());
+    start.addr()..start.addr().wrapping_add(bytes)
+}
+
+/// Refuses buffers of which any two share memory: one of the two is written.
+#[inline(never)]
+pub fn must_be_apart(buffers: &[Range<usize>]) -> Result<(), Fault> {
+    let mut rest = buffers;
+    while let [first, others @ ..] = rest {
+        for other in others {
+            if first.start.max(other.start) < first.end.min(other.end) {
+                return Err(Fault::of(PLM_ERROR_OVERLAP));
+            }
+        }
+        rest = others;
     }
-}
-
-/// The addresses of a buffer.
-fn range<T>((start, count): (*const T, usize)) -> Range<usize> {
-    let bytes = count.saturating_mul(size_of::<T>());
-    start.addr()..start.addr().saturating_add(bytes)
+    Ok(())
 }

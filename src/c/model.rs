@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use pocketlm::model::{Kv, Model};
+use pocketlm::model::{Header, Kv, Model};
 use pocketlm::run::{Plan, floats_are_ieee};
 
 use crate::handle::{self, Handle};
@@ -28,8 +28,8 @@ pub const PLM_MODEL_WORDS: usize = 43;
 pub const PLM_MODEL_BYTES: usize = PLM_MODEL_WORDS * 8;
 
 /// An opened image. It holds no copy of the image, which must stay where it is for as long as the
-/// model, or anything made from the model, is used. The model itself may go as soon as sessions and
-/// tokenizers are made.
+/// model, or anything made from the model, is used. Sessions and tokenizers copy what they need of
+/// the model: once they are made, its own memory may have another use.
 ///
 /// Threads: once open, any number of threads may use it at the same time.
 #[repr(C)]
@@ -56,7 +56,8 @@ pub struct plm_limits {
     pub batch: u32,
     /// The type of keys and values: `PLM_KV_F32`, `PLM_KV_F16`, `PLM_KV_BF16` or `PLM_KV_Q8`.
     pub kv: u32,
-    /// Bytes of the buffer for weights that are not in memory. 0 if they are.
+    /// Bytes of the buffer for weights that are not in memory. 0 if they are, and in a library
+    /// without the feature `source`.
     pub weight_buffer: usize,
 }
 
@@ -81,12 +82,16 @@ impl plm_limits {
             PLM_KV_F16 => Kv::F16,
             PLM_KV_BF16 => Kv::Bf16,
             PLM_KV_Q8 => Kv::Q8,
-            _ => return Err(Fault(PLM_ERROR_SETTING)),
+            _ => return Err(Fault::of(PLM_ERROR_SETTING)),
         };
         let plan = Plan::new(model.header());
         let plan = plan.context(self.context).batch(self.batch).kv(kv);
         #[cfg(feature = "source")]
         let plan = plan.weight_buffer(self.weight_buffer);
+        #[cfg(not(feature = "source"))]
+        if self.weight_buffer > 0 {
+            return Err(Fault::of(crate::status::PLM_ERROR_NO_SOURCE));
+        }
         Ok(plan)
     }
 }
@@ -94,10 +99,11 @@ impl plm_limits {
 /// Opens an image in memory and checks all of it: this reads every byte of it. After that only a
 /// full context or an unknown token can fail.
 ///
-/// `model` is what is opened. `image` starts at a multiple of 64 and has `bytes` bytes, which do not
-/// change while the model is used. A check of a signature goes before this call.
+/// `model` is what is opened. `image` starts at a multiple of 64 and has `bytes` bytes, which do
+/// not change while the model is used. A check of a signature goes before this call.
 ///
-/// Errors: 100 to 110, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED` (`model`), `PLM_ERROR_LENGTH`.
+/// Errors: 100 to 110, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED` (`model`),
+/// `PLM_ERROR_LENGTH`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_open(
     model: *mut plm_model,
@@ -134,12 +140,15 @@ unsafe fn open(
     // SAFETY: the caller's promise.
     unsafe {
         let image: &'static [u8] = memory::values(image.cast(), bytes)?;
-        // Where the header has its checksum, which `open` compares. What has none is no image.
-        let found = image.get(12..16).and_then(|bytes| bytes.first_chunk());
-        let found = found.map(|bytes| u32::from_le_bytes(*bytes));
+        memory::must_be_apart(&[
+            memory::buffer(model, 1),
+            memory::buffer(image.as_ptr(), bytes),
+        ])?;
         handle::create(model, |place| {
-            if found.is_some() && checksum.is_some() && found != checksum {
-                return Err(Fault(PLM_ERROR_OTHER_IMAGE));
+            if let Some(expected) = checksum
+                && Header::read(image)?.checksum() != expected
+            {
+                return Err(Fault::of(PLM_ERROR_OTHER_IMAGE));
             }
             place.write(Model::open(image)?);
             Ok(())
@@ -177,7 +186,8 @@ unsafe fn write_info(model: *const plm_model, info: *mut plm_model_info) -> Resu
 /// `pocketlm plan --c-header` writes as `PLM_ARENA_BYTES` for the same limits.
 ///
 /// Errors: `PLM_ERROR_LIMITS` if context or batch is 0 or no memory could hold this;
-/// `PLM_ERROR_SETTING` for an unknown `kv`; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+/// `PLM_ERROR_SETTING` for an unknown `kv`; `PLM_ERROR_NO_SOURCE` for a `weight_buffer` in a
+/// library without the feature `source`; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
 /// `PLM_ERROR_HANDLE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_plan(
@@ -207,9 +217,9 @@ unsafe fn write_plan(
     Ok(())
 }
 
-/// Whether `float` is computed as IEEE 754 asks. If not, the logits are not those of other machines:
-/// some operating systems and some floating-point routines in ROM flush subnormal numbers to zero.
-/// Call it once at the start, in the mode that the program computes in.
+/// Whether `float` is computed as IEEE 754 asks. If not, the logits are not those of other
+/// machines: some operating systems and some floating-point routines in ROM flush subnormal numbers
+/// to zero. Call it once at the start, in the mode that the program computes in.
 #[unsafe(no_mangle)]
 pub extern "C" fn plm_floats_are_ieee() -> bool {
     floats_are_ieee()

@@ -1,5 +1,7 @@
 //! Which token comes next?
 
+use core::ptr;
+
 use pocketlm::sample::{Choice, Penalties, Recent, Sampler};
 
 use crate::handle::{self, Handle, Held};
@@ -21,7 +23,7 @@ pub const PLM_SAMPLER_BYTES: usize = PLM_SAMPLER_WORDS * 8;
 pub const PLM_CHOICE_WORDS: usize = 74;
 /// Words of 8 bytes of a `plm_choice`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_CHOICE_WORDS: usize = 96;
+pub const PLM_CHOICE_WORDS: usize = 76;
 /// Bytes of a `plm_choice`.
 pub const PLM_CHOICE_BYTES: usize = PLM_CHOICE_WORDS * 8;
 
@@ -74,7 +76,8 @@ pub struct plm_sampling {
     pub top_p: f32,
     /// Keeps tokens at least this times as probable as the most probable one. 0: all.
     pub min_p: f32,
-    /// Tokens whose logits are changed: read as long as the sampler is used. NULL if there are none.
+    /// Tokens whose logits are changed: read as long as the sampler is used. NULL if there are
+    /// none.
     pub bias: *const plm_bias,
     /// How many.
     pub bias_count: usize,
@@ -89,6 +92,24 @@ pub struct plm_sampling {
     pub frequency: f32,
     /// Subtracted if a token occurs at all. 0: no penalty.
     pub presence: f32,
+}
+
+impl plm_sampling {
+    /// The largest logit.
+    const ZEROS: plm_sampling = plm_sampling {
+        seed: 0,
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 0.0,
+        min_p: 0.0,
+        bias: ptr::null(),
+        bias_count: 0,
+        window: ptr::null_mut(),
+        window_count: 0,
+        repeat: 0.0,
+        frequency: 0.0,
+        presence: 0.0,
+    };
 }
 
 // What C takes for the sizes. `handle::create` sees to it that the values fit.
@@ -117,7 +138,7 @@ const _: () = {
 
 /// Makes a sampler. `sampling` is copied; NULL is all zeros, the largest logit.
 ///
-/// Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_LENGTH`.
+/// Errors: `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_LENGTH`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_sampler_init(
     sampler: *mut plm_sampler,
@@ -130,11 +151,13 @@ pub unsafe extern "C" fn plm_sampler_init(
 unsafe fn init(handle: *mut plm_sampler, sampling: *const plm_sampling) -> Result<(), Fault> {
     // SAFETY: the caller's promise.
     unsafe {
-        let sampler = if sampling.is_null() {
-            Sampler::greedy()
-        } else {
-            made(memory::value(sampling)?)?
-        };
+        let sampling = memory::optional(sampling)?.unwrap_or(&plm_sampling::ZEROS);
+        memory::must_be_apart(&[
+            memory::buffer(handle, 1),
+            memory::buffer(sampling.bias, sampling.bias_count),
+            memory::buffer(sampling.window, sampling.window_count),
+        ])?;
+        let sampler = made(sampling)?;
         handle::create(handle, |place| {
             place.write(sampler);
             Ok(())
@@ -156,14 +179,9 @@ unsafe fn made(sampling: &plm_sampling) -> Result<Sampler<'static>, Fault> {
     unsafe {
         let bias = sampling.bias.cast::<(u32, f32)>();
         sampler.set_logit_bias(memory::values(bias, sampling.bias_count)?);
-        let count = sampling.window_count;
-        memory::check_values(sampling.window, count)?;
-        if count > 0 {
-            let window = sampling.window.cast::<Recent>();
-            for index in 0..count {
-                window.wrapping_add(index).write(Recent::EMPTY);
-            }
-            let window = memory::values_mut(window, count)?;
+        let window = sampling.window.cast::<Recent>();
+        let window = memory::values_mut(window, sampling.window_count)?;
+        if !window.is_empty() {
             let penalties = Penalties::over(window)
                 .repeat(sampling.repeat)
                 .frequency(sampling.frequency)
@@ -242,8 +260,8 @@ pub unsafe extern "C" fn plm_choice_init(choice: *mut plm_choice) -> i32 {
 }
 
 /// `plm_sample` in calls of about `budget` units, 0 to `UINT32_MAX`; a unit is about one of
-/// `plm_step`. `PLM_PENDING` if there is more to do; `PLM_OK` once the token is in `id`. Between the
-/// calls of a choice the session must not be used.
+/// `plm_step`. `PLM_PENDING` if there is more to do; `PLM_OK` once the token is in `id`. Between
+/// the calls of a choice the session must not be used.
 ///
 /// Errors: those of `plm_sample`.
 #[unsafe(no_mangle)]
@@ -279,5 +297,6 @@ unsafe fn sample_step(
 pub unsafe extern "C" fn plm_accept(sampler: *mut plm_sampler, id: u32) -> i32 {
     // SAFETY: the caller's promise, which the header states.
     let held = unsafe { Held::new(sampler) };
-    code(held.map(|mut sampler| sampler.value().accept(id)))
+    // SAFETY: a sampler does not borrow itself.
+    code(held.map(|mut sampler| unsafe { sampler.value() }.accept(id)))
 }

@@ -1,6 +1,7 @@
 //! How are tokens computed?
 
 use core::ffi::c_void;
+use core::ops::Range;
 
 use pocketlm::Error;
 use pocketlm::run::{Digest, Session, Solo, Step, Workers};
@@ -8,9 +9,9 @@ use pocketlm::run::{Digest, Session, Solo, Step, Workers};
 use crate::handle::{self, Handle, Held};
 use crate::memory;
 use crate::model::{plm_limits, plm_model};
+use crate::source::{Cores, plm_source, plm_workers, runnable};
 #[cfg(feature = "source")]
-use crate::source::Device;
-use crate::source::{Cores, plm_source, plm_workers};
+use crate::source::{Device, readable};
 use crate::status::{Fault, PLM_ERROR_NULL, PLM_OK, PLM_PENDING, code, status};
 
 /// Words of 8 bytes of a `plm_session`.
@@ -25,7 +26,7 @@ pub const PLM_SESSION_BYTES: usize = PLM_SESSION_WORDS * 8;
 /// One context of a model: the tokens so far with their keys and values, in an arena.
 ///
 /// It stays where it is: a copy is refused. Its arena, and the contexts of its functions, must stay
-/// as long as it is used. Nothing has to be closed.
+/// until its last call has returned. Nothing has to be closed.
 ///
 /// Threads: one at a time. Different sessions may run at the same time.
 #[repr(C)]
@@ -55,7 +56,8 @@ pub struct Place {
     cores: Cores,
     #[cfg(feature = "source")]
     device: Device,
-    arena: (*const u8, usize),
+    /// The addresses of the arena.
+    arena: Range<usize>,
     session: Session<'static, 'static>,
 }
 
@@ -65,8 +67,8 @@ pub fn session(held: &mut Held<plm_session>) -> &mut Session<'static, 'static> {
     unsafe { &mut (*held.pointer()).session }
 }
 
-/// Makes a session in `arena`, which starts at a multiple of 64, has `arena_bytes` bytes, as many as
-/// `plm_plan` says, and may contain anything.
+/// Makes a session in `arena`, which starts at a multiple of 64, has `arena_bytes` bytes, as many
+/// as `plm_plan` says, and may contain anything.
 ///
 /// `workers` is NULL for the calling core alone. `source` is NULL if the weights are in memory.
 /// Whichever computes: the logits are the same bits.
@@ -99,15 +101,21 @@ unsafe fn init(
     workers: *const plm_workers,
     source: *const plm_source,
 ) -> Result<(), Fault> {
-    let part = (arena.cast_const(), arena_bytes);
-    memory::must_be_apart((session.cast_const(), 1), part)?;
-    memory::must_be_apart((model, 1), part)?;
+    let part = memory::buffer(arena, arena_bytes);
+    memory::must_be_apart(&[
+        memory::buffer(session, 1),
+        memory::buffer(model, 1),
+        part.clone(),
+    ])?;
     // SAFETY: the caller's promise. The parts of the place that the session borrows are written
     // before it is made, and are not touched after that.
     unsafe {
         let model = *handle::shared(model)?;
         let plan = memory::value(limits)?.plan(&model)?;
-        let cores = checked_workers(workers)?;
+        let cores = memory::optional(workers)?.map(runnable).transpose()?;
+        let source = memory::optional(source)?;
+        #[cfg(feature = "source")]
+        let source = source.map(readable).transpose()?;
         let arena: &'static mut [u8] = memory::values_mut(arena, arena_bytes)?;
         handle::create(session, |place| {
             (&raw mut (*place).arena).write(part);
@@ -118,18 +126,16 @@ unsafe fn init(
                 }
                 None => &Solo,
             };
-            let made = if source.is_null() {
-                Session::new(&model, &plan, arena, engine)?
-            } else {
-                #[cfg(not(feature = "source"))]
-                return Err(Fault(crate::status::PLM_ERROR_NO_SOURCE));
+            let made = match source {
+                None => Session::new(&model, &plan, arena, engine)?,
                 #[cfg(feature = "source")]
-                {
-                    let source = crate::source::checked(source)?;
+                Some(source) => {
                     (&raw mut (*place).device).write(Device(source));
                     let device = &mut (*place).device;
                     Session::with_source(&model, &plan, arena, engine, device)?
                 }
+                #[cfg(not(feature = "source"))]
+                Some(_) => return Err(Fault::of(crate::status::PLM_ERROR_NO_SOURCE)),
             };
             (&raw mut (*place).session).write(made);
             Ok(())
@@ -137,41 +143,31 @@ unsafe fn init(
     }
 }
 
-/// The caller's cores, if there are any.
-///
-/// # Safety
-/// That of [`memory::value`].
-unsafe fn checked_workers(workers: *const plm_workers) -> Result<Option<plm_workers>, Fault> {
-    if workers.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: the caller's promise.
-    let workers = unsafe { *memory::value(workers)? };
-    if workers.run.is_none() {
-        return Err(Fault(PLM_ERROR_NULL));
-    }
-    Ok(Some(workers))
+/// The addresses of a session's arena.
+pub fn arena(held: &Held<plm_session>) -> Range<usize> {
+    // SAFETY: the place is filled, and `held` has the only use of it.
+    unsafe { (*held.pointer()).arena.clone() }
 }
 
 /// Tokens to feed: not in the arena, which is written.
 ///
 /// # Safety
 /// That of [`memory::values`].
-pub unsafe fn tokens<'t>(
+unsafe fn tokens<'t>(
     held: &Held<plm_session>,
     ids: *const u32,
     count: usize,
 ) -> Result<&'t [u32], Fault> {
-    // SAFETY: the place is filled; the caller's promise.
+    // SAFETY: the caller's promise.
     unsafe {
-        memory::must_be_apart((ids, count), (*held.pointer()).arena)?;
+        memory::must_be_apart(&[memory::buffer(ids, count), arena(held)])?;
         memory::values(ids, count)
     }
 }
 
 /// Adds `count` tokens to the context, for example a prompt or the token just sampled, and computes
-/// the logits of the last one. On an error no token was added; the exception is `PLM_ERROR_STORAGE`,
-/// after which `plm_step` goes on and `plm_abort` gives up.
+/// the logits of the last one. On an error no token was added; the exception is
+/// `PLM_ERROR_STORAGE`, after which `plm_step` goes on and `plm_abort` gives up.
 ///
 /// Errors: `PLM_ERROR_NO_TOKENS`, `PLM_ERROR_CONTEXT_FULL`, `PLM_ERROR_TOKEN_OUT_OF_RANGE`,
 /// `PLM_ERROR_BUSY`, `PLM_ERROR_STORAGE`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
@@ -215,8 +211,8 @@ unsafe fn start(handle: *mut plm_session, ids: *const u32, count: usize) -> Resu
     Ok(())
 }
 
-/// Goes on with what `plm_start` began, for about `budget` units: 0 to `UINT32_MAX`. A unit is a row
-/// of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there is more to do,
+/// Goes on with what `plm_start` began, for about `budget` units: 0 to `UINT32_MAX`. A unit is a
+/// row of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there is more to do,
 /// `PLM_OK` once the logits are there.
 ///
 /// Errors: `PLM_ERROR_NO_TOKENS` if there is nothing to do; `PLM_ERROR_STORAGE`, after which the
@@ -387,8 +383,8 @@ pub unsafe extern "C" fn plm_save(
 ///
 /// Errors: `PLM_ERROR_NOT_A_SNAPSHOT`, `PLM_ERROR_SNAPSHOT_VERSION`, `PLM_ERROR_FOREIGN_SNAPSHOT`,
 /// `PLM_ERROR_SNAPSHOT_KV` and `PLM_ERROR_CONTEXT_FULL` leave the session as it was. After
-/// `PLM_ERROR_SNAPSHOT_DAMAGED` and `PLM_ERROR_STORAGE`, where `restore` returned anything but 0, it
-/// may be empty. `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+/// `PLM_ERROR_SNAPSHOT_DAMAGED` and `PLM_ERROR_STORAGE`, where `restore` returned anything but 0,
+/// it may be empty. `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_restore(
     session: *mut plm_session,

@@ -9,12 +9,13 @@ use pocketlm::model::{Model, WeightSource};
 use pocketlm_kernels::Workers;
 
 use crate::model::plm_model;
-use crate::status::{Fault, code};
+use crate::status::{Fault, PLM_ERROR_NULL, code};
 #[cfg(feature = "source")]
 use crate::{handle, memory};
 
 /// Where weights are read from: external flash without a memory-mapped window, an SD card, a file.
-/// The structure is copied; what `context` points to must stay.
+/// The structure is copied; what `context` points to must stay. The functions are called on the
+/// thread that calls `plm_open_from` or computes with the session.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct plm_source {
@@ -51,8 +52,8 @@ pub struct plm_source {
 #[derive(Clone, Copy)]
 pub struct plm_workers {
     /// Calls `job(argument)` at least once, on as many cores as there are, and returns when all
-    /// calls have returned. Each call takes what work is left, so that one call does it all. Not
-    /// NULL.
+    /// calls have returned. Each call takes what work is left, so that one call does it all. `job`
+    /// may run on any thread, and on several at the same time. Not NULL.
     pub run: Option<
         unsafe extern "C" fn(
             context: *mut c_void,
@@ -71,8 +72,6 @@ pub struct Cores(pub plm_workers);
 
 // SAFETY: the header asks for functions and a context that any thread may use.
 unsafe impl Sync for Cores {}
-// SAFETY: as above.
-unsafe impl Send for Cores {}
 
 impl Workers for Cores {
     fn run(&self, job: &(dyn Fn() + Sync)) {
@@ -169,7 +168,7 @@ unsafe fn open_from(
     _: (*mut u8, usize),
     _: (*mut u8, usize),
 ) -> Result<(), Fault> {
-    Err(Fault(crate::status::PLM_ERROR_NO_SOURCE))
+    Err(Fault::of(crate::status::PLM_ERROR_NO_SOURCE))
 }
 
 #[cfg(feature = "source")]
@@ -179,15 +178,15 @@ unsafe fn open_from(
     (resident, resident_bytes): (*mut u8, usize),
     (scratch, scratch_bytes): (*mut u8, usize),
 ) -> Result<(), Fault> {
+    memory::must_be_apart(&[
+        memory::buffer(model, 1),
+        memory::buffer(resident, resident_bytes),
+        memory::buffer(scratch, scratch_bytes),
+    ])?;
     // SAFETY: the caller's promise.
     unsafe {
-        let mut device = Device(checked(source)?);
+        let mut device = Device(readable(memory::value(source)?)?);
         let resident: &'static mut [u8] = memory::values_mut(resident, resident_bytes)?;
-        memory::check_values(scratch, scratch_bytes)?;
-        memory::must_be_apart(
-            (resident.as_ptr(), resident.len()),
-            (scratch, scratch_bytes),
-        )?;
         let scratch = memory::values_mut(scratch, scratch_bytes)?;
         handle::create(model, |place| {
             place.write(Model::open_from(&mut device, resident, scratch)?);
@@ -197,15 +196,18 @@ unsafe fn open_from(
 }
 
 /// A source that can be read.
-///
-/// # Safety
-/// That of [`memory::value`].
 #[cfg(feature = "source")]
-pub unsafe fn checked(source: *const plm_source) -> Result<plm_source, Fault> {
-    // SAFETY: the caller's promise.
-    let source = unsafe { *memory::value(source)? };
+pub fn readable(source: &plm_source) -> Result<plm_source, Fault> {
     if source.read.is_none() {
-        return Err(Fault(crate::status::PLM_ERROR_NULL));
+        return Err(Fault::of(PLM_ERROR_NULL));
     }
-    Ok(source)
+    Ok(*source)
+}
+
+/// Cores that can be given work.
+pub fn runnable(workers: &plm_workers) -> Result<plm_workers, Fault> {
+    if workers.run.is_none() {
+        return Err(Fault::of(PLM_ERROR_NULL));
+    }
+    Ok(*workers)
 }

@@ -1,6 +1,7 @@
 //! What functions return: one number.
 
 use core::ffi::{CStr, c_char};
+use core::num::NonZero;
 
 use pocketlm::Error;
 
@@ -93,12 +94,6 @@ pub const PLM_ERROR_NO_CANDIDATE: i32 = 406;
 pub const PLM_ERROR_TOKEN_OUT_OF_RANGE: i32 = 407;
 /// The image holds no tokenizer.
 pub const PLM_ERROR_NO_TOKENIZER: i32 = 408;
-/// Not used yet: the first bytes are not those of a grammar.
-pub const PLM_ERROR_NOT_A_GRAMMAR: i32 = 409;
-/// Not used yet: a grammar of a format version that this build does not read.
-pub const PLM_ERROR_GRAMMAR_VERSION: i32 = 410;
-/// Not used yet: the grammar is cut short or damaged.
-pub const PLM_ERROR_GRAMMAR_DAMAGED: i32 = 411;
 /// A pointer is NULL.
 pub const PLM_ERROR_NULL: i32 = 500;
 /// A pointer is not aligned for what it points to.
@@ -121,25 +116,39 @@ pub const PLM_ERROR_NO_SOURCE: i32 = 508;
 
 /// A number above 99.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault(pub i32);
+pub struct Fault(NonZero<i32>);
+
+impl Fault {
+    /// The number of an error.
+    pub const fn of(code: i32) -> Fault {
+        match NonZero::new(code) {
+            Some(code) => Fault(code),
+            // No error has the number 0.
+            None => Fault(NonZero::<i32>::MAX),
+        }
+    }
+}
 
 impl From<Error> for Fault {
     #[inline(never)]
     fn from(error: Error) -> Self {
-        Fault(i32::from(error.code()))
+        Fault::of(i32::from(error.code()))
     }
 }
 
 /// The number that a function returns.
 pub fn code(result: Result<(), Fault>) -> i32 {
-    status(result.map(|()| PLM_OK))
+    match result {
+        Ok(()) => PLM_OK,
+        Err(Fault(code)) => code.get(),
+    }
 }
 
 /// The same for functions that return more than `PLM_OK`.
 pub fn status(result: Result<i32, Fault>) -> i32 {
     match result {
         Ok(status) => status,
-        Err(Fault(code)) => code,
+        Err(Fault(code)) => code.get(),
     }
 }
 
@@ -245,9 +254,6 @@ fn of_text(code: i32) -> &'static CStr {
         PLM_ERROR_NO_TOKENIZER => {
             c"the image holds no tokenizer: pack it with the tokenizer's files"
         }
-        PLM_ERROR_NOT_A_GRAMMAR => c"not a compiled grammar",
-        PLM_ERROR_GRAMMAR_VERSION => c"a grammar of another format version: compile it again",
-        PLM_ERROR_GRAMMAR_DAMAGED => c"the grammar is cut short or damaged: compile it again",
         _ => c"unknown number",
     }
 }

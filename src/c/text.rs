@@ -127,20 +127,18 @@ unsafe fn encode(
     count: *mut usize,
 ) -> Result<(), Fault> {
     if flags & !(PLM_ADD_SPECIAL | PLM_PARSE_SPECIAL) != 0 {
-        return Err(Fault(PLM_ERROR_SETTING));
+        return Err(Fault::of(PLM_ERROR_SETTING));
     }
     let options = EncodeOptions {
         add_special_tokens: flags & PLM_ADD_SPECIAL != 0,
         parse_special: flags & PLM_PARSE_SPECIAL != 0,
     };
-    let parts = [
-        (scratch.cast_const().cast(), scratch_words.saturating_mul(4)),
-        (ids.cast_const().cast(), ids_count.saturating_mul(4)),
-        (text, bytes),
-    ];
-    memory::must_be_apart(parts[0], parts[1])?;
-    memory::must_be_apart(parts[0], parts[2])?;
-    memory::must_be_apart(parts[1], parts[2])?;
+    memory::must_be_apart(&[
+        memory::buffer(scratch, scratch_words),
+        memory::buffer(ids, ids_count),
+        memory::buffer(text, bytes),
+        memory::buffer(tokenizer, 1),
+    ])?;
     // SAFETY: the caller's promise.
     unsafe {
         let tokenizer = handle::shared(tokenizer)?;
@@ -266,7 +264,7 @@ unsafe fn decode(
 /// # Safety
 /// The function does what the header says.
 pub unsafe fn writer(write: plm_write, context: *mut c_void) -> Result<impl Fn(&str), Fault> {
-    let write = write.ok_or(Fault(PLM_ERROR_NULL))?;
+    let write = write.ok_or(Fault::of(PLM_ERROR_NULL))?;
     // SAFETY: the caller's promise.
     Ok(move |text: &str| unsafe { write(context, text.as_ptr().cast(), text.len()) })
 }

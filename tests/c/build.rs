@@ -10,8 +10,6 @@ pub const STORY: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/src/bin/pocketlm/story/story.plm"
 );
-/// All types of weights and all tokenizers.
-pub const EVERYTHING: &str = "f32,f16,bf16,q8,q6,q5,q4,nl4,nl3,nfc";
 const WARNINGS: [&str; 6] = [
     "-Wall",
     "-Wextra",
@@ -57,15 +55,15 @@ pub fn library(target: Option<&str>, features: &str) -> PathBuf {
     let folder = folder("target");
     let mut command = Command::new(env!("CARGO"));
     command
-        .args(["build", "-p", "pocketlm-c", "--profile", "firmware"])
-        .args(["--locked", "--quiet", "--no-default-features"])
+        .args(["build", "--release", "--locked", "--quiet"])
+        .arg("--no-default-features")
         .args(["--features", features])
         .args(["--target", target.unwrap_or(&host)])
         .arg("--target-dir")
         .arg(&folder)
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .current_dir(ROOT);
+        .current_dir(format!("{ROOT}/src/c"));
     if target.is_none() {
         // The flag is not stable.
         command.env("RUSTC_BOOTSTRAP", "1");
@@ -79,8 +77,11 @@ pub fn library(target: Option<&str>, features: &str) -> PathBuf {
     );
     let name = format!("{}-{features}.a", target.unwrap_or("host"));
     let copy = folder.join(name.replace(',', "-"));
-    let built = folder.join(target.unwrap_or(&host)).join("firmware");
-    std::fs::copy(built.join("libpocketlm_c.a"), &copy).unwrap();
+    let built = folder.join(target.unwrap_or(&host)).join("release");
+    // Another test may be linking the older copy: it keeps that.
+    let fresh = copy.with_extension("new");
+    std::fs::copy(built.join("libpocketlm_c.a"), &fresh).unwrap();
+    std::fs::rename(&fresh, &copy).unwrap();
     copy
 }
 

@@ -462,9 +462,7 @@ static int32_t use_text(uint32_t function)
 
 static bool is_known(int32_t code)
 {
-    return (code >= 0 && code <= 5) || (code >= 100 && code <= 111) ||
-           (code >= 200 && code <= 209) || (code >= 300 && code <= 306) ||
-           (code >= 400 && code <= 408) || (code >= 500 && code <= 508);
+    return strcmp(plm_error_text(code), "unknown number") != 0;
 }
 
 static void call(void)
@@ -479,7 +477,7 @@ static void call(void)
                                      : use_text(function);
     calls[function]++;
     successes[function] += code < 100;
-    if (!is_known(code) || plm_error_text(code)[0] == '\0') {
+    if (!is_known(code)) {
         fprintf(stderr, "plm_%s returned %d\n", names[function], (int)code);
         abort();
     }

@@ -227,6 +227,49 @@ static void choices_and_text(const plm_model *model, const plm_tokenizer *tokeni
     MUST(text.length == sizeof said - 1 && memcmp(text.bytes, said, text.length) == 0);
 }
 
+/* Memory that a generation would overwrite while it is in use is refused. */
+static void overlaps(const plm_model *model, const plm_tokenizer *tokenizer)
+{
+    static union {
+        plm_generation generation;
+        plm_session session;
+        plm_sampler sampler;
+        uint32_t ids[PROMPT];
+    } both;
+    plm_generation *const generation = &both.generation;
+    plm_session session;
+    plm_sampler sampler;
+    init(&session, model, 0);
+    OK(plm_sampler_init(&sampler, NULL));
+    init(&both.session, model, 1);
+    MUST(plm_generate_start(generation, &both.session, &sampler, tokenizer, prompt, PROMPT, NULL) ==
+         PLM_ERROR_OVERLAP);
+    OK(plm_feed(&both.session, prompt, PROMPT));
+    OK(plm_sampler_init(&both.sampler, NULL));
+    MUST(plm_generate_start(generation, &session, &both.sampler, tokenizer, prompt, PROMPT, NULL) ==
+         PLM_ERROR_OVERLAP);
+    memcpy(both.ids, prompt, sizeof prompt);
+    MUST(plm_generate_start(generation, &session, &sampler, tokenizer, both.ids, PROMPT, NULL) ==
+         PLM_ERROR_OVERLAP);
+    /* A sampler in its window, a window in the bias, a model in its own memory. */
+    const plm_bias bias[2] = {{1, 0.0f}, {2, 0.0f}};
+    plm_sampling sampling = {.window = (plm_recent *)(void *)&both, .window_count = 1};
+    MUST(plm_sampler_init(&both.sampler, &sampling) == PLM_ERROR_OVERLAP);
+    sampling = (plm_sampling){.bias = bias, .bias_count = 2, .window_count = 2};
+    sampling.window = (plm_recent *)(uintptr_t)bias;
+    MUST(plm_sampler_init(&both.sampler, &sampling) == PLM_ERROR_OVERLAP);
+    const plm_source source = {read_image, NULL, &reads};
+    plm_model *const within = (plm_model *)(void *)resident;
+    MUST(plm_open_from(within, &source, resident, sizeof resident, arenas[1], ARENA) ==
+         PLM_ERROR_OVERLAP);
+    MUST(plm_open_from(within, &source, arenas[1], ARENA, resident, sizeof resident) ==
+         PLM_ERROR_OVERLAP);
+    plm_generation *const inside = (plm_generation *)(void *)arenas[0];
+    MUST(plm_generate_start(inside, &session, &sampler, tokenizer, prompt, PROMPT, NULL) ==
+         PLM_ERROR_OVERLAP);
+    OK(plm_generate_start(generation, &session, &sampler, tokenizer, prompt, PROMPT, NULL));
+}
+
 /* Why a text ends, and whose the session is meanwhile. */
 static void generations(const plm_model *model, const plm_tokenizer *tokenizer)
 {
@@ -270,6 +313,11 @@ static void generations(const plm_model *model, const plm_tokenizer *tokenizer)
     OK(plm_feed(&session, ids, 1));
     OK(plm_reset(&session));
     OK(plm_generate_start(&generation, &session, &sampler, tokenizer, ids, count, NULL));
+    OK(plm_sampler_init(&sampler, NULL));
+    MUST(plm_generate_next(&generation, collect, &text) == PLM_ERROR_HANDLE);
+    MUST(plm_generate_stop(&generation, collect, &text) == PLM_ERROR_HANDLE);
+    init(&session, model, 0);
+    OK(plm_generate_start(&generation, &session, &sampler, tokenizer, ids, count, NULL));
     while ((code = plm_generate_next(&generation, collect, &text)) == PLM_OK) {
     }
     OK(plm_length(&session, &count));
@@ -300,6 +348,7 @@ int main(int argc, char **argv)
     printf("%016llx\n", (unsigned long long)the_same_bits(&model));
     snapshots(&model);
     choices_and_text(&model, &tokenizer);
+    overlaps(&model, &tokenizer);
     generations(&model, &tokenizer);
     free(image);
     return EXIT_SUCCESS;

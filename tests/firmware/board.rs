@@ -6,8 +6,17 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// The features of all types of weights.
+macro_rules! all_types {
+    () => {
+        "f32,f16,bf16,q8,q6,q5,q4,nl4,nl3"
+    };
+}
+
 /// What `check` and `partition` need.
-pub const ALL_TYPES: &str = "f32,f16,bf16,q8,q6,q5,q4,nl4,nl3";
+pub const ALL_TYPES: &str = all_types!();
+/// All types of weights and all tokenizers.
+pub const EVERYTHING: &str = concat!(all_types!(), ",nfc");
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/firmware");
 
 /// A board, which `boards/` in the package says how to build for and how to run.
@@ -188,7 +197,7 @@ impl Board {
     /// Runs a program to its end, with `images` in the partition, and returns what it printed.
     pub fn run(&self, program: &str, images: &[u8]) -> String {
         let features = if program == "blocks" {
-            "f32,f16,bf16,q8,q6,q5,q4,nl4,nl3,blocks"
+            concat!(all_types!(), ",blocks")
         } else {
             ALL_TYPES
         };

@@ -5,13 +5,11 @@ use std::fs;
 
 use object::{Object, ObjectSection, ObjectSymbol};
 
-use crate::board::{Board, M0, M4F, M33, M55, RV32IMAC};
+use crate::board::{Board, EVERYTHING, M0, M4F, M33, M55, RV32IMAC};
 use crate::calls;
 
 /// The most bytes of `.text`, at opt-level `s` and at `3`, with everything.
 type Limits = [u64; 2];
-/// All types of weights and all tokenizers.
-const EVERYTHING: &str = "f32,f16,bf16,q8,q6,q5,q4,nl4,nl3,nfc";
 /// The most bytes of constants, the image left out.
 const RODATA: u64 = 3584;
 /// The most bytes of variables beside the arena.

@@ -45,6 +45,16 @@ static int32_t begin(void)
     return code;
 }
 
+static void print_error(int32_t code)
+{
+    const char *sentence = plm_error_text(code);
+    size_t bytes = 0;
+    while (sentence[bytes] != '\0') {
+        bytes++;
+    }
+    print_text(sentence, bytes);
+}
+
 int program(void)
 {
     int32_t code = begin();
@@ -52,6 +62,9 @@ int program(void)
     while (code == PLM_OK || code == PLM_PENDING) {
         code = plm_generate_step(&text, 1000, print, NULL);
         /* Feed the watchdog here. */
+    }
+    if (code >= PLM_ERROR_NOT_AN_IMAGE) {
+        print_error(code);
     }
     print_text("\n", 1);
     return code < PLM_ERROR_NOT_AN_IMAGE;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use pocketlm::model::{ALIGNMENT, Kv, Model, Section};
+use pocketlm::model::{ALIGNMENT, Kv, Model};
 use pocketlm::run::Plan;
 
 /// The first bytes of every such header.
@@ -18,15 +18,13 @@ pub fn header(path: &Path, image: &[u8], model: &Model, plan: &Plan) -> String {
         // The name of a file must not end the comment.
         name.replace("*/", "* /")
     );
-    let header = model.header();
     text.push_str("\n/* The image: plm_open_expected refuses any other. */\n");
-    text.push_str(&format!(
-        "#define PLM_IMAGE_CHECKSUM 0x{:08x}u\n",
-        model.checksum()
-    ));
+    let checksum = model.checksum();
+    text.push_str(&format!("#define PLM_IMAGE_CHECKSUM 0x{checksum:08x}u\n"));
     define(&mut text, "IMAGE_BYTES", image.len() as u64);
     define(&mut text, "IMAGE_ALIGNMENT", ALIGNMENT as u64);
-    define(&mut text, "RESIDENT_BYTES", header.resident_bytes() as u64);
+    let resident = model.header().resident_bytes();
+    define(&mut text, "RESIDENT_BYTES", resident as u64);
     define(&mut text, "VOCAB_SIZE", model.config().vocab_size.into());
     text.push_str("\n/* The session. */\n");
     define(&mut text, "CONTEXT", plan.context_tokens().into());
@@ -35,19 +33,6 @@ pub fn header(path: &Path, image: &[u8], model: &Model, plan: &Plan) -> String {
     text.push_str("#define PLM_LIMITS {PLM_CONTEXT, PLM_BATCH, PLM_KV, 0}\n");
     define(&mut text, "ARENA_BYTES", plan.bytes() as u64);
     define(&mut text, "ARENA_ALIGNMENT", ALIGNMENT as u64);
-    text.push_str("\n/* Where the parts of the image are. */\n");
-    for section in Section::ALL {
-        let part = header.section(section);
-        let name = section.to_string().to_uppercase().replace(' ', "_");
-        // A section is a part of the image.
-        let offset = part.as_ptr().addr() - image.as_ptr().addr();
-        define(&mut text, &format!("SECTION_{name}_OFFSET"), offset as u64);
-        define(
-            &mut text,
-            &format!("SECTION_{name}_BYTES"),
-            part.len() as u64,
-        );
-    }
     text.push_str("\n#endif\n");
     text
 }

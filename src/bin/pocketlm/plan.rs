@@ -79,7 +79,7 @@ pub struct Arguments {
 
     /// Write the sizes for C as well: a new file or an older header. `-` is stdout, in place of the
     /// table
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "svg"])]
+    #[arg(long, value_name = "FILE")]
     c_header: Option<PathBuf>,
 }
 
@@ -90,14 +90,7 @@ pub fn plan(arguments: Arguments) -> Outcome {
     };
     let chart = output(&arguments.svg, Kind::Chart)?;
     let c_header = output(&arguments.c_header, Kind::CHeader)?;
-    // Standard output holds one thing: the chart, the header, JSON or the table.
-    let chart_alone = chart.as_ref().is_some_and(OutputFile::is_stdout);
-    let header_alone = c_header.as_ref().is_some_and(OutputFile::is_stdout);
-    if chart_alone && arguments.json {
-        return Err(Failure::Usage(
-            "--json and --svg both write to standard output; name a file for the chart".into(),
-        ));
-    }
+    let table_is_shown = arguments.table_is_shown(&chart, &c_header)?;
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let plan = Plan::new(model.header())
@@ -127,31 +120,56 @@ pub fn plan(arguments: Arguments) -> Outcome {
 
     if arguments.json {
         print_json(&arguments.to_json(&flash, &ram))?;
-    } else if !chart_alone && !header_alone {
+    } else if table_is_shown {
         flash.print()?;
         print("")?;
         ram.print()?;
     }
     if let Some(output) = &chart {
-        let drawn = arguments.chart(&image.name, [&flash, &ram]);
-        output.write(|file| {
-            let written = file.write_all(drawn.as_bytes());
-            written.map_err(|error| output.cannot_write(error))
-        })?;
+        write(output, &arguments.chart(&image.name, [&flash, &ram]))?;
     }
     if let Some(output) = &c_header {
         let header = c_header::header(&arguments.model, &image, &model, &plan);
-        output.write(|file| {
-            let written = file.write_all(header.as_bytes());
-            written.map_err(|error| output.cannot_write(error))
-        })?;
+        write(output, &header)?;
     }
     must_fit(&flash, &ram)?;
     warn_beyond_trained(&model, arguments.context as usize);
     Ok(())
 }
 
+fn write(output: &OutputFile, text: &str) -> Outcome {
+    output.write(|file| {
+        let written = file.write_all(text.as_bytes());
+        written.map_err(|error| output.cannot_write(error))
+    })
+}
+
 impl Arguments {
+    /// Whether standard output holds the table. It holds one thing: the table, JSON, the chart or
+    /// the header.
+    fn table_is_shown(
+        &self,
+        chart: &Option<OutputFile>,
+        c_header: &Option<OutputFile>,
+    ) -> Outcome<bool> {
+        let is_stdout =
+            |output: &Option<OutputFile>| output.as_ref().is_some_and(OutputFile::is_stdout);
+        let shown: Vec<&str> = [
+            ("--json", self.json),
+            ("--svg", is_stdout(chart)),
+            ("--c-header", is_stdout(c_header)),
+        ]
+        .into_iter()
+        .filter_map(|(option, is_shown)| is_shown.then_some(option))
+        .collect();
+        if let [first, second, ..] = shown[..] {
+            return Err(Failure::Usage(format!(
+                "{first} and {second} both write to standard output; name a file for {second}"
+            )));
+        }
+        Ok(shown.is_empty())
+    }
+
     /// What flash holds.
     fn flash(&self, model: &Model, image: u64) -> Memory {
         let mut memory = Memory {

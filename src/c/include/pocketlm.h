@@ -3,21 +3,34 @@
  * Handles (plm_model, plm_session, ...) lie in memory of the caller: a static, a local variable.
  * Their sizes are compile-time constants. The first argument of a function is the handle that it
  * opens or works with. A handle that is not open, is of another kind, or was copied elsewhere is
- * refused, and so is one that is in use by the call that runs a callback. There is nothing to close.
- * A handle may be opened again; nothing that was made from it is changed by that.
+ * refused, and so is one that is in use by the call that runs a callback. There is nothing to
+ * close. A handle may be opened again; nothing that was made from it is changed by that.
  *
- * Pointers that are NULL, misaligned or that share memory where they must not, and lengths that are
- * too large, are refused. That the memory is there, and as long as is said, cannot be checked. A
- * pointer to no values may be NULL. Buffers must not lie in a handle or in an arena.
+ * The memory of a handle, and the memory that it was given, may be used for something else only
+ * when the handle is not used any more, by the caller or by a handle that it is lent to.
+ * plm_generate_start lends a session and a sampler to a generation: other calls with them return
+ * PLM_ERROR_HANDLE until the text has ended, or until plm_generate_stop. Opening one of them again
+ * takes it away from the generation, which cannot go on then (PLM_ERROR_HANDLE).
+ *
+ * NULL and misaligned pointers and lengths that are too large are refused. A function that lists
+ * PLM_ERROR_OVERLAP refuses arguments that share memory. What other handles use it cannot know: the
+ * caller keeps buffers out of images, handles and arenas that are in use. That memory is there, and
+ * as long as is said, cannot be checked. A pointer to no values may be NULL.
  *
  * Functions return PLM_OK (0) or another number. Numbers below 100 are no errors. Numbers from 100
- * on are errors; none of them ever changes its meaning. After an error a handle is as it was before,
- * but for one that was to be opened, which may be closed. Results are not written, unless a function
+ * on are errors; none of them ever changes its meaning. After an error a handle is as before, but
+ * for one that was to be opened, which may be closed. Results are not written, unless a function
  * says otherwise.
  *
- * Nothing here allocates, blocks, recurses or panics. A callback must return: no longjmp, and no
- * C++ exception. Models and tokenizers may be used by any number of threads or interrupts at the
- * same time. All other handles are used by one at a time; different handles do not know each other.
+ * Nothing here allocates, blocks, recurses or panics. Models and tokenizers may be used by any
+ * number of threads or interrupts at the same time. All other handles are used by one thread or
+ * interrupt at a time; it may be another one for each call.
+ *
+ * Functions of the caller (callbacks) run during a call, on the thread of that call; only the jobs
+ * of plm_workers may run on others. Callbacks must return: no longjmp, and no C++ exception. They
+ * may call the functions here, but handles that the running call changes are in use: calls with
+ * them return PLM_ERROR_HANDLE. Callbacks must not open these again, or change memory that the call
+ * uses.
  *
  * This file is made by cbindgen from the Rust sources. */
 
@@ -267,21 +280,6 @@
 #define PLM_ERROR_NO_TOKENIZER 408
 
 /**
- * Not used yet: the first bytes are not those of a grammar.
- */
-#define PLM_ERROR_NOT_A_GRAMMAR 409
-
-/**
- * Not used yet: a grammar of a format version that this build does not read.
- */
-#define PLM_ERROR_GRAMMAR_VERSION 410
-
-/**
- * Not used yet: the grammar is cut short or damaged.
- */
-#define PLM_ERROR_GRAMMAR_DAMAGED 411
-
-/**
  * A pointer is NULL.
  */
 #define PLM_ERROR_NULL 500
@@ -415,7 +413,7 @@
 /**
  * Words of 8 bytes of a `plm_choice`.
  */
-#define PLM_CHOICE_WORDS 96
+#define PLM_CHOICE_WORDS 76
 #endif
 
 /**
@@ -488,7 +486,7 @@
 /**
  * Words of 8 bytes of a `plm_generation`.
  */
-#define PLM_GENERATION_WORDS 320
+#define PLM_GENERATION_WORDS 256
 #endif
 
 /**
@@ -498,8 +496,8 @@
 
 /**
  * An opened image. It holds no copy of the image, which must stay where it is for as long as the
- * model, or anything made from the model, is used. The model itself may go as soon as sessions and
- * tokenizers are made.
+ * model, or anything made from the model, is used. Sessions and tokenizers copy what they need of
+ * the model: once they are made, its own memory may have another use.
  *
  * Threads: once open, any number of threads may use it at the same time.
  */
@@ -547,14 +545,16 @@ typedef struct plm_limits {
      */
     uint32_t kv;
     /**
-     * Bytes of the buffer for weights that are not in memory. 0 if they are.
+     * Bytes of the buffer for weights that are not in memory. 0 if they are, and in a library
+     * without the feature `source`.
      */
     size_t weight_buffer;
 } plm_limits;
 
 /**
  * Where weights are read from: external flash without a memory-mapped window, an SD card, a file.
- * The structure is copied; what `context` points to must stay.
+ * The structure is copied; what `context` points to must stay. The functions are called on the
+ * thread that calls `plm_open_from` or computes with the session.
  */
 typedef struct plm_source {
     /**
@@ -583,7 +583,7 @@ typedef struct plm_source {
  * One context of a model: the tokens so far with their keys and values, in an arena.
  *
  * It stays where it is: a copy is refused. Its arena, and the contexts of its functions, must stay
- * as long as it is used. Nothing has to be closed.
+ * until its last call has returned. Nothing has to be closed.
  *
  * Threads: one at a time. Different sessions may run at the same time.
  */
@@ -598,8 +598,8 @@ typedef struct plm_session {
 typedef struct plm_workers {
     /**
      * Calls `job(argument)` at least once, on as many cores as there are, and returns when all
-     * calls have returned. Each call takes what work is left, so that one call does it all. Not
-     * NULL.
+     * calls have returned. Each call takes what work is left, so that one call does it all. `job`
+     * may run on any thread, and on several at the same time. Not NULL.
      */
     void (*run)(void *context, void (*job)(void *argument), void *argument);
     /**
@@ -680,7 +680,8 @@ typedef struct plm_sampling {
      */
     float min_p;
     /**
-     * Tokens whose logits are changed: read as long as the sampler is used. NULL if there are none.
+     * Tokens whose logits are changed: read as long as the sampler is used. NULL if there are
+     * none.
      */
     const struct plm_bias *bias;
     /**
@@ -748,7 +749,8 @@ typedef void (*plm_write)(void *context, const char *text, size_t bytes);
  *
  * While the text goes on, the session and the sampler are the generation's: other calls with them
  * are refused with `PLM_ERROR_HANDLE`, and their memory must stay. They are free again when the
- * text has ended, or after `plm_generate_stop`.
+ * text has ended, or after `plm_generate_stop`. One that is opened again before that is taken away
+ * from the generation, which cannot go on then (`PLM_ERROR_HANDLE`).
  *
  * Threads: one at a time.
  */
@@ -791,10 +793,11 @@ const char *plm_error_text(int32_t code);
  * Opens an image in memory and checks all of it: this reads every byte of it. After that only a
  * full context or an unknown token can fail.
  *
- * `model` is what is opened. `image` starts at a multiple of 64 and has `bytes` bytes, which do not
- * change while the model is used. A check of a signature goes before this call.
+ * `model` is what is opened. `image` starts at a multiple of 64 and has `bytes` bytes, which do
+ * not change while the model is used. A check of a signature goes before this call.
  *
- * Errors: 100 to 110, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED` (`model`), `PLM_ERROR_LENGTH`.
+ * Errors: 100 to 110, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED` (`model`),
+ * `PLM_ERROR_LENGTH`.
  */
 int32_t plm_open(struct plm_model *model, const void *image, size_t bytes);
 
@@ -822,7 +825,8 @@ int32_t plm_info(const struct plm_model *model, struct plm_model_info *info);
  * `pocketlm plan --c-header` writes as `PLM_ARENA_BYTES` for the same limits.
  *
  * Errors: `PLM_ERROR_LIMITS` if context or batch is 0 or no memory could hold this;
- * `PLM_ERROR_SETTING` for an unknown `kv`; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+ * `PLM_ERROR_SETTING` for an unknown `kv`; `PLM_ERROR_NO_SOURCE` for a `weight_buffer` in a
+ * library without the feature `source`; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
  * `PLM_ERROR_HANDLE`.
  */
 int32_t plm_plan(const struct plm_model *model,
@@ -830,9 +834,9 @@ int32_t plm_plan(const struct plm_model *model,
                  size_t *arena_bytes);
 
 /**
- * Whether `float` is computed as IEEE 754 asks. If not, the logits are not those of other machines:
- * some operating systems and some floating-point routines in ROM flush subnormal numbers to zero.
- * Call it once at the start, in the mode that the program computes in.
+ * Whether `float` is computed as IEEE 754 asks. If not, the logits are not those of other
+ * machines: some operating systems and some floating-point routines in ROM flush subnormal numbers
+ * to zero. Call it once at the start, in the mode that the program computes in.
  */
 bool plm_floats_are_ieee(void);
 
@@ -857,8 +861,8 @@ int32_t plm_open_from(struct plm_model *model,
                       size_t scratch_bytes);
 
 /**
- * Makes a session in `arena`, which starts at a multiple of 64, has `arena_bytes` bytes, as many as
- * `plm_plan` says, and may contain anything.
+ * Makes a session in `arena`, which starts at a multiple of 64, has `arena_bytes` bytes, as many
+ * as `plm_plan` says, and may contain anything.
  *
  * `workers` is NULL for the calling core alone. `source` is NULL if the weights are in memory.
  * Whichever computes: the logits are the same bits.
@@ -879,8 +883,8 @@ int32_t plm_session_init(struct plm_session *session,
 
 /**
  * Adds `count` tokens to the context, for example a prompt or the token just sampled, and computes
- * the logits of the last one. On an error no token was added; the exception is `PLM_ERROR_STORAGE`,
- * after which `plm_step` goes on and `plm_abort` gives up.
+ * the logits of the last one. On an error no token was added; the exception is
+ * `PLM_ERROR_STORAGE`, after which `plm_step` goes on and `plm_abort` gives up.
  *
  * Errors: `PLM_ERROR_NO_TOKENS`, `PLM_ERROR_CONTEXT_FULL`, `PLM_ERROR_TOKEN_OUT_OF_RANGE`,
  * `PLM_ERROR_BUSY`, `PLM_ERROR_STORAGE`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
@@ -896,8 +900,8 @@ int32_t plm_feed(struct plm_session *session, const uint32_t *ids, size_t count)
 int32_t plm_start(struct plm_session *session, const uint32_t *ids, size_t count);
 
 /**
- * Goes on with what `plm_start` began, for about `budget` units: 0 to `UINT32_MAX`. A unit is a row
- * of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there is more to do,
+ * Goes on with what `plm_start` began, for about `budget` units: 0 to `UINT32_MAX`. A unit is a
+ * row of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there is more to do,
  * `PLM_OK` once the logits are there.
  *
  * Errors: `PLM_ERROR_NO_TOKENS` if there is nothing to do; `PLM_ERROR_STORAGE`, after which the
@@ -967,8 +971,8 @@ int32_t plm_save(struct plm_session *session, plm_save_bytes save, void *context
  *
  * Errors: `PLM_ERROR_NOT_A_SNAPSHOT`, `PLM_ERROR_SNAPSHOT_VERSION`, `PLM_ERROR_FOREIGN_SNAPSHOT`,
  * `PLM_ERROR_SNAPSHOT_KV` and `PLM_ERROR_CONTEXT_FULL` leave the session as it was. After
- * `PLM_ERROR_SNAPSHOT_DAMAGED` and `PLM_ERROR_STORAGE`, where `restore` returned anything but 0, it
- * may be empty. `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+ * `PLM_ERROR_SNAPSHOT_DAMAGED` and `PLM_ERROR_STORAGE`, where `restore` returned anything but 0,
+ * it may be empty. `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
  */
 int32_t plm_restore(struct plm_session *session, plm_restore_bytes restore, void *context);
 
@@ -983,7 +987,7 @@ int32_t plm_digest(const float *numbers, size_t count, uint64_t *digest);
 /**
  * Makes a sampler. `sampling` is copied; NULL is all zeros, the largest logit.
  *
- * Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_LENGTH`.
+ * Errors: `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_LENGTH`.
  */
 int32_t plm_sampler_init(struct plm_sampler *sampler, const struct plm_sampling *sampling);
 
@@ -1005,8 +1009,8 @@ int32_t plm_choice_init(struct plm_choice *choice);
 
 /**
  * `plm_sample` in calls of about `budget` units, 0 to `UINT32_MAX`; a unit is about one of
- * `plm_step`. `PLM_PENDING` if there is more to do; `PLM_OK` once the token is in `id`. Between the
- * calls of a choice the session must not be used.
+ * `plm_step`. `PLM_PENDING` if there is more to do; `PLM_OK` once the token is in `id`. Between
+ * the calls of a choice the session must not be used.
  *
  * Errors: those of `plm_sample`.
  */
@@ -1088,8 +1092,8 @@ int32_t plm_decode_end(struct plm_decoder *decoder, plm_write write, void *conte
 
 /**
  * Begins a text after the `count` tokens of a prompt, which follow what the session holds. The ids
- * are read until the first call that returns no error, and `options`, which may be NULL, only here.
- * `tokenizer` is copied.
+ * are read until the first call that returns no error, and `options`, which may be NULL, only
+ * here. `tokenizer` is copied.
  *
  * Errors: `PLM_ERROR_LENGTH` for too many or too long stop strings, `PLM_ERROR_UTF8` for their
  * text, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
@@ -1103,8 +1107,8 @@ int32_t plm_generate_start(struct plm_generation *generation,
                            const struct plm_generate_options *options);
 
 /**
- * Adds the next token and gives the text that it completes to `write`, in no, one or several calls.
- * `PLM_OK` if the text goes on; `PLM_ENDED_TOKEN`, `PLM_ENDED_STOP`, `PLM_ENDED_LIMIT` or
+ * Adds the next token and gives the text that it completes to `write`, in no, one or several
+ * calls. `PLM_OK` if the text goes on; `PLM_ENDED_TOKEN`, `PLM_ENDED_STOP`, `PLM_ENDED_LIMIT` or
  * `PLM_ENDED_CONTEXT` if it has ended, now and in every further call.
  *
  * Errors: those of `plm_feed` and `plm_sample`. Nothing is lost: the next call goes on from there.
@@ -1125,8 +1129,8 @@ int32_t plm_generate_step(struct plm_generation *generation,
 /**
  * Ends a text that goes on, and gives text that was held back to `write`, because it could have
  * been the beginning of a stop string. The session holds the prompt and the text, but for the last
- * token (`plm_generate_last`), and perhaps work in progress, which `plm_abort` drops. Further calls
- * return `PLM_ENDED_LIMIT`. Does nothing if the text has ended.
+ * token (`plm_generate_last`), and perhaps work in progress, which `plm_abort` drops. Further
+ * calls return `PLM_ENDED_LIMIT`. Does nothing if the text has ended.
  *
  * Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
  */
