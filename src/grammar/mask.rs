@@ -43,6 +43,11 @@ impl Masking {
     pub(crate) fn begin(&mut self) {
         self.pass = self.pass.max(INDEX);
     }
+
+    /// There is nothing more to mask.
+    pub(crate) fn finish(&mut self) {
+        self.pass = DONE;
+    }
 }
 
 impl Constraint<'_> {

@@ -184,7 +184,7 @@ impl Choice {
         Ok(is_known.then_some(self.id))
     }
 
-    /// Begins again, with the same logits of which some are −∞ now.
+    /// Starts over with the same logits, some of which are to become −∞.
     #[cfg(feature = "grammar")]
     pub(super) fn again(&mut self) {
         self.pass = Pass::Largest;

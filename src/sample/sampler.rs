@@ -227,9 +227,13 @@ impl<'a> Sampler<'a> {
     }
 
     /// [`step`](Sampler::step) among the tokens that `constraint` allows: the same choice as if the
-    /// logits of all others were −∞. For greedy, the best token is tested alone first, and the others
-    /// are only looked at if it may not come. The constraint does not move on; give it the token with
+    /// logits of all others were −∞. Greedy tests the best token alone, and masks the others only if
+    /// it is forbidden. The constraint does not move on; give it the token with
     /// [`accept`](Constraint::accept).
+    ///
+    /// A choice has up to three parts: the best token, the mask, and the rest of the choice. A call
+    /// may return after each part, even if budget is left, or go through all of them and take up to
+    /// three times `budget`.
     ///
     /// # Errors
     ///
@@ -250,17 +254,17 @@ impl<'a> Sampler<'a> {
             let Some(best) = choice.find_best(self, logits, budget)? else {
                 return Ok(None);
             };
-            if !constraint.allows(best) {
+            if constraint.allows(best) {
+                choice.masking.finish();
+            } else {
                 choice.again();
                 choice.masking.begin();
             }
-        } else {
-            choice.masking.begin();
         }
-        if choice.masking.is_new() || constraint.mask_step(&mut choice.masking, logits, budget) {
-            return self.step(choice, logits, budget);
+        if !constraint.mask_step(&mut choice.masking, logits, budget) {
+            return Ok(None);
         }
-        Ok(None)
+        self.step(choice, logits, budget)
     }
 
     /// Enters a token that was not sampled here (of the prompt, or a forced one) in the penalty

@@ -11,7 +11,7 @@ use pocketlm::import::grammar::{
 use pocketlm::include_image;
 use pocketlm::model::Model;
 use pocketlm::run::{Arena, Plan, Session, Solo};
-use pocketlm::sample::{Choice, Sampler};
+use pocketlm::sample::{Choice, Penalties, Recent, Sampler};
 use pocketlm::text::{EncodeOptions, Tokenizer};
 use serde_json::{Value, json};
 
@@ -443,24 +443,41 @@ fn a_choice_is_that_of_the_masked_logits() {
                         };
                         assert_eq!(found, expected, "{name}, {}", case["name"]);
                     }
-                    // A token that the bias forces and the grammar forbids.
-                    let expected = Sampler::greedy().logit_bias(&infinite).sample(&mut masked);
-                    let mut choice = Choice::new();
-                    let (mut sampler, mut logits) =
-                        (Sampler::greedy().logit_bias(&infinite), logits);
-                    let found = loop {
-                        match sampler.step_constrained(
-                            &mut choice,
-                            constraint,
-                            &mut logits,
-                            1 << 20,
-                        ) {
-                            Ok(None) => {}
-                            Ok(Some(id)) => break Ok(id),
-                            Err(error) => break Err(error),
-                        }
+                    // A token that the bias forces, whether the grammar allows it or not, with
+                    // several calls a pass.
+                    let (mut window, mut other_window) = ([Recent::EMPTY; 8], [Recent::EMPTY; 8]);
+                    let forced = |window| {
+                        Sampler::greedy()
+                            .logit_bias(&infinite)
+                            .penalties(Penalties::over(window).repeat(1.3))
                     };
-                    assert_eq!(found, expected, "{name}, {}: forced by bias", case["name"]);
+                    let mut reference = forced(&mut window);
+                    let mut sampler = forced(&mut other_window);
+                    for temperature in [0.0, 1.0] {
+                        reference.set_temperature(temperature);
+                        sampler.set_temperature(temperature);
+                        let expected = reference.sample(&mut masked.clone());
+                        let mut logits = logits.clone();
+                        let mut choice = Choice::new();
+                        let found = loop {
+                            let budget = numbers.within(1..=1 + rows / 16);
+                            let step = sampler.step_constrained(
+                                &mut choice,
+                                constraint,
+                                &mut logits,
+                                budget,
+                            );
+                            match step {
+                                Ok(None) => {}
+                                Ok(Some(id)) => break Ok(id),
+                                Err(error) => break Err(error),
+                            }
+                        };
+                        assert_eq!(found, expected, "{name}, {}: forced by bias", case["name"]);
+                        // Without the bias, the next draw shows the generator and the window.
+                        reference.set_logit_bias(&[]);
+                        sampler.set_logit_bias(&[]);
+                    }
                 },
             );
         }
