@@ -473,7 +473,7 @@ impl<'c> Places<'c> {
         // All places that some characters lead to, in the order of how many.
         let mut places = vec![place];
         let (mut done, mut safe) = (0, 0);
-        'more: while safe < MOST_SAFE && self.places.len() < 2 * MOST_PLACES {
+        'more: while safe < MOST_SAFE {
             let count = places.len();
             if done == count {
                 safe = UNLIMITED;
@@ -481,6 +481,10 @@ impl<'c> Places<'c> {
             }
             for at in done..count {
                 for bit in (0..7).filter(|bit| kinds >> bit & 1 != 0) {
+                    // A kind adds at most a few hundred places, so an index has 16 bits.
+                    if self.places.len() >= 2 * MOST_PLACES {
+                        break 'more;
+                    }
                     let Some(after) = self.after_kind(places[at], bit) else {
                         break 'more;
                     };
