@@ -129,7 +129,9 @@ impl<'g> Constraint<'g> {
     /// Goes to a place that was kept with the same grammar.
     ///
     /// # Errors
-    /// [`Error::GrammarDamaged`] if it is no place of this grammar; nothing has changed then.
+    /// [`Error::GrammarDamaged`] if the bytes cannot be a place of this grammar: they are beyond its
+    /// code, or use more slots of the stack than it has. Nothing has changed then. Not every place
+    /// of another grammar is found out: it allows other tokens, and does nothing worse.
     pub fn restore(&mut self, bytes: &[u8; PLACE_BYTES]) -> Result<(), Error> {
         let [a, b, c, d, depth, slots @ ..] = bytes;
         let mut place = Place {

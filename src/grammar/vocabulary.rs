@@ -18,7 +18,8 @@ pub struct Vocabulary<'t> {
 }
 
 impl<'t> Vocabulary<'t> {
-    /// The tokens of `tokenizer`. This looks at each of them once.
+    /// The tokens of `tokenizer`. This looks at the index of each of them, and
+    /// searches for special and added tokens and those of single bytes.
     pub fn new(tokenizer: &'t Tokenizer<'t>) -> Self {
         Vocabulary {
             tokenizer,
