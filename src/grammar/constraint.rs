@@ -7,8 +7,8 @@ use crate::text::Tokenizer;
 /// Bytes of a place that is kept: see [`Constraint::to_bytes`].
 pub const PLACE_BYTES: usize = 5 + 2 * SLOTS;
 
-/// A place in a text that obeys a grammar: which tokens may come next. `Copy`, so a copy is all that
-/// it takes to go back.
+/// A place in a text that obeys a grammar: which tokens may come next. `Copy`, so a copy is all
+/// that it takes to go back.
 ///
 /// ```
 /// # #[cfg(feature = "std")] {
@@ -76,9 +76,8 @@ impl<'g> Constraint<'g> {
         self.grammar.is_at_end(&self.place)
     }
 
-    /// Fills `ids` with tokens of the bytes that must come next, the longest ones first, and returns
-    /// how many there are. They are what a model most likely writes of these bytes; it may choose
-    /// other tokens of the same bytes.
+    /// Fills `ids` with tokens for the bytes that must come next, always the longest token that
+    /// fits. Returns how many there are. The model may write the same bytes as other tokens.
     pub fn forced(&self, ids: &mut [u32]) -> usize {
         let mut place = self.place;
         let mut count = 0;
@@ -129,9 +128,9 @@ impl<'g> Constraint<'g> {
     /// Goes to a place that was kept with the same grammar.
     ///
     /// # Errors
-    /// [`Error::GrammarDamaged`] if the bytes cannot be a place of this grammar: they are beyond its
-    /// code, or use more slots of the stack than it has. Nothing has changed then. Not every place
-    /// of another grammar is found out: it allows other tokens, and does nothing worse.
+    /// [`Error::GrammarDamaged`] if the bytes cannot be a place of this grammar: they are beyond
+    /// its code, or use more slots of the stack than it has. Nothing has changed then. Not every
+    /// place of another grammar is found out: it allows other tokens, and does nothing worse.
     pub fn restore(&mut self, bytes: &[u8; PLACE_BYTES]) -> Result<(), Error> {
         let [a, b, c, d, depth, slots @ ..] = bytes;
         let mut place = Place {

@@ -2,9 +2,9 @@
 //!
 //! With a [tree](super::Tree) of the tokens, a mask is a walk over it. Without, as on devices: the
 //! tokenizer's index has the tokens that text can become, sorted by their bytes. So tokens with a
-//! common start are neighbours, and the walk over the start is done once. Where it fails, all tokens
-//! with this start are forbidden without a walk. Few tokens are not in the index: those of single
-//! bytes, special tokens, and other added ones. They are tested one by one.
+//! common start are neighbours, and the walk over the start is done once. Where it fails, all
+//! tokens with this start are forbidden without a walk. Few tokens are not in the index: those of
+//! single bytes, special tokens, and other added ones. They are tested one by one.
 
 use super::Constraint;
 use crate::text::Tokenizer;
@@ -21,8 +21,8 @@ pub struct Masking {
     at: u32,
 }
 
-/// The passes of a mask, in their order: the tokens of the index, those of single bytes, added ones,
-/// and the ids of all tokens for the sake of those that are special or in none of these lists.
+/// The passes, in order: the index, single bytes, added tokens, all ids. The last one finds special
+/// tokens and those in no list.
 const NEW: u8 = 0;
 const INDEX: u8 = 1;
 const BYTES: u8 = 2;
@@ -124,7 +124,8 @@ impl Constraint<'_> {
         }
     }
 
-    /// Forbids the tokens of the index from `at` on that begin with `start`. Returns where they end.
+    /// Forbids the tokens of the index from `at` on that begin with `start`. Returns where they
+    /// end.
     fn forbid_start(&self, at: usize, end: usize, start: &[u8], logits: &mut [f32]) -> usize {
         let tokenizer = self.tokenizer();
         let after = tokenizer.end_of_start(at, end, start);

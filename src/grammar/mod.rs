@@ -1,10 +1,10 @@
 //! Text that obeys a grammar: JSON of a schema, a regular expression, calls of tools.
 //!
 //! A grammar is compiled on a host (`import::grammar`, `pocketlm grammar`) to bytes, and walked on
-//! the device. [`Grammar::open`] checks the bytes once. A [`Constraint`] is a place in a grammar: it
-//! says which tokens may come next, and moves on with the one that is chosen. It is small, `Copy`
-//! and never fails. [`Generation::grammar`](crate::generate::Generation::grammar) uses one for a
-//! whole text.
+//! the device. [`Grammar::open`] checks the bytes once. A [`Constraint`] is a place in a grammar:
+//! it says which tokens may come next, and moves on with the one that is chosen. It is small,
+//! `Copy` and never fails. [`Generation::grammar`](crate::generate::Generation::grammar) uses one
+//! for a whole text.
 //!
 //! A token is allowed if all its bytes can be walked, wherever its ends lie in the grammar. A
 //! special token is allowed where the grammar names it. A token that ends a text is allowed where
@@ -26,8 +26,7 @@
 //! | 16 | 4 | `code`: bytes of the code |
 //! | 20 | 4 | the offset that a text starts at |
 //!
-//! 1. **Calls**: for each two offsets, where the rule that is called starts and where to go on after
-//!    it.
+//! 1. **Calls**: two offsets each: the start of the called rule, and where to go on after it.
 //! 2. **Specials**: for each a byte of length and the text of a special token.
 //! 3. **Code**: records, one after the other. A place in a text is a record and a stack of slots of
 //!    16 bits. A record is one of these, told apart by its first byte:
@@ -46,15 +45,16 @@
 //! | 136 need | slots, 1 byte | the next record, if so many slots are free |
 //!
 //! **Branch**: a byte of flags (1: the rule may end here), three bytes that count what follows:
-//! *edges* (first and last byte, offset: one of these bytes may come, then the record there), *looks*
-//! (the same, but the record there reads the byte), *specials* (a byte, offset: this special token
-//! may come; with 128 added to its index, the record there reads it). Edges and looks are each
-//! sorted, and no two of them share a byte.
+//! *edges* (first and last byte, offset: one of these bytes may come, then the record there),
+//! *looks* (the same, but the record there reads the byte), *specials* (a byte, offset: this
+//! special token may come; with 128 added to its index, the record there reads it). Edges and looks
+//! are each sorted, and no two of them share a byte.
 //!
-//! **Loop**: least and greatest number of rounds (2 bytes each; a greatest number of 65,535 is none),
-//! the call of the body, which returns to the loop (2 bytes), the offset to go on at, a byte that
-//! counts ranges, and for each the first and the last byte: what the body starts with. The count is
-//! in the uppermost slot. If the next byte is in a range, a round begins; otherwise the loop ends.
+//! **Loop**: the minimum and maximum number of rounds (2 bytes each; a maximum of 65,535 means
+//! unlimited), the call of the body, which returns to the loop (2 bytes), the offset to go on at, a
+//! byte that counts ranges, and for each the first and the last byte: what the body starts with.
+//! The count is in the uppermost slot. If the next byte is in a range, a round begins; otherwise
+//! the loop ends.
 //!
 //! Where a rule ends or may end and the next symbol fits no edge, the uppermost slot is taken off
 //! and its call says where to go on. A text is complete if all rules on the stack may end.
@@ -79,7 +79,7 @@ pub(crate) const VERSION: u8 = 1;
 pub(crate) const HEADER_LEN: usize = 24;
 /// The most slots of a stack.
 pub(crate) const SLOTS: usize = 16;
-/// The greatest number of rounds of a loop that has none.
+/// The maximum number of rounds of an unlimited loop.
 pub(crate) const UNBOUNDED: u16 = u16::MAX;
 /// The most specials.
 #[cfg(feature = "std")]
@@ -124,7 +124,7 @@ pub(crate) enum Symbol<'s> {
     Special(&'s [u8]),
 }
 
-/// A place in a text.
+/// A record and the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "std", derive(Hash))]
 pub(crate) struct Place {
@@ -434,8 +434,8 @@ impl<'g> Grammar<'g> {
         (*entry.first()? <= byte).then_some(at + index * size)
     }
 
-    /// Makes `target` the record of `place`, or the one that it says. `false` if it needs more slots
-    /// than are free.
+    /// Moves `place` to `target`, following go-to and need records. `false` if too few slots are
+    /// free.
     fn arrive(&self, place: &mut Place, target: usize) -> bool {
         let mut at = target;
         // A record to go to and a need, perhaps the one after the other.

@@ -1,10 +1,10 @@
 //! [`Tree`]: the tokens of a large vocabulary, for masks that take well under a millisecond.
 //!
-//! A node of the tree is a start that tokens share. A mask walks the tree from its root: where a byte
-//! may not come, all tokens below are left out without a look. So are they taken in where they
-//! cannot fail: within a string nearly all text may come. A node knows what [kinds] of characters
-//! are below it, and how many. For a place it is found out once how many characters of which kinds
-//! may come, whichever they are.
+//! A node of the tree is a start that tokens share. A mask walks the tree from its root: where a
+//! byte may not come, all tokens below are left out without a look. Tokens that cannot fail are
+//! allowed without a look as well: within a string, nearly all text may come. A node knows what
+//! [kinds] of characters are below it, and how many. For a place it is found out once how many
+//! characters of which kinds may come, whichever they are.
 
 use core::ops::Range;
 use std::collections::HashMap;
@@ -455,8 +455,8 @@ impl<'c> Places<'c> {
         }
     }
 
-    /// Whether all tokens of `node` may come after `place`, whichever characters of their kinds they
-    /// have.
+    /// Whether all tokens of `node` may come after `place`, whichever characters of their kinds
+    /// they have.
     #[inline]
     fn are_safe(&mut self, place: u16, node: &Node) -> bool {
         let known = self.safe[usize::from(place)].get(usize::from(node.kinds));
