@@ -255,6 +255,39 @@ ws ::= [ \t]*
     }
 }
 
+/// Rules that lead to each other in a chain: `rule` writes one, with the name of the next.
+fn chain(length: usize, rule: impl Fn(&str) -> String, last: &str) -> String {
+    let rules = (0..length).map(|at| format!("r{at} ::= {}\n", rule(&format!("r{}", at + 1))));
+    format!("{}r{length} ::= {last}\n", rules.collect::<String>())
+}
+
+#[test]
+fn rules_that_share_parts_are_measured_once() {
+    let twice = |next: &str| format!("{next} | {next}");
+    let text = format!("root ::= r0{{3}}\n{}", chain(70, twice, "\"a\""));
+    let bytes = from_gbnf(&text).unwrap();
+    let grammar = Grammar::open(&bytes).unwrap();
+    assert!(grammar.matches(b"aaa") && !grammar.matches(b"aa"));
+}
+
+#[test]
+fn rules_that_lead_to_each_other_too_deep_are_refused() {
+    let inside = |next: &str| format!("\"a\" {next}");
+    let in_place = |length| format!("root ::= r0\n{}", chain(length, inside, "\"b\""));
+    let called = |length| {
+        let first = |next: &str| format!("{next} \"x\" | \"y\"");
+        format!("root ::= r0\n{}", chain(length, first, "\"(\" r0 \")\""))
+    };
+    from_gbnf(&in_place(150)).unwrap();
+    for (text, expected) in [
+        (in_place(1500), "parts deep in other rules"),
+        (called(1500), "begins with a rule that begins with a rule"),
+    ] {
+        let refusal = from_gbnf(&text).unwrap_err().to_string();
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+}
+
 #[test]
 fn nothing_is_allowed_that_cannot_be_closed() {
     let bytes = from_json_schema(&json!({}), Whitespace::Compact).unwrap();

@@ -164,7 +164,18 @@ fn sources() -> Vec<(u8, String)> {
         "[^<]*(<b>.*)?",
         "(?i:a|é)+\\d{3}",
     ];
-    let gbnf = gbnf.map(|text| (2, text.to_owned()));
+    // Rules that share parts, and rules in a chain.
+    let chain = |length: usize, rule: fn(usize) -> String| {
+        let rules = (0..length).map(|at| format!("r{at} ::= {}\n", rule(at + 1)));
+        format!("root ::= r0{{3}}\nr{length} ::= \"a\" | \"(\" root \")\"\n") + &rules.collect::<String>()
+    };
+    let chains = [
+        chain(70, |next| format!("r{next} | r{next}")),
+        chain(600, |next| format!("\"a\" r{next}")),
+        chain(600, |next| format!("r{next} \"x\" | \"y\"")),
+    ];
+    let gbnf = gbnf.map(str::to_owned).into_iter().chain(chains);
+    let gbnf = gbnf.map(|text| (2, text));
     let regexes = regexes.map(|text| (3, text.to_owned()));
     schemas.chain(tools).chain(gbnf).chain(regexes).collect()
 }
