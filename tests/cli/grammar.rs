@@ -7,8 +7,15 @@ use serde_json::{Value, json};
 use crate::common::shared;
 use crate::program::*;
 
-const SCHEMA: &str = r#"{"type": "object", "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 99},
-  "likes": {"enum": ["apples", "dogs"]}}, "required": ["age", "likes"], "additionalProperties": false}"#;
+const SCHEMA: &str = r#"{
+  "type": "object",
+  "properties": {
+    "age": {"type": "integer", "minimum": 0, "maximum": 99},
+    "likes": {"enum": ["apples", "dogs"]}
+  },
+  "required": ["age", "likes"],
+  "additionalProperties": false
+}"#;
 
 #[test]
 fn a_text_obeys_a_schema_an_expression_and_a_grammar() {
@@ -128,4 +135,9 @@ fn pins_calls_tools_in_a_conversation() {
             json!({"name": "led_color", "arguments": {"color": "purple"}}),
         ]
     );
+    // A call that is cut off is none, and is printed as text.
+    let arguments = [&arguments[..], &["--tokens", "3"]].concat();
+    let printed = stdout(run_with_input(&arguments, "please turn on pin 5\n"));
+    assert!(printed.contains("<start_function_call>call:"), "{printed}");
+    assert!(!printed.contains("\"name\""), "{printed}");
 }

@@ -5,14 +5,12 @@ use std::path::Path;
 use pocketlm::Error;
 use pocketlm::generate::{End, Generation, Progress, PromptLookup};
 use pocketlm::grammar::{Constraint, Grammar, Masking, Tree, Vocabulary};
-use pocketlm::import::grammar::{
-    ToolForm, Tools, Whitespace, from_gbnf, from_json_schema, from_regex,
-};
+use pocketlm::import::grammar::{Tools, Whitespace, from_gbnf, from_json_schema, from_regex};
 use pocketlm::include_image;
 use pocketlm::model::Model;
 use pocketlm::run::{Arena, Plan, Session, Solo};
 use pocketlm::sample::{Choice, Penalties, Recent, Sampler};
-use pocketlm::text::{EncodeOptions, Tokenizer};
+use pocketlm::text::{EncodeOptions, Tokenizer, ToolForm};
 use serde_json::{Value, json};
 
 use crate::common::random::Numbers;

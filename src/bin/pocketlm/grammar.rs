@@ -7,21 +7,19 @@ use clap::Args;
 use pocketlm::grammar::Grammar;
 use pocketlm::host::file::read_whole;
 use pocketlm::import::ImportError;
-use pocketlm::import::grammar::{
-    ToolForm, Tools, Whitespace, from_gbnf, from_json_schema, from_regex,
-};
-use pocketlm::text::Tokenizer;
+use pocketlm::import::grammar::{Tools, Whitespace, from_gbnf, from_json_schema, from_regex};
+use pocketlm::text::{Tokenizer, ToolForm};
 use serde_json::Value;
 
 use crate::output::{Failure, Outcome, counted, note, refuse, refuse_file};
 use crate::output_file::{Kind, OutputFile, keep_from_stdout};
 
-/// Compile a grammar for a device: a JSON Schema, a list of tools, a GBNF file or a regular expression
+/// Compile a grammar for a device: a JSON Schema, tools, a GBNF file or a regular expression
 #[derive(Args)]
 #[command(after_help = "\
-FILE is a JSON Schema (a JSON object), a list of tools in OpenAI's form (a JSON array; --form says how the model writes \
-calls), or a GBNF file. On the device `Grammar::open` reads the result in place from flash. What a schema says and is \
-not supported is refused by name.
+FILE is a JSON Schema (a JSON object), a list of tools in OpenAI's form (a JSON array; --form says \
+how the model writes calls), or a GBNF file. On the device `Grammar::open` reads the result in \
+place from flash. A schema with a keyword that is not supported is refused by name.
 
 Examples:
   pocketlm grammar answer.schema.json -o answer.plg
@@ -179,34 +177,29 @@ pub fn read_tools(path: &Path) -> Outcome<Value> {
     }
 }
 
-/// Why there is no grammar of some tools.
-pub struct Refusal(ImportError);
-
-impl Refusal {
-    pub fn in_file(self, path: &Path) -> Failure {
-        Failure::from(self.0.in_file(path))
-    }
+/// How the model writes calls: the form that its chat template has.
+pub fn tool_form(tokenizer: &Tokenizer, template: Option<&str>) -> Result<ToolForm, ImportError> {
+    let is_gemma = || has_special(tokenizer, b"<start_function_call>");
+    template
+        .and_then(ToolForm::of_template)
+        .or_else(|| is_gemma().then_some(ToolForm::FunctionGemma))
+        .ok_or_else(|| {
+            ImportError::new(
+                "how this model writes calls is not known: its chat template has none of the \
+                 forms of FunctionGemma, Hermes, Llama 3, Mistral and LFM2",
+            )
+        })
 }
 
-/// The grammar of calls, in the form that the chat template has.
+/// The grammar of calls in a form.
 pub fn of_tools(
     list: &Value,
+    form: ToolForm,
     tokenizer: &Tokenizer,
-    template: Option<&str>,
     must_call: bool,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Vec<u8>, ImportError> {
     let is_token = |tag: &str| has_special(tokenizer, tag.as_bytes());
-    let form = template.and_then(ToolForm::of_template);
-    let form =
-        form.or_else(|| is_token("<start_function_call>").then_some(ToolForm::FunctionGemma));
-    let Some(form) = form else {
-        return Err(Refusal(ImportError::new(
-            "how this model writes calls is not known: its chat template has none of the forms of \
-             FunctionGemma, Hermes, Llama 3, Mistral and LFM2",
-        )));
-    };
-    let tools = Tools::parse(list).map_err(Refusal)?;
-    tools.grammar(form, must_call, &is_token).map_err(Refusal)
+    Tools::parse(list)?.grammar(form, must_call, &is_token)
 }
 
 /// What a file holds, as its first bytes say.
@@ -218,10 +211,19 @@ enum Source {
 }
 
 impl Source {
+    fn name(&self) -> &'static str {
+        match self {
+            Source::Compiled(_) => "a compiled grammar",
+            Source::Schema(_) => "a JSON Schema",
+            Source::Tools(_) => "a list of tools",
+            Source::Gbnf(_) => "a GBNF file",
+        }
+    }
+
     fn read(path: &Path) -> Outcome<Source> {
         keep_from_stdout(path)?;
         let bytes = read_whole(path)?.to_vec();
-        if bytes.starts_with(b"PGRM") {
+        if bytes.starts_with(&Grammar::MAGIC) {
             return Ok(Source::Compiled(bytes));
         }
         let text = String::from_utf8(bytes).map_err(|_| refuse_file(path, "is not UTF-8"))?;
