@@ -74,7 +74,6 @@ pub use vocabulary::Vocabulary;
 use crate::Error;
 use crate::model::extend_crc32;
 
-pub(crate) const MAGIC: [u8; 4] = *b"PGRM";
 pub(crate) const VERSION: u8 = 1;
 pub(crate) const HEADER_LEN: usize = 24;
 /// The most slots of a stack.
@@ -135,13 +134,16 @@ pub(crate) struct Place {
 }
 
 impl<'g> Grammar<'g> {
-    /// Opens a grammar and checks all of it: afterwards nothing in it can fail.
+    /// The first bytes of every grammar.
+    pub const MAGIC: [u8; 4] = *b"PGRM";
+
+    /// Opens a grammar and checks all of it. After that, nothing in it can fail.
     ///
     /// # Errors
     /// [`Error::NotAGrammar`], [`Error::GrammarVersion`] or [`Error::GrammarDamaged`].
     #[cfg_attr(target_os = "none", inline(never))]
     pub fn open(bytes: &'g [u8]) -> Result<Self, Error> {
-        if !bytes.starts_with(&MAGIC) {
+        if !bytes.starts_with(&Self::MAGIC) {
             return Err(Error::NotAGrammar);
         }
         if let Some(version) = bytes.get(4)

@@ -101,6 +101,8 @@ fn what_is_no_grammar_is_refused_and_nothing_is_written() {
     let line = refusal(run(&["grammar", "--regex", "a", "-o", &output]));
     assert!(line.contains("compiled grammar"), "{line}");
     assert_eq!(fs::read_to_string(&output).unwrap(), "my notes");
+    fs::write(&output, "PGRM is how a grammar begins").unwrap();
+    refusal(run(&["grammar", "--regex", "a", "-o", &output]));
     let input = folder.path().join("tools.json");
     fs::write(&input, r#"[{"name": "f"}]"#).unwrap();
     let input = input.display().to_string();
