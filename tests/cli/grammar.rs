@@ -114,6 +114,58 @@ fn what_is_no_grammar_is_refused_and_nothing_is_written() {
 }
 
 #[test]
+fn an_option_that_would_be_ignored_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let schema = path("schema.json", SCHEMA);
+    let tools = path("tools.json", r#"[{"name": "f"}]"#);
+    let gbnf = path("g.gbnf", "root ::= \"a\"");
+    let output = folder.path().join("out.plg").display().to_string();
+    let form = ["--form", "hermes"];
+    for (source, options, ignored) in [
+        (&[&schema[..]][..], &form[..], "--form"),
+        (&[&schema], &["--form", "hermes", "--or-text"], "--form"),
+        (&[&gbnf], &form, "--form"),
+        (&[&gbnf], &["--compact"], "--compact"),
+        (&[&tools], &["--form", "hermes", "--compact"], "--compact"),
+        (&["--regex", "a"], &form, "--form"),
+        (
+            &["--regex", "a"],
+            &["--form", "hermes", "--or-text"],
+            "--or-text",
+        ),
+        (&["--regex", "a"], &["--compact"], "--compact"),
+    ] {
+        let arguments = [&["grammar"], source, options, &["-o", &output]].concat();
+        let refused = run(&arguments);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {refused:?}");
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert!(message.contains(ignored), "{arguments:?}: {message}");
+        assert!(fs::metadata(&output).is_err(), "{arguments:?}");
+    }
+    for arguments in [
+        ["grammar", &schema, "--compact", "-o", &output].to_vec(),
+        [
+            "grammar",
+            &tools,
+            "--form",
+            "hermes",
+            "--or-text",
+            "-o",
+            &output,
+        ]
+        .to_vec(),
+    ] {
+        let made = run(&arguments);
+        assert!(made.status.success(), "{arguments:?}: {made:?}");
+    }
+}
+
+#[test]
 fn pins_calls_tools_in_a_conversation() {
     let Some(folder) = shared("models/pins") else {
         return;

@@ -31,11 +31,16 @@ pub struct Arguments {
     file: Option<PathBuf>,
 
     /// A regular expression for the whole text
-    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "REGEX",
+        allow_hyphen_values = true,
+        conflicts_with_all = ["form", "or_text", "compact"]
+    )]
     regex: Option<String>,
 
-    /// How the model writes calls: functiongemma, hermes, llama3, mistral or lfm2. Its tags are taken
-    /// for special tokens
+    /// With a list of tools: how the model writes calls: functiongemma, hermes, llama3, mistral or
+    /// lfm2. Its tags are taken for special tokens
     #[arg(long, value_name = "NAME", value_parser = form)]
     form: Option<ToolForm>,
 
@@ -57,30 +62,7 @@ pub fn grammar(arguments: Arguments) -> Outcome {
     let output = OutputFile::new(&arguments.output, Kind::Grammar, &inputs)?;
     let bytes = match (&arguments.file, &arguments.regex) {
         (_, Some(regex)) => from_regex(regex)?,
-        (Some(path), None) => {
-            let blame = |error: ImportError| Failure::from(error.in_file(path));
-            match Source::read(path)? {
-                Source::Schema(schema) => {
-                    from_json_schema(&schema, whitespace(arguments.compact)).map_err(blame)?
-                }
-                Source::Tools(list) => {
-                    let Some(form) = arguments.form else {
-                        return Err(Failure::Usage(
-                            "a list of tools needs --form, which says how the model writes calls"
-                                .into(),
-                        ));
-                    };
-                    let tools = Tools::parse(&list).map_err(blame)?;
-                    tools
-                        .grammar(form, !arguments.or_text, &|_| true)
-                        .map_err(blame)?
-                }
-                Source::Gbnf(text) => from_gbnf(&text).map_err(blame)?,
-                Source::Compiled(_) => {
-                    return Err(refuse_file(path, "is a compiled grammar already"));
-                }
-            }
-        }
+        (Some(path), None) => arguments.compile(path)?,
         (None, None) => Vec::new(),
     };
     let depth = Grammar::open(&bytes)?.depth();
@@ -94,6 +76,49 @@ pub fn grammar(arguments: Arguments) -> Outcome {
         counted(depth, "slot")
     ));
     Ok(())
+}
+
+impl Arguments {
+    /// The grammar of a file.
+    fn compile(&self, path: &Path) -> Outcome<Vec<u8>> {
+        let source = Source::read(path)?;
+        self.check_options(path, &source)?;
+        let bytes = match source {
+            Source::Schema(schema) => from_json_schema(&schema, whitespace(self.compact)),
+            Source::Tools(list) => {
+                let Some(form) = self.form else {
+                    return Err(Failure::Usage(
+                        "a list of tools needs --form, which says how the model writes calls"
+                            .into(),
+                    ));
+                };
+                Tools::parse(&list).and_then(|tools| tools.grammar(form, !self.or_text, &|_| true))
+            }
+            Source::Gbnf(text) => from_gbnf(&text),
+            Source::Compiled(_) => return Err(refuse_file(path, "is a compiled grammar already")),
+        };
+        bytes.map_err(|error| Failure::from(error.in_file(path)))
+    }
+
+    /// Refuses an option that does not apply to the file.
+    fn check_options(&self, path: &Path, source: &Source) -> Outcome {
+        let is_schema = matches!(source, Source::Schema(_));
+        let is_tools = matches!(source, Source::Tools(_));
+        let refuse_option = |option: &str, of: &str| {
+            let (path, what) = (path.display(), source.name());
+            Err(Failure::Usage(format!(
+                "{path} is {what}, and {option} is an option for {of}; leave {option} out"
+            )))
+        };
+        if self.compact && !is_schema {
+            return refuse_option("--compact", "a JSON Schema");
+        }
+        // Clap sees to it that --or-text comes with --form.
+        if self.form.is_some() && !is_tools {
+            return refuse_option("--form", "a list of tools");
+        }
+        Ok(())
+    }
 }
 
 /// The grammar that a text obeys.
@@ -164,8 +189,12 @@ impl Constraining {
         let Some(path) = &self.tools else {
             return Ok(None);
         };
-        let bytes = of_tools(&read_tools(path)?, tokenizer, template, true);
-        bytes.map(Some).map_err(|error| error.in_file(path))
+        let list = read_tools(path)?;
+        let form = tool_form(tokenizer, template);
+        let bytes = form.and_then(|form| of_tools(&list, form, tokenizer, true));
+        bytes
+            .map(Some)
+            .map_err(|error| Failure::from(error.in_file(path)))
     }
 }
 
