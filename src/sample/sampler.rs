@@ -226,14 +226,13 @@ impl<'a> Sampler<'a> {
         Ok(id)
     }
 
-    /// [`step`](Sampler::step) among the tokens that `constraint` allows: the same choice as if the
-    /// logits of all others were −∞. Greedy tests the best token alone, and masks the others only if
-    /// it is forbidden. The constraint does not move on; give it the token with
+    /// [`step`](Sampler::step) among the tokens that `constraint` allows: the choice is the same as
+    /// if the logits of all others were −∞. A greedy choice tests the best token first, and computes
+    /// the mask only if that token is forbidden. The constraint does not move on: pass the token to
     /// [`accept`](Constraint::accept).
     ///
-    /// A choice has up to three parts: the best token, the mask, and the rest of the choice. A call
-    /// may return after each part, even if budget is left, or go through all of them and take up to
-    /// three times `budget`.
+    /// A choice has up to three parts: the best token, the mask, and the rest. A part may use all of
+    /// `budget`, so a call takes up to three times as long as one of [`step`](Sampler::step).
     ///
     /// # Errors
     ///

@@ -1,9 +1,10 @@
 //! From expressions to a deterministic machine with a stack.
 //!
 //! Expressions become a non-deterministic automaton ([`Nfa`]), and its subsets of states the states
-//! of the machine. Rules are called and counted loops are counted where the next byte alone says so.
-//! Where it does not, the body of the rule or of the loop is copied in. So alternatives that begin
-//! alike become one path, as long as the copies come to an end.
+//! of the machine. Where the next byte alone says that a rule begins, or a round of a counted loop,
+//! the machine calls the rule or counts the round. Where it does not, the body of the rule or loop is
+//! copied in. So alternatives that begin alike become one path, as long as the copies come to an
+//! end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::format;
@@ -308,7 +309,8 @@ impl<'s> Nfa<'s> {
         let can_be_counted = rounds < u32::from(u16::MAX)
             && !self.nullable[body as usize]
             && self.first_of(body)?.specials == 0;
-        let counts = u64::from(rounds).saturating_mul(self.sizes[body as usize]) > COUNTED_FROM && rounds > 2;
+        let counts = u64::from(rounds).saturating_mul(self.sizes[body as usize]) > COUNTED_FROM
+            && rounds > 2;
         if counts && can_be_counted {
             let counted = self.counted(body, min, max);
             return self.state(State {
@@ -662,8 +664,8 @@ impl<'s> Nfa<'s> {
         Ok(branch)
     }
 
-    /// What is called from a subset of states, and where each goes on: equal ones are one call. What
-    /// cannot be called is copied into the subset.
+    /// What is called from a subset of states, and where each call continues; equal ones are one
+    /// call. What cannot be called is copied into the subset.
     fn calls(&mut self, subset: &mut Vec<u32>) -> Result<BTreeMap<Callee, Vec<u32>>, ImportError> {
         let mut inlined = HashSet::new();
         loop {
