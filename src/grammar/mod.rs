@@ -537,11 +537,16 @@ impl<'g> Grammar<'g> {
                 op::CALL => (3, is_call(at + 1)),
                 op::LOOP => {
                     let ranges = count(7 + width);
-                    let sound = is_call(at + 5) && self.is_code(self.offset(at + 7));
+                    let sound = is_call(at + 5)
+                        && self.is_code(self.offset(at + 7))
+                        && self.are_sorted(at + 8 + width, ranges, 2);
                     (8 + width + 2 * ranges, sound)
                 }
                 op::BRANCH => {
                     let (edges, specials) = (count(2) + count(3), count(4));
+                    let first_look = at + 5 + count(2) * (2 + width);
+                    let sorted = self.are_sorted(at + 5, count(2), 2 + width)
+                        && self.are_sorted(first_look, count(3), 2 + width);
                     let first_special = at + 5 + edges * (2 + width);
                     let edges_lead = (0..edges)
                         .all(|index| self.is_code(self.offset(at + 7 + index * (2 + width))));
@@ -551,7 +556,7 @@ impl<'g> Grammar<'g> {
                         usize::from(name) < names && self.is_code(self.offset(at + 1))
                     });
                     let length = 5 + edges * (2 + width) + specials * (1 + width);
-                    (length, edges_lead && specials_lead)
+                    (length, sorted && edges_lead && specials_lead)
                 }
                 _ => return false,
             };
@@ -561,6 +566,23 @@ impl<'g> Grammar<'g> {
             }
         }
         !falls_through
+    }
+
+    /// Whether the ranges of bytes that `count` entries of `size` bytes begin with are in order, and
+    /// share no byte.
+    fn are_sorted(&self, at: usize, count: usize, size: usize) -> bool {
+        let entries = self.code.get(at..).unwrap_or_default();
+        let mut least = 0;
+        for entry in entries.chunks(size.max(1)).take(count) {
+            let [first, last, ..] = *entry else {
+                return false;
+            };
+            if u16::from(first) < least || first > last {
+                return false;
+            }
+            least = u16::from(last) + 1;
+        }
+        true
     }
 }
 

@@ -724,9 +724,11 @@ fn a_damaged_grammar_is_refused_and_a_forged_one_is_safe() {
     let (_, section) = sections().swap_remove(0);
     let tokenizer = Tokenizer::open(&section).unwrap();
     let vocabulary = Vocabulary::new(&tokenizer);
-    let tree =
+    let tree = Tree::new(&tokenizer);
+    let with_tree = Vocabulary::with_tree(&tokenizer, &tree);
+    let schema =
         json!({"properties": {"a": {"$ref": "#"}, "b": {"type": "string", "maxLength": 30}}});
-    let bytes = from_json_schema(&tree, Whitespace::Unbounded).unwrap();
+    let bytes = from_json_schema(&schema, Whitespace::Unbounded).unwrap();
     for length in 0..bytes.len() {
         Grammar::open(&bytes[..length]).unwrap_err();
     }
@@ -749,7 +751,13 @@ fn a_damaged_grammar_is_refused_and_a_forged_one_is_safe() {
                 constraint.accept(id);
                 _ = (constraint.is_complete(), constraint.is_at_end());
             }
-            constraint.mask(&mut vec![0.0; tokenizer.vocab_size() as usize]);
+            let mut masked = vec![0.0; tokenizer.vocab_size() as usize];
+            let mut masked_by_tree = masked.clone();
+            constraint.mask(&mut masked);
+            let mut by_tree = Constraint::new(&grammar, &with_tree);
+            by_tree.restore(&constraint.to_bytes()).unwrap();
+            by_tree.mask(&mut masked_by_tree);
+            assert!(masked == masked_by_tree, "bit {bit} of byte {at}");
             constraint.forced(&mut [0; 4]);
         }
     }
