@@ -142,12 +142,12 @@ impl Chat {
         self.go_on(vec![message], options, write)
     }
 
-    /// Gives the model what the tools said that it called, in the order of the calls: see
+    /// Sends the results of the tools that the last answer calls, in the order of its
     /// [`calls`]. Otherwise as [`say`](Chat::say).
     ///
     /// # Errors
     /// Those of [`say`](Chat::say).
-    pub fn give(
+    pub fn answer_calls(
         &mut self,
         results: &[String],
         options: &GenerateOptions,

@@ -412,16 +412,12 @@ impl Output<'_> {
 
     /// [`choose`](Output::choose), however long it takes.
     fn choose_at_once(&self, sampler: &mut Sampler<'_>, logits: &mut [f32]) -> Result<u32, Error> {
-        #[cfg(feature = "grammar")]
-        if self.grammar.is_some() {
-            let mut choice = Choice::new();
-            loop {
-                if let Some(id) = self.choose(sampler, &mut choice, logits, u32::MAX)? {
-                    return Ok(id);
-                }
+        let mut choice = Choice::new();
+        loop {
+            if let Some(id) = self.choose(sampler, &mut choice, logits, u32::MAX)? {
+                return Ok(id);
             }
         }
-        sampler.sample(logits)
     }
 
     /// Puts `last`, and the tokens that must come after it, into `drafts`. Returns how many must

@@ -4,11 +4,11 @@ use super::{Grammar, Place, SLOTS, Symbol, Vocabulary};
 use crate::Error;
 use crate::text::Tokenizer;
 
-/// Bytes of a place that is kept: see [`Constraint::to_bytes`].
+/// The length of what [`Constraint::to_bytes`] returns.
 pub const PLACE_BYTES: usize = 5 + 2 * SLOTS;
 
-/// A place in a text that obeys a grammar: which tokens may come next. `Copy`, so a copy is all that
-/// it takes to go back.
+/// A place in a text that obeys a grammar: which tokens may come next. To go back to a place, keep a
+/// copy.
 ///
 /// ```
 /// # #[cfg(feature = "std")] {
@@ -59,7 +59,7 @@ impl<'g> Constraint<'g> {
         self.after(id).is_some()
     }
 
-    /// Moves on over token `id`. `false` if it may not come; nothing has changed then.
+    /// Moves on over token `id`. `false` if it is forbidden; then nothing changes.
     pub fn accept(&mut self, id: u32) -> bool {
         let after = self.after(id);
         self.place = after.unwrap_or(self.place);
@@ -71,19 +71,18 @@ impl<'g> Constraint<'g> {
         self.grammar.is_complete(self.place)
     }
 
-    /// Whether the text must end here: no token but one that ends a text is allowed.
+    /// Whether the text must end here: only tokens that end a text are allowed.
     pub fn is_at_end(&self) -> bool {
         self.grammar.is_at_end(&self.place)
     }
 
-    /// Fills `ids` with tokens of the bytes that must come next, the longest ones first, and returns
-    /// how many there are. They are what a model most likely writes of these bytes; it may choose
-    /// other tokens of the same bytes.
+    /// Fills `ids` with tokens for the bytes that must come next, each as long as possible. Returns
+    /// how many there are. The model may write the same bytes with other tokens.
     pub fn forced(&self, ids: &mut [u32]) -> usize {
         let mut place = self.place;
         let mut count = 0;
         for slot in ids {
-            // As much as the longest token has.
+            // Few tokens are longer than 64 bytes.
             let mut run = heapless::Vec::<u8, 64>::new();
             let mut end = place;
             while !run.is_full()
@@ -110,7 +109,7 @@ impl<'g> Constraint<'g> {
         count
     }
 
-    /// The place, to keep it beside a snapshot of the session.
+    /// The place as bytes, to keep beside a snapshot of the session.
     pub fn to_bytes(&self) -> [u8; PLACE_BYTES] {
         let mut bytes = [0; PLACE_BYTES];
         let (head, slots) = bytes.split_at_mut(5);
@@ -126,10 +125,14 @@ impl<'g> Constraint<'g> {
         bytes
     }
 
-    /// Goes to a place that was kept with the same grammar.
+    /// Goes to a place that [`to_bytes`](Constraint::to_bytes) returned for the same grammar.
+    ///
+    /// The bytes of another grammar are not always refused. They then lead to a wrong place, which
+    /// allows wrong tokens, and to nothing worse.
     ///
     /// # Errors
-    /// [`Error::GrammarDamaged`] if it is no place of this grammar; nothing has changed then.
+    /// [`Error::GrammarDamaged`] if the bytes are no place of this grammar: the place is beyond its
+    /// code, or uses more slots of the stack than the grammar has. Then nothing changes.
     pub fn restore(&mut self, bytes: &[u8; PLACE_BYTES]) -> Result<(), Error> {
         let [a, b, c, d, depth, slots @ ..] = bytes;
         let mut place = Place {
@@ -147,7 +150,7 @@ impl<'g> Constraint<'g> {
         Ok(())
     }
 
-    /// The place after token `id`, if it may come.
+    /// The place after token `id`, if it is allowed.
     fn after(&self, id: u32) -> Option<Place> {
         let piece = self.tokenizer().piece(id)?;
         let mut place = self.place;
@@ -169,7 +172,7 @@ impl<'g> Constraint<'g> {
         self.grammar.specials()
     }
 
-    /// Walks `bytes`. The index of the first that may not come, if there is one.
+    /// Walks `bytes`. Returns the index of the first that is forbidden, if there is one.
     pub(super) fn walk(&self, place: &mut Place, bytes: &[u8]) -> Option<usize> {
         bytes.iter().position(|byte| !self.walk_byte(place, *byte))
     }
@@ -185,7 +188,7 @@ impl<'g> Constraint<'g> {
 }
 
 impl Grammar<'_> {
-    /// Whether `place` can be one of this grammar.
+    /// Whether `place` is within the code and the stack of this grammar.
     fn has(&self, place: &Place) -> bool {
         let used = usize::from(place.depth);
         self.is_code(place.at as usize)

@@ -1,18 +1,20 @@
-//! Forbids tokens: the logits of those that may not come become −∞.
+//! Masks: the logits of forbidden tokens become −∞.
 //!
-//! With a [tree](super::Tree) of the tokens, a mask is a walk over it. Without, as on devices: the
-//! tokenizer's index has the tokens that text can become, sorted by their bytes. So tokens with a
-//! common start are neighbours, and the walk over the start is done once. Where it fails, all tokens
-//! with this start are forbidden without a walk. Few tokens are not in the index: those of single
-//! bytes, special tokens, and other added ones. They are tested one by one.
+//! On a host, a mask walks a [tree](super::Tree) of the tokens. A device has no tree, but the
+//! tokenizer's index: tokens sorted by their bytes. Tokens with a common prefix are neighbours there,
+//! so the mask walks over the prefix once. If the prefix is forbidden, all these tokens are.
+//!
+//! Few tokens are not in the index: those of single bytes, special tokens, and other added ones.
+//! They are tested one by one.
 
 use super::Constraint;
 use crate::text::Tokenizer;
 
-/// How long a start is remembered, in bytes. Longer tokens are walked from there.
+/// The places after the first bytes of a token are kept, up to this many. The rest of a longer token
+/// is walked again for its neighbours.
 const KEPT: usize = 24;
 
-/// How far a [mask](Constraint::mask_step) has come.
+/// The progress of a [mask](Constraint::mask_step).
 ///
 /// Example: [`Constraint`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,8 +23,8 @@ pub struct Masking {
     at: u32,
 }
 
-/// The passes of a mask, in their order: the tokens of the index, those of single bytes, added ones,
-/// and the ids of all tokens for the sake of those that are special or in none of these lists.
+/// The passes, in order: the index, single bytes, added tokens, all ids. The last pass tests special
+/// tokens, and tokens that are in none of the lists.
 const NEW: u8 = 0;
 const INDEX: u8 = 1;
 const BYTES: u8 = 2;
@@ -43,10 +45,15 @@ impl Masking {
     pub(crate) fn begin(&mut self) {
         self.pass = self.pass.max(INDEX);
     }
+
+    /// Ends the mask: nothing more is forbidden.
+    pub(crate) fn finish(&mut self) {
+        self.pass = DONE;
+    }
 }
 
 impl Constraint<'_> {
-    /// Sets the logits of all tokens that [may not come](Constraint::allows) to −∞. `logits`:
+    /// Sets the logits of all tokens that are not [allowed](Constraint::allows) to −∞. `logits`:
     /// `[vocab_size]`, or more if the model has more rows than the tokenizer has tokens.
     pub fn mask(&self, logits: &mut [f32]) {
         let mut masking = Masking::new();
@@ -92,7 +99,7 @@ impl Constraint<'_> {
     fn mask_index(&self, mut at: usize, end: usize, logits: &mut [f32]) {
         let tokenizer = self.tokenizer();
         let mut places = [self.place; KEPT + 1];
-        // The token before, and for how many of its bytes the places after them are known.
+        // The token before, and how many places of it are kept.
         let mut before: &[u8] = &[];
         let mut known = 0;
         while at < end {
@@ -119,7 +126,8 @@ impl Constraint<'_> {
         }
     }
 
-    /// Forbids the tokens of the index from `at` on that begin with `start`. Returns where they end.
+    /// Forbids the tokens of the index from `at` on that begin with `start`. Returns the index after
+    /// them.
     fn forbid_start(&self, at: usize, end: usize, start: &[u8], logits: &mut [f32]) -> usize {
         let tokenizer = self.tokenizer();
         let after = tokenizer.end_of_start(at, end, start);
@@ -133,7 +141,7 @@ impl Constraint<'_> {
         after
     }
 
-    /// The ids from `at` to `end`, as far as no list has them.
+    /// The ids from `at` to `end` that are in none of the lists.
     fn mask_ids(&self, mut at: usize, end: usize, logits: &mut [f32]) {
         let tokenizer = self.tokenizer();
         let vocab_size = tokenizer.vocab_size() as usize;
@@ -194,8 +202,8 @@ impl Tokenizer<'_> {
     }
 }
 
-/// Whether some token is neither special nor in the lists of a mask: it has no bytes, or the same
-/// bytes as another.
+/// Whether some token is neither special nor in one of the lists of a mask, because it has no bytes
+/// or the same bytes as another.
 pub(super) fn has_loose_tokens(tokenizer: &Tokenizer) -> bool {
     let is_byte = |id| match tokenizer.piece(id) {
         Some([byte]) => tokenizer.byte_token(*byte) == Some(id),

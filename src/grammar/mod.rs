@@ -1,14 +1,13 @@
 //! Text that obeys a grammar: JSON of a schema, a regular expression, calls of tools.
 //!
-//! A grammar is compiled on a host (`import::grammar`, `pocketlm grammar`) to bytes, and walked on
-//! the device. [`Grammar::open`] checks the bytes once. A [`Constraint`] is a place in a grammar: it
-//! says which tokens may come next, and moves on with the one that is chosen. It is small, `Copy`
-//! and never fails. [`Generation::grammar`](crate::generate::Generation::grammar) uses one for a
-//! whole text.
+//! A host compiles a grammar to bytes (`import::grammar`, `pocketlm grammar`). On the device,
+//! [`Grammar::open`] checks the bytes once. A [`Constraint`] is a place in a grammar: it says which
+//! tokens may come next, and moves on with the token that is chosen. It is small, `Copy`, and never
+//! fails. [`Generation::grammar`](crate::generate::Generation::grammar) uses one for a whole text.
 //!
-//! A token is allowed if all its bytes can be walked, wherever its ends lie in the grammar. A
-//! special token is allowed where the grammar names it. A token that ends a text is allowed where
-//! the text is complete.
+//! A token is allowed if the grammar allows all its bytes, one after the other. A special token is
+//! allowed where the grammar names it. A token that ends a text is allowed where the text is
+//! complete.
 //!
 //! # The format
 //! All numbers are little-endian and unsigned. An *offset* is `width` bytes (2 or 3), and counts
@@ -26,11 +25,11 @@
 //! | 16 | 4 | `code`: bytes of the code |
 //! | 20 | 4 | the offset that a text starts at |
 //!
-//! 1. **Calls**: for each two offsets, where the rule that is called starts and where to go on after
+//! 1. **Calls**: two offsets each: the start of the called rule, and where the text continues after
 //!    it.
-//! 2. **Specials**: for each a byte of length and the text of a special token.
-//! 3. **Code**: records, one after the other. A place in a text is a record and a stack of slots of
-//!    16 bits. A record is one of these, told apart by its first byte:
+//! 2. **Specials**: for each special token its length, a byte, and its text.
+//! 3. **Code**: records. A place in a text is a record and a stack of slots of 16 bits. The first
+//!    byte of a record says what it is:
 //!
 //! | first byte | rest | meaning |
 //! |---|---|---|
@@ -45,19 +44,26 @@
 //! | 135 loop | see below | |
 //! | 136 need | slots, 1 byte | the next record, if so many slots are free |
 //!
-//! **Branch**: a byte of flags (1: the rule may end here), three bytes that count what follows:
-//! *edges* (first and last byte, offset: one of these bytes may come, then the record there), *looks*
-//! (the same, but the record there reads the byte), *specials* (a byte, offset: this special token
-//! may come; with 128 added to its index, the record there reads it). Edges and looks are each
-//! sorted, and no two of them share a byte.
+//! **Branch**: a byte of flags (1: the rule may end here) and three bytes, the numbers of edges,
+//! looks and specials, which follow in this order:
 //!
-//! **Loop**: least and greatest number of rounds (2 bytes each; a greatest number of 65,535 is none),
-//! the call of the body, which returns to the loop (2 bytes), the offset to go on at, a byte that
-//! counts ranges, and for each the first and the last byte: what the body starts with. The count is
-//! in the uppermost slot. If the next byte is in a range, a round begins; otherwise the loop ends.
+//! * An *edge* is a first byte, a last byte and an offset: one of these bytes may come, and then the
+//!   record there.
+//! * A *look* is the same, but the record there reads the byte.
+//! * A *special* is the index of a special token, a byte, and an offset: this token may come, and
+//!   then the record there. With 128 added to the index, the record there reads the token.
 //!
-//! Where a rule ends or may end and the next symbol fits no edge, the uppermost slot is taken off
-//! and its call says where to go on. A text is complete if all rules on the stack may end.
+//! Edges are sorted and looks are sorted. No two of them share a byte.
+//!
+//! **Loop**: the minimum and the maximum number of rounds (2 bytes each; a maximum of 65,535 means
+//! unlimited), the call of the body, which returns to the loop (2 bytes), the offset of the record
+//! after the loop, the number of ranges (a byte), and for each range its first and last byte. A body
+//! begins with a byte of these ranges. The number of rounds so far is in the uppermost slot. If the
+//! next byte is in a range, a round begins. Otherwise the loop ends.
+//!
+//! At the end of a rule, and where a rule may end and no edge has the next symbol, the uppermost
+//! slot is removed: its call says where the text continues. A text is complete if all rules on the
+//! stack may end.
 
 mod constraint;
 mod mask;
@@ -74,12 +80,11 @@ pub use vocabulary::Vocabulary;
 use crate::Error;
 use crate::model::extend_crc32;
 
-pub(crate) const MAGIC: [u8; 4] = *b"PGRM";
 pub(crate) const VERSION: u8 = 1;
 pub(crate) const HEADER_LEN: usize = 24;
 /// The most slots of a stack.
 pub(crate) const SLOTS: usize = 16;
-/// The greatest number of rounds of a loop that has none.
+/// The maximum number of rounds of an unlimited loop.
 pub(crate) const UNBOUNDED: u16 = u16::MAX;
 /// The most specials.
 #[cfg(feature = "std")]
@@ -100,8 +105,8 @@ pub(crate) mod op {
     pub(crate) const NEED: u8 = 136;
 }
 
-/// The most records that one symbol passes: each slot is taken off or filled once, with a branch
-/// before it, and the grammar was not compiled by us if there are more.
+/// The most records that one symbol passes, so that the time of a walk has a bound. A symbol removes
+/// or fills each slot once, with a branch before it. Only a forged grammar has more.
 const PASSED: usize = 8 * SLOTS;
 
 /// A compiled grammar, borrowed and checked.
@@ -124,7 +129,7 @@ pub(crate) enum Symbol<'s> {
     Special(&'s [u8]),
 }
 
-/// A place in a text.
+/// A record and the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "std", derive(Hash))]
 pub(crate) struct Place {
@@ -135,13 +140,16 @@ pub(crate) struct Place {
 }
 
 impl<'g> Grammar<'g> {
-    /// Opens a grammar and checks all of it: afterwards nothing in it can fail.
+    /// The first bytes of every grammar.
+    pub const MAGIC: [u8; 4] = *b"PGRM";
+
+    /// Opens a grammar and checks all of it. After that, nothing in it can fail.
     ///
     /// # Errors
     /// [`Error::NotAGrammar`], [`Error::GrammarVersion`] or [`Error::GrammarDamaged`].
     #[cfg_attr(target_os = "none", inline(never))]
     pub fn open(bytes: &'g [u8]) -> Result<Self, Error> {
-        if !bytes.starts_with(&MAGIC) {
+        if !bytes.starts_with(&Self::MAGIC) {
             return Err(Error::NotAGrammar);
         }
         if let Some(version) = bytes.get(4)
@@ -191,7 +199,7 @@ impl<'g> Grammar<'g> {
         sound.then_some(grammar)
     }
 
-    /// Bytes of RAM that a [`Constraint`] takes.
+    /// Bytes of RAM of a [`Constraint`].
     pub const CONSTRAINT_BYTES: usize = size_of::<Constraint<'static>>();
 
     /// How many slots of the stack of a [`Constraint`] a text can use.
@@ -211,7 +219,7 @@ impl<'g> Grammar<'g> {
         })
     }
 
-    /// Whether the grammar matches `text` as a whole. Text has no special tokens.
+    /// Whether the grammar matches all of `text`. No part of `text` counts as a special token.
     pub fn matches(&self, text: &[u8]) -> bool {
         let mut place = self.start();
         text.iter()
@@ -230,13 +238,13 @@ impl<'g> Grammar<'g> {
         place
     }
 
-    /// Moves `place` over a symbol. `false` if the symbol may not come there; `place` is then any
-    /// place.
+    /// Moves `place` over a symbol. `false` if the symbol is forbidden there; `place` is undefined
+    /// then.
     pub(crate) fn walk(&self, place: &mut Place, symbol: Symbol) -> bool {
         self.walk_past(place, symbol, |_| ())
     }
 
-    /// [`walk`](Grammar::walk), with a look at the records that say where it leads.
+    /// [`walk`](Grammar::walk) that calls `look` with the offset of each record it passes.
     fn walk_past(&self, place: &mut Place, symbol: Symbol, mut look: impl FnMut(usize)) -> bool {
         for _ in 0..PASSED {
             let at = place.at as usize;
@@ -274,7 +282,7 @@ impl<'g> Grammar<'g> {
         false
     }
 
-    /// [`walk`](Grammar::walk) over a byte, and the range of bytes around it that lead to the same.
+    /// [`walk`](Grammar::walk) over a byte, and the range of bytes around it with the same result.
     #[cfg(feature = "std")]
     pub(crate) fn walk_alike(&self, place: &mut Place, byte: u8) -> (bool, (u8, u8)) {
         let mut alike = (0, u8::MAX);
@@ -292,7 +300,7 @@ impl<'g> Grammar<'g> {
         (walked, alike)
     }
 
-    /// The ranges of bytes that the record at `at` tells apart.
+    /// The ranges of bytes that the record at `at` distinguishes.
     #[cfg(feature = "std")]
     fn each_range(&self, at: usize, mut range: impl FnMut(u8, u8)) {
         let code = self.code.get(at..).unwrap_or_default();
@@ -347,7 +355,7 @@ impl<'g> Grammar<'g> {
         false
     }
 
-    /// The byte that must come at `place`, if no other symbol may, and the text may not end.
+    /// The byte that must come at `place`: no other symbol is allowed, and the text may not end.
     pub(crate) fn only_byte(&self, place: &Place) -> Option<u8> {
         if let Some(byte @ 0..=127) = self.code.get(place.at as usize) {
             return Some(*byte);
@@ -361,7 +369,7 @@ impl<'g> Grammar<'g> {
         alone.then_some(only)
     }
 
-    /// Whether nothing may come at `place`.
+    /// Whether the text must end at `place`.
     pub(crate) fn is_at_end(&self, place: &Place) -> bool {
         let fits = |symbol| self.walk(&mut { *place }, symbol);
         self.is_complete(*place)
@@ -386,7 +394,7 @@ impl<'g> Grammar<'g> {
         if rounds >= most && most != UNBOUNDED {
             return false;
         }
-        // Beyond the greatest count there is nothing to count.
+        // An unlimited loop does not need the exact count beyond the greatest u16.
         let slot = place
             .slots
             .get_mut(usize::from(place.depth).wrapping_sub(1));
@@ -396,7 +404,7 @@ impl<'g> Grammar<'g> {
         self.call(place, self.u16(at + 5))
     }
 
-    /// Where the branch at `at` goes to with `symbol`, and whether the symbol has been read then.
+    /// Where the branch at `at` leads with `symbol`, and whether this reads the symbol.
     fn edge(&self, at: usize, symbol: Symbol) -> Option<(usize, bool)> {
         let [_, _, edges, looks, specials, ..] = *self.code.get(at..)? else {
             return None;
@@ -424,8 +432,8 @@ impl<'g> Grammar<'g> {
         }
     }
 
-    /// Which of `count` sorted entries of `size` bytes from `at` on, each of which begins with the
-    /// first and the last byte of a range, has `byte`.
+    /// Searches `count` sorted entries of `size` bytes from `at` on for the one that has `byte`. An
+    /// entry begins with the first and the last byte of a range.
     fn find(&self, at: usize, count: usize, size: usize, byte: u8) -> Option<usize> {
         let entries = self.code.get(at..)?.get(..count * size)?;
         let mut found = entries.chunks_exact(size.max(1)).enumerate();
@@ -434,11 +442,11 @@ impl<'g> Grammar<'g> {
         (*entry.first()? <= byte).then_some(at + index * size)
     }
 
-    /// Makes `target` the record of `place`, or the one that it says. `false` if it needs more slots
-    /// than are free.
+    /// Moves `place` to `target`, and on over go-to and need records. `false` if too few slots are
+    /// free.
     fn arrive(&self, place: &mut Place, target: usize) -> bool {
         let mut at = target;
-        // A record to go to and a need, perhaps the one after the other.
+        // The compiler writes at most one go-to and one need in a row.
         for _ in 0..4 {
             match *self.code.get(at..).unwrap_or_default() {
                 [op::GO_TO, ..] => at = self.offset(at + 1),
@@ -454,7 +462,7 @@ impl<'g> Grammar<'g> {
     }
 
     fn call(&self, place: &mut Place, call: u16) -> bool {
-        // What comes after it must have slots enough as well.
+        // What follows the call must have enough slots as well.
         self.arrive(&mut { *place }, self.call_offset(call, 1))
             && self.push(place, call)
             && self.arrive(place, self.call_offset(call, 0))
@@ -529,11 +537,16 @@ impl<'g> Grammar<'g> {
                 op::CALL => (3, is_call(at + 1)),
                 op::LOOP => {
                     let ranges = count(7 + width);
-                    let sound = is_call(at + 5) && self.is_code(self.offset(at + 7));
+                    let sound = is_call(at + 5)
+                        && self.is_code(self.offset(at + 7))
+                        && self.are_sorted(at + 8 + width, ranges, 2);
                     (8 + width + 2 * ranges, sound)
                 }
                 op::BRANCH => {
                     let (edges, specials) = (count(2) + count(3), count(4));
+                    let first_look = at + 5 + count(2) * (2 + width);
+                    let sorted = self.are_sorted(at + 5, count(2), 2 + width)
+                        && self.are_sorted(first_look, count(3), 2 + width);
                     let first_special = at + 5 + edges * (2 + width);
                     let edges_lead = (0..edges)
                         .all(|index| self.is_code(self.offset(at + 7 + index * (2 + width))));
@@ -543,7 +556,7 @@ impl<'g> Grammar<'g> {
                         usize::from(name) < names && self.is_code(self.offset(at + 1))
                     });
                     let length = 5 + edges * (2 + width) + specials * (1 + width);
-                    (length, edges_lead && specials_lead)
+                    (length, sorted && edges_lead && specials_lead)
                 }
                 _ => return false,
             };
@@ -553,6 +566,23 @@ impl<'g> Grammar<'g> {
             }
         }
         !falls_through
+    }
+
+    /// Whether the ranges of bytes that `count` entries of `size` bytes begin with are in order, and
+    /// share no byte.
+    fn are_sorted(&self, at: usize, count: usize, size: usize) -> bool {
+        let entries = self.code.get(at..).unwrap_or_default();
+        let mut least = 0;
+        for entry in entries.chunks(size.max(1)).take(count) {
+            let [first, last, ..] = *entry else {
+                return false;
+            };
+            if u16::from(first) < least || first > last {
+                return false;
+            }
+            least = u16::from(last) + 1;
+        }
+        true
     }
 }
 

@@ -1,10 +1,13 @@
 //! [`Tree`]: the tokens of a large vocabulary, for masks that take well under a millisecond.
 //!
-//! A node of the tree is a start that tokens share. A mask walks the tree from its root: where a byte
-//! may not come, all tokens below are left out without a look. So are they taken in where they
-//! cannot fail: within a string nearly all text may come. A node knows what [kinds] of characters
-//! are below it, and how many. For a place it is found out once how many characters of which kinds
-//! may come, whichever they are.
+//! A node of the tree is a prefix that tokens share. A mask walks the tree from the root and reads a
+//! byte at each node. Where the grammar forbids the byte, it skips the subtree: all its tokens are
+//! forbidden.
+//!
+//! It also skips subtrees whose tokens are all allowed. Within a JSON string these are most of the
+//! vocabulary. Each node stores which [kinds] of characters its subtree has, and the length of its
+//! longest token. For each place, the mask computes once how many characters of these kinds are
+//! allowed in any order. If the longest token is no longer than that, the subtree is allowed.
 
 use core::ops::Range;
 use std::collections::HashMap;
@@ -16,28 +19,29 @@ use crate::text::Tokenizer;
 
 /// The longest token in the tree, in bytes.
 const LONGEST: usize = 255;
-/// How many places a walk remembers before it forgets most of them: half a kilobyte each.
+/// A walk stores this many places, of about 700 bytes each. Then it drops all but those that lead
+/// to its node.
 const MOST_PLACES: usize = 2048;
-/// The fewest nodes that are worth the question whether all of them are allowed.
+/// In a smaller subtree, reading the bytes is faster than the test that skips it.
 const WORTH: u32 = 4;
 
-/// The kinds of characters, a bit each. A character of one byte has the kind that [`kind_of`] says.
+/// The kinds of characters, a bit each: see [`kind_of`].
 mod kinds {
     pub(super) const LOWER: u8 = 1;
     pub(super) const UPPER: u8 = 2;
     pub(super) const DIGIT: u8 = 4;
     pub(super) const SPACE: u8 = 8;
-    /// ASCII that can be printed and that JSON does not escape.
+    /// Other printable ASCII that JSON does not escape.
     pub(super) const PRINTED: u8 = 16;
     /// Quote, backslash and control characters.
     pub(super) const ESCAPED: u8 = 32;
     /// Characters that are not ASCII.
     pub(super) const WIDE: u8 = 64;
-    /// Bytes that are not whole characters: they are always looked at.
+    /// Bytes that are not whole characters. A subtree with such bytes is never skipped as allowed.
     pub(super) const BROKEN: u8 = 128;
 }
 
-/// The bytes of characters that are not ASCII.
+/// UTF-8 beyond ASCII: for each form of a character, the first and the last value of its bytes.
 const WIDE: [&[(u8, u8)]; 8] = [
     &[(0xC2, 0xDF), TAIL],
     &[(0xE0, 0xE0), (0xA0, 0xBF), TAIL],
@@ -66,31 +70,31 @@ const TAIL: (u8, u8) = (0x80, 0xBF);
 /// ```
 #[derive(Debug)]
 pub struct Tree {
-    /// In the order of a walk, and a last one for the end.
+    /// In preorder: a subtree is a range. The last one marks the end.
     nodes: Vec<Node>,
     /// The tokens in the order of the nodes.
     ids: Vec<u32>,
     /// Special tokens, sorted by their texts.
     specials: Vec<u32>,
-    /// Tokens that are too long for the tree, or have no bytes.
+    /// Tokens that are longer than [`LONGEST`], or have no bytes.
     others: Vec<u32>,
     vocab_size: u32,
 }
 
-/// A start that tokens share.
+/// A prefix that tokens share.
 #[derive(Clone, Copy, Debug, Default)]
 struct Node {
     /// Its last byte.
     byte: u8,
     /// How many bytes it has.
     depth: u8,
-    /// The most bytes from the last one on of tokens with this start.
+    /// The bytes of the longest token of the subtree, from this node's byte on.
     height: u8,
-    /// The kinds of these bytes, if what comes before is whole characters.
+    /// The kinds of these bytes in all tokens of the subtree.
     kinds: u8,
-    /// The first node after it that has not got this start.
+    /// The first node after the subtree.
     end: u32,
-    /// The first token with this start, in [`Tree::ids`].
+    /// The first token of the subtree, in [`Tree::ids`].
     first: u32,
 }
 
@@ -115,14 +119,14 @@ impl Tree {
             }
         }
         tree.specials.sort_by_key(piece);
-        // Tokens of the same kinds are together: where these may come, all are taken in at once.
+        // Tokens of the same kinds are in one subtree, which a mask can skip as a whole.
         tree.ids
             .sort_by_cached_key(|id| (kinds_of(piece(id)), piece(id)));
         tree.grow(tokenizer);
         tree
     }
 
-    /// Bytes of RAM that it takes.
+    /// Bytes of RAM that the tree takes.
     pub fn bytes(&self) -> usize {
         let ids = self.ids.len() + self.specials.len() + self.others.len();
         size_of_val(&self.nodes[..]) + ids * size_of::<u32>()
@@ -130,7 +134,7 @@ impl Tree {
 
     /// Makes the nodes, from the sorted tokens.
     fn grow(&mut self, tokenizer: &Tokenizer) {
-        // The nodes on the way to the last token.
+        // The nodes from the root to the token before.
         let mut path: Vec<usize> = Vec::new();
         let (mut before, mut kinds_before): (&[u8], u8) = (&[], 0);
         for (first, id) in (0..).zip(&self.ids) {
@@ -167,7 +171,7 @@ impl Tree {
         self.mark_middles();
     }
 
-    /// Nodes that begin within a character are not taken in as a whole.
+    /// Marks the nodes whose byte is within a character: no subtree of them is skipped as allowed.
     fn mark_middles(&mut self) {
         let mut start = [0; LONGEST];
         for node in &mut self.nodes {
@@ -181,7 +185,7 @@ impl Tree {
         }
     }
 
-    /// Sets the logits of all tokens that may not come to −∞.
+    /// Sets the logits of all forbidden tokens to −∞.
     pub(super) fn mask(&self, constraint: &Constraint, logits: &mut [f32]) {
         let allowed = self.allowed(constraint);
         let specials = self.specials(constraint);
@@ -194,7 +198,7 @@ impl Tree {
             let allowed = allowed.into_iter().flat_map(ids);
             allowed.chain(&rest).for_each(|id| flip(&mut bits, *id));
         } else {
-            // There are fewer to forbid.
+            // Most tokens are allowed: begin with all bits and clear those of the others.
             bits.fill(u64::MAX);
             let end = self.ids.len() as u32;
             let mut at = 0;
@@ -211,7 +215,7 @@ impl Tree {
         forbid(&bits, logits);
     }
 
-    /// The special tokens that may come. Few are named, of perhaps thousands.
+    /// The special tokens that are allowed. A tokenizer may have thousands; a grammar names few.
     fn specials(&self, constraint: &Constraint) -> Vec<u32> {
         let tokenizer = constraint.tokenizer();
         let mut allowed: Vec<u32> = tokenizer.eos_ids().collect();
@@ -222,18 +226,18 @@ impl Tree {
             allowed.extend(rest.take_while(|id| piece(id) == text));
         }
         allowed.retain(|id| constraint.allows(*id));
-        // An end may be named as well.
+        // The grammar may name a token that ends a text.
         allowed.sort_unstable();
         allowed.dedup();
         allowed
     }
 
-    /// The tokens of the tree that may come, as ranges of [`Tree::ids`].
+    /// The tokens of the tree that are allowed, as ranges of [`Tree::ids`].
     fn allowed(&self, constraint: &Constraint) -> Vec<Range<u32>> {
         let mut allowed: Vec<Range<u32>> = Vec::new();
         let mut last = 0..0;
         let mut places = Places::new(constraint);
-        // By how many bytes were read. A byte counts them, so there is always such a place.
+        // The place after each depth. A depth is at most LONGEST, so the index is in bounds.
         let mut path = [0u16; LONGEST + 1];
         let mut at = 0;
         while let Some([node, next, ..]) = self.nodes.get(at..) {
@@ -261,7 +265,7 @@ impl Tree {
     }
 }
 
-/// Ends the nodes of a way that are deeper than `depth`.
+/// Takes the nodes that are deeper than `depth` off the path, and ends their subtrees.
 fn close(nodes: &mut [Node], path: &mut Vec<usize>, depth: usize) {
     let end = nodes.len() as u32;
     while path.len() > depth
@@ -277,7 +281,7 @@ fn close(nodes: &mut [Node], path: &mut Vec<usize>, depth: usize) {
     }
 }
 
-/// Changes the bit of a token; there may be fewer logits than tokens.
+/// Inverts the bit of a token. There may be fewer logits than tokens.
 fn flip(bits: &mut [u64], id: u32) {
     if let Some(word) = bits.get_mut(id as usize / 64) {
         *word ^= 1 << (id % 64);
@@ -350,19 +354,20 @@ fn kind_of(byte: u8) -> u8 {
     }
 }
 
-/// The places on the way to a node, by how many bytes were read.
+/// The places from the root to a node, by depth.
 type Path = [u16; LONGEST + 1];
 
-/// The places that a walk has met, and where bytes lead from them.
+/// The places that a walk has reached, and where bytes lead from them. A place has an index.
 struct Places<'c> {
     constraint: &'c Constraint<'c>,
     places: Vec<Place>,
     known: HashMap<Place, u16>,
-    /// For each place and byte: [`UNKNOWN`], [`NOWHERE`], or the place with [`FIRST`] added.
+    /// For each place and byte: [`UNKNOWN`], [`NOWHERE`], or the next place with [`FIRST`] added.
     after: Vec<[u16; 256]>,
-    /// The same for each kind of characters: nowhere if not all lead to one place.
+    /// The same for each kind of characters. [`NOWHERE`] if they do not all lead to one place.
     after_kind: Vec<[u16; 7]>,
-    /// For each place and set of kinds: how many characters of them may come, whichever they are.
+    /// For each place and set of kinds: how many characters of these kinds are allowed, in any
+    /// order.
     safe: Vec<[u8; 128]>,
 }
 
@@ -373,7 +378,7 @@ const FIRST: u16 = 2;
 const NOT_KNOWN: u8 = u8::MAX;
 /// Any number of characters.
 const UNLIMITED: u8 = u8::MAX - 1;
-/// Further characters are not looked at, as long as not all lead back.
+/// The count stops here, unless it is found to be unlimited before.
 const MOST_SAFE: u8 = 32;
 
 impl<'c> Places<'c> {
@@ -424,7 +429,7 @@ impl<'c> Places<'c> {
         self.fill(usize::from(from), node.byte)
     }
 
-    /// The place after `byte`, and after the bytes that lead to the same.
+    /// Computes the place after `byte`, and stores it for all bytes around it that lead there.
     fn fill(&mut self, from: usize, byte: u8) -> Option<u16> {
         let mut place = self.places[from];
         let (is_allowed, (first, last)) = self.constraint.walk_alike(&mut place, byte);
@@ -434,7 +439,7 @@ impl<'c> Places<'c> {
         after
     }
 
-    /// The place after `byte`; no place is forgotten.
+    /// The place after `byte`. Drops no place, so the indices of the caller stay valid.
     fn look_after(&mut self, from: u16, byte: u8) -> Option<u16> {
         let known = self.after[usize::from(from)][usize::from(byte)];
         match known.checked_sub(FIRST) {
@@ -443,7 +448,7 @@ impl<'c> Places<'c> {
         }
     }
 
-    /// Makes room for other places.
+    /// Drops all places but those of `path`, which get new indices.
     fn forget_all_but(&mut self, path: &mut [u16]) {
         let places = core::mem::take(&mut self.places);
         self.known.clear();
@@ -455,8 +460,8 @@ impl<'c> Places<'c> {
         }
     }
 
-    /// Whether all tokens of `node` may come after `place`, whichever characters of their kinds they
-    /// have.
+    /// Whether all tokens of the subtree of `node` are allowed after `place`, by their kinds and
+    /// lengths alone.
     #[inline]
     fn are_safe(&mut self, place: u16, node: &Node) -> bool {
         let known = self.safe[usize::from(place)].get(usize::from(node.kinds));
@@ -470,10 +475,10 @@ impl<'c> Places<'c> {
 
     #[cold]
     fn find_safe(&mut self, place: u16, kinds: u8) -> u8 {
-        // All places that some characters lead to, in the order of how many.
+        // All places that characters of these kinds lead to, after none, one, two and so on.
         let mut places = vec![place];
         let (mut done, mut safe) = (0, 0);
-        'more: while safe < MOST_SAFE && self.places.len() < 2 * MOST_PLACES {
+        'more: while safe < MOST_SAFE {
             let count = places.len();
             if done == count {
                 safe = UNLIMITED;
@@ -481,6 +486,10 @@ impl<'c> Places<'c> {
             }
             for at in done..count {
                 for bit in (0..7).filter(|bit| kinds >> bit & 1 != 0) {
+                    // A kind adds at most a few hundred places, so an index has 16 bits.
+                    if self.places.len() >= 2 * MOST_PLACES {
+                        break 'more;
+                    }
                     let Some(after) = self.after_kind(places[at], bit) else {
                         break 'more;
                     };
@@ -496,7 +505,7 @@ impl<'c> Places<'c> {
         safe
     }
 
-    /// The place after a character of a kind, if it is one place for all.
+    /// The place after any character of a kind, if it is the same for all; stored.
     fn after_kind(&mut self, place: u16, bit: usize) -> Option<u16> {
         let known = self.after_kind[usize::from(place)][bit];
         if known != UNKNOWN {
@@ -507,7 +516,7 @@ impl<'c> Places<'c> {
         after
     }
 
-    /// The place after a character of a kind, if it is one place for all.
+    /// The place after any character of a kind, if it is the same for all; computed.
     fn after_all(&mut self, place: u16, kind: u8) -> Option<u16> {
         if kind != kinds::WIDE {
             let bytes = (0..0x80).filter(|byte| kind_of(*byte) == kind);
@@ -526,7 +535,7 @@ impl<'c> Places<'c> {
         all
     }
 
-    /// The place after one of some bytes, if it is one place for all.
+    /// The place after any of `bytes`, if it is the same for all.
     fn after_bytes(&mut self, place: u16, bytes: impl IntoIterator<Item = u8>) -> Option<u16> {
         let mut all = None;
         for byte in bytes {

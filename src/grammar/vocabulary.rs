@@ -11,14 +11,15 @@ use crate::text::Tokenizer;
 #[derive(Clone, Copy, Debug)]
 pub struct Vocabulary<'t> {
     pub(super) tokenizer: &'t Tokenizer<'t>,
-    /// Whether no list has some of the tokens: see [`has_loose_tokens`].
+    /// Whether some tokens are in none of the lists of a mask: see [`has_loose_tokens`].
     pub(super) has_loose: bool,
     #[cfg(feature = "std")]
     tree: Option<&'t Tree>,
 }
 
 impl<'t> Vocabulary<'t> {
-    /// The tokens of `tokenizer`. This looks at each of them once.
+    /// The tokens of `tokenizer`. This looks at each token once, so make a vocabulary once and keep
+    /// it.
     pub fn new(tokenizer: &'t Tokenizer<'t>) -> Self {
         Vocabulary {
             tokenizer,
@@ -28,8 +29,8 @@ impl<'t> Vocabulary<'t> {
         }
     }
 
-    /// The tokens of `tokenizer`, with their `tree`: masks are the same, and much faster. They are
-    /// computed in one call then, whatever the budget.
+    /// The tokens of `tokenizer`, with their `tree`. Masks are the same and much faster, but a mask
+    /// is computed in one call, whatever the budget.
     #[cfg(feature = "std")]
     pub fn with_tree(tokenizer: &'t Tokenizer<'t>, tree: &'t Tree) -> Self {
         Vocabulary {

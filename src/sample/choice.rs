@@ -108,7 +108,7 @@ pub struct Choice {
     total: u64,
     /// The token, as far as it is known.
     id: u32,
-    /// How far the tokens are masked that a grammar forbids.
+    /// The progress of the mask of a grammar.
     #[cfg(feature = "grammar")]
     pub(super) masking: Masking,
 }
@@ -163,8 +163,8 @@ impl Choice {
         Ok(Some(self.id))
     }
 
-    /// For greedy: the best token, before anything is done to the logits that depends on it. `None`
-    /// if the budget is used up before.
+    /// For greedy: the best token. It stops before a pass that would change the logits again, so that
+    /// [`again`](Choice::again) can start over with a mask. `None` if the budget is used up before.
     #[cfg(feature = "grammar")]
     pub(super) fn find_best(
         &mut self,
@@ -184,7 +184,7 @@ impl Choice {
         Ok(is_known.then_some(self.id))
     }
 
-    /// Begins again, with the same logits of which some are −∞ now.
+    /// Starts over after bias and penalties, which the logits have already.
     #[cfg(feature = "grammar")]
     pub(super) fn again(&mut self) {
         self.pass = Pass::Largest;

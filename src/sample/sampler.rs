@@ -226,10 +226,13 @@ impl<'a> Sampler<'a> {
         Ok(id)
     }
 
-    /// [`step`](Sampler::step) among the tokens that `constraint` allows: the same choice as if the
-    /// logits of all others were −∞. For greedy, the best token is tested alone first, and the others
-    /// are only looked at if it may not come. The constraint does not move on; give it the token with
+    /// [`step`](Sampler::step) among the tokens that `constraint` allows: the choice is the same as
+    /// if the logits of all others were −∞. A greedy choice tests the best token first, and computes
+    /// the mask only if that token is forbidden. The constraint does not move on: pass the token to
     /// [`accept`](Constraint::accept).
+    ///
+    /// A choice has up to three parts: the best token, the mask, and the rest. A part may use all of
+    /// `budget`, so a call takes up to three times as long as one of [`step`](Sampler::step).
     ///
     /// # Errors
     ///
@@ -250,17 +253,17 @@ impl<'a> Sampler<'a> {
             let Some(best) = choice.find_best(self, logits, budget)? else {
                 return Ok(None);
             };
-            if !constraint.allows(best) {
+            if constraint.allows(best) {
+                choice.masking.finish();
+            } else {
                 choice.again();
                 choice.masking.begin();
             }
-        } else {
-            choice.masking.begin();
         }
-        if choice.masking.is_new() || constraint.mask_step(&mut choice.masking, logits, budget) {
-            return self.step(choice, logits, budget);
+        if !constraint.mask_step(&mut choice.masking, logits, budget) {
+            return Ok(None);
         }
-        Ok(None)
+        self.step(choice, logits, budget)
     }
 
     /// Enters a token that was not sampled here (of the prompt, or a forced one) in the penalty

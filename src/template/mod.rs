@@ -32,13 +32,14 @@ use text::{Builder, Text};
 use tree::Body;
 use value::{Dict, Value};
 
-use crate::text::{Call, Value as CallValue};
+use crate::text::{Call, ToolForm, Value as CallValue};
 
 /// The largest template that is read.
 const LARGEST: usize = 1 << 20;
 
-/// The calls of tools in an answer: for each an object with `name` and `arguments`.
-pub fn calls(answer: &str) -> Vec<Json> {
+/// The calls of tools in an answer: for each an object with `name` and `arguments`. `form` is how
+/// the model writes them.
+pub fn calls(answer: &str, form: ToolForm) -> Vec<Json> {
     let value = |value: CallValue| match value {
         CallValue::Other("True") => true.into(),
         CallValue::Other("False") => false.into(),
@@ -51,7 +52,7 @@ pub fn calls(answer: &str) -> Vec<Json> {
         let arguments: Map<String, Json> = arguments.collect();
         serde_json::json!({ "name": call.name(), "arguments": arguments })
     };
-    Call::all(answer).map(call).collect()
+    Call::all(answer, form).map(call).collect()
 }
 
 /// Why a template cannot be compiled or rendered.
@@ -98,6 +99,8 @@ pub struct Message {
 /// ```
 pub struct Template {
     body: Body,
+    /// How the model writes calls of tools, if the template writes them.
+    form: Option<ToolForm>,
 }
 
 impl Template {
@@ -112,7 +115,10 @@ impl Template {
         }
         let tokens = lexer::tokens(source).map_err(wrong)?;
         let body = parser::parse(tokens).map_err(wrong)?;
-        Ok(Template { body })
+        Ok(Template {
+            body,
+            form: ToolForm::of_template(source),
+        })
     }
 
     /// The conversation as text for the model, up to where the model answers. `settings` are
@@ -131,14 +137,11 @@ impl Template {
             let mut map = Map::new();
             map.insert("role".into(), message.role.into());
             map.insert("content".into(), message.content.as_str().into());
-            // The template writes calls in the form of its model.
-            if has_tools && message.role == "assistant" {
-                let calls = calls(&message.content);
-                if !calls.is_empty() {
-                    let call = |call| serde_json::json!({ "type": "function", "function": call });
-                    map.insert("content".into(), "".into());
-                    map.insert("tool_calls".into(), calls.into_iter().map(call).collect());
-                }
+            if let Some(form) = self
+                .form
+                .filter(|_| has_tools && message.role == "assistant")
+            {
+                split_calls(&message.content, form, &mut map);
             }
             Json::Object(map)
         });
@@ -183,6 +186,21 @@ impl Template {
             }),
         }
     }
+}
+
+/// Splits an answer into the members of its message: the text before the calls is the content, and the
+/// calls are `tool_calls`. The template writes them again, in the form of its model.
+fn split_calls(answer: &str, form: ToolForm, message: &mut Map<String, Json>) {
+    let calls = calls(answer, form);
+    if calls.is_empty() {
+        return;
+    }
+    let call = |call| serde_json::json!({ "type": "function", "function": call });
+    let start = form.call_start(answer).unwrap_or_default();
+    // The template has its own white space between the text and the calls.
+    let text = answer[..start].trim_end();
+    message.insert("content".into(), text.into());
+    message.insert("tool_calls".into(), calls.into_iter().map(call).collect());
 }
 
 /// The messages, whose roles are not the user's.

@@ -2,16 +2,33 @@
 
 use core::str::Chars;
 
-/// A call of a tool, in the text that a model has written under a grammar of tools.
+/// How a model family writes calls of tools.
 ///
-/// It is read in each of the forms that `import::grammar::ToolForm` has. A text is read from its
-/// start; what is no call is passed over.
+/// Example: [`Call`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ToolForm {
+    /// `<start_function_call>call:NAME{key:<escape>text<escape>,n:5}<end_function_call>`
+    FunctionGemma,
+    /// `<tool_call>\n{"name": "NAME", "arguments": {…}}\n</tool_call>`: Hermes, Qwen, SmolLM3,
+    /// Granite.
+    Hermes,
+    /// `{"name": "NAME", "parameters": {…}}`: Llama 3.
+    Llama3,
+    /// `[TOOL_CALLS][{"name": "NAME", "arguments": {…}}]`
+    Mistral,
+    /// `<|tool_call_start|>[NAME(key="text", n=5)]<|tool_call_end|>`
+    Lfm2,
+}
+
+/// A call of a tool, read in place from what a model wrote.
 ///
 /// ```
-/// use pocketlm::text::{Call, Value};
+/// use pocketlm::text::{Call, ToolForm, Value};
 ///
-/// let text = "<start_function_call>call:timer{label:<escape>tea, {hot}<escape>,minutes:5}<end_function_call>";
-/// let call = Call::all(text).next().unwrap();
+/// let text = "<start_function_call>\
+///     call:timer{label:<escape>tea, {hot}<escape>,minutes:5}<end_function_call>";
+/// let call = Call::all(text, ToolForm::FunctionGemma).next().unwrap();
 /// assert_eq!(call.name(), "timer");
 /// let mut arguments = call.arguments();
 /// let (name, label) = arguments.next().unwrap();
@@ -25,7 +42,7 @@ use core::str::Chars;
 pub struct Call<'t> {
     name: &'t str,
     arguments: &'t str,
-    form: Form,
+    form: ToolForm,
 }
 
 /// A value in a call.
@@ -42,28 +59,54 @@ pub enum Value<'t> {
     Other(&'t str),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-enum Form {
-    Gemma,
-    Json,
-    Python,
-}
-
-/// What stands on both sides of a text of FunctionGemma.
+/// The quote of FunctionGemma: it stands before and after a string.
 const ESCAPE: &str = "<escape>";
 const SPACE: [char; 4] = [' ', '\n', '\r', '\t'];
-/// What the calls of LFM2 begin with.
-const PYTHON: &str = "<|tool_call_start|>[";
+
+impl ToolForm {
+    /// The tags before and after a call.
+    pub(crate) fn tags(self) -> (&'static str, &'static str) {
+        match self {
+            ToolForm::FunctionGemma => ("<start_function_call>", "<end_function_call>"),
+            ToolForm::Hermes => ("<tool_call>", "</tool_call>"),
+            ToolForm::Llama3 => ("", ""),
+            ToolForm::Mistral => ("[TOOL_CALLS]", ""),
+            ToolForm::Lfm2 => ("<|tool_call_start|>", "<|tool_call_end|>"),
+        }
+    }
+
+    /// Where the first call may begin in `answer`, which may not be complete yet: at the first tag,
+    /// or, in the form without a tag (Llama 3), at a brace in the first place. `None` if there is no
+    /// such place so far. [`Call::all`] says whether there is a call.
+    pub fn call_start(self, answer: &str) -> Option<usize> {
+        match self.tags().0 {
+            "" => answer.starts_with('{').then_some(0),
+            tag => split(answer, tag).map(|(before, _)| before.len()),
+        }
+    }
+
+    /// What separates the arguments of a call from the next call, in a form that has lists of calls.
+    fn separator(self) -> Option<&'static str> {
+        match self {
+            ToolForm::Mistral => Some("}, "),
+            ToolForm::Lfm2 => Some(", "),
+            ToolForm::FunctionGemma | ToolForm::Hermes | ToolForm::Llama3 => None,
+        }
+    }
+}
 
 impl<'t> Call<'t> {
-    /// All calls in `text`, in their order.
-    pub fn all(text: &'t str) -> impl Iterator<Item = Call<'t>> {
+    /// All calls in `text`, in order. `form` is the form that the grammar was compiled for.
+    ///
+    /// Text before a tag is skipped. In a form without a tag (Llama 3), a call begins with the first
+    /// byte of `text`. What looks like a call in another form is text. At a call that is not complete
+    /// or not well-formed, the calls end.
+    pub fn all(text: &'t str, form: ToolForm) -> impl Iterator<Item = Call<'t>> {
         let mut rest = text;
-        let mut in_python = false;
+        let mut is_first = true;
         core::iter::from_fn(move || {
-            let (call, after) = Call::first(rest, in_python)?;
-            in_python = call.form == Form::Python;
+            let (call, after) = Call::next_in(rest, form, is_first)?;
+            is_first = false;
             rest = after;
             Some(call)
         })
@@ -81,52 +124,64 @@ impl<'t> Call<'t> {
         core::iter::from_fn(move || {
             rest = rest.trim_start_matches(',').trim_start_matches(SPACE);
             let (name, after) = match form {
-                Form::Gemma => split(rest, ":")?,
-                Form::Python => split(rest, "=")?,
-                Form::Json => {
+                ToolForm::FunctionGemma => split(rest, ":")?,
+                ToolForm::Lfm2 => split(rest, "=")?,
+                ToolForm::Hermes | ToolForm::Llama3 | ToolForm::Mistral => {
                     let (name, after) = quoted(rest)?;
                     (name, split(after, ":")?.1)
                 }
             };
             let after = after.trim_start_matches(SPACE);
             let value;
-            (value, rest) = match form {
-                Form::Gemma if after.starts_with(ESCAPE) => {
-                    let (text, after) = split(after.strip_prefix(ESCAPE)?, ESCAPE)?;
-                    (Value::Text(text), after)
-                }
-                Form::Json | Form::Python if after.starts_with('"') => {
-                    let (text, after) = quoted(after)?;
-                    (Value::Escaped(text), after)
-                }
-                _ => {
-                    let (value, after) = after.split_at_checked(end_of_value(after, form))?;
-                    (Value::Other(value.trim_end_matches(SPACE)), after)
-                }
+            (value, rest) = if let Some((text, after)) = string(after, form) {
+                let value = if form == ToolForm::FunctionGemma {
+                    Value::Text(text)
+                } else {
+                    Value::Escaped(text)
+                };
+                (value, after)
+            } else {
+                let (value, after) = after.split_at_checked(end_of_value(after, form))?;
+                (Value::Other(value.trim_end_matches(SPACE)), after)
             };
             Some((name, value))
         })
     }
 
-    /// The first call of a text, and what follows it.
-    fn first(text: &'t str, in_python: bool) -> Option<(Self, &'t str)> {
-        let python = if in_python {
-            text.strip_prefix(", ")
-        } else {
-            None
-        };
-        let python = python.or_else(|| split(text, PYTHON).map(|(_, after)| after));
-        let (name, rest, form) = if let Some(after) = python {
-            let (name, after) = split(after, "(")?;
-            (name, after, Form::Python)
-        } else if let Some((_, after)) = split(text, "call:") {
-            let (name, after) = split(after, "{")?;
-            (name, after, Form::Gemma)
-        } else {
-            let (_, after) = split(text, "\"name\"")?;
-            let (name, after) = quoted(split(after, ":")?.1.trim_start_matches(SPACE))?;
-            let (_, after) = split(after, "{")?;
-            (name, after, Form::Json)
+    /// The first call of `text`, or the next if others were before, and what follows it.
+    fn next_in(text: &'t str, form: ToolForm, is_first: bool) -> Option<(Self, &'t str)> {
+        let listed = form.separator().filter(|_| !is_first);
+        if let Some(after) = listed.and_then(|separator| text.strip_prefix(separator)) {
+            return Call::read(after, form);
+        }
+        match form {
+            ToolForm::Llama3 if is_first => Call::read(text, form),
+            ToolForm::Llama3 => None,
+            ToolForm::FunctionGemma | ToolForm::Hermes => {
+                let (_, call) = split(text, form.tags().0)?;
+                Call::read(call.trim_start_matches(SPACE), form)
+            }
+            ToolForm::Mistral | ToolForm::Lfm2 => {
+                let (_, list) = split(text, form.tags().0)?;
+                Call::read(list.trim_start_matches(SPACE).strip_prefix('[')?, form)
+            }
+        }
+    }
+
+    /// The call that `text` begins with, without its tag, and what follows its arguments.
+    fn read(text: &'t str, form: ToolForm) -> Option<(Self, &'t str)> {
+        let (name, rest) = match form {
+            ToolForm::FunctionGemma => split(text.strip_prefix("call:")?, "{")?,
+            ToolForm::Lfm2 => split(text, "(")?,
+            ToolForm::Hermes | ToolForm::Llama3 | ToolForm::Mistral => {
+                let (name, after) = quoted(text.strip_prefix("{\"name\": ")?)?;
+                let arguments = if form == ToolForm::Llama3 {
+                    ", \"parameters\": {"
+                } else {
+                    ", \"arguments\": {"
+                };
+                (name, after.strip_prefix(arguments)?)
+            }
         };
         let end = end_of_arguments(rest, form);
         let (arguments, after) = rest.split_at_checked(end)?;
@@ -184,19 +239,38 @@ impl Iterator for Characters<'_> {
             'b' => '\u{8}',
             'f' => '\u{c}',
             'u' => {
-                let mut code = 0;
-                for _ in 0..4 {
-                    code = code << 4 | self.rest.next()?.to_digit(16)?;
-                }
-                char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+                let code = code_unit(&mut self.rest)?;
+                let pair = low_surrogate(&self.rest)
+                    .filter(|_| (0xD800..0xDC00).contains(&code))
+                    .map(|(low, after)| {
+                        self.rest = after;
+                        0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+                    });
+                char::from_u32(pair.unwrap_or(code)).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
             other => other,
         })
     }
 }
 
-/// What stands before and after the first `separator`. The search of `core` is far more code, and
-/// can panic.
+/// Four hexadecimal digits.
+fn code_unit(rest: &mut Chars) -> Option<u32> {
+    let mut code = 0;
+    for _ in 0..4 {
+        code = code << 4 | rest.next()?.to_digit(16)?;
+    }
+    Some(code)
+}
+
+/// The second half of a character beyond U+FFFF, and what follows it.
+fn low_surrogate<'t>(rest: &Chars<'t>) -> Option<(u32, Chars<'t>)> {
+    let mut after = rest.as_str().strip_prefix("\\u")?.chars();
+    let low = code_unit(&mut after).filter(|low| (0xDC00..0xE000).contains(low))?;
+    Some((low, after))
+}
+
+/// The text before and after the first `separator`. `str::split_once` needs far more code, and can
+/// panic.
 fn split<'t>(text: &'t str, separator: &str) -> Option<(&'t str, &'t str)> {
     let at = (0..text.len()).find(|at| {
         let rest = text.as_bytes().get(*at..).unwrap_or_default();
@@ -205,7 +279,7 @@ fn split<'t>(text: &'t str, separator: &str) -> Option<(&'t str, &'t str)> {
     Some((text.get(..at)?, text.get(at + separator.len()..)?))
 }
 
-/// What stands between the quotes at the start of `text`, and what follows them.
+/// The JSON string that `text` begins with, without its quotes, and what follows it.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let inside = text.strip_prefix('"')?;
     let mut escaped = false;
@@ -220,27 +294,29 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     None
 }
 
+/// The string that `text` begins with, without its quotes, and what follows it.
+fn string(text: &str, form: ToolForm) -> Option<(&str, &str)> {
+    match form {
+        ToolForm::FunctionGemma => split(text.strip_prefix(ESCAPE)?, ESCAPE),
+        ToolForm::Hermes | ToolForm::Llama3 | ToolForm::Mistral | ToolForm::Lfm2 => quoted(text),
+    }
+}
+
 /// Where the bracket ends that was opened before `text`.
-fn end_of_arguments(text: &str, form: Form) -> usize {
+fn end_of_arguments(text: &str, form: ToolForm) -> usize {
     scan(text, form, false)
 }
 
 /// Where a value ends: at a comma or a bracket.
-fn end_of_value(text: &str, form: Form) -> usize {
+fn end_of_value(text: &str, form: ToolForm) -> usize {
     scan(text, form, true)
 }
 
-fn scan(text: &str, form: Form, to_comma: bool) -> usize {
+fn scan(text: &str, form: ToolForm, to_comma: bool) -> usize {
     let mut depth = 0usize;
     let mut at = 0;
     while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
-        let string = match form {
-            Form::Gemma => rest
-                .strip_prefix(ESCAPE)
-                .and_then(|rest| split(rest, ESCAPE)),
-            Form::Json | Form::Python => quoted(rest),
-        };
-        if let Some((_, after)) = string {
+        if let Some((_, after)) = string(rest, form) {
             at = text.len() - after.len();
             continue;
         }
@@ -266,52 +342,106 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Vec<String> {
+    use ToolForm::{FunctionGemma, Hermes, Lfm2, Llama3, Mistral};
+
+    fn read(text: &str, form: ToolForm) -> Vec<String> {
         let call = |call: Call| {
             let arguments = call
                 .arguments()
                 .map(|(name, value)| format!(" {name}={value:?}"));
             format!("{}{}", call.name(), arguments.collect::<String>())
         };
-        Call::all(text).map(call).collect()
+        Call::all(text, form).map(call).collect()
     }
 
     #[test]
     fn calls_are_read_in_every_form() {
         let gemma = "I do that.<start_function_call>call:a{}<end_function_call>\
-             <start_function_call>call:b{l:[1,<escape>x]<escape>],o:{k:true},t:<escape>a,b}<escape>}<end_function_call>";
+             <start_function_call>call:b{l:[1,<escape>x]<escape>],o:{k:true},\
+             t:<escape>a,b}<escape>}<end_function_call>";
+        let list = "l=Other(\"[1,<escape>x]<escape>]\")";
         assert_eq!(
-            read(gemma),
+            read(gemma, FunctionGemma),
             [
                 "a",
-                "b l=Other(\"[1,<escape>x]<escape>]\") o=Other(\"{k:true}\") t=Text(\"a,b}\")"
+                &format!("b {list} o=Other(\"{{k:true}}\") t=Text(\"a,b}}\")")
             ]
         );
-        let hermes = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"x \\\"y\\\"\", \"b\" : 1.5 , \"c\": {\"d\": \"}\"}}}\n</tool_call>\n\
-             <tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call>";
-        assert_eq!(
-            read(hermes),
-            [
-                "f a=Escaped(\"x \\\\\\\"y\\\\\\\"\") b=Other(\"1.5\") c=Other(\"{\\\"d\\\": \\\"}\\\"}\")",
-                "g"
-            ]
-        );
+        let hermes = r#"<tool_call>
+{"name": "f", "arguments": {"a": "x \"y\"", "b" : 1.5 , "c": {"d": "}"}}}
+</tool_call>
+<tool_call>
+{"name": "g", "arguments": {}}
+</tool_call>"#;
+        let first = r#"f a=Escaped("x \\\"y\\\"") b=Other("1.5") c=Other("{\"d\": \"}\"}")"#;
+        assert_eq!(read(hermes, Hermes), [first, "g"]);
+        let mistral = "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"a\": [1, 2]}}, \
+             {\"name\": \"g\", \"arguments\": {}}]";
+        assert_eq!(read(mistral, Mistral), ["f a=Other(\"[1, 2]\")", "g"]);
+        let llama = r#"{"name": "f", "parameters": {"a": true}}"#;
+        assert_eq!(read(llama, Llama3), ["f a=Other(\"true\")"]);
         let python = "<|tool_call_start|>[f(a=\"x)\", n=5), g(on=True)]<|tool_call_end|>";
         assert_eq!(
-            read(python),
+            read(python, Lfm2),
             ["f a=Escaped(\"x)\") n=Other(\"5\")", "g on=Other(\"True\")"]
         );
-        assert_eq!(read("no call: here"), [""; 0]);
-        let value = Value::Escaped("a\\n\\u00e9\\\"");
-        assert!(value.is_text("a\né\""));
+    }
+
+    #[test]
+    fn what_is_no_call_in_the_form_of_the_model_is_text() {
+        let forms = [FunctionGemma, Hermes, Llama3, Mistral, Lfm2];
+        for text in [
+            "I call: the office {now}",
+            "call:f{a:1}",
+            r#"{"name": "Bob", "address": {}}"#,
+            r#"Bob is {"name": "Bob", "parameters": {}}"#,
+            r#"As JSON: "name": "Bob" {}"#,
+            r#" {"name": "f", "parameters": {}}"#,
+            "<tool_call> is a tag {}",
+            "[TOOL_CALLS] is a tag {}",
+            "f(a=1)",
+        ] {
+            for form in forms {
+                assert_eq!(read(text, form), [""; 0], "{form:?}: {text}");
+            }
+        }
+        // Arguments that spell a call, in the form of the model or in another.
+        let inside = r#"<tool_call>
+{"name": "f", "arguments": {"a": "call:g{} <start_function_call>call:g{} [TOOL_CALLS][", "b": 1}}
+</tool_call>"#;
+        let calls: Vec<_> = Call::all(inside, Hermes).collect();
+        assert_eq!((calls.len(), calls[0].name()), (1, "f"));
+        assert_eq!(calls[0].arguments().count(), 2);
+        let inside = "<start_function_call>call:f{a:<escape><start_function_call>call:g{}\
+             <end_function_call><escape>}<end_function_call>";
+        assert_eq!(Call::all(inside, FunctionGemma).count(), 1);
+        // A call that is not whole is none, whatever it holds.
+        let cut = &inside[..inside.len() - "<escape>}<end_function_call>".len()];
+        assert_eq!(Call::all(cut, FunctionGemma).count(), 0);
+    }
+
+    #[test]
+    fn escaped_characters_are_read_as_json_has_them() {
+        for (written, text) in [
+            (r#"a\n\u00e9\""#, "a\né\""),
+            (r"\ud83d\uDE00!", "😀!"),
+            (r"\ud83d", "\u{FFFD}"),
+            (r"\ud83d\u0041", "\u{FFFD}A"),
+            (r"\ude00\ud83d", "\u{FFFD}\u{FFFD}"),
+        ] {
+            assert!(Value::Escaped(written).is_text(text), "{written}");
+        }
     }
 
     #[test]
     fn no_text_breaks_the_reader() {
-        let text = "call:é{a:<escape>x{\"name\": \"\\u00\", {[(é";
+        let text = "<start_function_call>call:é{a:<escape>x<tool_call>{\"name\": \"\\ud83d\\u00\", \
+             \"arguments\": {\"é\": [(<|tool_call_start|>[é(";
         for start in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
             for end in (start..=text.len()).filter(|at| text.is_char_boundary(*at)) {
-                read(&text[start..end]);
+                for form in [FunctionGemma, Hermes, Llama3, Mistral, Lfm2] {
+                    read(&text[start..end], form);
+                }
             }
         }
     }

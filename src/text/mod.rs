@@ -18,7 +18,7 @@ pub(crate) mod section;
 pub(crate) mod tables;
 mod tokenizer;
 
-pub use call::{Call, Value};
+pub use call::{Call, ToolForm, Value};
 pub use decode::{Decoder, Text};
 pub use encode::{EncodeOptions, nfc_scratch_len, scratch_len};
 pub use tokenizer::Tokenizer;

@@ -219,6 +219,35 @@ fn a_template_sees_a_message_as_it_is() {
 }
 
 #[test]
+fn calls_are_members_of_their_message_and_the_text_before_them_stays() {
+    let source = "{% for m in messages %}[{{ m.content }}]{% for call in m.tool_calls or [] %}\
+                  <tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}{% endfor %}";
+    let template = Template::new(source).unwrap();
+    let mut settings = Map::new();
+    settings.insert("tools".into(), serde_json::json!([{"name": "f"}]));
+    let rendered = |role, content: &str| {
+        let content = content.to_owned();
+        let message = pocketlm::chat::Message { role, content };
+        let rendered = template.render(&[message], &settings).unwrap();
+        rendered.text().to_owned()
+    };
+    let call = r#"{"name": "f", "arguments": {"a": "call:g{}"}}"#;
+    let answer = format!("I do that.\n<tool_call>\n{call}\n</tool_call>");
+    assert_eq!(
+        rendered("assistant", &answer),
+        format!("[I do that.]<tool_call>{call}</tool_call>")
+    );
+    // Neither the user nor an answer in another form calls.
+    for (role, text) in [
+        ("user", &answer[..]),
+        ("assistant", r#"{"name": "Bob", "address": {}}"#),
+        ("assistant", "I call: the office {now}"),
+    ] {
+        assert_eq!(rendered(role, text), format!("[{text}]"));
+    }
+}
+
+#[test]
 fn variables_are_set_and_others_are_as_in_transformers() {
     let template = Template::new("{{ tools is none }}{{ add_generation_prompt }}{{ thinking }}");
     let template = template.unwrap();

@@ -7,8 +7,15 @@ use serde_json::{Value, json};
 use crate::common::shared;
 use crate::program::*;
 
-const SCHEMA: &str = r#"{"type": "object", "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 99},
-  "likes": {"enum": ["apples", "dogs"]}}, "required": ["age", "likes"], "additionalProperties": false}"#;
+const SCHEMA: &str = r#"{
+  "type": "object",
+  "properties": {
+    "age": {"type": "integer", "minimum": 0, "maximum": 99},
+    "likes": {"enum": ["apples", "dogs"]}
+  },
+  "required": ["age", "likes"],
+  "additionalProperties": false
+}"#;
 
 #[test]
 fn a_text_obeys_a_schema_an_expression_and_a_grammar() {
@@ -94,6 +101,8 @@ fn what_is_no_grammar_is_refused_and_nothing_is_written() {
     let line = refusal(run(&["grammar", "--regex", "a", "-o", &output]));
     assert!(line.contains("compiled grammar"), "{line}");
     assert_eq!(fs::read_to_string(&output).unwrap(), "my notes");
+    fs::write(&output, "PGRM is how a grammar begins").unwrap();
+    refusal(run(&["grammar", "--regex", "a", "-o", &output]));
     let input = folder.path().join("tools.json");
     fs::write(&input, r#"[{"name": "f"}]"#).unwrap();
     let input = input.display().to_string();
@@ -102,6 +111,58 @@ fn what_is_no_grammar_is_refused_and_nothing_is_written() {
         line.contains("how this model writes calls is not known"),
         "{line}"
     );
+}
+
+#[test]
+fn an_option_that_would_be_ignored_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let schema = path("schema.json", SCHEMA);
+    let tools = path("tools.json", r#"[{"name": "f"}]"#);
+    let gbnf = path("g.gbnf", "root ::= \"a\"");
+    let output = folder.path().join("out.plg").display().to_string();
+    let form = ["--form", "hermes"];
+    for (source, options, ignored) in [
+        (&[&schema[..]][..], &form[..], "--form"),
+        (&[&schema], &["--form", "hermes", "--or-text"], "--form"),
+        (&[&gbnf], &form, "--form"),
+        (&[&gbnf], &["--compact"], "--compact"),
+        (&[&tools], &["--form", "hermes", "--compact"], "--compact"),
+        (&["--regex", "a"], &form, "--form"),
+        (
+            &["--regex", "a"],
+            &["--form", "hermes", "--or-text"],
+            "--or-text",
+        ),
+        (&["--regex", "a"], &["--compact"], "--compact"),
+    ] {
+        let arguments = [&["grammar"], source, options, &["-o", &output]].concat();
+        let refused = run(&arguments);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {refused:?}");
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert!(message.contains(ignored), "{arguments:?}: {message}");
+        assert!(fs::metadata(&output).is_err(), "{arguments:?}");
+    }
+    for arguments in [
+        ["grammar", &schema, "--compact", "-o", &output].to_vec(),
+        [
+            "grammar",
+            &tools,
+            "--form",
+            "hermes",
+            "--or-text",
+            "-o",
+            &output,
+        ]
+        .to_vec(),
+    ] {
+        let made = run(&arguments);
+        assert!(made.status.success(), "{arguments:?}: {made:?}");
+    }
 }
 
 #[test]
@@ -128,4 +189,9 @@ fn pins_calls_tools_in_a_conversation() {
             json!({"name": "led_color", "arguments": {"color": "purple"}}),
         ]
     );
+    // A call that is cut off is none, and is printed as text.
+    let arguments = [&arguments[..], &["--tokens", "3"]].concat();
+    let printed = stdout(run_with_input(&arguments, "please turn on pin 5\n"));
+    assert!(printed.contains("<start_function_call>call:"), "{printed}");
+    assert!(!printed.contains("\"name\""), "{printed}");
 }

@@ -1,27 +1,35 @@
-//! A firmware that acts on requests: the calls that the host's program writes, on every kind of core.
+//! A firmware that acts on requests: on every kind of core it writes the calls that this machine
+//! writes, and does what was asked.
 
+use std::fs;
+use std::ops::ControlFlow;
+
+use pocketlm::host::{GenerateOptions, Generated, Llm, LlmSession, Sampling, SessionOptions};
+use pocketlm::import::grammar::Tools;
 use pocketlm::import::{self, PackOptions};
 use pocketlm::model::DType;
+use pocketlm::text::{EncodeOptions, ToolForm};
 
 use crate::board::{AARCH64, Board, M0, M4F, RV32IMAFC};
 use crate::common::shared;
 
-/// What every board prints. The host writes the same calls.
-const PRINTED: &str = "\
-> please turn on pin 5 and make the led purple
-<start_function_call>call:pin_on{pin:5}<end_function_call><start_function_call>call:led_color{color:<escape>purple<escape>}<end_function_call> (26 tokens, 12 passes)
-GPIO 5 is high
-led_color color purple
-> what's the temperature?
-<start_function_call>call:read_sensor{sensor:<escape>temperature<escape>}<end_function_call> (14 tokens, 7 passes)
-read_sensor sensor temperature
-> remind me about the tea in 4 minutes
-<start_function_call>call:timer{label:<escape>tea<escape>,minutes:4}<end_function_call> (17 tokens, 11 passes)
-timer label tea minutes 4
-> switch pin 99 on
-<start_function_call>call:cannot{reason:<escape>out of range<escape>}<end_function_call> (16 tokens, 7 passes)
-cannot reason out of range
-";
+/// The requests of the program, and what it does about each.
+const ACTIONS: [(&str, &[&str]); 4] = [
+    (
+        "please turn on pin 5 and make the led purple",
+        &["GPIO 5 is high", "led_color color purple"],
+    ),
+    (
+        "what's the temperature?",
+        &["read_sensor sensor temperature"],
+    ),
+    (
+        "remind me about the tea in 4 minutes",
+        &["timer label tea minutes 4"],
+    ),
+    // There is no such pin, and the grammar allows no call that names it.
+    ("switch pin 99 on", &["cannot reason out of range"]),
+];
 
 fn acts(board: &Board) {
     let Some(folder) = shared("models/pins") else {
@@ -30,6 +38,15 @@ fn acts(board: &Board) {
     if !board.is_here("calls of tools") {
         return;
     }
+    let list = fs::read(folder.join("tools.json")).unwrap();
+    let tools = Tools::parse(&serde_json::from_slice(&list).unwrap()).unwrap();
+    let grammar = tools.grammar(ToolForm::FunctionGemma, true, &|_| true);
+    let grammar = grammar.unwrap();
+    let compiled = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/firmware/pins.plg");
+    assert!(
+        fs::read(compiled).unwrap() == grammar,
+        "pins.plg is not the grammar of tools.json; the head of pins.rs says how to make it"
+    );
     let checkpoint = import::open(&folder).unwrap();
     let options = PackOptions {
         dtype: Some(DType::Q4),
@@ -37,11 +54,57 @@ fn acts(board: &Board) {
     };
     let image = tempfile::Builder::new().suffix(".plm").tempfile().unwrap();
     let bytes = import::pack_to_memory(&*checkpoint, &options, &mut |_, _| ()).unwrap();
-    std::fs::write(image.path(), &*bytes).unwrap();
+    fs::write(image.path(), &*bytes).unwrap();
     let elf = board.build_with(Some(image.path()), "pins", "s", "f32,q4,grammar");
     let elf = elf.unwrap_or_else(|error| panic!("{error}"));
     let printed = String::from_utf8(board.run_built(&elf, &[])).unwrap();
-    assert_eq!(printed, PRINTED, "{}", board.name);
+
+    let options = SessionOptions {
+        context: Some(192),
+        sampling: Sampling::GREEDY,
+        ..SessionOptions::default()
+    };
+    let mut session = Llm::open(image.path()).unwrap().session(&options).unwrap();
+    let options = GenerateOptions {
+        grammar: Some(grammar),
+        keep_special: true,
+        ..GenerateOptions::default()
+    };
+    let mut lines = printed.lines();
+    for (request, actions) in ACTIONS {
+        assert_eq!(lines.next(), Some(&*format!("> {request}")), "{printed}");
+        let here = answer(&mut session, request, &options);
+        let start = format!("{} ({} tokens, ", here.text, here.tokens);
+        let passes = lines.next().and_then(|line| line.strip_prefix(&start));
+        let passes = passes.and_then(|passes| passes.strip_suffix(" passes)"));
+        let passes: usize = passes.expect(&printed).parse().unwrap();
+        // Tokens that the grammar forces are computed together.
+        assert!(passes < here.tokens, "{printed}");
+        for action in actions {
+            assert_eq!(lines.next(), Some(*action), "{printed}");
+        }
+    }
+    assert_eq!(lines.next(), None, "{printed}");
+}
+
+/// What this machine writes for a request, with the prompt of the program.
+fn answer(session: &mut LlmSession, request: &str, options: &GenerateOptions) -> Generated {
+    let mut ids = Vec::new();
+    for (text, parse_special) in [
+        ("<start_of_turn>user\n", true),
+        (request, false),
+        ("<end_of_turn>\n<start_of_turn>model\n", true),
+    ] {
+        let encode = EncodeOptions {
+            add_special_tokens: false,
+            parse_special,
+        };
+        let tokenizer = session.llm().tokenizer();
+        ids.extend(tokenizer.encode_to_vec(text, encode).unwrap());
+    }
+    session
+        .complete(&ids, options, |_| ControlFlow::Continue(()))
+        .unwrap()
 }
 
 #[test]

@@ -10,12 +10,12 @@ use std::process::{self, Stdio};
 
 use clap::Args;
 use pocketlm::Error as CoreError;
-use pocketlm::chat::Chat;
+use pocketlm::chat::{Chat, calls};
 use pocketlm::generate::End;
 use pocketlm::host::file::read_whole;
 use pocketlm::host::{Error, GenerateOptions, Llm};
-use pocketlm::import::grammar::ToolForm;
 use pocketlm::run::SnapshotHeader;
+use pocketlm::text::ToolForm;
 use serde_json::Value;
 
 use self::command::Command;
@@ -60,13 +60,13 @@ pub struct Arguments {
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     settings: Vec<(String, Value)>,
 
-    /// Let the model call these tools: a JSON array in OpenAI's form. Each call is written as JSON in
-    /// a line; the next line of the input is the tool's answer, and an empty one is none
+    /// Let the model call these tools: a JSON array in OpenAI's form. Each call is written as JSON
+    /// in a line; the next line of the input is the tool's answer, and an empty one is none
     #[arg(long, value_name = "FILE")]
     tools: Option<PathBuf>,
 
-    /// Run COMMAND for each call: it gets the call as JSON on stdin, and what it writes is the tool's
-    /// answer
+    /// Run COMMAND for each call: it gets the call as JSON on stdin, and what it writes is the
+    /// tool's answer
     #[arg(long, value_name = "COMMAND", requires = "tools")]
     tool_command: Option<String>,
 
@@ -114,18 +114,23 @@ pub fn chat(arguments: Arguments) -> Outcome {
         limit: arguments.limit.unwrap_or(usize::MAX),
         ..GenerateOptions::default()
     };
+    let mut form = None;
     if let Some(path) = &arguments.tools {
         let list = grammar::read_tools(path)?;
         let template = llm.image().chat_template(llm.model())?;
-        let compiled = grammar::of_tools(&list, llm.tokenizer(), Some(template), false);
-        options.grammar = Some(compiled.map_err(|refusal| refusal.in_file(path))?);
+        let found = grammar::tool_form(llm.tokenizer(), Some(template));
+        let found = found.map_err(|error| error.in_file(path))?;
+        let compiled = grammar::of_tools(&list, found, llm.tokenizer(), false);
+        options.grammar = Some(compiled.map_err(|error| error.in_file(path))?);
         options.keep_special = true;
         chat.set_variable("tools", list);
+        form = Some(found);
     }
     let mut conversation = Conversation {
         chat,
         bar,
         options,
+        form,
         tool_command: arguments.tool_command,
         model: &arguments.model,
     };
@@ -177,6 +182,8 @@ struct Conversation<'c> {
     chat: Chat,
     bar: PromptBar,
     options: GenerateOptions,
+    /// How the model writes calls, if it has tools.
+    form: Option<ToolForm>,
     /// What is run for a call.
     tool_command: Option<String>,
     /// The file or folder of the model.
@@ -244,11 +251,12 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// The answers of the tools that the last message called; none if a tool has none.
+    /// The answers of the tools that the last message called. If one of them has no answer, there are
+    /// none.
     fn results(&mut self, input: &mut Input) -> Outcome<Vec<String>> {
         let last = self.chat.messages().last();
-        let answer = last.filter(|last| self.options.keep_special && last.role == "assistant");
-        let calls = answer.map_or_else(Vec::new, |last| pocketlm::chat::calls(&last.content));
+        let answer = last.filter(|last| last.role == "assistant");
+        let calls = answer.map_or_else(Vec::new, |last| self.calls(&last.content));
         let mut results = Vec::new();
         let count = calls.len();
         for call in calls {
@@ -271,6 +279,11 @@ impl Conversation<'_> {
         Ok(results)
     }
 
+    /// The calls in an answer.
+    fn calls(&self, answer: &str) -> Vec<Value> {
+        self.form.map_or_else(Vec::new, |form| calls(answer, form))
+    }
+
     /// Sends a turn and prints the answer. After an error the turn is not part of the
     /// conversation.
     fn answer(&mut self, turn: Turn<'_>, sampled: &str) -> Outcome {
@@ -278,17 +291,22 @@ impl Conversation<'_> {
         let mut stdout = io::stdout().lock();
         let mut written = Ok(());
         let bar = self.bar.clone();
-        // Calls are written as JSON when the answer is whole.
-        let has_tools = self.options.keep_special;
+        let form = self.form;
         let mut so_far = String::new();
+        let mut printed = 0;
+        // Calls are not shown as the model writes them, but as JSON when the answer is complete.
+        let mut call_start = None;
         let write = |text: &str| {
-            if has_tools {
-                so_far.push_str(text);
+            so_far.push_str(text);
+            if call_start.is_none() {
+                call_start = form.and_then(|form| form.call_start(&so_far));
             }
-            let is_call = has_tools && ToolForm::has_call(&so_far);
-            if !text.is_empty() && !is_call {
+            // If the tag came in several pieces, a part of it is printed already.
+            let end = call_start.unwrap_or(so_far.len()).max(printed);
+            if end > printed {
                 bar.clear();
-                written = write!(stdout, "{text}").and_then(|()| stdout.flush());
+                written = write!(stdout, "{}", &so_far[printed..end]).and_then(|()| stdout.flush());
+                printed = end;
             }
             if written.is_err() || stop.is_stopped() {
                 return ControlFlow::Break(());
@@ -297,11 +315,15 @@ impl Conversation<'_> {
         };
         let answer = match turn {
             Turn::User(text) => self.chat.say(text, &self.options, write),
-            Turn::Tools(results) => self.chat.give(results, &self.options, write),
+            Turn::Tools(results) => self.chat.answer_calls(results, &self.options, write),
         };
         self.bar.clear();
         drop(stop);
         written?;
+        // What began like a call and is not one is text.
+        if self.calls(&so_far).is_empty() {
+            write!(stdout, "{}", &so_far[printed..])?;
+        }
         let answer = match answer {
             Err(Error::TooLong { tokens, context }) => {
                 return Err(refuse(format_args!(

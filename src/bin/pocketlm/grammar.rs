@@ -7,21 +7,19 @@ use clap::Args;
 use pocketlm::grammar::Grammar;
 use pocketlm::host::file::read_whole;
 use pocketlm::import::ImportError;
-use pocketlm::import::grammar::{
-    ToolForm, Tools, Whitespace, from_gbnf, from_json_schema, from_regex,
-};
-use pocketlm::text::Tokenizer;
+use pocketlm::import::grammar::{Tools, Whitespace, from_gbnf, from_json_schema, from_regex};
+use pocketlm::text::{Tokenizer, ToolForm};
 use serde_json::Value;
 
 use crate::output::{Failure, Outcome, counted, note, refuse, refuse_file};
 use crate::output_file::{Kind, OutputFile, keep_from_stdout};
 
-/// Compile a grammar for a device: a JSON Schema, a list of tools, a GBNF file or a regular expression
+/// Compile a grammar for a device: a JSON Schema, tools, a GBNF file or a regular expression
 #[derive(Args)]
 #[command(after_help = "\
-FILE is a JSON Schema (a JSON object), a list of tools in OpenAI's form (a JSON array; --form says how the model writes \
-calls), or a GBNF file. On the device `Grammar::open` reads the result in place from flash. What a schema says and is \
-not supported is refused by name.
+FILE is a JSON Schema (a JSON object), a list of tools in OpenAI's form (a JSON array; --form says \
+how the model writes calls), or a GBNF file. On the device `Grammar::open` reads the result in \
+place from flash. A schema with a keyword that is not supported is refused by name.
 
 Examples:
   pocketlm grammar answer.schema.json -o answer.plg
@@ -33,11 +31,16 @@ pub struct Arguments {
     file: Option<PathBuf>,
 
     /// A regular expression for the whole text
-    #[arg(long, value_name = "REGEX", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "REGEX",
+        allow_hyphen_values = true,
+        conflicts_with_all = ["form", "or_text", "compact"]
+    )]
     regex: Option<String>,
 
-    /// How the model writes calls: functiongemma, hermes, llama3, mistral or lfm2. Its tags are taken
-    /// for special tokens
+    /// With a list of tools: how the model writes calls: functiongemma, hermes, llama3, mistral or
+    /// lfm2. Its tags are taken for special tokens
     #[arg(long, value_name = "NAME", value_parser = form)]
     form: Option<ToolForm>,
 
@@ -59,30 +62,7 @@ pub fn grammar(arguments: Arguments) -> Outcome {
     let output = OutputFile::new(&arguments.output, Kind::Grammar, &inputs)?;
     let bytes = match (&arguments.file, &arguments.regex) {
         (_, Some(regex)) => from_regex(regex)?,
-        (Some(path), None) => {
-            let blame = |error: ImportError| Failure::from(error.in_file(path));
-            match Source::read(path)? {
-                Source::Schema(schema) => {
-                    from_json_schema(&schema, whitespace(arguments.compact)).map_err(blame)?
-                }
-                Source::Tools(list) => {
-                    let Some(form) = arguments.form else {
-                        return Err(Failure::Usage(
-                            "a list of tools needs --form, which says how the model writes calls"
-                                .into(),
-                        ));
-                    };
-                    let tools = Tools::parse(&list).map_err(blame)?;
-                    tools
-                        .grammar(form, !arguments.or_text, &|_| true)
-                        .map_err(blame)?
-                }
-                Source::Gbnf(text) => from_gbnf(&text).map_err(blame)?,
-                Source::Compiled(_) => {
-                    return Err(refuse_file(path, "is a compiled grammar already"));
-                }
-            }
-        }
+        (Some(path), None) => arguments.compile(path)?,
         (None, None) => Vec::new(),
     };
     let depth = Grammar::open(&bytes)?.depth();
@@ -96,6 +76,49 @@ pub fn grammar(arguments: Arguments) -> Outcome {
         counted(depth, "slot")
     ));
     Ok(())
+}
+
+impl Arguments {
+    /// The grammar of a file.
+    fn compile(&self, path: &Path) -> Outcome<Vec<u8>> {
+        let source = Source::read(path)?;
+        self.check_options(path, &source)?;
+        let bytes = match source {
+            Source::Schema(schema) => from_json_schema(&schema, whitespace(self.compact)),
+            Source::Tools(list) => {
+                let Some(form) = self.form else {
+                    return Err(Failure::Usage(
+                        "a list of tools needs --form, which says how the model writes calls"
+                            .into(),
+                    ));
+                };
+                Tools::parse(&list).and_then(|tools| tools.grammar(form, !self.or_text, &|_| true))
+            }
+            Source::Gbnf(text) => from_gbnf(&text),
+            Source::Compiled(_) => return Err(refuse_file(path, "is a compiled grammar already")),
+        };
+        bytes.map_err(|error| Failure::from(error.in_file(path)))
+    }
+
+    /// Refuses an option that does not apply to the file.
+    fn check_options(&self, path: &Path, source: &Source) -> Outcome {
+        let is_schema = matches!(source, Source::Schema(_));
+        let is_tools = matches!(source, Source::Tools(_));
+        let refuse_option = |option: &str, of: &str| {
+            let (path, what) = (path.display(), source.name());
+            Err(Failure::Usage(format!(
+                "{path} is {what}, and {option} is an option for {of}; leave {option} out"
+            )))
+        };
+        if self.compact && !is_schema {
+            return refuse_option("--compact", "a JSON Schema");
+        }
+        // Clap sees to it that --or-text comes with --form.
+        if self.form.is_some() && !is_tools {
+            return refuse_option("--form", "a list of tools");
+        }
+        Ok(())
+    }
 }
 
 /// The grammar that a text obeys.
@@ -166,8 +189,12 @@ impl Constraining {
         let Some(path) = &self.tools else {
             return Ok(None);
         };
-        let bytes = of_tools(&read_tools(path)?, tokenizer, template, true);
-        bytes.map(Some).map_err(|error| error.in_file(path))
+        let list = read_tools(path)?;
+        let form = tool_form(tokenizer, template);
+        let bytes = form.and_then(|form| of_tools(&list, form, tokenizer, true));
+        bytes
+            .map(Some)
+            .map_err(|error| Failure::from(error.in_file(path)))
     }
 }
 
@@ -179,34 +206,29 @@ pub fn read_tools(path: &Path) -> Outcome<Value> {
     }
 }
 
-/// Why there is no grammar of some tools.
-pub struct Refusal(ImportError);
-
-impl Refusal {
-    pub fn in_file(self, path: &Path) -> Failure {
-        Failure::from(self.0.in_file(path))
-    }
+/// How the model writes calls: the form that its chat template has.
+pub fn tool_form(tokenizer: &Tokenizer, template: Option<&str>) -> Result<ToolForm, ImportError> {
+    let is_gemma = || has_special(tokenizer, b"<start_function_call>");
+    template
+        .and_then(ToolForm::of_template)
+        .or_else(|| is_gemma().then_some(ToolForm::FunctionGemma))
+        .ok_or_else(|| {
+            ImportError::new(
+                "how this model writes calls is not known: its chat template has none of the \
+                 forms of FunctionGemma, Hermes, Llama 3, Mistral and LFM2",
+            )
+        })
 }
 
-/// The grammar of calls, in the form that the chat template has.
+/// The grammar of calls in a form.
 pub fn of_tools(
     list: &Value,
+    form: ToolForm,
     tokenizer: &Tokenizer,
-    template: Option<&str>,
     must_call: bool,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Vec<u8>, ImportError> {
     let is_token = |tag: &str| has_special(tokenizer, tag.as_bytes());
-    let form = template.and_then(ToolForm::of_template);
-    let form =
-        form.or_else(|| is_token("<start_function_call>").then_some(ToolForm::FunctionGemma));
-    let Some(form) = form else {
-        return Err(Refusal(ImportError::new(
-            "how this model writes calls is not known: its chat template has none of the forms of \
-             FunctionGemma, Hermes, Llama 3, Mistral and LFM2",
-        )));
-    };
-    let tools = Tools::parse(list).map_err(Refusal)?;
-    tools.grammar(form, must_call, &is_token).map_err(Refusal)
+    Tools::parse(list)?.grammar(form, must_call, &is_token)
 }
 
 /// What a file holds, as its first bytes say.
@@ -218,10 +240,19 @@ enum Source {
 }
 
 impl Source {
+    fn name(&self) -> &'static str {
+        match self {
+            Source::Compiled(_) => "a compiled grammar",
+            Source::Schema(_) => "a JSON Schema",
+            Source::Tools(_) => "a list of tools",
+            Source::Gbnf(_) => "a GBNF file",
+        }
+    }
+
     fn read(path: &Path) -> Outcome<Source> {
         keep_from_stdout(path)?;
         let bytes = read_whole(path)?.to_vec();
-        if bytes.starts_with(b"PGRM") {
+        if bytes.starts_with(&Grammar::MAGIC) {
             return Ok(Source::Compiled(bytes));
         }
         let text = String::from_utf8(bytes).map_err(|_| refuse_file(path, "is not UTF-8"))?;

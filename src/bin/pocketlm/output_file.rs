@@ -53,7 +53,7 @@ impl Kind {
             Kind::Logits => holds_only_logits(path).unwrap_or(false),
             Kind::Chart => start(path, svg::START.len()) == svg::START.as_bytes(),
             Kind::CHeader => start(path, c_header::START.len()) == c_header::START.as_bytes(),
-            Kind::Grammar => std::fs::read(path).is_ok_and(|bytes| Grammar::open(&bytes).is_ok()),
+            Kind::Grammar => has_grammar_header(path),
         }
     }
 }
@@ -73,6 +73,14 @@ fn start(path: &Path, length: usize) -> Vec<u8> {
 fn has_header(path: &Path, magic: [u8; 8]) -> bool {
     let header = start(path, magic.len() + 4);
     header.starts_with(&magic) && header.ends_with(&[0, 0]) && header.len() == magic.len() + 4
+}
+
+/// Whether a file begins as a compiled grammar: after the magic come the version and the width of an
+/// offset, a byte each. No text continues with these bytes.
+fn has_grammar_header(path: &Path) -> bool {
+    let header = start(path, Grammar::MAGIC.len() + 2);
+    let rest = header.strip_prefix(&Grammar::MAGIC);
+    matches!(rest, Some([1..=8, 2..=3]))
 }
 
 /// Whether a file is a safetensors file with the tensor `logits` and no other.

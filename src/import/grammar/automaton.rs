@@ -1,9 +1,10 @@
 //! From expressions to a deterministic machine with a stack.
 //!
 //! Expressions become a non-deterministic automaton ([`Nfa`]), and its subsets of states the states
-//! of the machine. Rules are called and counted loops are counted where the next byte alone says so.
-//! Where it does not, the body of the rule or of the loop is copied in. So alternatives that begin
-//! alike become one path, as long as the copies come to an end.
+//! of the machine. Where the next byte alone says that a rule begins, or a round of a counted loop,
+//! the machine calls the rule or counts the round. Where it does not, the body of the rule or loop is
+//! copied in. So alternatives that begin alike become one path, as long as the copies come to an
+//! end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::format;
@@ -20,6 +21,8 @@ const END: u32 = 0;
 const MOST_STATES: usize = 4_000_000;
 /// The most rounds of a loop that are copied.
 const MOST_COPIES: u32 = 4096;
+/// How deep rules may begin with rules: each takes room on the stack.
+pub(super) const MOST_DEPTH: usize = 500;
 /// A repetition that takes more states is counted.
 const COUNTED_FROM: u64 = 12;
 
@@ -146,6 +149,8 @@ struct Nfa<'s> {
     /// What can follow whole texts of rules, as far as it matters.
     follows: &'s HashMap<u32, First>,
     nullable: Vec<bool>,
+    /// About how many states each expression has.
+    sizes: Vec<u64>,
 }
 
 impl<'s> Nfa<'s> {
@@ -160,8 +165,10 @@ impl<'s> Nfa<'s> {
             firsts: HashMap::new(),
             follows,
             nullable: Vec::new(),
+            sizes: Vec::new(),
         };
         nfa.find_nullable();
+        nfa.find_sizes();
         nfa
     }
 
@@ -302,7 +309,8 @@ impl<'s> Nfa<'s> {
         let can_be_counted = rounds < u32::from(u16::MAX)
             && !self.nullable[body as usize]
             && self.first_of(body)?.specials == 0;
-        let counts = u64::from(rounds) * self.size(body) > COUNTED_FROM && rounds > 2;
+        let counts = u64::from(rounds).saturating_mul(self.sizes[body as usize]) > COUNTED_FROM
+            && rounds > 2;
         if counts && can_be_counted {
             let counted = self.counted(body, min, max);
             return self.state(State {
@@ -379,17 +387,24 @@ impl<'s> Nfa<'s> {
         index
     }
 
-    /// About how many states an expression has.
-    fn size(&self, id: Id) -> u64 {
-        match &self.source.exprs[id as usize] {
-            Expr::Never | Expr::Set(_) | Expr::Special(_) | Expr::Rule(_) => 1,
-            Expr::Literal(bytes) => bytes.len() as u64,
-            Expr::Seq(parts) | Expr::Alt(parts) => parts.iter().map(|part| self.size(*part)).sum(),
-            Expr::Repeat { body, min, max } => self
-                .size(*body)
-                .saturating_mul(u64::from(max.unwrap_or(*min).max(1))),
-            Expr::Members(_) => 100,
-            Expr::Automaton(dfa) => self.source.automata[*dfa as usize].states.len() as u64,
+    /// The sizes of all expressions. The parts of an expression stand before it.
+    fn find_sizes(&mut self) {
+        for expr in &self.source.exprs {
+            let of = |id: &Id| self.sizes[*id as usize];
+            let size = match expr {
+                Expr::Never | Expr::Set(_) | Expr::Special(_) | Expr::Rule(_) => 1,
+                Expr::Literal(bytes) => bytes.len() as u64,
+                Expr::Seq(parts) | Expr::Alt(parts) => parts
+                    .iter()
+                    .fold(0u64, |sum, part| sum.saturating_add(of(part))),
+                Expr::Repeat { body, min, max } => {
+                    let rounds = max.unwrap_or(*min).max(1);
+                    of(body).saturating_mul(u64::from(rounds))
+                }
+                Expr::Members(_) => 100,
+                Expr::Automaton(dfa) => self.source.automata[*dfa as usize].states.len() as u64,
+            };
+            self.sizes.push(size);
         }
     }
 
@@ -493,6 +508,13 @@ impl<'s> Nfa<'s> {
     fn first_of_rule(&mut self, rule: u32, calling: &mut Vec<u32>) -> Result<First, ImportError> {
         if let Some(first) = self.firsts.get(&rule) {
             return Ok(*first);
+        }
+        if calling.len() >= MOST_DEPTH {
+            return Err(ImportError::new(format!(
+                "{} begins with a rule that begins with a rule, and so on, more than {MOST_DEPTH} \
+                 deep",
+                self.source.rules[calling[0] as usize].name
+            )));
         }
         if calling.contains(&rule) {
             return Err(ImportError::new(format!(
@@ -642,8 +664,8 @@ impl<'s> Nfa<'s> {
         Ok(branch)
     }
 
-    /// What is called from a subset of states, and where each goes on: equal ones are one call. What
-    /// cannot be called is copied into the subset.
+    /// What is called from a subset of states, and where each call continues; equal ones are one
+    /// call. What cannot be called is copied into the subset.
     fn calls(&mut self, subset: &mut Vec<u32>) -> Result<BTreeMap<Callee, Vec<u32>>, ImportError> {
         let mut inlined = HashSet::new();
         loop {

@@ -7,7 +7,7 @@ use std::vec;
 
 use super::automaton::{Branch, Machine, Node};
 use super::expr::{FastMap, Mix, Source};
-use crate::grammar::{HEADER_LEN, LOOK, MAGIC, MAX_SPECIALS, SLOTS, VERSION, op};
+use crate::grammar::{Grammar, HEADER_LEN, LOOK, MAX_SPECIALS, SLOTS, VERSION, op};
 use crate::import::ImportError;
 use crate::model::extend_crc32;
 
@@ -434,7 +434,7 @@ impl<'m> Layout<'m> {
             let offset = place(&self.places, node).to_le_bytes();
             self.code[at..at + self.width].copy_from_slice(&offset[..self.width]);
         }
-        let mut bytes = Vec::from(MAGIC);
+        let mut bytes = Vec::from(Grammar::MAGIC);
         bytes.extend([
             VERSION,
             self.width as u8,

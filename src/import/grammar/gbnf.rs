@@ -9,6 +9,7 @@ use std::vec;
 
 use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 
+use super::automaton::MOST_DEPTH;
 use super::expr::{Id, Source};
 use super::regex::{Writing, characters, everything};
 use crate::import::ImportError;
@@ -56,10 +57,11 @@ pub(super) fn parse(source: &mut Source, text: &str) -> Result<Id, ImportError> 
         called: HashMap::new(),
         known: HashMap::new(),
         waiting: Vec::new(),
+        depth: 0,
     };
-    let root = lowering.rule("root");
+    let root = lowering.rule("root")?;
     while let Some((name, rule)) = lowering.waiting.pop() {
-        let body = lowering.part(&rules[&name]);
+        let body = lowering.part(&rules[&name])?;
         lowering.source.rules[rule as usize].body = Some(body);
     }
     Ok(root)
@@ -119,13 +121,15 @@ struct Lowering<'l> {
     called: HashMap<String, u32>,
     known: HashMap<String, Id>,
     waiting: Vec<(String, u32)>,
+    /// How many parts the one is in that is lowered.
+    depth: usize,
 }
 
 impl Lowering<'_> {
     /// A rule that leads to itself is called, others are put in their place.
-    fn rule(&mut self, name: &str) -> Id {
+    fn rule(&mut self, name: &str) -> Result<Id, ImportError> {
         if let Some(id) = self.known.get(name) {
-            return *id;
+            return Ok(*id);
         }
         let id = if self.recursive.contains(name) {
             let rule = self.source.rule(format!("the rule {name}"));
@@ -133,31 +137,44 @@ impl Lowering<'_> {
             self.waiting.push((name.into(), rule));
             self.source.call(rule)
         } else {
-            self.part(&self.rules[name])
+            if self.depth >= MOST_DEPTH {
+                return Err(ImportError::new(format!(
+                    "the rule {name} is more than {MOST_DEPTH} parts deep in other rules: rules \
+                     that lead to each other may not be that many"
+                )));
+            }
+            self.part(&self.rules[name])?
         };
         self.known.insert(name.into(), id);
-        id
+        Ok(id)
     }
 
-    fn part(&mut self, part: &Part) -> Id {
-        match part {
+    fn part(&mut self, part: &Part) -> Result<Id, ImportError> {
+        self.depth += 1;
+        let id = match part {
             Part::Text(text) => self.source.literal(text.as_bytes()),
             Part::Class(class) => characters(self.source, class, Writing::Plain),
-            Part::Name(name) => self.rule(name),
+            Part::Name(name) => self.rule(name)?,
             Part::Special(text) => self.source.special(text),
             Part::Seq(parts) => {
-                let parts = parts.iter().map(|part| self.part(part)).collect();
+                let parts = self.parts(parts)?;
                 self.source.seq(parts)
             }
             Part::Alt(parts) => {
-                let parts = parts.iter().map(|part| self.part(part)).collect();
+                let parts = self.parts(parts)?;
                 self.source.alt(parts)
             }
             Part::Repeat(part, min, max) => {
-                let body = self.part(part);
+                let body = self.part(part)?;
                 self.source.repeat(body, *min, *max)
             }
-        }
+        };
+        self.depth -= 1;
+        Ok(id)
+    }
+
+    fn parts(&mut self, parts: &[Part]) -> Result<Vec<Id>, ImportError> {
+        parts.iter().map(|part| self.part(part)).collect()
     }
 }
 

@@ -17,7 +17,7 @@ use std::prelude::rust_2024::*;
 use serde_json::Value;
 
 pub use schema::Whitespace;
-pub use tools::{ToolForm, Tools};
+pub use tools::Tools;
 
 use self::expr::{Id, Source};
 use self::regex::{Match, Writing};

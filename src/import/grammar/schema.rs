@@ -1,8 +1,8 @@
 //! JSON Schema (draft 2020-12) as expressions.
 //!
-//! Members come in the order of `properties`, each at most once; names that only `required` has come
-//! after them, and then other members. What a schema says and this file does not know is refused by
-//! name: nothing is left out silently.
+//! Members come in the order of `properties`, each at most once. Names that only `required` has come
+//! next, and then other members. A keyword that this file does not know is refused by name: nothing
+//! is left out silently.
 
 use std::collections::{HashMap, HashSet};
 use std::format;
@@ -576,7 +576,8 @@ impl<'s> Schemas<'s> {
                     .filter(|step| *step > 0);
                 let Some(step) = step.filter(|step| *step <= 10_000) else {
                     return self.refuse(format_args!(
-                        "\"multipleOf\" {value} is not supported: whole numbers from 1 to 10,000 are"
+                        "\"multipleOf\" {value} is not supported: whole numbers from 1 to 10,000 \
+                         are"
                     ));
                 };
                 Some(step)
@@ -964,7 +965,8 @@ impl<'s> Schemas<'s> {
                 "maxProperties"
             };
             return self.refuse(format_args!(
-                "the keyword {keyword:?} is not supported beside \"properties\" that may be left out"
+                "the keyword {keyword:?} is not supported beside \"properties\" that may be left \
+                 out"
             ));
         };
         if max == Some(0) {
@@ -1010,7 +1012,8 @@ impl<'s> Schemas<'s> {
     fn pointer(&self, reference: &str) -> Result<String, ImportError> {
         let Some(pointer) = reference.strip_prefix('#') else {
             return self.refuse(format_args!(
-                "\"$ref\" {reference:?} is in another document; only references that begin with # are supported"
+                "\"$ref\" {reference:?} is in another document; only references that begin with # \
+                 are supported"
             ));
         };
         let mut bytes = Vec::new();

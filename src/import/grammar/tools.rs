@@ -11,24 +11,7 @@ use super::expr::{Id, Source};
 use super::regex::{Writing, characters, everything};
 use super::schema::{Schemas, Style, Whitespace, quoted_name};
 use crate::import::ImportError;
-
-/// How a model family writes a call.
-///
-/// Example: [`Tools`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ToolForm {
-    /// `<start_function_call>call:NAME{key:<escape>text<escape>,n:5}<end_function_call>`
-    FunctionGemma,
-    /// `<tool_call>\n{"name": "NAME", "arguments": {…}}\n</tool_call>`: Hermes, Qwen, SmolLM3,
-    /// Granite.
-    Hermes,
-    /// `{"name": "NAME", "parameters": {…}}`: Llama 3.
-    Llama3,
-    /// `[TOOL_CALLS][{"name": "NAME", "arguments": {…}}]`
-    Mistral,
-    /// `<|tool_call_start|>[NAME(key="text", n=5)]<|tool_call_end|>`
-    Lfm2,
-}
+use crate::text::ToolForm;
 
 impl ToolForm {
     /// All forms, with the names that the command line has for them.
@@ -57,33 +40,14 @@ impl ToolForm {
             None
         }
     }
-
-    /// Whether a call begins in an answer, in one of the forms.
-    pub fn has_call(answer: &str) -> bool {
-        let begins = |(_, form): (_, ToolForm)| match form.tags().0 {
-            "" => answer.starts_with('{'),
-            tag => answer.contains(tag),
-        };
-        ToolForm::ALL.into_iter().any(begins)
-    }
-
-    /// What a call begins and ends with.
-    fn tags(self) -> (&'static str, &'static str) {
-        match self {
-            ToolForm::FunctionGemma => ("<start_function_call>", "<end_function_call>"),
-            ToolForm::Hermes => ("<tool_call>", "</tool_call>"),
-            ToolForm::Llama3 => ("", ""),
-            ToolForm::Mistral => ("[TOOL_CALLS]", ""),
-            ToolForm::Lfm2 => ("<|tool_call_start|>", "<|tool_call_end|>"),
-        }
-    }
 }
 
 /// A list of tools: names, and JSON Schemas of their arguments.
 ///
 /// ```
 /// use pocketlm::grammar::Grammar;
-/// use pocketlm::import::grammar::{ToolForm, Tools};
+/// use pocketlm::import::grammar::Tools;
+/// use pocketlm::text::ToolForm;
 ///
 /// let list = serde_json::json!([{
 ///     "name": "blink",

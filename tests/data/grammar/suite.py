@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 """Makes suite.json: `suite.py SUITE`, where SUITE is a clone of
-https://github.com/json-schema-org/JSON-Schema-Test-Suite (MIT licence, Copyright (c) 2012 Julian Berman).
+https://github.com/json-schema-org/JSON-Schema-Test-Suite (MIT licence, Copyright (c) 2012 Julian
+Berman).
 
-Of draft 2020-12: the files of the keywords that are supported, and of the formats. A line is a schema with the values
-that are valid and those that are not, as JSON texts.
+Of draft 2020-12: the files of the keywords that are supported, and of the formats. A line is a
+schema with the values that are valid and those that are not, as JSON texts.
 """
 import json
 import sys
 from pathlib import Path
 
-KEYWORDS = """additionalProperties allOf anyOf boolean_schema const default defs enum exclusiveMaximum exclusiveMinimum
-infinite-loop-detection items maxItems maxLength maxProperties maximum minItems minLength minProperties minimum
-multipleOf oneOf pattern prefixItems properties ref required type""".split()
+KEYWORDS = """
+additionalProperties allOf anyOf boolean_schema const default defs enum exclusiveMaximum
+exclusiveMinimum infinite-loop-detection items maxItems maxLength maxProperties maximum minItems
+minLength minProperties minimum multipleOf oneOf pattern prefixItems properties ref required type
+""".split()
 FORMATS = "date date-time duration email hostname ipv4 ipv6 time uri uuid".split()
 
 

@@ -3,10 +3,8 @@
 use std::sync::OnceLock;
 
 use pocketlm::grammar::{Constraint, Grammar, Masking, Tree, Vocabulary};
-use pocketlm::import::grammar::{
-    ToolForm, Tools, Whitespace, from_gbnf, from_json_schema, from_regex,
-};
-use pocketlm::text::{Call, Tokenizer};
+use pocketlm::import::grammar::{Tools, Whitespace, from_gbnf, from_json_schema, from_regex};
+use pocketlm::text::{Call, Tokenizer, ToolForm};
 
 use super::bytes::Bytes;
 use super::text::sections;
@@ -60,8 +58,8 @@ pub fn open(data: &[u8]) {
     }
 }
 
-/// A grammar that there is, a tokenizer, and any ids: masks agree with single tests, and a text that
-/// is not at its end has a token that may come.
+/// A grammar of [`sources`], a tokenizer, and any ids: the ways to ask which tokens are allowed agree
+/// ([`look`]).
 pub fn walk_target(data: &[u8]) {
     static GRAMMARS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     let grammars = GRAMMARS.get_or_init(|| {
@@ -103,10 +101,13 @@ fn walk(grammar: &Grammar, mut choices: Bytes) {
             break;
         }
     }
-    Call::all(&text).for_each(|call| call.arguments().for_each(drop));
+    for (_, form) in ToolForm::ALL {
+        Call::all(&text, form).for_each(|call| call.arguments().for_each(drop));
+    }
 }
 
-/// The tokens that may come: the same by tests of each, by a mask in slices, and by the tree.
+/// The allowed tokens. Asserts that they are the same by a test of each, by a mask in slices and by
+/// the tree, and that forced tokens are allowed.
 fn look(
     constraint: &Constraint,
     by_tree: &Constraint,
@@ -145,7 +146,7 @@ fn tokenizers() -> &'static [(&'static [u8], Tree)] {
     })
 }
 
-/// Grammars of every kind.
+/// Grammars of every kind: a byte for [`compiled`], and the text.
 fn sources() -> Vec<(u8, String)> {
     let cases = include_str!("../../data/grammar/schemas.json");
     let cases: Vec<serde_json::Value> = serde_json::from_str(cases).unwrap();
@@ -164,7 +165,19 @@ fn sources() -> Vec<(u8, String)> {
         "[^<]*(<b>.*)?",
         "(?i:a|é)+\\d{3}",
     ];
-    let gbnf = gbnf.map(|text| (2, text.to_owned()));
+    // Rules that share parts, and rules in a chain.
+    let chain = |length: usize, rule: fn(usize) -> String| {
+        let rules = (0..length).map(|at| format!("r{at} ::= {}\n", rule(at + 1)));
+        format!("root ::= r0{{3}}\nr{length} ::= \"a\" | \"(\" root \")\"\n")
+            + &rules.collect::<String>()
+    };
+    let chains = [
+        chain(70, |next| format!("r{next} | r{next}")),
+        chain(600, |next| format!("\"a\" r{next}")),
+        chain(600, |next| format!("r{next} \"x\" | \"y\"")),
+    ];
+    let gbnf = gbnf.map(str::to_owned).into_iter().chain(chains);
+    let gbnf = gbnf.map(|text| (2, text));
     let regexes = regexes.map(|text| (3, text.to_owned()));
     schemas.chain(tools).chain(gbnf).chain(regexes).collect()
 }

@@ -1,8 +1,8 @@
 #![no_std]
 #![no_main]
-//! Acts on what it is told: a request in English becomes calls of tools, under a grammar, and each
-//! call an action. The image is a model that calls tools in FunctionGemma's form; `pins.plg` is what
-//! `pocketlm grammar` makes of its list of tools:
+//! Acts on requests in English. The model turns a request into calls of tools, which obey a grammar,
+//! and the program turns each call into an action. The image is a model that writes calls in
+//! FunctionGemma's form. `pins.plg` is the grammar of its tools:
 //!
 //! ```text
 //! pocketlm pack pins -o pins.plm --dtype q4
@@ -10,7 +10,7 @@
 //! POCKETLM_IMAGE=pins.plm cargo run --release --bin pins --config boards/mps2_an386.toml
 //! ```
 //!
-//! A product reads requests from its serial line or a microphone; here they are part of the program.
+//! A product would read requests from a serial line. Here they are part of the program.
 
 use pocketlm::Error;
 use pocketlm::generate::{Generation, PromptLookup};
@@ -18,7 +18,7 @@ use pocketlm::grammar::{Constraint, Grammar, Vocabulary};
 use pocketlm::model::Model;
 use pocketlm::run::{Plan, Session};
 use pocketlm::sample::Sampler;
-use pocketlm::text::{Call, EncodeOptions, Tokenizer, Value, scratch_len};
+use pocketlm::text::{Call, EncodeOptions, Tokenizer, ToolForm, Value, scratch_len};
 use pocketlm_firmware::board::{self, eprintln, print, println};
 use pocketlm_firmware::image::{IMAGE, PLAN};
 
@@ -29,7 +29,7 @@ const REQUESTS: [&str; 4] = [
     "switch pin 99 on",
 ];
 
-/// What the grammar forces is computed together, up to eight tokens.
+/// Up to eight tokens that the grammar forces are computed together.
 const PINS: Plan = PLAN.context(192).batch(8).logits(8);
 static GRAMMAR: &[u8] = include_bytes!("../../pins.plg");
 
@@ -72,14 +72,18 @@ fn obey(arena: &mut [u8]) -> Result<(), Error> {
             generation.next_drafted(&mut lookup, &mut drafts, |text| answer.push(text))?;
             passes += 1;
         }
-        println!("{} ({} tokens, {passes} passes)", answer.text(), generation.tokens());
-        Call::all(answer.text()).for_each(act);
+        println!(
+            "{} ({} tokens, {passes} passes)",
+            answer.text(),
+            generation.tokens()
+        );
+        Call::all(answer.text(), ToolForm::FunctionGemma).for_each(act);
     }
     Ok(())
 }
 
-/// The request as the model is to read it. Tags are special tokens, and the request cannot spell
-/// them.
+/// The prompt of a request. Tags are special tokens; the request cannot contain them, because it is
+/// encoded as plain text.
 fn prompt(tokenizer: &Tokenizer, request: &str, ids: &mut [u32]) -> Result<usize, Error> {
     let mut scratch = [0; scratch_len(128)];
     let mut count = 0;
@@ -98,7 +102,7 @@ fn prompt(tokenizer: &Tokenizer, request: &str, ids: &mut [u32]) -> Result<usize
     Ok(count)
 }
 
-/// Does what a call says. A product would set a register here.
+/// Acts on a call. A product would set a register here.
 fn act(call: Call) {
     let argument = |name: &str| call.arguments().find(|argument| argument.0 == name);
     let number = |name: &str| argument(name).and_then(|argument| argument.1.integer());
@@ -116,7 +120,7 @@ fn act(call: Call) {
     }
 }
 
-/// Text of a fixed room. What does not fit is dropped.
+/// Text in a buffer. What does not fit is dropped.
 struct Answer {
     bytes: [u8; ANSWER],
     length: usize,

@@ -150,7 +150,8 @@ fn run(arena: &mut [u8]) -> Result<(), Error> {
             constraint.restore(black_box(&place))?;
             generation = generation.grammar(black_box(constraint)).keep_special();
             black_box(generation.constraint());
-            for call in pocketlm::text::Call::all(black_box(text)) {
+            let form = black_box(pocketlm::text::ToolForm::Hermes);
+            for call in pocketlm::text::Call::all(black_box(text), form) {
                 call.arguments().for_each(|argument| {
                     black_box(argument);
                 });
