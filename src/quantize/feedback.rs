@@ -3,7 +3,7 @@
 //! without an inverse. The scale of a group is chosen when its first column is reached, on what the
 //! weights are by then.
 
-use std::ops::Range;
+use std::ops::{AddAssign, Mul, Range};
 use std::prelude::rust_2024::*;
 
 use multiversion::multiversion;
@@ -16,8 +16,8 @@ use super::moments::Factor;
 const FINALISTS: usize = 10;
 /// How many times the weights of a row are rounded once more.
 const PASSES: usize = 2;
-/// Numbers that are updated together.
-const CHUNK: usize = 16;
+/// Numbers that are updated together: their sums fit the registers.
+const CHUNK: usize = 32;
 
 /// A row in a type of [`Grid`].
 #[derive(Clone, Default)]
@@ -192,32 +192,36 @@ fn round_group(
     (loss, levels)
 }
 
-/// `sums += errors panel` for each of some rows. Only `columns` are added; `panel` is as wide as
-/// `sums` and has a row for each error. A few columns at a time, because `panel` may be larger than
-/// the cache.
+/// `sums += factors panel` for each of some rows. Only `columns` are added; `panel` is as wide as
+/// `sums` and has a row for each factor. A few columns at a time, because `panel` may be larger
+/// than the cache.
 #[multiversion(targets("x86_64+avx+avx2"))]
-pub(super) fn add_products<E: AsRef<[f32]>>(
-    panel: &[f32],
-    errors: &[E],
+pub(super) fn add_products<T, F, S>(
+    panel: &[T],
+    factors: &[F],
     columns: Range<usize>,
-    sums: &mut [Vec<f32>],
-) {
+    sums: &mut [S],
+) where
+    T: Copy + AddAssign + Mul<Output = T>,
+    F: AsRef<[T]>,
+    S: AsMut<[T]>,
+{
     let mut first = columns.start;
     while first < columns.end {
         let last = columns.end.min(first + CHUNK);
-        for (sums, errors) in sums.iter_mut().zip(errors) {
-            let width = sums.len();
-            let panel = panel.chunks_exact(width).zip(errors.as_ref());
+        for (sums, factors) in sums.iter_mut().zip(factors) {
+            let sums = sums.as_mut();
+            let panel = panel.chunks_exact(sums.len()).zip(factors.as_ref());
             let sums = &mut sums[first..last];
-            if let Ok(sums) = <&mut [f32; CHUNK]>::try_from(&mut *sums) {
+            if let Ok(sums) = <&mut [T; CHUNK]>::try_from(&mut *sums) {
                 let mut chunk = *sums;
-                for (row, error) in panel {
-                    add(&mut chunk, &row[first..last], *error);
+                for (row, factor) in panel {
+                    add(&mut chunk, &row[first..last], *factor);
                 }
                 *sums = chunk;
             } else {
-                for (row, error) in panel {
-                    add(sums, &row[first..last], *error);
+                for (row, factor) in panel {
+                    add(sums, &row[first..last], *factor);
                 }
             }
         }
@@ -227,8 +231,8 @@ pub(super) fn add_products<E: AsRef<[f32]>>(
 
 /// `x += factor y`.
 #[inline(always)]
-pub(super) fn add(x: &mut [f32], y: &[f32], factor: f32) {
+pub(super) fn add<T: Copy + AddAssign + Mul<Output = T>>(x: &mut [T], y: &[T], factor: T) {
     for (x, y) in x.iter_mut().zip(y) {
-        *x += factor * y;
+        *x += factor * *y;
     }
 }

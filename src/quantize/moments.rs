@@ -194,13 +194,8 @@ impl Moments {
             }
             left.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
                 let own = &panel[i * width..(i + 1) * width];
-                for (k, (x, pivot)) in own.iter().zip(&pivots).enumerate() {
-                    let factor = x * pivot;
-                    let column = &by_column[k * start + i..(k + 1) * start];
-                    for (x, c) in row[i..start].iter_mut().zip(column) {
-                        *x -= factor * c;
-                    }
-                }
+                let factors: Vec<f64> = own.iter().zip(&pivots).map(|(x, p)| -x * p).collect();
+                add_products(&by_column, &[factors], i..start, &mut [&mut row[..start]]);
             });
             end = start;
         }
