@@ -9,7 +9,7 @@ use bytemuck::Pod;
 
 use crate::dtype::{LEVELS_3, LEVELS_4};
 use crate::matrix::Tiles;
-use crate::tile::{Group, Row, Rows, Tile};
+use crate::tile::{Group, Row, Rows, Scaled, Tile};
 use crate::{GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS};
 
 /// Operations on eight lanes, a lane a row of the tile. They run only where the instruction set was
