@@ -16,6 +16,9 @@ pub(super) struct Layout {
     pub(super) fused_qkv: bool,
     /// The two matrices that read the feed-forward's input are one tensor, the gating one first.
     pub(super) fused_gate_up: bool,
+    /// Hugging Face's names for the feed-forward are those of the shared part of a mixture of
+    /// experts.
+    pub(super) shared_mlp: bool,
     /// Hugging Face's name for the norm before the feed-forward is `pre_feedforward_layernorm`. In
     /// most families it is `post_attention_layernorm`, which here is a norm on attention's output.
     pub(super) pre_feedforward_layernorm: bool,
@@ -72,6 +75,10 @@ impl Layout {
                 ("ffn_norm.weight", "pre_feedforward_layernorm.weight")
             }
             PreFfwNorm => ("ffn_norm.weight", "post_attention_layernorm.weight"),
+            GatingLinear | ValueLinear if self.shared_mlp => {
+                ("ffn_up.weight", "shared_mlp.input_linear.weight")
+            }
+            OutLinear if self.shared_mlp => ("ffn_down.weight", "shared_mlp.output_linear.weight"),
             GatingLinear | ValueLinear if self.fused_gate_up => {
                 ("ffn_up.weight", "mlp.gate_up_proj.weight")
             }

@@ -14,7 +14,8 @@ use crate::model::{Config, TensorId};
 pub(super) fn layout(tensors: &BTreeMap<String, Stored>, family: &Family) -> Layout {
     Layout {
         fused_qkv: tensors.contains_key("blk.0.attn_qkv.weight"),
-        fused_gate_up: family.fused && !tensors.contains_key("blk.0.ffn_gate.weight"),
+        fused_gate_up: family.fused_gate_up && !tensors.contains_key("blk.0.ffn_gate.weight"),
+        shared_mlp: false,
         pre_feedforward_layernorm: family.pre_feedforward_layernorm,
     }
 }

@@ -34,8 +34,9 @@ impl Names {
             prefix,
             head,
             layout: Layout {
-                fused_qkv: family.fused,
-                fused_gate_up: family.fused,
+                fused_qkv: family.fused_qkv,
+                fused_gate_up: family.fused_gate_up,
+                shared_mlp: family.shared_mlp,
                 pre_feedforward_layernorm: family.pre_feedforward_layernorm,
             },
         })
