@@ -28,8 +28,8 @@ pub(super) struct Family {
     /// Hugging Face folders call the norm before the feed-forward `pre_feedforward_layernorm`, and
     /// not `post_attention_layernorm`.
     pub(super) pre_feedforward_layernorm: bool,
-    /// Each head's query and key are normed.
-    pub(super) qk_norm: bool,
+    /// Each head's query and key are normed, and by what.
+    pub(super) qk_norm: QkNorm,
 
     /// Embeddings are multiplied by the square root of their width.
     pub(super) scaled_embeddings: bool,
@@ -42,9 +42,8 @@ pub(super) struct Family {
     /// Hugging Face folders store gate and up as one matrix. In GGUF files without an `ffn_gate`,
     /// `ffn_up` is both.
     pub(super) fused_gate_up: bool,
-    /// The feed-forward is the shared part of a mixture of experts that has no experts: in Hugging
-    /// Face folders it has other names and its width another key.
-    pub(super) shared_mlp: bool,
+    /// What Hugging Face folders call the feed-forward.
+    pub(super) mlp: Mlp,
 
     /// Query, key and value have biases, even if the config does not mention them.
     pub(super) qkv_bias: bool,
@@ -108,6 +107,33 @@ pub(super) struct Gguf {
     pub(super) wide_query_layers: Option<u32>,
     /// If `rope.scaling.finetuned` is false, no layer has a rotary embedding.
     pub(super) rope_switch: bool,
+    /// `attention.sliding_window` has to be 0. Then all layers attend to all tokens before, and
+    /// have a rotary embedding. Otherwise they attend to chunks.
+    pub(super) full_attention: bool,
+}
+
+/// What Hugging Face folders call the feed-forward. The last two are what is left of a mixture of
+/// experts without experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mlp {
+    /// `mlp`, of the width `intermediate_size`.
+    Usual,
+    /// `shared_mlp`, of the width `shared_intermediate_size`, with gate and up as one matrix.
+    Shared,
+    /// `feed_forward`, of the width `intermediate_size_mlp`.
+    FeedForward,
+}
+
+/// Whether each head's query and key are normed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QkNorm {
+    /// They are not.
+    None,
+    /// Before the rotary embedding, with weights.
+    Weights,
+    /// Without weights, if the config does not turn it off. (Before or after the rotary embedding
+    /// is the same.) An image has weights of 1.
+    NoWeights,
 }
 
 /// A soft cap, `cap * tanh(x / cap)`.
@@ -187,13 +213,13 @@ const LLAMA: Family = Family {
     one_plus_norms: false,
     post_norms: false,
     pre_feedforward_layernorm: false,
-    qk_norm: false,
+    qk_norm: QkNorm::None,
     scaled_embeddings: false,
     multipliers: false,
     pairing: Pairing::Halves,
     fused_qkv: false,
     fused_gate_up: false,
-    shared_mlp: false,
+    mlp: Mlp::Usual,
     qkv_bias: false,
     attention_bias_key: Some("attention_bias"),
     output_bias: true,
@@ -236,6 +262,7 @@ const fn gguf(architecture: &'static str) -> Gguf {
         window: None,
         wide_query_layers: None,
         rope_switch: false,
+        full_attention: false,
     }
 }
 
@@ -299,7 +326,7 @@ const GEMMA3: Family = Family {
         wide_query_layers: Some(62), // the 27B
         ..gguf("gemma3")
     }),
-    qk_norm: true,
+    qk_norm: QkNorm::Weights,
     // transformers reads a cap on attention as well, but never applies it.
     attention_cap: SoftCap::Never,
     logit_cap: SoftCap::IfGiven,
@@ -383,7 +410,7 @@ static FAMILIES: &[Family] = &[
     Family {
         model_type: "qwen3",
         gguf: Some(gguf("qwen3")),
-        qk_norm: true,
+        qk_norm: QkNorm::Weights,
         qkv_bias: false,
         attention_bias_key: Some("attention_bias"),
         absent: Absent {
@@ -446,10 +473,38 @@ static FAMILIES: &[Family] = &[
         model_type: "granitemoehybrid",
         gguf: None, // its files say "granite"
         fused_gate_up: true,
-        shared_mlp: true,
+        mlp: Mlp::Shared,
         mlp_bias_key: None,
         rope_is_optional: true,
         ..GRANITE
+    },
+    // MobileLLM-R1: Llama 4 without experts.
+    Family {
+        model_type: "llama4_text",
+        gguf: Some(Gguf {
+            pairing: Pairing::Adjacent,
+            full_attention: true,
+            ..gguf("llama4")
+        }),
+        pairing: Pairing::Adjacent,
+        mlp: Mlp::FeedForward,
+        qk_norm: QkNorm::NoWeights,
+        mlp_bias_key: None,
+        no_rope_interval: Some(4),
+        absent: Absent {
+            vocab_size: 202_048,
+            hidden_size: 5120,
+            intermediate_size: 16_384,
+            num_hidden_layers: 48,
+            num_attention_heads: 40,
+            num_key_value_heads: Some(8),
+            head_dim: Some(128),
+            max_position_embeddings: 131_072,
+            rms_norm_eps: 1e-5,
+            rope_theta: 5e5,
+            ..LLAMA.absent
+        },
+        ..LLAMA
     },
     Family {
         model_type: "ernie4_5",
@@ -571,10 +626,6 @@ fn unsupported(model_type: &str) -> ImportError {
             "its attention and feed-forward run side by side, behind a LayerNorm"
         }
         "gemma3n" | "gemma3n_text" => "its layers have per-layer inputs and alternating updates",
-        "llama4_text" => {
-            "it norms queries and keys without weights, after the rotary embedding, and mostly is a \
-             mixture of experts"
-        }
         "mixtral" | "dbrx" | "jamba" | "llama4" | "gpt_oss" | "deepseek_v2" | "deepseek_v3" => {
             "it is a mixture of experts"
         }

@@ -73,7 +73,7 @@ fn hugging_face_cases_agree_within_2e_4_and_continue_alike() {
 }
 
 /// Cases of families that need a structure the config does not have.
-const UNSUPPORTED_FAMILIES: [&str; 11] = [
+const UNSUPPORTED_FAMILIES: [&str; 10] = [
     "arcee",
     "exaone4-global",
     "exaone4-hybrid",
@@ -83,7 +83,6 @@ const UNSUPPORTED_FAMILIES: [&str; 11] = [
     "lfm2-bias",
     "llama4-dense",
     "ministral3",
-    "mobilellm-r1",
     "olmo2-mha",
 ];
 

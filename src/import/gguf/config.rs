@@ -10,7 +10,7 @@ use super::metadata::Metadata;
 use super::names;
 use super::reader::{Stored, Value};
 use super::{rope, vocabulary};
-use crate::import::family::{Family, Gguf, SoftCap, Windows};
+use crate::import::family::{Family, Gguf, QkNorm, SoftCap, Windows};
 use crate::import::multipliers::Multipliers;
 use crate::import::place::Layout;
 use crate::import::quantize::nearest;
@@ -269,7 +269,7 @@ fn config(
             ),
         },
         parameter_dtype: commonest_matrix_type(tensors),
-        use_qk_norm: family.qk_norm,
+        use_qk_norm: family.qk_norm != QkNorm::None,
         qkv_bias: has_bias(&["attn_q", "attn_k", "attn_v", "attn_qkv"]),
         output_bias: has_bias(&["attn_output"]),
         mlp_bias: has_bias(&["ffn_gate", "ffn_up", "ffn_down"]),
@@ -387,7 +387,11 @@ fn layers(
     count: u32,
 ) -> Result<Vec<Layer>, ImportError> {
     let window_key = format!("{}.attention.sliding_window", gguf.architecture);
-    let window = metadata.natural(&window_key)?.or(gguf.window);
+    let window = metadata.natural(&window_key)?;
+    if gguf.full_attention && window != Some(0) {
+        return Err(metadata.refuse(&window_key, "0: others are attention in chunks"));
+    }
+    let window = window.or(gguf.window);
     let window = window.and_then(NonZeroU32::new);
     let is_local: Box<dyn Fn(u32) -> bool> = match family.windows {
         Windows::Pattern { period, .. } => local_layers(metadata, gguf, period, count)?,
@@ -403,6 +407,7 @@ fn layers(
         let window = window.filter(|_| is_local(i));
         let is_skipped = family
             .no_rope_interval
+            .filter(|_| !gguf.full_attention)
             .is_some_and(|interval| (i + 1).is_multiple_of(interval));
         let has_rope = is_rotary && !is_skipped;
         let rope = match window {

@@ -1,6 +1,6 @@
 //! GGUF, llama.cpp's format: Llama, Mistral and SmolLM2 (architecture `llama`), Gemma 1 to 3, Qwen
-//! 2 and 3, SmolLM3, Phi-3, Granite 3 and 4 (`granite`: dense) and ERNIE 4.5 (dense), in any of the
-//! types of [`Element`](super::Element).
+//! 2 and 3, SmolLM3, Phi-3, Granite 3 and 4 (`granite`: dense), MobileLLM-R1 (`llama4` without experts)
+//! and ERNIE 4.5 (dense), in any of the types of [`Element`](super::Element).
 //!
 //! If a tokenizer or chat template cannot be used, the model can: the [`Description`] has the
 //! reason.
@@ -25,6 +25,7 @@ use std::prelude::rust_2024::*;
 use self::config::Described;
 use self::metadata::Metadata;
 use super::file::{self, MappedFile};
+use super::place::unit_norm;
 use super::vocabulary::from_gguf;
 use super::{Checkpoint, Description, ImportError, Tensor};
 use crate::model::{TensorId, TensorKind};
@@ -109,6 +110,9 @@ impl<F: Deref<Target = [u8]>> Model<F> {
 
     fn locate(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
         let config = &self.described.description.config;
+        if !self.described.layout.stores(id.kind) {
+            return unit_norm(config);
+        }
         let place = names::place(self.described.layout, id, config);
         let name = &place.name;
         let shape = &place.shape;

@@ -10,7 +10,7 @@ use std::prelude::rust_2024::*;
 use serde_json::{Map, Value};
 
 use super::rope::{self, Tables};
-use crate::import::family::{Family, SoftCap, Windows};
+use crate::import::family::{Family, Mlp, QkNorm, SoftCap, Windows};
 use crate::import::json::{Object, excerpt};
 use crate::import::multipliers::Multipliers;
 use crate::import::{ImportError, RopeTable};
@@ -109,8 +109,10 @@ fn text_model(
         .positive("rms_norm_eps")?
         .unwrap_or(absent.rms_norm_eps);
     let multipliers = multipliers(family, keys)?;
-    if family.shared_mlp {
-        check_shared_mlp(keys)?;
+    match family.mlp {
+        Mlp::Usual => {}
+        Mlp::Shared => check_shared_mlp(keys)?,
+        Mlp::FeedForward => check_feed_forward(keys, &layers)?,
     }
     let soft_cap = |key: &str, cap: SoftCap| match cap {
         SoftCap::IfGiven | SoftCap::Default(_) if keys.mentions(key) => {
@@ -130,10 +132,15 @@ fn text_model(
         Some(key) => keys.flag(key),
         None => Ok(None),
     };
-    let mlp_width = if family.shared_mlp {
-        dimension("shared_intermediate_size", SHARED_WIDTH)?
-    } else {
-        dimension("intermediate_size", absent.intermediate_size)?
+    let mlp_hidden_dim = match family.mlp {
+        Mlp::Usual => dimension("intermediate_size", absent.intermediate_size)?,
+        Mlp::Shared => dimension("shared_intermediate_size", SHARED_WIDTH)?,
+        Mlp::FeedForward => dimension("intermediate_size_mlp", absent.intermediate_size)?,
+    };
+    let use_qk_norm = match family.qk_norm {
+        QkNorm::None => false,
+        QkNorm::Weights => true,
+        QkNorm::NoWeights => keys.flag("use_qk_norm")?.unwrap_or(true),
     };
     Ok(Described {
         family,
@@ -142,7 +149,7 @@ fn text_model(
             query_head_multiplier: num_heads / num_kv_heads,
             embedding_dim,
             projection_dim: head_dim,
-            mlp_hidden_dim: mlp_width,
+            mlp_hidden_dim,
             num_decoder_blocks: num_layers,
             vocab_size: dimension("vocab_size", absent.vocab_size)?,
             mlp_variant: mlp_variant(family, keys)?,
@@ -164,7 +171,7 @@ fn text_model(
             final_logit_softcap,
             attn_logits_soft_cap,
             query_scaling_factor: query_scale(family, keys, head_dim)? as f32,
-            use_qk_norm: family.qk_norm,
+            use_qk_norm,
             max_position_embeddings: NonZeroU32::new(rope::max_positions(keys, family)?),
             ..Config::PLAIN
         },
@@ -372,7 +379,8 @@ fn rotary_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool>
     let Some(interval) = family.no_rope_interval else {
         return Ok(vec![true; count as usize]);
     };
-    let Some(list) = keys.list("no_rope_layers")? else {
+    let list = keys.list("no_rope_layers")?;
+    let Some(list) = list.filter(|list| !list.is_empty()) else {
         let interval = keys.count("no_rope_layer_interval")?.unwrap_or(interval);
         return Ok((0..count).map(|i| (i + 1) % interval != 0).collect());
     };
@@ -434,4 +442,44 @@ fn check_shared_mlp(keys: &Object) -> Result<(), ImportError> {
         }
         None => Ok(()),
     }
+}
+
+/// Refuses what Llama 4 has and MobileLLM-R1 does not: experts, attention in chunks, and layers
+/// without rotary embedding that treat queries in their own way.
+fn check_feed_forward(keys: &Object, layers: &[Layer]) -> Result<(), ImportError> {
+    let experts = "it is a mixture of experts";
+    match keys.list("moe_layers")? {
+        Some([]) => {}
+        Some(_) => {
+            let clause = format!("lists layers: {experts}");
+            return Err(keys.object_to("moe_layers", &clause));
+        }
+        None => return Err(keys.refuse("moe_layers", &format!("[]: {experts}"))),
+    }
+    let chunks = "attention in chunks is not supported";
+    match keys.list("layer_types")? {
+        Some(list) => {
+            let is_full = |kind: &&Value| kind.as_str() == Some("full_attention");
+            if let Some(kind) = list.iter().find(|kind| !is_full(kind)) {
+                let clause = format!("says {}: {chunks}", excerpt(kind));
+                return Err(keys.object_to("layer_types", &clause));
+            }
+        }
+        // Absent means the class default, `null` means none.
+        None if keys.mentions("attention_chunk_size")
+            && keys.count("attention_chunk_size")?.is_none() => {}
+        None => {
+            return Err(keys.refuse("attention_chunk_size", &format!("null: {chunks}")));
+        }
+    }
+    if layers.iter().all(|layer| layer.rope != Rope::None) {
+        return Ok(());
+    }
+    for key in ["use_qk_norm", "attn_temperature_tuning"] {
+        if keys.flag(key)? != Some(false) {
+            let expected = "false in a model that has layers without rotary embedding";
+            return Err(keys.refuse(key, expected));
+        }
+    }
+    Ok(())
 }

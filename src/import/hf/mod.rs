@@ -3,7 +3,7 @@
 //! Supported are the model types `llama` (SmolLM 1 and 2 as well), `mistral`, `ministral`, `gemma`,
 //! `gemma2`, `gemma3_text`, the text half of `gemma3`, `vaultgemma`, `qwen2`, `qwen3`, `smollm3`,
 //! `phi3`, `granite`, `granitemoehybrid` (if all layers are attention and there are no experts),
-//! `ernie4_5` and `helium`.
+//! `llama4_text` (MobileLLM-R1: if there are no experts), `ernie4_5` and `helium`.
 //!
 //! Matrices may be quantised: GPTQ (4 and 8 bits, with and without `desc_act`, checkpoint formats
 //! `gptq` and `gptq_v2`), AWQ (`gemm`), and compressed-tensors (`pack-quantized` of 4 and 8 bits,
@@ -32,6 +32,7 @@ use quantized::{Linear, Scheme};
 
 use super::file;
 use super::multipliers::Multipliers;
+use super::place::unit_norm;
 use super::rope::Pairing;
 use super::safetensors::{Stored, Weights};
 use super::{
@@ -149,6 +150,9 @@ impl Checkpoint for Folder {
 
     fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
         let config = &self.description.config;
+        if !self.names.stores(id.kind) {
+            return unit_norm(config);
+        }
         let place = self.names.place(id, config);
         let head_dim = config.projection_dim as usize;
         let rows = place.rows(self.pairing, head_dim, self.rotary_pairs);
@@ -297,8 +301,9 @@ fn check_tensors(
     names: &Names,
 ) -> Result<(), ImportError> {
     let mut used = HashSet::new();
-    for id in tensor_ids(&described.config) {
-        let place = names.place(id, &described.config);
+    let config = &described.config;
+    for id in tensor_ids(config).filter(|id| names.stores(id.kind)) {
+        let place = names.place(id, config);
         let found =
             find(weights, scheme, &place.name, &place.shape).map_err(|error| match id.kind {
                 TensorKind::LmHead if weights.get(&place.name).is_none() => {

@@ -14,7 +14,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 /// Cases of families that need a structure we do not have.
-const UNSUPPORTED: [&str; 13] = [
+const UNSUPPORTED: [&str; 12] = [
     "arcee",
     "exaone4-global",
     "exaone4-hybrid",
@@ -24,7 +24,6 @@ const UNSUPPORTED: [&str; 13] = [
     "lfm2-bias",
     "llama4-dense",
     "ministral3",
-    "mobilellm-r1",
     "olmo2-mha",
     "x-cohere",
     "x-olmo2",
@@ -998,6 +997,88 @@ fn granite_4_with_recurrent_layers_or_experts_is_refused() {
             format!("`num_local_experts` is {experts}, expected 0: it is a mixture of experts")
         );
     }
+}
+
+/// A llama4_text without experts, all of whose layers have a rotary embedding.
+fn mobilellm() -> Folder {
+    let mut folder = like_llama("llama4_text")
+        .set("moe_layers", json!([]))
+        .set("no_rope_layers", json!([1, 1]))
+        .set("layer_types", json!(["full_attention", "full_attention"]))
+        .set("intermediate_size_mlp", json!(6))
+        .set("intermediate_size", json!(999));
+    for layer in 0..2 {
+        for part in ["gate_proj", "up_proj", "down_proj"] {
+            let name = |parent: &str| format!("model.layers.{layer}.{parent}.{part}.weight");
+            let stored = folder.tensors.remove(&name("mlp")).unwrap();
+            folder.tensors.insert(name("feed_forward"), stored);
+        }
+    }
+    folder
+}
+
+#[test]
+fn llama_4_without_experts_norms_queries_and_keys_by_weights_of_one() {
+    let written = mobilellm().write("model.safetensors");
+    let checkpoint = open(written.path());
+    assert!(checkpoint.description().config.use_qk_norm);
+    for kind in [TensorKind::QueryNorm, TensorKind::KeyNorm] {
+        assert_eq!(tensor(&checkpoint, 1, kind), [[1.0; 4]]);
+    }
+    let without = mobilellm().set("use_qk_norm", json!(false));
+    let written = without.write("model.safetensors");
+    assert!(!open(written.path()).description().config.use_qk_norm);
+}
+
+#[test]
+fn llama_4_with_what_mobilellm_does_not_have_is_refused() {
+    let skipping = || mobilellm().set("no_rope_layers", json!([1, 0]));
+    for (folder, reason) in [
+        (
+            mobilellm().without("moe_layers"),
+            "`moe_layers` is missing, expected []: it is a mixture of experts",
+        ),
+        (
+            mobilellm().set("moe_layers", json!([1])),
+            "`moe_layers` lists layers: it is a mixture of experts",
+        ),
+        (
+            mobilellm().set(
+                "layer_types",
+                json!(["full_attention", "chunked_attention"]),
+            ),
+            "`layer_types` says \"chunked_attention\": attention in chunks is not supported",
+        ),
+        (
+            mobilellm().without("layer_types"),
+            "`attention_chunk_size` is missing, expected null: attention in chunks is not \
+             supported",
+        ),
+        (
+            skipping(),
+            "`use_qk_norm` is missing, expected false in a model that has layers without rotary \
+             embedding",
+        ),
+        (
+            skipping().set("use_qk_norm", json!(false)),
+            "`attn_temperature_tuning` is missing, expected false in a model that has layers \
+             without rotary embedding",
+        ),
+    ] {
+        let written = folder.write("model.safetensors");
+        assert_eq!(hf::open(written.path()).err().unwrap().reason, reason);
+    }
+    let plain = skipping()
+        .set("use_qk_norm", json!(false))
+        .set("attn_temperature_tuning", json!(false));
+    let written = plain.write("model.safetensors");
+    let ropes: Vec<Rope> = open(written.path())
+        .description()
+        .layers
+        .iter()
+        .map(|layer| layer.rope)
+        .collect();
+    assert_eq!(ropes, [Rope::Global, Rope::None]);
 }
 
 #[test]
