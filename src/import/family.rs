@@ -28,23 +28,31 @@ pub(super) struct Family {
     /// Hugging Face folders call the norm before the feed-forward `pre_feedforward_layernorm`, and
     /// not `post_attention_layernorm`.
     pub(super) pre_feedforward_layernorm: bool,
-    /// Each head's query and key are normed.
-    pub(super) qk_norm: bool,
+    /// Each head's query and key are normed, and by what.
+    pub(super) qk_norm: QkNorm,
 
     /// Embeddings are multiplied by the square root of their width.
     pub(super) scaled_embeddings: bool,
     /// The config has Granite's four multipliers: on embeddings, residuals, attention and logits.
     pub(super) multipliers: bool,
-    /// Hugging Face folders store query, key and value as one matrix, and gate and up as another.
-    /// In GGUF files without an `ffn_gate`, `ffn_up` is both.
-    pub(super) fused: bool,
+    /// Which channels make a rotary pair in Hugging Face folders.
+    pub(super) pairing: Pairing,
+    /// Hugging Face folders store query, key and value as one matrix.
+    pub(super) fused_qkv: bool,
+    /// Hugging Face folders store gate and up as one matrix. In GGUF files without an `ffn_gate`,
+    /// `ffn_up` is both.
+    pub(super) fused_gate_up: bool,
+    /// What Hugging Face folders call the feed-forward.
+    pub(super) mlp: Mlp,
 
     /// Query, key and value have biases, even if the config does not mention them.
     pub(super) qkv_bias: bool,
-    /// The config class knows `attention_bias`.
-    pub(super) knows_attention_bias: bool,
-    /// The config class knows `mlp_bias`.
-    pub(super) knows_mlp_bias: bool,
+    /// The key in `config.json` that says whether attention has biases.
+    pub(super) attention_bias_key: Option<&'static str>,
+    /// That key is for the output matrix of attention, too.
+    pub(super) output_bias: bool,
+    /// The key in `config.json` that says whether the feed-forward has biases.
+    pub(super) mlp_bias_key: Option<&'static str>,
 
     /// The activation of the feed-forward, unless `activation_key` says otherwise.
     pub(super) activation: MlpVariant,
@@ -68,6 +76,8 @@ pub(super) struct Family {
     /// The last of every so many layers has no rotary embedding, unless the config lists those
     /// layers.
     pub(super) no_rope_interval: Option<u32>,
+    /// No layer has a rotary embedding unless `position_embedding_type` is "rope".
+    pub(super) rope_is_optional: bool,
 
     /// The base of the rotary frequencies of layers with a window, if it is one of its own.
     pub(super) local_rope_theta: Option<f64>,
@@ -95,6 +105,35 @@ pub(super) struct Gguf {
     /// Models of this many layers divide queries by the square root of `embedding_dim / heads`. The
     /// format has no key for this, and llama.cpp recognises these models by the same number.
     pub(super) wide_query_layers: Option<u32>,
+    /// If `rope.scaling.finetuned` is false, no layer has a rotary embedding.
+    pub(super) rope_switch: bool,
+    /// `attention.sliding_window` has to be 0. Then all layers attend to all tokens before, and
+    /// have a rotary embedding. Otherwise they attend to chunks.
+    pub(super) full_attention: bool,
+}
+
+/// What Hugging Face folders call the feed-forward. The last two are what is left of a mixture of
+/// experts without experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mlp {
+    /// `mlp`, of the width `intermediate_size`.
+    Usual,
+    /// `shared_mlp`, of the width `shared_intermediate_size`, with gate and up as one matrix.
+    Shared,
+    /// `feed_forward`, of the width `intermediate_size_mlp`.
+    FeedForward,
+}
+
+/// Whether each head's query and key are normed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QkNorm {
+    /// They are not.
+    None,
+    /// Before the rotary embedding, with weights.
+    Weights,
+    /// Without weights, if the config does not turn it off. (Before or after the rotary embedding
+    /// is the same.) An image has weights of 1.
+    NoWeights,
 }
 
 /// A soft cap, `cap * tanh(x / cap)`.
@@ -118,13 +157,15 @@ impl SoftCap {
     }
 }
 
-/// Which layers attend to a window. All but the first two may be given by `layer_types` too.
+/// Which layers attend to a window. `layer_types` may give all but the first two.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Windows {
     /// None: the config class has no window.
     None,
     /// All.
     All,
+    /// All, unless `layer_types` says otherwise.
+    AllUnlessListed,
     /// All but the last of every `period`.
     Pattern {
         period: u32,
@@ -172,13 +213,17 @@ const LLAMA: Family = Family {
     one_plus_norms: false,
     post_norms: false,
     pre_feedforward_layernorm: false,
-    qk_norm: false,
+    qk_norm: QkNorm::None,
     scaled_embeddings: false,
     multipliers: false,
-    fused: false,
+    pairing: Pairing::Halves,
+    fused_qkv: false,
+    fused_gate_up: false,
+    mlp: Mlp::Usual,
     qkv_bias: false,
-    knows_attention_bias: true,
-    knows_mlp_bias: true,
+    attention_bias_key: Some("attention_bias"),
+    output_bias: true,
+    mlp_bias_key: Some("mlp_bias"),
     activation: MlpVariant::Swiglu,
     activation_key: "hidden_act",
     gelu_is_approximate: false,
@@ -188,6 +233,7 @@ const LLAMA: Family = Family {
     windows: Windows::None,
     windows_are_optional: false,
     no_rope_interval: None,
+    rope_is_optional: false,
     local_rope_theta: None,
     partial_rotary: false,
     yarn_is_longrope: false,
@@ -215,6 +261,8 @@ const fn gguf(architecture: &'static str) -> Gguf {
         window_for_all: false,
         window: None,
         wide_query_layers: None,
+        rope_switch: false,
+        full_attention: false,
     }
 }
 
@@ -224,7 +272,7 @@ const GEMMA: Family = Family {
     gguf: Some(gguf("gemma")),
     one_plus_norms: true,
     scaled_embeddings: true,
-    knows_mlp_bias: false,
+    mlp_bias_key: None,
     activation: MlpVariant::GegluApprox,
     gelu_is_approximate: true,
     absent: Absent {
@@ -278,7 +326,7 @@ const GEMMA3: Family = Family {
         wide_query_layers: Some(62), // the 27B
         ..gguf("gemma3")
     }),
-    qk_norm: true,
+    qk_norm: QkNorm::Weights,
     // transformers reads a cap on attention as well, but never applies it.
     attention_cap: SoftCap::Never,
     logit_cap: SoftCap::IfGiven,
@@ -300,8 +348,8 @@ const QWEN2: Family = Family {
     model_type: "qwen2",
     gguf: Some(gguf("qwen2")),
     qkv_bias: true,
-    knows_attention_bias: false,
-    knows_mlp_bias: false,
+    attention_bias_key: None,
+    mlp_bias_key: None,
     windows: Windows::From(28),
     windows_are_optional: true,
     absent: Absent {
@@ -314,33 +362,57 @@ const QWEN2: Family = Family {
     ..LLAMA
 };
 
+const MISTRAL: Family = Family {
+    model_type: "mistral",
+    gguf: None, // its files say "llama"
+    attention_bias_key: None,
+    mlp_bias_key: None,
+    windows: Windows::All,
+    absent: Absent {
+        intermediate_size: 14_336,
+        num_key_value_heads: Some(8),
+        max_position_embeddings: 131_072,
+        ..LLAMA.absent
+    },
+    ..LLAMA
+};
+
+const GRANITE: Family = Family {
+    model_type: "granite",
+    gguf: Some(Gguf {
+        pairing: Pairing::Adjacent,
+        rope_switch: true,
+        ..gguf("granite")
+    }),
+    multipliers: true,
+    ..LLAMA
+};
+
 /// Every family, in the order in which messages list them.
 static FAMILIES: &[Family] = &[
     LLAMA,
+    MISTRAL,
     Family {
-        model_type: "mistral",
-        gguf: None, // its files say "llama"
-        knows_attention_bias: false,
-        knows_mlp_bias: false,
-        windows: Windows::All,
-        absent: Absent {
-            intermediate_size: 14_336,
-            num_key_value_heads: Some(8),
-            max_position_embeddings: 131_072,
-            ..LLAMA.absent
-        },
-        ..LLAMA
+        model_type: "ministral",
+        windows: Windows::AllUnlessListed,
+        ..MISTRAL
     },
     GEMMA,
     GEMMA2,
     GEMMA3,
+    Family {
+        model_type: "vaultgemma",
+        gguf: None,
+        post_norms: false,
+        ..GEMMA2
+    },
     QWEN2,
     Family {
         model_type: "qwen3",
         gguf: Some(gguf("qwen3")),
-        qk_norm: true,
+        qk_norm: QkNorm::Weights,
         qkv_bias: false,
-        knows_attention_bias: true,
+        attention_bias_key: Some("attention_bias"),
         absent: Absent {
             head_dim: Some(128),
             ..QWEN2.absent
@@ -377,9 +449,10 @@ static FAMILIES: &[Family] = &[
             window_for_all: true,
             ..gguf("phi3")
         }),
-        fused: true,
-        knows_attention_bias: false,
-        knows_mlp_bias: false,
+        fused_qkv: true,
+        fused_gate_up: true,
+        attention_bias_key: None,
+        mlp_bias_key: None,
         windows: Windows::All,
         partial_rotary: true,
         yarn_is_longrope: true,
@@ -394,10 +467,88 @@ static FAMILIES: &[Family] = &[
         },
         ..LLAMA
     },
+    GRANITE,
+    // Granite 4 without recurrent layers and without experts.
     Family {
-        model_type: "granite",
+        model_type: "granitemoehybrid",
+        gguf: None, // its files say "granite"
+        fused_gate_up: true,
+        mlp: Mlp::Shared,
+        mlp_bias_key: None,
+        rope_is_optional: true,
+        ..GRANITE
+    },
+    // MobileLLM-R1: Llama 4 without experts.
+    Family {
+        model_type: "llama4_text",
+        gguf: Some(Gguf {
+            pairing: Pairing::Adjacent,
+            full_attention: true,
+            ..gguf("llama4")
+        }),
+        pairing: Pairing::Adjacent,
+        mlp: Mlp::FeedForward,
+        qk_norm: QkNorm::NoWeights,
+        mlp_bias_key: None,
+        no_rope_interval: Some(4),
+        absent: Absent {
+            vocab_size: 202_048,
+            hidden_size: 5120,
+            intermediate_size: 16_384,
+            num_hidden_layers: 48,
+            num_attention_heads: 40,
+            num_key_value_heads: Some(8),
+            head_dim: Some(128),
+            max_position_embeddings: 131_072,
+            rms_norm_eps: 1e-5,
+            rope_theta: 5e5,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
+    Family {
+        model_type: "ernie4_5",
+        gguf: Some(Gguf {
+            pairing: Pairing::Adjacent,
+            ..gguf("ernie4_5")
+        }),
+        pairing: Pairing::Adjacent,
+        attention_bias_key: Some("use_bias"),
+        mlp_bias_key: Some("use_bias"),
+        absent: Absent {
+            vocab_size: 103_424,
+            hidden_size: 1024,
+            intermediate_size: 3072,
+            num_hidden_layers: 18,
+            num_attention_heads: 16,
+            num_key_value_heads: Some(2),
+            head_dim: Some(128),
+            max_position_embeddings: 131_072,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+            rope_theta: 5e5,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
+    Family {
+        model_type: "helium",
         gguf: None,
-        multipliers: true,
+        pairing: Pairing::Adjacent,
+        output_bias: false,
+        absent: Absent {
+            vocab_size: 48_000,
+            hidden_size: 2560,
+            intermediate_size: 7040,
+            num_hidden_layers: 24,
+            num_attention_heads: 20,
+            num_key_value_heads: Some(20),
+            head_dim: Some(128),
+            max_position_embeddings: 4096,
+            rms_norm_eps: 1e-8,
+            rope_theta: 1e5,
+            ..LLAMA.absent
+        },
         ..LLAMA
     },
 ];
@@ -475,8 +626,9 @@ fn unsupported(model_type: &str) -> ImportError {
             "its attention and feed-forward run side by side, behind a LayerNorm"
         }
         "gemma3n" | "gemma3n_text" => "its layers have per-layer inputs and alternating updates",
-        "mixtral" | "dbrx" | "jamba" | "llama4" | "llama4_text" | "gpt_oss" | "deepseek_v2"
-        | "deepseek_v3" => "it is a mixture of experts",
+        "mixtral" | "dbrx" | "jamba" | "llama4" | "gpt_oss" | "deepseek_v2" | "deepseek_v3" => {
+            "it is a mixture of experts"
+        }
         other if other.contains("moe") => "it is a mixture of experts",
         _ => "it is not one of the supported families",
     };

@@ -22,6 +22,7 @@ pub mod hf;
 mod json;
 pub mod llama2c;
 pub mod llamalike;
+mod multipliers;
 mod place;
 mod quantize;
 mod rope;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::prelude::rust_2024::*;
 use std::slice;
 
+use super::family::Mlp;
 use super::rope::Pairing;
 use super::{Columns, Element, ImportError, Tensor};
 use crate::model::{Config, TensorKind};
@@ -16,6 +17,10 @@ pub(super) struct Layout {
     pub(super) fused_qkv: bool,
     /// The two matrices that read the feed-forward's input are one tensor, the gating one first.
     pub(super) fused_gate_up: bool,
+    /// Hugging Face's names for the feed-forward.
+    pub(super) mlp: Mlp,
+    /// The norms of queries and keys have no weights.
+    pub(super) unit_qk_norms: bool,
     /// Hugging Face's name for the norm before the feed-forward is `pre_feedforward_layernorm`. In
     /// most families it is `post_attention_layernorm`, which here is a norm on attention's output.
     pub(super) pre_feedforward_layernorm: bool,
@@ -72,6 +77,21 @@ impl Layout {
                 ("ffn_norm.weight", "pre_feedforward_layernorm.weight")
             }
             PreFfwNorm => ("ffn_norm.weight", "post_attention_layernorm.weight"),
+            GatingLinear | ValueLinear if self.mlp == Mlp::Shared => {
+                ("ffn_up.weight", "shared_mlp.input_linear.weight")
+            }
+            OutLinear if self.mlp == Mlp::Shared => {
+                ("ffn_down.weight", "shared_mlp.output_linear.weight")
+            }
+            GatingLinear if self.mlp == Mlp::FeedForward => {
+                ("ffn_gate.weight", "feed_forward.gate_proj.weight")
+            }
+            ValueLinear if self.mlp == Mlp::FeedForward => {
+                ("ffn_up.weight", "feed_forward.up_proj.weight")
+            }
+            OutLinear if self.mlp == Mlp::FeedForward => {
+                ("ffn_down.weight", "feed_forward.down_proj.weight")
+            }
             GatingLinear | ValueLinear if self.fused_gate_up => {
                 ("ffn_up.weight", "mlp.gate_up_proj.weight")
             }
@@ -87,6 +107,12 @@ impl Layout {
             PostFfwNorm => ("post_ffw_norm.weight", "post_feedforward_layernorm.weight"),
         };
         Names { gguf, hf }
+    }
+
+    /// Whether a tensor is stored. The weights of a norm that has none are not.
+    pub(super) fn stores(self, kind: TensorKind) -> bool {
+        let is_qk_norm = matches!(kind, TensorKind::QueryNorm | TensorKind::KeyNorm);
+        !(self.unit_qk_norms && is_qk_norm)
     }
 
     /// Where a tensor is stored, in a checkpoint that calls it `name`.
@@ -121,6 +147,12 @@ impl Layout {
             rows: first..first.saturating_add(rows(kind)),
         }
     }
+}
+
+/// The weights of a norm of queries or keys that has none: 1, which changes nothing.
+pub(super) fn unit_norm(config: &Config) -> Result<Tensor<'static>, ImportError> {
+    let width = config.projection_dim as usize;
+    Tensor::dense(Element::F32, 1f32.to_le_bytes().repeat(width), 1, width)
 }
 
 impl TensorPlace {

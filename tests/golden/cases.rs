@@ -12,12 +12,17 @@ use pocketlm::text::Decoder;
 use std::path::{Path, PathBuf};
 
 fn verify(folder: &Path) -> Result<Report, Box<dyn std::error::Error>> {
+    verify_as(folder, folder)
+}
+
+/// Runs the case in `folder` with the model at `path`.
+fn verify_as(folder: &Path, path: &Path) -> Result<Report, Box<dyn std::error::Error>> {
     let case = Case::load(folder)?;
     let options = PackOptions {
         dtype: Some(DType::F32),
         ..PackOptions::default()
     };
-    let image = import::pack_to_memory(&*import::open(folder)?, &options, &mut |_, _| {})?;
+    let image = import::pack_to_memory(&*import::open(path)?, &options, &mut |_, _| {})?;
     let model = Model::open(&image)?;
     let plan = Plan::new(model.header()).context(case.context()).batch(7);
     let mut arena = arena_for(&plan);
@@ -65,6 +70,52 @@ fn hugging_face_cases_agree_within_2e_4_and_continue_alike() {
     // Families with structure the config does not have; the importer says which.
     let unsupported = &["x-olmo2", "x-cohere"];
     every_case_agrees(crate::common::folders(cases), 2e-4, unsupported);
+}
+
+/// Cases of families that need a structure the config does not have.
+const UNSUPPORTED_FAMILIES: [&str; 10] = [
+    "arcee",
+    "exaone4-global",
+    "exaone4-hybrid",
+    "hunyuan-dense",
+    "internlm3",
+    "lfm2",
+    "lfm2-bias",
+    "llama4-dense",
+    "ministral3",
+    "olmo2-mha",
+];
+
+#[test]
+fn cases_of_more_families_agree_within_2e_4_and_continue_alike() {
+    let Some(cases) = crate::common::shared("goldens/families/hf") else {
+        return;
+    };
+    every_case_agrees(crate::common::folders(cases), 2e-4, &UNSUPPORTED_FAMILIES);
+}
+
+#[test]
+fn gguf_files_of_more_families_agree_with_their_folders_within_2e_4() {
+    let Some(families) = crate::common::shared("goldens/families") else {
+        return;
+    };
+    let mut count = 0;
+    for entry in std::fs::read_dir(families.join("gguf")).unwrap() {
+        let path = entry.unwrap().path();
+        let file = crate::common::name(&path);
+        let Some(case) = file.strip_suffix(".bf16.gguf") else {
+            continue;
+        };
+        if UNSUPPORTED_FAMILIES.contains(&case) {
+            continue;
+        }
+        let report = verify_as(&families.join("hf").join(case), &path).expect(&file);
+        println!("{file}: {report}");
+        assert!(report.largest_difference <= 2e-4, "{file}: {report}");
+        assert!(report.greedy_agrees(), "{file}: {report}");
+        count += 1;
+    }
+    assert!(count >= 4, "only {count} files were found");
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn unsupported_models_are_refused_by_name() {
     assert!(
         error
             .to_string()
-            .ends_with("qwen2, qwen3, smollm3, phi3 and granite"),
+            .ends_with("granitemoehybrid, llama4_text, ernie4_5 and helium"),
         "{error}"
     );
     assert_eq!(

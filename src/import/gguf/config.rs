@@ -10,7 +10,8 @@ use super::metadata::Metadata;
 use super::names;
 use super::reader::{Stored, Value};
 use super::{rope, vocabulary};
-use crate::import::family::{Family, Gguf, SoftCap, Windows};
+use crate::import::family::{Family, Gguf, QkNorm, SoftCap, Windows};
+use crate::import::multipliers::Multipliers;
 use crate::import::place::Layout;
 use crate::import::quantize::nearest;
 use crate::import::rope::Pairing;
@@ -22,6 +23,8 @@ use crate::model::{Config, DType, Layer, Rope, tensor_ids};
 pub(super) struct Described {
     pub(super) description: Description,
     pub(super) layout: Layout,
+    /// Folded into the config already, but for the final norm.
+    pub(super) multipliers: Multipliers,
     pub(super) pairing: Pairing,
     /// How many channel pairs of a head have a rotary embedding.
     pub(super) rotary_pairs: usize,
@@ -29,13 +32,16 @@ pub(super) struct Described {
 
 /// Keys that can change the computation in ways that are not supported, and the values that change
 /// nothing.
-const NEUTRAL: [(&str, Value); 9] = [
+const NEUTRAL: [(&str, Value); 6] = [
     ("expert_count", Value::Unsigned(0)),
     ("attention.causal", Value::Bool(true)),
     ("attention.clamp_kqv", Value::Float(0.0)),
     ("attention.max_alibi_bias", Value::Float(0.0)),
     ("attention.temperature_scale", Value::Float(0.0)),
     ("use_parallel_residual", Value::Bool(false)),
+];
+/// The same in families without [`multipliers`](Family::multipliers).
+const NO_MULTIPLIERS: [(&str, Value); 3] = [
     ("embedding_scale", Value::Float(1.0)),
     ("residual_scale", Value::Float(1.0)),
     ("logit_scale", Value::Float(1.0)),
@@ -53,7 +59,8 @@ pub(super) fn describe(
 ) -> Result<Described, ImportError> {
     let name = architecture(metadata)?;
     let (family, gguf) = Family::of_architecture(name)?;
-    for (key, neutral) in NEUTRAL {
+    let unknown = NO_MULTIPLIERS.into_iter().filter(|_| !family.multipliers);
+    for (key, neutral) in NEUTRAL.into_iter().chain(unknown) {
         let key = format!("{name}.{key}");
         if metadata
             .values
@@ -63,7 +70,10 @@ pub(super) fn describe(
             return Err(metadata.refuse(&key, "none: this is not supported"));
         }
     }
+    let multipliers = multipliers(metadata, family, name)?;
     let mut config = config(metadata, tensors, family, gguf)?;
+    config.embedding_scale *= multipliers.embedding_scale() as f32;
+    config.rms_norm_eps = multipliers.eps(f64::from(config.rms_norm_eps)) as f32;
     if !heads_fit(&config) {
         return Err(metadata.refuse(
             &format!("{name}.attention.head_count"),
@@ -104,8 +114,33 @@ pub(super) fn describe(
             chat_template: chat_template(metadata).transpose(),
         },
         layout,
+        multipliers,
         pairing: gguf.pairing,
         rotary_pairs: pairs as usize,
+    })
+}
+
+/// Granite's multipliers; 1 in other families, and where a file has none.
+fn multipliers(
+    metadata: &Metadata<'_>,
+    family: &Family,
+    architecture: &str,
+) -> Result<Multipliers, ImportError> {
+    let multiplier = |name: &str| {
+        if !family.multipliers {
+            return Ok(1.0);
+        }
+        let key = format!("{architecture}.{name}");
+        // To llama.cpp, 0 means that there is none.
+        match metadata.number(&key)? {
+            None | Some(0.0) => Ok(1.0),
+            Some(_) => Ok(metadata.positive(&key)?.unwrap_or(1.0)),
+        }
+    };
+    Ok(Multipliers {
+        embedding: multiplier("embedding_scale")?,
+        residual: multiplier("residual_scale")?,
+        logits: multiplier("logit_scale")?,
     })
 }
 
@@ -234,7 +269,7 @@ fn config(
             ),
         },
         parameter_dtype: commonest_matrix_type(tensors),
-        use_qk_norm: family.qk_norm,
+        use_qk_norm: family.qk_norm != QkNorm::None,
         qkv_bias: has_bias(&["attn_q", "attn_k", "attn_v", "attn_qkv"]),
         output_bias: has_bias(&["attn_output"]),
         mlp_bias: has_bias(&["ffn_gate", "ffn_up", "ffn_down"]),
@@ -352,7 +387,11 @@ fn layers(
     count: u32,
 ) -> Result<Vec<Layer>, ImportError> {
     let window_key = format!("{}.attention.sliding_window", gguf.architecture);
-    let window = metadata.natural(&window_key)?.or(gguf.window);
+    let window = metadata.natural(&window_key)?;
+    if gguf.full_attention && window != Some(0) {
+        return Err(metadata.refuse(&window_key, "0: others are attention in chunks"));
+    }
+    let window = window.or(gguf.window);
     let window = window.and_then(NonZeroU32::new);
     let is_local: Box<dyn Fn(u32) -> bool> = match family.windows {
         Windows::Pattern { period, .. } => local_layers(metadata, gguf, period, count)?,
@@ -362,11 +401,15 @@ fn layers(
             return Err(metadata.refuse(&window_key, "none: which layers it is for is not known"));
         }
     };
+    let switch = format!("{}.rope.scaling.finetuned", gguf.architecture);
+    let is_rotary = !gguf.rope_switch || metadata.flag(&switch)? != Some(false);
     let layer = |i: u32| {
         let window = window.filter(|_| is_local(i));
-        let has_rope = family
+        let is_skipped = family
             .no_rope_interval
-            .is_none_or(|interval| !(i + 1).is_multiple_of(interval));
+            .filter(|_| !gguf.full_attention)
+            .is_some_and(|interval| (i + 1).is_multiple_of(interval));
+        let has_rope = is_rotary && !is_skipped;
         let rope = match window {
             _ if !has_rope => Rope::None,
             Some(_) if family.local_rope_theta.is_some() => Rope::Local,

@@ -1,11 +1,12 @@
 //! GGUF, llama.cpp's format: Llama, Mistral and SmolLM2 (architecture `llama`), Gemma 1 to 3, Qwen
-//! 2 and 3, SmolLM3 and Phi-3, in any of the types of [`Element`](super::Element).
+//! 2 and 3, SmolLM3, Phi-3, Granite 3 and 4 (`granite`: dense), MobileLLM-R1 (`llama4` without experts)
+//! and ERNIE 4.5 (dense), in any of the types of [`Element`](super::Element).
 //!
 //! If a tokenizer or chat template cannot be used, the model can: the [`Description`] has the
 //! reason.
 //!
-//! llama.cpp's converter changes checkpoints. In query and key rows of `llama` and `smollm3` the
-//! two channels of a rotary pair are adjacent; we read them in split-halves order. Gemma's norms
+//! llama.cpp's converter changes checkpoints. In query and key rows of `llama`, `smollm3`
+//! and `granite` the two channels of a rotary pair are adjacent; we read them in split-halves order. Gemma's norms
 //! have their 1 added already. Some facts are not in the file: windows of Mistral and Qwen 2, the
 //! query scale of Gemma 2 and 3 (but the 27B models are recognised), and a SmolLM3's choice of
 //! layers without rotary embedding.
@@ -24,9 +25,10 @@ use std::prelude::rust_2024::*;
 use self::config::Described;
 use self::metadata::Metadata;
 use super::file::{self, MappedFile};
+use super::place::unit_norm;
 use super::vocabulary::from_gguf;
 use super::{Checkpoint, Description, ImportError, Tensor};
-use crate::model::TensorId;
+use crate::model::{TensorId, TensorKind};
 
 /// Whether the file begins as a GGUF file does.
 pub fn looks_like(path: &Path) -> bool {
@@ -108,6 +110,9 @@ impl<F: Deref<Target = [u8]>> Model<F> {
 
     fn locate(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
         let config = &self.described.description.config;
+        if !self.described.layout.stores(id.kind) {
+            return unit_norm(config);
+        }
         let place = names::place(self.described.layout, id, config);
         let name = &place.name;
         let shape = &place.shape;
@@ -127,7 +132,10 @@ impl<F: Deref<Target = [u8]>> Model<F> {
             self.described.rotary_pairs,
         );
         let data = &self.file[stored.bytes.clone()];
-        let tensor = place.tensor(stored.element, data, rows, 0.0);
+        let mut tensor = place.tensor(stored.element, data, rows, 0.0);
+        if id.kind == TensorKind::FinalNorm {
+            tensor = tensor.and_then(|norm| self.described.multipliers.final_norm(norm));
+        }
         tensor.map_err(|error| ImportError::new(format!("tensor `{name}`: {}", error.reason)))
     }
 }

@@ -5,7 +5,7 @@ use std::prelude::rust_2024::*;
 
 use super::reader::Stored;
 use crate::import::ImportError;
-use crate::import::family::Family;
+use crate::import::family::{Family, Mlp, QkNorm};
 use crate::import::place::{Layout, TensorPlace};
 use crate::model::{Config, TensorId};
 
@@ -14,7 +14,9 @@ use crate::model::{Config, TensorId};
 pub(super) fn layout(tensors: &BTreeMap<String, Stored>, family: &Family) -> Layout {
     Layout {
         fused_qkv: tensors.contains_key("blk.0.attn_qkv.weight"),
-        fused_gate_up: family.fused && !tensors.contains_key("blk.0.ffn_gate.weight"),
+        fused_gate_up: family.fused_gate_up && !tensors.contains_key("blk.0.ffn_gate.weight"),
+        mlp: Mlp::Usual,
+        unit_qk_norms: family.qk_norm == QkNorm::NoWeights,
         pre_feedforward_layernorm: family.pre_feedforward_layernorm,
     }
 }
@@ -39,7 +41,7 @@ pub(super) fn check(
     config: &Config,
 ) -> Result<(), ImportError> {
     let mut used = BTreeSet::new();
-    for id in ids {
+    for id in ids.filter(|id| layout.stores(id.kind)) {
         let TensorPlace { name, shape, .. } = place(layout, id, config);
         let Some(stored) = tensors.get(&name) else {
             return Err(ImportError::new(format!("tensor `{name}` is missing")));

@@ -10,13 +10,16 @@ use std::prelude::rust_2024::*;
 use serde_json::{Map, Value};
 
 use super::rope::{self, Tables};
-use crate::import::family::{Family, SoftCap, Windows};
+use crate::import::family::{Family, Mlp, QkNorm, SoftCap, Windows};
 use crate::import::json::{Object, excerpt};
+use crate::import::multipliers::Multipliers;
 use crate::import::{ImportError, RopeTable};
 use crate::model::{Config, Layer, MlpVariant, Rope};
 
 /// No model has wider heads. This bounds tables whose size depends on this number alone.
 const WIDEST_HEAD: u32 = 1 << 16;
+/// The width of a shared feed-forward whose config does not say it.
+const SHARED_WIDTH: u32 = 1024;
 
 /// What a `config.json` says.
 pub(super) struct Described {
@@ -28,8 +31,8 @@ pub(super) struct Described {
     pub(super) local_rope: Option<RopeTable>,
     /// How many channel pairs of a head are rotated (`partial_rotary_factor`).
     pub(super) rotary_pairs: u32,
-    /// Divides the logits; folded into the final norm (`logits_scaling`).
-    pub(super) logits_scaling: f64,
+    /// Folded into the config already, but for the final norm.
+    pub(super) multipliers: Multipliers,
     /// Whether attention has biases, if the config says so.
     pub(super) attention_bias: Option<bool>,
     /// The same for the feed-forward.
@@ -105,7 +108,12 @@ fn text_model(
     let eps = keys
         .positive("rms_norm_eps")?
         .unwrap_or(absent.rms_norm_eps);
-    let granite = Granite::read(family, keys)?;
+    let multipliers = multipliers(family, keys)?;
+    match family.mlp {
+        Mlp::Usual => {}
+        Mlp::Shared => check_shared_mlp(keys)?,
+        Mlp::FeedForward => check_feed_forward(keys, &layers)?,
+    }
     let soft_cap = |key: &str, cap: SoftCap| match cap {
         SoftCap::IfGiven | SoftCap::Default(_) if keys.mentions(key) => {
             Ok(keys.positive(key)?.map(|cap| cap as f32))
@@ -120,6 +128,20 @@ fn text_model(
             "false: attention here is causal",
         ));
     }
+    let flag = |key: Option<&str>| match key {
+        Some(key) => keys.flag(key),
+        None => Ok(None),
+    };
+    let mlp_hidden_dim = match family.mlp {
+        Mlp::Usual => dimension("intermediate_size", absent.intermediate_size)?,
+        Mlp::Shared => dimension("shared_intermediate_size", SHARED_WIDTH)?,
+        Mlp::FeedForward => dimension("intermediate_size_mlp", absent.intermediate_size)?,
+    };
+    let use_qk_norm = match family.qk_norm {
+        QkNorm::None => false,
+        QkNorm::Weights => true,
+        QkNorm::NoWeights => keys.flag("use_qk_norm")?.unwrap_or(true),
+    };
     Ok(Described {
         family,
         config: Config {
@@ -127,7 +149,7 @@ fn text_model(
             query_head_multiplier: num_heads / num_kv_heads,
             embedding_dim,
             projection_dim: head_dim,
-            mlp_hidden_dim: dimension("intermediate_size", absent.intermediate_size)?,
+            mlp_hidden_dim,
             num_decoder_blocks: num_layers,
             vocab_size: dimension("vocab_size", absent.vocab_size)?,
             mlp_variant: mlp_variant(family, keys)?,
@@ -135,7 +157,7 @@ fn text_model(
             embedding_scale: if family.scaled_embeddings {
                 f64::from(embedding_dim).sqrt() as f32
             } else {
-                granite.embedding_scale()
+                multipliers.embedding_scale() as f32
             },
             rope_wavelength: global_base as f32,
             local_rope_wavelength: local_rope.is_some().then_some(local_base as f32),
@@ -143,13 +165,13 @@ fn text_model(
             global_scale_factor: divisor
                 .filter(|&factor| factor >= 1.0)
                 .map(|factor| factor as f32),
-            rms_norm_eps: granite.eps(eps),
+            rms_norm_eps: multipliers.eps(eps) as f32,
             use_post_attn_norm: family.post_norms,
             use_post_ffw_norm: family.post_norms,
             final_logit_softcap,
             attn_logits_soft_cap,
-            query_scaling_factor: query_scale(family, keys, &granite, head_dim)? as f32,
-            use_qk_norm: family.qk_norm,
+            query_scaling_factor: query_scale(family, keys, head_dim)? as f32,
+            use_qk_norm,
             max_position_embeddings: NonZeroU32::new(rope::max_positions(keys, family)?),
             ..Config::PLAIN
         },
@@ -157,26 +179,19 @@ fn text_model(
         global_rope: global,
         local_rope,
         rotary_pairs,
-        logits_scaling: granite.logits,
-        attention_bias: keys
-            .flag("attention_bias")?
-            .filter(|_| family.knows_attention_bias),
-        mlp_bias: keys.flag("mlp_bias")?.filter(|_| family.knows_mlp_bias),
+        multipliers,
+        attention_bias: flag(family.attention_bias_key)?,
+        mlp_bias: flag(family.mlp_bias_key)?,
     })
 }
 
-fn query_scale(
-    family: &Family,
-    keys: &Object,
-    granite: &Granite,
-    head_dim: u32,
-) -> Result<f64, ImportError> {
+fn query_scale(family: &Family, keys: &Object, head_dim: u32) -> Result<f64, ImportError> {
     Ok(match family.query_pre_attn_scalar {
         Some(default) => {
             let scalar = keys.positive("query_pre_attn_scalar")?;
             1.0 / scalar.unwrap_or(default).sqrt()
         }
-        None if family.multipliers => granite.attention,
+        None if family.multipliers => keys.positive("attention_multiplier")?.unwrap_or(1.0),
         None => 1.0 / f64::from(head_dim).sqrt(),
     })
 }
@@ -285,9 +300,10 @@ fn sliding_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool
         // The classes of these have no `layer_types`.
         Windows::None => return Ok(vec![false; count as usize]),
         Windows::All => return Ok(vec![true; count as usize]),
-        Windows::Pattern { .. } | Windows::From(_) | Windows::WithoutRope => {
-            keys.list("layer_types")?
-        }
+        Windows::AllUnlessListed
+        | Windows::Pattern { .. }
+        | Windows::From(_)
+        | Windows::WithoutRope => keys.list("layer_types")?,
     };
     if let Some(list) = listed {
         if list.len() != count as usize {
@@ -318,7 +334,7 @@ fn sliding_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool
     }
     let has_window: Vec<bool> = match family.windows {
         Windows::None => vec![false; count as usize],
-        Windows::All => vec![true; count as usize],
+        Windows::All | Windows::AllUnlessListed => vec![true; count as usize],
         Windows::Pattern { period, has_key } => {
             let given = if has_key {
                 keys.count("sliding_window_pattern")?
@@ -352,13 +368,19 @@ fn window(family: &Family, keys: &Object) -> Result<Option<NonZeroU32>, ImportEr
     Ok(family.absent.sliding_window.and_then(NonZeroU32::new))
 }
 
-/// Which layers have rotary embedding: all, except in families with a
-/// [`no_rope_interval`](Family::no_rope_interval), whose `no_rope_layers` says 1 for those that do.
+/// Which layers have rotary embedding: all or none if it [is optional](Family::rope_is_optional);
+/// all in other families, except those with a [`no_rope_interval`](Family::no_rope_interval), whose
+/// `no_rope_layers` says 1 for those that do.
 fn rotary_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool>, ImportError> {
+    if family.rope_is_optional {
+        let is_rotary = keys.text("position_embedding_type")? == Some("rope");
+        return Ok(vec![is_rotary; count as usize]);
+    }
     let Some(interval) = family.no_rope_interval else {
         return Ok(vec![true; count as usize]);
     };
-    let Some(list) = keys.list("no_rope_layers")? else {
+    let list = keys.list("no_rope_layers")?;
+    let Some(list) = list.filter(|list| !list.is_empty()) else {
         let interval = keys.count("no_rope_layer_interval")?.unwrap_or(interval);
         return Ok((0..count).map(|i| (i + 1) % interval != 0).collect());
     };
@@ -380,39 +402,84 @@ fn rotary_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool>
     list.iter().take(count as usize).map(rotary).collect()
 }
 
-/// The multipliers of a family that has [`multipliers`](Family::multipliers); all 1 for others.
-///
-/// The forward pass needs no residual multiplier. With `y = x / r`, `x + r * block(norm(x))` is
-/// `y + block(norm(y))`, if the norms' epsilon is divided by `r^2` and the embeddings by `r`.
-struct Granite {
-    embedding: f64,
-    residual: f64,
-    attention: f64,
-    logits: f64,
+/// Granite's multipliers; 1 in other families.
+fn multipliers(family: &Family, keys: &Object) -> Result<Multipliers, ImportError> {
+    let multiplier = |key: &str| {
+        if family.multipliers {
+            Ok(keys.positive(key)?.unwrap_or(1.0))
+        } else {
+            Ok(1.0)
+        }
+    };
+    Ok(Multipliers {
+        embedding: multiplier("embedding_multiplier")?,
+        residual: multiplier("residual_multiplier")?,
+        logits: multiplier("logits_scaling")?,
+    })
 }
 
-impl Granite {
-    fn read(family: &Family, keys: &Object) -> Result<Self, ImportError> {
-        let multiplier = |key: &str| {
-            if family.multipliers {
-                Ok(keys.positive(key)?.unwrap_or(1.0))
-            } else {
-                Ok(1.0)
+/// Refuses what only some models of a family are made of: recurrent layers and experts.
+fn check_shared_mlp(keys: &Object) -> Result<(), ImportError> {
+    let experts = keys.natural("num_local_experts")?;
+    if experts != Some(0) {
+        return Err(keys.refuse("num_local_experts", "0: it is a mixture of experts"));
+    }
+    let key = ["layer_types", "layers_block_type"]
+        .into_iter()
+        .find(|key| keys.mentions(key));
+    let Some(key) = key else {
+        return Err(keys.refuse("layer_types", "a list that says which layers are attention"));
+    };
+    let is_attention = |kind: &Value| {
+        let kind = kind.as_str();
+        matches!(kind, Some("attention" | "full_attention"))
+    };
+    let list = keys.list(key)?.unwrap_or_default();
+    match list.iter().find(|kind| !is_attention(kind)) {
+        Some(kind) => {
+            let clause = format!("says {}: recurrent layers are not supported", excerpt(kind));
+            Err(keys.object_to(key, &clause))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses what Llama 4 has and MobileLLM-R1 does not: experts, attention in chunks, and layers
+/// without rotary embedding that treat queries in their own way.
+fn check_feed_forward(keys: &Object, layers: &[Layer]) -> Result<(), ImportError> {
+    let experts = "it is a mixture of experts";
+    match keys.list("moe_layers")? {
+        Some([]) => {}
+        Some(_) => {
+            let clause = format!("lists layers: {experts}");
+            return Err(keys.object_to("moe_layers", &clause));
+        }
+        None => return Err(keys.refuse("moe_layers", &format!("[]: {experts}"))),
+    }
+    let chunks = "attention in chunks is not supported";
+    match keys.list("layer_types")? {
+        Some(list) => {
+            let is_full = |kind: &&Value| kind.as_str() == Some("full_attention");
+            if let Some(kind) = list.iter().find(|kind| !is_full(kind)) {
+                let clause = format!("says {}: {chunks}", excerpt(kind));
+                return Err(keys.object_to("layer_types", &clause));
             }
-        };
-        Ok(Granite {
-            embedding: multiplier("embedding_multiplier")?,
-            residual: multiplier("residual_multiplier")?,
-            attention: multiplier("attention_multiplier")?,
-            logits: multiplier("logits_scaling")?,
-        })
+        }
+        // Absent means the class default, `null` means none.
+        None if keys.mentions("attention_chunk_size")
+            && keys.count("attention_chunk_size")?.is_none() => {}
+        None => {
+            return Err(keys.refuse("attention_chunk_size", &format!("null: {chunks}")));
+        }
     }
-
-    fn embedding_scale(&self) -> f32 {
-        (self.embedding / self.residual) as f32
+    if layers.iter().all(|layer| layer.rope != Rope::None) {
+        return Ok(());
     }
-
-    fn eps(&self, eps: f64) -> f32 {
-        (eps / (self.residual * self.residual)) as f32
+    for key in ["use_qk_norm", "attn_temperature_tuning"] {
+        if keys.flag(key)? != Some(false) {
+            let expected = "false in a model that has layers without rotary embedding";
+            return Err(keys.refuse(key, expected));
+        }
     }
+    Ok(())
 }

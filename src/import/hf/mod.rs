@@ -1,7 +1,9 @@
 //! Hugging Face folders: `config.json`, safetensors, tokenizer files.
 //!
-//! Supported are the model types `llama` (SmolLM 1 and 2 as well), `mistral`, `gemma`, `gemma2`,
-//! `gemma3_text`, the text half of `gemma3`, `qwen2`, `qwen3`, `smollm3`, `phi3` and `granite`.
+//! Supported are the model types `llama` (SmolLM 1 and 2 as well), `mistral`, `ministral`, `gemma`,
+//! `gemma2`, `gemma3_text`, the text half of `gemma3`, `vaultgemma`, `qwen2`, `qwen3`, `smollm3`,
+//! `phi3`, `granite`, `granitemoehybrid` (if all layers are attention and there are no experts),
+//! `llama4_text` (MobileLLM-R1: if there are no experts), `ernie4_5` and `helium`.
 //!
 //! Matrices may be quantised: GPTQ (4 and 8 bits, with and without `desc_act`, checkpoint formats
 //! `gptq` and `gptq_v2`), AWQ (`gemm`), and compressed-tensors (`pack-quantized` of 4 and 8 bits,
@@ -29,6 +31,8 @@ use names::Names;
 use quantized::{Linear, Scheme};
 
 use super::file;
+use super::multipliers::Multipliers;
+use super::place::unit_norm;
 use super::rope::Pairing;
 use super::safetensors::{Stored, Weights};
 use super::{
@@ -97,7 +101,7 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         global_rope,
         local_rope,
         rotary_pairs,
-        logits_scaling,
+        multipliers,
         ..
     } = described;
     let description = Description {
@@ -122,7 +126,8 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         names,
         norm_add: if family.one_plus_norms { 1.0 } else { 0.0 },
         rotary_pairs: rotary_pairs as usize,
-        logits_scaling,
+        multipliers,
+        pairing: family.pairing,
     })
 }
 
@@ -134,7 +139,8 @@ struct Folder {
     names: Names,
     norm_add: f32,
     rotary_pairs: usize,
-    logits_scaling: f64,
+    multipliers: Multipliers,
+    pairing: Pairing,
 }
 
 impl Checkpoint for Folder {
@@ -144,9 +150,12 @@ impl Checkpoint for Folder {
 
     fn tensor(&self, id: TensorId) -> Result<Tensor<'_>, ImportError> {
         let config = &self.description.config;
+        if !self.names.stores(id.kind) {
+            return unit_norm(config);
+        }
         let place = self.names.place(id, config);
         let head_dim = config.projection_dim as usize;
-        let rows = place.rows(Pairing::Halves, head_dim, self.rotary_pairs);
+        let rows = place.rows(self.pairing, head_dim, self.rotary_pairs);
         let found = find(&self.weights, self.scheme, &place.name, &place.shape);
         let stored = match found.map_err(|error| error.in_file(&self.path))? {
             Found::Plain(stored) => stored,
@@ -170,25 +179,13 @@ impl Checkpoint for Folder {
         );
         let add = if is_norm { self.norm_add } else { 0.0 };
         let tensor = place.tensor(element, stored.data, rows, add);
-        let tensor = if id.kind == TensorKind::FinalNorm && self.logits_scaling != 1.0 {
-            tensor.and_then(|norm| divided(&norm, self.logits_scaling))
+        let tensor = if id.kind == TensorKind::FinalNorm {
+            tensor.and_then(|norm| self.multipliers.final_norm(norm))
         } else {
             tensor
         };
         tensor.map_err(|error| error.in_file(stored.path))
     }
-}
-
-/// Divides the weights of the final norm. That is the same as dividing the logits, which Granite
-/// does, and leaves a tied embedding table unchanged.
-fn divided<'c>(norm: &Tensor<'_>, by: f64) -> Result<Tensor<'c>, ImportError> {
-    let mut weights = vec![0.0; norm.column_count()];
-    norm.row(0, &mut weights)?;
-    let data: Vec<u8> = weights
-        .iter()
-        .flat_map(|&w| ((f64::from(w) / by) as f32).to_le_bytes())
-        .collect();
-    Tensor::dense(Element::F32, data, 1, weights.len())
 }
 
 /// A tensor that the model needs, as it is stored.
@@ -243,10 +240,14 @@ fn detect_biases(
     let output = any(&[OUTPUT_BIAS]);
     let mlp = any(&MLP_BIASES);
     for (key, said, found) in [
-        ("attention_bias", described.attention_bias, qkv.or(output)),
-        ("mlp_bias", described.mlp_bias, mlp),
+        (
+            described.family.attention_bias_key,
+            described.attention_bias,
+            qkv.or(output),
+        ),
+        (described.family.mlp_bias_key, described.mlp_bias, mlp),
     ] {
-        if let (Some(false), Some(name)) = (said, found) {
+        if let (Some(key), Some(false), Some(name)) = (key, said, found) {
             return Err(ImportError::new(format!(
                 "config.json says `{key}` is false, but there is a tensor `{name}`"
             )));
@@ -255,7 +256,7 @@ fn detect_biases(
     // If the family or the config calls for biases, `check_tensors` names a missing one.
     let wanted = described.attention_bias == Some(true);
     described.config.qkv_bias = qkv.is_some() || wanted || described.family.qkv_bias;
-    described.config.output_bias = output.is_some() || wanted;
+    described.config.output_bias = output.is_some() || wanted && described.family.output_bias;
     described.config.mlp_bias = mlp.is_some() || described.mlp_bias == Some(true);
     Ok(())
 }
@@ -300,8 +301,9 @@ fn check_tensors(
     names: &Names,
 ) -> Result<(), ImportError> {
     let mut used = HashSet::new();
-    for id in tensor_ids(&described.config) {
-        let place = names.place(id, &described.config);
+    let config = &described.config;
+    for id in tensor_ids(config).filter(|id| names.stores(id.kind)) {
+        let place = names.place(id, config);
         let found =
             find(weights, scheme, &place.name, &place.shape).map_err(|error| match id.kind {
                 TensorKind::LmHead if weights.get(&place.name).is_none() => {

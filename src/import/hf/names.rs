@@ -2,7 +2,7 @@
 
 use std::prelude::rust_2024::*;
 
-use crate::import::family::Family;
+use crate::import::family::{Family, QkNorm};
 use crate::import::place::{Layout, TensorPlace};
 use crate::model::{Config, TensorId, TensorKind};
 
@@ -34,8 +34,10 @@ impl Names {
             prefix,
             head,
             layout: Layout {
-                fused_qkv: family.fused,
-                fused_gate_up: family.fused,
+                fused_qkv: family.fused_qkv,
+                fused_gate_up: family.fused_gate_up,
+                mlp: family.mlp,
+                unit_qk_norms: family.qk_norm == QkNorm::NoWeights,
                 pre_feedforward_layernorm: family.pre_feedforward_layernorm,
             },
         })
@@ -52,6 +54,11 @@ impl Names {
             _ => format!("{prefix}{name}"),
         };
         self.layout.place(id.kind, name, config)
+    }
+
+    /// Whether a tensor is stored: see [`Layout::stores`].
+    pub(super) fn stores(&self, kind: TensorKind) -> bool {
+        self.layout.stores(kind)
     }
 
     /// The name of a tensor within its layer, if it is in one.

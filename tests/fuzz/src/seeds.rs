@@ -214,7 +214,8 @@ fn ggufs() -> Vec<Vec<u8>> {
     let strings = |list: &[&str]| list.iter().map(|text| string(text)).collect::<Vec<_>>();
     let mut files = Vec::new();
     for (index, arch) in [
-        "llama", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "smollm3", "phi3",
+        "llama", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "smollm3", "phi3", "granite",
+        "ernie4_5",
     ]
     .into_iter()
     .enumerate()
@@ -730,7 +731,16 @@ fn folders() -> Vec<Vec<u8>> {
         folder::llamalike(2, 1, 2, true),
         folder::llamalike(2, 2, 1, true),
     ];
-    all.extend(["mistral", "qwen3", "smollm3", "granite"].map(folder::like_llama));
+    let families = [
+        "mistral",
+        "ministral",
+        "qwen3",
+        "smollm3",
+        "granite",
+        "ernie4_5",
+        "helium",
+    ];
+    all.extend(families.map(folder::like_llama));
     all.extend(["gemma", "gemma2", "gemma3_text"].map(folder::gemma));
     let yarn = serde_json::json!({"rope_type": "yarn", "factor": 2.0,
         "original_max_position_embeddings": 32});

@@ -339,6 +339,36 @@ fn smollm3_has_no_rotary_embedding_in_every_fourth_layer_and_adjacent_pairs_in_a
 }
 
 #[test]
+fn granites_multipliers_and_its_switch_of_rotary_embedding_are_read() {
+    let place = Place::new();
+    let plain = place.open(&File::of("granite").bytes().0).unwrap();
+    let norm = read(&plain, 0, TensorKind::FinalNorm);
+    let file = File::of("granite")
+        .with(float("granite.embedding_scale", 12.0))
+        .with(float("granite.residual_scale", 0.5))
+        .with(float("granite.attention.scale", 0.25))
+        .with(float("granite.logit_scale", 8.0))
+        .with(key("granite.rope.scaling.finetuned", 7, &[0]));
+    let place = Place::new();
+    let checkpoint = place.open(&file.bytes().0).unwrap();
+    let config = checkpoint.description().config;
+    assert_eq!(config.embedding_scale, 24.0);
+    assert_eq!(
+        config.rms_norm_eps,
+        plain.description().config.rms_norm_eps * 4.0
+    );
+    assert_eq!(config.query_scaling_factor, 0.25);
+    let divided: Vec<f32> = norm[0].iter().map(|w| w / 8.0).collect();
+    assert_eq!(read(&checkpoint, 0, TensorKind::FinalNorm), [divided]);
+    let ropes = |checkpoint: &dyn Checkpoint| {
+        let layers = checkpoint.description().layers.iter();
+        layers.map(|layer| layer.rope).collect::<Vec<_>>()
+    };
+    assert!(ropes(&plain).iter().all(|rope| *rope == Rope::Global));
+    assert!(ropes(&checkpoint).iter().all(|rope| *rope == Rope::None));
+}
+
+#[test]
 fn biases_are_found_and_permuted_like_their_rows() {
     let mut file = File::llama();
     for (name, count) in [("q", 8), ("k", 4), ("v", 4)] {
