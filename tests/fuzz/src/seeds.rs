@@ -271,7 +271,7 @@ fn ggufs() -> Vec<Vec<u8>> {
             keys.push(text("tokenizer.ggml.model", "gpt2"));
             keys.push(text(
                 "tokenizer.ggml.pre",
-                ["qwen2", "llama-bpe", "smollm", "gpt-2"][index - 4],
+                ["qwen2", "llama-bpe", "smollm", "gpt-2"][index % 4],
             ));
             keys.push(key(
                 "tokenizer.ggml.tokens",
