@@ -28,7 +28,7 @@ pub(super) struct Family {
     /// Hugging Face folders call the norm before the feed-forward `pre_feedforward_layernorm`, and
     /// not `post_attention_layernorm`.
     pub(super) pre_feedforward_layernorm: bool,
-    /// Each head's query and key are normed, and by what.
+    /// Whether each head's query and key are normed, and how.
     pub(super) qk_norm: QkNorm,
 
     /// Embeddings are multiplied by the square root of their width.
@@ -112,8 +112,8 @@ pub(super) struct Gguf {
     pub(super) full_attention: bool,
 }
 
-/// What Hugging Face folders call the feed-forward. The last two are what is left of a mixture of
-/// experts without experts.
+/// What Hugging Face folders call the feed-forward. The last two are of families that can have
+/// experts, of which only models without experts are supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mlp {
     /// `mlp`, of the width `intermediate_size`.

@@ -424,17 +424,19 @@ fn check_shared_mlp(keys: &Object) -> Result<(), ImportError> {
     if experts != Some(0) {
         return Err(keys.refuse("num_local_experts", "0: it is a mixture of experts"));
     }
-    let key = ["layer_types", "layers_block_type"]
-        .into_iter()
-        .find(|key| keys.mentions(key));
-    let Some(key) = key else {
+    let mut key = "layer_types";
+    let mut list = keys.list(key)?;
+    if list.is_none() {
+        key = "layers_block_type"; // its older name
+        list = keys.list(key)?;
+    }
+    let Some(list) = list else {
         return Err(keys.refuse("layer_types", "a list that says which layers are attention"));
     };
     let is_attention = |kind: &Value| {
         let kind = kind.as_str();
         matches!(kind, Some("attention" | "full_attention"))
     };
-    let list = keys.list(key)?.unwrap_or_default();
     match list.iter().find(|kind| !is_attention(kind)) {
         Some(kind) => {
             let clause = format!("says {}: recurrent layers are not supported", excerpt(kind));

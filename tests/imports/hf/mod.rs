@@ -13,28 +13,12 @@ use pocketlm::text::Tokenizer;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
-/// Cases of families that need a structure we do not have.
-const UNSUPPORTED: [&str; 12] = [
-    "arcee",
-    "exaone4-global",
-    "exaone4-hybrid",
-    "hunyuan-dense",
-    "internlm3",
-    "lfm2",
-    "lfm2-bias",
-    "llama4-dense",
-    "ministral3",
-    "olmo2-mha",
-    "x-cohere",
-    "x-olmo2",
-];
-
 fn supported_cases() -> Vec<std::path::PathBuf> {
     let sets = ["goldens/hf", "goldens/families/hf"];
     let sets = sets.into_iter().filter_map(crate::common::shared);
     let is_supported = |path: &std::path::PathBuf| {
         path.join("expected.safetensors").exists()
-            && !UNSUPPORTED.contains(&crate::common::name(path).as_str())
+            && !crate::common::UNSUPPORTED_CASES.contains(&crate::common::name(path).as_str())
     };
     sets.flat_map(crate::common::folders)
         .filter(is_supported)
@@ -990,6 +974,10 @@ fn granite_4_with_recurrent_layers_or_experts_is_refused() {
     assert_eq!(
         reason(granite4().without("layer_types")),
         "`layer_types` is missing, expected a list that says which layers are attention"
+    );
+    assert_eq!(
+        reason(granite4().set("layer_types", Value::Null)),
+        "`layer_types` is null, expected a list that says which layers are attention"
     );
     for experts in [json!(8), Value::Null] {
         assert_eq!(
