@@ -522,6 +522,22 @@ fn a_mask_forbids_what_is_not_allowed_and_nothing_else() {
     }
 }
 
+/// The token that a sampler chooses in steps of the budgets that `budget` gives.
+fn chosen(
+    sampler: &mut Sampler<'_>,
+    constraint: &Constraint<'_>,
+    logits: &mut [f32],
+    mut budget: impl FnMut() -> u32,
+) -> Result<u32, Error> {
+    let mut choice = Choice::new();
+    loop {
+        let step = sampler.step_constrained(&mut choice, constraint, logits, budget())?;
+        if let Some(id) = step {
+            return Ok(id);
+        }
+    }
+}
+
 #[test]
 fn a_choice_is_that_of_the_masked_logits() {
     let mut numbers = Numbers::new(2);
@@ -555,22 +571,9 @@ fn a_choice_is_that_of_the_masked_logits() {
                     for sampler in samplers {
                         let (mut sampler, mut reference) = (sampler(), sampler());
                         let expected = reference.sample(&mut masked.clone());
-                        let mut choice = Choice::new();
-                        let mut logits = logits.clone();
-                        let found = loop {
-                            let budget = numbers.within(1..=100);
-                            let step = sampler.step_constrained(
-                                &mut choice,
-                                constraint,
-                                &mut logits,
-                                budget,
-                            );
-                            match step {
-                                Ok(None) => {}
-                                Ok(Some(id)) => break Ok(id),
-                                Err(error) => break Err(error),
-                            }
-                        };
+                        let logits = &mut logits.clone();
+                        let budget = || numbers.within(1..=100);
+                        let found = chosen(&mut sampler, constraint, logits, budget);
                         assert_eq!(found, expected, "{name}, {}", case["name"]);
                     }
                     // A token that the bias forces, whether the grammar allows it or not, with
@@ -587,22 +590,9 @@ fn a_choice_is_that_of_the_masked_logits() {
                         reference.set_temperature(temperature);
                         sampler.set_temperature(temperature);
                         let expected = reference.sample(&mut masked.clone());
-                        let mut logits = logits.clone();
-                        let mut choice = Choice::new();
-                        let found = loop {
-                            let budget = numbers.within(1..=1 + rows / 16);
-                            let step = sampler.step_constrained(
-                                &mut choice,
-                                constraint,
-                                &mut logits,
-                                budget,
-                            );
-                            match step {
-                                Ok(None) => {}
-                                Ok(Some(id)) => break Ok(id),
-                                Err(error) => break Err(error),
-                            }
-                        };
+                        let logits = &mut logits.clone();
+                        let budget = || numbers.within(1..=1 + rows / 16);
+                        let found = chosen(&mut sampler, constraint, logits, budget);
                         assert_eq!(found, expected, "{name}, {}: forced by bias", case["name"]);
                         // Without the bias, the next draw shows the generator and the window.
                         reference.set_logit_bias(&[]);

@@ -1,6 +1,7 @@
 //! Every golden case: the logits are those of the reference, for penzai-style folders and for
 //! Hugging Face's models.
 
+use crate::common::UNSUPPORTED_CASES;
 use crate::common::session::{arena_for, session_in};
 use pocketlm::host::AlignedBytes;
 use pocketlm::host::harness::{Case, Report};
@@ -67,31 +68,15 @@ fn hugging_face_cases_agree_within_2e_4_and_continue_alike() {
     let Some(cases) = crate::common::shared("goldens/hf") else {
         return;
     };
-    // Families with structure the config does not have; the importer says which.
-    let unsupported = &["x-olmo2", "x-cohere"];
-    every_case_agrees(crate::common::folders(cases), 2e-4, unsupported);
+    every_case_agrees(crate::common::folders(cases), 2e-4, &UNSUPPORTED_CASES);
 }
-
-/// Cases of families that need a structure the config does not have.
-const UNSUPPORTED_FAMILIES: [&str; 10] = [
-    "arcee",
-    "exaone4-global",
-    "exaone4-hybrid",
-    "hunyuan-dense",
-    "internlm3",
-    "lfm2",
-    "lfm2-bias",
-    "llama4-dense",
-    "ministral3",
-    "olmo2-mha",
-];
 
 #[test]
 fn cases_of_more_families_agree_within_2e_4_and_continue_alike() {
     let Some(cases) = crate::common::shared("goldens/families/hf") else {
         return;
     };
-    every_case_agrees(crate::common::folders(cases), 2e-4, &UNSUPPORTED_FAMILIES);
+    every_case_agrees(crate::common::folders(cases), 2e-4, &UNSUPPORTED_CASES);
 }
 
 #[test]
@@ -106,7 +91,7 @@ fn gguf_files_of_more_families_agree_with_their_folders_within_2e_4() {
         let Some(case) = file.strip_suffix(".bf16.gguf") else {
             continue;
         };
-        if UNSUPPORTED_FAMILIES.contains(&case) {
+        if UNSUPPORTED_CASES.contains(&case) {
             continue;
         }
         let report = verify_as(&families.join("hf").join(case), &path).expect(&file);
