@@ -203,8 +203,8 @@ impl Chat {
         self.is_held = false;
     }
 
-    /// The conversation as bytes: a [snapshot](crate::run::Session::save) of the session, followed by
-    /// the messages as JSON. A device can restore the snapshot too.
+    /// The conversation as bytes: a [snapshot](crate::run::Session::save) of the session, followed
+    /// by the messages as JSON. A device can restore the snapshot too.
     ///
     /// # Errors
     /// The last message is not an answer, or an error of the core.

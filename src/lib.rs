@@ -22,8 +22,8 @@
 //!   [`Session`](run::Session) computes in it.
 //! * [`text`]: [`Tokenizer`](text::Tokenizer) and [`Decoder`](text::Decoder).
 //! * [`sample`]: [`Sampler`](sample::Sampler), from logits to the next token.
-//! * [`grammar`]: [`Constraint`](grammar::Constraint), which tokens may come next: JSON of a schema,
-//!   a regular expression, calls of tools.
+//! * [`grammar`]: [`Constraint`](grammar::Constraint), which tokens may come next: JSON of a
+//!   schema, a regular expression, calls of tools.
 //! * [`generate`]: [`Generation`](generate::Generation), the loop of feeding, sampling and
 //!   decoding.
 //! * `import` (feature `std`): checkpoints of many kinds to images. Everything that varies between

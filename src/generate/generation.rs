@@ -205,8 +205,8 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
         self
     }
 
-    /// Makes special tokens a part of the text, which are left out otherwise: for calls of tools, see
-    /// [`Call`](crate::text::Call).
+    /// Makes special tokens a part of the text, which are left out otherwise: for calls of tools,
+    /// see [`Call`](crate::text::Call).
     pub fn keep_special(mut self) -> Self {
         self.text.decoder = self.text.decoder.clone().skip_special(false);
         self

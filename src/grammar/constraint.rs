@@ -7,8 +7,8 @@ use crate::text::Tokenizer;
 /// The length of what [`Constraint::to_bytes`] returns.
 pub const PLACE_BYTES: usize = 5 + 2 * SLOTS;
 
-/// A place in a text that obeys a grammar: which tokens may come next. To go back to a place, keep a
-/// copy.
+/// A place in a text that obeys a grammar: which tokens may come next. To go back to a place, keep
+/// a copy.
 ///
 /// ```
 /// # #[cfg(feature = "std")] {

@@ -1,8 +1,8 @@
 //! Masks: the logits of forbidden tokens become −∞.
 //!
 //! On a host, a mask walks a [tree](super::Tree) of the tokens. A device has no tree, but the
-//! tokenizer's index: tokens sorted by their bytes. Tokens with a common prefix are neighbours there,
-//! so the mask walks over the prefix once. If the prefix is forbidden, all these tokens are.
+//! tokenizer's index: tokens sorted by their bytes. Tokens with a common prefix are neighbours
+//! there, so the mask walks over the prefix once. If the prefix is forbidden, all these tokens are.
 //!
 //! Few tokens are not in the index: those of single bytes, special tokens, and other added ones.
 //! They are tested one by one.
@@ -10,8 +10,8 @@
 use super::Constraint;
 use crate::text::Tokenizer;
 
-/// The places after the first bytes of a token are kept, up to this many. The rest of a longer token
-/// is walked again for its neighbours.
+/// The places after the first bytes of a token are kept, up to this many. The rest of a longer
+/// token is walked again for its neighbours.
 const KEPT: usize = 24;
 
 /// The progress of a [mask](Constraint::mask_step).
@@ -23,8 +23,8 @@ pub struct Masking {
     at: u32,
 }
 
-/// The passes, in order: the index, single bytes, added tokens, all ids. The last pass tests special
-/// tokens, and tokens that are in none of the lists.
+/// The passes, in order: the index, single bytes, added tokens, all ids. The last pass tests
+/// special tokens, and tokens that are in none of the lists.
 const NEW: u8 = 0;
 const INDEX: u8 = 1;
 const BYTES: u8 = 2;
@@ -126,8 +126,8 @@ impl Constraint<'_> {
         }
     }
 
-    /// Forbids the tokens of the index from `at` on that begin with `start`. Returns the index after
-    /// them.
+    /// Forbids the tokens of the index from `at` on that begin with `start`. Returns the index
+    /// after them.
     fn forbid_start(&self, at: usize, end: usize, start: &[u8], logits: &mut [f32]) -> usize {
         let tokenizer = self.tokenizer();
         let after = tokenizer.end_of_start(at, end, start);

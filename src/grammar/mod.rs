@@ -47,8 +47,8 @@
 //! **Branch**: a byte of flags (1: the rule may end here) and three bytes, the numbers of edges,
 //! looks and specials, which follow in this order:
 //!
-//! * An *edge* is a first byte, a last byte and an offset: one of these bytes may come, and then the
-//!   record there.
+//! * An *edge* is a first byte, a last byte and an offset: one of these bytes may come, and then
+//!   the record there.
 //! * A *look* is the same, but the record there reads the byte.
 //! * A *special* is the index of a special token, a byte, and an offset: this token may come, and
 //!   then the record there. With 128 added to the index, the record there reads the token.
@@ -57,9 +57,9 @@
 //!
 //! **Loop**: the minimum and the maximum number of rounds (2 bytes each; a maximum of 65,535 means
 //! unlimited), the call of the body, which returns to the loop (2 bytes), the offset of the record
-//! after the loop, the number of ranges (a byte), and for each range its first and last byte. A body
-//! begins with a byte of these ranges. The number of rounds so far is in the uppermost slot. If the
-//! next byte is in a range, a round begins. Otherwise the loop ends.
+//! after the loop, the number of ranges (a byte), and for each range its first and last byte. A
+//! body begins with a byte of these ranges. The number of rounds so far is in the uppermost slot.
+//! If the next byte is in a range, a round begins. Otherwise the loop ends.
 //!
 //! At the end of a rule, and where a rule may end and no edge has the next symbol, the uppermost
 //! slot is removed: its call says where the text continues. A text is complete if all rules on the
@@ -105,8 +105,8 @@ pub(crate) mod op {
     pub(crate) const NEED: u8 = 136;
 }
 
-/// The most records that one symbol passes, so that the time of a walk has a bound. A symbol removes
-/// or fills each slot once, with a branch before it. Only a forged grammar has more.
+/// The most records that one symbol passes, so that the time of a walk has a bound. A symbol
+/// removes or fills each slot once, with a branch before it. Only a forged grammar has more.
 const PASSED: usize = 8 * SLOTS;
 
 /// A compiled grammar, borrowed and checked.
@@ -568,8 +568,8 @@ impl<'g> Grammar<'g> {
         !falls_through
     }
 
-    /// Whether the ranges of bytes that `count` entries of `size` bytes begin with are in order, and
-    /// share no byte.
+    /// Whether the ranges of bytes that `count` entries of `size` bytes begin with are in order,
+    /// and share no byte.
     fn are_sorted(&self, at: usize, count: usize, size: usize) -> bool {
         let entries = self.code.get(at..).unwrap_or_default();
         let mut least = 0;

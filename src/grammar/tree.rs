@@ -1,8 +1,8 @@
 //! [`Tree`]: the tokens of a large vocabulary, for masks that take well under a millisecond.
 //!
-//! A node of the tree is a prefix that tokens share. A mask walks the tree from the root and reads a
-//! byte at each node. Where the grammar forbids the byte, it skips the subtree: all its tokens are
-//! forbidden.
+//! A node of the tree is a prefix that tokens share. A mask walks the tree from the root and reads
+//! a byte at each node. Where the grammar forbids the byte, it skips the subtree: all its tokens
+//! are forbidden.
 //!
 //! It also skips subtrees whose tokens are all allowed. Within a JSON string these are most of the
 //! vocabulary. Each node stores which [kinds] of characters its subtree has, and the length of its

@@ -257,8 +257,8 @@ impl LlmSession {
             .with_dependent_mut(|_, session| session.reset());
     }
 
-    /// A [snapshot](crate::run::Session::save): the tokens so far with their keys and values. The last
-    /// token is left out if the context has no room for it.
+    /// A [snapshot](crate::run::Session::save): the tokens so far with their keys and values. The
+    /// last token is left out if the context has no room for it.
     ///
     /// # Errors
     /// Those of [`Session::save`].

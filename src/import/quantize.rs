@@ -23,8 +23,8 @@ const LARGEST_F16: u16 = 0x7bff;
 /// values; each group's scale and minimum, which are products of two numbers, are rounded to f16.
 /// The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K) are requantised to q8, whose steps are finer than
 /// theirs: with q6, Gemma 3 270M in Q4_K_M chooses another token at 2 of 62 positions.
-/// [`Element::Affine`] of 8 bits keeps its values if they are at most 128 steps from the zero point;
-/// for 4 bits, see [`Tensor::nearest`](super::Tensor::nearest).
+/// [`Element::Affine`] of 8 bits keeps its values if they are at most 128 steps from the zero
+/// point; for 4 bits, see [`Tensor::nearest`](super::Tensor::nearest).
 pub(super) fn nearest(element: Element) -> DType {
     match element {
         Element::F32 => DType::F32,

@@ -163,8 +163,9 @@ impl Choice {
         Ok(Some(self.id))
     }
 
-    /// For greedy: the best token. It stops before a pass that would change the logits again, so that
-    /// [`again`](Choice::again) can start over with a mask. `None` if the budget is used up before.
+    /// For greedy: the best token. It stops before a pass that would change the logits again, so
+    /// that [`again`](Choice::again) can start over with a mask. `None` if the budget is used up
+    /// before.
     #[cfg(feature = "grammar")]
     pub(super) fn find_best(
         &mut self,

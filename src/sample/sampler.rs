@@ -227,12 +227,12 @@ impl<'a> Sampler<'a> {
     }
 
     /// [`step`](Sampler::step) among the tokens that `constraint` allows: the choice is the same as
-    /// if the logits of all others were −∞. A greedy choice tests the best token first, and computes
-    /// the mask only if that token is forbidden. The constraint does not move on: pass the token to
-    /// [`accept`](Constraint::accept).
+    /// if the logits of all others were −∞. A greedy choice tests the best token first, and
+    /// computes the mask only if that token is forbidden. The constraint does not move on: pass the
+    /// token to [`accept`](Constraint::accept).
     ///
-    /// A choice has up to three parts: the best token, the mask, and the rest. A part may use all of
-    /// `budget`, so a call takes up to three times as long as one of [`step`](Sampler::step).
+    /// A choice has up to three parts: the best token, the mask, and the rest. A part may use all
+    /// of `budget`, so a call takes up to three times as long as one of [`step`](Sampler::step).
     ///
     /// # Errors
     ///

@@ -188,8 +188,8 @@ impl Template {
     }
 }
 
-/// Splits an answer into the members of its message: the text before the calls is the content, and the
-/// calls are `tool_calls`. The template writes them again, in the form of its model.
+/// Splits an answer into the members of its message: the text before the calls is the content, and
+/// the calls are `tool_calls`. The template writes them again, in the form of its model.
 fn split_calls(answer: &str, form: ToolForm, message: &mut Map<String, Json>) {
     let calls = calls(answer, form);
     if calls.is_empty() {

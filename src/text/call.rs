@@ -76,8 +76,8 @@ impl ToolForm {
     }
 
     /// Where the first call may begin in `answer`, which may not be complete yet: at the first tag,
-    /// or, in the form without a tag (Llama 3), at a brace in the first place. `None` if there is no
-    /// such place so far. [`Call::all`] says whether there is a call.
+    /// or, in the form without a tag (Llama 3), at a brace in the first place. `None` if there is
+    /// no such place so far. [`Call::all`] says whether there is a call.
     pub fn call_start(self, answer: &str) -> Option<usize> {
         match self.tags().0 {
             "" => answer.starts_with('{').then_some(0),
@@ -85,7 +85,8 @@ impl ToolForm {
         }
     }
 
-    /// What separates the arguments of a call from the next call, in a form that has lists of calls.
+    /// What separates the arguments of a call from the next call, in a form that has lists of
+    /// calls.
     fn separator(self) -> Option<&'static str> {
         match self {
             ToolForm::Mistral => Some("}, "),
@@ -98,9 +99,9 @@ impl ToolForm {
 impl<'t> Call<'t> {
     /// All calls in `text`, in order. `form` is the form that the grammar was compiled for.
     ///
-    /// Text before a tag is skipped. In a form without a tag (Llama 3), a call begins with the first
-    /// byte of `text`. What looks like a call in another form is text. At a call that is not complete
-    /// or not well-formed, the calls end.
+    /// Text before a tag is skipped. In a form without a tag (Llama 3), a call begins with the
+    /// first byte of `text`. What looks like a call in another form is text. At a call that is not
+    /// complete or not well-formed, the calls end.
     pub fn all(text: &'t str, form: ToolForm) -> impl Iterator<Item = Call<'t>> {
         let mut rest = text;
         let mut is_first = true;

@@ -251,8 +251,8 @@ impl Conversation<'_> {
         Ok(())
     }
 
-    /// The answers of the tools that the last message called. If one of them has no answer, there are
-    /// none.
+    /// The answers of the tools that the last message called. If one of them has no answer, there
+    /// are none.
     fn results(&mut self, input: &mut Input) -> Outcome<Vec<String>> {
         let last = self.chat.messages().last();
         let answer = last.filter(|last| last.role == "assistant");

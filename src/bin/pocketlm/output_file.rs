@@ -75,8 +75,8 @@ fn has_header(path: &Path, magic: [u8; 8]) -> bool {
     header.starts_with(&magic) && header.ends_with(&[0, 0]) && header.len() == magic.len() + 4
 }
 
-/// Whether a file begins as a compiled grammar: after the magic come the version and the width of an
-/// offset, a byte each. No text continues with these bytes.
+/// Whether a file begins as a compiled grammar: after the magic come the version and the width of
+/// an offset, a byte each. No text continues with these bytes.
 fn has_grammar_header(path: &Path) -> bool {
     let header = start(path, Grammar::MAGIC.len() + 2);
     let rest = header.strip_prefix(&Grammar::MAGIC);

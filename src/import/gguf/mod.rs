@@ -1,15 +1,15 @@
 //! GGUF, llama.cpp's format: Llama, Mistral and SmolLM2 (architecture `llama`), Gemma 1 to 3, Qwen
-//! 2 and 3, SmolLM3, Phi-3, Granite 3 and 4 (`granite`: dense), MobileLLM-R1 (`llama4` without experts)
-//! and ERNIE 4.5 (dense), in any of the types of [`Element`](super::Element).
+//! 2 and 3, SmolLM3, Phi-3, Granite 3 and 4 (`granite`: dense), MobileLLM-R1 (`llama4` without
+//! experts) and ERNIE 4.5 (dense), in any of the types of [`Element`](super::Element).
 //!
 //! If a tokenizer or chat template cannot be used, the model can: the [`Description`] has the
 //! reason.
 //!
-//! llama.cpp's converter changes checkpoints. In query and key rows of `llama`, `smollm3`
-//! and `granite` the two channels of a rotary pair are adjacent; we read them in split-halves order. Gemma's norms
-//! have their 1 added already. Some facts are not in the file: windows of Mistral and Qwen 2, the
-//! query scale of Gemma 2 and 3 (but the 27B models are recognised), and a SmolLM3's choice of
-//! layers without rotary embedding.
+//! llama.cpp's converter changes checkpoints. In query and key rows of `llama`, `smollm3` and
+//! `granite` the two channels of a rotary pair are adjacent; we read them in split-halves order.
+//! Gemma's norms have their 1 added already. Some facts are not in the file: windows of Mistral and
+//! Qwen 2, the query scale of Gemma 2 and 3 (but the 27B models are recognised), and a SmolLM3's
+//! choice of layers without rotary embedding.
 
 mod config;
 mod metadata;

@@ -2,8 +2,8 @@
 //!
 //! Expressions become a non-deterministic automaton ([`Nfa`]), and its subsets of states the states
 //! of the machine. Where the next byte alone says that a rule begins, or a round of a counted loop,
-//! the machine calls the rule or counts the round. Where it does not, the body of the rule or loop is
-//! copied in. So alternatives that begin alike become one path, as long as the copies come to an
+//! the machine calls the rule or counts the round. Where it does not, the body of the rule or loop
+//! is copied in. So alternatives that begin alike become one path, as long as the copies come to an
 //! end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -1,8 +1,8 @@
 //! JSON Schema (draft 2020-12) as expressions.
 //!
-//! Members come in the order of `properties`, each at most once. Names that only `required` has come
-//! next, and then other members. A keyword that this file does not know is refused by name: nothing
-//! is left out silently.
+//! Members come in the order of `properties`, each at most once. Names that only `required` has
+//! come next, and then other members. A keyword that this file does not know is refused by name:
+//! nothing is left out silently.
 
 use std::collections::{HashMap, HashSet};
 use std::format;

@@ -58,8 +58,8 @@ pub fn open(data: &[u8]) {
     }
 }
 
-/// A grammar of [`sources`], a tokenizer, and any ids: the ways to ask which tokens are allowed agree
-/// ([`look`]).
+/// A grammar of [`sources`], a tokenizer, and any ids: the ways to ask which tokens are allowed
+/// agree ([`look`]).
 pub fn walk_target(data: &[u8]) {
     static GRAMMARS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     let grammars = GRAMMARS.get_or_init(|| {

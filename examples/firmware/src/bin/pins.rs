@@ -1,8 +1,8 @@
 #![no_std]
 #![no_main]
-//! Acts on requests in English. The model turns a request into calls of tools, which obey a grammar,
-//! and the program turns each call into an action. The image is a model that writes calls in
-//! FunctionGemma's form. `pins.plg` is the grammar of its tools:
+//! Acts on requests in English. The model turns a request into calls of tools, which obey a
+//! grammar, and the program turns each call into an action. The image is a model that writes calls
+//! in FunctionGemma's form. `pins.plg` is the grammar of its tools:
 //!
 //! ```text
 //! pocketlm pack pins -o pins.plm --dtype q4
