@@ -34,6 +34,9 @@ pub(super) struct Group {
 
 /// Rounds up to eight rows. Without a factor each weight goes to the nearest level. On return
 /// `weights` holds the errors.
+///
+/// It is compiled for AVX2 too. Rust neither reorders nor fuses operations on floats, so the bits
+/// are the same.
 #[multiversion(targets("x86_64+avx+avx2"))]
 pub(super) fn round_rows(
     grid: &Grid,

@@ -263,3 +263,25 @@ fn weights_that_are_not_numbers_are_refused_by_place() {
         assert_eq!(error.to_string(), words);
     }
 }
+
+#[test]
+fn products_of_any_width_are_added_in_the_order_of_the_rows() {
+    for width in 1..=70 {
+        for first in [0, width / 3, width - 1, width] {
+            let panel = numbers(width as u64, 5 * width);
+            let factors = [numbers(1, 5), numbers(2, 5), numbers(3, 5)];
+            let start: Vec<Vec<f32>> = (4..7).map(|seed| numbers(seed, width)).collect();
+            let mut sums = start.clone();
+            feedback::add_products(&panel, &factors, first..width, &mut sums);
+            let mut expected = start;
+            for (expected, factors) in expected.iter_mut().zip(&factors) {
+                for (row, factor) in panel.chunks(width).zip(factors) {
+                    for column in first..width {
+                        expected[column] += factor * row[column];
+                    }
+                }
+            }
+            assert_eq!(sums, expected, "columns {first}..{width}");
+        }
+    }
+}
