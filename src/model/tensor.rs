@@ -171,16 +171,16 @@ impl TensorKind {
             | TensorKind::ValueLinearBias
             | TensorKind::OutLinearBias => config.mlp_bias,
             TensorKind::QueryNorm | TensorKind::KeyNorm => config.use_qk_norm,
+            TensorKind::PreAttentionNorm => config.use_pre_attn_norm,
+            TensorKind::PreFfwNorm => config.use_pre_ffw_norm,
             TensorKind::PostAttentionNorm => config.use_post_attn_norm,
             TensorKind::PostFfwNorm => config.use_post_ffw_norm,
             TensorKind::Embedder
             | TensorKind::FinalNorm
-            | TensorKind::PreAttentionNorm
             | TensorKind::Query
             | TensorKind::Key
             | TensorKind::Value
             | TensorKind::Output
-            | TensorKind::PreFfwNorm
             | TensorKind::GatingLinear
             | TensorKind::ValueLinear
             | TensorKind::OutLinear => true,

@@ -64,7 +64,7 @@ fn unsupported_models_are_refused_by_name() {
     assert!(
         error
             .to_string()
-            .ends_with("granitemoehybrid, llama4_text, ernie4_5 and helium"),
+            .ends_with("exaone4, hunyuan_v1_dense, llama4_text, ernie4_5 and helium"),
         "{error}"
     );
     assert_eq!(

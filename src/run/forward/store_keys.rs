@@ -35,6 +35,14 @@ impl Forward<'_, '_> {
             TensorKind::ValueBias,
         ]
         .map(|kind| self.buffers.weights.vector(&self.model, batch.layer, kind));
+        let is_unnormed =
+            self.model.config().qk_norm_only_with_rope && matches!(layer.rope, Rope::None);
+        let vectors = if is_unnormed {
+            let [query_bias, _, key_bias, _, value_bias] = vectors;
+            [query_bias, &[], key_bias, &[], value_bias]
+        } else {
+            vectors
+        };
         let buffers = [
             Buffer::Query,
             Buffer::Key,
@@ -201,13 +209,20 @@ impl Prepare<'_> {
         add(value, row(value_bias, dims.head, head));
     }
 
-    /// Norm of a query or key, if there is one, and rotation, if there are angles.
+    /// Norm of a query or key, if there is one, and rotation, if there are angles. The norm comes
+    /// first, unless the config says otherwise.
     #[cfg_attr(target_os = "none", inline(never))]
     fn rotate(&self, head: &mut [f32], norm: &[f32], (cos, sin): (&[f32], &[f32])) {
+        let is_turned_first = self.config.qk_norm_after_rope;
+        if is_turned_first {
+            rope(head, cos, sin);
+        }
         if !norm.is_empty() {
             rms_norm_in_place(head, norm, self.config.rms_norm_eps);
         }
-        rope(head, cos, sin);
+        if !is_turned_first {
+            rope(head, cos, sin);
+        }
     }
 
     /// Stores the keys and values of a kv head, whose part of the cache is `bytes`.

@@ -14,15 +14,11 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 /// Cases of families that need a structure we do not have.
-const UNSUPPORTED: [&str; 12] = [
+const UNSUPPORTED: [&str; 8] = [
     "arcee",
-    "exaone4-global",
-    "exaone4-hybrid",
-    "hunyuan-dense",
     "internlm3",
     "lfm2",
     "lfm2-bias",
-    "llama4-dense",
     "ministral3",
     "olmo2-mha",
     "x-cohere",
@@ -1056,11 +1052,6 @@ fn llama_4_with_what_mobilellm_does_not_have_is_refused() {
         ),
         (
             skipping(),
-            "`use_qk_norm` is missing, expected false in a model that has layers without rotary \
-             embedding",
-        ),
-        (
-            skipping().set("use_qk_norm", json!(false)),
             "`attn_temperature_tuning` is missing, expected false in a model that has layers \
              without rotary embedding",
         ),
@@ -1068,9 +1059,7 @@ fn llama_4_with_what_mobilellm_does_not_have_is_refused() {
         let written = folder.write("model.safetensors");
         assert_eq!(hf::open(written.path()).err().unwrap().reason, reason);
     }
-    let plain = skipping()
-        .set("use_qk_norm", json!(false))
-        .set("attn_temperature_tuning", json!(false));
+    let plain = skipping().set("attn_temperature_tuning", json!(false));
     let written = plain.write("model.safetensors");
     let ropes: Vec<Rope> = open(written.path())
         .description()
