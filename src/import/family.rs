@@ -139,6 +139,8 @@ pub(super) enum QkNorm {
     None,
     /// Before the rotary embedding, with weights.
     Weights,
+    /// Queries of all heads together, and keys, before the rotary embedding, with weights.
+    AcrossHeads,
     /// After the rotary embedding, with weights.
     WeightsAfterRope,
     /// Without weights, in layers with a rotary embedding, if the config does not turn it off.
@@ -502,6 +504,21 @@ static FAMILIES: &[Family] = &[
         ..GRANITE
     },
     Family {
+        model_type: "olmo2",
+        gguf: Some(gguf("olmo2")),
+        pre_norms: false,
+        post_norms: true,
+        pre_feedforward_layernorm: true,
+        qk_norm: QkNorm::AcrossHeads,
+        mlp_bias_key: None,
+        absent: Absent {
+            vocab_size: 50_304,
+            rms_norm_eps: 1e-5,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
+    Family {
         model_type: "exaone4",
         gguf: Some(gguf("exaone4")),
         pre_norms: false,
@@ -683,9 +700,6 @@ fn unsupported(model_type: &str) -> ImportError {
     let short: String = model_type.chars().take(60).collect();
     let why = match model_type {
         "olmo" => "its norms have no weights",
-        "olmo2" | "olmo3" => {
-            "it norms only the outputs of its blocks, and queries and keys across all heads"
-        }
         "cohere" | "cohere2" => {
             "its attention and feed-forward run side by side, behind a LayerNorm"
         }

@@ -119,6 +119,9 @@ pub struct Config {
     pub use_qk_norm: bool,
     /// That norm comes after RoPE (Hunyuan).
     pub qk_norm_after_rope: bool,
+    /// That norm is over the queries, and over the keys, of all heads together (OLMo 2), before
+    /// RoPE. Its weights are `[H*P]` and `[K*P]`.
+    pub qk_norm_across_heads: bool,
     /// That norm is left out in layers without RoPE (Llama 4).
     pub qk_norm_only_with_rope: bool,
     /// Biases on query, key and value (Qwen2).
@@ -220,7 +223,8 @@ mod flag {
     pub const NO_PRE_FFW_NORM: u32 = 1 << 13;
     pub const QK_NORM_AFTER_ROPE: u32 = 1 << 14;
     pub const QK_NORM_ONLY_WITH_ROPE: u32 = 1 << 15;
-    pub const ALL: u32 = (1 << 16) - 1;
+    pub const QK_NORM_ACROSS_HEADS: u32 = 1 << 16;
+    pub const ALL: u32 = (1 << 17) - 1;
 }
 
 /// The sizes of a model's vectors, in numbers: what the shapes of its tensors and buffers are
@@ -295,6 +299,7 @@ impl Config {
         use_layer_stack: false,
         use_qk_norm: false,
         qk_norm_after_rope: false,
+        qk_norm_across_heads: false,
         qk_norm_only_with_rope: false,
         qkv_bias: false,
         output_bias: false,
@@ -424,6 +429,7 @@ impl Config {
             use_layer_stack: flags & flag::LAYER_STACK != 0,
             use_qk_norm: flags & flag::QK_NORM != 0,
             qk_norm_after_rope: flags & flag::QK_NORM_AFTER_ROPE != 0,
+            qk_norm_across_heads: flags & flag::QK_NORM_ACROSS_HEADS != 0,
             qk_norm_only_with_rope: flags & flag::QK_NORM_ONLY_WITH_ROPE != 0,
             qkv_bias: flags & flag::QKV_BIAS != 0,
             output_bias: flags & flag::OUTPUT_BIAS != 0,
@@ -447,6 +453,7 @@ impl Config {
             (self.use_post_ffw_norm, flag::POST_FFW_NORM),
             (self.use_qk_norm, flag::QK_NORM),
             (self.qk_norm_after_rope, flag::QK_NORM_AFTER_ROPE),
+            (self.qk_norm_across_heads, flag::QK_NORM_ACROSS_HEADS),
             (self.qk_norm_only_with_rope, flag::QK_NORM_ONLY_WITH_ROPE),
             (self.qkv_bias, flag::QKV_BIAS),
             (self.output_bias, flag::OUTPUT_BIAS),

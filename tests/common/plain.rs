@@ -108,11 +108,14 @@ impl<'m> Plain<'m> {
         let config = self.config;
         let kind = self.layers[layer as usize];
         let width = config.projection_dim as usize;
-        let heads = |matrix, bias, norm| {
+        let heads = |matrix, bias, norm: Option<TensorKind>| {
             let mut all = self.product(layer, matrix, normed);
             add(&mut all, &self.vector(layer, bias));
             let is_normed =
                 config.use_qk_norm && !(config.qk_norm_only_with_rope && kind.rope == Rope::None);
+            if let Some(norm) = norm.filter(|_| is_normed && config.qk_norm_across_heads) {
+                all = self.norm(&all, layer, norm);
+            }
             let head = |head: &[f32]| {
                 let mut head = head.to_vec();
                 let Some(norm) = norm else {
@@ -121,7 +124,7 @@ impl<'m> Plain<'m> {
                 if config.qk_norm_after_rope {
                     self.turn(&mut head, kind.rope, position);
                 }
-                if is_normed {
+                if is_normed && !config.qk_norm_across_heads {
                     head = self.norm(&head, layer, norm);
                 }
                 if !config.qk_norm_after_rope {

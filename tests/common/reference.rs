@@ -188,6 +188,7 @@ impl<'c> Reference<'c> {
                 .as_ref()
                 .filter(|_| table.is_some() || !config.qk_norm_only_with_rope);
             let normed = |head: Vec<f64>| {
+                let norm = norm.filter(|_| !config.qk_norm_across_heads);
                 norm.map_or(head.clone(), |w| {
                     rms_norm(&head, w, config.rms_norm_eps.into())
                 })
@@ -202,7 +203,11 @@ impl<'c> Reference<'c> {
                     turned(normed(head.to_vec()))
                 }
             };
-            linear.apply(x).chunks(head_dim).map(head).collect()
+            let mut all = linear.apply(x);
+            if let Some(weights) = norm.filter(|_| config.qk_norm_across_heads) {
+                all = rms_norm(&all, weights, config.rms_norm_eps.into());
+            }
+            all.chunks(head_dim).map(head).collect()
         };
         let with_positions = || inputs.iter().zip(positions.iter().copied());
         let queries: Vec<_> = with_positions()

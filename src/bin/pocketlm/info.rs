@@ -222,6 +222,7 @@ fn config(model: &Model) -> Map<String, Value> {
         "use_layer_stack": config.use_layer_stack,
         "use_qk_norm": config.use_qk_norm,
         "qk_norm_after_rope": config.qk_norm_after_rope,
+        "qk_norm_across_heads": config.qk_norm_across_heads,
         "qk_norm_only_with_rope": config.qk_norm_only_with_rope,
         "qkv_bias": config.qkv_bias,
         "output_bias": config.output_bias,

@@ -273,6 +273,7 @@ fn config(
         parameter_dtype: commonest_matrix_type(tensors),
         use_qk_norm: family.qk_norm != QkNorm::None,
         qk_norm_after_rope: family.qk_norm == QkNorm::WeightsAfterRope,
+        qk_norm_across_heads: family.qk_norm == QkNorm::AcrossHeads,
         qk_norm_only_with_rope: family.qk_norm == QkNorm::NoWeights,
         qkv_bias: has_bias(&["attn_q", "attn_k", "attn_v", "attn_qkv"]),
         output_bias: has_bias(&["attn_output"]),

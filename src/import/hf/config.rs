@@ -142,7 +142,7 @@ fn text_model(
     }
     let use_qk_norm = match family.qk_norm {
         QkNorm::None => false,
-        QkNorm::Weights => true,
+        QkNorm::Weights | QkNorm::AcrossHeads => true,
         QkNorm::WeightsAfterRope => {
             if keys.flag("use_qk_norm")? == Some(false) {
                 return Err(keys.refuse("use_qk_norm", "true"));
@@ -184,6 +184,7 @@ fn text_model(
             query_scaling_factor: query_scale(family, keys, head_dim)? as f32,
             use_qk_norm,
             qk_norm_after_rope: family.qk_norm == QkNorm::WeightsAfterRope,
+            qk_norm_across_heads: family.qk_norm == QkNorm::AcrossHeads,
             qk_norm_only_with_rope: family.qk_norm == QkNorm::NoWeights,
             max_position_embeddings: NonZeroU32::new(rope::max_positions(keys, family)?),
             ..Config::PLAIN

@@ -11,7 +11,7 @@ use crate::import::{Description, ImportError, RopeTable, heads_fit, rope};
 use crate::model::{Config, DType, Layer, MlpVariant, Rope};
 
 /// The fields of `LlamalikeTransformerConfig`, all of them.
-const FIELDS: [&str; 27] = [
+const FIELDS: [&str; 28] = [
     "num_kv_heads",
     "query_head_multiplier",
     "embedding_dim",
@@ -36,6 +36,7 @@ const FIELDS: [&str; 27] = [
     "use_layer_stack",
     "use_qk_norm",
     "qk_norm_after_rope",
+    "qk_norm_across_heads",
     "qk_norm_only_with_rope",
     "global_scale_factor",
     "local_rope_wavelength",
@@ -180,6 +181,7 @@ fn config(
         use_layer_stack: flag(fields, "use_layer_stack")?,
         use_qk_norm: flag(fields, "use_qk_norm")?,
         qk_norm_after_rope: flag(fields, "qk_norm_after_rope")?,
+        qk_norm_across_heads: flag(fields, "qk_norm_across_heads")?,
         qk_norm_only_with_rope: flag(fields, "qk_norm_only_with_rope")?,
         ..rotary.config()
     };
