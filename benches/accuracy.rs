@@ -1,5 +1,6 @@
 //! What each weight type costs in accuracy on the two real models:
-//! `cargo bench --features std --bench accuracy`. With ` -- small`, only the second table.
+//! `cargo bench --features std --bench accuracy`. With ` -- stored` only the first table, with
+//! ` -- small` only the second.
 //!
 //! The first table, for each type that is rounded without text: top-1 agreement with transformers over the oracle's positions, KL divergence from
 //! our own f32 there (mean and largest, nats), and perplexity on ten held-out stories beside the
@@ -23,12 +24,15 @@ use real::*;
 
 fn main() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
-    let small_only = std::env::args().any(|argument| argument == "small");
+    let is_asked = |name: &str| std::env::args().any(|argument| argument == name);
+    let is_any_asked = is_asked("stored") || is_asked("small");
     for real in models(&shared) {
-        if !small_only {
+        if is_asked("stored") || !is_any_asked {
             stored_types(&real);
         }
-        small_types(&real, &shared.join("fetched/text"));
+        if is_asked("small") || !is_any_asked {
+            small_types(&real, &shared.join("fetched/text"));
+        }
     }
 }
 
