@@ -2,9 +2,9 @@
 //! `cargo bench --features std --bench accuracy`. With ` -- stored` only the first table, with
 //! ` -- small` only the second.
 //!
-//! The first table, for each type that is rounded without text: top-1 agreement with transformers over the oracle's positions, KL divergence from
-//! our own f32 there (mean and largest, nats), and perplexity on ten held-out stories beside the
-//! reference's.
+//! The first table, for each type that is rounded without text: top-1 agreement with transformers
+//! over the oracle's positions, KL divergence from our own f32 there (mean and largest, nats), and
+//! perplexity on ten held-out stories beside the reference's.
 //!
 //! The second table, for the types that are rounded with calibration text: KL divergence from our
 //! f32 and how often the best token is the same, on two pieces of Wikipedia and two of stories, 512
