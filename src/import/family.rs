@@ -703,6 +703,13 @@ fn unsupported(model_type: &str) -> ImportError {
         "cohere" | "cohere2" => {
             "its attention and feed-forward run side by side, behind a LayerNorm"
         }
+        "ministral3" | "mistral3" => "its queries are scaled by their positions",
+        "lfm2" => "some of its layers are short convolutions",
+        "arcee" => "its feed-forward has no gate",
+        "internlm3" => "its rotary frequencies change with the length of the text",
+        "mamba" | "mamba2" | "falcon_mamba" | "falcon_h1" | "bamba" | "zamba2" | "qwen3_next" => {
+            "it has recurrent layers"
+        }
         "gemma3n" | "gemma3n_text" => "its layers have per-layer inputs and alternating updates",
         "mixtral" | "dbrx" | "jamba" | "llama4" | "gpt_oss" | "deepseek_v2" | "deepseek_v3" => {
             "it is a mixture of experts"

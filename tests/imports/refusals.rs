@@ -49,6 +49,18 @@ fn unsupported_models_are_refused_by_name() {
             "`model_type` is \"qwen3_moe\": it is a mixture of experts",
         ),
         (
+            "lfm2",
+            "`model_type` is \"lfm2\": some of its layers are short convolutions",
+        ),
+        (
+            "ministral3",
+            "`model_type` is \"ministral3\": its queries are scaled by their positions",
+        ),
+        (
+            "falcon_h1",
+            "`model_type` is \"falcon_h1\": it has recurrent layers",
+        ),
+        (
             "gpt2",
             "`model_type` is \"gpt2\": it is not one of the supported families",
         ),
