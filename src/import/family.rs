@@ -23,6 +23,8 @@ pub(super) struct Family {
 
     /// A norm with weights `w` multiplies by `1 + w`. (In GGUF files the 1 is added already.)
     pub(super) one_plus_norms: bool,
+    /// There are norms on the inputs of attention and of the feed-forward.
+    pub(super) pre_norms: bool,
     /// There are norms on the outputs of attention and of the feed-forward.
     pub(super) post_norms: bool,
     /// Hugging Face folders call the norm before the feed-forward `pre_feedforward_layernorm`, and
@@ -30,6 +32,8 @@ pub(super) struct Family {
     pub(super) pre_feedforward_layernorm: bool,
     /// Whether each head's query and key are normed, and how.
     pub(super) qk_norm: QkNorm,
+    /// What Hugging Face folders call these norms.
+    pub(super) qk_norm_names: QkNormNames,
 
     /// Embeddings are multiplied by the square root of their width.
     pub(super) scaled_embeddings: bool,
@@ -76,6 +80,8 @@ pub(super) struct Family {
     /// The last of every so many layers has no rotary embedding, unless the config lists those
     /// layers.
     pub(super) no_rope_interval: Option<u32>,
+    /// If some layers have a window, only these have a rotary embedding.
+    pub(super) full_layers_without_rope: bool,
     /// No layer has a rotary embedding unless `position_embedding_type` is "rope".
     pub(super) rope_is_optional: bool,
 
@@ -85,6 +91,8 @@ pub(super) struct Family {
     pub(super) partial_rotary: bool,
     /// Rope scaling of the types "yarn" and "su" is longrope.
     pub(super) yarn_is_longrope: bool,
+    /// Rope scaling of the type "dynamic" with `alpha` stretches the base once for all texts.
+    pub(super) dynamic_is_alpha: bool,
 
     /// The defaults for keys that `config.json` leaves out.
     pub(super) absent: Absent,
@@ -131,9 +139,22 @@ pub(super) enum QkNorm {
     None,
     /// Before the rotary embedding, with weights.
     Weights,
-    /// Without weights, if the config does not turn it off. (Before or after the rotary embedding
-    /// is the same.) An image has weights of 1.
+    /// Queries of all heads together, and keys, before the rotary embedding, with weights.
+    AcrossHeads,
+    /// After the rotary embedding, with weights.
+    WeightsAfterRope,
+    /// Without weights, in layers with a rotary embedding, if the config does not turn it off.
+    /// (Before or after the rotary embedding is the same.) An image has weights of 1.
     NoWeights,
+}
+
+/// What Hugging Face folders call the norms of queries and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QkNormNames {
+    /// `q_norm` and `k_norm`.
+    Norm,
+    /// `query_layernorm` and `key_layernorm`.
+    Layernorm,
 }
 
 /// A soft cap, `cap * tanh(x / cap)`.
@@ -211,9 +232,11 @@ const LLAMA: Family = Family {
         ..gguf("llama")
     }),
     one_plus_norms: false,
+    pre_norms: true,
     post_norms: false,
     pre_feedforward_layernorm: false,
     qk_norm: QkNorm::None,
+    qk_norm_names: QkNormNames::Norm,
     scaled_embeddings: false,
     multipliers: false,
     pairing: Pairing::Halves,
@@ -233,10 +256,12 @@ const LLAMA: Family = Family {
     windows: Windows::None,
     windows_are_optional: false,
     no_rope_interval: None,
+    full_layers_without_rope: false,
     rope_is_optional: false,
     local_rope_theta: None,
     partial_rotary: false,
     yarn_is_longrope: false,
+    dynamic_is_alpha: false,
     absent: Absent {
         vocab_size: 32_000,
         hidden_size: 4096,
@@ -478,6 +503,62 @@ static FAMILIES: &[Family] = &[
         rope_is_optional: true,
         ..GRANITE
     },
+    Family {
+        model_type: "olmo2",
+        gguf: Some(gguf("olmo2")),
+        pre_norms: false,
+        post_norms: true,
+        pre_feedforward_layernorm: true,
+        qk_norm: QkNorm::AcrossHeads,
+        mlp_bias_key: None,
+        absent: Absent {
+            vocab_size: 50_304,
+            rms_norm_eps: 1e-5,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
+    Family {
+        model_type: "exaone4",
+        gguf: Some(gguf("exaone4")),
+        pre_norms: false,
+        post_norms: true,
+        pre_feedforward_layernorm: true,
+        qk_norm: QkNorm::Weights,
+        attention_bias_key: None,
+        mlp_bias_key: None,
+        windows: Windows::Pattern {
+            period: 4,
+            has_key: false,
+        },
+        full_layers_without_rope: true,
+        absent: Absent {
+            vocab_size: 102_400,
+            hidden_size: 4096,
+            intermediate_size: 16_384,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            num_key_value_heads: Some(32),
+            max_position_embeddings: 2048,
+            rms_norm_eps: 1e-5,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
+    Family {
+        model_type: "hunyuan_v1_dense",
+        gguf: Some(gguf("hunyuan-dense")),
+        qk_norm: QkNorm::WeightsAfterRope,
+        qk_norm_names: QkNormNames::Layernorm,
+        mlp_bias_key: None,
+        dynamic_is_alpha: true,
+        absent: Absent {
+            vocab_size: 290_943,
+            rms_norm_eps: 1e-5,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
     // MobileLLM-R1: Llama 4 without experts.
     Family {
         model_type: "llama4_text",
@@ -619,14 +700,9 @@ fn unsupported(model_type: &str) -> ImportError {
     let short: String = model_type.chars().take(60).collect();
     let why = match model_type {
         "olmo" => "its norms have no weights",
-        "olmo2" | "olmo3" => {
-            "it norms only the outputs of its blocks, and queries and keys across all heads"
-        }
         "cohere" | "cohere2" => {
             "its attention and feed-forward run side by side, behind a LayerNorm"
         }
-        "exaone4" => "it norms only the outputs of its blocks",
-        "hunyuan_v1_dense" => "it norms queries and keys after the rotary embedding",
         "ministral3" | "mistral3" => "its queries are scaled by their positions",
         "lfm2" => "some of its layers are short convolutions",
         "arcee" => "its feed-forward has no gate",

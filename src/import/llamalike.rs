@@ -5,6 +5,10 @@
 //! header's `__metadata__` says which, as `axes:<label>`, comma-separated. Nothing is transposed:
 //! the importer reads any order.
 //!
+//! Five fields say what penzai's model cannot: `use_pre_attn_norm` and `use_pre_ffw_norm` (`true`
+//! unless given), `qk_norm_after_rope`, `qk_norm_across_heads` and `qk_norm_only_with_rope`. See
+//! [`Config`](crate::model::Config).
+//!
 //! The config means what it means in penzai (git aac7808). What penzai refuses is refused. So are
 //! values that penzai accepts but that make no sense: windows, caps, wavelengths and sizes of 0 or
 //! less. Two points about types:

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::prelude::rust_2024::*;
 use std::slice;
 
-use super::family::Mlp;
+use super::family::{Mlp, QkNormNames};
 use super::rope::Pairing;
 use super::{Columns, Element, ImportError, Tensor};
 use crate::model::{Config, TensorKind};
@@ -19,6 +19,8 @@ pub(super) struct Layout {
     pub(super) fused_gate_up: bool,
     /// Hugging Face's names for the feed-forward.
     pub(super) mlp: Mlp,
+    /// Hugging Face's names for the norms of queries and keys.
+    pub(super) qk_norm_names: QkNormNames,
     /// The norms of queries and keys have no weights.
     pub(super) unit_qk_norms: bool,
     /// Hugging Face's name for the norm before the feed-forward is `pre_feedforward_layernorm`. In
@@ -61,6 +63,12 @@ impl Layout {
             }
             Query => ("attn_q.weight", "self_attn.q_proj.weight"),
             QueryBias => ("attn_q.bias", "self_attn.q_proj.bias"),
+            QueryNorm if self.qk_norm_names == QkNormNames::Layernorm => {
+                ("attn_q_norm.weight", "self_attn.query_layernorm.weight")
+            }
+            KeyNorm if self.qk_norm_names == QkNormNames::Layernorm => {
+                ("attn_k_norm.weight", "self_attn.key_layernorm.weight")
+            }
             QueryNorm => ("attn_q_norm.weight", "self_attn.q_norm.weight"),
             Key => ("attn_k.weight", "self_attn.k_proj.weight"),
             KeyBias => ("attn_k.bias", "self_attn.k_proj.bias"),

@@ -94,6 +94,11 @@ pub struct Config {
     pub global_scale_factor: Option<f32>,
     /// Epsilon of every RMSNorm.
     pub rms_norm_eps: f32,
+    /// A norm before attention. Without it, attention reads the residual stream as it is (OLMo 2,
+    /// EXAONE 4).
+    pub use_pre_attn_norm: bool,
+    /// A norm before the feed-forward.
+    pub use_pre_ffw_norm: bool,
     /// A norm on the output of attention.
     pub use_post_attn_norm: bool,
     /// A norm on the output of the feed-forward.
@@ -110,8 +115,15 @@ pub struct Config {
     pub activation_dtype: DType,
     /// Whether the checkpoint stacked its layers; the numbers are the same.
     pub use_layer_stack: bool,
-    /// RMSNorm over each head's query and key, before RoPE.
+    /// RMSNorm over each head's query and key: before RoPE, unless `qk_norm_after_rope`.
     pub use_qk_norm: bool,
+    /// That norm comes after RoPE (Hunyuan).
+    pub qk_norm_after_rope: bool,
+    /// That norm is over the queries, and over the keys, of all heads together (OLMo 2), before
+    /// RoPE. Its weights are `[H*P]` and `[K*P]`.
+    pub qk_norm_across_heads: bool,
+    /// That norm is left out in layers without RoPE (Llama 4).
+    pub qk_norm_only_with_rope: bool,
     /// Biases on query, key and value (Qwen2).
     pub qkv_bias: bool,
     /// A bias on the attention output projection (Llama's `attention_bias`).
@@ -207,7 +219,12 @@ mod flag {
     pub const GLOBAL_SCALE_FACTOR: u32 = 1 << 9;
     pub const FINAL_LOGIT_SOFTCAP: u32 = 1 << 10;
     pub const ATTN_LOGITS_SOFT_CAP: u32 = 1 << 11;
-    pub const ALL: u32 = (1 << 12) - 1;
+    pub const NO_PRE_ATTN_NORM: u32 = 1 << 12;
+    pub const NO_PRE_FFW_NORM: u32 = 1 << 13;
+    pub const QK_NORM_AFTER_ROPE: u32 = 1 << 14;
+    pub const QK_NORM_ONLY_WITH_ROPE: u32 = 1 << 15;
+    pub const QK_NORM_ACROSS_HEADS: u32 = 1 << 16;
+    pub const ALL: u32 = (1 << 17) - 1;
 }
 
 /// The sizes of a model's vectors, in numbers: what the shapes of its tensors and buffers are
@@ -270,6 +287,8 @@ impl Config {
         local_rope_wavelength: None,
         global_scale_factor: None,
         rms_norm_eps: 1e-5,
+        use_pre_attn_norm: true,
+        use_pre_ffw_norm: true,
         use_post_attn_norm: false,
         use_post_ffw_norm: false,
         final_logit_softcap: None,
@@ -279,6 +298,9 @@ impl Config {
         activation_dtype: DType::F32,
         use_layer_stack: false,
         use_qk_norm: false,
+        qk_norm_after_rope: false,
+        qk_norm_across_heads: false,
+        qk_norm_only_with_rope: false,
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
@@ -387,6 +409,8 @@ impl Config {
                 None
             },
             rms_norm_eps: f32::from_bits(words[11]),
+            use_pre_attn_norm: flags & flag::NO_PRE_ATTN_NORM == 0,
+            use_pre_ffw_norm: flags & flag::NO_PRE_FFW_NORM == 0,
             use_post_attn_norm: flags & flag::POST_ATTN_NORM != 0,
             use_post_ffw_norm: flags & flag::POST_FFW_NORM != 0,
             final_logit_softcap: if flags & flag::FINAL_LOGIT_SOFTCAP != 0 {
@@ -404,6 +428,9 @@ impl Config {
             activation_dtype,
             use_layer_stack: flags & flag::LAYER_STACK != 0,
             use_qk_norm: flags & flag::QK_NORM != 0,
+            qk_norm_after_rope: flags & flag::QK_NORM_AFTER_ROPE != 0,
+            qk_norm_across_heads: flags & flag::QK_NORM_ACROSS_HEADS != 0,
+            qk_norm_only_with_rope: flags & flag::QK_NORM_ONLY_WITH_ROPE != 0,
             qkv_bias: flags & flag::QKV_BIAS != 0,
             output_bias: flags & flag::OUTPUT_BIAS != 0,
             mlp_bias: flags & flag::MLP_BIAS != 0,
@@ -420,9 +447,14 @@ impl Config {
     pub(crate) fn to_bytes(self) -> [u8; CONFIG_BYTES] {
         let flags = [
             (self.tie_embedder_and_logits, flag::TIED),
+            (!self.use_pre_attn_norm, flag::NO_PRE_ATTN_NORM),
+            (!self.use_pre_ffw_norm, flag::NO_PRE_FFW_NORM),
             (self.use_post_attn_norm, flag::POST_ATTN_NORM),
             (self.use_post_ffw_norm, flag::POST_FFW_NORM),
             (self.use_qk_norm, flag::QK_NORM),
+            (self.qk_norm_after_rope, flag::QK_NORM_AFTER_ROPE),
+            (self.qk_norm_across_heads, flag::QK_NORM_ACROSS_HEADS),
+            (self.qk_norm_only_with_rope, flag::QK_NORM_ONLY_WITH_ROPE),
             (self.qkv_bias, flag::QKV_BIAS),
             (self.output_bias, flag::OUTPUT_BIAS),
             (self.mlp_bias, flag::MLP_BIAS),

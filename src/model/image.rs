@@ -25,8 +25,9 @@
 //! mlp_variant (0 geglu_exact, 1 geglu_approx, 2 swiglu), 32 flags (bit 0 tie_embedder_and_logits,
 //! 1 use_post_attn_norm, 2 use_post_ffw_norm, 3 use_qk_norm, 4 qkv_bias, 5 output_bias, 6 mlp_bias,
 //! 7 use_layer_stack, and which of the optional numbers are there: 8 local_rope_wavelength, 9
-//! global_scale_factor, 10 final_logit_softcap, 11 attn_logits_soft_cap). `f32`: 36
-//! embedding_scale, 40 query_scaling_factor, 44 rms_norm_eps, 48 final_logit_softcap, 52
+//! global_scale_factor, 10 final_logit_softcap, 11 attn_logits_soft_cap; then 12 without
+//! use_pre_attn_norm, 13 without use_pre_ffw_norm, 14 qk_norm_after_rope, 15
+//! qk_norm_only_with_rope, 16 qk_norm_across_heads). `f32`: 36 embedding_scale, 40 query_scaling_factor, 44 rms_norm_eps, 48 final_logit_softcap, 52
 //! attn_logits_soft_cap, 56 rope_wavelength, 60 local_rope_wavelength, 64 global_scale_factor.
 //! `u32`: 68 parameter_dtype, 72 activation_dtype (element types, below), 76
 //! max_position_embeddings (0: not known).

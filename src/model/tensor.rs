@@ -27,13 +27,13 @@ pub enum TensorKind {
     Query,
     /// f32 `[H*P]`.
     QueryBias,
-    /// f32 `[P]`, shared by all heads.
+    /// f32 `[P]`, shared by all heads; `[H*P]` with `qk_norm_across_heads`.
     QueryNorm,
     /// `[K*P][D]`.
     Key,
     /// f32 `[K*P]`.
     KeyBias,
-    /// f32 `[P]`.
+    /// f32 `[P]`, shared by all heads; `[K*P]` with `qk_norm_across_heads`.
     KeyNorm,
     /// `[K*P][D]`.
     Value,
@@ -171,16 +171,16 @@ impl TensorKind {
             | TensorKind::ValueLinearBias
             | TensorKind::OutLinearBias => config.mlp_bias,
             TensorKind::QueryNorm | TensorKind::KeyNorm => config.use_qk_norm,
+            TensorKind::PreAttentionNorm => config.use_pre_attn_norm,
+            TensorKind::PreFfwNorm => config.use_pre_ffw_norm,
             TensorKind::PostAttentionNorm => config.use_post_attn_norm,
             TensorKind::PostFfwNorm => config.use_post_ffw_norm,
             TensorKind::Embedder
             | TensorKind::FinalNorm
-            | TensorKind::PreAttentionNorm
             | TensorKind::Query
             | TensorKind::Key
             | TensorKind::Value
             | TensorKind::Output
-            | TensorKind::PreFfwNorm
             | TensorKind::GatingLinear
             | TensorKind::ValueLinear
             | TensorKind::OutLinear => true,
@@ -201,6 +201,7 @@ impl TensorKind {
         if queries == usize::MAX {
             return None;
         }
+        let across_heads = config.qk_norm_across_heads;
         Some(match self {
             TensorKind::Embedder | TensorKind::LmHead => (vocabulary, embedding),
             TensorKind::Query => (queries, embedding),
@@ -210,7 +211,8 @@ impl TensorKind {
             TensorKind::OutLinear => (embedding, hidden),
             TensorKind::QueryBias => (1, queries),
             TensorKind::KeyBias | TensorKind::ValueBias => (1, keys),
-            TensorKind::QueryNorm | TensorKind::KeyNorm => (1, head),
+            TensorKind::QueryNorm => (1, if across_heads { queries } else { head }),
+            TensorKind::KeyNorm => (1, if across_heads { keys } else { head }),
             TensorKind::GatingLinearBias | TensorKind::ValueLinearBias => (1, hidden),
             TensorKind::FinalNorm
             | TensorKind::PreAttentionNorm

@@ -270,7 +270,8 @@ pub fn llamalike(k: usize, m: usize, layers: usize, stacked: bool) -> Folder {
 }
 
 impl Folder {
-    fn add_axes(&mut self, label: &str, axes: &[(&str, usize)]) {
+    /// Adds a parameter of a penzai-style folder.
+    pub fn add_axes(&mut self, label: &str, axes: &[(&str, usize)]) {
         self.add(label, &axes.iter().map(|axis| axis.1).collect::<Vec<_>>());
         let names: Vec<&str> = axes.iter().map(|axis| axis.0).collect();
         self.metadata

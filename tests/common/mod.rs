@@ -30,19 +30,13 @@ pub fn shared(below: &str) -> Option<PathBuf> {
 
 /// Cases in `goldens/hf` and `goldens/families/hf` of families that need a structure which the
 /// config does not have.
-pub const UNSUPPORTED_CASES: [&str; 12] = [
+pub const UNSUPPORTED_CASES: [&str; 6] = [
     "arcee",
-    "exaone4-global",
-    "exaone4-hybrid",
-    "hunyuan-dense",
     "internlm3",
     "lfm2",
     "lfm2-bias",
-    "llama4-dense",
     "ministral3",
-    "olmo2-mha",
     "x-cohere",
-    "x-olmo2",
 ];
 
 /// The folders below `parent`, sorted; panics if there are none.

@@ -55,7 +55,11 @@ impl<'m> Plain<'m> {
             .map(|x| x * config.embedding_scale)
             .collect();
         for layer in 0..self.layers.len() as u32 {
-            let normed = self.norm(&hidden, layer, TensorKind::PreAttentionNorm);
+            let normed = if config.use_pre_attn_norm {
+                self.norm(&hidden, layer, TensorKind::PreAttentionNorm)
+            } else {
+                hidden.clone()
+            };
             let mut branch = self.attention(layer, &normed, position);
             add(&mut branch, &self.vector(layer, TensorKind::OutputBias));
             if config.use_post_attn_norm {
@@ -63,7 +67,11 @@ impl<'m> Plain<'m> {
             }
             add(&mut hidden, &branch);
 
-            let normed = self.norm(&hidden, layer, TensorKind::PreFfwNorm);
+            let normed = if config.use_pre_ffw_norm {
+                self.norm(&hidden, layer, TensorKind::PreFfwNorm)
+            } else {
+                hidden.clone()
+            };
             let mut gate = self.product(layer, TensorKind::GatingLinear, &normed);
             let mut value = self.product(layer, TensorKind::ValueLinear, &normed);
             add(&mut gate, &self.vector(layer, TensorKind::GatingLinearBias));
@@ -100,12 +108,29 @@ impl<'m> Plain<'m> {
         let config = self.config;
         let kind = self.layers[layer as usize];
         let width = config.projection_dim as usize;
-        let heads = |matrix, bias, norm| {
+        let heads = |matrix, bias, norm: Option<TensorKind>| {
             let mut all = self.product(layer, matrix, normed);
             add(&mut all, &self.vector(layer, bias));
-            let head = |head: &[f32]| match norm {
-                Some(norm) if config.use_qk_norm => self.norm(head, layer, norm),
-                _ => head.to_vec(),
+            let is_normed =
+                config.use_qk_norm && !(config.qk_norm_only_with_rope && kind.rope == Rope::None);
+            if let Some(norm) = norm.filter(|_| is_normed && config.qk_norm_across_heads) {
+                all = self.norm(&all, layer, norm);
+            }
+            let head = |head: &[f32]| {
+                let mut head = head.to_vec();
+                let Some(norm) = norm else {
+                    return head;
+                };
+                if config.qk_norm_after_rope {
+                    self.turn(&mut head, kind.rope, position);
+                }
+                if is_normed && !config.qk_norm_across_heads {
+                    head = self.norm(&head, layer, norm);
+                }
+                if !config.qk_norm_after_rope {
+                    self.turn(&mut head, kind.rope, position);
+                }
+                head
             };
             all.chunks(width).map(head).collect::<Vec<_>>()
         };
@@ -114,15 +139,12 @@ impl<'m> Plain<'m> {
             TensorKind::QueryBias,
             Some(TensorKind::QueryNorm),
         );
-        let mut keys = heads(
+        let keys = heads(
             TensorKind::Key,
             TensorKind::KeyBias,
             Some(TensorKind::KeyNorm),
         );
         let values = heads(TensorKind::Value, TensorKind::ValueBias, None);
-        for head in queries.iter_mut().chain(&mut keys) {
-            self.turn(head, kind.rope, position);
-        }
         for query in queries.iter_mut().flatten() {
             *query *= config.query_scaling_factor;
         }

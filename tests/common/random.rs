@@ -265,6 +265,11 @@ pub fn any(numbers: &mut Numbers) -> Description {
         qkv_bias: numbers.one_in(2),
         output_bias: numbers.one_in(2),
         mlp_bias: numbers.one_in(2),
+        use_pre_attn_norm: !numbers.one_in(4),
+        use_pre_ffw_norm: !numbers.one_in(4),
+        qk_norm_after_rope: numbers.one_in(3),
+        qk_norm_across_heads: numbers.one_in(4),
+        qk_norm_only_with_rope: numbers.one_in(3),
         ..plain(Vec::new()).config
     };
     let global_rope = table(numbers);

@@ -29,7 +29,7 @@ pub struct Reference<'c> {
 }
 
 struct Block {
-    pre_attention_norm: Vec<f64>,
+    pre_attention_norm: Option<Vec<f64>>,
     query: Linear,
     key: Linear,
     value: Linear,
@@ -37,7 +37,7 @@ struct Block {
     key_norm: Option<Vec<f64>>,
     output: Linear,
     post_attention_norm: Option<Vec<f64>>,
-    pre_ffw_norm: Vec<f64>,
+    pre_ffw_norm: Option<Vec<f64>>,
     gating_linear: Linear,
     value_linear: Linear,
     out_linear: Linear,
@@ -69,7 +69,11 @@ impl<'c> Reference<'c> {
                 bias: optional(on, i, bias),
             };
             Block {
-                pre_attention_norm: vector(i, TensorKind::PreAttentionNorm),
+                pre_attention_norm: optional(
+                    config.use_pre_attn_norm,
+                    i,
+                    TensorKind::PreAttentionNorm,
+                ),
                 query: linear(TensorKind::Query, TensorKind::QueryBias, config.qkv_bias),
                 key: linear(TensorKind::Key, TensorKind::KeyBias, config.qkv_bias),
                 value: linear(TensorKind::Value, TensorKind::ValueBias, config.qkv_bias),
@@ -85,7 +89,7 @@ impl<'c> Reference<'c> {
                     i,
                     TensorKind::PostAttentionNorm,
                 ),
-                pre_ffw_norm: vector(i, TensorKind::PreFfwNorm),
+                pre_ffw_norm: optional(config.use_pre_ffw_norm, i, TensorKind::PreFfwNorm),
                 gating_linear: linear(
                     TensorKind::GatingLinear,
                     TensorKind::GatingLinearBias,
@@ -136,9 +140,14 @@ impl<'c> Reference<'c> {
         let mut x: Matrix = tokens.iter().map(embed).collect();
         let positions: Vec<u32> = tokens.iter().map(|token| token.1).collect();
         for (i, block) in self.layers.iter().enumerate() {
+            let norm = |x: &Vec<f64>, weights: &Option<Vec<f64>>| {
+                weights
+                    .as_ref()
+                    .map_or(x.clone(), |weights| rms_norm(x, weights, eps))
+            };
             let normed: Matrix = x
                 .iter()
-                .map(|x| rms_norm(x, &block.pre_attention_norm, eps))
+                .map(|x| norm(x, &block.pre_attention_norm))
                 .collect();
             let attention = self.attention(i, &normed, &positions);
             for (x, mut attention) in x.iter_mut().zip(attention) {
@@ -146,8 +155,7 @@ impl<'c> Reference<'c> {
                     attention = rms_norm(&attention, weights, eps);
                 }
                 add(x, &attention);
-                let mut ffw =
-                    block.feed_forward(config.mlp_variant, &rms_norm(x, &block.pre_ffw_norm, eps));
+                let mut ffw = block.feed_forward(config.mlp_variant, &norm(x, &block.pre_ffw_norm));
                 if let Some(weights) = &block.post_ffw_norm {
                     ffw = rms_norm(&ffw, weights, eps);
                 }
@@ -176,13 +184,30 @@ impl<'c> Reference<'c> {
             Rope::Local => Some(description.local_rope.as_ref().unwrap()),
         };
         let heads = |x: &Vec<f64>, position, linear: &Linear, norm: &Option<Vec<f64>>| -> Matrix {
-            let head = |head: &[f64]| {
-                let head = norm.as_ref().map_or(head.to_vec(), |w| {
-                    rms_norm(head, w, config.rms_norm_eps.into())
-                });
+            let norm = norm
+                .as_ref()
+                .filter(|_| table.is_some() || !config.qk_norm_only_with_rope);
+            let normed = |head: Vec<f64>| {
+                let norm = norm.filter(|_| !config.qk_norm_across_heads);
+                norm.map_or(head.clone(), |w| {
+                    rms_norm(&head, w, config.rms_norm_eps.into())
+                })
+            };
+            let turned = |head: Vec<f64>| {
                 table.map_or(head.clone(), |table| rotated(&head, table, position))
             };
-            linear.apply(x).chunks(head_dim).map(head).collect()
+            let head = |head: &[f64]| {
+                if config.qk_norm_after_rope {
+                    normed(turned(head.to_vec()))
+                } else {
+                    turned(normed(head.to_vec()))
+                }
+            };
+            let mut all = linear.apply(x);
+            if let Some(weights) = norm.filter(|_| config.qk_norm_across_heads) {
+                all = rms_norm(&all, weights, config.rms_norm_eps.into());
+            }
+            all.chunks(head_dim).map(head).collect()
         };
         let with_positions = || inputs.iter().zip(positions.iter().copied());
         let queries: Vec<_> = with_positions()

@@ -243,7 +243,7 @@ fn gaps_and_reserved_fields_must_be_zero_even_if_the_checksums_are_right() {
             .map(|at| (at, Error::Layout(Section::Header))),
     );
     let (config, _) = place(&whole, Section::Config);
-    fields.push((config + 33, Error::Config(ConfigField::Flags)));
+    fields.push((config + 35, Error::Config(ConfigField::Flags)));
     let (rope, _) = place(&whole, Section::Rope);
     fields.extend((rope + 4..rope + 8).map(|at| (at, Error::Config(ConfigField::Rope))));
     let (tensors, _) = place(&whole, Section::Tensors);

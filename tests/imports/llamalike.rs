@@ -2,8 +2,8 @@
 
 use crate::common::folder::{self, Folder, Stored};
 use crate::common::reference::{Reference, read};
-use pocketlm::import::{Checkpoint, llamalike};
-use pocketlm::model::{DType, Rope, TensorId, TensorKind};
+use pocketlm::import::{self, Checkpoint, PackOptions, llamalike};
+use pocketlm::model::{DType, Model, Rope, TensorId, TensorKind};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
@@ -254,6 +254,36 @@ fn absent_fields_are_penzais_defaults() {
         opened(&explicit).description()
     );
     assert_eq!(config(&folder).query_scaling_factor, 0.5, "4^-0.5");
+}
+
+#[test]
+fn norms_can_be_where_penzai_has_none() {
+    let mut folder = folder::llamalike(2, 2, 1, false)
+        .set("use_pre_attn_norm", json!(false))
+        .set("use_pre_ffw_norm", json!(false))
+        .set("use_qk_norm", json!(true))
+        .set("qk_norm_across_heads", json!(true));
+    for norm in ["pre_attention_norm", "pre_ffw_norm"] {
+        let label = format!("transformer/block_0/{norm}/scale.weights");
+        folder.tensors.remove(&label).unwrap();
+    }
+    let groups = ("head_groups", 2);
+    let heads = ("query_heads", 2);
+    let width = ("projection", 4);
+    let norm = |part: &str| format!("transformer/block_0/attention/{part}_norm/scale.weights");
+    folder.add_axes(&norm("query"), &[groups, heads, width]);
+    folder.add_axes(&norm("key"), &[groups, width]);
+    let checkpoint = opened(&folder);
+    let image = import::pack_to_memory(&checkpoint, &PackOptions::default(), &mut |_, _| {});
+    let image = image.unwrap();
+    let config = *Model::open(&image).unwrap().config();
+    assert!(!config.use_pre_attn_norm && !config.use_pre_ffw_norm);
+    assert!(config.qk_norm_across_heads);
+    let norm = TensorId {
+        layer: 0,
+        kind: TensorKind::QueryNorm,
+    };
+    assert_eq!(checkpoint.tensor(norm).unwrap().column_count(), 16);
 }
 
 #[test]

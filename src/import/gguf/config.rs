@@ -254,6 +254,8 @@ fn config(
             1.0
         },
         rms_norm_eps,
+        use_pre_attn_norm: family.pre_norms,
+        use_pre_ffw_norm: family.pre_norms,
         use_post_attn_norm: family.post_norms,
         use_post_ffw_norm: family.post_norms,
         final_logit_softcap: soft_cap("final_logit_softcapping", family.logit_cap)?,
@@ -270,6 +272,9 @@ fn config(
         },
         parameter_dtype: commonest_matrix_type(tensors),
         use_qk_norm: family.qk_norm != QkNorm::None,
+        qk_norm_after_rope: family.qk_norm == QkNorm::WeightsAfterRope,
+        qk_norm_across_heads: family.qk_norm == QkNorm::AcrossHeads,
+        qk_norm_only_with_rope: family.qk_norm == QkNorm::NoWeights,
         qkv_bias: has_bias(&["attn_q", "attn_k", "attn_v", "attn_qkv"]),
         output_bias: has_bias(&["attn_output"]),
         mlp_bias: has_bias(&["ffn_gate", "ffn_up", "ffn_down"]),
@@ -403,13 +408,15 @@ fn layers(
     };
     let switch = format!("{}.rope.scaling.finetuned", gguf.architecture);
     let is_rotary = !gguf.rope_switch || metadata.flag(&switch)? != Some(false);
+    let any_window = window.is_some();
     let layer = |i: u32| {
         let window = window.filter(|_| is_local(i));
         let is_skipped = family
             .no_rope_interval
             .filter(|_| !gguf.full_attention)
             .is_some_and(|interval| (i + 1).is_multiple_of(interval));
-        let has_rope = is_rotary && !is_skipped;
+        let is_full = family.full_layers_without_rope && any_window && window.is_none();
+        let has_rope = is_rotary && !is_skipped && !is_full;
         let rope = match window {
             _ if !has_rope => Rope::None,
             Some(_) if family.local_rope_theta.is_some() => Rope::Local,

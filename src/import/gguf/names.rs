@@ -16,6 +16,7 @@ pub(super) fn layout(tensors: &BTreeMap<String, Stored>, family: &Family) -> Lay
         fused_qkv: tensors.contains_key("blk.0.attn_qkv.weight"),
         fused_gate_up: family.fused_gate_up && !tensors.contains_key("blk.0.ffn_gate.weight"),
         mlp: Mlp::Usual,
+        qk_norm_names: family.qk_norm_names,
         unit_qk_norms: family.qk_norm == QkNorm::NoWeights,
         pre_feedforward_layernorm: family.pre_feedforward_layernorm,
     }

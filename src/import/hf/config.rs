@@ -137,9 +137,18 @@ fn text_model(
         Mlp::Shared => dimension("shared_intermediate_size", SHARED_WIDTH)?,
         Mlp::FeedForward => dimension("intermediate_size_mlp", absent.intermediate_size)?,
     };
+    if keys.flag("use_cla")? == Some(true) {
+        return Err(keys.refuse("use_cla", "false: layers here share no keys and values"));
+    }
     let use_qk_norm = match family.qk_norm {
         QkNorm::None => false,
-        QkNorm::Weights => true,
+        QkNorm::Weights | QkNorm::AcrossHeads => true,
+        QkNorm::WeightsAfterRope => {
+            if keys.flag("use_qk_norm")? == Some(false) {
+                return Err(keys.refuse("use_qk_norm", "true"));
+            }
+            true
+        }
         QkNorm::NoWeights => keys.flag("use_qk_norm")?.unwrap_or(true),
     };
     Ok(Described {
@@ -166,12 +175,17 @@ fn text_model(
                 .filter(|&factor| factor >= 1.0)
                 .map(|factor| factor as f32),
             rms_norm_eps: multipliers.eps(eps) as f32,
+            use_pre_attn_norm: family.pre_norms,
+            use_pre_ffw_norm: family.pre_norms,
             use_post_attn_norm: family.post_norms,
             use_post_ffw_norm: family.post_norms,
             final_logit_softcap,
             attn_logits_soft_cap,
             query_scaling_factor: query_scale(family, keys, head_dim)? as f32,
             use_qk_norm,
+            qk_norm_after_rope: family.qk_norm == QkNorm::WeightsAfterRope,
+            qk_norm_across_heads: family.qk_norm == QkNorm::AcrossHeads,
+            qk_norm_only_with_rope: family.qk_norm == QkNorm::NoWeights,
             max_position_embeddings: NonZeroU32::new(rope::max_positions(keys, family)?),
             ..Config::PLAIN
         },
@@ -275,12 +289,17 @@ fn layers(
     local_table: bool,
 ) -> Result<Vec<Layer>, ImportError> {
     let sliding = sliding_layers(family, keys, count)?;
-    let window = if sliding.iter().any(|&sliding| sliding) {
+    let is_sliding = sliding.iter().any(|&sliding| sliding);
+    let window = if is_sliding || family.full_layers_without_rope {
         window(family, keys)?
     } else {
         None
     };
-    let rotary = rotary_layers(family, keys, count)?;
+    let rotary = if family.full_layers_without_rope && window.is_some() {
+        sliding.clone()
+    } else {
+        rotary_layers(family, keys, count)?
+    };
     let layer = |(&sliding, rotary): (&bool, bool)| Layer {
         window: window.filter(|_| sliding),
         rope: match (rotary, sliding && local_table) {
@@ -477,11 +496,10 @@ fn check_feed_forward(keys: &Object, layers: &[Layer]) -> Result<(), ImportError
     if layers.iter().all(|layer| layer.rope != Rope::None) {
         return Ok(());
     }
-    for key in ["use_qk_norm", "attn_temperature_tuning"] {
-        if keys.flag(key)? != Some(false) {
-            let expected = "false in a model that has layers without rotary embedding";
-            return Err(keys.refuse(key, expected));
-        }
+    let key = "attn_temperature_tuning";
+    if keys.flag(key)? != Some(false) {
+        let expected = "false in a model that has layers without rotary embedding";
+        return Err(keys.refuse(key, expected));
     }
     Ok(())
 }

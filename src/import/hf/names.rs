@@ -37,6 +37,7 @@ impl Names {
                 fused_qkv: family.fused_qkv,
                 fused_gate_up: family.fused_gate_up,
                 mlp: family.mlp,
+                qk_norm_names: family.qk_norm_names,
                 unit_qk_norms: family.qk_norm == QkNorm::NoWeights,
                 pre_feedforward_layernorm: family.pre_feedforward_layernorm,
             },

@@ -169,6 +169,14 @@ impl<'a, 'j> Source<'a, 'j> {
             family,
             head_dim,
         )?;
+        let kind = self.kind()?;
+        let alpha = self.truthy("alpha")?.filter(|_| family.dynamic_is_alpha);
+        let base = match alpha {
+            Some(alpha) if kind == "dynamic" => {
+                base * libm::pow(alpha, f64::from(dim) / f64::from(dim.saturating_sub(2)))
+            }
+            _ => base,
+        };
         let mut made = Made {
             table: RopeTable {
                 amplitude: 1.0,
@@ -179,8 +187,8 @@ impl<'a, 'j> Source<'a, 'j> {
             rotary_pairs: dim.div_ceil(2),
         };
         let frequencies = &mut made.table.frequencies;
-        let kind = self.kind()?;
         match kind {
+            "dynamic" if alpha.is_some() => {}
             "yarn" | "su" if family.yarn_is_longrope => return Err(self.depends_on_length(kind)),
             "default" => {}
             "linear" => {

@@ -46,6 +46,8 @@ pub(super) fn of(id: TensorId, config: &Config) -> (String, Axes) {
         Output => (vec![embedding], with(heads)),
         GatingLinear | ValueLinear => (vec![neurons], vec![embedding]),
         OutLinear => (vec![embedding], vec![neurons]),
+        QueryNorm if config.qk_norm_across_heads => (vec![], with(heads)),
+        KeyNorm if config.qk_norm_across_heads => (vec![], with(kv_heads)),
         QueryNorm | KeyNorm => (vec![], vec![projection]),
         FinalNorm | PreAttentionNorm | PostAttentionNorm | PreFfwNorm | PostFfwNorm => {
             (vec![], vec![embedding])

@@ -11,7 +11,7 @@ use crate::import::{Description, ImportError, RopeTable, heads_fit, rope};
 use crate::model::{Config, DType, Layer, MlpVariant, Rope};
 
 /// The fields of `LlamalikeTransformerConfig`, all of them.
-const FIELDS: [&str; 23] = [
+const FIELDS: [&str; 28] = [
     "num_kv_heads",
     "query_head_multiplier",
     "embedding_dim",
@@ -24,6 +24,8 @@ const FIELDS: [&str; 23] = [
     "rope_wavelength",
     "rms_norm_eps",
     "attention_type",
+    "use_pre_attn_norm",
+    "use_pre_ffw_norm",
     "use_post_attn_norm",
     "use_post_ffw_norm",
     "final_logit_softcap",
@@ -33,6 +35,9 @@ const FIELDS: [&str; 23] = [
     "activation_dtype",
     "use_layer_stack",
     "use_qk_norm",
+    "qk_norm_after_rope",
+    "qk_norm_across_heads",
+    "qk_norm_only_with_rope",
     "global_scale_factor",
     "local_rope_wavelength",
 ];
@@ -159,6 +164,8 @@ fn config(
         tie_embedder_and_logits,
         embedding_scale,
         rms_norm_eps: eps,
+        use_pre_attn_norm: fields.flag("use_pre_attn_norm")?.unwrap_or(true),
+        use_pre_ffw_norm: fields.flag("use_pre_ffw_norm")?.unwrap_or(true),
         use_post_attn_norm: flag(fields, "use_post_attn_norm")?,
         use_post_ffw_norm: flag(fields, "use_post_ffw_norm")?,
         // penzai tests the truth of this one, so 0 turns it off. It compares the other one with
@@ -173,6 +180,9 @@ fn config(
         activation_dtype,
         use_layer_stack: flag(fields, "use_layer_stack")?,
         use_qk_norm: flag(fields, "use_qk_norm")?,
+        qk_norm_after_rope: flag(fields, "qk_norm_after_rope")?,
+        qk_norm_across_heads: flag(fields, "qk_norm_across_heads")?,
+        qk_norm_only_with_rope: flag(fields, "qk_norm_only_with_rope")?,
         ..rotary.config()
     };
     // The checks above reject all that this rejects, as long as the rules agree.

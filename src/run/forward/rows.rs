@@ -156,12 +156,15 @@ impl RowWork<'_> {
                 self.isa.gate(self.activation, first, second);
                 first
             }
-            Rows::Residual { .. } => {
+            Rows::Residual { norm: next, .. } => {
                 add(second, a);
                 if !b.is_empty() {
                     rms_norm_in_place(second, b, self.eps);
                 }
                 add(first, second);
+                if next.is_none() {
+                    return;
+                }
                 self.norm(first, norm, second)
             }
             Rows::Norm { .. } => self.norm(first, norm, second),
@@ -171,8 +174,11 @@ impl RowWork<'_> {
         }
     }
 
+    /// A model without this norm computes with the row as it is.
     fn norm<'r>(&self, of: &[f32], norm: &[f32], into: &'r mut [f32]) -> &'r mut [f32] {
-        if !norm.is_empty() {
+        if norm.is_empty() {
+            copy(into, of);
+        } else {
             rms_norm(of, norm, self.eps, into);
         }
         into

@@ -35,6 +35,18 @@ impl Forward<'_, '_> {
             TensorKind::ValueBias,
         ]
         .map(|kind| self.buffers.weights.vector(&self.model, batch.layer, kind));
+        let is_unnormed =
+            self.model.config().qk_norm_only_with_rope && matches!(layer.rope, Rope::None);
+        let [
+            mut query_bias,
+            mut query_norm,
+            mut key_bias,
+            mut key_norm,
+            value_bias,
+        ] = vectors;
+        if is_unnormed {
+            (query_norm, key_norm) = (&[], &[]);
+        }
         let buffers = [
             Buffer::Query,
             Buffer::Key,
@@ -42,6 +54,17 @@ impl Forward<'_, '_> {
             Buffer::QueryByHead,
         ];
         let [query, key, value, queries] = split(self.buffers.numbers, &self.plan, buffers);
+        if self.model.config().qk_norm_across_heads {
+            let eps = self.model.config().rms_norm_eps;
+            for token in tokens.clone() {
+                let query = row_mut(query, dims.queries, token);
+                norm_across_heads(query, query_bias, query_norm, eps);
+                let key = row_mut(key, dims.keys, token);
+                norm_across_heads(key, key_bias, key_norm, eps);
+            }
+            (query_bias, query_norm) = (&[], &[]);
+            (key_bias, key_norm) = (&[], &[]);
+        }
         let prepare = Prepare {
             isa: self.engine.isa,
             config: self.model.config(),
@@ -53,7 +76,7 @@ impl Forward<'_, '_> {
             query,
             tables,
             first_table,
-            vectors,
+            vectors: [query_bias, query_norm, key_bias, key_norm, value_bias],
         };
         let into = Prepared {
             queries,
@@ -67,6 +90,15 @@ impl Forward<'_, '_> {
         } else {
             prepare.shared(self.engine, tokens, into);
         }
+    }
+}
+
+/// Bias and norm of the queries or keys of all heads.
+#[cfg_attr(target_os = "none", inline(never))]
+fn norm_across_heads(row: &mut [f32], bias: &[f32], norm: &[f32], eps: f32) {
+    add(row, bias);
+    if !norm.is_empty() {
+        rms_norm_in_place(row, norm, eps);
     }
 }
 
@@ -201,13 +233,20 @@ impl Prepare<'_> {
         add(value, row(value_bias, dims.head, head));
     }
 
-    /// Norm of a query or key, if there is one, and rotation, if there are angles.
+    /// Norm of a query or key, if there is one, and rotation, if there are angles. The norm comes
+    /// first, unless the config says otherwise.
     #[cfg_attr(target_os = "none", inline(never))]
     fn rotate(&self, head: &mut [f32], norm: &[f32], (cos, sin): (&[f32], &[f32])) {
+        let is_turned_first = self.config.qk_norm_after_rope;
+        if is_turned_first {
+            rope(head, cos, sin);
+        }
         if !norm.is_empty() {
             rms_norm_in_place(head, norm, self.config.rms_norm_eps);
         }
-        rope(head, cos, sin);
+        if !is_turned_first {
+            rope(head, cos, sin);
+        }
     }
 
     /// Stores the keys and values of a kv head, whose part of the cache is `bytes`.

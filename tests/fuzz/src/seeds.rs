@@ -215,7 +215,7 @@ fn ggufs() -> Vec<Vec<u8>> {
     let mut files = Vec::new();
     for (index, arch) in [
         "llama", "gemma", "gemma2", "gemma3", "qwen2", "qwen3", "smollm3", "phi3", "granite",
-        "ernie4_5",
+        "ernie4_5", "exaone4",
     ]
     .into_iter()
     .enumerate()
@@ -292,9 +292,11 @@ fn ggufs() -> Vec<Vec<u8>> {
         let mut layer = |name: &str, dimensions: &[u32], code| {
             tensors.push((format!("blk.0.{name}"), dimensions.to_vec(), code));
         };
-        layer("attn_norm.weight", &[d], 0);
+        if arch != "exaone4" {
+            layer("attn_norm.weight", &[d], 0);
+            layer("ffn_norm.weight", &[d], 0);
+        }
         layer("attn_output.weight", &[32, d], code);
-        layer("ffn_norm.weight", &[d], 0);
         layer("ffn_down.weight", &[32, d], code);
         if arch == "phi3" {
             layer("attn_qkv.weight", &[d, 64], code);
@@ -315,11 +317,11 @@ fn ggufs() -> Vec<Vec<u8>> {
                 layer(&format!("{name}.bias"), &[rows], 0);
             }
         }
-        if matches!(arch, "qwen3" | "gemma3") {
+        if matches!(arch, "qwen3" | "gemma3" | "exaone4") {
             layer("attn_q_norm.weight", &[16], 0);
             layer("attn_k_norm.weight", &[16], 0);
         }
-        if matches!(arch, "gemma2" | "gemma3") {
+        if matches!(arch, "gemma2" | "gemma3" | "exaone4") {
             layer("post_attention_norm.weight", &[d], 0);
             layer("post_ffw_norm.weight", &[d], 0);
         }

@@ -1044,11 +1044,6 @@ fn llama_4_with_what_mobilellm_does_not_have_is_refused() {
         ),
         (
             skipping(),
-            "`use_qk_norm` is missing, expected false in a model that has layers without rotary \
-             embedding",
-        ),
-        (
-            skipping().set("use_qk_norm", json!(false)),
             "`attn_temperature_tuning` is missing, expected false in a model that has layers \
              without rotary embedding",
         ),
@@ -1056,9 +1051,7 @@ fn llama_4_with_what_mobilellm_does_not_have_is_refused() {
         let written = folder.write("model.safetensors");
         assert_eq!(hf::open(written.path()).err().unwrap().reason, reason);
     }
-    let plain = skipping()
-        .set("use_qk_norm", json!(false))
-        .set("attn_temperature_tuning", json!(false));
+    let plain = skipping().set("attn_temperature_tuning", json!(false));
     let written = plain.write("model.safetensors");
     let ropes: Vec<Rope> = open(written.path())
         .description()
@@ -1067,6 +1060,93 @@ fn llama_4_with_what_mobilellm_does_not_have_is_refused() {
         .map(|layer| layer.rope)
         .collect();
     assert_eq!(ropes, [Rope::Global, Rope::None]);
+}
+
+#[test]
+fn exaone_4_turns_only_where_it_slides_if_it_slides_at_all() {
+    let mut folder = like_llama("exaone4");
+    for layer in 0..2 {
+        let name = |name: &str| format!("model.layers.{layer}.{name}.weight");
+        folder.tensors.remove(&name("input_layernorm")).unwrap();
+        folder.add(&name("post_feedforward_layernorm"), &[8]);
+        folder.add(&name("self_attn.q_norm"), &[4]);
+        folder.add(&name("self_attn.k_norm"), &[4]);
+    }
+    let folder = folder.set(
+        "layer_types",
+        json!(["sliding_attention", "full_attention"]),
+    );
+    let ropes = |folder: &Folder| {
+        let written = folder.write("model.safetensors");
+        let checkpoint = open(written.path());
+        let config = checkpoint.description().config;
+        assert!(!config.use_pre_attn_norm && !config.use_pre_ffw_norm);
+        assert!(config.use_post_attn_norm && config.use_post_ffw_norm);
+        let layers = checkpoint.description().layers.iter();
+        layers.map(|layer| layer.rope).collect::<Vec<_>>()
+    };
+    let sliding = folder.set("sliding_window", json!(4));
+    assert_eq!(ropes(&sliding), [Rope::Global, Rope::None]);
+    let full = sliding
+        .set("layer_types", json!(["full_attention", "full_attention"]))
+        .set("sliding_window", Value::Null);
+    assert_eq!(ropes(&full), [Rope::Global; 2]);
+}
+
+#[test]
+fn hunyuan_norms_after_rope_and_stretches_its_base() {
+    let mut folder = like_llama("hunyuan_v1_dense");
+    for layer in 0..2 {
+        for part in ["query", "key"] {
+            let name = format!("model.layers.{layer}.self_attn.{part}_layernorm.weight");
+            folder.add(&name, &[4]);
+        }
+    }
+    let folder = folder.set(
+        "rope_scaling",
+        json!({"rope_type": "dynamic", "alpha": 100.0, "factor": 1.0}),
+    );
+    let written = folder.write("model.safetensors");
+    let checkpoint = open(written.path());
+    assert!(checkpoint.description().config.qk_norm_after_rope);
+    let norm = stored(&folder, "model.layers.1.self_attn.key_layernorm.weight");
+    assert_eq!(tensor(&checkpoint, 1, TensorKind::KeyNorm), norm);
+    // 10000 * 100^(4 / 2), of heads of 4.
+    assert_eq!(checkpoint.description().config.rope_wavelength, 1e8);
+    let reason = |folder: Folder| {
+        let written = folder.write("model.safetensors");
+        hf::open(written.path()).err().unwrap().reason
+    };
+    let without_alpha = json!({"rope_type": "dynamic", "factor": 2.0});
+    assert!(
+        reason(folder.clone().set("rope_scaling", without_alpha))
+            .contains("its rotary frequencies change with the length of the text")
+    );
+    assert_eq!(
+        reason(folder.clone().set("use_qk_norm", json!(false))),
+        "`use_qk_norm` is false, expected true"
+    );
+    assert_eq!(
+        reason(folder.set("use_cla", json!(true))),
+        "`use_cla` is true, expected false: layers here share no keys and values"
+    );
+}
+
+#[test]
+fn olmo_2_norms_the_queries_of_all_heads_together() {
+    let mut folder = like_llama("olmo2");
+    for layer in 0..2 {
+        let name = |name: &str| format!("model.layers.{layer}.{name}.weight");
+        folder.tensors.remove(&name("input_layernorm")).unwrap();
+        folder.add(&name("post_feedforward_layernorm"), &[8]);
+        folder.add(&name("self_attn.q_norm"), &[8]);
+        folder.add(&name("self_attn.k_norm"), &[4]);
+    }
+    let written = folder.write("model.safetensors");
+    let checkpoint = open(written.path());
+    let norm = stored(&folder, "model.layers.1.self_attn.q_norm.weight");
+    assert_eq!(tensor(&checkpoint, 1, TensorKind::QueryNorm), norm);
+    assert!(checkpoint.description().config.qk_norm_across_heads);
 }
 
 #[test]
