@@ -28,19 +28,18 @@ fn rms_factor(x: &[f32], eps: f32) -> f32 {
     1.0 / sqrt(join(stripes) / x.len() as f32 + eps)
 }
 
-/// `out = x * rms_factor(x) * weight`.
-pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let factor = rms_factor(x, eps);
-    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * factor * weight;
+/// Each part of `x` that is as long as `weight` times its [`rms_factor`] and `weight`. Without
+/// weights, nothing.
+#[cfg_attr(target_os = "none", inline(never))]
+pub fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) {
+    if weight.is_empty() {
+        return;
     }
-}
-
-/// [`rms_norm`] in place.
-pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
-    let factor = rms_factor(x, eps);
-    for (x, weight) in x.iter_mut().zip(weight) {
-        *x = *x * factor * weight;
+    for part in x.chunks_exact_mut(weight.len()) {
+        let factor = rms_factor(part, eps);
+        for (x, weight) in part.iter_mut().zip(weight) {
+            *x = *x * factor * weight;
+        }
     }
 }
 

@@ -190,13 +190,8 @@ pub(super) fn final_norm(
     };
     let mut norm = vec![0.0; width];
     checkpoint.tensor(id)?.row(0, &mut norm)?;
-    let mut normed = vec![0.0; hidden.len()];
-    for (row, out) in hidden
-        .chunks_exact(width)
-        .zip(normed.chunks_exact_mut(width))
-    {
-        rms_norm(row, &norm, config.rms_norm_eps, out);
-    }
+    let mut normed = hidden.to_vec();
+    rms_norm(&mut normed, &norm, config.rms_norm_eps);
     Ok(normed)
 }
 

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use pocketlm_kernels::vector::{add, rms_norm, rms_norm_in_place};
+use pocketlm_kernels::vector::{add, rms_norm};
 use pocketlm_kernels::{Activation, GROUP, InputGroup, Isa, Workers};
 
 use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, rows_mut, split};
@@ -158,9 +158,7 @@ impl RowWork<'_> {
             }
             Rows::Residual { norm: next, .. } => {
                 add(second, a);
-                if !b.is_empty() {
-                    rms_norm_in_place(second, b, self.eps);
-                }
+                rms_norm(second, b, self.eps);
                 add(first, second);
                 if next.is_none() {
                     return;
@@ -174,13 +172,10 @@ impl RowWork<'_> {
         }
     }
 
-    /// A model without this norm computes with the row as it is.
+    /// The row of the residual stream, normed if the model has a norm there.
     fn norm<'r>(&self, of: &[f32], norm: &[f32], into: &'r mut [f32]) -> &'r mut [f32] {
-        if norm.is_empty() {
-            copy(into, of);
-        } else {
-            rms_norm(of, norm, self.eps, into);
-        }
+        copy(into, of);
+        rms_norm(into, norm, self.eps);
         into
     }
 }

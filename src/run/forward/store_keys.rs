@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use pocketlm_kernels::vector::{add, rms_norm_in_place, rope, scale};
+use pocketlm_kernels::vector::{add, rms_norm, rope, scale};
 use pocketlm_kernels::{
     Engine, GROUP, InputGroup, Isa, Kv, TILE_ROWS, Workers, split_chunks, store_key, store_value,
 };
@@ -27,25 +27,18 @@ impl Forward<'_, '_> {
             Rope::None => &[],
             Rope::Global | Rope::Local => &*self.buffers.rope,
         };
-        let vectors = [
+        let [query_bias, key_bias, value_bias, query_norm, key_norm] = [
             TensorKind::QueryBias,
-            TensorKind::QueryNorm,
             TensorKind::KeyBias,
-            TensorKind::KeyNorm,
             TensorKind::ValueBias,
+            TensorKind::QueryNorm,
+            TensorKind::KeyNorm,
         ]
         .map(|kind| self.buffers.weights.vector(&self.model, batch.layer, kind));
-        let is_unnormed =
-            self.model.config().qk_norm_only_with_rope && matches!(layer.rope, Rope::None);
-        let [
-            mut query_bias,
-            mut query_norm,
-            mut key_bias,
-            mut key_norm,
-            value_bias,
-        ] = vectors;
-        if is_unnormed {
-            (query_norm, key_norm) = (&[], &[]);
+        let config = self.model.config();
+        let mut norms = [query_norm, key_norm];
+        if config.qk_norm_only_with_rope && matches!(layer.rope, Rope::None) {
+            norms = [&[]; 2];
         }
         let buffers = [
             Buffer::Query,
@@ -54,31 +47,21 @@ impl Forward<'_, '_> {
             Buffer::QueryByHead,
         ];
         let [query, key, value, queries] = split(self.buffers.numbers, &self.plan, buffers);
-        if self.model.config().qk_norm_across_heads {
-            let eps = self.model.config().rms_norm_eps;
-            for token in tokens.clone() {
-                let query = row_mut(query, dims.queries, token);
-                norm_across_heads(query, query_bias, query_norm, eps);
-                let key = row_mut(key, dims.keys, token);
-                norm_across_heads(key, key_bias, key_norm, eps);
-            }
-            (query_bias, query_norm) = (&[], &[]);
-            (key_bias, key_norm) = (&[], &[]);
-        }
         let prepare = Prepare {
             isa: self.engine.isa,
-            config: self.model.config(),
+            config,
             kv: self.plan.kv_type(),
             dims,
             cache: LayerCache::new(&self.plan, layer, batch.cache),
             start: batch.start as usize,
             count: batch.count as usize,
-            query,
             tables,
             first_table,
-            vectors: [query_bias, query_norm, key_bias, key_norm, value_bias],
+            biases: [query_bias, key_bias, value_bias],
+            norms,
         };
         let into = Prepared {
+            query,
             queries,
             groups: self.buffers.groups,
             key,
@@ -93,15 +76,6 @@ impl Forward<'_, '_> {
     }
 }
 
-/// Bias and norm of the queries or keys of all heads.
-#[cfg_attr(target_os = "none", inline(never))]
-fn norm_across_heads(row: &mut [f32], bias: &[f32], norm: &[f32], eps: f32) {
-    add(row, bias);
-    if !norm.is_empty() {
-        rms_norm_in_place(row, norm, eps);
-    }
-}
-
 /// How queries, keys and values are prepared and stored.
 struct Prepare<'s> {
     isa: &'static Isa,
@@ -112,18 +86,20 @@ struct Prepare<'s> {
     /// The batch: the index of its first token in the context, and how many it has.
     start: usize,
     count: usize,
-    /// `[batch][H P]`.
-    query: &'s [f32],
     /// Cosines and sines, `[tables][cos, sin][P/2]`; empty in a layer without rotation.
     tables: &'s [f32],
     /// The table of the first token of the batch.
     first_table: usize,
-    /// Query bias and norm, key bias and norm, value bias.
-    vectors: [&'s [f32]; 5],
+    /// Of queries, keys and values; empty without biases.
+    biases: [&'s [f32]; 3],
+    /// Of queries and keys; empty without norms.
+    norms: [&'s [f32]; 2],
 }
 
 /// What is written: the buffers of all tokens and heads.
 struct Prepared<'s> {
+    /// Queries, `[batch][H P]`, and the same by kv head, `[K][batch][H/K P]`.
+    query: &'s mut [f32],
     queries: &'s mut [f32],
     groups: &'s mut [InputGroup],
     key: &'s mut [f32],
@@ -150,13 +126,18 @@ impl Prepare<'_> {
     fn one(&self, token: usize, into: Prepared<'_>) {
         let dims = self.dims;
         let slot = self.cache.slot(self.start + token);
+        let query = row_mut(into.query, dims.queries, token);
+        let keys = row_mut(into.key, dims.keys, token);
+        let values = row_mut(into.value, dims.keys, token);
+        self.add_biases_and_norm([&mut *query, &mut *keys, &mut *values]);
         for head in 0..dims.kv_heads {
             let unit = head * self.count + token;
             let queries = row_mut(into.queries, self.width(), unit);
             let groups = group_row_mut(into.groups, self.group_width() * GROUP, unit);
-            let key = row_mut(into.key, dims.head, token * dims.kv_heads + head);
-            let value = row_mut(into.value, dims.head, token * dims.kv_heads + head);
-            self.prepare(token, head, [queries, key, value], groups);
+            let key = row_mut(keys, dims.head, head);
+            let value = row(values, dims.head, head);
+            copy(queries, row(query, self.width(), head));
+            self.rotate(token, [queries, key], groups);
             self.store(into.cache, head, slot, [key, value]);
         }
     }
@@ -176,6 +157,17 @@ impl Prepare<'_> {
         let group_width = self.group_width();
         let numbers = tokens.len().saturating_mul(width + 2 * dims.head);
         let workers = row_workers(engine, numbers);
+        each_row(
+            workers,
+            [
+                (&mut *into.query, dims.queries),
+                (&mut *into.key, dims.keys),
+                (&mut *into.value, dims.keys),
+            ],
+            (&mut [], 0),
+            tokens.clone(),
+            |_, rows, _| self.add_biases_and_norm(rows),
+        );
         for head in 0..dims.kv_heads {
             // Queries that meet the same keys lie together.
             let before = head * self.count;
@@ -185,15 +177,15 @@ impl Prepare<'_> {
                 workers,
                 [
                     (queries.unwrap_or_default(), width),
+                    (&mut *into.query, dims.queries),
                     (&mut *into.key, dims.keys),
-                    (&mut *into.value, dims.keys),
                 ],
                 (groups.unwrap_or_default(), group_width * GROUP),
                 tokens.clone(),
-                |token, [queries, key, value], groups| {
+                |token, [queries, query, key], groups| {
+                    copy(queries, row(query, width, head));
                     let key = row_mut(key, dims.head, head);
-                    let value = row_mut(value, dims.head, head);
-                    self.prepare(token, head, [queries, key, value], groups);
+                    self.rotate(token, [queries, key], groups);
                 },
             );
             let bytes = self.cache.keys(head).start..self.cache.values(head).end;
@@ -202,50 +194,42 @@ impl Prepare<'_> {
         }
     }
 
-    /// Bias, qk-norm, rotation and scale of a token's queries that belong to kv head `head`, and of
-    /// its key and value. `queries`, `groups`, `key` and `value` are those of this token and head.
-    fn prepare(
-        &self,
-        token: usize,
-        head: usize,
-        [queries, key, value]: [&mut [f32]; 3],
-        groups: &mut [InputGroup],
-    ) {
-        let dims = self.dims;
-        let [query_bias, query_norm, key_bias, key_norm, value_bias] = self.vectors;
-        let table = row(self.tables, dims.head, self.first_table + token);
-        let angles = table.split_at_checked(dims.head / 2).unwrap_or_default();
-
-        let index = token * dims.kv_heads + head;
-        copy(queries, row(self.query, self.width(), index));
-        add(queries, row(query_bias, self.width(), head));
-        for index in 0..dims.queries_per_kv {
-            let query = row_mut(queries, dims.head, index);
-            self.rotate(query, query_norm, angles);
-            scale(query, self.config.query_scaling_factor);
-            if self.kv.dtype().is_quantized() {
-                let groups = group_row_mut(groups, dims.head, index);
-                self.isa.quantize(query, groups);
-            }
+    /// Biases of a token's queries, keys and values; then the norm of its queries and keys, if it
+    /// comes before rotation.
+    fn add_biases_and_norm(&self, [query, key, value]: [&mut [f32]; 3]) {
+        let [query_bias, key_bias, value_bias] = self.biases;
+        add(query, query_bias);
+        add(key, key_bias);
+        add(value, value_bias);
+        if !self.config.qk_norm_after_rope {
+            let [query_norm, key_norm] = self.norms;
+            rms_norm(query, query_norm, self.config.rms_norm_eps);
+            rms_norm(key, key_norm, self.config.rms_norm_eps);
         }
-        add(key, row(key_bias, dims.head, head));
-        self.rotate(key, key_norm, angles);
-        add(value, row(value_bias, dims.head, head));
     }
 
-    /// Norm of a query or key, if there is one, and rotation, if there are angles. The norm comes
-    /// first, unless the config says otherwise.
-    #[cfg_attr(target_os = "none", inline(never))]
-    fn rotate(&self, head: &mut [f32], norm: &[f32], (cos, sin): (&[f32], &[f32])) {
-        let is_turned_first = self.config.qk_norm_after_rope;
-        if is_turned_first {
-            rope(head, cos, sin);
+    /// Rotation of a token's queries that belong to a kv head, and of its key; then their norm, if
+    /// it comes after rotation. Queries are scaled, and quantised for quantised keys.
+    fn rotate(&self, token: usize, [queries, key]: [&mut [f32]; 2], groups: &mut [InputGroup]) {
+        let dims = self.dims;
+        let table = row(self.tables, dims.head, self.first_table + token);
+        let (cos, sin) = table.split_at_checked(dims.head / 2).unwrap_or_default();
+        for index in 0..dims.queries_per_kv {
+            rope(row_mut(queries, dims.head, index), cos, sin);
         }
-        if !norm.is_empty() {
-            rms_norm_in_place(head, norm, self.config.rms_norm_eps);
+        rope(key, cos, sin);
+        if self.config.qk_norm_after_rope {
+            let [query_norm, key_norm] = self.norms;
+            rms_norm(queries, query_norm, self.config.rms_norm_eps);
+            rms_norm(key, key_norm, self.config.rms_norm_eps);
         }
-        if !is_turned_first {
-            rope(head, cos, sin);
+        scale(queries, self.config.query_scaling_factor);
+        if self.kv.dtype().is_quantized() {
+            for index in 0..dims.queries_per_kv {
+                let query = row(queries, dims.head, index);
+                self.isa
+                    .quantize(query, group_row_mut(groups, dims.head, index));
+            }
         }
     }
 
