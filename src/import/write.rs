@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::prelude::rust_2024::*;
 
@@ -195,7 +196,7 @@ impl Layout {
         }
         debug_assert_eq!(entries.len(), tensors.len() * ENTRY_BYTES);
         let sections = [
-            config.to_bytes().to_vec(),
+            config.to_bytes(),
             layers(description),
             rope(description)?,
             entries,
@@ -418,6 +419,12 @@ fn rope(description: &Description) -> Result<Vec<u8>, ImportError> {
             ImportError::new("a layer uses the local rotary table, and there is none")
         })?;
         write_table(table, &description.config, &mut section)?;
+    }
+    if let Some(temperature) = description.config.attn_temperature {
+        let positions = description.config.max_position_embeddings;
+        let positions = positions.map_or(0, NonZeroU32::get).clamp(1 << 17, 1 << 24);
+        let factors = temperature.factors(positions);
+        section.extend(factors.flat_map(f32::to_le_bytes));
     }
     Ok(section)
 }

@@ -4,11 +4,13 @@ use core::fmt;
 use core::num::NonZeroU32;
 
 use super::DType;
-use super::image::u32_at;
+use super::image::{Section, u32_at};
 use crate::Error;
 
 /// Bytes of the config section.
 pub(super) const CONFIG_BYTES: usize = 80;
+/// Bytes more, if queries have a temperature.
+pub(super) const TEMPERATURE_BYTES: usize = 8;
 /// Bytes of one layer in the layers section.
 pub(super) const LAYER_BYTES: usize = 8;
 
@@ -40,6 +42,56 @@ pub enum Rope {
     Global = 1,
     /// The table of the local (sliding-window) layers.
     Local = 2,
+}
+
+/// A scale on queries that grows with their position: the temperature tuning of Llama 4, which
+/// Ministral 3 has too. The query of position `p` is multiplied by `1 + scale ln(1 + floor(p /
+/// length))`, after RoPE. An image holds these factors up to `max_position_embeddings`; positions
+/// beyond have the last one.
+///
+/// ```
+/// use core::num::NonZeroU32;
+/// use pocketlm::model::{AttnTemperature, Config};
+///
+/// let attn_temperature = AttnTemperature {
+///     scale: 0.1,
+///     length: NonZeroU32::new(16_384).unwrap(),
+///     only_without_rope: false,
+/// };
+/// let config = Config { attn_temperature: Some(attn_temperature), ..Config::PLAIN };
+/// # let _ = config;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct AttnTemperature {
+    /// HF's `llama_4_scaling_beta` or `attn_scale`; above 0.
+    pub scale: f32,
+    /// Positions from one step to the next: `original_max_position_embeddings` or `floor_scale`.
+    pub length: NonZeroU32,
+    /// As in Llama 4: only layers without RoPE scale their queries, and `p` counts from 1.
+    pub only_without_rope: bool,
+}
+
+impl AttnTemperature {
+    /// The factors of the steps from the first on, as an image holds them: enough for `positions`
+    /// positions, and an even number.
+    #[cfg(feature = "std")]
+    pub(crate) fn factors(&self, positions: u32) -> impl Iterator<Item = f32> + use<> {
+        let steps = positions / self.length;
+        let scale = f64::from(self.scale);
+        let factor = move |step| (1.0 + scale * libm::log(f64::from(step) + 1.0)) as f32;
+        (0..=steps | 1).map(factor)
+    }
+
+    /// The step of a position in a layer with this rotary table: which of the factors scales its
+    /// query.
+    pub(crate) fn step(&self, position: u32, rope: Rope) -> u32 {
+        match (self.only_without_rope, rope) {
+            (true, Rope::None) => position.saturating_add(1) / self.length,
+            (true, Rope::Global | Rope::Local) => 0,
+            (false, Rope::None | Rope::Global | Rope::Local) => position / self.length,
+        }
+    }
 }
 
 /// What differs from layer to layer: penzai's `attention_type`, expanded to one entry a layer.
@@ -117,13 +169,15 @@ pub struct Config {
     pub use_layer_stack: bool,
     /// RMSNorm over each head's query and key: before RoPE, unless `qk_norm_after_rope`.
     pub use_qk_norm: bool,
-    /// That norm comes after RoPE (Hunyuan).
+    /// That norm comes after RoPE (Hunyuan). Without effect on a norm across heads.
     pub qk_norm_after_rope: bool,
     /// That norm is over the queries, and over the keys, of all heads together (OLMo 2), before
     /// RoPE. Its weights are `[H*P]` and `[K*P]`.
     pub qk_norm_across_heads: bool,
     /// That norm is left out in layers without RoPE (Llama 4).
     pub qk_norm_only_with_rope: bool,
+    /// Scales queries by their position. `None`: not at all.
+    pub attn_temperature: Option<AttnTemperature>,
     /// Biases on query, key and value (Qwen2).
     pub qkv_bias: bool,
     /// A bias on the attention output projection (Llama's `attention_bias`).
@@ -164,6 +218,7 @@ pub enum ConfigField {
     ActivationDtype,
     Rope,
     AttentionType,
+    AttnTemperature,
 }
 
 impl fmt::Display for ConfigField {
@@ -196,6 +251,9 @@ impl fmt::Display for ConfigField {
                 "a rotary table's amplitude must be finite and above 0, and the word after it 0"
             }
             ConfigField::AttentionType => "a layer's rotary table is unknown",
+            ConfigField::AttnTemperature => {
+                "attn_temperature's scale and factors must be finite, and the scale above 0"
+            }
         })
     }
 }
@@ -224,7 +282,8 @@ mod flag {
     pub const QK_NORM_AFTER_ROPE: u32 = 1 << 14;
     pub const QK_NORM_ONLY_WITH_ROPE: u32 = 1 << 15;
     pub const QK_NORM_ACROSS_HEADS: u32 = 1 << 16;
-    pub const ALL: u32 = (1 << 17) - 1;
+    pub const TEMPERATURE_ONLY_WITHOUT_ROPE: u32 = 1 << 18;
+    pub const ALL: u32 = (1 << 17) - 1 | 1 << 18;
 }
 
 /// The sizes of a model's vectors, in numbers: what the shapes of its tensors and buffers are
@@ -301,6 +360,7 @@ impl Config {
         qk_norm_after_rope: false,
         qk_norm_across_heads: false,
         qk_norm_only_with_rope: false,
+        attn_temperature: None,
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
@@ -356,6 +416,8 @@ impl Config {
             ConfigField::AttnLogitsSoftCap
         } else if !positive(self.query_scaling_factor.abs()) {
             ConfigField::QueryScalingFactor
+        } else if matches!(self.attn_temperature, Some(x) if !positive(x.scale)) {
+            ConfigField::AttnTemperature
         } else {
             return Ok(());
         };
@@ -364,6 +426,17 @@ impl Config {
 
     /// Reads and checks the config section.
     pub(super) const fn read(bytes: &[u8]) -> Result<Config, Error> {
+        let attn_temperature = match NonZeroU32::new(u32_at(bytes, CONFIG_BYTES + 4)) {
+            Some(length) => Some(AttnTemperature {
+                scale: f32::from_bits(u32_at(bytes, CONFIG_BYTES)),
+                length,
+                only_without_rope: u32_at(bytes, 32) & flag::TEMPERATURE_ONLY_WITHOUT_ROPE != 0,
+            }),
+            None => None,
+        };
+        if bytes.len() != CONFIG_BYTES + attn_temperature.is_some() as usize * TEMPERATURE_BYTES {
+            return Err(Error::Layout(Section::Config));
+        }
         let mut words = [0; CONFIG_BYTES / 4];
         let mut i = 0;
         while i < words.len() {
@@ -428,9 +501,11 @@ impl Config {
             activation_dtype,
             use_layer_stack: flags & flag::LAYER_STACK != 0,
             use_qk_norm: flags & flag::QK_NORM != 0,
-            qk_norm_after_rope: flags & flag::QK_NORM_AFTER_ROPE != 0,
+            qk_norm_after_rope: flags & (flag::QK_NORM_AFTER_ROPE | flag::QK_NORM_ACROSS_HEADS)
+                == flag::QK_NORM_AFTER_ROPE,
             qk_norm_across_heads: flags & flag::QK_NORM_ACROSS_HEADS != 0,
             qk_norm_only_with_rope: flags & flag::QK_NORM_ONLY_WITH_ROPE != 0,
+            attn_temperature,
             qkv_bias: flags & flag::QKV_BIAS != 0,
             output_bias: flags & flag::OUTPUT_BIAS != 0,
             mlp_bias: flags & flag::MLP_BIAS != 0,
@@ -444,8 +519,13 @@ impl Config {
 
     /// The config section of an image.
     #[cfg(feature = "std")]
-    pub(crate) fn to_bytes(self) -> [u8; CONFIG_BYTES] {
+    pub(crate) fn to_bytes(self) -> std::vec::Vec<u8> {
+        let temperature = self.attn_temperature;
         let flags = [
+            (
+                temperature.is_some_and(|temperature| temperature.only_without_rope),
+                flag::TEMPERATURE_ONLY_WITHOUT_ROPE,
+            ),
             (self.tie_embedder_and_logits, flag::TIED),
             (!self.use_pre_attn_norm, flag::NO_PRE_ATTN_NORM),
             (!self.use_pre_ffw_norm, flag::NO_PRE_FFW_NORM),
@@ -502,11 +582,10 @@ impl Config {
             self.activation_dtype as u32,
             self.max_position_embeddings.map_or(0, NonZeroU32::get),
         ];
-        let mut bytes = [0; CONFIG_BYTES];
-        for (bytes, word) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
-            *bytes = word.to_le_bytes();
-        }
-        bytes
+        let temperature =
+            temperature.map(|temperature| [temperature.scale.to_bits(), temperature.length.get()]);
+        let words = words.into_iter().chain(temperature.into_iter().flatten());
+        words.flat_map(u32::to_le_bytes).collect()
     }
 }
 

@@ -20,17 +20,18 @@
 //!
 //! CRC-32 is the one of zlib. An absent section (no tokenizer, no chat template) has length 0.
 //!
-//! **0, config**: 20 words of 4 bytes. `u32`: 0 num_kv_heads, 4 query_head_multiplier, 8
+//! **0, config**: 20 words of 4 bytes, or 22. `u32`: 0 num_kv_heads, 4 query_head_multiplier, 8
 //! embedding_dim, 12 projection_dim, 16 mlp_hidden_dim, 20 num_decoder_blocks, 24 vocab_size, 28
 //! mlp_variant (0 geglu_exact, 1 geglu_approx, 2 swiglu), 32 flags (bit 0 tie_embedder_and_logits,
 //! 1 use_post_attn_norm, 2 use_post_ffw_norm, 3 use_qk_norm, 4 qkv_bias, 5 output_bias, 6 mlp_bias,
 //! 7 use_layer_stack, and which of the optional numbers are there: 8 local_rope_wavelength, 9
 //! global_scale_factor, 10 final_logit_softcap, 11 attn_logits_soft_cap; then 12 without
 //! use_pre_attn_norm, 13 without use_pre_ffw_norm, 14 qk_norm_after_rope, 15
-//! qk_norm_only_with_rope, 16 qk_norm_across_heads). `f32`: 36 embedding_scale, 40 query_scaling_factor, 44 rms_norm_eps, 48 final_logit_softcap, 52
-//! attn_logits_soft_cap, 56 rope_wavelength, 60 local_rope_wavelength, 64 global_scale_factor.
-//! `u32`: 68 parameter_dtype, 72 activation_dtype (element types, below), 76
-//! max_position_embeddings (0: not known).
+//! qk_norm_only_with_rope, 16 qk_norm_across_heads, 18 attn_temperature's
+//! only_without_rope). `f32`: 36 embedding_scale, 40 query_scaling_factor, 44 rms_norm_eps, 48
+//! final_logit_softcap, 52 attn_logits_soft_cap, 56 rope_wavelength, 60 local_rope_wavelength, 64
+//! global_scale_factor. `u32`: 68 parameter_dtype, 72 activation_dtype (element types, below), 76
+//! max_position_embeddings (0: not known). With attn_temperature: `f32` 80 scale, `u32` 84 length, not 0.
 //!
 //! **1, layers**: for each layer `u32` window (0: global attention) and `u32` rotary table (0 none,
 //! 1 global, 2 local).
@@ -38,7 +39,8 @@
 //! **2, rope**: the rotary tables that some layer uses, the global one first. A table is `f32`,
 //! what its cosines and sines are multiplied by; `u32` 0; and `projection_dim / 2` numbers `u64`:
 //! number *j* says how far channels *j* and *j + projection_dim / 2* turn from one position to the
-//! next, in units of 2^−64 turns.
+//! next, in units of 2^−64 turns. With attn_temperature, the factors of its steps follow, an even
+//! number of `f32`.
 //!
 //! **3, tensors**: for each tensor 16 bytes: `u8` kind, `u8` element type, `u16` 0, `u32` layer,
 //! `u64` offset from the start of the weights section. First come the embedder, the lm_head unless
@@ -58,7 +60,7 @@
 
 use core::fmt;
 
-use super::config::{CONFIG_BYTES, Config, Layers};
+use super::config::{Config, Layers};
 use super::{Rope, TensorId, TensorKind};
 use crate::Error;
 
@@ -315,9 +317,6 @@ impl<'m> Header<'m> {
         }
         if !reserved_is_zero(before) {
             return Err(Error::Layout(Section::Header));
-        }
-        if sections[Section::Config as usize].len() != CONFIG_BYTES {
-            return Err(Error::Layout(Section::Config));
         }
         let config = match Config::read(sections[Section::Config as usize]) {
             Ok(config) => config,

@@ -18,7 +18,7 @@ use pocketlm_kernels::{Matrix, TILE_ROWS};
 
 pub(crate) use checksum::{crc32, extend_crc32};
 pub(crate) use config::Dims;
-pub use config::{Config, ConfigField, Layer, Layers, MlpVariant, Rope};
+pub use config::{AttnTemperature, Config, ConfigField, Layer, Layers, MlpVariant, Rope};
 pub(crate) use image::VERSION;
 #[cfg(feature = "std")]
 pub use image::tensor_ids;
@@ -92,7 +92,10 @@ impl<'m> Model<'m> {
     /// are.
     fn describe(&mut self) -> Result<(), Error> {
         let header = &self.header;
-        if header.section(Section::Rope).len() != header.rope_lengths().0.saturating_mul(8) {
+        let tables = header.rope_lengths().0.saturating_mul(8);
+        let factors = header.section(Section::Rope).len().checked_sub(tables);
+        let has_factors = header.config.attn_temperature.is_some();
+        if factors.is_none_or(|bytes| (bytes != 0) != has_factors || bytes % 8 != 0) {
             return Err(Error::Layout(Section::Rope));
         }
         if core::str::from_utf8(header.section(Section::ChatTemplate)).is_err() {
@@ -113,6 +116,13 @@ impl<'m> Model<'m> {
             if !(amplitude.is_finite() && amplitude > 0.0) || reserved != 0 {
                 return Err(Error::Config(ConfigField::Rope));
             }
+        }
+        if self
+            .query_factors()
+            .iter()
+            .any(|factor| !factor.is_finite())
+        {
+            return Err(Error::Config(ConfigField::AttnTemperature));
         }
         Ok(())
     }
@@ -221,12 +231,31 @@ impl<'m> Model<'m> {
         }
     }
 
+    /// The factors of [`AttnTemperature`], from step 0 on; empty without.
+    fn query_factors(&self) -> &'m [f32] {
+        let start = self.header.rope_lengths().0.saturating_mul(8);
+        let bytes = self.header.section(Section::Rope).get(start..);
+        try_cast_slice(bytes.unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// What queries of a position are multiplied by, in a layer with this rotary table: 1 without
+    /// [`AttnTemperature`].
+    pub(crate) fn query_factor(&self, position: u32, rope: Rope) -> f32 {
+        let Some(temperature) = self.config().attn_temperature else {
+            return 1.0;
+        };
+        let factors = self.query_factors();
+        let step = temperature.step(position, rope) as usize;
+        factors.get(step).or(factors.last()).copied().unwrap_or(1.0)
+    }
+
     /// A rotary table as it is stored; empty if no layer uses it.
     fn rope_words(&self, rope: Rope) -> &'m [u64] {
-        let tables: &[u64] = try_cast_slice(self.header.section(Section::Rope)).unwrap_or_default();
-        let (global, local) = tables
-            .split_at_checked(self.header.rope_lengths().1)
-            .unwrap_or_default();
+        let section: &[u64] =
+            try_cast_slice(self.header.section(Section::Rope)).unwrap_or_default();
+        let (length, local_start) = self.header.rope_lengths();
+        let tables = section.get(..length).unwrap_or_default();
+        let (global, local) = tables.split_at_checked(local_start).unwrap_or_default();
         match rope {
             Rope::None => &[],
             Rope::Global => global,

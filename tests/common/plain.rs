@@ -147,6 +147,7 @@ impl<'m> Plain<'m> {
         let values = heads(TensorKind::Value, TensorKind::ValueBias, None);
         for query in queries.iter_mut().flatten() {
             *query *= config.query_scaling_factor;
+            *query *= temperature(&config, kind.rope, position);
         }
         self.cache[layer as usize].push(Kept {
             position,
@@ -444,4 +445,16 @@ fn add(x: &mut [f32], y: &[f32]) {
     for (x, y) in x.iter_mut().zip(y) {
         *x += y;
     }
+}
+
+/// What the query of a position is multiplied by on top of the config's factor.
+fn temperature(config: &Config, rope: Rope, position: u32) -> f32 {
+    let Some(temperature) = config.attn_temperature else {
+        return 1.0;
+    };
+    if temperature.only_without_rope && rope != Rope::None {
+        return 1.0;
+    }
+    let steps = (position + u32::from(temperature.only_without_rope)) / temperature.length.get();
+    (1.0 + f64::from(temperature.scale) * libm::log(f64::from(steps) + 1.0)) as f32
 }

@@ -7,7 +7,9 @@ use pocketlm::host::AlignedBytes;
 use pocketlm::import::{
     self, Checkpoint, Description, Element, ImportError, PackOptions, RopeTable, Tensor,
 };
-use pocketlm::model::{Config, DType, Layer, MlpVariant, Rope, TensorId, TensorKind};
+use pocketlm::model::{
+    AttnTemperature, Config, DType, Layer, MlpVariant, Rope, TensorId, TensorKind,
+};
 
 /// A repeatable stream of numbers (Knuth's MMIX generator).
 #[derive(Clone)]
@@ -274,8 +276,16 @@ pub fn any(numbers: &mut Numbers) -> Description {
     };
     let global_rope = table(numbers);
     let local_rope = Some(table(numbers));
+    let attn_temperature = numbers.one_in(4).then(|| AttnTemperature {
+        scale: numbers.pick(&[0.1, 0.5, 3.0]),
+        length: NonZeroU32::new(numbers.pick(&[1, 3, 7, 1000])).unwrap(),
+        only_without_rope: numbers.one_in(2),
+    });
     Description {
-        config,
+        config: Config {
+            attn_temperature,
+            ..config
+        },
         layers,
         global_rope,
         local_rope,

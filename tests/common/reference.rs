@@ -3,7 +3,7 @@
 //! oracle is the importer's.
 
 use pocketlm::import::{Checkpoint, RopeTable, Tensor};
-use pocketlm::model::{MlpVariant, Rope, TensorId, TensorKind};
+use pocketlm::model::{Config, MlpVariant, Rope, TensorId, TensorKind};
 
 pub type Matrix = Vec<Vec<f64>>;
 
@@ -229,6 +229,7 @@ impl<'c> Reference<'c> {
             for (h, query) in queries.iter().enumerate() {
                 let kv = h / config.query_head_multiplier as usize;
                 let query = scaled(query, config.query_scaling_factor.into());
+                let query = scaled(&query, temperature(config, kind.rope, p));
                 let score =
                     |&r: &usize| soft_cap(dot(&query, &keys[r][kv]), config.attn_logits_soft_cap);
                 let weights = softmax(&visible.iter().map(score).collect::<Vec<_>>());
@@ -278,6 +279,19 @@ impl Linear {
         }
         y
     }
+}
+
+/// What the query of a position is multiplied by on top of the config's factor.
+fn temperature(config: &Config, rope: Rope, position: u32) -> f64 {
+    let Some(temperature) = config.attn_temperature else {
+        return 1.0;
+    };
+    let first = if temperature.only_without_rope { 1 } else { 0 };
+    if first == 1 && rope != Rope::None {
+        return 1.0;
+    }
+    let steps = (position + first) / temperature.length;
+    1.0 + f64::from(temperature.scale) * (1.0 + f64::from(steps)).ln()
 }
 
 fn rotated(x: &[f64], table: &RopeTable, position: u32) -> Vec<f64> {

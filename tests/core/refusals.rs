@@ -1,6 +1,7 @@
 //! No bytes can make the core do anything but run or refuse: images cut, flipped, bent with all
 //! checksums repaired; plans and arenas that do not fit.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use crate::common::random::{self, Memory, Numbers, window};
@@ -8,7 +9,9 @@ use crate::common::session::{STORY, session_in};
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
 use pocketlm::import::{PackOptions, vocabulary};
-use pocketlm::model::{ConfigField, DType, Header, Kv, Model, Rope, Section, TensorId, TensorKind};
+use pocketlm::model::{
+    AttnTemperature, ConfigField, DType, Header, Kv, Model, Rope, Section, TensorId, TensorKind,
+};
 use pocketlm::run::{Plan, Session, Solo};
 
 /// An image with something in every section.
@@ -17,6 +20,11 @@ fn image(dtype: DType) -> AlignedBytes {
     description.config.use_qk_norm = true;
     description.config.final_logit_softcap = Some(7.0);
     description.config.num_kv_heads = 1;
+    description.config.attn_temperature = Some(AttnTemperature {
+        scale: 0.5,
+        length: NonZeroU32::new(3).unwrap(),
+        only_without_rope: false,
+    });
     let abc = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers/abc.json");
     description.tokenizer = Some(Ok(vocabulary::from_path(abc).unwrap()));
     description.chat_template = Some(Ok("{{ messages }} ü".into()));
@@ -333,6 +341,11 @@ fn fields_that_make_no_model_are_refused_by_name() {
             ConfigField::RopeWavelength,
             &[0.0, -1.0, f32::NAN, f32::INFINITY],
         ),
+        (
+            80,
+            ConfigField::AttnTemperature,
+            &[0.0, -1.0, f32::NAN, f32::INFINITY],
+        ),
     ];
     for (at, field, bad) in floats {
         cases.extend(
@@ -344,6 +357,13 @@ fn fields_that_make_no_model_are_refused_by_name() {
         [0.0, -1.0, f32::NAN, f32::INFINITY]
             .map(|x| (rope, x.to_bits(), Error::Config(ConfigField::Rope))),
     );
+    cases.push((config + 84, 0, Error::Layout(Section::Config)));
+    let (_, rope_length) = place(&whole, Section::Rope);
+    for bad in [f32::NAN, f32::INFINITY] {
+        let last_factor = rope + rope_length - 4;
+        let expected = Error::Config(ConfigField::AttnTemperature);
+        cases.push((last_factor, bad.to_bits(), expected));
+    }
     cases.push((layers + 4, 3, Error::Config(ConfigField::AttentionType)));
     let query = TensorId {
         layer: 0,

@@ -224,6 +224,11 @@ fn config(model: &Model) -> Map<String, Value> {
         "qk_norm_after_rope": config.qk_norm_after_rope,
         "qk_norm_across_heads": config.qk_norm_across_heads,
         "qk_norm_only_with_rope": config.qk_norm_only_with_rope,
+        "attn_temperature": config.attn_temperature.map(|temperature| json!({
+            "scale": number(temperature.scale),
+            "length": temperature.length,
+            "only_without_rope": temperature.only_without_rope,
+        })),
         "qkv_bias": config.qkv_bias,
         "output_bias": config.output_bias,
         "mlp_bias": config.mlp_bias,

@@ -9,7 +9,7 @@ use pocketlm_kernels::{
 };
 
 use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, split};
-use crate::model::{Config, Dims, Rope, TensorKind};
+use crate::model::{Dims, Model, Rope, TensorKind};
 use crate::run::SMALL;
 use crate::run::buffer::Buffer;
 use crate::run::cache::LayerCache;
@@ -49,10 +49,12 @@ impl Forward<'_, '_> {
         let [query, key, value, queries] = split(self.buffers.numbers, &self.plan, buffers);
         let prepare = Prepare {
             isa: self.engine.isa,
-            config,
+            model: &self.model,
+            rope: layer.rope,
             kv: self.plan.kv_type(),
             dims,
             cache: LayerCache::new(&self.plan, layer, batch.cache),
+            positions: self.buffers.positions,
             start: batch.start as usize,
             count: batch.count as usize,
             tables,
@@ -79,10 +81,13 @@ impl Forward<'_, '_> {
 /// How queries, keys and values are prepared and stored.
 struct Prepare<'s> {
     isa: &'static Isa,
-    config: &'s Config,
+    model: &'s Model<'s>,
+    rope: Rope,
     kv: Kv,
     dims: &'s Dims,
     cache: LayerCache,
+    /// Of all tokens of the context.
+    positions: &'s [u32],
     /// The batch: the index of its first token in the context, and how many it has.
     start: usize,
     count: usize,
@@ -201,10 +206,10 @@ impl Prepare<'_> {
         add(query, query_bias);
         add(key, key_bias);
         add(value, value_bias);
-        if !self.config.qk_norm_after_rope {
+        if !self.model.config().qk_norm_after_rope {
             let [query_norm, key_norm] = self.norms;
-            rms_norm(query, query_norm, self.config.rms_norm_eps);
-            rms_norm(key, key_norm, self.config.rms_norm_eps);
+            rms_norm(query, query_norm, self.model.config().rms_norm_eps);
+            rms_norm(key, key_norm, self.model.config().rms_norm_eps);
         }
     }
 
@@ -218,12 +223,17 @@ impl Prepare<'_> {
             rope(row_mut(queries, dims.head, index), cos, sin);
         }
         rope(key, cos, sin);
-        if self.config.qk_norm_after_rope {
+        if self.model.config().qk_norm_after_rope {
             let [query_norm, key_norm] = self.norms;
-            rms_norm(queries, query_norm, self.config.rms_norm_eps);
-            rms_norm(key, key_norm, self.config.rms_norm_eps);
+            rms_norm(queries, query_norm, self.model.config().rms_norm_eps);
+            rms_norm(key, key_norm, self.model.config().rms_norm_eps);
         }
-        scale(queries, self.config.query_scaling_factor);
+        scale(queries, self.model.config().query_scaling_factor);
+        let position = self.positions.get(self.start + token).copied();
+        let factor = self.model.query_factor(position.unwrap_or(0), self.rope);
+        if factor != 1.0 {
+            scale(queries, factor);
+        }
         if self.kv.dtype().is_quantized() {
             for index in 0..dims.queries_per_kv {
                 let query = row(queries, dims.head, index);
