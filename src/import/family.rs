@@ -85,14 +85,17 @@ pub(super) struct Family {
     /// No layer has a rotary embedding unless `position_embedding_type` is "rope".
     pub(super) rope_is_optional: bool,
 
+    /// Whether queries are scaled by their position.
+    pub(super) temperature: Temperature,
+
     /// The base of the rotary frequencies of layers with a window, if it is one of its own.
     pub(super) local_rope_theta: Option<f64>,
     /// `partial_rotary_factor` may limit the rotary embedding to some channels of a head.
     pub(super) partial_rotary: bool,
     /// Rope scaling of the types "yarn" and "su" is longrope.
     pub(super) yarn_is_longrope: bool,
-    /// Rope scaling of the type "dynamic" with `alpha` stretches the base once for all texts.
-    pub(super) dynamic_is_alpha: bool,
+    /// What rope scaling of the type "dynamic" does.
+    pub(super) dynamic: DynamicRope,
 
     /// The defaults for keys that `config.json` leaves out.
     pub(super) absent: Absent,
@@ -118,6 +121,8 @@ pub(super) struct Gguf {
     /// `attention.sliding_window` has to be 0. Then all layers attend to all tokens before, and
     /// have a rotary embedding. Otherwise they attend to chunks.
     pub(super) full_attention: bool,
+    /// Queries are scaled by their position if there is an `attention.temperature_scale`.
+    pub(super) temperature: bool,
 }
 
 /// What Hugging Face folders call the feed-forward. The last two are of families that can have
@@ -155,6 +160,29 @@ pub(super) enum QkNormNames {
     Norm,
     /// `query_layernorm` and `key_layernorm`.
     Layernorm,
+}
+
+/// Whether queries are [scaled by their position](crate::model::AttnTemperature).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Temperature {
+    /// They are not.
+    None,
+    /// In all layers, if the rotary table has a `llama_4_scaling_beta`.
+    InRopeParameters,
+    /// In layers without rotary embedding, unless `attn_temperature_tuning` is false.
+    WithoutRope,
+}
+
+/// What rope scaling of the type "dynamic" does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DynamicRope {
+    /// The frequencies change with the length of the text: this is refused.
+    ByLength,
+    /// With `alpha`, the base is stretched once for all texts.
+    Alpha,
+    /// Nothing, up to `max_position_embeddings`. Then the frequencies change with the length of the
+    /// text, which is ignored: such texts are longer than those the model was trained for.
+    BeyondContext,
 }
 
 /// A soft cap, `cap * tanh(x / cap)`.
@@ -258,10 +286,11 @@ const LLAMA: Family = Family {
     no_rope_interval: None,
     full_layers_without_rope: false,
     rope_is_optional: false,
+    temperature: Temperature::None,
     local_rope_theta: None,
     partial_rotary: false,
     yarn_is_longrope: false,
-    dynamic_is_alpha: false,
+    dynamic: DynamicRope::ByLength,
     absent: Absent {
         vocab_size: 32_000,
         hidden_size: 4096,
@@ -288,6 +317,7 @@ const fn gguf(architecture: &'static str) -> Gguf {
         wide_query_layers: None,
         rope_switch: false,
         full_attention: false,
+        temperature: false,
     }
 }
 
@@ -416,10 +446,35 @@ const GRANITE: Family = Family {
 /// Every family, in the order in which messages list them.
 static FAMILIES: &[Family] = &[
     LLAMA,
-    MISTRAL,
+    Family {
+        multimodal: Some("mistral3"),
+        ..MISTRAL
+    },
     Family {
         model_type: "ministral",
         windows: Windows::AllUnlessListed,
+        ..MISTRAL
+    },
+    Family {
+        model_type: "ministral3",
+        multimodal: Some("mistral3"),
+        gguf: Some(Gguf {
+            pairing: Pairing::Adjacent,
+            temperature: true,
+            ..gguf("mistral3")
+        }),
+        windows: Windows::AllUnlessListed,
+        temperature: Temperature::InRopeParameters,
+        absent: Absent {
+            vocab_size: 131_072,
+            num_hidden_layers: 34,
+            head_dim: Some(128),
+            max_position_embeddings: 262_144,
+            rms_norm_eps: 1e-5,
+            sliding_window: None,
+            rope_theta: 1e6,
+            ..MISTRAL.absent
+        },
         ..MISTRAL
     },
     GEMMA,
@@ -551,10 +606,26 @@ static FAMILIES: &[Family] = &[
         qk_norm: QkNorm::WeightsAfterRope,
         qk_norm_names: QkNormNames::Layernorm,
         mlp_bias_key: None,
-        dynamic_is_alpha: true,
+        dynamic: DynamicRope::Alpha,
         absent: Absent {
             vocab_size: 290_943,
             rms_norm_eps: 1e-5,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
+    Family {
+        model_type: "internlm3",
+        gguf: None, // its files say "llama"
+        attention_bias_key: Some("qkv_bias"),
+        output_bias: false,
+        mlp_bias_key: Some("bias"),
+        dynamic: DynamicRope::BeyondContext,
+        absent: Absent {
+            vocab_size: 128_512,
+            num_key_value_heads: Some(2),
+            head_dim: Some(128),
+            max_position_embeddings: 32_768,
             ..LLAMA.absent
         },
         ..LLAMA
@@ -572,6 +643,7 @@ static FAMILIES: &[Family] = &[
         qk_norm: QkNorm::NoWeights,
         mlp_bias_key: None,
         no_rope_interval: Some(4),
+        temperature: Temperature::WithoutRope,
         absent: Absent {
             vocab_size: 202_048,
             hidden_size: 5120,
@@ -651,11 +723,28 @@ impl Family {
             .ok_or_else(|| unsupported(model_type))
     }
 
-    /// The family of the text half of a multimodal model, if we know that `model_type`.
-    pub(super) fn of_multimodal(model_type: &str) -> Option<&'static Self> {
-        FAMILIES
-            .iter()
-            .find(|family| family.multimodal == Some(model_type))
+    /// Whether `model_type` is that of multimodal models whose text half we know.
+    pub(super) fn is_multimodal(model_type: &str) -> bool {
+        Self::of_multimodal(model_type, None).is_some()
+    }
+
+    /// The family of the text half of a multimodal model: the one whose `model_type` is `text`, or
+    /// the first that such models can have.
+    pub(super) fn of_multimodal(model_type: &str, text: Option<&str>) -> Option<&'static Self> {
+        FAMILIES.iter().find(|family| {
+            family.multimodal == Some(model_type)
+                && text.is_none_or(|text| family.model_type == text)
+        })
+    }
+
+    /// The `model_type`s of the text halves of a multimodal model, in quotes, for messages.
+    pub(super) fn text_halves(model_type: &str) -> String {
+        let families = FAMILIES.iter();
+        let families = families.filter(|family| family.multimodal == Some(model_type));
+        let names: Vec<_> = families
+            .map(|family| format!("{:?}", family.model_type))
+            .collect();
+        names.join(" or ")
     }
 
     /// The family of a `general.architecture`, and what its GGUF files are like.
@@ -683,7 +772,13 @@ pub(super) fn model_types(fits: impl Fn(&Family) -> bool) -> String {
     let families = FAMILIES.iter().filter(|family| fits(family));
     let names =
         families.flat_map(|family| family.multimodal.into_iter().chain([family.model_type]));
-    list(names)
+    let mut seen = Vec::new();
+    for name in names {
+        if !seen.contains(&name) {
+            seen.push(name);
+        }
+    }
+    list(seen.into_iter())
 }
 
 /// "a, b and c".
@@ -703,10 +798,8 @@ fn unsupported(model_type: &str) -> ImportError {
         "cohere" | "cohere2" => {
             "its attention and feed-forward run side by side, behind a LayerNorm"
         }
-        "ministral3" | "mistral3" => "its queries are scaled by their positions",
         "lfm2" => "some of its layers are short convolutions",
         "arcee" => "its feed-forward has no gate",
-        "internlm3" => "its rotary frequencies change with the length of the text",
         "mamba" | "mamba2" | "falcon_mamba" | "falcon_h1" | "bamba" | "zamba2" | "qwen3_next" => {
             "it has recurrent layers"
         }
@@ -728,9 +821,7 @@ mod tests {
     /// The first of two rows with one name would hide the other: a row must not inherit names.
     #[test]
     fn no_two_families_share_a_name() {
-        let types = FAMILIES
-            .iter()
-            .flat_map(|family| [Some(family.model_type), family.multimodal]);
+        let types = FAMILIES.iter().map(|family| Some(family.model_type));
         let architectures = FAMILIES
             .iter()
             .map(|family| family.gguf.map(|gguf| gguf.architecture));

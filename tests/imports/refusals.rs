@@ -53,10 +53,6 @@ fn unsupported_models_are_refused_by_name() {
             "`model_type` is \"lfm2\": some of its layers are short convolutions",
         ),
         (
-            "ministral3",
-            "`model_type` is \"ministral3\": its queries are scaled by their positions",
-        ),
-        (
             "falcon_h1",
             "`model_type` is \"falcon_h1\": it has recurrent layers",
         ),
@@ -71,7 +67,7 @@ fn unsupported_models_are_refused_by_name() {
     assert!(
         error
             .to_string()
-            .ends_with("exaone4, hunyuan_v1_dense, llama4_text, ernie4_5 and helium"),
+            .ends_with("exaone4, hunyuan_v1_dense, internlm3, llama4_text, ernie4_5 and helium"),
         "{error}"
     );
     assert_eq!(

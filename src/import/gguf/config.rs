@@ -17,7 +17,7 @@ use crate::import::quantize::nearest;
 use crate::import::rope::Pairing;
 use crate::import::vocabulary::{for_rows, from_gguf, with_variables};
 use crate::import::{Description, ImportError, heads_fit};
-use crate::model::{Config, DType, Layer, Rope, tensor_ids};
+use crate::model::{AttnTemperature, Config, DType, Layer, Rope, tensor_ids};
 
 /// What a file says about its model.
 pub(super) struct Described {
@@ -32,12 +32,11 @@ pub(super) struct Described {
 
 /// Keys that can change the computation in ways that are not supported, and the values that change
 /// nothing.
-const NEUTRAL: [(&str, Value); 6] = [
+const NEUTRAL: [(&str, Value); 5] = [
     ("expert_count", Value::Unsigned(0)),
     ("attention.causal", Value::Bool(true)),
     ("attention.clamp_kqv", Value::Float(0.0)),
     ("attention.max_alibi_bias", Value::Float(0.0)),
-    ("attention.temperature_scale", Value::Float(0.0)),
     ("use_parallel_residual", Value::Bool(false)),
 ];
 /// The same in families without [`multipliers`](Family::multipliers).
@@ -46,6 +45,8 @@ const NO_MULTIPLIERS: [(&str, Value); 3] = [
     ("residual_scale", Value::Float(1.0)),
     ("logit_scale", Value::Float(1.0)),
 ];
+/// The same in families without [`temperature`](Gguf::temperature).
+const NO_TEMPERATURE: [(&str, Value); 1] = [("attention.temperature_scale", Value::Float(0.0))];
 
 /// Describes the model of a file, and checks that its tensors are those that the description calls
 /// for.
@@ -59,13 +60,14 @@ pub(super) fn describe(
 ) -> Result<Described, ImportError> {
     let name = architecture(metadata)?;
     let (family, gguf) = Family::of_architecture(name)?;
-    let unknown = NO_MULTIPLIERS.into_iter().filter(|_| !family.multipliers);
-    for (key, neutral) in NEUTRAL.into_iter().chain(unknown) {
+    let no_multipliers = NO_MULTIPLIERS.iter().filter(|_| !family.multipliers);
+    let no_temperature = NO_TEMPERATURE.iter().filter(|_| !gguf.temperature);
+    for (key, neutral) in NEUTRAL.iter().chain(no_multipliers).chain(no_temperature) {
         let key = format!("{name}.{key}");
         if metadata
             .values
             .get(&key)
-            .is_some_and(|value| *value != neutral)
+            .is_some_and(|value| value != neutral)
         {
             return Err(metadata.refuse(&key, "none: this is not supported"));
         }
@@ -88,6 +90,9 @@ pub(super) fn describe(
     let rotary = rope::global(metadata, tensors, name, config.projection_dim, pairs)?;
     config.rope_wavelength = rotary.base as f32;
     config.global_scale_factor = rotary.divisor.map(|divisor| divisor as f32);
+    if gguf.temperature {
+        config.attn_temperature = temperature(metadata, name)?;
+    }
 
     let local_base = match family.local_rope_theta {
         Some(base) => Some(
@@ -118,6 +123,26 @@ pub(super) fn describe(
         pairing: gguf.pairing,
         rotary_pairs: pairs as usize,
     })
+}
+
+/// The scale of queries by their position.
+fn temperature(
+    metadata: &Metadata<'_>,
+    architecture: &str,
+) -> Result<Option<AttnTemperature>, ImportError> {
+    let key = format!("{architecture}.attention.temperature_scale");
+    if matches!(metadata.number(&key)?, None | Some(0.0)) {
+        return Ok(None);
+    }
+    let scale = metadata.positive(&key)?;
+    let length_key = format!("{architecture}.rope.scaling.original_context_length");
+    let length = metadata.count(&length_key)?.and_then(NonZeroU32::new);
+    let length = length.ok_or_else(|| metadata.refuse(&length_key, "a number of tokens"))?;
+    Ok(scale.map(|scale| AttnTemperature {
+        scale: scale as f32,
+        length,
+        only_without_rope: false,
+    }))
 }
 
 /// Granite's multipliers; 1 in other families, and where a file has none.

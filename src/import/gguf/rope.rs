@@ -25,6 +25,8 @@ enum Scaling {
         beta_fast: f64,
         beta_slow: f64,
         context: f64,
+        /// What cosines and sines are multiplied by.
+        amplitude: f64,
     },
 }
 
@@ -65,13 +67,8 @@ pub(super) fn global(
         divide(&mut frequencies, factors)?;
     }
     let scaling = Scaling::read(metadata, arch)?;
-    // An older and a newer name for one thing; llama.cpp multiplies them.
-    let mut amplitude = 1.0;
-    for key in ["attn_factor", "yarn_attn_factor"] {
-        amplitude *= metadata
-            .positive(&format!("{arch}.rope.scaling.{key}"))?
-            .unwrap_or(1.0);
-    }
+    let attn_factor = metadata.positive(&format!("{arch}.rope.scaling.attn_factor"))?;
+    let mut amplitude = attn_factor.unwrap_or(1.0);
     let mut divisor = None;
     match scaling {
         Scaling::None => {}
@@ -84,6 +81,7 @@ pub(super) fn global(
             beta_fast,
             beta_slow,
             context,
+            amplitude: yarn_amplitude,
         } => {
             if base <= 1.0 {
                 return Err(metadata.refuse(&base_key, "more than 1 with yarn"));
@@ -97,7 +95,7 @@ pub(super) fn global(
                 truncate: true,
             }
             .stretch(&mut frequencies, 2 * pairs);
-            amplitude *= rope::yarn_amplitude(factor, 1.0);
+            amplitude *= yarn_amplitude;
         }
     }
     let amplitude = amplitude as f32;
@@ -148,17 +146,12 @@ impl Scaling {
         if !(factor > 0.0 && factor.is_finite()) {
             return Err(metadata.refuse(&key("factor"), "a number above 0"));
         }
-        for name in ["yarn_log_multiplier", "yarn_ext_factor"] {
-            let neutral = if name == "yarn_ext_factor" { 1.0 } else { 0.0 };
-            if kind == Some("yarn")
-                && metadata
-                    .number(&key(name))?
-                    .is_some_and(|n| n >= 0.0 && n != neutral)
-            {
-                return Err(
-                    metadata.refuse(&key(name), &format!("{neutral}: others are not supported"))
-                );
-            }
+        let ext_factor = key("yarn_ext_factor");
+        let is_blended = metadata
+            .number(&ext_factor)?
+            .is_some_and(|n| n >= 0.0 && n != 1.0);
+        if kind == Some("yarn") && is_blended {
+            return Err(metadata.refuse(&ext_factor, "1: others are not supported"));
         }
         match kind {
             // The factors of longrope are tensors.
@@ -180,11 +173,29 @@ impl Scaling {
                     beta_fast: metadata.positive(&key("yarn_beta_fast"))?.unwrap_or(32.0),
                     beta_slow: metadata.positive(&key("yarn_beta_slow"))?.unwrap_or(1.0),
                     context: f64::from(context),
+                    amplitude: yarn_amplitude(metadata, &key, factor)?,
                 })
             }
             Some(_) => Err(metadata.refuse(&key("type"), "none, linear or yarn")),
         }
     }
+}
+
+/// What cosines and sines are multiplied by. Converters copy `yarn_attn_factor` from the
+/// `attention_factor` of a `config.json`, where it is this number itself: with it, a GGUF file and
+/// the folder it was made from give the same results. (llama.cpp multiplies it by `0.1 ln(factor) +
+/// 1`.) `yarn_log_multiplier` is `mscale_all_dim`, beside an `mscale` of 1.
+fn yarn_amplitude(
+    metadata: &Metadata<'_>,
+    key: &dyn Fn(&str) -> String,
+    factor: f64,
+) -> Result<f64, ImportError> {
+    if let Some(amplitude) = metadata.positive(&key("yarn_attn_factor"))? {
+        return Ok(amplitude);
+    }
+    let log_multiplier = key("yarn_log_multiplier");
+    let all_dim = metadata.number(&log_multiplier)?.unwrap_or(0.0).max(0.0);
+    Ok(rope::yarn_amplitude(factor, 1.0) / rope::yarn_amplitude(factor, all_dim))
 }
 
 /// A divisor for each frequency: `rope_freqs` (Llama 3's scaling, computed by the converter), or

@@ -10,11 +10,11 @@ use std::prelude::rust_2024::*;
 use serde_json::{Map, Value};
 
 use super::rope::{self, Tables};
-use crate::import::family::{Family, Mlp, QkNorm, SoftCap, Windows};
+use crate::import::family::{Family, Mlp, QkNorm, SoftCap, Temperature, Windows};
 use crate::import::json::{Object, excerpt};
 use crate::import::multipliers::Multipliers;
 use crate::import::{ImportError, RopeTable};
-use crate::model::{Config, Layer, MlpVariant, Rope};
+use crate::model::{AttnTemperature, Config, Layer, MlpVariant, Rope};
 
 /// No model has wider heads. This bounds tables whose size depends on this number alone.
 const WIDEST_HEAD: u32 = 1 << 16;
@@ -49,21 +49,19 @@ pub(super) fn describe(map: &Map<String, Value>, tensors: usize) -> Result<Descr
     let model_type = root
         .text("model_type")?
         .ok_or_else(|| root.refuse("model_type", "a model family"))?;
-    let Some(family) = Family::of_multimodal(model_type) else {
+    if !Family::is_multimodal(model_type) {
         let tie = root.flag("tie_word_embeddings")?;
         return text_model(Family::of_model_type(model_type)?, &root, tie, tensors);
-    };
+    }
     // The text half of a multimodal model. In old files `text_config` has only the keys that differ
     // from the class's defaults, and may be missing.
     let nothing = Map::new();
     let text = root
         .object("text_config")?
         .unwrap_or_else(|| Object::root(&nothing));
-    if let Some(inner) = text.text("model_type")?
-        && inner != family.model_type
-    {
-        return Err(text.refuse("model_type", &format!("{:?}", family.model_type)));
-    }
+    let inner = text.text("model_type")?;
+    let family = Family::of_multimodal(model_type, inner)
+        .ok_or_else(|| text.refuse("model_type", &Family::text_halves(model_type)))?;
     let tie = root
         .flag("tie_word_embeddings")?
         .or(text.flag("tie_word_embeddings")?);
@@ -102,6 +100,7 @@ fn text_model(
         local_base,
         divisor,
         rotary_pairs,
+        temperature,
         ..
     } = tables;
 
@@ -112,7 +111,7 @@ fn text_model(
     match family.mlp {
         Mlp::Usual => {}
         Mlp::Shared => check_shared_mlp(keys)?,
-        Mlp::FeedForward => check_feed_forward(keys, &layers)?,
+        Mlp::FeedForward => check_feed_forward(keys)?,
     }
     let soft_cap = |key: &str, cap: SoftCap| match cap {
         SoftCap::IfGiven | SoftCap::Default(_) if keys.mentions(key) => {
@@ -186,6 +185,10 @@ fn text_model(
             qk_norm_after_rope: family.qk_norm == QkNorm::WeightsAfterRope,
             qk_norm_across_heads: family.qk_norm == QkNorm::AcrossHeads,
             qk_norm_only_with_rope: family.qk_norm == QkNorm::NoWeights,
+            attn_temperature: match family.temperature {
+                Temperature::None | Temperature::InRopeParameters => temperature,
+                Temperature::WithoutRope => temperature_without_rope(keys, &layers)?,
+            },
             max_position_embeddings: NonZeroU32::new(rope::max_positions(keys, family)?),
             ..Config::PLAIN
         },
@@ -465,9 +468,8 @@ fn check_shared_mlp(keys: &Object) -> Result<(), ImportError> {
     }
 }
 
-/// Refuses what Llama 4 has and MobileLLM-R1 does not: experts, attention in chunks, and layers
-/// without rotary embedding that treat queries in their own way.
-fn check_feed_forward(keys: &Object, layers: &[Layer]) -> Result<(), ImportError> {
+/// Refuses what Llama 4 has and MobileLLM-R1 does not: experts, and attention in chunks.
+fn check_feed_forward(keys: &Object) -> Result<(), ImportError> {
     let experts = "it is a mixture of experts";
     match keys.list("moe_layers")? {
         Some([]) => {}
@@ -493,13 +495,23 @@ fn check_feed_forward(keys: &Object, layers: &[Layer]) -> Result<(), ImportError
             return Err(keys.refuse("attention_chunk_size", &format!("null: {chunks}")));
         }
     }
-    if layers.iter().all(|layer| layer.rope != Rope::None) {
-        return Ok(());
-    }
-    let key = "attn_temperature_tuning";
-    if keys.flag(key)? != Some(false) {
-        let expected = "false in a model that has layers without rotary embedding";
-        return Err(keys.refuse(key, expected));
-    }
     Ok(())
+}
+
+/// Llama 4 scales the queries of layers without rotary embedding by their position.
+fn temperature_without_rope(
+    keys: &Object,
+    layers: &[Layer],
+) -> Result<Option<AttnTemperature>, ImportError> {
+    let is_off = keys.flag("attn_temperature_tuning")? == Some(false);
+    if is_off || layers.iter().all(|layer| layer.rope != Rope::None) {
+        return Ok(None);
+    }
+    let scale = keys.positive("attn_scale")?.unwrap_or(0.1);
+    let length = keys.count("floor_scale")?.unwrap_or(8192);
+    Ok(NonZeroU32::new(length).map(|length| AttnTemperature {
+        scale: scale as f32,
+        length,
+        only_without_rope: true,
+    }))
 }

@@ -1,9 +1,10 @@
 //! Hugging Face folders: `config.json`, safetensors, tokenizer files.
 //!
-//! Supported are the model types `llama` (SmolLM 1 and 2 as well), `mistral`, `ministral`, `gemma`,
-//! `gemma2`, `gemma3_text`, the text half of `gemma3`, `vaultgemma`, `qwen2`, `qwen3`, `smollm3`,
-//! `phi3`, `granite`, `granitemoehybrid` (if all layers are attention and there are no experts),
-//! `olmo2`, `exaone4`, `hunyuan_v1_dense`,
+//! Supported are the model types `llama` (SmolLM 1 and 2 as well), `mistral`, `ministral`,
+//! `ministral3`, the text half of `mistral3`, `gemma`, `gemma2`, `gemma3_text`, the text half of
+//! `gemma3`, `vaultgemma`, `qwen2`, `qwen3`, `smollm3`, `phi3`, `granite`, `granitemoehybrid` (if
+//! all layers are attention and there are no experts), `olmo2`, `exaone4`, `hunyuan_v1_dense`,
+//! `internlm3` (up to `max_position_embeddings`: its frequencies change in longer texts),
 //! `llama4_text` (MobileLLM-R1: if there are no experts), `ernie4_5` and `helium`.
 //!
 //! Matrices may be quantised: GPTQ (4 and 8 bits, with and without `desc_act`, checkpoint formats

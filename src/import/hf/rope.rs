@@ -1,14 +1,16 @@
 //! The rotary tables of a `config.json`: `rope_theta` and `rope_scaling` of transformers 4,
 //! `rope_parameters` of 5, one for all layers or one for each kind of layer.
 
+use std::num::NonZeroU32;
 use std::prelude::rust_2024::*;
 
 use serde_json::Map;
 
-use crate::import::family::{self, Family};
+use crate::import::family::{self, DynamicRope, Family, Temperature};
 use crate::import::json::Object;
 use crate::import::rope::{self, Llama3, Yarn};
 use crate::import::{ImportError, RopeTable};
+use crate::model::AttnTemperature;
 
 /// What a config says about rotary embedding.
 pub(super) struct Tables {
@@ -21,6 +23,7 @@ pub(super) struct Tables {
     pub(super) divisor: Option<f64>,
     /// How many pairs of a head are rotated.
     pub(super) rotary_pairs: u32,
+    pub(super) temperature: Option<AttnTemperature>,
 }
 
 /// One table, with what it was made from.
@@ -29,6 +32,7 @@ struct Made {
     base: f64,
     divisor: Option<f64>,
     rotary_pairs: u32,
+    temperature: Option<AttnTemperature>,
 }
 
 /// Reads the tables for heads of `head_dim` channels.
@@ -113,6 +117,7 @@ fn join(global: Made, local: Option<Made>) -> Tables {
         local_base,
         divisor: global.divisor,
         rotary_pairs: global.rotary_pairs,
+        temperature: global.temperature,
     }
 }
 
@@ -170,12 +175,10 @@ impl<'a, 'j> Source<'a, 'j> {
             head_dim,
         )?;
         let kind = self.kind()?;
-        let alpha = self.truthy("alpha")?.filter(|_| family.dynamic_is_alpha);
-        let base = match alpha {
-            Some(alpha) if kind == "dynamic" => {
-                base * libm::pow(alpha, f64::from(dim) / f64::from(dim.saturating_sub(2)))
-            }
-            _ => base,
+        let base = if kind == "dynamic" {
+            base * self.dynamic_stretch(family, dim)?
+        } else {
+            base
         };
         let mut made = Made {
             table: RopeTable {
@@ -185,12 +188,15 @@ impl<'a, 'j> Source<'a, 'j> {
             base,
             divisor: None,
             rotary_pairs: dim.div_ceil(2),
+            temperature: match family.temperature {
+                Temperature::None | Temperature::WithoutRope => None,
+                Temperature::InRopeParameters => self.temperature(keys, family)?,
+            },
         };
         let frequencies = &mut made.table.frequencies;
         match kind {
-            "dynamic" if alpha.is_some() => {}
+            "dynamic" | "default" => {}
             "yarn" | "su" if family.yarn_is_longrope => return Err(self.depends_on_length(kind)),
-            "default" => {}
             "linear" => {
                 let factor = self.required("factor")?;
                 rope::linear(frequencies, factor);
@@ -239,7 +245,7 @@ impl<'a, 'j> Source<'a, 'j> {
                 .stretch(frequencies, dim);
                 made.table.amplitude = self.yarn_amplitude(factor)? as f32;
             }
-            "longrope" | "dynamic" => return Err(self.depends_on_length(kind)),
+            "longrope" => return Err(self.depends_on_length(kind)),
             _ => {
                 let key = if self.holder("rope_type").get("rope_type").is_some() {
                     "rope_type"
@@ -265,6 +271,21 @@ impl<'a, 'j> Source<'a, 'j> {
         Ok(made)
     }
 
+    /// What a base is multiplied by if the scaling is "dynamic".
+    fn dynamic_stretch(&self, family: &Family, dim: u32) -> Result<f64, ImportError> {
+        let alpha = self.truthy("alpha")?;
+        match (family.dynamic, alpha) {
+            (DynamicRope::BeyondContext, _) => Ok(1.0),
+            (DynamicRope::Alpha, Some(alpha)) => {
+                let dim = f64::from(dim);
+                Ok(libm::pow(alpha, dim / (dim - 2.0).max(0.0)))
+            }
+            (DynamicRope::Alpha, None) | (DynamicRope::ByLength, _) => {
+                Err(self.depends_on_length("dynamic"))
+            }
+        }
+    }
+
     /// `longrope` has two tables and `dynamic` one for every length. Which one is right for a token
     /// depends on how long the text becomes.
     fn depends_on_length(&self, kind: &str) -> ImportError {
@@ -285,6 +306,28 @@ impl<'a, 'j> Source<'a, 'j> {
             Some(beta) if beta < 0.0 => Err(self.holder(key).refuse(key, "a number above 0")),
             beta => Ok(beta.unwrap_or(default)),
         }
+    }
+
+    /// The scale of queries by their position, if there is a `llama_4_scaling_beta` other than 0.
+    fn temperature(
+        &self,
+        keys: &Object,
+        family: &Family,
+    ) -> Result<Option<AttnTemperature>, ImportError> {
+        let key = "llama_4_scaling_beta";
+        if self.truthy(key)?.is_none() {
+            return Ok(None);
+        }
+        let length = self.original_context(keys, family)? as u32;
+        let length = NonZeroU32::new(length).ok_or_else(|| {
+            let key = "original_max_position_embeddings";
+            self.holder(key).refuse(key, "an integer above 0")
+        })?;
+        Ok(Some(AttnTemperature {
+            scale: self.required(key)? as f32,
+            length,
+            only_without_rope: false,
+        }))
     }
 
     fn yarn_amplitude(&self, factor: f64) -> Result<f64, ImportError> {

@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 use crate::import::json::{Object, excerpt};
 use crate::import::safetensors::Weights;
 use crate::import::{Description, ImportError, RopeTable, heads_fit, rope};
-use crate::model::{Config, DType, Layer, MlpVariant, Rope};
+use crate::model::{AttnTemperature, Config, DType, Layer, MlpVariant, Rope};
 
-/// The fields of `LlamalikeTransformerConfig`, all of them.
-const FIELDS: [&str; 28] = [
+/// The fields of `LlamalikeTransformerConfig`, all of them, and those of families that it has not.
+const FIELDS: [&str; 29] = [
     "num_kv_heads",
     "query_head_multiplier",
     "embedding_dim",
@@ -38,6 +38,7 @@ const FIELDS: [&str; 28] = [
     "qk_norm_after_rope",
     "qk_norm_across_heads",
     "qk_norm_only_with_rope",
+    "attn_temperature",
     "global_scale_factor",
     "local_rope_wavelength",
 ];
@@ -183,6 +184,7 @@ fn config(
         qk_norm_after_rope: flag(fields, "qk_norm_after_rope")?,
         qk_norm_across_heads: flag(fields, "qk_norm_across_heads")?,
         qk_norm_only_with_rope: flag(fields, "qk_norm_only_with_rope")?,
+        attn_temperature: attn_temperature(fields)?,
         ..rotary.config()
     };
     // The checks above reject all that this rejects, as long as the rules agree.
@@ -379,6 +381,24 @@ fn query_scaling_factor(fields: &Object, projection_dim: u32) -> Result<f64, Imp
         }
         _ => Ok(1.0 / f64::from(projection_dim).sqrt()),
     }
+}
+
+fn attn_temperature(fields: &Object) -> Result<Option<AttnTemperature>, ImportError> {
+    let key = "attn_temperature";
+    let Some(object) = fields.object(key)? else {
+        return Ok(None);
+    };
+    let known = ["scale", "length", "only_without_rope"];
+    if let Some(unknown) = object.keys().find(|key| !known.contains(key)) {
+        return Err(object.object_to(unknown, "is not a field of attn_temperature"));
+    }
+    let scale = object.positive("scale")?;
+    let length = object.count("length")?.and_then(NonZeroU32::new);
+    Ok(Some(AttnTemperature {
+        scale: scale.ok_or_else(|| object.refuse("scale", "a number above 0"))? as f32,
+        length: length.ok_or_else(|| object.refuse("length", "an integer above 0"))?,
+        only_without_rope: flag(&object, "only_without_rope")?,
+    }))
 }
 
 fn dtype(fields: &Object, key: &str) -> Result<DType, ImportError> {

@@ -1,7 +1,9 @@
 //! What each architecture's keys and tensors come to, by files made by hand.
 
+use std::num::NonZeroU32;
+
 use pocketlm::import::Checkpoint;
-use pocketlm::model::{Config, DType, Layer, Rope, TensorId, TensorKind};
+use pocketlm::model::{AttnTemperature, Config, DType, Layer, Rope, TensorId, TensorKind};
 
 use super::handmade::{File, Listed, Place, array, float, key, layers, text, uint};
 use super::support::{read, rows, tensors};
@@ -242,6 +244,55 @@ fn linear_and_yarn_scaling_stretch_the_table() {
         (vec![1.0, 0.01 * (0.25 + 1.0) / 2.0], None)
     );
     assert_eq!(yarn.amplitude, 1.138_629_4); // 0.1 ln 4 + 1
+    let amplitude = |key: &str, value| {
+        let context = uint("qwen3.rope.scaling.original_context_length", 1000);
+        let key = float(&format!("qwen3.rope.scaling.{key}"), value);
+        table(vec![kind("yarn"), factor(), context, key])
+            .0
+            .amplitude
+    };
+    // What `attention_factor` says in the folder that the file was made from.
+    assert_eq!(amplitude("yarn_attn_factor", 1.25), 1.25);
+    // `mscale_all_dim`, beside an `mscale` of 1.
+    assert_eq!(amplitude("yarn_log_multiplier", 1.0), 1.0);
+    assert_eq!(
+        amplitude("yarn_log_multiplier", 0.5),
+        1.138_629_4 / 1.069_314_7
+    );
+    assert_eq!(amplitude("yarn_log_multiplier", 0.0), 1.138_629_4);
+}
+
+#[test]
+fn ministral_3_scales_queries_by_position() {
+    let place = Place::new();
+    let file = || File::of("mistral3").without("rope_freqs.weight");
+    let scale = || float("mistral3.attention.temperature_scale", 0.1);
+    let length = || uint("mistral3.rope.scaling.original_context_length", 16_384);
+    let temperature = |file: File| {
+        let checkpoint = place.open(&file.bytes().0).unwrap();
+        checkpoint.description().config.attn_temperature
+    };
+    let expected = AttnTemperature {
+        scale: 0.1,
+        length: NonZeroU32::new(16_384).unwrap(),
+        only_without_rope: false,
+    };
+    assert_eq!(
+        temperature(file().with(scale()).with(length())),
+        Some(expected)
+    );
+    assert_eq!(temperature(file()), None);
+    assert_eq!(
+        place.refusal(&file().with(scale()).bytes().0),
+        "key `mistral3.rope.scaling.original_context_length` is missing, expected a number of \
+         tokens"
+    );
+    let other = File::llama().with(float("llama.attention.temperature_scale", 0.1));
+    assert_eq!(
+        place.refusal(&other.bytes().0),
+        "key `llama.attention.temperature_scale` is 0.10000000149011612, expected none: this is not \
+         supported"
+    );
 }
 
 #[test]

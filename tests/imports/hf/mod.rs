@@ -3,12 +3,13 @@
 
 mod quantized;
 
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use crate::common::folder::{self, Folder, like_llama};
 use crate::common::reference::{Reference, read};
 use pocketlm::import::{Checkpoint, hf, llamalike};
-use pocketlm::model::{MlpVariant, Rope, TensorId, TensorKind};
+use pocketlm::model::{AttnTemperature, MlpVariant, Rope, TensorId, TensorKind};
 use pocketlm::text::Tokenizer;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -1020,7 +1021,6 @@ fn llama_4_without_experts_norms_queries_and_keys_by_weights_of_one() {
 
 #[test]
 fn llama_4_with_what_mobilellm_does_not_have_is_refused() {
-    let skipping = || mobilellm().set("no_rope_layers", json!([1, 0]));
     for (folder, reason) in [
         (
             mobilellm().without("moe_layers"),
@@ -1042,24 +1042,128 @@ fn llama_4_with_what_mobilellm_does_not_have_is_refused() {
             "`attention_chunk_size` is missing, expected null: attention in chunks is not \
              supported",
         ),
-        (
-            skipping(),
-            "`attn_temperature_tuning` is missing, expected false in a model that has layers \
-             without rotary embedding",
-        ),
     ] {
         let written = folder.write("model.safetensors");
         assert_eq!(hf::open(written.path()).err().unwrap().reason, reason);
     }
-    let plain = skipping().set("attn_temperature_tuning", json!(false));
-    let written = plain.write("model.safetensors");
-    let ropes: Vec<Rope> = open(written.path())
-        .description()
-        .layers
-        .iter()
-        .map(|layer| layer.rope)
-        .collect();
-    assert_eq!(ropes, [Rope::Global, Rope::None]);
+}
+
+#[test]
+fn llama_4_scales_queries_by_position_in_layers_without_rope() {
+    let skipping = || mobilellm().set("no_rope_layers", json!([1, 0]));
+    let temperature = |folder: Folder| {
+        let written = folder.write("model.safetensors");
+        let checkpoint = open(written.path());
+        let description = checkpoint.description();
+        let ropes: Vec<Rope> = description.layers.iter().map(|layer| layer.rope).collect();
+        (ropes, description.config.attn_temperature)
+    };
+    let tuned = |scale, length| {
+        Some(AttnTemperature {
+            scale,
+            length: NonZeroU32::new(length).unwrap(),
+            only_without_rope: true,
+        })
+    };
+    let ropes = vec![Rope::Global, Rope::None];
+    assert_eq!(temperature(skipping()), (ropes.clone(), tuned(0.1, 8192)));
+    let other = skipping()
+        .set("attn_scale", json!(0.5))
+        .set("floor_scale", json!(8));
+    assert_eq!(temperature(other), (ropes.clone(), tuned(0.5, 8)));
+    let off = skipping().set("attn_temperature_tuning", json!(false));
+    assert_eq!(temperature(off), (ropes, None));
+    // A model with rope in all layers has no use for it.
+    assert_eq!(temperature(mobilellm()).1, None);
+    let wrong = skipping().set("floor_scale", json!(0));
+    let error = hf::open(wrong.write("model.safetensors").path()).err();
+    let reason = error.unwrap().reason;
+    assert_eq!(
+        reason,
+        "`floor_scale` is 0, expected an integer from 1 to 4294967295"
+    );
+}
+
+#[test]
+fn ministral_3_scales_queries_by_position() {
+    let parameters = json!({
+        "rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "mscale": 1.0,
+        "mscale_all_dim": 1.0, "original_max_position_embeddings": 16_384,
+        "llama_4_scaling_beta": 0.1,
+    });
+    let ministral = |parameters: &Value| {
+        like_llama("ministral3")
+            .set("head_dim", json!(4))
+            .set("rope_parameters", parameters.clone())
+    };
+    let written = ministral(&parameters).write("model.safetensors");
+    let checkpoint = open(written.path());
+    let description = checkpoint.description();
+    let temperature = AttnTemperature {
+        scale: 0.1,
+        length: NonZeroU32::new(16_384).unwrap(),
+        only_without_rope: false,
+    };
+    assert_eq!(description.config.attn_temperature, Some(temperature));
+    assert_eq!(description.global_rope.amplitude, 1.0);
+    assert!(
+        description
+            .layers
+            .iter()
+            .all(|layer| layer.window.is_none())
+    );
+
+    let mut without = parameters;
+    without["llama_4_scaling_beta"] = Value::Null;
+    let written = ministral(&without).write("model.safetensors");
+    assert_eq!(
+        open(written.path()).description().config.attn_temperature,
+        None
+    );
+}
+
+#[test]
+fn a_mistral_3_folder_says_which_text_model_it_has() {
+    let folder = |text: &str| {
+        let mut folder = like_llama("mistral3");
+        let mut keys = std::mem::take(&mut folder.config);
+        keys["model_type"] = json!(text);
+        keys["head_dim"] = json!(4);
+        folder.config = json!({ "model_type": "mistral3", "text_config": keys });
+        folder
+    };
+    for text in ["mistral", "ministral3"] {
+        let written = folder(text).write("model.safetensors");
+        let config = open(written.path()).description().config;
+        assert_eq!(config.attn_temperature, None);
+    }
+    let written = folder("gemma2").write("model.safetensors");
+    assert_eq!(
+        hf::open(written.path()).err().unwrap().reason,
+        "`text_config.model_type` is \"gemma2\", expected \"mistral\" or \"ministral3\""
+    );
+}
+
+#[test]
+fn internlm_3_has_plain_frequencies_up_to_its_context() {
+    let dynamic = json!({ "rope_type": "dynamic", "factor": 6.0, "rope_theta": 1e4 });
+    let folder = |model_type| {
+        like_llama(model_type)
+            .set("head_dim", json!(4))
+            .set("rope_parameters", dynamic.clone())
+    };
+    let written = folder("internlm3").write("model.safetensors");
+    let checkpoint = open(written.path());
+    assert_eq!(
+        checkpoint.description().global_rope.frequencies,
+        [1.0, 0.01]
+    );
+    let error = hf::open(folder("llama").write("model.safetensors").path()).err();
+    let reason = error.unwrap().reason;
+    assert!(
+        reason.contains("change with the length of the text"),
+        "{reason}"
+    );
 }
 
 #[test]
