@@ -27,13 +27,14 @@
 //! 7 use_layer_stack, and which of the optional numbers are there: 8 local_rope_wavelength, 9
 //! global_scale_factor, 10 final_logit_softcap, 11 attn_logits_soft_cap; then 12 without
 //! use_pre_attn_norm, 13 without use_pre_ffw_norm, 14 qk_norm_after_rope, 15
-//! qk_norm_only_with_rope, 16 qk_norm_across_heads). `f32`: 36 embedding_scale, 40 query_scaling_factor, 44 rms_norm_eps, 48 final_logit_softcap, 52
-//! attn_logits_soft_cap, 56 rope_wavelength, 60 local_rope_wavelength, 64 global_scale_factor.
-//! `u32`: 68 parameter_dtype, 72 activation_dtype (element types, below), 76
-//! max_position_embeddings (0: not known).
+//! qk_norm_only_with_rope, 16 qk_norm_across_heads, 17 conv_bias). `f32`: 36 embedding_scale, 40
+//! query_scaling_factor, 44 rms_norm_eps, 48 final_logit_softcap, 52 attn_logits_soft_cap, 56
+//! rope_wavelength, 60 local_rope_wavelength, 64 global_scale_factor. `u32`: 68 parameter_dtype, 72
+//! activation_dtype (element types, below), 76 max_position_embeddings (0: not known).
 //!
 //! **1, layers**: for each layer `u32` window (0: global attention) and `u32` rotary table (0 none,
-//! 1 global, 2 local).
+//! 1 global, 2 local). If the latter is 3, the layer is a convolution, and its window, which is the
+//! same in all convolutions, is how many taps it has.
 //!
 //! **2, rope**: the rotary tables that some layer uses, the global one first. A table is `f32`,
 //! what its cosines and sines are multiplied by; `u32` 0; and `projection_dim / 2` numbers `u64`:
@@ -42,7 +43,7 @@
 //!
 //! **3, tensors**: for each tensor 16 bytes: `u8` kind, `u8` element type, `u16` 0, `u32` layer,
 //! `u64` offset from the start of the weights section. First come the embedder, the lm_head unless
-//! tied, the final norm; then layer by layer the tensors the config calls for, in the order of
+//! tied, the final norm; then layer by layer the tensors the layer's kind calls for, in the order of
 //! [`TensorKind`]. Element types: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4, 5 q4min, 6 q5, 7 q6, 8 nl3, 9
 //! nl4. Norms and biases are f32.
 //!
@@ -59,7 +60,7 @@
 use core::fmt;
 
 use super::config::{CONFIG_BYTES, Config, Layers};
-use super::{Rope, TensorId, TensorKind};
+use super::{Layer, Rope, TensorId, TensorKind};
 use crate::Error;
 
 /// The version this build writes and reads.
@@ -83,7 +84,7 @@ pub(crate) const ENTRY_BYTES: usize = 16;
 pub enum Section {
     /// The config.
     Config = 0,
-    /// Windows and rotary tables of the layers.
+    /// Windows, rotary tables and kinds of the layers.
     Layers,
     /// Rotary frequencies.
     Rope,
@@ -319,7 +320,7 @@ impl<'m> Header<'m> {
         if sections[Section::Config as usize].len() != CONFIG_BYTES {
             return Err(Error::Layout(Section::Config));
         }
-        let config = match Config::read(sections[Section::Config as usize]) {
+        let mut config = match Config::read(sections[Section::Config as usize]) {
             Ok(config) => config,
             Err(error) => return Err(error),
         };
@@ -328,6 +329,10 @@ impl<'m> Header<'m> {
             config.num_decoder_blocks,
         ) {
             Ok(layers) => layers,
+            Err(error) => return Err(error),
+        };
+        config.conv_taps = match layers.conv_taps() {
+            Ok(taps) => taps,
             Err(error) => return Err(error),
         };
         Ok(Header {
@@ -430,23 +435,31 @@ impl Entry {
     }
 }
 
-/// The tensors of a model in the order of an image.
-pub fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + use<> {
+/// The tensors of a model with these layers, in the order of an image.
+pub fn tensor_ids<L: Iterator<Item = Layer>>(
+    config: &Config,
+    mut layers: L,
+) -> impl Iterator<Item = TensorId> + use<L> {
     let config = *config;
     let mut layer = 0;
     let mut next = 0;
+    let mut kind = layers.next().map(|layer| layer.kind);
     core::iter::from_fn(move || {
         loop {
-            let Some(&kind) = TensorKind::ALL.get(next) else {
+            let Some(&tensor) = TensorKind::ALL.get(next) else {
                 (layer, next) = (layer + 1, TensorKind::PreAttentionNorm as usize);
+                kind = layers.next().map(|layer| layer.kind);
                 continue;
             };
-            if kind.is_per_layer() && layer >= config.num_decoder_blocks {
+            if tensor.is_per_layer() && kind.is_none() {
                 return None;
             }
             next += 1;
-            if kind.is_present(&config) {
-                return Some(TensorId { layer, kind });
+            if tensor.is_present(&config, kind.unwrap_or_default()) {
+                return Some(TensorId {
+                    layer,
+                    kind: tensor,
+                });
             }
         }
     })

@@ -38,8 +38,8 @@ impl Random {
             ..Config::PLAIN
         };
         let layer = Layer {
-            window: None,
             rope: Rope::Global,
+            ..Layer::default()
         };
         let description = Description {
             config,
@@ -53,7 +53,7 @@ impl Random {
             chat_template: None,
         };
         let mut tensors = BTreeMap::new();
-        for (seed, id) in tensor_ids(&config).enumerate() {
+        for (seed, id) in description.tensor_ids().enumerate() {
             let (rows, columns) = id.kind.shape(&config).unwrap();
             let mut values = numbers(seed as u64 + 1, rows * columns);
             if id.kind.is_matrix() {

@@ -85,24 +85,20 @@ impl Memory {
         let mut numbers = Numbers::new(seed);
         let config = description.config;
         let mut tensors = HashMap::new();
-        let layers = (0..config.num_decoder_blocks).map(|layer| (layer, true));
-        for (layer, per_layer) in [(0, false)].into_iter().chain(layers) {
-            for kind in TensorKind::ALL {
-                if kind.is_per_layer() != per_layer || !kind.is_present(&config) {
-                    continue;
-                }
-                let (rows, columns) = kind.shape(&config).unwrap();
-                let (base, spread) = match kind {
-                    TensorKind::Embedder | TensorKind::LmHead => (0.0, 1.0),
-                    _ if kind.is_matrix() => (0.0, (3.0 / columns as f32).sqrt()),
-                    _ if format!("{kind:?}").ends_with("Bias") => (0.0, 0.3),
-                    _ => (1.0, 0.5),
-                };
-                let data = (0..rows * columns)
-                    .flat_map(|_| (base + spread * numbers.float()).to_le_bytes())
-                    .collect();
-                tensors.insert(TensorId { layer, kind }, data);
-            }
+        for id in description.tensor_ids() {
+            let kind = id.kind;
+            let (rows, columns) = kind.shape(&config).unwrap();
+            let (base, spread) = match kind {
+                TensorKind::Embedder | TensorKind::LmHead => (0.0, 1.0),
+                TensorKind::ConvTaps => (0.0, 1.0),
+                _ if kind.is_matrix() => (0.0, (3.0 / columns as f32).sqrt()),
+                _ if format!("{kind:?}").ends_with("Bias") => (0.0, 0.3),
+                _ => (1.0, 0.5),
+            };
+            let data = (0..rows * columns)
+                .flat_map(|_| (base + spread * numbers.float()).to_le_bytes())
+                .collect();
+            tensors.insert(id, data);
         }
         Memory {
             description,
@@ -168,6 +164,7 @@ pub fn window(window: u32, rope: Rope) -> Layer {
     Layer {
         window: NonZeroU32::new(window),
         rope,
+        ..Layer::default()
     }
 }
 
