@@ -7,7 +7,7 @@ use pocketlm::host::AlignedBytes;
 use pocketlm::import::{
     self, Checkpoint, Description, Element, ImportError, PackOptions, RopeTable, Tensor,
 };
-use pocketlm::model::{Config, DType, Layer, MlpVariant, Rope, TensorId, TensorKind};
+use pocketlm::model::{Config, DType, Layer, LayerKind, MlpVariant, Rope, TensorId, TensorKind};
 
 /// A repeatable stream of numbers (Knuth's MMIX generator).
 #[derive(Clone)]
@@ -179,6 +179,10 @@ pub fn plain(layers: Vec<Layer>) -> Description {
         num_decoder_blocks: layers.len() as u32,
         vocab_size: 43,
         query_scaling_factor: 0.4,
+        conv_taps: layers
+            .iter()
+            .find(|layer| layer.kind == LayerKind::Convolution)
+            .and_then(|layer| layer.window),
         ..Config::PLAIN
     };
     Description {
@@ -191,9 +195,29 @@ pub fn plain(layers: Vec<Layer>) -> Description {
     }
 }
 
+/// Makes convolutions of some layers.
+fn convolve(numbers: &mut Numbers, config: &mut Config, layers: &mut [Layer]) {
+    config.conv_bias = numbers.one_in(2);
+    let taps = NonZeroU32::new(numbers.pick(&[1, 2, 3, 3, 4, 7, 12]));
+    for layer in layers.iter_mut() {
+        if numbers.one_in(2) {
+            *layer = convolution(taps.map_or(0, NonZeroU32::get));
+            config.conv_taps = taps;
+        }
+    }
+}
+
+/// A convolution.
+pub fn convolution(taps: u32) -> Layer {
+    Layer {
+        kind: LayerKind::Convolution,
+        ..window(taps, Rope::None)
+    }
+}
+
 /// Any config at all, small.
 pub fn any(numbers: &mut Numbers) -> Description {
-    let layers: Vec<Layer> = (0..numbers.within(0..=4))
+    let mut layers: Vec<Layer> = (0..numbers.within(0..=4))
         .map(|_| {
             let size = numbers.pick(&[0, 0, 1, 2, 3, 7, 8, 9, 15, 1000, u32::MAX]);
             window(
@@ -232,7 +256,7 @@ pub fn any(numbers: &mut Numbers) -> Description {
         let still = numbers.within(0..=2 * projection_dim);
         rope_table(projection_dim, base, amplitude, still)
     };
-    let config = Config {
+    let mut config = Config {
         num_kv_heads,
         query_head_multiplier,
         embedding_dim: numbers.pick(&[1, 2, 5, 8, 16, 20, 31, 32, 33, 64, 65]),
@@ -271,6 +295,9 @@ pub fn any(numbers: &mut Numbers) -> Description {
     };
     let global_rope = table(numbers);
     let local_rope = Some(table(numbers));
+    if numbers.one_in(3) {
+        convolve(numbers, &mut config, &mut layers);
+    }
     Description {
         config,
         layers,
