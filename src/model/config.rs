@@ -682,3 +682,17 @@ impl<'m> Layers<'m> {
         false
     }
 }
+
+#[cfg(all(test, not(feature = "convolution")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn convolutions_that_are_not_compiled_in_are_refused_by_name() {
+        let layers = |kind: u8| Layers::read(&[3, 0, 0, 0, kind, 0, 0, 0], 1).map(|_| ());
+        assert_eq!(layers(2), Ok(()));
+        assert_eq!(layers(3), Err(Error::ConvolutionDisabled));
+        let unknown = Error::Config(ConfigField::AttentionType);
+        assert_eq!(layers(4), Err(unknown));
+    }
+}
