@@ -632,6 +632,26 @@ static FAMILIES: &[Family] = &[
         ..LLAMA
     },
     Family {
+        model_type: "helium",
+        gguf: None,
+        pairing: Pairing::Adjacent,
+        output_bias: false,
+        absent: Absent {
+            vocab_size: 48_000,
+            hidden_size: 2560,
+            intermediate_size: 7040,
+            num_hidden_layers: 24,
+            num_attention_heads: 20,
+            num_key_value_heads: Some(20),
+            head_dim: Some(128),
+            max_position_embeddings: 4096,
+            rms_norm_eps: 1e-8,
+            rope_theta: 1e5,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
+    Family {
         model_type: "lfm2",
         gguf: Some(gguf("lfm2")),
         qk_norm: QkNorm::Weights,
@@ -654,26 +674,6 @@ static FAMILIES: &[Family] = &[
             rms_norm_eps: 1e-5,
             tie_word_embeddings: true,
             rope_theta: 1e6,
-            ..LLAMA.absent
-        },
-        ..LLAMA
-    },
-    Family {
-        model_type: "helium",
-        gguf: None,
-        pairing: Pairing::Adjacent,
-        output_bias: false,
-        absent: Absent {
-            vocab_size: 48_000,
-            hidden_size: 2560,
-            intermediate_size: 7040,
-            num_hidden_layers: 24,
-            num_attention_heads: 20,
-            num_key_value_heads: Some(20),
-            head_dim: Some(128),
-            max_position_embeddings: 4096,
-            rms_norm_eps: 1e-8,
-            rope_theta: 1e5,
             ..LLAMA.absent
         },
         ..LLAMA

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
-use crate::model::{Config, Layer, TensorId, tensor_ids};
+use crate::model::{Config, Layer, LayerKind, TensorId, tensor_ids};
 use file::MappedFile;
 
 mod adapter;
@@ -212,10 +212,19 @@ pub struct Description {
     pub chat_template: Option<Result<String, ImportError>>,
 }
 
+/// The kind of each layer.
+fn kinds(layers: &[Layer]) -> impl Fn(u32) -> LayerKind + '_ {
+    |layer| {
+        layers
+            .get(layer as usize)
+            .map_or(LayerKind::Attention, |layer| layer.kind)
+    }
+}
+
 impl Description {
     /// The tensors that an image has, in its order.
     pub fn tensor_ids(&self) -> impl Iterator<Item = TensorId> + '_ {
-        tensor_ids(&self.config, self.layers.iter().copied())
+        tensor_ids(&self.config, kinds(&self.layers))
     }
 }
 

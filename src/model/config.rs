@@ -61,7 +61,14 @@ pub enum LayerKind {
 }
 
 impl LayerKind {
-    /// How many kinds this build can run.
+    /// The kinds that this build can run.
+    pub(crate) const ALL: [LayerKind; LayerKind::COUNT] = {
+        let mut all = [LayerKind::Attention; LayerKind::COUNT];
+        if let [_, convolution] = all.as_mut_slice() {
+            *convolution = LayerKind::Convolution;
+        }
+        all
+    };
     pub(crate) const COUNT: usize = if cfg!(feature = "convolution") { 2 } else { 1 };
 
     // In a build without convolutions these two are constants, so that their code is left out.
@@ -306,6 +313,7 @@ pub(crate) struct Dims {
     /// `V`.
     pub vocabulary: usize,
     /// `D`, if there are convolutions, else 0.
+    #[cfg(feature = "convolution")]
     pub convolved: usize,
 }
 
@@ -383,9 +391,10 @@ impl Config {
             keys,
             hidden: self.mlp_hidden_dim as usize,
             vocabulary: self.vocab_size as usize,
+            #[cfg(feature = "convolution")]
             convolved: match self.conv_taps {
-                Some(_) if cfg!(feature = "convolution") => self.embedding_dim as usize,
-                _ => 0,
+                Some(_) => self.embedding_dim as usize,
+                None => 0,
             },
         }
     }
@@ -606,9 +615,6 @@ impl<'m> Layers<'m> {
     /// How many taps the convolutions have; `None` if there are none.
     pub(super) const fn conv_taps(&self) -> Result<Option<NonZeroU32>, Error> {
         let mut taps: Option<NonZeroU32> = None;
-        if !cfg!(feature = "convolution") {
-            return Ok(taps);
-        }
         let mut i = 0;
         while i < self.len() {
             let layer = self.get(i);
@@ -628,11 +634,8 @@ impl<'m> Layers<'m> {
 
     /// How many of the first `count` layers are convolutions.
     pub(super) fn convolutions(&self, count: usize) -> usize {
-        if !cfg!(feature = "convolution") {
-            return 0;
-        }
-        let layers = self.iter().take(count);
-        layers.filter(|layer| layer.kind.is_convolution()).count()
+        let layers = 0..count.min(self.len());
+        layers.filter(|&i| self.kind(i).is_convolution()).count()
     }
 
     /// How many there are.
@@ -648,19 +651,25 @@ impl<'m> Layers<'m> {
     /// Layer `index`; a global layer without RoPE beyond the last.
     pub const fn get(&self, index: usize) -> Layer {
         let start = index.saturating_mul(LAYER_BYTES);
-        let kind = u32_at(self.0, start.saturating_add(4));
         Layer {
-            kind: if kind == CONVOLUTION && cfg!(feature = "convolution") {
-                LayerKind::Convolution
-            } else {
-                LayerKind::Attention
-            },
+            kind: self.kind(index),
             window: NonZeroU32::new(u32_at(self.0, start)),
-            rope: match kind {
+            rope: match u32_at(self.0, start.saturating_add(4)) {
                 1 => Rope::Global,
                 2 => Rope::Local,
                 _ => Rope::None,
             },
+        }
+    }
+
+    /// The kind of layer `index`.
+    #[inline(always)]
+    pub(crate) const fn kind(&self, index: usize) -> LayerKind {
+        let start = index.saturating_mul(LAYER_BYTES);
+        if cfg!(feature = "convolution") && u32_at(self.0, start.saturating_add(4)) == CONVOLUTION {
+            LayerKind::Convolution
+        } else {
+            LayerKind::Attention
         }
     }
 
@@ -671,10 +680,11 @@ impl<'m> Layers<'m> {
     }
 
     /// Whether any layer uses the rotary table `rope`.
+    #[inline(always)]
     pub(super) const fn use_rope(&self, rope: Rope) -> bool {
         let mut i = 0;
         while i < self.len() {
-            if self.get(i).rope as u32 == rope as u32 {
+            if u32_at(self.0, i * LAYER_BYTES + 4) == rope as u32 {
                 return true;
             }
             i += 1;

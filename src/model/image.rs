@@ -60,7 +60,7 @@
 use core::fmt;
 
 use super::config::{CONFIG_BYTES, Config, Layers};
-use super::{Layer, Rope, TensorId, TensorKind};
+use super::{LayerKind, Rope, TensorId, TensorKind};
 use crate::Error;
 
 /// The version this build writes and reads.
@@ -331,10 +331,12 @@ impl<'m> Header<'m> {
             Ok(layers) => layers,
             Err(error) => return Err(error),
         };
-        config.conv_taps = match layers.conv_taps() {
-            Ok(taps) => taps,
-            Err(error) => return Err(error),
-        };
+        if cfg!(feature = "convolution") {
+            config.conv_taps = match layers.conv_taps() {
+                Ok(taps) => taps,
+                Err(error) => return Err(error),
+            };
+        }
         Ok(Header {
             config,
             layers,
@@ -435,31 +437,26 @@ impl Entry {
     }
 }
 
-/// The tensors of a model with these layers, in the order of an image.
-pub fn tensor_ids<L: Iterator<Item = Layer>>(
+/// The tensors of a model in the order of an image. `layer_kind` knows the kind of each layer.
+pub fn tensor_ids<F: Fn(u32) -> LayerKind>(
     config: &Config,
-    mut layers: L,
-) -> impl Iterator<Item = TensorId> + use<L> {
+    layer_kind: F,
+) -> impl Iterator<Item = TensorId> + use<F> {
     let config = *config;
     let mut layer = 0;
     let mut next = 0;
-    let mut kind = layers.next().map(|layer| layer.kind);
     core::iter::from_fn(move || {
         loop {
-            let Some(&tensor) = TensorKind::ALL.get(next) else {
+            let Some(&kind) = TensorKind::ALL.get(next) else {
                 (layer, next) = (layer + 1, TensorKind::PreAttentionNorm as usize);
-                kind = layers.next().map(|layer| layer.kind);
                 continue;
             };
-            if tensor.is_per_layer() && kind.is_none() {
+            if kind.is_per_layer() && layer >= config.num_decoder_blocks {
                 return None;
             }
             next += 1;
-            if tensor.is_present(&config, kind.unwrap_or_default()) {
-                return Some(TensorId {
-                    layer,
-                    kind: tensor,
-                });
+            if kind.is_present(&config, layer_kind(layer)) {
+                return Some(TensorId { layer, kind });
             }
         }
     })

@@ -100,17 +100,17 @@ impl<'m> Model<'m> {
         if core::str::from_utf8(header.section(Section::ChatTemplate)).is_err() {
             return Err(Error::ChatTemplate);
         }
-        let kinds = [LayerKind::Attention, LayerKind::Convolution];
-        let per_kind = self.counts.1.iter_mut().zip(&mut self.slots);
-        for (layer, (count, slots)) in kinds.into_iter().zip(per_kind) {
+        for layer in LayerKind::ALL {
+            let index = layer.is_convolution() as usize;
             self.counts.0 = 0;
-            for (kind, slot) in TensorKind::ALL.into_iter().zip(slots) {
+            self.counts.1[index] = 0;
+            for kind in TensorKind::ALL {
                 let count = if kind.is_per_layer() {
-                    &mut *count
+                    &mut self.counts.1[index]
                 } else {
                     &mut self.counts.0
                 };
-                *slot = *count as u8;
+                self.slots[index][kind as usize] = *count as u8;
                 *count += kind.is_present(&header.config, layer) as usize;
             }
         }
@@ -189,7 +189,15 @@ impl<'m> Model<'m> {
 
     /// The tensors, in the order of the image.
     pub fn tensors(&self) -> impl Iterator<Item = TensorId> + use<'m> {
-        image::tensor_ids(self.config(), self.layers().iter())
+        #[cfg(feature = "convolution")]
+        let kind = {
+            let layers = self.layers();
+            move |layer| layers.kind(layer as usize)
+        };
+        // One that holds nothing makes less code.
+        #[cfg(not(feature = "convolution"))]
+        let kind = |_| LayerKind::Attention;
+        image::tensor_ids(self.config(), kind)
     }
 
     /// Element type, rows and columns of a tensor; `None` if the model has no such tensor.
@@ -259,21 +267,24 @@ impl<'m> Model<'m> {
         try_cast_slice(self.bytes(self.location(layer, kind))).unwrap_or_default()
     }
 
+    /// How many tensors the layers before this one have.
+    fn before(&self, layer: usize) -> usize {
+        let [attention, others @ ..] = &self.counts.1;
+        match others.first() {
+            Some(convolution) if self.config().conv_taps.is_some() => {
+                let convolutions = self.layers().convolutions(layer);
+                attention * layer.saturating_sub(convolutions) + convolution * convolutions
+            }
+            _ => attention * layer,
+        }
+    }
+
     fn entry(&self, id: TensorId) -> Option<Entry> {
         let layer = id.layer as usize;
-        let kind = self.layers().get(layer).kind.is_convolution() as usize;
+        let kind = self.layers().kind(layer).is_convolution() as usize;
         let slot = *self.slots.get(kind)?.get(id.kind as usize)? as usize;
         let index = if id.kind.is_per_layer() {
-            let convolutions = match self.config().conv_taps {
-                Some(_) => self.layers().convolutions(layer),
-                None => 0,
-            };
-            let [attention, rest @ ..] = &self.counts.1;
-            let convolution = rest.first().copied().unwrap_or(0);
-            self.counts.0
-                + attention * layer.saturating_sub(convolutions)
-                + convolution * convolutions
-                + slot
+            self.counts.0 + self.before(layer) + slot
         } else {
             slot
         };

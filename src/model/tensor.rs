@@ -241,6 +241,11 @@ impl TensorKind {
             return None;
         }
         let across_heads = config.qk_norm_across_heads;
+        let convolved = if cfg!(feature = "convolution") {
+            embedding
+        } else {
+            0
+        };
         Some(match self {
             TensorKind::Embedder | TensorKind::LmHead => (vocabulary, embedding),
             TensorKind::Query => (queries, embedding),
@@ -262,16 +267,16 @@ impl TensorKind {
             | TensorKind::PostFfwNorm
             | TensorKind::ConvTapsBias
             | TensorKind::ConvOutBias => (1, embedding),
-            TensorKind::ConvIn => (embedding.saturating_mul(3), embedding),
-            TensorKind::ConvInBias => (1, embedding.saturating_mul(3)),
+            TensorKind::ConvIn => (convolved.saturating_mul(3), convolved),
+            TensorKind::ConvInBias => (1, convolved.saturating_mul(3)),
             TensorKind::ConvTaps => {
                 let taps = match config.conv_taps {
                     Some(taps) => taps.get() as usize,
                     None => 0,
                 };
-                (1, embedding.saturating_mul(taps))
+                (1, convolved.saturating_mul(taps))
             }
-            TensorKind::ConvOut => (embedding, embedding),
+            TensorKind::ConvOut => (convolved, convolved),
         })
     }
 

@@ -403,9 +403,10 @@ impl<'m> Plan<'m> {
         let rows = product(&[2, batch, dims.queries.saturating_add(dims.keys)]);
         let scores = product(&[dims.kv_heads, dims.queries_per_kv, self.longest_cache()]);
         let feed_forward = product(&[2, batch, dims.hidden]);
-        let convolution = product(&[4, batch, dims.convolved]);
-        let attention = rows.saturating_add(scores);
-        larger(larger(attention, feed_forward), convolution)
+        let most = larger(rows.saturating_add(scores), feed_forward);
+        #[cfg(feature = "convolution")]
+        let most = larger(most, product(&[4, batch, dims.convolved]));
+        most
     }
 
     /// Whether this plan was made from the header of this image.
@@ -418,7 +419,7 @@ impl<'m> Plan<'m> {
 #[cfg(feature = "source")]
 const fn vectors(config: &Config) -> usize {
     let mut most = vectors_of(config, LayerKind::Attention);
-    if config.conv_taps.is_some() {
+    if cfg!(feature = "convolution") && config.conv_taps.is_some() {
         most = larger(most, vectors_of(config, LayerKind::Convolution));
     }
     larger(most, config.dims().embedding)

@@ -145,7 +145,7 @@ impl Schedule {
     fn start_layer(&mut self, plan: &Plan<'_>, layers: Layers<'_>) {
         let batch = &mut self.batch;
         if (batch.layer as usize) < layers.len() {
-            batch.stage = Stage::first(layers.get(batch.layer as usize).kind);
+            batch.stage = Stage::first(layers.kind(batch.layer as usize));
             return;
         }
         batch.logit_row = if self.every {

@@ -16,7 +16,7 @@ use crate::import::place::Layout;
 use crate::import::quantize::nearest;
 use crate::import::rope::Pairing;
 use crate::import::vocabulary::{for_rows, from_gguf, with_variables};
-use crate::import::{Description, ImportError, heads_fit};
+use crate::import::{Description, ImportError, heads_fit, kinds};
 use crate::model::{Config, DType, Layer, LayerKind, Rope, tensor_ids};
 
 /// What a file says about its model.
@@ -83,7 +83,7 @@ pub(super) fn describe(
     // Checks the config's numbers against the tensors before anything of that size is allocated.
     let layout = names::layout(tensors, family);
     let layers = layers(metadata, family, gguf, &config)?;
-    let ids = tensor_ids(&config, layers.iter().copied());
+    let ids = tensor_ids(&config, kinds(&layers));
     names::check(tensors, ids, layout, &config)?;
 
     let pairs = rope::pairs(metadata, name, config.projection_dim)?;

@@ -4,7 +4,7 @@
 //! `gemma2`, `gemma3_text`, the text half of `gemma3`, `vaultgemma`, `qwen2`, `qwen3`, `smollm3`,
 //! `phi3`, `granite`, `granitemoehybrid` (if all layers are attention and there are no experts),
 //! `olmo2`, `exaone4`, `hunyuan_v1_dense`,
-//! `llama4_text` (MobileLLM-R1: if there are no experts), `ernie4_5`, `lfm2` and `helium`.
+//! `llama4_text` (MobileLLM-R1: if there are no experts), `ernie4_5`, `helium` and `lfm2`.
 //!
 //! Matrices may be quantised: GPTQ (4 and 8 bits, with and without `desc_act`, checkpoint formats
 //! `gptq` and `gptq_v2`), AWQ (`gemm`), and compressed-tensors (`pack-quantized` of 4 and 8 bits,
@@ -37,8 +37,8 @@ use super::place::unit_norm;
 use super::rope::Pairing;
 use super::safetensors::{Stored, Weights};
 use super::{
-    Checkpoint, Description, Element, ImportError, Tensor, adapter, heads_fit, json, llamalike,
-    vocabulary,
+    Checkpoint, Description, Element, ImportError, Tensor, adapter, heads_fit, json, kinds,
+    llamalike, vocabulary,
 };
 use crate::model::{Config, DType, TensorId, TensorKind, tensor_ids};
 
@@ -307,7 +307,7 @@ fn check_tensors(
 ) -> Result<(), ImportError> {
     let mut used = HashSet::new();
     let config = &described.config;
-    let ids = tensor_ids(config, described.layers.iter().copied());
+    let ids = tensor_ids(config, kinds(&described.layers));
     for id in ids.filter(|id| names.stores(id.kind)) {
         let place = names.place(id, config);
         let found =

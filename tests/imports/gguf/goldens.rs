@@ -422,6 +422,9 @@ impl Original {
                     OutLinear => "mlp.down_proj.weight",
                     OutLinearBias => "mlp.down_proj.bias",
                     PostFfwNorm => "post_feedforward_layernorm.weight",
+                    ConvIn | ConvInBias | ConvTaps | ConvTapsBias | ConvOut | ConvOutBias => {
+                        unreachable!("not in these families")
+                    }
                     Embedder | LmHead | FinalNorm => unreachable!(),
                 };
                 format!("model.layers.{}.{rest}", id.layer)
