@@ -42,6 +42,9 @@ pub enum Error {
     ChatTemplate,
     /// [`Verify`](crate::model::Verify) said that the image may not be used.
     Unverified,
+    /// Some layers are convolutions, and they are not compiled in: enable the cargo feature
+    /// `convolution`.
+    ConvolutionDisabled,
 
     // ---- planning and running ----
     /// The context or the batch is 0, or so large that sizes overflow.
@@ -190,6 +193,7 @@ impl Error {
             Error::Disabled(_) => 109,
             Error::ChatTemplate => 110,
             Error::Unverified => 111,
+            Error::ConvolutionDisabled => 112,
             Error::Limits => 200,
             Error::ForeignPlan => 201,
             Error::ArenaTooSmall { .. } => 202,
@@ -263,6 +267,9 @@ impl fmt::Display for Error {
             ),
             Error::ChatTemplate => f.write_str("the chat template is not UTF-8"),
             Error::Unverified => f.write_str("the image's signature was rejected"),
+            Error::ConvolutionDisabled => {
+                f.write_str("this build has no convolutions: enable the cargo feature convolution")
+            }
             Error::Limits => f.write_str(
                 "context, batch and logits must be at least 1, \
                  and small enough that sizes do not overflow",

@@ -82,7 +82,8 @@
 //! | `f32` `f16` `bf16` `q8` `q6` `q5` `q4` `nl4` `nl3` (default) | kernels for that type of weights, keys and values |
 //! | `byte-level` (default) | tokenizers of byte-level BPE (GPT-2, Llama 3, SmolLM, Qwen) |
 //! | `nfc` (default, with `byte-level`) | tokenizers that normalise text to NFC (Qwen) |
-//! | `std` | `import` and `host`, and all types, tokenizers, `source`, `embedded-storage` |
+//! | `convolution` (default) | layers that are short convolutions (LFM2) |
+//! | `std` | `import` and `host`, and all types, tokenizers, `convolution`, `source`, `embedded-storage` |
 //! | `chat` | `chat`: conversations with a model, and chat templates (and `std`) |
 //! | `cli` | the command line |
 //! | `source` | weights that are not memory-mapped ([`WeightSource`](model::WeightSource)) |
@@ -92,8 +93,8 @@
 //! | `rvv` | kernels for RISC-V with the vector extension, version 1.0 |
 //! | `defmt` | `defmt::Format` on the public types of the core, and a few log points |
 //!
-//! Types, tokenizers, `source` and `embedded-storage` are features because each takes flash. If an
-//! image needs one that is missing, it is refused with an error that names it. `dsp`, `mve` and
+//! Types, tokenizers, convolutions, `source` and `embedded-storage` are features because each takes
+//! flash. If an image needs one that is missing, it is refused with an error that names it. `dsp`, `mve` and
 //! `rvv` are features because stable Rust does not show whether the processor has these
 //! instructions.
 

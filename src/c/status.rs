@@ -42,6 +42,8 @@ pub const PLM_ERROR_DISABLED: i32 = 109;
 pub const PLM_ERROR_CHAT_TEMPLATE: i32 = 110;
 /// The image's signature was rejected.
 pub const PLM_ERROR_UNVERIFIED: i32 = 111;
+/// The library was built without convolutions, which some layers of the image are.
+pub const PLM_ERROR_CONVOLUTION_DISABLED: i32 = 112;
 /// The context or the batch is 0, or so large that sizes overflow.
 pub const PLM_ERROR_LIMITS: i32 = 200;
 /// The plan was made for another model.
@@ -194,6 +196,9 @@ fn of_an_image(code: i32) -> &'static CStr {
         }
         PLM_ERROR_CHAT_TEMPLATE => c"the chat template is not UTF-8",
         PLM_ERROR_UNVERIFIED => c"the image's signature was rejected",
+        PLM_ERROR_CONVOLUTION_DISABLED => {
+            c"the library has no convolutions: build it with the feature convolution"
+        }
         _ => c"unknown number",
     }
 }

@@ -34,6 +34,11 @@ pub(super) struct Family {
     pub(super) qk_norm: QkNorm,
     /// What Hugging Face folders call these norms.
     pub(super) qk_norm_names: QkNormNames,
+    /// Hugging Face folders call the norms `operator_norm`, `ffn_norm` and `embedding_norm`, and
+    /// attention's output matrix `out_proj`. GGUF files call the final norm `token_embd_norm`.
+    pub(super) operator_names: bool,
+    /// The key in `config.json` of the norms' epsilon.
+    pub(super) eps_key: &'static str,
 
     /// Embeddings are multiplied by the square root of their width.
     pub(super) scaled_embeddings: bool,
@@ -57,6 +62,11 @@ pub(super) struct Family {
     pub(super) output_bias: bool,
     /// The key in `config.json` that says whether the feed-forward has biases.
     pub(super) mlp_bias_key: Option<&'static str>,
+    /// An older name of `tie_word_embeddings`, which wins.
+    pub(super) tie_key: Option<&'static str>,
+
+    /// Some layers are short convolutions.
+    pub(super) convolutions: bool,
 
     /// The activation of the feed-forward, unless `activation_key` says otherwise.
     pub(super) activation: MlpVariant,
@@ -125,8 +135,8 @@ pub(super) struct Gguf {
     pub(super) temperature: bool,
 }
 
-/// What Hugging Face folders call the feed-forward. The last two are of families that can have
-/// experts, of which only models without experts are supported.
+/// What Hugging Face folders call the feed-forward. `Shared` and `FeedForward` are of families that
+/// can have experts, of which only models without experts are supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mlp {
     /// `mlp`, of the width `intermediate_size`.
@@ -135,6 +145,9 @@ pub(super) enum Mlp {
     Shared,
     /// `feed_forward`, of the width `intermediate_size_mlp`.
     FeedForward,
+    /// `feed_forward` with the matrices `w1` (gate), `w3` (up) and `w2`, of a width that
+    /// `block_ff_dim` and other keys say together.
+    Adjusted,
 }
 
 /// Whether each head's query and key are normed.
@@ -160,6 +173,8 @@ pub(super) enum QkNormNames {
     Norm,
     /// `query_layernorm` and `key_layernorm`.
     Layernorm,
+    /// `q_layernorm` and `k_layernorm`.
+    ShortLayernorm,
 }
 
 /// Whether queries are [scaled by their position](crate::model::AttnTemperature).
@@ -265,6 +280,8 @@ const LLAMA: Family = Family {
     pre_feedforward_layernorm: false,
     qk_norm: QkNorm::None,
     qk_norm_names: QkNormNames::Norm,
+    operator_names: false,
+    eps_key: "rms_norm_eps",
     scaled_embeddings: false,
     multipliers: false,
     pairing: Pairing::Halves,
@@ -275,6 +292,8 @@ const LLAMA: Family = Family {
     attention_bias_key: Some("attention_bias"),
     output_bias: true,
     mlp_bias_key: Some("mlp_bias"),
+    tie_key: None,
+    convolutions: false,
     activation: MlpVariant::Swiglu,
     activation_key: "hidden_act",
     gelu_is_approximate: false,
@@ -704,6 +723,33 @@ static FAMILIES: &[Family] = &[
         },
         ..LLAMA
     },
+    Family {
+        model_type: "lfm2",
+        gguf: Some(gguf("lfm2")),
+        qk_norm: QkNorm::Weights,
+        qk_norm_names: QkNormNames::ShortLayernorm,
+        operator_names: true,
+        eps_key: "norm_eps",
+        mlp: Mlp::Adjusted,
+        attention_bias_key: None,
+        mlp_bias_key: None,
+        tie_key: Some("tie_embedding"),
+        convolutions: true,
+        absent: Absent {
+            vocab_size: 65_536,
+            hidden_size: 2560,
+            intermediate_size: 12_288,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            num_key_value_heads: Some(8),
+            max_position_embeddings: 128_000,
+            rms_norm_eps: 1e-5,
+            tie_word_embeddings: true,
+            rope_theta: 1e6,
+            ..LLAMA.absent
+        },
+        ..LLAMA
+    },
 ];
 
 impl Family {
@@ -798,7 +844,7 @@ fn unsupported(model_type: &str) -> ImportError {
         "cohere" | "cohere2" => {
             "its attention and feed-forward run side by side, behind a LayerNorm"
         }
-        "lfm2" => "some of its layers are short convolutions",
+        "lfm2_moe" => "it is a mixture of experts",
         "arcee" => "its feed-forward has no gate",
         "mamba" | "mamba2" | "falcon_mamba" | "falcon_h1" | "bamba" | "zamba2" | "qwen3_next" => {
             "it has recurrent layers"

@@ -377,8 +377,8 @@ impl Model {
             config,
             layers: vec![
                 Layer {
-                    window: None,
-                    rope: Rope::Global
+                    rope: Rope::Global,
+                    ..Layer::default()
                 };
                 header.layers as usize
             ],

@@ -5,9 +5,12 @@
 //! header's `__metadata__` says which, as `axes:<label>`, comma-separated. Nothing is transposed:
 //! the importer reads any order.
 //!
-//! Five fields say what penzai's model cannot: `use_pre_attn_norm` and `use_pre_ffw_norm` (`true`
+//! Some fields say what penzai's model cannot: `use_pre_attn_norm` and `use_pre_ffw_norm` (`true`
 //! unless given), `qk_norm_after_rope`, `qk_norm_across_heads` and `qk_norm_only_with_rope`. See
-//! [`Config`](crate::model::Config).
+//! [`Config`](crate::model::Config). Layers of the `attention_type` `ShortConvolution`, with a
+//! `window_size`, are [convolutions](crate::model::LayerKind::Convolution), which have biases if
+//! `conv_bias` is set. The rows of `convolution/in` have the axes `branches` (b, c, x) and
+//! `channels`, and `convolution/taps` has `taps` and `channels`.
 //!
 //! The config means what it means in penzai (git aac7808). What penzai refuses is refused. So are
 //! values that penzai accepts but that make no sense: windows, caps, wavelengths and sizes of 0 or
@@ -25,7 +28,7 @@ use std::prelude::rust_2024::*;
 
 use super::safetensors::Weights;
 use super::{Checkpoint, Columns, Description, Element, ImportError, Tensor, json};
-use crate::model::{TensorId, tensor_ids};
+use crate::model::TensorId;
 
 /// Whether a folder is for [`open`]: its `config.json` has penzai's `num_decoder_blocks`.
 pub fn looks_like(folder: &Path) -> bool {
@@ -67,7 +70,7 @@ impl Folder {
     /// Checks that the parameters are all there, with the axes the config calls for, and no others.
     fn check(&self) -> Result<(), ImportError> {
         let mut used = HashSet::new();
-        for id in tensor_ids(&self.description.config) {
+        for id in self.description.tensor_ids() {
             let (label, axes) = axes::of(id, &self.description.config);
             axes.locate(&label, &self.weights)?;
             used.insert(label);

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::prelude::rust_2024::*;
 
-use crate::model::{Config, Layer, TensorId};
+use crate::model::{Config, Layer, LayerKind, TensorId, tensor_ids};
 use file::MappedFile;
 
 mod adapter;
@@ -212,6 +212,22 @@ pub struct Description {
     pub chat_template: Option<Result<String, ImportError>>,
 }
 
+/// The kind of each layer.
+fn kinds(layers: &[Layer]) -> impl Fn(u32) -> LayerKind + '_ {
+    |layer| {
+        layers
+            .get(layer as usize)
+            .map_or(LayerKind::Attention, |layer| layer.kind)
+    }
+}
+
+impl Description {
+    /// The tensors that an image has, in its order.
+    pub fn tensor_ids(&self) -> impl Iterator<Item = TensorId> + '_ {
+        tensor_ids(&self.config, kinds(&self.layers))
+    }
+}
+
 /// An opened checkpoint: its description, and its tensors one at a time, so that packing needs
 /// memory for only one.
 ///
@@ -251,7 +267,7 @@ pub struct Description {
 /// };
 /// let ones = Ones(Description {
 ///     config,
-///     layers: vec![Layer { window: None, rope: Rope::Global }],
+///     layers: vec![Layer { rope: Rope::Global, ..Layer::default() }],
 ///     global_rope: RopeTable { amplitude: 1.0, frequencies: vec![1.0, 0.01] },
 ///     local_rope: None,
 ///     tokenizer: None,

@@ -23,6 +23,8 @@ pub(super) struct Layout {
     pub(super) qk_norm_names: QkNormNames,
     /// The norms of queries and keys have no weights.
     pub(super) unit_qk_norms: bool,
+    /// See [`Family::operator_names`](super::family::Family::operator_names).
+    pub(super) operator_names: bool,
     /// Hugging Face's name for the norm before the feed-forward is `pre_feedforward_layernorm`. In
     /// most families it is `post_attention_layernorm`, which here is a norm on attention's output.
     pub(super) pre_feedforward_layernorm: bool,
@@ -53,7 +55,9 @@ impl Layout {
         let (gguf, hf) = match kind {
             Embedder => ("token_embd.weight", "embed_tokens.weight"),
             LmHead => ("output.weight", "lm_head.weight"),
+            FinalNorm if self.operator_names => ("token_embd_norm.weight", "embedding_norm.weight"),
             FinalNorm => ("output_norm.weight", "norm.weight"),
+            PreAttentionNorm if self.operator_names => ("attn_norm.weight", "operator_norm.weight"),
             PreAttentionNorm => ("attn_norm.weight", "input_layernorm.weight"),
             Query | Key | Value if self.fused_qkv => {
                 ("attn_qkv.weight", "self_attn.qkv_proj.weight")
@@ -69,12 +73,19 @@ impl Layout {
             KeyNorm if self.qk_norm_names == QkNormNames::Layernorm => {
                 ("attn_k_norm.weight", "self_attn.key_layernorm.weight")
             }
+            QueryNorm if self.qk_norm_names == QkNormNames::ShortLayernorm => {
+                ("attn_q_norm.weight", "self_attn.q_layernorm.weight")
+            }
+            KeyNorm if self.qk_norm_names == QkNormNames::ShortLayernorm => {
+                ("attn_k_norm.weight", "self_attn.k_layernorm.weight")
+            }
             QueryNorm => ("attn_q_norm.weight", "self_attn.q_norm.weight"),
             Key => ("attn_k.weight", "self_attn.k_proj.weight"),
             KeyBias => ("attn_k.bias", "self_attn.k_proj.bias"),
             KeyNorm => ("attn_k_norm.weight", "self_attn.k_norm.weight"),
             Value => ("attn_v.weight", "self_attn.v_proj.weight"),
             ValueBias => ("attn_v.bias", "self_attn.v_proj.bias"),
+            Output if self.operator_names => ("attn_output.weight", "self_attn.out_proj.weight"),
             Output => ("attn_output.weight", "self_attn.o_proj.weight"),
             OutputBias => ("attn_output.bias", "self_attn.o_proj.bias"),
             PostAttentionNorm => (
@@ -84,6 +95,7 @@ impl Layout {
             PreFfwNorm if self.pre_feedforward_layernorm => {
                 ("ffn_norm.weight", "pre_feedforward_layernorm.weight")
             }
+            PreFfwNorm if self.operator_names => ("ffn_norm.weight", "ffn_norm.weight"),
             PreFfwNorm => ("ffn_norm.weight", "post_attention_layernorm.weight"),
             GatingLinear | ValueLinear if self.mlp == Mlp::Shared => {
                 ("ffn_up.weight", "shared_mlp.input_linear.weight")
@@ -100,6 +112,11 @@ impl Layout {
             OutLinear if self.mlp == Mlp::FeedForward => {
                 ("ffn_down.weight", "feed_forward.down_proj.weight")
             }
+            GatingLinear if self.mlp == Mlp::Adjusted => {
+                ("ffn_gate.weight", "feed_forward.w1.weight")
+            }
+            ValueLinear if self.mlp == Mlp::Adjusted => ("ffn_up.weight", "feed_forward.w3.weight"),
+            OutLinear if self.mlp == Mlp::Adjusted => ("ffn_down.weight", "feed_forward.w2.weight"),
             GatingLinear | ValueLinear if self.fused_gate_up => {
                 ("ffn_up.weight", "mlp.gate_up_proj.weight")
             }
@@ -113,6 +130,12 @@ impl Layout {
             OutLinear => ("ffn_down.weight", "mlp.down_proj.weight"),
             OutLinearBias => ("ffn_down.bias", "mlp.down_proj.bias"),
             PostFfwNorm => ("post_ffw_norm.weight", "post_feedforward_layernorm.weight"),
+            ConvIn => ("shortconv.in_proj.weight", "conv.in_proj.weight"),
+            ConvInBias => ("shortconv.in_proj.bias", "conv.in_proj.bias"),
+            ConvTaps => ("shortconv.conv.weight", "conv.conv.weight"),
+            ConvTapsBias => ("shortconv.conv.bias", "conv.conv.bias"),
+            ConvOut => ("shortconv.out_proj.weight", "conv.out_proj.weight"),
+            ConvOutBias => ("shortconv.out_proj.bias", "conv.out_proj.bias"),
         };
         Names { gguf, hf }
     }
@@ -147,7 +170,10 @@ impl Layout {
         TensorPlace {
             kind,
             name,
-            shape: if kind.is_matrix() {
+            shape: if kind == ConvTaps {
+                let channels = config.embedding_dim as usize;
+                vec![channels, stored.checked_div(channels).unwrap_or(0)]
+            } else if kind.is_matrix() {
                 vec![stored, shape(kind).1]
             } else {
                 vec![stored]
@@ -189,6 +215,14 @@ impl TensorPlace {
         add: f32,
     ) -> Result<Tensor<'c>, ImportError> {
         let (rows, columns) = match *self.shape {
+            // Stored channel by channel; an image has them tap by tap.
+            [channels, .., taps] if self.kind == TensorKind::ConvTaps => {
+                let of_tap = |tap| (0..channels).map(move |channel| channel * taps + tap);
+                (
+                    vec![0],
+                    Columns::Offsets((0..taps).flat_map(of_tap).collect()),
+                )
+            }
             [_, columns] => {
                 let starts = rows.iter().map(|row| row * columns).collect();
                 (starts, Columns::Contiguous(columns))

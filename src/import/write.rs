@@ -17,8 +17,8 @@ use super::quantize::{Fidelity, pack};
 use super::{Checkpoint, Description, ImportError, RopeTable, Tensor};
 use crate::aligned::AlignedBytes;
 use crate::model::{
-    Config, DType, ENTRY_BYTES, HEADER_BYTES, MAGIC, Rope, Section, TensorId, TensorKind, VERSION,
-    align, tensor_ids,
+    CONVOLUTION, Config, ConfigField, DType, ENTRY_BYTES, HEADER_BYTES, Layer, LayerKind, MAGIC,
+    Rope, Section, TensorId, TensorKind, VERSION, align,
 };
 
 /// Bytes of an image that are packed at a time, roughly.
@@ -165,11 +165,18 @@ impl Layout {
                 "{listed} layers are described, and the config says {expected}"
             )));
         }
+        let is_wrong = |layer: &Layer| {
+            layer.kind == LayerKind::Convolution
+                && (layer.window != config.conv_taps || layer.window.is_none())
+        };
+        if description.layers.iter().any(is_wrong) {
+            return Err(ImportError::new(ConfigField::ConvTaps.to_string()));
+        }
         let too_large = || ImportError::new("the tensors are larger than any memory");
         let mut tensors = Vec::new();
         let mut entries = Vec::new();
         let mut end = 0;
-        for id in tensor_ids(config) {
+        for id in description.tensor_ids() {
             let tensor = checkpoint.tensor(id)?;
             let packed = checkpoint.packed(id);
             let dtype = packed.map_or_else(|| options.dtype(id, &tensor), |packed| packed.dtype);
@@ -400,10 +407,13 @@ fn readable<T>(part: &Option<Result<T, ImportError>>) -> Option<&T> {
 }
 
 fn layers(description: &Description) -> Vec<u8> {
-    let words = description
-        .layers
-        .iter()
-        .flat_map(|layer| [layer.window.map_or(0, |w| w.get()), layer.rope as u32]);
+    let words = description.layers.iter().flat_map(|layer| {
+        let kind = match layer.kind {
+            LayerKind::Attention => layer.rope as u32,
+            LayerKind::Convolution => CONVOLUTION,
+        };
+        [layer.window.map_or(0, |window| window.get()), kind]
+    });
     words.flat_map(u32::to_le_bytes).collect()
 }
 

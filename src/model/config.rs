@@ -13,6 +13,8 @@ pub(super) const CONFIG_BYTES: usize = 80;
 pub(super) const TEMPERATURE_BYTES: usize = 8;
 /// Bytes of one layer in the layers section.
 pub(super) const LAYER_BYTES: usize = 8;
+/// What the layers section says of a convolution, in place of a rotary table.
+pub(crate) const CONVOLUTION: u32 = 3;
 
 /// Which activation gates the feed-forward.
 ///
@@ -32,11 +34,12 @@ pub enum MlpVariant {
 /// Which table of rotary frequencies a layer uses.
 ///
 /// Example: [`Config`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
 pub enum Rope {
     /// None: the layer sees no positions (SmolLM3's NoPE layers).
+    #[default]
     None = 0,
     /// The table of the global layers.
     Global = 1,
@@ -94,16 +97,67 @@ impl AttnTemperature {
     }
 }
 
+/// How a layer mixes tokens. Everything else is the same in all layers.
+///
+/// Example: [`Layer`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum LayerKind {
+    /// Attention.
+    #[default]
+    Attention,
+    /// A short convolution (LFM2). Of a layer's input, `in` makes three vectors `b`, `c` and `x` of
+    /// `D` numbers each. With `u = b * x`, the output is `out (c * y)`, where
+    /// `y[t] = sum_j taps[j] * u[t - (K - 1) + j]` over the layer's window of `K` positions.
+    Convolution,
+}
+
+impl LayerKind {
+    /// The kinds that this build can run.
+    pub(crate) const ALL: [LayerKind; LayerKind::COUNT] = {
+        let mut all = [LayerKind::Attention; LayerKind::COUNT];
+        if let [_, convolution] = all.as_mut_slice() {
+            *convolution = LayerKind::Convolution;
+        }
+        all
+    };
+    pub(crate) const COUNT: usize = if cfg!(feature = "convolution") { 2 } else { 1 };
+
+    // In a build without convolutions these two are constants, so that their code is left out.
+
+    pub(crate) const fn is_convolution(self) -> bool {
+        cfg!(feature = "convolution") && matches!(self, LayerKind::Convolution)
+    }
+
+    pub(crate) const fn is_attention(self) -> bool {
+        !self.is_convolution()
+    }
+}
+
 /// What differs from layer to layer: penzai's `attention_type`, expanded to one entry a layer.
 ///
-/// Example: [`Config`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// ```
+/// use pocketlm::model::{Layer, LayerKind, Rope};
+/// use core::num::NonZeroU32;
+///
+/// let global = Layer { rope: Rope::Global, ..Layer::default() };
+/// assert_eq!(global.window, None);
+/// let convolution = Layer {
+///     kind: LayerKind::Convolution,
+///     window: NonZeroU32::new(3),
+///     rope: Rope::None,
+/// };
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Layer {
-    /// `Some(w)`: sliding-window causal attention over `w` positions, the query's own included.
-    /// `None`: global causal attention.
+    /// How it mixes tokens.
+    pub kind: LayerKind,
+    /// `Some(w)`: the layer sees `w` positions, the token's own included: sliding-window causal
+    /// attention, or a convolution, which has as many taps ([`Config::conv_taps`]). `None`: global
+    /// causal attention.
     pub window: Option<NonZeroU32>,
-    /// The rotary table.
+    /// The rotary table of attention.
     pub rope: Rope,
 }
 
@@ -184,6 +238,11 @@ pub struct Config {
     pub output_bias: bool,
     /// Biases on the three feed-forward matrices (Llama's `mlp_bias`).
     pub mlp_bias: bool,
+    /// Biases on both matrices and on the taps of convolutions (LFM2's `conv_bias`).
+    pub conv_bias: bool,
+    /// How many taps a convolution has, its layer's [`window`](Layer::window): the same in all
+    /// layers. `None` if no layer is one.
+    pub conv_taps: Option<NonZeroU32>,
     /// Tokens of the longest text the model was trained for, where the checkpoint says so. Nothing
     /// stops at it: a longer context runs, but what is written there may make no sense.
     pub max_position_embeddings: Option<NonZeroU32>,
@@ -219,6 +278,7 @@ pub enum ConfigField {
     Rope,
     AttentionType,
     AttnTemperature,
+    ConvTaps,
 }
 
 impl fmt::Display for ConfigField {
@@ -250,9 +310,12 @@ impl fmt::Display for ConfigField {
             ConfigField::Rope => {
                 "a rotary table's amplitude must be finite and above 0, and the word after it 0"
             }
-            ConfigField::AttentionType => "a layer's rotary table is unknown",
+            ConfigField::AttentionType => "a layer's kind or rotary table is unknown",
             ConfigField::AttnTemperature => {
                 "attn_temperature's scale and factors must be finite, and the scale above 0"
+            }
+            ConfigField::ConvTaps => {
+                "conv_taps must be above 0, and the window of every convolution"
             }
         })
     }
@@ -282,8 +345,9 @@ mod flag {
     pub const QK_NORM_AFTER_ROPE: u32 = 1 << 14;
     pub const QK_NORM_ONLY_WITH_ROPE: u32 = 1 << 15;
     pub const QK_NORM_ACROSS_HEADS: u32 = 1 << 16;
+    pub const CONV_BIAS: u32 = 1 << 17;
     pub const TEMPERATURE_ONLY_WITHOUT_ROPE: u32 = 1 << 18;
-    pub const ALL: u32 = (1 << 17) - 1 | 1 << 18;
+    pub const ALL: u32 = (1 << 19) - 1;
 }
 
 /// The sizes of a model's vectors, in numbers: what the shapes of its tensors and buffers are
@@ -307,6 +371,9 @@ pub(crate) struct Dims {
     pub hidden: usize,
     /// `V`.
     pub vocabulary: usize,
+    /// `D`, if there are convolutions, else 0.
+    #[cfg(feature = "convolution")]
+    pub convolved: usize,
 }
 
 impl Config {
@@ -364,6 +431,8 @@ impl Config {
         qkv_bias: false,
         output_bias: false,
         mlp_bias: false,
+        conv_bias: false,
+        conv_taps: None,
         max_position_embeddings: None,
     };
 
@@ -382,6 +451,11 @@ impl Config {
             keys,
             hidden: self.mlp_hidden_dim as usize,
             vocabulary: self.vocab_size as usize,
+            #[cfg(feature = "convolution")]
+            convolved: match self.conv_taps {
+                Some(_) => self.embedding_dim as usize,
+                None => 0,
+            },
         }
     }
 
@@ -424,7 +498,7 @@ impl Config {
         Err(Error::Config(refused))
     }
 
-    /// Reads and checks the config section.
+    /// Reads and checks the config section. The layers know the rest of it.
     pub(super) const fn read(bytes: &[u8]) -> Result<Config, Error> {
         let attn_temperature = match NonZeroU32::new(u32_at(bytes, CONFIG_BYTES + 4)) {
             Some(length) => Some(AttnTemperature {
@@ -509,6 +583,8 @@ impl Config {
             qkv_bias: flags & flag::QKV_BIAS != 0,
             output_bias: flags & flag::OUTPUT_BIAS != 0,
             mlp_bias: flags & flag::MLP_BIAS != 0,
+            conv_bias: flags & flag::CONV_BIAS != 0,
+            conv_taps: None, // the layers say it
             max_position_embeddings: NonZeroU32::new(words[19]),
         };
         match config.check() {
@@ -538,6 +614,7 @@ impl Config {
             (self.qkv_bias, flag::QKV_BIAS),
             (self.output_bias, flag::OUTPUT_BIAS),
             (self.mlp_bias, flag::MLP_BIAS),
+            (self.conv_bias, flag::CONV_BIAS),
             (self.use_layer_stack, flag::LAYER_STACK),
             (
                 self.local_rope_wavelength.is_some(),
@@ -603,12 +680,41 @@ impl<'m> Layers<'m> {
         }
         let mut i = 0;
         while i < count as usize {
-            if u32_at(bytes, i * LAYER_BYTES + 4) > Rope::Local as u32 {
-                return Err(Error::Config(ConfigField::AttentionType));
+            match u32_at(bytes, i * LAYER_BYTES + 4) {
+                0..=2 => {}
+                CONVOLUTION if cfg!(feature = "convolution") => {}
+                CONVOLUTION => return Err(Error::ConvolutionDisabled),
+                _ => return Err(Error::Config(ConfigField::AttentionType)),
             }
             i += 1;
         }
         Ok(Layers(bytes))
+    }
+
+    /// How many taps the convolutions have; `None` if there are none.
+    pub(super) const fn conv_taps(&self) -> Result<Option<NonZeroU32>, Error> {
+        let mut taps: Option<NonZeroU32> = None;
+        let mut i = 0;
+        while i < self.len() {
+            let layer = self.get(i);
+            if layer.kind.is_convolution() {
+                match (layer.window, taps) {
+                    (Some(found), Some(taps)) if found.get() != taps.get() => {
+                        return Err(Error::Config(ConfigField::ConvTaps));
+                    }
+                    (None, _) => return Err(Error::Config(ConfigField::ConvTaps)),
+                    (window, _) => taps = window,
+                }
+            }
+            i += 1;
+        }
+        Ok(taps)
+    }
+
+    /// How many of the first `count` layers are convolutions.
+    pub(super) fn convolutions(&self, count: usize) -> usize {
+        let layers = 0..count.min(self.len());
+        layers.filter(|&i| self.kind(i).is_convolution()).count()
     }
 
     /// How many there are.
@@ -625,12 +731,24 @@ impl<'m> Layers<'m> {
     pub const fn get(&self, index: usize) -> Layer {
         let start = index.saturating_mul(LAYER_BYTES);
         Layer {
+            kind: self.kind(index),
             window: NonZeroU32::new(u32_at(self.0, start)),
             rope: match u32_at(self.0, start.saturating_add(4)) {
                 1 => Rope::Global,
                 2 => Rope::Local,
                 _ => Rope::None,
             },
+        }
+    }
+
+    /// The kind of layer `index`.
+    #[inline(always)]
+    pub(crate) const fn kind(&self, index: usize) -> LayerKind {
+        let start = index.saturating_mul(LAYER_BYTES);
+        if cfg!(feature = "convolution") && u32_at(self.0, start.saturating_add(4)) == CONVOLUTION {
+            LayerKind::Convolution
+        } else {
+            LayerKind::Attention
         }
     }
 
@@ -641,14 +759,29 @@ impl<'m> Layers<'m> {
     }
 
     /// Whether any layer uses the rotary table `rope`.
+    #[inline(always)]
     pub(super) const fn use_rope(&self, rope: Rope) -> bool {
         let mut i = 0;
         while i < self.len() {
-            if self.get(i).rope as u32 == rope as u32 {
+            if u32_at(self.0, i * LAYER_BYTES + 4) == rope as u32 {
                 return true;
             }
             i += 1;
         }
         false
+    }
+}
+
+#[cfg(all(test, not(feature = "convolution")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn convolutions_that_are_not_compiled_in_are_refused_by_name() {
+        let layers = |kind: u8| Layers::read(&[3, 0, 0, 0, kind, 0, 0, 0], 1).map(|_| ());
+        assert_eq!(layers(2), Ok(()));
+        assert_eq!(layers(3), Err(Error::ConvolutionDisabled));
+        let unknown = Error::Config(ConfigField::AttentionType);
+        assert_eq!(layers(4), Err(unknown));
     }
 }

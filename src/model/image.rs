@@ -27,14 +27,16 @@
 //! 7 use_layer_stack, and which of the optional numbers are there: 8 local_rope_wavelength, 9
 //! global_scale_factor, 10 final_logit_softcap, 11 attn_logits_soft_cap; then 12 without
 //! use_pre_attn_norm, 13 without use_pre_ffw_norm, 14 qk_norm_after_rope, 15
-//! qk_norm_only_with_rope, 16 qk_norm_across_heads, 18 attn_temperature's
+//! qk_norm_only_with_rope, 16 qk_norm_across_heads, 17 conv_bias, 18 attn_temperature's
 //! only_without_rope). `f32`: 36 embedding_scale, 40 query_scaling_factor, 44 rms_norm_eps, 48
 //! final_logit_softcap, 52 attn_logits_soft_cap, 56 rope_wavelength, 60 local_rope_wavelength, 64
 //! global_scale_factor. `u32`: 68 parameter_dtype, 72 activation_dtype (element types, below), 76
-//! max_position_embeddings (0: not known). With attn_temperature: `f32` 80 scale, `u32` 84 length, not 0.
+//! max_position_embeddings (0: not known). With attn_temperature: `f32` 80 scale, `u32` 84 length,
+//! not 0.
 //!
 //! **1, layers**: for each layer `u32` window (0: global attention) and `u32` rotary table (0 none,
-//! 1 global, 2 local).
+//! 1 global, 2 local). If the latter is 3, the layer is a convolution, and its window, which is the
+//! same in all convolutions, is how many taps it has.
 //!
 //! **2, rope**: the rotary tables that some layer uses, the global one first. A table is `f32`,
 //! what its cosines and sines are multiplied by; `u32` 0; and `projection_dim / 2` numbers `u64`:
@@ -44,7 +46,7 @@
 //!
 //! **3, tensors**: for each tensor 16 bytes: `u8` kind, `u8` element type, `u16` 0, `u32` layer,
 //! `u64` offset from the start of the weights section. First come the embedder, the lm_head unless
-//! tied, the final norm; then layer by layer the tensors the config calls for, in the order of
+//! tied, the final norm; then layer by layer the tensors the layer's kind calls for, in the order of
 //! [`TensorKind`]. Element types: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4, 5 q4min, 6 q5, 7 q6, 8 nl3, 9
 //! nl4. Norms and biases are f32.
 //!
@@ -61,7 +63,7 @@
 use core::fmt;
 
 use super::config::{Config, Layers};
-use super::{Rope, TensorId, TensorKind};
+use super::{LayerKind, Rope, TensorId, TensorKind};
 use crate::Error;
 
 /// The version this build writes and reads.
@@ -85,7 +87,7 @@ pub(crate) const ENTRY_BYTES: usize = 16;
 pub enum Section {
     /// The config.
     Config = 0,
-    /// Windows and rotary tables of the layers.
+    /// Windows, rotary tables and kinds of the layers.
     Layers,
     /// Rotary frequencies.
     Rope,
@@ -318,7 +320,7 @@ impl<'m> Header<'m> {
         if !reserved_is_zero(before) {
             return Err(Error::Layout(Section::Header));
         }
-        let config = match Config::read(sections[Section::Config as usize]) {
+        let mut config = match Config::read(sections[Section::Config as usize]) {
             Ok(config) => config,
             Err(error) => return Err(error),
         };
@@ -329,6 +331,12 @@ impl<'m> Header<'m> {
             Ok(layers) => layers,
             Err(error) => return Err(error),
         };
+        if cfg!(feature = "convolution") {
+            config.conv_taps = match layers.conv_taps() {
+                Ok(taps) => taps,
+                Err(error) => return Err(error),
+            };
+        }
         Ok(Header {
             config,
             layers,
@@ -429,8 +437,11 @@ impl Entry {
     }
 }
 
-/// The tensors of a model in the order of an image.
-pub fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + use<> {
+/// The tensors of a model in the order of an image. `layer_kind` knows the kind of each layer.
+pub fn tensor_ids<F: Fn(u32) -> LayerKind>(
+    config: &Config,
+    layer_kind: F,
+) -> impl Iterator<Item = TensorId> + use<F> {
     let config = *config;
     let mut layer = 0;
     let mut next = 0;
@@ -444,7 +455,7 @@ pub fn tensor_ids(config: &Config) -> impl Iterator<Item = TensorId> + use<> {
                 return None;
             }
             next += 1;
-            if kind.is_present(&config) {
+            if kind.is_present(&config, layer_kind(layer)) {
                 return Some(TensorId { layer, kind });
             }
         }

@@ -17,8 +17,12 @@ use bytemuck::try_cast_slice;
 use pocketlm_kernels::{Matrix, TILE_ROWS};
 
 pub(crate) use checksum::{crc32, extend_crc32};
+#[cfg(feature = "std")]
+pub(crate) use config::CONVOLUTION;
 pub(crate) use config::Dims;
-pub use config::{AttnTemperature, Config, ConfigField, Layer, Layers, MlpVariant, Rope};
+pub use config::{
+    AttnTemperature, Config, ConfigField, Layer, LayerKind, Layers, MlpVariant, Rope,
+};
 pub(crate) use image::VERSION;
 #[cfg(feature = "std")]
 pub use image::tensor_ids;
@@ -58,10 +62,10 @@ use image::Entry;
 #[derive(Clone, Copy)]
 pub struct Model<'m> {
     header: Header<'m>,
-    /// Number of tensors that belong to no layer, and that each layer has.
-    counts: (usize, usize),
-    /// Where a kind stands among the tensors of its layer.
-    slots: [u8; TensorKind::ALL.len()],
+    /// Number of tensors that belong to no layer, and that each layer of a kind has.
+    counts: (usize, [usize; LayerKind::COUNT]),
+    /// Where a kind stands among the tensors of a layer of a kind.
+    slots: [[u8; TensorKind::ALL.len()]; LayerKind::COUNT],
 }
 
 impl<'m> Model<'m> {
@@ -83,8 +87,8 @@ impl<'m> Model<'m> {
     fn of(header: Header<'m>) -> Self {
         Model {
             header,
-            counts: (0, 0),
-            slots: [0; TensorKind::ALL.len()],
+            counts: (0, [0; LayerKind::COUNT]),
+            slots: [[0; TensorKind::ALL.len()]; LayerKind::COUNT],
         }
     }
 
@@ -101,14 +105,19 @@ impl<'m> Model<'m> {
         if core::str::from_utf8(header.section(Section::ChatTemplate)).is_err() {
             return Err(Error::ChatTemplate);
         }
-        for kind in TensorKind::ALL {
-            let count = if kind.is_per_layer() {
-                &mut self.counts.1
-            } else {
-                &mut self.counts.0
-            };
-            self.slots[kind as usize] = *count as u8;
-            *count += kind.is_present(&header.config) as usize;
+        for layer in LayerKind::ALL {
+            let index = layer.is_convolution() as usize;
+            self.counts.0 = 0;
+            self.counts.1[index] = 0;
+            for kind in TensorKind::ALL {
+                let count = if kind.is_per_layer() {
+                    &mut self.counts.1[index]
+                } else {
+                    &mut self.counts.0
+                };
+                self.slots[index][kind as usize] = *count as u8;
+                *count += kind.is_present(&header.config, layer) as usize;
+            }
         }
         for rope in [Rope::Global, Rope::Local] {
             let (amplitude, _) = self.rope(rope);
@@ -139,7 +148,7 @@ impl<'m> Model<'m> {
         let entries = self.header.section(Section::Tensors);
         let mut end = 0;
         let mut count = 0;
-        for (index, id) in image::tensor_ids(config).enumerate() {
+        for (index, id) in self.tensors().enumerate() {
             let entry = Entry::read(entries, index);
             let start = image::align(end).ok_or(Error::Tensor(id))?;
             let location = Location::new(&entry, id.kind, config).ok_or(Error::Tensor(id))?;
@@ -191,8 +200,16 @@ impl<'m> Model<'m> {
     }
 
     /// The tensors, in the order of the image.
-    pub fn tensors(&self) -> impl Iterator<Item = TensorId> + use<> {
-        image::tensor_ids(self.config())
+    pub fn tensors(&self) -> impl Iterator<Item = TensorId> + use<'m> {
+        #[cfg(feature = "convolution")]
+        let kind = {
+            let layers = self.layers();
+            move |layer| layers.kind(layer as usize)
+        };
+        // One that holds nothing makes less code.
+        #[cfg(not(feature = "convolution"))]
+        let kind = |_| LayerKind::Attention;
+        image::tensor_ids(self.config(), kind)
     }
 
     /// Element type, rows and columns of a tensor; `None` if the model has no such tensor.
@@ -281,10 +298,24 @@ impl<'m> Model<'m> {
         try_cast_slice(self.bytes(self.location(layer, kind))).unwrap_or_default()
     }
 
+    /// How many tensors the layers before this one have.
+    fn before(&self, layer: usize) -> usize {
+        let [attention, others @ ..] = &self.counts.1;
+        match others.first() {
+            Some(convolution) if self.config().conv_taps.is_some() => {
+                let convolutions = self.layers().convolutions(layer);
+                attention * layer.saturating_sub(convolutions) + convolution * convolutions
+            }
+            _ => attention * layer,
+        }
+    }
+
     fn entry(&self, id: TensorId) -> Option<Entry> {
-        let slot = *self.slots.get(id.kind as usize)? as usize;
+        let layer = id.layer as usize;
+        let kind = self.layers().kind(layer).is_convolution() as usize;
+        let slot = *self.slots.get(kind)?.get(id.kind as usize)? as usize;
         let index = if id.kind.is_per_layer() {
-            self.counts.0 + self.counts.1 * id.layer as usize + slot
+            self.counts.0 + self.before(layer) + slot
         } else {
             slot
         };

@@ -2,13 +2,13 @@
 
 use core::fmt;
 
-use super::{Config, Dims};
+use super::{Config, Dims, LayerKind};
 
 /// What a tensor is in the transformer. Names follow the labels of penzai's llama-like transformer.
 ///
 /// Matrices are `[rows = outputs][columns = inputs]`: `y = W x`. With `D = embedding_dim`,
 /// `P = projection_dim`, `K = num_kv_heads`, `H = K * query_head_multiplier`, `F = mlp_hidden_dim`,
-/// `V = vocab_size`.
+/// `V = vocab_size`, `T = conv_taps`.
 ///
 /// Example: [`Model`](super::Model).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,7 +21,7 @@ pub enum TensorKind {
     LmHead,
     /// f32 `[D]`.
     FinalNorm,
-    /// f32 `[D]`, the norm before attention.
+    /// f32 `[D]`, the norm before attention or the convolution.
     PreAttentionNorm,
     /// `[H*P][D]`, rows ordered by kv head, then query head within it, then channel.
     Query,
@@ -43,7 +43,7 @@ pub enum TensorKind {
     Output,
     /// f32 `[D]`.
     OutputBias,
-    /// f32 `[D]`, on the output of attention, before it joins the residual.
+    /// f32 `[D]`, on the output of attention or the convolution, before it joins the residual.
     PostAttentionNorm,
     /// f32 `[D]`, the norm before the feed-forward.
     PreFfwNorm,
@@ -61,6 +61,18 @@ pub enum TensorKind {
     OutLinearBias,
     /// f32 `[D]`, on the output of the feed-forward, before it joins the residual.
     PostFfwNorm,
+    /// `[3 D][D]`: the rows of `b`, then of `c`, then of `x` (see [`LayerKind::Convolution`]).
+    ConvIn,
+    /// f32 `[3 D]`.
+    ConvInBias,
+    /// f32 `[T][D]`, the tap of the oldest position first.
+    ConvTaps,
+    /// f32 `[D]`, on the sum over the taps.
+    ConvTapsBias,
+    /// `[D][D]`, the projection back.
+    ConvOut,
+    /// f32 `[D]`.
+    ConvOutBias,
 }
 
 /// One tensor of a model: its kind, and its layer (0 for the three that belong to none).
@@ -77,7 +89,7 @@ pub struct TensorId {
 
 impl TensorKind {
     /// Every kind, in the order of an image: the three that belong to no layer, then a layer's.
-    pub const ALL: [TensorKind; 23] = [
+    pub const ALL: [TensorKind; 29] = [
         TensorKind::Embedder,
         TensorKind::LmHead,
         TensorKind::FinalNorm,
@@ -101,9 +113,15 @@ impl TensorKind {
         TensorKind::OutLinear,
         TensorKind::OutLinearBias,
         TensorKind::PostFfwNorm,
+        TensorKind::ConvIn,
+        TensorKind::ConvInBias,
+        TensorKind::ConvTaps,
+        TensorKind::ConvTapsBias,
+        TensorKind::ConvOut,
+        TensorKind::ConvOutBias,
     ];
 
-    /// Whether every layer has one, rather than the model.
+    /// Whether it is a layer's, rather than the model's.
     pub const fn is_per_layer(self) -> bool {
         match self {
             TensorKind::Embedder | TensorKind::LmHead | TensorKind::FinalNorm => false,
@@ -126,7 +144,13 @@ impl TensorKind {
             | TensorKind::ValueLinearBias
             | TensorKind::OutLinear
             | TensorKind::OutLinearBias
-            | TensorKind::PostFfwNorm => true,
+            | TensorKind::PostFfwNorm
+            | TensorKind::ConvIn
+            | TensorKind::ConvInBias
+            | TensorKind::ConvTaps
+            | TensorKind::ConvTapsBias
+            | TensorKind::ConvOut
+            | TensorKind::ConvOutBias => true,
         }
     }
 
@@ -141,7 +165,9 @@ impl TensorKind {
             | TensorKind::Output
             | TensorKind::GatingLinear
             | TensorKind::ValueLinear
-            | TensorKind::OutLinear => true,
+            | TensorKind::OutLinear
+            | TensorKind::ConvIn
+            | TensorKind::ConvOut => true,
             TensorKind::FinalNorm
             | TensorKind::PreAttentionNorm
             | TensorKind::QueryBias
@@ -155,32 +181,45 @@ impl TensorKind {
             | TensorKind::GatingLinearBias
             | TensorKind::ValueLinearBias
             | TensorKind::OutLinearBias
-            | TensorKind::PostFfwNorm => false,
+            | TensorKind::PostFfwNorm
+            | TensorKind::ConvInBias
+            | TensorKind::ConvTaps
+            | TensorKind::ConvTapsBias
+            | TensorKind::ConvOutBias => false,
         }
     }
 
-    /// Whether a model of this config has it.
+    /// Whether a model of this config has it; if it is a layer's, whether layers of this kind do.
     // Where flash is scarce it is a function, for which a call is enough.
     #[cfg_attr(target_os = "none", inline(never))]
-    pub const fn is_present(self, config: &Config) -> bool {
+    pub const fn is_present(self, config: &Config, kind: LayerKind) -> bool {
         match self {
             TensorKind::LmHead => !config.tie_embedder_and_logits,
-            TensorKind::QueryBias | TensorKind::KeyBias | TensorKind::ValueBias => config.qkv_bias,
-            TensorKind::OutputBias => config.output_bias,
+            TensorKind::QueryBias | TensorKind::KeyBias | TensorKind::ValueBias => {
+                kind.is_attention() && config.qkv_bias
+            }
+            TensorKind::OutputBias => kind.is_attention() && config.output_bias,
             TensorKind::GatingLinearBias
             | TensorKind::ValueLinearBias
             | TensorKind::OutLinearBias => config.mlp_bias,
-            TensorKind::QueryNorm | TensorKind::KeyNorm => config.use_qk_norm,
+            TensorKind::QueryNorm | TensorKind::KeyNorm => {
+                kind.is_attention() && config.use_qk_norm
+            }
             TensorKind::PreAttentionNorm => config.use_pre_attn_norm,
             TensorKind::PreFfwNorm => config.use_pre_ffw_norm,
             TensorKind::PostAttentionNorm => config.use_post_attn_norm,
             TensorKind::PostFfwNorm => config.use_post_ffw_norm,
+            TensorKind::Query | TensorKind::Key | TensorKind::Value | TensorKind::Output => {
+                kind.is_attention()
+            }
+            TensorKind::ConvIn | TensorKind::ConvTaps | TensorKind::ConvOut => {
+                kind.is_convolution()
+            }
+            TensorKind::ConvInBias | TensorKind::ConvTapsBias | TensorKind::ConvOutBias => {
+                kind.is_convolution() && config.conv_bias
+            }
             TensorKind::Embedder
             | TensorKind::FinalNorm
-            | TensorKind::Query
-            | TensorKind::Key
-            | TensorKind::Value
-            | TensorKind::Output
             | TensorKind::GatingLinear
             | TensorKind::ValueLinear
             | TensorKind::OutLinear => true,
@@ -202,6 +241,11 @@ impl TensorKind {
             return None;
         }
         let across_heads = config.qk_norm_across_heads;
+        let convolved = if cfg!(feature = "convolution") {
+            embedding
+        } else {
+            0
+        };
         Some(match self {
             TensorKind::Embedder | TensorKind::LmHead => (vocabulary, embedding),
             TensorKind::Query => (queries, embedding),
@@ -220,15 +264,27 @@ impl TensorKind {
             | TensorKind::PostAttentionNorm
             | TensorKind::PreFfwNorm
             | TensorKind::OutLinearBias
-            | TensorKind::PostFfwNorm => (1, embedding),
+            | TensorKind::PostFfwNorm
+            | TensorKind::ConvTapsBias
+            | TensorKind::ConvOutBias => (1, embedding),
+            TensorKind::ConvIn => (convolved.saturating_mul(3), convolved),
+            TensorKind::ConvInBias => (1, convolved.saturating_mul(3)),
+            TensorKind::ConvTaps => {
+                let taps = match config.conv_taps {
+                    Some(taps) => taps.get() as usize,
+                    None => 0,
+                };
+                (1, convolved.saturating_mul(taps))
+            }
+            TensorKind::ConvOut => (convolved, convolved),
         })
     }
 
-    /// Numbers in it, if it is a vector that a model of this config has.
+    /// Numbers in it, if it is a vector that layers of this kind, or the model, have.
     #[cfg(feature = "source")]
-    pub(crate) const fn vector_len(self, config: &Config) -> usize {
+    pub(crate) const fn vector_len(self, config: &Config, kind: LayerKind) -> usize {
         match self.shape(config) {
-            Some((_, columns)) if !self.is_matrix() && self.is_present(config) => columns,
+            Some((_, columns)) if !self.is_matrix() && self.is_present(config, kind) => columns,
             _ => 0,
         }
     }
@@ -259,6 +315,12 @@ impl TensorKind {
             TensorKind::OutLinear => "mlp/out_linear.weights",
             TensorKind::OutLinearBias => "mlp/out_linear.bias",
             TensorKind::PostFfwNorm => "post_ffw_norm/scale.weights",
+            TensorKind::ConvIn => "convolution/in.weights",
+            TensorKind::ConvInBias => "convolution/in.bias",
+            TensorKind::ConvTaps => "convolution/taps.weights",
+            TensorKind::ConvTapsBias => "convolution/taps.bias",
+            TensorKind::ConvOut => "convolution/out.weights",
+            TensorKind::ConvOutBias => "convolution/out.bias",
         }
     }
 }

@@ -18,9 +18,11 @@ use crate::model::{Model, TensorId, TensorKind};
 use crate::run::{Plan, Session};
 
 /// Matrices that read the same input. The first one names it.
-pub(super) const INPUTS: [&[TensorKind]; 4] = [
+pub(super) const INPUTS: [&[TensorKind]; 6] = [
     &[TensorKind::Query, TensorKind::Key, TensorKind::Value],
     &[TensorKind::Output],
+    &[TensorKind::ConvIn],
+    &[TensorKind::ConvOut],
     &[TensorKind::GatingLinear, TensorKind::ValueLinear],
     &[TensorKind::OutLinear],
 ];
@@ -250,8 +252,8 @@ pub(super) fn embed(
 /// What a layer computed of a sequence.
 #[derive(Default)]
 pub(super) struct Computed {
-    /// The inputs of [`INPUTS`], `[tokens][width]` each.
-    pub inputs: [Vec<f32>; 4],
+    /// The inputs of [`INPUTS`], `[tokens][width]` each; empty if the layer has no such matrix.
+    pub inputs: [Vec<f32>; INPUTS.len()],
     /// The rows that come out of the layer.
     pub hidden: Vec<f32>,
 }

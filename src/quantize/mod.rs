@@ -24,7 +24,7 @@ use std::prelude::rust_2024::*;
 use pocketlm_kernels::Isa;
 
 use crate::import::{Checkpoint, Description, ImportError, PackOptions, PackedMatrix, Tensor};
-use crate::model::{DType, Model, TensorId, TensorKind, tensor_ids};
+use crate::model::{DType, Model, TensorId, TensorKind};
 pub use calibration::Calibration;
 use grid::Grid;
 use layer::{Computed, INPUTS, OneLayer, compute, embed, ranges};
@@ -60,7 +60,8 @@ impl Quantized<'_> {
     /// # Errors
     /// A tensor cannot be read.
     pub fn types(&self, options: &PackOptions) -> Result<BTreeMap<TensorId, DType>, ImportError> {
-        let ids = tensor_ids(&self.description().config).filter(|id| id.kind.is_matrix());
+        let ids = self.description().tensor_ids();
+        let ids = ids.filter(|id| id.kind.is_matrix());
         let dtype = |id| match self.packed(id) {
             Some(matrix) => Ok((id, matrix.dtype)),
             None => Ok((id, options.dtype(id, &self.tensor(id)?))),
@@ -145,10 +146,9 @@ fn quantize_with<'c>(
     isa: &'static Isa,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Quantized<'c>, ImportError> {
-    let config = checkpoint.description().config;
     let mut grids = BTreeMap::new();
     let mut total = 0;
-    for id in tensor_ids(&config) {
+    for id in checkpoint.description().tensor_ids() {
         let tensor = checkpoint.tensor(id)?;
         let dtype = options.dtype(id, &tensor);
         // The importer takes over what the checkpoint stores in this type.
@@ -231,6 +231,10 @@ impl Work<'_, '_> {
                 {
                     after.extend_from_slice(hidden);
                     for (inputs, values) in inputs.iter_mut().zip(values) {
+                        // Matrices of another kind of layer.
+                        if values.is_empty() {
+                            continue;
+                        }
                         let width = values.len() / ranges[index].len();
                         inputs.get_or_insert_with(|| Inputs::new(width)).add(
                             round * ROUND + index,

@@ -20,7 +20,7 @@ use super::matrix::{exact, round};
 use super::measure::{Predictions, compare, divergences, final_norm};
 use super::{Calibration, Quantized, named};
 use crate::import::{Checkpoint, ImportError, PackedMatrix, Tensor};
-use crate::model::{DType, TensorId, TensorKind, tensor_ids};
+use crate::model::{DType, TensorId, TensorKind};
 
 /// Sequences of calibration text that are used, and tokens of each.
 const SEQUENCES: usize = 8;
@@ -204,9 +204,8 @@ fn costs(
 ) -> Result<Vec<(TensorId, f64)>, ImportError> {
     let config = checkpoint.description().config;
     let layers = config.num_decoder_blocks;
-    let ids: Vec<TensorId> = tensor_ids(&config)
-        .filter(|id| id.kind.is_matrix())
-        .collect();
+    let ids = checkpoint.description().tensor_ids();
+    let ids: Vec<TensorId> = ids.filter(|id| id.kind.is_matrix()).collect();
     let mut hidden = embed(checkpoint, sequences)?;
     if hidden.is_empty() {
         return Err(ImportError::new("there is no text to compare matrices on"));
@@ -399,10 +398,13 @@ mod tests {
         assert_eq!(kept, [DType::Nl3, DType::Q5, DType::Q8]);
     }
 
+    fn two_matrices() -> [TensorId; 2] {
+        [TensorKind::Embedder, TensorKind::LmHead].map(|kind| TensorId { layer: 0, kind })
+    }
+
     #[test]
     fn the_matrix_that_costs_more_gets_the_bytes() {
-        let ids: Vec<TensorId> = tensor_ids(&crate::model::Config::PLAIN).collect();
-        let [cheap, dear] = [ids[0], ids[1]];
+        let [cheap, dear] = two_matrices();
         let of = |kl: f64| vec![choice(DType::Nl3, 30, kl), choice(DType::Nl4, 40, kl / 4.0)];
         let sensitivity = Sensitivity {
             choices: BTreeMap::from([(cheap, of(1.0)), (dear, of(2.0))]),
@@ -422,8 +424,7 @@ mod tests {
 
     #[test]
     fn a_large_matrix_gets_its_turn() {
-        let ids: Vec<TensorId> = tensor_ids(&crate::model::Config::PLAIN).collect();
-        let [small, large] = [ids[0], ids[1]];
+        let [small, large] = two_matrices();
         let sensitivity = Sensitivity {
             choices: BTreeMap::from([
                 (

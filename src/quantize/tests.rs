@@ -5,7 +5,7 @@ use std::prelude::rust_2024::*;
 
 use super::*;
 use crate::import::{Element, RopeTable};
-use crate::model::{Config, Layer, Rope};
+use crate::model::{Config, Layer, LayerKind, Rope};
 
 struct Random {
     description: Description,
@@ -38,12 +38,17 @@ impl Random {
             ..Config::PLAIN
         };
         let layer = Layer {
-            window: None,
             rope: Rope::Global,
+            ..Layer::default()
         };
+        Random::with(config, [layer; 2])
+    }
+
+    /// A model with these layers.
+    fn with(config: Config, layers: [Layer; 2]) -> Self {
         let description = Description {
             config,
-            layers: vec![layer; 2],
+            layers: layers.into(),
             global_rope: RopeTable {
                 amplitude: 1.0,
                 frequencies: (0..8).map(|i| 0.5f64.powi(i)).collect(),
@@ -53,7 +58,7 @@ impl Random {
             chat_template: None,
         };
         let mut tensors = BTreeMap::new();
-        for (seed, id) in tensor_ids(&config).enumerate() {
+        for (seed, id) in description.tensor_ids().enumerate() {
             let (rows, columns) = id.kind.shape(&config).unwrap();
             let mut values = numbers(seed as u64 + 1, rows * columns);
             if id.kind.is_matrix() {
@@ -163,6 +168,46 @@ fn calibration_brings_the_model_nearer_to_its_checkpoint() {
         );
         last = calibrated;
     }
+}
+
+#[test]
+fn calibration_knows_the_inputs_of_convolutions() {
+    let Description { config, layers, .. } = Random::new().description;
+    let taps = std::num::NonZeroU32::new(3);
+    let convolution = Layer {
+        kind: LayerKind::Convolution,
+        window: taps,
+        rope: Rope::None,
+    };
+    let config = Config {
+        conv_taps: taps,
+        ..config
+    };
+    let checkpoint = Random::with(config, [convolution, layers[1]]);
+    let calibration = calibration(40, 60);
+    let quantized = |calibrated| {
+        let mut errors = BTreeMap::new();
+        let mut keep = |progress: Progress| {
+            errors.insert(progress.matrix, progress.error);
+        };
+        let quantized = quantize(&checkpoint, &all(DType::Nl4), calibrated, &mut keep).unwrap();
+        let kl = measure(&checkpoint, &quantized, &calibration).unwrap().kl;
+        (kl, errors)
+    };
+    let (plain, _) = quantized(None);
+    let (calibrated, errors) = quantized(Some(&calibration));
+    assert!(calibrated < 0.8 * plain, "{calibrated} {plain}");
+    for kind in [
+        TensorKind::ConvIn,
+        TensorKind::ConvOut,
+        TensorKind::GatingLinear,
+    ] {
+        let error = errors[&TensorId { layer: 0, kind }].unwrap();
+        assert!(error > 0.0 && error < 0.05, "{kind:?}: {error}");
+    }
+    let sensitivity = Sensitivity::measure(&checkpoint, &calibration, &mut |_, _| {}).unwrap();
+    let types = sensitivity.types(u64::MAX).unwrap();
+    assert_eq!(types.len(), errors.len());
 }
 
 #[test]

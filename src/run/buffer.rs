@@ -37,6 +37,13 @@ pub(super) enum Buffer {
     Gate,
     /// `[B][F]`, the branch without.
     Up,
+    /// `[B][3 D]`, what a convolution makes of its input: `b`, `c`, `x`. In the memory of
+    /// attention's.
+    #[cfg(feature = "convolution")]
+    ConvIn,
+    /// `[B][D]`, the result of a convolution, times `c`.
+    #[cfg(feature = "convolution")]
+    Convolved,
     /// `[logits][V]`.
     Logits,
 }
@@ -58,6 +65,10 @@ impl Plan<'_> {
             }
             Buffer::Key | Buffer::Value => dims.keys,
             Buffer::Gate | Buffer::Up => dims.hidden,
+            #[cfg(feature = "convolution")]
+            Buffer::ConvIn => 3 * dims.convolved,
+            #[cfg(feature = "convolution")]
+            Buffer::Convolved => dims.convolved,
             Buffer::Logits => dims.vocabulary,
         }
     }
@@ -112,6 +123,13 @@ pub(super) const fn layout(dims: &Dims, batch: usize, parts: [usize; 4]) -> Layo
     layout[Buffer::Gate as usize] = gate;
     layout[Buffer::Up as usize] = up;
     layout[Buffer::Logits as usize] = logits;
+    #[cfg(feature = "convolution")]
+    {
+        let convolved = batch.saturating_mul(dims.convolved);
+        let conv_in = after(scratch[0], convolved.saturating_mul(3));
+        layout[Buffer::ConvIn as usize] = conv_in;
+        layout[Buffer::Convolved as usize] = after(conv_in[1], convolved);
+    }
     layout
 }
 

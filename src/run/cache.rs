@@ -1,5 +1,5 @@
-//! Where keys and values lie in the cache, and which of them a token sees. Attention and snapshots
-//! both go by this.
+//! Where keys and values lie in the cache, and which of them a token sees. Attention, convolutions
+//! and snapshots go by this.
 
 use core::num::NonZeroU32;
 use core::ops::Range;
@@ -7,10 +7,11 @@ use core::ops::Range;
 use super::Plan;
 use crate::model::Layer;
 
-/// The part of the cache that belongs to a layer: kv head by kv head, keys, then values.
+/// The part of the cache that belongs to a layer: kv head by kv head, keys, then values. A
+/// convolution has one head without keys.
 #[derive(Clone, Copy)]
 pub(super) struct LayerCache {
-    /// How many positions it has room for, a multiple of 8.
+    /// How many positions it has room for; a multiple of 8 in attention.
     pub rows: usize,
     /// Where its first head starts in the cache.
     start: usize,

@@ -8,7 +8,7 @@ use pocketlm_kernels::{GROUP, InputGroup, InputTile, TILE_ROWS};
 use super::buffer::{Buffer, Layout, layout};
 use super::snapshot::HEADER_BYTES;
 #[cfg(feature = "source")]
-use crate::model::{ALIGNMENT, Config, TensorKind};
+use crate::model::{ALIGNMENT, Config, LayerKind, TensorKind};
 use crate::model::{Dims, Header, Kv, Layer, Layers};
 
 /// The memory plan of a session for one model: its limits, and the bytes that they need.
@@ -26,11 +26,11 @@ use crate::model::{Dims, Header, Kv, Layer, Layers};
 /// | `groups` | quantised inputs, see below |
 /// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
 /// | `weights` | only for weights that are not in memory, see below |
-/// | `cache` | keys and values: [`Plan::layer_cache_bytes`] of every layer |
+/// | `cache` | keys and values, and what convolutions keep: [`Plan::layer_cache_bytes`] of every layer |
 ///
-/// * `scratch` is the larger of two: attention's queries, keys, values, output and scores,
-///   4 (B P (2H + 2K) + H R), where `R` is the length of the longest layer's cache; and the
-///   feed-forward's two vectors, 8 B F.
+/// * `scratch` is the largest of three: attention's queries, keys, values, output and scores,
+///   4 (B P (2H + 2K) + H R), where `R` is the length of the longest attention layer's cache; the
+///   feed-forward's two vectors, 8 B F; and a convolution's four, 16 B D, if a layer is one.
 /// * `groups` takes 72 for each 32 numbers of the widest input, B times. Batches of 32 and more
 ///   take 136 for each 32 numbers in addition, in the form that matrix units read.
 /// * `weights` holds both halves of [`Plan::weight_buffer`], and the vectors of a layer.
@@ -270,7 +270,8 @@ impl<'m> Plan<'m> {
 
     /// How many positions a layer's cache has room for. A global layer keeps the whole context. A
     /// sliding-window layer keeps a ring of `window + batch − 1`, so that a batch never overwrites
-    /// a key that its first token still sees. Rounded up to whole tiles of 8.
+    /// a key that its first token still sees. Rounded up to whole tiles of 8. A convolution keeps
+    /// such a ring, not rounded.
     pub const fn cache_rows(&self, layer: Layer) -> usize {
         let rows = match layer.window {
             Some(window) => {
@@ -284,18 +285,35 @@ impl<'m> Plan<'m> {
             }
             None => self.context as usize,
         };
+        if layer.kind.is_convolution() {
+            return rows;
+        }
         product(&[rows.div_ceil(TILE_ROWS), TILE_ROWS])
     }
 
-    /// Bytes of the keys and values of a layer.
+    /// Bytes of the keys and values of a layer; of a convolution, those of an f32 vector as wide as
+    /// the embedding for each of its [`cache_rows`](Plan::cache_rows).
     pub const fn layer_cache_bytes(&self, layer: Layer) -> usize {
-        product(&[self.dims.kv_heads, self.head_cache_bytes(layer).0])
+        product(&[self.cache_heads(layer), self.head_cache_bytes(layer).0])
+    }
+
+    /// How many kv heads a layer's cache has: one, whose values are the vectors, if the layer is a
+    /// convolution.
+    pub(super) const fn cache_heads(&self, layer: Layer) -> usize {
+        if layer.kind.is_convolution() {
+            1
+        } else {
+            self.dims.kv_heads
+        }
     }
 
     /// Bytes of the keys and values of one kv head of a layer, and how many of them are keys, which
     /// come first.
     pub(super) const fn head_cache_bytes(&self, layer: Layer) -> (usize, usize) {
         let rows = self.cache_rows(layer);
+        if layer.kind.is_convolution() {
+            return (product(&[rows, 4, self.dims.embedding]), 0);
+        }
         let keys = self.kv.dtype().matrix_bytes(rows, self.dims.head);
         let value = self.kv.value_bytes(self.dims.head);
         match (keys, value) {
@@ -304,7 +322,7 @@ impl<'m> Plan<'m> {
         }
     }
 
-    /// Bytes of all keys and values: layer by layer, kv head by kv head, keys then values.
+    /// Bytes of all that layers keep: layer by layer, kv head by kv head, keys then values.
     pub(super) const fn cache_bytes(&self) -> usize {
         let mut bytes: usize = 0;
         let mut i = 0;
@@ -327,9 +345,15 @@ impl<'m> Plan<'m> {
         let mut bytes = (HEADER_BYTES + 4).saturating_add(product(&[8, tokens]));
         let mut i = 0;
         while i < self.layers.len() {
-            let rows = match self.layers.get(i).window {
+            let layer = self.layers.get(i);
+            let rows = match layer.window {
                 Some(window) if (window.get() as usize) <= tokens => window.get() as usize - 1,
                 _ => tokens,
+            };
+            let row = if layer.kind.is_convolution() {
+                product(&[4, self.dims.embedding])
+            } else {
+                row
             };
             bytes = bytes.saturating_add(product(&[rows, row]));
             i += 1;
@@ -337,12 +361,15 @@ impl<'m> Plan<'m> {
         bytes
     }
 
-    /// The longest cache of any layer.
+    /// The longest cache of any attention layer.
     pub(super) const fn longest_cache(&self) -> usize {
         let mut longest = 0;
         let mut i = 0;
         while i < self.layers.len() {
-            longest = larger(longest, self.cache_rows(self.layers.get(i)));
+            let layer = self.layers.get(i);
+            if layer.kind.is_attention() {
+                longest = larger(longest, self.cache_rows(layer));
+            }
             i += 1;
         }
         longest
@@ -376,7 +403,10 @@ impl<'m> Plan<'m> {
         let rows = product(&[2, batch, dims.queries.saturating_add(dims.keys)]);
         let scores = product(&[dims.kv_heads, dims.queries_per_kv, self.longest_cache()]);
         let feed_forward = product(&[2, batch, dims.hidden]);
-        larger(rows.saturating_add(scores), feed_forward)
+        let most = larger(rows.saturating_add(scores), feed_forward);
+        #[cfg(feature = "convolution")]
+        let most = larger(most, product(&[4, batch, dims.convolved]));
+        most
     }
 
     /// Whether this plan was made from the header of this image.
@@ -388,13 +418,22 @@ impl<'m> Plan<'m> {
 /// Numbers in all vectors of a layer, or in the final norm if that is more.
 #[cfg(feature = "source")]
 const fn vectors(config: &Config) -> usize {
+    let mut most = vectors_of(config, LayerKind::Attention);
+    if cfg!(feature = "convolution") && config.conv_taps.is_some() {
+        most = larger(most, vectors_of(config, LayerKind::Convolution));
+    }
+    larger(most, config.dims().embedding)
+}
+
+#[cfg(feature = "source")]
+const fn vectors_of(config: &Config, layer: LayerKind) -> usize {
     let mut vectors: usize = 0;
     let mut kind = 0;
     while kind < TensorKind::ALL.len() {
         if TensorKind::ALL[kind].is_per_layer() {
-            vectors = vectors.saturating_add(TensorKind::ALL[kind].vector_len(config));
+            vectors = vectors.saturating_add(TensorKind::ALL[kind].vector_len(config, layer));
         }
         kind += 1;
     }
-    larger(vectors, TensorKind::FinalNorm.vector_len(config))
+    vectors
 }

@@ -6,7 +6,7 @@ use core::ops::Range;
 use pocketlm_kernels::TILE_ROWS;
 
 use super::Plan;
-use super::stage::{Job, LAYER, Next, Stage, Tokens};
+use super::stage::{Job, Next, Stage, Tokens};
 use crate::model::Layers;
 
 /// What is being computed: a stage, in a layer, for a batch of tokens.
@@ -15,7 +15,7 @@ pub(super) struct Batch {
     pub stage: Stage,
     /// The layer; the number of layers, if all are done.
     pub layer: u32,
-    /// Where the keys and values of the layer start in the cache.
+    /// Where the layer's part of the cache starts.
     pub cache: usize,
     /// The index of the first token in the context.
     pub start: u32,
@@ -109,6 +109,10 @@ impl Schedule {
                 let cost = width * visible() * dims.queries_per_kv;
                 (tokens * dims.kv_heads, cost)
             }
+            #[cfg(feature = "convolution")]
+            Job::StoreRows => (tokens, TOKEN_COST),
+            #[cfg(feature = "convolution")]
+            Job::Convolve => (tokens, TOKEN_COST + visible()),
         }
     }
 
@@ -141,7 +145,7 @@ impl Schedule {
     fn start_layer(&mut self, plan: &Plan<'_>, layers: Layers<'_>) {
         let batch = &mut self.batch;
         if (batch.layer as usize) < layers.len() {
-            batch.stage = LAYER;
+            batch.stage = Stage::first(layers.kind(batch.layer as usize));
             return;
         }
         batch.logit_row = if self.every {

@@ -434,6 +434,8 @@ impl<'m, 'a> Session<'m, 'a> {
                 Job::Matmul { input, matrices } => matrices.first().map(|m| (m.0, input)),
                 Job::Rows(Rows::Norm { of, norm, .. }) => Some((norm, of)),
                 Job::Embed | Job::Rows(_) | Job::StoreKeys | Job::Attend => None,
+                #[cfg(feature = "convolution")]
+                Job::StoreRows | Job::Convolve => None,
             };
             if let Some((kind, input)) = input {
                 // The norm of the tokens whose logits are wanted reads a part of the batch's rows.

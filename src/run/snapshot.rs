@@ -17,13 +17,14 @@
 //! | 36 | u32 | CRC-32 of bytes 0..36 |
 //! | 40 | u32 × *n* | token ids |
 //! | | u32 × *n* | their positions |
-//! | | | layer by layer, kv head by kv head: keys, values |
+//! | | | layer by layer: of attention, kv head by kv head, keys, values; of a convolution, vectors |
 //! | end − 4 | u32 | CRC-32 of all before it |
 //!
 //! A layer's keys are those that the next token will see: all *n* of a global layer, fewer than the
 //! window of a sliding-window layer. They lie row by row, the oldest first. A key or value is as
 //! the cache holds it: numbers in the order of the channels; in q8 each 32 of them, the last 32
-//! filled up with zeros, after their f16 scale.
+//! filled up with zeros, after their f16 scale. A convolution keeps one f32 vector, `b * x`, of
+//! each token that the next one will see.
 //!
 //! So a snapshot does not depend on the context and the batch that it was computed with. The same
 //! tokens give the same bytes on every machine, and a host with more memory can compute a context
@@ -194,7 +195,7 @@ fn source_of<'r>(rest: &'r mut &[u8]) -> impl FnMut(&mut [u8]) -> Result<(), Err
     }
 }
 
-/// Which keys and values the next token will see.
+/// What the next token will see.
 struct Kept<'k> {
     layers: Layers<'k>,
     plan: &'k Plan<'k>,
@@ -216,9 +217,16 @@ impl Kept<'_> {
         for layer in self.layers.iter() {
             let cache = LayerCache::new(self.plan, layer, start);
             let kept = unseen(self.positions, layer.window, self.next)..self.positions.len();
-            for head in 0..dims.kv_heads {
+            for head in 0..self.plan.cache_heads(layer) {
                 let keys = cache.keys(head).start;
                 let values = cache.values(head).start;
+                if layer.kind.is_convolution() {
+                    let width = 4 * dims.embedding;
+                    for slot in kept.clone().map(|index| cache.slot(index)) {
+                        each(values + slot * width..values + (slot + 1) * width)?;
+                    }
+                    continue;
+                }
                 for slot in kept.clone().map(|index| cache.slot(index)) {
                     for part in key_parts(kv, dims.head, slot) {
                         each(keys + part.start..keys + part.end)?;

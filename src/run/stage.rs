@@ -6,10 +6,10 @@
 //! transformer once more, as a few plain loops.
 
 use super::buffer::Buffer;
-use crate::model::TensorKind;
+use crate::model::{LayerKind, TensorKind};
 
 /// What is computed, in this order; the stages from `AttentionNorm` to `FfwResidual` once for each
-/// layer.
+/// layer. A convolution has those from `ConvNorm` to `ConvResidual` in place of attention's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Embed,
@@ -20,6 +20,18 @@ pub(super) enum Stage {
     GatherHeads,
     Output,
     AttentionResidual,
+    #[cfg(feature = "convolution")]
+    ConvNorm,
+    #[cfg(feature = "convolution")]
+    ConvIn,
+    #[cfg(feature = "convolution")]
+    StoreRows,
+    #[cfg(feature = "convolution")]
+    Convolve,
+    #[cfg(feature = "convolution")]
+    ConvOut,
+    #[cfg(feature = "convolution")]
+    ConvResidual,
     GateUp,
     Activate,
     Down,
@@ -48,8 +60,8 @@ pub(super) enum Tokens {
 
 /// What a stage computes. Biases and norms that a model does not have are left out.
 ///
-/// If the next stage is a matmul with a quantised matrix, a stage of [`Rows`] also quantises the
-/// rows that it writes.
+/// If the next stage is a matmul with a quantised matrix, a stage of [`Rows`] or `Convolve` also
+/// quantises the rows that it writes.
 #[derive(Clone, Copy)]
 pub(super) enum Job {
     /// The embedding of a token into `Hidden`, and the cosines and sines of its position. A unit is
@@ -69,6 +81,13 @@ pub(super) enum Job {
     /// Scores, softmax, weighted sum of values: from `QueryByHead` into `AttendedByHead`. A unit is
     /// a kv head of a token.
     Attend,
+    /// `b * x` with their biases, from `ConvIn` into the cache. A unit is a token.
+    #[cfg(feature = "convolution")]
+    StoreRows,
+    /// The sum over the taps, its bias, times `c`: from the cache and `ConvIn` into `Convolved`. A
+    /// unit is a token.
+    #[cfg(feature = "convolution")]
+    Convolve,
 }
 
 /// What happens to a token's row between two matmuls.
@@ -111,11 +130,19 @@ pub(super) enum Next {
     MoreTokens,
 }
 
-/// The first stage of a layer. All layers are attention layers; a layer of another kind would start
-/// with a stage of its own.
-pub(super) const LAYER: Stage = Stage::AttentionNorm;
-
 impl Stage {
+    /// The first stage of a layer.
+    pub const fn first(kind: LayerKind) -> Stage {
+        match kind {
+            LayerKind::Attention => Stage::AttentionNorm,
+            #[cfg(feature = "convolution")]
+            LayerKind::Convolution => Stage::ConvNorm,
+            // `Layers` knows none.
+            #[cfg(not(feature = "convolution"))]
+            LayerKind::Convolution => Stage::AttentionNorm,
+        }
+    }
+
     #[cfg_attr(target_os = "none", inline(never))]
     pub const fn row(self) -> &'static Row {
         match self {
@@ -178,6 +205,60 @@ impl Stage {
                 job: Job::Rows(Rows::Residual {
                     branch: Buffer::Normed,
                     bias: TensorKind::OutputBias,
+                    post_norm: TensorKind::PostAttentionNorm,
+                    onto: Buffer::Hidden,
+                    norm: Some(TensorKind::PreFfwNorm),
+                }),
+                next: Next::Stage(Stage::GateUp),
+            },
+
+            // A convolution:
+            #[cfg(feature = "convolution")]
+            Stage::ConvNorm => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Rows(Rows::Norm {
+                    of: Buffer::Hidden,
+                    norm: TensorKind::PreAttentionNorm,
+                    into: Buffer::Normed,
+                }),
+                next: Next::Stage(Stage::ConvIn),
+            },
+            #[cfg(feature = "convolution")]
+            Stage::ConvIn => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Matmul {
+                    input: Buffer::Normed,
+                    matrices: &[(TensorKind::ConvIn, Buffer::ConvIn)],
+                },
+                next: Next::Stage(Stage::StoreRows),
+            },
+            #[cfg(feature = "convolution")]
+            Stage::StoreRows => &Row {
+                tokens: Tokens::Batch,
+                job: Job::StoreRows,
+                next: Next::Stage(Stage::Convolve),
+            },
+            #[cfg(feature = "convolution")]
+            Stage::Convolve => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Convolve,
+                next: Next::Stage(Stage::ConvOut),
+            },
+            #[cfg(feature = "convolution")]
+            Stage::ConvOut => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Matmul {
+                    input: Buffer::Convolved,
+                    matrices: &[(TensorKind::ConvOut, Buffer::Normed)],
+                },
+                next: Next::Stage(Stage::ConvResidual),
+            },
+            #[cfg(feature = "convolution")]
+            Stage::ConvResidual => &Row {
+                tokens: Tokens::Batch,
+                job: Job::Rows(Rows::Residual {
+                    branch: Buffer::Normed,
+                    bias: TensorKind::ConvOutBias,
                     post_norm: TensorKind::PostAttentionNorm,
                     onto: Buffer::Hidden,
                     norm: Some(TensorKind::PreFfwNorm),
@@ -256,6 +337,8 @@ impl Stage {
         match next.row().job {
             Job::Matmul { matrices, .. } => matrices,
             Job::Embed | Job::Rows(_) | Job::StoreKeys | Job::Attend => &[],
+            #[cfg(feature = "convolution")]
+            Job::StoreRows | Job::Convolve => &[],
         }
     }
 }

@@ -189,6 +189,47 @@ pub fn phi3() -> Folder {
     folder
 }
 
+/// An LFM2 with a convolution of three taps and then attention.
+pub fn lfm2() -> Folder {
+    let llama = llama();
+    let mut folder = Folder {
+        tensors: BTreeMap::new(),
+        ..llama.clone()
+    };
+    folder = folder
+        .set("model_type", json!("lfm2"))
+        .set("tie_word_embeddings", json!(true))
+        .set("norm_eps", json!(1e-4))
+        .set("layer_types", json!(["conv", "full_attention"]))
+        .set("block_auto_adjust_ff_dim", json!(false))
+        .without("rms_norm_eps");
+    folder.add("model.embed_tokens.weight", &[10, 8]);
+    folder.add("model.embedding_norm.weight", &[8]);
+    for layer in 0..2 {
+        let mut add = |name: &str, shape: &[usize]| {
+            folder.add(&format!("model.layers.{layer}.{name}.weight"), shape)
+        };
+        add("operator_norm", &[8]);
+        if layer == 0 {
+            add("conv.in_proj", &[24, 8]);
+            add("conv.conv", &[8, 1, 3]);
+            add("conv.out_proj", &[8, 8]);
+        } else {
+            add("self_attn.q_proj", &[8, 8]);
+            add("self_attn.k_proj", &[4, 8]);
+            add("self_attn.v_proj", &[4, 8]);
+            add("self_attn.out_proj", &[8, 8]);
+            add("self_attn.q_layernorm", &[4]);
+            add("self_attn.k_layernorm", &[4]);
+        }
+        add("ffn_norm", &[8]);
+        add("feed_forward.w1", &[6, 8]);
+        add("feed_forward.w2", &[8, 6]);
+        add("feed_forward.w3", &[6, 8]);
+    }
+    folder
+}
+
 /// A Gemma 2 (or, with the norms of queries and keys, a Gemma 3).
 pub fn gemma(model_type: &str) -> Folder {
     let mut folder = llama()

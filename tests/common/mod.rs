@@ -30,7 +30,7 @@ pub fn shared(below: &str) -> Option<PathBuf> {
 
 /// Cases in `goldens/hf` and `goldens/families/hf` of families that need a structure which the
 /// config does not have.
-pub const UNSUPPORTED_CASES: [&str; 4] = ["arcee", "lfm2", "lfm2-bias", "x-cohere"];
+pub const UNSUPPORTED_CASES: [&str; 2] = ["arcee", "x-cohere"];
 
 /// The folders below `parent`, sorted; panics if there are none.
 pub fn folders(parent: PathBuf) -> Vec<PathBuf> {

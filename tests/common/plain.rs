@@ -3,7 +3,9 @@
 //! which it reads the weights byte by byte, and the contract of the kernels crate, whose scalar
 //! functions are all it shares with the runtime.
 
-use pocketlm::model::{Config, DType, Kv, Layer, MlpVariant, Model, Rope, TensorId, TensorKind};
+use pocketlm::model::{
+    Config, DType, Kv, Layer, LayerKind, MlpVariant, Model, Rope, TensorId, TensorKind,
+};
 use pocketlm_kernels::math::{
     bf16_from_f32, bf16_to_f32, exp, f16_from_f32, f16_to_f32, gelu_approx, gelu_exact, silu,
     sin_cos_turns, soft_cap, sqrt,
@@ -20,11 +22,11 @@ pub struct Plain<'m> {
     cache: Vec<Vec<Kept>>,
 }
 
-/// What attention keeps of a token.
+/// What a layer keeps of a token.
 #[derive(Clone)]
 struct Kept {
     position: u32,
-    /// Those of all heads, one after the other.
+    /// Those of all heads, one after the other; empty in a convolution.
     keys: Vec<f32>,
     values: Vec<f32>,
 }
@@ -60,8 +62,13 @@ impl<'m> Plain<'m> {
             } else {
                 hidden.clone()
             };
-            let mut branch = self.attention(layer, &normed, position);
+            let mut branch = match self.layers[layer as usize].kind {
+                LayerKind::Attention => self.attention(layer, &normed, position),
+                LayerKind::Convolution => self.convolution(layer, &normed, position),
+            };
+            // A layer has one of them at most.
             add(&mut branch, &self.vector(layer, TensorKind::OutputBias));
+            add(&mut branch, &self.vector(layer, TensorKind::ConvOutBias));
             if config.use_post_attn_norm {
                 branch = self.norm(&branch, layer, TensorKind::PostAttentionNorm);
             }
@@ -186,6 +193,34 @@ impl<'m> Plain<'m> {
             attended.extend(out.iter().map(|x| x * normalizer));
         }
         self.product(layer, TensorKind::Output, &attended)
+    }
+
+    fn convolution(&mut self, layer: u32, normed: &[f32], position: u32) -> Vec<f32> {
+        let mut parts = self.product(layer, TensorKind::ConvIn, normed);
+        add(&mut parts, &self.vector(layer, TensorKind::ConvInBias));
+        let width = normed.len();
+        let [b, c, x] = [0, 1, 2].map(|part| &parts[part * width..][..width]);
+        self.cache[layer as usize].push(Kept {
+            position,
+            keys: Vec::new(),
+            values: b.iter().zip(x).map(|(b, x)| b * x).collect(),
+        });
+        let count = self.layers[layer as usize].window.unwrap().get();
+        let taps = self.vector(layer, TensorKind::ConvTaps);
+        let mut y = vec![0.0f32; width];
+        for tap in 0..count {
+            let back = count - 1 - tap;
+            let mut kept = self.cache[layer as usize].iter();
+            let Some(kept) = kept.find(|kept| kept.position + back == position) else {
+                continue;
+            };
+            for (channel, y) in y.iter_mut().enumerate() {
+                *y += taps[tap as usize * width + channel] * kept.values[channel];
+            }
+        }
+        add(&mut y, &self.vector(layer, TensorKind::ConvTapsBias));
+        let gated: Vec<f32> = y.iter().zip(c).map(|(y, c)| y * c).collect();
+        self.product(layer, TensorKind::ConvOut, &gated)
     }
 
     fn score(&self, query: &[f32], key: &[f32]) -> f32 {
@@ -315,7 +350,10 @@ impl<'m> Plain<'m> {
         let Some((_, _, columns)) = self.model.tensor_type(TensorId { layer, kind }) else {
             return Vec::new();
         };
-        let data = &self.tensor(layer, kind).unwrap()[..4 * columns];
+        let Some(data) = self.tensor(layer, kind) else {
+            return Vec::new();
+        };
+        let data = &data[..4 * columns];
         data.chunks(4)
             .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
             .collect()

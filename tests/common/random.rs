@@ -8,7 +8,7 @@ use pocketlm::import::{
     self, Checkpoint, Description, Element, ImportError, PackOptions, RopeTable, Tensor,
 };
 use pocketlm::model::{
-    AttnTemperature, Config, DType, Layer, MlpVariant, Rope, TensorId, TensorKind,
+    AttnTemperature, Config, DType, Layer, LayerKind, MlpVariant, Rope, TensorId, TensorKind,
 };
 
 /// A repeatable stream of numbers (Knuth's MMIX generator).
@@ -87,24 +87,20 @@ impl Memory {
         let mut numbers = Numbers::new(seed);
         let config = description.config;
         let mut tensors = HashMap::new();
-        let layers = (0..config.num_decoder_blocks).map(|layer| (layer, true));
-        for (layer, per_layer) in [(0, false)].into_iter().chain(layers) {
-            for kind in TensorKind::ALL {
-                if kind.is_per_layer() != per_layer || !kind.is_present(&config) {
-                    continue;
-                }
-                let (rows, columns) = kind.shape(&config).unwrap();
-                let (base, spread) = match kind {
-                    TensorKind::Embedder | TensorKind::LmHead => (0.0, 1.0),
-                    _ if kind.is_matrix() => (0.0, (3.0 / columns as f32).sqrt()),
-                    _ if format!("{kind:?}").ends_with("Bias") => (0.0, 0.3),
-                    _ => (1.0, 0.5),
-                };
-                let data = (0..rows * columns)
-                    .flat_map(|_| (base + spread * numbers.float()).to_le_bytes())
-                    .collect();
-                tensors.insert(TensorId { layer, kind }, data);
-            }
+        for id in description.tensor_ids() {
+            let kind = id.kind;
+            let (rows, columns) = kind.shape(&config).unwrap();
+            let (base, spread) = match kind {
+                TensorKind::Embedder | TensorKind::LmHead => (0.0, 1.0),
+                TensorKind::ConvTaps => (0.0, 1.0),
+                _ if kind.is_matrix() => (0.0, (3.0 / columns as f32).sqrt()),
+                _ if format!("{kind:?}").ends_with("Bias") => (0.0, 0.3),
+                _ => (1.0, 0.5),
+            };
+            let data = (0..rows * columns)
+                .flat_map(|_| (base + spread * numbers.float()).to_le_bytes())
+                .collect();
+            tensors.insert(id, data);
         }
         Memory {
             description,
@@ -170,6 +166,7 @@ pub fn window(window: u32, rope: Rope) -> Layer {
     Layer {
         window: NonZeroU32::new(window),
         rope,
+        ..Layer::default()
     }
 }
 
@@ -184,6 +181,10 @@ pub fn plain(layers: Vec<Layer>) -> Description {
         num_decoder_blocks: layers.len() as u32,
         vocab_size: 43,
         query_scaling_factor: 0.4,
+        conv_taps: layers
+            .iter()
+            .find(|layer| layer.kind == LayerKind::Convolution)
+            .and_then(|layer| layer.window),
         ..Config::PLAIN
     };
     Description {
@@ -196,9 +197,29 @@ pub fn plain(layers: Vec<Layer>) -> Description {
     }
 }
 
+/// Makes convolutions of some layers.
+fn convolve(numbers: &mut Numbers, config: &mut Config, layers: &mut [Layer]) {
+    config.conv_bias = numbers.one_in(2);
+    let taps = NonZeroU32::new(numbers.pick(&[1, 2, 3, 3, 4, 7, 12]));
+    for layer in layers.iter_mut() {
+        if numbers.one_in(2) {
+            *layer = convolution(taps.map_or(0, NonZeroU32::get));
+            config.conv_taps = taps;
+        }
+    }
+}
+
+/// A convolution.
+pub fn convolution(taps: u32) -> Layer {
+    Layer {
+        kind: LayerKind::Convolution,
+        ..window(taps, Rope::None)
+    }
+}
+
 /// Any config at all, small.
 pub fn any(numbers: &mut Numbers) -> Description {
-    let layers: Vec<Layer> = (0..numbers.within(0..=4))
+    let mut layers: Vec<Layer> = (0..numbers.within(0..=4))
         .map(|_| {
             let size = numbers.pick(&[0, 0, 1, 2, 3, 7, 8, 9, 15, 1000, u32::MAX]);
             window(
@@ -237,7 +258,7 @@ pub fn any(numbers: &mut Numbers) -> Description {
         let still = numbers.within(0..=2 * projection_dim);
         rope_table(projection_dim, base, amplitude, still)
     };
-    let config = Config {
+    let mut config = Config {
         num_kv_heads,
         query_head_multiplier,
         embedding_dim: numbers.pick(&[1, 2, 5, 8, 16, 20, 31, 32, 33, 64, 65]),
@@ -276,6 +297,9 @@ pub fn any(numbers: &mut Numbers) -> Description {
     };
     let global_rope = table(numbers);
     let local_rope = Some(table(numbers));
+    if numbers.one_in(3) {
+        convolve(numbers, &mut config, &mut layers);
+    }
     let attn_temperature = numbers.one_in(4).then(|| AttnTemperature {
         scale: numbers.pick(&[0.1, 0.5, 3.0]),
         length: NonZeroU32::new(numbers.pick(&[1, 3, 7, 1000])).unwrap(),

@@ -3,7 +3,7 @@
 //! oracle is the importer's.
 
 use pocketlm::import::{Checkpoint, RopeTable, Tensor};
-use pocketlm::model::{Config, MlpVariant, Rope, TensorId, TensorKind};
+use pocketlm::model::{Config, LayerKind, MlpVariant, Rope, TensorId, TensorKind};
 
 pub type Matrix = Vec<Vec<f64>>;
 
@@ -30,18 +30,35 @@ pub struct Reference<'c> {
 
 struct Block {
     pre_attention_norm: Option<Vec<f64>>,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    query_norm: Option<Vec<f64>>,
-    key_norm: Option<Vec<f64>>,
-    output: Linear,
+    mixer: Mixer,
     post_attention_norm: Option<Vec<f64>>,
     pre_ffw_norm: Option<Vec<f64>>,
     gating_linear: Linear,
     value_linear: Linear,
     out_linear: Linear,
     post_ffw_norm: Option<Vec<f64>>,
+}
+
+enum Mixer {
+    Attention(Attention),
+    Convolution(Convolution),
+}
+
+struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    query_norm: Option<Vec<f64>>,
+    key_norm: Option<Vec<f64>>,
+    output: Linear,
+}
+
+struct Convolution {
+    input: Linear,
+    /// `[taps][D]`, the oldest first.
+    taps: Matrix,
+    taps_bias: Option<Vec<f64>>,
+    output: Linear,
 }
 
 struct Linear {
@@ -68,12 +85,7 @@ impl<'c> Reference<'c> {
                 rows: matrix(i, kind),
                 bias: optional(on, i, bias),
             };
-            Block {
-                pre_attention_norm: optional(
-                    config.use_pre_attn_norm,
-                    i,
-                    TensorKind::PreAttentionNorm,
-                ),
+            let attention = || Attention {
                 query: linear(TensorKind::Query, TensorKind::QueryBias, config.qkv_bias),
                 key: linear(TensorKind::Key, TensorKind::KeyBias, config.qkv_bias),
                 value: linear(TensorKind::Value, TensorKind::ValueBias, config.qkv_bias),
@@ -84,6 +96,30 @@ impl<'c> Reference<'c> {
                     TensorKind::OutputBias,
                     config.output_bias,
                 ),
+            };
+            let convolution = || Convolution {
+                input: linear(TensorKind::ConvIn, TensorKind::ConvInBias, config.conv_bias),
+                taps: vector(i, TensorKind::ConvTaps)
+                    .chunks(config.embedding_dim as usize)
+                    .map(<[f64]>::to_vec)
+                    .collect(),
+                taps_bias: optional(config.conv_bias, i, TensorKind::ConvTapsBias),
+                output: linear(
+                    TensorKind::ConvOut,
+                    TensorKind::ConvOutBias,
+                    config.conv_bias,
+                ),
+            };
+            Block {
+                pre_attention_norm: optional(
+                    config.use_pre_attn_norm,
+                    i,
+                    TensorKind::PreAttentionNorm,
+                ),
+                mixer: match checkpoint.description().layers[i as usize].kind {
+                    LayerKind::Attention => Mixer::Attention(attention()),
+                    LayerKind::Convolution => Mixer::Convolution(convolution()),
+                },
                 post_attention_norm: optional(
                     config.use_post_attn_norm,
                     i,
@@ -149,12 +185,15 @@ impl<'c> Reference<'c> {
                 .iter()
                 .map(|x| norm(x, &block.pre_attention_norm))
                 .collect();
-            let attention = self.attention(i, &normed, &positions);
-            for (x, mut attention) in x.iter_mut().zip(attention) {
+            let mixed = match &block.mixer {
+                Mixer::Attention(attention) => self.attention(i, attention, &normed, &positions),
+                Mixer::Convolution(convolution) => convolution.apply(&normed, &positions),
+            };
+            for (x, mut mixed) in x.iter_mut().zip(mixed) {
                 if let Some(weights) = &block.post_attention_norm {
-                    attention = rms_norm(&attention, weights, eps);
+                    mixed = rms_norm(&mixed, weights, eps);
                 }
-                add(x, &attention);
+                add(x, &mixed);
                 let mut ffw = block.feed_forward(config.mlp_variant, &norm(x, &block.pre_ffw_norm));
                 if let Some(weights) = &block.post_ffw_norm {
                     ffw = rms_norm(&ffw, weights, eps);
@@ -172,10 +211,15 @@ impl<'c> Reference<'c> {
         x.iter().map(head).collect()
     }
 
-    fn attention(&self, layer: usize, inputs: &Matrix, positions: &[u32]) -> Matrix {
+    fn attention(
+        &self,
+        layer: usize,
+        block: &Attention,
+        inputs: &Matrix,
+        positions: &[u32],
+    ) -> Matrix {
         let description = self.checkpoint.description();
         let config = &description.config;
-        let block = &self.layers[layer];
         let kind = description.layers[layer];
         let head_dim = config.projection_dim as usize;
         let table = match kind.rope {
@@ -245,6 +289,31 @@ impl<'c> Reference<'c> {
             block.output.apply(&mixed)
         };
         queries.iter().zip(positions).map(attend).collect()
+    }
+}
+
+impl Convolution {
+    fn apply(&self, inputs: &Matrix, positions: &[u32]) -> Matrix {
+        let width = inputs.first().map_or(0, Vec::len);
+        let parts: Matrix = inputs.iter().map(|x| self.input.apply(x)).collect();
+        let product =
+            |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a * b).collect() };
+        let kept = |part: &Vec<f64>| product(&part[..width], &part[2 * width..]);
+        let kept: Matrix = parts.iter().map(kept).collect();
+        let output = |(part, &position): (&Vec<f64>, &u32)| {
+            let mut y = self.taps_bias.clone().unwrap_or(vec![0.0; width]);
+            for (kept, &other) in kept.iter().zip(positions).filter(|(_, p)| **p <= position) {
+                let back = (position - other) as usize;
+                if back < self.taps.len() {
+                    add(
+                        &mut y,
+                        &product(&self.taps[self.taps.len() - 1 - back], kept),
+                    );
+                }
+            }
+            self.output.apply(&product(&y, &part[width..2 * width]))
+        };
+        parts.iter().zip(positions).map(output).collect()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The arithmetic of plans, against its documentation worked out in 128 bits: every combination of
 //! small sizes, and of sizes up to the largest that an image can name.
 
-use crate::common::random::{self, Memory, window};
-use pocketlm::model::{DType, Header, Kv, Rope};
+use crate::common::random::{self, Memory, convolution, window};
+use pocketlm::model::{DType, Header, Kv, LayerKind, Rope};
 use pocketlm::run::Plan;
 
 /// The parts as `Plan`'s table has them. What 128 bits do not hold, no memory does either.
@@ -28,15 +28,17 @@ fn documented(header: &Header<'_>, [context, batch, logits]: [u32; 3], kv: Kv) -
         }
     };
     let h = product(&[k, m]);
-    let rows: Vec<u128> = header
-        .layers
-        .iter()
-        .map(|layer| match layer.window {
+    let rows = |kind: LayerKind| -> Vec<u128> {
+        let layers = header.layers.iter().filter(|layer| layer.kind == kind);
+        let rows = layers.map(|layer| match layer.window {
             Some(window) => context.min(u128::from(window.get()) + batch.saturating_sub(1)),
             None => context,
-        })
-        .map(|rows| rows.next_multiple_of(8))
-        .collect();
+        });
+        rows.collect()
+    };
+    let convolved = rows(LayerKind::Convolution);
+    let rows = rows(LayerKind::Attention);
+    let rows: Vec<u128> = rows.iter().map(|rows| rows.next_multiple_of(8)).collect();
     let queries = product(&[h, p]);
     let longest = rows.iter().copied().max().unwrap_or(0);
     let attention =
@@ -57,11 +59,19 @@ fn documented(header: &Header<'_>, [context, batch, logits]: [u32; 3], kv: Kv) -
     let cache = rows.iter().fold(0u128, |sum, &rows| {
         sum.saturating_add(product(&[k, rows, key + value]))
     });
+    let cache = convolved.iter().fold(cache, |sum, &rows| {
+        sum.saturating_add(product(&[4, rows, d]))
+    });
+    let convolution = if convolved.is_empty() {
+        0
+    } else {
+        product(&[16, batch, d])
+    };
     let parts = [
         product(&[8, context]),
         product(&[4, batch, d]),
         product(&[4, batch, d]),
-        attention.max(product(&[8, batch, f])),
+        attention.max(product(&[8, batch, f])).max(convolution),
         product(&[4, logits, v]),
         groups
             .checked_next_multiple_of(64)
@@ -129,6 +139,8 @@ fn every_part_of_every_plan_is_what_the_documentation_says() {
             window(9, Rope::Local),
             window(u32::MAX, Rope::Local),
         ],
+        vec![convolution(3)],
+        vec![convolution(u32::MAX / (1 << 16)), window(9, Rope::Local)],
     ];
     let mut plans = 0u64;
     for layers in layers {

@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use crate::common::random::{self, Memory, Numbers, window};
+use crate::common::random::{self, Memory, Numbers, convolution, window};
 use crate::common::session::{STORY, session_in};
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
@@ -16,7 +16,12 @@ use pocketlm::run::{Plan, Session, Solo};
 
 /// An image with something in every section.
 fn image(dtype: DType) -> AlignedBytes {
-    let mut description = random::plain(vec![window(0, Rope::Global), window(3, Rope::Local)]);
+    let layers = [
+        window(0, Rope::Global),
+        window(3, Rope::Local),
+        convolution(2),
+    ];
+    let mut description = random::plain(layers.into());
     description.config.use_qk_norm = true;
     description.config.final_logit_softcap = Some(7.0);
     description.config.num_kv_heads = 1;
@@ -227,7 +232,10 @@ fn every_flipped_bit_after_the_header_is_refused_by_its_section() {
                 None => error == Error::Layout(after),
                 Some((section, _)) => match (section, error) {
                     (Section::Config, Error::Config(_)) => true,
-                    (Section::Layers, Error::Config(ConfigField::AttentionType)) => true,
+                    (
+                        Section::Layers,
+                        Error::Config(ConfigField::AttentionType | ConfigField::ConvTaps),
+                    ) => true,
                     _ => error == Error::Checksum(*section),
                 },
             };
@@ -364,7 +372,11 @@ fn fields_that_make_no_model_are_refused_by_name() {
         let expected = Error::Config(ConfigField::AttnTemperature);
         cases.push((last_factor, bad.to_bits(), expected));
     }
-    cases.push((layers + 4, 3, Error::Config(ConfigField::AttentionType)));
+    cases.push((layers + 4, 4, Error::Config(ConfigField::AttentionType)));
+    // A convolution without taps, and one with other taps than the last layer.
+    for (at, word) in [(layers + 4, 3), (layers + 12, 3), (layers + 16, 0)] {
+        cases.push((at, word, Error::Config(ConfigField::ConvTaps)));
+    }
     let query = TensorId {
         layer: 0,
         kind: TensorKind::Query,
@@ -681,6 +693,10 @@ fn every_refusal_is_a_sentence_with_its_numbers() {
         (
             Error::Disabled(DType::Q4),
             "this build has no q4 kernels: enable the cargo feature",
+        ),
+        (
+            Error::ConvolutionDisabled,
+            "this build has no convolutions: enable the cargo feature convolution",
         ),
         (
             Error::ArenaTooSmall {

@@ -2,7 +2,7 @@
 //! back, reset or refused leaves no trace.
 
 use crate::common::bits;
-use crate::common::random::{self, Memory, Numbers, window};
+use crate::common::random::{self, Memory, Numbers, convolution, window};
 use crate::common::session::{STORY, arena_for, dirty, session_in};
 use pocketlm::Error;
 use pocketlm::host::Threads;
@@ -51,7 +51,26 @@ fn models() -> Vec<(&'static str, Description)> {
             "whole tiles",
             random::plain(vec![window(8, global), window(16, local)]),
         ),
+        (
+            "convolutions",
+            random::plain(vec![convolution(4), convolution(4)]),
+        ),
+        (
+            "convolutions among attention",
+            random::plain(vec![
+                convolution(3),
+                window(5, local),
+                convolution(3),
+                window(0, global),
+                convolution(3),
+            ]),
+        ),
     ];
+    let biased = &mut models[7].1.config;
+    biased.conv_bias = true;
+    biased.output_bias = true;
+    biased.use_post_attn_norm = true;
+    biased.use_qk_norm = true;
     let everything = &mut models[3].1.config;
     everything.use_qk_norm = true;
     everything.qkv_bias = true;
@@ -733,14 +752,21 @@ impl Workers for Claimed {
 
 #[test]
 fn the_logits_do_not_depend_on_the_number_of_workers() {
-    let (_, mut description) = models().swap_remove(3);
+    let (_, description) = models().swap_remove(3);
+    do_not_depend_on_workers(description, 68);
+    let layers = vec![convolution(7), window(5, Rope::Local), convolution(7)];
+    do_not_depend_on_workers(random::plain(layers), 170);
+}
+
+/// Checks this, with an embedding of this width.
+fn do_not_depend_on_workers(mut description: Description, width: u32) {
     // Products that are worth sharing.
     let config = &mut description.config;
     (
         config.embedding_dim,
         config.projection_dim,
         config.mlp_hidden_dim,
-    ) = (68, 64, 70);
+    ) = (width, 64, 70);
     description.global_rope = random::rope_table(64, 1e4, 1.0, u32::MAX);
     description.local_rope = Some(random::rope_table(64, 100.0, 1.0, u32::MAX));
     // The first batch is enough for two workers to take inputs of their own, some more than others,

@@ -14,7 +14,7 @@ macro_rules! all_types {
 }
 
 /// What `check` and `partition` need.
-pub const ALL_TYPES: &str = all_types!();
+pub const ALL_TYPES: &str = concat!(all_types!(), ",convolution");
 /// All types of weights and all tokenizers.
 pub const EVERYTHING: &str = concat!(all_types!(), ",nfc");
 const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/firmware");
@@ -197,7 +197,7 @@ impl Board {
     /// Runs a program to its end, with `images` in the partition, and returns what it printed.
     pub fn run(&self, program: &str, images: &[u8]) -> String {
         let features = if program == "blocks" {
-            concat!(all_types!(), ",blocks")
+            concat!(all_types!(), ",convolution,blocks")
         } else {
             ALL_TYPES
         };

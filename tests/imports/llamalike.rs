@@ -3,7 +3,7 @@
 use crate::common::folder::{self, Folder, Stored};
 use crate::common::reference::{Reference, read};
 use pocketlm::import::{self, Checkpoint, PackOptions, llamalike};
-use pocketlm::model::{DType, Model, Rope, TensorId, TensorKind};
+use pocketlm::model::{DType, LayerKind, Model, Rope, TensorId, TensorKind};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
@@ -284,6 +284,76 @@ fn norms_can_be_where_penzai_has_none() {
         kind: TensorKind::QueryNorm,
     };
     assert_eq!(checkpoint.tensor(norm).unwrap().column_count(), 16);
+}
+
+/// A folder whose first layer is a convolution with biases.
+fn convolving() -> Folder {
+    let global = json!({"type": "AttentionTypeGlobalCausal"});
+    let convolution = json!({"type": "ShortConvolution", "window_size": 3});
+    let mut folder = folder::llamalike(2, 2, 2, false)
+        .set("attention_type", json!([convolution, global]))
+        .set("conv_bias", json!(true));
+    let label = |name: &str| format!("transformer/block_0/{name}");
+    for part in ["query", "key", "value", "output"] {
+        let label = label(&format!("attention/{part}.weights"));
+        folder.tensors.remove(&label).unwrap();
+    }
+    let branches = ("branches", 3);
+    let channels = ("channels", 6);
+    let embedding = ("embedding", 6);
+    let taps = ("taps", 3);
+    for (name, axes) in [
+        ("in.weights", &[embedding, branches, channels][..]),
+        ("in.bias", &[branches, channels]),
+        ("taps.weights", &[channels, taps]),
+        ("taps.bias", &[channels]),
+        ("out.weights", &[channels, embedding]),
+        ("out.bias", &[embedding]),
+    ] {
+        folder.add_axes(&label(&format!("convolution/{name}")), axes);
+    }
+    folder
+}
+
+#[test]
+fn a_layer_can_be_a_convolution_which_penzai_does_not_have() {
+    let folder = convolving();
+    let checkpoint = opened(&folder);
+    let image = import::pack_to_memory(&checkpoint, &PackOptions::default(), &mut |_, _| {});
+    let image = image.unwrap();
+    let model = Model::open(&image).unwrap();
+    let config = model.config();
+    assert!(config.conv_bias);
+    assert_eq!(config.conv_taps.map(u32::from), Some(3));
+    let kinds: Vec<_> = model.layers().iter().map(|layer| layer.kind).collect();
+    assert_eq!(kinds, [LayerKind::Convolution, LayerKind::Attention]);
+    let taps = &tensor(&checkpoint, 0, TensorKind::ConvTaps)[0];
+    let input = tensor(&checkpoint, 0, TensorKind::ConvIn);
+    let output = tensor(&checkpoint, 0, TensorKind::ConvOut);
+    let number = |name: &str, i: usize| {
+        number(
+            &folder,
+            &format!("transformer/block_0/convolution/{name}"),
+            i,
+        )
+    };
+    for channel in 0..6 {
+        for tap in 0..3 {
+            assert_eq!(
+                taps[tap * 6 + channel],
+                number("taps.weights", channel * 3 + tap)
+            );
+            let row = &input[tap * 6 + channel];
+            assert_eq!(row[4], number("in.weights", 4 * 18 + tap * 6 + channel));
+        }
+        assert_eq!(output[5][channel], number("out.weights", channel * 6 + 5));
+    }
+    let convolution = |taps: u32| json!({"type": "ShortConvolution", "window_size": taps});
+    let unlike = convolving().set("attention_type", json!([convolution(3), convolution(2)]));
+    assert_eq!(
+        refusal(&unlike),
+        "`attention_type` has convolutions with different window sizes"
+    );
 }
 
 #[test]
@@ -624,7 +694,7 @@ fn attention_types_that_penzai_rejects_are_refused() {
         (
             json!({"type": "AttentionTypeBidirectional"}),
             "`attention_type.type` is \"AttentionTypeBidirectional\", expected \
-             AttentionTypeGlobalCausal or AttentionTypeSlidingWindowCausal",
+             AttentionTypeGlobalCausal, AttentionTypeSlidingWindowCausal or ShortConvolution",
         ),
     ] {
         assert_eq!(refusal(&folder(types)), message);

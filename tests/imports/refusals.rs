@@ -49,8 +49,8 @@ fn unsupported_models_are_refused_by_name() {
             "`model_type` is \"qwen3_moe\": it is a mixture of experts",
         ),
         (
-            "lfm2",
-            "`model_type` is \"lfm2\": some of its layers are short convolutions",
+            "lfm2_moe",
+            "`model_type` is \"lfm2_moe\": it is a mixture of experts",
         ),
         (
             "falcon_h1",
@@ -67,7 +67,7 @@ fn unsupported_models_are_refused_by_name() {
     assert!(
         error
             .to_string()
-            .ends_with("exaone4, hunyuan_v1_dense, internlm3, llama4_text, ernie4_5 and helium"),
+            .ends_with("hunyuan_v1_dense, internlm3, llama4_text, ernie4_5, helium and lfm2"),
         "{error}"
     );
     assert_eq!(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use pocketlm::import::ImportError;
-use pocketlm::model::{DType, Layer, MlpVariant, Model, Rope, TensorKind};
+use pocketlm::model::{DType, Layer, LayerKind, MlpVariant, Model, Rope, TensorKind};
 use serde_json::{Map, Value, json};
 
 use crate::load::Image;
@@ -190,7 +190,7 @@ fn config(model: &Model) -> Map<String, Value> {
         .layers()
         .iter()
         .enumerate()
-        .filter(|(_, layer)| layer.rope == Rope::None)
+        .filter(|(_, layer)| layer.kind == LayerKind::Attention && layer.rope == Rope::None)
         .map(|(i, _)| i)
         .collect();
     let fields = json!({
@@ -232,6 +232,7 @@ fn config(model: &Model) -> Map<String, Value> {
         "qkv_bias": config.qkv_bias,
         "output_bias": config.output_bias,
         "mlp_bias": config.mlp_bias,
+        "conv_bias": config.conv_bias,
         "max_position_embeddings": config.max_position_embeddings,
     });
     match fields {
@@ -242,17 +243,23 @@ fn config(model: &Model) -> Map<String, Value> {
 
 /// As a penzai-style config writes it.
 fn attention_type(layer: Layer) -> Value {
-    match layer.window {
-        Some(window) => {
+    match (layer.kind, layer.window) {
+        (LayerKind::Convolution, window) => {
+            json!({ "type": "ShortConvolution", "window_size": window })
+        }
+        (LayerKind::Attention, Some(window)) => {
             json!({ "type": "AttentionTypeSlidingWindowCausal", "window_size": window })
         }
-        None => json!({ "type": "AttentionTypeGlobalCausal" }),
+        (LayerKind::Attention, None) => json!({ "type": "AttentionTypeGlobalCausal" }),
     }
 }
 
-/// The attention windows of all layers in short: `5 × local 512, 1 × global, repeated 3 times`.
+/// The kinds of all layers in short: `5 × local 512, 1 × global, repeated 3 times`.
 fn attention_pattern(layers: &[Layer]) -> String {
-    let windows: Vec<_> = layers.iter().map(|layer| layer.window).collect();
+    let windows: Vec<_> = layers
+        .iter()
+        .map(|layer| (layer.kind, layer.window))
+        .collect();
     // The length of the shortest pattern that repeats, or of all layers.
     let period = (1..=windows.len() / 2)
         .find(|&period| windows[period..] == windows[..windows.len() - period])
@@ -272,11 +279,15 @@ fn attention_pattern(layers: &[Layer]) -> String {
     pattern
 }
 
-/// Runs of equal windows.
-fn runs(windows: &[Option<NonZeroU32>]) -> String {
-    let runs = windows.chunk_by(|a, b| a == b).map(|run| match run[0] {
-        Some(window) => format!("{} × local {window}", run.len()),
-        None => format!("{} × global", run.len()),
+/// Runs of equal layers.
+fn runs(layers: &[(LayerKind, Option<NonZeroU32>)]) -> String {
+    let runs = layers.chunk_by(|a, b| a == b).map(|run| match run[0] {
+        (LayerKind::Convolution, window) => {
+            let taps = window.map_or(0, NonZeroU32::get);
+            format!("{} × convolution {taps}", run.len())
+        }
+        (LayerKind::Attention, Some(window)) => format!("{} × local {window}", run.len()),
+        (LayerKind::Attention, None) => format!("{} × global", run.len()),
     });
     runs.collect::<Vec<_>>().join(", ")
 }
@@ -320,7 +331,7 @@ mod tests {
         let pattern = |windows: &[u32]| {
             let layer = |&window: &u32| Layer {
                 window: NonZeroU32::new(window),
-                rope: Rope::Global,
+                ..Layer::default()
             };
             attention_pattern(&windows.iter().map(layer).collect::<Vec<_>>())
         };

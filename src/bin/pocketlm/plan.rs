@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use pocketlm::grammar::Grammar;
-use pocketlm::model::{Kv, Model, Section};
+use pocketlm::model::{Kv, LayerKind, Model, Section};
 use pocketlm::run::Plan;
 use serde_json::{Map, Value, json};
 
@@ -421,13 +421,17 @@ fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
     parts
 }
 
-/// The keys and values of each layer, and the padding after them.
+/// The keys and values of each layer, or what a convolution keeps, and the padding after them.
 fn cache(model: &Model, plan: &Plan, bytes: u64) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut rest = bytes;
     for (index, layer) in model.layers().iter().enumerate() {
         let rows = plan.cache_rows(layer);
         let bytes = plan.layer_cache_bytes(layer) as u64;
+        let what = match layer.kind {
+            LayerKind::Attention => "keys and values",
+            LayerKind::Convolution => "vectors of a convolution",
+        };
         let kind = match layer.window {
             Some(window) if rows < plan.context_tokens() as usize => {
                 format!("ring of {rows}, window {window}")
@@ -437,7 +441,7 @@ fn cache(model: &Model, plan: &Plan, bytes: u64) -> Vec<Part> {
         rest = rest.saturating_sub(bytes);
         parts.push(Part {
             key: format!("cache_layer_{index}"),
-            label: format!("keys and values: {kind}"),
+            label: format!("{what}: {kind}"),
             bytes,
         });
     }

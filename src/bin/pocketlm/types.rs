@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use pocketlm::import::{self, Checkpoint, ImportError, PackOptions};
-use pocketlm::model::{Config, DType, TensorId, tensor_ids};
+use pocketlm::import::{self, Checkpoint, Description, ImportError, PackOptions};
+use pocketlm::model::{DType, TensorId};
 use pocketlm::quantize::{self, Calibration, Sensitivity};
 use serde_json::Value;
 
@@ -88,7 +88,7 @@ impl Types {
         calibration: Option<&Calibration>,
     ) -> Outcome<PackOptions> {
         let types = match (&self.types, self.bits, self.bytes) {
-            (Some(report), ..) => types_of(report, &checkpoint.description().config)?,
+            (Some(report), ..) => types_of(report, checkpoint.description())?,
             (None, None, None) => BTreeMap::new(),
             (None, bits, bytes) => {
                 let Some(calibration) = calibration else {
@@ -173,7 +173,7 @@ pub fn sensitivity(
 }
 
 /// The types in the report of an earlier `pack --json`.
-fn types_of(path: &Path, config: &Config) -> Outcome<BTreeMap<TensorId, DType>> {
+fn types_of(path: &Path, description: &Description) -> Outcome<BTreeMap<TensorId, DType>> {
     let wrong = |reason: std::fmt::Arguments<'_>| refuse_file(path, reason);
     let report: Value = serde_json::from_str(&text_of(path)?)
         .map_err(|error| wrong(format_args!("not the output of `pack --json`: {error}")))?;
@@ -182,7 +182,8 @@ fn types_of(path: &Path, config: &Config) -> Outcome<BTreeMap<TensorId, DType>> 
             "not the output of `pack --json`: it has no \"types\""
         ))
     })?;
-    let ids: BTreeMap<String, TensorId> = tensor_ids(config)
+    let ids: BTreeMap<String, TensorId> = description
+        .tensor_ids()
         .filter(|id| id.kind.is_matrix())
         .map(|id| (id.to_string(), id))
         .collect();

@@ -16,8 +16,8 @@ use crate::import::place::Layout;
 use crate::import::quantize::nearest;
 use crate::import::rope::Pairing;
 use crate::import::vocabulary::{for_rows, from_gguf, with_variables};
-use crate::import::{Description, ImportError, heads_fit};
-use crate::model::{AttnTemperature, Config, DType, Layer, Rope, tensor_ids};
+use crate::import::{Description, ImportError, heads_fit, kinds};
+use crate::model::{AttnTemperature, Config, DType, Layer, LayerKind, Rope, tensor_ids};
 
 /// What a file says about its model.
 pub(super) struct Described {
@@ -84,7 +84,9 @@ pub(super) fn describe(
     }
     // Checks the config's numbers against the tensors before anything of that size is allocated.
     let layout = names::layout(tensors, family);
-    names::check(tensors, tensor_ids(&config), layout, &config)?;
+    let layers = layers(metadata, family, gguf, &config)?;
+    let ids = tensor_ids(&config, kinds(&layers));
+    names::check(tensors, ids, layout, &config)?;
 
     let pairs = rope::pairs(metadata, name, config.projection_dim)?;
     let rotary = rope::global(metadata, tensors, name, config.projection_dim, pairs)?;
@@ -102,7 +104,6 @@ pub(super) fn describe(
         ),
         None => None,
     };
-    let layers = layers(metadata, family, gguf, config.num_decoder_blocks)?;
     let local_base = local_base.filter(|_| layers.iter().any(|layer| layer.rope == Rope::Local));
     config.local_rope_wavelength = local_base.map(|base| base as f32);
     let local_rope = local_base
@@ -243,7 +244,13 @@ fn config(
             ),
         ));
     }
-    let heads = Heads::read(metadata, gguf.architecture, embedding_dim)?;
+    let heads = Heads::read(metadata, family, gguf, embedding_dim)?;
+    let convolves = convolutions(metadata, family, gguf, num_decoder_blocks)?.contains(&true);
+    let conv_taps = if convolves {
+        NonZeroU32::new(required("shortconv.l_cache")?)
+    } else {
+        None
+    };
     let vocab_size = vocab_size(tensors)?;
     let eps = "attention.layer_norm_rms_epsilon";
     let rms_norm_eps = metadata
@@ -259,7 +266,7 @@ fn config(
         let is_bias = |name: &String| {
             let mut parts = name.split('.').skip(2);
             let stem = parts.next();
-            stem.is_some_and(|stem| stems.contains(&stem)) && parts.next() == Some("bias")
+            stem.is_some_and(|stem| stems.contains(&stem)) && parts.last() == Some("bias")
         };
         tensors.keys().any(is_bias)
     };
@@ -303,6 +310,8 @@ fn config(
         qkv_bias: has_bias(&["attn_q", "attn_k", "attn_v", "attn_qkv"]),
         output_bias: has_bias(&["attn_output"]),
         mlp_bias: has_bias(&["ffn_gate", "ffn_up", "ffn_down"]),
+        conv_bias: has_bias(&["shortconv"]),
+        conv_taps,
         max_position_embeddings: metadata
             .count(&key("context_length"))?
             .and_then(NonZeroU32::new),
@@ -320,14 +329,21 @@ struct Heads {
 impl Heads {
     fn read(
         metadata: &Metadata<'_>,
-        architecture: &str,
+        family: &Family,
+        gguf: Gguf,
         embedding_dim: u32,
     ) -> Result<Self, ImportError> {
+        let architecture = gguf.architecture;
         let key = |rest: &str| format!("{architecture}.attention.{rest}");
         let expected = |rest: &str, what: &str| metadata.refuse(&key(rest), what);
         let query = metadata.uniform(&key("head_count"))?;
         let query = query.ok_or_else(|| expected("head_count", "an integer above 0"))?;
-        let kv = metadata.uniform(&key("head_count_kv"))?.unwrap_or(query);
+        let kv = if family.convolutions {
+            metadata.uniform_or_zero(&key("head_count_kv"))?
+        } else {
+            metadata.uniform(&key("head_count_kv"))?
+        };
+        let kv = kv.unwrap_or(query);
         if !query.is_multiple_of(kv) {
             let what = format!("a multiple of head_count_kv, {kv}");
             return Err(expected("head_count", &what));
@@ -409,13 +425,31 @@ fn commonest_matrix_type(tensors: &BTreeMap<String, Stored>) -> DType {
     commonest.1
 }
 
-/// Window and rotary table of each layer.
-fn layers(
+/// Which layers are convolutions: those without kv heads.
+fn convolutions(
     metadata: &Metadata<'_>,
     family: &Family,
     gguf: Gguf,
     count: u32,
+) -> Result<Vec<bool>, ImportError> {
+    let key = format!("{}.attention.head_count_kv", gguf.architecture);
+    let is_list = matches!(metadata.values.get(&key), Some(Value::Array(_)));
+    if !family.convolutions || !is_list {
+        return Ok(vec![false; count as usize]);
+    }
+    let has_heads = metadata.flags(&key, count)?;
+    Ok(has_heads.into_iter().map(|has_heads| !has_heads).collect())
+}
+
+/// Kind, window and rotary table of each layer.
+fn layers(
+    metadata: &Metadata<'_>,
+    family: &Family,
+    gguf: Gguf,
+    config: &Config,
 ) -> Result<Vec<Layer>, ImportError> {
+    let count = config.num_decoder_blocks;
+    let is_convolution = convolutions(metadata, family, gguf, count)?;
     let window_key = format!("{}.attention.sliding_window", gguf.architecture);
     let window = metadata.natural(&window_key)?;
     if gguf.full_attention && window != Some(0) {
@@ -435,6 +469,13 @@ fn layers(
     let is_rotary = !gguf.rope_switch || metadata.flag(&switch)? != Some(false);
     let any_window = window.is_some();
     let layer = |i: u32| {
+        if is_convolution.get(i as usize) == Some(&true) {
+            return Layer {
+                kind: LayerKind::Convolution,
+                window: config.conv_taps,
+                rope: Rope::None,
+            };
+        }
         let window = window.filter(|_| is_local(i));
         let is_skipped = family
             .no_rope_interval
@@ -447,7 +488,11 @@ fn layers(
             Some(_) if family.local_rope_theta.is_some() => Rope::Local,
             _ => Rope::Global,
         };
-        Layer { window, rope }
+        Layer {
+            kind: LayerKind::Attention,
+            window,
+            rope,
+        }
     };
     Ok((0..count).map(layer).collect())
 }

@@ -75,12 +75,26 @@ impl<'f> Metadata<'f> {
 
     /// A count that newer files may list for each layer. It must be the same in all layers.
     pub(super) fn uniform(&self, key: &str) -> Result<Option<u32>, ImportError> {
+        self.same(key, false)
+    }
+
+    /// The same, where a list may have zeros as well. `None` if it has nothing else.
+    pub(super) fn uniform_or_zero(&self, key: &str) -> Result<Option<u32>, ImportError> {
+        self.same(key, true)
+    }
+
+    fn same(&self, key: &str, but_zeros: bool) -> Result<Option<u32>, ImportError> {
         let Some(Value::Array(array)) = self.values.get(key) else {
             return self.count(key);
         };
-        let mut counts = self
-            .scalars(key, array)?
-            .map(|value| value.map(|value| natural(&value)));
+        let counts = self.scalars(key, array)?;
+        let mut counts = counts
+            .map(|value| value.map(|value| natural(&value)))
+            .filter(|count| !(but_zeros && matches!(count, Ok(Some(0)))))
+            .peekable();
+        if but_zeros && counts.peek().is_none() {
+            return Ok(None);
+        }
         let Some(Some(first)) = counts.next().transpose()? else {
             return Err(self.refuse(key, "integers above 0"));
         };

@@ -18,6 +18,7 @@ pub(super) fn layout(tensors: &BTreeMap<String, Stored>, family: &Family) -> Lay
         mlp: Mlp::Usual,
         qk_norm_names: family.qk_norm_names,
         unit_qk_norms: family.qk_norm == QkNorm::NoWeights,
+        operator_names: family.operator_names,
         pre_feedforward_layernorm: family.pre_feedforward_layernorm,
     }
 }
@@ -54,7 +55,7 @@ pub(super) fn check(
             );
             return Err(ImportError::new(reason));
         }
-        if shape.len() == 1 && !stored.element.is_plain() {
+        if !id.kind.is_matrix() && !stored.element.is_plain() {
             let reason = format!(
                 "tensor `{name}`: a vector stored as {}, expected plain numbers",
                 stored.element

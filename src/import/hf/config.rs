@@ -14,7 +14,7 @@ use crate::import::family::{Family, Mlp, QkNorm, SoftCap, Temperature, Windows};
 use crate::import::json::{Object, excerpt};
 use crate::import::multipliers::Multipliers;
 use crate::import::{ImportError, RopeTable};
-use crate::model::{AttnTemperature, Config, Layer, MlpVariant, Rope};
+use crate::model::{AttnTemperature, Config, Layer, LayerKind, MlpVariant, Rope};
 
 /// No model has wider heads. This bounds tables whose size depends on this number alone.
 const WIDEST_HEAD: u32 = 1 << 16;
@@ -37,6 +37,8 @@ pub(super) struct Described {
     pub(super) attention_bias: Option<bool>,
     /// The same for the feed-forward.
     pub(super) mlp_bias: Option<bool>,
+    /// The same for convolutions.
+    pub(super) conv_bias: Option<bool>,
 }
 
 /// Reads a parsed `config.json`; `tensors` is how many tensors the checkpoint has, a bound on its
@@ -90,7 +92,8 @@ fn text_model(
     let head_dim = head_dim(keys, absent.head_dim, embedding_dim, num_heads)?;
 
     let tables = rope::tables(family, keys, head_dim)?;
-    let layers = layers(family, keys, num_layers, tables.local.is_some())?;
+    let mut layers = layers(family, keys, num_layers, tables.local.is_some())?;
+    let conv_taps = convolutions(family, keys, &mut layers)?;
     let local_rope = tables
         .local
         .filter(|_| layers.iter().any(|layer| layer.rope == Rope::Local));
@@ -105,11 +108,11 @@ fn text_model(
     } = tables;
 
     let eps = keys
-        .positive("rms_norm_eps")?
+        .positive(family.eps_key)?
         .unwrap_or(absent.rms_norm_eps);
     let multipliers = multipliers(family, keys)?;
     match family.mlp {
-        Mlp::Usual => {}
+        Mlp::Usual | Mlp::Adjusted => {}
         Mlp::Shared => check_shared_mlp(keys)?,
         Mlp::FeedForward => check_feed_forward(keys)?,
     }
@@ -135,7 +138,10 @@ fn text_model(
         Mlp::Usual => dimension("intermediate_size", absent.intermediate_size)?,
         Mlp::Shared => dimension("shared_intermediate_size", SHARED_WIDTH)?,
         Mlp::FeedForward => dimension("intermediate_size_mlp", absent.intermediate_size)?,
+        Mlp::Adjusted => adjusted_width(keys, absent.intermediate_size)?,
     };
+    let tie = flag(family.tie_key)?.or(tie);
+    let conv_bias = flag(Some("conv_bias").filter(|_| family.convolutions))?;
     if keys.flag("use_cla")? == Some(true) {
         return Err(keys.refuse("use_cla", "false: layers here share no keys and values"));
     }
@@ -189,6 +195,7 @@ fn text_model(
                 Temperature::None | Temperature::InRopeParameters => temperature,
                 Temperature::WithoutRope => temperature_without_rope(keys, &layers)?,
             },
+            conv_taps,
             max_position_embeddings: NonZeroU32::new(rope::max_positions(keys, family)?),
             ..Config::PLAIN
         },
@@ -199,7 +206,89 @@ fn text_model(
         multipliers,
         attention_bias: flag(family.attention_bias_key)?,
         mlp_bias: flag(family.mlp_bias_key)?,
+        conv_bias,
     })
+}
+
+/// The width of LFM2's feed-forward: two thirds of `block_ff_dim`, times a factor, rounded up;
+/// unless `block_auto_adjust_ff_dim` is false.
+fn adjusted_width(keys: &Object, default: u32) -> Result<u32, ImportError> {
+    let key = if keys.count("block_ff_dim")?.is_some() {
+        "block_ff_dim"
+    } else {
+        "intermediate_size"
+    };
+    let width = dimension(keys, key, default)?;
+    if keys.flag("block_auto_adjust_ff_dim")? == Some(false) {
+        return Ok(width);
+    }
+    let multiple = dimension(keys, "block_multiple_of", 256)?;
+    let factor = "block_ffn_dim_multiplier";
+    let mut width = f64::from((2 * u64::from(width) / 3) as u32);
+    if let Some(factor) = keys.positive(factor)? {
+        width = (width * factor).trunc();
+    }
+    let width = (width / f64::from(multiple)).ceil() * f64::from(multiple);
+    if width >= 1.0 && width <= f64::from(u32::MAX) {
+        Ok(width as u32)
+    } else {
+        Err(keys.refuse(key, "a width that stays a width when it is adjusted"))
+    }
+}
+
+/// Makes convolutions of those layers that are, and returns how many taps they have.
+/// `layer_types` lists them, or `full_attn_idxs` the others; without either there are none.
+fn convolutions(
+    family: &Family,
+    keys: &Object,
+    layers: &mut [Layer],
+) -> Result<Option<NonZeroU32>, ImportError> {
+    if !family.convolutions {
+        return Ok(None);
+    }
+    let mut is_convolution = vec![false; layers.len()];
+    if let Some(list) = keys.list("layer_types")? {
+        if list.len() != layers.len() {
+            let clause = format!(
+                "has {} entries, expected num_hidden_layers, {}",
+                list.len(),
+                layers.len()
+            );
+            return Err(keys.object_to("layer_types", &clause));
+        }
+        for (is_convolution, kind) in is_convolution.iter_mut().zip(list) {
+            *is_convolution = match kind.as_str() {
+                Some("conv") => true,
+                Some("full_attention") => false,
+                _ => {
+                    let clause = format!("says {}, expected full_attention or conv", excerpt(kind));
+                    return Err(keys.object_to("layer_types", &clause));
+                }
+            };
+        }
+    } else if let Some(list) = keys.list("full_attn_idxs")? {
+        is_convolution.fill(true);
+        for index in list {
+            let place = index.as_u64().and_then(|i| usize::try_from(i).ok());
+            let Some(layer) = place.and_then(|i| is_convolution.get_mut(i)) else {
+                let clause = format!("says {}, expected a layer", excerpt(index));
+                return Err(keys.object_to("full_attn_idxs", &clause));
+            };
+            *layer = false;
+        }
+    }
+    if !is_convolution.contains(&true) {
+        return Ok(None);
+    }
+    let taps = NonZeroU32::new(dimension(keys, "conv_L_cache", 3)?);
+    for (layer, _) in layers.iter_mut().zip(is_convolution).filter(|pair| pair.1) {
+        *layer = Layer {
+            kind: LayerKind::Convolution,
+            window: taps,
+            rope: Rope::None,
+        };
+    }
+    Ok(taps)
 }
 
 fn query_scale(family: &Family, keys: &Object, head_dim: u32) -> Result<f64, ImportError> {
@@ -304,6 +393,7 @@ fn layers(
         rotary_layers(family, keys, count)?
     };
     let layer = |(&sliding, rotary): (&bool, bool)| Layer {
+        kind: LayerKind::Attention,
         window: window.filter(|_| sliding),
         rope: match (rotary, sliding && local_table) {
             (false, _) => Rope::None,

@@ -5,7 +5,7 @@
 //! `gemma3`, `vaultgemma`, `qwen2`, `qwen3`, `smollm3`, `phi3`, `granite`, `granitemoehybrid` (if
 //! all layers are attention and there are no experts), `olmo2`, `exaone4`, `hunyuan_v1_dense`,
 //! `internlm3` (up to `max_position_embeddings`: its frequencies change in longer texts),
-//! `llama4_text` (MobileLLM-R1: if there are no experts), `ernie4_5` and `helium`.
+//! `llama4_text` (MobileLLM-R1: if there are no experts), `ernie4_5`, `helium` and `lfm2`.
 //!
 //! Matrices may be quantised: GPTQ (4 and 8 bits, with and without `desc_act`, checkpoint formats
 //! `gptq` and `gptq_v2`), AWQ (`gemm`), and compressed-tensors (`pack-quantized` of 4 and 8 bits,
@@ -38,8 +38,8 @@ use super::place::unit_norm;
 use super::rope::Pairing;
 use super::safetensors::{Stored, Weights};
 use super::{
-    Checkpoint, Description, Element, ImportError, Tensor, adapter, heads_fit, json, llamalike,
-    vocabulary,
+    Checkpoint, Description, Element, ImportError, Tensor, adapter, heads_fit, json, kinds,
+    llamalike, vocabulary,
 };
 use crate::model::{Config, DType, TensorId, TensorKind, tensor_ids};
 
@@ -241,6 +241,7 @@ fn detect_biases(
     let qkv = any(&QKV_BIASES);
     let output = any(&[OUTPUT_BIAS]);
     let mlp = any(&MLP_BIASES);
+    let conv = any(&CONV_BIASES);
     for (key, said, found) in [
         (
             described.family.attention_bias_key,
@@ -248,6 +249,7 @@ fn detect_biases(
             qkv.or(output),
         ),
         (described.family.mlp_bias_key, described.mlp_bias, mlp),
+        (Some("conv_bias"), described.conv_bias, conv),
     ] {
         if let (Some(key), Some(false), Some(name)) = (key, said, found) {
             return Err(ImportError::new(format!(
@@ -260,6 +262,7 @@ fn detect_biases(
     described.config.qkv_bias = qkv.is_some() || wanted || described.family.qkv_bias;
     described.config.output_bias = output.is_some() || wanted && described.family.output_bias;
     described.config.mlp_bias = mlp.is_some() || described.mlp_bias == Some(true);
+    described.config.conv_bias = conv.is_some() || described.conv_bias == Some(true);
     Ok(())
 }
 
@@ -270,6 +273,7 @@ const QKV_BIASES: [&str; 4] = [
     "self_attn.qkv_proj.bias",
 ];
 const OUTPUT_BIAS: &str = "self_attn.o_proj.bias";
+const CONV_BIASES: [&str; 3] = ["conv.in_proj.bias", "conv.conv.bias", "conv.out_proj.bias"];
 const MLP_BIASES: [&str; 4] = [
     "mlp.gate_proj.bias",
     "mlp.up_proj.bias",
@@ -304,7 +308,8 @@ fn check_tensors(
 ) -> Result<(), ImportError> {
     let mut used = HashSet::new();
     let config = &described.config;
-    for id in tensor_ids(config).filter(|id| names.stores(id.kind)) {
+    let ids = tensor_ids(config, kinds(&described.layers));
+    for id in ids.filter(|id| names.stores(id.kind)) {
         let place = names.place(id, config);
         let found =
             find(weights, scheme, &place.name, &place.shape).map_err(|error| match id.kind {
@@ -322,7 +327,10 @@ fn check_tensors(
         |name: &str| described.config.tie_embedder_and_logits && name == names.head();
     let is_zero_bias = |name: &str| {
         let is_bias = |rest: &str| {
-            rest == OUTPUT_BIAS || QKV_BIASES.contains(&rest) || MLP_BIASES.contains(&rest)
+            rest == OUTPUT_BIAS
+                || [&QKV_BIASES[..], &MLP_BIASES, &CONV_BIASES]
+                    .iter()
+                    .any(|biases| biases.contains(&rest))
         };
         names.within_layer(name).is_some_and(is_bias) && is_zero(weights, name)
     };

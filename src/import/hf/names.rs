@@ -39,6 +39,7 @@ impl Names {
                 mlp: family.mlp,
                 qk_norm_names: family.qk_norm_names,
                 unit_qk_norms: family.qk_norm == QkNorm::NoWeights,
+                operator_names: family.operator_names,
                 pre_feedforward_layernorm: family.pre_feedforward_layernorm,
             },
         })
@@ -54,7 +55,12 @@ impl Names {
             kind if kind.is_per_layer() => format!("{prefix}layers.{layer}.{name}"),
             _ => format!("{prefix}{name}"),
         };
-        self.layout.place(id.kind, name, config)
+        let mut place = self.layout.place(id.kind, name, config);
+        if id.kind == TensorKind::ConvTaps {
+            // PyTorch has an axis for groups of channels, of which each is one.
+            place.shape.insert(1, 1);
+        }
+        place
     }
 
     /// Whether a tensor is stored: see [`Layout::stores`].

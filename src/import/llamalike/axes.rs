@@ -34,6 +34,8 @@ pub(super) fn of(id: TensorId, config: &Config) -> (String, Axes) {
     let neurons = ("neurons", config.mlp_hidden_dim as usize);
     let vocabulary = ("vocabulary", config.vocab_size as usize);
     let projection = ("projection", config.projection_dim as usize);
+    let channels = ("channels", config.embedding_dim as usize);
+    let taps = config.conv_taps.map_or(0, |taps| taps.get() as usize);
     let (heads, kv_heads) = heads(config);
     let with = |mut heads: Vec<Axis>| {
         heads.push(projection);
@@ -52,6 +54,12 @@ pub(super) fn of(id: TensorId, config: &Config) -> (String, Axes) {
         FinalNorm | PreAttentionNorm | PostAttentionNorm | PreFfwNorm | PostFfwNorm => {
             (vec![], vec![embedding])
         }
+        ConvIn => (vec![("branches", 3), channels], vec![embedding]),
+        ConvTaps => (vec![], vec![("taps", taps), channels]),
+        ConvOut => (vec![embedding], vec![channels]),
+        ConvInBias => (vec![], vec![("branches", 3), channels]),
+        ConvTapsBias => (vec![], vec![channels]),
+        ConvOutBias => (vec![], vec![embedding]),
         // penzai has no biases, so the config never calls for these.
         QueryBias => (vec![], with(heads)),
         KeyBias | ValueBias => (vec![], with(kv_heads)),

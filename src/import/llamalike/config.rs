@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 use crate::import::json::{Object, excerpt};
 use crate::import::safetensors::Weights;
 use crate::import::{Description, ImportError, RopeTable, heads_fit, rope};
-use crate::model::{AttnTemperature, Config, DType, Layer, MlpVariant, Rope};
+use crate::model::{AttnTemperature, Config, DType, Layer, LayerKind, MlpVariant, Rope};
 
 /// The fields of `LlamalikeTransformerConfig`, all of them, and those of families that it has not.
-const FIELDS: [&str; 29] = [
+const FIELDS: [&str; 30] = [
     "num_kv_heads",
     "query_head_multiplier",
     "embedding_dim",
@@ -39,6 +39,7 @@ const FIELDS: [&str; 29] = [
     "qk_norm_across_heads",
     "qk_norm_only_with_rope",
     "attn_temperature",
+    "conv_bias",
     "global_scale_factor",
     "local_rope_wavelength",
 ];
@@ -63,26 +64,26 @@ pub(super) fn describe(
         .ok_or_else(|| fields.refuse("num_decoder_blocks", "an integer of at least 0"))?;
     let use_layer_stack = flag(&fields, "use_layer_stack")?;
     check_layers(&fields, num_decoder_blocks, use_layer_stack, weights)?;
-    let windows = windows(&fields, num_decoder_blocks, use_layer_stack)?;
+    let mut layers = layers(&fields, num_decoder_blocks, use_layer_stack)?;
     let projection_dim = projection_dim(&fields)?;
-    let rotary = Rotary::read(&fields, &windows, projection_dim)?;
-    let config = config(&fields, num_decoder_blocks, projection_dim, &rotary)?;
+    let rotary = Rotary::read(&fields, &layers, projection_dim)?;
+    let mut config = config(&fields, num_decoder_blocks, projection_dim, &rotary)?;
+    config.conv_taps = conv_taps(&fields, &layers)?;
     if !heads_fit(&config) {
         return Err(ImportError::new(
             "`num_kv_heads` times `query_head_multiplier` times `projection_dim` is too large",
         ));
     }
-    let layer = |window: Option<NonZeroU32>| Layer {
-        window,
-        rope: if window.is_some() && rotary.local.is_some() {
-            Rope::Local
-        } else {
-            Rope::Global
-        },
-    };
+    for layer in &mut layers {
+        layer.rope = match layer.kind {
+            LayerKind::Convolution => Rope::None,
+            LayerKind::Attention if layer.window.is_some() && rotary.local.is_some() => Rope::Local,
+            LayerKind::Attention => Rope::Global,
+        };
+    }
     Ok(Description {
         config,
-        layers: windows.into_iter().map(layer).collect(),
+        layers,
         global_rope: rotary.global,
         local_rope: rotary.local,
         tokenizer: None,
@@ -185,6 +186,7 @@ fn config(
         qk_norm_across_heads: flag(fields, "qk_norm_across_heads")?,
         qk_norm_only_with_rope: flag(fields, "qk_norm_only_with_rope")?,
         attn_temperature: attn_temperature(fields)?,
+        conv_bias: flag(fields, "conv_bias")?,
         ..rotary.config()
     };
     // The checks above reject all that this rejects, as long as the rules agree.
@@ -205,20 +207,23 @@ struct Rotary {
 }
 
 impl Rotary {
-    fn read(
-        fields: &Object,
-        windows: &[Option<NonZeroU32>],
-        projection_dim: u32,
-    ) -> Result<Self, ImportError> {
+    fn read(fields: &Object, layers: &[Layer], projection_dim: u32) -> Result<Self, ImportError> {
+        let attention = || {
+            layers
+                .iter()
+                .filter(|layer| layer.kind == LayerKind::Attention)
+        };
         let wavelength = positive(fields, "rope_wavelength", 10_000.0)?;
         let local_wavelength = fields.positive("local_rope_wavelength")?;
         let scale_factor = fields.positive("global_scale_factor")?;
-        if windows.contains(&None) && scale_factor.is_some_and(|factor| factor < 1.0) {
+        if attention().any(|layer| layer.window.is_none())
+            && scale_factor.is_some_and(|factor| factor < 1.0)
+        {
             return Err(fields.refuse("global_scale_factor", "at least 1"));
         }
         let global = table(wavelength, scale_factor.unwrap_or(1.0), projection_dim)?;
         let local = table(local_wavelength.unwrap_or(wavelength), 1.0, projection_dim)?;
-        let is_needed = local != global && windows.iter().any(Option::is_some);
+        let is_needed = local != global && attention().any(|layer| layer.window.is_some());
         Ok(Rotary {
             wavelength,
             local_wavelength,
@@ -285,26 +290,30 @@ fn check_layers(
     }
 }
 
-/// The window of each layer, `None` for a global one. The config has one type for all layers, or a
-/// list that repeats.
-fn windows(
-    fields: &Object,
-    count: u32,
-    stacked: bool,
-) -> Result<Vec<Option<NonZeroU32>>, ImportError> {
+/// How many taps convolutions have.
+fn conv_taps(fields: &Object, layers: &[Layer]) -> Result<Option<NonZeroU32>, ImportError> {
+    let mut convolutions = layers
+        .iter()
+        .filter(|layer| layer.kind == LayerKind::Convolution);
+    let taps = convolutions.next().and_then(|layer| layer.window);
+    if convolutions.any(|layer| layer.window != taps) {
+        let clause = "has convolutions with different window sizes";
+        return Err(fields.object_to("attention_type", clause));
+    }
+    Ok(taps)
+}
+
+/// Kind and window of each layer. The config has one type for all layers, or a list that repeats.
+fn layers(fields: &Object, count: u32, stacked: bool) -> Result<Vec<Layer>, ImportError> {
     let key = "attention_type";
     match fields.get(key) {
         None if fields.mentions(key) => {
             Err(fields.refuse(key, "an attention type, or a list of them"))
         }
-        None => Ok(vec![None; count as usize]),
+        None => Ok(vec![Layer::default(); count as usize]),
         Some(Value::Object(_)) => {
-            let one = fields
-                .object(key)?
-                .map(|one| window(&one))
-                .transpose()?
-                .flatten();
-            Ok(vec![one; count as usize])
+            let one = fields.object(key)?.map(|one| layer(&one)).transpose()?;
+            Ok(vec![one.unwrap_or_default(); count as usize])
         }
         Some(Value::Array(list)) => {
             if stacked {
@@ -320,7 +329,7 @@ fn windows(
             let cycle = list
                 .iter()
                 .map(|value| match value {
-                    Value::Object(map) => window(&Object::root(map)).map_err(|mut error| {
+                    Value::Object(map) => layer(&Object::root(map)).map_err(|mut error| {
                         error.reason = format!("in `{key}`: {}", error.reason);
                         error
                     }),
@@ -336,14 +345,17 @@ fn windows(
     }
 }
 
-fn window(fields: &Object) -> Result<Option<NonZeroU32>, ImportError> {
-    let known: &[&str] = match fields.text("type")? {
-        Some("AttentionTypeGlobalCausal") => &["type"],
-        Some("AttentionTypeSlidingWindowCausal") => &["type", "window_size"],
+fn layer(fields: &Object) -> Result<Layer, ImportError> {
+    let (kind, known): (_, &[&str]) = match fields.text("type")? {
+        Some("AttentionTypeGlobalCausal") => (LayerKind::Attention, &["type"]),
+        Some("AttentionTypeSlidingWindowCausal") => {
+            (LayerKind::Attention, &["type", "window_size"])
+        }
+        Some("ShortConvolution") => (LayerKind::Convolution, &["type", "window_size"]),
         _ => {
             return Err(fields.refuse(
                 "type",
-                "AttentionTypeGlobalCausal or AttentionTypeSlidingWindowCausal",
+                "AttentionTypeGlobalCausal, AttentionTypeSlidingWindowCausal or ShortConvolution",
             ));
         }
     };
@@ -351,11 +363,15 @@ fn window(fields: &Object) -> Result<Option<NonZeroU32>, ImportError> {
         return Err(fields.object_to(unknown, "is not a field of this attention type"));
     }
     if known.len() == 1 {
-        return Ok(None);
+        return Ok(Layer::default());
     }
     match fields.count("window_size")? {
         None => Err(fields.refuse("window_size", "an integer above 0")),
-        window => Ok(window.and_then(NonZeroU32::new)),
+        window => Ok(Layer {
+            kind,
+            window: window.and_then(NonZeroU32::new),
+            ..Layer::default()
+        }),
     }
 }
 

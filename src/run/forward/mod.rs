@@ -1,6 +1,8 @@
 //! [`Forward`]: computes the stages of the [table](super::stage), with only what they may touch.
 
 mod attention;
+#[cfg(feature = "convolution")]
+mod convolution;
 mod embed;
 mod matmul;
 mod rows;
@@ -45,7 +47,7 @@ pub(super) struct Buffers<'a> {
     pub rope: &'a mut [f32],
     /// Weights that are not in memory.
     pub weights: Weights<'a>,
-    /// Layer by layer, kv head by kv head: keys, values.
+    /// Layer by layer, kv head by kv head: keys, values; or the vectors of a convolution.
     pub cache: &'a mut [u8],
 }
 
@@ -121,6 +123,10 @@ impl Forward<'_, '_> {
                 }
             }
             Job::Attend => self.attend(batch, units),
+            #[cfg(feature = "convolution")]
+            Job::StoreRows => self.store_rows(batch, units),
+            #[cfg(feature = "convolution")]
+            Job::Convolve => self.convolve(batch, units),
         }
     }
 

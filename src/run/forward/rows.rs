@@ -72,7 +72,7 @@ impl Forward<'_, '_> {
     }
 
     /// Puts the quantised rows of all tokens into the order in which matrix units read them.
-    fn arrange(&mut self, workers: &dyn Workers, count: usize, group_width: usize) {
+    pub(super) fn arrange(&mut self, workers: &dyn Workers, count: usize, group_width: usize) {
         let groups = count * group_width.div_ceil(GROUP);
         let groups = self.buffers.groups.get(..groups).unwrap_or_default();
         let input_tiles = &mut *self.buffers.input_tiles;

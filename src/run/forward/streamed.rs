@@ -20,20 +20,25 @@ impl Forward<'_, '_> {
         match batch.stage.row().job {
             Job::Embed => self.embed_from_source(batch, units),
             Job::Matmul { matrices, .. } => self.matmul_from_source(batch, matrices, units),
-            Job::Rows(_) | Job::StoreKeys | Job::Attend => {
-                let of = if (batch.layer as usize) < self.model.layers().len() {
-                    Vectors::Layer(batch.layer)
-                } else {
-                    Vectors::Final
-                };
-                if self.buffers.weights.read_vectors(&self.model, of).is_err() {
-                    return 0;
-                }
-                let count = units.len();
-                self.compute_units(batch, units);
-                count
-            }
+            Job::Rows(_) | Job::StoreKeys | Job::Attend => self.with_vectors(batch, units),
+            #[cfg(feature = "convolution")]
+            Job::StoreRows | Job::Convolve => self.with_vectors(batch, units),
         }
+    }
+
+    /// Reads the vectors that a stage without matrices needs, and computes its units.
+    fn with_vectors(&mut self, batch: &Batch, units: Range<usize>) -> usize {
+        let of = if (batch.layer as usize) < self.model.layers().len() {
+            Vectors::Layer(batch.layer)
+        } else {
+            Vectors::Final
+        };
+        if self.buffers.weights.read_vectors(&self.model, of).is_err() {
+            return 0;
+        }
+        let count = units.len();
+        self.compute_units(batch, units);
+        count
     }
 
     /// Reads the tile row that holds a token's embedding, token by token.

@@ -28,8 +28,8 @@ fn a_handmade_llama_is_read_row_by_row() {
     assert_eq!(
         checkpoint.description().layers,
         [Layer {
-            window: None,
-            rope: Rope::Global
+            rope: Rope::Global,
+            ..Layer::default()
         }]
     );
     // Frequencies 1 and 0.01, over the factors 193 and 194 of `rope_freqs`.
@@ -149,7 +149,8 @@ fn phi3_is_read_out_of_its_fused_matrices() {
         fused.description().layers,
         [Layer {
             window,
-            rope: Rope::Global
+            rope: Rope::Global,
+            ..Layer::default()
         }]
     );
 

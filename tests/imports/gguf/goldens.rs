@@ -183,8 +183,8 @@ fn layers_and_rotary_tables_are_those_of_the_family() {
         return;
     };
     let global = Layer {
-        window: None,
         rope: Rope::Global,
+        ..Layer::default()
     };
     let window = NonZeroU32::new(8);
     for (name, native, config) in cases() {
@@ -195,10 +195,12 @@ fn layers_and_rotary_tables_are_those_of_the_family() {
                 "gemma2" if i % 2 == 0 => Layer {
                     window,
                     rope: Rope::Global,
+                    ..Layer::default()
                 },
                 "gemma3" if i != 5 => Layer {
                     window,
                     rope: Rope::Local,
+                    ..Layer::default()
                 },
                 _ => global,
             })
@@ -420,6 +422,9 @@ impl Original {
                     OutLinear => "mlp.down_proj.weight",
                     OutLinearBias => "mlp.down_proj.bias",
                     PostFfwNorm => "post_feedforward_layernorm.weight",
+                    ConvIn | ConvInBias | ConvTaps | ConvTapsBias | ConvOut | ConvOutBias => {
+                        unreachable!("not in these families")
+                    }
                     Embedder | LmHead | FinalNorm => unreachable!(),
                 };
                 format!("model.layers.{}.{rest}", id.layer)

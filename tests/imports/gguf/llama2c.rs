@@ -287,8 +287,8 @@ fn check(checkpoint: &impl Checkpoint, tied: bool, of: impl Fn(usize, usize) -> 
     assert_eq!(
         layers[..],
         [Layer {
-            window: None,
-            rope: Rope::Global
+            rope: Rope::Global,
+            ..Layer::default()
         }; 2]
     );
     assert_eq!(global_rope.frequencies, [1.0, 0.01]);

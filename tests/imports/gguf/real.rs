@@ -62,8 +62,8 @@ fn smollm2_135m_opens_as_itself() {
     assert_eq!(
         description.layers,
         [Layer {
-            window: None,
-            rope: Rope::Global
+            rope: Rope::Global,
+            ..Layer::default()
         }; 30]
     );
     assert!(
@@ -110,12 +110,13 @@ fn gemma3_270m_opens_as_itself() {
     for (i, layer) in description.layers.iter().enumerate() {
         let expected = match i % 6 {
             5 => Layer {
-                window: None,
                 rope: Rope::Global,
+                ..Layer::default()
             },
             _ => Layer {
                 window: NonZeroU32::new(512),
                 rope: Rope::Local,
+                ..Layer::default()
             },
         };
         assert_eq!(*layer, expected, "layer {i}");

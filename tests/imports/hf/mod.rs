@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::common::folder::{self, Folder, like_llama};
 use crate::common::reference::{Reference, read};
 use pocketlm::import::{Checkpoint, hf, llamalike};
-use pocketlm::model::{AttnTemperature, MlpVariant, Rope, TensorId, TensorKind};
+use pocketlm::model::{AttnTemperature, Layer, LayerKind, MlpVariant, Rope, TensorId, TensorKind};
 use pocketlm::text::Tokenizer;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -1251,6 +1251,104 @@ fn olmo_2_norms_the_queries_of_all_heads_together() {
     let norm = stored(&folder, "model.layers.1.self_attn.q_norm.weight");
     assert_eq!(tensor(&checkpoint, 1, TensorKind::QueryNorm), norm);
     assert!(checkpoint.description().config.qk_norm_across_heads);
+}
+
+#[test]
+fn lfm2_has_convolutions_where_the_config_says_so() {
+    let folder = folder::lfm2();
+    let written = folder.write("model.safetensors");
+    let checkpoint = open(written.path());
+    let description = checkpoint.description();
+    let three = NonZeroU32::new(3);
+    assert_eq!(description.config.conv_taps, three);
+    assert_eq!(description.config.rms_norm_eps, 1e-4);
+    let convolution = Layer {
+        kind: LayerKind::Convolution,
+        window: three,
+        rope: Rope::None,
+    };
+    let attention = Layer {
+        rope: Rope::Global,
+        ..Layer::default()
+    };
+    assert_eq!(description.layers, [convolution, attention]);
+
+    let name = |layer: u32, name: &str| format!("model.layers.{layer}.{name}.weight");
+    let of = |kind| tensor(&checkpoint, 0, kind);
+    let weights = |part| stored(&folder, &name(0, part));
+    assert_eq!(of(TensorKind::ConvIn), weights("conv.in_proj"));
+    assert_eq!(of(TensorKind::ConvOut), weights("conv.out_proj"));
+    assert_eq!(of(TensorKind::GatingLinear), weights("feed_forward.w1"));
+    assert_eq!(of(TensorKind::ValueLinear), weights("feed_forward.w3"));
+    assert_eq!(of(TensorKind::OutLinear), weights("feed_forward.w2"));
+    // Stored channel by channel, packed tap by tap.
+    let channels = weights("conv.conv");
+    let taps = |tap: usize| channels.iter().map(move |channel| channel[tap]);
+    let taps: Vec<f32> = (0..3).flat_map(taps).collect();
+    assert_eq!(of(TensorKind::ConvTaps), [taps]);
+
+    // Older files list the other layers, and the width before it is adjusted.
+    let older = folder
+        .without("layer_types")
+        .without("intermediate_size")
+        .set("full_attn_idxs", json!([1]))
+        .set("block_auto_adjust_ff_dim", json!(true))
+        .set("block_ff_dim", json!(7))
+        .set("block_multiple_of", json!(2))
+        .set("block_ffn_dim_multiplier", json!(1.5))
+        .set("tie_word_embeddings", json!(false))
+        .set("tie_embedding", json!(true));
+    let written = older.write("model.safetensors");
+    assert_eq!(open(written.path()).description(), checkpoint.description());
+}
+
+#[test]
+fn lfm2_whose_convolutions_are_not_what_the_config_says_is_refused() {
+    let with_bias = |name: &str| {
+        let mut folder = folder::lfm2();
+        folder.add(&format!("model.layers.0.conv.{name}.bias"), &[8]);
+        folder
+    };
+    for (folder, reason) in [
+        (
+            folder::lfm2().set("layer_types", json!(["conv"])),
+            "`layer_types` has 1 entries, expected num_hidden_layers, 2",
+        ),
+        (
+            folder::lfm2().set("layer_types", json!(["conv", "sliding_attention"])),
+            "`layer_types` says \"sliding_attention\", expected full_attention or conv",
+        ),
+        (
+            folder::lfm2()
+                .without("layer_types")
+                .set("full_attn_idxs", json!([2])),
+            "`full_attn_idxs` says 2, expected a layer",
+        ),
+        (
+            folder::lfm2().without("layer_types"),
+            "tensor `model.layers.0.self_attn.q_proj.weight` is missing",
+        ),
+        (
+            folder::lfm2().set("conv_L_cache", json!(0)),
+            "`conv_L_cache` is 0, expected an integer from 1 to 4294967295",
+        ),
+        (
+            folder::lfm2().set("conv_L_cache", json!(4)),
+            "tensor `model.layers.0.conv.conv.weight`: shape [8, 1, 3], expected [8, 1, 4]",
+        ),
+        (
+            with_bias("out_proj").set("conv_bias", json!(false)),
+            "config.json says `conv_bias` is false, but there is a tensor \
+             `model.layers.0.conv.out_proj.bias`",
+        ),
+        (
+            with_bias("out_proj"),
+            "tensor `model.layers.0.conv.in_proj.bias` is missing",
+        ),
+    ] {
+        let written = folder.write("model.safetensors");
+        assert_eq!(hf::open(written.path()).err().unwrap().reason, reason);
+    }
 }
 
 #[test]
