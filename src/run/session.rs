@@ -486,7 +486,8 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// Leaves a gap: the next token will have position `position`. Attention windows and rotary
-    /// angles go by positions, and there are no keys at the positions of a gap.
+    /// angles go by positions, and there are no keys at the positions of a gap. So do convolutions,
+    /// to which a gap is zeros.
     pub fn skip_to(&mut self, position: u32) -> Result<(), Error> {
         self.check_idle()?;
         if position < self.next_position {
@@ -499,8 +500,8 @@ impl<'m, 'a> Session<'m, 'a> {
     /// Takes back the last `count` tokens, and a gap left after them. Taking back none changes
     /// nothing.
     ///
-    /// Global layers allow any number. A sliding-window layer must still hold the keys that its
-    /// window shows after the new end, else [`Error::RewindTooFar`] says how many tokens can be
+    /// Global layers allow any number. A sliding-window layer, or a convolution, must still hold the
+    /// keys or vectors that its window shows after the new end, else [`Error::RewindTooFar`] says how many tokens can be
     /// taken back. As many as the batch always can, and all of a context that fits the layer's
     /// cache ([`Plan::cache_rows`]).
     pub fn rewind(&mut self, count: usize) -> Result<(), Error> {

@@ -1,13 +1,14 @@
 //! Short convolutions: `b * x` of each token is kept, and a token sums those of its window, channel
 //! by channel, each times a tap.
 
+use core::num::NonZeroU32;
 use core::ops::Range;
 
 use bytemuck::{try_cast_slice, try_cast_slice_mut};
-use pocketlm_kernels::split_chunks;
 use pocketlm_kernels::vector::add;
+use pocketlm_kernels::{InputGroup, Isa, split_chunks};
 
-use super::{Forward, copy, each_row, row, row_workers, split};
+use super::{Forward, buffer, copy, each_row, group_row_mut, row, row_mut, row_workers, split};
 use crate::model::TensorKind;
 use crate::run::SMALL;
 use crate::run::buffer::Buffer;
@@ -20,31 +21,31 @@ impl Forward<'_, '_> {
     pub(super) fn store_rows(&mut self, batch: &Batch, tokens: Range<usize>) {
         let width = self.plan.dims().convolved;
         let cache = self.layer_cache(batch);
-        let weights = &self.buffers.weights;
-        let bias = weights.vector(&self.model, batch.layer, TensorKind::ConvInBias);
-        let [b_bias, _, x_bias] = thirds(bias, width);
-        let inputs = super::buffer(self.buffers.numbers, &self.plan, Buffer::ConvIn);
-        let inputs = &*inputs;
+        let bias = TensorKind::ConvInBias;
+        let bias = self.buffers.weights.vector(&self.model, batch.layer, bias);
+        let inputs = Inputs {
+            rows: buffer(self.buffers.numbers, &self.plan, Buffer::ConvIn),
+            bias,
+            width,
+        };
         let kept = self.buffers.cache.get_mut(cache.values(0));
         let kept = try_cast_slice_mut(kept.unwrap_or_default()).unwrap_or_default();
-        let workers = row_workers(self.engine, tokens.len().saturating_mul(width));
         let start = batch.start as usize;
+        // A board has nothing to share.
+        if SMALL {
+            for token in tokens {
+                inputs.product(token, row_mut(kept, width, cache.slot(start + token)));
+            }
+            return;
+        }
+        let workers = row_workers(self.engine, tokens.len().saturating_mul(width));
         let mut first = tokens.start;
         for slots in cache.slots(start + tokens.start..start + tokens.end) {
-            let count = slots.len();
-            split_chunks(
-                workers,
-                [(&mut *kept, width)],
-                slots.clone(),
-                |slot, [u]| {
-                    let token = first + slot - slots.start;
-                    let [b, _, x] = thirds(row(inputs, 3 * width, token), width);
-                    copy(u, x);
-                    add(u, x_bias);
-                    gate(u, b, b_bias);
-                },
-            );
-            first += count;
+            let rows = [(&mut *kept, width)];
+            split_chunks(workers, rows, slots.clone(), |slot, [kept]| {
+                inputs.product(first + slot - slots.start, kept);
+            });
+            first += slots.len();
         }
     }
 
@@ -54,88 +55,124 @@ impl Forward<'_, '_> {
         let width = self.plan.dims().convolved;
         let group_width = self.quantized(batch, width);
         let count = batch.count as usize;
-        let isa = self.engine.isa;
-        let [taps, taps_bias, in_bias] = [
+        let cache = self.layer_cache(batch);
+        let window = self.layer(batch).window;
+        let [in_bias, taps, taps_bias] = [
+            TensorKind::ConvInBias,
             TensorKind::ConvTaps,
             TensorKind::ConvTapsBias,
-            TensorKind::ConvInBias,
         ]
-        .map(|kind| {
-            let weights = &self.buffers.weights;
-            weights.vector(&self.model, batch.layer, kind)
-        });
-        let [_, c_bias, _] = thirds(in_bias, width);
-        let cache = self.layer_cache(batch);
+        .map(|kind| self.buffers.weights.vector(&self.model, batch.layer, kind));
         let kept = self.buffers.cache.get(cache.values(0)).unwrap_or_default();
-        let [inputs, convolved, ..] = split(
-            self.buffers.numbers,
-            &self.plan,
-            [
-                Buffer::ConvIn,
-                Buffer::Convolved,
-                Buffer::None,
-                Buffer::None,
-            ],
-        );
-        let window = Window {
+        let buffers = [
+            Buffer::ConvIn,
+            Buffer::Convolved,
+            Buffer::None,
+            Buffer::None,
+        ];
+        let [rows, convolved, ..] = split(self.buffers.numbers, &self.plan, buffers);
+        let convolution = Convolution {
+            isa: self.engine.isa,
+            inputs: Inputs {
+                rows,
+                bias: in_bias,
+                width,
+            },
             cache,
             kept: try_cast_slice(kept).unwrap_or_default(),
+            start: batch.start as usize,
             positions: self.buffers.positions,
+            window,
             taps,
-            width,
+            taps_bias,
         };
-        let window_size = self.model.layers().get(batch.layer as usize).window;
+        let groups = &mut *self.buffers.groups;
+        if SMALL {
+            for token in tokens {
+                let groups = group_row_mut(groups, group_width, token);
+                convolution.token(token, row_mut(convolved, width, token), groups);
+            }
+            return;
+        }
         let workers = row_workers(self.engine, tokens.len().saturating_mul(width));
         let is_last = tokens.end == count;
         each_row(
             workers,
             [(convolved, width), (&mut [], 0), (&mut [], 0)],
-            (&mut *self.buffers.groups, group_width),
+            (groups, group_width),
             tokens,
-            |token, [y, _, _], groups| {
-                let index = batch.start as usize + token;
-                window.sum(visible(window.positions, window_size, index), index, y);
-                add(y, taps_bias);
-                let [_, c, _] = thirds(row(inputs, 3 * width, token), width);
-                gate(y, c, c_bias);
-                if !groups.is_empty() {
-                    isa.quantize(y, groups);
-                }
-            },
+            |token, [sum, _, _], groups| convolution.token(token, sum, groups),
         );
-        // A board has no matrix units.
-        if !SMALL && is_last && isa.arranges(count) {
+        if is_last && self.engine.isa.arranges(count) {
             self.arrange(workers, count, group_width);
         }
     }
 }
 
-/// What tokens see.
-struct Window<'s> {
-    cache: LayerCache,
-    /// `[rows][D]`, a ring.
-    kept: &'s [f32],
-    /// Of the context.
-    positions: &'s [u32],
-    /// `[taps][D]`.
-    taps: &'s [f32],
+/// What the first matrix makes of the layer's inputs.
+struct Inputs<'s> {
+    /// `[batch][b, c, x][D]`.
+    rows: &'s [f32],
+    /// `[b, c, x][D]`, or empty.
+    bias: &'s [f32],
     width: usize,
 }
 
-impl Window<'_> {
-    /// The sum over the tokens `visible` for the token at `index`, the oldest first. The last tap
-    /// is for the token itself, and a position without a token counts as 0.
-    fn sum(&self, visible: Range<usize>, index: usize, sum: &mut [f32]) {
+impl Inputs<'_> {
+    /// `into = b * x` of a token.
+    fn product(&self, token: usize, into: &mut [f32]) {
+        let [b, _, x] = self.parts(token);
+        let [b_bias, _, x_bias] = thirds(self.bias, self.width);
+        copy(into, x);
+        add(into, x_bias);
+        gate(into, b, b_bias);
+    }
+
+    fn parts(&self, token: usize) -> [&[f32]; 3] {
+        thirds(row(self.rows, 3 * self.width, token), self.width)
+    }
+}
+
+/// What a token needs.
+struct Convolution<'s> {
+    isa: &'static Isa,
+    inputs: Inputs<'s>,
+    cache: LayerCache,
+    /// `[rows of the cache][D]`.
+    kept: &'s [f32],
+    /// The index of the batch's first token in the context.
+    start: usize,
+    /// Of the context.
+    positions: &'s [u32],
+    window: Option<NonZeroU32>,
+    /// `[taps][D]`.
+    taps: &'s [f32],
+    taps_bias: &'s [f32],
+}
+
+impl Convolution<'_> {
+    /// The sum over the window of a token, the oldest position first, and what follows. The last
+    /// tap is for the token itself. A position without a token counts as 0.
+    fn token(&self, token: usize, sum: &mut [f32], groups: &mut [InputGroup]) {
+        let width = self.inputs.width;
+        let index = self.start + token;
         let position = |index: usize| self.positions.get(index).copied().unwrap_or(0);
-        let last = (self.taps.len().checked_div(self.width).unwrap_or(0)).saturating_sub(1);
+        let last = self.window.map_or(0, |window| window.get() as usize - 1);
         sum.fill(0.0);
-        for seen in visible {
+        for seen in visible(self.positions, self.window, index) {
             let back = position(index).saturating_sub(position(seen)) as usize;
-            let tap = row(self.taps, self.width, last.saturating_sub(back));
-            let kept = row(self.kept, self.width, self.cache.slot(seen));
-            for ((sum, tap), kept) in sum.iter_mut().zip(tap).zip(kept) {
+            let taps = row(self.taps, width, last.saturating_sub(back));
+            let kept = row(self.kept, width, self.cache.slot(seen));
+            for ((sum, tap), kept) in sum.iter_mut().zip(taps).zip(kept) {
                 *sum += tap * kept;
             }
+        }
+        add(sum, self.taps_bias);
+        let [_, c, _] = self.inputs.parts(token);
+        let [_, c_bias, _] = thirds(self.inputs.bias, width);
+        gate(sum, c, c_bias);
+        if !groups.is_empty() {
+            self.isa.quantize(sum, groups);
         }
     }
 }

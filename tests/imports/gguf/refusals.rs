@@ -346,7 +346,7 @@ fn what_is_asked_for_and_not_supported_is_named() {
         place.refusal(&File::of("qwen2moe").bytes().0),
         "architecture \"qwen2moe\" is not supported; \
          supported are llama, mistral3, gemma, gemma2, gemma3, qwen2, qwen3, smollm3, phi3, \
-         granite, olmo2, exaone4, hunyuan-dense, llama4 and ernie4_5"
+         granite, olmo2, exaone4, hunyuan-dense, llama4, ernie4_5 and lfm2"
     );
     let differing = key(
         "llama.feed_forward_length",

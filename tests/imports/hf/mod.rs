@@ -1326,7 +1326,7 @@ fn lfm2_whose_convolutions_are_not_what_the_config_says_is_refused() {
         ),
         (
             folder::lfm2().without("layer_types"),
-            "tensor `model.layers.0.self_attn.q_proj.weight` is missing",
+            "tensor `model.layers.0.self_attn.q_proj.weight` is missing, expected shape [8, 8]",
         ),
         (
             folder::lfm2().set("conv_L_cache", json!(0)),
