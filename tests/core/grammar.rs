@@ -356,6 +356,25 @@ fn rules_that_share_parts_compile_at_once() {
     assert!(grammar.matches(b"aaa") && !grammar.matches(b"aa"));
 }
 
+/// Where a counted text begins, its first letter could also be one of the letters before it.
+#[test]
+fn a_count_that_begins_like_what_is_before_it_compiles_to_few_states() {
+    let bytes = from_gbnf("root ::= [a-z]+ \"abcdefg\"{2,3}").unwrap();
+    assert!(bytes.len() < 1000, "{} bytes", bytes.len());
+    let grammar = Grammar::open(&bytes).unwrap();
+    let texts = [
+        "aabcdefgabcdefg",
+        "abcdefgabcdefgabcdefg",
+        "xabcabcdefgabcdefg",
+    ];
+    for text in texts {
+        assert!(grammar.matches(text.as_bytes()), "{text}");
+    }
+    for text in ["abcdefgabcdefg", "xabcdefg", "xabcdefgabcdefgx"] {
+        assert!(!grammar.matches(text.as_bytes()), "{text}");
+    }
+}
+
 #[test]
 fn rules_that_lead_to_each_other_too_deep_are_refused() {
     let inside = |next: &str| format!("\"a\" {next}");

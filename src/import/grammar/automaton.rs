@@ -144,6 +144,8 @@ struct Nfa<'s> {
     built: FastMap<(Id, u32), u32>,
     loops: Vec<Counted>,
     known_loops: HashMap<Counted, u32>,
+    /// The copy of a loop that goes on at a state.
+    copied: HashMap<(u32, u32), u32>,
     starts: HashMap<u32, u32>,
     firsts: HashMap<u32, First>,
     /// What can follow whole texts of rules, as far as it matters.
@@ -161,6 +163,7 @@ impl<'s> Nfa<'s> {
             built: FastMap::default(),
             loops: Vec::new(),
             known_loops: HashMap::new(),
+            copied: HashMap::new(),
             starts: HashMap::new(),
             firsts: HashMap::new(),
             follows,
@@ -803,9 +806,15 @@ impl<'s> Nfa<'s> {
                 let body = self.source.rules[rule as usize].body;
                 self.build(body.unwrap_or_default(), then)
             }
+            // One copy for each place that it goes on at: new ones would make new subsets for ever.
             Callee::Loop(index) => {
+                if let Some(copy) = self.copied.get(&(index, then)) {
+                    return Ok(*copy);
+                }
                 let counted = self.loops[index as usize];
-                self.copies(counted.body, counted.min, counted.max, then)
+                let copy = self.copies(counted.body, counted.min, counted.max, then)?;
+                self.copied.insert((index, then), copy);
+                Ok(copy)
             }
         }
     }
