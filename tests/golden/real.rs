@@ -22,8 +22,7 @@ pub const TYPES: [Option<DType>; 5] = [
 
 pub fn type_name(dtype: Option<DType>) -> &'static str {
     match dtype {
-        None => "as packed",
-        Some(DType::Q4Min) => "q4",
+        None => "as stored",
         Some(dtype) => dtype.name(),
     }
 }
