@@ -30,6 +30,8 @@ pub enum Element {
     Q5_K,
     Q6_K,
     IQ4_NL,
+    Q1_0,
+    Q2_0,
     /// `f32 d, i16 z, u8 q[32]`: `d (q - z)`. No file holds such blocks: GPTQ, AWQ and
     /// compressed-tensors scatter these numbers over several tensors.
     Affine,
@@ -37,7 +39,7 @@ pub enum Element {
 
 impl Element {
     /// ggml's types, in the order of declaration.
-    pub const ALL: [Element; 14] = [
+    pub const ALL: [Element; 16] = [
         Element::F32,
         Element::F16,
         Element::BF16,
@@ -52,9 +54,11 @@ impl Element {
         Element::Q5_K,
         Element::Q6_K,
         Element::IQ4_NL,
+        Element::Q1_0,
+        Element::Q2_0,
     ];
 
-    /// Elements in a block: 1 for plain numbers, 32 or 256 for the block types.
+    /// Elements in a block: 1 for plain numbers, 32 to 256 for the block types.
     pub const fn block_len(self) -> usize {
         match self {
             Element::F32 | Element::F16 | Element::BF16 => 1,
@@ -65,6 +69,8 @@ impl Element {
             | Element::Q8_0
             | Element::IQ4_NL
             | Element::Affine => 32,
+            Element::Q2_0 => 64,
+            Element::Q1_0 => 128,
             Element::Q2_K | Element::Q3_K | Element::Q4_K | Element::Q5_K | Element::Q6_K => 256,
         }
     }
@@ -74,7 +80,7 @@ impl Element {
         match self {
             Element::F32 => 4,
             Element::F16 | Element::BF16 => 2,
-            Element::Q4_0 | Element::IQ4_NL => 18,
+            Element::Q4_0 | Element::IQ4_NL | Element::Q1_0 | Element::Q2_0 => 18,
             Element::Q4_1 => 20,
             Element::Q5_0 => 22,
             Element::Q5_1 => 24,
@@ -119,6 +125,8 @@ impl Element {
             Element::Q5_K => "Q5_K",
             Element::Q6_K => "Q6_K",
             Element::IQ4_NL => "IQ4_NL",
+            Element::Q1_0 => "Q1_0",
+            Element::Q2_0 => "Q2_0",
             Element::Affine => "affine",
         }
     }
@@ -146,6 +154,8 @@ impl Element {
             Element::Q5_K => each(blocks, out, q5_k),
             Element::Q6_K => each(blocks, out, q6_k),
             Element::IQ4_NL => each(blocks, out, iq4_nl),
+            Element::Q1_0 => each(blocks, out, q1_0),
+            Element::Q2_0 => each(blocks, out, q2_0),
             Element::Affine => each(blocks, out, |b, y: &mut [f32; 32]| {
                 *y = AffineBlock::from_bytes(b).values()
             }),
@@ -248,6 +258,28 @@ fn iq4_nl(block: &[u8; 18], y: &mut [f32; 32]) {
         y[j] = d * f32::from(CODE_BOOK[usize::from(q & 15)]);
         y[j + 16] = d * f32::from(CODE_BOOK[usize::from(q >> 4)]);
     }
+}
+
+/// `f16 d, u1 q[128]`: `d` or, where the bit is 0, `-d`. The low bits come first.
+fn q1_0(block: &[u8; 18], y: &mut [f32; 128]) {
+    let d = half_at(block, 0);
+    for (j, y) in y.iter_mut().enumerate() {
+        *y = if bits(&block[2..], 1, j) == 1 { d } else { -d };
+    }
+}
+
+/// `f16 d, u2 q[64]`: `d (q - 1)`. The low bits come first.
+fn q2_0(block: &[u8; 18], y: &mut [f32; 64]) {
+    let d = half_at(block, 0);
+    for (j, y) in y.iter_mut().enumerate() {
+        *y = f32::from(bits(&block[2..], 2, j) as i8 - 1) * d;
+    }
+}
+
+/// Number `index` of numbers of `width` bits each, 1, 2 or 4, the low ones of a byte first.
+pub(super) fn bits(bytes: &[u8], width: usize, index: usize) -> u8 {
+    let at = index * width;
+    bytes[at / 8] >> (at % 8) & ((1 << width) - 1)
 }
 
 /// A block of [`Element::Affine`].

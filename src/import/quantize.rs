@@ -8,7 +8,7 @@ use pocketlm_kernels::{
     GROUP, pack_codes, pack_q4_group, pack_q8_group, pack_row, pack_row_scale, pack_values,
 };
 
-use super::ggml::{AffineBlock, CODE_BOOK};
+use super::ggml::{AffineBlock, CODE_BOOK, bits};
 use super::{Element, ImportError, Tensor};
 use crate::model::DType;
 
@@ -19,7 +19,8 @@ const LARGEST_F16: u16 = 0x7bff;
 
 /// The type of an image that is nearest to a type of a checkpoint.
 ///
-/// Nothing is lost of F32, F16, BF16, Q8_0, Q5_0, IQ4_NL, Q4_0 and Q4_1. Q4_K keeps its 4-bit
+/// Nothing is lost of F32, F16, BF16, Q8_0, Q5_0, IQ4_NL, Q4_0, Q4_1, Q2_0 and Q1_0. The last two
+/// become q4, which has their values: an image holds no fewer bits a weight. Q4_K keeps its 4-bit
 /// values; each group's scale and minimum, which are products of two numbers, are rounded to f16.
 /// The others (Q6_K, Q5_K, Q5_1, Q3_K, Q2_K) are requantised to q8, whose steps are finer than
 /// theirs: with q6, Gemma 3 270M in Q4_K_M chooses another token at 2 of 62 positions.
@@ -30,7 +31,7 @@ pub(super) fn nearest(element: Element) -> DType {
         Element::F32 => DType::F32,
         Element::F16 => DType::F16,
         Element::BF16 => DType::Bf16,
-        Element::Q4_0 => DType::Q4,
+        Element::Q4_0 | Element::Q1_0 | Element::Q2_0 => DType::Q4,
         Element::Q4_1 | Element::Q4_K => DType::Q4Min,
         Element::Q5_0 => DType::Q5,
         Element::Q8_0
@@ -369,6 +370,21 @@ fn repack(
                     &values,
                 );
             }
+            (Element::Q1_0 | Element::Q2_0, DType::Q4) => {
+                let scale = finite(half(block, 0))?;
+                let groups = element.block_len() / GROUP;
+                for group in 0..groups {
+                    let values = std::array::from_fn(|c| {
+                        let at = group * GROUP + c;
+                        match element {
+                            Element::Q1_0 => 7 + 2 * bits(&block[2..], 1, at),
+                            _ => 7 + bits(&block[2..], 2, at),
+                        }
+                    });
+                    let index = index * groups + group;
+                    pack_q4_group(tile_row, lane, index, scale, None, &values);
+                }
+            }
             (Element::Q4_1, DType::Q4Min) => {
                 let (scale, minimum) = (finite(half(block, 0))?, finite(half(block, 2))?);
                 pack_q4_group(
@@ -614,7 +630,12 @@ mod tests {
             })
             .collect();
         let scales: &[usize] = match element {
-            Element::Q8_0 | Element::Q5_0 | Element::Q4_0 | Element::IQ4_NL => &[0],
+            Element::Q8_0
+            | Element::Q5_0
+            | Element::Q4_0
+            | Element::IQ4_NL
+            | Element::Q1_0
+            | Element::Q2_0 => &[0],
             Element::Q4_1 | Element::Q4_K => &[0, 2],
             _ => &[],
         };
@@ -635,6 +656,8 @@ mod tests {
             Element::Q4_0,
             Element::Q4_1,
             Element::Q4_K,
+            Element::Q1_0,
+            Element::Q2_0,
         ] {
             let count = 2;
             let columns = count * element.block_len();

@@ -237,7 +237,8 @@ fn entries(at: &mut Cursor<'_>, count: usize) -> Result<Vec<Entry>, ImportError>
                 type_name(code)
             ))
             .help(
-                "requantise it to one of F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K…Q6_K IQ4_NL",
+                "requantise it to one of F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K…Q6_K IQ4_NL \
+                 Q1_0 Q2_0",
             ));
         };
         let Some((bytes, shape)) = sizes(element, &shape) else {
@@ -350,6 +351,8 @@ fn element(code: u32) -> Option<Element> {
         14 => Element::Q6_K,
         20 => Element::IQ4_NL,
         30 => Element::BF16,
+        41 => Element::Q1_0,
+        42 => Element::Q2_0,
         _ => return None,
     })
 }

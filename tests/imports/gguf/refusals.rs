@@ -222,7 +222,8 @@ fn tensors_that_cannot_be_where_they_are_said_to_be_are_refused() {
         refusal(&|file| file.tensor(norm).code = 16),
         format!(
             "tensor `{norm}`: stored as IQ2_XXS, which is not supported; \
-             requantise it to one of F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K…Q6_K IQ4_NL"
+             requantise it to one of F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K…Q6_K IQ4_NL \
+             Q1_0 Q2_0"
         )
     );
     assert!(refusal(&|file| file.tensor(norm).code = 999).contains("stored as ggml type 999,"));
