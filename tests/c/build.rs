@@ -48,11 +48,17 @@ pub fn text(path: &Path) -> String {
 
 /// The library for a target, or for this machine, with all of its memory accesses watched.
 pub fn library(target: Option<&str>, features: &str) -> PathBuf {
-    // One build at a time: the next one puts another library at the same place.
-    static BUILDS: Mutex<()> = Mutex::new(());
-    let _build = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
+    // One build at a time for boards, and one for this machine: the next one puts another library
+    // at the same place.
+    static BUILDS: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
+    let builds = &BUILDS[usize::from(target.is_some())];
+    let _build = builds.lock().unwrap_or_else(PoisonError::into_inner);
     let host = host();
-    let folder = folder("target");
+    let folder = folder(if target.is_some() {
+        "target-boards"
+    } else {
+        "target-host"
+    });
     let mut command = Command::new(env!("CARGO"));
     command
         .args(["build", "--release", "--locked", "--quiet"])

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// The features of all types of weights.
@@ -65,6 +65,25 @@ pub const WASM: Board = board("wasm32", "wasm32-unknown-unknown", None);
 pub const ALL: [Board; 11] = [
     M0, M3, M4F, M7, M33, M55, RV32IMAC, RV32IMAFC, RV64GC, AARCH64, WASM,
 ];
+
+/// A target folder that nobody else builds in until the guard is dropped: the next build may put
+/// another program at the same place. There are two, because the linker of a board works alone.
+fn target_folder() -> (PathBuf, MutexGuard<'static, ()>) {
+    static BUILDS: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
+    let free = |build: &'static Mutex<()>| match build.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    };
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    match free(&BUILDS[1]) {
+        Some(guard) => (folder.join("firmware-2"), guard),
+        None => {
+            let guard = BUILDS[0].lock().unwrap_or_else(PoisonError::into_inner);
+            (folder.join("firmware"), guard)
+        }
+    }
+}
 
 impl Board {
     /// The board with the kernels of a feature.
@@ -148,10 +167,7 @@ impl Board {
         opt_level: &str,
         features: &str,
     ) -> Result<PathBuf, String> {
-        // One build at a time: the next one may put another program at the same place.
-        static BUILDS: Mutex<()> = Mutex::new(());
-        let _build = BUILDS.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("firmware");
+        let (folder, _build) = target_folder();
         let features = [features, self.kernels.unwrap_or_default()].join(",");
         let output = Command::new(env!("CARGO"))
             .args([
@@ -183,7 +199,9 @@ impl Board {
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        let copy = folder.join(format!("{}-{program}-{opt_level}", self.title()));
+        let features = features.replace(',', "_");
+        let copy = format!("{}-{program}-{opt_level}-{features}", self.title());
+        let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(copy);
         let built = folder.join(self.target).join("release").join(program);
         let extension = if self.target.starts_with("wasm32") {
             "wasm"
