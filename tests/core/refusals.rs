@@ -308,7 +308,7 @@ fn fields_that_make_no_model_are_refused_by_name() {
         .into();
     let words = [
         (12, 5, ConfigField::ProjectionDim),
-        (20, 3, ConfigField::NumDecoderBlocks),
+        (20, 4, ConfigField::NumDecoderBlocks),
         (20, u32::MAX, ConfigField::NumDecoderBlocks),
         (28, 3, ConfigField::MlpVariant),
         (68, DType::ALL.len() as u32, ConfigField::ParameterDtype),
