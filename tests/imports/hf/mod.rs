@@ -1241,7 +1241,7 @@ fn lfm2_whose_convolutions_are_not_what_the_config_says_is_refused() {
         ),
         (
             with_bias("out_proj"),
-            "tensor `model.layers.0.conv.in_proj.bias` is missing",
+            "tensor `model.layers.0.conv.in_proj.bias` is missing, expected shape [24]",
         ),
     ] {
         let written = folder.write("model.safetensors");
