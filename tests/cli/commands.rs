@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::common::shared;
+use crate::common::{folder, shared};
 use crate::program::*;
 
 #[test]
@@ -306,6 +306,27 @@ fn plan_accounts_for_every_byte() {
     // 32 channels, keys and values, 2 bytes each.
     assert_eq!(plan["ram"]["parts"]["cache_layer_0"], 72 * 2 * 32 * 2 * 2);
     assert_eq!(plan["ram"]["parts"]["cache_layer_1"], 256 * 2 * 32 * 2 * 2);
+}
+
+#[test]
+fn info_and_plan_tell_convolutions_from_attention() {
+    let folder = folder::lfm2().write("model.safetensors");
+    let model = path(folder.path());
+    let info = stdout(run(&["info", model]));
+    assert!(
+        info.contains("attention_type             1 × convolution 3, 1 × global\n")
+            && info.contains("block_0/convolution/in.weights"),
+        "{info}"
+    );
+    let plan = ["plan", model, "--context", "64", "--batch", "4"];
+    let table = stdout(run(&plan));
+    assert!(
+        table.contains("  convolution: ring of 6, window 3 "),
+        "{table}"
+    );
+    let plan = json(&stdout(run(&[&plan[..], &["--json"]].concat())));
+    // 3 + 4 - 1 positions, 8 channels, 4 bytes each.
+    assert_eq!(plan["ram"]["parts"]["cache_layer_0"], 6 * 8 * 4);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use pocketlm::host::AlignedBytes;
 use pocketlm::import::{self, PackOptions};
-use pocketlm::model::{DType, Kv, Model};
+use pocketlm::model::{DType, Kv, LayerKind, Model};
 use pocketlm::run::{Digest, Plan, Step};
 
 use crate::board::{
@@ -113,6 +113,18 @@ static SMALL: LazyLock<Vec<AlignedBytes>> = LazyLock::new(|| {
     };
     (0..SMALL_IMAGES).map(image).collect()
 });
+
+#[test]
+fn some_of_the_small_models_have_convolutions() {
+    let has_some = |image: &&AlignedBytes| {
+        let model = Model::open(image).unwrap();
+        model
+            .layers()
+            .iter()
+            .any(|layer| layer.kind == LayerKind::Convolution)
+    };
+    assert!(SMALL.iter().filter(has_some).count() >= 2);
+}
 
 /// What goes into the partition, the small images and then the story model in the types it was not
 /// built in with, and what `partition` prints of them.

@@ -145,3 +145,11 @@ fn firmware_with_a_weight_source_snapshots_and_scrub_cannot_panic_allocate_or_re
     proven(&M4F, "s", "q8,blocks", 45 * 1024);
     proven(&RV32IMAC, "s", "q8,blocks", 58 * 1024);
 }
+
+#[test]
+fn firmware_with_convolutions_cannot_panic_allocate_recurse_or_grow() {
+    proven(&M0, "s", "q8,convolution,blocks", 52 * 1024);
+    proven(&M4F, "s", "q8,convolution", 35 * 1024);
+    proven(&M4F, "3", "q8,convolution", 66 * 1024);
+    proven(&RV32IMAC, "s", "q8,convolution", 47 * 1024);
+}

@@ -430,7 +430,7 @@ fn cache(model: &Model, plan: &Plan, bytes: u64) -> Vec<Part> {
         let bytes = plan.layer_cache_bytes(layer) as u64;
         let what = match layer.kind {
             LayerKind::Attention => "keys and values",
-            LayerKind::Convolution => "vectors of a convolution",
+            LayerKind::Convolution => "convolution",
         };
         let kind = match layer.window {
             Some(window) if rows < plan.context_tokens() as usize => {

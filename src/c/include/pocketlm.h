@@ -150,6 +150,11 @@
 #define PLM_ERROR_UNVERIFIED 111
 
 /**
+ * The library was built without convolutions, which some layers of the image are.
+ */
+#define PLM_ERROR_CONVOLUTION_DISABLED 112
+
+/**
  * The context or the batch is 0, or so large that sizes overflow.
  */
 #define PLM_ERROR_LIMITS 200

@@ -1334,7 +1334,8 @@ fn lfm2_whose_convolutions_are_not_what_the_config_says_is_refused() {
         ),
         (
             folder::lfm2().set("conv_L_cache", json!(4)),
-            "tensor `model.layers.0.conv.conv.weight`: shape [8, 1, 3], expected [8, 1, 4]",
+            "tensor `model.layers.0.conv.conv.weight`: shape [8, 1, 3], expected [8, 1, 4] by \
+             config.json",
         ),
         (
             with_bias("out_proj").set("conv_bias", json!(false)),
@@ -1343,7 +1344,7 @@ fn lfm2_whose_convolutions_are_not_what_the_config_says_is_refused() {
         ),
         (
             with_bias("out_proj"),
-            "tensor `model.layers.0.conv.in_proj.bias` is missing",
+            "tensor `model.layers.0.conv.in_proj.bias` is missing, expected shape [24]",
         ),
     ] {
         let written = folder.write("model.safetensors");
