@@ -21,7 +21,7 @@
 //! panic that can be reached does not link.
 
 // On a host the program has the panic handler and the unwinder of the standard library.
-#[cfg(not(target_os = "none"))]
+#[cfg(not(any(target_os = "none", target_family = "wasm")))]
 extern crate std;
 
 mod generation;
@@ -34,7 +34,7 @@ mod source;
 mod status;
 mod text;
 
-#[cfg(target_os = "none")]
+#[cfg(any(target_os = "none", target_family = "wasm"))]
 #[panic_handler]
 fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
     unsafe extern "C" {
