@@ -30,6 +30,8 @@ for (const [file, simd] of [["pocketlm.wasm", "+simd128"], ["pocketlm-plain.wasm
     [
       "rustc", "--quiet", "--release", "--target", TARGET, "--crate-type", "cdylib",
       "--manifest-path", `${root}/src/c/Cargo.toml`, "--config", "profile.release.strip=true",
+      // The rest is small rather than fast.
+      "--config", "profile.release.package.pocketlm-kernels.opt-level=3",
       ...features,
     ],
     {

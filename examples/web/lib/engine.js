@@ -4,7 +4,7 @@
 import { C, Library, PocketlmError } from "./library.js";
 import { chatTemplate, readImage } from "./image.js";
 
-/** @import { GenerateOptions, Info, Kv, LoadOptions, Progress, Sampling, Source } from "./index.d.ts" */
+/** @import { GenerateOptions, Info, Kv, LoadOptions, Progress, Sampling, Source } from "./types.d.ts" */
 
 /** The numbers of `plm_limits.kv`. */
 const KV = { f32: 0, f16: 1, bf16: 2, q8: 3 };
@@ -31,7 +31,7 @@ const ENDS = {
 };
 
 /** Lets the thread do something else. */
-const rest = globalThis.setImmediate
+const rest = "setImmediate" in globalThis
   ? () => new Promise((done) => setImmediate(done))
   : () =>
       new Promise((done) => {

@@ -3,7 +3,7 @@
 // @ts-check
 import { C, PocketlmError } from "./library.js";
 
-/** @import { Source, Progress } from "./index.d.ts" */
+/** @import { Source, Progress } from "./types.d.ts" */
 /** @import { Library } from "./library.js" */
 
 const CACHE = "pocketlm-images";

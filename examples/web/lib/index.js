@@ -1,11 +1,11 @@
-// What a program uses: `load` and the model it returns. index.d.ts describes it.
+// What a program uses: `load` and the model it returns. types.d.ts describes it.
 // @ts-check
 import { Engine } from "./engine.js";
 import { PocketlmError } from "./library.js";
 
-/** @import { GenerateOptions, Info, LoadOptions, Message, Progress, Source } from "./index.d.ts" */
-
 export { PocketlmError };
+
+/** @import { End, GenerateOptions, Info, LoadOptions, Message, Progress, Source } from "./types.d.ts" */
 
 /**
  * @typedef {(name: string, ...parameters: any[]) => Promise<any>} Call a method of the engine
@@ -183,8 +183,9 @@ export class Generation {
   #prompt;
   #options;
   #signal;
+  #isRead = false;
   tokens = 0;
-  /** @type {string | undefined} */
+  /** @type {End | undefined} */
   end;
 
   /**
@@ -199,7 +200,13 @@ export class Generation {
     this.#signal = signal;
   }
 
-  async *[Symbol.asyncIterator]() {
+  [Symbol.asyncIterator]() {
+    if (this.#isRead) throw new PocketlmError("a text is read once: call generate again");
+    this.#isRead = true;
+    return this.#pieces();
+  }
+
+  async *#pieces() {
     this.#signal?.throwIfAborted();
     const text = await this.#call("start", this.#prompt, this.#options);
     const abort = () => this.#call("abort", text);

@@ -30,6 +30,8 @@ export const C = {
 const PAGE = 65536;
 /** What 32 bits can address. */
 const MOST_MEMORY = 2 ** 32 - PAGE;
+/** What Rust can have in one piece. */
+const MOST_AT_ONCE = 2 ** 31 - 1;
 
 /** An error of pocketlm. */
 export class PocketlmError extends Error {
@@ -145,7 +147,7 @@ export class Library {
   allocate(bytes, alignment = C.PLM_ALIGNMENT) {
     const start = Math.ceil(this.#top / alignment) * alignment;
     const end = start + bytes;
-    if (end > this.#limit) throw this.#tooMuch(end);
+    if (bytes > MOST_AT_ONCE || end > this.#limit) throw this.#tooMuch(end);
     const missing = end - this.memoryBytes;
     if (missing > 0) {
       try {
@@ -162,8 +164,8 @@ export class Library {
   #tooMuch(bytes) {
     const megabytes = (/** @type {number} */ n) => `${(n / 2 ** 20).toFixed(1)} MB`;
     return new PocketlmError(
-      `not enough memory: ${megabytes(bytes)} are needed, at most ${megabytes(this.#limit)} can be ` +
-        "had; plan a shorter context, kv \"q8\" or a smaller image",
+      `not enough memory: ${megabytes(bytes)} are needed, and ${megabytes(this.#limit)} are allowed, ` +
+        "2048 MB in one piece; take a shorter context, kv: \"q8\" or a smaller image",
     );
   }
 

@@ -1,0 +1,48 @@
+// The parts of the package fit together, and the README's examples run.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { C } from "../lib/library.js";
+import { read, STORY } from "./images.mjs";
+
+const here = new URL("../", import.meta.url);
+
+test("numbers are those of pocketlm.h", () => {
+  const header = read("src/c/include/pocketlm.h").toString();
+  const lines = header.split("#if defined(PLM_64_BIT)").map((part, index) =>
+    index === 0 ? part : part.slice(part.indexOf("#endif")),
+  );
+  const defined = Object.fromEntries(
+    [...lines.join("").matchAll(/#define (PLM_\w+) (\d+)$/gm)].map(([, name, n]) => [name, +n]),
+  );
+  for (const [name, value] of Object.entries(C)) assert.equal(defined[name], value, name);
+});
+
+test("the modules import nothing: no panic can be reached", () => {
+  for (const name of ["pocketlm.wasm", "pocketlm-plain.wasm"]) {
+    const module = new WebAssembly.Module(readFileSync(new URL(`lib/${name}`, here)));
+    assert.deepEqual(WebAssembly.Module.imports(module), []);
+  }
+});
+
+test("the README's examples run", () => {
+  const blocks = [...read("examples/web/README.md").toString().matchAll(/```js\n(.*?)```/gs)];
+  assert.ok(blocks.length >= 3);
+  const folder = mkdtempSync(join(tmpdir(), "pocketlm-"));
+  writeFileSync(join(folder, "story.plm"), STORY);
+  try {
+    for (const [, block] of blocks) {
+      const program = block.replace('"pocketlm"', JSON.stringify(new URL("lib/index.js", here)));
+      writeFileSync(join(folder, "example.mjs"), program);
+      const printed = execFileSync("node", ["example.mjs"], { cwd: folder }).toString();
+      for (const [, expected] of block.matchAll(/\/\/ prints (.*)$/gm)) {
+        assert.ok(printed.includes(expected), `${expected}\n${printed}`);
+      }
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
