@@ -302,9 +302,8 @@ export class Engine {
         if (this.#aborted === text) return { text: written + this.#end(), tokens, end: "abort" };
         written += library.writing(step);
         const ended = status >= C.PLM_ENDED_TOKEN;
-        // A token that ends a text is no part of it.
-        const counts = [C.PLM_OK, C.PLM_ENDED_STOP, C.PLM_ENDED_LIMIT].includes(status);
-        if (counts) tokens += 1;
+        // The other ends come without a token, or with one that is no part of the text.
+        if (status === C.PLM_OK || status === C.PLM_ENDED_STOP) tokens += 1;
         if (ended) {
           this.#end();
           return { text: written, tokens, end: ENDS[status] };

@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { BOARDS, DIGEST } from "../boards.js";
 import { C } from "../lib/library.js";
 import { read, STORY } from "./images.mjs";
 
@@ -19,6 +20,13 @@ test("numbers are those of pocketlm.h", () => {
     [...lines.join("").matchAll(/#define (PLM_\w+) (\d+)$/gm)].map(([, name, n]) => [name, +n]),
   );
   for (const [name, value] of Object.entries(C)) assert.equal(defined[name], value, name);
+});
+
+test("the page's table is that of the boards", () => {
+  const table = read("examples/firmware/README.md").toString();
+  const rows = [...table.matchAll(/^\| `([\w-]+)` \| `([0-9a-f]{16})` \|/gm)];
+  assert.deepEqual(rows.map(([, board]) => board), BOARDS.map(([board]) => board));
+  assert.ok(rows.every(([, , digest]) => digest === DIGEST));
 });
 
 test("the modules import nothing: no panic can be reached", () => {
