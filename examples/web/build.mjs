@@ -1,5 +1,6 @@
 // Builds what the package and the page need beside their sources: the C interface (src/c) as two
-// WebAssembly modules, with and without SIMD, and a copy of the story model.
+// WebAssembly modules, with and without SIMD, and copies of the story model
+// and the licenses.
 //
 //   node build.mjs [--features q8]     features of src/c/Cargo.toml; all without the option
 import { execFileSync } from "node:child_process";
@@ -49,3 +50,6 @@ for (const [file, simd] of [["pocketlm.wasm", "+simd128"], ["pocketlm-plain.wasm
   console.log(`${file}: ${bytes.length} bytes, ${zipped.length} with gzip`);
 }
 copyFileSync(`${root}/src/bin/pocketlm/story/story.plm`, `${here}/story.plm`);
+for (const license of ["LICENSE-MIT", "LICENSE-APACHE"]) {
+  copyFileSync(`${root}/${license}`, `${here}/${license}`);
+}

@@ -1,6 +1,5 @@
 // The story model, and images made from it.
 import { readFileSync } from "node:fs";
-import { crc32 } from "node:zlib";
 
 const root = new URL("../../../", import.meta.url);
 
@@ -31,6 +30,16 @@ export function withTemplate(template) {
   image.writeUInt32LE(0, 12);
   image.writeUInt32LE(crc32(image.subarray(0, 256)), 12);
   return image;
+}
+
+/** The CRC-32 of zlib. */
+function crc32(bytes) {
+  let crc = ~0;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return ~crc >>> 0;
 }
 
 /** The whole text that a model generates. */

@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { gzipSync } from "node:zlib";
 import { BOARDS, DIGEST } from "../boards.js";
 import { C } from "../lib/library.js";
 import { read, STORY } from "./images.mjs";
@@ -33,6 +34,13 @@ test("the modules import nothing: no panic can be reached", () => {
   for (const name of ["pocketlm.wasm", "pocketlm-plain.wasm"]) {
     const module = new WebAssembly.Module(readFileSync(new URL(`lib/${name}`, here)));
     assert.deepEqual(WebAssembly.Module.imports(module), []);
+  }
+});
+
+test("the modules take 60 KB to fetch", () => {
+  for (const name of ["pocketlm.wasm", "pocketlm-plain.wasm"]) {
+    const bytes = gzipSync(readFileSync(new URL(`lib/${name}`, here)), { level: 9 }).length;
+    assert.ok(bytes <= 60 * 1024, `${name}: ${bytes} bytes with gzip`);
   }
 });
 
