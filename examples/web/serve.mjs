@@ -8,20 +8,25 @@ const FOLDER = fileURLToPath(new URL(".", import.meta.url));
 const TYPES = {
   ".html": "text/html; charset=utf-8",
   ".js": "text/javascript",
+  ".mjs": "text/javascript",
   ".css": "text/css",
   ".wasm": "application/wasm",
 };
 
-/** A server of this folder, listening on this machine alone; port 0 is any free one. */
-export async function serve(port) {
+/**
+ * A server of this folder, listening on this machine alone; port 0 is any free one. `others` are
+ * paths of files elsewhere, by the names that they are asked for.
+ */
+export async function serve(port, others = {}) {
   const server = createServer((request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname));
-    const file = join(FOLDER, path === "/" ? "index.html" : path);
-    if (!file.startsWith(FOLDER) || !existsSync(file) || !statSync(file).isFile()) {
+    const file = others[path] ?? join(FOLDER, path === "/" ? "index.html" : path);
+    if (!(path in others || file.startsWith(FOLDER)) || !existsSync(file) || !statSync(file).isFile()) {
       return response.writeHead(404).end();
     }
     response.writeHead(200, {
       "content-type": TYPES[extname(file)] ?? "application/octet-stream",
+      "content-length": statSync(file).size,
       "cache-control": "no-cache",
     });
     createReadStream(file).pipe(response);
