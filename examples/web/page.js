@@ -192,7 +192,8 @@ function fail(place, error) {
 
 /** @param {number} bytes */
 function size(bytes) {
-  return bytes < 2 ** 20 ? `${(bytes / 2 ** 10).toFixed(0)} KB` : `${(bytes / 2 ** 20).toFixed(1)} MB`;
+  const kilobytes = bytes / 2 ** 10;
+  return kilobytes < 1024 ? `${kilobytes.toFixed(0)} KB` : `${(kilobytes / 1024).toFixed(1)} MB`;
 }
 
 /** @param {string} text */

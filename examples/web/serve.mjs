@@ -21,7 +21,8 @@ export async function serve(port, others = {}) {
   const server = createServer((request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname));
     const file = others[path] ?? join(FOLDER, path === "/" ? "index.html" : path);
-    if (!(path in others || file.startsWith(FOLDER)) || !existsSync(file) || !statSync(file).isFile()) {
+    const isServed = path in others || file.startsWith(FOLDER);
+    if (!isServed || !existsSync(file) || !statSync(file).isFile()) {
       return response.writeHead(404).end();
     }
     response.writeHead(200, {

@@ -4,7 +4,8 @@
 import { C, Library, PocketlmError } from "./library.js";
 import { chatTemplate, readImage } from "./image.js";
 
-/** @import { GenerateOptions, Info, Kv, LoadOptions, Progress, Sampling, Source } from "./types.d.ts" */
+/** @import { GenerateOptions, Info, Kv, LoadOptions } from "./types.d.ts" */
+/** @import { Progress, Sampling, Source } from "./types.d.ts" */
 
 /** The numbers of `plm_limits.kv`. */
 const KV = { f32: 0, f16: 1, bf16: 2, q8: 3 };

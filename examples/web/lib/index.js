@@ -5,7 +5,8 @@ import { PocketlmError } from "./library.js";
 
 export { PocketlmError };
 
-/** @import { End, GenerateOptions, Info, LoadOptions, Message, Progress, Source } from "./types.d.ts" */
+/** @import { End, GenerateOptions, Info, LoadOptions } from "./types.d.ts" */
+/** @import { Message, Progress, Source } from "./types.d.ts" */
 
 /**
  * @typedef {(name: string, ...parameters: any[]) => Promise<any>} Call a method of the engine
@@ -209,7 +210,8 @@ export class Generation {
   async *#pieces() {
     this.#signal?.throwIfAborted();
     const text = await this.#call("start", this.#prompt, this.#options);
-    const abort = () => this.#call("abort", text);
+    // A model that was closed meanwhile generates nothing.
+    const abort = () => this.#call("abort", text).catch(() => {});
     this.#signal?.addEventListener("abort", abort);
     try {
       while (!this.end) {

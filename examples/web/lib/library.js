@@ -164,8 +164,8 @@ export class Library {
   #tooMuch(bytes) {
     const megabytes = (/** @type {number} */ n) => `${(n / 2 ** 20).toFixed(1)} MB`;
     return new PocketlmError(
-      `not enough memory: ${megabytes(bytes)} are needed, and ${megabytes(this.#limit)} are allowed, ` +
-        "2048 MB in one piece; take a shorter context, kv: \"q8\" or a smaller image",
+      `not enough memory: ${megabytes(bytes)} are needed, and ${megabytes(this.#limit)} are ` +
+        'allowed, 2048 MB in one piece; take a shorter context, kv: "q8" or a smaller image',
     );
   }
 

@@ -32,9 +32,12 @@ async function inNode(simd) {
 
 function native(isa) {
   const program = path("../../../target/release/pocketlm");
-  const parameters = ["bench", image, "-t", "1", "-p", PROMPT_TOKENS, "-n", TOKENS, "-r", "1"];
+  const parameters = [
+    "bench", image, "-t", "1", "-p", PROMPT_TOKENS, "-n", TOKENS, "-r", "1", "--batch", "128",
+    "--isa", isa, "--json",
+  ];
   return () => {
-    const printed = execFileSync(program, [...parameters, "--batch", "128", "--isa", isa, "--json"]);
+    const printed = execFileSync(program, parameters);
     const found = JSON.parse(printed);
     return { prefill: found.prefill_tokens_per_s, decode: found.decode_tokens_per_s };
   };
@@ -60,5 +63,6 @@ for (const [name, speeds] of Object.entries(found)) {
     median(speeds.map((speed, round) => speed[what] / found["node, SIMD"][round][what]));
   const column = (what) =>
     `${median(speeds.map((speed) => speed[what])).toFixed(1)} (${ratio(what).toFixed(2)})`;
-  console.log(`${name.padEnd(15)} prefill ${column("prefill").padEnd(16)} decode ${column("decode")}`);
+  const prefill = column("prefill").padEnd(16);
+  console.log(`${name.padEnd(15)} prefill ${prefill} decode ${column("decode")}`);
 }

@@ -59,7 +59,8 @@ test("a text ends where it should", async () => {
 
 test("penalties change the text", async () => {
   const model = await load(STORY);
-  const text = await textOf(story(model, { sampling: { ...SAMPLING, repeat: 1.3 }, maxTokens: 60 }));
+  const sampling = { ...SAMPLING, repeat: 1.3 };
+  const text = await textOf(story(model, { sampling, maxTokens: 60 }));
   assert.ok(!TEXT.startsWith(PROMPT + text));
 });
 
@@ -104,7 +105,8 @@ test("a new text ends the one before", async () => {
 });
 
 test("what is no image is refused at once", async () => {
-  const refused = (bytes, message) => assert.rejects(load(bytes), { name: "PocketlmError", message });
+  const refused = (bytes, message) =>
+    assert.rejects(load(bytes), { name: "PocketlmError", message });
   await refused(new TextEncoder().encode("<!doctype html>".repeat(99)), /not a pocketlm image/);
   await refused(new TextEncoder().encode("GGUF".repeat(99)), /pocketlm pack/);
   await refused(new ArrayBuffer(0), /not a pocketlm image/);
@@ -207,7 +209,8 @@ test("files and blobs are images, too", async () => {
 });
 
 test("a chat is what its template makes of the messages", async () => {
-  const model = await load(withTemplate("{{ bos }}{% for m in messages %}{{ m.content }}{% endfor %}"));
+  const template = "{{ bos }}{% for m in messages %}{{ m.content }}{% endfor %}";
+  const model = await load(withTemplate(template));
   const messages = [{ role: "user", content: "Once upon" }, { role: "user", content: " a time" }];
   const text = await textOf(model.chat(messages, { sampling: SAMPLING }));
   assert.equal(PROMPT + text, TEXT);

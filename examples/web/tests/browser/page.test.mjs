@@ -238,7 +238,8 @@ test("keyboards and screen readers find everything", async () => {
     visited.push(await page.evaluate(() => document.activeElement.id));
     await page.keyboard.press("Tab");
   }
-  for (const id of ["prompt", "temperature", "seed", "generate", "output", "file", "kv", "digest"]) {
+  const wanted = ["prompt", "temperature", "seed", "generate", "output", "file", "kv", "digest"];
+  for (const id of wanted) {
     assert.ok(visited.includes(id), `${id} in ${visited}`);
   }
 });
