@@ -30,10 +30,11 @@ at("kv").addEventListener("change", () => open(source));
 for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(name, drag);
 }
-navigator.serviceWorker?.register("service-worker.js").catch(() => {});
 listBoards();
 await open(STORY);
 if (model) generate();
+// After what the reader waits for.
+navigator.serviceWorker?.register("service-worker.js").catch(() => {});
 
 /** @param {any} event */
 function drag(event) {
