@@ -67,7 +67,7 @@ test("penalties change the text", async () => {
 test("an abort throws its reason, and the model goes on", async () => {
   const model = await load(STORY);
   const controller = new AbortController();
-  setTimeout(() => controller.abort(), 30);
+  setTimeout(() => controller.abort(), 5);
   const generation = model.generate(PROMPT, { signal: controller.signal });
   await assert.rejects(textOf(generation), { name: "AbortError" });
   assert.equal(generation.end, "abort");
