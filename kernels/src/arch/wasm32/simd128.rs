@@ -9,7 +9,6 @@ use core::arch::wasm32::*;
 use bytemuck::cast;
 
 use crate::arch::generic::{Simd, matmul};
-use crate::math::f16_to_f32;
 use crate::{GROUP, InputGroup, Isa, TILE_ROWS};
 
 /// The table. What is not here the compiler vectorises.
@@ -32,7 +31,19 @@ impl Simd for Simd128 {
 
     #[inline(always)]
     fn from_f16(weights: [u16; TILE_ROWS]) -> Rows {
-        cast(weights.map(f16_to_f32))
+        let halves: v128 = cast(weights);
+        // The bits of a finite number, moved to where those of an f32 are, are its 2^-112-fold, and
+        // so are a subnormal's: WebAssembly flushes none to zero. So the product is exact.
+        let scale = f32x4_splat(f32::from_bits((127 + 112) << 23));
+        let widened = [
+            u32x4_extend_low_u16x8(halves),
+            u32x4_extend_high_u16x8(halves),
+        ];
+        widened.map(|bits| {
+            let magnitude = u32x4_shl(v128_and(bits, u32x4_splat(0x7fff)), 13);
+            let sign = u32x4_shl(v128_and(bits, u32x4_splat(0x8000)), 16);
+            v128_or(f32x4_mul(magnitude, scale), sign)
+        })
     }
 
     #[inline(always)]

@@ -1,0 +1,55 @@
+// Builds what the package and the page need beside their sources: the C interface (src/c) as two
+// WebAssembly modules, with and without SIMD, and copies of the story model
+// and the licenses.
+//
+//   node build.mjs [--features q8]     features of src/c/Cargo.toml; all without the option
+import { execFileSync } from "node:child_process";
+import { copyFileSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const here = fileURLToPath(new URL(".", import.meta.url));
+const TARGET = "wasm32-unknown-unknown";
+
+const option = process.argv.indexOf("--features");
+const features =
+  option < 0 ? [] : ["--no-default-features", "--features", process.argv[option + 1]];
+
+for (const [file, simd] of [["pocketlm.wasm", "+simd128"], ["pocketlm-plain.wasm", "-simd128"]]) {
+  const flags = [
+    `-Ctarget-feature=${simd}`,
+    // JavaScript adds its callbacks to the table.
+    "-Clink-arg=--export-table",
+    "-Clink-arg=--growable-table",
+    // A panic that can be reached is an import, which a test looks for.
+    "-Clink-arg=--import-undefined",
+  ];
+  const target = `${root}/target/web`;
+  execFileSync(
+    "cargo",
+    [
+      "rustc", "--quiet", "--release", "--target", TARGET, "--crate-type", "cdylib",
+      "--manifest-path", `${root}/src/c/Cargo.toml`, "--config", "profile.release.strip=true",
+      // The rest is small rather than fast.
+      "--config", "profile.release.package.pocketlm-kernels.opt-level=3",
+      ...features,
+    ],
+    {
+      env: {
+        ...process.env,
+        CARGO_TARGET_DIR: target,
+        CARGO_ENCODED_RUSTFLAGS: flags.join("\x1f"),
+      },
+      stdio: "inherit",
+    },
+  );
+  copyFileSync(`${target}/${TARGET}/release/pocketlm_c.wasm`, `${here}/lib/${file}`);
+  const bytes = readFileSync(`${here}/lib/${file}`);
+  const zipped = gzipSync(bytes, { level: 9 });
+  console.log(`${file}: ${bytes.length} bytes, ${zipped.length} with gzip`);
+}
+copyFileSync(`${root}/src/bin/pocketlm/story/story.plm`, `${here}/story.plm`);
+for (const license of ["LICENSE-MIT", "LICENSE-APACHE"]) {
+  copyFileSync(`${root}/${license}`, `${here}/${license}`);
+}

@@ -1,0 +1,497 @@
+// A model with its session: what `load` gives to a program, without the program's thread. It runs
+// in a Worker of a browser, or directly in Node.
+// @ts-check
+import { C, Library, PocketlmError } from "./library.js";
+import { chatTemplate, readImage } from "./image.js";
+
+/** @import { GenerateOptions, Info, Kv, LoadOptions } from "./types.d.ts" */
+/** @import { Progress, Sampling, Source } from "./types.d.ts" */
+
+/** The numbers of `plm_limits.kv`. */
+const KV = { f32: 0, f16: 1, bf16: 2, q8: 3 };
+/** Units of work of a call: about a millisecond. */
+const BUDGET = 10_000;
+/** Milliseconds until the thread does something else, such as noticing that it is to stop. */
+const SLICE = 8;
+/** The longest context that is planned if none is asked for. */
+const CONTEXT = 2048;
+/** Tokens of a prompt that are computed together. */
+const BATCH = 16;
+/** Tokens that penalties look back. */
+const WINDOW = 64;
+
+/** The tokens of the digest, and the context they are computed in: examples/firmware. */
+const DIGEST_TOKENS = 72;
+const DIGEST_CONTEXT = 80;
+
+const ENDS = {
+  [C.PLM_ENDED_TOKEN]: "token",
+  [C.PLM_ENDED_STOP]: "stop",
+  [C.PLM_ENDED_LIMIT]: "limit",
+  [C.PLM_ENDED_CONTEXT]: "context",
+};
+
+/** Lets the thread do something else. */
+const rest = "setImmediate" in globalThis
+  ? () => new Promise((done) => setImmediate(done))
+  : () =>
+      new Promise((done) => {
+        const { port1, port2 } = new MessageChannel();
+        port1.onmessage = done;
+        port2.postMessage(0);
+      });
+
+export class Engine {
+  /** @type {Library} */
+  #library;
+  #model = 0;
+  #tokenizer = 0;
+  #session = 0;
+  #sampler = 0;
+  #generation = 0;
+  /** @type {Info} */
+  #info;
+  /** What is allocated behind this belongs to the text that is generated. */
+  #base = 0;
+  /** The number of the text that is generated; 0 while there is none. */
+  #text = 0;
+  #texts = 0;
+  /** The number of the text that is to stop. */
+  #aborted = 0;
+  /** The last token of a text, which the session has not seen.
+   * @type {number | undefined} */
+  #last;
+  /** Calls run one after the other. */
+  #turn = Promise.resolve();
+
+  /**
+   * @param {Source} source
+   * @param {LoadOptions} options
+   * @param {(progress: Progress) => void} progress
+   */
+  static async load(source, options, progress) {
+    const library = await Library.load(options);
+    const model = library.allocate(8 * C.PLM_MODEL_WORDS);
+    const open = (/** @type {number} */ start, /** @type {number} */ bytes) =>
+      library.call("plm_open", model, start, bytes);
+    const image = await readImage(library, source, options.cache ?? true, progress, open);
+    return new Engine(library, model, image, options);
+  }
+
+  /**
+   * @param {Library} library
+   * @param {number} model
+   * @param {{start: number, bytes: number, cached: boolean}} image
+   * @param {LoadOptions} options
+   */
+  constructor(library, model, image, options) {
+    this.#library = library;
+    this.#model = model;
+    this.#tokenizer = library.allocate(8 * C.PLM_TOKENIZER_WORDS);
+    this.#session = library.allocate(8 * C.PLM_SESSION_WORDS);
+    this.#sampler = library.allocate(8 * C.PLM_SAMPLER_WORDS);
+    this.#generation = library.allocate(8 * C.PLM_GENERATION_WORDS);
+    library.call("plm_tokenizer_open", this.#tokenizer, model);
+    const [checksum, vocabSize, trainedContext, layers] = library.result("plm_info", 4, model);
+    const context = options.context ?? Math.min(trainedContext || CONTEXT, CONTEXT);
+    const kv = options.kv ?? "f32";
+    const batch = options.batch ?? BATCH;
+    const arenaBytes = this.#openSession(this.#session, { context, batch, kv });
+    this.#base = library.mark;
+    this.#info = {
+      checksum: checksum.toString(16).padStart(8, "0"),
+      vocabSize,
+      trainedContext,
+      layers,
+      context,
+      kv,
+      imageBytes: image.bytes,
+      arenaBytes,
+      cached: image.cached,
+      simd: library.simd,
+      chatTemplate: this.#chatTemplate(image.start),
+    };
+  }
+
+  /** @param {number} image */
+  #chatTemplate(image) {
+    const { offset, length } = chatTemplate(this.#library.bytes(image, 256));
+    return new TextDecoder().decode(this.#library.bytes(image + offset, length)) || undefined;
+  }
+
+  /**
+   * Makes a session in an arena of its own, and returns how long that is.
+   * @param {number} session
+   * @param {{context: number, batch: number, kv: Kv}} limits
+   */
+  #openSession(session, { context, batch, kv }) {
+    const library = this.#library;
+    if (!(kv in KV)) throw new PocketlmError(`kv is "${kv}"; it must be f32, f16, bf16 or q8`);
+    const limits = library.structure([context, batch, KV[kv], 0]);
+    const [bytes] = library.result("plm_plan", 1, this.#model, limits);
+    const arena = library.allocate(bytes);
+    library.call("plm_session_init", session, this.#model, limits, arena, bytes, 0, 0);
+    return bytes;
+  }
+
+  /** What the program is told of the model. */
+  info() {
+    return this.#info;
+  }
+
+  /** Bytes of memory, all together. */
+  memory() {
+    return this.#library.memoryBytes;
+  }
+
+  /**
+   * Runs `task` when all calls before it are done.
+   * @template T
+   * @param {() => T | Promise<T>} task
+   * @returns {Promise<T>}
+   */
+  #inTurn(task) {
+    const result = this.#turn.then(task);
+    this.#turn = result.then(
+      () => {},
+      () => {},
+    );
+    return result;
+  }
+
+  /**
+   * The token ids of a text.
+   * @param {string} text
+   * @param {{addSpecial?: boolean, parseSpecial?: boolean}} options
+   */
+  tokenize(text, options = {}) {
+    return this.#inTurn(() =>
+      this.#library.scratch(() => {
+        const [ids, count] = this.#encode(text, options.addSpecial ?? true, options.parseSpecial);
+        return [...this.#library.words(ids, count)];
+      }),
+    );
+  }
+
+  /**
+   * The text of token ids.
+   * @param {number[]} ids
+   */
+  decode(ids) {
+    const library = this.#library;
+    return this.#inTurn(() =>
+      library.scratch(() => {
+        const decoder = library.allocate(8 * C.PLM_DECODER_WORDS);
+        library.call("plm_decoder_init", decoder, this.#tokenizer, 0);
+        return library.writing(() => {
+          for (const id of ids) library.call("plm_decode", decoder, id, library.write, 0);
+          library.call("plm_decode_end", decoder, library.write, 0);
+        });
+      }),
+    );
+  }
+
+  /**
+   * Token ids in memory: where, and how many.
+   * @param {string} text
+   * @param {boolean} addSpecial
+   * @param {boolean} [parseSpecial]
+   */
+  #encode(text, addSpecial, parseSpecial) {
+    const library = this.#library;
+    const [start, bytes] = library.string(text);
+    // PLM_NFC_SCRATCH_WORDS of the header, and room for an id for each byte and a few special ones.
+    const most = 3 * bytes + 1;
+    const words = 3 * most + Math.ceil(most / 15) + 16 + bytes + 1;
+    const room = most + 16;
+    const ids = library.allocate(4 * room, 8);
+    const flags =
+      (addSpecial ? C.PLM_ADD_SPECIAL : 0) + (parseSpecial ? C.PLM_PARSE_SPECIAL : 0);
+    const count = library.scratch(() => {
+      const scratch = library.allocate(4 * words, 8);
+      const place = library.allocate(4, 8);
+      library.call(
+        "plm_encode", this.#tokenizer, start, bytes, flags, scratch, words, ids, room, place,
+      );
+      return library.words(place, 1)[0];
+    });
+    return [ids, count];
+  }
+
+  /**
+   * Begins a text and returns its number.
+   * @param {string} prompt
+   * @param {GenerateOptions} options
+   */
+  start(prompt, options) {
+    const library = this.#library;
+    return this.#inTurn(async () => {
+      const [ids, count] = await this.#place(prompt, options);
+      library.call("plm_sampler_init", this.#sampler, this.#sampling(options.sampling ?? {}));
+      library.call(
+        "plm_generate_start", this.#generation, this.#session, this.#sampler, this.#tokenizer,
+        ids, count, this.#endings(options),
+      );
+      this.#texts += 1;
+      this.#text = this.#texts;
+      return this.#text;
+    });
+  }
+
+  /**
+   * Ends the text before, and encodes what comes next.
+   * @param {string} prompt
+   * @param {{append?: boolean, parseSpecial?: boolean}} options
+   */
+  async #place(prompt, { append = false, parseSpecial }) {
+    const library = this.#library;
+    this.#end();
+    library.release(this.#base);
+    if (append) {
+      await this.#feedLast();
+    } else {
+      library.call("plm_reset", this.#session);
+      this.#last = undefined;
+    }
+    const [length] = library.result("plm_length", 1, this.#session);
+    return this.#encode(prompt, length === 0, parseSpecial);
+  }
+
+  /** @param {Sampling} sampling */
+  #sampling({ seed = 0, temperature = 0, topK = 0, topP = 0, minP = 0, ...penalties }) {
+    const { repeat = 0, frequency = 0, presence = 0, window = WINDOW } = penalties;
+    const library = this.#library;
+    const looksBack = repeat !== 0 || frequency !== 0 || presence !== 0;
+    const places = looksBack ? window : 0;
+    const recent = places > 0 ? library.allocate(8 * places, 8) : 0;
+    const bits = BigInt.asUintN(64, BigInt(seed));
+    return library.structure([
+      Number(bits & 0xffffffffn), Number(bits >> 32n), [temperature], topK, [topP], [minP],
+      0, 0, recent, places, [repeat], [frequency], [presence], 0,
+    ]);
+  }
+
+  /** @param {GenerateOptions} options */
+  #endings({ maxTokens, stop = [] }) {
+    const library = this.#library;
+    if (maxTokens !== undefined && !(maxTokens >= 1)) {
+      throw new PocketlmError(`maxTokens is ${maxTokens}; it must be 1 or more`);
+    }
+    const strings = library.structure(stop.map((text) => library.string(text)[0]));
+    return library.structure([maxTokens ?? 0, strings, stop.length]);
+  }
+
+  /**
+   * The next piece of a text: one token's or, where tokens are fast, those of a few milliseconds.
+   * `end` says why the text has ended.
+   * @param {number} text
+   * @returns {Promise<{text: string, tokens: number, end?: string}>}
+   */
+  next(text) {
+    const library = this.#library;
+    return this.#inTurn(async () => {
+      if (text !== this.#text) throw new PocketlmError("another call has ended this text");
+      let begun = performance.now();
+      let tokens = 0;
+      let status = C.PLM_PENDING;
+      const step = () => {
+        status = library.call(
+          "plm_generate_step", this.#generation, BUDGET, library.write, 0,
+        );
+      };
+      for (let written = ""; ; ) {
+        if (this.#aborted === text) return { text: written + this.#end(), tokens, end: "abort" };
+        written += library.writing(step);
+        const ended = status >= C.PLM_ENDED_TOKEN;
+        // The other ends come without a token, or with one that is no part of the text.
+        if (status === C.PLM_OK || status === C.PLM_ENDED_STOP) tokens += 1;
+        if (ended) {
+          this.#end();
+          return { text: written, tokens, end: ENDS[status] };
+        }
+        if (performance.now() - begun < SLICE) continue;
+        await rest();
+        begun = performance.now();
+        if (written !== "") return { text: written, tokens };
+      }
+    });
+  }
+
+  /**
+   * Stops a text within a step, while `next` runs too.
+   * @param {number} text
+   */
+  abort(text) {
+    this.#aborted = text;
+  }
+
+  /**
+   * Frees the session for something else, and returns text that was held back.
+   */
+  #end() {
+    const library = this.#library;
+    if (this.#text === 0) return "";
+    const held = library.writing(() =>
+      library.call("plm_generate_stop", this.#generation, library.write, 0),
+    );
+    this.#text = 0;
+    this.#last = this.#unless(C.PLM_ERROR_NO_TOKENS, () =>
+      library.result("plm_generate_last", 1, this.#generation).at(0),
+    );
+    this.#drop();
+    return held;
+  }
+
+  /** Drops work in progress. */
+  #drop() {
+    const library = this.#library;
+    const dropped = this.#unless(C.PLM_ERROR_REWIND_TOO_FAR, () => [
+      library.call("plm_abort", this.#session),
+    ]);
+    if (!dropped) library.call("plm_reset", this.#session);
+  }
+
+  /**
+   * What `call` returns, and nothing if it fails with this error.
+   * @template T
+   * @param {number} code
+   * @param {() => T} call
+   */
+  #unless(code, call) {
+    try {
+      return call();
+    } catch (error) {
+      if (error instanceof PocketlmError && error.code === code) return undefined;
+      throw error;
+    }
+  }
+
+  /** The session sees the last token of the text. There may be no room for it. */
+  async #feedLast() {
+    if (this.#last === undefined) return;
+    const library = this.#library;
+    const id = library.structure([this.#last]);
+    this.#last = undefined;
+    try {
+      await this.#compute(id, 1);
+    } catch (error) {
+      if (!(error instanceof PocketlmError && error.code === C.PLM_ERROR_CONTEXT_FULL)) throw error;
+    }
+  }
+
+  /**
+   * Computes tokens in slices.
+   * @param {number} ids
+   * @param {number} count
+   */
+  async #compute(ids, count) {
+    const library = this.#library;
+    library.call("plm_start", this.#session, ids, count);
+    let begun = performance.now();
+    while (library.call("plm_step", this.#session, BUDGET) === C.PLM_PENDING) {
+      if (performance.now() - begun < SLICE) continue;
+      await rest();
+      begun = performance.now();
+    }
+  }
+
+  /**
+   * Adds text to the context.
+   * @param {string} text
+   * @param {{append?: boolean, parseSpecial?: boolean}} options
+   */
+  feed(text, options) {
+    return this.#inTurn(async () => {
+      const [ids, count] = await this.#place(text, options);
+      await this.#compute(ids, count);
+    });
+  }
+
+  /** The context in bytes. */
+  snapshot() {
+    const library = this.#library;
+    return this.#inTurn(async () => {
+      this.#end();
+      await this.#feedLast();
+      /** @type {Uint8Array[]} */
+      const pieces = [];
+      library.moving(
+        (piece) => pieces.push(piece.slice()),
+        () => library.call("plm_save", this.#session, library.piece, 0),
+      );
+      return new Uint8Array(await new Blob(/** @type {any} */ (pieces)).arrayBuffer());
+    });
+  }
+
+  /** @param {Uint8Array} snapshot */
+  restore(snapshot) {
+    const library = this.#library;
+    return this.#inTurn(() => {
+      this.#end();
+      this.#last = undefined;
+      let done = 0;
+      library.moving(
+        (piece) => {
+          piece.set(snapshot.subarray(done, done + piece.length));
+          done += piece.length;
+        },
+        () => library.call("plm_restore", this.#session, library.piece, 0),
+      );
+    });
+  }
+
+  /**
+   * The digest of the boards' table (examples/firmware): of all logits of 72 tokens, with keys and
+   * values of each of these types.
+   * @param {Kv[]} kvs
+   */
+  digest(kvs = ["f32", "f16", "bf16", "q8"]) {
+    const library = this.#library;
+    return this.#inTurn(async () => {
+      const mark = library.mark;
+      try {
+        const digests = library.allocate(8 * DIGEST_TOKENS * kvs.length);
+        let place = digests;
+        for (const kv of kvs) {
+          await this.#digests(kv, place);
+          place += 8 * DIGEST_TOKENS;
+        }
+        return this.#digestOf(digests, 2 * DIGEST_TOKENS * kvs.length);
+      } finally {
+        library.release(mark);
+      }
+    });
+  }
+
+  /**
+   * Stores the digest of each token's logits.
+   * @param {Kv} kv
+   * @param {number} place
+   */
+  async #digests(kv, place) {
+    const library = this.#library;
+    const mark = library.mark;
+    const session = library.allocate(8 * C.PLM_SESSION_WORDS);
+    this.#openSession(session, { context: DIGEST_CONTEXT, batch: 1, kv });
+    const id = library.allocate(4, 8);
+    const found = library.allocate(8, 8);
+    for (let index = 0; index < DIGEST_TOKENS; index += 1) {
+      library.words(id, 1)[0] = (2 + index * (31 + 7 * index)) % this.#info.vocabSize;
+      library.call("plm_feed", session, id, 1);
+      library.call("plm_logits", session, found, found + 4);
+      const [logits, count] = library.words(found, 2);
+      library.call("plm_digest", logits, count, place + 8 * index);
+      if (index % 8 === 7) await rest();
+    }
+    library.release(mark);
+  }
+
+  /**
+   * @param {number} numbers
+   * @param {number} count
+   */
+  #digestOf(numbers, count) {
+    const [low, high] = this.#library.result("plm_digest", 2, numbers, count);
+    return [high, low].map((half) => half.toString(16).padStart(8, "0")).join("");
+  }
+}

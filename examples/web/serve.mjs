@@ -1,0 +1,42 @@
+// Serves this folder: `node serve.mjs [PORT]`.
+import { createReadStream, existsSync, statSync } from "node:fs";
+import { createServer } from "node:http";
+import { fileURLToPath } from "node:url";
+import { extname, join, normalize } from "node:path";
+
+const FOLDER = fileURLToPath(new URL(".", import.meta.url));
+const TYPES = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".css": "text/css",
+  ".wasm": "application/wasm",
+};
+
+/**
+ * A server of this folder, listening on this machine alone; port 0 is any free one. `others` are
+ * paths of files elsewhere, by the names that they are asked for.
+ */
+export async function serve(port, others = {}) {
+  const server = createServer((request, response) => {
+    const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname));
+    const file = others[path] ?? join(FOLDER, path === "/" ? "index.html" : path);
+    const isServed = path in others || file.startsWith(FOLDER);
+    if (!isServed || !existsSync(file) || !statSync(file).isFile()) {
+      return response.writeHead(404).end();
+    }
+    response.writeHead(200, {
+      "content-type": TYPES[extname(file)] ?? "application/octet-stream",
+      "content-length": statSync(file).size,
+      "cache-control": "no-cache",
+    });
+    createReadStream(file).pipe(response);
+  });
+  await new Promise((done) => server.listen(port, "127.0.0.1", done));
+  return { server, address: `http://127.0.0.1:${server.address().port}/` };
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const { address } = await serve(Number(process.argv[2] ?? 8080));
+  console.log(address);
+}

@@ -1,0 +1,245 @@
+// The page in Chromium: `apt-get install chromium`, or CHROMIUM=/path/to/it.
+// SCREENSHOTS=FOLDER keeps pictures of the page.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+import { BOARDS, DIGEST } from "../../boards.js";
+import { serve } from "../../serve.mjs";
+import { flipped, PROMPT, STORY, TEXT } from "../images.mjs";
+
+let browser, context, page, server, address;
+const requests = [];
+
+before(async () => {
+  ({ server, address } = await serve(0));
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox"],
+  });
+  context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+  context.on("request", (request) => requests.push(request.url()));
+  page = await context.newPage();
+  page.on("pageerror", (error) => assert.fail(error));
+});
+
+after(async () => {
+  await browser.close();
+  server.close();
+});
+
+/** Opens the page and waits for the end of the story. */
+async function open() {
+  await page.goto(address);
+  await told();
+}
+
+async function told() {
+  await page.locator("#output[aria-busy=false]").waitFor({ timeout: 20_000 });
+}
+
+const text = (id) => page.locator(`#${id}`).textContent();
+
+/** Takes a picture, if somebody wants to see it. */
+async function picture(name) {
+  const folder = process.env.SCREENSHOTS;
+  if (folder) await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
+}
+
+/** A file that the reader of the page chooses. */
+async function choose(name, bytes) {
+  await page.locator("#file").setInputFiles({
+    name,
+    mimeType: "application/octet-stream",
+    buffer: Buffer.from(bytes),
+  });
+}
+
+test("the story is told when the page opens", async () => {
+  await open();
+  assert.equal(await text("output"), TEXT);
+  assert.equal(await text("tokens"), "152");
+  assert.equal(await text("kernels"), "SIMD");
+  const first = await page.evaluate(() => document.getElementById("first").textContent);
+  console.log(`first text ${first} after the prompt, ${await text("speed")} tokens/s`);
+  await picture("desktop-light");
+});
+
+test("the first text comes within a second of opening the page", async () => {
+  const fresh = await browser.newContext();
+  const other = await fresh.newPage();
+  const begun = performance.now();
+  await other.goto(address, { waitUntil: "commit" });
+  await other.waitForFunction(
+    (length) => document.getElementById("output")?.textContent.length > length,
+    PROMPT.length,
+    { polling: 5 },
+  );
+  const elapsed = performance.now() - begun;
+  console.log(`first text ${elapsed.toFixed(0)} ms after opening the page`);
+  await fresh.close();
+  assert.ok(elapsed < 3000, `${elapsed} ms`);
+});
+
+test("the digest is that of the boards", async () => {
+  await page.locator("#digest").click();
+  await page.locator("#verdict", { hasText: "the bits of every board" }).waitFor();
+  assert.ok((await text("verdict")).startsWith(DIGEST));
+  assert.equal(await page.locator("#boards tr").count(), BOARDS.length + 1);
+  await picture("desktop-digest");
+});
+
+test("without SIMD the bits are the same", async () => {
+  const found = await page.evaluate(async () => {
+    const { load } = await import("./lib/index.js");
+    const model = await load("story.plm", { simd: false });
+    const result = [model.info.simd, await model.digest()];
+    model.close();
+    return result;
+  });
+  assert.deepEqual(found, [false, DIGEST]);
+});
+
+test("the page's thread does not wait, and an abort ends a text", async () => {
+  const found = await page.evaluate(async () => {
+    const { load } = await import("./lib/index.js");
+    const model = await load("story.plm", { context: 4096, simd: false });
+    const stop = new AbortController();
+    let longest = 0;
+    let last = performance.now();
+    const watch = setInterval(() => {
+      longest = Math.max(longest, performance.now() - last);
+      last = performance.now();
+    }, 1);
+    const text = model.generate("The cat sat. ".repeat(700), { signal: stop.signal });
+    setTimeout(() => stop.abort(), 300);
+    let aborted = 0;
+    stop.signal.addEventListener("abort", () => (aborted = performance.now()));
+    let thrown;
+    try {
+      for await (const _ of text);
+    } catch (error) {
+      thrown = error.name;
+    }
+    clearInterval(watch);
+    const waited = performance.now() - aborted;
+    model.close();
+    return { thrown, tokens: text.tokens, longest, waited };
+  });
+  console.log(found);
+  assert.equal(found.thrown, "AbortError");
+  assert.equal(found.tokens, 0);
+  assert.ok(found.longest < 250 && found.waited < 250);
+});
+
+test("Stop ends the text on the page", async () => {
+  await page.locator("#context").fill("4096");
+  await page.locator("#context").blur();
+  await page.locator("#status", { hasText: "is loaded" }).waitFor();
+  await page.locator("#generate:not([disabled])").waitFor();
+  await page.locator("#prompt").fill("The cat sat. ".repeat(700));
+  await page.locator("#generate").click();
+  await page.locator("#stop").click();
+  await told();
+  assert.equal(await page.locator("#stop").isDisabled(), true);
+});
+
+test("a file that is no image is refused, and the model before stays", async () => {
+  await open();
+  for (const [name, bytes, message] of [
+    ["notes.plm", Buffer.from("Dear diary, ".repeat(99)), /notes.plm: not a pocketlm image/],
+    ["model.plm", Buffer.from("GGUF".repeat(99)), /pocketlm pack/],
+    ["flipped.plm", flipped(700_000), /flipped.plm: the image is damaged/],
+    ["short.plm", STORY.subarray(0, 99_968), /short.plm: .*cut short/],
+  ]) {
+    await choose(name, bytes);
+    await page.locator("#status.error", { hasText: name }).waitFor();
+    assert.match(await text("status"), message);
+  }
+  await picture("desktop-error");
+  await page.locator("#generate").click();
+  await told();
+  assert.equal(await text("output"), TEXT);
+});
+
+test("a file that is dropped takes the model's place", async () => {
+  const transfer = await page.evaluateHandle(async () => {
+    const bytes = await (await fetch("story.plm")).arrayBuffer();
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], "mine.plm"));
+    return transfer;
+  });
+  await page.dispatchEvent("#drop", "drop", { dataTransfer: transfer });
+  await page.locator("#status", { hasText: "mine.plm is loaded" }).waitFor({ ignoreCase: true });
+});
+
+test("memory that cannot be had is named", async () => {
+  await page.locator("#context").fill("4000000");
+  await page.locator("#context").blur();
+  await page.locator("#status.error", { hasText: "not enough memory" }).waitFor();
+});
+
+test("a kept image that is damaged is fetched again", async () => {
+  await page.evaluate(async (url) => {
+    const bytes = new Uint8Array(await (await fetch(url)).arrayBuffer());
+    bytes[700_000] ^= 1;
+    const cache = await caches.open("pocketlm-images");
+    await cache.put(url, new Response(bytes));
+  }, `${address}story.plm`);
+  await open();
+  assert.equal(await text("output"), TEXT);
+  assert.equal(await text("cached"), "yes");
+});
+
+test("nothing but the page's own files is asked for", () => {
+  for (const url of requests) {
+    assert.ok(url.startsWith(address) || url.startsWith("data:"), url);
+  }
+});
+
+test("the image is fetched once, and the page opens without a network", async () => {
+  const before = requests.length;
+  await open();
+  assert.ok(!requests.slice(before).some((url) => url.endsWith("story.plm")));
+  await page.evaluate(() => navigator.serviceWorker.ready);
+  await context.setOffline(true);
+  server.close();
+  server.closeAllConnections();
+  await open();
+  assert.equal(await text("output"), TEXT);
+  await page.locator("#digest").click();
+  await page.locator("#verdict", { hasText: DIGEST }).waitFor();
+});
+
+test("the page fits a phone, dark and light", async () => {
+  for (const [width, colorScheme] of [[360, "dark"], [360, "light"], [1280, "dark"]]) {
+    await page.setViewportSize({ width, height: 740 });
+    await page.emulateMedia({ colorScheme });
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(wide <= width, `${wide} of ${width} pixels`);
+    await picture(`${width}-${colorScheme}`);
+  }
+});
+
+test("keyboards and screen readers find everything", async () => {
+  const source = readFileSync(new URL("../../node_modules/axe-core/axe.min.js", import.meta.url));
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    await page.evaluate(source.toString());
+    const { violations } = await page.evaluate(() => axe.run());
+    assert.deepEqual(
+      violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]),
+      [],
+    );
+  }
+  await page.locator("#prompt").focus();
+  const visited = [];
+  for (let step = 0; step < 12; step += 1) {
+    visited.push(await page.evaluate(() => document.activeElement.id));
+    await page.keyboard.press("Tab");
+  }
+  const wanted = ["prompt", "temperature", "seed", "generate", "output", "file", "kv", "digest"];
+  for (const id of wanted) {
+    assert.ok(visited.includes(id), `${id} in ${visited}`);
+  }
+});

@@ -1,0 +1,50 @@
+// The story model, and images made from it.
+import { readFileSync } from "node:fs";
+
+const root = new URL("../../../", import.meta.url);
+
+export const read = (path) => readFileSync(new URL(path, root));
+export const STORY = new Uint8Array(read("src/bin/pocketlm/story/story.plm"));
+/** How the command line samples its story, and what it tells. */
+export const SAMPLING = { seed: 33, temperature: 0.5, topP: 0.9 };
+export const PROMPT = "Once upon a time";
+export const TEXT = read("tests/data/story.txt").toString().trimEnd();
+
+/** The story model with one bit of a byte changed. */
+export function flipped(offset) {
+  const image = STORY.slice();
+  image[offset] ^= 1;
+  return image;
+}
+
+/** The story model with a chat template: src/model/image.rs describes the format. */
+export function withTemplate(template) {
+  const text = Buffer.from(template);
+  const image = Buffer.alloc(STORY.length + Math.ceil(text.length / 64) * 64);
+  image.set(STORY);
+  image.set(text, STORY.length);
+  image.writeBigUInt64LE(BigInt(image.length), 16);
+  image.writeBigUInt64LE(BigInt(STORY.length), 176);
+  image.writeBigUInt64LE(BigInt(text.length), 184);
+  image.writeUInt32LE(crc32(text), 192);
+  image.writeUInt32LE(0, 12);
+  image.writeUInt32LE(crc32(image.subarray(0, 256)), 12);
+  return image;
+}
+
+/** The CRC-32 of zlib. */
+function crc32(bytes) {
+  let crc = ~0;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return ~crc >>> 0;
+}
+
+/** The whole text that a model generates. */
+export async function textOf(generation) {
+  let text = "";
+  for await (const piece of generation) text += piece;
+  return text;
+}

@@ -1,0 +1,64 @@
+// The parts of the package fit together, and the README's examples run.
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { gzipSync } from "node:zlib";
+import { BOARDS, DIGEST } from "../boards.js";
+import { C } from "../lib/library.js";
+import { read, STORY } from "./images.mjs";
+
+const here = new URL("../", import.meta.url);
+
+test("numbers are those of pocketlm.h", () => {
+  const header = read("src/c/include/pocketlm.h").toString();
+  const lines = header.split("#if defined(PLM_64_BIT)").map((part, index) =>
+    index === 0 ? part : part.slice(part.indexOf("#endif")),
+  );
+  const defined = Object.fromEntries(
+    [...lines.join("").matchAll(/#define (PLM_\w+) (\d+)$/gm)].map(([, name, n]) => [name, +n]),
+  );
+  for (const [name, value] of Object.entries(C)) assert.equal(defined[name], value, name);
+});
+
+test("the page's table is that of the boards", () => {
+  const table = read("examples/firmware/README.md").toString();
+  const rows = [...table.matchAll(/^\| `([\w-]+)` \| `([0-9a-f]{16})` \|/gm)];
+  assert.deepEqual(rows.map(([, board]) => board), BOARDS.map(([board]) => board));
+  assert.ok(rows.every(([, , digest]) => digest === DIGEST));
+});
+
+test("the modules import nothing: no panic can be reached", () => {
+  for (const name of ["pocketlm.wasm", "pocketlm-plain.wasm"]) {
+    const module = new WebAssembly.Module(readFileSync(new URL(`lib/${name}`, here)));
+    assert.deepEqual(WebAssembly.Module.imports(module), []);
+  }
+});
+
+test("the modules take 60 KB to fetch", () => {
+  for (const name of ["pocketlm.wasm", "pocketlm-plain.wasm"]) {
+    const bytes = gzipSync(readFileSync(new URL(`lib/${name}`, here)), { level: 9 }).length;
+    assert.ok(bytes <= 60 * 1024, `${name}: ${bytes} bytes with gzip`);
+  }
+});
+
+test("the README's examples run", () => {
+  const blocks = [...read("examples/web/README.md").toString().matchAll(/```js\n(.*?)```/gs)];
+  assert.ok(blocks.length >= 3);
+  const folder = mkdtempSync(join(tmpdir(), "pocketlm-"));
+  writeFileSync(join(folder, "story.plm"), STORY);
+  try {
+    for (const [, block] of blocks) {
+      const program = block.replace('"pocketlm"', JSON.stringify(new URL("lib/index.js", here)));
+      writeFileSync(join(folder, "example.mjs"), program);
+      const printed = execFileSync("node", ["example.mjs"], { cwd: folder }).toString();
+      for (const [, expected] of block.matchAll(/\/\/ prints (.*)$/gm)) {
+        assert.ok(printed.includes(expected), `${expected}\n${printed}`);
+      }
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
