@@ -169,9 +169,10 @@ impl Board {
     ) -> Result<PathBuf, String> {
         let (folder, _build) = target_folder();
         let features = [features, self.kernels.unwrap_or_default()].join(",");
-        let output = Command::new(env!("CARGO"))
+        let mut command = Command::new(env!("CARGO"));
+        command
             .args([
-                "build",
+                "rustc",
                 "--release",
                 "--locked",
                 "--quiet",
@@ -193,9 +194,12 @@ impl Board {
             .env_remove("POCKETLM_BOARD")
             .env_remove("POCKETLM_IMAGE")
             .envs(image.map(|image| ("POCKETLM_IMAGE", image)))
-            .current_dir(PACKAGE)
-            .output()
-            .unwrap();
+            .current_dir(PACKAGE);
+        if program == "proof" {
+            // The proof asks which constants are addresses.
+            command.args(["--", "-Clink-arg=--emit-relocs"]);
+        }
+        let output = command.output().unwrap();
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }

@@ -238,7 +238,8 @@ fn functions(elf: &object::File<'_>) -> BTreeMap<u64, Function> {
 }
 
 /// The functions whose addresses are among the constants of the program, apart from the vectors of
-/// exceptions.
+/// exceptions. The linker keeps its list of addresses for this (`--emit-relocs`): another number may
+/// look like one.
 fn pointed_at(elf: &object::File<'_>, functions: &BTreeMap<u64, Function>) -> Vec<u64> {
     let thumb = elf.architecture() == Architecture::Arm;
     let sections = elf
@@ -246,22 +247,22 @@ fn pointed_at(elf: &object::File<'_>, functions: &BTreeMap<u64, Function>) -> Ve
         .filter(|section| matches!(section.name(), Ok(".rodata" | ".data")));
     let mut found: Vec<u64> = sections
         .flat_map(|section| {
-            let (words, _) = section.data().unwrap().as_chunks::<4>();
-            // After four letters comes the end of a text: that of "scalar" is also an address,
-            // 0x7261.
-            let before = std::iter::once(&[0; 4]).chain(words);
-            let words = words
-                .iter()
-                .zip(before)
-                .filter(|(_, before)| !before.iter().all(u8::is_ascii_graphic));
-            words
-                .map(|(word, _)| u64::from(u32::from_le_bytes(*word)))
+            let data = section.data().unwrap();
+            let word = |at: u64| {
+                let at = (at - section.address()) as usize;
+                let bytes = data.get(at..at + 4)?.try_into().unwrap();
+                Some(u64::from(u32::from_le_bytes(bytes)))
+            };
+            section
+                .relocations()
+                .filter_map(|(at, _)| word(at))
                 .collect::<Vec<_>>()
         })
         .filter(|word| !thumb || word & 1 == 1)
         .map(|word| if thumb { word & !1 } else { word })
         .filter(|word| functions.contains_key(word))
         .collect();
+    assert!(!found.is_empty(), "the program has no list of addresses");
     found.sort();
     found.dedup();
     found

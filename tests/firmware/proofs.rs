@@ -127,9 +127,9 @@ fn the_runtime_with_one_type_of_weights_fits_its_flash() {
     proven(&M4F, "s", "q8,generate", 37 * 1024);
     proven(&M4F, "3", "q8,generate", 68 * 1024);
     // With grammars and calls of tools.
-    proven(&M4F, "s", "q8,grammar", 46 * 1024);
+    proven(&M4F, "s", "q8,grammar", 47 * 1024);
     // Smaller than small, which the README offers.
-    proven(&M4F, "z", EVERYTHING, 46 * 1024);
+    proven(&M4F, "z", EVERYTHING, 47 * 1024);
 }
 
 #[test]
