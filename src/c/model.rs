@@ -20,10 +20,10 @@ pub const PLM_KV_Q8: u32 = 3;
 
 /// Words of 8 bytes of a `plm_model`.
 #[cfg(target_pointer_width = "32")]
-pub const PLM_MODEL_WORDS: usize = 34;
+pub const PLM_MODEL_WORDS: usize = 41;
 /// Words of 8 bytes of a `plm_model`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_MODEL_WORDS: usize = 43;
+pub const PLM_MODEL_WORDS: usize = 51;
 /// Bytes of a `plm_model`.
 pub const PLM_MODEL_BYTES: usize = PLM_MODEL_WORDS * 8;
 

@@ -16,10 +16,10 @@ use crate::status::{Fault, PLM_ERROR_NULL, PLM_OK, PLM_PENDING, code, status};
 
 /// Words of 8 bytes of a `plm_session`.
 #[cfg(target_pointer_width = "32")]
-pub const PLM_SESSION_WORDS: usize = 90;
+pub const PLM_SESSION_WORDS: usize = 99;
 /// Words of 8 bytes of a `plm_session`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_SESSION_WORDS: usize = 144;
+pub const PLM_SESSION_WORDS: usize = 154;
 /// Bytes of a `plm_session`.
 pub const PLM_SESSION_BYTES: usize = PLM_SESSION_WORDS * 8;
 

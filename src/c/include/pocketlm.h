@@ -354,14 +354,14 @@
 /**
  * Words of 8 bytes of a `plm_model`.
  */
-#define PLM_MODEL_WORDS 34
+#define PLM_MODEL_WORDS 41
 #endif
 
 #if defined(PLM_64_BIT)
 /**
  * Words of 8 bytes of a `plm_model`.
  */
-#define PLM_MODEL_WORDS 43
+#define PLM_MODEL_WORDS 51
 #endif
 
 /**
@@ -373,14 +373,14 @@
 /**
  * Words of 8 bytes of a `plm_session`.
  */
-#define PLM_SESSION_WORDS 90
+#define PLM_SESSION_WORDS 99
 #endif
 
 #if defined(PLM_64_BIT)
 /**
  * Words of 8 bytes of a `plm_session`.
  */
-#define PLM_SESSION_WORDS 144
+#define PLM_SESSION_WORDS 154
 #endif
 
 /**
