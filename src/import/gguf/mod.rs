@@ -1,7 +1,7 @@
 //! GGUF, llama.cpp's format: Llama, Mistral and SmolLM2 (architecture `llama`), Gemma 1 to 3, Qwen
 //! 2 and 3, SmolLM3, Phi-3, OLMo 2, EXAONE 4, Hunyuan (dense), Ministral 3 (`mistral3`), Granite 3
-//! and 4 (`granite`: dense), MobileLLM-R1 (`llama4` without experts), ERNIE 4.5 (dense) and LFM2, in
-//! any of the types of [`Element`](super::Element).
+//! and 4 (`granite`: dense), MobileLLM-R1 (`llama4` without experts), ERNIE 4.5 (dense) and LFM2,
+//! in any of the types of [`Element`](super::Element).
 //!
 //! If a tokenizer or chat template cannot be used, the model can: the [`Description`] has the
 //! reason.
