@@ -94,8 +94,8 @@
 //! | `defmt` | `defmt::Format` on the public types of the core, and a few log points |
 //!
 //! Types, tokenizers, convolutions, `source` and `embedded-storage` are features because each takes
-//! flash. If an image needs one that is missing, it is refused with an error that names it. `dsp`, `mve` and
-//! `rvv` are features because stable Rust does not show whether the processor has these
+//! flash. If an image needs one that is missing, it is refused with an error that names it. `dsp`,
+//! `mve` and `rvv` are features because stable Rust does not show whether the processor has these
 //! instructions.
 
 #[cfg(feature = "std")]

@@ -6,11 +6,13 @@
 //! the importer reads any order.
 //!
 //! Some fields say what penzai's model cannot: `use_pre_attn_norm` and `use_pre_ffw_norm` (`true`
-//! unless given), `qk_norm_after_rope`, `qk_norm_across_heads` and `qk_norm_only_with_rope`. See
-//! [`Config`](crate::model::Config). Layers of the `attention_type` `ShortConvolution`, with a
-//! `window_size`, are [convolutions](crate::model::LayerKind::Convolution), which have biases if
-//! `conv_bias` is set. The rows of `convolution/in` have the axes `branches` (b, c, x) and
-//! `channels`, and `convolution/taps` has `taps` and `channels`.
+//! unless given), `qk_norm_after_rope`, `qk_norm_across_heads`, `qk_norm_only_with_rope`, and
+//! `attn_temperature` with its `scale`, `length` and `only_without_rope`. See
+//! [`Config`](crate::model::Config). `layers_without_rope` lists the indices of layers without
+//! rotary embedding. Layers of the `attention_type` `ShortConvolution`, with a `window_size`, are
+//! [convolutions](crate::model::LayerKind::Convolution), which have biases if `conv_bias` is set.
+//! The rows of `convolution/in` have the axes `branches` (b, c, x) and `channels`, and
+//! `convolution/taps` has `taps` and `channels`.
 //!
 //! The config means what it means in penzai (git aac7808). What penzai refuses is refused. So are
 //! values that penzai accepts but that make no sense: windows, caps, wavelengths and sizes of 0 or

@@ -23,6 +23,8 @@ use crate::model::{
 
 /// Bytes of an image that are packed at a time, roughly.
 const PIECE: usize = 4 << 20;
+/// The most factors of queries that an image may hold: models have some dozens.
+const MOST_FACTORS: u32 = 1 << 17;
 
 /// What an image's matrices are stored as. `None` keeps what the checkpoint stores, or the
 /// nearest type.
@@ -418,7 +420,11 @@ fn layers(description: &Description) -> Vec<u8> {
 }
 
 fn rope(description: &Description) -> Result<Vec<u8>, ImportError> {
-    let used = |rope| description.layers.iter().any(|layer| layer.rope == rope);
+    let attention = |layer: &&Layer| layer.kind == LayerKind::Attention;
+    let used = |rope| {
+        let mut layers = description.layers.iter().filter(attention);
+        layers.any(|layer| layer.rope == rope)
+    };
     let mut section = Vec::new();
     if used(Rope::Global) {
         write_table(&description.global_rope, &description.config, &mut section)?;
@@ -432,7 +438,14 @@ fn rope(description: &Description) -> Result<Vec<u8>, ImportError> {
     }
     if let Some(temperature) = description.config.attn_temperature {
         let positions = description.config.max_position_embeddings;
-        let positions = positions.map_or(0, NonZeroU32::get).clamp(1 << 17, 1 << 24);
+        let positions = positions.map_or(0, NonZeroU32::get).max(1 << 17);
+        if positions / temperature.length > MOST_FACTORS {
+            return Err(ImportError::new(format!(
+                "attn_temperature has a length of {}, which makes more than {MOST_FACTORS} \
+                 factors for {positions} positions",
+                temperature.length
+            )));
+        }
         let factors = temperature.factors(positions);
         section.extend(factors.flat_map(f32::to_le_bytes));
     }

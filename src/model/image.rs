@@ -48,7 +48,7 @@
 //! `u64` offset from the start of the weights section. First come the embedder, the lm_head unless
 //! tied, the final norm; then layer by layer the tensors the layer's kind calls for, in the order
 //! of [`TensorKind`]. Element types: 0 f32, 1 f16, 2 bf16, 3 q8, 4 q4, 5 q4min, 6 q5, 7 q6, 8 nl3,
-//! 9 nl4. Norms and biases are f32.
+//! 9 nl4. Norms, biases and taps are f32.
 //!
 //! **4, weights**: the tensors in that order, each at the next multiple of 64. Matrices are
 //! `[outputs][inputs]` in tiles of eight rows, laid out as the [kernels

@@ -290,8 +290,8 @@ impl<'m, 'a> Session<'m, 'a> {
 
     /// Goes on with what [`start`](Session::start) began, for about `budget` units. A unit is a row
     /// as wide as the embedding, times one token. The smallest pieces of work are eight rows for
-    /// the whole batch, one token's norm, and one kv head's attention for one token; a budget below
-    /// that computes one such piece a call.
+    /// the whole batch, one token's norm or convolution, and one kv head's attention for one token;
+    /// a budget below that computes one such piece a call.
     ///
     /// [`Error::NoTokens`] if there is nothing to do. After [`Error::Storage`], which means that
     /// weights could not be read, the next call tries again.
@@ -500,10 +500,10 @@ impl<'m, 'a> Session<'m, 'a> {
     /// Takes back the last `count` tokens, and a gap left after them. Taking back none changes
     /// nothing.
     ///
-    /// Global layers allow any number. A sliding-window layer, or a convolution, must still hold the
-    /// keys or vectors that its window shows after the new end, else [`Error::RewindTooFar`] says how many tokens can be
-    /// taken back. As many as the batch always can, and all of a context that fits the layer's
-    /// cache ([`Plan::cache_rows`]).
+    /// Global layers allow any number. A sliding-window layer, or a convolution, must still hold
+    /// the keys or vectors that its window shows after the new end, else [`Error::RewindTooFar`]
+    /// says how many tokens can be taken back. As many as the batch always can, and all of a
+    /// context that fits the layer's cache ([`Plan::cache_rows`]).
     pub fn rewind(&mut self, count: usize) -> Result<(), Error> {
         self.check_idle()?;
         let possible = self.rewindable();

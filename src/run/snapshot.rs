@@ -105,7 +105,8 @@ impl Session<'_, '_> {
     /// buffer it is given with the next bytes. The plan must be for the same image, have the same
     /// type of keys and values, and a context that is long enough. After that the session is as if
     /// the tokens had been fed to it, with two exceptions: there are no logits until the next token
-    /// is fed, and [`rewind`](Session::rewind) has no keys older than the attention windows showed.
+    /// is fed, and [`rewind`](Session::rewind) has no keys or vectors older than the windows
+    /// showed.
     ///
     /// [`Error::NotASnapshot`], [`Error::SnapshotVersion`], [`Error::ForeignSnapshot`],
     /// [`Error::SnapshotKv`] and [`Error::ContextFull`] leave the session as it was. After

@@ -67,7 +67,8 @@ pub const ALL: [Board; 11] = [
 ];
 
 /// A target folder that nobody else builds in until the guard is dropped: the next build may put
-/// another program at the same place. There are two, because the linker of a board works alone.
+/// another program at the same place. There are two: a program is linked on one core, and meanwhile
+/// another can be built.
 fn target_folder() -> (PathBuf, MutexGuard<'static, ()>) {
     static BUILDS: [Mutex<()>; 2] = [const { Mutex::new(()) }; 2];
     let free = |build: &'static Mutex<()>| match build.try_lock() {

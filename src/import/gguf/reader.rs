@@ -328,7 +328,15 @@ fn place(
                 "tensors `{one}` and `{other}` overlap at byte {}",
                 second.start
             );
-            return Err(ImportError::new(reason));
+            let error = ImportError::new(reason);
+            return Err(if tensors[*one].element == Element::Q2_0 {
+                error.help(
+                    "Q2_0 is read in blocks of 64 weights, as llama.cpp writes it; some files of \
+                     PrismML have blocks of 128",
+                )
+            } else {
+                error
+            });
         }
     }
     Ok(tensors)

@@ -11,7 +11,7 @@ use crate::import::{Description, ImportError, RopeTable, heads_fit, rope};
 use crate::model::{AttnTemperature, Config, DType, Layer, LayerKind, MlpVariant, Rope};
 
 /// The fields of `LlamalikeTransformerConfig`, all of them, and those of families that it has not.
-const FIELDS: [&str; 30] = [
+const FIELDS: [&str; 31] = [
     "num_kv_heads",
     "query_head_multiplier",
     "embedding_dim",
@@ -39,6 +39,7 @@ const FIELDS: [&str; 30] = [
     "qk_norm_across_heads",
     "qk_norm_only_with_rope",
     "attn_temperature",
+    "layers_without_rope",
     "conv_bias",
     "global_scale_factor",
     "local_rope_wavelength",
@@ -80,6 +81,9 @@ pub(super) fn describe(
             LayerKind::Attention if layer.window.is_some() && rotary.local.is_some() => Rope::Local,
             LayerKind::Attention => Rope::Global,
         };
+    }
+    for index in layers_without_rope(&fields, layers.len())? {
+        layers[index].rope = Rope::None;
     }
     Ok(Description {
         config,
@@ -397,6 +401,27 @@ fn query_scaling_factor(fields: &Object, projection_dim: u32) -> Result<f64, Imp
         }
         _ => Ok(1.0 / f64::from(projection_dim).sqrt()),
     }
+}
+
+/// The indices of layers that see no positions; none unless given.
+fn layers_without_rope(fields: &Object, count: usize) -> Result<Vec<usize>, ImportError> {
+    let key = "layers_without_rope";
+    let index = |value: &Value| {
+        let index = value.as_u64().and_then(|index| usize::try_from(index).ok());
+        index.filter(|&index| index < count).ok_or_else(|| {
+            let clause = format!(
+                "lists {}, expected numbers of layers below {count}",
+                excerpt(value)
+            );
+            fields.object_to(key, &clause)
+        })
+    };
+    fields
+        .list(key)?
+        .unwrap_or_default()
+        .iter()
+        .map(index)
+        .collect()
 }
 
 fn attn_temperature(fields: &Object) -> Result<Option<AttnTemperature>, ImportError> {

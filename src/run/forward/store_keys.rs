@@ -162,17 +162,20 @@ impl Prepare<'_> {
         let group_width = self.group_width();
         let numbers = tokens.len().saturating_mul(width + 2 * dims.head);
         let workers = row_workers(engine, numbers);
-        each_row(
-            workers,
-            [
-                (&mut *into.query, dims.queries),
-                (&mut *into.key, dims.keys),
-                (&mut *into.value, dims.keys),
-            ],
-            (&mut [], 0),
-            tokens.clone(),
-            |_, rows, _| self.add_biases_and_norm(rows),
-        );
+        let mut vectors = self.biases.iter().chain(&self.norms);
+        if vectors.any(|vector| !vector.is_empty()) {
+            each_row(
+                workers,
+                [
+                    (&mut *into.query, dims.queries),
+                    (&mut *into.key, dims.keys),
+                    (&mut *into.value, dims.keys),
+                ],
+                (&mut [], 0),
+                tokens.clone(),
+                |_, rows, _| self.add_biases_and_norm(rows),
+            );
+        }
         for head in 0..dims.kv_heads {
             // Queries that meet the same keys lie together.
             let before = head * self.count;
