@@ -125,7 +125,7 @@ struct Output<'g> {
     limit: usize,
     /// How many tokens the text has.
     tokens: usize,
-    /// The last of them, which the session has not seen.
+    /// The last of them. The session has seen it only while the next is being chosen.
     last: Option<u32>,
     /// The end of the text as far as it may become a stop string.
     held: String<HELD_BYTES>,
@@ -228,11 +228,15 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
         self.drafted
     }
 
-    /// The token that was sampled last. It is not part of the text if it ended the text, or if the
-    /// limit is 0. The session has not seen it: to go on after a cancelled text,
-    /// begin the next prompt with it.
+    /// The token that was sampled last, which the session has not seen: to go on after a cancelled
+    /// text, begin the next prompt with it. It is not part of the text if it ended the text, or if
+    /// the limit is 0. `None` if no token was sampled, or if the session has computed the last one
+    /// and the next is being chosen, as between some calls of [`step`](Generation::step).
     pub fn last(&self) -> Option<u32> {
-        self.text.last
+        match self.phase {
+            Phase::Start | Phase::Compute => self.text.last,
+            Phase::Choose => None,
+        }
     }
 
     /// The end of the text that was not written yet, because it may begin a stop string. It belongs

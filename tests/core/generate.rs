@@ -235,6 +235,38 @@ fn a_cancelled_text_can_be_continued() {
 }
 
 #[test]
+fn a_text_that_is_stopped_after_any_step_is_in_the_session_but_for_its_last_token() {
+    with_session("Once upon a time", |session, tokenizer, ids| {
+        let mut whole = String::new();
+        write(session, tokenizer, ids, 9, &mut whole);
+        let expected = session.tokens().to_vec();
+        let mut seen_already = 0;
+        for calls in 1..60 {
+            session.reset();
+            let mut sampler = Sampler::greedy();
+            let mut generation = Generation::new(session, &mut sampler, tokenizer, ids).limit(8);
+            for _ in 0..calls {
+                generation.step(4000, |_| ()).unwrap();
+            }
+            if generation.end().is_some() {
+                break;
+            }
+            let written = generation.tokens();
+            let last = generation.last();
+            session.abort().unwrap();
+            let mut tokens = session.tokens().to_vec();
+            if tokens.len() < ids.len() {
+                continue;
+            }
+            seen_already += usize::from(written > 0 && last.is_none());
+            tokens.extend(last);
+            assert_eq!(tokens, expected[..ids.len() + written], "{calls} calls");
+        }
+        assert!(seen_already > 2);
+    });
+}
+
+#[test]
 fn what_the_session_refuses_is_an_error() {
     with_session("Once upon a time", |session, tokenizer, ids| {
         let mut sampler = Sampler::greedy();

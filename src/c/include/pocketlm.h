@@ -1133,22 +1133,26 @@ int32_t plm_generate_step(struct plm_generation *generation,
 
 /**
  * Ends a text that goes on, and gives text that was held back to `write`, because it could have
- * been the beginning of a stop string. The session holds the prompt and the text, but for the last
- * token (`plm_generate_last`), and perhaps work in progress, which `plm_abort` drops. Further
+ * been the beginning of a stop string. The session holds the prompt and the text, but for the
+ * token that `plm_generate_last` returns, and perhaps work in progress, which `plm_abort` drops. Further
  * calls return `PLM_ENDED_LIMIT`. Does nothing if the text has ended.
  *
  * Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
  */
-int32_t plm_generate_stop(struct plm_generation *generation, plm_write write, void *context);
+int32_t plm_generate_stop(struct plm_generation *generation,
+                          plm_write write,
+                          void *context);
 
 /**
- * Writes to `id` the token that was sampled last. The session has not seen it: a prompt that goes
- * on with the text begins with it.
+ * Writes to `id` the token that was sampled last and that the session has not seen: a prompt that
+ * goes on with the text begins with it.
  *
- * Errors: `PLM_ERROR_NO_TOKENS` if none was sampled; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+ * Errors: `PLM_ERROR_NO_TOKENS` if none was sampled, or if the session has computed the last one
+ * already, because the text was stopped while the next was being chosen; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
  * `PLM_ERROR_HANDLE`.
  */
-int32_t plm_generate_last(struct plm_generation *generation, uint32_t *id);
+int32_t plm_generate_last(struct plm_generation *generation,
+                          uint32_t *id);
 
 #ifdef __cplusplus
 }  // extern "C"
