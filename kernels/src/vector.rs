@@ -28,8 +28,8 @@ fn rms_factor(x: &[f32], eps: f32) -> f32 {
     1.0 / sqrt(join(stripes) / x.len() as f32 + eps)
 }
 
-/// Each part of `x` that is as long as `weight` times its [`rms_factor`] and `weight`. Without
-/// weights, nothing.
+/// Divides each part of `x` that is as long as `weight` by its root mean square, `sqrt(mean(x²) +
+/// eps)`, and multiplies it by `weight`. Without weights, nothing.
 #[cfg_attr(target_os = "none", inline(never))]
 pub fn rms_norm(x: &mut [f32], weight: &[f32], eps: f32) {
     if weight.is_empty() {

@@ -1,9 +1,11 @@
 //! Importing penzai-style folders.
 
+use std::num::NonZeroU32;
+
 use crate::common::folder::{self, Folder, Stored};
 use crate::common::reference::{Reference, read};
 use pocketlm::import::{self, Checkpoint, PackOptions, llamalike};
-use pocketlm::model::{DType, LayerKind, Model, Rope, TensorId, TensorKind};
+use pocketlm::model::{AttnTemperature, DType, LayerKind, Model, Rope, TensorId, TensorKind};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
@@ -284,6 +286,45 @@ fn norms_can_be_where_penzai_has_none() {
         kind: TensorKind::QueryNorm,
     };
     assert_eq!(checkpoint.tensor(norm).unwrap().column_count(), 16);
+}
+
+#[test]
+fn layers_may_have_no_rope_and_scale_their_queries() {
+    let temperature = json!({"scale": 0.5, "length": 8, "only_without_rope": true});
+    let folder = folder::llamalike(2, 2, 3, false)
+        .set("layers_without_rope", json!([1]))
+        .set("attn_temperature", temperature);
+    let checkpoint = opened(&folder);
+    let description = checkpoint.description();
+    let ropes: Vec<Rope> = description.layers.iter().map(|layer| layer.rope).collect();
+    assert_eq!(ropes, [Rope::Global, Rope::None, Rope::Global]);
+    let expected = AttnTemperature {
+        scale: 0.5,
+        length: NonZeroU32::new(8).unwrap(),
+        only_without_rope: true,
+    };
+    assert_eq!(description.config.attn_temperature, Some(expected));
+    for (key, value, reason) in [
+        (
+            "layers_without_rope",
+            json!([3]),
+            "`layers_without_rope` lists 3, expected numbers of layers below 3",
+        ),
+        (
+            "attn_temperature",
+            json!({"scale": 0.5}),
+            "`attn_temperature.length` is missing, expected an integer above 0",
+        ),
+        (
+            "attn_temperature",
+            json!({"scale": 0.5, "length": 8, "beta": 1}),
+            "`attn_temperature.beta` is not a field of attn_temperature",
+        ),
+    ] {
+        let written = folder.clone().set(key, value).write("weights.safetensors");
+        let error = llamalike::open(written.path()).err().unwrap();
+        assert_eq!(error.reason, reason);
+    }
 }
 
 /// A folder whose first layer is a convolution with biases.

@@ -1132,10 +1132,16 @@ fn a_mistral_3_folder_says_which_text_model_it_has() {
         folder.config = json!({ "model_type": "mistral3", "text_config": keys });
         folder
     };
-    for text in ["mistral", "ministral3"] {
-        let written = folder(text).write("model.safetensors");
+    // Only a ministral3 scales its queries.
+    for (text, is_scaled) in [("mistral", false), ("ministral3", true)] {
+        let mut folder = folder(text);
+        folder.config["text_config"]["rope_parameters"] = json!({
+            "rope_type": "default", "rope_theta": 1e4, "llama_4_scaling_beta": 0.1,
+            "original_max_position_embeddings": 64,
+        });
+        let written = folder.write("model.safetensors");
         let config = open(written.path()).description().config;
-        assert_eq!(config.attn_temperature, None);
+        assert_eq!(config.attn_temperature.is_some(), is_scaled, "{text}");
     }
     let written = folder("gemma2").write("model.safetensors");
     assert_eq!(
@@ -1192,9 +1198,16 @@ fn exaone_4_turns_only_where_it_slides_if_it_slides_at_all() {
     let sliding = folder.set("sliding_window", json!(4));
     assert_eq!(ropes(&sliding), [Rope::Global, Rope::None]);
     let full = sliding
+        .clone()
         .set("layer_types", json!(["full_attention", "full_attention"]))
         .set("sliding_window", Value::Null);
     assert_eq!(ropes(&full), [Rope::Global; 2]);
+    // The class's defaults: all but the last of every four layers slide, over 4096 positions.
+    let defaults = sliding.without("layer_types").without("sliding_window");
+    assert_eq!(ropes(&defaults), [Rope::Global; 2]);
+    let written = defaults.write("model.safetensors");
+    let window = open(written.path()).description().layers[0].window;
+    assert_eq!(window, NonZeroU32::new(4096));
 }
 
 #[test]
