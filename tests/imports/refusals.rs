@@ -57,8 +57,17 @@ fn unsupported_models_are_refused_by_name() {
             "`model_type` is \"falcon_h1\": it has recurrent layers",
         ),
         (
-            "gpt2",
-            "`model_type` is \"gpt2\": it is not one of the supported families",
+            "qwen3_5",
+            "`model_type` is \"qwen3_5\": it has recurrent layers",
+        ),
+        (
+            "gemma4",
+            "`model_type` is \"gemma4\": its layers have inputs of their own, and some share keys \
+             and values",
+        ),
+        (
+            "t5",
+            "`model_type` is \"t5\": it is not one of the supported families",
         ),
     ] {
         assert_eq!(reason(&like_llama(model_type)), message);

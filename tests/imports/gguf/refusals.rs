@@ -345,7 +345,7 @@ fn what_is_asked_for_and_not_supported_is_named() {
     }
     assert_eq!(
         place.refusal(&File::of("qwen2moe").bytes().0),
-        "architecture \"qwen2moe\" is not supported; \
+        "architecture \"qwen2moe\": it is a mixture of experts; \
          supported are llama, mistral3, gemma, gemma2, gemma3, qwen2, qwen3, smollm3, phi3, \
          granite, olmo2, exaone4, hunyuan-dense, llama4, ernie4_5 and lfm2"
     );
