@@ -96,7 +96,8 @@ export interface GenerateOptions extends PromptOptions {
 export interface Signal {
   /**
    * Ends the text: the loop throws the signal's reason. It is noticed after a slice of 8 ms plus a
-   * step of a millisecond or so.
+   * step of a millisecond or so. If it comes while an appended prompt longer than `batch` is
+   * computed, the context may be empty afterwards.
    */
   signal?: AbortSignal;
 }

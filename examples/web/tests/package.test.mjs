@@ -37,10 +37,10 @@ test("the modules import nothing: no panic can be reached", () => {
   }
 });
 
-test("the modules take 60 KB to fetch", () => {
+test("the modules take at most 62 KB to fetch", () => {
   for (const name of ["pocketlm.wasm", "pocketlm-plain.wasm"]) {
     const bytes = gzipSync(readFileSync(new URL(`lib/${name}`, here)), { level: 9 }).length;
-    assert.ok(bytes <= 60 * 1024, `${name}: ${bytes} bytes with gzip`);
+    assert.ok(bytes <= 62 * 1024, `${name}: ${bytes} bytes with gzip`);
   }
 });
 
