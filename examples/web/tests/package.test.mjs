@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { gzipSync } from "node:zlib";
-import { BOARDS, DIGEST } from "../boards.js";
+import { BOARDS, DIGEST, STORY as ADDRESS } from "../boards.js";
 import { C } from "../lib/library.js";
 import { read, STORY } from "./images.mjs";
 
@@ -28,6 +28,9 @@ test("the page's table is that of the boards", () => {
   const rows = [...table.matchAll(/^\| `([\w-]+)` \| `([0-9a-f]{16})` \|/gm)];
   assert.deepEqual(rows.map(([, board]) => board), BOARDS.map(([board]) => board));
   assert.ok(rows.every(([, , digest]) => digest === DIGEST));
+  // The checksum of the image's header, which covers all of it.
+  const checksum = Buffer.from(STORY).readUInt32LE(12).toString(16).padStart(8, "0");
+  assert.equal(ADDRESS, `story.plm?${checksum}`);
 });
 
 test("the modules import nothing: no panic can be reached", () => {
@@ -42,6 +45,19 @@ test("the modules take at most 62 KB to fetch", () => {
     const bytes = gzipSync(readFileSync(new URL(`lib/${name}`, here)), { level: 9 }).length;
     assert.ok(bytes <= 62 * 1024, `${name}: ${bytes} bytes with gzip`);
   }
+});
+
+test("what is published is the package, its modules and its licenses", () => {
+  const command = ["pack", "--dry-run", "--json", "--ignore-scripts"];
+  const [{ files }] = JSON.parse(execFileSync("npm", command, { cwd: here }));
+  assert.deepEqual(
+    files.map(({ path }) => path).sort(),
+    [
+      "LICENSE-APACHE", "LICENSE-MIT", "README.md", "lib/check.js", "lib/engine.js", "lib/image.js",
+      "lib/index.js", "lib/library.js", "lib/pocketlm-plain.wasm", "lib/pocketlm.wasm",
+      "lib/types.d.ts", "lib/worker.js", "package.json",
+    ],
+  );
 });
 
 test("the README's examples run", () => {
