@@ -1,6 +1,6 @@
 // Builds what the package and the page need beside their sources: the C interface (src/c) as two
-// WebAssembly modules, with and without SIMD, and copies of the story model and the licenses. Prints
-// how large they are, and the page without its model, where there is SIMD.
+// WebAssembly modules, with and without SIMD, and copies of the story model and the licenses.
+// Prints how large the modules are, and the page with SIMD and without its model.
 //
 //   node build.mjs [--features q8]     features of src/c/Cargo.toml; all without the option
 import { execFileSync } from "node:child_process";

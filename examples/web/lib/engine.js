@@ -140,7 +140,9 @@ export class Engine {
    */
   #openSession(session, { context, batch, kv }) {
     const library = this.#library;
-    if (!Object.hasOwn(KV, kv)) throw new PocketlmError(`kv is "${kv}"; it must be f32, f16, bf16 or q8`);
+    if (!Object.hasOwn(KV, kv)) {
+      throw new PocketlmError(`kv is "${kv}"; it must be f32, f16, bf16 or q8`);
+    }
     const limits = library.structure([context, batch, KV[kv], 0]);
     const [bytes] = library.result("plm_plan", 1, this.#model, limits);
     const arena = library.allocate(bytes);

@@ -51,8 +51,8 @@ export interface Info {
 /** How tokens are chosen. Without it: always the most likely one. */
 export interface Sampling {
   /**
-   * The start of the random numbers, 0 to 2^64 - 1: the same seed gives the same text. A number that
-   * is no safe integer is refused; a bigint is exact.
+   * The start of the random numbers: the same seed gives the same text. A safe integer, or a bigint
+   * up to 2^64 - 1.
    */
   seed?: number | bigint;
   /** 0, the default: the most likely token. */

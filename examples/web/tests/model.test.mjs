@@ -144,11 +144,15 @@ test("settings that mean nothing are refused", async () => {
   await model.feed(PROMPT);
   const refused = (options, name) =>
     assert.rejects(textOf(story(model, options)), notAnInteger(name));
-  for (const maxTokens of [0, -1, 2.5, Infinity, 2 ** 32]) await refused({ maxTokens }, "maxTokens");
+  for (const maxTokens of [0, -1, 2.5, Infinity, 2 ** 32]) {
+    await refused({ maxTokens }, "maxTokens");
+  }
   for (const topK of [-1, 0.5, NaN]) await refused({ sampling: { topK } }, "topK");
-  for (const seed of [-1, 0.5, 2 ** 53, -1n, 2n ** 64n]) await refused({ sampling: { seed } }, "seed");
-  const stop = ["a", "b", "c", "d", "e"];
-  await assert.rejects(textOf(story(model, { stop })), { name: "RangeError", message: /5 strings/ });
+  for (const seed of [-1, 0.5, 2 ** 53, -1n, 2n ** 64n]) {
+    await refused({ sampling: { seed } }, "seed");
+  }
+  const five = { stop: ["a", "b", "c", "d", "e"] };
+  await assert.rejects(textOf(story(model, five)), { name: "RangeError", message: /5 strings/ });
   assert.deepEqual(await contextOf(model), await model.tokenize(PROMPT));
   await assert.rejects(textOf(model.generate("word ".repeat(300))), { code: 206 });
   assert.equal(PROMPT + (await textOf(story(model))), TEXT);
