@@ -8,6 +8,7 @@ import { test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { BOARDS, DIGEST, STORY as ADDRESS } from "../boards.js";
 import { C } from "../lib/library.js";
+import { serve } from "../serve.mjs";
 import { read, STORY } from "./images.mjs";
 
 const here = new URL("../", import.meta.url);
@@ -58,6 +59,16 @@ test("what is published is the package, its modules and its licenses", () => {
       "lib/types.d.ts", "lib/worker.js", "package.json",
     ],
   );
+});
+
+test("the server answers what it does not understand", async (context) => {
+  const { server, address } = await serve(0);
+  context.after(() => server.close());
+  const status = async (path) => (await fetch(address + path)).status;
+  for (const path of ["%", "%E0%A4%A", "%00"]) assert.equal(await status(path), 400, path);
+  assert.equal(await status("..%2f..%2fCargo.toml"), 404);
+  assert.equal(await status("no-such-file"), 404);
+  assert.equal(await status(ADDRESS), 200);
 });
 
 test("the README's examples run", () => {
