@@ -215,6 +215,36 @@ test("an appended prompt that is aborted leaves the context as it was", async ()
   assert.equal(await model.decode(await contextOf(model)), `<bos>${PROMPT}${begun}`);
 });
 
+test("a text that is aborted at any step goes on as if it was not", async (context) => {
+  const model = await load(STORY);
+  const whole = await textOf(model.generate(PROMPT, { maxTokens: 12 }));
+  const expected = await contextOf(model);
+  // Every step is a slice of its own, after which an abort is noticed.
+  let time = 0;
+  context.mock.method(performance, "now", () => (time += 100));
+  let begun = 0;
+  for (let steps = 1; begun < 8; steps += 1) {
+    const controller = new AbortController();
+    let left = steps;
+    const count = () => (left-- > 0 ? setImmediate(count) : controller.abort());
+    count();
+    let text = "";
+    const read = async () => {
+      const { signal } = controller;
+      for await (const piece of model.generate(PROMPT, { signal, maxTokens: 12 })) text += piece;
+    };
+    await assert.rejects(read(), { name: "AbortError" });
+    const found = await contextOf(model);
+    assert.deepEqual(found, expected.slice(0, found.length), `${steps} steps`);
+    if (found.length === 0) continue;
+    begun = found.length - (await model.tokenize(PROMPT)).length;
+    const maxTokens = 12 - begun;
+    text += await textOf(model.generate("", { append: true, maxTokens }));
+    assert.equal(text, whole, `${steps} steps`);
+    assert.deepEqual(await contextOf(model), expected, `${steps} steps`);
+  }
+});
+
 test("an empty prompt goes on where the text ended", async () => {
   const model = await load(STORY);
   const goOn = (maxTokens) => textOf(model.generate("", { append: true, maxTokens }));
