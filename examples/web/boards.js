@@ -3,6 +3,12 @@
 
 export const DIGEST = "d3d093e2e4334eea";
 
+/**
+ * The model that this is the digest of. A browser keeps it under this address, so the checksum of
+ * the image is a part of it.
+ */
+export const STORY = "story.plm?67849400";
+
 /** The boards that it was found on, as the table names them, and their cores. */
 export const BOARDS = [
   ["mps2_an385_armv6m", "Cortex-M0 (Armv6-M code)"],

@@ -1,6 +1,6 @@
 // Builds what the package and the page need beside their sources: the C interface (src/c) as two
-// WebAssembly modules, with and without SIMD, and copies of the story model
-// and the licenses.
+// WebAssembly modules, with and without SIMD, and copies of the story model and the licenses.
+// Prints how large the modules are, and the page with SIMD and without its model.
 //
 //   node build.mjs [--features q8]     features of src/c/Cargo.toml; all without the option
 import { execFileSync } from "node:child_process";
@@ -45,11 +45,23 @@ for (const [file, simd] of [["pocketlm.wasm", "+simd128"], ["pocketlm-plain.wasm
     },
   );
   copyFileSync(`${target}/${TARGET}/release/pocketlm_c.wasm`, `${here}/lib/${file}`);
-  const bytes = readFileSync(`${here}/lib/${file}`);
-  const zipped = gzipSync(bytes, { level: 9 });
-  console.log(`${file}: ${bytes.length} bytes, ${zipped.length} with gzip`);
+  console.log(`${file}: ${size([`lib/${file}`])}`);
 }
 copyFileSync(`${root}/src/bin/pocketlm/story/story.plm`, `${here}/story.plm`);
 for (const license of ["LICENSE-MIT", "LICENSE-APACHE"]) {
   copyFileSync(`${root}/${license}`, `${here}/${license}`);
+}
+
+const page = [
+  "index.html", "page.css", "page.js", "boards.js", "service-worker.js", "lib/index.js",
+  "lib/check.js", "lib/engine.js", "lib/image.js", "lib/library.js", "lib/worker.js",
+  "lib/pocketlm.wasm",
+];
+console.log(`page: ${size(page)}`);
+
+function size(files) {
+  const contents = files.map((file) => readFileSync(`${here}/${file}`));
+  const sum = (parts) => parts.reduce((bytes, part) => bytes + part.length, 0);
+  const zipped = contents.map((content) => gzipSync(content, { level: 9 }));
+  return `${sum(contents)} bytes, ${sum(zipped)} with gzip`;
 }

@@ -1,11 +1,9 @@
 // The demo page. The story model tells its story at once; a file takes its place.
 // @ts-check
 import { load } from "./lib/index.js";
-import { BOARDS, DIGEST } from "./boards.js";
+import { BOARDS, DIGEST, STORY } from "./boards.js";
 
 /** @import { Model, Source } from "./lib/types.d.ts" */
-
-const STORY = "story.plm";
 
 /** @param {string} id */
 const at = (id) => /** @type {any} */ (document.getElementById(id));
@@ -17,13 +15,15 @@ let model;
 let source = STORY;
 /** Ends the text that is being generated. */
 let stopper = new AbortController();
+/** How many images were to be opened. */
+let opens = 0;
 
 at("story").addEventListener("submit", (/** @type {Event} */ event) => {
   event.preventDefault();
-  generate();
+  if (isEnabled("generate")) generate();
 });
 at("stop").addEventListener("click", () => stopper.abort());
-at("digest").addEventListener("click", digest);
+at("digest").addEventListener("click", () => isEnabled("digest") && digest());
 at("file").addEventListener("change", () => at("file").files[0] && open(at("file").files[0]));
 at("context").addEventListener("change", () => open(source));
 at("kv").addEventListener("change", () => open(source));
@@ -38,6 +38,8 @@ navigator.serviceWorker?.register("service-worker.js").catch(() => {});
 
 /** @param {any} event */
 function drag(event) {
+  // Text may be dropped into the prompt as ever.
+  if (!event.dataTransfer.types.includes("Files")) return;
   event.preventDefault();
   at("drop").classList.toggle("over", event.type === "dragenter" || event.type === "dragover");
   const file = event.type === "drop" && event.dataTransfer.files[0];
@@ -45,31 +47,37 @@ function drag(event) {
 }
 
 /**
- * Opens an image. The model before stays if it cannot be opened.
+ * Opens an image. The model before stays if it cannot be opened. What was begun before is ignored.
  * @param {Source} image
  */
 async function open(image) {
   const name = image instanceof File ? image.name : "the story model";
+  opens += 1;
+  const mine = opens;
   stopper.abort();
-  enable(false);
+  enable(["generate", "digest"], false);
   say(`Loading ${name}…`);
   at("progress").hidden = false;
   try {
     const opened = await load(image, {
       context: Number(at("context").value) || undefined,
       kv: at("kv").value,
-      progress: ({ loaded, total }) => (at("progress").value = loaded / total),
+      progress: ({ loaded, total }) => {
+        if (mine === opens) at("progress").value = loaded / total;
+      },
     });
+    if (mine !== opens) return opened.close();
     model?.close();
     [model, source] = [opened, image];
     say(`${capital(name)} is loaded: ${model.info.layers} layers, ${model.info.vocabSize} tokens.`);
     at("verdict").textContent = "";
     await showModel();
   } catch (error) {
-    say(String(error instanceof Error ? error.message : error), true);
+    if (mine === opens) say(String(error instanceof Error ? error.message : error), true);
   }
+  if (mine !== opens) return;
   at("progress").hidden = true;
-  enable(model !== undefined);
+  enable(["generate", "digest"], model !== undefined);
 }
 
 async function generate() {
@@ -91,7 +99,7 @@ async function generate() {
   output.classList.remove("error");
   // A screen reader waits until the text is complete.
   output.ariaBusy = "true";
-  at("stop").disabled = false;
+  enable(["stop"], true);
   try {
     for await (const piece of text) {
       first ||= performance.now() - begun;
@@ -102,7 +110,7 @@ async function generate() {
     if (!signal.aborted) fail(output, error);
   }
   if (signal === stopper.signal) {
-    at("stop").disabled = true;
+    enable(["stop"], false);
     output.ariaBusy = "false";
   }
 }
@@ -130,10 +138,13 @@ async function showModel() {
 
 async function digest() {
   if (!model) return;
-  at("digest").disabled = true;
+  const asked = model;
+  enable(["digest"], false);
+  at("verdict").classList.remove("error");
   at("verdict").textContent = "Computing…";
   try {
     const found = await model.digest();
+    if (asked !== model) return;
     const isStory = source === STORY;
     const same = found === DIGEST;
     listBoards(found, isStory ? same : undefined);
@@ -141,9 +152,10 @@ async function digest() {
       ? `${found}: ${same ? "the bits of every board" : "not the bits of the boards"}.`
       : `${found}. The boards' digests are those of the story model.`;
   } catch (error) {
+    if (asked !== model) return;
     fail(at("verdict"), error);
   }
-  at("digest").disabled = false;
+  enable(["digest"], true);
 }
 
 /**
@@ -168,10 +180,18 @@ function listBoards(found, same) {
   );
 }
 
-/** @param {boolean} on */
-function enable(on) {
-  at("generate").disabled = !on;
-  at("digest").disabled = !on;
+/**
+ * Enables buttons, or not. They keep the keyboard's focus, which `disabled` would take away.
+ * @param {string[]} buttons
+ * @param {boolean} on
+ */
+function enable(buttons, on) {
+  for (const button of buttons) at(button).ariaDisabled = String(!on);
+}
+
+/** @param {string} button */
+function isEnabled(button) {
+  return at(button).ariaDisabled === "false";
 }
 
 /**

@@ -19,7 +19,8 @@ const TYPES = {
  */
 export async function serve(port, others = {}) {
   const server = createServer((request, response) => {
-    const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname));
+    const path = pathOf(request.url);
+    if (!path) return response.writeHead(400).end();
     const file = others[path] ?? join(FOLDER, path === "/" ? "index.html" : path);
     const isServed = path in others || file.startsWith(FOLDER);
     if (!isServed || !existsSync(file) || !statSync(file).isFile()) {
@@ -34,6 +35,16 @@ export async function serve(port, others = {}) {
   });
   await new Promise((done) => server.listen(port, "127.0.0.1", done));
   return { server, address: `http://127.0.0.1:${server.address().port}/` };
+}
+
+/** The path that a request asks for; nothing if that is malformed. */
+function pathOf(url) {
+  try {
+    const path = normalize(decodeURIComponent(new URL(url, "http://localhost").pathname));
+    return path.includes("\0") ? undefined : path;
+  } catch {
+    return undefined;
+  }
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

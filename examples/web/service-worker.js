@@ -1,8 +1,8 @@
 // Keeps the page itself, so that it opens without a network. Images are kept by lib/image.js.
 const CACHE = "pocketlm-page";
 const FILES = [
-  "./", "page.css", "page.js", "boards.js", "lib/index.js", "lib/engine.js", "lib/image.js",
-  "lib/library.js", "lib/worker.js", "lib/pocketlm.wasm",
+  "./", "page.css", "page.js", "boards.js", "lib/index.js", "lib/check.js", "lib/engine.js",
+  "lib/image.js", "lib/library.js", "lib/worker.js", "lib/pocketlm.wasm", "lib/pocketlm-plain.wasm",
 ];
 
 addEventListener("install", (event) =>
@@ -10,8 +10,25 @@ addEventListener("install", (event) =>
 );
 
 addEventListener("fetch", (event) => {
-  if (event.request.url.endsWith(".plm")) return;
-  event.respondWith(
-    fetch(event.request).catch(async () => (await caches.match(event.request)) ?? Response.error()),
-  );
+  const { method, url } = event.request;
+  const { origin, pathname } = new URL(url);
+  if (method !== "GET" || origin !== location.origin || pathname.endsWith(".plm")) return;
+  event.respondWith(answer(event, pathname));
 });
+
+/** The newest response of the server, which is kept; without a network what was kept last. */
+async function answer(event, pathname) {
+  const cache = await caches.open(CACHE);
+  try {
+    const response = await fetch(event.request);
+    if (response.status === 200 && !response.redirected) {
+      event.waitUntil(cache.put(pathname, response.clone()).catch(() => {}));
+    }
+    return response;
+  } catch {
+    const kept = await cache.match(pathname);
+    if (kept) return kept;
+    const page = event.request.mode === "navigate" && (await cache.match("./"));
+    return page || Response.error();
+  }
+}

@@ -2,10 +2,10 @@
 // in a Worker of a browser, or directly in Node.
 // @ts-check
 import { C, Library, PocketlmError } from "./library.js";
-import { chatTemplate, readImage } from "./image.js";
+import { bytesOf, chatTemplate, readImage } from "./image.js";
 
 /** @import { GenerateOptions, Info, Kv, LoadOptions } from "./types.d.ts" */
-/** @import { Progress, Sampling, Source } from "./types.d.ts" */
+/** @import { Progress, PromptOptions, Sampling, Source } from "./types.d.ts" */
 
 /** The numbers of `plm_limits.kv`. */
 const KV = { f32: 0, f16: 1, bf16: 2, q8: 3 };
@@ -31,15 +31,26 @@ const ENDS = {
   [C.PLM_ENDED_CONTEXT]: "context",
 };
 
+/** Where the tokens of a snapshot begin: src/run/snapshot.rs. */
+const SNAPSHOT_TOKENS = 40;
+
 /** Lets the thread do something else. */
 const rest = "setImmediate" in globalThis
   ? () => new Promise((done) => setImmediate(done))
-  : () =>
-      new Promise((done) => {
-        const { port1, port2 } = new MessageChannel();
-        port1.onmessage = done;
-        port2.postMessage(0);
-      });
+  : restWithMessages();
+
+/** Timers of a browser wait for 4 ms. A message to oneself does not. */
+function restWithMessages() {
+  const { port1, port2 } = new MessageChannel();
+  /** @type {((value: unknown) => void)[]} */
+  const waiting = [];
+  port1.onmessage = () => waiting.shift()?.(undefined);
+  return () =>
+    new Promise((done) => {
+      waiting.push(done);
+      port2.postMessage(0);
+    });
+}
 
 export class Engine {
   /** @type {Library} */
@@ -61,6 +72,8 @@ export class Engine {
   /** The last token of a text, which the session has not seen.
    * @type {number | undefined} */
   #last;
+  /** Tokens of the session before the prompt of the text. */
+  #before = 0;
   /** Calls run one after the other. */
   #turn = Promise.resolve();
 
@@ -116,7 +129,8 @@ export class Engine {
   /** @param {number} image */
   #chatTemplate(image) {
     const { offset, length } = chatTemplate(this.#library.bytes(image, 256));
-    return new TextDecoder().decode(this.#library.bytes(image + offset, length)) || undefined;
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    return decoder.decode(this.#library.bytes(image + offset, length)) || undefined;
   }
 
   /**
@@ -126,7 +140,9 @@ export class Engine {
    */
   #openSession(session, { context, batch, kv }) {
     const library = this.#library;
-    if (!(kv in KV)) throw new PocketlmError(`kv is "${kv}"; it must be f32, f16, bf16 or q8`);
+    if (!Object.hasOwn(KV, kv)) {
+      throw new PocketlmError(`kv is "${kv}"; it must be f32, f16, bf16 or q8`);
+    }
     const limits = library.structure([context, batch, KV[kv], 0]);
     const [bytes] = library.result("plm_plan", 1, this.#model, limits);
     const arena = library.allocate(bytes);
@@ -166,10 +182,7 @@ export class Engine {
    */
   tokenize(text, options = {}) {
     return this.#inTurn(() =>
-      this.#library.scratch(() => {
-        const [ids, count] = this.#encode(text, options.addSpecial ?? true, options.parseSpecial);
-        return [...this.#library.words(ids, count)];
-      }),
+      this.#encode(text, options.addSpecial ?? true, options.parseSpecial),
     );
   }
 
@@ -192,30 +205,41 @@ export class Engine {
   }
 
   /**
-   * Token ids in memory: where, and how many.
    * @param {string} text
    * @param {boolean} addSpecial
    * @param {boolean} [parseSpecial]
+   * @returns {number[]}
    */
   #encode(text, addSpecial, parseSpecial) {
     const library = this.#library;
-    const [start, bytes] = library.string(text);
-    // PLM_NFC_SCRATCH_WORDS of the header, and room for an id for each byte and a few special ones.
-    const most = 3 * bytes + 1;
-    const words = 3 * most + Math.ceil(most / 15) + 16 + bytes + 1;
-    const room = most + 16;
-    const ids = library.allocate(4 * room, 8);
-    const flags =
-      (addSpecial ? C.PLM_ADD_SPECIAL : 0) + (parseSpecial ? C.PLM_PARSE_SPECIAL : 0);
-    const count = library.scratch(() => {
+    return library.scratch(() => {
+      const [start, bytes] = library.string(text);
+      // PLM_NFC_SCRATCH_WORDS of the header, room for an id for each byte and a few special ones.
+      const most = 3 * bytes + 1;
+      const words = 3 * most + Math.ceil(most / 15) + 16 + bytes + 1;
+      const room = most + 16;
+      const ids = library.allocate(4 * room, 8);
+      const flags =
+        (addSpecial ? C.PLM_ADD_SPECIAL : 0) + (parseSpecial ? C.PLM_PARSE_SPECIAL : 0);
       const scratch = library.allocate(4 * words, 8);
-      const place = library.allocate(4, 8);
-      library.call(
-        "plm_encode", this.#tokenizer, start, bytes, flags, scratch, words, ids, room, place,
+      const [count] = library.result(
+        "plm_encode", 1, this.#tokenizer, start, bytes, flags, scratch, words, ids, room,
       );
-      return library.words(place, 1)[0];
+      return [...library.words(ids, count)];
     });
-    return [ids, count];
+  }
+
+  /**
+   * The token ids of a text that follows another one, as on a host (src/host/text.rs): a tokenizer
+   * may put a space before a text, but not after a line break.
+   * @param {string} text
+   * @param {boolean} [parseSpecial]
+   */
+  #encodeAfter(text, parseSpecial) {
+    const lineBreak = this.#encode("\n", false);
+    const after = this.#encode(`\n${text}`, false, parseSpecial);
+    const follows = lineBreak.every((id, index) => after[index] === id);
+    return follows ? after.slice(lineBreak.length) : this.#encode(text, false, parseSpecial);
   }
 
   /**
@@ -225,12 +249,13 @@ export class Engine {
    */
   start(prompt, options) {
     const library = this.#library;
-    return this.#inTurn(async () => {
-      const [ids, count] = await this.#place(prompt, options);
+    return this.#inTurn(() => {
+      const ids = this.#place(prompt, options);
+      [this.#before] = library.result("plm_length", 1, this.#session);
       library.call("plm_sampler_init", this.#sampler, this.#sampling(options.sampling ?? {}));
       library.call(
         "plm_generate_start", this.#generation, this.#session, this.#sampler, this.#tokenizer,
-        ids, count, this.#endings(options),
+        library.structure(ids), ids.length, this.#endings(options),
       );
       this.#texts += 1;
       this.#text = this.#texts;
@@ -239,22 +264,50 @@ export class Engine {
   }
 
   /**
-   * Ends the text before, and encodes what comes next.
+   * Ends the text before, and returns the token ids that come next.
    * @param {string} prompt
-   * @param {{append?: boolean, parseSpecial?: boolean}} options
+   * @param {PromptOptions} options
    */
-  async #place(prompt, { append = false, parseSpecial }) {
+  #place(prompt, { append = false, addSpecial = true, parseSpecial }) {
     const library = this.#library;
     this.#end();
     library.release(this.#base);
-    if (append) {
-      await this.#feedLast();
-    } else {
+    if (!append) {
       library.call("plm_reset", this.#session);
       this.#last = undefined;
     }
     const [length] = library.result("plm_length", 1, this.#session);
-    return this.#encode(prompt, length === 0, parseSpecial);
+    if (length === 0 && this.#last === undefined) {
+      return this.#encode(prompt, addSpecial, parseSpecial);
+    }
+    const ids = this.#encodeAfter(prompt, parseSpecial);
+    if (ids.length === 0 && this.#last === undefined) this.#takeBack();
+    return this.#last === undefined ? ids : [this.#last, ...ids];
+  }
+
+  /** Takes the last token back from the session, which is to compute its logits again. */
+  #takeBack() {
+    const library = this.#library;
+    const [length] = library.result("plm_length", 1, this.#session);
+    // A snapshot begins with the tokens. The rest of it is not needed.
+    const begin = new Uint8Array(SNAPSHOT_TOKENS + 4 * length);
+    const enough = new Error();
+    let done = 0;
+    try {
+      library.moving(
+        (piece) => {
+          if (done === begin.length) throw enough;
+          const wanted = piece.subarray(0, begin.length - done);
+          begin.set(wanted, done);
+          done += wanted.length;
+        },
+        () => library.call("plm_save", this.#session, library.piece, 0),
+      );
+    } catch (error) {
+      if (error !== enough) throw error;
+    }
+    library.call("plm_rewind", this.#session, 1);
+    this.#last = new DataView(begin.buffer).getUint32(begin.length - 4, true);
   }
 
   /** @param {Sampling} sampling */
@@ -274,9 +327,6 @@ export class Engine {
   /** @param {GenerateOptions} options */
   #endings({ maxTokens, stop = [] }) {
     const library = this.#library;
-    if (maxTokens !== undefined && !(maxTokens >= 1)) {
-      throw new PocketlmError(`maxTokens is ${maxTokens}; it must be 1 or more`);
-    }
     const strings = library.structure(stop.map((text) => library.string(text)[0]));
     return library.structure([maxTokens ?? 0, strings, stop.length]);
   }
@@ -335,10 +385,13 @@ export class Engine {
       library.call("plm_generate_stop", this.#generation, library.write, 0),
     );
     this.#text = 0;
-    this.#last = this.#unless(C.PLM_ERROR_NO_TOKENS, () =>
+    const last = this.#unless(C.PLM_ERROR_NO_TOKENS, () =>
       library.result("plm_generate_last", 1, this.#generation).at(0),
     );
     this.#drop();
+    const [length] = library.result("plm_length", 1, this.#session);
+    // If the session has not seen the prompt, it has not seen the last token before that either.
+    if (length !== this.#before) this.#last = last;
     return held;
   }
 
@@ -348,7 +401,10 @@ export class Engine {
     const dropped = this.#unless(C.PLM_ERROR_REWIND_TOO_FAR, () => [
       library.call("plm_abort", this.#session),
     ]);
-    if (!dropped) library.call("plm_reset", this.#session);
+    if (dropped) return;
+    library.call("plm_reset", this.#session);
+    this.#before = 0;
+    this.#last = undefined;
   }
 
   /**
@@ -366,27 +422,22 @@ export class Engine {
     }
   }
 
-  /** The session sees the last token of the text. There may be no room for it. */
+  /** The session sees the last token of the text, if there is room for it. */
   async #feedLast() {
-    if (this.#last === undefined) return;
-    const library = this.#library;
-    const id = library.structure([this.#last]);
-    this.#last = undefined;
-    try {
-      await this.#compute(id, 1);
-    } catch (error) {
-      if (!(error instanceof PocketlmError && error.code === C.PLM_ERROR_CONTEXT_FULL)) throw error;
-    }
+    const [length] = this.#library.result("plm_length", 1, this.#session);
+    if (this.#last !== undefined && length < this.#info.context) await this.#compute([this.#last]);
   }
 
   /**
-   * Computes tokens in slices.
-   * @param {number} ids
-   * @param {number} count
+   * Computes tokens in slices. The last one of a text, if there is one, is the first of them.
+   * @param {number[]} ids
    */
-  async #compute(ids, count) {
+  async #compute(ids) {
     const library = this.#library;
-    library.call("plm_start", this.#session, ids, count);
+    library.scratch(() =>
+      library.call("plm_start", this.#session, library.structure(ids), ids.length),
+    );
+    this.#last = undefined;
     let begun = performance.now();
     while (library.call("plm_step", this.#session, BUDGET) === C.PLM_PENDING) {
       if (performance.now() - begun < SLICE) continue;
@@ -398,13 +449,10 @@ export class Engine {
   /**
    * Adds text to the context.
    * @param {string} text
-   * @param {{append?: boolean, parseSpecial?: boolean}} options
+   * @param {PromptOptions} options
    */
   feed(text, options) {
-    return this.#inTurn(async () => {
-      const [ids, count] = await this.#place(text, options);
-      await this.#compute(ids, count);
-    });
+    return this.#inTurn(() => this.#compute(this.#place(text, options)));
   }
 
   /** The context in bytes. */
@@ -423,20 +471,27 @@ export class Engine {
     });
   }
 
-  /** @param {Uint8Array} snapshot */
+  /** @param {ArrayBuffer | ArrayBufferView} snapshot */
   restore(snapshot) {
     const library = this.#library;
     return this.#inTurn(() => {
+      const bytes = bytesOf(snapshot);
       this.#end();
-      this.#last = undefined;
       let done = 0;
-      library.moving(
-        (piece) => {
-          piece.set(snapshot.subarray(done, done + piece.length));
-          done += piece.length;
-        },
-        () => library.call("plm_restore", this.#session, library.piece, 0),
-      );
+      try {
+        library.moving(
+          (piece) => {
+            piece.set(bytes.subarray(done, done + piece.length));
+            done += piece.length;
+          },
+          () => library.call("plm_restore", this.#session, library.piece, 0),
+        );
+      } catch (error) {
+        const [length] = library.result("plm_length", 1, this.#session);
+        if (length === 0) this.#last = undefined;
+        throw error;
+      }
+      this.#last = undefined;
     });
   }
 

@@ -31,19 +31,42 @@ export async function readImage(library, source, cache, progress, open) {
   const store = cache && isWeb(source) ? await openCache() : undefined;
   const kept = await store?.match(String(source));
   const mark = library.mark;
+  let damage;
   if (kept) {
     try {
-      const pieces = { name: String(source), pieces: piecesOf(kept.body) };
+      const pieces = { name: String(source), pieces: keptPieces(kept.body) };
       return { ...(await readPieces(library, pieces, progress, open)), cached: true };
     } catch (error) {
-      if (!(error instanceof PocketlmError)) throw error;
+      // The errors with a number are those of the image. Another image needs no less memory.
+      if (!(error instanceof PocketlmError) || error.code === undefined) throw error;
       library.release(mark);
-      await store?.delete(String(source));
+      damage = error;
     }
   }
-  const image = await readPieces(library, await begin(source), progress, open);
-  const cached = store ? await keep(store, String(source), library, image) : false;
-  return { ...image, cached };
+  try {
+    const pieces = await begin(source);
+    if (damage) await store?.delete(String(source));
+    const image = await readPieces(library, pieces, progress, open);
+    const cached = store ? await keep(store, String(source), library, image) : false;
+    return { ...image, cached };
+  } catch (error) {
+    if (damage && error instanceof Error) error.cause ??= damage;
+    throw error;
+  }
+}
+
+/**
+ * The pieces of an image that is kept. One that cannot be read is damaged.
+ * @param {ReadableStream<Uint8Array> | null} body
+ */
+async function* keptPieces(body) {
+  try {
+    yield* piecesOf(body);
+  } catch (error) {
+    const damage = new PocketlmError("the browser cannot read what it kept", C.PLM_ERROR_TRUNCATED);
+    damage.cause = error;
+    throw damage;
+  }
 }
 
 /**
@@ -140,24 +163,32 @@ function numberAt(header, offset) {
  */
 async function begin(source) {
   if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) {
-    const bytes =
-      source instanceof ArrayBuffer
-        ? new Uint8Array(source)
-        : new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
-    return { name: "image", pieces: onePiece(bytes) };
+    return { name: "image", pieces: onePiece(bytesOf(source)) };
   }
   if (source instanceof Blob) {
     const name = "name" in source ? String(source.name) : "image";
     return { name, pieces: piecesOf(source.stream()) };
   }
   if (!isWeb(source)) {
-    const { createReadStream } = await import("node:fs");
+    const { createReadStream } = await import(
+      /* webpackIgnore: true */ /* @vite-ignore */ "node:fs"
+    );
     const path = String(source).startsWith("file:") ? new URL(source) : source;
     return { name: String(source), pieces: createReadStream(path, { highWaterMark: PIECE_BYTES }) };
   }
   const response = await fetch(source);
   if (!response.ok) throw new PocketlmError(`${source}: HTTP ${response.status}`);
   return { name: String(source), pieces: piecesOf(response.body) };
+}
+
+/**
+ * The bytes of a buffer or of a view of one.
+ * @param {ArrayBuffer | ArrayBufferView} source
+ */
+export function bytesOf(source) {
+  if (source instanceof ArrayBuffer) return new Uint8Array(source);
+  if (!ArrayBuffer.isView(source)) throw new TypeError("neither an ArrayBuffer nor a view of one");
+  return new Uint8Array(source.buffer, source.byteOffset, source.byteLength);
 }
 
 /** @param {Uint8Array} bytes */

@@ -1,12 +1,13 @@
 // What a program uses: `load` and the model it returns. types.d.ts describes it.
 // @ts-check
+import { checkGenerate, checkLoad } from "./check.js";
 import { Engine } from "./engine.js";
 import { PocketlmError } from "./library.js";
 
 export { PocketlmError };
 
 /** @import { End, GenerateOptions, Info, LoadOptions } from "./types.d.ts" */
-/** @import { Message, Progress, Source } from "./types.d.ts" */
+/** @import { Message, Progress, PromptOptions, Source } from "./types.d.ts" */
 
 /**
  * @typedef {(name: string, ...parameters: any[]) => Promise<any>} Call a method of the engine
@@ -18,6 +19,7 @@ export { PocketlmError };
  * @param {LoadOptions & {progress?: (progress: Progress) => void}} [options]
  */
 export async function load(source, { progress = () => {}, ...options } = {}) {
+  checkLoad(options);
   const hasWorker = "Worker" in globalThis && "document" in globalThis;
   const link = hasWorker
     ? await throughWorker(source, options, progress)
@@ -91,9 +93,14 @@ async function throughWorker(source, options, progress) {
   }
 }
 
-/** @param {{known: boolean, message: string, code?: number}} error */
-function received({ known, message, code }) {
-  return known ? new PocketlmError(message, code) : new Error(message);
+/**
+ * @typedef {{known: boolean, message: string, code?: number, cause?: Sent}} Sent an error as sent
+ * @param {Sent} sent
+ */
+function received({ known, message, code, cause }) {
+  const error = known ? new PocketlmError(message, code) : new Error(message);
+  if (cause) error.cause = received(cause);
+  return error;
 }
 
 /**
@@ -132,12 +139,37 @@ export class Model {
     const { Template } = await import("@huggingface/jinja");
     const values = { messages, add_generation_prompt: true, ...templateValues };
     const prompt = new Template(this.info.chatTemplate).render(values);
-    yield* this.generate(prompt, { ...options, parseSpecial: true });
+    await this.#refuseSpecial(messages);
+    // The template writes the special tokens, BOS among them.
+    yield* this.generate(prompt, { ...options, addSpecial: false, parseSpecial: true });
+  }
+
+  /**
+   * Special tokens in a message would be taken for those of the template.
+   * @param {Message[]} messages
+   */
+  async #refuseSpecial(messages) {
+    /** @type {string[]} */
+    const texts = [];
+    JSON.stringify(messages, (_, value) => {
+      if (typeof value === "string") texts.push(value);
+      return value;
+    });
+    for (const text of texts) {
+      const [plain, parsed] = await Promise.all(
+        [false, true].map((parseSpecial) =>
+          this.tokenize(text, { addSpecial: false, parseSpecial }),
+        ),
+      );
+      if (String(plain) !== String(parsed)) {
+        throw new PocketlmError(`a message spells a special token: ${JSON.stringify(text)}`);
+      }
+    }
   }
 
   /**
    * @param {string} text
-   * @param {{append?: boolean, parseSpecial?: boolean}} [options]
+   * @param {PromptOptions} [options]
    */
   feed(text, options = {}) {
     return this.#link.call("feed", text, options);
@@ -164,7 +196,7 @@ export class Model {
     return this.#link.call("snapshot");
   }
 
-  /** @param {Uint8Array} snapshot */
+  /** @param {ArrayBuffer | ArrayBufferView} snapshot */
   restore(snapshot) {
     return this.#link.call("restore", snapshot);
   }
@@ -209,6 +241,7 @@ export class Generation {
 
   async *#pieces() {
     this.#signal?.throwIfAborted();
+    checkGenerate(this.#options);
     const text = await this.#call("start", this.#prompt, this.#options);
     // A model that was closed meanwhile generates nothing.
     const abort = () => this.#call("abort", text).catch(() => {});

@@ -4,8 +4,8 @@
 
 /** Sizes of handles and numbers of the header. A test compares them with it. */
 export const C = {
-  PLM_MODEL_WORDS: 34,
-  PLM_SESSION_WORDS: 90,
+  PLM_MODEL_WORDS: 41,
+  PLM_SESSION_WORDS: 99,
   PLM_SAMPLER_WORDS: 11,
   PLM_TOKENIZER_WORDS: 42,
   PLM_DECODER_WORDS: 43,
@@ -66,9 +66,14 @@ const CALLBACKS = Uint8Array.of(
  * @param {boolean} simd
  */
 async function moduleBytes(simd) {
-  const url = new URL(simd ? "./pocketlm.wasm" : "./pocketlm-plain.wasm", import.meta.url);
+  // Bundlers look for this form, with a text in it.
+  const url = simd
+    ? new URL("./pocketlm.wasm", import.meta.url)
+    : new URL("./pocketlm-plain.wasm", import.meta.url);
   if (url.protocol === "file:") {
-    const { readFile } = await import("node:fs/promises");
+    const { readFile } = await import(
+      /* webpackIgnore: true */ /* @vite-ignore */ "node:fs/promises"
+    );
     return new Uint8Array(await readFile(url));
   }
   const response = await fetch(url);
@@ -79,13 +84,16 @@ async function moduleBytes(simd) {
 /** One instance of the module, with memory of its own. */
 export class Library {
   #exports;
-  #text = new TextDecoder();
+  #text = new TextDecoder("utf-8", { ignoreBOM: true });
   #top;
   #limit;
   /** @type {(text: string) => void} */
   #write = () => {};
   /** @type {(piece: Uint8Array) => void} */
   #piece = () => {};
+  /** What a callback threw during the call that runs.
+   * @type {{error: unknown} | undefined} */
+  #thrown;
 
   /**
    * @param {{simd?: boolean, memory?: number}} options
@@ -112,12 +120,11 @@ export class Library {
 
   #addCallbacks() {
     const functions = {
-      w: (/** @type {number} */ _, /** @type {number} */ text, /** @type {number} */ bytes) =>
-        this.#write(this.#text.decode(this.bytes(text, bytes))),
-      p: (/** @type {number} */ _, /** @type {number} */ data, /** @type {number} */ bytes) => {
-        this.#piece(this.bytes(data, bytes));
-        return 0;
+      w: (/** @type {number} */ _, /** @type {number} */ text, /** @type {number} */ bytes) => {
+        this.#caught(() => this.#write(this.#text.decode(this.bytes(text, bytes))));
       },
+      p: (/** @type {number} */ _, /** @type {number} */ data, /** @type {number} */ bytes) =>
+        this.#caught(() => this.#piece(this.bytes(data, bytes))),
     };
     const module = new WebAssembly.Module(CALLBACKS);
     const { w, p } = new WebAssembly.Instance(module, { "": functions }).exports;
@@ -129,6 +136,21 @@ export class Library {
     this.write = first;
     /** A `plm_save_bytes` and `plm_restore_bytes`, while {@link moving} runs. */
     this.piece = first + 1;
+  }
+
+  /**
+   * What a callback returns: 0, or 1 if it threw. An exception must not pass through the module,
+   * whose handles would be in use for ever; {@link call} throws it later.
+   * @param {() => void} run
+   */
+  #caught(run) {
+    try {
+      run();
+      return 0;
+    } catch (error) {
+      this.#thrown ??= { error };
+      return 1;
+    }
   }
 
   get memoryBytes() {
@@ -238,13 +260,16 @@ export class Library {
   }
 
   /**
-   * Calls a function and returns its status. Errors are thrown.
+   * Calls a function and returns its status. Errors are thrown, and what a callback threw.
    * @param {string} name
    * @param {...number} parameters
    * @returns {number}
    */
   call(name, ...parameters) {
+    this.#thrown = undefined;
     const status = this.#exports[name](...parameters);
+    const thrown = /** @type {{error: unknown} | undefined} */ (this.#thrown);
+    if (thrown) throw thrown.error;
     if (status >= 100) throw this.error(status);
     return status;
   }

@@ -15,7 +15,7 @@ export interface LoadOptions {
   memory?: number;
   /**
    * Whether the browser keeps an image that was fetched. Default: true. It is kept under its
-   * address, so a changed image needs another one.
+   * address, so a changed image needs another one. `caches.delete("pocketlm-images")` deletes all.
    */
   cache?: boolean;
   /** Whether to use SIMD. Default: if the machine has it. It changes no bit. */
@@ -50,7 +50,10 @@ export interface Info {
 
 /** How tokens are chosen. Without it: always the most likely one. */
 export interface Sampling {
-  /** The start of the random numbers: the same seed gives the same text. */
+  /**
+   * The start of the random numbers: the same seed gives the same text. A safe integer, or a bigint
+   * up to 2^64 - 1.
+   */
   seed?: number | bigint;
   /** 0, the default: the most likely token. */
   temperature?: number;
@@ -71,8 +74,13 @@ export interface Sampling {
 }
 
 export interface PromptOptions {
-  /** Follow what the context holds, such as a restored snapshot. Default: begin anew. */
+  /**
+   * Follow what the context holds, such as a restored snapshot. An empty prompt goes on where the
+   * text ended. Default: begin anew, with an empty context.
+   */
   append?: boolean;
+  /** Begin an empty context with the special tokens of the model, such as BOS. Default: true. */
+  addSpecial?: boolean;
   /** Read special tokens that are written out in the prompt, such as `<|im_start|>`. */
   parseSpecial?: boolean;
 }
@@ -86,7 +94,11 @@ export interface GenerateOptions extends PromptOptions {
 }
 
 export interface Signal {
-  /** Ends the text within a step: the loop throws the signal's reason. */
+  /**
+   * Ends the text: the loop throws the signal's reason. It is noticed after a slice of 8 ms plus a
+   * step of a millisecond or so. If it comes while an appended prompt longer than `batch` is
+   * computed, the context may be empty afterwards.
+   */
   signal?: AbortSignal;
 }
 
@@ -114,12 +126,15 @@ export interface Model {
   /**
    * Generates an answer. Renders the image's chat template with `@huggingface/jinja`, which must be
    * installed. `templateValues` are variables of the template, such as `tools`.
+   *
+   * Special tokens in the rendered text are read as such. A message that spells one, such as
+   * `<|im_end|>`, is refused. `templateValues` are not looked at: keep text of users out of them.
    */
   chat(
     messages: Message[],
     options?: GenerateOptions & Signal & { templateValues?: object },
   ): AsyncIterable<string>;
-  /** Adds text to the context. */
+  /** Computes text, without generating any. The context is emptied before, unless `append`. */
   feed(text: string, options?: PromptOptions): Promise<void>;
   /** The token ids of a text, as `generate` would see it at the start of a context. */
   tokenize(
@@ -133,7 +148,7 @@ export interface Model {
   /** The context in bytes. Devices and hosts can restore it, too. */
   snapshot(): Promise<Uint8Array>;
   /** Replaces the context. What comes next is `generate(prompt, { append: true })`. */
-  restore(snapshot: Uint8Array): Promise<void>;
+  restore(snapshot: ArrayBuffer | ArrayBufferView): Promise<void>;
   /** Bytes of memory that the model takes, all together. */
   memory(): Promise<number>;
   /** Frees the memory. */
@@ -147,6 +162,6 @@ export function load(
 ): Promise<Model>;
 
 export class PocketlmError extends Error {
-  /** The number of the error in pocketlm.h, if it is one of those. */
+  /** The number of the error in pocketlm.h, if it is one of those. `RangeError`s are none. */
   readonly code?: number;
 }

@@ -30,8 +30,11 @@ async function answer(name, parameters) {
 /**
  * An error as it is sent.
  * @param {any} error
+ * @returns {object}
  */
 function plain(error) {
   const known = error instanceof PocketlmError;
-  return { known, message: known ? error.message : String(error), code: error.code };
+  const { code, cause } = error;
+  const message = known ? error.message : String(error);
+  return { known, message, code, cause: cause instanceof Error ? plain(cause) : undefined };
 }

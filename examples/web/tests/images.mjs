@@ -27,6 +27,21 @@ export function withTemplate(template) {
   image.writeBigUInt64LE(BigInt(STORY.length), 176);
   image.writeBigUInt64LE(BigInt(text.length), 184);
   image.writeUInt32LE(crc32(text), 192);
+  return sealed(image);
+}
+
+/** The story model with a tokenizer that puts a space before a text, as sentencepiece does. */
+export function withSpaceBefore() {
+  const image = Buffer.from(STORY);
+  const start = Number(image.readBigUInt64LE(152));
+  const end = start + Number(image.readBigUInt64LE(160));
+  image[start + 8] = 2;
+  image.writeUInt32LE(crc32(image.subarray(start, end)), 168);
+  return sealed(image);
+}
+
+/** An image with the right checksum of its header. */
+function sealed(image) {
   image.writeUInt32LE(0, 12);
   image.writeUInt32LE(crc32(image.subarray(0, 256)), 12);
   return image;
@@ -40,6 +55,13 @@ function crc32(bytes) {
     for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
   }
   return ~crc >>> 0;
+}
+
+/** The token ids of a context: src/run/snapshot.rs describes the format. */
+export async function contextOf(model) {
+  const snapshot = Buffer.from(await model.snapshot());
+  const count = snapshot.readUInt32LE(20);
+  return Array.from({ length: count }, (_, index) => snapshot.readUInt32LE(40 + 4 * index));
 }
 
 /** The whole text that a model generates. */

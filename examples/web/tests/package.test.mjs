@@ -6,8 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { gzipSync } from "node:zlib";
-import { BOARDS, DIGEST } from "../boards.js";
+import { BOARDS, DIGEST, STORY as ADDRESS } from "../boards.js";
 import { C } from "../lib/library.js";
+import { serve } from "../serve.mjs";
 import { read, STORY } from "./images.mjs";
 
 const here = new URL("../", import.meta.url);
@@ -28,6 +29,9 @@ test("the page's table is that of the boards", () => {
   const rows = [...table.matchAll(/^\| `([\w-]+)` \| `([0-9a-f]{16})` \|/gm)];
   assert.deepEqual(rows.map(([, board]) => board), BOARDS.map(([board]) => board));
   assert.ok(rows.every(([, , digest]) => digest === DIGEST));
+  // The checksum of the image's header, which covers all of it.
+  const checksum = Buffer.from(STORY).readUInt32LE(12).toString(16).padStart(8, "0");
+  assert.equal(ADDRESS, `story.plm?${checksum}`);
 });
 
 test("the modules import nothing: no panic can be reached", () => {
@@ -37,11 +41,34 @@ test("the modules import nothing: no panic can be reached", () => {
   }
 });
 
-test("the modules take 60 KB to fetch", () => {
+test("the modules take at most 62 KB to fetch", () => {
   for (const name of ["pocketlm.wasm", "pocketlm-plain.wasm"]) {
     const bytes = gzipSync(readFileSync(new URL(`lib/${name}`, here)), { level: 9 }).length;
-    assert.ok(bytes <= 60 * 1024, `${name}: ${bytes} bytes with gzip`);
+    assert.ok(bytes <= 62 * 1024, `${name}: ${bytes} bytes with gzip`);
   }
+});
+
+test("what is published is the package, its modules and its licenses", () => {
+  const command = ["pack", "--dry-run", "--json", "--ignore-scripts"];
+  const [{ files }] = JSON.parse(execFileSync("npm", command, { cwd: here }));
+  assert.deepEqual(
+    files.map(({ path }) => path).sort(),
+    [
+      "LICENSE-APACHE", "LICENSE-MIT", "README.md", "lib/check.js", "lib/engine.js", "lib/image.js",
+      "lib/index.js", "lib/library.js", "lib/pocketlm-plain.wasm", "lib/pocketlm.wasm",
+      "lib/types.d.ts", "lib/worker.js", "package.json",
+    ],
+  );
+});
+
+test("the server answers what it does not understand", async (context) => {
+  const { server, address } = await serve(0);
+  context.after(() => server.close());
+  const status = async (path) => (await fetch(address + path)).status;
+  for (const path of ["%", "%E0%A4%A", "%00"]) assert.equal(await status(path), 400, path);
+  assert.equal(await status("..%2f..%2fCargo.toml"), 404);
+  assert.equal(await status("no-such-file"), 404);
+  assert.equal(await status(ADDRESS), 200);
 });
 
 test("the README's examples run", () => {

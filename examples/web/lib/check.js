@@ -1,0 +1,40 @@
+// What the settings of a program must be. They are looked at before anything is changed.
+// @ts-check
+import { C } from "./library.js";
+
+/** @import { GenerateOptions, LoadOptions } from "./types.d.ts" */
+
+const WORD = 2 ** 32 - 1;
+
+/**
+ * @param {string} name
+ * @param {unknown} value
+ * @param {number} least
+ * @param {number} most
+ */
+function checkInteger(name, value, least, most = WORD) {
+  if (value === undefined) return;
+  if (Number.isSafeInteger(value) && Number(value) >= least && Number(value) <= most) return;
+  throw new RangeError(`${name} is ${String(value)}; it must be an integer, ${least} to ${most}`);
+}
+
+/** @param {LoadOptions} options */
+export function checkLoad({ context, batch }) {
+  checkInteger("context", context, 1);
+  checkInteger("batch", batch, 1);
+}
+
+/** @param {GenerateOptions} options */
+export function checkGenerate({ maxTokens, stop = [], sampling = {} }) {
+  checkInteger("maxTokens", maxTokens, 1);
+  checkInteger("topK", sampling.topK, 0);
+  checkInteger("window", sampling.window, 0);
+  const { seed } = sampling;
+  if (typeof seed !== "bigint") checkInteger("seed", seed, 0, Number.MAX_SAFE_INTEGER);
+  else if (seed !== BigInt.asUintN(64, seed)) {
+    throw new RangeError(`seed is ${seed}; it must be 0 to ${2n ** 64n - 1n}`);
+  }
+  if (stop.length > C.PLM_STOP_STRINGS) {
+    throw new RangeError(`stop has ${stop.length} strings; at most ${C.PLM_STOP_STRINGS} are read`);
+  }
+}
