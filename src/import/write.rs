@@ -438,7 +438,7 @@ fn rope(description: &Description) -> Result<Vec<u8>, ImportError> {
     }
     if let Some(temperature) = description.config.attn_temperature {
         let positions = description.config.max_position_embeddings;
-        let positions = positions.map_or(0, NonZeroU32::get).max(1 << 17);
+        let positions = positions.map_or(1 << 17, NonZeroU32::get);
         if positions / temperature.length > MOST_FACTORS {
             return Err(ImportError::new(format!(
                 "attn_temperature has a length of {}, which makes more than {MOST_FACTORS} \

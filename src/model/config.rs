@@ -50,7 +50,7 @@ pub enum Rope {
 /// A scale on queries that grows with their position: the temperature tuning of Llama 4, which
 /// Ministral 3 has too. The query of position `p` is multiplied by `1 + scale ln(1 + floor(p /
 /// length))`, after RoPE. An image holds these factors for the positions up to
-/// `max_position_embeddings`, or 131,072 if that is more. Later positions have the last one.
+/// `max_position_embeddings`, or 131,072 if that is not known. Later positions have the last one.
 ///
 /// ```
 /// use core::num::NonZeroU32;

@@ -308,6 +308,8 @@ pub fn any(numbers: &mut Numbers) -> Description {
     Description {
         config: Config {
             attn_temperature,
+            // Bounds the table of factors.
+            max_position_embeddings: attn_temperature.and(NonZeroU32::new(2048)),
             ..config
         },
         layers,
