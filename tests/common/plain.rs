@@ -3,6 +3,8 @@
 //! which it reads the weights byte by byte, and the contract of the kernels crate, whose scalar
 //! functions are all it shares with the runtime.
 
+use std::num::NonZeroU32;
+
 use pocketlm::model::{
     Config, DType, Kv, Layer, LayerKind, MlpVariant, Model, Rope, TensorId, TensorKind,
 };
@@ -485,6 +487,17 @@ fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
+/// An image holds an even number of factors, and those beyond are the last.
+fn last_step(config: &Config) -> u32 {
+    let positions = config
+        .max_position_embeddings
+        .map_or(1 << 17, NonZeroU32::get);
+    config
+        .attn_temperature
+        .map_or(0, |temperature| positions / temperature.length)
+        | 1
+}
+
 /// What the query of a position is multiplied by on top of the config's factor.
 fn temperature(config: &Config, rope: Rope, position: u32) -> f32 {
     let Some(temperature) = config.attn_temperature else {
@@ -494,5 +507,6 @@ fn temperature(config: &Config, rope: Rope, position: u32) -> f32 {
         return 1.0;
     }
     let steps = (position + u32::from(temperature.only_without_rope)) / temperature.length.get();
+    let steps = steps.min(last_step(config));
     (1.0 + f64::from(temperature.scale) * libm::log(f64::from(steps) + 1.0)) as f32
 }

@@ -671,7 +671,7 @@ fn gguf_of(
 /// ggml's number for a type.
 fn ggml_code(element: Element) -> u32 {
     let code = |other: &Element| *other == element;
-    let codes = [0, 1, 30, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20];
+    let codes = [0, 1, 30, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20, 41, 42];
     Element::ALL
         .iter()
         .position(code)
