@@ -360,7 +360,7 @@ fn temperature(config: &Config, rope: Rope, position: u32) -> f64 {
         return 1.0;
     }
     let positions = config.max_position_embeddings.map_or(1 << 17, |n| n.get());
-    let last = positions / temperature.length | 1;
+    let last = (positions / temperature.length) | 1;
     let steps = ((position + first) / temperature.length).min(last);
     1.0 + f64::from(temperature.scale) * (1.0 + f64::from(steps)).ln()
 }
