@@ -274,8 +274,8 @@ unsafe fn step(
 
 /// Ends a text that goes on, and gives text that was held back to `write`, because it could have
 /// been the beginning of a stop string. The session holds the prompt and the text, but for the
-/// token that `plm_generate_last` returns, and perhaps work in progress, which `plm_abort` drops. Further
-/// calls return `PLM_ENDED_LIMIT`. Does nothing if the text has ended.
+/// token that `plm_generate_last` returns, and perhaps work in progress, which `plm_abort` drops.
+/// Further calls return `PLM_ENDED_LIMIT`. Does nothing if the text has ended.
 ///
 /// Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
 #[unsafe(no_mangle)]
@@ -316,8 +316,8 @@ unsafe fn stop(
 /// goes on with the text begins with it.
 ///
 /// Errors: `PLM_ERROR_NO_TOKENS` if none was sampled, or if the session has computed the last one
-/// already, because the text was stopped while the next was being chosen; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
-/// `PLM_ERROR_HANDLE`.
+/// already, because the text was stopped while the next was being chosen; `PLM_ERROR_NULL`,
+/// `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_generate_last(generation: *mut plm_generation, id: *mut u32) -> i32 {
     // SAFETY: the caller's promise, which the header states.

@@ -300,10 +300,40 @@ unsafe fn write_length(handle: *mut plm_session, tokens: *mut usize) -> Result<(
     Ok(())
 }
 
+/// Writes to `tokens` where the ids of the context's tokens are, and to `count` how many. They stay
+/// until the next call that changes this session.
+///
+/// Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_tokens(
+    session: *mut plm_session,
+    tokens: *mut *const u32,
+    count: *mut usize,
+) -> i32 {
+    // SAFETY: the caller's promise, which the header states.
+    code(unsafe { write_tokens(session, tokens, count) })
+}
+
+unsafe fn write_tokens(
+    handle: *mut plm_session,
+    tokens: *mut *const u32,
+    count: *mut usize,
+) -> Result<(), Fault> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (tokens, count) = (memory::result(tokens)?, memory::result(count)?);
+        let mut held = Held::new(handle)?;
+        let found = session(&mut held).tokens();
+        tokens(found.as_ptr());
+        count(found.len());
+    }
+    Ok(())
+}
+
 /// Takes back the last `tokens` tokens.
 ///
-/// Errors: `PLM_ERROR_REWIND_TOO_FAR` if there are not as many, or layers with an attention window
-/// have overwritten what is needed (as many tokens as the batch can always be taken back);
+/// Errors: `PLM_ERROR_REWIND_TOO_FAR` if there are not as many, or layers with a window have
+/// overwritten what is needed (as many tokens as the batch can always be taken back);
 /// `PLM_ERROR_BUSY`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_rewind(session: *mut plm_session, tokens: usize) -> i32 {

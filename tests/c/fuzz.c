@@ -290,6 +290,18 @@ static int32_t logits(void)
     return code;
 }
 
+static int32_t tokens(void)
+{
+    const uint32_t *ids = NULL;
+    size_t count = 0;
+    int32_t code = plm_tokens(handle(SESSION, NULL), place(&ids), place(&count));
+    static volatile uint32_t last;
+    for (size_t index = 0; code == PLM_OK && index < count; index++) {
+        last = ids[index];
+    }
+    return code;
+}
+
 static int32_t encode(void)
 {
     static char text[IDS];
@@ -359,7 +371,7 @@ static const char *const names[] = {
     "choice_init", "generate_start", "info", "plan", "feed", "start", "step", "abort", "logits",
     "length", "rewind", "reset", "snapshot_bytes", "save", "restore", "sample", "sample_step",
     "accept", "encode", "ends_text", "decode", "decode_end", "generate_next", "generate_step",
-    "generate_stop", "generate_last",
+    "generate_stop", "generate_last", "tokens",
 };
 enum { FUNCTIONS = sizeof names / sizeof *names, MAKERS = 8 };
 static unsigned long calls[FUNCTIONS], successes[FUNCTIONS];
@@ -455,8 +467,10 @@ static int32_t use_text(uint32_t function)
         return plm_generate_step(handle(GENERATION, NULL), budget(), write, &state);
     case 30:
         return plm_generate_stop(handle(GENERATION, NULL), write, &state);
-    default:
+    case 31:
         return plm_generate_last(handle(GENERATION, NULL), place(&id));
+    default:
+        return tokens();
     }
 }
 

@@ -160,6 +160,7 @@ static void snapshots(const plm_model *model)
 {
     plm_session session, other;
     size_t most, length;
+    const uint32_t *tokens;
     init(&session, model, 0);
     init(&other, model, 1);
     OK(plm_feed(&session, prompt, PROMPT - 1));
@@ -172,6 +173,8 @@ static void snapshots(const plm_model *model)
     OK(plm_restore(&other, restore, NULL));
     OK(plm_length(&other, &length));
     MUST(length == PROMPT - 1);
+    OK(plm_tokens(&other, &tokens, &length));
+    MUST(length == PROMPT - 1 && memcmp(tokens, prompt, length * sizeof *tokens) == 0);
     OK(plm_feed(&session, prompt + PROMPT - 1, 1));
     OK(plm_feed(&other, prompt + PROMPT - 1, 1));
     MUST(digest(&session) == digest(&other));

@@ -31,9 +31,6 @@ const ENDS = {
   [C.PLM_ENDED_CONTEXT]: "context",
 };
 
-/** Where the tokens of a snapshot begin: src/run/snapshot.rs. */
-const SNAPSHOT_TOKENS = 40;
-
 /** Lets the thread do something else. */
 const rest = "setImmediate" in globalThis
   ? () => new Promise((done) => setImmediate(done))
@@ -72,7 +69,7 @@ export class Engine {
   /** The last token of a text, which the session has not seen.
    * @type {number | undefined} */
   #last;
-  /** Tokens of the session before the prompt of the text. */
+  /** How many tokens the context held when the prompt of the text was begun. */
   #before = 0;
   /** Calls run one after the other. */
   #turn = Promise.resolve();
@@ -288,26 +285,13 @@ export class Engine {
   /** Takes the last token back from the session, which is to compute its logits again. */
   #takeBack() {
     const library = this.#library;
-    const [length] = library.result("plm_length", 1, this.#session);
-    // A snapshot begins with the tokens. The rest of it is not needed.
-    const begin = new Uint8Array(SNAPSHOT_TOKENS + 4 * length);
-    const enough = new Error();
-    let done = 0;
-    try {
-      library.moving(
-        (piece) => {
-          if (done === begin.length) throw enough;
-          const wanted = piece.subarray(0, begin.length - done);
-          begin.set(wanted, done);
-          done += wanted.length;
-        },
-        () => library.call("plm_save", this.#session, library.piece, 0),
-      );
-    } catch (error) {
-      if (error !== enough) throw error;
-    }
+    this.#last = library.scratch(() => {
+      const found = library.allocate(8, 8);
+      library.call("plm_tokens", this.#session, found, found + 4);
+      const [tokens, count] = library.words(found, 2);
+      return library.words(tokens, count).at(-1);
+    });
     library.call("plm_rewind", this.#session, 1);
-    this.#last = new DataView(begin.buffer).getUint32(begin.length - 4, true);
   }
 
   /** @param {Sampling} sampling */

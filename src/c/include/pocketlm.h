@@ -939,10 +939,18 @@ int32_t plm_logits(struct plm_session *session, float **logits, size_t *count);
 int32_t plm_length(struct plm_session *session, size_t *tokens);
 
 /**
+ * Writes to `tokens` where the ids of the context's tokens are, and to `count` how many. They stay
+ * until the next call that changes this session.
+ *
+ * Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+ */
+int32_t plm_tokens(struct plm_session *session, const uint32_t **tokens, size_t *count);
+
+/**
  * Takes back the last `tokens` tokens.
  *
- * Errors: `PLM_ERROR_REWIND_TOO_FAR` if there are not as many, or layers with an attention window
- * have overwritten what is needed (as many tokens as the batch can always be taken back);
+ * Errors: `PLM_ERROR_REWIND_TOO_FAR` if there are not as many, or layers with a window have
+ * overwritten what is needed (as many tokens as the batch can always be taken back);
  * `PLM_ERROR_BUSY`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
  */
 int32_t plm_rewind(struct plm_session *session, size_t tokens);
@@ -1134,25 +1142,22 @@ int32_t plm_generate_step(struct plm_generation *generation,
 /**
  * Ends a text that goes on, and gives text that was held back to `write`, because it could have
  * been the beginning of a stop string. The session holds the prompt and the text, but for the
- * token that `plm_generate_last` returns, and perhaps work in progress, which `plm_abort` drops. Further
- * calls return `PLM_ENDED_LIMIT`. Does nothing if the text has ended.
+ * token that `plm_generate_last` returns, and perhaps work in progress, which `plm_abort` drops.
+ * Further calls return `PLM_ENDED_LIMIT`. Does nothing if the text has ended.
  *
  * Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
  */
-int32_t plm_generate_stop(struct plm_generation *generation,
-                          plm_write write,
-                          void *context);
+int32_t plm_generate_stop(struct plm_generation *generation, plm_write write, void *context);
 
 /**
  * Writes to `id` the token that was sampled last and that the session has not seen: a prompt that
  * goes on with the text begins with it.
  *
  * Errors: `PLM_ERROR_NO_TOKENS` if none was sampled, or if the session has computed the last one
- * already, because the text was stopped while the next was being chosen; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
- * `PLM_ERROR_HANDLE`.
+ * already, because the text was stopped while the next was being chosen; `PLM_ERROR_NULL`,
+ * `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
  */
-int32_t plm_generate_last(struct plm_generation *generation,
-                          uint32_t *id);
+int32_t plm_generate_last(struct plm_generation *generation, uint32_t *id);
 
 #ifdef __cplusplus
 }  // extern "C"
