@@ -7,8 +7,8 @@
 
 use std::prelude::rust_2024::*;
 
-use super::ImportError;
 use super::rope::Pairing;
+use super::{ImportError, refused};
 use crate::model::MlpVariant;
 
 /// What models of one family have in common.
@@ -807,7 +807,7 @@ impl Family {
             .find(|(_, gguf)| gguf.architecture == name)
             .ok_or_else(|| {
                 let names = list(known().map(|(_, gguf)| gguf.architecture));
-                let why = why_refused(name).unwrap_or("it is not one of the supported families");
+                let why = refused::why(name).unwrap_or("it is not one of the supported families");
                 ImportError::new(format!("architecture {name:?}: {why}"))
                     .help(format!("supported are {names}"))
             })
@@ -838,88 +838,9 @@ fn list(names: impl Iterator<Item = &'static str>) -> String {
     }
 }
 
-const EXPERTS: &str = "it is a mixture of experts";
-const RECURRENT: &str = "it has recurrent layers";
-
-/// Families that are refused, by `model_type` and by GGUF's name, and why. The manual lists them.
-const REFUSED: [(&[&str], &str); 8] = [
-    (
-        &[
-            "mixtral",
-            "dbrx",
-            "llama4",
-            "gpt_oss",
-            "grok",
-            "deepseek2",
-            "deepseek_v2",
-            "deepseek_v3",
-        ],
-        EXPERTS,
-    ),
-    (
-        &[
-            "qwen3_5",
-            "qwen3_5_text",
-            "qwen35",
-            "qwen3_next",
-            "qwen3next",
-            "mamba",
-            "mamba2",
-            "falcon_mamba",
-            "falcon_h1",
-            "bamba",
-            "jamba",
-            "zamba2",
-            "nemotron_h",
-            "granitehybrid",
-            "rwkv7",
-        ],
-        RECURRENT,
-    ),
-    (
-        &["gemma3n", "gemma3n_text", "gemma4", "gemma4_text"],
-        "its layers have inputs of their own, and some share keys and values",
-    ),
-    (
-        &["cohere", "cohere2", "command_r"],
-        "its attention and feed-forward run side by side, behind a LayerNorm",
-    ),
-    (
-        &[
-            "gpt2",
-            "gpt_neox",
-            "gptneox",
-            "falcon",
-            "phi",
-            "phi2",
-            "stablelm",
-            "starcoder2",
-            "nemotron",
-            "opt",
-            "bloom",
-            "mpt",
-        ],
-        "its norms are LayerNorms",
-    ),
-    (&["olmo"], "its norms have no weights"),
-    (&["arcee"], "its feed-forward has no gate"),
-    (&["minicpm3"], "its keys and values are compressed"),
-];
-
-/// Why a family is refused, if its name tells.
-fn why_refused(name: &str) -> Option<&'static str> {
-    let name = name.replace('-', "_");
-    let listed = REFUSED.iter().find(|(names, _)| names.contains(&&*name));
-    match listed {
-        Some((_, why)) => Some(why),
-        None if name.contains("moe") => Some(EXPERTS),
-        None => None,
-    }
-}
-
 fn unsupported(model_type: &str) -> ImportError {
     let short: String = model_type.chars().take(60).collect();
-    let why = why_refused(model_type).unwrap_or("it is not one of the supported families");
+    let why = refused::why(model_type).unwrap_or("it is not one of the supported families");
     ImportError::new(format!("`model_type` is {short:?}: {why}"))
         .help(format!("supported are {}", model_types(|_| true)))
 }
@@ -939,20 +860,6 @@ mod tests {
         for names in names {
             for (i, name) in names.iter().enumerate() {
                 assert!(!names[..i].contains(name), "{name}");
-            }
-        }
-    }
-
-    /// The manual has a table of them: names, and the sentence.
-    #[test]
-    fn the_manual_lists_the_families_that_are_refused() {
-        let manual = include_str!("../manual/adding_a_family.md");
-        for (names, why) in REFUSED {
-            let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-            let row = format!("| {} | {why} |", names.join(", "));
-            assert!(manual.contains(&row), "the manual lacks\n{row}");
-            for name in names {
-                assert_eq!(why_refused(name.trim_matches('`')), Some(why));
             }
         }
     }

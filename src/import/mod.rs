@@ -25,6 +25,7 @@ pub mod llamalike;
 mod multipliers;
 mod place;
 mod quantize;
+mod refused;
 mod rope;
 mod safetensors;
 mod tensor;

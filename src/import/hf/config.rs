@@ -249,12 +249,7 @@ fn convolutions(
     let mut is_convolution = vec![false; layers.len()];
     if let Some(list) = keys.list("layer_types")? {
         if list.len() != layers.len() {
-            let clause = format!(
-                "has {} entries, expected num_hidden_layers, {}",
-                list.len(),
-                layers.len()
-            );
-            return Err(keys.object_to("layer_types", &clause));
+            return Err(wrong_length(keys, "layer_types", list, layers.len()));
         }
         for (is_convolution, kind) in is_convolution.iter_mut().zip(list) {
             *is_convolution = match kind.as_str() {
@@ -404,6 +399,13 @@ fn layers(
     Ok(sliding.iter().zip(rotary).map(layer).collect())
 }
 
+/// The error of a list that has not an entry for each of `count` layers.
+fn wrong_length(keys: &Object, key: &str, list: &[Value], count: usize) -> ImportError {
+    let entries = list.len();
+    let clause = format!("has {entries} entries, expected num_hidden_layers, {count}");
+    keys.object_to(key, &clause)
+}
+
 /// Which layers have a window.
 fn sliding_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool>, ImportError> {
     // The list below does not turn windows on by itself.
@@ -419,11 +421,7 @@ fn sliding_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool
     };
     if let Some(list) = listed {
         if list.len() != count as usize {
-            let clause = format!(
-                "has {} entries, expected num_hidden_layers, {count}",
-                list.len()
-            );
-            return Err(keys.object_to("layer_types", &clause));
+            return Err(wrong_length(keys, "layer_types", list, count as usize));
         }
         return list
             .iter()
@@ -497,11 +495,7 @@ fn rotary_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool>
         return Ok((0..count).map(|i| (i + 1) % interval != 0).collect());
     };
     if list.len() < count as usize {
-        let clause = format!(
-            "has {} entries, expected num_hidden_layers, {count}",
-            list.len()
-        );
-        return Err(keys.object_to("no_rope_layers", &clause));
+        return Err(wrong_length(keys, "no_rope_layers", list, count as usize));
     }
     let rotary = |value: &Value| match (value.as_u64(), value.as_bool()) {
         (Some(0), _) | (_, Some(false)) => Ok(false),

@@ -10,7 +10,7 @@ use crate::import::safetensors::Weights;
 use crate::import::{Description, ImportError, RopeTable, heads_fit, rope};
 use crate::model::{AttnTemperature, Config, DType, Layer, LayerKind, MlpVariant, Rope};
 
-/// The fields of `LlamalikeTransformerConfig`, all of them, and those of families that it has not.
+/// All fields of `LlamalikeTransformerConfig`, and those that penzai does not have.
 const FIELDS: [&str; 31] = [
     "num_kv_heads",
     "query_head_multiplier",
