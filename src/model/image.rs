@@ -62,8 +62,7 @@
 
 use core::fmt;
 
-use super::config::{Config, Layers};
-use super::{LayerKind, Rope, TensorId, TensorKind};
+use super::{Config, LayerKind, Layers, Rope, TensorId, TensorKind};
 use crate::Error;
 
 /// The version this build writes and reads.

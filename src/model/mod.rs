@@ -4,6 +4,7 @@
 mod checksum;
 mod config;
 mod image;
+mod layers;
 mod open;
 mod scrub;
 #[cfg(feature = "source")]
@@ -17,12 +18,8 @@ use bytemuck::try_cast_slice;
 use pocketlm_kernels::{Matrix, TILE_ROWS};
 
 pub(crate) use checksum::{crc32, extend_crc32};
-#[cfg(feature = "std")]
-pub(crate) use config::CONVOLUTION;
 pub(crate) use config::Dims;
-pub use config::{
-    AttnTemperature, Config, ConfigField, Layer, LayerKind, Layers, MlpVariant, Rope,
-};
+pub use config::{AttnTemperature, Config, ConfigField, MlpVariant};
 pub(crate) use image::VERSION;
 #[cfg(feature = "std")]
 pub use image::tensor_ids;
@@ -31,6 +28,9 @@ pub use image::{ALIGNMENT, Header, Section};
 pub use image::{Aligned, MAGIC};
 #[cfg(feature = "std")]
 pub(crate) use image::{ENTRY_BYTES, HEADER_BYTES, align};
+#[cfg(feature = "std")]
+pub(crate) use layers::CONVOLUTION;
+pub use layers::{Layer, LayerKind, Layers, Rope};
 pub use open::Open;
 pub use pocketlm_kernels::{DType, Kv};
 pub use scrub::Scrub;
@@ -248,22 +248,14 @@ impl<'m> Model<'m> {
         }
     }
 
-    /// The factors of [`AttnTemperature`], from step 0 on; empty without.
-    fn query_factors(&self) -> &'m [f32] {
+    /// The factors of [`AttnTemperature`], from step 0 on; empty without. Later steps have the last.
+    pub(crate) fn query_factors(&self) -> &'m [f32] {
+        if self.config().attn_temperature.is_none() {
+            return &[];
+        }
         let start = self.header.rope_lengths().0.saturating_mul(8);
         let bytes = self.header.section(Section::Rope).get(start..);
         try_cast_slice(bytes.unwrap_or_default()).unwrap_or_default()
-    }
-
-    /// What queries of a position are multiplied by, in a layer with this rotary table: 1 without
-    /// [`AttnTemperature`].
-    pub(crate) fn query_factor(&self, position: u32, rope: Rope) -> f32 {
-        let Some(temperature) = self.config().attn_temperature else {
-            return 1.0;
-        };
-        let factors = self.query_factors();
-        let step = temperature.step(position, rope) as usize;
-        factors.get(step).or(factors.last()).copied().unwrap_or(1.0)
     }
 
     /// A rotary table as it is stored; empty if no layer uses it.

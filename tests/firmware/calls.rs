@@ -238,8 +238,8 @@ fn functions(elf: &object::File<'_>) -> BTreeMap<u64, Function> {
 }
 
 /// The functions whose addresses are among the constants of the program, apart from the vectors of
-/// exceptions. The linker keeps its list of addresses for this (`--emit-relocs`): another number may
-/// look like one.
+/// exceptions. The linker keeps its list of addresses for this (`--emit-relocs`): another number
+/// may look like one.
 fn pointed_at(elf: &object::File<'_>, functions: &BTreeMap<u64, Function>) -> Vec<u64> {
     let thumb = elf.architecture() == Architecture::Arm;
     let sections = elf

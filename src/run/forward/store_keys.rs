@@ -9,7 +9,7 @@ use pocketlm_kernels::{
 };
 
 use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, split};
-use crate::model::{Dims, Model, Rope, TensorKind};
+use crate::model::{Config, Dims, Rope, TensorKind};
 use crate::run::SMALL;
 use crate::run::buffer::Buffer;
 use crate::run::cache::LayerCache;
@@ -49,8 +49,9 @@ impl Forward<'_, '_> {
         let [query, key, value, queries] = split(self.buffers.numbers, &self.plan, buffers);
         let prepare = Prepare {
             isa: self.engine.isa,
-            model: &self.model,
+            config,
             rope: layer.rope,
+            query_factors: self.model.query_factors(),
             kv: self.plan.kv_type(),
             dims,
             cache: LayerCache::new(&self.plan, layer, batch.cache),
@@ -81,8 +82,10 @@ impl Forward<'_, '_> {
 /// How queries, keys and values are prepared and stored.
 struct Prepare<'s> {
     isa: &'static Isa,
-    model: &'s Model<'s>,
+    config: &'s Config,
     rope: Rope,
+    /// By the steps of [`AttnTemperature`](crate::model::AttnTemperature); empty without.
+    query_factors: &'s [f32],
     kv: Kv,
     dims: &'s Dims,
     cache: LayerCache,
@@ -209,10 +212,10 @@ impl Prepare<'_> {
         add(query, query_bias);
         add(key, key_bias);
         add(value, value_bias);
-        if !self.model.config().qk_norm_after_rope {
+        if !self.config.qk_norm_after_rope {
             let [query_norm, key_norm] = self.norms;
-            rms_norm(query, query_norm, self.model.config().rms_norm_eps);
-            rms_norm(key, key_norm, self.model.config().rms_norm_eps);
+            rms_norm(query, query_norm, self.config.rms_norm_eps);
+            rms_norm(key, key_norm, self.config.rms_norm_eps);
         }
     }
 
@@ -226,16 +229,18 @@ impl Prepare<'_> {
             rope(row_mut(queries, dims.head, index), cos, sin);
         }
         rope(key, cos, sin);
-        if self.model.config().qk_norm_after_rope {
+        if self.config.qk_norm_after_rope {
             let [query_norm, key_norm] = self.norms;
-            rms_norm(queries, query_norm, self.model.config().rms_norm_eps);
-            rms_norm(key, key_norm, self.model.config().rms_norm_eps);
+            rms_norm(queries, query_norm, self.config.rms_norm_eps);
+            rms_norm(key, key_norm, self.config.rms_norm_eps);
         }
-        scale(queries, self.model.config().query_scaling_factor);
-        let position = self.positions.get(self.start + token).copied();
-        let factor = self.model.query_factor(position.unwrap_or(0), self.rope);
-        if factor != 1.0 {
-            scale(queries, factor);
+        scale(queries, self.config.query_scaling_factor);
+        if let Some(temperature) = self.config.attn_temperature {
+            let position = self.positions.get(self.start + token).copied();
+            let step = temperature.step(position.unwrap_or(0), self.rope);
+            let factors = self.query_factors;
+            let factor = factors.get(step as usize).or(factors.last());
+            scale(queries, factor.copied().unwrap_or(1.0));
         }
         if self.kv.dtype().is_quantized() {
             for index in 0..dims.queries_per_kv {

@@ -291,8 +291,8 @@ fn ministral_3_scales_queries_by_position() {
     let other = File::llama().with(float("llama.attention.temperature_scale", 0.1));
     assert_eq!(
         place.refusal(&other.bytes().0),
-        "key `llama.attention.temperature_scale` is 0.10000000149011612, expected none: this is not \
-         supported"
+        "key `llama.attention.temperature_scale` is 0.10000000149011612, expected none: this is \
+         not supported"
     );
 }
 
