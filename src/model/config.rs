@@ -80,7 +80,8 @@ impl AttnTemperature {
 /// The model config. The names are those of penzai's `LlamalikeTransformerConfig`; defaults are
 /// resolved, so that every field is the number that is computed with.
 ///
-/// `attention_type` is the list of [`Layer`]s beside it, since it has one entry a layer.
+/// `attention_type` is the list of [`Layer`](super::Layer)s beside it, since it has one entry a
+/// layer.
 ///
 /// To make one, start from [`Config::PLAIN`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -156,16 +157,16 @@ pub struct Config {
     pub mlp_bias: bool,
     /// Biases on both matrices and on the taps of convolutions (LFM2's `conv_bias`).
     pub conv_bias: bool,
-    /// How many taps a convolution has, its layer's [`window`](Layer::window): the same in all
-    /// layers. `None` if no layer is one.
+    /// How many taps a convolution has, its layer's [`window`](super::Layer::window): the same in
+    /// all layers. `None` if no layer is one.
     pub conv_taps: Option<NonZeroU32>,
     /// Tokens of the longest text the model was trained for, where the checkpoint says so. Nothing
     /// stops at it: a longer context runs, but what is written there may make no sense.
     pub max_position_embeddings: Option<NonZeroU32>,
 }
 
-/// The field of a [`Config`] (or of a [`Layer`]) that was refused. [`Display`](fmt::Display) says
-/// what it must be.
+/// The field of a [`Config`] (or of a [`Layer`](super::Layer)) that was refused.
+/// [`Display`](fmt::Display) says what it must be.
 ///
 /// Example: [`Config`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

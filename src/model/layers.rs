@@ -13,7 +13,7 @@ pub(crate) const CONVOLUTION: u32 = 3;
 
 /// Which table of rotary frequencies a layer uses.
 ///
-/// Example: [`Config`].
+/// Example: [`Config`](super::Config).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
@@ -84,8 +84,8 @@ pub struct Layer {
     /// How it mixes tokens.
     pub kind: LayerKind,
     /// `Some(w)`: the layer sees `w` positions, the token's own included: sliding-window causal
-    /// attention, or a convolution, which has as many taps ([`Config::conv_taps`]). `None`: global
-    /// causal attention.
+    /// attention, or a convolution, which has as many taps
+    /// ([`conv_taps`](super::Config::conv_taps)). `None`: global causal attention.
     pub window: Option<NonZeroU32>,
     /// The rotary table of attention.
     pub rope: Rope,
