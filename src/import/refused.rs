@@ -89,12 +89,12 @@ mod tests {
     #[test]
     fn the_manual_lists_the_families_that_are_refused() {
         let manual = include_str!("../manual/adding_a_family.md");
-        for (names, why) in REFUSED {
+        for (names, reason) in REFUSED {
             let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-            let row = format!("| {} | {why} |", names.join(", "));
+            let row = format!("| {} | {reason} |", names.join(", "));
             assert!(manual.contains(&row), "the manual lacks\n{row}");
             for name in names {
-                assert_eq!(why(name.trim_matches('`')), Some(why));
+                assert_eq!(why(name.trim_matches('`')), Some(reason));
             }
         }
     }

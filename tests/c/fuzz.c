@@ -295,9 +295,11 @@ static int32_t tokens(void)
     const uint32_t *ids = NULL;
     size_t count = 0;
     int32_t code = plm_tokens(handle(SESSION, NULL), place(&ids), place(&count));
-    static volatile uint32_t last;
     for (size_t index = 0; code == PLM_OK && index < count; index++) {
-        last = ids[index];
+        /* No model has this token. */
+        if (ids[index] == UINT32_MAX) {
+            abort();
+        }
     }
     return code;
 }
