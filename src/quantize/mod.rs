@@ -19,6 +19,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::prelude::rust_2024::*;
 
 use pocketlm_kernels::Isa;
@@ -27,7 +28,7 @@ use crate::import::{Checkpoint, Description, ImportError, PackOptions, PackedMat
 use crate::model::{DType, Model, TensorId, TensorKind};
 pub use calibration::Calibration;
 use grid::Grid;
-use layer::{Computed, INPUTS, OneLayer, compute, embed, ranges};
+use layer::{INPUTS, OneLayer, compute, embed, ranges};
 use matrix::{Inputs, Rounded, exact, round};
 pub use measure::{Agreement, measure};
 pub use sensitivity::Sensitivity;
@@ -121,7 +122,7 @@ pub fn is_rounded(dtype: DType) -> bool {
     Grid::of(dtype).is_some()
 }
 
-/// Packs the matrices that `options` wants in a type of six bits or fewer. Weights that lie on the
+/// Packs the matrices that `options` wants in q6, q5, q4, nl4 or nl3. Weights that lie on the
 /// type's grid already are kept as they are. Without `calibration` each weight goes to the nearest
 /// number of a searched scale.
 ///
@@ -217,35 +218,9 @@ impl Work<'_, '_> {
             // q8 is faster than f32, and its errors are far smaller than those of what is rounded.
             let image = OneLayer::new(checkpoint, layer, &hidden).image(DType::Q8)?;
             let model = Model::open(&image).map_err(refuse)?;
-            let mut inputs: [Option<Inputs>; INPUTS.len()] = Default::default();
-            let mut after = Vec::with_capacity(hidden.len());
-            for (round, ranges) in ranges.chunks(ROUND).enumerate() {
-                let computed = compute(&model, ranges, isa).map_err(refuse)?;
-                for (
-                    index,
-                    Computed {
-                        inputs: values,
-                        hidden,
-                    },
-                ) in computed.iter().enumerate()
-                {
-                    after.extend_from_slice(hidden);
-                    for (inputs, values) in inputs.iter_mut().zip(values) {
-                        // Matrices of another kind of layer.
-                        if values.is_empty() {
-                            continue;
-                        }
-                        let width = values.len() / ranges[index].len();
-                        inputs.get_or_insert_with(|| Inputs::new(width)).add(
-                            round * ROUND + index,
-                            values,
-                            isa,
-                        );
-                    }
-                }
-            }
+            let inputs;
+            (inputs, hidden) = layer_inputs(&model, &ranges, isa)?;
             drop(image);
-            hidden = after;
             for (roles, inputs) in INPUTS.iter().zip(inputs) {
                 self.round_all(|of, kind| of == layer && roles.contains(&kind), inputs)?;
             }
@@ -294,6 +269,32 @@ impl Work<'_, '_> {
         });
         Ok(())
     }
+}
+
+/// The inputs of a layer's matrices, one of each group in [`INPUTS`], and the hidden rows after the
+/// layer. `None` for matrices of another kind of layer.
+fn layer_inputs(
+    model: &Model<'_>,
+    ranges: &[Range<u32>],
+    isa: &'static Isa,
+) -> Result<([Option<Inputs>; INPUTS.len()], Vec<f32>), ImportError> {
+    let mut inputs: [Option<Inputs>; INPUTS.len()] = Default::default();
+    let mut after = Vec::new();
+    for (round, ranges) in ranges.chunks(ROUND).enumerate() {
+        let computed = compute(model, ranges, isa).map_err(refuse)?;
+        for (index, computed) in computed.iter().enumerate() {
+            after.extend_from_slice(&computed.hidden);
+            for (inputs, values) in inputs.iter_mut().zip(&computed.inputs) {
+                if values.is_empty() {
+                    continue;
+                }
+                let width = values.len() / ranges[index].len();
+                let inputs = inputs.get_or_insert_with(|| Inputs::new(width));
+                inputs.add(round * ROUND + index, values, isa);
+            }
+        }
+    }
+    Ok((inputs, after))
 }
 
 fn named(id: TensorId, error: ImportError) -> ImportError {

@@ -1,5 +1,6 @@
 //! Second moments of a matrix's inputs, and their factors.
 
+use std::ops::Range;
 use std::prelude::rust_2024::*;
 
 use pocketlm_kernels::{DType, Input, Isa, Matrix, Output, Solo, TILE_ROWS, split_rows};
@@ -35,29 +36,7 @@ impl Moments {
         if tokens == 0 {
             return;
         }
-        // The transposed inputs, as the matrix of a product, and as its inputs.
-        let mut tiles = vec![0.0f32; width.next_multiple_of(TILE_ROWS) * tokens];
-        let mut transposed = vec![0.0f32; width * tokens];
-        tiles
-            .par_chunks_mut(TILE_ROWS * tokens)
-            .zip(transposed.par_chunks_mut(TILE_ROWS * tokens))
-            .enumerate()
-            .for_each(|(tile, (columns, rows))| {
-                let first = tile * TILE_ROWS;
-                let count = TILE_ROWS.min(width - first);
-                for (column, token) in columns
-                    .chunks_exact_mut(TILE_ROWS)
-                    .zip(inputs.chunks_exact(width))
-                {
-                    column[..count].copy_from_slice(&token[first..first + count]);
-                }
-                for (lane, row) in rows.chunks_exact_mut(tokens).enumerate() {
-                    let columns = columns.chunks_exact(TILE_ROWS);
-                    for (x, column) in row.iter_mut().zip(columns) {
-                        *x = column[lane];
-                    }
-                }
-            });
+        let (tiles, transposed) = transpose(inputs, width);
         let matrix = Matrix::new(DType::F32, width, tokens, bytemuck::cast_slice(&tiles))
             .expect("as large as it says");
         self.values
@@ -157,47 +136,10 @@ impl Moments {
         // holds what is left to factor.
         let mut end = n;
         while end > 0 {
-            let start = end.saturating_sub(PANEL);
-            // The panel, all of its rows, column by column.
-            for k in (start..end).rev() {
-                let pivot = h[k * n + k];
-                if pivot.is_nan() || pivot <= 0.0 {
-                    return None;
-                }
-                weights[k] = pivot as f32;
-                let column: Vec<f64> = (start..k).map(|j| h[j * n + k]).collect();
-                h[..k * n]
-                    .par_chunks_mut(n)
-                    .with_min_len(64)
-                    .for_each(|row| {
-                        let factor = row[k] / pivot;
-                        for (x, c) in row[start..k].iter_mut().zip(&column) {
-                            *x -= factor * c;
-                        }
-                        row[k] = factor;
-                    });
-            }
-            // What is left, less the panel's part.
-            let (left, _) = h.split_at_mut(start * n);
-            let panel: Vec<f64> = left
-                .chunks_exact(n)
-                .flat_map(|row| row[start..end].iter().copied())
-                .collect();
-            let pivots: Vec<f64> = (start..end).map(|k| f64::from(weights[k])).collect();
-            let width = end - start;
-            // [column of the panel][row]
-            let mut by_column = vec![0.0; width * start];
-            for (i, row) in panel.chunks_exact(width).enumerate() {
-                for (k, x) in row.iter().enumerate() {
-                    by_column[k * start + i] = *x;
-                }
-            }
-            left.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
-                let own = &panel[i * width..(i + 1) * width];
-                let factors: Vec<f64> = own.iter().zip(&pivots).map(|(x, p)| -x * p).collect();
-                add_products(&by_column, &[factors], i..start, &mut [&mut row[..start]]);
-            });
-            end = start;
+            let panel = end.saturating_sub(PANEL)..end;
+            end = panel.start;
+            factor_panel(&mut h, n, panel.clone(), &mut weights)?;
+            subtract_panel(&mut h, n, panel, &weights);
         }
         Some(Factor {
             damped,
@@ -205,6 +147,83 @@ impl Moments {
             feedback: h.iter().map(|&x| x as f32).collect(),
         })
     }
+}
+
+/// The transposed inputs: as the matrix of a product, in tiles, and as its inputs.
+fn transpose(inputs: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
+    let tokens = inputs.len() / width;
+    let mut tiles = vec![0.0f32; width.next_multiple_of(TILE_ROWS) * tokens];
+    let mut transposed = vec![0.0f32; width * tokens];
+    tiles
+        .par_chunks_mut(TILE_ROWS * tokens)
+        .zip(transposed.par_chunks_mut(TILE_ROWS * tokens))
+        .enumerate()
+        .for_each(|(tile, (columns, rows))| {
+            let first = tile * TILE_ROWS;
+            let count = TILE_ROWS.min(width - first);
+            for (column, token) in columns
+                .chunks_exact_mut(TILE_ROWS)
+                .zip(inputs.chunks_exact(width))
+            {
+                column[..count].copy_from_slice(&token[first..first + count]);
+            }
+            for (lane, row) in rows.chunks_exact_mut(tokens).enumerate() {
+                let columns = columns.chunks_exact(TILE_ROWS);
+                for (x, column) in row.iter_mut().zip(columns) {
+                    *x = column[lane];
+                }
+            }
+        });
+    (tiles, transposed)
+}
+
+/// Factors the columns of a panel, all of their rows, from the last to the first. `None` if a pivot
+/// is not above 0.
+fn factor_panel(h: &mut [f64], n: usize, panel: Range<usize>, weights: &mut [f32]) -> Option<()> {
+    for k in panel.clone().rev() {
+        let pivot = h[k * n + k];
+        if pivot.is_nan() || pivot <= 0.0 {
+            return None;
+        }
+        weights[k] = pivot as f32;
+        let before = panel.start..k;
+        let column: Vec<f64> = before.clone().map(|j| h[j * n + k]).collect();
+        h[..k * n]
+            .par_chunks_mut(n)
+            .with_min_len(64)
+            .for_each(|row| {
+                let factor = row[k] / pivot;
+                for (x, c) in row[before.clone()].iter_mut().zip(&column) {
+                    *x -= factor * c;
+                }
+                row[k] = factor;
+            });
+    }
+    Some(())
+}
+
+/// Subtracts the part of a factored panel from what is left to factor.
+fn subtract_panel(h: &mut [f64], n: usize, panel: Range<usize>, weights: &[f32]) {
+    let start = panel.start;
+    let width = panel.len();
+    let (left, _) = h.split_at_mut(start * n);
+    let factors: Vec<f64> = left
+        .chunks_exact(n)
+        .flat_map(|row| row[panel.clone()].iter().copied())
+        .collect();
+    let pivots: Vec<f64> = panel.clone().map(|k| f64::from(weights[k])).collect();
+    // [column of the panel][row]
+    let mut by_column = vec![0.0; width * start];
+    for (i, row) in factors.chunks_exact(width).enumerate() {
+        for (k, x) in row.iter().enumerate() {
+            by_column[k * start + i] = *x;
+        }
+    }
+    left.par_chunks_mut(n).enumerate().for_each(|(i, row)| {
+        let own = &factors[i * width..(i + 1) * width];
+        let products: Vec<f64> = own.iter().zip(&pivots).map(|(x, p)| -x * p).collect();
+        add_products(&by_column, &[products], i..start, &mut [&mut row[..start]]);
+    });
 }
 
 /// `H = M D Mᵀ`, `M` upper triangular with ones on its diagonal: the loss of a row with errors `e`

@@ -25,7 +25,7 @@ use crate::model::{DType, TensorId, TensorKind};
 /// Sequences of calibration text that are used, and tokens of each.
 const SEQUENCES: usize = 8;
 const LENGTH: usize = 64;
-/// Of so many tokens one is compared: the output matrix is often the largest.
+/// Of so many tokens one is compared: `lm_head` is often the largest matrix.
 const COMPARED: usize = 2;
 /// Tile rows of a matrix from which its error in each type is estimated.
 const TRIED: usize = 8;
@@ -66,7 +66,7 @@ pub struct Sensitivity {
 /// A checkpoint with one rounded matrix, and the rows that come out of its layers so far.
 struct Variant<'c> {
     id: TensorId,
-    /// The checkpoint, if the matrix belongs to no layer: it may be the output matrix.
+    /// The checkpoint, if the matrix belongs to no layer: it may be `lm_head`.
     whole: Option<Quantized<'c>>,
     hidden: Vec<f32>,
 }
@@ -223,47 +223,75 @@ fn costs(
         });
     }
     for layer in 0..layers {
-        // The errors that are measured are far larger than those of q8, which is faster than f32.
-        let packed = OneLayer::new(checkpoint, layer, &hidden).pack(DType::Q8)?;
         let of_layer = |id: &&TensorId| id.kind.is_per_layer() && id.layer == layer;
-        let mut begun = Vec::new();
-        for &id in ids.iter().filter(of_layer) {
-            let mut packed = packed.clone();
-            packed.insert(id.kind, Rc::new(rounded(checkpoint, id)?));
-            let one = OneLayer::new(checkpoint, layer, &hidden).with_packed(packed);
-            let hidden = one.after(DType::Q8, sequences, Isa::best())?;
-            begun.push(Variant {
-                id,
-                whole: None,
-                hidden,
-            });
-        }
-        // The reference and all variants at once, because preparing a layer takes time.
-        let rows: Vec<f32> = variants.iter().fold(hidden.clone(), |mut rows, variant| {
-            rows.extend_from_slice(&variant.hidden);
-            rows
-        });
-        let copies: Vec<Vec<u32>> = (0..=variants.len())
-            .flat_map(|_| sequences.to_vec())
-            .collect();
-        let one = OneLayer::new(checkpoint, layer, &rows).with_packed(packed);
-        let rows = one.after(DType::Q8, &copies, Isa::best())?;
-        let mut parts = rows.chunks_exact(hidden.len());
-        hidden = parts.next().unwrap_or_default().to_vec();
-        for (variant, part) in variants.iter_mut().zip(parts) {
-            variant.hidden = part.to_vec();
-        }
-        variants.extend(begun);
+        let ids: Vec<TensorId> = ids.iter().filter(of_layer).copied().collect();
+        compute_layer(checkpoint, &ids, sequences, &mut hidden, &mut variants)?;
         progress(u64::from(layer) + 1, u64::from(layers) + 1);
     }
-    let states = compared(checkpoint, &hidden)?;
-    let tokens = states.len() / config.embedding_dim as usize;
+    let costs = final_divergences(checkpoint, &hidden, &variants)?;
+    progress(u64::from(layers) + 1, u64::from(layers) + 1);
+    Ok(costs)
+}
+
+/// Takes the hidden rows of the reference and of all variants through a layer, whose matrices are
+/// `ids`, and begins a variant for each of these matrices.
+fn compute_layer(
+    checkpoint: &dyn Checkpoint,
+    ids: &[TensorId],
+    sequences: &[Vec<u32>],
+    hidden: &mut Vec<f32>,
+    variants: &mut Vec<Variant<'_>>,
+) -> Result<(), ImportError> {
+    let Some(layer) = ids.first().map(|id| id.layer) else {
+        return Ok(());
+    };
+    // The errors that are measured are far larger than those of q8, which is faster than f32.
+    let packed = OneLayer::new(checkpoint, layer, hidden).pack(DType::Q8)?;
+    let mut begun = Vec::new();
+    for &id in ids {
+        let mut packed = packed.clone();
+        packed.insert(id.kind, Rc::new(rounded(checkpoint, id)?));
+        let one = OneLayer::new(checkpoint, layer, hidden).with_packed(packed);
+        let hidden = one.after(DType::Q8, sequences, Isa::best())?;
+        begun.push(Variant {
+            id,
+            whole: None,
+            hidden,
+        });
+    }
+    // The reference and all variants at once, because preparing a layer takes time.
+    let rows: Vec<f32> = variants.iter().fold(hidden.clone(), |mut rows, variant| {
+        rows.extend_from_slice(&variant.hidden);
+        rows
+    });
+    let copies: Vec<Vec<u32>> = (0..=variants.len())
+        .flat_map(|_| sequences.to_vec())
+        .collect();
+    let one = OneLayer::new(checkpoint, layer, &rows).with_packed(packed);
+    let rows = one.after(DType::Q8, &copies, Isa::best())?;
+    let mut parts = rows.chunks_exact(hidden.len());
+    *hidden = parts.next().unwrap_or_default().to_vec();
+    for (variant, part) in variants.iter_mut().zip(parts) {
+        variant.hidden = part.to_vec();
+    }
+    variants.extend(begun);
+    Ok(())
+}
+
+/// The divergence of each variant from the reference, both after the last layer.
+fn final_divergences(
+    checkpoint: &dyn Checkpoint,
+    hidden: &[f32],
+    variants: &[Variant<'_>],
+) -> Result<Vec<(TensorId, f64)>, ImportError> {
+    let states = compared(checkpoint, hidden)?;
+    let tokens = states.len() / checkpoint.description().config.embedding_dim as usize;
     let mut costs = Vec::new();
-    // Models with an output matrix of their own; then the others, all at once.
+    // Models with an `lm_head` of their own; then the others, all at once.
     let reference = Predictions::new(checkpoint, states.clone())?;
     let mut all = states;
     let mut in_layers = Vec::new();
-    for variant in &variants {
+    for variant in variants {
         let states = compared(checkpoint, &variant.hidden)?;
         match &variant.whole {
             None => {
@@ -278,7 +306,6 @@ fn costs(
     }
     let divergences = divergences(&Predictions::new(checkpoint, all)?, tokens)?;
     costs.extend(in_layers.into_iter().zip(divergences));
-    progress(u64::from(layers) + 1, u64::from(layers) + 1);
     Ok(costs)
 }
 
