@@ -74,11 +74,11 @@ fn products(criterion: &mut Criterion) {
     }
 }
 
-fn mixes(criterion: &mut Criterion) {
+fn weighted_sums(criterion: &mut Criterion) {
     let slots = 1024;
     let channels = 64;
     let queries = 3;
-    let mut group = criterion.benchmark_group(format!("mix/{queries}x{slots}x{channels}"));
+    let mut group = criterion.benchmark_group(format!("weighted_sum/{queries}x{slots}x{channels}"));
     group.throughput(Throughput::Elements((queries * slots * channels) as u64));
     for kv in Kv::ALL {
         let mut words = vec![0u32; slots * kv.value_bytes(channels).expect("small") / 4];
@@ -90,7 +90,7 @@ fn mixes(criterion: &mut Criterion) {
         for isa in Isa::available() {
             group.bench_function(BenchmarkId::new(kv.dtype().name(), isa.name()), |bencher| {
                 bencher.iter(|| {
-                    isa.mix(
+                    isa.weighted_sum(
                         kv,
                         black_box(values),
                         0..slots,
@@ -136,5 +136,5 @@ fn vectors(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, products, mixes, vectors);
+criterion_group!(benches, products, weighted_sums, vectors);
 criterion_main!(benches);

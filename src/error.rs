@@ -36,7 +36,8 @@ pub enum Error {
     Tensor(TensorId),
     /// A tensor holds a number (or a scale) that is infinite or NaN.
     NotFinite(TensorId),
-    /// The kernels of this element type are not compiled in: enable the cargo feature of its name.
+    /// The kernels of this element type are not compiled in: enable its cargo feature
+    /// ([`DType::feature`]).
     Disabled(DType),
     /// The chat template is not UTF-8.
     ChatTemplate,
@@ -82,7 +83,8 @@ pub enum Error {
         /// How many tokens can be taken back now.
         possible: u32,
     },
-    /// Tokens given earlier are still being worked on: call `step` until it is done, or `reset`.
+    /// Tokens given earlier are still being worked on: call `step` until it is done, or
+    /// `abort`, or `reset`.
     Busy,
 
     // ---- snapshots and storage ----
@@ -262,8 +264,9 @@ impl fmt::Display for Error {
             Error::NotFinite(id) => write!(f, "tensor {id} holds an infinity or NaN"),
             Error::Disabled(dtype) => write!(
                 f,
-                "this build has no {} kernels: enable the cargo feature",
-                dtype.name()
+                "this build has no {} kernels: enable the cargo feature {}",
+                dtype.name(),
+                dtype.feature()
             ),
             Error::ChatTemplate => f.write_str("the chat template is not UTF-8"),
             Error::Unverified => f.write_str("the image's signature was rejected"),

@@ -83,7 +83,8 @@
 //! | `byte-level` (default) | tokenizers of byte-level BPE (GPT-2, Llama 3, SmolLM, Qwen) |
 //! | `nfc` (default, with `byte-level`) | tokenizers that normalise text to NFC (Qwen) |
 //! | `convolution` (default) | layers that are short convolutions (LFM2) |
-//! | `std` | `import` and `host`, and all types, tokenizers, `convolution`, `source`, `embedded-storage` |
+//! | `grammar` (default) | text that obeys a [grammar](grammar) |
+//! | `std` | `import` and `host`, and all types, tokenizers, `grammar`, `convolution`, `source`, `embedded-storage` |
 //! | `chat` | `chat`: conversations with a model, and chat templates (and `std`) |
 //! | `cli` | the command line |
 //! | `source` | weights that are not memory-mapped ([`WeightSource`](model::WeightSource)) |
@@ -93,7 +94,7 @@
 //! | `rvv` | kernels for RISC-V with the vector extension, version 1.0 |
 //! | `defmt` | `defmt::Format` on the public types of the core, and a few log points |
 //!
-//! Types, tokenizers, convolutions, `source` and `embedded-storage` are features because each takes
+//! Types, tokenizers, grammars, convolutions, `source` and `embedded-storage` are features because each takes
 //! flash. If an image needs one that is missing, it is refused with an error that names it. `dsp`,
 //! `mve` and `rvv` are features because stable Rust does not show whether the processor has these
 //! instructions.

@@ -88,8 +88,16 @@ impl DType {
         }
     }
 
-    /// Whether the kernels of this type are compiled in (a cargo feature each; both 4-bit types are
-    /// `q4`).
+    /// The cargo feature that compiles the kernels of this type in: its name, but `q4` is for both
+    /// types of even 4-bit levels.
+    pub const fn feature(self) -> &'static str {
+        match self {
+            DType::Q4Min => DType::Q4.name(),
+            _ => self.name(),
+        }
+    }
+
+    /// Whether the kernels of this type are compiled in ([`feature`](DType::feature)).
     pub const fn enabled(self) -> bool {
         match self {
             DType::F32 => cfg!(feature = "f32"),

@@ -35,8 +35,8 @@ pub struct Isa {
     pub(crate) quantize: fn(&[f32], &mut [InputGroup]),
     /// Writes a group of 16 inputs in the form that a matrix unit reads, if there is such a unit.
     pub(crate) arrange: Option<fn([&InputGroup; InputTile::INPUTS], &mut InputTile)>,
-    #[allow(clippy::type_complexity)] // as long as the arguments of `mix`
-    pub(crate) mix: fn(Kv, &[u8], Range<usize>, &[f32], &mut [f32], usize),
+    #[allow(clippy::type_complexity)] // as long as the arguments of `weighted_sum`
+    pub(crate) weighted_sum: fn(Kv, &[u8], Range<usize>, &[f32], &mut [f32], usize),
     pub(crate) softmax: fn(&mut [f32], &mut [f32]) -> f32,
     pub(crate) gate: fn(Activation, &mut [f32], &[f32]),
     pub(crate) soft_cap: fn(&mut [f32], f32),
@@ -63,7 +63,7 @@ impl Isa {
         matmul: matmul::matmul,
         arrange: None,
         quantize: quantize::quantize,
-        mix: kv::mix,
+        weighted_sum: kv::weighted_sum,
         softmax: vector::softmax,
         gate: vector::gate,
         soft_cap: vector::soft_cap,
@@ -127,7 +127,7 @@ impl Isa {
     /// The weighted sum of values: `out += weight * value` over the rows `slots` of a value table,
     /// in order, for `count` queries. `weights` is `[count][slots of the table]` and `out`
     /// `[count][channels]`. For q8, `value as f32 * (weight * scale)` is added to a channel.
-    pub fn mix(
+    pub fn weighted_sum(
         &self,
         kv: Kv,
         values: &[u8],
@@ -136,7 +136,7 @@ impl Isa {
         out: &mut [f32],
         count: usize,
     ) {
-        (self.mix)(kv, values, slots, weights, out, count);
+        (self.weighted_sum)(kv, values, slots, weights, out, count);
     }
 
     /// Turns attention scores into weights, in place and not yet normalised: `e^(score − largest)`.
@@ -146,9 +146,9 @@ impl Isa {
         (self.softmax)(older, newer)
     }
 
-    /// `gate = activation(gate) * value`, the gated feed-forward.
-    pub fn gate(&self, activation: Activation, gate: &mut [f32], value: &[f32]) {
-        (self.gate)(activation, gate, value);
+    /// `gate = activation(gate) * up`, the gated feed-forward.
+    pub fn gate(&self, activation: Activation, gate: &mut [f32], up: &[f32]) {
+        (self.gate)(activation, gate, up);
     }
 
     /// `x = cap tanh(x / cap)`.

@@ -139,8 +139,8 @@ pub fn value_part(kv: Kv, channels: usize, slot: usize) -> Range<usize> {
     start..start.saturating_add(bytes)
 }
 
-/// [`Isa::mix`](crate::Isa::mix), portably.
-pub(crate) fn mix(
+/// [`Isa::weighted_sum`](crate::Isa::weighted_sum), portably.
+pub(crate) fn weighted_sum(
     kv: Kv,
     values: &[u8],
     slots: Range<usize>,
@@ -156,7 +156,7 @@ pub(crate) fn mix(
     for _ in 0..count {
         let (these, other_weights) = weights.split_at_checked(table).unwrap_or_default();
         let (channels, other_out) = out.split_at_mut_checked(channels).unwrap_or_default();
-        mix_query(
+        weighted_sum_of_query(
             kv,
             values,
             slots.clone(),
@@ -168,7 +168,13 @@ pub(crate) fn mix(
 }
 
 #[inline(never)]
-fn mix_query(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &mut [f32]) {
+fn weighted_sum_of_query(
+    kv: Kv,
+    values: &[u8],
+    slots: Range<usize>,
+    weights: &[f32],
+    out: &mut [f32],
+) {
     if !kv.dtype().enabled() {
         return;
     }
@@ -185,13 +191,13 @@ fn mix_query(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &
     match kv {
         Kv::F32 => rows
             .zip(weights)
-            .for_each(|(row, &weight)| mix_floats(row, weight, out, |x: f32| x)),
+            .for_each(|(row, &weight)| weighted_sum_of_floats(row, weight, out, |x: f32| x)),
         Kv::F16 => rows
             .zip(weights)
-            .for_each(|(row, &weight)| mix_floats(row, weight, out, f16_to_f32)),
+            .for_each(|(row, &weight)| weighted_sum_of_floats(row, weight, out, f16_to_f32)),
         Kv::Bf16 => rows
             .zip(weights)
-            .for_each(|(row, &weight)| mix_floats(row, weight, out, bf16_to_f32)),
+            .for_each(|(row, &weight)| weighted_sum_of_floats(row, weight, out, bf16_to_f32)),
         Kv::Q8 => {
             for (row, weight) in rows.zip(weights) {
                 for (bytes, out) in row
@@ -211,7 +217,7 @@ fn mix_query(kv: Kv, values: &[u8], slots: Range<usize>, weights: &[f32], out: &
 }
 
 #[inline(always)]
-fn mix_floats<E: bytemuck::Pod>(
+fn weighted_sum_of_floats<E: bytemuck::Pod>(
     row: &[u8],
     weight: f32,
     out: &mut [f32],

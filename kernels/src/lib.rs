@@ -93,23 +93,24 @@ mod engine;
 mod floats;
 #[cfg(feature = "defmt")]
 mod format;
+// The innermost loops of the portable kernels: one file is for cores without vector registers, the
+// other for all others. Both compute the same.
+#[cfg_attr(
+    any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"),
+    path = "inner_loops/without_vectors.rs"
+)]
+#[cfg_attr(
+    not(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64")),
+    path = "inner_loops/with_vectors.rs"
+)]
+mod inner_loops;
 mod input_tile;
-// The innermost loops of the portable kernels: for cores without vector registers, and for others.
 mod isa;
 mod kv;
 pub mod math;
 mod matmul;
 mod matrix;
 mod pack;
-#[cfg_attr(
-    any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64"),
-    path = "narrow.rs"
-)]
-#[cfg_attr(
-    not(any(target_arch = "arm", target_arch = "riscv32", target_arch = "riscv64")),
-    path = "wide.rs"
-)]
-mod portable;
 mod quantize;
 mod soft;
 mod tile;

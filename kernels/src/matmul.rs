@@ -3,9 +3,9 @@
 
 use core::ops::Range;
 
+use crate::inner_loops::{BLOCK, float};
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::matrix::match_tiles;
-use crate::portable::{BLOCK, float};
 use crate::soft::join;
 use crate::tile::{self, Row, Rows, Tile};
 use crate::{GROUP, InputGroup, InputTile, Matrix, RowsMut, TILE_ROWS};
@@ -120,7 +120,7 @@ fn floats<E: Copy>(
 
 /// [`matmul`] of a quantised matrix, one input at a time.
 #[inline(always)]
-fn groups<W: tile::Group>(rows: Rows<'_, W>, input: &Input<'_>, out: &mut RowsMut<'_>) {
+fn groups<W: tile::QuantizedTile>(rows: Rows<'_, W>, input: &Input<'_>, out: &mut RowsMut<'_>) {
     product(rows, input.groups, 0..input.count, out, |row, [x]| {
         [sums(row, x)]
     });
@@ -128,7 +128,7 @@ fn groups<W: tile::Group>(rows: Rows<'_, W>, input: &Input<'_>, out: &mut RowsMu
 
 /// Group by group the exact dot products, joined to the sums.
 #[inline(always)]
-fn sums<W: tile::Group>(row: Row<'_, W>, x: &[InputGroup]) -> [f32; TILE_ROWS] {
+fn sums<W: tile::QuantizedTile>(row: Row<'_, W>, x: &[InputGroup]) -> [f32; TILE_ROWS] {
     let mut sums = [0.0; TILE_ROWS];
     for (tile, x) in row.tiles.iter().zip(x) {
         let offset = x.sum.wrapping_mul(W::OFFSET);

@@ -3,7 +3,9 @@
 
 use crate::dtype::groups_mut;
 use crate::math::{bf16_to_f32, f16_to_f32};
-use crate::tile::{Group, Nl3Tile, Nl4Tile, Q4MinTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, Rows, Tile};
+use crate::tile::{
+    Nl3Tile, Nl4Tile, Q4MinTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, QuantizedTile, Rows, Tile,
+};
 use crate::{DType, GROUP, TILE_ROWS};
 
 /// The tiles of a matrix: for each tile row its header, if it has one, and its columns (float
@@ -275,7 +277,7 @@ fn float_row<E: Copy>(
     }
 }
 
-fn group_row<W: Group>(rows: Rows<'_, W>, row: usize, out: &mut [f32]) {
+fn group_row<W: QuantizedTile>(rows: Rows<'_, W>, row: usize, out: &mut [f32]) {
     let tile_row = rows.row(row / TILE_ROWS);
     let lane = row % TILE_ROWS;
     for (out, tile) in groups_mut(out).zip(tile_row.tiles) {

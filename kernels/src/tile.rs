@@ -7,7 +7,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::dtype::{LEVELS_3, LEVELS_4};
 use crate::math::{bf16_to_f32, f16_to_f32};
-use crate::{GROUP, TILE_ROWS, portable};
+use crate::{GROUP, TILE_ROWS, inner_loops};
 
 /// A tile.
 pub(crate) trait Tile: Pod {
@@ -29,7 +29,7 @@ pub(crate) trait Scaled: Tile {
 }
 
 /// A group of 32 columns. Its values are stored in eight steps of four columns.
-pub(crate) trait Group: Scaled {
+pub(crate) trait QuantizedTile: Scaled {
     /// The value of a column is `value(code) - OFFSET`.
     const OFFSET: i32;
 
@@ -40,7 +40,7 @@ pub(crate) trait Group: Scaled {
     /// subtracted, with a group of inputs.
     #[inline(always)]
     fn dots(&self, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
-        portable::code_dots(self, x)
+        inner_loops::code_dots(self, x)
     }
 
     /// What a code stands for.
@@ -185,7 +185,7 @@ macro_rules! row_scales {
 }
 row_scales!(Nl4Tile, Nl3Tile);
 
-impl Group for Q8Tile {
+impl QuantizedTile for Q8Tile {
     const OFFSET: i32 = 0;
 
     #[inline(always)]
@@ -195,11 +195,11 @@ impl Group for Q8Tile {
 
     #[inline(always)]
     fn dots(&self, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
-        portable::dots(&self.values, x)
+        inner_loops::dots(&self.values, x)
     }
 }
 
-impl Group for Q6Tile {
+impl QuantizedTile for Q6Tile {
     const OFFSET: i32 = 32;
 
     #[inline(always)]
@@ -208,7 +208,7 @@ impl Group for Q6Tile {
     }
 }
 
-impl Group for Q5Tile {
+impl QuantizedTile for Q5Tile {
     const OFFSET: i32 = 16;
 
     #[inline(always)]
@@ -217,7 +217,7 @@ impl Group for Q5Tile {
     }
 }
 
-impl Group for Q4Tile {
+impl QuantizedTile for Q4Tile {
     const OFFSET: i32 = 8;
 
     #[inline(always)]
@@ -227,11 +227,11 @@ impl Group for Q4Tile {
 
     #[inline(always)]
     fn dots(&self, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
-        portable::nibble_dots(&self.nibbles, x)
+        inner_loops::nibble_dots(&self.nibbles, x)
     }
 }
 
-impl Group for Q4MinTile {
+impl QuantizedTile for Q4MinTile {
     const OFFSET: i32 = 0;
 
     #[inline(always)]
@@ -241,7 +241,7 @@ impl Group for Q4MinTile {
 
     #[inline(always)]
     fn dots(&self, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
-        portable::nibble_dots(&self.nibbles, x)
+        inner_loops::nibble_dots(&self.nibbles, x)
     }
 
     #[inline(always)]
@@ -250,7 +250,7 @@ impl Group for Q4MinTile {
     }
 }
 
-impl Group for Nl4Tile {
+impl QuantizedTile for Nl4Tile {
     const OFFSET: i32 = 0;
 
     #[inline(always)]
@@ -264,7 +264,7 @@ impl Group for Nl4Tile {
     }
 }
 
-impl Group for Nl3Tile {
+impl QuantizedTile for Nl3Tile {
     const OFFSET: i32 = 0;
 
     #[inline(always)]

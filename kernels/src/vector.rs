@@ -61,18 +61,18 @@ pub fn scale(x: &mut [f32], factor: f32) {
 
 /// [`Isa::gate`](crate::Isa::gate), portably.
 #[inline(always)]
-pub(crate) fn gate(activation: Activation, gate: &mut [f32], value: &[f32]) {
+pub(crate) fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {
     match activation {
-        Activation::Silu => gate_with(gate, value, silu),
-        Activation::GeluExact => gate_with(gate, value, gelu_exact),
-        Activation::GeluApprox => gate_with(gate, value, gelu_approx),
+        Activation::Silu => gate_with(gate, up, silu),
+        Activation::GeluExact => gate_with(gate, up, gelu_exact),
+        Activation::GeluApprox => gate_with(gate, up, gelu_approx),
     }
 }
 
 #[inline(always)]
-fn gate_with(gate: &mut [f32], value: &[f32], activation: impl Fn(f32) -> f32) {
-    for (gate, value) in gate.iter_mut().zip(value) {
-        *gate = activation(*gate) * value;
+fn gate_with(gate: &mut [f32], up: &[f32], activation: impl Fn(f32) -> f32) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = activation(*gate) * up;
     }
 }
 

@@ -865,7 +865,7 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
             store_value(kv, bytemuck::cast_slice_mut(&mut values), slots, &rows[0]);
             let table =
                 Matrix::new(kv.dtype(), slots, channels, bytemuck::cast_slice(&keys)).unwrap();
-            // The naive mix, over the keys read back: values are rounded just as keys are.
+            // The naive weighted_sum, over the keys read back: values are rounded just as keys are.
             let count = 1 + channels % 7;
             let weights = numbers.floats(count * slots);
             let mut expected = vec![0.0f32; count * channels];
@@ -903,7 +903,7 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
             let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             for isa in Isa::available() {
                 let mut out = vec![0.0; count * channels];
-                isa.mix(
+                isa.weighted_sum(
                     kv,
                     bytemuck::cast_slice(&values),
                     5..19,
@@ -918,7 +918,7 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
                 );
                 // No more rows than there are weights or values.
                 let before = out.clone();
-                isa.mix(
+                isa.weighted_sum(
                     kv,
                     bytemuck::cast_slice(&values),
                     5..19,
@@ -926,7 +926,7 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
                     &mut out,
                     count,
                 );
-                isa.mix(
+                isa.weighted_sum(
                     kv,
                     bytemuck::cast_slice(&values),
                     5..19,
@@ -934,7 +934,7 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
                     &mut out,
                     0,
                 );
-                isa.mix(
+                isa.weighted_sum(
                     kv,
                     bytemuck::cast_slice(&values),
                     19..19,
@@ -942,7 +942,7 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
                     &mut out,
                     count,
                 );
-                isa.mix(
+                isa.weighted_sum(
                     kv,
                     bytemuck::cast_slice(&values),
                     usize::MAX - 1..usize::MAX,
@@ -950,7 +950,7 @@ pub(crate) fn keys_and_values_come_back_as_stored() {
                     &mut out,
                     count,
                 );
-                isa.mix(kv, &[], 0..14, &weights, &mut out, count);
+                isa.weighted_sum(kv, &[], 0..14, &weights, &mut out, count);
                 assert_eq!(
                     bits(&out),
                     bits(&before),

@@ -98,7 +98,7 @@ pub struct Generation<'g, 'm, 'a, 's> {
     filter: Option<&'g mut Filter<'g>>,
     /// How many tokens of the text were drafted.
     drafted: usize,
-    text: Output<'g>,
+    text: Text<'g>,
 }
 
 /// See [`Generation::filter`].
@@ -116,7 +116,7 @@ enum Phase {
 }
 
 /// The text so far, and when it ends.
-struct Output<'g> {
+struct Text<'g> {
     tokenizer: Tokenizer<'g>,
     decoder: Decoder<'g>,
     #[cfg(feature = "grammar")]
@@ -155,7 +155,7 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             choice: Choice::new(),
             filter: None,
             drafted: 0,
-            text: Output {
+            text: Text {
                 tokenizer: *tokenizer,
                 decoder,
                 #[cfg(feature = "grammar")]
@@ -285,7 +285,7 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
     fn advance(&mut self, budget: u32, write: &mut dyn FnMut(&str)) -> Result<Progress, Error> {
         match self.phase {
             Phase::Start => {
-                if let Some(end) = self.room(write) {
+                if let Some(end) = self.end_if_full(write) {
                     return Ok(Progress::Ended(end));
                 }
                 match self.text.last {
@@ -341,7 +341,7 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
         let (Phase::Start, Some(last)) = (self.phase, self.text.last) else {
             return self.next(write);
         };
-        if let Some(end) = self.room(&mut write) {
+        if let Some(end) = self.end_if_full(&mut write) {
             return Ok(Some(end));
         }
         let plan = self.session.plan();
@@ -383,9 +383,9 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
         Ok(self.text.end)
     }
 
-    /// Why the text can have no further token, if so.
+    /// Ends the text if it can have no further token. Returns why it ended.
     #[cfg_attr(target_os = "none", inline(never))]
-    fn room(&mut self, write: &mut dyn FnMut(&str)) -> Option<End> {
+    fn end_if_full(&mut self, write: &mut dyn FnMut(&str)) -> Option<End> {
         let full = self.session.len() >= self.session.context();
         if self.text.end.is_none() && self.text.last.is_some() {
             if self.text.tokens >= self.text.limit {
@@ -398,7 +398,7 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
     }
 }
 
-impl Output<'_> {
+impl Text<'_> {
     /// Chooses a token. `None` if the budget is used up before.
     fn choose(
         &self,
@@ -414,7 +414,7 @@ impl Output<'_> {
         sampler.step(choice, logits, budget)
     }
 
-    /// [`choose`](Output::choose), however long it takes.
+    /// [`choose`](Text::choose), however long it takes.
     fn choose_at_once(&self, sampler: &mut Sampler<'_>, logits: &mut [f32]) -> Result<u32, Error> {
         let mut choice = Choice::new();
         loop {

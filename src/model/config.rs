@@ -103,7 +103,7 @@ pub struct Config {
     pub vocab_size: u32,
     /// The activation of the feed-forward.
     pub mlp_variant: MlpVariant,
-    /// The output matrix is the embedding table.
+    /// `lm_head` is the embedding table.
     pub tie_embedder_and_logits: bool,
     /// What embeddings are multiplied by: `sqrt(D)` for Gemma and for tied models of penzai, 1 for
     /// the others.
@@ -284,8 +284,8 @@ pub(crate) struct Dims {
     pub queries: usize,
     /// `K P`, the keys, or the values, of all heads.
     pub keys: usize,
-    /// `F`.
-    pub hidden: usize,
+    /// `F`, the width of the feed-forward's gate and up.
+    pub feed_forward: usize,
     /// `V`.
     pub vocabulary: usize,
     /// `D`, if there are convolutions, else 0.
@@ -294,8 +294,8 @@ pub(crate) struct Dims {
 }
 
 impl Config {
-    /// A config without sizes, with every option off and Llama's usual constants: SwiGLU, an output
-    /// matrix of its own, no biases, no norms beyond the usual three, no soft caps. It is the base
+    /// A config without sizes, with every option off and Llama's usual constants: SwiGLU, an `lm_head`
+    /// of its own, no biases, no norms beyond the usual three, no soft caps. It is the base
     /// of others, which state what differs:
     ///
     /// ```
@@ -366,7 +366,7 @@ impl Config {
             queries_per_kv,
             queries: keys.saturating_mul(queries_per_kv),
             keys,
-            hidden: self.mlp_hidden_dim as usize,
+            feed_forward: self.mlp_hidden_dim as usize,
             vocabulary: self.vocab_size as usize,
             #[cfg(feature = "convolution")]
             convolved: match self.conv_taps {
@@ -462,31 +462,15 @@ impl Config {
             tie_embedder_and_logits: flags & flag::TIED != 0,
             embedding_scale: f32::from_bits(words[9]),
             rope_wavelength: f32::from_bits(words[14]),
-            local_rope_wavelength: if flags & flag::LOCAL_ROPE_WAVELENGTH != 0 {
-                Some(f32::from_bits(words[15]))
-            } else {
-                None
-            },
-            global_scale_factor: if flags & flag::GLOBAL_SCALE_FACTOR != 0 {
-                Some(f32::from_bits(words[16]))
-            } else {
-                None
-            },
+            local_rope_wavelength: number(flags & flag::LOCAL_ROPE_WAVELENGTH, words[15]),
+            global_scale_factor: number(flags & flag::GLOBAL_SCALE_FACTOR, words[16]),
             rms_norm_eps: f32::from_bits(words[11]),
             use_pre_attn_norm: flags & flag::NO_PRE_ATTN_NORM == 0,
             use_pre_ffw_norm: flags & flag::NO_PRE_FFW_NORM == 0,
             use_post_attn_norm: flags & flag::POST_ATTN_NORM != 0,
             use_post_ffw_norm: flags & flag::POST_FFW_NORM != 0,
-            final_logit_softcap: if flags & flag::FINAL_LOGIT_SOFTCAP != 0 {
-                Some(f32::from_bits(words[12]))
-            } else {
-                None
-            },
-            attn_logits_soft_cap: if flags & flag::ATTN_LOGITS_SOFT_CAP != 0 {
-                Some(f32::from_bits(words[13]))
-            } else {
-                None
-            },
+            final_logit_softcap: number(flags & flag::FINAL_LOGIT_SOFTCAP, words[12]),
+            attn_logits_soft_cap: number(flags & flag::ATTN_LOGITS_SOFT_CAP, words[13]),
             query_scaling_factor: f32::from_bits(words[10]),
             parameter_dtype,
             activation_dtype,
@@ -580,5 +564,14 @@ impl Config {
             temperature.map(|temperature| [temperature.scale.to_bits(), temperature.length.get()]);
         let words = words.into_iter().chain(temperature.into_iter().flatten());
         words.flat_map(u32::to_le_bytes).collect()
+    }
+}
+
+/// A number that is there if its flag is set.
+const fn number(flag: u32, bits: u32) -> Option<f32> {
+    if flag != 0 {
+        Some(f32::from_bits(bits))
+    } else {
+        None
     }
 }

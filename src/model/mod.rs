@@ -62,17 +62,17 @@ use image::Entry;
 #[derive(Clone, Copy)]
 pub struct Model<'m> {
     header: Header<'m>,
-    /// Number of tensors that belong to no layer, and that each layer of a kind has.
+    /// How many tensors belong to no layer, and how many each layer of a kind has.
     counts: (usize, [usize; LayerKind::COUNT]),
-    /// Where a kind stands among the tensors of a layer of a kind.
+    /// `slots[layer kind][tensor kind]`: the place of a tensor among those of its layer.
     slots: [[u8; TensorKind::ALL.len()]; LayerKind::COUNT],
 }
 
 impl<'m> Model<'m> {
     /// Checks an image and borrows it. Everything is checked here, once: lengths, alignment, holes
     /// and overlaps, every section's checksum, the config, the place, type and shape of every
-    /// tensor, and that every number is finite. So this reads the whole image; all that can go
-    /// wrong afterwards is a token id out of range or a full context.
+    /// tensor, and that every number is finite. So this reads the whole image. Afterwards only calls
+    /// that are wrong in themselves fail, such as a token id out of range or too long a context.
     ///
     /// The tokenizer is checked when it is asked for ([`Model::tokenizer`]), so that a firmware
     /// that deals in token ids does not carry one.
@@ -92,9 +92,9 @@ impl<'m> Model<'m> {
         }
     }
 
-    /// Checks what the header describes but for the tensors, and finds out where in a layer those
-    /// are.
-    fn describe(&mut self) -> Result<(), Error> {
+    /// Checks all that the header says except the table of tensors, and finds the place of each
+    /// kind of tensor within a layer.
+    fn check_header(&mut self) -> Result<(), Error> {
         let header = &self.header;
         let tables = header.rope_lengths().0.saturating_mul(8);
         let factors = header.section(Section::Rope).len().checked_sub(tables);
@@ -272,8 +272,7 @@ impl<'m> Model<'m> {
         }
     }
 
-    /// A matrix the config calls for, empty if it is not in memory. Asking for another gives an
-    /// empty one.
+    /// A matrix. Empty if the model has no such matrix, or if it is not in memory.
     pub(crate) fn matrix(&self, layer: u32, kind: TensorKind) -> Matrix<'m> {
         let location = self.location(layer, kind);
         Matrix::new(
@@ -285,7 +284,7 @@ impl<'m> Model<'m> {
         .unwrap_or(Matrix::EMPTY)
     }
 
-    /// A vector the config calls for; empty if the model has none.
+    /// A vector. Empty if the model has none.
     pub(crate) fn vector(&self, layer: u32, kind: TensorKind) -> &'m [f32] {
         try_cast_slice(self.bytes(self.location(layer, kind))).unwrap_or_default()
     }
@@ -316,8 +315,8 @@ impl<'m> Model<'m> {
     }
 
     /// Where a tensor is and what it is; [`Location::NONE`] if the model has no such tensor.
-    /// Tensors that belong to no layer are found with any layer. The output matrix of a model that
-    /// ties it to the embedder is the embedder.
+    /// Tensors that belong to no layer are found with any layer. With tied
+    /// embeddings `lm_head` is the embedder.
     pub(crate) fn location(&self, layer: u32, kind: TensorKind) -> Location {
         let layer = if kind.is_per_layer() { layer } else { 0 };
         let kind = if kind == TensorKind::LmHead && self.config().tie_embedder_and_logits {

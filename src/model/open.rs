@@ -130,7 +130,7 @@ fn check_before_tensors(
         let gap = image.get(from as usize..to as usize);
         gap.is_some_and(is_zero)
     })?;
-    model.describe()
+    model.check_header()
 }
 
 /// Checks the tensors of an image in memory. `is_finite` gets each tensor, its bytes, and where

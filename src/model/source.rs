@@ -177,7 +177,7 @@ impl<'m> Resident<'m> {
         } = self;
         let start = before.len() as u64;
         let mut model = Model::of(Header::read_parts(before, after, length)?);
-        let described = model.describe();
+        let described = model.check_header();
         let mut pass = Pass {
             source,
             scratch,

@@ -15,9 +15,9 @@ use super::{Config, Dims, LayerKind};
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
 pub enum TensorKind {
-    /// `[V][D]`, a row a token; also the output matrix when tied.
+    /// `[V][D]`, a row a token; also `lm_head` when tied.
     Embedder = 0,
-    /// `[V][D]`, present when not tied.
+    /// `[V][D]`, `lm_head`; present when not tied.
     LmHead,
     /// f32 `[D]`.
     FinalNorm,
@@ -39,7 +39,7 @@ pub enum TensorKind {
     Value,
     /// f32 `[K*P]`.
     ValueBias,
-    /// `[D][H*P]`, the projection back.
+    /// `[D][H*P]`, attention's projection back (`o_proj`).
     Output,
     /// f32 `[D]`.
     OutputBias,
@@ -47,15 +47,15 @@ pub enum TensorKind {
     PostAttentionNorm,
     /// f32 `[D]`, the norm before the feed-forward.
     PreFfwNorm,
-    /// `[F][D]`, the branch with the activation.
+    /// `[F][D]`, the gate: the branch with the activation (`gate_proj`).
     GatingLinear,
     /// f32 `[F]`.
     GatingLinearBias,
-    /// `[F][D]`, the branch without.
+    /// `[F][D]`, the branch without activation, called up elsewhere (`up_proj`).
     ValueLinear,
     /// f32 `[F]`.
     ValueLinearBias,
-    /// `[D][F]`.
+    /// `[D][F]`, the projection back (`down_proj`).
     OutLinear,
     /// f32 `[D]`.
     OutLinearBias,
@@ -233,7 +233,7 @@ impl TensorKind {
             head,
             queries,
             keys,
-            hidden,
+            feed_forward,
             vocabulary,
             ..
         } = config.dims();
@@ -251,13 +251,13 @@ impl TensorKind {
             TensorKind::Query => (queries, embedding),
             TensorKind::Key | TensorKind::Value => (keys, embedding),
             TensorKind::Output => (embedding, queries),
-            TensorKind::GatingLinear | TensorKind::ValueLinear => (hidden, embedding),
-            TensorKind::OutLinear => (embedding, hidden),
+            TensorKind::GatingLinear | TensorKind::ValueLinear => (feed_forward, embedding),
+            TensorKind::OutLinear => (embedding, feed_forward),
             TensorKind::QueryBias => (1, queries),
             TensorKind::KeyBias | TensorKind::ValueBias => (1, keys),
             TensorKind::QueryNorm => (1, if across_heads { queries } else { head }),
             TensorKind::KeyNorm => (1, if across_heads { keys } else { head }),
-            TensorKind::GatingLinearBias | TensorKind::ValueLinearBias => (1, hidden),
+            TensorKind::GatingLinearBias | TensorKind::ValueLinearBias => (1, feed_forward),
             TensorKind::FinalNorm
             | TensorKind::PreAttentionNorm
             | TensorKind::OutputBias

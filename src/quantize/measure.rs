@@ -72,7 +72,7 @@ pub(super) struct Predictions<'c> {
 }
 
 impl<'c> Predictions<'c> {
-    /// The output matrix of a checkpoint, and final states.
+    /// The `lm_head` of a checkpoint, and final states.
     pub fn new(checkpoint: &'c dyn Checkpoint, states: Vec<f32>) -> Result<Self, ImportError> {
         let config = checkpoint.description().config;
         let kind = if config.tie_embedder_and_logits {
@@ -118,7 +118,7 @@ pub(super) fn compare(
     })
 }
 
-/// The divergence of each of several models from the first one. They have the same output matrix,
+/// The divergence of each of several models from the first one. They have the same `lm_head`,
 /// and `model` holds the states of one after the other, `tokens` of each.
 pub(super) fn divergences(model: &Predictions, tokens: usize) -> Result<Vec<f64>, ImportError> {
     let others = model.states.len() / model.head.columns() - tokens;

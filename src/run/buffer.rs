@@ -64,7 +64,7 @@ impl Plan<'_> {
                 dims.queries
             }
             Buffer::Key | Buffer::Value => dims.keys,
-            Buffer::Gate | Buffer::Up => dims.hidden,
+            Buffer::Gate | Buffer::Up => dims.feed_forward,
             #[cfg(feature = "convolution")]
             Buffer::ConvIn => 3 * dims.convolved,
             #[cfg(feature = "convolution")]
@@ -94,7 +94,7 @@ pub(super) const fn layout(dims: &Dims, batch: usize, parts: [usize; 4]) -> Layo
     let [hidden, normed, scratch, logits] = parts;
     let queries = batch.saturating_mul(dims.queries);
     let keys = batch.saturating_mul(dims.keys);
-    let branch = batch.saturating_mul(dims.hidden);
+    let branch = batch.saturating_mul(dims.feed_forward);
 
     let hidden = after(0, hidden);
     let normed = after(hidden[1], normed);

@@ -245,7 +245,7 @@ impl<'m> Plan<'m> {
     /// Numbers in the widest input of a product.
     const fn widest(&self) -> usize {
         let dims = &self.dims;
-        larger(dims.embedding, larger(dims.queries, dims.hidden))
+        larger(dims.embedding, larger(dims.queries, dims.feed_forward))
     }
 
     /// The context.
@@ -402,7 +402,7 @@ impl<'m> Plan<'m> {
         let dims = &self.dims;
         let rows = product(&[2, batch, dims.queries.saturating_add(dims.keys)]);
         let scores = product(&[dims.kv_heads, dims.queries_per_kv, self.longest_cache()]);
-        let feed_forward = product(&[2, batch, dims.hidden]);
+        let feed_forward = product(&[2, batch, dims.feed_forward]);
         let most = larger(rows.saturating_add(scores), feed_forward);
         #[cfg(feature = "convolution")]
         let most = larger(most, product(&[4, batch, dims.convolved]));

@@ -9,13 +9,13 @@ use super::Plan;
 use super::stage::{Job, Next, Stage, Tokens};
 use crate::model::Layers;
 
-/// What is being computed: a stage, in a layer, for a batch of tokens.
+/// A batch of tokens, and where its computation is: in which stage and layer.
 #[derive(Clone, Copy)]
 pub(super) struct Batch {
     pub stage: Stage,
     /// The layer; the number of layers, if all are done.
     pub layer: u32,
-    /// Where the layer's part of the cache starts.
+    /// The byte at which the layer's part of the cache starts.
     pub cache: usize,
     /// The index of the first token in the context.
     pub start: u32,
@@ -30,7 +30,7 @@ pub(super) struct Batch {
 impl Batch {
     /// How many tokens the stage is for.
     pub fn tokens(&self) -> usize {
-        match self.stage.row().tokens {
+        match self.stage.entry().tokens {
             Tokens::Batch => self.count as usize,
             Tokens::Logits => self.logit_rows as usize,
         }
@@ -52,13 +52,13 @@ pub(super) struct Schedule {
     pub first: u32,
     /// The index after the last token given.
     pub end: u32,
-    /// The position that the first token could have had, a gap before it left out of account.
+    /// The position of the first token given.
     pub position: u32,
     /// Whether the logits of every token are wanted, or the last one's only.
     pub every: bool,
 }
 
-/// What a unit of elementwise work costs: it is counted as this many rows.
+/// What a token's elementwise work costs.
 const TOKEN_COST: usize = TILE_ROWS;
 
 impl Schedule {
@@ -90,13 +90,13 @@ impl Schedule {
         self.batch.start == self.end
     }
 
-    /// How many units the stage has, and what each costs. The unit of cost is a row as wide as the
-    /// embedding, times one token. `visible` tells how many keys the last token of the batch sees.
+    /// How many units the stage has, and what each costs. A cost of 1 is a row of a matrix as wide
+    /// as the embedding, times one token. `visible` tells how many keys the last token of the batch sees.
     pub fn size(&self, plan: &Plan<'_>, visible: impl FnOnce() -> usize) -> (usize, usize) {
         let dims = plan.dims();
         let tokens = self.batch.tokens();
-        match self.batch.stage.row().job {
-            Job::Embed | Job::Rows(_) | Job::StoreKeys => (tokens, TOKEN_COST),
+        match self.batch.stage.entry().job {
+            Job::Embed | Job::PerToken(_) | Job::PrepareAttention => (tokens, TOKEN_COST),
             Job::Matmul { input, matrices } => {
                 let tile_rows = |output| plan.width(output).div_ceil(TILE_ROWS);
                 let units = matrices.iter().map(|&(_, output)| tile_rows(output)).sum();
@@ -110,7 +110,7 @@ impl Schedule {
                 (tokens * dims.kv_heads, cost)
             }
             #[cfg(feature = "convolution")]
-            Job::StoreRows => (tokens, TOKEN_COST),
+            Job::PrepareConvolution => (tokens, TOKEN_COST),
             #[cfg(feature = "convolution")]
             Job::Convolve => (tokens, TOKEN_COST + visible()),
         }
@@ -121,7 +121,7 @@ impl Schedule {
     pub fn next(&mut self, plan: &Plan<'_>, layers: Layers<'_>) -> Option<Range<u32>> {
         self.unit = 0;
         let batch = &mut self.batch;
-        match batch.stage.row().next {
+        match batch.stage.entry().next {
             Next::Stage(stage) => batch.stage = stage,
             Next::FirstLayer => self.start_layer(plan, layers),
             Next::FollowingLayer => {

@@ -10,7 +10,7 @@ use super::cache::unseen;
 use super::forward::{Buffers, Forward, buffer, row_mut};
 use super::schedule::Schedule;
 #[cfg(feature = "std")]
-use super::stage::{Job, Rows};
+use super::stage::{Job, PerToken};
 use crate::Error;
 use crate::log;
 #[cfg(feature = "std")]
@@ -75,8 +75,8 @@ pub struct Session<'m, 'a> {
     last_logits: Option<u32>,
     /// Tokens in the context, those being worked on left out.
     length: u32,
-    /// The longest the context has been since the last reset, tokens being worked on included: a
-    /// layer's cache of n rows may have lost all but the last n of these.
+    /// The longest the context has been since the last reset, tokens being worked on included. A
+    /// layer whose cache has n rows holds the keys of the last n of these tokens.
     longest: u32,
     /// The position of the next token.
     next_position: u32,
@@ -210,10 +210,10 @@ impl<'m, 'a> Session<'m, 'a> {
         Ok(())
     }
 
-    /// Adds `ids`, all but the first of which are drafts, as far as they are right. `sample`
-    /// chooses a token from the logits of each, `[vocab_size]`; a draft is right if it is the token
-    /// chosen before it. The first wrong draft and all after it are taken back. Returns how many
-    /// were right: `sample` was called once for each of these and once more.
+    /// Adds a token, `ids[0]`, and drafts of the tokens after it, the other `ids`. `sample` chooses
+    /// the next token from the logits of one, `[vocab_size]`; the draft after that one is right if
+    /// it is the token chosen. The first wrong draft and all after it are removed. Returns how many
+    /// drafts were right: `sample` was called once for each of these and once more.
     ///
     /// # Errors
     ///
@@ -288,10 +288,10 @@ impl<'m, 'a> Session<'m, 'a> {
         Ok(())
     }
 
-    /// Goes on with what [`start`](Session::start) began, for about `budget` units. A unit is a row
-    /// as wide as the embedding, times one token. The smallest pieces of work are eight rows for
-    /// the whole batch, one token's norm or convolution, and one kv head's attention for one token;
-    /// a budget below that computes one such piece a call.
+    /// Goes on with what [`start`](Session::start) began, until the work costs about `budget`. A
+    /// cost of 1 is a row of a matrix as wide as the embedding, times one token. The smallest
+    /// slices are eight rows for the whole batch, one token's norm or convolution, and one kv
+    /// head's attention for one token; a budget below their cost computes one of them a call.
     ///
     /// [`Error::NoTokens`] if there is nothing to do. After [`Error::Storage`], which means that
     /// weights could not be read, the next call tries again.
@@ -306,8 +306,8 @@ impl<'m, 'a> Session<'m, 'a> {
     /// Drops the work that [`start`](Session::start) began. The context is as it was before, a gap
     /// left by [`skip_to`](Session::skip_to) included. Does nothing if there is no such work.
     ///
-    /// [`Error::RewindTooFar`] if the tokens computed so far have overwritten keys of a
-    /// sliding-window layer that are needed after the context before them. This cannot happen if no
+    /// [`Error::RewindTooFar`] if the tokens computed so far have overwritten keys that a
+    /// sliding-window layer needs to go on from the earlier context. This cannot happen if no
     /// more tokens were given than the batch has. The work is still there then:
     /// [`step`](Session::step) goes on with it, and [`reset`](Session::reset) drops it together
     /// with the context.
@@ -430,12 +430,12 @@ impl<'m, 'a> Session<'m, 'a> {
         while let Some(schedule) = &self.schedule {
             let Forward { plan, buffers, .. } = &mut self.forward;
             let batch = &schedule.batch;
-            let input = match batch.stage.row().job {
+            let input = match batch.stage.entry().job {
                 Job::Matmul { input, matrices } => matrices.first().map(|m| (m.0, input)),
-                Job::Rows(Rows::Norm { of, norm, .. }) => Some((norm, of)),
-                Job::Embed | Job::Rows(_) | Job::StoreKeys | Job::Attend => None,
+                Job::PerToken(PerToken::Norm { of, norm, .. }) => Some((norm, of)),
+                Job::Embed | Job::PerToken(_) | Job::PrepareAttention | Job::Attend => None,
                 #[cfg(feature = "convolution")]
-                Job::StoreRows | Job::Convolve => None,
+                Job::PrepareConvolution | Job::Convolve => None,
             };
             if let Some((kind, input)) = input {
                 // The norm of the tokens whose logits are wanted reads a part of the batch's rows.
@@ -485,9 +485,8 @@ impl<'m, 'a> Session<'m, 'a> {
         self.next_position
     }
 
-    /// Leaves a gap: the next token will have position `position`. Attention windows and rotary
-    /// angles go by positions, and there are no keys at the positions of a gap. So do convolutions,
-    /// to which a gap is zeros.
+    /// Leaves a gap: the next token will have position `position`. Attention windows, rotary angles
+    /// and convolutions go by positions. A gap has no keys, and a convolution sees zeros there.
     pub fn skip_to(&mut self, position: u32) -> Result<(), Error> {
         self.check_idle()?;
         if position < self.next_position {
@@ -502,8 +501,8 @@ impl<'m, 'a> Session<'m, 'a> {
     ///
     /// Global layers allow any number. A sliding-window layer, or a convolution, must still hold
     /// the keys or vectors that its window shows after the new end, else [`Error::RewindTooFar`]
-    /// says how many tokens can be taken back. As many as the batch always can, and all of a
-    /// context that fits the layer's cache ([`Plan::cache_rows`]).
+    /// says how many tokens can be taken back. This cannot happen if `count` is at most the batch
+    /// size, or if the whole context fits the layer's cache ([`Plan::cache_rows`]).
     pub fn rewind(&mut self, count: usize) -> Result<(), Error> {
         self.check_idle()?;
         let possible = self.rewindable();

@@ -1,9 +1,9 @@
-//! The forward pass as a table. Read [`Stage::row`] from top to bottom: it is the transformer.
+//! The forward pass as a table. Read [`Stage::entry`] from top to bottom: it is the transformer.
 //!
 //! A stage is a number of independent units (tokens, tile rows of matrices, or heads of tokens), so
 //! it can stop after any of them and go on later. `Schedule` counts the units and says what comes
-//! next; `Forward` computes them; both read this table. `tests/common/plain.rs` has the same
-//! transformer once more, as a few plain loops.
+//! next; `Forward` computes them; both read this table. `tests/common/bit_exact.rs` has the
+//! same transformer once more, as a few plain loops.
 
 use super::buffer::Buffer;
 use crate::model::{LayerKind, TensorKind};
@@ -15,17 +15,17 @@ pub(super) enum Stage {
     Embed,
     AttentionNorm,
     QueryKeyValue,
-    StoreKeys,
+    PrepareAttention,
     Attend,
     GatherHeads,
-    Output,
+    AttentionOutput,
     AttentionResidual,
     #[cfg(feature = "convolution")]
     ConvNorm,
     #[cfg(feature = "convolution")]
     ConvIn,
     #[cfg(feature = "convolution")]
-    StoreRows,
+    PrepareConvolution,
     #[cfg(feature = "convolution")]
     Convolve,
     #[cfg(feature = "convolution")]
@@ -41,7 +41,7 @@ pub(super) enum Stage {
 }
 
 /// What the table says of a stage.
-pub(super) struct Row {
+pub(super) struct Entry {
     /// The tokens that it is computed for.
     pub tokens: Tokens,
     /// What it computes.
@@ -60,39 +60,39 @@ pub(super) enum Tokens {
 
 /// What a stage computes. Biases and norms that a model does not have are left out.
 ///
-/// If the next stage is a matmul with a quantised matrix, a stage of [`Rows`] or `Convolve` also
+/// If the next stage is a matmul with a quantised matrix, a [`PerToken`] stage or `Convolve` also
 /// quantises the rows that it writes.
 #[derive(Clone, Copy)]
 pub(super) enum Job {
     /// The embedding of a token into `Hidden`, and the cosines and sines of its position. A unit is
     /// a token.
     Embed,
-    /// Something that happens to each token's row by itself. A unit is a token.
-    Rows(Rows),
+    /// What happens to each token by itself. A unit is a token.
+    PerToken(PerToken),
     /// `output = matrix × input` for each matrix and each token. A unit is a tile row of a matrix,
     /// with all tokens; the tile rows of all matrices are counted one after the other.
     Matmul {
         input: Buffer,
         matrices: &'static [(TensorKind, Buffer)],
     },
-    /// Queries, keys and values get their biases, norms and rotation. Queries go to `QueryByHead`,
-    /// keys and values into the cache. A unit is a token.
-    StoreKeys,
+    /// Queries, keys and values get their biases, norms and rotation, and queries their scale.
+    /// Queries go to `QueryByHead`, keys and values into the cache. A unit is a token.
+    PrepareAttention,
     /// Scores, softmax, weighted sum of values: from `QueryByHead` into `AttendedByHead`. A unit is
     /// a kv head of a token.
     Attend,
     /// `b * x` with their biases, from `ConvIn` into the cache. A unit is a token.
     #[cfg(feature = "convolution")]
-    StoreRows,
+    PrepareConvolution,
     /// The sum over the taps, its bias, times `c`: from the cache and `ConvIn` into `Convolved`. A
     /// unit is a token.
     #[cfg(feature = "convolution")]
     Convolve,
 }
 
-/// What happens to a token's row between two matmuls.
+/// What happens to a token between two matmuls.
 #[derive(Clone, Copy)]
-pub(super) enum Rows {
+pub(super) enum PerToken {
     /// `into = norm(of)`.
     Norm {
         of: Buffer,
@@ -144,25 +144,26 @@ impl Stage {
     }
 
     #[cfg_attr(target_os = "none", inline(never))]
-    pub const fn row(self) -> &'static Row {
+    pub const fn entry(self) -> &'static Entry {
         match self {
-            Stage::Embed => &Row {
+            // Scaled by `embedding_scale`.
+            Stage::Embed => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Embed,
                 next: Next::FirstLayer,
             },
 
             // A layer. Attention:
-            Stage::AttentionNorm => &Row {
+            Stage::AttentionNorm => &Entry {
                 tokens: Tokens::Batch,
-                job: Job::Rows(Rows::Norm {
+                job: Job::PerToken(PerToken::Norm {
                     of: Buffer::Hidden,
                     norm: TensorKind::PreAttentionNorm,
                     into: Buffer::Normed,
                 }),
                 next: Next::Stage(Stage::QueryKeyValue),
             },
-            Stage::QueryKeyValue => &Row {
+            Stage::QueryKeyValue => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Normed,
@@ -172,27 +173,29 @@ impl Stage {
                         (TensorKind::Value, Buffer::Value),
                     ],
                 },
-                next: Next::Stage(Stage::StoreKeys),
+                next: Next::Stage(Stage::PrepareAttention),
             },
-            Stage::StoreKeys => &Row {
+            // Biases, norms and rotation; `query_scaling_factor` and `attn_temperature`.
+            Stage::PrepareAttention => &Entry {
                 tokens: Tokens::Batch,
-                job: Job::StoreKeys,
+                job: Job::PrepareAttention,
                 next: Next::Stage(Stage::Attend),
             },
-            Stage::Attend => &Row {
+            // With `attn_logits_soft_cap`.
+            Stage::Attend => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Attend,
                 next: Next::Stage(Stage::GatherHeads),
             },
-            Stage::GatherHeads => &Row {
+            Stage::GatherHeads => &Entry {
                 tokens: Tokens::Batch,
-                job: Job::Rows(Rows::Gather {
+                job: Job::PerToken(PerToken::Gather {
                     from: Buffer::AttendedByHead,
                     into: Buffer::Attended,
                 }),
-                next: Next::Stage(Stage::Output),
+                next: Next::Stage(Stage::AttentionOutput),
             },
-            Stage::Output => &Row {
+            Stage::AttentionOutput => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Attended,
@@ -200,9 +203,10 @@ impl Stage {
                 },
                 next: Next::Stage(Stage::AttentionResidual),
             },
-            Stage::AttentionResidual => &Row {
+            // Writes the feed-forward's input as well.
+            Stage::AttentionResidual => &Entry {
                 tokens: Tokens::Batch,
-                job: Job::Rows(Rows::Residual {
+                job: Job::PerToken(PerToken::Residual {
                     branch: Buffer::Normed,
                     bias: TensorKind::OutputBias,
                     post_norm: TensorKind::PostAttentionNorm,
@@ -214,9 +218,9 @@ impl Stage {
 
             // A convolution:
             #[cfg(feature = "convolution")]
-            Stage::ConvNorm => &Row {
+            Stage::ConvNorm => &Entry {
                 tokens: Tokens::Batch,
-                job: Job::Rows(Rows::Norm {
+                job: Job::PerToken(PerToken::Norm {
                     of: Buffer::Hidden,
                     norm: TensorKind::PreAttentionNorm,
                     into: Buffer::Normed,
@@ -224,28 +228,28 @@ impl Stage {
                 next: Next::Stage(Stage::ConvIn),
             },
             #[cfg(feature = "convolution")]
-            Stage::ConvIn => &Row {
+            Stage::ConvIn => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Normed,
                     matrices: &[(TensorKind::ConvIn, Buffer::ConvIn)],
                 },
-                next: Next::Stage(Stage::StoreRows),
+                next: Next::Stage(Stage::PrepareConvolution),
             },
             #[cfg(feature = "convolution")]
-            Stage::StoreRows => &Row {
+            Stage::PrepareConvolution => &Entry {
                 tokens: Tokens::Batch,
-                job: Job::StoreRows,
+                job: Job::PrepareConvolution,
                 next: Next::Stage(Stage::Convolve),
             },
             #[cfg(feature = "convolution")]
-            Stage::Convolve => &Row {
+            Stage::Convolve => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Convolve,
                 next: Next::Stage(Stage::ConvOut),
             },
             #[cfg(feature = "convolution")]
-            Stage::ConvOut => &Row {
+            Stage::ConvOut => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Convolved,
@@ -254,9 +258,10 @@ impl Stage {
                 next: Next::Stage(Stage::ConvResidual),
             },
             #[cfg(feature = "convolution")]
-            Stage::ConvResidual => &Row {
+            // Writes the feed-forward's input as well.
+            Stage::ConvResidual => &Entry {
                 tokens: Tokens::Batch,
-                job: Job::Rows(Rows::Residual {
+                job: Job::PerToken(PerToken::Residual {
                     branch: Buffer::Normed,
                     bias: TensorKind::ConvOutBias,
                     post_norm: TensorKind::PostAttentionNorm,
@@ -267,7 +272,7 @@ impl Stage {
             },
 
             // The feed-forward:
-            Stage::GateUp => &Row {
+            Stage::GateUp => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Normed,
@@ -278,9 +283,9 @@ impl Stage {
                 },
                 next: Next::Stage(Stage::Activate),
             },
-            Stage::Activate => &Row {
+            Stage::Activate => &Entry {
                 tokens: Tokens::Batch,
-                job: Job::Rows(Rows::Activate {
+                job: Job::PerToken(PerToken::Activate {
                     gate: Buffer::Gate,
                     gate_bias: TensorKind::GatingLinearBias,
                     up: Buffer::Up,
@@ -288,7 +293,7 @@ impl Stage {
                 }),
                 next: Next::Stage(Stage::Down),
             },
-            Stage::Down => &Row {
+            Stage::Down => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Gate,
@@ -296,9 +301,9 @@ impl Stage {
                 },
                 next: Next::Stage(Stage::FfwResidual),
             },
-            Stage::FfwResidual => &Row {
+            Stage::FfwResidual => &Entry {
                 tokens: Tokens::Batch,
-                job: Job::Rows(Rows::Residual {
+                job: Job::PerToken(PerToken::Residual {
                     branch: Buffer::Normed,
                     bias: TensorKind::OutLinearBias,
                     post_norm: TensorKind::PostFfwNorm,
@@ -309,16 +314,17 @@ impl Stage {
             },
 
             // After the last layer:
-            Stage::FinalNorm => &Row {
+            Stage::FinalNorm => &Entry {
                 tokens: Tokens::Logits,
-                job: Job::Rows(Rows::Norm {
+                job: Job::PerToken(PerToken::Norm {
                     of: Buffer::Hidden,
                     norm: TensorKind::FinalNorm,
                     into: Buffer::Normed,
                 }),
                 next: Next::Stage(Stage::Logits),
             },
-            Stage::Logits => &Row {
+            // With `final_logit_softcap`.
+            Stage::Logits => &Entry {
                 tokens: Tokens::Logits,
                 job: Job::Matmul {
                     input: Buffer::Normed,
@@ -331,14 +337,14 @@ impl Stage {
 
     /// The matrices that read the rows which this stage writes.
     pub fn readers(self) -> &'static [(TensorKind, Buffer)] {
-        let Next::Stage(next) = self.row().next else {
+        let Next::Stage(next) = self.entry().next else {
             return &[];
         };
-        match next.row().job {
+        match next.entry().job {
             Job::Matmul { matrices, .. } => matrices,
-            Job::Embed | Job::Rows(_) | Job::StoreKeys | Job::Attend => &[],
+            Job::Embed | Job::PerToken(_) | Job::PrepareAttention | Job::Attend => &[],
             #[cfg(feature = "convolution")]
-            Job::StoreRows | Job::Convolve => &[],
+            Job::PrepareConvolution | Job::Convolve => &[],
         }
     }
 }

@@ -1,6 +1,6 @@
 //! [`Weights`]: where weights come from. Either they lie in memory as a part of the image, or they
-//! are read piece by piece from a [`WeightSource`](crate::model::WeightSource) (feature `source`)
-//! into two buffers of the arena.
+//! are read, some tile rows at a time, from a [`WeightSource`](crate::model::WeightSource) (feature
+//! `source`) into two buffers of the arena.
 
 use pocketlm_kernels::Matrix;
 
@@ -69,7 +69,7 @@ mod mapped {
 }
 
 #[cfg(feature = "source")]
-pub(super) use read::{Piece, Vectors, Weights};
+pub(super) use read::{TileRows, Vectors, Weights};
 
 #[cfg(feature = "source")]
 mod read {
@@ -94,20 +94,20 @@ mod read {
         /// The weights that are read in the meantime. A read takes it out while it lasts.
         pub back: &'a mut [u8],
         /// What `front` holds.
-        pub piece: Piece,
+        pub tile_rows: TileRows,
     }
 
     /// Tile rows of a matrix.
     #[derive(Clone, Copy)]
-    pub struct Piece {
+    pub struct TileRows {
         pub layer: u32,
         pub kind: TensorKind,
         pub first: usize,
         pub count: usize,
     }
 
-    impl Piece {
-        pub const NONE: Piece = Piece {
+    impl TileRows {
+        pub const NONE: TileRows = TileRows {
             layer: 0,
             kind: TensorKind::Embedder,
             first: 0,
@@ -141,7 +141,7 @@ mod read {
                 vectors_of: None,
                 front,
                 back,
-                piece: Piece::NONE,
+                tile_rows: TileRows::NONE,
             }
         }
 
@@ -201,20 +201,20 @@ mod read {
                 return MatrixPart::mapped(model, layer, kind);
             }
             let location = model.location(layer, kind);
-            let piece = self.piece;
+            let tile_rows = self.tile_rows;
             let mut weights = MatrixPart {
                 matrix: Matrix::EMPTY,
                 first: 0,
                 rows: location.rows,
             };
-            if piece.kind == kind && (piece.layer == layer || !kind.is_per_layer()) {
-                let rows = (piece.count * TILE_ROWS)
-                    .min(location.rows.saturating_sub(piece.first * TILE_ROWS));
+            if tile_rows.kind == kind && (tile_rows.layer == layer || !kind.is_per_layer()) {
+                let rows = (tile_rows.count * TILE_ROWS)
+                    .min(location.rows.saturating_sub(tile_rows.first * TILE_ROWS));
                 let bytes = self
                     .front
-                    .get(..piece.count * location.item_bytes())
+                    .get(..tile_rows.count * location.item_bytes())
                     .unwrap_or_default();
-                weights.first = piece.first;
+                weights.first = tile_rows.first;
                 weights.matrix = Matrix::new(location.dtype, rows, location.columns, bytes)
                     .unwrap_or(Matrix::EMPTY);
             }

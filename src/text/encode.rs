@@ -93,7 +93,7 @@ impl Tokenizer<'_> {
         let found = scratch.len();
         let mut output = Ids { ids, count: 0 };
         if options.add_special_tokens {
-            (0..self.after).for_each(|index| output.push(self.template.at(index)));
+            (0..self.after_start).for_each(|index| output.push(self.template.at(index)));
         }
         self.encode_text(text, options.parse_special, scratch, &mut output)
             .ok_or(Error::ScratchTooSmall {
@@ -101,7 +101,8 @@ impl Tokenizer<'_> {
                 found,
             })?;
         if options.add_special_tokens {
-            (self.after..self.eos).for_each(|index| output.push(self.template.at(index)));
+            (self.after_start..self.eos_start)
+                .for_each(|index| output.push(self.template.at(index)));
         }
         if output.count > output.ids.len() {
             return Err(Error::OutputTooSmall {
@@ -261,7 +262,7 @@ impl Symbols<'_, '_> {
                 .all(|byte| tokenizer.byte_token(*byte).is_some())
         };
         if id.is_none() && tokenizer.flags & BYTE_FALLBACK != 0 && has_bytes() {
-            // As in Hugging Face's BPE, bytes do not put an unknown token down that is waiting.
+            // As in Hugging Face's BPE, an unknown token stays pending across byte tokens.
             return bytes
                 .iter()
                 .try_for_each(|byte| self.push(tokenizer.byte_token(*byte)?));

@@ -39,11 +39,11 @@ pub struct Tokenizer<'m> {
     pub(crate) unknown: Option<u32>,
     pub(crate) bos: Option<u32>,
     pub(crate) vocab_size: u32,
-    /// Ids before a text, ids after it, and end-of-generation ids: where the second and the third
-    /// start.
+    /// Three lists, one after the other: ids before a text, ids after it from `after_start` on, and
+    /// end-of-generation ids from `eos_start` on.
     pub(crate) template: Numbers<'m>,
-    pub(crate) after: usize,
-    pub(crate) eos: usize,
+    pub(crate) after_start: usize,
+    pub(crate) eos_start: usize,
     pub(crate) byte_ids: Numbers<'m>,
     pub(crate) offsets: Numbers<'m>,
     pub(crate) text: &'m [u8],
@@ -76,13 +76,13 @@ impl<'m> Tokenizer<'m> {
 
     /// Whether encoding with special tokens puts [`bos`](Tokenizer::bos) before a text.
     pub fn add_bos(&self) -> bool {
-        self.bos.is_some() && self.after > 0 && self.bos == Some(self.template.at(0))
+        self.bos.is_some() && self.after_start > 0 && self.bos == Some(self.template.at(0))
     }
 
     /// The ids that end a generation: end of text, and end of turn for models that chat.
     pub fn eos_ids(&self) -> impl Iterator<Item = u32> + use<'m> {
         let template = self.template;
-        (self.eos..template.len()).map(move |index| template.at(index))
+        (self.eos_start..template.len()).map(move |index| template.at(index))
     }
 
     /// Whether symbols start as bytes: known to be false in a build that runs no such tokenizer.

@@ -1,10 +1,10 @@
 //! What several test files share.
 #![allow(dead_code, unused_imports)] // each binary uses its part
 
+pub mod bit_exact;
 pub mod folder;
-pub mod plain;
+pub mod in_f64;
 pub mod random;
-pub mod reference;
 pub mod session;
 
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
 //! Every knob of the config, at random: the logits are those of plain float64 arithmetic, and to
 //! the bit those of a second forward pass that is written from the docs.
 
-use crate::common::plain::Plain;
+use crate::common::bit_exact::BitExact;
+use crate::common::in_f64::Reference;
 use crate::common::random::{self, Memory, Numbers};
-use crate::common::reference::Reference;
 use crate::common::session::{arena_for, session_in};
 use pocketlm::import::{Checkpoint, PackOptions};
 use pocketlm::model::{DType, Kv, Model};
@@ -116,7 +116,7 @@ fn any_config_in_any_types_gives_the_bits_of_the_documented_sums() {
         let batch = numbers.within(1..=9);
         let image = checkpoint.pack_with(options.clone());
         let found = run(&image, kv, batch, &tokens);
-        let mut plain = Plain::new(&image, kv);
+        let mut plain = BitExact::new(&image, kv);
         for (t, (found, &(id, position))) in found.iter().zip(&tokens).enumerate() {
             let expected = plain.feed(id, position);
             let parts = found

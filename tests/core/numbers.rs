@@ -1,7 +1,7 @@
 //! Numbers at their limits: what is still right, and what is defined where f32 ends.
 
+use crate::common::in_f64::{Reference, read};
 use crate::common::random::{self, Memory, window};
-use crate::common::reference::{Reference, read};
 use crate::common::session::arena_for;
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;

@@ -692,7 +692,7 @@ fn every_refusal_is_a_sentence_with_its_numbers() {
         ),
         (
             Error::Disabled(DType::Q4),
-            "this build has no q4 kernels: enable the cargo feature",
+            "this build has no q4 kernels: enable the cargo feature q4",
         ),
         (
             Error::ConvolutionDisabled,

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use crate::common::folder::{self, Folder, Stored};
-use crate::common::reference::{Reference, read};
+use crate::common::in_f64::{Reference, read};
 use pocketlm::import::{self, Checkpoint, PackOptions, llamalike};
 use pocketlm::model::{AttnTemperature, DType, LayerKind, Model, Rope, TensorId, TensorKind};
 use safetensors::{Dtype, SafeTensors};

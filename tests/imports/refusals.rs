@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::common::folder::{self, Folder, Stored, like_llama};
-use crate::common::reference::read;
+use crate::common::in_f64::read;
 use pocketlm::import::{self, Checkpoint, ImportError, hf};
 use pocketlm::model::{TensorId, TensorKind};
 use safetensors::Dtype;

@@ -38,7 +38,7 @@ mod assembly;
     all(target_arch = "aarch64", target_feature = "neon"),
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
-mod generic;
+mod registers_128;
 
 /// There are only the portable kernels.
 #[cfg(not(any(

@@ -25,7 +25,7 @@ on stderr says how many matrices keep their values bit by bit, and how many are 
 and biases stay f32.
 
 Bits a weight: f32 32, f16 and bf16 16, q8 8.5, q6 6.5, q5 5.5, q4 4.5, nl4 4.25, nl3 3.25. q8 \
-has little effect on the output. nl4 is better than q4, though smaller. For the types of six bits \
+has little effect on the output. nl4 is better than q4, though smaller. For q6, q5, q4, nl4 and nl3 \
 and fewer, some text is run through the checkpoint, and the weights are rounded so that the \
 outputs on that text err little. This takes minutes. The last line says how far the image is from \
 the checkpoint on text that was held out: the mean KL divergence in nats a token, and how often \
@@ -51,7 +51,7 @@ replaced, never another file. If IMAGE is a symbolic link, its target is replace
 to stdout.
 
 --vocabulary drops the tokens that a text or a script does not need, and their rows of the \
-embedding table and the output matrix. Any text can still be written. A text of kept tokens has \
+embedding table and lm_head. Any text can still be written. A text of kept tokens has \
 the same tokens and the same logits as before. Text unlike the corpus takes more tokens: \
 `pocketlm tokenize --report` counts them.
 

@@ -367,9 +367,9 @@ fn with_tokens(
         let ids = range.map(|index| tokenizer.template.at(index));
         ids.filter_map(new_id).collect()
     };
-    vocabulary.before = template(0..tokenizer.after);
-    vocabulary.after = template(tokenizer.after..tokenizer.eos);
-    vocabulary.eos = template(tokenizer.eos..tokenizer.template.len());
+    vocabulary.before = template(0..tokenizer.after_start);
+    vocabulary.after = template(tokenizer.after_start..tokenizer.eos_start);
+    vocabulary.eos = template(tokenizer.eos_start..tokenizer.template.len());
     vocabulary.bos = tokenizer.bos().and_then(new_id);
     vocabulary.unknown = tokenizer.unknown.and_then(new_id);
     vocabulary.write_with(&CharacterTables::of(section))

@@ -208,8 +208,10 @@ impl Attention<'_> {
             let [older, newer] = slots.clone();
             out.fill(0.0);
             let count = end - first;
-            self.isa.mix(self.kv, values, older, scores, out, count);
-            self.isa.mix(self.kv, values, newer, scores, out, count);
+            self.isa
+                .weighted_sum(self.kv, values, older, scores, out, count);
+            self.isa
+                .weighted_sum(self.kv, values, newer, scores, out, count);
             for (query, normalizer) in (0..count).zip(normalizers) {
                 scale(row_mut(out, self.dims.head, query), normalizer);
             }

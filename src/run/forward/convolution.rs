@@ -18,7 +18,7 @@ use crate::run::schedule::Batch;
 impl Forward<'_, '_> {
     /// Keeps `b * x` of tokens of the batch.
     #[inline(never)]
-    pub(super) fn store_rows(&mut self, batch: &Batch, tokens: Range<usize>) {
+    pub(super) fn prepare_convolution(&mut self, batch: &Batch, tokens: Range<usize>) {
         let width = self.plan.dims().convolved;
         let cache = self.layer_cache(batch);
         let bias = TensorKind::ConvInBias;
@@ -125,7 +125,7 @@ impl Inputs<'_> {
         let [b_bias, _, x_bias] = thirds(self.bias, self.width);
         copy(into, x);
         add(into, x_bias);
-        gate(into, b, b_bias);
+        multiply_biased(into, b, b_bias);
     }
 
     fn parts(&self, token: usize) -> [&[f32]; 3] {
@@ -170,7 +170,7 @@ impl Convolution<'_> {
         add(sum, self.taps_bias);
         let [_, c, _] = self.inputs.parts(token);
         let [_, c_bias, _] = thirds(self.inputs.bias, width);
-        gate(sum, c, c_bias);
+        multiply_biased(sum, c, c_bias);
         if !groups.is_empty() {
             self.isa.quantize(sum, groups);
         }
@@ -185,16 +185,16 @@ fn thirds(row: &[f32], width: usize) -> [&[f32]; 3] {
     [b, c, x]
 }
 
-/// `x *= gate + bias`.
+/// `x *= factor + bias`.
 #[cfg_attr(target_os = "none", inline(never))]
-fn gate(x: &mut [f32], gate: &[f32], bias: &[f32]) {
+fn multiply_biased(x: &mut [f32], factors: &[f32], bias: &[f32]) {
     if bias.is_empty() {
-        for (x, gate) in x.iter_mut().zip(gate) {
-            *x *= gate;
+        for (x, factor) in x.iter_mut().zip(factors) {
+            *x *= factor;
         }
         return;
     }
-    for ((x, gate), bias) in x.iter_mut().zip(gate).zip(bias) {
-        *x *= gate + bias;
+    for ((x, factor), bias) in x.iter_mut().zip(factors).zip(bias) {
+        *x *= factor + bias;
     }
 }

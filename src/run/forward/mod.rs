@@ -5,8 +5,8 @@ mod attention;
 mod convolution;
 mod embed;
 mod matmul;
-mod rows;
-mod store_keys;
+mod per_token;
+mod prepare_attention;
 #[cfg(feature = "source")]
 mod streamed;
 
@@ -111,20 +111,20 @@ impl Forward<'_, '_> {
     // Each of these is a function by itself: else the variables of all would lie on the stack at
     // once.
     fn compute_units(&mut self, batch: &Batch, units: Range<usize>) {
-        match batch.stage.row().job {
+        match batch.stage.entry().job {
             Job::Embed => units.for_each(|token| self.embed(batch, token)),
-            Job::Rows(rows) => self.rows(batch, rows, units),
+            Job::PerToken(job) => self.per_token(batch, job, units),
             Job::Matmul { input, matrices } => self.matmul(batch, input, matrices, units),
-            Job::StoreKeys => {
+            Job::PrepareAttention => {
                 if SMALL {
-                    units.for_each(|token| self.store_keys(batch, token..token + 1));
+                    units.for_each(|token| self.prepare_attention(batch, token..token + 1));
                 } else {
-                    self.store_keys(batch, units);
+                    self.prepare_attention(batch, units);
                 }
             }
             Job::Attend => self.attend(batch, units),
             #[cfg(feature = "convolution")]
-            Job::StoreRows => self.store_rows(batch, units),
+            Job::PrepareConvolution => self.prepare_convolution(batch, units),
             #[cfg(feature = "convolution")]
             Job::Convolve => self.convolve(batch, units),
         }

@@ -1,4 +1,4 @@
-//! Computing with weights that are read piece by piece: while the weights in one buffer are
+//! Computing with weights that are read some tile rows at a time: while those in one buffer are
 //! multiplied, the next are read into the other.
 
 use core::mem;
@@ -12,17 +12,19 @@ use crate::model::TensorKind;
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
 use crate::run::stage::Job;
-use crate::run::weights::{Piece, Vectors};
+use crate::run::weights::{TileRows, Vectors};
 
 impl Forward<'_, '_> {
     /// [`compute`](Forward::compute), reading the weights that the units need.
     pub(super) fn compute_from_source(&mut self, batch: &Batch, units: Range<usize>) -> usize {
-        match batch.stage.row().job {
+        match batch.stage.entry().job {
             Job::Embed => self.embed_from_source(batch, units),
             Job::Matmul { matrices, .. } => self.matmul_from_source(batch, matrices, units),
-            Job::Rows(_) | Job::StoreKeys | Job::Attend => self.with_vectors(batch, units),
+            Job::PerToken(_) | Job::PrepareAttention | Job::Attend => {
+                self.with_vectors(batch, units)
+            }
             #[cfg(feature = "convolution")]
-            Job::StoreRows | Job::Convolve => self.with_vectors(batch, units),
+            Job::PrepareConvolution | Job::Convolve => self.with_vectors(batch, units),
         }
     }
 
@@ -46,13 +48,13 @@ impl Forward<'_, '_> {
         for token in tokens.clone() {
             let index = batch.start as usize + token;
             let id = self.buffers.tokens.get(index).copied().unwrap_or(0);
-            let piece = Piece {
+            let tile_rows = TileRows {
                 layer: 0,
                 kind: TensorKind::Embedder,
                 first: id as usize / TILE_ROWS,
                 count: 1,
             };
-            if self.read_while(piece, &mut |_| ()).is_err() {
+            if self.read_while(tile_rows, &mut |_| ()).is_err() {
                 return token - tokens.start;
             }
             self.compute_units(batch, token..token + 1);
@@ -70,7 +72,7 @@ impl Forward<'_, '_> {
     ) -> usize {
         let mut ready = units.start..units.start;
         while ready.end < units.end || !ready.is_empty() {
-            let next = self.piece(batch, matrices, ready.end..units.end);
+            let next = self.tile_rows(batch, matrices, ready.end..units.end);
             if next.count == 0 && ready.is_empty() {
                 break; // never: `lend` has seen that every tile row fits
             }
@@ -96,12 +98,12 @@ impl Forward<'_, '_> {
 
     /// The tile rows that can be read together from the first of `units` on: of one matrix, as many
     /// as the buffer holds.
-    fn piece(
+    fn tile_rows(
         &self,
         batch: &Batch,
         matrices: &[(TensorKind, Buffer)],
         units: Range<usize>,
-    ) -> Piece {
+    ) -> TileRows {
         let mut before = 0;
         for &(kind, _) in matrices {
             let location = self.model.location(batch.layer, kind);
@@ -109,7 +111,7 @@ impl Forward<'_, '_> {
             if units.start < after {
                 let room = self.buffers.weights.back.len();
                 let most = room.checked_div(location.item_bytes()).unwrap_or(0);
-                return Piece {
+                return TileRows {
                     layer: batch.layer,
                     kind,
                     first: units.start - before,
@@ -118,20 +120,24 @@ impl Forward<'_, '_> {
             }
             before = after;
         }
-        Piece::NONE
+        TileRows::NONE
     }
 
-    /// Reads a piece, and calls `work` in the meantime, which computes with the piece that this one
-    /// replaces. `work` may be called twice.
-    fn read_while(&mut self, piece: Piece, work: &mut dyn FnMut(&mut Self)) -> Result<(), Error> {
-        let location = self.model.location(piece.layer, piece.kind);
+    /// Reads tile rows. Meanwhile `work` computes with those that were read before. It may be called
+    /// twice.
+    fn read_while(
+        &mut self,
+        tile_rows: TileRows,
+        work: &mut dyn FnMut(&mut Self),
+    ) -> Result<(), Error> {
+        let location = self.model.location(tile_rows.layer, tile_rows.kind);
         let offset = self.model.header().weights().0
             + location.offset
-            + (piece.first * location.item_bytes()) as u64;
+            + (tile_rows.first * location.item_bytes()) as u64;
         let back = mem::take(&mut self.buffers.weights.back);
         let source = self.buffers.weights.source.take();
         let buffer = back
-            .get_mut(..piece.count * location.item_bytes())
+            .get_mut(..tile_rows.count * location.item_bytes())
             .unwrap_or_default();
         let mut outcome = Err(Error::Storage);
         if let Some(source) = source {
@@ -144,7 +150,7 @@ impl Forward<'_, '_> {
         weights.back = back;
         if outcome.is_ok() {
             mem::swap(&mut weights.front, &mut weights.back);
-            weights.piece = piece;
+            weights.tile_rows = tile_rows;
         }
         outcome
     }

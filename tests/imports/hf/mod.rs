@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use crate::common::folder::{self, Folder, like_llama};
-use crate::common::reference::{Reference, read};
+use crate::common::in_f64::{Reference, read};
 use pocketlm::import::{Checkpoint, hf, llamalike};
 use pocketlm::model::{AttnTemperature, Layer, LayerKind, MlpVariant, Rope, TensorId, TensorKind};
 use pocketlm::text::Tokenizer;

@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use crate::common::folder::{Folder, Stored};
-use crate::common::reference::{Reference, read};
+use crate::common::in_f64::{Reference, read};
 use crate::common::{folders, name, shared};
 
 fn data(case: &str) -> PathBuf {

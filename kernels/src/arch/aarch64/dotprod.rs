@@ -15,7 +15,7 @@ use core::arch::asm;
 use bytemuck::cast;
 
 use super::neon::{Floats, Integers, Neon, splat};
-use crate::arch::generic::{Simd, matmul};
+use crate::arch::registers_128::{Simd, matmul};
 use crate::{GROUP, InputGroup, Isa, TILE_ROWS};
 
 /// The table. It is handed out only where the dot product instructions were detected.

@@ -9,7 +9,7 @@ use core::arch::aarch64::*;
 
 use bytemuck::cast;
 
-use crate::arch::generic::{Simd, matmul};
+use crate::arch::registers_128::{Simd, matmul};
 use crate::{GROUP, InputGroup, Isa, TILE_ROWS};
 
 /// The table. What is not here the compiler vectorises: Advanced SIMD is part of what it assumes.

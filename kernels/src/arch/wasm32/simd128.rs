@@ -8,7 +8,7 @@ use core::arch::wasm32::*;
 
 use bytemuck::cast;
 
-use crate::arch::generic::{Simd, matmul};
+use crate::arch::registers_128::{Simd, matmul};
 use crate::{GROUP, InputGroup, Isa, TILE_ROWS};
 
 /// The table. What is not here the compiler vectorises.

@@ -46,7 +46,7 @@ pub(crate) static AMX: Isa = Isa {
     // SAFETY: as above.
     arrange: Some(|groups, block| unsafe { arrange(groups, block) }),
     quantize: AVX512.quantize,
-    mix: AVX512.mix,
+    weighted_sum: AVX512.weighted_sum,
     softmax: AVX512.softmax,
     gate: AVX512.gate,
     soft_cap: AVX512.soft_cap,

@@ -57,7 +57,7 @@ use core::ops::Range;
 use bytemuck::cast;
 
 use super::bytes::Bytes;
-use super::{input, mix, panel};
+use super::{input, panel, weighted_sum};
 use crate::matrix::match_tiles;
 use crate::tile::{Row, Rows, Tile};
 use crate::{Activation, DType, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
@@ -71,13 +71,13 @@ pub(crate) static AVX2: Isa = Isa {
     // SAFETY: as above.
     quantize: |input, groups| unsafe { input::quantize(input, groups) },
     // SAFETY: as above.
-    mix: |kv, values, slots, weights, out, count| unsafe {
-        mix::avx2::mix(kv, values, slots, weights, out, count)
+    weighted_sum: |kv, values, slots, weights, out, count| unsafe {
+        weighted_sum::avx2::weighted_sum(kv, values, slots, weights, out, count)
     },
     // SAFETY: as above.
     softmax: |older, newer| unsafe { softmax(older, newer) },
     // SAFETY: as above.
-    gate: |activation, gate, value| unsafe { self::gate(activation, gate, value) },
+    gate: |activation, gate, up| unsafe { self::gate(activation, gate, up) },
     // SAFETY: as above.
     soft_cap: |x, cap| unsafe { soft_cap(x, cap) },
 };
@@ -422,7 +422,7 @@ pub(super) fn words<W: Bytes>(bytes: __m256i) -> [__m256i; 2] {
     }
 }
 
-/// The dot products of bytes that are [`OFFSET`](crate::tile::Group::OFFSET) too large, corrected.
+/// The dot products of bytes that are [`OFFSET`](crate::tile::QuantizedTile::OFFSET) too large, corrected.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn corrected<W: Bytes>(dots: __m256i, x: &InputGroup) -> __m256i {
@@ -482,8 +482,8 @@ fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn gate(activation: Activation, gate: &mut [f32], value: &[f32]) {
-    vector::gate(activation, gate, value);
+fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {
+    vector::gate(activation, gate, up);
 }
 
 #[target_feature(enable = "avx2,f16c")]

@@ -24,7 +24,7 @@ use super::avx2::{
 };
 use super::bytes::Bytes;
 use super::panel::{self, Column, Group};
-use super::{input, mix};
+use super::{input, weighted_sum};
 use crate::matrix::match_tiles;
 use crate::tile::Row;
 use crate::{Activation, DType, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
@@ -38,13 +38,13 @@ pub(crate) static AVX512: Isa = Isa {
     // SAFETY: as above.
     quantize: |input, groups| unsafe { input::quantize(input, groups) },
     // SAFETY: as above.
-    mix: |kv, values, slots, weights, out, count| unsafe {
-        mix::avx512::mix(kv, values, slots, weights, out, count)
+    weighted_sum: |kv, values, slots, weights, out, count| unsafe {
+        weighted_sum::avx512::weighted_sum(kv, values, slots, weights, out, count)
     },
     // SAFETY: as above.
     softmax: |older, newer| unsafe { softmax(older, newer) },
     // SAFETY: as above.
-    gate: |activation, gate, value| unsafe { self::gate(activation, gate, value) },
+    gate: |activation, gate, up| unsafe { self::gate(activation, gate, up) },
     // SAFETY: as above.
     soft_cap: |x, cap| unsafe { soft_cap(x, cap) },
 };
@@ -358,8 +358,8 @@ fn softmax(older: &mut [f32], newer: &mut [f32]) -> f32 {
 }
 
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn gate(activation: Activation, gate: &mut [f32], value: &[f32]) {
-    vector::gate(activation, gate, value);
+fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {
+    vector::gate(activation, gate, up);
 }
 
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]

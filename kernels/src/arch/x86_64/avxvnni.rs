@@ -25,7 +25,7 @@ pub(crate) static AVXVNNI: Isa = Isa {
     matmul: |matrix, input, tile_rows, out| unsafe { matmul(matrix, input, tile_rows, out) },
     arrange: None,
     quantize: AVX2.quantize,
-    mix: AVX2.mix,
+    weighted_sum: AVX2.weighted_sum,
     softmax: AVX2.softmax,
     gate: AVX2.gate,
     soft_cap: AVX2.soft_cap,

@@ -8,7 +8,8 @@ use bytemuck::{cast, cast_ref};
 use super::avx2::{from_bf16, from_f16};
 use crate::dtype::{LEVELS_3, LEVELS_4};
 use crate::tile::{
-    Group, Nl3Tile, Nl4Tile, Plane, Q4MinTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, RowScales, Tile,
+    Nl3Tile, Nl4Tile, Plane, Q4MinTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, QuantizedTile, RowScales,
+    Tile,
 };
 use crate::{GROUP, TILE_ROWS};
 
@@ -26,7 +27,7 @@ pub(super) trait Scales: Tile {
 /// The functions are inlined into kernels, which run only where AVX2 and F16C were detected.
 /// Functions with `wide` in their names also need AVX-512 F and BW. A trait's function cannot say
 /// that with `target_feature`.
-pub(super) trait Bytes: Group + Scales {
+pub(super) trait Bytes: QuantizedTile + Scales {
     /// Whether bytes are int8. If not, they are 0 to 63: the value plus [`OFFSET`](Group::OFFSET).
     const SIGNED: bool;
     /// Which two steps of four columns each register of [`wide_bytes`](Self::wide_bytes) holds.

@@ -7,8 +7,8 @@ mod avx512;
 mod avxvnni;
 mod bytes;
 mod input;
-mod mix;
 mod panel;
+mod weighted_sum;
 
 use crate::Isa;
 

@@ -19,7 +19,7 @@ impl Forward<'_, '_> {
     /// Prepares queries, keys and values of tokens of the batch, and stores keys and values. A
     /// board takes one token at a time.
     #[inline(never)]
-    pub(super) fn store_keys(&mut self, batch: &Batch, tokens: Range<usize>) {
+    pub(super) fn prepare_attention(&mut self, batch: &Batch, tokens: Range<usize>) {
         let dims = self.plan.dims();
         let layer = self.layer(batch);
         let first_table = self.rope_row(layer.rope, 0);

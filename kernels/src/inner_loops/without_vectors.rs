@@ -1,14 +1,14 @@
 //! The innermost loops of the portable products, for cores without vector registers
 //! (microcontrollers).
 //!
-//! Those of `wide.rs` run across the eight lanes of a tile. Here the lanes are written out, so that
+//! Those of `with_vectors.rs` run across the eight lanes of a tile. Here the lanes are written out, so that
 //! sums and inputs stay in registers. A compiler for a small core does not do that by itself, least
 //! of all at `opt-level = "s"`: its loop over rows loads and stores a sum in every iteration.
 
 use bytemuck::cast_ref;
 
 use crate::soft::add_product;
-use crate::tile::Group;
+use crate::tile::QuantizedTile;
 use crate::{GROUP, TILE_ROWS};
 
 /// Inputs that are multiplied with a float tile at the same time. A tile is read again for each
@@ -51,7 +51,7 @@ pub(crate) fn nibble_dots(
 }
 
 /// [`dots`] with what the codes of a tile stand for.
-pub(crate) fn code_dots<W: Group>(tile: &W, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+pub(crate) fn code_dots<W: QuantizedTile>(tile: &W, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
     let x: &[[[i16; 4]; 2]; GROUP / 8] = cast_ref(x);
     let mut dots = [[0; 4]; 2];
     for (half, dots) in dots.iter_mut().enumerate() {

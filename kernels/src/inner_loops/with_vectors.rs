@@ -1,8 +1,8 @@
 //! The innermost loops of the portable products, for targets with vector registers: they run across
-//! the eight lanes of a tile, and the compiler vectorises them. `narrow.rs` is for
+//! the eight lanes of a tile, and the compiler vectorises them. `without_vectors.rs` is for
 //! microcontrollers.
 
-use crate::tile::Group;
+use crate::tile::QuantizedTile;
 use crate::{GROUP, TILE_ROWS};
 
 /// Inputs that are multiplied with a float tile at the same time: its weights are widened once.
@@ -52,7 +52,7 @@ pub(crate) fn dots(
 
 /// What the codes of a tile stand for, `[column / 4][row][column % 4]`.
 #[inline(never)]
-fn values<W: Group>(tile: &W) -> [[[i8; 4]; TILE_ROWS]; GROUP / 4] {
+fn values<W: QuantizedTile>(tile: &W) -> [[[i8; 4]; TILE_ROWS]; GROUP / 4] {
     let mut values = [[[0; 4]; TILE_ROWS]; GROUP / 4];
     for (step, values) in values.iter_mut().enumerate() {
         for (row, values) in values.iter_mut().enumerate() {
@@ -64,7 +64,7 @@ fn values<W: Group>(tile: &W) -> [[[i8; 4]; TILE_ROWS]; GROUP / 4] {
 
 /// [`dots`] with what the codes of a tile stand for.
 #[inline(always)]
-pub(crate) fn code_dots<W: Group>(tile: &W, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
+pub(crate) fn code_dots<W: QuantizedTile>(tile: &W, x: &[i16; GROUP]) -> [i32; TILE_ROWS] {
     dots(&values(tile), x)
 }
 

@@ -1,4 +1,4 @@
-//! What happens between two matmuls to each token's row by itself: biases, norms, the residual
+//! What happens between two matmuls to each token by itself: biases, norms, the residual
 //! stream, the activation.
 
 use core::ops::Range;
@@ -11,12 +11,12 @@ use crate::model::{MlpVariant, TensorKind};
 use crate::run::SMALL;
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
-use crate::run::stage::Rows;
+use crate::run::stage::PerToken;
 
 impl Forward<'_, '_> {
     #[inline(never)]
-    pub(super) fn rows(&mut self, batch: &Batch, rows: Rows, tokens: Range<usize>) {
-        let ([from, first, second], kinds) = operands(rows);
+    pub(super) fn per_token(&mut self, batch: &Batch, job: PerToken, tokens: Range<usize>) {
+        let ([from, first, second], kinds) = operands(job);
         let count = batch.tokens();
         let isa = self.engine.isa;
         let dims = self.plan.dims();
@@ -32,8 +32,8 @@ impl Forward<'_, '_> {
             &self.plan,
             [from, first, second, Buffer::None],
         );
-        let work = RowWork {
-            rows,
+        let work = TokenWork {
+            job,
             isa,
             vectors: kinds.map(vector),
             eps: self.model.config().rms_norm_eps,
@@ -43,8 +43,8 @@ impl Forward<'_, '_> {
             heads: dims.kv_heads,
             tokens: count,
         };
-        // The rows of the tokens whose logits are wanted go to the first places. All other stages
-        // start with token 0.
+        // `FinalNorm` reads the rows from `logit_row` on and writes them from row 0 on. In all
+        // other stages `logit_row` is 0.
         let first = rows_mut(first, width, batch.logit_row as usize..batch.count as usize);
         let groups = &mut *self.buffers.groups;
         // A board has nothing to share.
@@ -80,13 +80,13 @@ impl Forward<'_, '_> {
     }
 }
 
-/// The buffer that is only read and the two that are written, and the vectors in the order in which
-/// they are applied.
-fn operands(rows: Rows) -> ([Buffer; 3], [Option<TensorKind>; 3]) {
-    match rows {
-        Rows::Norm { of, norm, into } => ([Buffer::None, of, into], [None, None, Some(norm)]),
-        Rows::Gather { from, into } => ([from, into, Buffer::None], [None; 3]),
-        Rows::Residual {
+/// The buffers: one by head, and two with a row a token (a norm reads the first of them and writes
+/// the second); and the vectors in the order in which they are applied.
+fn operands(job: PerToken) -> ([Buffer; 3], [Option<TensorKind>; 3]) {
+    match job {
+        PerToken::Norm { of, norm, into } => ([Buffer::None, of, into], [None, None, Some(norm)]),
+        PerToken::Gather { from, into } => ([from, into, Buffer::None], [None; 3]),
+        PerToken::Residual {
             branch,
             bias,
             post_norm,
@@ -96,7 +96,7 @@ fn operands(rows: Rows) -> ([Buffer; 3], [Option<TensorKind>; 3]) {
             [Buffer::None, onto, branch],
             [Some(bias), Some(post_norm), norm],
         ),
-        Rows::Activate {
+        PerToken::Activate {
             gate,
             gate_bias,
             up,
@@ -116,9 +116,9 @@ fn activation(variant: MlpVariant) -> Activation {
     }
 }
 
-/// What a token's row needs.
-struct RowWork<'s> {
-    rows: Rows,
+/// What a token needs.
+struct TokenWork<'s> {
+    job: PerToken,
     isa: &'static Isa,
     /// Biases and norms, in the order in which they are applied. An empty one is left out.
     vectors: [&'s [f32]; 3],
@@ -131,9 +131,8 @@ struct RowWork<'s> {
     tokens: usize,
 }
 
-impl RowWork<'_> {
-    /// `first` and `second` are the token's rows of the buffers that are written, as `rows` names
-    /// them. The row that the next matmul reads goes to `groups` as well, unless that is empty.
+impl TokenWork<'_> {
+    /// `first` and `second` are the token's rows of the two buffers. The row that the next matmul reads goes to `groups` as well, unless that is empty.
     fn compute(
         &self,
         token: usize,
@@ -142,21 +141,21 @@ impl RowWork<'_> {
         groups: &mut [InputGroup],
     ) {
         let [a, b, norm] = self.vectors;
-        let written = match self.rows {
-            Rows::Gather { .. } => {
+        let written = match self.job {
+            PerToken::Gather { .. } => {
                 for head in 0..self.heads {
                     let from = row(self.by_head, self.head_width, head * self.tokens + token);
                     copy(row_mut(first, self.head_width, head), from);
                 }
                 first
             }
-            Rows::Activate { .. } => {
+            PerToken::Activate { .. } => {
                 add(first, a);
                 add(second, b);
                 self.isa.gate(self.activation, first, second);
                 first
             }
-            Rows::Residual { norm: next, .. } => {
+            PerToken::Residual { norm: next, .. } => {
                 add(second, a);
                 rms_norm(second, b, self.eps);
                 add(first, second);
@@ -165,7 +164,7 @@ impl RowWork<'_> {
                 }
                 self.norm(first, norm, second)
             }
-            Rows::Norm { .. } => self.norm(first, norm, second),
+            PerToken::Norm { .. } => self.norm(first, norm, second),
         };
         if !groups.is_empty() {
             self.isa.quantize(written, groups);

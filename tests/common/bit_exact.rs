@@ -14,7 +14,7 @@ use pocketlm_kernels::math::{
 };
 
 /// A model and its context so far.
-pub struct Plain<'m> {
+pub struct BitExact<'m> {
     config: Config,
     layers: Vec<Layer>,
     kv: Kv,
@@ -36,11 +36,11 @@ struct Kept {
 /// Numbers as a dot product of integers takes them: groups of values with their scale.
 type Groups = Vec<([i32; 32], f32)>;
 
-impl<'m> Plain<'m> {
+impl<'m> BitExact<'m> {
     pub fn new(image: &'m [u8], kv: Kv) -> Self {
         let model = Model::open(image).unwrap();
         let layers: Vec<_> = model.layers().iter().collect();
-        Plain {
+        BitExact {
             config: *model.config(),
             cache: vec![Vec::new(); layers.len()],
             layers,
@@ -190,7 +190,7 @@ impl<'m> Plain<'m> {
             let normalizer = 1.0 / striped_sum(&weights);
             let mut out = vec![0.0f32; width];
             for (kept, weight) in seen.iter().zip(weights) {
-                self.mix(&kept.values[kv_head..][..width], weight, &mut out);
+                self.weighted_sum(&kept.values[kv_head..][..width], weight, &mut out);
             }
             attended.extend(out.iter().map(|x| x * normalizer));
         }
@@ -241,7 +241,7 @@ impl<'m> Plain<'m> {
         sum
     }
 
-    fn mix(&self, value: &[f32], weight: f32, out: &mut [f32]) {
+    fn weighted_sum(&self, value: &[f32], weight: f32, out: &mut [f32]) {
         if self.kv == Kv::Q8 {
             for (out, group) in out.chunks_mut(32).zip(value.chunks(32)) {
                 let (values, scale) = q8(group);

@@ -1,6 +1,6 @@
-//! [`Isa::mix`](crate::Isa::mix), the weighted sum of values, with registers of 8 or 16 floats. Up
-//! to four queries share a value that was read and widened, and their independent sums keep the
-//! adder busy.
+//! [`Isa::weighted_sum`](crate::Isa::weighted_sum) of values, with registers of 8 or 16 floats. Up to
+//! four queries share a value that was read and widened, and their independent sums keep the adder
+//! busy.
 //!
 //! The code is written once over a register type, [`Vector`], and a macro makes a module for each.
 #![allow(clippy::needless_range_loop)]
@@ -138,9 +138,9 @@ macro_rules! mix_with {
 
             type V = $vector;
 
-            /// [`Isa::mix`](crate::Isa::mix).
+            /// [`Isa::weighted_sum`](crate::Isa::weighted_sum).
             #[target_feature(enable = $features)]
-            pub(in super::super) fn mix(
+            pub(in super::super) fn weighted_sum(
                 kv: Kv,
                 values: &[u8],
                 slots: Range<usize>,
@@ -171,11 +171,14 @@ macro_rules! mix_with {
                             &weights[start + slots.start..start + slots.end]
                         };
                         match count - first {
-                            1 => table_part.mix::<1>([weights(0)], out),
-                            2 => table_part.mix::<2>([weights(0), weights(1)], out),
-                            3 => table_part.mix::<3>([weights(0), weights(1), weights(2)], out),
-                            _ => table_part
-                                .mix::<4>([weights(0), weights(1), weights(2), weights(3)], out),
+                            1 => table_part.weighted_sum::<1>([weights(0)], out),
+                            2 => table_part.weighted_sum::<2>([weights(0), weights(1)], out),
+                            3 => table_part
+                                .weighted_sum::<3>([weights(0), weights(1), weights(2)], out),
+                            _ => table_part.weighted_sum::<4>(
+                                [weights(0), weights(1), weights(2), weights(3)],
+                                out,
+                            ),
                         }
                     }
                 }
@@ -193,7 +196,7 @@ macro_rules! mix_with {
             impl Table<'_> {
                 /// Adds the weighted rows for `Q` queries, whose channels `out` starts with.
                 #[target_feature(enable = $features)]
-                fn mix<const Q: usize>(&self, weights: [&[f32]; Q], out: &mut [f32]) {
+                fn weighted_sum<const Q: usize>(&self, weights: [&[f32]; Q], out: &mut [f32]) {
                     match self.kv {
                         Kv::F32 => self.floats::<Q, V>(weights, out, |value| value),
                         Kv::F16 => self.floats::<Q, _>(weights, out, V::from_f16),

@@ -9,7 +9,7 @@ use bytemuck::Pod;
 
 use crate::dtype::{LEVELS_3, LEVELS_4};
 use crate::matrix::Tiles;
-use crate::tile::{Group, Row, Rows, Scaled, Tile};
+use crate::tile::{QuantizedTile, Row, Rows, Scaled, Tile};
 use crate::{GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS};
 
 /// Operations on eight lanes, a lane a row of the tile. They run only where the instruction set was
@@ -175,7 +175,10 @@ pub(super) fn matmul<S: Simd>(
 
 /// The values of a tile as int8: `value` turns the codes of eight rows by four columns into them.
 #[inline(always)]
-fn values<W: Group>(tile: &W, value: impl Fn([u8; 32]) -> [u8; 32]) -> [[u8; 32]; GROUP / 4] {
+fn values<W: QuantizedTile>(
+    tile: &W,
+    value: impl Fn([u8; 32]) -> [u8; 32],
+) -> [[u8; 32]; GROUP / 4] {
     let mut values = [[0; 32]; GROUP / 4];
     for (step, values) in values.iter_mut().enumerate() {
         let codes: [[u8; 4]; TILE_ROWS] = core::array::from_fn(|row| tile.codes(step, row));
