@@ -52,11 +52,11 @@ pub enum Error {
     Limits,
     /// The plan was made for another model.
     ForeignPlan,
-    /// The arena is smaller than the plan.
+    /// The arena is smaller than the plan, or the memory for what is resident too small for it.
     ArenaTooSmall {
-        /// Bytes the plan asks for.
+        /// Bytes that are needed.
         needed: usize,
-        /// Bytes the arena has.
+        /// Bytes that are there.
         found: usize,
     },
     /// The buffer that weights are read into is too small. A session needs two tile rows of the

@@ -33,8 +33,9 @@
 //!   harness that holds images against golden cases.
 //! * `chat` (feature `chat`): conversations, and the chat templates that checkpoints have.
 //! * [`pocketlm_kernels`]: the arithmetic, and the contract that makes it the same everywhere.
-//! * [`manual`]: getting started on a host and on a board, types and memory, the numeric contract,
-//!   style and glossary.
+//! * [`manual`]: getting started on a host, on a board and in C; types and memory, small types,
+//!   grammars; architecture, the numeric contract, how to add a type, a kind of layer, a family or an
+//!   instruction set; style and glossary.
 //!
 //! A whole program, without a heap ([`Error`] is all that can go wrong):
 //!

@@ -45,7 +45,7 @@ impl Format for Output<'_> {
 
 impl Format for RowsMut<'_> {
     fn format(&self, f: Formatter<'_>) {
-        write!(f, "RowsMut(of {=usize} columns)", self.columns());
+        write!(f, "RowsMut(of {=usize} vectors)", self.vectors());
     }
 }
 

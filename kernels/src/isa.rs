@@ -4,7 +4,7 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::{
-    Input, InputGroup, InputTile, Kv, Matrix, RowsMut, arch, kv, matmul, quantize, vector,
+    Input, InputGroup, InputTile, Kv, Matrix, RowsMut, arch, input_group, kv, matmul, vector,
 };
 
 /// The kernels of one instruction set. Every table computes the same bits; [`Isa::SCALAR`] is the
@@ -15,7 +15,7 @@ use crate::{
 /// ```
 /// use pocketlm_kernels::{DType, Input, Isa, Matrix, RowsMut, pack_row};
 ///
-/// // Two rows of three columns. Rows are stored in tiles of eight.
+/// // Two rows of three columns. TileRows are stored in tiles of eight.
 /// #[repr(align(64))]
 /// struct Bytes([u8; 96]);
 /// let mut bytes = Bytes([0; 96]);
@@ -62,7 +62,7 @@ impl Isa {
         name: "scalar",
         matmul: matmul::matmul,
         arrange: None,
-        quantize: quantize::quantize,
+        quantize: input_group::quantize,
         weighted_sum: kv::weighted_sum,
         softmax: vector::softmax,
         gate: vector::gate,

@@ -104,6 +104,7 @@ mod format;
     path = "inner_loops/with_vectors.rs"
 )]
 mod inner_loops;
+mod input_group;
 mod input_tile;
 mod isa;
 mod kv;
@@ -111,7 +112,6 @@ pub mod math;
 mod matmul;
 mod matrix;
 mod pack;
-mod quantize;
 mod soft;
 mod tile;
 pub mod vector;
@@ -127,11 +127,11 @@ mod sync {
 pub use dtype::{DType, GROUP, TILE_ROWS};
 pub use engine::Engine;
 pub use floats::floats_are_ieee;
+pub use input_group::InputGroup;
 pub use input_tile::InputTile;
 pub use isa::{Activation, Isa};
 pub use kv::{Kv, key_parts, store_key, store_value, value_part};
 pub use matmul::Input;
 pub use matrix::Matrix;
 pub use pack::{pack_codes, pack_q4_group, pack_q8_group, pack_row, pack_row_scale, pack_values};
-pub use quantize::InputGroup;
 pub use workers::{Output, RowsMut, Solo, Workers, for_each_part, split_chunks, split_rows};

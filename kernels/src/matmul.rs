@@ -7,7 +7,7 @@ use crate::inner_loops::{BLOCK, float};
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::matrix::match_tiles;
 use crate::soft::join;
-use crate::tile::{self, Row, Rows, Tile};
+use crate::tile::{self, Tile, TileRow, TileRows};
 use crate::{GROUP, InputGroup, InputTile, Matrix, RowsMut, TILE_ROWS};
 
 /// The inputs of a product: `count` vectors, for float matrices as they are, for quantised ones as
@@ -68,11 +68,11 @@ pub(crate) fn matmul(
 /// are computed.
 #[inline(always)]
 fn product<W: Tile, X, const N: usize>(
-    rows: Rows<'_, W>,
+    rows: TileRows<'_, W>,
     inputs: &[X],
     inputs_at: Range<usize>,
     out: &mut RowsMut<'_>,
-    dot: impl Fn(Row<'_, W>, [&[X]; N]) -> [[f32; TILE_ROWS]; N],
+    dot: impl Fn(TileRow<'_, W>, [&[X]; N]) -> [[f32; TILE_ROWS]; N],
 ) {
     let width = rows.width();
     for (index, row) in rows.iter().enumerate() {
@@ -84,7 +84,7 @@ fn product<W: Tile, X, const N: usize>(
             };
             for (k, sums) in dot(row, core::array::from_fn(input)).iter().enumerate() {
                 for (out, sum) in out
-                    .column(first + k)
+                    .vector(first + k)
                     .iter_mut()
                     .skip(index * TILE_ROWS)
                     .zip(sums)
@@ -99,7 +99,7 @@ fn product<W: Tile, X, const N: usize>(
 /// [`matmul`] of a float matrix: whole blocks of inputs, then one by one.
 #[inline(always)]
 fn floats<E: Copy>(
-    rows: Rows<'_, [E; TILE_ROWS]>,
+    rows: TileRows<'_, [E; TILE_ROWS]>,
     input: &Input<'_>,
     out: &mut RowsMut<'_>,
     widen: impl Fn(E) -> f32 + Copy,
@@ -120,7 +120,7 @@ fn floats<E: Copy>(
 
 /// [`matmul`] of a quantised matrix, one input at a time.
 #[inline(always)]
-fn groups<W: tile::QuantizedTile>(rows: Rows<'_, W>, input: &Input<'_>, out: &mut RowsMut<'_>) {
+fn groups<W: tile::QuantizedTile>(rows: TileRows<'_, W>, input: &Input<'_>, out: &mut RowsMut<'_>) {
     product(rows, input.groups, 0..input.count, out, |row, [x]| {
         [sums(row, x)]
     });
@@ -128,7 +128,7 @@ fn groups<W: tile::QuantizedTile>(rows: Rows<'_, W>, input: &Input<'_>, out: &mu
 
 /// Group by group the exact dot products, joined to the sums.
 #[inline(always)]
-fn sums<W: tile::QuantizedTile>(row: Row<'_, W>, x: &[InputGroup]) -> [f32; TILE_ROWS] {
+fn sums<W: tile::QuantizedTile>(row: TileRow<'_, W>, x: &[InputGroup]) -> [f32; TILE_ROWS] {
     let mut sums = [0.0; TILE_ROWS];
     for (tile, x) in row.tiles.iter().zip(x) {
         let offset = x.sum.wrapping_mul(W::OFFSET);

@@ -1,10 +1,10 @@
-//! [`Matrix`]: a borrowed view of a matrix in the tile layout (drawn in the crate docs), checked
+//! [`Matrix`]: a borrowed view of a matrix in the tile layout (see the crate docs), checked
 //! once when it is made.
 
 use crate::dtype::groups_mut;
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::tile::{
-    Nl3Tile, Nl4Tile, Q4MinTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, QuantizedTile, Rows, Tile,
+    Nl3Tile, Nl4Tile, Q4MinTile, Q4Tile, Q5Tile, Q6Tile, Q8Tile, QuantizedTile, Tile, TileRows,
 };
 use crate::{DType, GROUP, TILE_ROWS};
 
@@ -16,25 +16,25 @@ use crate::{DType, GROUP, TILE_ROWS};
 #[derive(Clone, Copy)]
 pub(crate) enum Tiles<'m> {
     #[cfg(feature = "f32")]
-    F32(Rows<'m, [f32; TILE_ROWS]>),
+    F32(TileRows<'m, [f32; TILE_ROWS]>),
     #[cfg(feature = "f16")]
-    F16(Rows<'m, [u16; TILE_ROWS]>),
+    F16(TileRows<'m, [u16; TILE_ROWS]>),
     #[cfg(feature = "bf16")]
-    Bf16(Rows<'m, [u16; TILE_ROWS]>),
+    Bf16(TileRows<'m, [u16; TILE_ROWS]>),
     #[cfg(feature = "q8")]
-    Q8(Rows<'m, Q8Tile>),
+    Q8(TileRows<'m, Q8Tile>),
     #[cfg(feature = "q6")]
-    Q6(Rows<'m, Q6Tile>),
+    Q6(TileRows<'m, Q6Tile>),
     #[cfg(feature = "q5")]
-    Q5(Rows<'m, Q5Tile>),
+    Q5(TileRows<'m, Q5Tile>),
     #[cfg(feature = "q4")]
-    Q4(Rows<'m, Q4Tile>),
+    Q4(TileRows<'m, Q4Tile>),
     #[cfg(feature = "q4")]
-    Q4Min(Rows<'m, Q4MinTile>),
+    Q4Min(TileRows<'m, Q4MinTile>),
     #[cfg(feature = "nl4")]
-    Nl4(Rows<'m, Nl4Tile>),
+    Nl4(TileRows<'m, Nl4Tile>),
     #[cfg(feature = "nl3")]
-    Nl3(Rows<'m, Nl3Tile>),
+    Nl3(TileRows<'m, Nl3Tile>),
 }
 
 /// `match` on [`Tiles`] with one arm for all quantised types, which calls something that is generic
@@ -89,15 +89,15 @@ impl<'m> Matrix<'m> {
         rows: 0,
         columns: 0,
         tiles: cfg_select! {
-            feature = "f32" => Tiles::F32(Rows::EMPTY),
-            feature = "f16" => Tiles::F16(Rows::EMPTY),
-            feature = "bf16" => Tiles::Bf16(Rows::EMPTY),
-            feature = "q8" => Tiles::Q8(Rows::EMPTY),
-            feature = "q6" => Tiles::Q6(Rows::EMPTY),
-            feature = "q5" => Tiles::Q5(Rows::EMPTY),
-            feature = "q4" => Tiles::Q4(Rows::EMPTY),
-            feature = "nl4" => Tiles::Nl4(Rows::EMPTY),
-            feature = "nl3" => Tiles::Nl3(Rows::EMPTY),
+            feature = "f32" => Tiles::F32(TileRows::EMPTY),
+            feature = "f16" => Tiles::F16(TileRows::EMPTY),
+            feature = "bf16" => Tiles::Bf16(TileRows::EMPTY),
+            feature = "q8" => Tiles::Q8(TileRows::EMPTY),
+            feature = "q6" => Tiles::Q6(TileRows::EMPTY),
+            feature = "q5" => Tiles::Q5(TileRows::EMPTY),
+            feature = "q4" => Tiles::Q4(TileRows::EMPTY),
+            feature = "nl4" => Tiles::Nl4(TileRows::EMPTY),
+            feature = "nl3" => Tiles::Nl3(TileRows::EMPTY),
         },
     };
 
@@ -115,25 +115,25 @@ impl<'m> Matrix<'m> {
         };
         let tiles = match dtype {
             #[cfg(feature = "f32")]
-            DType::F32 => Tiles::F32(Rows::new(data, width)?),
+            DType::F32 => Tiles::F32(TileRows::new(data, width)?),
             #[cfg(feature = "f16")]
-            DType::F16 => Tiles::F16(Rows::new(data, width)?),
+            DType::F16 => Tiles::F16(TileRows::new(data, width)?),
             #[cfg(feature = "bf16")]
-            DType::Bf16 => Tiles::Bf16(Rows::new(data, width)?),
+            DType::Bf16 => Tiles::Bf16(TileRows::new(data, width)?),
             #[cfg(feature = "q8")]
-            DType::Q8 => Tiles::Q8(Rows::new(data, width)?),
+            DType::Q8 => Tiles::Q8(TileRows::new(data, width)?),
             #[cfg(feature = "q6")]
-            DType::Q6 => Tiles::Q6(Rows::new(data, width)?),
+            DType::Q6 => Tiles::Q6(TileRows::new(data, width)?),
             #[cfg(feature = "q5")]
-            DType::Q5 => Tiles::Q5(Rows::new(data, width)?),
+            DType::Q5 => Tiles::Q5(TileRows::new(data, width)?),
             #[cfg(feature = "q4")]
-            DType::Q4 => Tiles::Q4(Rows::new(data, width)?),
+            DType::Q4 => Tiles::Q4(TileRows::new(data, width)?),
             #[cfg(feature = "q4")]
-            DType::Q4Min => Tiles::Q4Min(Rows::new(data, width)?),
+            DType::Q4Min => Tiles::Q4Min(TileRows::new(data, width)?),
             #[cfg(feature = "nl4")]
-            DType::Nl4 => Tiles::Nl4(Rows::new(data, width)?),
+            DType::Nl4 => Tiles::Nl4(TileRows::new(data, width)?),
             #[cfg(feature = "nl3")]
-            DType::Nl3 => Tiles::Nl3(Rows::new(data, width)?),
+            DType::Nl3 => Tiles::Nl3(TileRows::new(data, width)?),
             #[cfg(not(feature = "f32"))]
             DType::F32 => return None,
             #[cfg(not(feature = "f16"))]
@@ -160,7 +160,7 @@ impl<'m> Matrix<'m> {
         })
     }
 
-    /// Rows, the outputs of a product.
+    /// TileRows, the outputs of a product.
     pub fn rows(&self) -> usize {
         self.rows
     }
@@ -250,7 +250,7 @@ impl<'m> Matrix<'m> {
 
 /// Whether the headers and the tiles of all rows pass.
 fn all_rows<W: Tile>(
-    rows: Rows<'_, W>,
+    rows: TileRows<'_, W>,
     header: impl Fn(&W::Header) -> bool,
     tile: impl Fn(&W) -> bool,
 ) -> bool {
@@ -264,7 +264,7 @@ fn all<T>(items: &[T], test: impl Fn(&T) -> bool) -> bool {
 }
 
 fn float_row<E: Copy>(
-    rows: Rows<'_, [E; TILE_ROWS]>,
+    rows: TileRows<'_, [E; TILE_ROWS]>,
     row: usize,
     out: &mut [f32],
     widen: impl Fn(E) -> f32,
@@ -277,7 +277,7 @@ fn float_row<E: Copy>(
     }
 }
 
-fn group_row<W: QuantizedTile>(rows: Rows<'_, W>, row: usize, out: &mut [f32]) {
+fn group_row<W: QuantizedTile>(rows: TileRows<'_, W>, row: usize, out: &mut [f32]) {
     let tile_row = rows.row(row / TILE_ROWS);
     let lane = row % TILE_ROWS;
     for (out, tile) in groups_mut(out).zip(tile_row.tiles) {

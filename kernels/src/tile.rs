@@ -278,9 +278,9 @@ impl QuantizedTile for Nl3Tile {
     }
 }
 
-/// The tile rows of a matrix, or some of them.
+/// The tile rows of a matrix, or some of them. In its functions, a row is a tile row.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'m, W> {
+pub(crate) struct TileRows<'m, W> {
     /// All tiles, if rows have no headers: a row is then found without a division.
     tiles: &'m [W],
     /// All bytes, if they have.
@@ -291,16 +291,16 @@ pub(crate) struct Rows<'m, W> {
 
 /// A tile row.
 #[derive(Clone, Copy)]
-pub(crate) struct Row<'m, W: Tile> {
+pub(crate) struct TileRow<'m, W: Tile> {
     pub header: W::Header,
     pub tiles: &'m [W],
 }
 
-impl<'m, W: Tile> Rows<'m, W> {
+impl<'m, W: Tile> TileRows<'m, W> {
     const HEADER: usize = size_of::<W::Header>();
 
     /// No rows.
-    pub(crate) const EMPTY: Rows<'static, W> = Rows {
+    pub(crate) const EMPTY: TileRows<'static, W> = TileRows {
         tiles: &[],
         bytes: &[],
         width: 0,
@@ -313,7 +313,7 @@ impl<'m, W: Tile> Rows<'m, W> {
             _ if data.as_ptr().cast::<W>().is_aligned() => (&[], data),
             _ => return None,
         };
-        Some(Rows {
+        Some(TileRows {
             tiles,
             bytes,
             width,
@@ -345,24 +345,24 @@ impl<'m, W: Tile> Rows<'m, W> {
     #[inline(always)]
     pub(crate) fn range(self, range: Range<usize>) -> Self {
         match Self::HEADER {
-            0 => Rows {
+            0 => TileRows {
                 tiles: some(self.tiles, &range, self.width),
                 ..self
             },
-            _ => Rows {
+            _ => TileRows {
                 bytes: some(self.bytes, &range, self.row_bytes()),
                 ..self
             },
         }
     }
 
-    /// Row `index`; one of no tiles if there is no such row.
+    /// TileRow `index`; one of no tiles if there is no such row.
     #[inline(always)]
-    pub(crate) fn row(&self, index: usize) -> Row<'m, W> {
+    pub(crate) fn row(&self, index: usize) -> TileRow<'m, W> {
         if Self::HEADER == 0 {
             let rest = self.tiles.get(index * self.width..);
             let tiles = rest.and_then(|rest| rest.get(..self.width));
-            return Row {
+            return TileRow {
                 header: W::Header::zeroed(),
                 tiles: tiles.unwrap_or_default(),
             };
@@ -372,7 +372,7 @@ impl<'m, W: Tile> Rows<'m, W> {
         let (header, tiles) = row
             .and_then(|row| row.split_at_checked(Self::HEADER))
             .unwrap_or_default();
-        Row {
+        TileRow {
             header: bytemuck::try_pod_read_unaligned(header).unwrap_or(W::Header::zeroed()),
             tiles: bytemuck::try_cast_slice(tiles).unwrap_or_default(),
         }
@@ -380,7 +380,7 @@ impl<'m, W: Tile> Rows<'m, W> {
 
     /// All rows.
     #[inline(always)]
-    pub(crate) fn iter(self) -> impl Iterator<Item = Row<'m, W>> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = TileRow<'m, W>> {
         (0..self.len()).map(move |index| self.row(index))
     }
 }

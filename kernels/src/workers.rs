@@ -168,7 +168,7 @@ pub fn for_each_part(
     }
 }
 
-/// The same rows of every column of an output `[columns][rows]`: the part that one piece of a
+/// The same rows of every vector of an output `[vectors][rows]`: the part that one piece of a
 /// product may write.
 ///
 /// Example: [`Isa`](crate::Isa).
@@ -176,24 +176,24 @@ pub struct RowsMut<'a> {
     first: *mut f32,
     length: usize,
     stride: usize,
-    columns: usize,
+    vectors: usize,
     borrow: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> RowsMut<'a> {
-    /// All rows of an output of `rows` rows a column.
+    /// All rows of an output of `rows` rows a vector.
     pub fn all(output: &'a mut [f32], rows: usize) -> Self {
-        let columns = output.len().checked_div(rows).unwrap_or(0);
+        let vectors = output.len().checked_div(rows).unwrap_or(0);
         RowsMut {
             first: output.as_mut_ptr(),
             length: rows,
             stride: rows,
-            columns,
+            vectors,
             borrow: PhantomData,
         }
     }
 
-    /// The rows `rows` of these, as a view of their own. Rows past the end are left out.
+    /// The rows `rows` of these, as a view of their own. TileRows past the end are left out.
     pub fn part(&mut self, rows: Range<usize>) -> RowsMut<'_> {
         let start = rows.start.min(self.length);
         let length = rows.end.min(self.length).saturating_sub(start);
@@ -205,24 +205,24 @@ impl<'a> RowsMut<'a> {
         }
     }
 
-    /// How many columns there are.
-    pub fn columns(&self) -> usize {
-        self.columns
+    /// How many vectors there are.
+    pub fn vectors(&self) -> usize {
+        self.vectors
     }
 
-    /// These rows of column `column`; empty if there is no such column.
+    /// These rows of vector `vector`; empty if there is no such vector.
     #[inline]
-    pub fn column(&mut self, column: usize) -> &mut [f32] {
-        if column >= self.columns {
+    pub fn vector(&mut self, vector: usize) -> &mut [f32] {
+        if vector >= self.vectors {
             return &mut [];
         }
-        // SAFETY: `first .. first + length` lies in the first column of the output this view was
-        // made from, and `column < columns` whole strides further it lies in that column; the view
+        // SAFETY: `first .. first + length` lies in the first vector of the output this view was
+        // made from, and `vector < vectors` whole strides further it lies in that vector; the view
         // holds the only claim to these rows (`all` borrows the output, `split_rows` gives every
         // range out once), and `&mut self` the only use.
         unsafe {
             core::slice::from_raw_parts_mut(
-                self.first.wrapping_add(column * self.stride),
+                self.first.wrapping_add(vector * self.stride),
                 self.length,
             )
         }
@@ -241,21 +241,21 @@ impl<T> Shared<T> {
     }
 }
 
-/// An output `[columns][rows]`, of which the rows `range` are to be computed.
+/// An output `[vectors][rows]`, of which the rows `range` are to be computed.
 ///
 /// Example: [`Workers`].
 pub struct Output<'a> {
-    /// `[columns][rows]`.
+    /// `[vectors][rows]`.
     pub values: &'a mut [f32],
-    /// Rows of a column.
+    /// TileRows of a vector.
     pub rows: usize,
     /// Which of them.
     pub range: Range<usize>,
 }
 
 /// Shares the ranges of several outputs between `workers`, cut into pieces of `piece` rows counted
-/// from each range's start, and of `together` columns. `job` gets the index of an output, the
-/// columns, the rows of some pieces, and these rows of these columns.
+/// from each range's start, and of `together` vectors. `job` gets the index of an output, the
+/// vectors, the rows of some pieces, and these rows of these vectors.
 pub fn split_rows<const N: usize>(
     workers: &dyn Workers,
     outputs: [Output<'_>; N],
@@ -273,18 +273,18 @@ pub fn split_rows<const N: usize>(
              rows,
              range,
          }| {
-            let columns = values.len().checked_div(rows).unwrap_or(0);
-            most = columns.max(most);
+            let vectors = values.len().checked_div(rows).unwrap_or(0);
+            most = vectors.max(most);
             (
                 Shared(values.as_mut_ptr()),
                 rows,
-                columns,
+                vectors,
                 range.start..range.end.min(rows),
             )
         },
     );
     let pieces = |rows: &Range<usize>| rows.len().div_ceil(piece.get());
-    // Set by set of columns, output by output. A microcontroller has too few columns for sets, and
+    // Set by set of vectors, output by output. A microcontroller has too few vectors for sets, and
     // little flash.
     let sets = if cfg!(target_os = "none") {
         1
@@ -295,13 +295,13 @@ pub fn split_rows<const N: usize>(
     for_each_part(workers, 0..sets * pieces_of_set, |part| {
         let mut before = 0;
         for set in 0..sets {
-            let first_column = if set == 0 { 0 } else { set * together.get() };
+            let first_vector = if set == 0 { 0 } else { set * together.get() };
             let end = if sets == 1 {
                 usize::MAX
             } else {
-                first_column.saturating_add(together.get())
+                first_vector.saturating_add(together.get())
             };
-            for (index, (shared, rows, columns, range)) in outputs.iter().enumerate() {
+            for (index, (shared, rows, vectors, range)) in outputs.iter().enumerate() {
                 // The part's pieces of this output.
                 let first = part.start.max(before) - before;
                 let last = part.end.min(before + pieces(range)).saturating_sub(before);
@@ -309,22 +309,22 @@ pub fn split_rows<const N: usize>(
                 if first < last {
                     let start = range.start + first * piece.get();
                     let rows_of_part = start..range.end.min(range.start + last * piece.get());
-                    let columns = first_column..end.min(*columns).max(first_column);
+                    let vectors = first_vector..end.min(*vectors).max(first_vector);
                     // `for_each_part` gives every piece out once, and different pieces have
-                    // different rows, all of them below `rows`, or different columns: no other view
+                    // different rows, all of them below `rows`, or different vectors: no other view
                     // has this part of the output, which stays borrowed until all is done.
                     let (first, length) =
-                        (shared.at(first_column * rows + start), rows_of_part.len());
-                    let count = columns.len();
+                        (shared.at(first_vector * rows + start), rows_of_part.len());
+                    let count = vectors.len();
                     job(
                         index,
-                        columns,
+                        vectors,
                         rows_of_part,
                         RowsMut {
                             first,
                             length,
                             stride: *rows,
-                            columns: count,
+                            vectors: count,
                             borrow: PhantomData,
                         },
                     );

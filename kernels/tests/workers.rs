@@ -36,17 +36,17 @@ fn workers_change_nothing_and_leave_nothing_out() {
             &Threads(workers),
             outputs,
             (16, together),
-            |output, columns, piece, mut part| {
-                assert_eq!(part.columns(), columns.len());
-                assert!(columns.start.is_multiple_of(together) && columns.len() <= together);
-                for (index, t) in columns.clone().enumerate() {
-                    assert_eq!(part.column(index).len(), piece.len());
-                    for (out, row) in part.column(index).iter_mut().zip(piece.clone()) {
+            |output, vectors, piece, mut part| {
+                assert_eq!(part.vectors(), vectors.len());
+                assert!(vectors.start.is_multiple_of(together) && vectors.len() <= together);
+                for (index, t) in vectors.clone().enumerate() {
+                    assert_eq!(part.vector(index).len(), piece.len());
+                    for (out, row) in part.vector(index).iter_mut().zip(piece.clone()) {
                         *out += (t * rows[output] + row) as f32;
                     }
                 }
-                assert!(part.column(columns.len()).is_empty());
-                assert_eq!(part.part(1..usize::MAX).column(0).len(), piece.len() - 1);
+                assert!(part.vector(vectors.len()).is_empty());
+                assert_eq!(part.part(1..usize::MAX).vector(0).len(), piece.len() - 1);
             },
         );
         for (output, values) in values.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Packs one row of a checkpoint as one row of a tile row: unchanged where the types match,
-//! requantised where they do not.
+//! Packs one row of a checkpoint as one row of a tile row: unchanged where the types match, rounded
+//! where they do not. Rounding with calibration text is in `src/quantize`.
 
 use std::prelude::rust_2024::*;
 

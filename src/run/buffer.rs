@@ -11,7 +11,7 @@ use crate::model::Dims;
 /// one is no longer needed when the other is written.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Buffer {
-    /// Where a stage needs fewer buffers than there is room to name.
+    /// No buffer: fills the unused places where four are asked for.
     None,
     /// `[B][D]`, the residual stream.
     Hidden,

@@ -80,8 +80,8 @@ pub struct Session<'m, 'a> {
     longest: u32,
     /// The position of the next token.
     next_position: u32,
-    /// If the context was restored, the position of its next token then: keys that this token did
-    /// not see are not in the cache.
+    /// The position of the next token when the context was restored; else 0. The cache has no keys
+    /// outside of that token's windows.
     restored_at: u32,
 }
 
@@ -190,7 +190,8 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// Adds tokens and gives the logits of each to `visit`, with its index in `ids`. `visit` may
-    /// change them. As many tokens are computed together as [`Plan::logits`] has room for.
+    /// change them. As many tokens are computed together as [`Plan::batch`] says, and the logits of as
+    /// many as [`Plan::logits`] says.
     pub fn feed_each(
         &mut self,
         ids: &[u32],
@@ -210,9 +211,9 @@ impl<'m, 'a> Session<'m, 'a> {
         Ok(())
     }
 
-    /// Adds a token, `ids[0]`, and drafts of the tokens after it, the other `ids`. `sample` chooses
-    /// the next token from the logits of one, `[vocab_size]`; the draft after that one is right if
-    /// it is the token chosen. The first wrong draft and all after it are removed. Returns how many
+    /// Adds a token, `ids[0]`, and drafts of the tokens after it, the other `ids`. `sample` gets
+    /// the logits of a token, `[vocab_size]`, and chooses the token after it. If that is the draft
+    /// in this place, the draft is right. The first wrong draft and all after it are removed. Returns how many
     /// drafts were right: `sample` was called once for each of these and once more.
     ///
     /// # Errors
@@ -501,8 +502,9 @@ impl<'m, 'a> Session<'m, 'a> {
     ///
     /// Global layers allow any number. A sliding-window layer, or a convolution, must still hold
     /// the keys or vectors that its window shows after the new end, else [`Error::RewindTooFar`]
-    /// says how many tokens can be taken back. This cannot happen if `count` is at most the batch
-    /// size, or if the whole context fits the layer's cache ([`Plan::cache_rows`]).
+    /// says how many tokens can be taken back. This cannot happen if the tokens were fed since
+    /// the last [`restore`](Session::restore), and `count` is at most the batch size or the whole
+    /// context fits the layer's cache ([`Plan::cache_rows`]).
     pub fn rewind(&mut self, count: usize) -> Result<(), Error> {
         self.check_idle()?;
         let possible = self.rewindable();

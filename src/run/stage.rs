@@ -99,7 +99,8 @@ pub(super) enum PerToken {
         norm: TensorKind,
         into: Buffer,
     },
-    /// The heads of a token, which are far apart in `from`, next to each other in `into`.
+    /// The results of a token's kv heads, which are far apart in `from`, next to each other in
+    /// `into`.
     Gather { from: Buffer, into: Buffer },
     /// `onto += post_norm(branch + bias)`, then `branch = norm(onto)`.
     Residual {
@@ -137,7 +138,7 @@ impl Stage {
             LayerKind::Attention => Stage::AttentionNorm,
             #[cfg(feature = "convolution")]
             LayerKind::Convolution => Stage::ConvNorm,
-            // `Layers` knows none.
+            // `Layers::read` refuses such layers in this build.
             #[cfg(not(feature = "convolution"))]
             LayerKind::Convolution => Stage::AttentionNorm,
         }

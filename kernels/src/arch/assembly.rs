@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use crate::matrix::Tiles;
-use crate::tile::{Q4MinTile, Q4Tile, Q8Tile, Rows, Tile};
+use crate::tile::{Q4MinTile, Q4Tile, Q8Tile, Tile, TileRows};
 use crate::{Input, InputGroup, Matrix, RowsMut, TILE_ROWS, matmul};
 
 /// Writes the products of a tile row of `width` groups or columns, at least one, with an input as
@@ -71,7 +71,7 @@ impl Kernels {
 #[inline(always)]
 fn product<W: Tile, X>(
     kernel: Kernel<W, X>,
-    rows: Rows<'_, W>,
+    rows: TileRows<'_, W>,
     (inputs, count): (&[X], usize),
     out: &mut RowsMut<'_>,
 ) {
@@ -83,7 +83,7 @@ fn product<W: Tile, X>(
         }
         for (column, x) in inputs.chunks_exact(width).take(count).enumerate() {
             let out = out
-                .column(column)
+                .vector(column)
                 .get_mut(index * TILE_ROWS..)
                 .unwrap_or_default();
             // SAFETY: both slices hold `width` elements, which is not 0, and the table is handed

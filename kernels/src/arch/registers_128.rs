@@ -9,7 +9,7 @@ use bytemuck::Pod;
 
 use crate::dtype::{LEVELS_3, LEVELS_4};
 use crate::matrix::Tiles;
-use crate::tile::{QuantizedTile, Row, Rows, Scaled, Tile};
+use crate::tile::{QuantizedTile, Scaled, Tile, TileRow, TileRows};
 use crate::{GROUP, Input, InputGroup, Matrix, RowsMut, TILE_ROWS};
 
 /// Operations on eight lanes, a lane a row of the tile. They run only where the instruction set was
@@ -202,11 +202,11 @@ const fn twice(levels: [i8; 8]) -> [i8; 16] {
 /// stores the sums. A block that is not full repeats its last row or input and drops the copies.
 #[inline(always)]
 fn product<W: Tile, X, F: Pod, const R: usize>(
-    tile_rows: Rows<'_, W>,
+    tile_rows: TileRows<'_, W>,
     (inputs, count): (&[X], usize),
     out: &mut RowsMut<'_>,
-    single: impl Fn([Row<'_, W>; R], [&[X]; 1]) -> Sums<F, R, 1>,
-    block: impl Fn([Row<'_, W>; R], [&[X]; BLOCK]) -> Sums<F, R, BLOCK>,
+    single: impl Fn([TileRow<'_, W>; R], [&[X]; 1]) -> Sums<F, R, 1>,
+    block: impl Fn([TileRow<'_, W>; R], [&[X]; BLOCK]) -> Sums<F, R, BLOCK>,
 ) {
     let width = tile_rows.width();
     let rows = tile_rows.len();
@@ -243,7 +243,7 @@ fn store<F: Pod, const R: usize, const T: usize>(
         for (column, sums) in columns.clone().zip(sums) {
             let sums: [f32; TILE_ROWS] = bytemuck::cast(*sums);
             let out = out
-                .column(column)
+                .vector(column)
                 .get_mut(tile_row * TILE_ROWS..)
                 .unwrap_or_default();
             match out.first_chunk_mut() {
@@ -257,7 +257,7 @@ fn store<F: Pod, const R: usize, const T: usize>(
 /// Column by column: `sum = sum + weight * x`.
 #[inline(always)]
 fn float<S: Simd, E: Copy, const R: usize, const T: usize>(
-    rows: [Row<'_, [E; TILE_ROWS]>; R],
+    rows: [TileRow<'_, [E; TILE_ROWS]>; R],
     x: [&[f32]; T],
     widen: impl Fn([E; TILE_ROWS]) -> S::Floats,
 ) -> Sums<S::Floats, R, T>
@@ -277,7 +277,7 @@ where
 /// Group by group: the exact dot products, joined to the sums.
 #[inline(always)]
 fn groups<S: Simd, W: Tile, const R: usize, const T: usize>(
-    rows: [Row<'_, W>; R],
+    rows: [TileRow<'_, W>; R],
     x: [&[InputGroup]; T],
     dots: impl Fn(&W, [S::Inputs; T], [&InputGroup; T]) -> [S::Integers; T],
     scales: impl Fn(&W, &W::Header) -> S::Floats,
@@ -302,7 +302,7 @@ fn groups<S: Simd, W: Tile, const R: usize, const T: usize>(
 /// Calls `step` with the first tiles and inputs, then the second, up to the end of the shortest.
 #[inline(always)]
 fn walk<W: Tile, X, F: Pod, const R: usize, const T: usize>(
-    rows: [Row<'_, W>; R],
+    rows: [TileRow<'_, W>; R],
     x: [&[X]; T],
     step: impl Fn(&mut Sums<F, R, T>, [&W; R], [&X; T]),
 ) -> Sums<F, R, T> {

@@ -1,4 +1,5 @@
-//! The `tokenizer.ggml` keys.
+//! Reads the `tokenizer.ggml` keys into a [`GgufVocabulary`]. What they mean for a tokenizer is in
+//! `import/vocabulary/gguf.rs`.
 
 use std::prelude::rust_2024::*;
 

@@ -1,4 +1,5 @@
-//! The vocabulary in a GGUF file's metadata.
+//! What a GGUF file's `tokenizer.ggml` keys mean for a tokenizer. `import/gguf/vocabulary.rs` reads
+//! them.
 
 use std::collections::HashMap;
 use std::prelude::rust_2024::*;

@@ -11,7 +11,7 @@ use pocketlm_kernels::{
 
 use super::{Forward, row_mut, rows, rows_mut, split};
 use crate::model::Dims;
-use crate::run::SMALL;
+use crate::run::BARE_METAL;
 use crate::run::buffer::Buffer;
 use crate::run::cache::{LayerCache, visible};
 use crate::run::schedule::Batch;
@@ -21,7 +21,7 @@ use crate::run::schedule::Batch;
 const QUERIES: usize = 48;
 
 /// The most queries of a token whose values are read together. One by one is as fast on a board.
-const SHARED: usize = if SMALL { 1 } else { 16 };
+const SHARED: usize = if BARE_METAL { 1 } else { 16 };
 
 impl Forward<'_, '_> {
     /// Attention for `units`, which count the tokens of the first kv head, then those of the
@@ -77,7 +77,7 @@ impl Forward<'_, '_> {
         let together = attention.together(workers, room);
         let pieces = (room / together).max(1);
         // A single piece cannot be shared.
-        let workers = if !SMALL && pieces == 1 {
+        let workers = if !BARE_METAL && pieces == 1 {
             &Solo
         } else {
             workers
@@ -132,7 +132,7 @@ impl Attention<'_> {
         let queries = QUERIES.checked_div(self.dims.queries_per_kv).unwrap_or(0);
         let together = queries.min(self.tokens.get()).min(units);
         // Workers are not equally fast, so there are two pieces for each. A board's batch is short.
-        let share = if SMALL || workers.count() <= 1 {
+        let share = if BARE_METAL || workers.count() <= 1 {
             together
         } else {
             let pieces = workers.count().saturating_mul(2);
@@ -174,11 +174,11 @@ impl Attention<'_> {
         let cached = self.cache.rows;
         let keys = Matrix::new(self.kv.dtype(), cached, self.dims.head, keys);
         let keys = keys.unwrap_or(Matrix::EMPTY);
-        let group_width = self.dims.queries_per_kv * self.dims.head.div_ceil(GROUP);
+        let query_groups = self.dims.queries_per_kv * self.dims.head.div_ceil(GROUP);
         let input = Input {
             count: count * self.dims.queries_per_kv,
             values: rows(self.queries, self.width(), unit..unit + count),
-            groups: self.groups.get(unit * group_width..).unwrap_or_default(),
+            groups: self.groups.get(unit * query_groups..).unwrap_or_default(),
             tiles: &[],
         };
         // All keys that one of these tokens sees. A tile may hold keys that none of them sees, or

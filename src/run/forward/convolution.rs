@@ -10,7 +10,7 @@ use pocketlm_kernels::{InputGroup, Isa, split_chunks};
 
 use super::{Forward, buffer, copy, each_row, group_row_mut, row, row_mut, row_workers, split};
 use crate::model::TensorKind;
-use crate::run::SMALL;
+use crate::run::BARE_METAL;
 use crate::run::buffer::Buffer;
 use crate::run::cache::{LayerCache, visible};
 use crate::run::schedule::Batch;
@@ -32,7 +32,7 @@ impl Forward<'_, '_> {
         let kept = try_cast_slice_mut(kept.unwrap_or_default()).unwrap_or_default();
         let start = batch.start as usize;
         // A board has nothing to share.
-        if SMALL {
+        if BARE_METAL {
             for token in tokens {
                 inputs.product(token, row_mut(kept, width, cache.slot(start + token)));
             }
@@ -53,7 +53,7 @@ impl Forward<'_, '_> {
     #[inline(never)]
     pub(super) fn convolve(&mut self, batch: &Batch, tokens: Range<usize>) {
         let width = self.plan.dims().convolved;
-        let group_width = self.quantized(batch, width);
+        let quantized_width = self.quantized_width(batch, width);
         let count = batch.count as usize;
         let cache = self.layer_cache(batch);
         let window = self.layer(batch).window;
@@ -87,9 +87,9 @@ impl Forward<'_, '_> {
             taps_bias,
         };
         let groups = &mut *self.buffers.groups;
-        if SMALL {
+        if BARE_METAL {
             for token in tokens {
-                let groups = group_row_mut(groups, group_width, token);
+                let groups = group_row_mut(groups, quantized_width, token);
                 convolution.token(token, row_mut(convolved, width, token), groups);
             }
             return;
@@ -99,12 +99,12 @@ impl Forward<'_, '_> {
         each_row(
             workers,
             [(convolved, width), (&mut [], 0), (&mut [], 0)],
-            (groups, group_width),
+            (groups, quantized_width),
             tokens,
             |token, [sum, _, _], groups| convolution.token(token, sum, groups),
         );
         if is_last && self.engine.isa.arranges(count) {
-            self.arrange(workers, count, group_width);
+            self.arrange(workers, count, quantized_width);
         }
     }
 }

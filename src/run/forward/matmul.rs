@@ -6,7 +6,7 @@ use pocketlm_kernels::{Input, InputTile, Matrix, Output, TILE_ROWS, Workers, spl
 
 use super::{Forward, split, workers};
 use crate::model::TensorKind;
-use crate::run::SMALL;
+use crate::run::BARE_METAL;
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
 use crate::run::stage::Stage;
@@ -15,8 +15,8 @@ use crate::run::weights::MatrixPart;
 /// The fewest rows of a matrix that are worth claiming: a kernel walks several tile rows at once.
 const PIECE: usize = 4 * TILE_ROWS;
 
-/// The fewest inputs for which a worker goes through all weights, and not only its share of them
-/// with all inputs.
+/// The fewest inputs that a worker takes at a time. With fewer than that, workers share the rows of
+/// the matrices, and each takes all inputs.
 const TOGETHER: usize = 4 * InputTile::INPUTS;
 
 /// The most matrices of a stage.
@@ -66,7 +66,7 @@ impl Forward<'_, '_> {
             tiles: &[],
         };
         // Only matrix units read input tiles, and boards have none.
-        if !SMALL && isa.arranges(count) {
+        if !BARE_METAL && isa.arranges(count) {
             input.tiles = self.buffers.input_tiles;
         }
         split_rows(
@@ -79,7 +79,7 @@ impl Forward<'_, '_> {
                 let input = some(input, inputs, &matrix);
                 isa.matmul(&matrix, &input, tile_rows(rows, first), &mut out);
                 if let Some(cap) = cap {
-                    (0..input.count).for_each(|token| isa.soft_cap(out.column(token), cap));
+                    (0..input.count).for_each(|token| isa.soft_cap(out.vector(token), cap));
                 }
             },
         );
@@ -92,8 +92,8 @@ impl Forward<'_, '_> {
     }
 }
 
-/// Where the product of a matrix with `count` inputs goes. Of `units`, it computes those that are
-/// its tile rows `own`.
+/// Where the product of a matrix with `count` inputs goes. `own` are the units of the stage that
+/// are this matrix's tile rows; those of them that are in `units` are computed.
 fn rows_of<'o>(
     part: &MatrixPart<'_>,
     values: &'o mut [f32],
@@ -113,18 +113,18 @@ fn rows_of<'o>(
 
 /// Some of the inputs of a matrix. A board takes all together.
 fn some<'i>(input: Input<'i>, inputs: Range<usize>, matrix: &Matrix<'_>) -> Input<'i> {
-    if SMALL {
+    if BARE_METAL {
         input
     } else {
         input.some(inputs, matrix.columns())
     }
 }
 
-/// How many of `count` inputs a worker takes together. One that computes all rows of an input has
-/// it in its cache, and so have the stages between; but weights are widened again for every set of
-/// inputs.
+/// How many of `count` inputs a worker takes together. If a worker computes all rows of some
+/// inputs, they stay in its cache from stage to stage. But weights are converted again for every set
+/// of inputs, so sets must not be small.
 fn together(workers: &dyn Workers, count: usize) -> usize {
-    if SMALL {
+    if BARE_METAL {
         return usize::MAX;
     }
     count

@@ -20,7 +20,7 @@ use super::cache::{LayerCache, visible};
 use super::schedule::Batch;
 use super::stage::Job;
 use super::weights::Weights;
-use super::{Plan, SMALL};
+use super::{BARE_METAL, Plan};
 use crate::model::{Layer, Model, Rope};
 
 /// What computes: a model, and the memory and the cores that it is computed with.
@@ -70,7 +70,11 @@ impl<'a> Buffers<'a> {
             .split_at_mut_checked(plan.context_tokens() as usize)
             .unwrap_or_default();
         // A board has no matrix units, which alone read input tiles.
-        let input_tiles = if SMALL { 0 } else { plan.input_tile_bytes() };
+        let input_tiles = if BARE_METAL {
+            0
+        } else {
+            plan.input_tile_bytes()
+        };
         Buffers {
             tokens,
             positions,
@@ -116,7 +120,7 @@ impl Forward<'_, '_> {
             Job::PerToken(job) => self.per_token(batch, job, units),
             Job::Matmul { input, matrices } => self.matmul(batch, input, matrices, units),
             Job::PrepareAttention => {
-                if SMALL {
+                if BARE_METAL {
                     units.for_each(|token| self.prepare_attention(batch, token..token + 1));
                 } else {
                     self.prepare_attention(batch, units);
@@ -152,9 +156,9 @@ impl Forward<'_, '_> {
         }
     }
 
-    /// How many of the `width` numbers that the stage writes to a row have to be quantised: all, if
-    /// one of the matrices that read them is, else none.
-    fn quantized(&self, batch: &Batch, width: usize) -> usize {
+    /// How many of the `width` numbers that the stage writes to a row are quantised as well: all, if
+    /// one of the matrices that read them is quantised, else none.
+    fn quantized_width(&self, batch: &Batch, width: usize) -> usize {
         let matrix = |kind| self.model.location(batch.layer, kind);
         let mut readers = batch.stage.readers().iter();
         if readers.any(|&(kind, _)| matrix(kind).dtype.is_quantized()) {
@@ -199,13 +203,13 @@ fn row_workers(engine: Engine<'_>, numbers: usize) -> &dyn Workers {
 fn each_row(
     workers: &dyn Workers,
     buffers: [(&mut [f32], usize); 3],
-    (groups, group_width): (&mut [InputGroup], usize),
+    (groups, quantized_width): (&mut [InputGroup], usize),
     rows: Range<usize>,
     job: impl Fn(usize, [&mut [f32]; 3], &mut [InputGroup]) + Sync,
 ) {
     let [a, b, c] = buffers;
     // As numbers, which groups are made of.
-    let numbers = group_width.div_ceil(GROUP) * size_of::<InputGroup>() / size_of::<f32>();
+    let numbers = quantized_width.div_ceil(GROUP) * size_of::<InputGroup>() / size_of::<f32>();
     let groups = (try_cast_slice_mut(groups).unwrap_or_default(), numbers);
     split_chunks(
         workers,

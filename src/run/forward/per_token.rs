@@ -8,7 +8,7 @@ use pocketlm_kernels::{Activation, GROUP, InputGroup, Isa, Workers};
 
 use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, rows_mut, split};
 use crate::model::{MlpVariant, TensorKind};
-use crate::run::SMALL;
+use crate::run::BARE_METAL;
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
 use crate::run::stage::PerToken;
@@ -22,7 +22,7 @@ impl Forward<'_, '_> {
         let dims = self.plan.dims();
         let width = self.plan.width(first);
         let second_width = self.plan.width(second);
-        let group_width = self.quantized(batch, width);
+        let quantized_width = self.quantized_width(batch, width);
         let vector = |kind: Option<TensorKind>| match kind {
             Some(kind) => self.buffers.weights.vector(&self.model, batch.layer, kind),
             None => &[],
@@ -39,8 +39,8 @@ impl Forward<'_, '_> {
             eps: self.model.config().rms_norm_eps,
             activation: activation(self.model.config().mlp_variant),
             by_head,
-            head_width: dims.queries_per_kv * dims.head,
-            heads: dims.kv_heads,
+            kv_head_width: dims.queries_per_kv * dims.head,
+            kv_heads: dims.kv_heads,
             tokens: count,
         };
         // `FinalNorm` reads the rows from `logit_row` on and writes them from row 0 on. In all
@@ -48,11 +48,11 @@ impl Forward<'_, '_> {
         let first = rows_mut(first, width, batch.logit_row as usize..batch.count as usize);
         let groups = &mut *self.buffers.groups;
         // A board has nothing to share.
-        if SMALL {
+        if BARE_METAL {
             for token in tokens {
                 let first = row_mut(first, width, token);
                 let second = row_mut(second, second_width, token);
-                let groups = group_row_mut(groups, group_width, token);
+                let groups = group_row_mut(groups, quantized_width, token);
                 work.compute(token, first, second, groups);
             }
             return;
@@ -62,26 +62,32 @@ impl Forward<'_, '_> {
         each_row(
             workers,
             [(first, width), (second, second_width), (&mut [], 0)],
-            (&mut *groups, group_width),
+            (&mut *groups, quantized_width),
             tokens,
             |token, [first, second, _], groups| work.compute(token, first, second, groups),
         );
         if is_last && isa.arranges(count) {
-            self.arrange(workers, count, group_width);
+            self.arrange(workers, count, quantized_width);
         }
     }
 
     /// Puts the quantised rows of all tokens into the order in which matrix units read them.
-    pub(super) fn arrange(&mut self, workers: &dyn Workers, count: usize, group_width: usize) {
-        let groups = count * group_width.div_ceil(GROUP);
+    pub(super) fn arrange(&mut self, workers: &dyn Workers, count: usize, quantized_width: usize) {
+        let groups = count * quantized_width.div_ceil(GROUP);
         let groups = self.buffers.groups.get(..groups).unwrap_or_default();
         let input_tiles = &mut *self.buffers.input_tiles;
         self.engine.isa.arrange(workers, groups, count, input_tiles);
     }
 }
 
-/// The buffers: one by head, and two with a row a token (a norm reads the first of them and writes
-/// the second); and the vectors in the order in which they are applied.
+/// What [`TokenWork`] gets of a job:
+///
+/// | job | by kv head | first | second | vectors |
+/// |---|---|---|---|---|
+/// | `Norm` | | `of`, read | `into`, written | norm |
+/// | `Gather` | `from`, read | `into`, written | | |
+/// | `Residual` | | `onto`, read and written | `branch`, read and written | bias, post-norm, norm |
+/// | `Activate` | | `gate`, read and written | `up`, read | their biases |
 fn operands(job: PerToken) -> ([Buffer; 3], [Option<TensorKind>; 3]) {
     match job {
         PerToken::Norm { of, norm, into } => ([Buffer::None, of, into], [None, None, Some(norm)]),
@@ -124,10 +130,10 @@ struct TokenWork<'s> {
     vectors: [&'s [f32]; 3],
     eps: f32,
     activation: Activation,
-    /// `[heads][tokens][head_width]`.
+    /// `[kv_heads][tokens][kv_head_width]`.
     by_head: &'s [f32],
-    heads: usize,
-    head_width: usize,
+    kv_heads: usize,
+    kv_head_width: usize,
     tokens: usize,
 }
 
@@ -143,9 +149,9 @@ impl TokenWork<'_> {
         let [a, b, norm] = self.vectors;
         let written = match self.job {
             PerToken::Gather { .. } => {
-                for head in 0..self.heads {
-                    let from = row(self.by_head, self.head_width, head * self.tokens + token);
-                    copy(row_mut(first, self.head_width, head), from);
+                for head in 0..self.kv_heads {
+                    let from = row(self.by_head, self.kv_head_width, head * self.tokens + token);
+                    copy(row_mut(first, self.kv_head_width, head), from);
                 }
                 first
             }

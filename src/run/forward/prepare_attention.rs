@@ -10,7 +10,7 @@ use pocketlm_kernels::{
 
 use super::{Forward, copy, each_row, group_row_mut, row, row_mut, row_workers, split};
 use crate::model::{Config, Dims, Rope, TensorKind};
-use crate::run::SMALL;
+use crate::run::BARE_METAL;
 use crate::run::buffer::Buffer;
 use crate::run::cache::LayerCache;
 use crate::run::schedule::Batch;
@@ -64,14 +64,14 @@ impl Forward<'_, '_> {
             norms,
         };
         let into = Prepared {
-            query,
-            queries,
+            queries: query,
+            queries_by_head: queries,
             groups: self.buffers.groups,
             key,
             value,
             cache: self.buffers.cache,
         };
-        if SMALL || tokens.len() == 1 {
+        if BARE_METAL || tokens.len() == 1 {
             prepare.one(tokens.start, into);
         } else {
             prepare.shared(self.engine, tokens, into);
@@ -106,9 +106,10 @@ struct Prepare<'s> {
 
 /// What is written: the buffers of all tokens and heads.
 struct Prepared<'s> {
-    /// Queries, `[batch][H P]`, and the same by kv head, `[K][batch][H/K P]`.
-    query: &'s mut [f32],
+    /// `[batch][H P]`.
     queries: &'s mut [f32],
+    /// The same by kv head, `[K][batch][H/K P]`.
+    queries_by_head: &'s mut [f32],
     groups: &'s mut [InputGroup],
     key: &'s mut [f32],
     value: &'s mut [f32],
@@ -121,8 +122,8 @@ impl Prepare<'_> {
         self.dims.queries_per_kv * self.dims.head
     }
 
-    /// Groups of these queries, if keys are quantised.
-    fn group_width(&self) -> usize {
+    /// How many groups of inputs these queries make, if keys are quantised.
+    fn query_groups(&self) -> usize {
         if self.kv.dtype().is_quantized() {
             self.dims.queries_per_kv * self.dims.head.div_ceil(GROUP)
         } else {
@@ -134,14 +135,14 @@ impl Prepare<'_> {
     fn one(&self, token: usize, into: Prepared<'_>) {
         let dims = self.dims;
         let slot = self.cache.slot(self.start + token);
-        let query = row_mut(into.query, dims.queries, token);
+        let query = row_mut(into.queries, dims.queries, token);
         let keys = row_mut(into.key, dims.keys, token);
         let values = row_mut(into.value, dims.keys, token);
         self.add_biases_and_norm([&mut *query, &mut *keys, &mut *values]);
         for head in 0..dims.kv_heads {
             let unit = head * self.count + token;
-            let queries = row_mut(into.queries, self.width(), unit);
-            let groups = group_row_mut(into.groups, self.group_width() * GROUP, unit);
+            let queries = row_mut(into.queries_by_head, self.width(), unit);
+            let groups = group_row_mut(into.groups, self.query_groups() * GROUP, unit);
             let key = row_mut(keys, dims.head, head);
             let value = row(values, dims.head, head);
             copy(queries, row(query, self.width(), head));
@@ -162,7 +163,7 @@ impl Prepare<'_> {
     fn shared(&self, engine: Engine<'_>, tokens: Range<usize>, into: Prepared<'_>) {
         let dims = self.dims;
         let width = self.width();
-        let group_width = self.group_width();
+        let query_groups = self.query_groups();
         let numbers = tokens.len().saturating_mul(width + 2 * dims.head);
         let workers = row_workers(engine, numbers);
         let mut vectors = self.biases.iter().chain(&self.norms);
@@ -170,7 +171,7 @@ impl Prepare<'_> {
             each_row(
                 workers,
                 [
-                    (&mut *into.query, dims.queries),
+                    (&mut *into.queries, dims.queries),
                     (&mut *into.key, dims.keys),
                     (&mut *into.value, dims.keys),
                 ],
@@ -182,16 +183,16 @@ impl Prepare<'_> {
         for head in 0..dims.kv_heads {
             // Queries that meet the same keys lie together.
             let before = head * self.count;
-            let queries = into.queries.get_mut(before * width..);
-            let groups = into.groups.get_mut(before * group_width..);
+            let queries = into.queries_by_head.get_mut(before * width..);
+            let groups = into.groups.get_mut(before * query_groups..);
             each_row(
                 workers,
                 [
                     (queries.unwrap_or_default(), width),
-                    (&mut *into.query, dims.queries),
+                    (&mut *into.queries, dims.queries),
                     (&mut *into.key, dims.keys),
                 ],
-                (groups.unwrap_or_default(), group_width * GROUP),
+                (groups.unwrap_or_default(), query_groups * GROUP),
                 tokens.clone(),
                 |token, [queries, query, key], groups| {
                     copy(queries, row(query, width, head));

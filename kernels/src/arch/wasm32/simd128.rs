@@ -21,16 +21,16 @@ pub(super) static SIMD128: Isa = Isa {
 struct Simd128;
 
 /// A register each for rows 0 to 3 and 4 to 7.
-type Rows = [v128; 2];
+type TileRows = [v128; 2];
 
 impl Simd for Simd128 {
-    type Floats = Rows;
-    type Integers = Rows;
+    type Floats = TileRows;
+    type Integers = TileRows;
     /// Pairs of columns.
     type Inputs = [i32; GROUP / 2];
 
     #[inline(always)]
-    fn from_f16(weights: [u16; TILE_ROWS]) -> Rows {
+    fn from_f16(weights: [u16; TILE_ROWS]) -> TileRows {
         let halves: v128 = cast(weights);
         // The bits of a finite number, moved to where those of an f32 are, are its 2^-112-fold, and
         // so are a subnormal's: WebAssembly flushes none to zero. So the product is exact.
@@ -47,7 +47,7 @@ impl Simd for Simd128 {
     }
 
     #[inline(always)]
-    fn from_bf16(weights: [u16; TILE_ROWS]) -> Rows {
+    fn from_bf16(weights: [u16; TILE_ROWS]) -> TileRows {
         let halves: v128 = cast(weights);
         [
             i32x4_shl(u32x4_extend_low_u16x8(halves), 16),
@@ -56,7 +56,7 @@ impl Simd for Simd128 {
     }
 
     #[inline(always)]
-    fn add_product([low, high]: Rows, weights: Rows, x: f32) -> Rows {
+    fn add_product([low, high]: TileRows, weights: TileRows, x: f32) -> TileRows {
         let x = f32x4_splat(x);
         [
             f32x4_add(low, f32x4_mul(weights[0], x)),
@@ -65,7 +65,7 @@ impl Simd for Simd128 {
     }
 
     #[inline(always)]
-    fn join(mut sum: Rows, dots: Rows, scales: Rows, input_scale: f32) -> Rows {
+    fn join(mut sum: TileRows, dots: TileRows, scales: TileRows, input_scale: f32) -> TileRows {
         for ((sum, dots), scales) in sum.iter_mut().zip(dots).zip(scales) {
             let factor = f32x4_mul(scales, f32x4_splat(input_scale));
             *sum = f32x4_add(*sum, f32x4_mul(f32x4_convert_i32x4(dots), factor));
@@ -79,10 +79,10 @@ impl Simd for Simd128 {
     }
 
     #[inline(always)]
-    fn dots<const T: usize>(values: &[[u8; 32]; GROUP / 4], x: [Self::Inputs; T]) -> [Rows; T] {
+    fn dots<const T: usize>(values: &[[u8; 32]; GROUP / 4], x: [Self::Inputs; T]) -> [TileRows; T] {
         let mut dots = [cast([0; TILE_ROWS]); T];
         for (step, bytes) in values.iter().enumerate() {
-            let words: Rows = cast(*bytes);
+            let words: TileRows = cast(*bytes);
             let even = words.map(|words| i16x8_shr(i16x8_shl(words, 8), 8));
             let odd = words.map(|words| i16x8_shr(words, 8));
             for (dots, x) in dots.iter_mut().zip(&x) {
@@ -104,12 +104,12 @@ impl Simd for Simd128 {
         nibbles: &[[u8; 32]; GROUP / 8],
         x: [Self::Inputs; T],
         offsets: [i32; T],
-    ) -> [Rows; T] {
+    ) -> [TileRows; T] {
         let mut dots = offsets.map(|offset| cast([offset; TILE_ROWS]));
         let nibble = i16x8_splat(15);
         for (step, bytes) in nibbles.iter().enumerate() {
             // As words, the columns of a row: 0 and 2 lowest, then 4 and 6, 1 and 3, 5 and 7.
-            let words: Rows = cast(*bytes);
+            let words: TileRows = cast(*bytes);
             let columns = [
                 words.map(|words| v128_and(words, nibble)),
                 words.map(|words| v128_and(u16x8_shr(words, 8), nibble)),
@@ -128,7 +128,7 @@ impl Simd for Simd128 {
 
 /// Adds the products of two columns of weights with their inputs.
 #[inline(always)]
-fn multiply(dots: &mut Rows, weights: Rows, pair: i32) {
+fn multiply(dots: &mut TileRows, weights: TileRows, pair: i32) {
     for (dots, weights) in dots.iter_mut().zip(weights) {
         *dots = i32x4_add(*dots, i32x4_dot_i16x8(weights, i32x4_splat(pair)));
     }

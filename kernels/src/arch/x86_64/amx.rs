@@ -35,7 +35,7 @@ use super::bytes::Bytes;
 use super::panel;
 use crate::dtype::LEVELS_4;
 use crate::matrix::Tiles;
-use crate::tile::{Plane, Row, Rows};
+use crate::tile::{Plane, TileRow, TileRows};
 use crate::{DType, GROUP, Input, InputGroup, InputTile, Isa, Matrix, RowsMut, TILE_ROWS};
 
 /// The table. It is handed out only where [`AVX512`] is available and [`is_allowed`] is true.
@@ -174,7 +174,11 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
 }
 
 /// Some groups of a row. For a row past the end, those of the last row.
-fn groups<'m, W: Bytes>(rows: &Rows<'m, W>, row: usize, groups: Range<usize>) -> Row<'m, W> {
+fn groups<'m, W: Bytes>(
+    rows: &TileRows<'m, W>,
+    row: usize,
+    groups: Range<usize>,
+) -> TileRow<'m, W> {
     panel::part(rows.row(row.min(rows.len() - 1)), groups)
 }
 
@@ -193,7 +197,7 @@ struct Memory {
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn product<W: Bytes>(
-    (rows, blocks): (Rows<'_, W>, &[InputTile]),
+    (rows, blocks): (TileRows<'_, W>, &[InputTile]),
     count: usize,
     out: &mut RowsMut<'_>,
     widen: impl Fn([&W; PAIR], &mut Words),
@@ -241,7 +245,7 @@ fn product<W: Bytes>(
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn add_pairs<W: Bytes, const P: usize>(
-    rows: &Rows<'_, W>,
+    rows: &TileRows<'_, W>,
     row: usize,
     blocks: &[InputTile],
     widen: &impl Fn([&W; PAIR], &mut Words),

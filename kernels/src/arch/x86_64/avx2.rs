@@ -59,7 +59,7 @@ use bytemuck::cast;
 use super::bytes::Bytes;
 use super::{input, panel, weighted_sum};
 use crate::matrix::match_tiles;
-use crate::tile::{Row, Rows, Tile};
+use crate::tile::{Tile, TileRow, TileRows};
 use crate::{Activation, DType, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
 
 /// The table. It is handed out only where AVX2 and F16C were detected.
@@ -196,12 +196,12 @@ pub(super) type Sums<const R: usize, const T: usize> = [[__m256; T]; R];
 /// by `T` inputs.
 #[inline(always)]
 pub(super) fn product<W: Tile, X, const T: usize>(
-    tile_rows: Rows<'_, W>,
+    tile_rows: TileRows<'_, W>,
     (inputs, count): (&[X], usize),
     out: &mut RowsMut<'_>,
-    streams: impl Fn([Row<'_, W>; STREAMS], [&[X]; 1]) -> Sums<STREAMS, 1>,
-    single: impl Fn([Row<'_, W>; 1], [&[X]; 1]) -> Sums<1, 1>,
-    block: impl Fn([Row<'_, W>; PAIR], [&[X]; T]) -> Sums<PAIR, T>,
+    streams: impl Fn([TileRow<'_, W>; STREAMS], [&[X]; 1]) -> Sums<STREAMS, 1>,
+    single: impl Fn([TileRow<'_, W>; 1], [&[X]; 1]) -> Sums<1, 1>,
+    block: impl Fn([TileRow<'_, W>; PAIR], [&[X]; T]) -> Sums<PAIR, T>,
 ) {
     let width = tile_rows.width();
     let rows = tile_rows.len();
@@ -253,7 +253,7 @@ pub(super) fn product<W: Tile, X, const T: usize>(
 fn store(out: &mut RowsMut<'_>, column: usize, tile_row: usize, sums: __m256) {
     let sums: [f32; TILE_ROWS] = cast(sums);
     let start = tile_row * TILE_ROWS;
-    match out.column(column).get_mut(start..) {
+    match out.vector(column).get_mut(start..) {
         Some(out) if out.len() >= TILE_ROWS => out[..TILE_ROWS].copy_from_slice(&sums),
         Some(out) => out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum),
         None => {}
@@ -284,7 +284,7 @@ pub(super) fn from_bf16(weights: [u16; TILE_ROWS]) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn float<E: Copy, const R: usize, const T: usize, const ASKS: bool>(
-    rows: [Row<'_, [E; TILE_ROWS]>; R],
+    rows: [TileRow<'_, [E; TILE_ROWS]>; R],
     x: [&[f32]; T],
     widen: impl Fn([E; TILE_ROWS]) -> __m256,
 ) -> Sums<R, T>
@@ -316,7 +316,7 @@ where
 
 /// The tiles of each row.
 #[inline(always)]
-pub(super) fn tiles<'m, W: Tile, const R: usize>(rows: &[Row<'m, W>; R]) -> [&'m [W]; R] {
+pub(super) fn tiles<'m, W: Tile, const R: usize>(rows: &[TileRow<'m, W>; R]) -> [&'m [W]; R] {
     let mut tiles = [rows[0].tiles; R];
     for r in 1..R {
         tiles[r] = rows[r].tiles;
@@ -326,7 +326,7 @@ pub(super) fn tiles<'m, W: Tile, const R: usize>(rows: &[Row<'m, W>; R]) -> [&'m
 
 /// The scales of each row.
 #[inline(always)]
-pub(super) fn row_scales<W: Bytes, const R: usize>(rows: &[Row<'_, W>; R]) -> [__m256; R] {
+pub(super) fn row_scales<W: Bytes, const R: usize>(rows: &[TileRow<'_, W>; R]) -> [__m256; R] {
     let mut scales = [W::row_scales(&rows[0].header); R];
     for r in 1..R {
         scales[r] = W::row_scales(&rows[r].header);
@@ -436,7 +436,7 @@ pub(super) fn corrected<W: Bytes>(dots: __m256i, x: &InputGroup) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 fn groups<W: Bytes, const R: usize, const T: usize>(
-    rows: [Row<'_, W>; R],
+    rows: [TileRow<'_, W>; R],
     x: [&[InputGroup]; T],
 ) -> Sums<R, T> {
     let mut sums = [[_mm256_setzero_ps(); T]; R];

@@ -26,7 +26,7 @@ use super::bytes::Bytes;
 use super::panel::{self, Column, Group};
 use super::{input, weighted_sum};
 use crate::matrix::match_tiles;
-use crate::tile::Row;
+use crate::tile::TileRow;
 use crate::{Activation, DType, GROUP, Input, InputGroup, Isa, Matrix, RowsMut, TILE_ROWS, vector};
 
 /// The table. It is handed out only where AVX2, F16C and AVX-512 F, BW and VNNI were detected.
@@ -140,7 +140,7 @@ fn without_panels(
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn several<W: Bytes, const T: usize>(
-    rows: [Row<'_, W>; 2],
+    rows: [TileRow<'_, W>; 2],
     x: [&[InputGroup]; T],
 ) -> avx2::Sums<2, T> {
     let mut sums = [_mm512_setzero_ps(); T];
@@ -303,7 +303,10 @@ fn digits(x: &InputGroup, steps: [[usize; 2]; 4]) -> Digits {
 /// The exact dot products of `R` tile rows with one input, joined to their sums group by group.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
-fn single<W: Bytes, const R: usize>(rows: [Row<'_, W>; R], x: &[InputGroup]) -> avx2::Sums<R, 1> {
+fn single<W: Bytes, const R: usize>(
+    rows: [TileRow<'_, W>; R],
+    x: &[InputGroup],
+) -> avx2::Sums<R, 1> {
     let mut sums = [[_mm256_setzero_ps()]; R];
     let row_scales = row_scales(&rows);
     let tiles = tiles(&rows);

@@ -15,7 +15,7 @@ use super::avx2::{self, AVX2, BLOCK, ahead, corrected, cut, join, row_scales, sh
 use super::bytes::Bytes;
 use super::panel::{self, Group};
 use crate::matrix::match_tiles;
-use crate::tile::{Row, Rows};
+use crate::tile::{TileRow, TileRows};
 use crate::{DType, GROUP, Input, InputGroup, Isa, Matrix, RowsMut};
 
 /// The table. It is handed out only where AVX2, F16C and AVX-VNNI were detected.
@@ -64,7 +64,7 @@ fn matmul(matrix: &Matrix<'_>, input: &Input<'_>, tile_rows: Range<usize>, out: 
 #[inline(never)]
 #[target_feature(enable = "avx2,f16c,avxvnni")]
 fn with_panels<W: Bytes>(
-    rows: Rows<'_, W>,
+    rows: TileRows<'_, W>,
     input: &Input<'_>,
     out: &mut RowsMut<'_>,
     minima: bool,
@@ -159,7 +159,10 @@ fn digits(x: &InputGroup) -> Digits {
 /// The exact dot products of `R` tile rows with one input, joined to their sums group by group.
 #[inline]
 #[target_feature(enable = "avx2,f16c,avxvnni")]
-fn single<W: Bytes, const R: usize>(rows: [Row<'_, W>; R], x: &[InputGroup]) -> avx2::Sums<R, 1> {
+fn single<W: Bytes, const R: usize>(
+    rows: [TileRow<'_, W>; R],
+    x: &[InputGroup],
+) -> avx2::Sums<R, 1> {
     let mut sums = [[_mm256_setzero_ps()]; R];
     let row_scales = row_scales(&rows);
     let tiles = tiles(&rows);

@@ -4,7 +4,7 @@ use core::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use crate::{GROUP, InputGroup, dtype, quantize};
+use crate::{GROUP, InputGroup, dtype, input_group};
 
 /// [`Isa::quantize`](crate::Isa::quantize).
 #[target_feature(enable = "avx2,f16c")]
@@ -35,7 +35,7 @@ fn quantize_group(input: &[f32; GROUP]) -> InputGroup {
     let largest = _mm_max_epi32(largest[0], largest[1]);
     let largest = _mm_max_epi32(largest, _mm_shuffle_epi32::<0b01_00_11_10>(largest));
     let largest = _mm_max_epi32(largest, _mm_shuffle_epi32::<0b10_11_00_01>(largest));
-    let (scale, inverse) = quantize::scales(f32::from_bits(_mm_cvtsi128_si32(largest) as u32));
+    let (scale, inverse) = input_group::scales(f32::from_bits(_mm_cvtsi128_si32(largest) as u32));
     if inverse == 0.0 {
         return InputGroup {
             values: [0; GROUP],

@@ -46,7 +46,7 @@ use bytemuck::{Zeroable, cast, cast_ref};
 
 use super::avx2::{join, words};
 use super::bytes::Bytes;
-use crate::tile::{Row, Rows, Tile};
+use crate::tile::{Tile, TileRow, TileRows};
 use crate::{GROUP, InputGroup, RowsMut, TILE_ROWS};
 
 /// Tile rows in a panel.
@@ -81,10 +81,10 @@ pub(super) struct Column(pub(super) [__m256; ROWS]);
 /// drops the copies.
 #[inline(always)]
 pub(super) fn product<W: Tile, X, P: Copy + Zeroable, const N: usize, const LENGTH: usize>(
-    tile_rows: Rows<'_, W>,
+    tile_rows: TileRows<'_, W>,
     (inputs, count): (&[X], usize),
     out: &mut RowsMut<'_>,
-    widen: impl Fn(Row<'_, W>, usize, &mut [P]),
+    widen: impl Fn(TileRow<'_, W>, usize, &mut [P]),
     multiply: impl Fn(&[P], [&[X]; N], &mut Sums<N>),
 ) {
     let width = tile_rows.width();
@@ -140,8 +140,8 @@ pub(super) fn product<W: Tile, X, P: Copy + Zeroable, const N: usize, const LENG
 
 /// A stretch of a tile row.
 #[inline(always)]
-pub(super) fn part<W: Tile>(row: Row<'_, W>, range: Range<usize>) -> Row<'_, W> {
-    Row {
+pub(super) fn part<W: Tile>(row: TileRow<'_, W>, range: Range<usize>) -> TileRow<'_, W> {
+    TileRow {
         tiles: row.tiles.get(range).unwrap_or_default(),
         ..row
     }
@@ -156,7 +156,7 @@ pub(super) fn take(
     sums: &mut [f32; ROWS * TILE_ROWS],
 ) {
     let out = out
-        .column(column)
+        .vector(column)
         .get(tile_row * TILE_ROWS..)
         .unwrap_or_default();
     match out.first_chunk() {
@@ -175,7 +175,7 @@ pub(super) fn put(
     sums: &[f32; ROWS * TILE_ROWS],
 ) {
     let out = out
-        .column(column)
+        .vector(column)
         .get_mut(tile_row * TILE_ROWS..)
         .unwrap_or_default();
     match out.first_chunk_mut() {
@@ -206,7 +206,7 @@ pub(super) fn prefetch_line(start: *const i8, offset: usize) {
 /// Writes a stretch of tile row `r` to a panel.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-pub(super) fn widen<W: Bytes>(row: Row<'_, W>, r: usize, panel: &mut [Group]) {
+pub(super) fn widen<W: Bytes>(row: TileRow<'_, W>, r: usize, panel: &mut [Group]) {
     let row_scales = W::row_scales(&row.header);
     let offset = _mm256_set1_epi16(W::OFFSET as i16);
     for (group, tile) in panel.iter_mut().zip(row.tiles) {
@@ -226,7 +226,7 @@ pub(super) fn widen<W: Bytes>(row: Row<'_, W>, r: usize, panel: &mut [Group]) {
 /// The same for floats, which `widen` turns into f32.
 #[inline(always)]
 pub(super) fn widen_floats<E: Copy>(
-    row: Row<'_, [E; TILE_ROWS]>,
+    row: TileRow<'_, [E; TILE_ROWS]>,
     r: usize,
     panel: &mut [Column],
     widen: impl Fn([E; TILE_ROWS]) -> __m256,

@@ -121,7 +121,7 @@ impl Vector for __m512 {
     }
 }
 
-/// Rows that are finished for all channels and queries before the next are read, so that they stay
+/// TileRows that are finished for all channels and queries before the next are read, so that they stay
 /// in the first cache: 16 KB for a head of 64 in f16.
 const STRETCH: usize = 128;
 /// How many rows ahead values are prefetched.
