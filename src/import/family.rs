@@ -9,7 +9,7 @@ use std::prelude::rust_2024::*;
 
 use super::rope::Pairing;
 use super::{ImportError, refused};
-use crate::model::MlpVariant;
+use crate::model::{Config, MlpVariant};
 
 /// What models of one family have in common.
 #[derive(Clone, Copy, Debug)]
@@ -756,6 +756,23 @@ impl Family {
     /// Its name in messages.
     pub(super) fn name(&self) -> &'static str {
         self.multimodal.unwrap_or(self.model_type)
+    }
+
+    /// A config with the norms and the activation of the family. The rest is as in
+    /// [`Config::PLAIN`].
+    pub(super) fn plain_config(&self) -> Config {
+        Config {
+            mlp_variant: self.activation,
+            use_pre_attn_norm: self.pre_norms,
+            use_pre_ffw_norm: self.pre_norms,
+            use_post_attn_norm: self.post_norms,
+            use_post_ffw_norm: self.post_norms,
+            use_qk_norm: self.qk_norm != QkNorm::None,
+            qk_norm_after_rope: self.qk_norm == QkNorm::WeightsAfterRope,
+            qk_norm_across_heads: self.qk_norm == QkNorm::AcrossHeads,
+            qk_norm_only_with_rope: self.qk_norm == QkNorm::NoWeights,
+            ..Config::PLAIN
+        }
     }
 
     /// The family of a `model_type`.

@@ -73,141 +73,193 @@ pub(super) fn describe(map: &Map<String, Value>, tensors: usize) -> Result<Descr
     Ok(described)
 }
 
+/// Reads the config of a text model, or of the text half of a multimodal one. `tie` is whether the
+/// output matrix is tied to the embeddings, if a key says so; `tensors` is as in [`describe`].
 fn text_model(
     family: &'static Family,
     keys: &Object,
     tie: Option<bool>,
     tensors: usize,
 ) -> Result<Described, ImportError> {
+    let sizes = sizes(family, keys, tensors)?;
+    let mut tables = rope::tables(family, keys, sizes.projection_dim)?;
+    let has_local = tables.local.is_some();
+    let mut layers = layers(family, keys, sizes.num_decoder_blocks, has_local)?;
+    let conv_taps = convolutions(family, keys, &mut layers)?;
+    let is_local = |layer: &Layer| layer.rope == Rope::Local;
+    tables.local = tables.local.filter(|_| layers.iter().any(is_local));
+    let eps = eps(family, keys)?;
+    let multipliers = multipliers(family, keys)?;
+    check_mlp(family, keys)?;
+    let attn_logits_soft_cap = soft_cap(keys, "attn_logit_softcapping", family.attention_cap)?;
+    let final_logit_softcap = soft_cap(keys, "final_logit_softcapping", family.logit_cap)?;
+    let causal = "attention here is causal";
+    refuse_true(keys, "use_bidirectional_attention", causal)?;
+    let mlp_hidden_dim = mlp_hidden_dim(family, keys)?;
+    let tie = flag(keys, family.tie_key)?.or(tie);
+    let conv_bias = flag(keys, Some("conv_bias").filter(|_| family.convolutions))?;
+    refuse_true(keys, "use_cla", "layers here share no keys and values")?;
+    let config = Config {
+        mlp_hidden_dim,
+        use_qk_norm: use_qk_norm(family, keys)?,
+        vocab_size: dimension(keys, "vocab_size", family.absent.vocab_size)?,
+        mlp_variant: mlp_variant(family, keys)?,
+        tie_embedder_and_logits: tie.unwrap_or(family.absent.tie_word_embeddings),
+        embedding_scale: embedding_scale(family, sizes.embedding_dim, &multipliers),
+        rms_norm_eps: multipliers.eps(eps) as f32,
+        final_logit_softcap,
+        attn_logits_soft_cap,
+        conv_taps,
+        ..with_queries(sizes, family, keys, &tables, &layers)?
+    };
+    Ok(Described {
+        family,
+        config,
+        layers,
+        global_rope: tables.global,
+        local_rope: tables.local,
+        rotary_pairs: tables.rotary_pairs,
+        multipliers,
+        attention_bias: flag(keys, family.attention_bias_key)?,
+        mlp_bias: flag(keys, family.mlp_bias_key)?,
+        conv_bias,
+    })
+}
+
+/// The [plain config](Family::plain_config) of the family, with the sizes of the embedding, of the
+/// layers and of the heads.
+fn sizes(family: &Family, keys: &Object, tensors: usize) -> Result<Config, ImportError> {
     let absent = &family.absent;
-    let dimension = |key: &str, default: u32| dimension(keys, key, default);
-    let embedding_dim = dimension("hidden_size", absent.hidden_size)?;
-    let num_layers = dimension("num_hidden_layers", absent.num_hidden_layers)?;
+    let embedding_dim = dimension(keys, "hidden_size", absent.hidden_size)?;
+    let num_layers = dimension(keys, "num_hidden_layers", absent.num_hidden_layers)?;
     if num_layers as usize > tensors {
         let clause = format!("is {num_layers}, but the files hold only {tensors} tensors");
         return Err(keys.object_to("num_hidden_layers", &clause));
     }
-    let num_heads = dimension("num_attention_heads", absent.num_attention_heads)?;
+    let num_heads = dimension(keys, "num_attention_heads", absent.num_attention_heads)?;
     let num_kv_heads = kv_heads(keys, absent.num_key_value_heads, num_heads)?;
-    let head_dim = head_dim(keys, absent.head_dim, embedding_dim, num_heads)?;
+    Ok(Config {
+        num_kv_heads,
+        query_head_multiplier: num_heads / num_kv_heads,
+        embedding_dim,
+        projection_dim: head_dim(keys, absent.head_dim, embedding_dim, num_heads)?,
+        num_decoder_blocks: num_layers,
+        ..family.plain_config()
+    })
+}
 
-    let tables = rope::tables(family, keys, head_dim)?;
-    let mut layers = layers(family, keys, num_layers, tables.local.is_some())?;
-    let conv_taps = convolutions(family, keys, &mut layers)?;
-    let local_rope = tables
-        .local
-        .filter(|_| layers.iter().any(|layer| layer.rope == Rope::Local));
-    let Tables {
-        global,
-        global_base,
-        local_base,
-        divisor,
-        rotary_pairs,
-        temperature,
-        ..
-    } = tables;
+/// `config` with how queries are scaled and rotated: their factors, the bases and the divisor that
+/// the rotary tables were made from, and the positions they are for.
+fn with_queries(
+    config: Config,
+    family: &Family,
+    keys: &Object,
+    tables: &Tables,
+    layers: &[Layer],
+) -> Result<Config, ImportError> {
+    let local_base = tables.local_base as f32;
+    Ok(Config {
+        query_scaling_factor: query_scale(family, keys, config.projection_dim)? as f32,
+        attn_temperature: temperature(family, keys, tables, layers)?,
+        max_position_embeddings: NonZeroU32::new(rope::max_positions(keys, family)?),
+        rope_wavelength: tables.global_base as f32,
+        local_rope_wavelength: tables.local.is_some().then_some(local_base),
+        // The field means interpolation. A divisor below 1 is in the table only.
+        global_scale_factor: tables
+            .divisor
+            .filter(|&factor| factor >= 1.0)
+            .map(|factor| factor as f32),
+        ..config
+    })
+}
 
-    let eps = keys
-        .positive(family.eps_key)?
-        .unwrap_or(absent.rms_norm_eps);
-    let multipliers = multipliers(family, keys)?;
-    match family.mlp {
-        Mlp::Usual | Mlp::Adjusted => {}
-        Mlp::Shared => check_shared_mlp(keys)?,
-        Mlp::FeedForward => check_feed_forward(keys)?,
+/// The epsilon of the norms.
+fn eps(family: &Family, keys: &Object) -> Result<f64, ImportError> {
+    let eps = keys.positive(family.eps_key)?;
+    Ok(eps.unwrap_or(family.absent.rms_norm_eps))
+}
+
+/// What embeddings are multiplied by.
+fn embedding_scale(family: &Family, embedding_dim: u32, multipliers: &Multipliers) -> f32 {
+    if family.scaled_embeddings {
+        f64::from(embedding_dim).sqrt() as f32
+    } else {
+        multipliers.embedding_scale() as f32
     }
-    let soft_cap = |key: &str, cap: SoftCap| match cap {
+}
+
+/// How queries are scaled by their position.
+fn temperature(
+    family: &Family,
+    keys: &Object,
+    tables: &Tables,
+    layers: &[Layer],
+) -> Result<Option<AttnTemperature>, ImportError> {
+    match family.temperature {
+        Temperature::None | Temperature::InRopeParameters => Ok(tables.temperature),
+        Temperature::WithoutRope => temperature_without_rope(keys, layers),
+    }
+}
+
+/// A flag; `None` if the family has no key for it, or the config does not mention it.
+fn flag(keys: &Object, key: Option<&str>) -> Result<Option<bool>, ImportError> {
+    match key {
+        Some(key) => keys.flag(key),
+        None => Ok(None),
+    }
+}
+
+/// Refuses a config that turns on a feature that is not supported, because of `reason`.
+fn refuse_true(keys: &Object, key: &str, reason: &str) -> Result<(), ImportError> {
+    if keys.flag(key)? == Some(true) {
+        return Err(keys.refuse(key, &format!("false: {reason}")));
+    }
+    Ok(())
+}
+
+/// A soft cap. The key counts only in families that can have this cap; `null` in it means none.
+fn soft_cap(keys: &Object, key: &str, cap: SoftCap) -> Result<Option<f32>, ImportError> {
+    match cap {
         SoftCap::IfGiven | SoftCap::Default(_) if keys.mentions(key) => {
             Ok(keys.positive(key)?.map(|cap| cap as f32))
         }
         _ => Ok(cap.default()),
-    };
-    let attn_logits_soft_cap = soft_cap("attn_logit_softcapping", family.attention_cap)?;
-    let final_logit_softcap = soft_cap("final_logit_softcapping", family.logit_cap)?;
-    if keys.flag("use_bidirectional_attention")? == Some(true) {
-        return Err(keys.refuse(
-            "use_bidirectional_attention",
-            "false: attention here is causal",
-        ));
     }
-    let flag = |key: Option<&str>| match key {
-        Some(key) => keys.flag(key),
-        None => Ok(None),
-    };
-    let mlp_hidden_dim = match family.mlp {
-        Mlp::Usual => dimension("intermediate_size", absent.intermediate_size)?,
-        Mlp::Shared => dimension("shared_intermediate_size", SHARED_WIDTH)?,
-        Mlp::FeedForward => dimension("intermediate_size_mlp", absent.intermediate_size)?,
-        Mlp::Adjusted => adjusted_width(keys, absent.intermediate_size)?,
-    };
-    let tie = flag(family.tie_key)?.or(tie);
-    let conv_bias = flag(Some("conv_bias").filter(|_| family.convolutions))?;
-    if keys.flag("use_cla")? == Some(true) {
-        return Err(keys.refuse("use_cla", "false: layers here share no keys and values"));
-    }
-    let use_qk_norm = match family.qk_norm {
-        QkNorm::None => false,
-        QkNorm::Weights | QkNorm::AcrossHeads => true,
+}
+
+/// Whether each head's query and key are normed. Only some families let the config decide.
+fn use_qk_norm(family: &Family, keys: &Object) -> Result<bool, ImportError> {
+    match family.qk_norm {
+        QkNorm::None => Ok(false),
+        QkNorm::Weights | QkNorm::AcrossHeads => Ok(true),
         QkNorm::WeightsAfterRope => {
             if keys.flag("use_qk_norm")? == Some(false) {
                 return Err(keys.refuse("use_qk_norm", "true"));
             }
-            true
+            Ok(true)
         }
-        QkNorm::NoWeights => keys.flag("use_qk_norm")?.unwrap_or(true),
-    };
-    Ok(Described {
-        family,
-        config: Config {
-            num_kv_heads,
-            query_head_multiplier: num_heads / num_kv_heads,
-            embedding_dim,
-            projection_dim: head_dim,
-            mlp_hidden_dim,
-            num_decoder_blocks: num_layers,
-            vocab_size: dimension("vocab_size", absent.vocab_size)?,
-            mlp_variant: mlp_variant(family, keys)?,
-            tie_embedder_and_logits: tie.unwrap_or(absent.tie_word_embeddings),
-            embedding_scale: if family.scaled_embeddings {
-                f64::from(embedding_dim).sqrt() as f32
-            } else {
-                multipliers.embedding_scale() as f32
-            },
-            rope_wavelength: global_base as f32,
-            local_rope_wavelength: local_rope.is_some().then_some(local_base as f32),
-            // The field means interpolation. A divisor below 1 is in the table only.
-            global_scale_factor: divisor
-                .filter(|&factor| factor >= 1.0)
-                .map(|factor| factor as f32),
-            rms_norm_eps: multipliers.eps(eps) as f32,
-            use_pre_attn_norm: family.pre_norms,
-            use_pre_ffw_norm: family.pre_norms,
-            use_post_attn_norm: family.post_norms,
-            use_post_ffw_norm: family.post_norms,
-            final_logit_softcap,
-            attn_logits_soft_cap,
-            query_scaling_factor: query_scale(family, keys, head_dim)? as f32,
-            use_qk_norm,
-            qk_norm_after_rope: family.qk_norm == QkNorm::WeightsAfterRope,
-            qk_norm_across_heads: family.qk_norm == QkNorm::AcrossHeads,
-            qk_norm_only_with_rope: family.qk_norm == QkNorm::NoWeights,
-            attn_temperature: match family.temperature {
-                Temperature::None | Temperature::InRopeParameters => temperature,
-                Temperature::WithoutRope => temperature_without_rope(keys, &layers)?,
-            },
-            conv_taps,
-            max_position_embeddings: NonZeroU32::new(rope::max_positions(keys, family)?),
-            ..Config::PLAIN
-        },
-        layers,
-        global_rope: global,
-        local_rope,
-        rotary_pairs,
-        multipliers,
-        attention_bias: flag(family.attention_bias_key)?,
-        mlp_bias: flag(family.mlp_bias_key)?,
-        conv_bias,
-    })
+        QkNorm::NoWeights => Ok(keys.flag("use_qk_norm")?.unwrap_or(true)),
+    }
+}
+
+/// Refuses the models of a family that have experts or recurrent layers.
+fn check_mlp(family: &Family, keys: &Object) -> Result<(), ImportError> {
+    match family.mlp {
+        Mlp::Usual | Mlp::Adjusted => Ok(()),
+        Mlp::Shared => check_shared_mlp(keys),
+        Mlp::FeedForward => check_feed_forward(keys),
+    }
+}
+
+/// The width of the feed-forward.
+fn mlp_hidden_dim(family: &Family, keys: &Object) -> Result<u32, ImportError> {
+    let absent = family.absent.intermediate_size;
+    match family.mlp {
+        Mlp::Usual => dimension(keys, "intermediate_size", absent),
+        Mlp::Shared => dimension(keys, "shared_intermediate_size", SHARED_WIDTH),
+        Mlp::FeedForward => dimension(keys, "intermediate_size_mlp", absent),
+        Mlp::Adjusted => adjusted_width(keys, absent),
+    }
 }
 
 /// The width of LFM2's feed-forward: two thirds of `block_ff_dim`, times a factor, rounded up;
@@ -237,7 +289,6 @@ fn adjusted_width(keys: &Object, default: u32) -> Result<u32, ImportError> {
 }
 
 /// Makes convolutions of those layers that are, and returns how many taps they have.
-/// `layer_types` lists them, or `full_attn_idxs` the others; without either there are none.
 fn convolutions(
     family: &Family,
     keys: &Object,
@@ -246,32 +297,7 @@ fn convolutions(
     if !family.convolutions {
         return Ok(None);
     }
-    let mut is_convolution = vec![false; layers.len()];
-    if let Some(list) = keys.list("layer_types")? {
-        if list.len() != layers.len() {
-            return Err(wrong_length(keys, "layer_types", list, layers.len()));
-        }
-        for (is_convolution, kind) in is_convolution.iter_mut().zip(list) {
-            *is_convolution = match kind.as_str() {
-                Some("conv") => true,
-                Some("full_attention") => false,
-                _ => {
-                    let clause = format!("says {}, expected full_attention or conv", excerpt(kind));
-                    return Err(keys.object_to("layer_types", &clause));
-                }
-            };
-        }
-    } else if let Some(list) = keys.list("full_attn_idxs")? {
-        is_convolution.fill(true);
-        for index in list {
-            let place = index.as_u64().and_then(|i| usize::try_from(i).ok());
-            let Some(layer) = place.and_then(|i| is_convolution.get_mut(i)) else {
-                let clause = format!("says {}, expected a layer", excerpt(index));
-                return Err(keys.object_to("full_attn_idxs", &clause));
-            };
-            *layer = false;
-        }
-    }
+    let is_convolution = convolution_layers(keys, layers.len())?;
     if !is_convolution.contains(&true) {
         return Ok(None);
     }
@@ -284,6 +310,38 @@ fn convolutions(
         };
     }
     Ok(taps)
+}
+
+/// Which layers are convolutions: `layer_types` lists them, or `full_attn_idxs` the others; without
+/// either there are none.
+fn convolution_layers(keys: &Object, count: usize) -> Result<Vec<bool>, ImportError> {
+    if let Some(list) = keys.list("layer_types")? {
+        if list.len() != count {
+            return Err(wrong_length(keys, "layer_types", list, count));
+        }
+        let is_convolution = |kind: &Value| match kind.as_str() {
+            Some("conv") => Ok(true),
+            Some("full_attention") => Ok(false),
+            _ => {
+                let clause = format!("says {}, expected full_attention or conv", excerpt(kind));
+                Err(keys.object_to("layer_types", &clause))
+            }
+        };
+        return list.iter().map(is_convolution).collect();
+    }
+    let Some(list) = keys.list("full_attn_idxs")? else {
+        return Ok(vec![false; count]);
+    };
+    let mut is_convolution = vec![true; count];
+    for index in list {
+        let place = index.as_u64().and_then(|i| usize::try_from(i).ok());
+        let Some(layer) = place.and_then(|i| is_convolution.get_mut(i)) else {
+            let clause = format!("says {}, expected a layer", excerpt(index));
+            return Err(keys.object_to("full_attn_idxs", &clause));
+        };
+        *layer = false;
+    }
+    Ok(is_convolution)
 }
 
 fn query_scale(family: &Family, keys: &Object, head_dim: u32) -> Result<f64, ImportError> {
@@ -406,9 +464,9 @@ fn wrong_length(keys: &Object, key: &str, list: &[Value], count: usize) -> Impor
     keys.object_to(key, &clause)
 }
 
-/// Which layers have a window.
+/// Which layers have a window: as `layer_types` lists, or else as is the rule of the family.
 fn sliding_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool>, ImportError> {
-    // The list below does not turn windows on by itself.
+    // The list does not turn windows on by itself.
     let enabled = !family.windows_are_optional || keys.flag("use_sliding_window")? == Some(true);
     let listed = match family.windows {
         // The classes of these have no `layer_types`.
@@ -420,31 +478,47 @@ fn sliding_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool
         | Windows::WithoutRope => keys.list("layer_types")?,
     };
     if let Some(list) = listed {
-        if list.len() != count as usize {
-            return Err(wrong_length(keys, "layer_types", list, count as usize));
-        }
-        return list
-            .iter()
-            .map(|value| match value.as_str() {
-                Some("full_attention") => Ok(false),
-                Some("sliding_attention") if enabled => Ok(true),
-                Some("sliding_attention") => Err(keys.object_to(
-                    "layer_types",
-                    "says sliding_attention, but use_sliding_window is not true",
-                )),
-                _ => {
-                    let clause = format!(
-                        "says {}, expected full_attention or sliding_attention",
-                        excerpt(value)
-                    );
-                    Err(keys.object_to("layer_types", &clause))
-                }
-            })
-            .collect();
+        return listed_windows(keys, list, count, enabled);
     }
-    let has_window: Vec<bool> = match family.windows {
-        Windows::None => vec![false; count as usize],
-        Windows::All | Windows::AllUnlessListed => vec![true; count as usize],
+    let mut has_window = unlisted_windows(family, keys, count)?;
+    if !enabled {
+        has_window.fill(false);
+    }
+    Ok(has_window)
+}
+
+/// Which layers have a window according to `layer_types`; `enabled` is whether they may have.
+fn listed_windows(
+    keys: &Object,
+    list: &[Value],
+    count: u32,
+    enabled: bool,
+) -> Result<Vec<bool>, ImportError> {
+    let key = "layer_types";
+    if list.len() != count as usize {
+        return Err(wrong_length(keys, key, list, count as usize));
+    }
+    let has_window = |value: &Value| match value.as_str() {
+        Some("full_attention") => Ok(false),
+        Some("sliding_attention") if enabled => Ok(true),
+        Some("sliding_attention") => {
+            let clause = "says sliding_attention, but use_sliding_window is not true";
+            Err(keys.object_to(key, clause))
+        }
+        _ => {
+            let found = excerpt(value);
+            let clause = format!("says {found}, expected full_attention or sliding_attention");
+            Err(keys.object_to(key, &clause))
+        }
+    };
+    list.iter().map(has_window).collect()
+}
+
+/// Which layers have a window according to the family.
+fn unlisted_windows(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool>, ImportError> {
+    match family.windows {
+        Windows::None => Ok(vec![false; count as usize]),
+        Windows::All | Windows::AllUnlessListed => Ok(vec![true; count as usize]),
         Windows::Pattern { period, has_key } => {
             let given = if has_key {
                 keys.count("sliding_window_pattern")?
@@ -453,21 +527,17 @@ fn sliding_layers(family: &Family, keys: &Object, count: u32) -> Result<Vec<bool
                 None
             };
             let period = given.unwrap_or(period);
-            (0..count).map(|i| (i + 1) % period != 0).collect()
+            Ok((0..count).map(|i| (i + 1) % period != 0).collect())
         }
         Windows::From(default) => {
             let from = keys.natural("max_window_layers")?.unwrap_or(default);
-            (0..count).map(|i| i >= from).collect()
+            Ok((0..count).map(|i| i >= from).collect())
         }
         Windows::WithoutRope => {
             let rotary = rotary_layers(family, keys, count)?;
-            rotary.iter().map(|rotary| !rotary).collect()
+            Ok(rotary.iter().map(|rotary| !rotary).collect())
         }
-    };
-    Ok(has_window
-        .into_iter()
-        .map(|has_window| enabled && has_window)
-        .collect())
+    }
 }
 
 /// The window: absent means the class default, `null` means none.

@@ -64,62 +64,32 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
     let scheme = Scheme::read(&map, folder, &weights)?;
     let mut described =
         config::describe(&map, weights.len()).map_err(|error| error.in_file(&config_path))?;
-    let Some(names) = Names::detect(described.family, |name| weights.get(name).is_some()) else {
-        let error = ImportError::new("tensor `model.embed_tokens.weight` is missing");
-        let similar = |name: &&str| name.ends_with("embed_tokens.weight");
-        let error = match weights.names().filter(similar).min() {
-            Some(other) => error.help(format!(
-                "there is `{other}`: remove the prefix from the names of the tensors"
-            )),
-            None => error,
-        };
-        return Err(error.in_file(folder));
-    };
+    let names = Names::detect(described.family, |name| weights.get(name).is_some())
+        .ok_or_else(|| missing_embeddings(&weights).in_file(folder))?;
     detect_biases(&mut described, &weights, &names).map_err(|error| error.in_file(folder))?;
     if let Some(is_tied) = stored_head_is_tied(&weights, &names) {
         described.config.tie_embedder_and_logits = is_tied;
     }
-    let checked = described
-        .config
-        .check()
-        .map_err(|error| ImportError::new(error.to_string()));
-    checked.map_err(|error| error.in_file(&config_path))?;
-    if !heads_fit(&described.config) {
-        let error = ImportError::new("`num_attention_heads` times `head_dim` is too large");
-        return Err(error.in_file(&config_path));
-    }
+    check_config(&described.config).map_err(|error| error.in_file(&config_path))?;
     check_tensors(&described, &weights, scheme, &names).map_err(|error| error.in_file(folder))?;
 
-    let embeddings = weights.get(&names.embeddings());
-    let dtype = match embeddings.and_then(|stored| stored.element()) {
-        Some(Element::F16) => DType::F16,
-        Some(Element::BF16) => DType::Bf16,
-        _ => DType::F32,
-    };
-    let Described {
-        family,
-        config,
-        layers,
-        global_rope,
-        local_rope,
-        rotary_pairs,
-        multipliers,
-        ..
-    } = described;
+    let dtype = embeddings_dtype(&weights, &names);
+    let vocab_size = described.config.vocab_size;
     let description = Description {
         // transformers runs a model in the type in which it is stored, unless told otherwise.
         config: Config {
             parameter_dtype: dtype,
             activation_dtype: dtype,
-            ..config
+            ..described.config
         },
-        layers,
-        global_rope,
-        local_rope,
-        tokenizer: vocabulary::for_rows(vocabulary::from_folder(folder), config.vocab_size)
+        layers: described.layers,
+        global_rope: described.global_rope,
+        local_rope: described.local_rope,
+        tokenizer: vocabulary::for_rows(vocabulary::from_folder(folder), vocab_size)
             .map(|tokenizer| tokenizer.map_err(|error| error.in_file(folder))),
         chat_template: vocabulary::chat_template(folder).transpose(),
     };
+    let family = described.family;
     Ok(Folder {
         path: folder.to_owned(),
         description,
@@ -127,10 +97,43 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         scheme,
         names,
         norm_add: if family.one_plus_norms { 1.0 } else { 0.0 },
-        rotary_pairs: rotary_pairs as usize,
-        multipliers,
+        rotary_pairs: described.rotary_pairs as usize,
+        multipliers: described.multipliers,
         pairing: family.pairing,
     })
+}
+
+/// The error of a folder without an embedding table; names a tensor that may be one.
+fn missing_embeddings(weights: &Weights) -> ImportError {
+    let error = ImportError::new("tensor `model.embed_tokens.weight` is missing");
+    let similar = |name: &&str| name.ends_with("embed_tokens.weight");
+    match weights.names().filter(similar).min() {
+        Some(other) => error.help(format!(
+            "there is `{other}`: remove the prefix from the names of the tensors"
+        )),
+        None => error,
+    }
+}
+
+/// Refuses a config whose numbers do not go together.
+fn check_config(config: &Config) -> Result<(), ImportError> {
+    let checked = config.check();
+    checked.map_err(|error| ImportError::new(error.to_string()))?;
+    if !heads_fit(config) {
+        let reason = "`num_attention_heads` times `head_dim` is too large";
+        return Err(ImportError::new(reason));
+    }
+    Ok(())
+}
+
+/// The type in which the embedding table is stored, or the nearest plain one.
+fn embeddings_dtype(weights: &Weights, names: &Names) -> DType {
+    let embeddings = weights.get(&names.embeddings());
+    match embeddings.and_then(|stored| stored.element()) {
+        Some(Element::F16) => DType::F16,
+        Some(Element::BF16) => DType::Bf16,
+        _ => DType::F32,
+    }
 }
 
 struct Folder {
@@ -323,34 +326,51 @@ fn check_tensors(
             Found::Quantized(linear) => used.extend(linear.names),
         }
     }
-    let is_tied_head =
-        |name: &str| described.config.tie_embedder_and_logits && name == names.head();
-    let is_zero_bias = |name: &str| {
-        let is_bias = |rest: &str| {
-            rest == OUTPUT_BIAS
-                || [&QKV_BIASES[..], &MLP_BIASES, &CONV_BIASES]
-                    .iter()
-                    .any(|biases| biases.contains(&rest))
-        };
-        names.within_layer(name).is_some_and(is_bias) && is_zero(weights, name)
-    };
+    match strangers(described, weights, names, &used).as_slice() {
+        [] => Ok(()),
+        [name, others @ ..] => Err(unused_tensors(name, others.len())),
+    }
+}
+
+/// The tensors that are not `used` and could change the result, by name.
+fn strangers<'w>(
+    described: &Described,
+    weights: &'w Weights,
+    names: &Names,
+    used: &HashSet<String>,
+) -> Vec<&'w str> {
+    let is_tied = described.config.tie_embedder_and_logits;
     let mut strangers: Vec<&str> = weights
         .names()
         .filter(|&name| {
             let is_known = used.contains(name) || names.ignores(name);
-            !is_known && !is_tied_head(name) && !is_zero_bias(name)
+            let is_tied_head = is_tied && name == names.head();
+            !is_known && !is_tied_head && !is_zero_bias(weights, names, name)
         })
         .collect();
     strangers.sort_unstable();
-    let Some(name) = strangers.first() else {
-        return Ok(());
+    strangers
+}
+
+/// Whether a tensor is a bias that changes nothing.
+fn is_zero_bias(weights: &Weights, names: &Names, name: &str) -> bool {
+    let is_bias = |rest: &str| {
+        rest == OUTPUT_BIAS
+            || [&QKV_BIASES[..], &MLP_BIASES, &CONV_BIASES]
+                .iter()
+                .any(|biases| biases.contains(&rest))
     };
-    let (others, are) = match strangers.len() - 1 {
+    names.within_layer(name).is_some_and(is_bias) && is_zero(weights, name)
+}
+
+/// The error of a tensor that would not be used, and of so many others.
+fn unused_tensors(name: &str, others: usize) -> ImportError {
+    let (others, are) = match others {
         0 => (String::new(), "is"),
         1 => (" and 1 other".to_owned(), "are"),
         many => (format!(" and {many} others"), "are"),
     };
-    Err(ImportError::new(format!(
+    ImportError::new(format!(
         "tensor `{name}`{others} {are} not part of the model that config.json describes"
-    )))
+    ))
 }

@@ -41,69 +41,81 @@ struct Made {
 /// A kind of scaling that depends on the length of the text, or is unknown, or whose numbers make
 /// no sense.
 pub(super) fn tables(family: &Family, keys: &Object, head_dim: u32) -> Result<Tables, ImportError> {
-    let nothing = Map::new();
-    let empty = || Object::root(&nothing);
-    let scaling = keys
-        .object("rope_scaling")?
-        .filter(|scaling| !scaling.is_empty());
-    let parameters = keys
-        .object("rope_parameters")?
-        .filter(|parameters| !parameters.is_empty());
-    let nested = |parameters: &Object| {
-        parameters.mentions("full_attention") || parameters.mentions("sliding_attention")
-    };
-    let make = |source: Source| source.make(keys, family, head_dim);
-
-    // `rope_scaling` is for the layers without a window alone.
     if let Some(local_theta) = family.local_rope_theta {
-        let mut full = None;
-        let mut sliding = None;
-        if let Some(parameters) = &parameters {
-            if !nested(parameters) {
-                let clause = format!(
-                    "has no full_attention and no sliding_attention, which {} keeps apart",
-                    family.name()
-                );
-                return Err(keys.object_to("rope_parameters", &clause));
-            }
-            (full, sliding) = (
-                parameters.object("full_attention")?,
-                parameters.object("sliding_attention")?,
-            );
-        }
-        let full = full.unwrap_or_else(empty);
-        let sliding = sliding.unwrap_or_else(empty);
-        let global = Source {
-            first: scaling.as_ref(),
-            dict: &full,
-            theta_key: "rope_theta",
-            theta: family.absent.rope_theta,
-        };
-        let local = Source {
-            first: None,
-            dict: &sliding,
-            theta_key: "rope_local_base_freq",
-            theta: local_theta,
-        };
-        return Ok(join(make(global)?, Some(make(local)?)));
+        return separate_tables(family, keys, head_dim, local_theta);
     }
+    let scaling = filled(keys, "rope_scaling")?;
+    let parameters = filled(keys, "rope_parameters")?;
     // If there is a `rope_scaling`, `rope_parameters` does not count, nor does the base in it, as
     // in transformers 5.
-    let dict = scaling.or(parameters).unwrap_or_else(empty);
-    let of = |dict: &Object| {
-        make(Source {
+    let nothing = Map::new();
+    let dict = scaling.or(parameters);
+    let dict = dict.unwrap_or_else(|| Object::root(&nothing));
+    let make = |dict: &Object| {
+        let source = Source {
             first: None,
             dict,
             theta_key: "rope_theta",
             theta: family.absent.rope_theta,
-        })
+        };
+        source.make(keys, family, head_dim)
     };
-    if nested(&dict) {
-        let full = dict.object("full_attention")?.unwrap_or_else(empty);
+    if is_nested(&dict) {
+        let full = dict.object("full_attention")?;
+        let full = full.unwrap_or_else(|| Object::root(&nothing));
         let sliding = dict.object("sliding_attention")?;
-        return Ok(join(of(&full)?, sliding.as_ref().map(of).transpose()?));
+        return Ok(join(make(&full)?, sliding.as_ref().map(make).transpose()?));
     }
-    Ok(join(of(&dict)?, None))
+    Ok(join(make(&dict)?, None))
+}
+
+/// The tables of a family whose windowed layers have a base of their own, `local_theta` if no key
+/// says another.
+fn separate_tables(
+    family: &Family,
+    keys: &Object,
+    head_dim: u32,
+    local_theta: f64,
+) -> Result<Tables, ImportError> {
+    let nothing = Map::new();
+    let scaling = filled(keys, "rope_scaling")?;
+    let (mut full, mut sliding) = (None, None);
+    if let Some(parameters) = filled(keys, "rope_parameters")? {
+        if !is_nested(&parameters) {
+            let name = family.name();
+            let clause =
+                format!("has no full_attention and no sliding_attention, which {name} keeps apart");
+            return Err(keys.object_to("rope_parameters", &clause));
+        }
+        full = parameters.object("full_attention")?;
+        sliding = parameters.object("sliding_attention")?;
+    }
+    let global = Source {
+        // `rope_scaling` is for the layers without a window alone.
+        first: scaling.as_ref(),
+        dict: &full.unwrap_or_else(|| Object::root(&nothing)),
+        theta_key: "rope_theta",
+        theta: family.absent.rope_theta,
+    };
+    let local = Source {
+        first: None,
+        dict: &sliding.unwrap_or_else(|| Object::root(&nothing)),
+        theta_key: "rope_local_base_freq",
+        theta: local_theta,
+    };
+    let global = global.make(keys, family, head_dim)?;
+    let local = local.make(keys, family, head_dim)?;
+    Ok(join(global, Some(local)))
+}
+
+/// An object of the config; an empty one counts as absent.
+fn filled<'j>(keys: &Object<'j>, key: &str) -> Result<Option<Object<'j>>, ImportError> {
+    Ok(keys.object(key)?.filter(|object| !object.is_empty()))
+}
+
+/// Whether rope parameters are given for each kind of layer.
+fn is_nested(parameters: &Object) -> bool {
+    parameters.mentions("full_attention") || parameters.mentions("sliding_attention")
 }
 
 fn join(global: Made, local: Option<Made>) -> Tables {
@@ -163,17 +175,14 @@ impl<'a, 'j> Source<'a, 'j> {
         Ok("default")
     }
 
+    /// Makes the table for heads of `head_dim` channels. `keys` is the whole config.
     fn make(&self, keys: &Object, family: &Family, head_dim: u32) -> Result<Made, ImportError> {
         let base = self
             .positive("rope_theta")?
             .or(keys.positive(self.theta_key)?)
             .unwrap_or(self.theta);
-        let dim = rotary_dim(
-            self.positive("partial_rotary_factor")?,
-            keys,
-            family,
-            head_dim,
-        )?;
+        let part = self.positive("partial_rotary_factor")?;
+        let dim = rotary_dim(part, keys, family, head_dim)?;
         let kind = self.kind()?;
         let base = if kind == "dynamic" {
             base * self.dynamic_stretch(family, dim)?
@@ -202,73 +211,58 @@ impl<'a, 'j> Source<'a, 'j> {
                 rope::linear(frequencies, factor);
                 made.divisor = Some(factor);
             }
-            "llama3" => {
-                let context = self.original_context(keys, family)?;
-                let low = self.required("low_freq_factor")?;
-                let high = self.required("high_freq_factor")?;
-                if low >= high {
-                    let expected = format!("less than high_freq_factor, {high}");
-                    return Err(self
-                        .holder("low_freq_factor")
-                        .refuse("low_freq_factor", &expected));
-                }
-                Llama3 {
-                    factor: self.required("factor")?,
-                    low,
-                    high,
-                    context,
-                }
-                .stretch(frequencies);
-            }
+            "llama3" => self.llama3(keys, family)?.stretch(frequencies),
             "yarn" => {
-                let context = self.original_context(keys, family)?;
-                let factor = match self.positive("factor")? {
-                    Some(factor) => factor,
-                    None => f64::from(max_positions(keys, family)?) / context,
-                };
-                if base <= 1.0 {
-                    return Err(ImportError::new(format!(
-                        "`rope_theta` is {base}, expected more than 1 with yarn"
-                    )));
-                }
-                let (beta_fast, beta_slow) =
-                    (self.beta("beta_fast", 32.0)?, self.beta("beta_slow", 1.0)?);
-                let truncate = self.holder("truncate").flag("truncate")?.unwrap_or(true);
-                Yarn {
-                    base,
-                    factor,
-                    beta_fast,
-                    beta_slow,
-                    context,
-                    truncate,
-                }
-                .stretch(frequencies, dim);
-                made.table.amplitude = self.yarn_amplitude(factor)? as f32;
+                let yarn = self.yarn(keys, family, base)?;
+                yarn.stretch(frequencies, dim);
+                made.table.amplitude = self.yarn_amplitude(yarn.factor)? as f32;
             }
             "longrope" => return Err(self.depends_on_length(kind)),
-            _ => {
-                let key = if self.holder("rope_type").get("rope_type").is_some() {
-                    "rope_type"
-                } else {
-                    "type"
-                };
-                return Err(self
-                    .holder(key)
-                    .refuse(key, "default, linear, llama3 or yarn"));
-            }
+            _ => return Err(self.unknown_kind()),
         }
-        if !made
-            .table
-            .frequencies
-            .iter()
-            .all(|f| f.is_finite() && (*f as f32).is_finite())
-        {
-            return Err(ImportError::new(format!(
-                "`rope_theta` is {base}, which makes rotary frequencies overflow"
-            )));
-        }
+        check_frequencies(&made)?;
         made.table.frequencies.resize(head_dim as usize / 2, 0.0);
         Ok(made)
+    }
+
+    /// The numbers of scaling of the kind "llama3".
+    fn llama3(&self, keys: &Object, family: &Family) -> Result<Llama3, ImportError> {
+        let context = self.original_context(keys, family)?;
+        let low = self.required("low_freq_factor")?;
+        let high = self.required("high_freq_factor")?;
+        if low >= high {
+            let key = "low_freq_factor";
+            let expected = format!("less than high_freq_factor, {high}");
+            return Err(self.holder(key).refuse(key, &expected));
+        }
+        Ok(Llama3 {
+            factor: self.required("factor")?,
+            low,
+            high,
+            context,
+        })
+    }
+
+    /// The numbers of scaling of the kind "yarn".
+    fn yarn(&self, keys: &Object, family: &Family, base: f64) -> Result<Yarn, ImportError> {
+        let context = self.original_context(keys, family)?;
+        let factor = match self.positive("factor")? {
+            Some(factor) => factor,
+            None => f64::from(max_positions(keys, family)?) / context,
+        };
+        if base <= 1.0 {
+            return Err(ImportError::new(format!(
+                "`rope_theta` is {base}, expected more than 1 with yarn"
+            )));
+        }
+        Ok(Yarn {
+            base,
+            factor,
+            beta_fast: self.beta("beta_fast", 32.0)?,
+            beta_slow: self.beta("beta_slow", 1.0)?,
+            context,
+            truncate: self.holder("truncate").flag("truncate")?.unwrap_or(true),
+        })
     }
 
     /// What a base is multiplied by if the scaling is "dynamic".
@@ -289,16 +283,27 @@ impl<'a, 'j> Source<'a, 'j> {
     /// `longrope` has two tables and `dynamic` one for every length. Which one is right for a token
     /// depends on how long the text becomes.
     fn depends_on_length(&self, kind: &str) -> ImportError {
-        let key = if self.holder("rope_type").get("rope_type").is_some() {
-            "rope_type"
-        } else {
-            "type"
-        };
+        let key = self.kind_key();
         let clause =
             format!("is {kind:?}: its rotary frequencies change with the length of the text");
         self.holder(key)
             .object_to(key, &clause)
             .help("supported are default, linear, llama3 and yarn")
+    }
+
+    fn unknown_kind(&self) -> ImportError {
+        let key = self.kind_key();
+        self.holder(key)
+            .refuse(key, "default, linear, llama3 or yarn")
+    }
+
+    /// The key that says the kind of scaling.
+    fn kind_key(&self) -> &'static str {
+        if self.holder("rope_type").get("rope_type").is_some() {
+            "rope_type"
+        } else {
+            "type"
+        }
     }
 
     fn beta(&self, key: &str, default: f64) -> Result<f64, ImportError> {
@@ -358,6 +363,18 @@ impl<'a, 'j> Source<'a, 'j> {
             None => Ok(f64::from(max_positions(keys, family)?)),
         }
     }
+}
+
+/// Refuses frequencies that an f32 cannot hold.
+fn check_frequencies(made: &Made) -> Result<(), ImportError> {
+    let holds = |f: &f64| f.is_finite() && (*f as f32).is_finite();
+    if made.table.frequencies.iter().all(holds) {
+        return Ok(());
+    }
+    let base = made.base;
+    Err(ImportError::new(format!(
+        "`rope_theta` is {base}, which makes rotary frequencies overflow"
+    )))
 }
 
 /// Tokens of the longest text the model was trained for, or was stretched to.
