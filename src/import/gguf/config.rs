@@ -10,7 +10,7 @@ use super::metadata::Metadata;
 use super::names;
 use super::reader::{Stored, Value};
 use super::{rope, vocabulary};
-use crate::import::family::{Family, Gguf, QkNorm, SoftCap, Windows};
+use crate::import::family::{Family, Gguf, SoftCap, Windows};
 use crate::import::multipliers::Multipliers;
 use crate::import::place::Layout;
 use crate::import::quantize::nearest;
@@ -60,27 +60,14 @@ pub(super) fn describe(
 ) -> Result<Described, ImportError> {
     let name = architecture(metadata)?;
     let (family, gguf) = Family::of_architecture(name)?;
-    let no_multipliers = NO_MULTIPLIERS.iter().filter(|_| !family.multipliers);
-    let no_temperature = NO_TEMPERATURE.iter().filter(|_| !gguf.temperature);
-    for (key, neutral) in NEUTRAL.iter().chain(no_multipliers).chain(no_temperature) {
-        let key = format!("{name}.{key}");
-        if metadata
-            .values
-            .get(&key)
-            .is_some_and(|value| value != neutral)
-        {
-            return Err(metadata.refuse(&key, "none: this is not supported"));
-        }
-    }
+    refuse_unsupported(metadata, family, gguf)?;
     let multipliers = multipliers(metadata, family, name)?;
     let mut config = config(metadata, tensors, family, gguf)?;
     config.embedding_scale *= multipliers.embedding_scale() as f32;
     config.rms_norm_eps = multipliers.eps(f64::from(config.rms_norm_eps)) as f32;
     if !heads_fit(&config) {
-        return Err(metadata.refuse(
-            &format!("{name}.attention.head_count"),
-            "heads that fit 32 bits together",
-        ));
+        let key = format!("{name}.attention.head_count");
+        return Err(metadata.refuse(&key, "heads that fit 32 bits together"));
     }
     // Checks the config's numbers against the tensors before anything of that size is allocated.
     let layout = names::layout(tensors, family);
@@ -96,19 +83,11 @@ pub(super) fn describe(
         config.attn_temperature = temperature(metadata, name)?;
     }
 
-    let local_base = match family.local_rope_theta {
-        Some(base) => Some(
-            metadata
-                .positive(&format!("{name}.rope.freq_base_swa"))?
-                .unwrap_or(base),
-        ),
-        None => None,
-    };
-    let local_base = local_base.filter(|_| layers.iter().any(|layer| layer.rope == Rope::Local));
+    let is_local = |layer: &Layer| layer.rope == Rope::Local;
+    let local_base = local_base(metadata, family, name)?.filter(|_| layers.iter().any(is_local));
     config.local_rope_wavelength = local_base.map(|base| base as f32);
-    let local_rope = local_base
-        .map(|base| rope::plain(base, config.projection_dim, pairs))
-        .transpose()?;
+    let plain = |base| rope::plain(base, config.projection_dim, pairs);
+    let local_rope = local_base.map(plain).transpose()?;
 
     Ok(Described {
         description: Description {
@@ -124,6 +103,37 @@ pub(super) fn describe(
         pairing: gguf.pairing,
         rotary_pairs: pairs as usize,
     })
+}
+
+/// Refuses a file with a key that would change the computation.
+fn refuse_unsupported(
+    metadata: &Metadata<'_>,
+    family: &Family,
+    gguf: Gguf,
+) -> Result<(), ImportError> {
+    let no_multipliers = NO_MULTIPLIERS.iter().filter(|_| !family.multipliers);
+    let no_temperature = NO_TEMPERATURE.iter().filter(|_| !gguf.temperature);
+    for (key, neutral) in NEUTRAL.iter().chain(no_multipliers).chain(no_temperature) {
+        let key = format!("{}.{key}", gguf.architecture);
+        let value = metadata.values.get(&key);
+        if value.is_some_and(|value| value != neutral) {
+            return Err(metadata.refuse(&key, "none: this is not supported"));
+        }
+    }
+    Ok(())
+}
+
+/// The base of the rotary frequencies of layers with a window, if it can be another.
+fn local_base(
+    metadata: &Metadata<'_>,
+    family: &Family,
+    architecture: &str,
+) -> Result<Option<f64>, ImportError> {
+    let Some(default) = family.local_rope_theta else {
+        return Ok(None);
+    };
+    let given = metadata.positive(&format!("{architecture}.rope.freq_base_swa"))?;
+    Ok(Some(given.unwrap_or(default)))
 }
 
 /// The scale of queries by their position.
@@ -226,97 +236,132 @@ fn config(
     gguf: Gguf,
 ) -> Result<Config, ImportError> {
     let key = |rest: &str| format!("{}.{rest}", gguf.architecture);
-    let expected = |rest: &str, what: &str| metadata.refuse(&key(rest), what);
-    let required = |rest: &str| {
-        metadata
-            .uniform(&key(rest))?
-            .ok_or_else(|| expected(rest, "an integer above 0"))
-    };
-
-    let embedding_dim = required("embedding_length")?;
-    let num_decoder_blocks = required("block_count")?;
-    if num_decoder_blocks as usize > tensors.len() {
-        return Err(expected(
-            "block_count",
-            &format!(
-                "no more layers than the file has tensors, {}",
-                tensors.len()
-            ),
-        ));
-    }
+    let embedding_dim = required(metadata, &key("embedding_length"))?;
+    let num_decoder_blocks = layer_count(metadata, tensors, gguf)?;
     let heads = Heads::read(metadata, family, gguf, embedding_dim)?;
-    let convolves = convolutions(metadata, family, gguf, num_decoder_blocks)?.contains(&true);
-    let conv_taps = if convolves {
-        NonZeroU32::new(required("shortconv.l_cache")?)
-    } else {
-        None
-    };
+    let conv_taps = conv_taps(metadata, family, gguf, num_decoder_blocks)?;
     let vocab_size = vocab_size(tensors)?;
-    let eps = "attention.layer_norm_rms_epsilon";
-    let rms_norm_eps = metadata
-        .positive(&key(eps))?
-        .ok_or_else(|| expected(eps, "a number above 0"))? as f32;
-    // Files from before these keys leave them out.
-    let soft_cap = |rest: &str, cap: SoftCap| match metadata.number(&key(rest))? {
-        Some(0.0) => Ok(None),
-        Some(_) => Ok(metadata.positive(&key(rest))?.map(|cap| cap as f32)),
-        None => Ok(cap.default()),
-    };
-    let has_bias = |stems: &[&str]| {
-        let is_bias = |name: &String| {
-            let mut parts = name.split('.').skip(2);
-            let stem = parts.next();
-            stem.is_some_and(|stem| stems.contains(&stem)) && parts.last() == Some("bias")
-        };
-        tensors.keys().any(is_bias)
-    };
+    let eps_key = key("attention.layer_norm_rms_epsilon");
+    let eps = metadata.positive(&eps_key)?;
+    let eps = eps.ok_or_else(|| metadata.refuse(&eps_key, "a number above 0"))?;
+    let mlp_hidden_dim = required(metadata, &key("feed_forward_length"))?;
+    let logit_cap = key("final_logit_softcapping");
+    let attention_cap = key("attn_logit_softcapping");
+    let final_logit_softcap = soft_cap(metadata, &logit_cap, family.logit_cap)?;
+    let attn_logits_soft_cap = soft_cap(metadata, &attention_cap, family.attention_cap)?;
+    let query_scale = query_scale(metadata, gguf, num_decoder_blocks, embedding_dim, &heads)?;
+    let context = metadata.count(&key("context_length"))?;
     Ok(Config {
         num_kv_heads: heads.kv,
         query_head_multiplier: heads.query / heads.kv,
         embedding_dim,
         projection_dim: heads.width,
-        mlp_hidden_dim: required("feed_forward_length")?,
+        mlp_hidden_dim,
         num_decoder_blocks,
         vocab_size,
-        mlp_variant: family.activation,
         tie_embedder_and_logits: !has_head_of_its_own(metadata, tensors),
         embedding_scale: if family.scaled_embeddings {
             libm::sqrt(f64::from(embedding_dim)) as f32
         } else {
             1.0
         },
-        rms_norm_eps,
-        use_pre_attn_norm: family.pre_norms,
-        use_pre_ffw_norm: family.pre_norms,
-        use_post_attn_norm: family.post_norms,
-        use_post_ffw_norm: family.post_norms,
-        final_logit_softcap: soft_cap("final_logit_softcapping", family.logit_cap)?,
-        attn_logits_soft_cap: soft_cap("attn_logit_softcapping", family.attention_cap)?,
-        query_scaling_factor: match metadata.number(&key("attention.scale"))? {
-            Some(n) if n != 0.0 => metadata.positive(&key("attention.scale"))?.unwrap_or(n) as f32,
-            _ => default_query_scale(
-                gguf,
-                num_decoder_blocks,
-                embedding_dim,
-                heads.query,
-                heads.width,
-            ),
-        },
+        rms_norm_eps: eps as f32,
+        final_logit_softcap,
+        attn_logits_soft_cap,
+        query_scaling_factor: query_scale,
         parameter_dtype: commonest_matrix_type(tensors),
-        use_qk_norm: family.qk_norm != QkNorm::None,
-        qk_norm_after_rope: family.qk_norm == QkNorm::WeightsAfterRope,
-        qk_norm_across_heads: family.qk_norm == QkNorm::AcrossHeads,
-        qk_norm_only_with_rope: family.qk_norm == QkNorm::NoWeights,
-        qkv_bias: has_bias(&["attn_q", "attn_k", "attn_v", "attn_qkv"]),
-        output_bias: has_bias(&["attn_output"]),
-        mlp_bias: has_bias(&["ffn_gate", "ffn_up", "ffn_down"]),
-        conv_bias: has_bias(&["shortconv"]),
+        qkv_bias: has_bias(tensors, &["attn_q", "attn_k", "attn_v", "attn_qkv"]),
+        output_bias: has_bias(tensors, &["attn_output"]),
+        mlp_bias: has_bias(tensors, &["ffn_gate", "ffn_up", "ffn_down"]),
+        conv_bias: has_bias(tensors, &["shortconv"]),
         conv_taps,
-        max_position_embeddings: metadata
-            .count(&key("context_length"))?
-            .and_then(NonZeroU32::new),
-        ..Config::PLAIN
+        max_position_embeddings: context.and_then(NonZeroU32::new),
+        ..family.plain_config()
     })
+}
+
+/// A number that every file has.
+fn required(metadata: &Metadata<'_>, key: &str) -> Result<u32, ImportError> {
+    metadata
+        .uniform(key)?
+        .ok_or_else(|| metadata.refuse(key, "an integer above 0"))
+}
+
+/// The number of layers: no more than there are tensors.
+fn layer_count(
+    metadata: &Metadata<'_>,
+    tensors: &BTreeMap<String, Stored>,
+    gguf: Gguf,
+) -> Result<u32, ImportError> {
+    let key = format!("{}.block_count", gguf.architecture);
+    let count = required(metadata, &key)?;
+    if count as usize > tensors.len() {
+        let tensors = tensors.len();
+        let expected = format!("no more layers than the file has tensors, {tensors}");
+        return Err(metadata.refuse(&key, &expected));
+    }
+    Ok(count)
+}
+
+/// How many taps convolutions have, if any of the `layers` layers is one.
+fn conv_taps(
+    metadata: &Metadata<'_>,
+    family: &Family,
+    gguf: Gguf,
+    layers: u32,
+) -> Result<Option<NonZeroU32>, ImportError> {
+    if !convolutions(metadata, family, gguf, layers)?.contains(&true) {
+        return Ok(None);
+    }
+    let taps = required(
+        metadata,
+        &format!("{}.shortconv.l_cache", gguf.architecture),
+    )?;
+    Ok(NonZeroU32::new(taps))
+}
+
+/// A soft cap: 0 means none. Files from before these keys leave them out.
+fn soft_cap(
+    metadata: &Metadata<'_>,
+    key: &str,
+    absent: SoftCap,
+) -> Result<Option<f32>, ImportError> {
+    match metadata.number(key)? {
+        Some(0.0) => Ok(None),
+        Some(_) => Ok(metadata.positive(key)?.map(|cap| cap as f32)),
+        None => Ok(absent.default()),
+    }
+}
+
+/// What queries are multiplied by. 0 means that the file does not say it.
+fn query_scale(
+    metadata: &Metadata<'_>,
+    gguf: Gguf,
+    layers: u32,
+    embedding: u32,
+    heads: &Heads,
+) -> Result<f32, ImportError> {
+    let key = format!("{}.attention.scale", gguf.architecture);
+    match metadata.number(&key)? {
+        Some(n) if n != 0.0 => Ok(metadata.positive(&key)?.unwrap_or(n) as f32),
+        _ => Ok(default_query_scale(
+            gguf,
+            layers,
+            embedding,
+            heads.query,
+            heads.width,
+        )),
+    }
+}
+
+/// Whether one of these tensors of a layer has a bias.
+fn has_bias(tensors: &BTreeMap<String, Stored>, stems: &[&str]) -> bool {
+    let is_bias = |name: &String| {
+        let mut parts = name.split('.').skip(2);
+        let stem = parts.next();
+        stem.is_some_and(|stem| stems.contains(&stem)) && parts.last() == Some("bias")
+    };
+    tensors.keys().any(is_bias)
 }
 
 /// How many heads there are, and how wide they are.
@@ -450,68 +495,100 @@ fn layers(
 ) -> Result<Vec<Layer>, ImportError> {
     let count = config.num_decoder_blocks;
     let is_convolution = convolutions(metadata, family, gguf, count)?;
-    let window_key = format!("{}.attention.sliding_window", gguf.architecture);
-    let window = metadata.natural(&window_key)?;
-    if gguf.full_attention && window != Some(0) {
-        return Err(metadata.refuse(&window_key, "0: others are attention in chunks"));
-    }
-    let window = window.or(gguf.window);
-    let window = window.and_then(NonZeroU32::new);
-    let is_local: Box<dyn Fn(u32) -> bool> = match family.windows {
-        Windows::Pattern { period, .. } => local_layers(metadata, gguf, period, count)?,
-        _ if gguf.window_for_all => Box::new(|_| true),
-        _ if window.is_none() => Box::new(|_| false),
-        _ => {
-            return Err(metadata.refuse(&window_key, "none: which layers it is for is not known"));
-        }
-    };
-    let switch = format!("{}.rope.scaling.finetuned", gguf.architecture);
-    let is_rotary = !gguf.rope_switch || metadata.flag(&switch)? != Some(false);
-    let any_window = window.is_some();
-    let layer = |i: u32| {
-        if is_convolution.get(i as usize) == Some(&true) {
+    let window = window(metadata, gguf)?;
+    let has_window = windowed_layers(metadata, family, gguf, window, count)?;
+    let only_windowed = family.full_layers_without_rope && window.is_some();
+    let has_rope = rotary_layers(metadata, family, gguf, &has_window, only_windowed)?;
+    let layer = |((is_convolution, has_window), has_rope): ((bool, bool), bool)| {
+        if is_convolution {
             return Layer {
                 kind: LayerKind::Convolution,
                 window: config.conv_taps,
                 rope: Rope::None,
             };
         }
-        let window = window.filter(|_| is_local(i));
-        let is_skipped = family
-            .no_rope_interval
-            .filter(|_| !gguf.full_attention)
-            .is_some_and(|interval| (i + 1).is_multiple_of(interval));
-        let is_full = family.full_layers_without_rope && any_window && window.is_none();
-        let has_rope = is_rotary && !is_skipped && !is_full;
-        let rope = match window {
-            _ if !has_rope => Rope::None,
-            Some(_) if family.local_rope_theta.is_some() => Rope::Local,
-            _ => Rope::Global,
+        let rope = if !has_rope {
+            Rope::None
+        } else if has_window && family.local_rope_theta.is_some() {
+            Rope::Local
+        } else {
+            Rope::Global
         };
         Layer {
             kind: LayerKind::Attention,
-            window,
+            window: window.filter(|_| has_window),
             rope,
         }
     };
-    Ok((0..count).map(layer).collect())
+    let layers = is_convolution.into_iter().zip(has_window).zip(has_rope);
+    Ok(layers.map(layer).collect())
 }
 
-/// Which layers have the window: `sliding_window_pattern` lists it for each layer, or says that all
-/// but the last of every so many have it, `default` if there is no such key.
+/// The window of the layers that have one.
+fn window(metadata: &Metadata<'_>, gguf: Gguf) -> Result<Option<NonZeroU32>, ImportError> {
+    let key = format!("{}.attention.sliding_window", gguf.architecture);
+    let window = metadata.natural(&key)?;
+    if gguf.full_attention && window != Some(0) {
+        return Err(metadata.refuse(&key, "0: others are attention in chunks"));
+    }
+    Ok(window.or(gguf.window).and_then(NonZeroU32::new))
+}
+
+/// Which of the `count` layers have the window.
+fn windowed_layers(
+    metadata: &Metadata<'_>,
+    family: &Family,
+    gguf: Gguf,
+    window: Option<NonZeroU32>,
+    count: u32,
+) -> Result<Vec<bool>, ImportError> {
+    let is_local = match family.windows {
+        Windows::Pattern { period, .. } => local_layers(metadata, gguf, period, count)?,
+        _ if gguf.window_for_all || window.is_none() => vec![true; count as usize],
+        _ => {
+            let key = format!("{}.attention.sliding_window", gguf.architecture);
+            return Err(metadata.refuse(&key, "none: which layers it is for is not known"));
+        }
+    };
+    let has_window = |is_local: bool| is_local && window.is_some();
+    Ok(is_local.into_iter().map(has_window).collect())
+}
+
+/// The layers of the pattern: `sliding_window_pattern` lists them, or says that they are all but the
+/// last of every so many, `default` if there is no such key.
 fn local_layers(
     metadata: &Metadata<'_>,
     gguf: Gguf,
     default: u32,
     count: u32,
-) -> Result<Box<dyn Fn(u32) -> bool>, ImportError> {
+) -> Result<Vec<bool>, ImportError> {
     let key = format!("{}.attention.sliding_window_pattern", gguf.architecture);
-    if !matches!(metadata.values.get(&key), Some(Value::Array(_))) {
-        let period = metadata.natural(&key)?.unwrap_or(default);
-        return Ok(Box::new(move |i| period == 0 || i % period < period - 1));
+    if matches!(metadata.values.get(&key), Some(Value::Array(_))) {
+        return metadata.flags(&key, count);
     }
-    let local = metadata.flags(&key, count)?;
-    Ok(Box::new(move |i| local.get(i as usize) == Some(&true)))
+    let period = metadata.natural(&key)?.unwrap_or(default);
+    let is_local = |i: u32| period == 0 || i % period < period - 1;
+    Ok((0..count).map(is_local).collect())
+}
+
+/// Which layers have a rotary embedding: `only_windowed` if only those with a window can have one.
+fn rotary_layers(
+    metadata: &Metadata<'_>,
+    family: &Family,
+    gguf: Gguf,
+    has_window: &[bool],
+    only_windowed: bool,
+) -> Result<Vec<bool>, ImportError> {
+    let switch = format!("{}.rope.scaling.finetuned", gguf.architecture);
+    if gguf.rope_switch && metadata.flag(&switch)? == Some(false) {
+        return Ok(vec![false; has_window.len()]);
+    }
+    let interval = family.no_rope_interval.filter(|_| !gguf.full_attention);
+    let has_rope = |(i, &has_window): (usize, &bool)| {
+        let is_skipped = interval.is_some_and(|interval| (i + 1).is_multiple_of(interval as usize));
+        !is_skipped && (has_window || !only_windowed)
+    };
+    Ok(has_window.iter().enumerate().map(has_rope).collect())
 }
 
 #[cfg(test)]

@@ -216,46 +216,51 @@ fn entries(at: &mut Cursor<'_>, count: usize) -> Result<Vec<Entry>, ImportError>
     let mut entries = Vec::with_capacity(count);
     for i in 0..count {
         let name = at.name(&format!("the name of tensor {i} of {count}"))?;
-        let what = format!("tensor `{name}`");
-        let refuse = |reason: String| Err(ImportError::new(format!("{what}: {reason}")));
-        let dimensions = at.u32(&what)?;
-        if !(1..=MOST_DIMENSIONS).contains(&dimensions) {
-            return refuse(format!(
-                "{dimensions} dimensions, at most {MOST_DIMENSIONS} are possible"
-            ));
-        }
-        let mut shape = Vec::new();
-        for _ in 0..dimensions {
-            shape.push(at.u64(&what)?);
-        }
-        shape.reverse();
-        let code = at.u32(&what)?;
-        let offset = at.u64(&what)?;
-        let Some(element) = element(code) else {
-            return Err(ImportError::new(format!(
-                "{what}: stored as {}, which is not supported",
-                type_name(code)
-            ))
-            .help(
-                "requantise it to one of F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K…Q6_K IQ4_NL \
-                 Q1_0 Q2_0",
-            ));
-        };
-        let Some((bytes, shape)) = sizes(element, &shape) else {
-            return refuse(format!(
-                "a shape of {shape:?} in {element} blocks of {} cannot be",
-                element.block_len()
-            ));
-        };
-        entries.push(Entry {
-            name,
-            element,
-            shape,
-            offset,
-            bytes,
-        });
+        entries.push(entry(at, name)?);
     }
     Ok(entries)
+}
+
+/// Reads what stands behind the name of a tensor.
+fn entry(at: &mut Cursor<'_>, name: String) -> Result<Entry, ImportError> {
+    let what = format!("tensor `{name}`");
+    let refuse = |reason: String| Err(ImportError::new(format!("{what}: {reason}")));
+    let dimensions = at.u32(&what)?;
+    if !(1..=MOST_DIMENSIONS).contains(&dimensions) {
+        return refuse(format!(
+            "{dimensions} dimensions, at most {MOST_DIMENSIONS} are possible"
+        ));
+    }
+    let mut shape = Vec::new();
+    for _ in 0..dimensions {
+        shape.push(at.u64(&what)?);
+    }
+    shape.reverse();
+    let code = at.u32(&what)?;
+    let offset = at.u64(&what)?;
+    let Some(element) = element(code) else {
+        return Err(ImportError::new(format!(
+            "{what}: stored as {}, which is not supported",
+            type_name(code)
+        ))
+        .help(
+            "requantise it to one of F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K…Q6_K IQ4_NL \
+             Q1_0 Q2_0",
+        ));
+    };
+    let Some((bytes, shape)) = sizes(element, &shape) else {
+        return refuse(format!(
+            "a shape of {shape:?} in {element} blocks of {} cannot be",
+            element.block_len()
+        ));
+    };
+    Ok(Entry {
+        name,
+        element,
+        shape,
+        offset,
+        bytes,
+    })
 }
 
 /// Bytes and shape of a tensor, if no dimension is 0, the innermost is made of whole blocks and all
@@ -272,7 +277,8 @@ fn sizes(element: Element, shape: &[u64]) -> Option<(usize, Vec<usize>)> {
     Some((bytes, shape))
 }
 
-/// Turns offsets into ranges of the file, and rejects any that overlap.
+/// Turns offsets into ranges of the file, and rejects any that overlap. The offsets count from
+/// `start` on; `file` is the file's size.
 fn place(
     entries: Vec<Entry>,
     start: usize,
@@ -280,66 +286,72 @@ fn place(
     file: usize,
 ) -> Result<BTreeMap<String, Stored>, ImportError> {
     let mut tensors = BTreeMap::new();
-    for Entry {
-        name,
-        element,
-        shape,
-        offset,
-        bytes,
-    } in entries
-    {
-        let refuse = |reason: String| Err(ImportError::new(format!("tensor `{name}`: {reason}")));
-        let begin = usize::try_from(offset)
-            .ok()
-            .filter(|offset| offset.is_multiple_of(alignment));
-        let Some(begin) = begin.and_then(|offset| offset.checked_add(start)) else {
-            return refuse(format!(
-                "offset {offset} is not aligned to {alignment} bytes"
-            ));
-        };
-        let Some(end) = begin.checked_add(bytes).filter(|&end| end <= file) else {
-            return refuse(format!(
-                "{bytes} bytes from byte {begin} on, but the file ends at {file}"
-            ));
-        };
-        if tensors.contains_key(&name) {
-            return refuse("listed twice".into());
+    for entry in entries {
+        let bytes = range(&entry, start, alignment, file)
+            .map_err(|reason| ImportError::new(format!("tensor `{}`: {reason}", entry.name)))?;
+        if tensors.contains_key(&entry.name) {
+            let reason = format!("tensor `{}`: listed twice", entry.name);
+            return Err(ImportError::new(reason));
         }
-        tensors.insert(
-            name,
-            Stored {
-                element,
-                shape,
-                bytes: begin..end,
-            },
-        );
+        let stored = Stored {
+            element: entry.element,
+            shape: entry.shape,
+            bytes,
+        };
+        tensors.insert(entry.name, stored);
     }
-    let mut by_place: Vec<_> = tensors
-        .iter()
-        .map(|(name, stored)| (&stored.bytes, name))
-        .collect();
-    by_place.sort_by_key(|(bytes, _)| bytes.start);
+    refuse_overlaps(&tensors)?;
+    Ok(tensors)
+}
+
+/// The range of the file in which a tensor is.
+///
+/// # Errors
+/// The reason why there can be none.
+fn range(
+    entry: &Entry,
+    start: usize,
+    alignment: usize,
+    file: usize,
+) -> Result<Range<usize>, String> {
+    let offset = entry.offset;
+    let bytes = entry.bytes;
+    let begin = usize::try_from(offset)
+        .ok()
+        .filter(|offset| offset.is_multiple_of(alignment))
+        .and_then(|offset| offset.checked_add(start))
+        .ok_or_else(|| format!("offset {offset} is not aligned to {alignment} bytes"))?;
+    let end = begin.checked_add(bytes).filter(|&end| end <= file);
+    let end = end.ok_or_else(|| {
+        format!("{bytes} bytes from byte {begin} on, but the file ends at {file}")
+    })?;
+    Ok(begin..end)
+}
+
+/// Rejects tensors that have bytes in common.
+fn refuse_overlaps(tensors: &BTreeMap<String, Stored>) -> Result<(), ImportError> {
+    let mut by_place: Vec<_> = tensors.iter().collect();
+    by_place.sort_by_key(|(_, stored)| stored.bytes.start);
     for pair in by_place.windows(2) {
-        let [(first, one), (second, other)] = pair else {
+        let [(one, first), (other, second)] = pair else {
             continue;
         };
-        if first.end > second.start {
-            let reason = format!(
-                "tensors `{one}` and `{other}` overlap at byte {}",
-                second.start
-            );
-            let error = ImportError::new(reason);
-            return Err(if tensors[*one].element == Element::Q2_0 {
-                error.help(
-                    "Q2_0 is read in blocks of 64 weights, as llama.cpp writes it; some files of \
-                     PrismML have blocks of 128",
-                )
-            } else {
-                error
-            });
+        let begin = second.bytes.start;
+        if first.bytes.end <= begin {
+            continue;
         }
+        let reason = format!("tensors `{one}` and `{other}` overlap at byte {begin}");
+        let error = ImportError::new(reason);
+        return Err(if first.element == Element::Q2_0 {
+            error.help(
+                "Q2_0 is read in blocks of 64 weights, as llama.cpp writes it; some files of \
+                 PrismML have blocks of 128",
+            )
+        } else {
+            error
+        });
     }
-    Ok(tensors)
+    Ok(())
 }
 
 /// The element type with this number in ggml, if it is supported.

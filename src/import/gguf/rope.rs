@@ -21,10 +21,7 @@ enum Scaling {
     None,
     Linear(f64),
     Yarn {
-        factor: f64,
-        beta_fast: f64,
-        beta_slow: f64,
-        context: f64,
+        yarn: Yarn,
         /// What cosines and sines are multiplied by.
         amplitude: f64,
     },
@@ -66,7 +63,7 @@ pub(super) fn global(
     if let Some(factors) = &factors {
         divide(&mut frequencies, factors)?;
     }
-    let scaling = Scaling::read(metadata, arch)?;
+    let scaling = Scaling::read(metadata, arch, base)?;
     let attn_factor = metadata.positive(&format!("{arch}.rope.scaling.attn_factor"))?;
     let mut amplitude = attn_factor.unwrap_or(1.0);
     let mut divisor = None;
@@ -77,24 +74,13 @@ pub(super) fn global(
             divisor = Some(factor).filter(|&factor| factor >= 1.0 && factors.is_none());
         }
         Scaling::Yarn {
-            factor,
-            beta_fast,
-            beta_slow,
-            context,
+            yarn,
             amplitude: yarn_amplitude,
         } => {
             if base <= 1.0 {
                 return Err(metadata.refuse(&base_key, "more than 1 with yarn"));
             }
-            Yarn {
-                base,
-                factor,
-                beta_fast,
-                beta_slow,
-                context,
-                truncate: true,
-            }
-            .stretch(&mut frequencies, 2 * pairs);
+            yarn.stretch(&mut frequencies, 2 * pairs);
             amplitude *= yarn_amplitude;
         }
     }
@@ -129,7 +115,8 @@ fn finish(mut frequencies: Vec<f64>, base: f64, head_dim: u32) -> Result<Vec<f64
 }
 
 impl Scaling {
-    fn read(metadata: &Metadata<'_>, arch: &str) -> Result<Self, ImportError> {
+    /// Reads the keys; `base` is that of the frequencies.
+    fn read(metadata: &Metadata<'_>, arch: &str, base: f64) -> Result<Self, ImportError> {
         let key = |name: &str| format!("{arch}.rope.scaling.{name}");
         let kind = metadata.text(&key("type"))?;
         let factor = match metadata.number(&key("factor"))? {
@@ -157,27 +144,35 @@ impl Scaling {
             // The factors of longrope are tensors.
             Some("none" | "longrope") => Ok(Scaling::None),
             None | Some("linear") => Ok(Scaling::Linear(factor)),
-            Some("yarn") => {
-                let context_key = format!("{arch}.context_length");
-                let context = match metadata.count(&key("original_context_length"))? {
-                    None => metadata.count(&context_key)?,
-                    given => given,
-                };
-                let Some(context) = context else {
-                    return Err(
-                        metadata.refuse(&key("original_context_length"), "a number of tokens")
-                    );
-                };
-                Ok(Scaling::Yarn {
-                    factor,
-                    beta_fast: metadata.positive(&key("yarn_beta_fast"))?.unwrap_or(32.0),
-                    beta_slow: metadata.positive(&key("yarn_beta_slow"))?.unwrap_or(1.0),
-                    context: f64::from(context),
-                    amplitude: yarn_amplitude(metadata, &key, factor)?,
-                })
-            }
+            Some("yarn") => Self::yarn(metadata, arch, base, factor),
             Some(_) => Err(metadata.refuse(&key("type"), "none, linear or yarn")),
         }
+    }
+
+    fn yarn(
+        metadata: &Metadata<'_>,
+        arch: &str,
+        base: f64,
+        factor: f64,
+    ) -> Result<Self, ImportError> {
+        let key = |name: &str| format!("{arch}.rope.scaling.{name}");
+        let original = key("original_context_length");
+        let context = match metadata.count(&original)? {
+            None => metadata.count(&format!("{arch}.context_length"))?,
+            given => given,
+        };
+        let context = context.ok_or_else(|| metadata.refuse(&original, "a number of tokens"))?;
+        Ok(Scaling::Yarn {
+            yarn: Yarn {
+                base,
+                factor,
+                beta_fast: metadata.positive(&key("yarn_beta_fast"))?.unwrap_or(32.0),
+                beta_slow: metadata.positive(&key("yarn_beta_slow"))?.unwrap_or(1.0),
+                context: f64::from(context),
+                truncate: true,
+            },
+            amplitude: yarn_amplitude(metadata, &key, factor)?,
+        })
     }
 }
 
@@ -199,10 +194,7 @@ fn yarn_amplitude(
 }
 
 /// A divisor for each frequency: `rope_freqs` (Llama 3's scaling, computed by the converter), or
-/// the factors of longrope (Phi-3). Longrope has two sets, for texts up to the original context and
-/// for longer texts, so which one is right for a token depends on how long the text becomes. If the
-/// model's context is not longer than the original one, the short set is used; otherwise the file
-/// is refused.
+/// the factors of [longrope](check_longrope) (Phi-3).
 fn factors(
     metadata: &Metadata<'_>,
     tensors: &BTreeMap<String, Stored>,
@@ -211,48 +203,55 @@ fn factors(
     let long = tensors.contains_key("rope_factors_long.weight");
     let short = "rope_factors_short.weight";
     let name = if long || tensors.contains_key(short) {
-        if tensors.contains_key("rope_freqs.weight") {
-            return Err(ImportError::new(
-                "tensor `rope_freqs.weight` is beside rope_factors_*, which have the same purpose",
-            ));
-        }
-        let context = metadata.count(&format!("{arch}.context_length"))?;
-        let original = metadata.count(&format!("{arch}.rope.scaling.original_context_length"))?;
-        if context.is_none() || original.is_some_and(|original| context > Some(original)) {
-            let reason = "longrope: two sets of rotary frequencies, and which one counts depends \
-                          on the text's length";
-            return Err(ImportError::new(reason)
-                .help("there may be a variant with a short context (\"4k\")"));
-        }
+        check_longrope(metadata, tensors, arch)?;
         short
     } else {
         "rope_freqs.weight"
     };
-    let stored = match tensors.get(name) {
-        Some(stored) => stored,
-        None if long => return Err(ImportError::new(format!("tensor `{name}` is missing"))),
-        None => return Ok(None),
+    match tensors.get(name) {
+        Some(stored) => vector(metadata, stored)
+            .map(Some)
+            .map_err(|error| ImportError::new(format!("tensor `{name}`: {}", error.reason))),
+        None if long => Err(ImportError::new(format!("tensor `{name}` is missing"))),
+        None => Ok(None),
+    }
+}
+
+/// Refuses longrope if the model's context is longer than the original one. It has two sets of
+/// factors, for texts up to the original context and for longer texts, so which one is right for a
+/// token depends on how long the text becomes. Otherwise the short set is right for all texts.
+fn check_longrope(
+    metadata: &Metadata<'_>,
+    tensors: &BTreeMap<String, Stored>,
+    arch: &str,
+) -> Result<(), ImportError> {
+    if tensors.contains_key("rope_freqs.weight") {
+        return Err(ImportError::new(
+            "tensor `rope_freqs.weight` is beside rope_factors_*, which have the same purpose",
+        ));
+    }
+    let context = metadata.count(&format!("{arch}.context_length"))?;
+    let original = metadata.count(&format!("{arch}.rope.scaling.original_context_length"))?;
+    if context.is_none() || original.is_some_and(|original| context > Some(original)) {
+        let reason = "longrope: two sets of rotary frequencies, and which one counts depends on \
+                      the text's length";
+        return Err(
+            ImportError::new(reason).help("there may be a variant with a short context (\"4k\")")
+        );
+    }
+    Ok(())
+}
+
+/// Reads a tensor that is a vector.
+fn vector(metadata: &Metadata<'_>, stored: &Stored) -> Result<Vec<f32>, ImportError> {
+    let [count] = *stored.shape else {
+        let reason = format!("shape {:?}, expected a vector", stored.shape);
+        return Err(ImportError::new(reason));
     };
-    let read = || {
-        let [count] = *stored.shape else {
-            return Err(ImportError::new(format!(
-                "shape {:?}, expected a vector",
-                stored.shape
-            )));
-        };
-        let mut factors = vec![0.0; count];
-        Tensor::dense(
-            stored.element,
-            &metadata.file[stored.bytes.clone()],
-            1,
-            count,
-        )?
-        .row(0, &mut factors)?;
-        Ok(factors)
-    };
-    read()
-        .map(Some)
-        .map_err(|error| ImportError::new(format!("tensor `{name}`: {}", error.reason)))
+    let bytes = &metadata.file[stored.bytes.clone()];
+    let mut vector = vec![0.0; count];
+    Tensor::dense(stored.element, bytes, 1, count)?.row(0, &mut vector)?;
+    Ok(vector)
 }
 
 fn divide(frequencies: &mut [f64], factors: &[f32]) -> Result<(), ImportError> {
