@@ -157,55 +157,14 @@ struct Layout {
 impl Layout {
     fn new(checkpoint: &dyn Checkpoint, options: &PackOptions) -> Result<Layout, ImportError> {
         let description = checkpoint.description();
-        let config = &description.config;
-        config
-            .check()
-            .map_err(|error| ImportError::new(error.to_string()))?;
-        if description.layers.len() != config.num_decoder_blocks as usize {
-            let (listed, expected) = (description.layers.len(), config.num_decoder_blocks);
-            return Err(ImportError::new(format!(
-                "{listed} layers are described, and the config says {expected}"
-            )));
-        }
-        let is_wrong = |layer: &Layer| {
-            layer.kind == LayerKind::Convolution
-                && (layer.window != config.conv_taps || layer.window.is_none())
-        };
-        if description.layers.iter().any(is_wrong) {
-            return Err(ImportError::new(ConfigField::ConvTaps.to_string()));
-        }
-        let too_large = || ImportError::new("the tensors are larger than any memory");
-        let mut tensors = Vec::new();
-        let mut entries = Vec::new();
-        let mut end = 0;
-        for id in description.tensor_ids() {
-            let tensor = checkpoint.tensor(id)?;
-            let packed = checkpoint.packed(id);
-            let dtype = packed.map_or_else(|| options.dtype(id, &tensor), |packed| packed.dtype);
-            let (rows, columns) = id.kind.shape(config).ok_or_else(too_large)?;
-            if (tensor.row_count(), tensor.column_count()) != (rows, columns) {
-                let (r, c) = (tensor.row_count(), tensor.column_count());
-                return Err(ImportError::new(format!(
-                    "tensor {id}: shape [{r}, {c}], expected [{rows}, {columns}]"
-                )));
-            }
-            let bytes = if id.kind.is_matrix() {
-                dtype.matrix_bytes(rows, columns)
-            } else {
-                columns.checked_mul(4)
-            };
-            let start = align(end).ok_or_else(too_large)?;
-            end = bytes
-                .and_then(|bytes| start.checked_add(bytes as u64))
-                .ok_or_else(too_large)?;
-            entries.extend([id.kind as u8, dtype as u8, 0, 0]);
-            entries.extend(id.layer.to_le_bytes());
-            entries.extend(start.to_le_bytes());
-            tensors.push((id, dtype));
-        }
-        debug_assert_eq!(entries.len(), tensors.len() * ENTRY_BYTES);
+        check(description)?;
+        let Table {
+            tensors,
+            entries,
+            weights_length,
+        } = Table::new(checkpoint, options)?;
         let sections = [
-            config.to_bytes(),
+            description.config.to_bytes(),
             layers(description),
             rope(description)?,
             entries,
@@ -221,7 +180,7 @@ impl Layout {
         let mut layout = Layout {
             sections,
             tensors,
-            weights_length: end,
+            weights_length,
             length: 0,
         };
         let last = layout.offsets().ok_or_else(too_large)?[6];
@@ -304,70 +263,173 @@ impl Layout {
     ) -> Result<Packed, ImportError> {
         let mut packed = Packed::default();
         let start = out.written;
+        let mut progress = |written: u64| progress(written - start, self.weights_length);
         for &(id, dtype) in &self.tensors {
             out.pad_to(start + align(out.written - start).expect("computed before"))?;
             let tensor = checkpoint.tensor(id)?;
-            let named = |error: ImportError| ImportError {
-                reason: format!("tensor {id}: {}", error.reason),
-                ..error
-            };
-            let mut values = vec![0.0; tensor.column_count()];
             if !id.kind.is_matrix() {
-                tensor.row(0, &mut values).map_err(named)?;
-                if let Some(c) = values.iter().position(|x| !x.is_finite()) {
-                    return Err(named(ImportError::new(format!(
-                        "element [{c}] is {}",
-                        values[c]
-                    ))));
-                }
+                let values = vector(&tensor).map_err(|error| of_tensor(id, error))?;
                 out.put(bytemuck::cast_slice(&values))?;
-                continue;
-            }
-            if let Some(matrix) = checkpoint.packed(id) {
+            } else if let Some(matrix) = checkpoint.packed(id) {
                 out.put(bytemuck::cast_slice(&matrix.words))?;
                 packed.count(Fidelity::exact(matrix.is_exact));
-                progress(out.written - start, self.weights_length);
-                continue;
+                progress(out.written);
+            } else {
+                packed.count(write_matrix(&tensor, id, dtype, out, &mut progress)?);
             }
-            let tile_row = dtype
-                .tile_row_bytes(tensor.column_count())
-                .expect("computed before");
-            // Some tile rows at a time, shared by all cores.
-            let tile_rows = tensor.row_count().div_ceil(TILE_ROWS);
-            let together = (PIECE / tile_row).clamp(1, tile_rows);
-            let mut piece = vec![0u32; together * tile_row / 4];
-            let mut fidelity = Fidelity::Exact;
-            for first in (0..tile_rows).step_by(together) {
-                let count = together.min(tile_rows - first);
-                let piece = &mut piece[..count * tile_row / 4];
-                let of_piece = piece
-                    .par_chunks_exact_mut(tile_row / 4)
-                    .enumerate()
-                    .map(|(index, words)| {
-                        let start = (first + index) * TILE_ROWS;
-                        let rows = start..tensor.row_count().min(start + TILE_ROWS);
-                        if rows.len() < TILE_ROWS {
-                            words.fill(0);
-                        }
-                        let mut values = vec![0.0; tensor.column_count()];
-                        let mut fidelity = Fidelity::Exact;
-                        for r in rows {
-                            let tile_row = bytemuck::cast_slice_mut(words);
-                            let of_row =
-                                pack(&tensor, r, dtype, tile_row, &mut values).map_err(named)?;
-                            fidelity = fidelity.and(of_row);
-                        }
-                        Ok(fidelity)
-                    })
-                    .try_reduce(|| Fidelity::Exact, |a, b| Ok(a.and(b)))?;
-                fidelity = fidelity.and(of_piece);
-                out.put(bytemuck::cast_slice(piece))?;
-                progress(out.written - start, self.weights_length);
-            }
-            packed.count(fidelity);
         }
         Ok(packed)
     }
+}
+
+/// Refuses a description that contradicts itself.
+fn check(description: &Description) -> Result<(), ImportError> {
+    let config = &description.config;
+    config
+        .check()
+        .map_err(|error| ImportError::new(error.to_string()))?;
+    if description.layers.len() != config.num_decoder_blocks as usize {
+        let (listed, expected) = (description.layers.len(), config.num_decoder_blocks);
+        return Err(ImportError::new(format!(
+            "{listed} layers are described, and the config says {expected}"
+        )));
+    }
+    let is_wrong = |layer: &Layer| {
+        layer.kind == LayerKind::Convolution
+            && (layer.window != config.conv_taps || layer.window.is_none())
+    };
+    if description.layers.iter().any(is_wrong) {
+        return Err(ImportError::new(ConfigField::ConvTaps.to_string()));
+    }
+    Ok(())
+}
+
+/// The tensors of an image.
+struct Table {
+    /// Which they are, and their types.
+    tensors: Vec<(TensorId, DType)>,
+    /// The tensors section.
+    entries: Vec<u8>,
+    weights_length: u64,
+}
+
+impl Table {
+    fn new(checkpoint: &dyn Checkpoint, options: &PackOptions) -> Result<Self, ImportError> {
+        let description = checkpoint.description();
+        let mut tensors = Vec::new();
+        let mut entries = Vec::new();
+        let mut end = 0;
+        for id in description.tensor_ids() {
+            let tensor = checkpoint.tensor(id)?;
+            let packed = checkpoint.packed(id);
+            let dtype = packed.map_or_else(|| options.dtype(id, &tensor), |packed| packed.dtype);
+            let shape = id.kind.shape(&description.config);
+            let (rows, columns) = shape.ok_or_else(too_large)?;
+            if (tensor.row_count(), tensor.column_count()) != (rows, columns) {
+                let (r, c) = (tensor.row_count(), tensor.column_count());
+                return Err(ImportError::new(format!(
+                    "tensor {id}: shape [{r}, {c}], expected [{rows}, {columns}]"
+                )));
+            }
+            let bytes = if id.kind.is_matrix() {
+                dtype.matrix_bytes(rows, columns)
+            } else {
+                columns.checked_mul(4)
+            };
+            let start = align(end).ok_or_else(too_large)?;
+            end = bytes
+                .and_then(|bytes| start.checked_add(bytes as u64))
+                .ok_or_else(too_large)?;
+            entries.extend([id.kind as u8, dtype as u8, 0, 0]);
+            entries.extend(id.layer.to_le_bytes());
+            entries.extend(start.to_le_bytes());
+            tensors.push((id, dtype));
+        }
+        debug_assert_eq!(entries.len(), tensors.len() * ENTRY_BYTES);
+        Ok(Table {
+            tensors,
+            entries,
+            weights_length: end,
+        })
+    }
+}
+
+fn too_large() -> ImportError {
+    ImportError::new("the tensors are larger than any memory")
+}
+
+/// `error` with the tensor that it is about.
+fn of_tensor(id: TensorId, error: ImportError) -> ImportError {
+    ImportError {
+        reason: format!("tensor {id}: {}", error.reason),
+        ..error
+    }
+}
+
+/// The numbers of a vector, all of which have to be finite.
+fn vector(tensor: &Tensor<'_>) -> Result<Vec<f32>, ImportError> {
+    let mut values = vec![0.0; tensor.column_count()];
+    tensor.row(0, &mut values)?;
+    if let Some(c) = values.iter().position(|x| !x.is_finite()) {
+        let reason = format!("element [{c}] is {}", values[c]);
+        return Err(ImportError::new(reason));
+    }
+    Ok(values)
+}
+
+/// Packs a matrix and writes it, some tile rows at a time. After each piece, calls `progress` with
+/// the bytes that are written.
+fn write_matrix(
+    tensor: &Tensor<'_>,
+    id: TensorId,
+    dtype: DType,
+    out: &mut Output<'_, impl Write + Seek>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Fidelity, ImportError> {
+    let tile_row = dtype
+        .tile_row_bytes(tensor.column_count())
+        .expect("computed before");
+    let tile_rows = tensor.row_count().div_ceil(TILE_ROWS);
+    let together = (PIECE / tile_row).clamp(1, tile_rows);
+    let mut piece = vec![0u32; together * tile_row / 4];
+    let mut fidelity = Fidelity::Exact;
+    for first in (0..tile_rows).step_by(together) {
+        let count = together.min(tile_rows - first);
+        let piece = &mut piece[..count * tile_row / 4];
+        // All cores share the tile rows of a piece.
+        let of_piece = piece
+            .par_chunks_exact_mut(tile_row / 4)
+            .enumerate()
+            .map(|(index, words)| pack_tile_row(tensor, first + index, dtype, words))
+            .try_reduce(|| Fidelity::Exact, |a, b| Ok(a.and(b)))
+            .map_err(|error| of_tensor(id, error))?;
+        fidelity = fidelity.and(of_piece);
+        out.put(bytemuck::cast_slice(piece))?;
+        progress(out.written);
+    }
+    Ok(fidelity)
+}
+
+/// Packs tile row `index` of a matrix into `words`.
+fn pack_tile_row(
+    tensor: &Tensor<'_>,
+    index: usize,
+    dtype: DType,
+    words: &mut [u32],
+) -> Result<Fidelity, ImportError> {
+    let start = index * TILE_ROWS;
+    let rows = start..tensor.row_count().min(start + TILE_ROWS);
+    if rows.len() < TILE_ROWS {
+        words.fill(0);
+    }
+    let mut values = vec![0.0; tensor.column_count()];
+    let mut fidelity = Fidelity::Exact;
+    for r in rows {
+        let tile_row = bytemuck::cast_slice_mut(words);
+        let of_row = pack(tensor, r, dtype, tile_row, &mut values)?;
+        fidelity = fidelity.and(of_row);
+    }
+    Ok(fidelity)
 }
 
 /// A file that is being written: its length so far, and the checksum of the current section.
