@@ -35,6 +35,37 @@ const HEADER: usize = 256;
 const OLD_HEADER: usize = 28;
 const ROPE_BASE: f64 = 10_000.0;
 
+/// The order of the tensors in versions 1 and 2.
+const ORDER: [TensorKind; 12] = [
+    TensorKind::PreAttentionNorm,
+    TensorKind::PreFfwNorm,
+    TensorKind::FinalNorm,
+    TensorKind::Embedder,
+    TensorKind::Query,
+    TensorKind::Key,
+    TensorKind::Value,
+    TensorKind::Output,
+    TensorKind::GatingLinear,
+    TensorKind::OutLinear,
+    TensorKind::ValueLinear,
+    TensorKind::LmHead,
+];
+/// The same in version 0.
+const OLD_ORDER: [TensorKind; 12] = [
+    TensorKind::Embedder,
+    TensorKind::PreAttentionNorm,
+    TensorKind::Query,
+    TensorKind::Key,
+    TensorKind::Value,
+    TensorKind::Output,
+    TensorKind::PreFfwNorm,
+    TensorKind::GatingLinear,
+    TensorKind::OutLinear,
+    TensorKind::ValueLinear,
+    TensorKind::FinalNorm,
+    TensorKind::LmHead,
+];
+
 /// Whether the file begins as a llama2.c checkpoint does. Version 0 has no magic number; it is
 /// recognised by being exactly as long as its seven numbers say.
 pub fn looks_like(path: &Path) -> bool {
@@ -106,43 +137,19 @@ impl Llama2cHeader {
                 file.len()
             )));
         };
-        let int = |at: usize| {
-            let bytes = file.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-            bytes
-                .map(i32::from_le_bytes)
-                .ok_or_else(|| ImportError::new("cut short within the header"))
-        };
         let magic = numbers[..4] == MAGIC.to_le_bytes();
-        let (version, start) = if magic { (int(4)?, 8) } else { (0, 0) };
+        let (version, start) = if magic { (int(file, 4)?, 8) } else { (0, 0) };
         if !(0..=2).contains(&version) || magic && version == 0 {
             return Err(ImportError::new(format!(
                 "llama2.c checkpoint version {version}, expected 1 or 2"
             )));
         }
         let number = |i: usize, name: &str| {
-            let value = int(start + 4 * i)?;
-            let help = if magic {
-                "the file is damaged: download it again"
-            } else {
-                "perhaps this is not a llama2.c file: version 0 has no magic number that tells"
-            };
-            let number = u32::try_from(value).ok().filter(|&value| value > 0);
-            number.ok_or_else(|| {
-                let reason = format!("{name} is {value}, expected a number above 0");
-                ImportError::new(reason).help(help)
-            })
+            let value = int(file, start + 4 * i)?;
+            above_zero(value, name, magic)
         };
-        let vocab = int(start + 20)?;
-        let tied = match (magic, file.get(36)) {
-            (false, _) => vocab > 0,
-            (true, Some(0)) => false,
-            (true, Some(1)) => true,
-            (true, _) => {
-                return Err(ImportError::new(
-                    "byte 36: whether the classifier is shared must be 0 or 1",
-                ));
-            }
-        };
+        let vocab = int(file, start + 20)?;
+        let tied = if magic { is_shared(file)? } else { vocab > 0 };
         let header = Llama2cHeader {
             version: version as u32,
             dim: number(0, "dim")?,
@@ -158,7 +165,7 @@ impl Llama2cHeader {
             seq_len: number(6, "seq_len")?,
             tied,
             group: match version {
-                2 => u32::try_from(int(37)?).unwrap_or(0),
+                2 => u32::try_from(int(file, 37)?).unwrap_or(0),
                 _ => 1,
             },
         };
@@ -209,89 +216,60 @@ impl Llama2cHeader {
 
     /// Where everything is, computed from the header.
     fn layout(&self) -> Result<Layout, ImportError> {
-        use TensorKind::*;
-        let order: &[TensorKind] = match self.version {
-            0 => &[
-                Embedder,
-                PreAttentionNorm,
-                Query,
-                Key,
-                Value,
-                Output,
-                PreFfwNorm,
-                GatingLinear,
-                OutLinear,
-                ValueLinear,
-                FinalNorm,
-                LmHead,
-            ],
-            _ => &[
-                PreAttentionNorm,
-                PreFfwNorm,
-                FinalNorm,
-                Embedder,
-                Query,
-                Key,
-                Value,
-                Output,
-                GatingLinear,
-                OutLinear,
-                ValueLinear,
-                LmHead,
-            ],
-        };
-        let mut at = if self.version == 0 {
-            OLD_HEADER
+        let (order, mut at) = if self.version == 0 {
+            (OLD_ORDER, OLD_HEADER)
         } else {
-            HEADER
+            (ORDER, HEADER)
         };
         let mut stacks = Vec::new();
-        for &kind in order {
-            if kind == LmHead {
-                if self.version == 0 {
-                    // Skips cosines and sines; newer versions of `run.c` compute them.
-                    at = self.advance(
-                        at,
-                        u64::from(self.seq_len) * u64::from(self.dim / self.heads) * 4,
-                    )?;
-                }
-                if self.tied {
-                    continue;
-                }
+        for kind in order {
+            let is_head = kind == TensorKind::LmHead;
+            if is_head && self.version == 0 {
+                // Skips cosines and sines; newer versions of `run.c` compute them.
+                let head_dim = u64::from(self.dim / self.heads);
+                at = self.advance(at, u64::from(self.seq_len) * head_dim * 4)?;
             }
-            let (rows, columns) = self.shape(kind);
-            // Nothing here overflows: the numbers have 31 bits.
-            let elements = rows * columns;
-            let quantised =
-                self.version == 2 && !matches!(kind, PreAttentionNorm | PreFfwNorm | FinalNorm);
-            if quantised && !elements.is_multiple_of(self.group.into()) {
-                let reason = format!(
-                    "a matrix of {rows} x {columns} is not made of groups of {}",
-                    self.group
-                );
-                return Err(ImportError::new(reason));
+            if is_head && self.tied {
+                continue;
             }
-            let each = if quantised {
-                elements.checked_add(elements / u64::from(self.group) * 4)
-            } else {
-                elements.checked_mul(4)
-            };
-            let count = if matches!(kind, Embedder | LmHead | FinalNorm) {
-                1
-            } else {
-                self.layers
-            };
-            let bytes = each.and_then(|each| each.checked_mul(count.into()));
-            let start = at;
-            at = self.advance(at, bytes.unwrap_or(u64::MAX))?;
-            stacks.push(Stack {
-                kind,
-                bytes: start..at,
-                each: (at - start) / count as usize,
-                quantised,
-            });
+            let stack = self.stack(kind, at)?;
+            at = stack.bytes.end;
+            stacks.push(stack);
         }
         Ok(Layout { stacks, end: at })
+    }
+
+    /// The tensors of a kind, which begin at byte `start`.
+    fn stack(&self, kind: TensorKind, start: usize) -> Result<Stack, ImportError> {
+        use TensorKind::*;
+        let (rows, columns) = self.shape(kind);
+        // Nothing here overflows: the numbers have 31 bits.
+        let elements = rows * columns;
+        let quantised =
+            self.version == 2 && !matches!(kind, PreAttentionNorm | PreFfwNorm | FinalNorm);
+        let group = self.group;
+        if quantised && !elements.is_multiple_of(group.into()) {
+            let reason = format!("a matrix of {rows} x {columns} is not made of groups of {group}");
+            return Err(ImportError::new(reason));
+        }
+        let each = if quantised {
+            elements.checked_add(elements / u64::from(group) * 4)
+        } else {
+            elements.checked_mul(4)
+        };
+        let count = if matches!(kind, Embedder | LmHead | FinalNorm) {
+            1
+        } else {
+            self.layers
+        };
+        let bytes = each.and_then(|each| each.checked_mul(count.into()));
+        let end = self.advance(start, bytes.unwrap_or(u64::MAX))?;
+        Ok(Stack {
+            kind,
+            bytes: start..end,
+            each: (end - start) / count as usize,
+            quantised,
+        })
     }
 
     fn advance(&self, at: usize, bytes: u64) -> Result<usize, ImportError> {
@@ -322,6 +300,38 @@ impl Llama2cHeader {
             max_position_embeddings: NonZeroU32::new(self.seq_len),
             ..Config::PLAIN
         }
+    }
+}
+
+/// The number at byte `at` of the header.
+fn int(file: &[u8], at: usize) -> Result<i32, ImportError> {
+    let bytes = file.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+    bytes
+        .map(i32::from_le_bytes)
+        .ok_or_else(|| ImportError::new("cut short within the header"))
+}
+
+/// Checks a number of the header; `magic` is whether the file begins with the magic number.
+fn above_zero(value: i32, name: &str, magic: bool) -> Result<u32, ImportError> {
+    let number = u32::try_from(value).ok().filter(|&value| value > 0);
+    number.ok_or_else(|| {
+        let reason = format!("{name} is {value}, expected a number above 0");
+        ImportError::new(reason).help(if magic {
+            "the file is damaged: download it again"
+        } else {
+            "perhaps this is not a llama2.c file: version 0 has no magic number that tells"
+        })
+    })
+}
+
+/// Whether the output matrix is the embedding table, in versions 1 and 2.
+fn is_shared(file: &[u8]) -> Result<bool, ImportError> {
+    match file.get(36) {
+        Some(0) => Ok(false),
+        Some(1) => Ok(true),
+        _ => Err(ImportError::new(
+            "byte 36: whether the classifier is shared must be 0 or 1",
+        )),
     }
 }
 
