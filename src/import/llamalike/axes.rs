@@ -66,23 +66,24 @@ pub(super) fn of(id: TensorId, config: &Config) -> (String, Axes) {
         OutputBias | OutLinearBias => (vec![], vec![embedding]),
         GatingLinearBias | ValueLinearBias => (vec![], vec![neurons]),
     };
+    let stacked = id.kind.is_per_layer() && config.use_layer_stack;
+    let block = stacked.then_some((id.layer as usize, config.num_decoder_blocks as usize));
+    let axes = Axes {
+        rows,
+        columns,
+        block,
+    };
+    (label(id, config), axes)
+}
+
+/// The label of a tensor. Layers that are stacked share one.
+fn label(id: TensorId, config: &Config) -> String {
     let name = id.kind.label();
-    let in_block = id.kind.is_per_layer();
-    let label = match (in_block, config.use_layer_stack) {
+    match (id.kind.is_per_layer(), config.use_layer_stack) {
         (false, _) => format!("transformer/{name}"),
         (true, false) => format!("transformer/block_{}/{name}", id.layer),
         (true, true) => format!("transformer/blocks/{name}"),
-    };
-    let stacked = in_block && config.use_layer_stack;
-    let block = stacked.then_some((id.layer as usize, config.num_decoder_blocks as usize));
-    (
-        label,
-        Axes {
-            rows,
-            columns,
-            block,
-        },
-    )
+    }
 }
 
 /// The head axes of queries and of keys. penzai leaves out axes of size 1, and the names of the
@@ -111,37 +112,7 @@ impl Axes {
         label: &str,
         weights: &'w Weights,
     ) -> Result<Located<'w>, ImportError> {
-        let refuse = |what: String| Err(ImportError::new(format!("parameter `{label}`: {what}")));
-        let block = self.block.map(|(_, count)| ("blocks", count));
-        let wanted: Vec<Axis> = block
-            .into_iter()
-            .chain(self.rows.iter().chain(&self.columns).copied())
-            .collect();
-        let names = |axes: &[Axis]| axes.iter().map(|axis| axis.0).collect::<Vec<_>>().join(",");
-        let Some(order) = weights.metadata(&format!("axes:{label}")) else {
-            return match weights.get(label) {
-                Some(_) => refuse(format!("the header's __metadata__ has no `axes:{label}`")),
-                None => refuse(format!("missing, expected axes {}", names(&wanted))),
-            };
-        };
-        let mut axes: Vec<Axis> = Vec::new();
-        for name in order.split(',') {
-            match wanted.iter().find(|axis| axis.0 == name) {
-                Some(axis) if !axes.contains(axis) => axes.push(*axis),
-                _ => {
-                    return refuse(format!(
-                        "axes {order:?}, expected {} in any order",
-                        names(&wanted)
-                    ));
-                }
-            }
-        }
-        if axes.len() != wanted.len() {
-            return refuse(format!(
-                "axes {order:?}, expected {} in any order",
-                names(&wanted)
-            ));
-        }
+        let axes = self.order(label, weights)?;
         let shape: Vec<usize> = axes.iter().map(|axis| axis.1).collect();
         let stored = weights.expect(label, &shape)?;
         // Row-major, and the file holds all the elements: no stride and no offset can overflow.
@@ -166,6 +137,36 @@ impl Axes {
             columns: strides(&self.columns),
             start,
         })
+    }
+
+    /// The axes of the parameter in the order in which the file stores them.
+    fn order(&self, label: &str, weights: &Weights) -> Result<Vec<Axis>, ImportError> {
+        let refuse = |what: String| Err(ImportError::new(format!("parameter `{label}`: {what}")));
+        let block = self.block.map(|(_, count)| ("blocks", count));
+        let wanted: Vec<Axis> = block
+            .into_iter()
+            .chain(self.rows.iter().chain(&self.columns).copied())
+            .collect();
+        let names: Vec<&str> = wanted.iter().map(|axis| axis.0).collect();
+        let names = names.join(",");
+        let Some(order) = weights.metadata(&format!("axes:{label}")) else {
+            return match weights.get(label) {
+                Some(_) => refuse(format!("the header's __metadata__ has no `axes:{label}`")),
+                None => refuse(format!("missing, expected axes {names}")),
+            };
+        };
+        let other_axes = || refuse(format!("axes {order:?}, expected {names} in any order"));
+        let mut axes: Vec<Axis> = Vec::new();
+        for name in order.split(',') {
+            match wanted.iter().find(|axis| axis.0 == name) {
+                Some(axis) if !axes.contains(axis) => axes.push(*axis),
+                _ => return other_axes(),
+            }
+        }
+        if axes.len() != wanted.len() {
+            return other_axes();
+        }
+        Ok(axes)
     }
 }
 

@@ -138,25 +138,10 @@ fn config(
     rotary: &Rotary,
 ) -> Result<Config, ImportError> {
     let embedding_dim = dimension(fields, "embedding_dim")?;
-    let tie_embedder_and_logits = fields
-        .flag("tie_embedder_and_logits")?
-        .ok_or_else(|| fields.refuse("tie_embedder_and_logits", "true or false"))?;
+    let tie_embedder_and_logits = is_tied(fields)?;
     let parameter_dtype = dtype(fields, "parameter_dtype")?;
     let activation_dtype = dtype(fields, "activation_dtype")?;
-    let eps = round(parameter_dtype, positive(fields, "rms_norm_eps", 1e-6)?);
-    if eps <= 0.0 {
-        let expected = format!("a number above 0 in {}", parameter_dtype.name());
-        return Err(fields.refuse("rms_norm_eps", &expected));
-    }
-    let cap = |key: &str| {
-        let cap = fields.positive(key)?;
-        Ok::<_, ImportError>(cap.map(|cap| round(activation_dtype, cap)))
-    };
-    let embedding_scale = if tie_embedder_and_logits {
-        round(activation_dtype, f64::from((embedding_dim as f32).sqrt()))
-    } else {
-        1.0
-    };
+    let eps = eps(fields, parameter_dtype)?;
     let query_scale = query_scaling_factor(fields, projection_dim)?;
     let config = Config {
         num_kv_heads: dimension(fields, "num_kv_heads")?,
@@ -168,19 +153,18 @@ fn config(
         vocab_size: dimension(fields, "vocab_size")?,
         mlp_variant: mlp_variant(fields)?,
         tie_embedder_and_logits,
-        embedding_scale,
+        embedding_scale: if tie_embedder_and_logits {
+            round(activation_dtype, f64::from((embedding_dim as f32).sqrt()))
+        } else {
+            1.0
+        },
         rms_norm_eps: eps,
         use_pre_attn_norm: fields.flag("use_pre_attn_norm")?.unwrap_or(true),
         use_pre_ffw_norm: fields.flag("use_pre_ffw_norm")?.unwrap_or(true),
         use_post_attn_norm: flag(fields, "use_post_attn_norm")?,
         use_post_ffw_norm: flag(fields, "use_post_ffw_norm")?,
-        // penzai tests the truth of this one, so 0 turns it off. It compares the other one with
-        // None.
-        final_logit_softcap: match fields.number("final_logit_softcap")? {
-            Some(0.0) => None,
-            _ => cap("final_logit_softcap")?,
-        },
-        attn_logits_soft_cap: cap("attn_logits_soft_cap")?,
+        final_logit_softcap: logit_cap(fields, activation_dtype)?,
+        attn_logits_soft_cap: cap(fields, "attn_logits_soft_cap", activation_dtype)?,
         query_scaling_factor: round(activation_dtype, query_scale),
         parameter_dtype,
         activation_dtype,
@@ -193,11 +177,43 @@ fn config(
         conv_bias: flag(fields, "conv_bias")?,
         ..rotary.config()
     };
-    // The checks above reject all that this rejects, as long as the rules agree.
-    config
-        .check()
-        .map_err(|error| ImportError::new(error.to_string()))?;
+    // What was read above passes this, as long as the rules agree.
+    let checked = config.check();
+    checked.map_err(|error| ImportError::new(error.to_string()))?;
     Ok(config)
+}
+
+fn is_tied(fields: &Object) -> Result<bool, ImportError> {
+    let key = "tie_embedder_and_logits";
+    fields
+        .flag(key)?
+        .ok_or_else(|| fields.refuse(key, "true or false"))
+}
+
+/// The epsilon of the norms, in the type of the parameters.
+fn eps(fields: &Object, dtype: DType) -> Result<f32, ImportError> {
+    let eps = round(dtype, positive(fields, "rms_norm_eps", 1e-6)?);
+    if eps <= 0.0 {
+        let expected = format!("a number above 0 in {}", dtype.name());
+        return Err(fields.refuse("rms_norm_eps", &expected));
+    }
+    Ok(eps)
+}
+
+/// A soft cap, in the type of the activations.
+fn cap(fields: &Object, key: &str, dtype: DType) -> Result<Option<f32>, ImportError> {
+    let cap = fields.positive(key)?;
+    Ok(cap.map(|cap| round(dtype, cap)))
+}
+
+/// The soft cap on logits. penzai tests the truth of this one, so 0 turns it off. It compares the
+/// other one with None.
+fn logit_cap(fields: &Object, dtype: DType) -> Result<Option<f32>, ImportError> {
+    let key = "final_logit_softcap";
+    match fields.number(key)? {
+        Some(0.0) => Ok(None),
+        _ => cap(fields, key, dtype),
+    }
 }
 
 /// What a config says about rotary embeddings.
