@@ -1,6 +1,8 @@
 //! Packs one row of a checkpoint as one row of a tile row: unchanged where the types match, rounded
 //! where they do not. Rounding with calibration text is in `src/quantize`.
 
+mod repack;
+
 use std::prelude::rust_2024::*;
 
 use pocketlm_kernels::math::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32, round_to_i32};
@@ -8,7 +10,8 @@ use pocketlm_kernels::{
     GROUP, pack_codes, pack_q4_group, pack_q8_group, pack_row, pack_row_scale, pack_values,
 };
 
-use super::ggml::{AffineBlock, CODE_BOOK, bits};
+use repack::repack;
+
 use super::{Element, ImportError, Tensor};
 use crate::model::DType;
 
@@ -67,6 +70,34 @@ impl Fidelity {
     }
 }
 
+/// Where a row is packed: one of the rows of a tile row.
+struct Lane<'t> {
+    dtype: DType,
+    tile_row: &'t mut [u8],
+    lane: usize,
+}
+
+impl Lane<'_> {
+    /// Writes group `index` of a row of q8, q6 or q5.
+    fn put(&mut self, index: usize, scale: u16, values: &[i8; GROUP]) {
+        if self.dtype == DType::Q8 {
+            pack_q8_group(self.tile_row, self.lane, index, scale, values);
+        } else {
+            pack_values(self.dtype, self.tile_row, self.lane, index, scale, values);
+        }
+    }
+
+    /// Writes group `index` of a row of q4 (without a minimum) or q4min (with one).
+    fn put4(&mut self, index: usize, group: &Group4) {
+        let Group4 {
+            scale,
+            minimum,
+            values,
+        } = group;
+        pack_q4_group(self.tile_row, self.lane, index, *scale, *minimum, values);
+    }
+}
+
 /// Packs row `r` of `tensor` as row `r mod 8` of `tile_row`. `values` is scratch for one row.
 pub(super) fn pack(
     tensor: &Tensor<'_>,
@@ -75,51 +106,57 @@ pub(super) fn pack(
     tile_row: &mut [u8],
     values: &mut [f32],
 ) -> Result<Fidelity, ImportError> {
-    let lane = r % pocketlm_kernels::TILE_ROWS;
+    let mut lane = Lane {
+        dtype,
+        tile_row,
+        lane: r % pocketlm_kernels::TILE_ROWS,
+    };
     let element = tensor.element();
     if let Some(blocks) = tensor.blocks(r)
-        && let Some(fidelity) = repack(element, blocks, dtype, lane, tile_row)?
+        && let Some(fidelity) = repack(element, blocks, &mut lane)?
     {
         return Ok(fidelity);
     }
     tensor.row(r, values)?;
     check_range(values, r, dtype)?;
-    match dtype {
-        DType::Q4 | DType::Q4Min => {
-            for (index, weights) in values.chunks(GROUP).enumerate() {
-                let group = match dtype {
-                    DType::Q4 => symmetric(weights),
-                    _ => with_minimum(weights),
-                };
-                pack_q4_group(
-                    tile_row,
-                    lane,
-                    index,
-                    group.scale,
-                    group.minimum,
-                    &group.values,
-                );
-            }
-        }
-        DType::Q8 => {
-            for (index, weights) in values.chunks(GROUP).enumerate() {
-                let (scale, values) = eight_bits(weights);
-                pack_q8_group(tile_row, lane, index, scale, &values);
-            }
-        }
-        DType::Q6 | DType::Q5 => {
-            let reach = if dtype == DType::Q6 { 32 } else { 16 };
-            for (index, weights) in values.chunks(GROUP).enumerate() {
-                let (scale, values) = even_levels(weights, reach);
-                pack_values(dtype, tile_row, lane, index, scale, &values);
-            }
-        }
-        DType::Nl4 | DType::Nl3 => uneven_levels(values, dtype, tile_row, lane),
-        DType::F32 | DType::F16 | DType::Bf16 => pack_row(dtype, tile_row, lane, values),
-    }
+    round(values, &mut lane);
     // An f32 holds every stored number; a plain type holds the numbers of its own type.
     let holds = dtype == DType::F32 || element.is_plain() && dtype == nearest(element);
     Ok(Fidelity::exact(holds))
+}
+
+/// Packs a row of numbers, rounded to those that the type of `lane` has.
+fn round(row: &[f32], lane: &mut Lane<'_>) {
+    let groups = row.chunks(GROUP).enumerate();
+    match lane.dtype {
+        DType::Q4 => {
+            for (index, weights) in groups {
+                lane.put4(index, &symmetric(weights));
+            }
+        }
+        DType::Q4Min => {
+            for (index, weights) in groups {
+                lane.put4(index, &with_minimum(weights));
+            }
+        }
+        DType::Q8 => {
+            for (index, weights) in groups {
+                let (scale, values) = eight_bits(weights);
+                lane.put(index, scale, &values);
+            }
+        }
+        DType::Q6 | DType::Q5 => {
+            let reach = if lane.dtype == DType::Q6 { 32 } else { 16 };
+            for (index, weights) in groups {
+                let (scale, values) = even_levels(weights, reach);
+                lane.put(index, scale, &values);
+            }
+        }
+        DType::Nl4 | DType::Nl3 => uneven_levels(row, lane),
+        DType::F32 | DType::F16 | DType::Bf16 => {
+            pack_row(lane.dtype, lane.tile_row, lane.lane, row);
+        }
+    }
 }
 
 /// Refuses what is not a number, and numbers that a type cannot hold, in row `r`.
@@ -205,8 +242,8 @@ fn even_levels(weights: &[f32], reach: i32) -> (u16, [i8; GROUP]) {
 
 /// Writes a row of uneven levels. The scales of the groups are searched first. The scale of the row
 /// is such that the largest of them is 127; then each group takes the best multiple of it.
-fn uneven_levels(row: &[f32], dtype: DType, tile_row: &mut [u8], lane: usize) {
-    let levels = Levels::new(dtype.levels());
+fn uneven_levels(row: &[f32], lane: &mut Lane<'_>) {
+    let levels = Levels::new(lane.dtype.levels());
     let scales: Vec<f32> = row
         .chunks(GROUP)
         .map(|weights| {
@@ -222,7 +259,7 @@ fn uneven_levels(row: &[f32], dtype: DType, tile_row: &mut [u8], lane: usize) {
     if bf16_to_f32(row_scale) * 127.0 < largest {
         row_scale += 1;
     }
-    pack_row_scale(dtype, tile_row, lane, row_scale);
+    pack_row_scale(lane.dtype, lane.tile_row, lane.lane, row_scale);
     let unit = bf16_to_f32(row_scale);
     for (index, (weights, scale)) in row.chunks(GROUP).zip(scales).enumerate() {
         let weights = padded(weights);
@@ -236,7 +273,8 @@ fn uneven_levels(row: &[f32], dtype: DType, tile_row: &mut [u8], lane: usize) {
         }
         let inverse = inverse(best.1 as f32 * unit);
         let codes = weights.map(|w| levels.code(w * inverse));
-        pack_codes(dtype, tile_row, lane, index, best.1 as i8, &codes);
+        let scale = best.1 as i8;
+        pack_codes(lane.dtype, lane.tile_row, lane.lane, index, scale, &codes);
     }
 }
 
@@ -314,222 +352,7 @@ fn inverse(scale: f32) -> f32 {
     }
 }
 
-/// Copies blocks value by value, if `dtype` can hold the values. A scale that is not a finite
-/// number is refused.
-fn repack(
-    element: Element,
-    blocks: &[u8],
-    dtype: DType,
-    lane: usize,
-    tile_row: &mut [u8],
-) -> Result<Option<Fidelity>, ImportError> {
-    if element == Element::Affine {
-        return Ok(repack_affine(blocks, dtype, lane, tile_row));
-    }
-    let half = |bytes: &[u8], at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-    let finite = |bits: u16| match bits & 0x7c00 {
-        0x7c00 => Err(ImportError::new(format!(
-            "a {element} block has a scale that is not finite"
-        ))),
-        _ => Ok(bits),
-    };
-    for (index, block) in blocks.chunks_exact(element.block_bytes()).enumerate() {
-        match (element, dtype) {
-            (Element::Q8_0, DType::Q8) => {
-                let values = std::array::from_fn(|c| block[2 + c] as i8);
-                pack_q8_group(tile_row, lane, index, finite(half(block, 0))?, &values);
-            }
-            (Element::Q5_0, DType::Q8 | DType::Q5) => {
-                let high = u32::from_le_bytes([block[2], block[3], block[4], block[5]]);
-                let values = std::array::from_fn(|c| {
-                    let low = if c < 16 {
-                        block[6 + c] & 15
-                    } else {
-                        block[6 + c - 16] >> 4
-                    };
-                    (low as i8 | ((high >> c & 1) as i8) << 4) - 16
-                });
-                let scale = finite(half(block, 0))?;
-                match dtype {
-                    DType::Q5 => pack_values(dtype, tile_row, lane, index, scale, &values),
-                    _ => pack_q8_group(tile_row, lane, index, scale, &values),
-                }
-            }
-            (Element::IQ4_NL, DType::Q8) => {
-                let values = nibbles(&block[2..]).map(|index| CODE_BOOK[usize::from(index)]);
-                pack_q8_group(tile_row, lane, index, finite(half(block, 0))?, &values);
-            }
-            (Element::Q4_0, DType::Q4) => {
-                let values = nibbles(&block[2..]);
-                pack_q4_group(
-                    tile_row,
-                    lane,
-                    index,
-                    finite(half(block, 0))?,
-                    None,
-                    &values,
-                );
-            }
-            (Element::Q1_0 | Element::Q2_0, DType::Q4) => {
-                let scale = finite(half(block, 0))?;
-                let groups = element.block_len() / GROUP;
-                for group in 0..groups {
-                    let values = std::array::from_fn(|c| {
-                        let at = group * GROUP + c;
-                        match element {
-                            Element::Q1_0 => 7 + 2 * bits(&block[2..], 1, at),
-                            _ => 7 + bits(&block[2..], 2, at),
-                        }
-                    });
-                    let index = index * groups + group;
-                    pack_q4_group(tile_row, lane, index, scale, None, &values);
-                }
-            }
-            (Element::Q4_1, DType::Q4Min) => {
-                let (scale, minimum) = (finite(half(block, 0))?, finite(half(block, 2))?);
-                pack_q4_group(
-                    tile_row,
-                    lane,
-                    index,
-                    scale,
-                    Some(minimum),
-                    &nibbles(&block[4..]),
-                );
-            }
-            (Element::Q4_K, DType::Q4Min) => {
-                let scale = f16_to_f32(finite(half(block, 0))?);
-                let minimum = f16_to_f32(finite(half(block, 2))?);
-                for group in 0..8 {
-                    let (s, m) = q4_k_scales(&block[4..16], group);
-                    // Two groups share 32 bytes: the low nibbles are the first group's, the high
-                    // ones the second's.
-                    let bytes = &block[16 + group / 2 * 32..][..32];
-                    let values = std::array::from_fn(|c| {
-                        if group % 2 == 0 {
-                            bytes[c] & 15
-                        } else {
-                            bytes[c] >> 4
-                        }
-                    });
-                    let scale = f16_from_f32(scale * s as f32);
-                    let minimum = f16_from_f32(-minimum * m as f32);
-                    pack_q4_group(
-                        tile_row,
-                        lane,
-                        index * 8 + group,
-                        scale,
-                        Some(minimum),
-                        &values,
-                    );
-                }
-            }
-            _ => return Ok(None),
-        }
-    }
-    // The scales of Q4_K are products, and f16 cannot hold all of them.
-    Ok(Some(Fidelity::exact(element != Element::Q4_K)))
-}
-
-/// [`Element::Affine`] into a type that holds its values: q4 if all of them have the zero point 8,
-/// q4min for 4 bits, q8 if none is further than 128 from its zero point. What is rounded, if
-/// anything, are scales that f16 does not hold, and minima; and where the scale is rounded, q8 and
-/// q4 are left to the search for a better one.
-fn repack_affine(
-    blocks: &[u8],
-    dtype: DType,
-    lane: usize,
-    tile_row: &mut [u8],
-) -> Option<Fidelity> {
-    let blocks = blocks.as_chunks().0.iter().map(AffineBlock::from_bytes);
-    let mut fidelity = Fidelity::Exact;
-    for (index, block) in blocks.enumerate() {
-        let scale = f16_from_f32(block.scale);
-        let is_exact = f16_to_f32(scale) == block.scale;
-        match dtype {
-            DType::Q8 if is_exact => {
-                let steps = block.steps().map(i8::try_from);
-                if steps.iter().any(Result::is_err) {
-                    return None;
-                }
-                let values = steps.map(Result::unwrap_or_default);
-                pack_q8_group(tile_row, lane, index, scale, &values);
-            }
-            DType::Q4 if is_exact && block.zero == 8 && is_four_bits(&block) => {
-                pack_q4_group(tile_row, lane, index, scale, None, &block.values);
-            }
-            DType::Q4Min if is_four_bits(&block) => {
-                let (rounding, minimum, is_flipped) = minimum_of(&block);
-                let (scale, values) = if is_flipped {
-                    (
-                        f16_from_f32(-block.scale),
-                        block.values.map(|value| 15 - value),
-                    )
-                } else {
-                    (scale, block.values)
-                };
-                if [scale, minimum]
-                    .iter()
-                    .any(|half| half & 0x7fff > LARGEST_F16)
-                {
-                    return None; // the caller says which number is too large
-                }
-                fidelity = fidelity.and(Fidelity::exact(is_exact && rounding == 0.0));
-                pack_q4_group(tile_row, lane, index, scale, Some(minimum), &values);
-            }
-            _ => return None,
-        }
-    }
-    Some(fidelity)
-}
-
-/// The minimum of 4-bit values, how far f16 is off it, and whether it is that of the values counted
-/// from the other end. `d (q - z)` is `d q - d z`, and `-d (15 - q) + d (15 - z)` as well; of the
-/// two products f16 mostly holds one better, and of the zero points in the middle, 7 and 8, always
-/// one exactly.
-fn minimum_of(block: &AffineBlock) -> (f32, u16, bool) {
-    let rounded = |product: f32| {
-        let half = f16_from_f32(product);
-        ((f16_to_f32(half) - product).abs(), half)
-    };
-    let zero = f32::from(block.zero);
-    let (from_below, below) = rounded(-zero * block.scale);
-    let (from_above, above) = rounded((15.0 - zero) * block.scale);
-    if from_above < from_below {
-        (from_above, above, true)
-    } else {
-        (from_below, below, false)
-    }
-}
-
-fn is_four_bits(block: &AffineBlock) -> bool {
-    block.values.iter().all(|&value| value < 16)
-}
-
-/// 32 nibbles, the low ones first, as Q4_0 and Q4_1 store them.
-fn nibbles(bytes: &[u8]) -> [u8; GROUP] {
-    std::array::from_fn(|c| {
-        if c < 16 {
-            bytes[c] & 15
-        } else {
-            bytes[c - 16] >> 4
-        }
-    })
-}
-
-/// The 6-bit scale and minimum of a group of a Q4_K block (ggml's `get_scale_min_k4`).
-fn q4_k_scales(packed: &[u8], group: usize) -> (u8, u8) {
-    match group {
-        0..4 => (packed[group] & 63, packed[group + 4] & 63),
-        _ => {
-            let (low, high) = (
-                packed[group + 4],
-                [packed[group - 4] >> 6, packed[group] >> 6],
-            );
-            (low & 15 | high[0] << 4, low >> 4 | high[1] << 4)
-        }
-    }
-}
-
+/// 32 values of 4 bits, with their scale and perhaps a minimum, as q4 and q4min have them.
 struct Group4 {
     scale: u16,
     minimum: Option<u16>,
