@@ -10,9 +10,12 @@
 //! back-references, look-behind, look-ahead of several characters. A pattern that would take
 //! quadratic time is rejected too.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod quadratic;
+
+use std::collections::{BTreeMap, HashMap};
 use std::prelude::rust_2024::*;
 
+use quadratic::takes_quadratic_time;
 use regex_syntax::hir::ClassUnicode;
 
 use super::expression::{self, Greed, Node, negated};
@@ -38,8 +41,6 @@ const MAX_INSTRUCTIONS: usize = 2_000;
 const MAX_STATES: usize = 500;
 /// Most places that are looked at to find the states of an automaton.
 const MAX_STEPS: usize = 10_000_000;
-/// Most pairs of states that [`takes_quadratic_time`] looks at.
-const MAX_PAIRS: usize = 100_000;
 /// Most kinds of characters before those that make no difference are put together.
 const MAX_SETS: usize = 250;
 
@@ -508,108 +509,5 @@ fn renumbered(entry: u16, groups: &[u16]) -> u16 {
     match entry & STATE {
         0 => entry,
         state => (groups[usize::from(state) - 1] + 1) | entry & !STATE,
-    }
-}
-
-/// Whether there are texts in which many matches each read a large part of the text again.
-///
-/// A match is *over* once its end has been passed and reading goes on. If two matches can be over
-/// while both go round in circles over the same text, there is no bound to how many can, and
-/// reading takes quadratic time. Else a character is read a bounded number of times.
-fn takes_quadratic_time(table: &[u16], columns: usize) -> bool {
-    let rows = table.len() / columns;
-    // Where a row leads, and whether something ends before this character.
-    let next = |row: usize, kind: usize| {
-        let entry = table[row * columns + kind];
-        let row = usize::from(entry & STATE).checked_sub(1);
-        (row, entry & !STATE != 0)
-    };
-    // The rows from which nothing may be found any more: only a match in one of these can be over.
-    let mut can_fail = vec![false; rows];
-    loop {
-        let fails = |row: usize| {
-            (0..columns).any(|kind| match next(row, kind) {
-                (Some(next), false) => kind < columns - 1 && can_fail[next],
-                (None, false) => true,
-                _ => false,
-            })
-        };
-        let more: Vec<bool> = (0..rows).map(fails).collect();
-        if more == can_fail {
-            break;
-        }
-        can_fail = more;
-    }
-    // A match that starts with this character; if it fails at once, one that starts behind it.
-    let start = |kind: usize| next(0, kind).0.unwrap_or(0);
-    // A match that is over, another one, and whether that is over, too.
-    let mut pairs: HashSet<(usize, usize, bool)> = HashSet::new();
-    let is_possible = |&(first, second, over): &(usize, usize, bool)| {
-        can_fail[first] && (!over || can_fail[second])
-    };
-    for kind in 0..columns - 1 {
-        // A match that fails counts as one of a character.
-        if let (Some(first), false) = next(0, kind) {
-            pairs.insert((first, 0, false));
-        }
-        for row in 1..rows {
-            if let (Some(first), true) = next(row, kind) {
-                pairs.insert((first, start(kind), false));
-            }
-        }
-    }
-    pairs.retain(is_possible);
-    let mut waiting: Vec<_> = pairs.iter().copied().collect();
-    let mut circles: HashMap<(usize, usize), Vec<(usize, usize)>> = HashMap::new();
-    while let Some((first, second, over)) = waiting.pop() {
-        for kind in 0..columns - 1 {
-            let (Some(first_next), false) = next(first, kind) else {
-                continue;
-            };
-            let (second_next, found) = next(second, kind);
-            let mut reached = vec![];
-            if let Some(second_next) = second_next {
-                let both_over = (first_next, second_next, true);
-                if !over {
-                    reached.push((first_next, second_next, false));
-                    reached.extend((found || second == 0).then_some(both_over));
-                } else if !found {
-                    let from = circles.entry((first, second)).or_default();
-                    from.push((first_next, second_next));
-                    reached.push(both_over);
-                }
-            }
-            // Or the second match ends here, and does not matter any more.
-            if !over && found {
-                reached.push((first_next, start(kind), false));
-            }
-            if !over && second == 0 {
-                reached.push((first_next, 0, false));
-            }
-            reached.retain(|pair| is_possible(pair) && pairs.insert(*pair));
-            waiting.extend(reached);
-        }
-        if pairs.len() > MAX_PAIRS {
-            return true;
-        }
-    }
-    has_circle(&circles)
-}
-
-/// Whether a graph has a circle: whether something is left when all that leads nowhere is taken
-/// away again and again.
-fn has_circle(edges: &HashMap<(usize, usize), Vec<(usize, usize)>>) -> bool {
-    let mut left: HashSet<(usize, usize)> = edges.keys().copied().collect();
-    loop {
-        let before = left.len();
-        let stay: HashSet<_> = left
-            .iter()
-            .copied()
-            .filter(|from| edges[from].iter().any(|to| left.contains(to)))
-            .collect();
-        left = stay;
-        if left.len() == before {
-            return before > 0;
-        }
     }
 }
