@@ -142,6 +142,7 @@ fn config(
     let parameter_dtype = dtype(fields, "parameter_dtype")?;
     let activation_dtype = dtype(fields, "activation_dtype")?;
     let eps = eps(fields, parameter_dtype)?;
+    let embedding_scale = embedding_scale(embedding_dim, tie_embedder_and_logits);
     let query_scale = query_scaling_factor(fields, projection_dim)?;
     let config = Config {
         num_kv_heads: dimension(fields, "num_kv_heads")?,
@@ -153,11 +154,7 @@ fn config(
         vocab_size: dimension(fields, "vocab_size")?,
         mlp_variant: mlp_variant(fields)?,
         tie_embedder_and_logits,
-        embedding_scale: if tie_embedder_and_logits {
-            round(activation_dtype, f64::from((embedding_dim as f32).sqrt()))
-        } else {
-            1.0
-        },
+        embedding_scale: round(activation_dtype, embedding_scale),
         rms_norm_eps: eps,
         use_pre_attn_norm: fields.flag("use_pre_attn_norm")?.unwrap_or(true),
         use_pre_ffw_norm: fields.flag("use_pre_ffw_norm")?.unwrap_or(true),
@@ -188,6 +185,15 @@ fn is_tied(fields: &Object) -> Result<bool, ImportError> {
     fields
         .flag(key)?
         .ok_or_else(|| fields.refuse(key, "true or false"))
+}
+
+/// What embeddings are multiplied by.
+fn embedding_scale(embedding_dim: u32, is_tied: bool) -> f64 {
+    if is_tied {
+        f64::from((embedding_dim as f32).sqrt())
+    } else {
+        1.0
+    }
 }
 
 /// The epsilon of the norms, in the type of the parameters.
