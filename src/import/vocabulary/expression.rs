@@ -329,31 +329,7 @@ impl<'e> Parser<'e> {
                     }
                     both = Some(std::mem::replace(&mut set, ClassUnicode::empty()));
                 }
-                _ => {
-                    let low = self.set_item(start, character)?;
-                    let is_range = self.rest.starts_with('-')
-                        && !self.rest.starts_with("-]")
-                        && single(&low).is_some();
-                    match single(&low).filter(|_| is_range) {
-                        Some(low) => {
-                            self.next();
-                            let start = self.rest;
-                            let character = self.next().ok_or("a `[` without a `]`")?;
-                            if character == '[' {
-                                return Err("a range that ends with a set is not supported".into());
-                            }
-                            let high = single(&self.set_item(start, character)?)
-                                .ok_or("a range that ends with a set is not supported")?;
-                            if low > high {
-                                return Err(format!(
-                                    "the range `{low}-{high}` ends before it starts"
-                                ));
-                            }
-                            set.union(&set_of(low, high));
-                        }
-                        None => set.union(&low),
-                    }
-                }
+                _ => set.union(&self.set_range(start, character)?),
             }
             first = false;
         }
@@ -363,6 +339,28 @@ impl<'e> Parser<'e> {
         self.depth -= 1;
         let set = if outermost { self.folded(set)? } else { set };
         Ok(if negative { negated(set) } else { set })
+    }
+
+    /// An item in a set, or a range of characters that begins with it. The item's first character
+    /// is taken, `start` is where it was.
+    fn set_range(&mut self, start: &'e str, character: char) -> Result<ClassUnicode, String> {
+        let item = self.set_item(start, character)?;
+        let is_range = self.rest.starts_with('-') && !self.rest.starts_with("-]");
+        let Some(low) = single(&item).filter(|_| is_range) else {
+            return Ok(item);
+        };
+        self.next();
+        let start = self.rest;
+        let character = self.next().ok_or("a `[` without a `]`")?;
+        if character == '[' {
+            return Err("a range that ends with a set is not supported".into());
+        }
+        let high = single(&self.set_item(start, character)?)
+            .ok_or("a range that ends with a set is not supported")?;
+        if low > high {
+            return Err(format!("the range `{low}-{high}` ends before it starts"));
+        }
+        Ok(set_of(low, high))
     }
 
     fn set_item(&mut self, start: &'e str, character: char) -> Result<ClassUnicode, String> {
@@ -418,64 +416,9 @@ impl<'e> Parser<'e> {
             'W' => named(WORD).map(negated),
             'h' => named("[0-9A-Fa-f]"),
             'H' => named("[^0-9A-Fa-f]"),
-            'p' | 'P' => {
-                let inside = self
-                    .rest
-                    .strip_prefix('{')
-                    .and_then(|rest| rest.split_once('}'));
-                let (name, rest) =
-                    inside.ok_or(r"a `\p` without a name in braces is not supported")?;
-                self.rest = rest;
-                let (name, inverted) = match name.strip_prefix('^') {
-                    Some(name) => (name, true),
-                    None => (name, false),
-                };
-                let is_name = |character: char| {
-                    character.is_ascii_alphanumeric() || matches!(character, '_' | ' ' | '-')
-                };
-                let set = match name.strip_prefix("Age_") {
-                    Some(version) if version.chars().all(is_name) => {
-                        named(&format!(r"\p{{age:{}}}", version.replace('_', "."))).ok()
-                    }
-                    // This one is another set there.
-                    None if name.chars().all(is_name) && !name.eq_ignore_ascii_case("punct") => {
-                        named(&format!(r"\p{{{name}}}")).ok()
-                    }
-                    _ => None,
-                };
-                let set =
-                    set.ok_or_else(|| format!(r"the property `\p{{{name}}}` is not known"))?;
-                Ok(if (character == 'P') != inverted {
-                    negated(set)
-                } else {
-                    set
-                })
-            }
-            'x' | 'u' => {
-                let braced = character == 'x' && self.eat("{");
-                let digits = |text: &str, most: usize| {
-                    let is_hex = |byte: &u8| byte.is_ascii_hexdigit();
-                    text.bytes().take(most).take_while(is_hex).count()
-                };
-                let len = match (character, braced) {
-                    (_, true) => digits(self.rest, 8),
-                    ('x', _) => digits(self.rest, 2),
-                    _ => digits(self.rest, 4),
-                };
-                let (code, rest) = self.rest.split_at(len);
-                self.rest = rest;
-                let code = u32::from_str_radix(code, 16)
-                    .ok()
-                    .and_then(char::from_u32)
-                    .filter(|code| braced || character == 'u' || code.is_ascii())
-                    .filter(|_| character != 'u' || len == 4)
-                    .filter(|_| !braced || self.eat("}"));
-                code.ok_or_else(|| {
-                    let taken = &start[..start.len() - self.rest.len()];
-                    format!("`{taken}` is not a character")
-                })
-                .and_then(one)
-            }
+            'p' => self.property(),
+            'P' => self.property().map(negated),
+            'x' | 'u' => self.code(start, character).and_then(one),
             _ if character.is_ascii_alphanumeric() => {
                 let what = match character {
                     '1'..='9' | 'k' | 'g' => "back-reference",
@@ -487,6 +430,60 @@ impl<'e> Parser<'e> {
             }
             _ => one(character),
         }
+    }
+
+    /// The characters with a property, whose name in braces is next.
+    fn property(&mut self) -> Result<ClassUnicode, String> {
+        let inside = self
+            .rest
+            .strip_prefix('{')
+            .and_then(|rest| rest.split_once('}'));
+        let (name, rest) = inside.ok_or(r"a `\p` without a name in braces is not supported")?;
+        self.rest = rest;
+        let (name, inverted) = match name.strip_prefix('^') {
+            Some(name) => (name, true),
+            None => (name, false),
+        };
+        let is_name = |character: char| {
+            character.is_ascii_alphanumeric() || matches!(character, '_' | ' ' | '-')
+        };
+        let set = match name.strip_prefix("Age_") {
+            Some(version) if version.chars().all(is_name) => {
+                named(&format!(r"\p{{age:{}}}", version.replace('_', "."))).ok()
+            }
+            // This one is another set there.
+            None if name.chars().all(is_name) && !name.eq_ignore_ascii_case("punct") => {
+                named(&format!(r"\p{{{name}}}")).ok()
+            }
+            _ => None,
+        };
+        let set = set.ok_or_else(|| format!(r"the property `\p{{{name}}}` is not known"))?;
+        Ok(if inverted { negated(set) } else { set })
+    }
+
+    /// The character whose code in hexadecimal is next: after `\x` two digits, or up to eight in
+    /// braces, after `\u` four. `start` is where the escape was.
+    fn code(&mut self, start: &'e str, escape: char) -> Result<char, String> {
+        let braced = escape == 'x' && self.eat("{");
+        let most = match (escape, braced) {
+            (_, true) => 8,
+            ('x', _) => 2,
+            _ => 4,
+        };
+        let is_hex = |byte: &u8| byte.is_ascii_hexdigit();
+        let len = self.rest.bytes().take(most).take_while(is_hex).count();
+        let (code, rest) = self.rest.split_at(len);
+        self.rest = rest;
+        let code = u32::from_str_radix(code, 16)
+            .ok()
+            .and_then(char::from_u32)
+            .filter(|code| braced || escape == 'u' || code.is_ascii())
+            .filter(|_| escape != 'u' || len == 4)
+            .filter(|_| !braced || self.eat("}"));
+        code.ok_or_else(|| {
+            let taken = &start[..start.len() - self.rest.len()];
+            format!("`{taken}` is not a character")
+        })
     }
 
     fn folded(&self, set: ClassUnicode) -> Result<ClassUnicode, String> {

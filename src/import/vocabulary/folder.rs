@@ -31,6 +31,19 @@ use crate::import::ImportError;
 use crate::import::file;
 use crate::text::section::{Prefix, STRIP};
 
+/// The keys of single special tokens.
+const TOKEN_KEYS: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
+/// The keys of lists of special tokens.
+const LIST_KEYS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
+
 pub(super) fn optional_json(path: &Path) -> Result<Option<Value>, ImportError> {
     if !file::is_there(path) {
         return Ok(None);
@@ -115,6 +128,13 @@ impl Configs {
         }
     }
 
+    /// The tokens that the tokenizer's config lists by id.
+    fn listed_tokens(&self) -> Option<&Map<String, Value>> {
+        self.tokenizer
+            .get("added_tokens_decoder")
+            .and_then(Value::as_object)
+    }
+
     /// Whether the model has a row for this id. True if the config does not say how many rows there
     /// are.
     fn has_row(&self, id: u64) -> bool {
@@ -163,81 +183,17 @@ fn read_vocab_json(
 /// The tokens that the files around a vocabulary add to it, in the form that a `tokenizer.json` has
 /// them in; without `id` if no file says one.
 fn added_tokens(configs: &Configs) -> Result<Vec<Value>, ImportError> {
-    let listed = configs
-        .tokenizer
-        .get("added_tokens_decoder")
-        .and_then(Value::as_object);
-    // The special tokens are those that the config names, and if it lists none, those of the file
-    // beside it.
-    let beside = Some(&configs.special_tokens_map).filter(|_| listed.is_none());
-    let sources: Vec<&Value> = [Some(&configs.tokenizer), beside]
-        .into_iter()
-        .flatten()
-        .collect();
-    const NAMES: [&str; 7] = [
-        "bos_token",
-        "eos_token",
-        "unk_token",
-        "sep_token",
-        "pad_token",
-        "cls_token",
-        "mask_token",
-    ];
-    const LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
-    let one = |key: &&str| {
-        sources
+    let named = named_tokens(configs);
+    let mut tokens = if let Some(listed) = configs.listed_tokens() {
+        listed
             .iter()
-            .filter_map(|source| source.get(*key))
-            .collect::<Vec<_>>()
-    };
-    let many = |key: &&str| {
-        let lists = one(key).into_iter().filter_map(Value::as_array);
-        lists.flatten().collect::<Vec<_>>()
-    };
-    let named: Vec<&Value> = NAMES
-        .iter()
-        .flat_map(one)
-        .chain(LISTS.iter().flat_map(many))
-        .collect();
-    let content = |token: &Value| -> Option<String> {
-        let content = token.as_str().or_else(|| token["content"].as_str());
-        content
-            .filter(|content| !content.is_empty())
-            .map(str::to_owned)
-    };
-
-    let mut tokens = vec![];
-    if let Some(listed) = listed {
-        for (id, token) in listed {
-            let wrong = || {
-                ImportError::new(format!(
-                    "tokenizer_config.json: added_tokens_decoder: token {id} has no number or no \
-                     content"
-                ))
-            };
-            let id: u64 = id.parse().map_err(|_| wrong())?;
-            content(token)
-                .filter(|_| token.is_object())
-                .ok_or_else(wrong)?;
-            let mut token = token.clone();
-            token["id"] = id.into();
-            tokens.push(token);
-        }
+            .map(|(id, token)| listed_token(id, token))
+            .collect::<Result<_, _>>()?
     } else if !configs.added_tokens.is_null() {
-        let wrong = || ImportError::new("added_tokens.json: not a list of tokens with their ids");
-        for (text, id) in configs.added_tokens.as_object().ok_or_else(wrong)? {
-            let id = id.as_u64().ok_or_else(wrong)?;
-            if text.is_empty() {
-                continue;
-            }
-            let special = named
-                .iter()
-                .any(|token| content(token).as_ref() == Some(text));
-            tokens.push(
-                json!({"id": id, "content": text, "special": special, "normalized": !special}),
-            );
-        }
-    }
+        tokens_beside(&configs.added_tokens, &named)?
+    } else {
+        vec![]
+    };
     tokens.sort_by_key(|token| token["id"].as_u64());
     for token in named {
         let Some(text) = content(token) else {
@@ -251,6 +207,64 @@ fn added_tokens(configs: &Configs) -> Result<Vec<Value>, ImportError> {
             token["special"] = true.into();
             tokens.push(token);
         }
+    }
+    Ok(tokens)
+}
+
+/// The text of a token that a config names, if it is not empty.
+fn content(token: &Value) -> Option<String> {
+    let content = token.as_str().or_else(|| token["content"].as_str());
+    content
+        .filter(|content| !content.is_empty())
+        .map(str::to_owned)
+}
+
+/// The special tokens: those that the config names, and if it lists no tokens, those that the file
+/// beside it names.
+fn named_tokens(configs: &Configs) -> Vec<&Value> {
+    let beside = Some(&configs.special_tokens_map);
+    let beside = beside.filter(|_| configs.listed_tokens().is_none());
+    let sources = [Some(&configs.tokenizer), beside];
+    let values = |key: &&str| {
+        let sources = sources.iter().flatten();
+        let values = sources.filter_map(|source| source.get(*key));
+        values.collect::<Vec<_>>()
+    };
+    let one = TOKEN_KEYS.iter().flat_map(values);
+    let lists = LIST_KEYS.iter().flat_map(values);
+    one.chain(lists.filter_map(Value::as_array).flatten())
+        .collect()
+}
+
+/// A token of `added_tokens_decoder`.
+fn listed_token(id: &str, token: &Value) -> Result<Value, ImportError> {
+    let wrong = || {
+        ImportError::new(format!(
+            "tokenizer_config.json: added_tokens_decoder: token {id} has no number or no content"
+        ))
+    };
+    let id: u64 = id.parse().map_err(|_| wrong())?;
+    content(token)
+        .filter(|_| token.is_object())
+        .ok_or_else(wrong)?;
+    let mut token = token.clone();
+    token["id"] = id.into();
+    Ok(token)
+}
+
+/// The tokens of `added_tokens.json`, which are special if they are among those `named`.
+fn tokens_beside(added: &Value, named: &[&Value]) -> Result<Vec<Value>, ImportError> {
+    let wrong = || ImportError::new("added_tokens.json: not a list of tokens with their ids");
+    let mut tokens = vec![];
+    for (text, id) in added.as_object().ok_or_else(wrong)? {
+        let id = id.as_u64().ok_or_else(wrong)?;
+        if text.is_empty() {
+            continue;
+        }
+        let special = named
+            .iter()
+            .any(|token| content(token).as_ref() == Some(text));
+        tokens.push(json!({"id": id, "content": text, "special": special, "normalized": !special}));
     }
     Ok(tokens)
 }
@@ -370,46 +384,9 @@ fn token_of(vocabulary: &Vocabulary, config: &Value, key: &str) -> Option<u32> {
 
 /// Finds BOS and EOS, and whether they are added to texts, as transformers does.
 fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
-    let vocab_size = vocabulary.pieces.len() as u64;
-    let ids_of = |value: &Value| -> Vec<u32> {
-        let list = value
-            .as_array()
-            .map_or(std::slice::from_ref(value), Vec::as_slice);
-        // Some configs name ids beyond the tokenizer's last. They cannot be decoded, so they are
-        // ignored.
-        list.iter()
-            .filter_map(Value::as_u64)
-            .filter(|id| *id < vocab_size)
-            .map(|id| id as u32)
-            .collect()
-    };
-    let named = |key: &str| {
-        token_of(vocabulary, &configs.tokenizer, key)
-            .or_else(|| token_of(vocabulary, &configs.special_tokens_map, key))
-    };
-    // Multimodal configs have the language model's below `text_config`.
-    let numbered = |key: &str| {
-        let places = [
-            &configs.generation,
-            &configs.model,
-            &configs.model["text_config"],
-        ];
-        places
-            .into_iter()
-            .flat_map(|config| ids_of(&config[key]))
-            .collect::<Vec<_>>()
-    };
-
-    // `bos_token: null` means that there is none, even if the model's config has an id.
-    let without_bos = configs.tokenizer.get("bos_token") == Some(&Value::Null);
-    let bos = match named("bos_token") {
-        None if without_bos => None,
-        found => found
-            .or_else(|| numbered("bos_token_id").first().copied())
-            .or(vocabulary.bos),
-    };
-    let eos_token = named("eos_token");
-    let mut eos = numbered("eos_token_id");
+    let bos = bos(vocabulary, configs);
+    let eos_token = named_id(vocabulary, configs, "eos_token");
+    let mut eos = numbered_ids(vocabulary, configs, "eos_token_id");
     eos.extend(eos_token);
     if eos.is_empty() {
         eos = vocabulary.eos.clone();
@@ -426,24 +403,59 @@ fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
     // counts.
     let class = configs.class();
     if class.starts_with("Llama") || class.starts_with("Gemma") || class.starts_with("CodeLlama") {
-        match configs
-            .tokenizer
-            .get("add_bos_token")
-            .and_then(Value::as_bool)
-        {
+        let flag = |key: &str| configs.tokenizer.get(key).and_then(Value::as_bool);
+        match flag("add_bos_token") {
             Some(true) => vocabulary.before = bos.into_iter().collect(),
             Some(false) => vocabulary.before.clear(),
             None => {}
         }
-        match configs
-            .tokenizer
-            .get("add_eos_token")
-            .and_then(Value::as_bool)
-        {
+        match flag("add_eos_token") {
             Some(true) => vocabulary.after = eos_token.into_iter().collect(),
             Some(false) => vocabulary.after.clear(),
             None => {}
         }
     }
     (vocabulary.bos, vocabulary.eos) = (bos, eos);
+}
+
+/// The token that begins a text.
+fn bos(vocabulary: &Vocabulary, configs: &Configs) -> Option<u32> {
+    // `bos_token: null` means that there is none, even if the model's config has an id.
+    let without_bos = configs.tokenizer.get("bos_token") == Some(&Value::Null);
+    match named_id(vocabulary, configs, "bos_token") {
+        None if without_bos => None,
+        found => {
+            let numbered = || numbered_ids(vocabulary, configs, "bos_token_id");
+            found
+                .or_else(|| numbered().first().copied())
+                .or(vocabulary.bos)
+        }
+    }
+}
+
+/// The token that the files of the tokenizer name.
+fn named_id(vocabulary: &Vocabulary, configs: &Configs, key: &str) -> Option<u32> {
+    token_of(vocabulary, &configs.tokenizer, key)
+        .or_else(|| token_of(vocabulary, &configs.special_tokens_map, key))
+}
+
+/// The ids that the configs of the model say. Some of them are beyond the tokenizer's last. They
+/// cannot be decoded, so they are ignored.
+fn numbered_ids(vocabulary: &Vocabulary, configs: &Configs, key: &str) -> Vec<u32> {
+    let vocab_size = vocabulary.pieces.len() as u64;
+    let places = [
+        &configs.generation,
+        &configs.model,
+        // Multimodal configs have the language model's here.
+        &configs.model["text_config"],
+    ];
+    let mut ids = vec![];
+    for config in places {
+        let value = &config[key];
+        let list = value.as_array().map(Vec::as_slice);
+        let list = list.unwrap_or(std::slice::from_ref(value));
+        let found = list.iter().filter_map(Value::as_u64);
+        ids.extend(found.filter(|id| *id < vocab_size).map(|id| id as u32));
+    }
+    ids
 }

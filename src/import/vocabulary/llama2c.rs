@@ -9,32 +9,20 @@ use super::sentencepiece::byte_piece;
 use crate::import::ImportError;
 use crate::text::section::{BYTE_FALLBACK, FUSE_UNKNOWN, Prefix, STRIP};
 
+/// Reads a file of `vocab_size` tokens.
+///
+/// # Errors
+/// The file is shorter or longer; or there are too few tokens.
 pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, ImportError> {
-    let mut rest = bytes;
-    let mut take = |len: usize, what: &str| {
-        let at = bytes.len() - rest.len();
-        let (taken, left) = rest.split_at_checked(len).ok_or_else(|| {
-            ImportError::new(format!(
-                "{what} at byte {at}: {len} bytes wanted, {} left",
-                bytes.len() - at
-            ))
-        })?;
-        rest = left;
-        Ok(taken)
-    };
-    take(4, "max_token_length")?;
+    let mut file = File { bytes, at: 0 };
+    file.take(4, "max_token_length")?;
     let mut vocabulary = Vocabulary::new();
     vocabulary.flags = BYTE_FALLBACK | FUSE_UNKNOWN | STRIP;
     vocabulary.prefix = Prefix::TextStart;
     let mut scores = vec![];
     for id in 0..vocab_size {
-        let header: [u8; 8] = take(8, &format!("token {id} of {vocab_size}"))?
-            .try_into()
-            .expect("8 bytes were taken");
-        let [a, b, c, d, e, f, g, h] = header;
-        let len = u32::from_le_bytes([e, f, g, h]) as usize;
-        let piece = take(len, &format!("text of token {id} of {vocab_size}"))?;
-        scores.push(f32::from_le_bytes([a, b, c, d]));
+        let (score, piece) = file.token(id, vocab_size)?;
+        scores.push(score);
         let byte = core::str::from_utf8(piece).ok().and_then(byte_piece);
         if let Some(byte) = byte.filter(|byte| id == 3 + usize::from(*byte)) {
             let id = vocabulary.set_piece(id as u64, vec![byte], vocab_size)?;
@@ -46,6 +34,7 @@ pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, Import
             }
         }
     }
+    let rest = &bytes[file.at..];
     if !rest.is_empty() {
         return Err(ImportError::new(format!(
             "{} bytes after token {vocab_size}, the last of the model",
@@ -67,4 +56,37 @@ pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, Import
     // begins.
     vocabulary.eos = vec![2, 1];
     Ok(vocabulary)
+}
+
+/// The file, and how far it is read.
+struct File<'f> {
+    bytes: &'f [u8],
+    at: usize,
+}
+
+impl<'f> File<'f> {
+    fn take(&mut self, len: usize, what: &str) -> Result<&'f [u8], ImportError> {
+        let at = self.at;
+        let rest = &self.bytes[at..];
+        let taken = rest.get(..len).ok_or_else(|| {
+            let left = rest.len();
+            ImportError::new(format!(
+                "{what} at byte {at}: {len} bytes wanted, {left} left"
+            ))
+        })?;
+        self.at += len;
+        Ok(taken)
+    }
+
+    /// The score and the text of the next token.
+    fn token(&mut self, id: usize, vocab_size: usize) -> Result<(f32, &'f [u8]), ImportError> {
+        let header: [u8; 8] = self
+            .take(8, &format!("token {id} of {vocab_size}"))?
+            .try_into()
+            .expect("8 bytes were taken");
+        let [a, b, c, d, e, f, g, h] = header;
+        let len = u32::from_le_bytes([e, f, g, h]) as usize;
+        let piece = self.take(len, &format!("text of token {id} of {vocab_size}"))?;
+        Ok((f32::from_le_bytes([a, b, c, d]), piece))
+    }
 }

@@ -106,6 +106,28 @@ impl Vocabulary {
     /// others, the best score first. This is what sentencepiece, llama.cpp and llama2.c look up
     /// while they merge.
     pub(super) fn merges_by_score(&mut self, scores: &[f32]) -> Result<(), ImportError> {
+        let by_score = self.by_score(scores)?;
+        self.check_scored_pieces()?;
+        let pieces = &self.pieces;
+        let ids: HashMap<&[u8], u32> = self
+            .encodable
+            .iter()
+            .rev()
+            .map(|id| (pieces[*id as usize].as_slice(), *id))
+            .collect();
+        let merges_to = |&result: &u32| {
+            let score = scores.get(result as usize).copied().unwrap_or(0.0);
+            let rank = by_score.partition_point(|other| *other > score) as u32;
+            merges_to(result, &pieces[result as usize], rank, &ids)
+        };
+        // Gemma's vocabulary has half a million.
+        let merges = self.encodable.par_iter().flat_map_iter(merges_to).collect();
+        self.merges = merges;
+        Ok(())
+    }
+
+    /// The scores of the tokens that text can become, the best first, each once.
+    fn by_score(&self, scores: &[f32]) -> Result<Vec<f32>, ImportError> {
         let mut by_score: Vec<f32> = self
             .encodable
             .iter()
@@ -118,47 +140,22 @@ impl Vocabulary {
         by_score.sort_by(|a, b| b.total_cmp(a));
         // -0 and 0 are one score.
         by_score.dedup();
-        let pieces = &self.pieces;
-        let ids: HashMap<&[u8], u32> = self
-            .encodable
-            .iter()
-            .rev()
-            .map(|id| (pieces[*id as usize].as_slice(), *id))
-            .collect();
-        // Real ones have at most some dozens; the search below is quadratic in this length.
-        let too_long = |&&id: &&u32| pieces[id as usize].len() > MAX_SCORED_PIECE;
-        if let Some(&id) = self.encodable.iter().find(too_long) {
-            let len = pieces[id as usize].len();
-            let most = MAX_SCORED_PIECE;
-            return Err(ImportError::new(format!(
-                "token {id} has {len} bytes, at most {most} are supported"
-            )));
-        }
-        let merges_to = |&result: &u32| {
-            let piece = pieces[result as usize].as_slice();
-            let score = scores.get(result as usize).copied().unwrap_or(0.0);
-            let rank = by_score.partition_point(|other| *other > score) as u32;
-            // A text of one piece cannot become another token of the same piece.
-            let cuts = if ids.get(piece) == Some(&result) {
-                1..piece.len()
-            } else {
-                0..0
-            };
-            let ids = &ids;
-            cuts.filter_map(move |at| {
-                let left = *ids.get(&piece[..at])?;
-                Some(Merge {
-                    left,
-                    right: *ids.get(&piece[at..])?,
-                    rank,
-                    result,
-                })
-            })
+        Ok(by_score)
+    }
+
+    /// Refuses very long tokens. Real ones have at most some dozens of bytes; the search for merges
+    /// is quadratic in this length.
+    fn check_scored_pieces(&self) -> Result<(), ImportError> {
+        let len = |id: u32| self.pieces[id as usize].len();
+        let too_long = |id: &&u32| len(**id) > MAX_SCORED_PIECE;
+        let Some(&id) = self.encodable.iter().find(too_long) else {
+            return Ok(());
         };
-        // Gemma's vocabulary has half a million.
-        let merges = self.encodable.par_iter().flat_map_iter(merges_to).collect();
-        self.merges = merges;
-        Ok(())
+        let len = len(id);
+        let most = MAX_SCORED_PIECE;
+        Err(ImportError::new(format!(
+            "token {id} has {len} bytes, at most {most} are supported"
+        )))
     }
 
     /// The bytes of the section.
@@ -183,16 +180,7 @@ impl Vocabulary {
         let merges = Merges::of(std::mem::take(&mut self.merges));
         let strings = Strings::of(&self);
         let len = strings.text.len();
-        if [vocab_size, merges.list.len(), len]
-            .iter()
-            .any(|&count| count >= 0xFF_FFFF)
-        {
-            return Err(ImportError::new(format!(
-                "{vocab_size} tokens of {len} bytes in all, {} merges: more than 16,777,214 of \
-                 each are not supported",
-                merges.list.len()
-            )));
-        }
+        check_counts(vocab_size, len, merges.list.len())?;
         let index = self.index();
 
         let width = |count: usize| if count < 0xFFFF { 2 } else { 3 };
@@ -267,6 +255,43 @@ impl Vocabulary {
         }
         bits
     }
+}
+
+/// Every way to put token `result` together from two others of `ids`.
+fn merges_to(
+    result: u32,
+    piece: &[u8],
+    rank: u32,
+    ids: &HashMap<&[u8], u32>,
+) -> impl Iterator<Item = Merge> {
+    // A text of one piece cannot become another token of the same piece.
+    let cuts = if ids.get(piece) == Some(&result) {
+        1..piece.len()
+    } else {
+        0..0
+    };
+    cuts.filter_map(move |at| {
+        Some(Merge {
+            left: *ids.get(&piece[..at])?,
+            right: *ids.get(&piece[at..])?,
+            rank,
+            result,
+        })
+    })
+}
+
+/// Refuses counts that the section's numbers cannot hold.
+fn check_counts(vocab_size: usize, len: usize, merges: usize) -> Result<(), ImportError> {
+    if [vocab_size, merges, len]
+        .iter()
+        .any(|&count| count >= 0xFF_FFFF)
+    {
+        return Err(ImportError::new(format!(
+            "{vocab_size} tokens of {len} bytes in all, {merges} merges: more than 16,777,214 of \
+             each are not supported"
+        )));
+    }
+    Ok(())
 }
 
 /// Merges in the order of the section.

@@ -341,25 +341,13 @@ fn with_tokens(
         .filter_map(|byte| Some((byte, new_id(tokenizer.byte_token(byte)?)?)))
         .collect();
     vocabulary.merges = merges(tokenizer)
-        .filter_map(|merge| {
-            Some(Merge {
-                left: new_id(merge.left)?,
-                right: new_id(merge.right)?,
-                rank: merge.rank,
-                result: new_id(merge.result)?,
-            })
-        })
+        .filter_map(|merge| kept_merge(merge, &new_ids))
         .collect();
     vocabulary.added = tokenizer.added.map(|table| {
         let tokens = (0..table.len()).filter_map(|index| table.get(index));
-        let kept = tokens.filter_map(|token| {
-            Some(Added {
-                content: token.content.to_vec(),
-                flags: token.flags,
-                id: new_id(token.id)?,
-            })
-        });
-        kept.collect()
+        tokens
+            .filter_map(|token| kept_added(token, &new_ids))
+            .collect()
     });
     let special = kept.iter().filter(|id| tokenizer.is_special(**id));
     vocabulary.special = special.filter_map(|id| new_id(*id)).collect();
@@ -373,4 +361,23 @@ fn with_tokens(
     vocabulary.bos = tokenizer.bos().and_then(new_id);
     vocabulary.unknown = tokenizer.unknown.and_then(new_id);
     vocabulary.write_with(&CharacterTables::of(section))
+}
+
+/// A merge with the new ids, if all its tokens are kept.
+fn kept_merge(merge: Merge, new_ids: &HashMap<u32, u32>) -> Option<Merge> {
+    Some(Merge {
+        left: *new_ids.get(&merge.left)?,
+        right: *new_ids.get(&merge.right)?,
+        rank: merge.rank,
+        result: *new_ids.get(&merge.result)?,
+    })
+}
+
+/// An added token with its new id, if it is kept.
+fn kept_added(token: AddedToken<'_>, new_ids: &HashMap<u32, u32>) -> Option<Added> {
+    Some(Added {
+        content: token.content.to_vec(),
+        flags: token.flags,
+        id: *new_ids.get(&token.id)?,
+    })
 }

@@ -26,6 +26,10 @@ pub(in crate::import::vocabulary) fn added_flags(token: &Value) -> u8 {
     given.fold(0, |all, (_, bit)| all | bit)
 }
 
+/// Reads `added_tokens` into a vocabulary whose model is read; `ids` are the model's.
+///
+/// # Errors
+/// A token without content or id.
 pub(super) fn read_added(
     json: &Value,
     vocabulary: &mut Vocabulary,
@@ -63,21 +67,12 @@ pub(super) fn read_added(
                 .remove(&u32::try_from(id).unwrap_or(u32::MAX));
             vocabulary.set_piece(id, piece, known)?
         };
-        match normalized {
-            Some(normalized) => {
-                let content = if pipeline.replace {
-                    spaced(&normalized)
-                } else {
-                    normalized.into()
-                };
-                vocabulary.added[1].push(Added { content, flags, id });
-            }
-            None => vocabulary.added[0].push(Added {
-                content: content.into(),
-                flags,
-                id,
-            }),
-        }
+        let (table, content) = match normalized {
+            None => (0, content.into()),
+            Some(normalized) if pipeline.replace => (1, spaced(&normalized)),
+            Some(normalized) => (1, normalized.into()),
+        };
+        vocabulary.added[table].push(Added { content, flags, id });
     }
     Ok(())
 }
