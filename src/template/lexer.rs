@@ -1,6 +1,7 @@
 //! Jinja source to tokens, with `trim_blocks` and `lstrip_blocks` on.
 
 use std::prelude::rust_2024::*;
+use std::str::Chars;
 
 use super::characters::{is_space, is_word};
 
@@ -228,15 +229,7 @@ impl<'s> Lexer<'s> {
             self.skip_space();
             if open.is_empty() {
                 let line = self.line;
-                let ended = if last == Kind::BlockEnd {
-                    self.block_end(end)
-                } else if self.skip_if("-}}") {
-                    self.skip_space();
-                    true
-                } else {
-                    self.skip_if("}}")
-                };
-                if ended {
+                if self.tag_end(end, &last) {
                     self.tokens.push(Token { line, kind: last });
                     return Ok(());
                 }
@@ -260,22 +253,40 @@ impl<'s> Lexer<'s> {
             let Some(sign) = SIGNS.into_iter().find(|sign| rest.starts_with(sign)) else {
                 return self.wrong(format!("unexpected character {first:?}"));
             };
-            match sign {
-                "(" => open.push(")"),
-                "[" => open.push("]"),
-                "{" => open.push("}"),
-                ")" | "]" | "}" => match open.pop() {
-                    Some(expected) if expected == sign => {}
-                    Some(expected) => {
-                        return self.wrong(format!("unexpected '{sign}', expected '{expected}'"));
-                    }
-                    None => return self.wrong(format!("unexpected '{sign}'")),
-                },
-                _ => {}
-            }
+            self.match_bracket(sign, &mut open)?;
             self.push(Kind::Sign(sign));
             self.skip(sign.len());
         }
+    }
+
+    /// Takes the end of a tag, if it is next.
+    fn tag_end(&mut self, end: &str, last: &Kind) -> bool {
+        if *last == Kind::BlockEnd {
+            self.block_end(end)
+        } else if self.skip_if("-}}") {
+            self.skip_space();
+            true
+        } else {
+            self.skip_if("}}")
+        }
+    }
+
+    /// Opens or closes a bracket; `open` has the signs that close those that are open.
+    fn match_bracket(&self, sign: &str, open: &mut Vec<&'static str>) -> Result<(), Wrong> {
+        match sign {
+            "(" => open.push(")"),
+            "[" => open.push("]"),
+            "{" => open.push("}"),
+            ")" | "]" | "}" => match open.pop() {
+                Some(expected) if expected == sign => {}
+                Some(expected) => {
+                    return self.wrong(format!("unexpected '{sign}', expected '{expected}'"));
+                }
+                None => return self.wrong(format!("unexpected '{sign}'")),
+            },
+            _ => {}
+        }
+        Ok(())
     }
 
     fn number(&mut self) -> Result<bool, Wrong> {
@@ -284,62 +295,23 @@ impl<'s> Lexer<'s> {
         if !bytes.first().is_some_and(u8::is_ascii_digit) {
             return Ok(false);
         }
-        // The end of digits with single `_` between them.
-        let digits = |from: usize, is_digit: fn(&u8) -> bool| {
-            let mut at = from;
-            while bytes.get(at).is_some_and(is_digit)
-                || (at > from
-                    && bytes.get(at) == Some(&b'_')
-                    && bytes.get(at + 1).is_some_and(is_digit))
-            {
-                at += 1;
-            }
-            at
+        let whole = digits_end(bytes, 0, u8::is_ascii_digit);
+        // Behind a dot a number is whole: `list.0.1`.
+        let end = if self.source[..self.at].ends_with('.') {
+            whole
+        } else {
+            float_end(bytes, whole)
         };
-        let whole = digits(0, u8::is_ascii_digit);
-        let mut end = whole;
-        if !self.source[..self.at].ends_with('.') {
-            if bytes.get(end) == Some(&b'.') {
-                let fraction = digits(end + 1, u8::is_ascii_digit);
-                end = if fraction > end + 1 { fraction } else { end };
-            }
-            if matches!(bytes.get(end), Some(b'e' | b'E')) {
-                let signed = matches!(bytes.get(end + 1), Some(b'+' | b'-'));
-                let start = end + 1 + usize::from(signed);
-                let exponent = digits(start, u8::is_ascii_digit);
-                end = if exponent > start { exponent } else { end };
-            }
-        }
         if end > whole {
             let number = rest[..end].replace('_', "").parse();
             self.push(Kind::Float(number.unwrap_or(f64::INFINITY)));
             self.skip(end);
             return Ok(true);
         }
-        type IsDigit = fn(&u8) -> bool;
-        let (radix, is_digit): (u32, IsDigit) = match bytes.get(1) {
-            Some(b'b' | b'B') => (2, |digit| matches!(digit, b'0' | b'1')),
-            Some(b'o' | b'O') => (8, |digit| matches!(digit, b'0'..=b'7')),
-            Some(b'x' | b'X') => (16, u8::is_ascii_hexdigit),
-            _ => (10, u8::is_ascii_digit),
-        };
-        let mut end = whole;
-        let mut text = &rest[..whole];
-        let mut base = 10;
-        if bytes[0] == b'0' {
-            // After the letter, a `_` may come first.
-            let start = 2 + usize::from(bytes.get(2) == Some(&b'_'));
-            let prefixed = digits(start, is_digit);
-            if radix != 10 && prefixed > start {
-                (end, text, base) = (prefixed, &rest[start..prefixed], radix);
-            } else {
-                end = digits(0, |digit| *digit == b'0');
-                text = "0";
-            }
-        }
-        match i128::from_str_radix(&text.replace('_', ""), base) {
-            Ok(number) => self.push(Kind::Int(number)),
-            Err(_) => return self.wrong("the number is too large"),
+        let (number, end) = integer(rest, whole);
+        match number {
+            Some(number) => self.push(Kind::Int(number)),
+            None => return self.wrong("the number is too large"),
         }
         self.skip(end);
         Ok(true)
@@ -368,6 +340,64 @@ impl<'s> Lexer<'s> {
     }
 }
 
+type IsDigit = fn(&u8) -> bool;
+
+/// The end of digits with single `_` between them.
+fn digits_end(bytes: &[u8], from: usize, is_digit: IsDigit) -> usize {
+    let mut at = from;
+    while bytes.get(at).is_some_and(is_digit)
+        || (at > from && bytes.get(at) == Some(&b'_') && bytes.get(at + 1).is_some_and(is_digit))
+    {
+        at += 1;
+    }
+    at
+}
+
+/// The end of a number whose digits before the point end at `whole`: behind its fraction and its
+/// exponent, if it has them.
+fn float_end(bytes: &[u8], whole: usize) -> usize {
+    let mut end = whole;
+    if bytes.get(end) == Some(&b'.') {
+        let fraction = digits_end(bytes, end + 1, u8::is_ascii_digit);
+        end = if fraction > end + 1 { fraction } else { end };
+    }
+    if matches!(bytes.get(end), Some(b'e' | b'E')) {
+        let signed = matches!(bytes.get(end + 1), Some(b'+' | b'-'));
+        let start = end + 1 + usize::from(signed);
+        let exponent = digits_end(bytes, start, u8::is_ascii_digit);
+        end = if exponent > start { exponent } else { end };
+    }
+    end
+}
+
+/// The integer at the start of `rest`, whose decimal digits end at `whole`, and its end. `None`: it
+/// is too large.
+fn integer(rest: &str, whole: usize) -> (Option<i128>, usize) {
+    let bytes = rest.as_bytes();
+    let (radix, is_digit): (u32, IsDigit) = match bytes.get(1) {
+        Some(b'b' | b'B') => (2, |digit| matches!(digit, b'0' | b'1')),
+        Some(b'o' | b'O') => (8, |digit| matches!(digit, b'0'..=b'7')),
+        Some(b'x' | b'X') => (16, u8::is_ascii_hexdigit),
+        _ => (10, u8::is_ascii_digit),
+    };
+    let mut end = whole;
+    let mut text = &rest[..whole];
+    let mut base = 10;
+    if bytes[0] == b'0' {
+        // After the letter, a `_` may come first.
+        let start = 2 + usize::from(bytes.get(2) == Some(&b'_'));
+        let prefixed = digits_end(bytes, start, is_digit);
+        if radix != 10 && prefixed > start {
+            (end, text, base) = (prefixed, &rest[start..prefixed], radix);
+        } else {
+            end = digits_end(bytes, 0, |digit| *digit == b'0');
+            text = "0";
+        }
+    }
+    let number = i128::from_str_radix(&text.replace('_', ""), base);
+    (number.ok(), end)
+}
+
 /// A string literal's value: Python's `unicode-escape` over the text with everything beyond ASCII
 /// written as escapes, so `\é` is `\\xe9`.
 fn unescape(literal: &str) -> Result<String, String> {
@@ -378,85 +408,94 @@ fn unescape(literal: &str) -> Result<String, String> {
             text.push(character);
             continue;
         }
-        let Some(escape) = rest.next() else {
-            return Err("\\ at end of string".into());
-        };
-        let mut number = |digits: usize| {
-            let hex = rest.as_str().get(..digits)?;
-            let number = u32::from_str_radix(hex, 16).ok()?;
-            let only_digits = hex.bytes().all(|digit| digit.is_ascii_hexdigit());
-            rest = rest.as_str()[digits..].chars();
-            only_digits.then_some(number)
-        };
-        let wrong = |name: &str| format!("truncated \\{name} escape");
-        let code = match escape {
-            '\n' => continue,
-            '\\' | '\'' | '"' => u32::from(escape),
-            'a' => 7,
-            'b' => 8,
-            'f' => 12,
-            'n' => 10,
-            'r' => 13,
-            't' => 9,
-            'v' => 11,
-            'x' => number(2).ok_or_else(|| wrong("xXX"))?,
-            'u' => number(4).ok_or_else(|| wrong("uXXXX"))?,
-            'U' => number(8).ok_or_else(|| wrong("UXXXXXXXX"))?,
-            '0'..='7' => {
-                let mut code = escape.to_digit(8).unwrap_or_default();
-                for _ in 0..2 {
-                    let Some(digit) = rest.clone().next().and_then(|c| c.to_digit(8)) else {
-                        break;
-                    };
-                    rest.next();
-                    code = code * 8 + digit;
-                }
-                code
-            }
-            'N' => {
-                let name = rest
-                    .as_str()
-                    .strip_prefix('{')
-                    .and_then(|rest| rest.split_once('}'));
-                let Some((name, after)) = name else {
-                    return Err("malformed \\N character escape".into());
-                };
-                // `unicode_names2` expects only characters that occur in names.
-                let is_edge = |c: char| c.is_ascii_alphanumeric();
-                let is_inner = |c: char| is_edge(c) || matches!(c, ' ' | '-');
-                let is_name = name.starts_with(is_edge)
-                    && name.ends_with(is_edge)
-                    && name.chars().all(is_inner);
-                let character = if is_name {
-                    unicode_names2::character(name)
-                } else {
-                    None
-                };
-                let Some(character) = character else {
-                    return Err(format!("unknown Unicode character name: {name}"));
-                };
-                rest = after.chars();
-                u32::from(character)
-            }
-            _ => {
-                text.push('\\');
-                match u32::from(escape) {
-                    0..0x80 => text.push(escape),
-                    code @ 0x80..0x100 => text.push_str(&format!("x{code:02x}")),
-                    code @ 0x100..0x1_0000 => text.push_str(&format!("u{code:04x}")),
-                    code => text.push_str(&format!("U{code:08x}")),
-                }
-                continue;
-            }
-        };
-        match char::from_u32(code) {
-            Some(character) => text.push(character),
-            None => {
-                return Err(format!(
-                    "the escape for code point {code:#x} is not a character"
-                ));
-            }
+        let escape = rest.next().ok_or("\\ at end of string")?;
+        if escape == '\n' {
+            continue;
         }
+        let Some(code) = escape_code(escape, &mut rest)? else {
+            push_unknown(&mut text, escape);
+            continue;
+        };
+        let character = char::from_u32(code);
+        text.push(
+            character
+                .ok_or_else(|| format!("the escape for code point {code:#x} is not a character"))?,
+        );
     }
     Ok(text)
+}
+
+/// The code point that an escape stands for; `rest` follows its first character. `None`: it has no
+/// meaning.
+fn escape_code(escape: char, rest: &mut Chars<'_>) -> Result<Option<u32>, String> {
+    Ok(Some(match escape {
+        '\\' | '\'' | '"' => u32::from(escape),
+        'a' => 7,
+        'b' => 8,
+        'f' => 12,
+        'n' => 10,
+        'r' => 13,
+        't' => 9,
+        'v' => 11,
+        'x' => hex(rest, 2).ok_or("truncated \\xXX escape")?,
+        'u' => hex(rest, 4).ok_or("truncated \\uXXXX escape")?,
+        'U' => hex(rest, 8).ok_or("truncated \\UXXXXXXXX escape")?,
+        '0'..='7' => octal(escape, rest),
+        'N' => u32::from(named_character(rest)?),
+        _ => return Ok(None),
+    }))
+}
+
+/// A number of so many hexadecimal digits.
+fn hex(rest: &mut Chars<'_>, digits: usize) -> Option<u32> {
+    let hex = rest.as_str().get(..digits)?;
+    let number = u32::from_str_radix(hex, 16).ok()?;
+    let only_digits = hex.bytes().all(|digit| digit.is_ascii_hexdigit());
+    *rest = rest.as_str()[digits..].chars();
+    only_digits.then_some(number)
+}
+
+/// A number of up to three octal digits, of which the first is taken.
+fn octal(first: char, rest: &mut Chars<'_>) -> u32 {
+    let mut code = first.to_digit(8).unwrap_or_default();
+    for _ in 0..2 {
+        let Some(digit) = rest.clone().next().and_then(|c| c.to_digit(8)) else {
+            break;
+        };
+        rest.next();
+        code = code * 8 + digit;
+    }
+    code
+}
+
+/// The character whose name in braces is next.
+fn named_character(rest: &mut Chars<'_>) -> Result<char, String> {
+    let name = rest
+        .as_str()
+        .strip_prefix('{')
+        .and_then(|rest| rest.split_once('}'));
+    let (name, after) = name.ok_or("malformed \\N character escape")?;
+    // `unicode_names2` expects only characters that occur in names.
+    let is_edge = |c: char| c.is_ascii_alphanumeric();
+    let is_inner = |c: char| is_edge(c) || matches!(c, ' ' | '-');
+    let is_name =
+        name.starts_with(is_edge) && name.ends_with(is_edge) && name.chars().all(is_inner);
+    let character = if is_name {
+        unicode_names2::character(name)
+    } else {
+        None
+    };
+    *rest = after.chars();
+    character.ok_or_else(|| format!("unknown Unicode character name: {name}"))
+}
+
+/// An escape without a meaning stays as it is.
+fn push_unknown(text: &mut String, escape: char) {
+    text.push('\\');
+    match u32::from(escape) {
+        0..0x80 => text.push(escape),
+        code @ 0x80..0x100 => text.push_str(&format!("x{code:02x}")),
+        code @ 0x100..0x1_0000 => text.push_str(&format!("u{code:04x}")),
+        code => text.push_str(&format!("U{code:08x}")),
+    }
 }

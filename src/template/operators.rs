@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::prelude::rust_2024::*;
 
 use super::interpreter::Interpreter;
-use super::text::Builder;
+use super::text::{Builder, Text};
 use super::value::{Kind, Result, Value};
 
 /// `left sign right` for a comparison.
@@ -47,16 +47,9 @@ pub(super) fn contains(run: &mut Interpreter, container: &Value, value: &Value) 
             run.spend(value.weight())?;
             Ok(dict.get(value)?.is_some())
         }
-        Value::Range(_) if value.as_int().is_none() => Ok(false),
         Value::Range(range) => {
-            let number = value.as_int().unwrap_or_default();
-            let (start, stop, step) = **range;
-            let inside = if step > 0 {
-                start <= number && number < stop
-            } else {
-                stop < number && number <= start
-            };
-            Ok(inside && (number - start) % step == 0)
+            let number = value.as_int();
+            Ok(number.is_some_and(|number| is_in_range(range, number)))
         }
         Value::List(items) | Value::Tuple(items) | Value::View(_, items) => {
             for item in &items.items {
@@ -82,6 +75,15 @@ pub(super) fn contains(run: &mut Interpreter, container: &Value, value: &Value) 
             container.type_name()
         )),
     }
+}
+
+fn is_in_range(&(start, stop, step): &(i128, i128, i128), number: i128) -> bool {
+    let inside = if step > 0 {
+        start <= number && number < stop
+    } else {
+        stop < number && number <= start
+    };
+    inside && (number - start) % step == 0
 }
 
 /// A unary `+` or `-`.
@@ -317,29 +319,14 @@ pub(super) fn slice(
             },
         };
     }
-    let places = |len: usize| places(len, numbers);
-    let part = match value {
+    Ok(Some(match value {
         Value::Str(text) => {
             run.spend(value.weight())?;
-            let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
-            let end = |at: usize| starts.get(at + 1).copied().unwrap_or(text.len());
-            let places = places(starts.len())?;
-            if numbers[2].is_none_or(|step| step == 1) {
-                return Ok(Some(Value::Str(match (places.first(), places.last()) {
-                    (Some(first), Some(last)) => text.part(starts[*first]..end(*last)),
-                    _ => text.part(0..0),
-                })));
-            }
-            run.spend(places.len() as u64)?;
-            let mut part = Builder::default();
-            for at in places {
-                part.push_part(text, starts[at]..end(at));
-            }
-            Value::Str(part.finish())
+            Value::Str(slice_of_text(run, text, numbers)?)
         }
         Value::List(items) | Value::Tuple(items) => {
             run.spend(items.items.len() as u64)?;
-            let places = places(items.items.len())?;
+            let places = places(items.items.len(), numbers)?;
             let part = places
                 .into_iter()
                 .map(|at| items.items[at].clone())
@@ -352,23 +339,48 @@ pub(super) fn slice(
         Value::Range(range) => {
             let len = usize::try_from(value.range_len()).unwrap_or_default();
             run.spend(len as u64)?;
-            let step = numbers[2].unwrap_or(1);
-            let places = places(len)?;
-            let at = |place: usize| range.0 + place as i128 * range.2;
-            let step = range.2.saturating_mul(step);
-            let (start, stop) = match (places.first(), places.last()) {
-                (Some(first), Some(last)) => (at(*first), at(*last).saturating_add(step)),
-                _ => (range.0, range.0),
-            };
-            Value::Range(std::sync::Arc::new((start, stop, step)))
+            slice_of_range(range, len, numbers)?
         }
         _ => return Ok(None),
+    }))
+}
+
+/// The bounds and the step of a slice, as far as they are given.
+type Bounds = [Option<i128>; 3];
+
+fn slice_of_text(run: &mut Interpreter, text: &Text, bounds: Bounds) -> Result<Text> {
+    let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+    let end = |at: usize| starts.get(at + 1).copied().unwrap_or(text.len());
+    let places = places(starts.len(), bounds)?;
+    if bounds[2].is_none_or(|step| step == 1) {
+        return Ok(match (places.first(), places.last()) {
+            (Some(first), Some(last)) => text.part(starts[*first]..end(*last)),
+            _ => text.part(0..0),
+        });
+    }
+    run.spend(places.len() as u64)?;
+    let mut part = Builder::default();
+    for at in places {
+        part.push_part(text, starts[at]..end(at));
+    }
+    Ok(part.finish())
+}
+
+/// A range of those numbers of a range of `len` numbers that a slice takes.
+fn slice_of_range(range: &(i128, i128, i128), len: usize, bounds: Bounds) -> Result<Value> {
+    let step = bounds[2].unwrap_or(1);
+    let places = places(len, bounds)?;
+    let at = |place: usize| range.0 + place as i128 * range.2;
+    let step = range.2.saturating_mul(step);
+    let (start, stop) = match (places.first(), places.last()) {
+        (Some(first), Some(last)) => (at(*first), at(*last).saturating_add(step)),
+        _ => (range.0, range.0),
     };
-    Ok(Some(part))
+    Ok(Value::Range(std::sync::Arc::new((start, stop, step))))
 }
 
 /// The places that a slice takes from `len` items.
-fn places(len: usize, [start, stop, step]: [Option<i128>; 3]) -> Result<Vec<usize>> {
+fn places(len: usize, [start, stop, step]: Bounds) -> Result<Vec<usize>> {
     let step = step.unwrap_or(1);
     if step == 0 {
         return Err("slice step cannot be zero".into());

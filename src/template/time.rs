@@ -95,63 +95,68 @@ fn strftime(format: &str, time: &ZonedDateTime) -> String {
     text + rest
 }
 
+/// The value of a directive without flags; `None` for one that does not exist.
 fn field(directive: char, time: &ZonedDateTime) -> Option<Field> {
-    let number = |value: i64, width: usize| Field {
-        text: value.to_string(),
-        fill: '0',
-        width,
-    };
-    let spaced = |value: i64| Field {
-        text: value.to_string(),
-        fill: ' ',
-        width: 2,
-    };
-    let word = |text: &str| Field {
-        text: text.to_owned(),
-        fill: ' ',
-        width: 0,
-    };
-    let whole = |format: &str| word(&strftime(format, time));
+    let field = clock(directive, time).or_else(|| calendar(directive, time));
+    field.or_else(|| {
+        Some(match directive {
+            'c' => word(&strftime("%a %b %e %H:%M:%S %Y", time)),
+            'n' => word("\n"),
+            's' => number(time.timestamp().as_second(), 0),
+            't' => word("\t"),
+            // `datetime.now()` has no zone.
+            'z' | 'Z' => word(""),
+            '%' => word("%"),
+            _ => return None,
+        })
+    })
+}
+
+/// The directives about the time of the day.
+fn clock(directive: char, time: &ZonedDateTime) -> Option<Field> {
+    let hour = i64::from(time.hour());
+    let hour_12 = (hour + 11) % 12 + 1;
+    let half = if hour < 12 { "AM" } else { "PM" };
+    Some(match directive {
+        // Of Python's own: always six digits.
+        'f' => word(&format!("{:06}", time.subsec_nanosecond() / 1000)),
+        'H' => number(hour, 2),
+        'I' => number(hour_12, 2),
+        'k' => spaced(hour),
+        'l' => spaced(hour_12),
+        'M' => number(time.minute().into(), 2),
+        'p' => word(half),
+        'P' => word(&half.to_lowercase()),
+        'r' => word(&strftime("%I:%M:%S %p", time)),
+        'R' => word(&strftime("%H:%M", time)),
+        'S' => number(time.second().into(), 2),
+        'T' | 'X' => word(&strftime("%H:%M:%S", time)),
+        _ => return None,
+    })
+}
+
+/// The directives about the day and the year.
+fn calendar(directive: char, time: &ZonedDateTime) -> Option<Field> {
     let weekday = i64::from(time.weekday().to_monday_zero_offset());
     let day = DAYS[weekday as usize % 7];
     let month = MONTHS[(time.month() as usize + 11) % 12];
-    let hour = i64::from(time.hour());
-    let hour_12 = (hour + 11) % 12 + 1;
     let year_day = i64::from(time.day_of_year()) - 1;
     let year = i64::from(time.year());
     let week = time.iso_week_date();
-    let half = if hour < 12 { "AM" } else { "PM" };
     Some(match directive {
         'a' => word(&day[..3]),
         'A' => word(day),
         'b' | 'h' => word(&month[..3]),
         'B' => word(month),
-        'c' => whole("%a %b %e %H:%M:%S %Y"),
         'C' => number(year.div_euclid(100), 2),
         'd' => number(time.day().into(), 2),
-        'D' | 'x' => whole("%m/%d/%y"),
+        'D' | 'x' => word(&strftime("%m/%d/%y", time)),
         'e' => spaced(time.day().into()),
-        // Of Python's own: always six digits.
-        'f' => word(&format!("{:06}", time.subsec_nanosecond() / 1000)),
-        'F' => whole("%Y-%m-%d"),
+        'F' => word(&strftime("%Y-%m-%d", time)),
         'g' => number(i64::from(week.year()).rem_euclid(100), 2),
         'G' => number(week.year().into(), 0),
-        'H' => number(hour, 2),
-        'I' => number(hour_12, 2),
         'j' => number(year_day + 1, 3),
-        'k' => spaced(hour),
-        'l' => spaced(hour_12),
         'm' => number(time.month().into(), 2),
-        'M' => number(time.minute().into(), 2),
-        'n' => word("\n"),
-        'p' => word(half),
-        'P' => word(&half.to_lowercase()),
-        'r' => whole("%I:%M:%S %p"),
-        'R' => whole("%H:%M"),
-        's' => number(time.timestamp().as_second(), 0),
-        'S' => number(time.second().into(), 2),
-        't' => word("\t"),
-        'T' | 'X' => whole("%H:%M:%S"),
         'u' => number(weekday + 1, 1),
         'U' => number((year_day + 7 - (weekday + 1) % 7) / 7, 2),
         'V' => number(week.week().into(), 2),
@@ -159,11 +164,34 @@ fn field(directive: char, time: &ZonedDateTime) -> Option<Field> {
         'W' => number((year_day + 7 - weekday) / 7, 2),
         'y' => number(year.rem_euclid(100), 2),
         'Y' => number(year, 0),
-        // `datetime.now()` has no zone.
-        'z' | 'Z' => word(""),
-        '%' => word("%"),
         _ => return None,
     })
+}
+
+/// A number with zeros before it.
+fn number(value: i64, width: usize) -> Field {
+    Field {
+        text: value.to_string(),
+        fill: '0',
+        width,
+    }
+}
+
+/// A number of two digits, or of one with a space before it.
+fn spaced(value: i64) -> Field {
+    Field {
+        text: value.to_string(),
+        fill: ' ',
+        width: 2,
+    }
+}
+
+fn word(text: &str) -> Field {
+    Field {
+        text: text.to_owned(),
+        fill: ' ',
+        width: 0,
+    }
 }
 
 #[cfg(test)]

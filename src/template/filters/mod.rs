@@ -98,11 +98,7 @@ pub(super) fn apply(run: &mut Interpreter, name: &str, value: Value, args: Args)
     match name {
         "default" | "d" => default(name, value, args),
         "length" | "count" => length(run, name, value, args),
-        "string" => {
-            args.none(name)?;
-            run.text(&value).map(Value::Str)
-        }
-        "safe" => {
+        "string" | "safe" => {
             args.none(name)?;
             run.text(&value).map(Value::Str)
         }
@@ -132,13 +128,7 @@ pub(super) fn apply(run: &mut Interpreter, name: &str, value: Value, args: Args)
             let [chars] = args.bind(name, ["chars"], 0)?;
             methods::strip(&run.text(&value)?, "strip", chars).map(Value::Str)
         }
-        "center" => {
-            let [width] = args.bind(name, ["width"], 0)?;
-            let text = run.text(&value)?;
-            let space = Text::template(" ");
-            let centered = methods::justify(run, &text, name, or_int(width, 80)?, &space);
-            centered.map(Value::Str)
-        }
+        "center" => center(run, name, &value, args).map(Value::Str),
         "replace" => replace(run, name, value, args),
         "format" => format(run, value, args),
         "indent" => indent(run, &value, args).map(Value::Str),
@@ -147,8 +137,7 @@ pub(super) fn apply(run: &mut Interpreter, name: &str, value: Value, args: Args)
         "wordcount" => {
             args.none(name)?;
             let text = run.text(&value)?;
-            let words = text.split(|c| !is_word(c)).filter(|word| !word.is_empty());
-            Ok(Value::Int(words.count() as i128))
+            Ok(word_count(&text))
         }
         "striptags" => {
             args.none(name)?;
@@ -170,6 +159,18 @@ pub(super) fn apply(run: &mut Interpreter, name: &str, value: Value, args: Args)
         "attr" => attr(run, name, value, args),
         _ => of_sequence(run, name, value, args),
     }
+}
+
+fn center(run: &mut Interpreter, name: &str, value: &Value, args: Args) -> Result<Text> {
+    let [width] = args.bind(name, ["width"], 0)?;
+    let text = run.text(value)?;
+    let space = Text::template(" ");
+    methods::justify(run, &text, name, or_int(width, 80)?, &space)
+}
+
+fn word_count(text: &str) -> Value {
+    let words = text.split(|c| !is_word(c)).filter(|word| !word.is_empty());
+    Value::Int(words.count() as i128)
 }
 
 fn default(name: &str, value: Value, args: Args) -> Result<Value> {

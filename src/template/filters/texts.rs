@@ -158,6 +158,7 @@ fn is_wrap_space(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\x0b' | '\x0c' | '\r' | ' ')
 }
 
+/// Adds a line to `lines`, in lines of at most `width` characters: Python's `TextWrapper`.
 fn wrap_line<'t>(
     line: &'t str,
     width: usize,
@@ -165,49 +166,20 @@ fn wrap_line<'t>(
     on_hyphens: bool,
     lines: &mut Vec<&'t str>,
 ) {
-    let count = |text: &str| text.chars().count();
     let mut chunks = chunks(line, on_hyphens);
     chunks.reverse();
     while !chunks.is_empty() {
-        if !lines.is_empty()
-            && chunks
-                .last()
-                .is_some_and(|chunk| chunk.trim_matches(is_wrap_space).is_empty())
-        {
+        if !lines.is_empty() && chunks.last().is_some_and(|chunk| is_blank(chunk)) {
             chunks.pop();
         }
-        let mut taken: Vec<&str> = Vec::new();
-        let mut len = 0;
-        while let Some(chunk) = chunks.last() {
-            if len + count(chunk) > width {
-                break;
-            }
-            len += count(chunk);
-            taken.extend(chunks.pop());
-        }
+        let (mut taken, len) = take_fitting(&mut chunks, width);
         if let Some(chunk) = chunks.last().copied()
             && count(chunk) > width
         {
             if break_long {
-                let mut end = (width - len).max(1);
-                if width < 1 {
-                    end = 1;
-                }
-                if on_hyphens && count(chunk) > end {
-                    let part: Vec<char> = chunk.chars().take(end).collect();
-                    let hyphen = part.iter().rposition(|c| *c == '-');
-                    if let Some(hyphen) = hyphen.filter(|at| *at > 0)
-                        && part[..hyphen].iter().any(|c| *c != '-')
-                    {
-                        end = hyphen + 1;
-                    }
-                }
-                let end = chunk
-                    .char_indices()
-                    .nth(end)
-                    .map_or(chunk.len(), |(at, _)| at);
-                taken.push(&chunk[..end]);
                 chunks.pop();
+                let end = break_place(chunk, width - len, on_hyphens);
+                taken.push(&chunk[..end]);
                 if end < chunk.len() {
                     chunks.push(&chunk[end..]);
                 }
@@ -215,10 +187,7 @@ fn wrap_line<'t>(
                 taken.extend(chunks.pop());
             }
         }
-        if taken
-            .last()
-            .is_some_and(|chunk| chunk.trim_matches(is_wrap_space).is_empty())
-        {
+        if taken.last().is_some_and(|chunk| is_blank(chunk)) {
             taken.pop();
         }
         if let (Some(first), Some(last)) = (taken.first(), taken.last()) {
@@ -227,6 +196,47 @@ fn wrap_line<'t>(
             lines.push(&line[start..end]);
         }
     }
+}
+
+fn count(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn is_blank(chunk: &str) -> bool {
+    chunk.trim_matches(is_wrap_space).is_empty()
+}
+
+/// Takes chunks from the end as long as they fit a line; returns how many characters they have.
+fn take_fitting<'t>(chunks: &mut Vec<&'t str>, width: usize) -> (Vec<&'t str>, usize) {
+    let mut taken = Vec::new();
+    let mut len = 0;
+    while let Some(chunk) = chunks.last() {
+        if len + count(chunk) > width {
+            break;
+        }
+        len += count(chunk);
+        taken.extend(chunks.pop());
+    }
+    (taken, len)
+}
+
+/// Where a chunk that is longer than a line is broken: after as many characters as there is room
+/// for, or before that at a hyphen.
+fn break_place(chunk: &str, room: usize, on_hyphens: bool) -> usize {
+    let mut end = room.max(1);
+    if on_hyphens && count(chunk) > end {
+        let part: Vec<char> = chunk.chars().take(end).collect();
+        let hyphen = part.iter().rposition(|c| *c == '-');
+        if let Some(hyphen) = hyphen.filter(|at| *at > 0)
+            && part[..hyphen].iter().any(|c| *c != '-')
+        {
+            end = hyphen + 1;
+        }
+    }
+    chunk
+        .char_indices()
+        .nth(end)
+        .map_or(chunk.len(), |(at, _)| at)
 }
 
 /// White space, words, and the parts of words with hyphens.

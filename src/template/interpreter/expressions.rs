@@ -215,6 +215,27 @@ impl<'t> Interpreter<'t> {
         if let Value::Undefined(why) = value {
             return Err(why.to_string());
         }
+        if let Some(found) = self.item_of(value, index)? {
+            return Ok(found);
+        }
+        if let Value::Str(name) = index {
+            let name = name.clone();
+            return Ok(match self.python_attribute(value, &name)? {
+                Some(found) => found,
+                None => no_attribute(value, &name),
+            });
+        }
+        let mut shown = Builder::default();
+        self.write(&mut shown, index, true)?;
+        Ok(Value::undefined(format!(
+            "{} has no element {}",
+            described(value),
+            &*shown.finish()
+        )))
+    }
+
+    /// An item; `None` if there is none.
+    fn item_of(&mut self, value: &Value, index: &Value) -> Result<Option<Value>> {
         let at = |len: usize| {
             let index = index.as_int()?;
             let from_end = if index < 0 { len as i128 } else { 0 };
@@ -222,7 +243,7 @@ impl<'t> Interpreter<'t> {
                 .ok()
                 .filter(|at| *at < len)
         };
-        let found = match value {
+        Ok(match value {
             Value::List(items) | Value::Tuple(items) => {
                 at(items.items.len()).and_then(|at| items.items.get(at).cloned())
             }
@@ -243,24 +264,7 @@ impl<'t> Interpreter<'t> {
                 dict.get(index).ok().flatten().cloned()
             }
             _ => None,
-        };
-        if let Some(found) = found {
-            return Ok(found);
-        }
-        if let Value::Str(name) = index {
-            let name = name.clone();
-            return Ok(match self.python_attribute(value, &name)? {
-                Some(found) => found,
-                None => no_attribute(value, &name),
-            });
-        }
-        let mut shown = Builder::default();
-        self.write(&mut shown, index, true)?;
-        Ok(Value::undefined(format!(
-            "{} has no element {}",
-            described(value),
-            &*shown.finish()
-        )))
+        })
     }
 
     /// What Python's `getattr` finds.

@@ -427,26 +427,8 @@ impl<'t> Interpreter<'t> {
         scope: usize,
         out: &mut Builder,
     ) -> Result<Flow> {
-        let items = self.items_of(node, iterable, scope)?;
-        let again = if node.recursive {
-            let outer = std::mem::replace(&mut self.scope, scope);
-            self.capture();
-            self.scope = outer;
-            Some((node, scope))
-        } else {
-            None
-        };
-        let items = Arc::new(items);
-        let value = self.new_object(
-            Kind::Loop,
-            Object::Loop(Loop {
-                items: items.clone(),
-                index: 0,
-                depth,
-                changed: None,
-                again,
-            }),
-        )?;
+        let items = Arc::new(self.items_of(node, iterable, scope)?);
+        let value = self.new_loop(node, items.clone(), depth, scope)?;
         let Value::Object(at, _) = value else {
             return Ok(Flow::Next);
         };
@@ -471,6 +453,32 @@ impl<'t> Interpreter<'t> {
             return self.scoped(scope, |this| this.body(&node.otherwise, out));
         }
         Ok(Flow::Next)
+    }
+
+    /// The variable `loop` of a loop over `items`.
+    fn new_loop(
+        &mut self,
+        node: &'t For,
+        items: Arc<Vec<Value>>,
+        depth: usize,
+        scope: usize,
+    ) -> Result<Value> {
+        let again = if node.recursive {
+            let outer = std::mem::replace(&mut self.scope, scope);
+            self.capture();
+            self.scope = outer;
+            Some((node, scope))
+        } else {
+            None
+        };
+        let state = Loop {
+            items,
+            index: 0,
+            depth,
+            changed: None,
+            again,
+        };
+        self.new_object(Kind::Loop, Object::Loop(state))
     }
 
     /// The items of a loop that pass its test.

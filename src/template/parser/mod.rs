@@ -229,13 +229,7 @@ impl Parser {
                 Stmt::Scope(self.inner_to("endautoescape")?)
             }
             "block" => self.block()?,
-            "print" => {
-                let mut printed = vec![Stmt::Print(self.expression()?)];
-                while self.skip_sign(",") {
-                    printed.push(Stmt::Print(self.expression()?));
-                }
-                return Ok(printed);
-            }
+            "print" => return self.print(),
             "break" if self.in_loop => Stmt::Break,
             "continue" if self.in_loop => Stmt::Continue,
             "break" | "continue" => return Err((format!("`{name}` outside of a loop"), line)),
@@ -248,6 +242,15 @@ impl Parser {
             _ => return Err((format!("Encountered unknown tag '{name}'"), line)),
         };
         Ok(vec![statement])
+    }
+
+    /// Expressions with commas between them.
+    fn print(&mut self) -> Parsed<Vec<Stmt>> {
+        let mut printed = vec![Stmt::Print(self.expression()?)];
+        while self.skip_sign(",") {
+            printed.push(Stmt::Print(self.expression()?));
+        }
+        Ok(printed)
     }
 
     /// A call whose body becomes `caller`.
