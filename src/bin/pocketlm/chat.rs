@@ -3,7 +3,7 @@
 mod command;
 mod interrupt;
 
-use std::io::{self, Write};
+use std::io::{self, StdoutLock, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
@@ -13,7 +13,7 @@ use pocketlm::Error as CoreError;
 use pocketlm::chat::{Chat, calls};
 use pocketlm::generate::End;
 use pocketlm::host::file::read_whole;
-use pocketlm::host::{Error, GenerateOptions, Llm};
+use pocketlm::host::{Error, GenerateOptions, Generated, Llm};
 use pocketlm::run::SnapshotHeader;
 use pocketlm::text::ToolForm;
 use serde_json::Value;
@@ -177,6 +177,66 @@ fn run_tool(command: &str, call: &str) -> Outcome<String> {
         .to_owned())
 }
 
+/// An answer as it is shown while the model writes it. Calls are not shown as the model writes
+/// them, but as JSON when the answer is complete.
+struct Shown {
+    stdout: StdoutLock<'static>,
+    bar: PromptBar,
+    /// How the model writes calls, if it has tools.
+    form: Option<ToolForm>,
+    /// What is written so far, and how much of it is printed.
+    text: String,
+    printed: usize,
+    /// Where the first call begins.
+    call_start: Option<usize>,
+}
+
+impl Shown {
+    /// Adds a piece of the answer, and prints it if it is before the calls.
+    fn push(&mut self, piece: &str) -> io::Result<()> {
+        self.text.push_str(piece);
+        if self.call_start.is_none() {
+            self.call_start = self.form.and_then(|form| form.call_start(&self.text));
+        }
+        // If the tag came in several pieces, a part of it is printed already.
+        let end = self.call_start.unwrap_or(self.text.len()).max(self.printed);
+        if end == self.printed {
+            return Ok(());
+        }
+        self.bar.clear();
+        let new = &self.text[self.printed..end];
+        self.printed = end;
+        write!(self.stdout, "{new}")?;
+        self.stdout.flush()
+    }
+}
+
+/// Tells the user how an answer ended, and how fast it came.
+fn note_end(answer: &Generated, sampled: &str) {
+    if answer.end.is_none() && answer.tokens == 0 {
+        note(paint(
+            "2",
+            "stopped before the answer; the message is not part of the conversation",
+        ));
+        return;
+    }
+    note(paint("2", &format!("{}; {sampled}", summary(answer))));
+    if answer.end == Some(End::ContextFull) {
+        note(
+            "the context is full: /clear begins a new conversation, and a longer --context has \
+             more room",
+        );
+    }
+}
+
+fn too_long(tokens: usize, context: usize) -> Failure {
+    refuse(format_args!(
+        "the message was not sent: with it the conversation has {} and no longer fits the context \
+         of {context}; /clear begins a new conversation, and a longer --context has more room",
+        counted(tokens, "token"),
+    ))
+}
+
 /// A conversation, and what is needed to show it.
 struct Conversation<'c> {
     chat: Chat,
@@ -288,26 +348,17 @@ impl Conversation<'_> {
     /// conversation.
     fn answer(&mut self, turn: Turn<'_>, sampled: &str) -> Outcome {
         let stop = interrupt::Answer::begin();
-        let mut stdout = io::stdout().lock();
+        let mut shown = Shown {
+            stdout: io::stdout().lock(),
+            bar: self.bar.clone(),
+            form: self.form,
+            text: String::new(),
+            printed: 0,
+            call_start: None,
+        };
         let mut written = Ok(());
-        let bar = self.bar.clone();
-        let form = self.form;
-        let mut so_far = String::new();
-        let mut printed = 0;
-        // Calls are not shown as the model writes them, but as JSON when the answer is complete.
-        let mut call_start = None;
         let write = |text: &str| {
-            so_far.push_str(text);
-            if call_start.is_none() {
-                call_start = form.and_then(|form| form.call_start(&so_far));
-            }
-            // If the tag came in several pieces, a part of it is printed already.
-            let end = call_start.unwrap_or(so_far.len()).max(printed);
-            if end > printed {
-                bar.clear();
-                written = write!(stdout, "{}", &so_far[printed..end]).and_then(|()| stdout.flush());
-                printed = end;
-            }
+            written = shown.push(text);
             if written.is_err() || stop.is_stopped() {
                 return ControlFlow::Break(());
             }
@@ -321,37 +372,16 @@ impl Conversation<'_> {
         drop(stop);
         written?;
         // What began like a call and is not one is text.
-        if self.calls(&so_far).is_empty() {
-            write!(stdout, "{}", &so_far[printed..])?;
+        if self.calls(&shown.text).is_empty() {
+            write!(shown.stdout, "{}", &shown.text[shown.printed..])?;
         }
         let answer = match answer {
-            Err(Error::TooLong { tokens, context }) => {
-                return Err(refuse(format_args!(
-                    "the message was not sent: with it the conversation has {} and no longer fits \
-                     the context of {context}; /clear begins a new conversation, and a longer \
-                     --context has more room",
-                    counted(tokens, "token"),
-                )));
-            }
+            Err(Error::TooLong { tokens, context }) => return Err(too_long(tokens, context)),
             Err(Error::Template(error)) => return Err(refuse(error)),
             answer => answer,
         };
-        writeln!(stdout)?;
-        let answer = answer?;
-        if answer.end.is_none() && answer.tokens == 0 {
-            note(paint(
-                "2",
-                "stopped before the answer; the message is not part of the conversation",
-            ));
-            return Ok(());
-        }
-        note(paint("2", &format!("{}; {sampled}", summary(&answer))));
-        if answer.end == Some(End::ContextFull) {
-            note(
-                "the context is full: /clear begins a new conversation, and a longer --context has \
-                 more room",
-            );
-        }
+        writeln!(shown.stdout)?;
+        note_end(&answer?, sampled);
         Ok(())
     }
 

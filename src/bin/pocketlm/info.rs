@@ -172,27 +172,9 @@ pub fn tensors(model: &Model) -> Vec<TensorLine> {
     model.tensors().filter_map(line).collect()
 }
 
-/// The config with penzai's names. As in a penzai-style config, `attention_type` is a list if
-/// layers differ.
+/// The config with penzai's names.
 fn config(model: &Model) -> Map<String, Value> {
     let config = model.config();
-    let variant = match config.mlp_variant {
-        MlpVariant::GegluExact => "geglu_exact",
-        MlpVariant::GegluApprox => "geglu_approx",
-        MlpVariant::Swiglu => "swiglu",
-    };
-    let layers: Vec<Value> = model.layers().iter().map(attention_type).collect();
-    let attention = match layers.split_first() {
-        Some((first, rest)) if rest.iter().all(|layer| layer == first) => first.clone(),
-        _ => Value::from(layers),
-    };
-    let unturned: Vec<usize> = model
-        .layers()
-        .iter()
-        .enumerate()
-        .filter(|(_, layer)| layer.kind == LayerKind::Attention && layer.rope == Rope::None)
-        .map(|(i, _)| i)
-        .collect();
     let fields = json!({
         "num_kv_heads": config.num_kv_heads,
         "query_head_multiplier": config.query_head_multiplier,
@@ -201,15 +183,15 @@ fn config(model: &Model) -> Map<String, Value> {
         "mlp_hidden_dim": config.mlp_hidden_dim,
         "num_decoder_blocks": config.num_decoder_blocks,
         "vocab_size": config.vocab_size,
-        "mlp_variant": variant,
+        "mlp_variant": variant(config.mlp_variant),
         "tie_embedder_and_logits": config.tie_embedder_and_logits,
         "embedding_scale": number(config.embedding_scale),
         "rope_wavelength": number(config.rope_wavelength),
         "local_rope_wavelength": config.local_rope_wavelength.map(number),
         "global_scale_factor": config.global_scale_factor.map(number),
         "rms_norm_eps": number(config.rms_norm_eps),
-        "attention_type": attention,
-        "layers_without_rope": unturned,
+        "attention_type": attention_types(model),
+        "layers_without_rope": layers_without_rope(model),
         "use_pre_attn_norm": config.use_pre_attn_norm,
         "use_pre_ffw_norm": config.use_pre_ffw_norm,
         "use_post_attn_norm": config.use_post_attn_norm,
@@ -239,6 +221,33 @@ fn config(model: &Model) -> Map<String, Value> {
         Value::Object(fields) => fields,
         _ => Map::new(),
     }
+}
+
+fn variant(variant: MlpVariant) -> &'static str {
+    match variant {
+        MlpVariant::GegluExact => "geglu_exact",
+        MlpVariant::GegluApprox => "geglu_approx",
+        MlpVariant::Swiglu => "swiglu",
+    }
+}
+
+/// As in a penzai-style config, a list if layers differ.
+fn attention_types(model: &Model) -> Value {
+    let layers: Vec<Value> = model.layers().iter().map(attention_type).collect();
+    match layers.split_first() {
+        Some((first, rest)) if rest.iter().all(|layer| layer == first) => first.clone(),
+        _ => Value::from(layers),
+    }
+}
+
+fn layers_without_rope(model: &Model) -> Vec<usize> {
+    model
+        .layers()
+        .iter()
+        .enumerate()
+        .filter(|(_, layer)| layer.kind == LayerKind::Attention && layer.rope == Rope::None)
+        .map(|(i, _)| i)
+        .collect()
 }
 
 /// As a penzai-style config writes it.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use indicatif::ProgressBar;
 use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 use serde_json::json;
@@ -51,13 +52,11 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let image = Image::open(&arguments.model)?;
     let model = image.model()?;
     let tokenizer = image.tokenizer(&model)?;
-    let ids = tokenizer.encode_to_vec(
-        &text,
-        EncodeOptions {
-            add_special_tokens: false,
-            parse_special: true,
-        },
-    )?;
+    let encoding = EncodeOptions {
+        add_special_tokens: false,
+        parse_special: true,
+    };
+    let ids = tokenizer.encode_to_vec(&text, encoding)?;
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
     let context = arguments.context as usize;
     let needed = if bos.is_some() { 1 } else { 2 };
@@ -75,37 +74,16 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let mut session =
         Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
     warn_beyond_trained(&model, longest);
+    let windows = ids
+        .chunks(context - usize::from(bos.is_some()))
+        .map(|piece| bos.into_iter().chain(piece.iter().copied()).collect());
     let bar = token_bar("scoring".into(), ids.len() as u64);
-    let mut nats = 0.0;
-    let mut tokens = 0u64;
-    let mut checked = Ok(());
-    let mut start = 0;
-    let mut window = Vec::with_capacity(context);
-    for piece in ids.chunks(context - usize::from(bos.is_some())) {
-        window.clear();
-        window.extend(bos);
-        window.extend_from_slice(piece);
-        // The last token of a window is only predicted, never fed.
-        let Some((_, given @ [_, ..])) = window.split_last() else {
-            continue;
-        };
-        session.reset();
-        session.feed_each(given, |index, logits| {
-            if checked.is_ok() {
-                checked = all_numbers(start + index, logits);
-            }
-            if let Some(&next) = window.get(index + 1) {
-                nats += surprise(logits, next);
-                tokens += 1;
-            }
-            bar.inc(1);
-        })?;
-        start += given.len();
-    }
+    let score = score(&mut session, windows, &bar)?;
     bar.finish_and_clear();
-    checked.map_err(|reason| image.refuse(reason))?;
-    let nats_per_token = figure("nats_per_token", nats / tokens as f64)?;
+    score.checked.map_err(|reason| image.refuse(reason))?;
+    let nats_per_token = figure("nats_per_token", score.nats / score.tokens as f64)?;
     let perplexity = figure("the perplexity", nats_per_token.exp())?;
+    let tokens = score.tokens;
     if arguments.json {
         return print_json(&json!({
             "tokens": tokens,
@@ -116,6 +94,49 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     print(format_args!(
         "tokens {tokens} nats_per_token {nats_per_token:.6} perplexity {perplexity:.4}"
     ))
+}
+
+/// How well the tokens of a text are predicted.
+struct Score {
+    /// The sum of the surprises.
+    nats: f64,
+    /// How many tokens were predicted.
+    tokens: u64,
+    /// Whether all logits are numbers.
+    checked: Result<(), String>,
+}
+
+/// Feeds windows, each with nothing before it, and scores all their tokens but the first.
+fn score(
+    session: &mut Session,
+    windows: impl Iterator<Item = Vec<u32>>,
+    bar: &ProgressBar,
+) -> Outcome<Score> {
+    let mut score = Score {
+        nats: 0.0,
+        tokens: 0,
+        checked: Ok(()),
+    };
+    let mut start = 0;
+    for window in windows {
+        // The last token of a window is only predicted, never fed.
+        let Some((_, given @ [_, ..])) = window.split_last() else {
+            continue;
+        };
+        session.reset();
+        session.feed_each(given, |index, logits| {
+            if score.checked.is_ok() {
+                score.checked = all_numbers(start + index, logits);
+            }
+            if let Some(&next) = window.get(index + 1) {
+                score.nats += surprise(logits, next);
+                score.tokens += 1;
+            }
+            bar.inc(1);
+        })?;
+        start += given.len();
+    }
+    Ok(score)
 }
 
 /// `-ln p(id)` in nats, summed in f64.

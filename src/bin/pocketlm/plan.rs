@@ -1,7 +1,7 @@
 //! `pocketlm plan`: shows the flash and RAM that a model needs.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pocketlm::grammar::Grammar;
@@ -105,17 +105,7 @@ pub fn plan(arguments: Arguments) -> Outcome {
     let mut flash = arguments.flash(&model, image.len() as u64);
     let mut ram = arguments.ram(&model, &plan);
     if let Some(path) = &arguments.grammar {
-        let part = |label: &str, bytes| Part {
-            key: "grammar".into(),
-            label: label.into(),
-            bytes,
-        };
-        flash
-            .parts
-            .push(part("grammar", grammar::compiled_len(path)?));
-        let bytes = Grammar::CONSTRAINT_BYTES as u64;
-        ram.parts
-            .push(part("grammar: the place of the text in it", bytes));
+        add_grammar(&mut flash, &mut ram, path)?;
     }
 
     if arguments.json {
@@ -142,6 +132,21 @@ fn write(output: &OutputFile, text: &str) -> Outcome {
         let written = file.write_all(text.as_bytes());
         written.map_err(|error| output.cannot_write(error))
     })
+}
+
+/// Adds the parts of a grammar.
+fn add_grammar(flash: &mut Memory, ram: &mut Memory, path: &Path) -> Outcome {
+    let part = |label: &str, bytes| Part {
+        key: "grammar".into(),
+        label: label.into(),
+        bytes,
+    };
+    let compiled = grammar::compiled_len(path)?;
+    flash.parts.push(part("grammar", compiled));
+    let place = Grammar::CONSTRAINT_BYTES as u64;
+    ram.parts
+        .push(part("grammar: the place of the text in it", place));
+    Ok(())
 }
 
 impl Arguments {

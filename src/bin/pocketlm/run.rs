@@ -9,7 +9,7 @@ use pocketlm::host::file::read_whole;
 use pocketlm::host::{self, AlignedBytes, GenerateOptions, Generated, Llm, LlmSession};
 use pocketlm::model::{Kv, Model};
 use pocketlm::run::SnapshotHeader;
-use pocketlm::text::EncodeOptions;
+use pocketlm::text::{EncodeOptions, Tokenizer};
 
 use crate::generate::{
     Drafting, PromptBar, Running, default_context, summary, warn_beyond_trained,
@@ -90,24 +90,10 @@ pub fn run(arguments: Arguments) -> Outcome {
         None => Image::built_in(),
     };
     let llm = Llm::new(image.into_inner())?;
-    let encoding = EncodeOptions {
-        add_special_tokens: snapshot.is_none(),
-        ..EncodeOptions::default()
-    };
-    let ids = llm.tokenizer().encode_to_vec(&prompt, encoding)?;
-    if ids.is_empty() {
-        return Err(refuse(
-            "the prompt is empty, and this model has no token that begins a text; give a prompt \
-             with -p",
-        ));
-    }
+    let ids = encoded(llm.tokenizer(), &prompt, snapshot.is_none())?;
     let before = snapshot.as_ref().map_or(0, |snapshot| snapshot.tokens);
     let context = arguments.context(llm.model(), before + ids.len())?;
-    let template = llm.model().chat_template();
-    let grammar = arguments.constraining.compile(llm.tokenizer(), template)?;
-    if let Some(grammar) = &grammar {
-        check_specials(grammar, llm.tokenizer())?;
-    }
+    let grammar = arguments.grammar(&llm)?;
 
     let seed = arguments.sampling.seed();
     let mut options = arguments.running.options(
@@ -138,7 +124,33 @@ pub fn run(arguments: Arguments) -> Outcome {
     Ok(())
 }
 
+/// The tokens of the prompt, with those that begin a text if it does.
+fn encoded(tokenizer: &Tokenizer, prompt: &str, begins: bool) -> Outcome<Vec<u32>> {
+    let encoding = EncodeOptions {
+        add_special_tokens: begins,
+        ..EncodeOptions::default()
+    };
+    let ids = tokenizer.encode_to_vec(prompt, encoding)?;
+    if ids.is_empty() {
+        return Err(refuse(
+            "the prompt is empty, and this model has no token that begins a text; give a prompt \
+             with -p",
+        ));
+    }
+    Ok(ids)
+}
+
 impl Arguments {
+    /// The grammar of the text, compiled.
+    fn grammar(&self, llm: &Llm) -> Outcome<Option<Vec<u8>>> {
+        let template = llm.model().chat_template();
+        let grammar = self.constraining.compile(llm.tokenizer(), template)?;
+        if let Some(grammar) = &grammar {
+            check_specials(grammar, llm.tokenizer())?;
+        }
+        Ok(grammar)
+    }
+
     /// The text to continue.
     fn prompt(&self) -> Outcome<String> {
         // `run` without arguments tells a story. It does not wait for a prompt.

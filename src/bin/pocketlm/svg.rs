@@ -66,58 +66,14 @@ const BOTTOM: f64 = 400.0;
 /// ends.
 pub fn frontier(title: &str, points: &[Point], limit: Option<u64>) -> String {
     let mut svg = begin(title, 470);
-    let largest = points.iter().map(|point| point.bytes).max().unwrap_or(1);
-    let most = largest.max(limit.filter(|limit| *limit < 2 * largest).unwrap_or(0));
-    let x = |bytes: u64| LEFT + (RIGHT - LEFT) * bytes as f64 / (1.05 * most as f64);
-    // Whole powers of ten around the points. A model without loss has a divergence of 0.
-    let kls = points.iter().map(|point| point.kl.max(1e-6).log10());
-    let (low, high) = kls.fold((0.0f64, -6.0f64), |(low, high), kl| {
-        (low.min(kl), high.max(kl))
-    });
-    let (low, high) = (low.floor(), high.ceil().max(low.floor() + 1.0));
-    let y = |kl: f64| BOTTOM - (BOTTOM - TOP) * (kl.max(1e-6).log10() - low) / (high - low);
-    for power in low as i32..=high as i32 {
-        let kl = 10f64.powi(power);
-        _ = writeln!(
-            svg,
-            "<path d=\"M{LEFT} {0:.1} H{RIGHT}\" stroke=\"#ddd\"/><text x=\"{1}\" y=\"{2:.1}\" \
-             text-anchor=\"end\">{kl}</text>",
-            y(kl),
-            LEFT - 8.0,
-            y(kl) + 4.0
-        );
-    }
-    for quarter in 0..=4 {
-        let bytes = most * quarter / 4;
-        _ = writeln!(
-            svg,
-            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-            x(bytes),
-            BOTTOM + 22.0,
-            size::show(bytes)
-        );
-    }
-    _ = writeln!(
-        svg,
-        "<text x=\"{LEFT}\" y=\"{}\">KL divergence from the checkpoint, nats a token</text>\n\
-         <text x=\"{RIGHT}\" y=\"{}\" text-anchor=\"end\">size of the image</text>",
-        TOP - 14.0,
-        BOTTOM + 44.0
-    );
-    if let Some(limit) = limit.filter(|limit| *limit <= most) {
-        _ = writeln!(
-            svg,
-            "<path d=\"M{0:.1} {TOP} V{BOTTOM}\" stroke=\"#000\" stroke-dasharray=\"5 4\"/>\
-             <text x=\"{1:.1}\" y=\"{2}\" text-anchor=\"end\">flash: {3}</text>",
-            x(limit),
-            x(limit) - 6.0,
-            BOTTOM - 8.0,
-            size::show(limit)
-        );
+    let scale = Scale::of(points, limit);
+    scale.axes(&mut svg);
+    if let Some(limit) = limit.filter(|limit| *limit <= scale.most) {
+        scale.limit(&mut svg, limit);
     }
     let line: Vec<String> = points
         .iter()
-        .map(|point| format!("{:.1},{:.1}", x(point.bytes), y(point.kl)))
+        .map(|point| format!("{:.1},{:.1}", scale.x(point.bytes), scale.y(point.kl)))
         .collect();
     _ = writeln!(
         svg,
@@ -126,8 +82,93 @@ pub fn frontier(title: &str, points: &[Point], limit: Option<u64>) -> String {
         colour(0)
     );
     for point in points {
-        let x = x(point.bytes);
-        let y = y(point.kl);
+        scale.point(&mut svg, point);
+    }
+    svg + "</svg>\n"
+}
+
+/// Where sizes and divergences are in the plot.
+struct Scale {
+    /// The largest size.
+    most: u64,
+    /// The powers of ten below and above the divergences.
+    low: f64,
+    high: f64,
+}
+
+impl Scale {
+    fn of(points: &[Point], limit: Option<u64>) -> Self {
+        let largest = points.iter().map(|point| point.bytes).max().unwrap_or(1);
+        let most = largest.max(limit.filter(|limit| *limit < 2 * largest).unwrap_or(0));
+        // Whole powers of ten around the points. A model without loss has a divergence of 0.
+        let kls = points.iter().map(|point| point.kl.max(1e-6).log10());
+        let (low, high) = kls.fold((0.0f64, -6.0f64), |(low, high), kl| {
+            (low.min(kl), high.max(kl))
+        });
+        let (low, high) = (low.floor(), high.ceil().max(low.floor() + 1.0));
+        Scale { most, low, high }
+    }
+
+    fn x(&self, bytes: u64) -> f64 {
+        LEFT + (RIGHT - LEFT) * bytes as f64 / (1.05 * self.most as f64)
+    }
+
+    fn y(&self, kl: f64) -> f64 {
+        let part = (kl.max(1e-6).log10() - self.low) / (self.high - self.low);
+        BOTTOM - (BOTTOM - TOP) * part
+    }
+
+    /// The lines of the grid, and what the axes are.
+    fn axes(&self, svg: &mut String) {
+        for power in self.low as i32..=self.high as i32 {
+            let kl = 10f64.powi(power);
+            let y = self.y(kl);
+            _ = writeln!(
+                svg,
+                "<path d=\"M{LEFT} {0:.1} H{RIGHT}\" stroke=\"#ddd\"/><text x=\"{1}\" \
+                 y=\"{2:.1}\" text-anchor=\"end\">{kl}</text>",
+                y,
+                LEFT - 8.0,
+                y + 4.0
+            );
+        }
+        for quarter in 0..=4 {
+            let bytes = self.most * quarter / 4;
+            _ = writeln!(
+                svg,
+                "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+                self.x(bytes),
+                BOTTOM + 22.0,
+                size::show(bytes)
+            );
+        }
+        _ = writeln!(
+            svg,
+            "<text x=\"{LEFT}\" y=\"{}\">KL divergence from the checkpoint, nats a token</text>\n\
+             <text x=\"{RIGHT}\" y=\"{}\" text-anchor=\"end\">size of the image</text>",
+            TOP - 14.0,
+            BOTTOM + 44.0
+        );
+    }
+
+    /// The line where the flash ends.
+    fn limit(&self, svg: &mut String, limit: u64) {
+        let x = self.x(limit);
+        _ = writeln!(
+            svg,
+            "<path d=\"M{0:.1} {TOP} V{BOTTOM}\" stroke=\"#000\" stroke-dasharray=\"5 4\"/>\
+             <text x=\"{1:.1}\" y=\"{2}\" text-anchor=\"end\">flash: {3}</text>",
+            x,
+            x - 6.0,
+            BOTTOM - 8.0,
+            size::show(limit)
+        );
+    }
+
+    /// A point and its label.
+    fn point(&self, svg: &mut String, point: &Point) {
+        let x = self.x(point.bytes);
+        let y = self.y(point.kl);
         // Near the right edge the label is on the other side, below the line.
         let (anchor, label_x, label_y) = if x > RIGHT - 90.0 {
             ("end", x - 9.0, y + 16.0)
@@ -146,7 +187,6 @@ pub fn frontier(title: &str, points: &[Point], limit: Option<u64>) -> String {
             escape(&point.label)
         );
     }
-    svg + "</svg>\n"
 }
 
 fn draw(svg: &mut String, bar: &Bar, top: usize) {
