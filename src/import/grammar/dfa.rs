@@ -211,15 +211,6 @@ fn pairs(a: &Dfa, b: &Dfa, both: bool) -> Result<(Dfa, Vec<Option<u32>>), Import
     if a.states.is_empty() || (b.states.is_empty() && both) {
         return Ok((Dfa::default(), Vec::new()));
     }
-    let step = |dfa: &Dfa, state: Option<u32>, byte: u8| -> Option<u32> {
-        let edges = &dfa.states.get(state? as usize)?.edges;
-        let edge = edges.get(edges.partition_point(|edge| edge.1 < byte))?;
-        (edge.0 <= byte).then_some(edge.2)
-    };
-    let ends = |dfa: &Dfa, state: Option<u32>| {
-        let state = state.and_then(|state| dfa.states.get(state as usize));
-        state.is_some_and(|state| state.ends)
-    };
     let start = (0u32, (!b.states.is_empty()).then_some(0u32));
     let mut known = HashMap::from([(start, 0u32)]);
     let mut order = vec![start];
@@ -243,20 +234,37 @@ fn pairs(a: &Dfa, b: &Dfa, both: bool) -> Result<(Dfa, Vec<Option<u32>>), Import
                     order.push(next);
                     order.len() as u32 - 1
                 });
-                match edges.last_mut() {
-                    Some(edge) if u16::from(edge.1) + 1 == u16::from(byte) && edge.2 == target => {
-                        edge.1 = byte;
-                    }
-                    _ => edges.push((byte, byte, target)),
-                }
+                push_edge(&mut edges, byte, target);
             }
         }
         dfa.states.push(DfaState {
-            ends: ends(a, Some(in_a)) && ends(b, in_b) == both,
+            ends: is_end(a, Some(in_a)) && is_end(b, in_b) == both,
             edges,
         });
     }
     Ok((dfa, order.into_iter().map(|(_, in_b)| in_b).collect()))
+}
+
+/// Where a byte leads from a state.
+fn step(dfa: &Dfa, state: Option<u32>, byte: u8) -> Option<u32> {
+    let edges = &dfa.states.get(state? as usize)?.edges;
+    let edge = edges.get(edges.partition_point(|edge| edge.1 < byte))?;
+    (edge.0 <= byte).then_some(edge.2)
+}
+
+fn is_end(dfa: &Dfa, state: Option<u32>) -> bool {
+    let state = state.and_then(|state| dfa.states.get(state as usize));
+    state.is_some_and(|state| state.ends)
+}
+
+/// Adds the edge of a byte behind the others, to the last one if it goes on.
+fn push_edge(edges: &mut Vec<(u8, u8, u32)>, byte: u8, target: u32) {
+    match edges.last_mut() {
+        Some(edge) if u16::from(edge.1) + 1 == u16::from(byte) && edge.2 == target => {
+            edge.1 = byte;
+        }
+        _ => edges.push((byte, byte, target)),
+    }
 }
 
 /// Leaves out states that lead to no end.

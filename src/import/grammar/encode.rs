@@ -201,6 +201,19 @@ fn depth(machine: &Machine) -> u8 {
     depths[rules] as u8
 }
 
+/// The node of the call, if a branch only calls one thing, whatever comes.
+fn only_call(branch: &Branch) -> Option<u32> {
+    let reads = branch.specials.iter().any(|special| special.1);
+    if branch.ends || !branch.edges.is_empty() || reads {
+        return None;
+    }
+    let looks = branch.looks.iter().map(|look| look.2);
+    let specials = branch.specials.iter().map(|special| special.2);
+    let mut targets = looks.chain(specials);
+    let first = targets.next()?;
+    targets.all(|target| target == first).then_some(first)
+}
+
 /// The code in the making.
 struct Layout<'m> {
     machine: &'m Machine,
@@ -284,44 +297,47 @@ impl<'m> Layout<'m> {
             if self.marked[node as usize] > 0 {
                 self.code.extend([op::NEED, self.marked[node as usize]]);
             }
-            let machine = self.machine;
-            next = match &machine.nodes[node as usize] {
-                Node::Branch(branch) => self.branch(branch, waiting)?,
-                Node::Call { rule, then } => {
-                    let start = self.start(*rule, waiting);
-                    let call = self.call(start, *then)?;
-                    waiting.push(*then);
-                    self.code.push(op::CALL);
-                    self.code.extend(call.to_le_bytes());
-                    None
-                }
-                Node::Enter { head } => {
-                    self.code.push(op::ENTER);
-                    self.refer(*head, waiting);
-                    None
-                }
-                Node::Loop {
-                    min,
-                    max,
-                    first,
-                    rule,
-                    then,
-                } => {
-                    let start = self.start(*rule, waiting);
-                    let call = self.call(start, node)?;
-                    self.code.push(op::LOOP);
-                    for number in [*min, *max, call] {
-                        self.code.extend(number.to_le_bytes());
-                    }
-                    self.refer(*then, waiting);
-                    let ranges = first.ranges();
-                    self.code.push(ranges.len() as u8);
-                    self.code.extend(ranges.iter().flat_map(|(a, b)| [*a, *b]));
-                    None
-                }
-            };
+            next = self.record(node, waiting)?;
         }
         Ok(())
+    }
+
+    /// Writes the record of a node. The node to come right after it, if the record has no offset.
+    fn record(&mut self, node: u32, waiting: &mut Vec<u32>) -> Result<Option<u32>, ImportError> {
+        let machine = self.machine;
+        match &machine.nodes[node as usize] {
+            Node::Branch(branch) => return self.branch(branch, waiting),
+            Node::Call { rule, then } => {
+                let start = self.start(*rule, waiting);
+                let call = self.call(start, *then)?;
+                waiting.push(*then);
+                self.code.push(op::CALL);
+                self.code.extend(call.to_le_bytes());
+            }
+            Node::Enter { head } => {
+                self.code.push(op::ENTER);
+                self.refer(*head, waiting);
+            }
+            Node::Loop {
+                min,
+                max,
+                first,
+                rule,
+                then,
+            } => {
+                let start = self.start(*rule, waiting);
+                let call = self.call(start, node)?;
+                self.code.push(op::LOOP);
+                for number in [*min, *max, call] {
+                    self.code.extend(number.to_le_bytes());
+                }
+                self.refer(*then, waiting);
+                let ranges = first.ranges();
+                self.code.push(ranges.len() as u8);
+                self.code.extend(ranges.iter().flat_map(|(a, b)| [*a, *b]));
+            }
+        }
+        Ok(None)
     }
 
     /// Writes a branch. The node to come right after it, if its record has no offset.
@@ -330,30 +346,16 @@ impl<'m> Layout<'m> {
         branch: &Branch,
         waiting: &mut Vec<u32>,
     ) -> Result<Option<u32>, ImportError> {
+        if let Some(target) = only_call(branch) {
+            // What is called refuses all other symbols.
+            return Ok(Some(target));
+        }
         let Branch {
             ends,
             edges,
             looks,
             specials,
         } = branch;
-        let target = looks.first().map(|look| look.2);
-        if let (false, [], Some(target)) = (*ends, &edges[..], target)
-            && looks.iter().all(|look| look.2 == target)
-            && specials
-                .iter()
-                .all(|special| !special.1 && special.2 == target)
-        {
-            // What is called refuses all other symbols.
-            return Ok(Some(target));
-        }
-        if let (false, [], [], [(_, false, target), rest @ ..]) =
-            (*ends, &edges[..], &looks[..], &specials[..])
-            && rest
-                .iter()
-                .all(|special| !special.1 && special.2 == *target)
-        {
-            return Ok(Some(*target));
-        }
         match (*ends, &edges[..], looks.is_empty() && specials.is_empty()) {
             (true, [], true) => {
                 self.code.push(op::END);

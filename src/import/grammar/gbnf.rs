@@ -16,29 +16,7 @@ use crate::import::ImportError;
 
 /// Reads a file.
 pub(super) fn parse(source: &mut Source, text: &str) -> Result<Id, ImportError> {
-    let mut parser = Parser {
-        rest: text.chars().collect(),
-        at: 0,
-        line: 1,
-    };
-    let mut rules: HashMap<String, Part> = HashMap::new();
-    loop {
-        parser.blank(true);
-        if parser.peek().is_none() {
-            break;
-        }
-        let name = parser.name();
-        parser.blank(false);
-        if name.is_empty() || !parser.take("::=") {
-            return parser.refuse("a rule is NAME ::= ALTERNATIVES");
-        }
-        let body = parser.alternatives(0)?;
-        parser.blank(false);
-        if !matches!(parser.peek(), None | Some('\n' | '\r')) {
-            return parser.refuse("what follows the rule is no part of it");
-        }
-        rules.insert(name, body);
-    }
+    let rules = rules(text)?;
     if !rules.contains_key("root") {
         return Err(ImportError::new("there is no rule root"));
     }
@@ -65,6 +43,33 @@ pub(super) fn parse(source: &mut Source, text: &str) -> Result<Id, ImportError> 
         lowering.source.rules[rule as usize].body = Some(body);
     }
     Ok(root)
+}
+
+/// The rules of a file by their names.
+fn rules(text: &str) -> Result<HashMap<String, Part>, ImportError> {
+    let mut parser = Parser {
+        rest: text.chars().collect(),
+        at: 0,
+        line: 1,
+    };
+    let mut rules = HashMap::new();
+    loop {
+        parser.blank(true);
+        if parser.peek().is_none() {
+            return Ok(rules);
+        }
+        let name = parser.name();
+        parser.blank(false);
+        if name.is_empty() || !parser.take("::=") {
+            return parser.refuse("a rule is NAME ::= ALTERNATIVES");
+        }
+        let body = parser.alternatives(0)?;
+        parser.blank(false);
+        if !matches!(parser.peek(), None | Some('\n' | '\r')) {
+            return parser.refuse("what follows the rule is no part of it");
+        }
+        rules.insert(name, body);
+    }
 }
 
 enum Part {
