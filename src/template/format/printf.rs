@@ -177,13 +177,7 @@ fn conversion_text(
     Ok(match conversion {
         's' => Converted::Text(spec.cut(run.text(value)?)),
         'r' | 'a' => Converted::Text(spec.cut(quoted(run, value, conversion == 'a')?)),
-        'c' => Converted::Text(match value {
-            Value::Str(text) if text.chars().count() == 1 => text.clone(),
-            _ => {
-                let code = value.as_int().ok_or("%c requires int or char")?;
-                Text::template(&character(code)?.to_string())
-            }
-        }),
+        'c' => Converted::Text(one_character(value)?),
         'd' | 'i' | 'u' => {
             let number = match value {
                 Value::Float(number) => float_to_int(*number)?,
@@ -210,4 +204,15 @@ fn conversion_text(
             ));
         }
     })
+}
+
+/// A text of one character, or the character with a code.
+fn one_character(value: &Value) -> Result<Text> {
+    match value {
+        Value::Str(text) if text.chars().count() == 1 => Ok(text.clone()),
+        _ => {
+            let code = value.as_int().ok_or("%c requires int or char")?;
+            Ok(Text::template(&character(code)?.to_string()))
+        }
+    }
 }
