@@ -13,6 +13,7 @@
 //! choice of layers without rotary embedding.
 
 mod config;
+mod layers;
 mod metadata;
 mod names;
 mod reader;

@@ -20,6 +20,7 @@
 //! reason.
 
 mod config;
+mod layers;
 mod names;
 mod quantized;
 mod rope;
