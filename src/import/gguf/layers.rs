@@ -93,8 +93,8 @@ fn windowed_layers(
     Ok(is_local.into_iter().map(has_window).collect())
 }
 
-/// The layers of the pattern: `sliding_window_pattern` lists them, or says that they are all but the
-/// last of every so many, `default` if there is no such key.
+/// The layers of the pattern: `sliding_window_pattern` lists them, or says that they are all but
+/// the last of every so many, `default` if there is no such key.
 fn local_layers(
     metadata: &Metadata<'_>,
     gguf: Gguf,
