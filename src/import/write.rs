@@ -354,6 +354,7 @@ impl Table {
     }
 }
 
+/// The error of sizes that overflow.
 fn too_large() -> ImportError {
     ImportError::new("the tensors are larger than any memory")
 }

@@ -77,6 +77,7 @@ pub(super) fn contains(run: &mut Interpreter, container: &Value, value: &Value) 
     }
 }
 
+/// Whether a number is in the range of a start, a stop and a step.
 fn is_in_range(&(start, stop, step): &(i128, i128, i128), number: i128) -> bool {
     let inside = if step > 0 {
         start <= number && number < stop
@@ -348,6 +349,7 @@ pub(super) fn slice(
 /// The bounds and the step of a slice, as far as they are given.
 type Bounds = [Option<i128>; 3];
 
+/// The characters of a text that a slice takes.
 fn slice_of_text(run: &mut Interpreter, text: &Text, bounds: Bounds) -> Result<Text> {
     let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
     let end = |at: usize| starts.get(at + 1).copied().unwrap_or(text.len());

@@ -186,6 +186,7 @@ fn spaced(value: i64) -> Field {
     }
 }
 
+/// A text that is not padded.
 fn word(text: &str) -> Field {
     Field {
         text: text.to_owned(),

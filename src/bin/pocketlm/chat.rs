@@ -229,6 +229,7 @@ fn note_end(answer: &Generated, sampled: &str) {
     }
 }
 
+/// The error of a message that does not fit.
 fn too_long(tokens: usize, context: usize) -> Failure {
     refuse(format_args!(
         "the message was not sent: with it the conversation has {} and no longer fits the context \

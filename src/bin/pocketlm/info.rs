@@ -223,6 +223,7 @@ fn config(model: &Model) -> Map<String, Value> {
     }
 }
 
+/// The name of an activation in penzai.
 fn variant(variant: MlpVariant) -> &'static str {
     match variant {
         MlpVariant::GegluExact => "geglu_exact",
@@ -240,6 +241,7 @@ fn attention_types(model: &Model) -> Value {
     }
 }
 
+/// The attention layers without a rotary embedding, by number.
 fn layers_without_rope(model: &Model) -> Vec<usize> {
     model
         .layers()

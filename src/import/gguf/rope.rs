@@ -149,6 +149,7 @@ impl Scaling {
         }
     }
 
+    /// Scaling of the type "yarn", for frequencies of the base `base`.
     fn yarn(
         metadata: &Metadata<'_>,
         arch: &str,

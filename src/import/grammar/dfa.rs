@@ -252,6 +252,7 @@ fn step(dfa: &Dfa, state: Option<u32>, byte: u8) -> Option<u32> {
     (edge.0 <= byte).then_some(edge.2)
 }
 
+/// Whether a text may end at a state.
 fn is_end(dfa: &Dfa, state: Option<u32>) -> bool {
     let state = state.and_then(|state| dfa.states.get(state as usize));
     state.is_some_and(|state| state.ends)

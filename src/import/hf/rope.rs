@@ -291,6 +291,7 @@ impl<'a, 'j> Source<'a, 'j> {
             .help("supported are default, linear, llama3 and yarn")
     }
 
+    /// The error of a kind of scaling that does not exist.
     fn unknown_kind(&self) -> ImportError {
         let key = self.kind_key();
         self.holder(key)

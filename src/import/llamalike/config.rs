@@ -180,6 +180,7 @@ fn config(
     Ok(config)
 }
 
+/// Whether the output matrix is the embedding table. The config has to say it.
 fn is_tied(fields: &Object) -> Result<bool, ImportError> {
     let key = "tie_embedder_and_logits";
     fields

@@ -161,6 +161,7 @@ pub(super) fn apply(run: &mut Interpreter, name: &str, value: Value, args: Args)
     }
 }
 
+/// The text in the middle of a line of `width` characters, by default 80.
 fn center(run: &mut Interpreter, name: &str, value: &Value, args: Args) -> Result<Text> {
     let [width] = args.bind(name, ["width"], 0)?;
     let text = run.text(value)?;
@@ -168,6 +169,7 @@ fn center(run: &mut Interpreter, name: &str, value: &Value, args: Args) -> Resul
     methods::justify(run, &text, name, or_int(width, 80)?, &space)
 }
 
+/// How many runs of word characters a text has.
 fn word_count(text: &str) -> Value {
     let words = text.split(|c| !is_word(c)).filter(|word| !word.is_empty());
     Value::Int(words.count() as i128)

@@ -198,10 +198,12 @@ fn wrap_line<'t>(
     }
 }
 
+/// The length in characters.
 fn count(text: &str) -> usize {
     text.chars().count()
 }
 
+/// Whether a chunk is white space.
 fn is_blank(chunk: &str) -> bool {
     chunk.trim_matches(is_wrap_space).is_empty()
 }

@@ -41,6 +41,7 @@ pub(super) fn formatted(
     Ok(())
 }
 
+/// The error of a letter that a value of this type has no form for.
 fn unknown(kind: char, value: &Value) -> String {
     format!(
         "Unknown format code '{kind}' for object of type '{}'",
