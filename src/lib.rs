@@ -34,8 +34,8 @@
 //! * `chat` (feature `chat`): conversations, and the chat templates that checkpoints have.
 //! * [`pocketlm_kernels`]: the arithmetic, and the contract that makes it the same everywhere.
 //! * [`manual`]: getting started on a host, on a board and in C; types and memory, small types,
-//!   grammars; architecture, the numeric contract, how to add a type, a kind of layer, a family or an
-//!   instruction set; style and glossary.
+//!   grammars; architecture, the numeric contract, how to add a type, a kind of layer, a family or
+//!   an instruction set; style and glossary.
 //!
 //! A whole program, without a heap ([`Error`] is all that can go wrong):
 //!
@@ -95,10 +95,10 @@
 //! | `rvv` | kernels for RISC-V with the vector extension, version 1.0 |
 //! | `defmt` | `defmt::Format` on the public types of the core, and a few log points |
 //!
-//! Types, tokenizers, grammars, convolutions, `source` and `embedded-storage` are features because each takes
-//! flash. If an image needs one that is missing, it is refused with an error that names it. `dsp`,
-//! `mve` and `rvv` are features because stable Rust does not show whether the processor has these
-//! instructions.
+//! Types, tokenizers, grammars, convolutions, `source` and `embedded-storage` are features because
+//! each takes flash. If an image needs one that is missing, it is refused with an error that names
+//! it. `dsp`, `mve` and `rvv` are features because stable Rust does not show whether the processor
+//! has these instructions.
 
 #[cfg(feature = "std")]
 #[macro_use]

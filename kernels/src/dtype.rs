@@ -1,6 +1,6 @@
 //! The element types of a matrix, and how many bytes a matrix of each takes.
 
-/// TileRows of a tile: the rows of a matrix are stored eight together, so that a SIMD lane is a row.
+/// Rows of a tile: the rows of a matrix are stored eight together, so that a SIMD lane is a row.
 pub const TILE_ROWS: usize = 8;
 /// Columns that share a scale in the quantised types.
 pub const GROUP: usize = 32;

@@ -15,7 +15,7 @@ use crate::{
 /// ```
 /// use pocketlm_kernels::{DType, Input, Isa, Matrix, RowsMut, pack_row};
 ///
-/// // Two rows of three columns. TileRows are stored in tiles of eight.
+/// // Two rows of three columns. Rows are stored in tiles of eight.
 /// #[repr(align(64))]
 /// struct Bytes([u8; 96]);
 /// let mut bytes = Bytes([0; 96]);

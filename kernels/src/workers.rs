@@ -193,7 +193,7 @@ impl<'a> RowsMut<'a> {
         }
     }
 
-    /// The rows `rows` of these, as a view of their own. TileRows past the end are left out.
+    /// The rows `rows` of these, as a view of their own. Rows past the end are left out.
     pub fn part(&mut self, rows: Range<usize>) -> RowsMut<'_> {
         let start = rows.start.min(self.length);
         let length = rows.end.min(self.length).saturating_sub(start);
@@ -247,7 +247,7 @@ impl<T> Shared<T> {
 pub struct Output<'a> {
     /// `[vectors][rows]`.
     pub values: &'a mut [f32],
-    /// TileRows of a vector.
+    /// Rows of a vector.
     pub rows: usize,
     /// Which of them.
     pub range: Range<usize>,

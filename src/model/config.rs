@@ -294,9 +294,9 @@ pub(crate) struct Dims {
 }
 
 impl Config {
-    /// A config without sizes, with every option off and Llama's usual constants: SwiGLU, an `lm_head`
-    /// of its own, no biases, no norms beyond the usual three, no soft caps. It is the base
-    /// of others, which state what differs:
+    /// A config without sizes, with every option off and Llama's usual constants: SwiGLU, an
+    /// `lm_head` of its own, no biases, no norms beyond the usual three, no soft caps. It is the
+    /// base of others, which state what differs:
     ///
     /// ```
     /// # use pocketlm::model::Config;

@@ -71,8 +71,9 @@ pub struct Model<'m> {
 impl<'m> Model<'m> {
     /// Checks an image and borrows it. Everything is checked here, once: lengths, alignment, holes
     /// and overlaps, every section's checksum, the config, the place, type and shape of every
-    /// tensor, and that every number is finite. So this reads the whole image. Afterwards only calls
-    /// that are wrong in themselves fail, such as a token id out of range or too long a context.
+    /// tensor, and that every number is finite. So this reads the whole image. Afterwards only
+    /// calls that are wrong in themselves fail, such as a token id out of range or too long a
+    /// context.
     ///
     /// The tokenizer is checked when it is asked for ([`Model::tokenizer`]), so that a firmware
     /// that deals in token ids does not carry one.
@@ -248,7 +249,8 @@ impl<'m> Model<'m> {
         }
     }
 
-    /// The factors of [`AttnTemperature`], from step 0 on; empty without. Later steps have the last.
+    /// The factors of [`AttnTemperature`], from step 0 on; empty without. Later steps have the
+    /// last.
     pub(crate) fn query_factors(&self) -> &'m [f32] {
         if self.config().attn_temperature.is_none() {
             return &[];

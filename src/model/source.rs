@@ -42,15 +42,15 @@ use crate::Error;
 /// # Ok::<(), Error>(())
 /// ```
 pub trait WeightSource {
-    /// Fills `buffer` with the bytes of the image from `offset` on. Offsets are multiples of 4; those
-    /// that a session asks for are multiples of 8. While an image is opened, a damaged header can
-    /// lead to any offset, even beyond the end of the device: return [`Error::Storage`] then, as
-    /// whenever the bytes cannot be read. A session reports every error as that one.
+    /// Fills `buffer` with the bytes of the image from `offset` on. Offsets are multiples of 4;
+    /// those that a session asks for are multiples of 8. While an image is opened, a damaged header
+    /// can lead to any offset, even beyond the end of the device: return [`Error::Storage`] then,
+    /// as whenever the bytes cannot be read. A session reports every error as that one.
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;
 
     /// The same, and calls `work` once in the meantime. A source with a DMA controller starts the
-    /// transfer, calls `work`, and waits for the transfer to end before it returns. As provided, this
-    /// calls `work` first and reads afterwards.
+    /// transfer, calls `work`, and waits for the transfer to end before it returns. As provided,
+    /// this calls `work` first and reads afterwards.
     fn read_while(
         &mut self,
         offset: u64,

@@ -37,10 +37,11 @@ pub use pocketlm_kernels::{Engine, Isa, Solo, Workers, floats_are_ieee};
 pub use session::{Session, Step};
 pub use snapshot::SnapshotHeader;
 
-/// Whether this is built for a board without an operating system, which means a microcontroller: flash is scarce, there are one or two cores and no
-/// matrix units, and batches are short. There, code that only shares work between cores, or that is
-/// only faster for long batches, is left out; and small functions are not inlined
-/// (`cfg_attr(target_os = "none", inline(never))`), so that there is one copy of each.
+/// Whether this is built for a board without an operating system, which means a microcontroller:
+/// flash is scarce, there are one or two cores and no matrix units, and batches are short. There,
+/// code that only shares work between cores, or that is only faster for long batches, is left out;
+/// and small functions are not inlined (`cfg_attr(target_os = "none", inline(never))`), so that
+/// there is one copy of each.
 const BARE_METAL: bool = cfg!(target_os = "none");
 
 // A session and all that it is made of can move to another thread.

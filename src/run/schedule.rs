@@ -91,7 +91,8 @@ impl Schedule {
     }
 
     /// How many units the stage has, and what each costs. A cost of 1 is a row of a matrix as wide
-    /// as the embedding, times one token. `visible` tells how many keys the last token of the batch sees.
+    /// as the embedding, times one token. `visible` tells how many keys the last token of the batch
+    /// sees.
     pub fn size(&self, plan: &Plan<'_>, visible: impl FnOnce() -> usize) -> (usize, usize) {
         let dims = plan.dims();
         let tokens = self.batch.tokens();

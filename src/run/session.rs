@@ -190,8 +190,8 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// Adds tokens and gives the logits of each to `visit`, with its index in `ids`. `visit` may
-    /// change them. As many tokens are computed together as [`Plan::batch`] says, and the logits of as
-    /// many as [`Plan::logits`] says.
+    /// change them. As many tokens are computed together as [`Plan::batch`] says, and the logits of
+    /// as many as [`Plan::logits`] says.
     pub fn feed_each(
         &mut self,
         ids: &[u32],
@@ -213,8 +213,9 @@ impl<'m, 'a> Session<'m, 'a> {
 
     /// Adds a token, `ids[0]`, and drafts of the tokens after it, the other `ids`. `sample` gets
     /// the logits of a token, `[vocab_size]`, and chooses the token after it. If that is the draft
-    /// in this place, the draft is right. The first wrong draft and all after it are removed. Returns how many
-    /// drafts were right: `sample` was called once for each of these and once more.
+    /// in this place, the draft is right. The first wrong draft and all after it are removed.
+    /// Returns how many drafts were right: `sample` was called once for each of these and once
+    /// more.
     ///
     /// # Errors
     ///

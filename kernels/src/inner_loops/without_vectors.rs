@@ -1,9 +1,10 @@
 //! The innermost loops of the portable products, for cores without vector registers
 //! (microcontrollers).
 //!
-//! Those of `with_vectors.rs` run across the eight lanes of a tile. Here the lanes are written out, so that
-//! sums and inputs stay in registers. A compiler for a small core does not do that by itself, least
-//! of all at `opt-level = "s"`: its loop over rows loads and stores a sum in every iteration.
+//! Those of `with_vectors.rs` run across the eight lanes of a tile. Here the lanes are written out,
+//! so that sums and inputs stay in registers. A compiler for a small core does not do that by
+//! itself, least of all at `opt-level = "s"`: its loop over rows loads and stores a sum in every
+//! iteration.
 
 use bytemuck::cast_ref;
 

@@ -36,7 +36,7 @@ With --board the code and the stack of pocketlm are counted, as `pocketlm plan` 
 Weights stay in flash, so their types have no effect on RAM.
 
 Examples:
-  pocketlm fit ./story --board stm32f411 --context 128
+  pocketlm fit ./my-model --board stm32f411 --context 128
   pocketlm fit ./gemma-3-270m --flash 128M --ram 8M --vocabulary corpus.txt --svg fit.svg")]
 pub struct Arguments {
     /// A Hugging Face folder, a .gguf file, a llama2.c .bin, or a penzai-style folder

@@ -98,7 +98,7 @@ Start here:
   pocketlm run ./SmolLM2-135M -p 'The capital of France is' -n 20
   pocketlm pack ./SmolLM2-135M -o smol.plm --dtype q8
   pocketlm plan smol.plm --context 512 --ram 8M        does it fit my board?
-  pocketlm fit ./story --board pico2                   how small, and what does that cost?
+  pocketlm fit ./my-model --board pico2                how small, and what does that cost?
   pocketlm chat smol.plm")]
     struct Arguments {
         #[command(subcommand)]

@@ -121,8 +121,8 @@ fn some<'i>(input: Input<'i>, inputs: Range<usize>, matrix: &Matrix<'_>) -> Inpu
 }
 
 /// How many of `count` inputs a worker takes together. If a worker computes all rows of some
-/// inputs, they stay in its cache from stage to stage. But weights are converted again for every set
-/// of inputs, so sets must not be small.
+/// inputs, they stay in its cache from stage to stage. But weights are converted again for every
+/// set of inputs, so sets must not be small.
 fn together(workers: &dyn Workers, count: usize) -> usize {
     if BARE_METAL {
         return usize::MAX;

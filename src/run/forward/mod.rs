@@ -156,8 +156,8 @@ impl Forward<'_, '_> {
         }
     }
 
-    /// How many of the `width` numbers that the stage writes to a row are quantised as well: all, if
-    /// one of the matrices that read them is quantised, else none.
+    /// How many of the `width` numbers that the stage writes to a row are quantised as well: all,
+    /// if one of the matrices that read them is quantised, else none.
     fn quantized_width(&self, batch: &Batch, width: usize) -> usize {
         let matrix = |kind| self.model.location(batch.layer, kind);
         let mut readers = batch.stage.readers().iter();

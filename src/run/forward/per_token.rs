@@ -138,7 +138,8 @@ struct TokenWork<'s> {
 }
 
 impl TokenWork<'_> {
-    /// `first` and `second` are the token's rows of the two buffers. The row that the next matmul reads goes to `groups` as well, unless that is empty.
+    /// `first` and `second` are the token's rows of the two buffers. The row that the next matmul
+    /// reads goes to `groups` as well, unless that is empty.
     fn compute(
         &self,
         token: usize,

@@ -123,8 +123,8 @@ impl Forward<'_, '_> {
         TileRows::NONE
     }
 
-    /// Reads tile rows. Meanwhile `work` computes with those that were read before. It may be called
-    /// twice.
+    /// Reads tile rows. Meanwhile `work` computes with those that were read before. It may be
+    /// called twice.
     fn read_while(
         &mut self,
         tile_rows: TileRows,

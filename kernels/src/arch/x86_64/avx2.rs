@@ -422,7 +422,8 @@ pub(super) fn words<W: Bytes>(bytes: __m256i) -> [__m256i; 2] {
     }
 }
 
-/// The dot products of bytes that are [`OFFSET`](crate::tile::QuantizedTile::OFFSET) too large, corrected.
+/// The dot products of bytes that are [`OFFSET`](crate::tile::QuantizedTile::OFFSET) too large,
+/// corrected.
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn corrected<W: Bytes>(dots: __m256i, x: &InputGroup) -> __m256i {

@@ -1,6 +1,6 @@
-//! [`Isa::weighted_sum`](crate::Isa::weighted_sum) of values, with registers of 8 or 16 floats. Up to
-//! four queries share a value that was read and widened, and their independent sums keep the adder
-//! busy.
+//! [`Isa::weighted_sum`](crate::Isa::weighted_sum) of values, with registers of 8 or 16 floats. Up
+//! to four queries share a value that was read and widened, and their independent sums keep the
+//! adder busy.
 //!
 //! The code is written once over a register type, [`Vector`], and a macro makes a module for each.
 #![allow(clippy::needless_range_loop)]
@@ -121,7 +121,7 @@ impl Vector for __m512 {
     }
 }
 
-/// TileRows that are finished for all channels and queries before the next are read, so that they stay
+/// Rows that are finished for all channels and queries before the next are read, so that they stay
 /// in the first cache: 16 KB for a head of 64 in f16.
 const STRETCH: usize = 128;
 /// How many rows ahead values are prefetched.
