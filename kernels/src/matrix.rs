@@ -160,7 +160,7 @@ impl<'m> Matrix<'m> {
         })
     }
 
-    /// TileRows, the outputs of a product.
+    /// Rows, the outputs of a product.
     pub fn rows(&self) -> usize {
         self.rows
     }

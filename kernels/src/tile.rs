@@ -356,7 +356,7 @@ impl<'m, W: Tile> TileRows<'m, W> {
         }
     }
 
-    /// TileRow `index`; one of no tiles if there is no such row.
+    /// Tile row `index`; one of no tiles if there is no such row.
     #[inline(always)]
     pub(crate) fn row(&self, index: usize) -> TileRow<'m, W> {
         if Self::HEADER == 0 {
