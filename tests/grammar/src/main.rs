@@ -1,5 +1,6 @@
 //! Grammars against other programs. The README says how to run it and what came out.
 
+mod bits;
 mod compile;
 mod env;
 mod reasons;
