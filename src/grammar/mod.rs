@@ -346,7 +346,9 @@ impl<'g> Grammar<'g> {
         let at = first.at as usize;
         let mut later = *first;
         let mut go_round = || {
-            let slot = later.slots.get_mut(usize::from(first.depth).checked_sub(1)?)?;
+            let slot = later
+                .slots
+                .get_mut(usize::from(first.depth).checked_sub(1)?)?;
             *slot = slot.checked_add(1)?;
             Some(later)
         };

@@ -112,9 +112,7 @@ impl Tree {
     /// Bytes of RAM that the tree takes.
     pub fn bytes(&self) -> usize {
         let ids = self.ids.len() + self.specials.len() + self.others.len();
-        size_of_val(&self.groups[..])
-            + size_of_val(&self.nodes[..])
-            + ids * size_of::<u32>()
+        size_of_val(&self.groups[..]) + size_of_val(&self.nodes[..]) + ids * size_of::<u32>()
     }
 
     /// Makes the groups and their nodes, from the sorted tokens.
@@ -122,28 +120,39 @@ impl Tree {
         // The nodes from the root to the token before.
         let mut path: Vec<usize> = Vec::new();
         let mut before: &[u8] = &[];
-        for (first, id) in (0..).zip(&self.ids) {
-            let piece = tokenizer.piece(*id).unwrap_or_default();
+        for first in 0..self.ids.len() {
+            let piece = tokenizer.piece(self.ids[first]).unwrap_or_default();
             let (kinds, characters) = kinds::of_token(piece);
             let group = self.groups.last();
             if group.is_none_or(|group| (group.kinds, group.characters) != (kinds, characters)) {
-                close(&mut self.nodes, &mut path, 0);
                 before = &[];
                 self.groups.push(Group {
                     kinds,
                     characters,
                     node: self.nodes.len() as u32,
-                    first,
+                    first: first as u32,
                 });
             }
             let common = before.iter().zip(piece).take_while(|(a, b)| a == b).count();
             close(&mut self.nodes, &mut path, common);
-            let begins = |byte: &&u8| kinds::begins_character(**byte);
-            let mut left = characters - piece[..common].iter().filter(begins).count() as u8;
-            for (depth, byte) in (1..).zip(piece).skip(common) {
-                path.push(self.nodes.len());
-                let is_known = kinds != kinds::BROKEN && kinds::begins_character(*byte);
-                let broken = if is_known { 0 } else { kinds::BROKEN };
+            path.extend(self.nodes.len()..self.nodes.len() + piece.len() - common);
+            self.add(piece, common, first as u32);
+            before = piece;
+        }
+        close(&mut self.nodes, &mut path, 0);
+        self.nodes.push(Node {
+            first: self.ids.len() as u32,
+            ..Node::default()
+        });
+    }
+
+    /// Adds the nodes of a token that it does not share with the token before.
+    fn add(&mut self, piece: &[u8], shared: usize, first: u32) {
+        let (kinds, mut left) = kinds::of_token(piece);
+        for (depth, byte) in (1..).zip(piece) {
+            let is_known = kinds != kinds::BROKEN && kinds::begins_character(*byte);
+            let broken = if is_known { 0 } else { kinds::BROKEN };
+            if usize::from(depth) > shared {
                 self.nodes.push(Node {
                     byte: *byte,
                     depth,
@@ -152,15 +161,9 @@ impl Tree {
                     end: 0,
                     first,
                 });
-                left -= u8::from(is_known);
             }
-            before = piece;
+            left -= u8::from(is_known);
         }
-        close(&mut self.nodes, &mut path, 0);
-        self.nodes.push(Node {
-            first: self.ids.len() as u32,
-            ..Node::default()
-        });
     }
 
     /// Sets the logits of all forbidden tokens to −∞.
@@ -242,9 +245,10 @@ impl Tree {
         {
             let from = path[usize::from(node.depth.wrapping_sub(1))];
             let is_worth = node.end - at as u32 >= WORTH;
-            let outcome = match is_worth {
-                true => places.outcome(from, node.kinds, node.characters),
-                false => Outcome::Open,
+            let outcome = if is_worth {
+                places.outcome(from, node.kinds, node.characters)
+            } else {
+                Outcome::Open
             };
             if outcome == Outcome::Allowed {
                 at = node.end as usize;

@@ -38,7 +38,9 @@ struct Report {
     logits: Vec<f32>,
 }
 
-pub fn walks(tokenizer: &Tokenizer, schemas: &[(String, Value)], walks: usize) {
+/// Returns the walks: a line has a schema, a tab, and the ids.
+pub fn walks(tokenizer: &Tokenizer, schemas: &[(String, Value)], walks: usize) -> String {
+    let mut lines = String::new();
     let mut numbers = Numbers::new(1);
     let start = Instant::now();
     let tree = Tree::new(tokenizer);
@@ -79,10 +81,12 @@ pub fn walks(tokenizer: &Tokenizer, schemas: &[(String, Value)], walks: usize) {
                 texts: &texts,
                 text: Vec::new(),
             };
-            walk.run(name, schema, &mut numbers, &mut report);
+            let ids = walk.run(name, schema, &mut numbers, &mut report);
+            lines += &format!("{schema}\t{}\n", ids.join(" "));
         }
     }
     report.print(schemas.len());
+    lines
 }
 
 struct Walk<'w> {
@@ -95,8 +99,16 @@ struct Walk<'w> {
 }
 
 impl Walk<'_> {
-    fn run(mut self, name: &str, schema: &Value, numbers: &mut Numbers, report: &mut Report) {
+    /// Returns the ids of the walk.
+    fn run(
+        mut self,
+        name: &str,
+        schema: &Value,
+        numbers: &mut Numbers,
+        report: &mut Report,
+    ) -> Vec<String> {
         let mut differs = false;
+        let mut ids = Vec::new();
         for _ in 0..LONGEST {
             let (allowed, may_end) = self.ours(name, report);
             let (their_allowed, they_may_end) = self.theirs(report);
@@ -107,8 +119,8 @@ impl Walk<'_> {
                     allowed.without(&their_allowed),
                     their_allowed.without(&allowed),
                 ];
-                let ids = [&only[0][..], &only[1][..]];
-                self.explain(name, schema, ids, [may_end, they_may_end], report);
+                let only = [&only[0][..], &only[1][..]];
+                self.explain(name, schema, only, [may_end, they_may_end], report);
             }
             if may_end && numbers.below(4) == 0 {
                 break;
@@ -120,10 +132,12 @@ impl Walk<'_> {
             let is_allowed = self.ours.allows(id);
             report.best.push(start.elapsed());
             assert!(is_allowed && self.ours.accept(id));
+            ids.push(id.to_string());
             self.text.extend(self.tokenizer.piece(id).unwrap());
             self.theirs.consume_token(id).unwrap();
         }
         report.differing += usize::from(differs);
+        ids
     }
 
     /// The text tokens that are allowed here, and whether the text may end.
