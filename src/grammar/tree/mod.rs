@@ -17,7 +17,7 @@ use core::ops::Range;
 use std::prelude::rust_2024::*;
 use std::vec;
 
-use self::places::{Outcome, Places};
+use self::places::{Outcome, Path, Places};
 use super::Constraint;
 use crate::text::Tokenizer;
 
@@ -43,6 +43,9 @@ const WORTH: u32 = 4;
 #[derive(Debug)]
 pub struct Tree {
     groups: Vec<Group>,
+    /// The first bytes of the tokens of each group, close together in memory. The last one marks
+    /// the end.
+    roots: Vec<Root>,
     /// In preorder: a subtree is a range. The last one marks the end.
     nodes: Vec<Node>,
     /// The tokens in the order of the nodes.
@@ -59,9 +62,16 @@ pub struct Tree {
 struct Group {
     kinds: u8,
     characters: u8,
-    /// The first node and the first token.
-    node: u32,
+    /// In [`Tree::roots`].
+    root: u32,
+    /// The first token, in [`Tree::ids`].
     first: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Root {
+    node: u32,
+    byte: u8,
 }
 
 /// A prefix that tokens of a group share.
@@ -86,6 +96,7 @@ impl Tree {
     pub fn new(tokenizer: &Tokenizer) -> Self {
         let mut tree = Tree {
             groups: Vec::new(),
+            roots: Vec::new(),
             nodes: Vec::new(),
             ids: Vec::new(),
             specials: Vec::new(),
@@ -112,7 +123,10 @@ impl Tree {
     /// Bytes of RAM that the tree takes.
     pub fn bytes(&self) -> usize {
         let ids = self.ids.len() + self.specials.len() + self.others.len();
-        size_of_val(&self.groups[..]) + size_of_val(&self.nodes[..]) + ids * size_of::<u32>()
+        size_of_val(&self.groups[..])
+            + size_of_val(&self.roots[..])
+            + size_of_val(&self.nodes[..])
+            + ids * size_of::<u32>()
     }
 
     /// Makes the groups and their nodes, from the sorted tokens.
@@ -129,21 +143,31 @@ impl Tree {
                 self.groups.push(Group {
                     kinds,
                     characters,
-                    node: self.nodes.len() as u32,
+                    root: self.roots.len() as u32,
                     first: first as u32,
                 });
             }
             let common = before.iter().zip(piece).take_while(|(a, b)| a == b).count();
             close(&mut self.nodes, &mut path, common);
+            if common == 0 {
+                self.mark_root(piece[0]);
+            }
             path.extend(self.nodes.len()..self.nodes.len() + piece.len() - common);
             self.add(piece, common, first as u32);
             before = piece;
         }
         close(&mut self.nodes, &mut path, 0);
+        self.mark_root(0);
         self.nodes.push(Node {
             first: self.ids.len() as u32,
             ..Node::default()
         });
+    }
+
+    /// The next node is a root.
+    fn mark_root(&mut self, byte: u8) {
+        let node = self.nodes.len() as u32;
+        self.roots.push(Root { node, byte });
     }
 
     /// Adds the nodes of a token that it does not share with the token before.
@@ -217,6 +241,8 @@ impl Tree {
     fn allowed(&self, constraint: &Constraint) -> Ranges {
         let mut allowed = Ranges::default();
         let mut places = Places::new(constraint);
+        // The place after each depth. A depth is at most LONGEST, so the index is in bounds.
+        let mut path = [0; LONGEST + 1];
         let groups = &self.groups[..];
         for (index, group) in groups.iter().enumerate() {
             let next = groups.get(index + 1);
@@ -227,18 +253,27 @@ impl Tree {
                 }
                 Outcome::Forbidden => {}
                 Outcome::Open => {
-                    let end = next.map_or(self.nodes.len() - 1, |next| next.node as usize);
-                    self.walk(group.node as usize..end, &mut places, &mut allowed);
+                    let end = next.map_or(self.roots.len() - 1, |next| next.root as usize);
+                    for roots in self.roots[group.root as usize..=end].windows(2) {
+                        if places.can_begin(roots[0].byte) {
+                            let nodes = roots[0].node as usize..roots[1].node as usize;
+                            self.walk(nodes, &mut path, &mut places, &mut allowed);
+                        }
+                    }
                 }
             }
         }
         allowed
     }
 
-    /// Walks the nodes of a group.
-    fn walk(&self, nodes: Range<usize>, places: &mut Places, allowed: &mut Ranges) {
-        // The place after each depth. A depth is at most LONGEST, so the index is in bounds.
-        let mut path = [0u16; LONGEST + 1];
+    /// Walks the nodes of tokens with the same first byte.
+    fn walk(
+        &self,
+        nodes: Range<usize>,
+        path: &mut Path,
+        places: &mut Places,
+        allowed: &mut Ranges,
+    ) {
         let mut at = nodes.start;
         while at < nodes.end
             && let Some([node, next, ..]) = self.nodes.get(at..)
@@ -254,7 +289,7 @@ impl Tree {
                 at = node.end as usize;
                 allowed.push(node.first..self.nodes[at].first);
             } else if outcome == Outcome::Open
-                && let Some(after) = places.after(&mut path, node)
+                && let Some(after) = places.after(path, node)
             {
                 at += 1;
                 path[usize::from(node.depth)] = after;

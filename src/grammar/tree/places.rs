@@ -1,7 +1,6 @@
 //! The places that a walk reaches, and where bytes and characters lead from them.
 
 use core::num::NonZeroU8;
-use core::ops::RangeInclusive;
 use std::collections::HashMap;
 use std::prelude::rust_2024::*;
 use std::vec;
@@ -12,6 +11,8 @@ use crate::grammar::{Constraint, Place};
 /// A walk stores this many places, of about a kilobyte each. Then it drops all but those that lead
 /// to its node.
 const MOST_PLACES: usize = 2048;
+/// Most walks need no more than this.
+const FEW: usize = 32;
 /// A [`Reach`] follows this many characters, and this many places for each.
 const MOST_CHARACTERS: usize = 32;
 const MOST_ENDS: usize = 64;
@@ -70,12 +71,12 @@ impl<'c> Places<'c> {
     pub(super) fn new(constraint: &'c Constraint<'c>) -> Self {
         let mut places = Places {
             constraint,
-            places: Vec::new(),
-            known: HashMap::new(),
-            after: Vec::new(),
-            steps: Vec::new(),
-            ends: Vec::new(),
-            reach: Vec::new(),
+            places: Vec::with_capacity(FEW),
+            known: HashMap::with_capacity(FEW),
+            after: Vec::with_capacity(FEW),
+            steps: Vec::with_capacity(FEW),
+            ends: Vec::with_capacity(FEW),
+            reach: Vec::with_capacity(FEW),
         };
         places.index(constraint.place);
         places
@@ -93,6 +94,15 @@ impl<'c> Places<'c> {
         self.steps.push([None; _]);
         self.reach.push([None; _]);
         index
+    }
+
+    /// Whether a token may begin with `byte`.
+    #[inline]
+    pub(super) fn can_begin(&mut self, byte: u8) -> bool {
+        match self.after[0][usize::from(byte)] {
+            UNKNOWN => self.fill(0, byte).is_some(),
+            known => known != NOWHERE,
+        }
     }
 
     /// The place after the byte of `node`; `path` has the place before it.
@@ -172,6 +182,19 @@ impl<'c> Places<'c> {
     /// characters all are allowed, and from how many on all are forbidden.
     fn follow(&mut self, place: u16, kinds: u8) -> (usize, usize) {
         const NEVER: usize = usize::MAX;
+        // Mostly, the first character decides.
+        let (mut all, mut some) = (true, false);
+        for bit in bits(kinds) {
+            let step = self.step(place, bit);
+            all &= step.all;
+            some |= step.count > 0;
+        }
+        if !some {
+            return (0, 1);
+        }
+        if !all {
+            return (0, NEVER);
+        }
         let (mut before, mut now, mut seen) = (Vec::new(), vec![place], vec![place]);
         for count in 0..MOST_CHARACTERS {
             let Some((all, next)) = self.ends_of(&now, kinds) else {
@@ -204,7 +227,7 @@ impl<'c> Places<'c> {
     fn ends_of(&mut self, places: &[u16], kinds: u8) -> Option<(bool, Vec<u16>)> {
         let (mut all, mut ends) = (true, Vec::new());
         for place in places {
-            for bit in (0..kinds::COUNT).filter(|bit| kinds >> bit & 1 != 0) {
+            for bit in bits(kinds) {
                 // A step adds a few hundred places at most, so that an index has 16 bits.
                 if self.places.len() >= 2 * MOST_PLACES || ends.len() > MOST_ENDS {
                     return None;
@@ -225,15 +248,21 @@ impl<'c> Places<'c> {
         }
         let (mut all, mut ends) = (true, Vec::new());
         for form in kinds::forms(bit) {
-            let mut now = vec![place];
-            for (first, last) in *form {
-                let mut next = Vec::new();
-                for place in now {
-                    all &= self.look_after(place, *first..=*last, &mut next);
+            let Some((last, start)) = form.split_last() else {
+                continue;
+            };
+            let mut now = Vec::new();
+            for (index, bytes) in start.iter().enumerate() {
+                let before = core::mem::take(&mut now);
+                let before = if index == 0 { &[place] } else { &before[..] };
+                for place in before {
+                    all &= self.look_after(*place, *bytes, &mut now);
                 }
-                now = next;
             }
-            now.iter().for_each(|end| insert(&mut ends, *end));
+            let before = if start.is_empty() { &[place] } else { &now[..] };
+            for place in before {
+                all &= self.look_after(*place, *last, &mut ends);
+            }
         }
         let step = Step {
             all,
@@ -247,9 +276,9 @@ impl<'c> Places<'c> {
 
     /// Inserts the places after `bytes`. Whether all bytes are allowed. Drops no place, so the
     /// indices of the caller stay valid.
-    fn look_after(&mut self, from: u16, bytes: RangeInclusive<u8>, ends: &mut Vec<u16>) -> bool {
+    fn look_after(&mut self, from: u16, (first, last): (u8, u8), ends: &mut Vec<u16>) -> bool {
         let mut all = true;
-        for byte in bytes {
+        for byte in first..=last {
             let known = self.after[usize::from(from)][usize::from(byte)];
             let after = match known.checked_sub(FIRST) {
                 None if known == UNKNOWN => self.fill(usize::from(from), byte),
@@ -262,6 +291,11 @@ impl<'c> Places<'c> {
         }
         all
     }
+}
+
+/// The bits of some kinds.
+fn bits(kinds: u8) -> impl Iterator<Item = usize> {
+    (0..kinds::COUNT).filter(move |bit| kinds >> bit & 1 != 0)
 }
 
 fn insert(set: &mut Vec<u16>, place: u16) {
