@@ -478,7 +478,7 @@ impl<'g> Grammar<'g> {
     }
 
     /// Moves `place` to `target`, and on over go-to and need records. `false` if too few slots are
-    /// free.
+    /// free, or if a forged grammar leads out of its code.
     fn arrive(&self, place: &mut Place, target: usize) -> bool {
         let mut at = target;
         // The compiler writes at most one go-to and one need in a row.
@@ -492,8 +492,11 @@ impl<'g> Grammar<'g> {
                 _ => break,
             }
         }
-        place.at = at as u32;
-        true
+        let is_code = self.is_code(at);
+        if is_code {
+            place.at = at as u32;
+        }
+        is_code
     }
 
     fn call(&self, place: &mut Place, call: u16) -> bool {

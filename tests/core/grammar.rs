@@ -773,6 +773,27 @@ fn a_damaged_grammar_is_refused_and_a_forged_one_is_safe() {
     assert!(opened > 100, "{opened}");
 }
 
+/// `open` does not see that an edge leads into the middle of a record, whose bytes there are a go-to
+/// out of the code.
+#[test]
+fn no_text_leads_out_of_the_code_of_a_forged_grammar() {
+    let (_, section) = sections().swap_remove(0);
+    let tokenizer = Tokenizer::open(&section).unwrap();
+    let vocabulary = Vocabulary::new(&tokenizer);
+    let branch = [132, 0, 1, 0, 0, b'a', b'a', 10, 0];
+    let range_and_end = [130, 128, 191, 131];
+    let code = [&branch[..], &range_and_end].concat();
+    let head = [&b"PGRM"[..], &[1, 2, 0, 0]].concat();
+    let tables = [&[0; 4][..], &[code.len() as u8, 0, 0, 0], &[0; 4], &code].concat();
+    let sum = crc32fast::hash(&[&head[..], &tables].concat());
+    let bytes = [&head[..], &sum.to_le_bytes(), &tables].concat();
+    let grammar = Grammar::open(&bytes).unwrap();
+    let mut constraint = Constraint::new(&grammar, &vocabulary);
+    constraint.accept(tokenizer.token_to_id(b"a").unwrap());
+    let place = constraint.to_bytes();
+    constraint.restore(&place).unwrap();
+}
+
 /// A line of `eval.tsv` is a request and the calls that are right for it.
 #[test]
 fn the_grammar_of_the_tools_of_pins_allows_every_right_call() {
