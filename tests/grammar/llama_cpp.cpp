@@ -1,6 +1,6 @@
 // The masks of llama.cpp's grammars, along walks that `walks TOKENIZER SCHEMAS WALKS FILE` wrote:
-// llama_cpp MODEL.gguf FILE. A line of the file is a schema, a tab, and the ids of a walk. A walk
-// ends where llama.cpp refuses its next token. The README says how to build this.
+// llama_cpp MODEL.gguf FILE LIBRARIES. A line of the file is a schema, a tab, and the ids of a walk.
+// A walk ends where llama.cpp refuses its next token. The README says how to build this.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
