@@ -773,6 +773,38 @@ fn a_damaged_grammar_is_refused_and_a_forged_one_is_safe() {
     assert!(opened > 100, "{opened}");
 }
 
+/// More places than the tree has indices.
+#[test]
+fn a_tree_masks_seventy_thousand_values_that_begin_unlike() {
+    let ranges = [
+        '\u{4E00}'..='\u{9FFF}',
+        '\u{AC00}'..='\u{D7A3}',
+        '\u{20000}'..='\u{2A6DF}',
+    ];
+    let characters = ranges.into_iter().flatten().enumerate();
+    let values: Vec<String> = characters
+        .map(|(at, value)| format!("{value}{at}"))
+        .collect();
+    let bytes = from_json_schema(&json!({ "enum": values }), Whitespace::Compact).unwrap();
+    let grammar = Grammar::open(&bytes).unwrap();
+    for (name, section) in sections() {
+        let tokenizer = Tokenizer::open(&section).unwrap();
+        let vocabulary = Vocabulary::new(&tokenizer);
+        let tree = Tree::new(&tokenizer);
+        let with_tree = Vocabulary::with_tree(&tokenizer, &tree);
+        let mut constraint = Constraint::new(&grammar, &vocabulary);
+        let quote = tokenizer.token_to_id(b"\"");
+        constraint.accept(quote.unwrap_or_default());
+        let mut by_tree = Constraint::new(&grammar, &with_tree);
+        by_tree.restore(&constraint.to_bytes()).unwrap();
+        let mut masked = vec![0.0; tokenizer.vocab_size() as usize];
+        let mut masked_by_tree = masked.clone();
+        constraint.mask(&mut masked);
+        by_tree.mask(&mut masked_by_tree);
+        assert!(masked == masked_by_tree, "{name}");
+    }
+}
+
 /// `open` does not see that an edge leads into the middle of a record, whose bytes there are a go-to
 /// out of the code.
 #[test]

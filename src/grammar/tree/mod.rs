@@ -6,9 +6,9 @@
 //!
 //! Most tokens are not even looked at. They are in groups by the [kinds] of their characters and by
 //! how many characters they have. For a place and kinds, the mask computes once how many characters
-//! of these kinds are allowed whatever they are, and how many are forbidden whatever they are (the
-//! [`Reach`]). Within a JSON string with a maximum length, this decides nearly all groups. The walk
-//! goes through the other groups, and decides subtrees in the same way.
+//! of these kinds are allowed whatever they are, and how many are forbidden whatever they are
+//! (`places::Reach`). Within a JSON string with a maximum length, this decides nearly all groups.
+//! The walk goes through the other groups, and decides subtrees in the same way.
 
 mod kinds;
 mod places;

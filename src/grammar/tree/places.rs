@@ -168,6 +168,13 @@ impl<'c> Places<'c> {
 
     #[cold]
     fn find_reach(&mut self, place: u16, kinds: u8) -> Reach {
+        // A step adds two thousand places at most, so that an index has 16 bits.
+        if self.places.len() >= 2 * MOST_PLACES {
+            return Reach {
+                allowed: 0,
+                forbidden: NonZeroU8::MAX,
+            };
+        }
         let (allowed, forbidden) = self.follow(place, kinds);
         let reach = Reach {
             allowed: u8::try_from(allowed).unwrap_or(u8::MAX),
@@ -228,7 +235,6 @@ impl<'c> Places<'c> {
         let (mut all, mut ends) = (true, Vec::new());
         for place in places {
             for bit in bits(kinds) {
-                // A step adds a few hundred places at most, so that an index has 16 bits.
                 if self.places.len() >= 2 * MOST_PLACES || ends.len() > MOST_ENDS {
                     return None;
                 }
@@ -274,11 +280,14 @@ impl<'c> Places<'c> {
         step
     }
 
-    /// Inserts the places after `bytes`. Whether all bytes are allowed. Drops no place, so the
-    /// indices of the caller stay valid.
+    /// Inserts the places after `bytes`. Whether all bytes are allowed; `false` as well if there are
+    /// too many places. Drops no place, so the indices of the caller stay valid.
     fn look_after(&mut self, from: u16, (first, last): (u8, u8), ends: &mut Vec<u16>) -> bool {
         let mut all = true;
         for byte in first..=last {
+            if ends.len() > MOST_ENDS {
+                return false;
+            }
             let known = self.after[usize::from(from)][usize::from(byte)];
             let after = match known.checked_sub(FIRST) {
                 None if known == UNKNOWN => self.fill(usize::from(from), byte),
