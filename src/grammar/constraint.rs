@@ -182,6 +182,16 @@ impl<'g> Constraint<'g> {
         self.grammar.walk_alike(place, byte)
     }
 
+    #[cfg(feature = "std")]
+    pub(super) fn settled(&self, place: Place) -> Place {
+        self.grammar.settled(place)
+    }
+
+    #[cfg(feature = "std")]
+    pub(super) fn rounds_left(&self, places: [&Place; 3]) -> Option<u16> {
+        self.grammar.rounds_left(places)
+    }
+
     pub(super) fn walk_byte(&self, place: &mut Place, byte: u8) -> bool {
         self.grammar.walk(place, Symbol::Byte(byte))
     }

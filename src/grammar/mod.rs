@@ -326,6 +326,41 @@ impl<'g> Grammar<'g> {
         }
     }
 
+    /// The same place, after the ends of rules at which nothing else is possible.
+    #[cfg(feature = "std")]
+    pub(crate) fn settled(&self, mut place: Place) -> Place {
+        while let Some(&op::END) = self.code.get(place.at as usize) {
+            let mut after = place;
+            if !self.pop(&mut after) {
+                break;
+            }
+            place = after;
+        }
+        place
+    }
+
+    /// How many rounds the loop at the first place can still begin. `None` if the first place is at
+    /// no loop, or if the others are not the same loop one round and two rounds later.
+    #[cfg(feature = "std")]
+    pub(crate) fn rounds_left(&self, [first, second, third]: [&Place; 3]) -> Option<u16> {
+        let at = first.at as usize;
+        let mut later = *first;
+        let mut go_round = || {
+            let slot = later
+                .slots
+                .get_mut(usize::from(first.depth).checked_sub(1)?)?;
+            *slot = slot.checked_add(1)?;
+            Some(later)
+        };
+        let is_loop = self.code.get(at) == Some(&op::LOOP)
+            && go_round() == Some(*second)
+            && go_round() == Some(*third);
+        is_loop.then(|| match self.u16(at + 3) {
+            UNBOUNDED => UNBOUNDED,
+            most => most.saturating_sub(self.rounds(first)),
+        })
+    }
+
     /// Whether the text may end at `place`.
     pub(crate) fn is_complete(&self, mut place: Place) -> bool {
         for _ in 0..PASSED {
@@ -443,7 +478,7 @@ impl<'g> Grammar<'g> {
     }
 
     /// Moves `place` to `target`, and on over go-to and need records. `false` if too few slots are
-    /// free.
+    /// free, or if a forged grammar leads out of its code.
     fn arrive(&self, place: &mut Place, target: usize) -> bool {
         let mut at = target;
         // The compiler writes at most one go-to and one need in a row.
@@ -457,8 +492,11 @@ impl<'g> Grammar<'g> {
                 _ => break,
             }
         }
-        place.at = at as u32;
-        true
+        let is_code = self.is_code(at);
+        if is_code {
+            place.at = at as u32;
+        }
+        is_code
     }
 
     fn call(&self, place: &mut Place, call: u16) -> bool {

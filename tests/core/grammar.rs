@@ -773,6 +773,59 @@ fn a_damaged_grammar_is_refused_and_a_forged_one_is_safe() {
     assert!(opened > 100, "{opened}");
 }
 
+/// More places than the tree has indices.
+#[test]
+fn a_tree_masks_seventy_thousand_values_that_begin_unlike() {
+    let ranges = [
+        '\u{4E00}'..='\u{9FFF}',
+        '\u{AC00}'..='\u{D7A3}',
+        '\u{20000}'..='\u{2A6DF}',
+    ];
+    let characters = ranges.into_iter().flatten().enumerate();
+    let values: Vec<String> = characters
+        .map(|(at, value)| format!("{value}{at}"))
+        .collect();
+    let bytes = from_json_schema(&json!({ "enum": values }), Whitespace::Compact).unwrap();
+    let grammar = Grammar::open(&bytes).unwrap();
+    for (name, section) in sections() {
+        let tokenizer = Tokenizer::open(&section).unwrap();
+        let vocabulary = Vocabulary::new(&tokenizer);
+        let tree = Tree::new(&tokenizer);
+        let with_tree = Vocabulary::with_tree(&tokenizer, &tree);
+        let mut constraint = Constraint::new(&grammar, &vocabulary);
+        let quote = tokenizer.token_to_id(b"\"");
+        constraint.accept(quote.unwrap_or_default());
+        let mut by_tree = Constraint::new(&grammar, &with_tree);
+        by_tree.restore(&constraint.to_bytes()).unwrap();
+        let mut masked = vec![0.0; tokenizer.vocab_size() as usize];
+        let mut masked_by_tree = masked.clone();
+        constraint.mask(&mut masked);
+        by_tree.mask(&mut masked_by_tree);
+        assert!(masked == masked_by_tree, "{name}");
+    }
+}
+
+/// `open` does not see that an edge leads into the middle of a record, whose bytes there are a go-to
+/// out of the code.
+#[test]
+fn no_text_leads_out_of_the_code_of_a_forged_grammar() {
+    let (_, section) = sections().swap_remove(0);
+    let tokenizer = Tokenizer::open(&section).unwrap();
+    let vocabulary = Vocabulary::new(&tokenizer);
+    let branch = [132, 0, 1, 0, 0, b'a', b'a', 10, 0];
+    let range_and_end = [130, 128, 191, 131];
+    let code = [&branch[..], &range_and_end].concat();
+    let head = [&b"PGRM"[..], &[1, 2, 0, 0]].concat();
+    let tables = [&[0; 4][..], &[code.len() as u8, 0, 0, 0], &[0; 4], &code].concat();
+    let sum = crc32fast::hash(&[&head[..], &tables].concat());
+    let bytes = [&head[..], &sum.to_le_bytes(), &tables].concat();
+    let grammar = Grammar::open(&bytes).unwrap();
+    let mut constraint = Constraint::new(&grammar, &vocabulary);
+    constraint.accept(tokenizer.token_to_id(b"a").unwrap());
+    let place = constraint.to_bytes();
+    constraint.restore(&place).unwrap();
+}
+
 /// A line of `eval.tsv` is a request and the calls that are right for it.
 #[test]
 fn the_grammar_of_the_tools_of_pins_allows_every_right_call() {

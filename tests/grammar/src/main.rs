@@ -1,5 +1,6 @@
 //! Grammars against other programs. The README says how to run it and what came out.
 
+mod bits;
 mod compile;
 mod env;
 mod reasons;
@@ -13,7 +14,9 @@ use pocketlm::text::Tokenizer;
 
 const USAGE: &str = "\
 give one of
-  walks TOKENIZER SCHEMAS WALKS   allowed tokens against llguidance's, and the time of masks
+  walks TOKENIZER SCHEMAS WALKS [FILE]
+                                  allowed tokens against llguidance's, and the time of masks;
+                                  writes the walks to FILE
   valid TOKENIZER SCHEMAS TEXTS   random texts, judged by jsonschema
   compile SCHEMAS                 how long schemas take to compile";
 
@@ -25,8 +28,12 @@ fn main() {
             .unwrap_or_else(|_| panic!("{text} is no number"))
     };
     match arguments[..] {
-        ["walks", path, schemas, count] => with_tokenizer(path, |tokenizer| {
-            walks::walks(tokenizer, &schemas::schemas(number(schemas)), number(count));
+        ["walks", path, schemas, count, ref file @ ..] => with_tokenizer(path, |tokenizer| {
+            let schemas = schemas::schemas(number(schemas));
+            let walks = walks::walks(tokenizer, &schemas, number(count));
+            if let [file] = file {
+                std::fs::write(file, walks).unwrap();
+            }
         }),
         ["valid", path, schemas, count] => with_tokenizer(path, |tokenizer| {
             valid::valid(tokenizer, &schemas::schemas(number(schemas)), number(count));

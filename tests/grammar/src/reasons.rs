@@ -105,8 +105,11 @@ fn of_number(
     if !bounded {
         return None;
     }
-    if ends_only && has(&b'.') {
-        return Some("a number with a bound may end in fewer digits than the bound here");
+    // What may follow the number may be in the difference as well.
+    let follows = |piece: &&[u8]| !piece.starts_with(b".") && !piece[0].is_ascii_digit();
+    let ends_here = there.is_empty() && difference.here.iter().all(follows);
+    if has(&b'.') && (ends_only || ends_here) {
+        return Some("a number with a bound may end in other digits than the bound here");
     }
     let is_zero = |piece: &&[u8]| piece.iter().all(|byte| *byte == b'0');
     let are_zeros = |pieces: &[&[u8]]| pieces.iter().all(is_zero);

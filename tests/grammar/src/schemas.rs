@@ -3,6 +3,8 @@
 use pocketlm::text::Tokenizer;
 use serde_json::{Map, Value, json};
 
+use crate::bits::Bits;
+
 /// xorshift64.
 pub struct Numbers(u64);
 
@@ -32,22 +34,14 @@ impl Numbers {
     }
 
     /// One of `ids`; mostly a short one without letters, so that texts come to an end.
-    pub fn short(&mut self, ids: &[u32], tokenizer: &Tokenizer) -> u32 {
-        let mut id = ids[self.below(ids.len())];
-        if self.below(3) == 0 {
-            return id;
-        }
-        let length = |id: u32| {
-            let piece = tokenizer.piece(id).unwrap_or_default();
+    pub fn short(&mut self, ids: &Bits, tokenizer: &Tokenizer) -> Option<u32> {
+        let length = |id: &u32| {
+            let piece = tokenizer.piece(*id).unwrap_or_default();
             piece.len() + 3 * usize::from(piece.iter().any(u8::is_ascii_alphabetic))
         };
-        for _ in 0..8 {
-            let other = ids[self.below(ids.len())];
-            if length(other) < length(id) {
-                id = other;
-            }
-        }
-        id
+        let tries = if self.below(3) == 0 { 1 } else { 9 };
+        let mut any = |_| ids.next(self.below(tokenizer.vocab_size() as usize));
+        (0..tries).map_while(&mut any).min_by_key(length)
     }
 }
 

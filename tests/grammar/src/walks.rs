@@ -11,6 +11,7 @@ use pocketlm::import::grammar::{Whitespace, from_json_schema};
 use pocketlm::text::Tokenizer;
 use serde_json::Value;
 
+use crate::bits::Bits;
 use crate::env::{env, is_text};
 use crate::reasons::{Difference, reason};
 use crate::schemas::Numbers;
@@ -28,13 +29,18 @@ struct Report {
     /// How often each reason for a difference was met, and an example.
     reasons: BTreeMap<&'static str, (usize, String)>,
     mask: Vec<Duration>,
+    /// Our worst mask, and where it was.
+    worst: (Duration, String),
     their_mask: Vec<Duration>,
+    their_logits: Vec<Duration>,
     best: Vec<Duration>,
     /// Room for the logits: the time to get it is not the mask's.
     logits: Vec<f32>,
 }
 
-pub fn walks(tokenizer: &Tokenizer, schemas: &[(String, Value)], walks: usize) {
+/// Returns the walks: a line has a schema, a tab, and the ids.
+pub fn walks(tokenizer: &Tokenizer, schemas: &[(String, Value)], walks: usize) -> String {
+    let mut lines = String::new();
     let mut numbers = Numbers::new(1);
     let start = Instant::now();
     let tree = Tree::new(tokenizer);
@@ -46,9 +52,8 @@ pub fn walks(tokenizer: &Tokenizer, schemas: &[(String, Value)], walks: usize) {
     let vocabulary = Vocabulary::with_tree(tokenizer, &tree);
     let factory = ParserFactory::new_simple(&env(tokenizer)).unwrap();
     let mut report = Report::default();
-    let texts: Vec<u32> = (0..tokenizer.vocab_size())
-        .filter(|id| is_text(tokenizer, *id))
-        .collect();
+    let ids: Vec<u32> = (0..tokenizer.vocab_size()).collect();
+    let texts = Bits::of(&ids, |id| is_text(tokenizer, *id));
     for (name, schema) in schemas {
         let bytes = match from_json_schema(schema, Whitespace::Unbounded) {
             Ok(bytes) => bytes,
@@ -76,10 +81,12 @@ pub fn walks(tokenizer: &Tokenizer, schemas: &[(String, Value)], walks: usize) {
                 texts: &texts,
                 text: Vec::new(),
             };
-            walk.run(name, schema, &mut numbers, &mut report);
+            let ids = walk.run(name, schema, &mut numbers, &mut report);
+            lines += &format!("{schema}\t{}\n", ids.join(" "));
         }
     }
     report.print(schemas.len());
+    lines
 }
 
 struct Walk<'w> {
@@ -87,68 +94,83 @@ struct Walk<'w> {
     theirs: Matcher,
     tokenizer: &'w Tokenizer<'w>,
     /// The tokens that are text.
-    texts: &'w [u32],
+    texts: &'w Bits,
     text: Vec<u8>,
 }
 
 impl Walk<'_> {
-    fn run(mut self, name: &str, schema: &Value, numbers: &mut Numbers, report: &mut Report) {
+    /// Returns the ids of the walk.
+    fn run(
+        mut self,
+        name: &str,
+        schema: &Value,
+        numbers: &mut Numbers,
+        report: &mut Report,
+    ) -> Vec<String> {
         let mut differs = false;
+        let mut ids = Vec::new();
         for _ in 0..LONGEST {
-            let (allowed, may_end) = self.ours(report);
+            let (allowed, may_end) = self.ours(name, report);
             let (their_allowed, they_may_end) = self.theirs(report);
             report.steps += 1;
-            let common: Vec<u32> = both(&allowed, &their_allowed);
-            if common.len() != allowed.len()
-                || common.len() != their_allowed.len()
-                || may_end != they_may_end
-            {
+            if allowed != their_allowed || may_end != they_may_end {
                 differs = true;
-                let only_here = without(&allowed, &common);
-                let only_there = without(&their_allowed, &common);
-                let ids = [&only_here[..], &only_there[..]];
-                self.explain(name, schema, ids, [may_end, they_may_end], report);
+                let only = [
+                    allowed.without(&their_allowed),
+                    their_allowed.without(&allowed),
+                ];
+                let only = [&only[0][..], &only[1][..]];
+                self.explain(name, schema, only, [may_end, they_may_end], report);
             }
-            if common.is_empty() || (may_end && numbers.below(4) == 0) {
+            if may_end && numbers.below(4) == 0 {
                 break;
             }
-            let id = numbers.short(&common, self.tokenizer);
+            let Some(id) = numbers.short(&allowed.and(&their_allowed), self.tokenizer) else {
+                break;
+            };
             let start = Instant::now();
             let is_allowed = self.ours.allows(id);
             report.best.push(start.elapsed());
             assert!(is_allowed && self.ours.accept(id));
+            ids.push(id.to_string());
             self.text.extend(self.tokenizer.piece(id).unwrap());
             self.theirs.consume_token(id).unwrap();
         }
         report.differing += usize::from(differs);
+        ids
     }
 
     /// The text tokens that are allowed here, and whether the text may end.
-    fn ours(&self, report: &mut Report) -> (Vec<u32>, bool) {
+    fn ours(&self, name: &str, report: &mut Report) -> (Bits, bool) {
         let logits = &mut report.logits;
         logits.clear();
         logits.resize(self.tokenizer.vocab_size() as usize, 0.0);
         let start = ThreadTime::now();
         self.ours.mask(logits);
         let time = start.elapsed();
+        if report.worst.0 < time {
+            let text = String::from_utf8_lossy(&self.text);
+            report.worst = (time, format!("{name}: after {text:?}"));
+        }
         report.mask.push(time);
-        let allowed = self.texts().filter(|id| logits[*id as usize] == 0.0);
-        (allowed.collect(), self.ours.is_complete())
+        let allowed = Bits::of(logits, |logit| *logit == 0.0);
+        (allowed.and(self.texts), self.ours.is_complete())
     }
 
-    fn theirs(&mut self, report: &mut Report) -> (Vec<u32>, bool) {
+    fn theirs(&mut self, report: &mut Report) -> (Bits, bool) {
         if self.theirs.is_stopped() {
-            return (Vec::new(), true);
+            return (self.texts.none(), true);
         }
         let start = ThreadTime::now();
         let mask = self.theirs.compute_mask().unwrap();
-        report.their_mask.push(start.elapsed());
-        let allowed = self.texts().filter(|id| mask.is_allowed(*id)).collect();
-        (allowed, self.theirs.is_accepting().unwrap())
-    }
-
-    fn texts(&self) -> impl Iterator<Item = u32> {
-        self.texts.iter().copied()
+        let time = start.elapsed();
+        report.their_mask.push(time);
+        report.logits.fill(0.0);
+        let start = ThreadTime::now();
+        forbid(mask.as_slice(), &mut report.logits);
+        report.their_logits.push(time + start.elapsed());
+        let allowed = Bits(mask.as_slice().to_vec());
+        (allowed.and(self.texts), self.theirs.is_accepting().unwrap())
     }
 
     /// Counts a difference with its reason.
@@ -199,19 +221,21 @@ impl Walk<'_> {
     }
 }
 
-/// What two sorted lists have in common.
-fn both(a: &[u32], b: &[u32]) -> Vec<u32> {
-    a.iter()
-        .copied()
-        .filter(|id| b.binary_search(id).is_ok())
-        .collect()
-}
-
-fn without(all: &[u32], some: &[u32]) -> Vec<u32> {
-    all.iter()
-        .copied()
-        .filter(|id| some.binary_search(id).is_err())
-        .collect()
+/// Sets the logits whose bits are 0 to −∞. llguidance leaves this to its user.
+fn forbid(bits: &[u32], logits: &mut [f32]) {
+    for (word, part) in bits.iter().zip(logits.chunks_mut(32)) {
+        match *word {
+            0 => part.fill(f32::NEG_INFINITY),
+            u32::MAX => {}
+            word => {
+                for (bit, logit) in part.iter_mut().enumerate() {
+                    if word >> bit & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl Report {
@@ -223,9 +247,11 @@ impl Report {
         for (reason, (count, example)) in &self.reasons {
             println!("  {count} steps: {reason}; {example}");
         }
+        println!("worst mask: {}", self.worst.1);
         for (name, times) in [
             ("mask", &mut self.mask),
-            ("mask of llguidance", &mut self.their_mask),
+            ("llguidance's bits", &mut self.their_mask),
+            ("llguidance's bits, logits set", &mut self.their_logits),
             ("test of one token", &mut self.best),
         ] {
             times.sort_unstable();
