@@ -85,7 +85,7 @@ async fn run<S: Read + Write, P: OutputPin>(
     pins: &mut [Pin<P>],
 ) -> Result<(), Failure<S::Error>> {
     if !floats_are_ieee() {
-        print(serial, "floats are not IEEE 754: answers may be others than a host's\r\n").await?;
+        print(serial, "floats are not IEEE 754: answers may differ\r\n").await?;
     }
     let model = open().await?;
     let tokenizer = model.tokenizer()?;
@@ -152,7 +152,9 @@ async fn answer<S: Write>(
         let mut text = String::<WRITTEN>::new();
         // What does not fit is dropped.
         let progress = generation.step(BUDGET, |chunk| _ = text.push_str(chunk))?;
-        print(serial, &text).await?;
+        if !text.is_empty() {
+            print(serial, &text).await?;
+        }
         _ = answer.push_str(&text);
         if let Progress::Ended(_) = progress {
             break;
@@ -162,18 +164,17 @@ async fn answer<S: Write>(
     let tokens = generation.tokens();
     let mut line = String::<WRITTEN>::new();
     let (took, digest) = (start.elapsed().as_millis(), digest.value());
-    _ = write!(line, "\r\n{tokens} tokens, {took} ms, digest {digest:016x}\r\n");
+    _ = write!(
+        line,
+        "\r\n{tokens} tokens, {took} ms, digest {digest:016x}\r\n"
+    );
     print(serial, &line).await?;
     Ok(answer)
 }
 
 /// The prompt of a request. Tags are special tokens; the request cannot contain them, because it is
 /// encoded as plain text.
-fn prompt(
-    tokenizer: &Tokenizer,
-    request: &str,
-    ids: &mut [u32],
-) -> Result<usize, pocketlm::Error> {
+fn prompt(tokenizer: &Tokenizer, request: &str, ids: &mut [u32]) -> Result<usize, pocketlm::Error> {
     let mut scratch = [0; scratch_len(REQUEST)];
     let mut count = 0;
     for (text, parse_special) in [
@@ -228,9 +229,7 @@ async fn act<S: Write, P: OutputPin>(
 }
 
 /// Reads a line and echoes it. A backspace removes a character.
-async fn read_line<S: Read + Write>(
-    serial: &mut S,
-) -> Result<String<REQUEST>, Failure<S::Error>> {
+async fn read_line<S: Read + Write>(serial: &mut S) -> Result<String<REQUEST>, Failure<S::Error>> {
     let mut line = String::new();
     loop {
         let mut byte = [0];
@@ -252,6 +251,9 @@ async fn read_line<S: Read + Write>(
 }
 
 async fn print<S: Write>(serial: &mut S, text: &str) -> Result<(), Failure<S::Error>> {
-    serial.write_all(text.as_bytes()).await.map_err(Failure::Serial)?;
+    serial
+        .write_all(text.as_bytes())
+        .await
+        .map_err(Failure::Serial)?;
     serial.flush().await.map_err(Failure::Serial)
 }

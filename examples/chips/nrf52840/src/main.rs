@@ -36,10 +36,22 @@ async fn main(_spawner: Spawner) {
         &mut sent,
     );
     let mut pins = [
-        (3, Output::new(chip.P0_03, Level::Low, OutputDrive::Standard)),
-        (4, Output::new(chip.P0_04, Level::Low, OutputDrive::Standard)),
-        (28, Output::new(chip.P0_28, Level::Low, OutputDrive::Standard)),
-        (29, Output::new(chip.P0_29, Level::Low, OutputDrive::Standard)),
+        (
+            3,
+            Output::new(chip.P0_03, Level::Low, OutputDrive::Standard),
+        ),
+        (
+            4,
+            Output::new(chip.P0_04, Level::Low, OutputDrive::Standard),
+        ),
+        (
+            28,
+            Output::new(chip.P0_28, Level::Low, OutputDrive::Standard),
+        ),
+        (
+            29,
+            Output::new(chip.P0_29, Level::Low, OutputDrive::Standard),
+        ),
     ];
     let led = Output::new(chip.P0_13, Level::High, OutputDrive::Standard);
     join(serve(serial, &mut pins), blink(led)).await;

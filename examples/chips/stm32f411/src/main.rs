@@ -8,9 +8,7 @@ use embassy_futures::join::join;
 use embassy_stm32::bind_interrupts;
 use embassy_stm32::gpio::{Level, Output, Speed};
 use embassy_stm32::peripherals::USART2;
-use embassy_stm32::rcc::{
-    APBPrescaler, Pll, PllMul, PllPDiv, PllPreDiv, PllSource, Sysclk,
-};
+use embassy_stm32::rcc::{APBPrescaler, Pll, PllMul, PllPDiv, PllPreDiv, PllSource, Sysclk};
 use embassy_stm32::usart::{BufferedInterruptHandler, BufferedUart, Config};
 use panic_halt as _; // the panic handler
 use pocketlm_chips_app::{blink, serve};
