@@ -44,7 +44,9 @@ fn the_functions_do_what_the_header_says_with_threads_a_source_and_a_grammar_too
     use pocketlm::sample::Sampler;
 
     const PROMPT: [u32; 6] = [2, 17, 40, 5, 7, 600];
-    let compiled = pocketlm::import::grammar::from_regex("[A-Z][a-z]+ (can|may) fly[.!]").unwrap();
+    let compiled =
+        pocketlm::import::grammar::from_regex("(Lily|Tom|The dog) (ran|sat) [a-z]{2,8}[.!]")
+            .unwrap();
     let file = folder("host").join("fly.plg");
     fs::write(&file, &compiled).unwrap();
     let program = host_program(&["../../tests/c/same.c"], "same");
