@@ -34,7 +34,8 @@ pub struct plm_constraint {
 // What C takes for the sizes. `handle::create` sees to it that the values fit.
 const _: () = assert!(size_of::<plm_constraint>() == PLM_CONSTRAINT_BYTES);
 
-type Text = Generation<'static, 'static, 'static, 'static>;
+/// A generation, as the C interface has it.
+pub type Text = Generation<'static, 'static, 'static, 'static>;
 
 /// The constraint of a generation, if it has one.
 pub struct Lent {

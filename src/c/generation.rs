@@ -8,7 +8,7 @@ use pocketlm::generate::{End, Generation, Progress, STOP_STRING_BYTES};
 use pocketlm::run::Session;
 use pocketlm::sample::Sampler;
 
-use crate::constraint::{Lent, plm_constraint};
+use crate::constraint::{Lent, Text, plm_constraint};
 use crate::handle::{self, Handle, Held};
 use crate::memory;
 use crate::sampler::plm_sampler;
@@ -89,14 +89,12 @@ pub struct Place {
     /// What the text ended with; `PLM_PENDING` while it goes on.
     ended: i32,
     stop_strings: [&'static str; PLM_STOP_STRINGS],
-    generation: Generation<'static, 'static, 'static, 'static>,
+    generation: Text,
 }
 
 /// The generation of a handle. Not by way of a reference to the place: it borrows other parts of
 /// that.
-fn generation(
-    held: &mut Held<plm_generation>,
-) -> &mut Generation<'static, 'static, 'static, 'static> {
+fn generation(held: &mut Held<plm_generation>) -> &mut Text {
     // SAFETY: `held` has the only use of the place, and the place is filled.
     unsafe { &mut (*held.pointer()).generation }
 }
@@ -163,7 +161,14 @@ unsafe fn start(
             let stop_strings = stop_strings.get(..stops).unwrap_or_default();
             let generation = &raw mut (*place).generation;
             generation.write(Generation::new(used, sampler, &tokenizer, prompt));
-            limited(generation, options, stop_strings);
+            let limit = match options.tokens {
+                0 => usize::MAX,
+                tokens => tokens,
+            };
+            limited(generation, limit, stop_strings);
+            if options.keep_special {
+                with_special(generation);
+            }
             constraint_held.constrain(generation);
             Ok(())
         })?;
@@ -174,29 +179,24 @@ unsafe fn start(
     Ok(())
 }
 
-/// Says when a text ends, and what is in it. Not inlined: `start` would need the stack of a second
-/// generation.
+/// Says when a text ends. Not inlined: `start` would need the stack of a second generation.
 ///
 /// # Safety
 /// A generation is there, and nobody else uses it.
 #[inline(never)]
-unsafe fn limited(
-    place: *mut Generation<'static, 'static, 'static, 'static>,
-    options: &plm_generate_options,
-    stop_strings: &'static [&'static str],
-) {
-    let limit = match options.tokens {
-        0 => usize::MAX,
-        tokens => tokens,
-    };
+unsafe fn limited(place: *mut Text, limit: usize, stop_strings: &'static [&'static str]) {
     // SAFETY: the caller's promise; what is read is written again.
-    unsafe {
-        let mut generation = place.read().limit(limit).stop_strings(stop_strings);
-        if options.keep_special {
-            generation = generation.keep_special();
-        }
-        place.write(generation);
-    }
+    unsafe { place.write(place.read().limit(limit).stop_strings(stop_strings)) };
+}
+
+/// Makes special tokens a part of a text. Not inlined, as `limited`.
+///
+/// # Safety
+/// That of `limited`.
+#[inline(never)]
+unsafe fn with_special(place: *mut Text) {
+    // SAFETY: the caller's promise; what is read is written again.
+    unsafe { place.write(place.read().keep_special()) };
 }
 
 /// The stop strings of the caller, and how many there are.

@@ -201,15 +201,12 @@ unsafe fn open_verified(
     // SAFETY: the caller's promise.
     unsafe {
         let mut check = Check::of(memory::value(verify)?)?;
-        let image: &'static [u8] = memory::values(image, bytes)?;
-        memory::must_be_apart(&[
-            memory::buffer(model, 1),
-            memory::buffer(image.as_ptr(), bytes),
-        ])?;
-        handle::create(model, |place| {
-            place.write(Model::open_verified(image, &mut check)?);
-            Ok(())
-        })
+        check.update(memory::values(image, bytes)?);
+        if !check.verify() {
+            return Err(pocketlm::Error::Unverified.into());
+        }
+        // Not `Model::open_verified`, which would have the code of `Model::open` a second time.
+        open(model, image.cast(), bytes, None)
     }
 }
 

@@ -425,14 +425,12 @@ static int32_t is_signed(void *context)
 static void signatures(void)
 {
     plm_model model;
-    plm_model_info info;
     struct sum sum = {0, 0}, found = {0, 0}, wrong = {0, 1};
     add(&sum, image, image_bytes);
     found.expected = sum.found;
     const plm_verify good = {add, is_signed, &found}, bad = {add, is_signed, &wrong};
     OK(plm_open_verified(&model, image, image_bytes, &good));
     MUST(plm_open_verified(&model, image, image_bytes, &bad) == PLM_ERROR_UNVERIFIED);
-    MUST(plm_info(&model, &info) == PLM_ERROR_HANDLE);
     const plm_verify none = {add, NULL, &found};
     MUST(plm_open_verified(&model, image, image_bytes, &none) == PLM_ERROR_NULL);
 
