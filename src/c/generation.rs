@@ -1,19 +1,21 @@
 //! How is a whole text generated?
 
 use core::ffi::{c_char, c_void};
+use core::ptr;
 
 use pocketlm::Error;
 use pocketlm::generate::{End, Generation, Progress, STOP_STRING_BYTES};
 use pocketlm::run::Session;
 use pocketlm::sample::Sampler;
 
+use crate::constraint::{Lent, Text, plm_constraint};
 use crate::handle::{self, Handle, Held};
 use crate::memory;
 use crate::sampler::plm_sampler;
 use crate::session::{plm_session, session};
 use crate::status::{
-    Fault, PLM_ENDED_CONTEXT, PLM_ENDED_LIMIT, PLM_ENDED_STOP, PLM_ENDED_TOKEN, PLM_ERROR_LENGTH,
-    PLM_OK, PLM_PENDING, code, status,
+    Fault, PLM_ENDED_COMPLETE, PLM_ENDED_CONTEXT, PLM_ENDED_LIMIT, PLM_ENDED_STOP, PLM_ENDED_TOKEN,
+    PLM_ERROR_LENGTH, PLM_OK, PLM_PENDING, code, status,
 };
 use crate::text::{plm_tokenizer, plm_write, writer};
 
@@ -22,19 +24,19 @@ pub const PLM_STOP_STRINGS: usize = 4;
 
 /// Words of 8 bytes of a `plm_generation`.
 #[cfg(target_pointer_width = "32")]
-pub const PLM_GENERATION_WORDS: usize = 180;
+pub const PLM_GENERATION_WORDS: usize = 190;
 /// Words of 8 bytes of a `plm_generation`.
 #[cfg(target_pointer_width = "64")]
-pub const PLM_GENERATION_WORDS: usize = 256;
+pub const PLM_GENERATION_WORDS: usize = 268;
 /// Bytes of a `plm_generation`.
 pub const PLM_GENERATION_BYTES: usize = PLM_GENERATION_WORDS * 8;
 
 /// Text that a model generates after a prompt. It stays where it is: a copy is refused.
 ///
-/// While the text goes on, the session and the sampler are the generation's: other calls with them
-/// are refused with `PLM_ERROR_HANDLE`, and their memory must stay. They are free again when the
-/// text has ended, or after `plm_generate_stop`. One that is opened again before that is taken away
-/// from the generation, which cannot go on then (`PLM_ERROR_HANDLE`).
+/// While the text goes on, the session, the sampler and the constraint are the generation's: other
+/// calls with them are refused with `PLM_ERROR_HANDLE`, and their memory must stay. They are free
+/// again when the text has ended, or after `plm_generate_stop`. One that is opened again before that
+/// is taken away from the generation, which cannot go on then (`PLM_ERROR_HANDLE`).
 ///
 /// Threads: one at a time.
 #[repr(C)]
@@ -42,7 +44,7 @@ pub struct plm_generation {
     opaque: [u64; PLM_GENERATION_WORDS],
 }
 
-/// When a text ends, beside the tokens that end it and a full context.
+/// What is in a text, and when it ends, beside the tokens that end it and a full context.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct plm_generate_options {
@@ -53,6 +55,21 @@ pub struct plm_generate_options {
     pub stop_strings: *const *const c_char,
     /// How many: at most `PLM_STOP_STRINGS`.
     pub stop_string_count: usize,
+    /// The text obeys this grammar, from the constraint's place on. NULL if there is none.
+    pub constraint: *mut plm_constraint,
+    /// Special tokens are a part of the text, for calls of tools. They are left out otherwise.
+    pub keep_special: bool,
+}
+
+impl plm_generate_options {
+    /// Until a token ends the text, or the context is full.
+    const ZEROS: plm_generate_options = plm_generate_options {
+        tokens: 0,
+        stop_strings: ptr::null(),
+        stop_string_count: 0,
+        constraint: ptr::null_mut(),
+        keep_special: false,
+    };
 }
 
 // What C takes for the sizes. `handle::create` sees to it that the values fit.
@@ -67,27 +84,28 @@ impl Handle for plm_generation {
 pub struct Place {
     session: *mut plm_session,
     sampler: *mut plm_sampler,
+    /// NULL if there is none.
+    constraint: *mut plm_constraint,
     /// What the text ended with; `PLM_PENDING` while it goes on.
     ended: i32,
     stop_strings: [&'static str; PLM_STOP_STRINGS],
-    generation: Generation<'static, 'static, 'static, 'static>,
+    generation: Text,
 }
 
 /// The generation of a handle. Not by way of a reference to the place: it borrows other parts of
 /// that.
-fn generation(
-    held: &mut Held<plm_generation>,
-) -> &mut Generation<'static, 'static, 'static, 'static> {
+fn generation(held: &mut Held<plm_generation>) -> &mut Text {
     // SAFETY: `held` has the only use of the place, and the place is filled.
     unsafe { &mut (*held.pointer()).generation }
 }
 
 /// Begins a text after the `count` tokens of a prompt, which follow what the session holds. The ids
 /// are read until the first call that returns no error, and `options`, which may be NULL, only
-/// here. `tokenizer` is copied.
+/// here. `tokenizer` is copied; it is the one that the constraint was opened with.
 ///
 /// Errors: `PLM_ERROR_LENGTH` for too many or too long stop strings, `PLM_ERROR_UTF8` for their
-/// text, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+/// text, `PLM_ERROR_NO_GRAMMAR`, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+/// `PLM_ERROR_HANDLE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_generate_start(
     generation: *mut plm_generation,
@@ -110,30 +128,23 @@ unsafe fn start(
     (ids, count): (*const u32, usize),
     options: *const plm_generate_options,
 ) -> Result<(), Fault> {
-    // SAFETY: the caller's promise. The session and the sampler stay, and tags see to it that
-    // nobody else uses them.
+    // SAFETY: the caller's promise. The session, the sampler and the constraint stay, and tags see
+    // to it that nobody else uses them.
     unsafe {
-        let mut stop_strings = [""; PLM_STOP_STRINGS];
-        let mut stops = 0;
-        let mut tokens = 0;
-        if let Some(options) = memory::optional(options)? {
-            tokens = options.tokens;
-            let strings = memory::values(options.stop_strings, options.stop_string_count)?;
-            stops = strings.len();
-            if stops > PLM_STOP_STRINGS {
-                return Err(Fault::of(PLM_ERROR_LENGTH));
-            }
-            for (place, &string) in stop_strings.iter_mut().zip(strings) {
-                *place = stop_string(string)?;
-            }
-        }
+        let options = memory::optional(options)?.unwrap_or(&plm_generate_options::ZEROS);
+        let (stop_strings, stops) = stop_strings(options)?;
         let tokenizer = *handle::shared(tokenizer)?;
         let mut sampler_held = Held::new(sampler_handle)?;
         let mut session_held = Held::new(session_handle)?;
+        let mut constraint_held = Lent::new(options.constraint)?;
         memory::must_be_apart(&[
             memory::buffer(handle, 1),
             memory::buffer(session_handle, 1),
             memory::buffer(sampler_handle, 1),
+            memory::buffer(
+                options.constraint,
+                usize::from(!options.constraint.is_null()),
+            ),
             memory::buffer(ids, count),
             crate::session::arena(&session_held),
         ])?;
@@ -143,18 +154,27 @@ unsafe fn start(
         handle::create(handle, |place| {
             (&raw mut (*place).session).write(session_handle);
             (&raw mut (*place).sampler).write(sampler_handle);
+            (&raw mut (*place).constraint).write(options.constraint);
             (&raw mut (*place).ended).write(PLM_PENDING);
             (&raw mut (*place).stop_strings).write(stop_strings);
             let stop_strings = &(*place).stop_strings;
             let stop_strings = stop_strings.get(..stops).unwrap_or_default();
-            let limit = if tokens == 0 { usize::MAX } else { tokens };
             let generation = &raw mut (*place).generation;
             generation.write(Generation::new(used, sampler, &tokenizer, prompt));
+            let limit = match options.tokens {
+                0 => usize::MAX,
+                tokens => tokens,
+            };
             limited(generation, limit, stop_strings);
+            if options.keep_special {
+                with_special(generation);
+            }
+            constraint_held.constrain(generation);
             Ok(())
         })?;
         session_held.lend(handle);
         sampler_held.lend(handle);
+        constraint_held.lend(handle);
     }
     Ok(())
 }
@@ -164,13 +184,39 @@ unsafe fn start(
 /// # Safety
 /// A generation is there, and nobody else uses it.
 #[inline(never)]
-unsafe fn limited(
-    place: *mut Generation<'static, 'static, 'static, 'static>,
-    limit: usize,
-    stop_strings: &'static [&'static str],
-) {
+unsafe fn limited(place: *mut Text, limit: usize, stop_strings: &'static [&'static str]) {
     // SAFETY: the caller's promise; what is read is written again.
     unsafe { place.write(place.read().limit(limit).stop_strings(stop_strings)) };
+}
+
+/// Makes special tokens a part of a text. Not inlined, as `limited`.
+///
+/// # Safety
+/// That of `limited`.
+#[inline(never)]
+unsafe fn with_special(place: *mut Text) {
+    // SAFETY: the caller's promise; what is read is written again.
+    unsafe { place.write(place.read().keep_special()) };
+}
+
+/// The stop strings of the caller, and how many there are.
+///
+/// # Safety
+/// What the pointers point to is there.
+unsafe fn stop_strings(
+    options: &plm_generate_options,
+) -> Result<([&'static str; PLM_STOP_STRINGS], usize), Fault> {
+    // SAFETY: the caller's promise.
+    let strings = unsafe { memory::values(options.stop_strings, options.stop_string_count)? };
+    if strings.len() > PLM_STOP_STRINGS {
+        return Err(Fault::of(PLM_ERROR_LENGTH));
+    }
+    let mut stop_strings = [""; PLM_STOP_STRINGS];
+    for (place, &string) in stop_strings.iter_mut().zip(strings) {
+        // SAFETY: the caller's promise.
+        *place = unsafe { stop_string(string)? };
+    }
+    Ok((stop_strings, strings.len()))
 }
 
 /// A string of the caller's, of which no more is read than the longest may have.
@@ -191,8 +237,8 @@ unsafe fn stop_string(string: *const c_char) -> Result<&'static str, Fault> {
 }
 
 /// Adds the next token and gives the text that it completes to `write`, in no, one or several
-/// calls. `PLM_OK` if the text goes on; `PLM_ENDED_TOKEN`, `PLM_ENDED_STOP`, `PLM_ENDED_LIMIT` or
-/// `PLM_ENDED_CONTEXT` if it has ended, now and in every further call.
+/// calls. `PLM_OK` if the text goes on; `PLM_ENDED_TOKEN`, `PLM_ENDED_STOP`, `PLM_ENDED_LIMIT`,
+/// `PLM_ENDED_CONTEXT` or `PLM_ENDED_COMPLETE` if it has ended, now and in every further call.
 ///
 /// Errors: those of `plm_feed` and `plm_sample`. Nothing is lost: the next call goes on from there.
 #[unsafe(no_mangle)]
@@ -225,18 +271,35 @@ pub unsafe extern "C" fn plm_generate_step(
     status(unsafe { step(generation, budget, write, context) })
 }
 
-/// The session and the sampler of a generation.
-///
-/// # Safety
-/// Their memory is there.
-unsafe fn lent(
-    handle: *mut plm_generation,
-    held: &Held<plm_generation>,
-) -> Result<(Held<plm_session>, Held<plm_sampler>), Fault> {
-    // SAFETY: the place is filled; the caller's promise.
-    unsafe {
-        let (session, sampler) = ((*held.pointer()).session, (*held.pointer()).sampler);
-        Ok((Held::lent(session, handle)?, Held::lent(sampler, handle)?))
+/// What a generation borrows.
+struct Borrowed {
+    session: Held<plm_session>,
+    sampler: Held<plm_sampler>,
+    constraint: Lent,
+}
+
+impl Borrowed {
+    /// # Safety
+    /// The memory of what is borrowed is there.
+    unsafe fn of(
+        handle: *mut plm_generation,
+        held: &Held<plm_generation>,
+    ) -> Result<Borrowed, Fault> {
+        // SAFETY: the place is filled; the caller's promise.
+        unsafe {
+            let place = held.pointer();
+            Ok(Borrowed {
+                session: Held::lent((*place).session, handle)?,
+                sampler: Held::lent((*place).sampler, handle)?,
+                constraint: Lent::of((*place).constraint, handle)?,
+            })
+        }
+    }
+
+    fn give_back(&mut self, held: &mut Held<plm_generation>) {
+        self.session.give_back();
+        self.sampler.give_back();
+        self.constraint.give_back(generation(held));
     }
 }
 
@@ -255,19 +318,18 @@ unsafe fn step(
         if ended != PLM_PENDING {
             return Ok(ended);
         }
-        let (mut session, mut sampler) = lent(handle, &held)?;
+        let mut borrowed = Borrowed::of(handle, &held)?;
         let ended = match generation(&mut held).step(budget, write)? {
             Progress::Pending => return Ok(PLM_PENDING),
             Progress::Token => return Ok(PLM_OK),
             Progress::Ended(End::Token(_)) => PLM_ENDED_TOKEN,
             Progress::Ended(End::StopString(_)) => PLM_ENDED_STOP,
+            Progress::Ended(End::Limit) => PLM_ENDED_LIMIT,
             Progress::Ended(End::ContextFull) => PLM_ENDED_CONTEXT,
-            // Only a grammar completes a text, and this interface has no grammars.
-            Progress::Ended(End::Limit | End::Complete) => PLM_ENDED_LIMIT,
+            Progress::Ended(End::Complete) => PLM_ENDED_COMPLETE,
         };
         (*held.pointer()).ended = ended;
-        session.give_back();
-        sampler.give_back();
+        borrowed.give_back(&mut held);
         Ok(ended)
     }
 }
@@ -300,14 +362,13 @@ unsafe fn stop(
         if (*held.pointer()).ended != PLM_PENDING {
             return Ok(());
         }
-        let (mut session, mut sampler) = lent(handle, &held)?;
+        let mut borrowed = Borrowed::of(handle, &held)?;
         let text = generation(&mut held).held_back();
         if !text.is_empty() {
             write(text);
         }
         (*held.pointer()).ended = PLM_ENDED_LIMIT;
-        session.give_back();
-        sampler.give_back();
+        borrowed.give_back(&mut held);
     }
     Ok(())
 }

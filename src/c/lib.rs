@@ -13,6 +13,8 @@
 //! | `session.rs` | How are tokens computed? |
 //! | `sampler.rs` | Which token comes next? |
 //! | `text.rs` | How does text become tokens, and tokens text? |
+//! | `constraint.rs` | What is a place in a text that obeys a grammar, and how does a generation use it? |
+//! | `grammar.rs` | Which tokens may come next, given a grammar? |
 //! | `generation.rs` | How is a whole text generated? |
 //! | `handle.rs` | How does Rust know that memory of the caller is what it should be? |
 //! | `memory.rs` | Which pointers and lengths are refused? |
@@ -24,7 +26,10 @@
 #[cfg(not(any(target_os = "none", all(target_family = "wasm", target_os = "unknown"))))]
 extern crate std;
 
+mod constraint;
 mod generation;
+#[cfg(feature = "grammar")]
+mod grammar;
 mod handle;
 mod memory;
 mod model;

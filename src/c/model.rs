@@ -2,12 +2,12 @@
 
 use core::ffi::c_void;
 
-use pocketlm::model::{Header, Kv, Model};
+use pocketlm::model::{Header, Kv, Model, Verify};
 use pocketlm::run::{Plan, floats_are_ieee};
 
 use crate::handle::{self, Handle};
 use crate::memory;
-use crate::status::{Fault, PLM_ERROR_OTHER_IMAGE, PLM_ERROR_SETTING, code};
+use crate::status::{Fault, PLM_ERROR_NULL, PLM_ERROR_OTHER_IMAGE, PLM_ERROR_SETTING, code};
 
 /// Keys and values are kept as they are computed.
 pub const PLM_KV_F32: u32 = 0;
@@ -74,6 +74,54 @@ pub struct plm_model_info {
     pub layers: u32,
 }
 
+/// A check of a signature over all bytes of an image. The scheme, the key and the place of the
+/// signature are the caller's. The structure is read during the call that it is given to.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct plm_verify {
+    /// Takes the next bytes of the image, from the first to the last, in pieces of any size. Not
+    /// NULL.
+    pub update:
+        Option<unsafe extern "C" fn(context: *mut c_void, data: *const c_void, bytes: usize)>,
+    /// Returns 0 if the image may be used. Called once, after its last byte. Not NULL.
+    pub verify: Option<unsafe extern "C" fn(context: *mut c_void) -> i32>,
+    /// Given to both.
+    pub context: *mut c_void,
+}
+
+/// The caller's check.
+pub struct Check {
+    update: unsafe extern "C" fn(context: *mut c_void, data: *const c_void, bytes: usize),
+    verify: unsafe extern "C" fn(context: *mut c_void) -> i32,
+    context: *mut c_void,
+}
+
+impl Check {
+    /// A check whose functions are there.
+    pub fn of(check: &plm_verify) -> Result<Check, Fault> {
+        let (Some(update), Some(verify)) = (check.update, check.verify) else {
+            return Err(Fault::of(PLM_ERROR_NULL));
+        };
+        Ok(Check {
+            update,
+            verify,
+            context: check.context,
+        })
+    }
+}
+
+impl Verify for Check {
+    fn update(&mut self, bytes: &[u8]) {
+        // SAFETY: the header says what the function must do.
+        unsafe { (self.update)(self.context, bytes.as_ptr().cast(), bytes.len()) }
+    }
+
+    fn verify(&mut self) -> bool {
+        // SAFETY: the header says what the function must do.
+        unsafe { (self.verify)(self.context) == 0 }
+    }
+}
+
 impl plm_limits {
     /// The plan of a session of `model`.
     pub fn plan(&self, model: &Model<'static>) -> Result<Plan<'static>, Fault> {
@@ -100,7 +148,7 @@ impl plm_limits {
 /// full context or an unknown token can fail.
 ///
 /// `model` is what is opened. `image` starts at a multiple of 64 and has `bytes` bytes, which do
-/// not change while the model is used. A check of a signature goes before this call.
+/// not change while the model is used.
 ///
 /// Errors: 100 to 110, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED` (`model`),
 /// `PLM_ERROR_LENGTH`.
@@ -128,6 +176,38 @@ pub unsafe extern "C" fn plm_open_expected(
 ) -> i32 {
     // SAFETY: the caller's promise, which the header states.
     code(unsafe { open(model, image, bytes, Some(checksum)) })
+}
+
+/// `plm_open` for a signed image: `verify` sees all bytes of the image before anything in them is
+/// used.
+///
+/// Errors: those of `plm_open`, and `PLM_ERROR_UNVERIFIED` if `verify` refuses the image.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_open_verified(
+    model: *mut plm_model,
+    image: *const c_void,
+    bytes: usize,
+    verify: *const plm_verify,
+) -> i32 {
+    // SAFETY: the caller's promise, which the header states.
+    code(unsafe { open_verified(model, (image.cast(), bytes), verify) })
+}
+
+unsafe fn open_verified(
+    model: *mut plm_model,
+    (image, bytes): (*const u8, usize),
+    verify: *const plm_verify,
+) -> Result<(), Fault> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut check = Check::of(memory::value(verify)?)?;
+        check.update(memory::values(image, bytes)?);
+        if !check.verify() {
+            return Err(pocketlm::Error::Unverified.into());
+        }
+        // Not `Model::open_verified`, which would have the code of `Model::open` a second time.
+        open(model, image.cast(), bytes, None)
+    }
 }
 
 #[inline(never)]

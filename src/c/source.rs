@@ -8,7 +8,9 @@ use pocketlm::Error;
 use pocketlm::model::{Model, WeightSource};
 use pocketlm_kernels::Workers;
 
-use crate::model::plm_model;
+#[cfg(feature = "source")]
+use crate::model::Check;
+use crate::model::{plm_model, plm_verify};
 use crate::status::{Fault, PLM_ERROR_NULL, code};
 #[cfg(feature = "source")]
 use crate::{handle, memory};
@@ -156,17 +158,46 @@ pub unsafe extern "C" fn plm_open_from(
     scratch: *mut c_void,
     scratch_bytes: usize,
 ) -> i32 {
-    let resident = (resident.cast(), resident_bytes);
+    let buffers = (
+        (resident.cast(), resident_bytes),
+        (scratch.cast(), scratch_bytes),
+    );
     // SAFETY: the caller's promise, which the header states.
-    code(unsafe { open_from(model, source, resident, (scratch.cast(), scratch_bytes)) })
+    code(unsafe { open_from(model, source, buffers, None) })
 }
+
+/// `plm_open_from` for a signed image: `verify` sees all bytes of the image before anything in them
+/// is used. What is resident stays as `verify` saw it. The weights are read again for every token,
+/// so a device that can be exchanged can return others later.
+///
+/// Errors: those of `plm_open_from`, and `PLM_ERROR_UNVERIFIED` if `verify` refuses the image.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_open_verified_from(
+    model: *mut plm_model,
+    source: *const plm_source,
+    resident: *mut c_void,
+    resident_bytes: usize,
+    scratch: *mut c_void,
+    scratch_bytes: usize,
+    verify: *const plm_verify,
+) -> i32 {
+    let buffers = (
+        (resident.cast(), resident_bytes),
+        (scratch.cast(), scratch_bytes),
+    );
+    // SAFETY: the caller's promise, which the header states.
+    code(unsafe { open_from(model, source, buffers, Some(verify)) })
+}
+
+/// Memory, and how many bytes it has.
+type Buffer = (*mut u8, usize);
 
 #[cfg(not(feature = "source"))]
 unsafe fn open_from(
     _: *mut plm_model,
     _: *const plm_source,
-    _: (*mut u8, usize),
-    _: (*mut u8, usize),
+    _: (Buffer, Buffer),
+    _: Option<*const plm_verify>,
 ) -> Result<(), Fault> {
     Err(Fault::of(crate::status::PLM_ERROR_NO_SOURCE))
 }
@@ -175,8 +206,8 @@ unsafe fn open_from(
 unsafe fn open_from(
     model: *mut plm_model,
     source: *const plm_source,
-    (resident, resident_bytes): (*mut u8, usize),
-    (scratch, scratch_bytes): (*mut u8, usize),
+    ((resident, resident_bytes), (scratch, scratch_bytes)): (Buffer, Buffer),
+    verify: Option<*const plm_verify>,
 ) -> Result<(), Fault> {
     memory::must_be_apart(&[
         memory::buffer(model, 1),
@@ -186,10 +217,17 @@ unsafe fn open_from(
     // SAFETY: the caller's promise.
     unsafe {
         let mut device = Device(readable(memory::value(source)?)?);
+        let check = verify.map(|verify| Check::of(memory::value(verify)?));
+        let check = check.transpose()?;
         let resident: &'static mut [u8] = memory::values_mut(resident, resident_bytes)?;
         let scratch = memory::values_mut(scratch, scratch_bytes)?;
         handle::create(model, |place| {
-            place.write(Model::open_from(&mut device, resident, scratch)?);
+            place.write(match check {
+                Some(mut check) => {
+                    Model::open_verified_from(&mut device, resident, scratch, &mut check)?
+                }
+                None => Model::open_from(&mut device, resident, scratch)?,
+            });
             Ok(())
         })
     }

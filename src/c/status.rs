@@ -17,6 +17,8 @@ pub const PLM_ENDED_STOP: i32 = 3;
 pub const PLM_ENDED_LIMIT: i32 = 4;
 /// The text has ended: the context has no room for another token.
 pub const PLM_ENDED_CONTEXT: i32 = 5;
+/// The text has ended: it is complete by its grammar, and nothing more may come.
+pub const PLM_ENDED_COMPLETE: i32 = 6;
 
 /// The first bytes are not those of an image.
 pub const PLM_ERROR_NOT_AN_IMAGE: i32 = 100;
@@ -96,6 +98,12 @@ pub const PLM_ERROR_NO_CANDIDATE: i32 = 406;
 pub const PLM_ERROR_TOKEN_OUT_OF_RANGE: i32 = 407;
 /// The image holds no tokenizer.
 pub const PLM_ERROR_NO_TOKENIZER: i32 = 408;
+/// The first bytes are not those of a compiled grammar.
+pub const PLM_ERROR_NOT_A_GRAMMAR: i32 = 409;
+/// A grammar of a format version that this build does not read.
+pub const PLM_ERROR_GRAMMAR_VERSION: i32 = 410;
+/// The grammar is cut short or damaged.
+pub const PLM_ERROR_GRAMMAR_DAMAGED: i32 = 411;
 /// A pointer is NULL.
 pub const PLM_ERROR_NULL: i32 = 500;
 /// A pointer is not aligned for what it points to.
@@ -115,6 +123,8 @@ pub const PLM_ERROR_SETTING: i32 = 506;
 pub const PLM_ERROR_OVERLAP: i32 = 507;
 /// The library was built without weight sources (feature `source`).
 pub const PLM_ERROR_NO_SOURCE: i32 = 508;
+/// The library was built without grammars (feature `grammar`).
+pub const PLM_ERROR_NO_GRAMMAR: i32 = 509;
 
 /// A number above 99.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +181,7 @@ fn sentence(code: i32) -> &'static CStr {
         PLM_ENDED_STOP => c"the text has ended with a stop string",
         PLM_ENDED_LIMIT => c"the text has as many tokens as were asked for",
         PLM_ENDED_CONTEXT => c"the text has ended because the context is full",
+        PLM_ENDED_COMPLETE => c"the text has ended because it is complete by its grammar",
         100..200 => of_an_image(code),
         200..300 => of_a_run(code),
         300..400 => of_storage(code),
@@ -259,6 +270,9 @@ fn of_text(code: i32) -> &'static CStr {
         PLM_ERROR_NO_TOKENIZER => {
             c"the image holds no tokenizer: pack it with the tokenizer's files"
         }
+        PLM_ERROR_NOT_A_GRAMMAR => c"not a compiled grammar: pocketlm grammar makes one",
+        PLM_ERROR_GRAMMAR_VERSION => c"unknown grammar format version: compile it again",
+        PLM_ERROR_GRAMMAR_DAMAGED => c"the grammar is cut short or damaged: copy it again",
         _ => c"unknown number",
     }
 }
@@ -278,6 +292,7 @@ fn of_an_argument(code: i32) -> &'static CStr {
         PLM_ERROR_NO_SOURCE => {
             c"the library has no weight sources: build it with the feature source"
         }
+        PLM_ERROR_NO_GRAMMAR => c"the library has no grammars: build it with the feature grammar",
         _ => c"unknown number",
     }
 }

@@ -2,7 +2,7 @@
  * misaligned, too short, handles of another kind, copied and unopened handles. Each call must
  * return one of the known numbers; the sanitizers must have nothing to say.
  *
- *     fuzz IMAGE CALLS SEED
+ *     fuzz IMAGE GRAMMAR CALLS SEED
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,8 +10,8 @@
 
 #include "pocketlm.h"
 
-enum { SLOTS = 14, KINDS = 7, ARENA = 1 << 16, RESIDENT = 1 << 16, SAVED = 1 << 16, IDS = 64 };
-enum { MODEL, SESSION, SAMPLER, CHOICE, TOKENIZER, DECODER, GENERATION };
+enum { SLOTS = 16, KINDS = 8, ARENA = 1 << 16, RESIDENT = 1 << 16, SAVED = 1 << 16, IDS = 64 };
+enum { MODEL, SESSION, SAMPLER, CHOICE, TOKENIZER, DECODER, CONSTRAINT, GENERATION };
 
 /* Memory that any handle fits. What kind a slot is for follows from its number. */
 union slot {
@@ -21,6 +21,7 @@ union slot {
     plm_choice choice;
     plm_tokenizer tokenizer;
     plm_decoder decoder;
+    plm_constraint constraint;
     plm_generation generation;
     uint64_t words[PLM_GENERATION_BYTES / 8 + 2];
 };
@@ -34,8 +35,8 @@ static struct {
     unsigned char after[64];
 } lent[SLOTS + 1];
 
-static unsigned char *image, *damaged, saved[SAVED];
-static size_t image_bytes, saved_bytes, saved_at;
+static unsigned char *image, *damaged, *grammar, *changed, saved[SAVED];
+static size_t image_bytes, grammar_bytes, saved_bytes, saved_at;
 static uint32_t checksum;
 static const uint32_t prompt[IDS] = {256, 72, 101, 108, 108, 111, 3, 9};
 static const char *const stops[] = {"a", "\xc3\xa4", "the end", "", "\xff"};
@@ -208,6 +209,23 @@ static plm_limits limits(void)
     return made;
 }
 
+static void see(void *context, const void *data, size_t bytes)
+{
+    static volatile unsigned sum;
+    (void)context;
+    if (bytes > 0) {
+        sum += ((const unsigned char *)data)[bytes - 1];
+    }
+    nested();
+}
+
+static int32_t judge(void *context)
+{
+    (void)context;
+    nested();
+    return one_in(10);
+}
+
 static int32_t open_model(void)
 {
     void *model = handle(MODEL, NULL);
@@ -220,6 +238,10 @@ static int32_t open_model(void)
             abort();
         }
         return code;
+    }
+    if (one_in(3)) {
+        plm_verify check = {one_in(20) ? NULL : see, one_in(20) ? NULL : judge, NULL};
+        return plm_open_verified(model, place(image), no_longer(image_bytes), place(&check));
     }
     if (one_in(2)) {
         return plm_open(model, place(image), no_longer(image_bytes));
@@ -235,6 +257,12 @@ static int32_t open_from(void)
     plm_source source = {one_in(20) ? NULL : read_image, one_in(2) ? NULL : read_image_while, NULL};
     /* Another slot's arena is in use by its session: the scratch is this one's own. */
     static unsigned char scratch[1 << 14] __attribute__((aligned(64)));
+    if (one_in(3)) {
+        plm_verify check = {one_in(20) ? NULL : see, one_in(20) ? NULL : judge, NULL};
+        return plm_open_verified_from(model, place(&source), place(lent[at].resident),
+                                      no_longer(RESIDENT), place(scratch),
+                                      no_longer(sizeof scratch), place(&check));
+    }
     return plm_open_from(model, place(&source), place(lent[at].resident), no_longer(RESIDENT),
                          place(scratch), no_longer(sizeof scratch));
 }
@@ -320,15 +348,36 @@ static int32_t encode(void)
 
 static int32_t start_generation(void)
 {
-    plm_generate_options options = {below(6), NULL, 0};
+    plm_generate_options options = {.tokens = below(6), .keep_special = one_in(2)};
     if (one_in(2)) {
         options.stop_strings = place((void *)(uintptr_t)stops);
         options.stop_string_count = no_longer(one_in(9) ? 5 : below(4));
+    }
+    if (one_in(2)) {
+        options.constraint = handle(CONSTRAINT, NULL);
     }
     return plm_generate_start(handle(GENERATION, NULL), handle(SESSION, NULL),
                               handle(SAMPLER, NULL), handle(TOKENIZER, NULL),
                               place((void *)(uintptr_t)prompt), no_longer(1 + below(8)),
                               one_in(2) ? NULL : place(&options));
+}
+
+static int32_t open_constraint(void)
+{
+    void *constraint = handle(CONSTRAINT, NULL);
+    if (one_in(4)) {
+        size_t at = below((uint32_t)grammar_bytes);
+        changed[at] = (unsigned char)(changed[at] ^ (1u << below(8)));
+        int32_t code =
+            plm_constraint_open(constraint, handle(TOKENIZER, NULL), changed, grammar_bytes);
+        changed[at] = grammar[at];
+        if (code == PLM_OK) {
+            abort();
+        }
+        return code;
+    }
+    return plm_constraint_open(constraint, handle(TOKENIZER, NULL), place(grammar),
+                               no_longer(grammar_bytes));
 }
 
 static int32_t save_session(void)
@@ -370,12 +419,13 @@ static uint32_t budget(void)
 
 static const char *const names[] = {
     "open", "open_from", "session_init", "sampler_init", "tokenizer_open", "decoder_init",
-    "choice_init", "generate_start", "info", "plan", "feed", "start", "step", "abort", "logits",
+    "choice_init", "constraint_open", "generate_start", "info", "plan", "feed", "start", "step", "abort", "logits",
     "length", "rewind", "reset", "snapshot_bytes", "save", "restore", "sample", "sample_step",
     "accept", "encode", "ends_text", "decode", "decode_end", "generate_next", "generate_step",
-    "generate_stop", "generate_last", "tokens",
+    "generate_stop", "generate_last", "tokens", "constraint_reset", "constraint_allows",
+    "constraint_accept", "constraint_is_complete", "constraint_is_at_end", "constraint_mask",
 };
-enum { FUNCTIONS = sizeof names / sizeof *names, MAKERS = 8 };
+enum { FUNCTIONS = sizeof names / sizeof *names, MAKERS = 9, TEXT = 24, CONSTRAINTS = 34 };
 static unsigned long calls[FUNCTIONS], successes[FUNCTIONS];
 
 /* One of those that make a handle. */
@@ -396,6 +446,8 @@ static int32_t make(uint32_t function)
         return plm_decoder_init(handle(DECODER, NULL), handle(TOKENIZER, NULL), one_in(2));
     case 6:
         return plm_choice_init(handle(CHOICE, NULL));
+    case 7:
+        return open_constraint();
     default:
         return start_generation();
     }
@@ -412,33 +464,33 @@ static int32_t use_session(uint32_t function)
         ids[at] = below(one_in(99) ? UINT32_MAX : 258);
     }
     switch (function) {
-    case 8:
-        return plm_info(handle(MODEL, NULL), place(&info));
     case 9:
-        return plm_plan(handle(MODEL, NULL), place(&made), place(&number));
+        return plm_info(handle(MODEL, NULL), place(&info));
     case 10:
-        return plm_feed(handle(SESSION, NULL), place(ids), no_longer(1 + below(7)));
+        return plm_plan(handle(MODEL, NULL), place(&made), place(&number));
     case 11:
-        return plm_start(handle(SESSION, NULL), place(ids), no_longer(1 + below(7)));
+        return plm_feed(handle(SESSION, NULL), place(ids), no_longer(1 + below(7)));
     case 12:
-        return plm_step(handle(SESSION, NULL), budget());
+        return plm_start(handle(SESSION, NULL), place(ids), no_longer(1 + below(7)));
     case 13:
-        return plm_abort(handle(SESSION, NULL));
+        return plm_step(handle(SESSION, NULL), budget());
     case 14:
-        return logits();
+        return plm_abort(handle(SESSION, NULL));
     case 15:
-        return plm_length(handle(SESSION, NULL), place(&number));
+        return logits();
     case 16:
-        return plm_rewind(handle(SESSION, NULL), below(8));
+        return plm_length(handle(SESSION, NULL), place(&number));
     case 17:
-        return plm_reset(handle(SESSION, NULL));
+        return plm_rewind(handle(SESSION, NULL), below(8));
     case 18:
-        return plm_snapshot_bytes(handle(SESSION, NULL), next(), place(&number));
+        return plm_reset(handle(SESSION, NULL));
     case 19:
-        return save_session();
+        return plm_snapshot_bytes(handle(SESSION, NULL), next(), place(&number));
     case 20:
-        return restore_session();
+        return save_session();
     case 21:
+        return restore_session();
+    case 22:
         return plm_sample(handle(SAMPLER, NULL), handle(SESSION, NULL), place(&id));
     default:
         return plm_sample_step(handle(SAMPLER, NULL), handle(SESSION, NULL), handle(CHOICE, NULL),
@@ -453,26 +505,47 @@ static int32_t use_text(uint32_t function)
     bool ends[2] = {false, false};
     void (*write)(void *, const char *, size_t) = one_in(50) ? NULL : write_text;
     switch (function) {
-    case 23:
-        return plm_accept(handle(SAMPLER, NULL), id);
     case 24:
-        return encode();
+        return plm_accept(handle(SAMPLER, NULL), id);
     case 25:
-        return plm_ends_text(handle(TOKENIZER, NULL), id, place(ends));
+        return encode();
     case 26:
-        return plm_decode(handle(DECODER, NULL), id, write, &state);
+        return plm_ends_text(handle(TOKENIZER, NULL), id, place(ends));
     case 27:
-        return plm_decode_end(handle(DECODER, NULL), write, &state);
+        return plm_decode(handle(DECODER, NULL), id, write, &state);
     case 28:
-        return plm_generate_next(handle(GENERATION, NULL), write, &state);
+        return plm_decode_end(handle(DECODER, NULL), write, &state);
     case 29:
-        return plm_generate_step(handle(GENERATION, NULL), budget(), write, &state);
+        return plm_generate_next(handle(GENERATION, NULL), write, &state);
     case 30:
-        return plm_generate_stop(handle(GENERATION, NULL), write, &state);
+        return plm_generate_step(handle(GENERATION, NULL), budget(), write, &state);
     case 31:
+        return plm_generate_stop(handle(GENERATION, NULL), write, &state);
+    case 32:
         return plm_generate_last(handle(GENERATION, NULL), place(&id));
     default:
         return tokens();
+    }
+}
+
+static int32_t use_constraint(uint32_t function)
+{
+    static float numbers[300];
+    uint32_t id = below(one_in(99) ? UINT32_MAX : 258);
+    bool answer[2] = {false, false};
+    switch (function) {
+    case 34:
+        return plm_constraint_reset(handle(CONSTRAINT, NULL));
+    case 35:
+        return plm_constraint_allows(handle(CONSTRAINT, NULL), id, place(answer));
+    case 36:
+        return plm_constraint_accept(handle(CONSTRAINT, NULL), id, place(answer));
+    case 37:
+        return plm_constraint_is_complete(handle(CONSTRAINT, NULL), place(answer));
+    case 38:
+        return plm_constraint_is_at_end(handle(CONSTRAINT, NULL), place(answer));
+    default:
+        return plm_constraint_mask(handle(CONSTRAINT, NULL), place(numbers), no_longer(300));
     }
 }
 
@@ -488,9 +561,10 @@ static void call(void)
     if (function < MAKERS && (depth > 0 || !one_in(3))) {
         function = MAKERS + below(FUNCTIONS - MAKERS);
     }
-    int32_t code = function < MAKERS ? make(function)
-                   : function < 23   ? use_session(function)
-                                     : use_text(function);
+    int32_t code = function < MAKERS        ? make(function)
+                   : function < TEXT        ? use_session(function)
+                   : function < CONSTRAINTS ? use_text(function)
+                                            : use_constraint(function);
     calls[function]++;
     successes[function] += code < 100;
     if (!is_known(code)) {
@@ -499,36 +573,47 @@ static void call(void)
     }
 }
 
-static void read_file(const char *path)
+/* The bytes of a file, twice, each with one more byte for the misaligned pointer. */
+static size_t read_file(const char *path, unsigned char *copies[2])
 {
     FILE *file = fopen(path, "rb");
     if (file == NULL || fseek(file, 0, SEEK_END) != 0) {
         perror(path);
         exit(2);
     }
-    image_bytes = (size_t)ftell(file);
+    size_t bytes = (size_t)ftell(file), room = bytes / 64 * 64 + 128;
     rewind(file);
-    /* One more byte, for the misaligned pointer. */
-    image = aligned_alloc(64, image_bytes + 64);
-    damaged = aligned_alloc(64, image_bytes);
-    if (image == NULL || damaged == NULL || fread(image, 1, image_bytes, file) != image_bytes) {
+    for (int copy = 0; copy < 2; copy++) {
+        copies[copy] = aligned_alloc(64, room);
+        if (copies[copy] == NULL) {
+            exit(2);
+        }
+        memset(copies[copy], 0, room);
+    }
+    if (fread(copies[0], 1, bytes, file) != bytes) {
         perror(path);
         exit(2);
     }
-    memset(image + image_bytes, 0, 64);
-    memcpy(damaged, image, image_bytes);
+    memcpy(copies[1], copies[0], bytes);
     fclose(file);
+    return bytes;
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 4) {
+    unsigned char *images[2], *grammars[2];
+    if (argc != 5) {
         return 2;
     }
-    read_file(argv[1]);
+    image_bytes = read_file(argv[1], images);
+    grammar_bytes = read_file(argv[2], grammars);
+    image = images[0];
+    damaged = images[1];
+    grammar = grammars[0];
+    changed = grammars[1];
     memcpy(&checksum, image + 12, sizeof checksum);
-    unsigned long count = strtoul(argv[2], NULL, 10);
-    state = strtoul(argv[3], NULL, 10);
+    unsigned long count = strtoul(argv[3], NULL, 10);
+    state = strtoul(argv[4], NULL, 10);
     for (unsigned long done = 0; done < count; done++) {
         call();
     }
@@ -540,5 +625,7 @@ int main(int argc, char **argv)
     printf("calls %lu\n", all);
     free(image);
     free(damaged);
+    free(grammar);
+    free(changed);
     return 0;
 }

@@ -13,7 +13,7 @@ const HOST: [&str; 4] = ["-lpthread", "-ldl", "-lm", "-g"];
 const SANITIZERS: &str = "-fsanitize=address,undefined";
 
 static HOST_LIBRARY: LazyLock<PathBuf> =
-    LazyLock::new(|| library(None, &format!("{EVERYTHING},source,std")));
+    LazyLock::new(|| library(None, &format!("{EVERYTHING},grammar,source,std")));
 
 /// Builds a program for this machine, with the sanitizers in the program and in the library.
 fn host_program(files: &[&str], name: &str) -> PathBuf {
@@ -36,20 +36,46 @@ fn a_c_program_on_the_host_tells_the_story() {
 }
 
 #[test]
-fn the_functions_do_what_the_header_says_with_threads_and_a_source_too() {
+fn the_functions_do_what_the_header_says_with_threads_a_source_and_a_grammar_too() {
+    use pocketlm::generate::{End, Generation};
+    use pocketlm::grammar::{Constraint, Grammar, Vocabulary};
     use pocketlm::model::{Kv, Model};
     use pocketlm::run::{Digest, Plan};
+    use pocketlm::sample::Sampler;
 
+    const PROMPT: [u32; 6] = [2, 17, 40, 5, 7, 600];
+    let compiled =
+        pocketlm::import::grammar::from_regex("(Lily|Tom|The dog) (ran|sat) [a-z]{2,8}[.!]")
+            .unwrap();
+    let file = folder("host").join("fly.plg");
+    fs::write(&file, &compiled).unwrap();
     let program = host_program(&["../../tests/c/same.c"], "same");
-    let printed = run(&text(&program), &[STORY]);
+    let printed = run(&text(&program), &[STORY, &text(&file)]);
+
     let story = crate::common::session::STORY;
     let model = Model::open(story).unwrap();
     let plan = Plan::of(story).context(64).batch(4).kv(Kv::Q8);
     let mut arena = crate::common::session::arena_for(&plan);
     let mut session = crate::common::session::session_in(&model, &plan, &mut arena);
     let mut digest = Digest::new();
-    digest.update(session.feed(&[2, 17, 40, 5, 7, 600]).unwrap());
-    let expected = format!("{:016x}\n", digest.value());
+    digest.update(session.feed(&PROMPT).unwrap());
+    session.reset();
+
+    let tokenizer = model.tokenizer().unwrap();
+    let grammar = Grammar::open(&compiled).unwrap();
+    let vocabulary = Vocabulary::new(&tokenizer);
+    let constraint = Constraint::new(&grammar, &vocabulary);
+    let mut sampler = Sampler::greedy();
+    let generation = Generation::new(&mut session, &mut sampler, &tokenizer, &PROMPT);
+    let mut generation = generation.grammar(constraint);
+    let mut written = String::new();
+    let end = loop {
+        if let Some(end) = generation.next(|chunk| written += chunk).unwrap() {
+            break end;
+        }
+    };
+    assert_eq!(end, End::Complete);
+    let expected = format!("{:016x}\n{written}\n", digest.value());
     assert_eq!(String::from_utf8(printed.stdout).unwrap(), expected);
 }
 
@@ -250,7 +276,11 @@ fn no_function_of_the_library_can_panic_and_no_other_names_are_seen() {
         "thumbv7em-none-eabihf",
         "riscv32imac-unknown-none-elf",
     ] {
-        let bytes = fs::read(library(Some(target), &format!("{EVERYTHING},source"))).unwrap();
+        let bytes = fs::read(library(
+            Some(target),
+            &format!("{EVERYTHING},grammar,source"),
+        ))
+        .unwrap();
         let archive = object::read::archive::ArchiveFile::parse(&*bytes).unwrap();
         let mut functions = 0;
         for member in archive.members().map(|member| member.unwrap()) {
@@ -296,8 +326,14 @@ fn random_calls_with_wrong_arguments_return_a_number_and_do_nothing_else() {
     );
     let program = host_program(&["../../tests/c/fuzz.c"], "fuzz");
     let calls = std::env::var("FUZZ_CALLS").unwrap_or_else(|_| CALLS.into());
+    let grammar = pocketlm::import::grammar::from_regex("([a-z ]|[0-9]{2,4})+").unwrap();
+    let compiled = folder("fuzz").join("words.plg");
+    fs::write(&compiled, grammar).unwrap();
     for seed in ["1", "2"] {
-        let printed = run(&text(&program), &[&text(&image), &calls, seed]);
+        let printed = run(
+            &text(&program),
+            &[&text(&image), &text(&compiled), &calls, seed],
+        );
         let printed = String::from_utf8(printed.stdout).unwrap();
         println!("{printed}");
         for line in printed.lines() {

@@ -1,4 +1,4 @@
-/* What the functions of pocketlm come to: `same IMAGE` ends with 0 if all of it is right. */
+/* What the functions of pocketlm come to: `same IMAGE GRAMMAR` ends with 0 if all of it is right. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -277,7 +277,8 @@ static void overlaps(const plm_model *model, const plm_tokenizer *tokenizer)
 static void generations(const plm_model *model, const plm_tokenizer *tokenizer)
 {
     static const char *const stops[] = {"zzz", "girl"};
-    const plm_generate_options options = {0, stops, 2}, few = {3, NULL, 0};
+    const plm_generate_options options = {.stop_strings = stops, .stop_string_count = 2};
+    const plm_generate_options few = {.tokens = 3};
     plm_session session;
     plm_sampler sampler;
     plm_generation generation, copy;
@@ -327,15 +328,137 @@ static void generations(const plm_model *model, const plm_tokenizer *tokenizer)
     MUST(code == PLM_ENDED_CONTEXT && count == limits.context);
 }
 
+/* A generation under a grammar is what masks and single tokens come to. Prints its text. */
+static void grammars(const plm_model *model, const plm_tokenizer *tokenizer,
+                     unsigned char *grammar, size_t bytes)
+{
+    plm_session session;
+    plm_sampler sampler;
+    plm_generation generation;
+    plm_constraint constraint, copy;
+    struct text text = {.length = 0}, other = {.length = 0};
+    size_t count;
+    float *logits;
+    uint32_t id;
+    int32_t code;
+    bool is;
+    MUST(plm_constraint_open(&constraint, tokenizer, grammar, bytes - 1) ==
+         PLM_ERROR_GRAMMAR_DAMAGED);
+    MUST(plm_constraint_open(&constraint, tokenizer, grammar + 1, bytes - 1) ==
+         PLM_ERROR_NOT_A_GRAMMAR);
+    MUST(plm_constraint_reset(&constraint) == PLM_ERROR_HANDLE);
+    OK(plm_constraint_open(&constraint, tokenizer, grammar, bytes));
+    MUST(plm_constraint_open(&constraint, tokenizer, &constraint, bytes) == PLM_ERROR_OVERLAP);
+    memcpy(&copy, &constraint, sizeof copy);
+    MUST(plm_constraint_accept(&copy, 5, &is) == PLM_ERROR_HANDLE);
+
+    const plm_generate_options options = {.constraint = &constraint};
+    init(&session, model, 0);
+    OK(plm_sampler_init(&sampler, NULL));
+    OK(plm_generate_start(&generation, &session, &sampler, tokenizer, prompt, PROMPT, &options));
+    MUST(plm_constraint_reset(&constraint) == PLM_ERROR_HANDLE);
+    while ((code = plm_generate_step(&generation, 100, collect, &text)) < PLM_ENDED_TOKEN) {
+    }
+    MUST(code == PLM_ENDED_COMPLETE);
+    OK(plm_constraint_is_at_end(&constraint, &is));
+    MUST(is);
+
+    plm_decoder decoder;
+    OK(plm_decoder_init(&decoder, tokenizer, true));
+    for (size_t index = 0; index < PROMPT; index++) {
+        OK(plm_decode(&decoder, prompt[index], collect, &other));
+    }
+    other.length = 0;
+    OK(plm_constraint_reset(&constraint));
+    OK(plm_reset(&session));
+    OK(plm_feed(&session, prompt, PROMPT));
+    for (;;) {
+        OK(plm_logits(&session, &logits, &count));
+        OK(plm_constraint_mask(&constraint, logits, count));
+        OK(plm_sample(&sampler, &session, &id));
+        OK(plm_constraint_allows(&constraint, id, &is));
+        MUST(is);
+        OK(plm_constraint_accept(&constraint, id, &is));
+        MUST(is);
+        OK(plm_decode(&decoder, id, collect, &other));
+        OK(plm_constraint_is_complete(&constraint, &is));
+        if (is) {
+            break;
+        }
+        OK(plm_feed(&session, &id, 1));
+    }
+    /* The grammar has no further text. */
+    OK(plm_constraint_accept(&constraint, id, &is));
+    MUST(!is);
+    MUST(text.length == other.length && memcmp(text.bytes, other.bytes, text.length) == 0);
+    printf("%.*s\n", (int)text.length, text.bytes);
+
+    /* A constraint that is opened again is taken away from a generation. */
+    OK(plm_reset(&session));
+    OK(plm_constraint_reset(&constraint));
+    OK(plm_generate_start(&generation, &session, &sampler, tokenizer, prompt, PROMPT, &options));
+    OK(plm_constraint_open(&constraint, tokenizer, grammar, bytes));
+    MUST(plm_generate_next(&generation, collect, &text) == PLM_ERROR_HANDLE);
+}
+
+/* A check that sees all bytes: their sum. */
+struct sum {
+    uint64_t found, expected;
+};
+
+static void add(void *context, const void *data, size_t bytes)
+{
+    struct sum *sum = context;
+    const unsigned char *byte = data;
+    for (size_t index = 0; index < bytes; index++) {
+        sum->found += byte[index];
+    }
+}
+
+static int32_t is_signed(void *context)
+{
+    const struct sum *sum = context;
+    return sum->found == sum->expected ? 0 : 1;
+}
+
+/* An image is used only if the check of its signature says so. */
+static void signatures(void)
+{
+    plm_model model;
+    struct sum sum = {0, 0}, found = {0, 0}, wrong = {0, 1};
+    add(&sum, image, image_bytes);
+    found.expected = sum.found;
+    const plm_verify good = {add, is_signed, &found}, bad = {add, is_signed, &wrong};
+    OK(plm_open_verified(&model, image, image_bytes, &good));
+    MUST(plm_open_verified(&model, image, image_bytes, &bad) == PLM_ERROR_UNVERIFIED);
+    const plm_verify none = {add, NULL, &found};
+    MUST(plm_open_verified(&model, image, image_bytes, &none) == PLM_ERROR_NULL);
+
+    const plm_source source = {read_image, NULL, &reads};
+    found.found = 0;
+    OK(plm_open_verified_from(&model, &source, resident, sizeof resident, arenas[1], ARENA, &good));
+    MUST(plm_open_verified_from(&model, &source, resident, sizeof resident, arenas[1], ARENA,
+                                &bad) == PLM_ERROR_UNVERIFIED);
+}
+
+static unsigned char *read_file(const char *path, size_t *bytes)
+{
+    FILE *file = fopen(path, "rb");
+    MUST(file != NULL && fseek(file, 0, SEEK_END) == 0);
+    *bytes = (size_t)ftell(file);
+    rewind(file);
+    unsigned char *data = aligned_alloc(64, (*bytes + 63) / 64 * 64);
+    MUST(data != NULL && fread(data, 1, *bytes, file) == *bytes);
+    fclose(file);
+    return data;
+}
+
 int main(int argc, char **argv)
 {
-    FILE *file = argc == 2 ? fopen(argv[1], "rb") : NULL;
-    MUST(file != NULL && fseek(file, 0, SEEK_END) == 0);
-    image_bytes = (size_t)ftell(file);
-    rewind(file);
-    image = aligned_alloc(64, image_bytes);
-    MUST(image != NULL && fread(image, 1, image_bytes, file) == image_bytes);
-    fclose(file);
+    MUST(argc == 3);
+    image = read_file(argv[1], &image_bytes);
+    size_t grammar_bytes;
+    unsigned char *grammar = read_file(argv[2], &grammar_bytes);
 
     plm_model model;
     plm_tokenizer tokenizer;
@@ -353,6 +476,9 @@ int main(int argc, char **argv)
     choices_and_text(&model, &tokenizer);
     overlaps(&model, &tokenizer);
     generations(&model, &tokenizer);
+    grammars(&model, &tokenizer, grammar, grammar_bytes);
+    signatures();
+    free(grammar);
     free(image);
     return EXIT_SUCCESS;
 }

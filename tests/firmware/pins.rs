@@ -42,7 +42,7 @@ fn acts(board: &Board) {
     let tools = Tools::parse(&serde_json::from_slice(&list).unwrap()).unwrap();
     let grammar = tools.grammar(ToolForm::FunctionGemma, true, &|_| true);
     let grammar = grammar.unwrap();
-    let compiled = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/firmware/pins.plg");
+    let compiled = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/chips/app/pins.plg");
     assert!(
         fs::read(compiled).unwrap() == grammar,
         "pins.plg is not the grammar of tools.json; the head of pins.rs says how to make it"

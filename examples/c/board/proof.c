@@ -58,7 +58,8 @@ static int32_t generate(size_t count)
 {
     static plm_generation text;
     static const char *const stops[] = {"."};
-    const plm_generate_options options = {8, stops, 1};
+    const plm_generate_options options = {
+        .tokens = 8, .stop_strings = stops, .stop_string_count = 1};
     int32_t code = plm_generate_start(&text, &session, &sampler, &tokenizer, ids, count, &options);
     code |= plm_generate_step(&text, 100, drop, NULL);
     while (code == PLM_OK || code == PLM_PENDING) {

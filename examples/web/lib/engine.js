@@ -312,7 +312,7 @@ export class Engine {
   #endings({ maxTokens, stop = [] }) {
     const library = this.#library;
     const strings = library.structure(stop.map((text) => library.string(text)[0]));
-    return library.structure([maxTokens ?? 0, strings, stop.length]);
+    return library.structure([maxTokens ?? 0, strings, stop.length, 0, 0]);
   }
 
   /**

@@ -8,9 +8,9 @@
  *
  * The memory of a handle, and the memory that it was given, may be used for something else only
  * when the handle is not used any more, by the caller or by a handle that it is lent to.
- * plm_generate_start lends a session and a sampler to a generation: other calls with them return
- * PLM_ERROR_HANDLE until the text has ended, or until plm_generate_stop. Opening one of them again
- * takes it away from the generation, which cannot go on then (PLM_ERROR_HANDLE).
+ * plm_generate_start lends a session, a sampler and a constraint to a generation: other calls with
+ * them return PLM_ERROR_HANDLE until the text has ended, or until plm_generate_stop. Opening one of
+ * them again takes it away from the generation, which cannot go on then (PLM_ERROR_HANDLE).
  *
  * NULL and misaligned pointers and lengths that are too large are refused. A function that lists
  * PLM_ERROR_OVERLAP refuses arguments that share memory. What other handles use it cannot know: the
@@ -88,6 +88,11 @@
  * The text has ended: the context has no room for another token.
  */
 #define PLM_ENDED_CONTEXT 5
+
+/**
+ * The text has ended: it is complete by its grammar, and nothing more may come.
+ */
+#define PLM_ENDED_COMPLETE 6
 
 /**
  * The first bytes are not those of an image.
@@ -285,6 +290,21 @@
 #define PLM_ERROR_NO_TOKENIZER 408
 
 /**
+ * The first bytes are not those of a compiled grammar.
+ */
+#define PLM_ERROR_NOT_A_GRAMMAR 409
+
+/**
+ * A grammar of a format version that this build does not read.
+ */
+#define PLM_ERROR_GRAMMAR_VERSION 410
+
+/**
+ * The grammar is cut short or damaged.
+ */
+#define PLM_ERROR_GRAMMAR_DAMAGED 411
+
+/**
  * A pointer is NULL.
  */
 #define PLM_ERROR_NULL 500
@@ -329,6 +349,11 @@
  * The library was built without weight sources (feature `source`).
  */
 #define PLM_ERROR_NO_SOURCE 508
+
+/**
+ * The library was built without grammars (feature `grammar`).
+ */
+#define PLM_ERROR_NO_GRAMMAR 509
 
 /**
  * Keys and values are kept as they are computed.
@@ -475,6 +500,25 @@
  */
 #define PLM_DECODER_BYTES (PLM_DECODER_WORDS * 8)
 
+#if defined(PLM_32_BIT)
+/**
+ * Words of 8 bytes of a `plm_constraint`.
+ */
+#define PLM_CONSTRAINT_WORDS 56
+#endif
+
+#if defined(PLM_64_BIT)
+/**
+ * Words of 8 bytes of a `plm_constraint`.
+ */
+#define PLM_CONSTRAINT_WORDS 90
+#endif
+
+/**
+ * Bytes of a `plm_constraint`.
+ */
+#define PLM_CONSTRAINT_BYTES (PLM_CONSTRAINT_WORDS * 8)
+
 /**
  * The most stop strings of a generation.
  */
@@ -484,14 +528,14 @@
 /**
  * Words of 8 bytes of a `plm_generation`.
  */
-#define PLM_GENERATION_WORDS 180
+#define PLM_GENERATION_WORDS 190
 #endif
 
 #if defined(PLM_64_BIT)
 /**
  * Words of 8 bytes of a `plm_generation`.
  */
-#define PLM_GENERATION_WORDS 256
+#define PLM_GENERATION_WORDS 268
 #endif
 
 /**
@@ -509,6 +553,26 @@
 typedef struct plm_model {
     uint64_t opaque[PLM_MODEL_WORDS];
 } plm_model;
+
+/**
+ * A check of a signature over all bytes of an image. The scheme, the key and the place of the
+ * signature are the caller's. The structure is read during the call that it is given to.
+ */
+typedef struct plm_verify {
+    /**
+     * Takes the next bytes of the image, from the first to the last, in pieces of any size. Not
+     * NULL.
+     */
+    void (*update)(void *context, const void *data, size_t bytes);
+    /**
+     * Returns 0 if the image may be used. Called once, after its last byte. Not NULL.
+     */
+    int32_t (*verify)(void *context);
+    /**
+     * Given to both.
+     */
+    void *context;
+} plm_verify;
 
 /**
  * What an image says of itself.
@@ -750,12 +814,26 @@ typedef struct plm_decoder {
 typedef void (*plm_write)(void *context, const char *text, size_t bytes);
 
 /**
+ * A grammar, and a place in a text that obeys it: which tokens may come next. It stays where it
+ * is: a copy is refused. Its functions are in libraries with the feature `grammar`.
+ *
+ * `plm_generate_start` can lend it to a generation. Then calls with it are refused with
+ * `PLM_ERROR_HANDLE` until the text has ended, or until `plm_generate_stop`; after that it is at
+ * the end of the text.
+ *
+ * Threads: one at a time.
+ */
+typedef struct plm_constraint {
+    uint64_t opaque[PLM_CONSTRAINT_WORDS];
+} plm_constraint;
+
+/**
  * Text that a model generates after a prompt. It stays where it is: a copy is refused.
  *
- * While the text goes on, the session and the sampler are the generation's: other calls with them
- * are refused with `PLM_ERROR_HANDLE`, and their memory must stay. They are free again when the
- * text has ended, or after `plm_generate_stop`. One that is opened again before that is taken away
- * from the generation, which cannot go on then (`PLM_ERROR_HANDLE`).
+ * While the text goes on, the session, the sampler and the constraint are the generation's: other
+ * calls with them are refused with `PLM_ERROR_HANDLE`, and their memory must stay. They are free
+ * again when the text has ended, or after `plm_generate_stop`. One that is opened again before that
+ * is taken away from the generation, which cannot go on then (`PLM_ERROR_HANDLE`).
  *
  * Threads: one at a time.
  */
@@ -764,7 +842,7 @@ typedef struct plm_generation {
 } plm_generation;
 
 /**
- * When a text ends, beside the tokens that end it and a full context.
+ * What is in a text, and when it ends, beside the tokens that end it and a full context.
  */
 typedef struct plm_generate_options {
     /**
@@ -780,6 +858,14 @@ typedef struct plm_generate_options {
      * How many: at most `PLM_STOP_STRINGS`.
      */
     size_t stop_string_count;
+    /**
+     * The text obeys this grammar, from the constraint's place on. NULL if there is none.
+     */
+    struct plm_constraint *constraint;
+    /**
+     * Special tokens are a part of the text, for calls of tools. They are left out otherwise.
+     */
+    bool keep_special;
 } plm_generate_options;
 
 #ifdef __cplusplus
@@ -799,7 +885,7 @@ const char *plm_error_text(int32_t code);
  * full context or an unknown token can fail.
  *
  * `model` is what is opened. `image` starts at a multiple of 64 and has `bytes` bytes, which do
- * not change while the model is used. A check of a signature goes before this call.
+ * not change while the model is used.
  *
  * Errors: 100 to 110, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED` (`model`),
  * `PLM_ERROR_LENGTH`.
@@ -817,6 +903,17 @@ int32_t plm_open_expected(struct plm_model *model,
                           const void *image,
                           size_t bytes,
                           uint32_t checksum);
+
+/**
+ * `plm_open` for a signed image: `verify` sees all bytes of the image before anything in them is
+ * used.
+ *
+ * Errors: those of `plm_open`, and `PLM_ERROR_UNVERIFIED` if `verify` refuses the image.
+ */
+int32_t plm_open_verified(struct plm_model *model,
+                          const void *image,
+                          size_t bytes,
+                          const struct plm_verify *verify);
 
 /**
  * Writes what an image says of itself to `info`.
@@ -864,6 +961,21 @@ int32_t plm_open_from(struct plm_model *model,
                       size_t resident_bytes,
                       void *scratch,
                       size_t scratch_bytes);
+
+/**
+ * `plm_open_from` for a signed image: `verify` sees all bytes of the image before anything in them
+ * is used. What is resident stays as `verify` saw it. The weights are read again for every token,
+ * so a device that can be exchanged can return others later.
+ *
+ * Errors: those of `plm_open_from`, and `PLM_ERROR_UNVERIFIED` if `verify` refuses the image.
+ */
+int32_t plm_open_verified_from(struct plm_model *model,
+                               const struct plm_source *source,
+                               void *resident,
+                               size_t resident_bytes,
+                               void *scratch,
+                               size_t scratch_bytes,
+                               const struct plm_verify *verify);
 
 /**
  * Makes a session in `arena`, which starts at a multiple of 64, has `arena_bytes` bytes, as many
@@ -1104,12 +1216,70 @@ int32_t plm_decode(struct plm_decoder *decoder, uint32_t id, plm_write write, vo
 int32_t plm_decode_end(struct plm_decoder *decoder, plm_write write, void *context);
 
 /**
+ * Opens a grammar that `pocketlm grammar` has compiled, checks all of it, and goes to the start of
+ * a text. `tokenizer` is copied. `grammar` has `bytes` bytes at any address, which do not change
+ * while the constraint is used.
+ *
+ * Errors: 409 to 411, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+ * `PLM_ERROR_LENGTH`, `PLM_ERROR_HANDLE`.
+ */
+int32_t plm_constraint_open(struct plm_constraint *constraint,
+                            const struct plm_tokenizer *tokenizer,
+                            const void *grammar,
+                            size_t bytes);
+
+/**
+ * Goes to the start of a text.
+ *
+ * Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+ */
+int32_t plm_constraint_reset(struct plm_constraint *constraint);
+
+/**
+ * Writes to `allowed` whether token `id` may come next.
+ *
+ * Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+ */
+int32_t plm_constraint_allows(struct plm_constraint *constraint, uint32_t id, bool *allowed);
+
+/**
+ * Moves on over token `id`. Writes to `accepted` whether it was allowed; if not, nothing changes.
+ *
+ * Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+ */
+int32_t plm_constraint_accept(struct plm_constraint *constraint, uint32_t id, bool *accepted);
+
+/**
+ * Writes to `complete` whether the text may end here.
+ *
+ * Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+ */
+int32_t plm_constraint_is_complete(struct plm_constraint *constraint, bool *complete);
+
+/**
+ * Writes to `at_end` whether the text must end here: only tokens that end a text are allowed.
+ *
+ * Errors: `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+ */
+int32_t plm_constraint_is_at_end(struct plm_constraint *constraint, bool *at_end);
+
+/**
+ * Makes the logits of all tokens that may not come next minus infinity: those of `plm_logits`,
+ * before `plm_sample`. `logits` has `count` floats.
+ *
+ * Errors: `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_LENGTH`,
+ * `PLM_ERROR_HANDLE`.
+ */
+int32_t plm_constraint_mask(struct plm_constraint *constraint, float *logits, size_t count);
+
+/**
  * Begins a text after the `count` tokens of a prompt, which follow what the session holds. The ids
  * are read until the first call that returns no error, and `options`, which may be NULL, only
- * here. `tokenizer` is copied.
+ * here. `tokenizer` is copied; it is the one that the constraint was opened with.
  *
  * Errors: `PLM_ERROR_LENGTH` for too many or too long stop strings, `PLM_ERROR_UTF8` for their
- * text, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+ * text, `PLM_ERROR_NO_GRAMMAR`, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+ * `PLM_ERROR_HANDLE`.
  */
 int32_t plm_generate_start(struct plm_generation *generation,
                            struct plm_session *session,
@@ -1121,8 +1291,8 @@ int32_t plm_generate_start(struct plm_generation *generation,
 
 /**
  * Adds the next token and gives the text that it completes to `write`, in no, one or several
- * calls. `PLM_OK` if the text goes on; `PLM_ENDED_TOKEN`, `PLM_ENDED_STOP`, `PLM_ENDED_LIMIT` or
- * `PLM_ENDED_CONTEXT` if it has ended, now and in every further call.
+ * calls. `PLM_OK` if the text goes on; `PLM_ENDED_TOKEN`, `PLM_ENDED_STOP`, `PLM_ENDED_LIMIT`,
+ * `PLM_ENDED_CONTEXT` or `PLM_ENDED_COMPLETE` if it has ended, now and in every further call.
  *
  * Errors: those of `plm_feed` and `plm_sample`. Nothing is lost: the next call goes on from there.
  */

@@ -1,6 +1,5 @@
 # pocketlm for the Pico SDK: `include(/path/to/pocketlm/src/c/pico/pocketlm.cmake)` after
-# pico_sdk_init, then target_link_libraries(NAME pocketlm::pocketlm). Written from the SDK's
-# documentation; never built.
+# pico_sdk_init, then target_link_libraries(NAME pocketlm::pocketlm). Built with SDK 2.2.0, not run.
 #
 # On the RP2040, pico_float replaces the compiler's routines by those in ROM, which flush subnormal
 # numbers: pico_set_float_implementation(NAME compiler), and see plm_floats_are_ieee.

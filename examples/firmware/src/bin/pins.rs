@@ -31,7 +31,7 @@ const REQUESTS: [&str; 4] = [
 
 /// Up to eight tokens that the grammar forces are computed together.
 const PINS: Plan = PLAN.context(192).batch(8).logits(8);
-static GRAMMAR: &[u8] = include_bytes!("../../pins.plg");
+static GRAMMAR: &[u8] = include_bytes!("../../../chips/app/pins.plg");
 
 /// The longest answer, in bytes.
 const ANSWER: usize = 512;
