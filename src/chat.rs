@@ -189,7 +189,7 @@ impl Chat {
     ) -> Result<Generated, Error> {
         let ids = self.ids(&self.messages)?;
         let tokens = ids.len();
-        let context = self.session.context();
+        let context = self.session.capacity();
         if tokens >= context {
             return Err(Error::TooLong { tokens, context });
         }
@@ -220,7 +220,7 @@ impl Chat {
             let mut ids = self.ids(before)?;
             let tokenizer = self.session.llm().tokenizer();
             ids.extend(tokenizer.encode_after(&answer.content, false)?);
-            ids.truncate(self.session.context());
+            ids.truncate(self.session.capacity());
             self.session.read(&ids)?;
             self.is_held = true;
         }

@@ -87,9 +87,9 @@ mod format {
         fn format(&self, f: Formatter<'_>) {
             write!(
                 f,
-                "Session {{ len: {=usize}, context: {=usize} }}",
+                "Session {{ len: {=usize}, capacity: {=usize} }}",
                 self.len(),
-                self.context()
+                self.capacity()
             );
         }
     }

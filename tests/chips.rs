@@ -112,7 +112,7 @@ fn expected() -> Result<String, Error> {
         .keep_special();
     let mut text = String::new();
     while generation.next(|chunk| text += chunk)?.is_none() {}
-    let tokens = generation.tokens();
+    let tokens = generation.token_count();
     let digest = digest.value();
     Ok(format!(
         "> {REQUEST}\n{text}\n{tokens} tokens, digest {digest:016x}\n"

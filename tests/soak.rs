@@ -48,7 +48,7 @@ fn generations(
             .top_k(numbers.pick(&[0, 1, 40]))
             .top_p(numbers.pick(&[1.0, 0.9]))
             .penalties(Penalties::over(&mut window).repeat(1.1));
-        let room = session.context() - session.len();
+        let room = session.capacity() - session.len();
         let count = numbers.within(1..=30).min(room as u32);
         let budget = numbers.within(1..=5000);
         let mut ids = numbers.tokens(count as usize, model.config().vocab_size);

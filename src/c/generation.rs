@@ -256,7 +256,7 @@ pub unsafe extern "C" fn plm_generate_next(
     }
 }
 
-/// `plm_generate_next` in calls of about `budget` units, 0 to `UINT32_MAX`: see `plm_step`.
+/// `plm_generate_next` in calls whose work costs about `budget`, 0 to `UINT32_MAX`: see `plm_step`.
 /// `PLM_PENDING` if the next token is not there yet.
 ///
 /// Errors: those of `plm_generate_next`.

@@ -211,8 +211,8 @@ unsafe fn start(handle: *mut plm_session, ids: *const u32, count: usize) -> Resu
     Ok(())
 }
 
-/// Goes on with what `plm_start` began, for about `budget` units: 0 to `UINT32_MAX`. A unit is a
-/// row of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there is more to do,
+/// Goes on with what `plm_start` began, until the work costs about `budget`, 0 to `UINT32_MAX`. A
+/// cost of 1 is a row of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there is more to do,
 /// `PLM_OK` once the logits are there.
 ///
 /// Errors: `PLM_ERROR_NO_TOKENS` if there is nothing to do; `PLM_ERROR_STORAGE`, after which the
@@ -333,7 +333,8 @@ unsafe fn write_tokens(
 /// Takes back the last `tokens` tokens.
 ///
 /// Errors: `PLM_ERROR_REWIND_TOO_FAR` if there are not as many, or layers with a window have
-/// overwritten what is needed (as many tokens as the batch can always be taken back);
+/// overwritten what is needed. As many tokens as the batch has can be taken back, unless the context
+/// was restored after them;
 /// `PLM_ERROR_BUSY`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_rewind(session: *mut plm_session, tokens: usize) -> i32 {

@@ -219,7 +219,7 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
     }
 
     /// How many tokens the text has so far.
-    pub fn tokens(&self) -> usize {
+    pub fn token_count(&self) -> usize {
         self.text.tokens
     }
 
@@ -270,7 +270,7 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
         }
     }
 
-    /// [`next`](Generation::next) in calls that do about `budget` units of work: see
+    /// [`next`](Generation::next) in calls whose work costs about `budget`: see
     /// [`Session::step`] and [`Sampler::step`].
     ///
     /// # Errors
@@ -345,7 +345,7 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
             return Ok(Some(end));
         }
         let plan = self.session.plan();
-        let room = self.session.context() - self.session.len();
+        let room = self.session.capacity() - self.session.len();
         let most = (plan.logits_tokens().min(plan.batch_tokens()) as usize)
             .min(drafts.len())
             .min(room)
@@ -386,7 +386,7 @@ impl<'g, 'm, 'a, 's> Generation<'g, 'm, 'a, 's> {
     /// Ends the text if it can have no further token. Returns why it ended.
     #[cfg_attr(target_os = "none", inline(never))]
     fn end_if_full(&mut self, write: &mut dyn FnMut(&str)) -> Option<End> {
-        let full = self.session.len() >= self.session.context();
+        let full = self.session.len() >= self.session.capacity();
         if self.text.end.is_none() && self.text.last.is_some() {
             if self.text.tokens >= self.text.limit {
                 self.text.finish(End::Limit, write);

@@ -30,9 +30,9 @@
 /// let mut sampler = Sampler::greedy();
 /// let mut lookup = PromptLookup::new();
 /// let mut next = sampler.sample(session.feed(&[2, 17, 40, 5, 17, 40])?)?;
-/// while session.len() < session.context() {
+/// while session.len() < session.capacity() {
 ///     let mut ids = [0; TOGETHER];
-///     let room = TOGETHER.min(session.context() - session.len());
+///     let room = TOGETHER.min(session.capacity() - session.len());
 ///     let count = lookup.draft(session.tokens(), next, &mut ids[..room]);
 ///     let right = session.feed_drafts(&ids[..count], |logits| {
 ///         next = sampler.sample(logits)?;

@@ -61,8 +61,8 @@ impl Constraint<'_> {
     }
 
     /// [`mask`](Constraint::mask) in calls of bounded length. Start with [`Masking::new`] and call
-    /// this with the same logits until it returns `true`. A call works for about `budget` units; a
-    /// unit is a look at 16 tokens.
+    /// this with the same logits until it returns `true`. The work of a call costs about
+    /// `budget`; a cost of 1 is a look at 16 tokens.
     pub fn mask_step(&self, masking: &mut Masking, logits: &mut [f32], budget: u32) -> bool {
         let mut left = (budget.max(1) as usize).saturating_mul(16);
         masking.begin();

@@ -22,7 +22,7 @@ use crate::sample::{Penalties, Recent, Sampler};
 ///     sampling: Sampling::GREEDY,
 ///     ..Default::default()
 /// })?;
-/// assert_eq!(session.context(), 200);
+/// assert_eq!(session.capacity(), 200);
 /// # Ok::<(), pocketlm::host::Error>(())
 /// ```
 #[derive(Clone, Debug)]

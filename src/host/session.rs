@@ -173,8 +173,8 @@ impl LlmSession {
     }
 
     /// How many tokens there is room for.
-    pub fn context(&self) -> usize {
-        self.session.with_dependent(|_, session| session.context())
+    pub fn capacity(&self) -> usize {
+        self.session.with_dependent(|_, session| session.capacity())
     }
 
     /// The tokens so far: prompts, and the text that followed each.
@@ -266,7 +266,7 @@ impl LlmSession {
         let pending = &mut self.pending;
         self.session.with_dependent_mut(|_, session| {
             if let Some(id) = *pending
-                && session.len() < session.context()
+                && session.len() < session.capacity()
             {
                 session.feed(&[id])?;
                 *pending = None;
@@ -335,7 +335,7 @@ impl<'r> Request<'r> {
         sampler: &mut Sampler<'_>,
     ) -> Result<Generated, Error> {
         let tokens = self.ids.len();
-        let context = session.context();
+        let context = session.capacity();
         if tokens == 0 {
             return Err(crate::Error::NoTokens.into());
         }
@@ -471,7 +471,7 @@ impl<'r> Request<'r> {
             };
             *self.pending = generation.last();
             generated.end = next?;
-            generated.tokens = generation.tokens();
+            generated.tokens = generation.token_count();
             generated.drafted = generation.drafted();
             if after_prompt.is_none() && generation.last().is_some() {
                 after_prompt = Some(Clock::start());

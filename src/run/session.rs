@@ -472,7 +472,7 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// How many tokens the context can hold.
-    pub fn context(&self) -> usize {
+    pub fn capacity(&self) -> usize {
         self.forward.plan.context_tokens() as usize
     }
 

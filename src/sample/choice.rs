@@ -47,7 +47,7 @@ enum Pass {
     Largest,
     /// For greedy: the lowest id that has the largest logit.
     Best,
-    /// No +∞ either, if it was the largest.
+    /// If the largest is +∞: 0 in its place, and −∞ in place of all others.
     Infinite,
     /// A filter looks for the next bits of its cut's key, or, when it knows them all, for the last
     /// id.
@@ -99,10 +99,10 @@ pub struct Choice {
     /// are not.
     found: Cut,
     unknown: u32,
-    /// What those with the next bits add up to, for all values of these.
+    /// `buckets[v]`: the sum of the weights (for top-k: the count) of the tokens whose key begins
+    /// with the bits that are known, followed by `v`.
     buckets: [u64; 1 << DIGIT],
-    /// What the tokens that stay must still add up to: for a filter, of those in the next bucket;
-    /// for the draw, before the one that is drawn.
+    /// What is left to find: of the sum that a filter keeps, or of the number that was drawn.
     missing: u64,
     /// The sum of the weights.
     total: u64,

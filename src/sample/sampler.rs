@@ -178,9 +178,10 @@ impl<'a> Sampler<'a> {
     /// [`sample`](Sampler::sample) in calls of bounded length, for a loop that has other things to
     /// do. Start with [`Choice::new`] and call this with the same logits until it returns a token.
     ///
-    /// A call works for about `budget` units. A unit is a look at 16 logits, or at 16 tokens of the
-    /// bias or the penalty window; the smallest piece of work is four units. For small models that
-    /// is about a unit of [`Session::step`](crate::run::Session::step), so one budget serves both.
+    /// The work of a call costs about `budget`. A cost of 1 is a look at 16 logits, or at 16 tokens
+    /// of the bias or the penalty window; the smallest piece of work costs 4. For small models a
+    /// cost of 1 takes about as long as in [`Session::step`](crate::run::Session::step), so one
+    /// budget serves both.
     /// Entering the token in the penalty window is not divided; it takes time proportional to the
     /// window.
     ///

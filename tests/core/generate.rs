@@ -57,7 +57,7 @@ fn by_hand(prompt: &str, seed: u64, limit: usize) -> (String, Vec<u32>) {
         while !tokenizer.is_eos(next) {
             text += &decoder.push(next).unwrap().to_string();
             count += 1;
-            if count == limit || session.len() == session.context() {
+            if count == limit || session.len() == session.capacity() {
                 break;
             }
             next = sampler.sample(session.feed(&[next]).unwrap()).unwrap();
@@ -251,7 +251,7 @@ fn a_text_that_is_stopped_after_any_step_is_in_the_session_but_for_its_last_toke
             if generation.end().is_some() {
                 break;
             }
-            let written = generation.tokens();
+            let written = generation.token_count();
             let last = generation.last();
             session.abort().unwrap();
             let mut tokens = session.tokens().to_vec();

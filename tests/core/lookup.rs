@@ -84,8 +84,8 @@ fn tell(
     ];
     let mut all_right = 0;
     let mut wrong = 0;
-    while session.len() < session.context() {
-        let mut ids = vec![0; together.min(session.context() - session.len())];
+    while session.len() < session.capacity() {
+        let mut ids = vec![0; together.min(session.capacity() - session.len())];
         let count = lookup.draft(session.tokens(), *text.last().unwrap(), &mut ids);
         let sample = |logits: &mut [f32]| {
             text.push(sampler.sample(logits)?);

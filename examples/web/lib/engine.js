@@ -9,7 +9,7 @@ import { bytesOf, chatTemplate, readImage } from "./image.js";
 
 /** The numbers of `plm_limits.kv`. */
 const KV = { f32: 0, f16: 1, bf16: 2, q8: 3 };
-/** Units of work of a call: about a millisecond. */
+/** What the work of a call costs (`plm_step`): about a millisecond. */
 const BUDGET = 10_000;
 /** Milliseconds until the thread does something else, such as noticing that it is to stop. */
 const SLICE = 8;

@@ -101,7 +101,7 @@ pub fn chat(arguments: Arguments) -> Outcome {
     let bar = PromptBar::default();
     let shown = bar.clone();
     session.on_prompt(move |done, total| shown.show(done, total));
-    let context = session.context();
+    let context = session.capacity();
     let mut chat = Chat::new(session)?;
     warn_beyond_trained(llm.model(), context);
     for (name, value) in arguments.settings {
@@ -433,7 +433,7 @@ impl Conversation<'_> {
     /// Continues a conversation from a file.
     fn load(&mut self, path: &Path) -> Outcome {
         let bytes = read_whole(path)?;
-        let context = self.chat.session().context();
+        let context = self.chat.session().capacity();
         self.chat.load(&bytes).map_err(|error| {
             let reason = match error {
                 Error::Core(CoreError::ForeignSnapshot) => "was made with another model".into(),

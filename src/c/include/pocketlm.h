@@ -13,13 +13,13 @@
  * them again takes it away from the generation, which cannot go on then (PLM_ERROR_HANDLE).
  *
  * NULL and misaligned pointers and lengths that are too large are refused. A function that lists
- * PLM_ERROR_OVERLAP refuses arguments that share memory. What other handles use it cannot know: the
- * caller keeps buffers out of images, handles and arenas that are in use. That memory is there, and
- * as long as is said, cannot be checked. A pointer to no values may be NULL.
+ * PLM_ERROR_OVERLAP refuses arguments that share memory. It cannot know what other handles
+ * use: the caller keeps buffers apart from images, handles and arenas that are in use. Nor can it
+ * check that memory is there, and is as long as the arguments say. A pointer to no values may be NULL.
  *
  * Functions return PLM_OK (0) or another number. Numbers below 100 are no errors. Numbers from 100
- * on are errors; none of them ever changes its meaning. After an error a handle is as before, but
- * for one that was to be opened, which may be closed. Results are not written, unless a function
+ * on are errors; none of them ever changes its meaning. After an error a handle is as before,
+ * except one that was to be opened: it may be closed. Results are not written, unless a function
  * says otherwise.
  *
  * Nothing here allocates, blocks, recurses or panics. Models and tokenizers may be used by any
@@ -1017,14 +1017,15 @@ int32_t plm_feed(struct plm_session *session, const uint32_t *ids, size_t count)
 int32_t plm_start(struct plm_session *session, const uint32_t *ids, size_t count);
 
 /**
- * Goes on with what `plm_start` began, for about `budget` units: 0 to `UINT32_MAX`. A unit is a
- * row of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there is more to do,
+ * Goes on with what `plm_start` began, until the work costs about `budget`, 0 to `UINT32_MAX`. A
+ * cost of 1 is a row of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there is more to do,
  * `PLM_OK` once the logits are there.
  *
  * Errors: `PLM_ERROR_NO_TOKENS` if there is nothing to do; `PLM_ERROR_STORAGE`, after which the
  * next call tries again; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
  */
-int32_t plm_step(struct plm_session *session, uint32_t budget);
+int32_t plm_step(struct plm_session *session,
+                 uint32_t budget);
 
 /**
  * Drops the work that `plm_start` began; the context is as before. Does nothing without such work.
@@ -1062,7 +1063,8 @@ int32_t plm_tokens(struct plm_session *session, const uint32_t **tokens, size_t 
  * Takes back the last `tokens` tokens.
  *
  * Errors: `PLM_ERROR_REWIND_TOO_FAR` if there are not as many, or layers with a window have
- * overwritten what is needed (as many tokens as the batch can always be taken back);
+ * overwritten what is needed. As many tokens as the batch has can be taken back, unless the context
+ * was restored after them;
  * `PLM_ERROR_BUSY`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
  */
 int32_t plm_rewind(struct plm_session *session, size_t tokens);
@@ -1133,8 +1135,8 @@ int32_t plm_sample(struct plm_sampler *sampler, struct plm_session *session, uin
 int32_t plm_choice_init(struct plm_choice *choice);
 
 /**
- * `plm_sample` in calls of about `budget` units, 0 to `UINT32_MAX`; a unit is about one of
- * `plm_step`. `PLM_PENDING` if there is more to do; `PLM_OK` once the token is in `id`. Between
+ * `plm_sample` in calls whose work costs about `budget`, 0 to `UINT32_MAX`; a cost of 1 takes about
+ * as long as in `plm_step`. `PLM_PENDING` if there is more to do; `PLM_OK` once the token is in `id`. Between
  * the calls of a choice the session must not be used.
  *
  * Errors: those of `plm_sample`.
@@ -1299,7 +1301,7 @@ int32_t plm_generate_start(struct plm_generation *generation,
 int32_t plm_generate_next(struct plm_generation *generation, plm_write write, void *context);
 
 /**
- * `plm_generate_next` in calls of about `budget` units, 0 to `UINT32_MAX`: see `plm_step`.
+ * `plm_generate_next` in calls whose work costs about `budget`, 0 to `UINT32_MAX`: see `plm_step`.
  * `PLM_PENDING` if the next token is not there yet.
  *
  * Errors: those of `plm_generate_next`.

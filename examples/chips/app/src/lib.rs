@@ -39,7 +39,7 @@ const WRITTEN: usize = 96;
 /// The longest answer.
 const ANSWER: usize = 256;
 
-/// Units of work in a slice, see `Session::step`. Other tasks wait as long as a slice takes.
+/// What the work of a slice costs, see `Session::step`. Other tasks wait as long as a slice takes.
 const BUDGET: u32 = 300;
 /// Bytes of the image that a slice of opening it checks.
 const OPEN_BUDGET: usize = 4096;
@@ -161,7 +161,7 @@ async fn answer<S: Write>(
         }
         yield_now().await;
     }
-    let tokens = generation.tokens();
+    let tokens = generation.token_count();
     let mut line = String::<WRITTEN>::new();
     let (took, digest) = (start.elapsed().as_millis(), digest.value());
     _ = write!(

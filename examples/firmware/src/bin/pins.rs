@@ -75,7 +75,7 @@ fn obey(arena: &mut [u8]) -> Result<(), Error> {
         println!(
             "{} ({} tokens, {passes} passes)",
             answer.text(),
-            generation.tokens()
+            generation.token_count()
         );
         Call::all(answer.text(), ToolForm::FunctionGemma).for_each(act);
     }
