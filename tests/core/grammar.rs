@@ -376,6 +376,35 @@ fn a_count_that_begins_like_what_is_before_it_compiles_to_few_states() {
 }
 
 #[test]
+fn a_rule_may_repeat_itself() {
+    let bytes = from_gbnf("root ::= \"(\" root{3} \")\" | \"a\"").unwrap();
+    let grammar = Grammar::open(&bytes).unwrap();
+    for text in ["a", "(aaa)", "(a(aaa)(aa(aaa)))"] {
+        assert!(grammar.matches(text.as_bytes()), "{text}");
+    }
+    for text in ["(aa)", "(aaaa)", "(a(aa)a)"] {
+        assert!(!grammar.matches(text.as_bytes()), "{text}");
+    }
+    for text in [
+        "root ::= root{3} \"a\" | \"b\"",
+        "root ::= root{30,70} | \"b\"",
+    ] {
+        let refusal = from_gbnf(text).unwrap_err().to_string();
+        assert!(refusal.contains("begins with itself"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_grammar_that_takes_too_much_work_is_refused() {
+    // The last rule leads back to the first one, so rules are called and not put in place.
+    let may_end = |next: &str| format!("{next} \"x\" | \"\"");
+    let rules = chain(450, may_end, "\"a\" | \"(\" root \")\"");
+    let text = format!("root ::= r0{{3}}\n{rules}");
+    let refusal = from_gbnf(&text).unwrap_err().to_string();
+    assert!(refusal.contains("takes too many states"), "{refusal}");
+}
+
+#[test]
 fn rules_that_lead_to_each_other_too_deep_are_refused() {
     let inside = |next: &str| format!("\"a\" {next}");
     let in_place = |length| format!("root ::= r0\n{}", chain(length, inside, "\"b\""));

@@ -22,6 +22,10 @@ use crate::import::ImportError;
 const END: u32 = 0;
 /// A grammar that takes more is refused: alternatives that cannot be told apart grow without end.
 const MOST_STATES: usize = 4_000_000;
+/// So does one that takes more looks at states to find out what can be called: some seconds.
+const MOST_WORK: usize = 10_000_000;
+const TOO_MANY: &str = "the grammar takes too many states: alternatives that begin alike cannot be \
+                        told apart, or counts are too large";
 /// The most rounds of a loop that are copied.
 const MOST_COPIES: u32 = 4096;
 /// How deep rules may begin with rules: each takes room on the stack.
@@ -154,8 +158,11 @@ struct Nfa<'s> {
     /// What can follow whole texts of rules, as far as it matters.
     follows: &'s HashMap<u32, First>,
     nullable: Vec<bool>,
+    special_first: Vec<bool>,
     /// About how many states each expression has.
     sizes: Vec<u64>,
+    /// How many states were looked at.
+    work: usize,
 }
 
 impl<'s> Nfa<'s> {
@@ -171,9 +178,12 @@ impl<'s> Nfa<'s> {
             firsts: HashMap::new(),
             follows,
             nullable: Vec::new(),
+            special_first: Vec::new(),
             sizes: Vec::new(),
+            work: 0,
         };
         nfa.find_nullable();
+        nfa.find_special_first();
         nfa.find_sizes();
         nfa
     }

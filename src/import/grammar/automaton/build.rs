@@ -4,7 +4,7 @@ use std::prelude::rust_2024::*;
 use std::rc::Rc;
 use std::vec;
 
-use super::{COUNTED_FROM, Callee, Counted, MOST_COPIES, MOST_STATES, Nfa, State};
+use super::{COUNTED_FROM, Callee, Counted, MOST_COPIES, MOST_STATES, Nfa, State, TOO_MANY};
 use crate::import::ImportError;
 use crate::import::grammar::expr::{Expr, Id, Members};
 
@@ -41,12 +41,44 @@ impl Nfa<'_> {
         self.nullable = nullable;
     }
 
+    /// Which expressions can begin with a special token: a least fixed point as well.
+    pub(super) fn find_special_first(&mut self) {
+        let mut special = vec![false; self.source.exprs.len()];
+        loop {
+            let mut changed = false;
+            for (id, expr) in self.source.exprs.iter().enumerate() {
+                let is = |id: &Id| special[*id as usize];
+                let now = match expr {
+                    Expr::Special(_) => true,
+                    Expr::Never | Expr::Set(_) | Expr::Literal(_) | Expr::Automaton(_) => false,
+                    Expr::Seq(parts) => {
+                        let read = parts.iter().position(|id| !self.nullable[*id as usize]);
+                        let first = read.map_or(parts.len(), |index| index + 1);
+                        parts[..first].iter().any(is)
+                    }
+                    Expr::Alt(parts) => parts.iter().any(is),
+                    Expr::Repeat { body, .. } => is(body),
+                    Expr::Rule(rule) => self.source.rules[*rule as usize]
+                        .body
+                        .is_some_and(|id| is(&id)),
+                    Expr::Members(members) => {
+                        let rest = self.source.members[*members as usize].rest;
+                        rest.is_some_and(|id| is(&id))
+                    }
+                };
+                changed |= now != special[id];
+                special[id] = now;
+            }
+            if !changed {
+                break;
+            }
+        }
+        self.special_first = special;
+    }
+
     fn state(&mut self, state: State) -> Result<u32, ImportError> {
         if self.states.len() >= MOST_STATES {
-            return Err(ImportError::new(format!(
-                "the grammar takes more than {MOST_STATES} states: alternatives that begin alike \
-                 cannot be told apart, or counts are too large"
-            )));
+            return Err(ImportError::new(TOO_MANY));
         }
         self.states.push(state);
         Ok(self.states.len() as u32 - 1)
@@ -145,7 +177,7 @@ impl Nfa<'_> {
         let rounds = max.unwrap_or(min);
         let can_be_counted = rounds < u32::from(u16::MAX)
             && !self.nullable[body as usize]
-            && self.first_of(body)?.specials == 0;
+            && !self.special_first[body as usize];
         let counts = u64::from(rounds).saturating_mul(self.sizes[body as usize]) > COUNTED_FROM
             && rounds > 2;
         if counts && can_be_counted {

@@ -6,7 +6,7 @@ use std::vec;
 
 use super::{Callee, END, First, MOST_DEPTH, Nfa, State};
 use crate::import::ImportError;
-use crate::import::grammar::expr::{Bytes, Id};
+use crate::import::grammar::expr::Bytes;
 
 impl Nfa<'_> {
     /// Where a rule starts.
@@ -31,11 +31,6 @@ impl Nfa<'_> {
             Callee::Rule(rule) => rule,
             Callee::Loop(counted) => self.loops[counted as usize].rule,
         }
-    }
-
-    pub(super) fn first_of(&mut self, id: Id) -> Result<First, ImportError> {
-        let start = self.build(id, END)?;
-        self.first(&[start], &mut Vec::new())
     }
 
     /// What a text of a rule can begin with. `calling` are the rules that begin with this one.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::prelude::rust_2024::*;
 use std::vec;
 
-use super::{Branch, Callee, END, First, MOST_STATES, Machine, Nfa, Node};
+use super::{Branch, Callee, END, First, MOST_STATES, MOST_WORK, Machine, Nfa, Node, TOO_MANY};
 use crate::import::ImportError;
 use crate::import::grammar::expr::{Bytes, FastMap};
 
@@ -27,10 +27,7 @@ impl Nfa<'_> {
                 }
             }
             if subsets.nodes.len() > MOST_STATES {
-                return Err(ImportError::new(
-                    "the grammar takes too many states: alternatives that begin alike cannot be \
-                     told apart",
-                ));
+                return Err(ImportError::new(TOO_MANY));
             }
         }
         Ok(Machine {
@@ -91,6 +88,10 @@ impl Nfa<'_> {
     fn calls(&mut self, subset: &mut Vec<u32>) -> Result<BTreeMap<Callee, Vec<u32>>, ImportError> {
         let mut inlined = HashSet::new();
         loop {
+            self.work += subset.len();
+            if self.work > MOST_WORK {
+                return Err(ImportError::new(TOO_MANY));
+            }
             let mut calls: BTreeMap<Callee, Vec<u32>> = BTreeMap::new();
             let mut read = First::default();
             for state in &*subset {
