@@ -261,7 +261,7 @@ mod tests {
                 (2, together),
                 |output, columns, rows, mut view| {
                     for (index, column) in columns.enumerate() {
-                        for (value, row) in view.column(index).iter_mut().zip(rows.clone()) {
+                        for (value, row) in view.vector(index).iter_mut().zip(rows.clone()) {
                             claimed.write(5 * (output * 2 + column) + row, 1);
                             *value += (100 * output + 10 * column + row) as f32 + 1.0;
                         }
