@@ -51,9 +51,11 @@ mod integers {
 
     const IMPLICIT: u32 = 1 << 23;
     const SIGN: u32 = 1 << 31;
-    /// Numbers from 2^-63 to 2^65 are ordinary; this is how many exponents they have. The product
-    /// of two of them is normal or too large, and no difference is subnormal.
+    /// The lowest biased exponent of an ordinary number. Numbers from 2^-63 to 2^65 are ordinary:
+    /// the product of two of them is normal or too large, and no difference is subnormal.
     const FIRST: u32 = 64;
+    /// How many exponents ordinary numbers have: a power of two, so that one comparison is enough
+    /// for two of them.
     const ORDINARY: u32 = 128;
 
     #[inline(always)]
@@ -160,8 +162,9 @@ mod integers {
         halve(halve(halve(halve(halve((x, 127 + 31), 16), 8), 4), 2), 1)
     }
 
-    /// The product of two mantissas, one of 32 bits and one of 24, rounded to 24 bits, and its
-    /// exponent less 1 from the sum of theirs.
+    /// The product of two mantissas, one of 32 bits and one of 24. `exponents` is the sum of their
+    /// biased exponents. Returns the mantissa, rounded to 24 bits with its implicit bit, and the
+    /// biased exponent less 1: in `(exponent << 23) + mantissa` the implicit bit adds the 1.
     #[inline(always)]
     fn multiply(a: u32, b: u32, exponents: u32) -> (u32, u32) {
         let (mut high, mut low) = wide(a, b);
@@ -187,7 +190,8 @@ mod integers {
         ((product >> 32) as u32, product as u32)
     }
 
-    /// `x + y`, where `y` is a normal number, unless there is a case to look at.
+    /// `x + y`, where `y` is a normal number. `None` if `x` is −0, or is not 0 and not ordinary:
+    /// the caller adds them in the usual way then.
     #[inline(always)]
     fn add(mut x: u32, mut y: u32) -> Option<u32> {
         if exponent(x).wrapping_sub(FIRST) >= ORDINARY {

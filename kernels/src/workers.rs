@@ -253,9 +253,9 @@ pub struct Output<'a> {
     pub range: Range<usize>,
 }
 
-/// Shares the ranges of several outputs between `workers`, cut into pieces of `piece` rows counted
-/// from each range's start, and of `together` vectors. `job` gets the index of an output, the
-/// vectors, the rows of some pieces, and these rows of these vectors.
+/// Shares the ranges of several outputs between `workers`. A piece is `piece` rows, counted from
+/// the start of a range, of `together` vectors. `job` gets the index of an output, a range of
+/// vectors, a range of rows, and a view of exactly these rows of these vectors.
 pub fn split_rows<const N: usize>(
     workers: &dyn Workers,
     outputs: [Output<'_>; N],

@@ -76,6 +76,7 @@ impl<'m> Open<'m> {
             let part = units(bytes.len(), 1, start, &slice);
             start += bytes.len() as u64;
             if part.is_empty() {
+                // Not in this slice. An empty section is in no slice, so every call looks at it.
                 return !bytes.is_empty() || expected == crc32(&[]);
             }
             let before = if part.start == 0 { 0 } else { self.crc };
@@ -150,8 +151,8 @@ fn check_tensors(
     })
 }
 
-/// The bytes of those units of `length` bytes that begin within `slice`, where the first begins at
-/// `start`.
+/// Of `length` bytes that begin at `start` and consist of units of `unit` bytes: the range of those
+/// units that begin within `slice`.
 fn units(length: usize, unit: usize, start: u64, slice: &Range<u64>) -> Range<usize> {
     let before = |position: u64| {
         let bytes = position.saturating_sub(start).min(length as u64) as usize;

@@ -7,7 +7,7 @@ use super::Plan;
 use crate::model::Dims;
 
 /// A buffer with a row for each token of the batch. The letters are those of
-/// [`TensorKind`](crate::model::TensorKind), and `B` is the batch. Where two buffers share memory,
+/// [`TensorKind`](crate::model::TensorKind), `B` is the batch and `M` is `H / K`. Where two buffers share memory,
 /// one is no longer needed when the other is written.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Buffer {
@@ -24,9 +24,9 @@ pub(super) enum Buffer {
     Key,
     /// `[B][K P]`.
     Value,
-    /// `[K][tokens][H/K P]`, the queries that meet the same keys together, ready to meet them.
+    /// `[K][tokens][M P]`, the queries that meet the same keys together, ready to meet them.
     QueryByHead,
-    /// `[K][tokens][H/K P]`, the result of attention. In the memory of `Query`.
+    /// `[K][tokens][M P]`, the result of attention. In the memory of `Query`.
     AttendedByHead,
     /// `[B][H P]`, the same, token by token. In the memory of `QueryByHead`.
     Attended,

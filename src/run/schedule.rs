@@ -22,9 +22,9 @@ pub(super) struct Batch {
     /// How many tokens there are.
     pub count: u32,
     /// The first token whose logits are computed, counted from the start of the batch.
-    pub logit_row: u32,
+    pub logits_from: u32,
     /// How many tokens' logits are computed together.
-    pub logit_rows: u32,
+    pub logits_count: u32,
 }
 
 impl Batch {
@@ -32,7 +32,7 @@ impl Batch {
     pub fn tokens(&self) -> usize {
         match self.stage.entry().tokens {
             Tokens::Batch => self.count as usize,
-            Tokens::Logits => self.logit_rows as usize,
+            Tokens::Logits => self.logits_count as usize,
         }
     }
 
@@ -72,8 +72,8 @@ impl Schedule {
                 cache: 0,
                 start: tokens.start,
                 count: 0,
-                logit_row: 0,
-                logit_rows: 0,
+                logits_from: 0,
+                logits_count: 0,
             },
             unit: 0,
             first: tokens.start,
@@ -133,9 +133,9 @@ impl Schedule {
                 self.start_layer(plan, layers);
             }
             Next::MoreTokens => {
-                let first = batch.start + batch.logit_row;
-                let ready = first..first + batch.logit_rows;
-                batch.logit_row += batch.logit_rows;
+                let first = batch.start + batch.logits_from;
+                let ready = first..first + batch.logits_count;
+                batch.logits_from += batch.logits_count;
                 self.start_logits(plan);
                 return Some(ready);
             }
@@ -149,7 +149,7 @@ impl Schedule {
             batch.stage = Stage::first(layers.kind(batch.layer as usize));
             return;
         }
-        batch.logit_row = if self.every {
+        batch.logits_from = if self.every {
             0
         } else if batch.end() == self.end {
             batch.count - 1
@@ -160,11 +160,11 @@ impl Schedule {
         self.start_logits(plan);
     }
 
-    /// Goes on with the tokens from `logit_row` on, or with the next batch if there are none.
+    /// Goes on with the tokens from `logits_from` on, or with the next batch if there are none.
     fn start_logits(&mut self, plan: &Plan<'_>) {
         let batch = &mut self.batch;
-        batch.logit_rows = plan.logits_tokens().min(batch.count - batch.logit_row);
-        if batch.logit_rows > 0 {
+        batch.logits_count = plan.logits_tokens().min(batch.count - batch.logits_from);
+        if batch.logits_count > 0 {
             batch.stage = Stage::FinalNorm;
             return;
         }
@@ -180,8 +180,8 @@ impl Schedule {
             cache: 0,
             start: self.batch.start,
             count: plan.batch_tokens().min(self.end - self.batch.start),
-            logit_row: 0,
-            logit_rows: 0,
+            logits_from: 0,
+            logits_count: 0,
         };
     }
 }

@@ -337,7 +337,7 @@ impl<'m, 'a> Session<'m, 'a> {
         let positions = &*self.forward.buffers.positions;
         let before = positions.get(..schedule.first as usize).unwrap_or_default();
         for layer in self.forward.model.layers().iter() {
-            if self.lost(layer) > unseen(before, layer.window, schedule.position) {
+            if self.lost_tokens(layer) > unseen(before, layer.window, schedule.position) {
                 return Err(Error::RewindTooFar { possible: 0 });
             }
         }
@@ -527,22 +527,23 @@ impl<'m, 'a> Session<'m, 'a> {
         let positions = self.positions();
         let mut possible = self.length;
         for layer in self.forward.model.layers().iter() {
-            // A token may come next only where the window no longer shows the last key that is
-            // lost.
             let Some(window) = layer.window else { continue };
-            let lost = self.lost(layer).checked_sub(1);
-            if let Some(lost) = lost.and_then(|last| positions.get(last)) {
-                let shown = lost.saturating_add(window.get() - 1);
-                let end = positions.partition_point(|&position| position < shown) + 1;
+            let last_lost = self.lost_tokens(layer).checked_sub(1);
+            if let Some(last_lost) = last_lost.and_then(|index| positions.get(index)) {
+                // The next token must stand after the last position that would see the lost key.
+                // So all tokens up to the first one at or after that position stay.
+                let last_that_sees_it = last_lost.saturating_add(window.get() - 1);
+                let before = positions.partition_point(|&position| position < last_that_sees_it);
+                let end = before + 1;
                 possible = possible.min((positions.len() - end.min(positions.len())) as u32);
             }
         }
         possible
     }
 
-    /// How many of the oldest tokens have lost their keys in a sliding-window layer. A window of 1
-    /// shows no key but the token's own, so none is missed.
-    fn lost(&self, layer: Layer) -> usize {
+    /// How many of the oldest tokens have lost their keys in a sliding-window layer, by tokens being
+    /// worked on too. A window of 1 shows no key but the token's own, so none is missed.
+    fn lost_tokens(&self, layer: Layer) -> usize {
         if layer.window.is_none_or(|window| window.get() == 1) {
             return 0;
         }

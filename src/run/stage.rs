@@ -102,7 +102,8 @@ pub(super) enum PerToken {
     /// The results of a token's kv heads, which are far apart in `from`, next to each other in
     /// `into`.
     Gather { from: Buffer, into: Buffer },
-    /// `onto += post_norm(branch + bias)`, then `branch = norm(onto)`.
+    /// `onto += post_norm(branch + bias)`, then `branch = norm(onto)`: a copy if the model has no
+    /// such norm. With `norm: None`, `branch` is not written for a later stage.
     Residual {
         branch: Buffer,
         bias: TensorKind,

@@ -1,9 +1,8 @@
 //! Unicode Normalization Form C (UAX #15), from tables in the tokenizer section.
 //!
-//! Text that is in this form already, nearly all there is, is not copied. Else it is copied up to
-//! each character that may change or be changed, together with the character before it; what starts
-//! there, up to the next character that cannot be part of it, is decomposed, put in order and
-//! composed.
+//! Text of inert characters, which is nearly all there is, is in this form already and not copied.
+//! Other text is cut before every inert character. A chunk that is one inert character is copied.
+//! Any other chunk is decomposed, put in order and composed.
 
 use super::Tokenizer;
 use super::characters::characters;
@@ -33,8 +32,8 @@ impl Tokenizer<'_> {
             return Some((text, scratch));
         }
         let mut written = 0;
-        // Before `start`, everything is written; from `start` to here, all but the first character
-        // are not inert.
+        // Everything before `start` is written. There the current chunk begins: an inert character,
+        // or the start of the text, and characters after it that are not inert.
         let mut start = 0;
         let mut plain = true;
         let mut place = 0;
@@ -98,7 +97,7 @@ fn write_bytes(bytes: &mut [u8], written: usize, text: &str) -> Option<usize> {
     Some(end)
 }
 
-/// A code point with its combining class above it.
+/// The code point in a number that has its combining class in the 8 bits above.
 const CODE_POINT: u32 = 0xFF_FFFF;
 
 fn combining_class(mark: u32) -> u32 {

@@ -172,6 +172,7 @@ impl Header {
         // Code elsewhere relies on this: byte-level text is never folded, and gets a space in front
         // only if it has none and if merges are not ignored; no other text is normalised or split
         // by patterns.
+        // The smaller of two is 0 unless both are set.
         let (must_be_zero, other_flags) = if flags & BYTE_LEVEL == 0 {
             (patterns, NFC | IGNORE_MERGES)
         } else if matches!(prefix, Prefix::Never | Prefix::AlwaysUnlessSpace) {

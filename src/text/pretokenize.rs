@@ -37,7 +37,7 @@ impl<'m> Tokenizer<'m> {
 
     /// The length of the piece that `view` starts with under the pattern that starts at `row`: a
     /// match, or what lies before the next match. It is 0 only if there is no text.
-    fn piece_len(&self, row: usize, view: View) -> usize {
+    fn part_len(&self, row: usize, view: View) -> usize {
         let mut len = 0;
         loop {
             let rest = view.part(len, view.len());
@@ -95,7 +95,7 @@ impl<'t> Iterator for PreTokens<'_, '_, 't> {
         for (index, end) in (0..patterns.starts.len()).zip(&mut self.ends) {
             if *end <= start {
                 let row = patterns.starts.at(index) as usize;
-                *end = start + self.tokenizer.piece_len(row, piece);
+                *end = start + self.tokenizer.part_len(row, piece);
             }
             piece = piece.part(0, *end - start);
         }

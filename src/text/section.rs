@@ -59,12 +59,14 @@
 //!     each pattern the row it starts at, 2 bytes; `rows` rows of `kinds + 1` entries of 2 bytes.
 //!
 //! # Patterns
-//! The first pattern cuts a text into pieces. Each further one cuts the pieces of the one before.
-//! A pattern is a deterministic automaton: in a row, the entry of the next character's kind, or the
-//! last entry at the end of the piece, says whether a match ends *before* that character (32,768),
-//! and whether characters end there that no match starts in (16,384); the rest is the number of the
-//! row to go on in plus one, or 0 to stop. The last end that was seen counts. If there is none, no
-//! match starts at the first character. What lies between matches is a piece, too.
+//! The first pattern cuts a text into parts: its matches, and what lies between them. Each further
+//! pattern cuts the parts of the one before. A pattern is a deterministic automaton. A walk starts
+//! at a character, in the pattern's first row. Each step looks at the entry of the next character's
+//! kind; at the end of the part that is cut, it looks at the last entry. An entry holds three
+//! things. 32,768: a match that began where the walk started ends before this character. 16,384: no
+//! match begins between the start of the walk and this character. The rest: the row to go on in
+//! plus one, or 0 to stop. The last of these marks says where the part ends. Without any mark, the
+//! first character is no part of a match.
 
 /// `"PTOK"`.
 pub(crate) const MAGIC: [u8; 4] = *b"PTOK";

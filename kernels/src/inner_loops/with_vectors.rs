@@ -37,6 +37,7 @@ pub(crate) fn dots(
     x: &[i16; GROUP],
 ) -> [i32; TILE_ROWS] {
     let mut x = *x;
+    // Back from the order 0 2 1 3 of `InputGroup::values`.
     for four in x.as_chunks_mut::<4>().0 {
         four.swap(1, 2);
     }

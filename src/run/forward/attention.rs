@@ -110,7 +110,7 @@ struct Attention<'s> {
     bytes: &'s [u8],
     /// Of the context.
     positions: &'s [u32],
-    /// `[K][tokens][H/K P]`.
+    /// `[K][tokens][M P]`.
     queries: &'s [f32],
     /// The same quantised, if keys are.
     groups: &'s [InputGroup],

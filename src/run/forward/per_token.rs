@@ -43,9 +43,9 @@ impl Forward<'_, '_> {
             kv_heads: dims.kv_heads,
             tokens: count,
         };
-        // `FinalNorm` reads the rows from `logit_row` on and writes them from row 0 on. In all
-        // other stages `logit_row` is 0.
-        let first = rows_mut(first, width, batch.logit_row as usize..batch.count as usize);
+        // `FinalNorm` reads the rows from `logits_from` on and writes them from row 0 on. In all
+        // other stages `logits_from` is 0.
+        let first = rows_mut(first, width, batch.logits_from as usize..batch.count as usize);
         let groups = &mut *self.buffers.groups;
         // A board has nothing to share.
         if BARE_METAL {

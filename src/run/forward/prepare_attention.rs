@@ -108,7 +108,7 @@ struct Prepare<'s> {
 struct Prepared<'s> {
     /// `[batch][H P]`.
     queries: &'s mut [f32],
-    /// The same by kv head, `[K][batch][H/K P]`.
+    /// The same by kv head, `[K][batch][M P]`.
     queries_by_head: &'s mut [f32],
     groups: &'s mut [InputGroup],
     key: &'s mut [f32],
