@@ -61,7 +61,7 @@ fn the_log_says_what_was_opened_planned_begun_and_refused() {
         String::from("debug start: 1 tokens at position 3"),
         format!("error start: TokenOutOfRange {{ token: {vocab_size}, vocab_size: {vocab_size} }}"),
         String::from("debug start: 1 tokens at position 3"),
-        String::from("info Session { len: 4, context: 8 }"),
+        String::from("info Session { len: 4, capacity: 8 }"),
     ];
     assert_eq!(lines, expected);
 }
