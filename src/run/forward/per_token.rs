@@ -45,7 +45,11 @@ impl Forward<'_, '_> {
         };
         // `FinalNorm` reads the rows from `logits_from` on and writes them from row 0 on. In all
         // other stages `logits_from` is 0.
-        let first = rows_mut(first, width, batch.logits_from as usize..batch.count as usize);
+        let first = rows_mut(
+            first,
+            width,
+            batch.logits_from as usize..batch.count as usize,
+        );
         let groups = &mut *self.buffers.groups;
         // A board has nothing to share.
         if BARE_METAL {
