@@ -2,6 +2,8 @@
 //! does. They need the network, so `.ci/run chips` runs these tests.
 #![cfg(all(feature = "std", feature = "grammar"))]
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +15,8 @@ use pocketlm::grammar::{Constraint, Grammar, Vocabulary};
 use pocketlm::model::{Kv, Model};
 use pocketlm::run::{Arena, Digest, Plan, Session, Solo};
 use pocketlm::sample::Sampler;
-use pocketlm::text::{EncodeOptions, Tokenizer};
+
+use crate::common::pins_prompt;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/chips");
 const IMAGE: &[u8] = pocketlm::include_image!("../examples/chips/app/pins.plm");
@@ -105,7 +108,7 @@ fn expected() -> Result<String, Error> {
         Ok(())
     };
     let mut sampler = Sampler::greedy();
-    let prompt = prompt(&tokenizer, REQUEST)?;
+    let prompt = pins_prompt(&tokenizer, REQUEST);
     let mut generation = Generation::new(&mut session, &mut sampler, &tokenizer, &prompt)
         .grammar(Constraint::new(&grammar, &vocabulary))
         .filter(&mut look)
@@ -117,22 +120,6 @@ fn expected() -> Result<String, Error> {
     Ok(format!(
         "> {REQUEST}\n{text}\n{tokens} tokens, digest {digest:016x}\n"
     ))
-}
-
-fn prompt(tokenizer: &Tokenizer, request: &str) -> Result<Vec<u32>, Error> {
-    let mut ids = Vec::new();
-    for (text, parse_special) in [
-        ("<start_of_turn>user\n", true),
-        (request, false),
-        ("<end_of_turn>\n<start_of_turn>model\n", true),
-    ] {
-        let options = EncodeOptions {
-            add_special_tokens: false,
-            parse_special,
-        };
-        ids.extend(tokenizer.encode_to_vec(text, options)?);
-    }
-    Ok(ids)
 }
 
 #[test]

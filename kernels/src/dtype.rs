@@ -93,7 +93,15 @@ impl DType {
     pub const fn feature(self) -> &'static str {
         match self {
             DType::Q4Min => DType::Q4.name(),
-            _ => self.name(),
+            DType::F32
+            | DType::F16
+            | DType::Bf16
+            | DType::Q8
+            | DType::Q6
+            | DType::Q5
+            | DType::Q4
+            | DType::Nl4
+            | DType::Nl3 => self.name(),
         }
     }
 

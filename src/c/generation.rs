@@ -35,8 +35,8 @@ pub const PLM_GENERATION_BYTES: usize = PLM_GENERATION_WORDS * 8;
 ///
 /// While the text goes on, the session, the sampler and the constraint are the generation's: other
 /// calls with them are refused with `PLM_ERROR_HANDLE`, and their memory must stay. They are free
-/// again when the text has ended, or after `plm_generate_stop`. One that is opened again before that
-/// is taken away from the generation, which cannot go on then (`PLM_ERROR_HANDLE`).
+/// again when the text has ended, or after `plm_generate_stop`. One that is opened again before
+/// that is taken away from the generation, which cannot go on then (`PLM_ERROR_HANDLE`).
 ///
 /// Threads: one at a time.
 #[repr(C)]

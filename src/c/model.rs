@@ -144,8 +144,8 @@ impl plm_limits {
     }
 }
 
-/// Opens an image in memory and checks all of it: this reads every byte of it. After that only a
-/// full context or an unknown token can fail.
+/// Opens an image in memory and checks all of it: this reads every byte of it. After that the image
+/// is trusted.
 ///
 /// `model` is what is opened. `image` starts at a multiple of 64 and has `bytes` bytes, which do
 /// not change while the model is used.

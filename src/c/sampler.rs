@@ -259,9 +259,9 @@ pub unsafe extern "C" fn plm_choice_init(choice: *mut plm_choice) -> i32 {
     })
 }
 
-/// `plm_sample` in calls whose work costs about `budget`, 0 to `UINT32_MAX`; a cost of 1 takes about
-/// as long as in `plm_step`. `PLM_PENDING` if there is more to do; `PLM_OK` once the token is in `id`. Between
-/// the calls of a choice the session must not be used.
+/// `plm_sample` in calls whose work costs about `budget`, 0 to `UINT32_MAX`; a cost of 1 takes
+/// about as long as in `plm_step`. `PLM_PENDING` if there is more to do; `PLM_OK` once the token is
+/// in `id`. Between the calls of a choice the session must not be used.
 ///
 /// Errors: those of `plm_sample`.
 #[unsafe(no_mangle)]

@@ -212,8 +212,8 @@ unsafe fn start(handle: *mut plm_session, ids: *const u32, count: usize) -> Resu
 }
 
 /// Goes on with what `plm_start` began, until the work costs about `budget`, 0 to `UINT32_MAX`. A
-/// cost of 1 is a row of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there is more to do,
-/// `PLM_OK` once the logits are there.
+/// cost of 1 is a row of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there
+/// is more to do, `PLM_OK` once the logits are there.
 ///
 /// Errors: `PLM_ERROR_NO_TOKENS` if there is nothing to do; `PLM_ERROR_STORAGE`, after which the
 /// next call tries again; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
@@ -330,12 +330,12 @@ unsafe fn write_tokens(
     Ok(())
 }
 
-/// Takes back the last `tokens` tokens.
+/// Takes back the last `tokens` tokens. This cannot fail for as many as the batch has, if they were
+/// fed since the session was created or a context was restored.
 ///
 /// Errors: `PLM_ERROR_REWIND_TOO_FAR` if there are not as many, or layers with a window have
-/// overwritten what is needed. As many tokens as the batch has can be taken back, unless the context
-/// was restored after them;
-/// `PLM_ERROR_BUSY`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+/// overwritten what is needed; `PLM_ERROR_BUSY`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+/// `PLM_ERROR_HANDLE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_rewind(session: *mut plm_session, tokens: usize) -> i32 {
     // SAFETY: the caller's promise, which the header states.

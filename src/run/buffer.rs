@@ -7,8 +7,8 @@ use super::Plan;
 use crate::model::Dims;
 
 /// A buffer with a row for each token of the batch. The letters are those of
-/// [`TensorKind`](crate::model::TensorKind), `B` is the batch and `M` is `H / K`. Where two buffers share memory,
-/// one is no longer needed when the other is written.
+/// [`TensorKind`](crate::model::TensorKind), `B` is the batch and `M` is `H / K`. Where two buffers
+/// share memory, one is no longer needed when the other is written.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Buffer {
     /// No buffer: fills the unused places where four are asked for.

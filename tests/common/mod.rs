@@ -10,6 +10,7 @@ pub mod session;
 use std::path::{Path, PathBuf};
 
 pub use folder::scratch;
+use pocketlm::text::{EncodeOptions, Tokenizer};
 
 /// A file or folder of the shared test data. If it is missing, this says so on stderr; in CI it
 /// panics.
@@ -53,4 +54,22 @@ pub fn name(path: &std::path::Path) -> String {
 /// Logits, to be compared bit for bit.
 pub fn bits(logits: &[f32]) -> Vec<u32> {
     logits.iter().map(|z| z.to_bits()).collect()
+}
+
+/// The prompt of a request to the tool caller `pins`, as the programs for boards and chips make it.
+/// Tags are special tokens; the request cannot contain any, because it is encoded as plain text.
+pub fn pins_prompt(tokenizer: &Tokenizer<'_>, request: &str) -> Vec<u32> {
+    let mut ids = Vec::new();
+    for (text, parse_special) in [
+        ("<start_of_turn>user\n", true),
+        (request, false),
+        ("<end_of_turn>\n<start_of_turn>model\n", true),
+    ] {
+        let options = EncodeOptions {
+            add_special_tokens: false,
+            parse_special,
+        };
+        ids.extend(tokenizer.encode_to_vec(text, options).unwrap());
+    }
+    ids
 }

@@ -8,10 +8,10 @@ use pocketlm::host::{GenerateOptions, Generated, Llm, LlmSession, Sampling, Sess
 use pocketlm::import::grammar::Tools;
 use pocketlm::import::{self, PackOptions};
 use pocketlm::model::DType;
-use pocketlm::text::{EncodeOptions, ToolForm};
+use pocketlm::text::ToolForm;
 
 use crate::board::{AARCH64, Board, M0, M4F, RV32IMAFC};
-use crate::common::shared;
+use crate::common::{pins_prompt, shared};
 
 /// The requests of the program, and what it does about each.
 const ACTIONS: [(&str, &[&str]); 4] = [
@@ -89,19 +89,7 @@ fn acts(board: &Board) {
 
 /// What this machine writes for a request, with the prompt of the program.
 fn answer(session: &mut LlmSession, request: &str, options: &GenerateOptions) -> Generated {
-    let mut ids = Vec::new();
-    for (text, parse_special) in [
-        ("<start_of_turn>user\n", true),
-        (request, false),
-        ("<end_of_turn>\n<start_of_turn>model\n", true),
-    ] {
-        let encode = EncodeOptions {
-            add_special_tokens: false,
-            parse_special,
-        };
-        let tokenizer = session.llm().tokenizer();
-        ids.extend(tokenizer.encode_to_vec(text, encode).unwrap());
-    }
+    let ids = pins_prompt(session.llm().tokenizer(), request);
     session
         .complete(&ids, options, |_| ControlFlow::Continue(()))
         .unwrap()

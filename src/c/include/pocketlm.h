@@ -832,8 +832,8 @@ typedef struct plm_constraint {
  *
  * While the text goes on, the session, the sampler and the constraint are the generation's: other
  * calls with them are refused with `PLM_ERROR_HANDLE`, and their memory must stay. They are free
- * again when the text has ended, or after `plm_generate_stop`. One that is opened again before that
- * is taken away from the generation, which cannot go on then (`PLM_ERROR_HANDLE`).
+ * again when the text has ended, or after `plm_generate_stop`. One that is opened again before
+ * that is taken away from the generation, which cannot go on then (`PLM_ERROR_HANDLE`).
  *
  * Threads: one at a time.
  */
@@ -881,8 +881,8 @@ extern "C" {
 const char *plm_error_text(int32_t code);
 
 /**
- * Opens an image in memory and checks all of it: this reads every byte of it. After that only a
- * full context or an unknown token can fail.
+ * Opens an image in memory and checks all of it: this reads every byte of it. After that the image
+ * is trusted.
  *
  * `model` is what is opened. `image` starts at a multiple of 64 and has `bytes` bytes, which do
  * not change while the model is used.
@@ -1018,14 +1018,13 @@ int32_t plm_start(struct plm_session *session, const uint32_t *ids, size_t count
 
 /**
  * Goes on with what `plm_start` began, until the work costs about `budget`, 0 to `UINT32_MAX`. A
- * cost of 1 is a row of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there is more to do,
- * `PLM_OK` once the logits are there.
+ * cost of 1 is a row of a matrix as wide as the embedding, times one token. `PLM_PENDING` if there
+ * is more to do, `PLM_OK` once the logits are there.
  *
  * Errors: `PLM_ERROR_NO_TOKENS` if there is nothing to do; `PLM_ERROR_STORAGE`, after which the
  * next call tries again; `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
  */
-int32_t plm_step(struct plm_session *session,
-                 uint32_t budget);
+int32_t plm_step(struct plm_session *session, uint32_t budget);
 
 /**
  * Drops the work that `plm_start` began; the context is as before. Does nothing without such work.
@@ -1060,12 +1059,12 @@ int32_t plm_length(struct plm_session *session, size_t *tokens);
 int32_t plm_tokens(struct plm_session *session, const uint32_t **tokens, size_t *count);
 
 /**
- * Takes back the last `tokens` tokens.
+ * Takes back the last `tokens` tokens. This cannot fail for as many as the batch has, if they were
+ * fed since the session was created or a context was restored.
  *
  * Errors: `PLM_ERROR_REWIND_TOO_FAR` if there are not as many, or layers with a window have
- * overwritten what is needed. As many tokens as the batch has can be taken back, unless the context
- * was restored after them;
- * `PLM_ERROR_BUSY`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`, `PLM_ERROR_HANDLE`.
+ * overwritten what is needed; `PLM_ERROR_BUSY`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+ * `PLM_ERROR_HANDLE`.
  */
 int32_t plm_rewind(struct plm_session *session, size_t tokens);
 
@@ -1135,9 +1134,9 @@ int32_t plm_sample(struct plm_sampler *sampler, struct plm_session *session, uin
 int32_t plm_choice_init(struct plm_choice *choice);
 
 /**
- * `plm_sample` in calls whose work costs about `budget`, 0 to `UINT32_MAX`; a cost of 1 takes about
- * as long as in `plm_step`. `PLM_PENDING` if there is more to do; `PLM_OK` once the token is in `id`. Between
- * the calls of a choice the session must not be used.
+ * `plm_sample` in calls whose work costs about `budget`, 0 to `UINT32_MAX`; a cost of 1 takes
+ * about as long as in `plm_step`. `PLM_PENDING` if there is more to do; `PLM_OK` once the token is
+ * in `id`. Between the calls of a choice the session must not be used.
  *
  * Errors: those of `plm_sample`.
  */

@@ -280,8 +280,8 @@ impl<'c> Places<'c> {
         step
     }
 
-    /// Inserts the places after `bytes`. Whether all bytes are allowed; `false` as well if there are
-    /// too many places. Drops no place, so the indices of the caller stay valid.
+    /// Inserts the places after `bytes`. Whether all bytes are allowed; `false` as well if there
+    /// are too many places. Drops no place, so the indices of the caller stay valid.
     fn look_after(&mut self, from: u16, (first, last): (u8, u8), ends: &mut Vec<u16>) -> bool {
         let mut all = true;
         for byte in first..=last {

@@ -1,7 +1,7 @@
 #![no_std]
 #![no_main]
-//! Requests on the serial line switch pins of an ESP32-C6 board. The line is the chip's own USB serial
-//! port.
+//! Requests on the serial line switch pins of an ESP32-C6 board. The line is the chip's own USB
+//! serial port.
 
 use embassy_executor::Spawner;
 use embassy_futures::join::join;

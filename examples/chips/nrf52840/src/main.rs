@@ -1,7 +1,7 @@
 #![no_std]
 #![no_main]
-//! Requests on the serial line switch pins of an nRF52840 DK. Its debugger passes UARTE0 (P0.06 out,
-//! P0.08 in, 115200 baud) on to USB.
+//! Requests on the serial line switch pins of an nRF52840 DK. Its debugger passes UARTE0 (P0.06
+//! out, P0.08 in, 115200 baud) on to USB.
 
 use defmt_rtt as _; // the logger
 use embassy_executor::Spawner;

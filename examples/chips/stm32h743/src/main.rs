@@ -1,7 +1,7 @@
 #![no_std]
 #![no_main]
-//! Requests on the serial line switch pins of a Nucleo-H743ZI2. Its debugger passes USART3 (PD8 out,
-//! PD9 in, 115200 baud) on to USB.
+//! Requests on the serial line switch pins of a Nucleo-H743ZI2. Its debugger passes USART3 (PD8
+//! out, PD9 in, 115200 baud) on to USB.
 
 use defmt_rtt as _; // the logger
 use embassy_executor::Spawner;

@@ -28,7 +28,8 @@ pub(super) trait Scales: Tile {
 /// Functions with `wide` in their names also need AVX-512 F and BW. A trait's function cannot say
 /// that with `target_feature`.
 pub(super) trait Bytes: QuantizedTile + Scales {
-    /// Whether bytes are int8. If not, they are 0 to 63: the value plus [`OFFSET`](QuantizedTile::OFFSET).
+    /// Whether bytes are int8. If not, they are 0 to 63: the value plus
+    /// [`OFFSET`](QuantizedTile::OFFSET).
     const SIGNED: bool;
     /// Which two steps of four columns each register of [`wide_bytes`](Self::wide_bytes) holds.
     const STEPS: [[usize; 2]; 4];

@@ -9,71 +9,62 @@ use crate::import::ImportError;
 use crate::import::grammar::expr::{Expr, Id, Members};
 
 impl Nfa<'_> {
-    /// Which expressions match the empty text: a least fixed point, for the sake of rules.
+    /// Which expressions match the empty text.
     pub(super) fn find_nullable(&mut self) {
-        let mut nullable = vec![false; self.source.exprs.len()];
-        loop {
-            let mut changed = false;
-            for (id, expr) in self.source.exprs.iter().enumerate() {
-                let is = |id: &Id| nullable[*id as usize];
-                let now = match expr {
-                    Expr::Never | Expr::Set(_) | Expr::Special(_) => false,
-                    Expr::Literal(bytes) => bytes.is_empty(),
-                    Expr::Seq(parts) => parts.iter().all(is),
-                    Expr::Alt(parts) => parts.iter().any(is),
-                    Expr::Repeat { body, min, .. } => *min == 0 || is(body),
-                    Expr::Rule(rule) => self.source.rules[*rule as usize]
-                        .body
-                        .is_some_and(|id| is(&id)),
-                    Expr::Members(members) => {
-                        let members = &self.source.members[*members as usize];
-                        members.items.iter().all(|item| !item.required)
-                    }
-                    Expr::Automaton(dfa) => self.source.automata[*dfa as usize].states[0].ends,
-                };
-                changed |= now != nullable[id];
-                nullable[id] = now;
+        let source = &*self.source;
+        self.nullable = self.least_fixed_point(|expr, is| match expr {
+            Expr::Never | Expr::Set(_) | Expr::Special(_) => false,
+            Expr::Literal(bytes) => bytes.is_empty(),
+            Expr::Seq(parts) => parts.iter().all(is),
+            Expr::Alt(parts) => parts.iter().any(is),
+            Expr::Repeat { body, min, .. } => *min == 0 || is(body),
+            Expr::Rule(rule) => source.rules[*rule as usize].body.is_some_and(|id| is(&id)),
+            Expr::Members(members) => {
+                let members = &source.members[*members as usize];
+                members.items.iter().all(|item| !item.required)
             }
-            if !changed {
-                break;
-            }
-        }
-        self.nullable = nullable;
+            Expr::Automaton(dfa) => source.automata[*dfa as usize].states[0].ends,
+        });
     }
 
-    /// Which expressions can begin with a special token: a least fixed point as well.
+    /// Which expressions can begin with a special token.
     pub(super) fn find_special_first(&mut self) {
-        let mut special = vec![false; self.source.exprs.len()];
+        let source = &*self.source;
+        let reads = |id: &Id| !self.nullable[*id as usize];
+        self.special_first = self.least_fixed_point(|expr, is| match expr {
+            Expr::Special(_) => true,
+            Expr::Never | Expr::Set(_) | Expr::Literal(_) | Expr::Automaton(_) => false,
+            Expr::Seq(parts) => {
+                let first = parts.iter().position(reads);
+                let begin = first.map_or(parts.len(), |index| index + 1);
+                parts[..begin].iter().any(is)
+            }
+            Expr::Alt(parts) => parts.iter().any(is),
+            Expr::Repeat { body, .. } => is(body),
+            Expr::Rule(rule) => source.rules[*rule as usize].body.is_some_and(|id| is(&id)),
+            Expr::Members(members) => {
+                let rest = source.members[*members as usize].rest;
+                rest.is_some_and(|id| is(&id))
+            }
+        });
+    }
+
+    /// For each expression, whether `holds` says so; it is given whether that holds of the parts.
+    /// Rules may lead back to themselves, so this begins with no for all, and goes on until nothing
+    /// changes.
+    fn least_fixed_point(&self, holds: impl Fn(&Expr, &dyn Fn(&Id) -> bool) -> bool) -> Vec<bool> {
+        let mut known = vec![false; self.source.exprs.len()];
         loop {
             let mut changed = false;
             for (id, expr) in self.source.exprs.iter().enumerate() {
-                let is = |id: &Id| special[*id as usize];
-                let now = match expr {
-                    Expr::Special(_) => true,
-                    Expr::Never | Expr::Set(_) | Expr::Literal(_) | Expr::Automaton(_) => false,
-                    Expr::Seq(parts) => {
-                        let read = parts.iter().position(|id| !self.nullable[*id as usize]);
-                        let first = read.map_or(parts.len(), |index| index + 1);
-                        parts[..first].iter().any(is)
-                    }
-                    Expr::Alt(parts) => parts.iter().any(is),
-                    Expr::Repeat { body, .. } => is(body),
-                    Expr::Rule(rule) => self.source.rules[*rule as usize]
-                        .body
-                        .is_some_and(|id| is(&id)),
-                    Expr::Members(members) => {
-                        let rest = self.source.members[*members as usize].rest;
-                        rest.is_some_and(|id| is(&id))
-                    }
-                };
-                changed |= now != special[id];
-                special[id] = now;
+                let now = holds(expr, &|part| known[*part as usize]);
+                changed |= now != known[id];
+                known[id] = now;
             }
             if !changed {
-                break;
+                return known;
             }
         }
-        self.special_first = special;
     }
 
     fn state(&mut self, state: State) -> Result<u32, ImportError> {
