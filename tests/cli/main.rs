@@ -17,6 +17,10 @@ mod model;
 #[cfg(feature = "cli")]
 mod outputs;
 #[cfg(feature = "cli")]
+mod pack;
+#[cfg(feature = "cli")]
+mod plan;
+#[cfg(feature = "cli")]
 mod program;
 #[cfg(feature = "cli")]
 mod quantize;

@@ -8,6 +8,7 @@ pub mod random;
 pub mod session;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use folder::scratch;
 use pocketlm::text::{EncodeOptions, Tokenizer};
@@ -55,6 +56,10 @@ pub fn name(path: &std::path::Path) -> String {
 pub fn bits(logits: &[f32]) -> Vec<u32> {
     logits.iter().map(|z| z.to_bits()).collect()
 }
+
+/// Work that takes linear time is over by then, even on a machine that does other things. Work that
+/// takes quadratic time, or reads a terabyte, takes minutes.
+pub const SOON: Duration = Duration::from_secs(10);
 
 /// The prompt of a request to the tool caller `pins`, as the programs for boards and chips make it.
 /// Tags are special tokens; the request cannot contain any, because it is encoded as plain text.

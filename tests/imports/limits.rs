@@ -2,24 +2,21 @@
 //! runtimes describe, a test each. A refusal asks for little memory and comes at once.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::common::SOON;
 use crate::common::folder::{self, Folder};
 use pocketlm::import::{self, ImportError, PackOptions, vocabulary};
 use serde_json::json;
 use tempfile::TempDir;
 
-/// Opens and packs; must be over in a second.
+/// Opens and packs; must be over [`SOON`].
 fn pack(path: &Path) -> Result<usize, ImportError> {
     let start = Instant::now();
     let image = import::open(path).and_then(|checkpoint| {
         import::pack_to_memory(&*checkpoint, &PackOptions::default(), &mut |_, _| {})
     });
-    assert!(
-        start.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     image.map(|image| image.len())
 }
 

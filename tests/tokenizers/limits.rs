@@ -11,7 +11,7 @@ use super::*;
 const MEGABYTE: usize = 1 << 20;
 
 #[test]
-fn a_megabyte_of_one_kind_is_encoded_in_less_than_a_second() {
+fn a_megabyte_of_one_kind_is_encoded_in_linear_time() {
     let Some(folder) = shared("goldens/tokenizers") else {
         return;
     };
@@ -41,16 +41,13 @@ fn a_megabyte_of_one_kind_is_encoded_in_less_than_a_second() {
                 .encode(&text, WITH_SPECIAL, &mut scratch, &mut ids)
                 .unwrap();
             let encoded = start.elapsed();
-            assert!(
-                encoded.as_secs_f32() < 1.0,
-                "{family}, {unit:?}: {encoded:?}"
-            );
+            assert!(encoded < SOON, "{family}, {unit:?}: {encoded:?}");
 
             let start = Instant::now();
             decode(&tokenizer, &ids[..count], true);
             let decoded = start.elapsed();
             assert!(
-                decoded.as_secs_f32() < 1.0,
+                decoded < SOON,
                 "{family}, {unit:?}: decoding took {decoded:?}"
             );
             eprintln!("{family}, {unit:?}: {count} ids in {encoded:?}, decoded in {decoded:?}");
@@ -74,7 +71,7 @@ fn whitespace_tokens_that_strip_whitespace_take_linear_time() {
     let start = Instant::now();
     let ids = encode(&open(&path), &"\n".repeat(MEGABYTE), PARSED);
     assert_eq!(ids.len(), MEGABYTE);
-    assert!(start.elapsed().as_secs_f32() < 1.0, "{:?}", start.elapsed());
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
 }
 
 #[test]

@@ -14,7 +14,7 @@ mod trimmed;
 
 use std::path::{Path, PathBuf};
 
-use common::{scratch, shared};
+use common::{SOON, scratch, shared};
 use pocketlm::import::vocabulary;
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
