@@ -13,7 +13,8 @@ use crate::status::{Fault, PLM_ERROR_HANDLE};
 pub trait Handle: Sized {
     /// What it holds.
     type Value;
-    /// A number that no other type has.
+    /// A number that no other type has. All of its bytes are the same: such a constant is a part
+    /// of an instruction of Thumb-2.
     const KIND: usize;
 }
 
@@ -48,6 +49,21 @@ unsafe fn check(tag_place: *const usize, align: usize, tag: usize) -> Result<(),
     } else {
         Err(Fault::of(PLM_ERROR_HANDLE))
     }
+}
+
+/// [`check`] for a value that a call will have for itself: the tag says so from then on. It is one
+/// function for all kinds, too.
+///
+/// # Safety
+/// Where the checks of the pointer succeed, the memory is there and nobody else uses it.
+#[inline(never)]
+unsafe fn hold(tag_place: *mut usize, align: usize, tag: usize) -> Result<(), Fault> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        check(tag_place, align, tag)?;
+        tag_place.write(0);
+    }
+    Ok(())
 }
 
 /// Makes a value in the memory of a handle. What was there before is forgotten. `make` gets the
@@ -118,10 +134,7 @@ impl<H: Handle> Held<H> {
     unsafe fn with_tag(handle: *mut H, tag: usize) -> Result<Self, Fault> {
         // SAFETY: a slot is not larger than its handle, which is the caller's, and starts with the
         // tag.
-        unsafe {
-            check(handle.cast(), align_of::<H>(), tag)?;
-            handle.cast::<usize>().write(0);
-        }
+        unsafe { hold(handle.cast(), align_of::<H>(), tag)? };
         Ok(Held { handle, tag })
     }
 

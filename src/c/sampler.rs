@@ -118,12 +118,12 @@ const _: () = assert!(size_of::<plm_choice>() == PLM_CHOICE_BYTES);
 
 impl Handle for plm_sampler {
     type Value = Sampler<'static>;
-    const KIND: usize = 0x7361_6d03;
+    const KIND: usize = 0x3333_3333;
 }
 
 impl Handle for plm_choice {
     type Value = Choice;
-    const KIND: usize = 0x6368_6f04;
+    const KIND: usize = 0x4444_4444;
 }
 
 // What the C interface shows of Rust's types.

@@ -48,7 +48,7 @@ const _: () = assert!(size_of::<plm_session>() == PLM_SESSION_BYTES);
 
 impl Handle for plm_session {
     type Value = Place;
-    const KIND: usize = 0x7365_7302;
+    const KIND: usize = 0x2222_2222;
 }
 
 /// A session, and what it borrows.
@@ -110,8 +110,8 @@ unsafe fn init(
     // SAFETY: the caller's promise. The parts of the place that the session borrows are written
     // before it is made, and are not touched after that.
     unsafe {
-        let model = *handle::shared(model)?;
-        let plan = memory::value(limits)?.plan(&model)?;
+        let model = handle::shared(model)?;
+        let plan = memory::value(limits)?.plan(model)?;
         let cores = memory::optional(workers)?.map(runnable).transpose()?;
         let source = memory::optional(source)?;
         #[cfg(feature = "source")]
@@ -127,12 +127,12 @@ unsafe fn init(
                 None => &Solo,
             };
             let made = match source {
-                None => Session::new(&model, &plan, arena, engine)?,
+                None => Session::new(model, &plan, arena, engine)?,
                 #[cfg(feature = "source")]
                 Some(source) => {
                     (&raw mut (*place).device).write(Device(source));
                     let device = &mut (*place).device;
-                    Session::with_source(&model, &plan, arena, engine, device)?
+                    Session::with_source(model, &plan, arena, engine, device)?
                 }
                 #[cfg(not(feature = "source"))]
                 Some(_) => return Err(Fault::of(crate::status::PLM_ERROR_NO_SOURCE)),
@@ -175,17 +175,21 @@ unsafe fn tokens<'t>(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_feed(session: *mut plm_session, ids: *const u32, count: usize) -> i32 {
     // SAFETY: the caller's promise, which the header states.
-    code(unsafe { feed(session, ids, count) })
+    status(unsafe { feed(session, ids, count) })
 }
 
-unsafe fn feed(handle: *mut plm_session, ids: *const u32, count: usize) -> Result<(), Fault> {
+/// `Session::feed` by what `plm_start` and `plm_step` are made of: their code serves both.
+unsafe fn feed(handle: *mut plm_session, ids: *const u32, count: usize) -> Result<i32, Fault> {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut held = Held::new(handle)?;
-        let ids = tokens(&held, ids, count)?;
-        session(&mut held).feed(ids)?;
+        start(handle, ids, count)?;
+        loop {
+            let status = step(handle, u32::MAX)?;
+            if status != PLM_PENDING {
+                return Ok(status);
+            }
+        }
     }
-    Ok(())
 }
 
 /// Gives `count` tokens to `plm_step`. They are copied.
@@ -201,6 +205,7 @@ pub unsafe extern "C" fn plm_start(
     code(unsafe { start(session, ids, count) })
 }
 
+#[inline(never)]
 unsafe fn start(handle: *mut plm_session, ids: *const u32, count: usize) -> Result<(), Fault> {
     // SAFETY: the caller's promise.
     unsafe {
@@ -223,6 +228,7 @@ pub unsafe extern "C" fn plm_step(session: *mut plm_session, budget: u32) -> i32
     status(unsafe { step(session, budget) })
 }
 
+#[inline(never)]
 unsafe fn step(handle: *mut plm_session, budget: u32) -> Result<i32, Fault> {
     // SAFETY: the caller's promise.
     let mut held = unsafe { Held::new(handle)? };
