@@ -2,13 +2,15 @@
 
 use core::ffi::c_void;
 use core::ops::Range;
+use core::ptr;
 
 use pocketlm::Error;
-use pocketlm::run::{Digest, Session, Solo, Step, Workers};
+use pocketlm::model::Model;
+use pocketlm::run::{Digest, Plan, Session, Solo, Step, Workers};
 
 use crate::handle::{self, Handle, Held};
 use crate::memory;
-use crate::model::{plm_limits, plm_model};
+use crate::model::{plm_limits, plm_model, plm_sizes};
 use crate::source::{Cores, plm_source, plm_workers, runnable};
 #[cfg(feature = "source")]
 use crate::source::{Device, readable};
@@ -90,16 +92,39 @@ pub unsafe extern "C" fn plm_session_init(
 ) -> i32 {
     let arena = (arena.cast(), arena_bytes);
     // SAFETY: the caller's promise, which the header states.
-    code(unsafe { init(session, model, limits, arena, workers, source) })
+    code(unsafe {
+        init(session, model, arena, workers, source, |model| memory::value(limits)?.plan(model))
+    })
+}
+
+/// `plm_session_init` with the numbers of a header that `pocketlm plan --c-header` has written,
+/// `PLM_SIZES`: what computes them takes no flash. The weights are in memory.
+///
+/// Errors: `PLM_ERROR_FOREIGN_PLAN` if the numbers are for another image; those of
+/// `plm_session_init`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_session_init_sized(
+    session: *mut plm_session,
+    model: *const plm_model,
+    sizes: *const plm_sizes,
+    arena: *mut c_void,
+    arena_bytes: usize,
+    workers: *const plm_workers,
+) -> i32 {
+    let arena = (arena.cast(), arena_bytes);
+    // SAFETY: the caller's promise, which the header states.
+    code(unsafe {
+        init(session, model, arena, workers, ptr::null(), |model| memory::value(sizes)?.plan(model))
+    })
 }
 
 unsafe fn init(
     session: *mut plm_session,
     model: *const plm_model,
-    limits: *const plm_limits,
     (arena, arena_bytes): (*mut u8, usize),
     workers: *const plm_workers,
     source: *const plm_source,
+    plan: impl FnOnce(&Model<'static>) -> Result<Plan<'static>, Fault>,
 ) -> Result<(), Fault> {
     let part = memory::buffer(arena, arena_bytes);
     memory::must_be_apart(&[
@@ -111,7 +136,7 @@ unsafe fn init(
     // before it is made, and are not touched after that.
     unsafe {
         let model = handle::shared(model)?;
-        let plan = memory::value(limits)?.plan(model)?;
+        let plan = plan(model)?;
         let cores = memory::optional(workers)?.map(runnable).transpose()?;
         let source = memory::optional(source)?;
         #[cfg(feature = "source")]

@@ -116,6 +116,44 @@ impl<'m> Plan<'m> {
         .measured()
     }
 
+    /// The plan whose numbers the `sizes` of another plan are, without computing them: made from
+    /// the image with the checksum `checksum`, for the limits `context` and `batch`. Buffers that
+    /// are not there take no room. Wrong numbers are not dangerous: a session computes nonsense.
+    #[doc(hidden)] // for the C interface
+    pub fn of_sizes(
+        header: &Header<'m>,
+        checksum: u32,
+        [context, batch]: [u32; 2],
+        kv: Kv,
+        (parts, buffers): (&[usize; PARTS.len()], &[[usize; 2]]),
+    ) -> Plan<'m> {
+        let mut layout = [[0; 2]; Buffer::COUNT];
+        for (to, from) in layout.iter_mut().zip(buffers) {
+            *to = *from;
+        }
+        Plan {
+            dims: header.config.dims(),
+            layers: header.layers,
+            checksum,
+            context,
+            batch,
+            logits: 1,
+            kv,
+            #[cfg(feature = "source")]
+            weight_buffer: 0,
+            #[cfg(feature = "source")]
+            vectors: 0,
+            sizes: *parts,
+            layout,
+        }
+    }
+
+    /// The numbers of [`of_sizes`](Plan::of_sizes).
+    #[doc(hidden)] // for the C interface
+    pub const fn buffers(&self) -> &[[usize; 2]] {
+        &self.layout
+    }
+
     /// How many tokens a session can hold.
     pub const fn context(mut self, tokens: u32) -> Self {
         self.context = tokens;
