@@ -5,6 +5,7 @@
 //! a value, the word says neither, so a callback cannot use a value that is in use.
 
 use core::mem::MaybeUninit;
+use core::num::NonZero;
 
 use crate::memory;
 use crate::status::{Fault, PLM_ERROR_HANDLE};
@@ -41,8 +42,8 @@ fn lent_tag<H: Handle, B>(handle: *const H, borrower: *const B) -> usize {
 /// # Safety
 /// Where the checks of the pointer succeed, the memory is there.
 #[inline(never)]
-unsafe fn check(tag_place: *const usize, align: usize, tag: usize) -> Result<(), Fault> {
-    memory::check(tag_place.addr(), align, size_of::<usize>(), 1)?;
+unsafe fn check(tag_place: *const usize, align: NonZero<usize>, tag: usize) -> Result<(), Fault> {
+    memory::check(tag_place.cast_mut().cast(), align, size_of::<usize>(), 1)?;
     // SAFETY: the caller's promise.
     if unsafe { tag_place.read() } == tag {
         Ok(())
@@ -57,7 +58,7 @@ unsafe fn check(tag_place: *const usize, align: usize, tag: usize) -> Result<(),
 /// # Safety
 /// Where the checks of the pointer succeed, the memory is there and nobody else uses it.
 #[inline(never)]
-unsafe fn hold(tag_place: *mut usize, align: usize, tag: usize) -> Result<(), Fault> {
+unsafe fn hold(tag_place: *mut usize, align: NonZero<usize>, tag: usize) -> Result<(), Fault> {
     // SAFETY: the caller's promise.
     unsafe {
         check(tag_place, align, tag)?;
@@ -99,7 +100,7 @@ pub unsafe fn shared<'h, H: Handle>(handle: *const H) -> Result<&'h H::Value, Fa
     // SAFETY: a slot is not larger than its handle, and starts with the tag, which says that
     // `create` has put a value there.
     unsafe {
-        check(handle.cast(), align_of::<H>(), open_tag(handle))?;
+        check(handle.cast(), memory::alignment::<H>(), open_tag(handle))?;
         Ok((*slot).value.assume_init_ref())
     }
 }
@@ -134,7 +135,7 @@ impl<H: Handle> Held<H> {
     unsafe fn with_tag(handle: *mut H, tag: usize) -> Result<Self, Fault> {
         // SAFETY: a slot is not larger than its handle, which is the caller's, and starts with the
         // tag.
-        unsafe { hold(handle.cast(), align_of::<H>(), tag)? };
+        unsafe { hold(handle.cast(), memory::alignment::<H>(), tag)? };
         Ok(Held { handle, tag })
     }
 

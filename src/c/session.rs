@@ -151,18 +151,21 @@ unsafe fn init(
                 }
                 None => &Solo,
             };
-            let made = match source {
-                None => Session::new(model, &plan, arena, engine)?,
+            let session = &raw mut (*place).session;
+            match source {
+                None => {
+                    Session::check(model, &plan, arena)?;
+                    session.write(Session::checked(model, &plan, arena, engine.into()));
+                }
                 #[cfg(feature = "source")]
                 Some(source) => {
                     (&raw mut (*place).device).write(Device(source));
                     let device = &mut (*place).device;
-                    Session::with_source(model, &plan, arena, engine, device)?
+                    session.write(Session::with_source(model, &plan, arena, engine, device)?);
                 }
                 #[cfg(not(feature = "source"))]
                 Some(_) => return Err(Fault::of(crate::status::PLM_ERROR_NO_SOURCE)),
-            };
-            (&raw mut (*place).session).write(made);
+            }
             Ok(())
         })
     }
