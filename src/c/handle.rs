@@ -72,6 +72,7 @@ unsafe fn hold(tag_place: *mut usize, align: NonZero<usize>, tag: usize) -> Resu
 ///
 /// # Safety
 /// Where the checks of the pointer succeed, the memory is there and nobody else uses it.
+#[inline(always)] // most have one caller in a program
 pub unsafe fn create<H: Handle>(
     handle: *mut H,
     make: impl FnOnce(*mut H::Value) -> Result<(), Fault>,

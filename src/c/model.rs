@@ -171,7 +171,7 @@ impl plm_sizes {
     /// The plan of a session of `model`.
     pub fn plan(&self, model: &Model<'static>) -> Result<Plan<'static>, Fault> {
         let limits = [self.limits.context, self.limits.batch];
-        let numbers = (&self.parts, &self.buffers[..]);
+        let numbers = (&self.parts, &self.buffers);
         let kv = self.limits.kv()?;
         Ok(Plan::of_sizes(model.header(), self.checksum, limits, kv, numbers))
     }

@@ -55,6 +55,10 @@ pub struct Plan<'m> {
     layout: Layout,
 }
 
+/// Buffers of a model with convolutions.
+#[doc(hidden)] // for the C interface
+pub const BUFFERS: usize = 15;
+
 /// The parts, in the order in which they lie in the arena.
 const PARTS: [&str; 9] = [
     "tokens", "hidden", "normed", "scratch", "logits", "groups", "rope", "weights", "cache",
@@ -125,12 +129,8 @@ impl<'m> Plan<'m> {
         checksum: u32,
         [context, batch]: [u32; 2],
         kv: Kv,
-        (parts, buffers): (&[usize; PARTS.len()], &[[usize; 2]]),
+        (parts, buffers): (&[usize; PARTS.len()], &[[usize; 2]; BUFFERS]),
     ) -> Plan<'m> {
-        let mut layout = [[0; 2]; Buffer::COUNT];
-        for (to, from) in layout.iter_mut().zip(buffers) {
-            *to = *from;
-        }
         Plan {
             dims: header.config.dims(),
             layers: header.layers,
@@ -144,7 +144,10 @@ impl<'m> Plan<'m> {
             #[cfg(feature = "source")]
             vectors: 0,
             sizes: *parts,
-            layout,
+            layout: buffers
+                .first_chunk()
+                .copied()
+                .unwrap_or([[0; 2]; Buffer::COUNT]),
         }
     }
 

@@ -96,8 +96,18 @@ impl<'m, 'a> Session<'m, 'a> {
         arena: &'a mut [u8],
         engine: impl Into<Engine<'a>>,
     ) -> Result<Session<'m, 'a>, Error> {
+        Self::with_engine(model, plan, arena, engine.into())
+    }
+
+    /// [`new`](Session::new), compiled once for all types of `engine`.
+    fn with_engine(
+        model: &Model<'m>,
+        plan: &Plan<'m>,
+        arena: &'a mut [u8],
+        engine: Engine<'a>,
+    ) -> Result<Session<'m, 'a>, Error> {
         Self::check(model, plan, arena)?;
-        Ok(Self::checked(model, plan, arena, engine.into()))
+        Ok(Self::checked(model, plan, arena, engine))
     }
 
     /// A session for weights that are not in memory ([`Model::open_from`]): they are read from

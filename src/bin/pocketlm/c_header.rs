@@ -42,7 +42,9 @@ pub fn header(path: &Path, image: &[u8], model: &Model, plan: &Plan) -> String {
 fn sizes(plan: &Plan) -> String {
     let parts = plan.parts().map(|part| part.bytes.to_string()).join(", ");
     let buffers = plan.buffers().iter();
-    let buffers: Vec<_> = buffers.map(|[start, end]| format!("{{{start}, {end}}}")).collect();
+    let buffers: Vec<_> = buffers
+        .map(|[start, end]| format!("{{{start}, {end}}}"))
+        .collect();
     let rows: Vec<_> = buffers.chunks(5).map(|row| row.join(", ")).collect();
     format!(
         "#define PLM_SIZES \\\n    {{PLM_IMAGE_CHECKSUM, PLM_LIMITS, \\\n     {{{parts}}}, \\\n     {{{}}}}}\n",
