@@ -1,8 +1,8 @@
 //! What the caller lends: pointers and lengths, checked as far as that is possible.
 
 use core::ffi::c_char;
-use core::ops::Range;
 use core::num::NonZero;
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::slice;
 

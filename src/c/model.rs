@@ -173,7 +173,13 @@ impl plm_sizes {
         let limits = [self.limits.context, self.limits.batch];
         let numbers = (&self.parts, &self.buffers);
         let kv = self.limits.kv()?;
-        Ok(Plan::of_sizes(model.header(), self.checksum, limits, kv, numbers))
+        Ok(Plan::of_sizes(
+            model.header(),
+            self.checksum,
+            limits,
+            kv,
+            numbers,
+        ))
     }
 }
 
