@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use crate::board::{EVERYTHING, M4F, RV32IMAC};
-use crate::build::{ROOT, STORY, flags, folder, library, link, plan, run, text};
+use crate::build::{ROOT, STORY, flags, folder, library, link, plan, plan_for, run, text};
 
 /// What is linked beside the library on this machine.
 const HOST: [&str; 4] = ["-lpthread", "-ldl", "-lm", "-g"];
@@ -15,9 +15,11 @@ const SANITIZERS: &str = "-fsanitize=address,undefined";
 static HOST_LIBRARY: LazyLock<PathBuf> =
     LazyLock::new(|| library(None, &format!("{EVERYTHING},grammar,source,std")));
 
-/// Builds a program for this machine, with the sanitizers in the program and in the library.
+/// Builds a program for this machine, with the sanitizers in the program and in the library. It may
+/// include what is in the folder of its name.
 fn host_program(files: &[&str], name: &str) -> PathBuf {
     let mut arguments = flags("c11");
+    arguments.push(format!("-I{}", folder(name).display()));
     arguments.extend(["-O1", SANITIZERS, "-fno-sanitize-recover=all"].map(String::from));
     arguments.push(text(&HOST_LIBRARY));
     arguments.extend(HOST.map(String::from));
@@ -49,6 +51,8 @@ fn the_functions_do_what_the_header_says_with_threads_a_source_and_a_grammar_too
             .unwrap();
     let file = folder("host").join("fly.plg");
     fs::write(&file, &compiled).unwrap();
+    let limits = ["--context", "64", "--batch", "4", "--kv", "q8"];
+    plan(&folder("same"), &limits);
     let program = host_program(&["../../tests/c/same.c"], "same");
     let printed = run(&text(&program), &[STORY, &text(&file)]);
 
@@ -334,6 +338,8 @@ fn random_calls_with_wrong_arguments_return_a_number_and_do_nothing_else() {
         env!("CARGO_BIN_EXE_pocketlm"),
         &["pack", &model, "-o", &text(&image), "--dtype", "q8"],
     );
+    let limits = ["--context", "16", "--batch", "4", "--kv", "q8"];
+    plan_for(&text(&image), &folder("fuzz"), &limits);
     let program = host_program(&["../../tests/c/fuzz.c"], "fuzz");
     let calls = std::env::var("FUZZ_CALLS").unwrap_or_else(|_| CALLS.into());
     let grammar = pocketlm::import::grammar::from_regex("([a-z ]|[0-9]{2,4})+").unwrap();
