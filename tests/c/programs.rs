@@ -384,14 +384,22 @@ fn cmake_builds_the_story_from_the_sources_and_from_an_installed_library() {
 }
 
 #[test]
+fn the_plan_of_the_board_is_the_one_that_the_command_line_writes() {
+    let folder = folder("board-plan");
+    plan(&folder, &["--context", "256", "--batch", "8"]);
+    let [written, kept] = [&folder, &Path::new(ROOT).join("examples/c/board/plan")]
+        .map(|folder| fs::read_to_string(folder.join("plan.h")).unwrap());
+    assert_eq!(kept, written, "copy it to examples/c/board/plan");
+}
+
+#[test]
 fn cmake_builds_the_story_for_a_board() {
     let folder = folder("cmake-board");
-    plan(&folder, &["--context", "256", "--batch", "8"]);
     let build = text(&folder.join("build"));
     let source = format!("{ROOT}/examples/c/board");
-    let plan = format!("-DPLAN={}", folder.display());
     let toolchain = "-DCMAKE_TOOLCHAIN_FILE=arm.cmake";
-    run("cmake", &["-S", &source, "-B", &build, toolchain, &plan]);
+    _ = fs::remove_file(folder.join("build/CMakeCache.txt"));
+    run("cmake", &["-S", &source, "-B", &build, toolchain]);
     run("cmake", &["--build", &build, "--target", "story"]);
     let told = M4F.run_built(&folder.join("build/story"), &[]);
     let expected = fs::read_to_string(Path::new(ROOT).join("tests/data/story.txt")).unwrap();
