@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use crate::board::{EVERYTHING, M4F, RV32IMAC};
+use crate::board::{EVERYTHING, M4F, RV32IMAC, RV32IMAFC};
 use crate::build::{ROOT, STORY, flags, folder, library, link, plan, plan_for, run, text};
 
 /// What is linked beside the library on this machine.
@@ -142,13 +142,26 @@ const RISCV: Board = Board {
     libraries: &["-lgcc"],
 };
 
+/// With a floating-point unit, in whose registers floats are passed.
+const RISCV_FLOATS: Board = Board {
+    board: RV32IMAFC,
+    flags: &[
+        "-march=rv32imafc_zicsr",
+        "-mabi=ilp32f",
+        "-mcmodel=medany",
+        "-ffreestanding",
+        "-nostdlib",
+    ],
+    ..RISCV
+};
+
 impl Board {
     /// Builds a program of `examples/c/board` with a plan for `context`.
     fn build(&self, program: &str, features: &str, more: &[&str], options: &[&str]) -> PathBuf {
         let more_features = more.first().unwrap_or(&"");
         let folder = folder(&format!(
             "{}-{program}-{features}{more_features}",
-            self.name
+            self.board.target
         ));
         plan(&folder, options);
         let mut arguments = flags("c11");
@@ -195,6 +208,11 @@ fn a_c_program_on_a_cortex_m4f_computes_the_bits_of_the_rust_program() {
 #[test]
 fn a_c_program_on_rv32imac_computes_the_bits_of_the_rust_program() {
     computes_what_the_rust_program_computes(&RISCV);
+}
+
+#[test]
+fn a_c_program_on_rv32imafc_computes_the_bits_of_the_rust_program() {
+    computes_what_the_rust_program_computes(&RISCV_FLOATS);
 }
 
 /// The code of a C firmware may have so many bytes more than that of a Rust firmware, whose
