@@ -72,11 +72,23 @@ unsafe fn hold(tag_place: *mut usize, align: NonZero<usize>, tag: usize) -> Resu
 ///
 /// # Safety
 /// Where the checks of the pointer succeed, the memory is there and nobody else uses it.
-#[inline(always)] // most have one caller in a program
 pub unsafe fn create<H: Handle>(
     handle: *mut H,
     make: impl FnOnce(*mut H::Value) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
+    // SAFETY: the caller's promise; `make` fills the place.
+    unsafe {
+        make(place(handle)?)?;
+        filled(handle);
+    }
+    Ok(())
+}
+
+/// The place of a value to be made. What was there before is forgotten.
+///
+/// # Safety
+/// That of [`create`].
+pub unsafe fn place<H: Handle>(handle: *mut H) -> Result<*mut H::Value, Fault> {
     const {
         assert!(size_of::<Slot<H::Value>>() <= size_of::<H>());
         assert!(align_of::<Slot<H::Value>>() <= align_of::<H>());
@@ -86,10 +98,18 @@ pub unsafe fn create<H: Handle>(
     // SAFETY: the slot fits the handle, by the assertions above, and the handle is the caller's.
     unsafe {
         (&raw mut (*slot).tag).write(0);
-        make((&raw mut (*slot).value).cast())?;
-        (&raw mut (*slot).tag).write(open_tag(handle));
+        Ok((&raw mut (*slot).value).cast())
     }
-    Ok(())
+}
+
+/// Says that a value is in its [`place`].
+///
+/// # Safety
+/// It is, and nobody else uses the handle.
+pub unsafe fn filled<H: Handle>(handle: *mut H) {
+    let slot = handle.cast::<Slot<H::Value>>();
+    // SAFETY: the caller's promise: `place` has checked the handle.
+    unsafe { (&raw mut (*slot).tag).write(open_tag(handle)) };
 }
 
 /// A value that others may read at the same time.

@@ -93,7 +93,9 @@ pub unsafe extern "C" fn plm_session_init(
     let arena = (arena.cast(), arena_bytes);
     // SAFETY: the caller's promise, which the header states.
     code(unsafe {
-        init(session, model, arena, workers, source, |model| memory::value(limits)?.plan(model))
+        init(session, model, arena, workers, source, |model| {
+            memory::value(limits)?.plan(model)
+        })
     })
 }
 
@@ -114,12 +116,14 @@ pub unsafe extern "C" fn plm_session_init_sized(
     let arena = (arena.cast(), arena_bytes);
     // SAFETY: the caller's promise, which the header states.
     code(unsafe {
-        init(session, model, arena, workers, ptr::null(), |model| memory::value(sizes)?.plan(model))
+        init(session, model, arena, workers, ptr::null(), |model| {
+            memory::value(sizes)?.plan(model)
+        })
     })
 }
 
 unsafe fn init(
-    session: *mut plm_session,
+    handle: *mut plm_session,
     model: *const plm_model,
     (arena, arena_bytes): (*mut u8, usize),
     workers: *const plm_workers,
@@ -128,7 +132,7 @@ unsafe fn init(
 ) -> Result<(), Fault> {
     let part = memory::buffer(arena, arena_bytes);
     memory::must_be_apart(&[
-        memory::buffer(session, 1),
+        memory::buffer(handle, 1),
         memory::buffer(model, 1),
         part.clone(),
     ])?;
@@ -142,32 +146,33 @@ unsafe fn init(
         #[cfg(feature = "source")]
         let source = source.map(readable).transpose()?;
         let arena: &'static mut [u8] = memory::values_mut(arena, arena_bytes)?;
-        handle::create(session, |place| {
-            (&raw mut (*place).arena).write(part);
-            let engine: &'static dyn Workers = match cores {
-                Some(cores) => {
-                    (&raw mut (*place).cores).write(Cores(cores));
-                    &(*place).cores
-                }
-                None => &Solo,
-            };
-            let session = &raw mut (*place).session;
-            match source {
-                None => {
-                    Session::check(model, &plan, arena)?;
-                    session.write(Session::checked(model, &plan, arena, engine.into()));
-                }
-                #[cfg(feature = "source")]
-                Some(source) => {
-                    (&raw mut (*place).device).write(Device(source));
-                    let device = &mut (*place).device;
-                    session.write(Session::with_source(model, &plan, arena, engine, device)?);
-                }
-                #[cfg(not(feature = "source"))]
-                Some(_) => return Err(Fault::of(crate::status::PLM_ERROR_NO_SOURCE)),
+        // Not `handle::create`: its closure would be a function of its own.
+        let place = handle::place(handle)?;
+        (&raw mut (*place).arena).write(part);
+        let engine: &'static dyn Workers = match cores {
+            Some(cores) => {
+                (&raw mut (*place).cores).write(Cores(cores));
+                &(*place).cores
             }
-            Ok(())
-        })
+            None => &Solo,
+        };
+        let session = &raw mut (*place).session;
+        match source {
+            None => {
+                Session::check(model, &plan, arena)?;
+                session.write(Session::checked(model, &plan, arena, engine.into()));
+            }
+            #[cfg(feature = "source")]
+            Some(source) => {
+                (&raw mut (*place).device).write(Device(source));
+                let device = &mut (*place).device;
+                session.write(Session::with_source(model, &plan, arena, engine, device)?);
+            }
+            #[cfg(not(feature = "source"))]
+            Some(_) => return Err(Fault::of(crate::status::PLM_ERROR_NO_SOURCE)),
+        }
+        handle::filled(handle);
+        Ok(())
     }
 }
 
