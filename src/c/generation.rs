@@ -77,7 +77,7 @@ const _: () = assert!(size_of::<plm_generation>() == PLM_GENERATION_BYTES);
 
 impl Handle for plm_generation {
     type Value = Place;
-    const KIND: usize = 0x6765_6e07;
+    const KIND: usize = 0x7777_7777;
 }
 
 /// A generation, and what it borrows.

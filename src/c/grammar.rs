@@ -14,7 +14,7 @@ use crate::text::plm_tokenizer;
 
 impl Handle for plm_constraint {
     type Value = Place;
-    const KIND: usize = 0x636f_6e08;
+    const KIND: usize = 0x8888_8888;
 }
 
 /// A constraint, and what it borrows.

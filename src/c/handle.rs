@@ -5,6 +5,7 @@
 //! a value, the word says neither, so a callback cannot use a value that is in use.
 
 use core::mem::MaybeUninit;
+use core::num::NonZero;
 
 use crate::memory;
 use crate::status::{Fault, PLM_ERROR_HANDLE};
@@ -13,7 +14,8 @@ use crate::status::{Fault, PLM_ERROR_HANDLE};
 pub trait Handle: Sized {
     /// What it holds.
     type Value;
-    /// A number that no other type has.
+    /// A number that no other type has. All of its bytes are the same: such a constant is a part
+    /// of an instruction of Thumb-2.
     const KIND: usize;
 }
 
@@ -40,14 +42,29 @@ fn lent_tag<H: Handle, B>(handle: *const H, borrower: *const B) -> usize {
 /// # Safety
 /// Where the checks of the pointer succeed, the memory is there.
 #[inline(never)]
-unsafe fn check(tag_place: *const usize, align: usize, tag: usize) -> Result<(), Fault> {
-    memory::check(tag_place.addr(), align, size_of::<usize>(), 1)?;
+unsafe fn check(tag_place: *const usize, align: NonZero<usize>, tag: usize) -> Result<(), Fault> {
+    memory::check(tag_place.cast_mut().cast(), align, size_of::<usize>(), 1)?;
     // SAFETY: the caller's promise.
     if unsafe { tag_place.read() } == tag {
         Ok(())
     } else {
         Err(Fault::of(PLM_ERROR_HANDLE))
     }
+}
+
+/// [`check`] for a value that a call will have for itself: the tag says so from then on. It is one
+/// function for all kinds, too.
+///
+/// # Safety
+/// Where the checks of the pointer succeed, the memory is there and nobody else uses it.
+#[inline(never)]
+unsafe fn hold(tag_place: *mut usize, align: NonZero<usize>, tag: usize) -> Result<(), Fault> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        check(tag_place, align, tag)?;
+        tag_place.write(0);
+    }
+    Ok(())
 }
 
 /// Makes a value in the memory of a handle. What was there before is forgotten. `make` gets the
@@ -59,6 +76,19 @@ pub unsafe fn create<H: Handle>(
     handle: *mut H,
     make: impl FnOnce(*mut H::Value) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
+    // SAFETY: the caller's promise; `make` fills the place.
+    unsafe {
+        make(place(handle)?)?;
+        filled(handle);
+    }
+    Ok(())
+}
+
+/// The place of a value to be made. What was there before is forgotten.
+///
+/// # Safety
+/// That of [`create`].
+pub unsafe fn place<H: Handle>(handle: *mut H) -> Result<*mut H::Value, Fault> {
     const {
         assert!(size_of::<Slot<H::Value>>() <= size_of::<H>());
         assert!(align_of::<Slot<H::Value>>() <= align_of::<H>());
@@ -68,10 +98,18 @@ pub unsafe fn create<H: Handle>(
     // SAFETY: the slot fits the handle, by the assertions above, and the handle is the caller's.
     unsafe {
         (&raw mut (*slot).tag).write(0);
-        make((&raw mut (*slot).value).cast())?;
-        (&raw mut (*slot).tag).write(open_tag(handle));
+        Ok((&raw mut (*slot).value).cast())
     }
-    Ok(())
+}
+
+/// Says that a value is in its [`place`].
+///
+/// # Safety
+/// It is, and nobody else uses the handle.
+pub unsafe fn filled<H: Handle>(handle: *mut H) {
+    let slot = handle.cast::<Slot<H::Value>>();
+    // SAFETY: the caller's promise: `place` has checked the handle.
+    unsafe { (&raw mut (*slot).tag).write(open_tag(handle)) };
 }
 
 /// A value that others may read at the same time.
@@ -83,7 +121,7 @@ pub unsafe fn shared<'h, H: Handle>(handle: *const H) -> Result<&'h H::Value, Fa
     // SAFETY: a slot is not larger than its handle, and starts with the tag, which says that
     // `create` has put a value there.
     unsafe {
-        check(handle.cast(), align_of::<H>(), open_tag(handle))?;
+        check(handle.cast(), memory::alignment::<H>(), open_tag(handle))?;
         Ok((*slot).value.assume_init_ref())
     }
 }
@@ -118,10 +156,7 @@ impl<H: Handle> Held<H> {
     unsafe fn with_tag(handle: *mut H, tag: usize) -> Result<Self, Fault> {
         // SAFETY: a slot is not larger than its handle, which is the caller's, and starts with the
         // tag.
-        unsafe {
-            check(handle.cast(), align_of::<H>(), tag)?;
-            handle.cast::<usize>().write(0);
-        }
+        unsafe { hold(handle.cast(), memory::alignment::<H>(), tag)? };
         Ok(Held { handle, tag })
     }
 

@@ -1,7 +1,9 @@
 //! What the caller lends: pointers and lengths, checked as far as that is possible.
 
 use core::ffi::c_char;
+use core::num::NonZero;
 use core::ops::Range;
+use core::ptr::NonNull;
 use core::slice;
 
 use crate::status::{
@@ -10,31 +12,44 @@ use crate::status::{
 };
 
 /// Checks that a pointer can point to `count` values of `size` bytes. It is one function for all
-/// types, to save flash.
+/// types, to save flash. Returns the address, or for no values one that Rust accepts.
 #[inline(never)]
-pub fn check(address: usize, align: usize, size: usize, count: usize) -> Result<(), Fault> {
+pub fn check(
+    pointer: *mut u8,
+    align: NonZero<usize>,
+    size: usize,
+    count: usize,
+) -> Result<NonNull<u8>, Fault> {
     if count == 0 {
-        return Ok(());
+        return Ok(NonNull::without_provenance(align));
     }
+    let (address, align) = (pointer.addr(), align.get());
     let bytes = count.checked_mul(size);
     let Some(bytes) = bytes.filter(|&bytes| bytes <= isize::MAX as usize) else {
         return Err(Fault::of(PLM_ERROR_LENGTH));
     };
-    if address == 0 {
+    let Some(pointer) = NonNull::new(pointer) else {
         return Err(Fault::of(PLM_ERROR_NULL));
-    }
+    };
     if address & (align - 1) != 0 {
         return Err(Fault::of(PLM_ERROR_MISALIGNED));
     }
     if address.checked_add(bytes).is_none() {
         return Err(Fault::of(PLM_ERROR_LENGTH));
     }
-    Ok(())
+    Ok(pointer)
+}
+
+/// What the address of a value is a multiple of.
+pub fn alignment<T>() -> NonZero<usize> {
+    NonZero::new(align_of::<T>()).unwrap_or(NonZero::<usize>::MIN)
 }
 
 /// Checks that a pointer can point to `count` values.
-pub fn check_values<T>(pointer: *const T, count: usize) -> Result<(), Fault> {
-    check(pointer.addr(), align_of::<T>(), size_of::<T>(), count)
+pub fn check_values<T>(pointer: *const T, count: usize) -> Result<NonNull<T>, Fault> {
+    let align = alignment::<T>();
+    let pointer = pointer.cast_mut().cast();
+    Ok(check(pointer, align, size_of::<T>(), count)?.cast())
 }
 
 /// `count` values to read. Nothing is asked of a pointer to no values.
@@ -42,12 +57,9 @@ pub fn check_values<T>(pointer: *const T, count: usize) -> Result<(), Fault> {
 /// # Safety
 /// Where the checks succeed, the values are there, and nobody changes them while they are used.
 pub unsafe fn values<'v, T>(pointer: *const T, count: usize) -> Result<&'v [T], Fault> {
-    check_values(pointer, count)?;
-    if count == 0 {
-        return Ok(&[]);
-    }
+    let pointer = check_values(pointer, count)?;
     // SAFETY: neither null nor misaligned, no longer than memory; the caller promises the rest.
-    Ok(unsafe { slice::from_raw_parts(pointer, count) })
+    Ok(unsafe { slice::from_raw_parts(pointer.as_ptr(), count) })
 }
 
 /// `count` values to read and write.
@@ -55,12 +67,9 @@ pub unsafe fn values<'v, T>(pointer: *const T, count: usize) -> Result<&'v [T], 
 /// # Safety
 /// Where the checks succeed, the values are there, and nobody else uses them meanwhile.
 pub unsafe fn values_mut<'v, T>(pointer: *mut T, count: usize) -> Result<&'v mut [T], Fault> {
-    check_values(pointer, count)?;
-    if count == 0 {
-        return Ok(&mut []);
-    }
+    let pointer = check_values(pointer, count)?;
     // SAFETY: as above.
-    Ok(unsafe { slice::from_raw_parts_mut(pointer, count) })
+    Ok(unsafe { slice::from_raw_parts_mut(pointer.as_ptr(), count) })
 }
 
 /// One value to read.

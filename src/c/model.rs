@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use pocketlm::model::{Header, Kv, Model, Verify};
+use pocketlm::model::{Kv, MAGIC, Model, Verify};
 use pocketlm::run::{Plan, floats_are_ieee};
 
 use crate::handle::{self, Handle};
@@ -42,7 +42,7 @@ const _: () = assert!(size_of::<plm_model>() == PLM_MODEL_BYTES);
 
 impl Handle for plm_model {
     type Value = Model<'static>;
-    const KIND: usize = 0x6d6f_6401;
+    const KIND: usize = 0x1111_1111;
 }
 
 /// What a session has to hold.
@@ -59,6 +59,26 @@ pub struct plm_limits {
     /// Bytes of the buffer for weights that are not in memory. 0 if they are, and in a library
     /// without the feature `source`.
     pub weight_buffer: usize,
+}
+
+/// Parts of an arena.
+pub const PLM_PARTS: usize = 9;
+/// Buffers in a part of an arena.
+pub const PLM_BUFFERS: usize = 15;
+
+/// A plan as numbers: `PLM_SIZES` of the header that `pocketlm plan --c-header` writes, for an image
+/// whose weights are in memory. With it, `plm_session_init_sized` need not compute them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct plm_sizes {
+    /// The checksum of the image's header.
+    pub checksum: u32,
+    /// What the session has to hold.
+    pub limits: plm_limits,
+    /// Bytes of the parts of the arena.
+    pub parts: [usize; PLM_PARTS],
+    /// Where the buffers in them start and end.
+    pub buffers: [[usize; 2]; PLM_BUFFERS],
 }
 
 /// What an image says of itself.
@@ -123,17 +143,20 @@ impl Verify for Check {
 }
 
 impl plm_limits {
-    /// The plan of a session of `model`.
-    pub fn plan(&self, model: &Model<'static>) -> Result<Plan<'static>, Fault> {
-        let kv = match self.kv {
+    fn kv(&self) -> Result<Kv, Fault> {
+        Ok(match self.kv {
             PLM_KV_F32 => Kv::F32,
             PLM_KV_F16 => Kv::F16,
             PLM_KV_BF16 => Kv::Bf16,
             PLM_KV_Q8 => Kv::Q8,
             _ => return Err(Fault::of(PLM_ERROR_SETTING)),
-        };
+        })
+    }
+
+    /// The plan of a session of `model`.
+    pub fn plan(&self, model: &Model<'static>) -> Result<Plan<'static>, Fault> {
         let plan = Plan::new(model.header());
-        let plan = plan.context(self.context).batch(self.batch).kv(kv);
+        let plan = plan.context(self.context).batch(self.batch).kv(self.kv()?);
         #[cfg(feature = "source")]
         let plan = plan.weight_buffer(self.weight_buffer);
         #[cfg(not(feature = "source"))]
@@ -141,6 +164,22 @@ impl plm_limits {
             return Err(Fault::of(crate::status::PLM_ERROR_NO_SOURCE));
         }
         Ok(plan)
+    }
+}
+
+impl plm_sizes {
+    /// The plan of a session of `model`.
+    pub fn plan(&self, model: &Model<'static>) -> Result<Plan<'static>, Fault> {
+        let limits = [self.limits.context, self.limits.batch];
+        let numbers = (&self.parts, &self.buffers);
+        let kv = self.limits.kv()?;
+        Ok(Plan::of_sizes(
+            model.header(),
+            self.checksum,
+            limits,
+            kv,
+            numbers,
+        ))
     }
 }
 
@@ -226,7 +265,8 @@ unsafe fn open(
         ])?;
         handle::create(model, |place| {
             if let Some(expected) = checksum
-                && Header::read(image)?.checksum() != expected
+                && image.starts_with(&MAGIC)
+                && image.get(12..16) != Some(&expected.to_le_bytes())
             {
                 return Err(Fault::of(PLM_ERROR_OTHER_IMAGE));
             }

@@ -2,13 +2,15 @@
 
 use core::ffi::c_void;
 use core::ops::Range;
+use core::ptr;
 
 use pocketlm::Error;
-use pocketlm::run::{Digest, Session, Solo, Step, Workers};
+use pocketlm::model::Model;
+use pocketlm::run::{Digest, Plan, Session, Solo, Step, Workers};
 
 use crate::handle::{self, Handle, Held};
 use crate::memory;
-use crate::model::{plm_limits, plm_model};
+use crate::model::{plm_limits, plm_model, plm_sizes};
 use crate::source::{Cores, plm_source, plm_workers, runnable};
 #[cfg(feature = "source")]
 use crate::source::{Device, readable};
@@ -48,7 +50,7 @@ const _: () = assert!(size_of::<plm_session>() == PLM_SESSION_BYTES);
 
 impl Handle for plm_session {
     type Value = Place;
-    const KIND: usize = 0x7365_7302;
+    const KIND: usize = 0x2222_2222;
 }
 
 /// A session, and what it borrows.
@@ -90,56 +92,87 @@ pub unsafe extern "C" fn plm_session_init(
 ) -> i32 {
     let arena = (arena.cast(), arena_bytes);
     // SAFETY: the caller's promise, which the header states.
-    code(unsafe { init(session, model, limits, arena, workers, source) })
+    code(unsafe {
+        init(session, model, arena, workers, source, |model| {
+            memory::value(limits)?.plan(model)
+        })
+    })
+}
+
+/// `plm_session_init` with the numbers of a header that `pocketlm plan --c-header` has written,
+/// `PLM_SIZES`: what computes them takes no flash. The weights are in memory.
+///
+/// Errors: `PLM_ERROR_FOREIGN_PLAN` if the numbers are for another image; those of
+/// `plm_session_init`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_session_init_sized(
+    session: *mut plm_session,
+    model: *const plm_model,
+    sizes: *const plm_sizes,
+    arena: *mut c_void,
+    arena_bytes: usize,
+    workers: *const plm_workers,
+) -> i32 {
+    let arena = (arena.cast(), arena_bytes);
+    // SAFETY: the caller's promise, which the header states.
+    code(unsafe {
+        init(session, model, arena, workers, ptr::null(), |model| {
+            memory::value(sizes)?.plan(model)
+        })
+    })
 }
 
 unsafe fn init(
-    session: *mut plm_session,
+    handle: *mut plm_session,
     model: *const plm_model,
-    limits: *const plm_limits,
     (arena, arena_bytes): (*mut u8, usize),
     workers: *const plm_workers,
     source: *const plm_source,
+    plan: impl FnOnce(&Model<'static>) -> Result<Plan<'static>, Fault>,
 ) -> Result<(), Fault> {
     let part = memory::buffer(arena, arena_bytes);
     memory::must_be_apart(&[
-        memory::buffer(session, 1),
+        memory::buffer(handle, 1),
         memory::buffer(model, 1),
         part.clone(),
     ])?;
     // SAFETY: the caller's promise. The parts of the place that the session borrows are written
     // before it is made, and are not touched after that.
     unsafe {
-        let model = *handle::shared(model)?;
-        let plan = memory::value(limits)?.plan(&model)?;
+        let model = handle::shared(model)?;
+        let plan = plan(model)?;
         let cores = memory::optional(workers)?.map(runnable).transpose()?;
         let source = memory::optional(source)?;
         #[cfg(feature = "source")]
         let source = source.map(readable).transpose()?;
         let arena: &'static mut [u8] = memory::values_mut(arena, arena_bytes)?;
-        handle::create(session, |place| {
-            (&raw mut (*place).arena).write(part);
-            let engine: &'static dyn Workers = match cores {
-                Some(cores) => {
-                    (&raw mut (*place).cores).write(Cores(cores));
-                    &(*place).cores
-                }
-                None => &Solo,
-            };
-            let made = match source {
-                None => Session::new(&model, &plan, arena, engine)?,
-                #[cfg(feature = "source")]
-                Some(source) => {
-                    (&raw mut (*place).device).write(Device(source));
-                    let device = &mut (*place).device;
-                    Session::with_source(&model, &plan, arena, engine, device)?
-                }
-                #[cfg(not(feature = "source"))]
-                Some(_) => return Err(Fault::of(crate::status::PLM_ERROR_NO_SOURCE)),
-            };
-            (&raw mut (*place).session).write(made);
-            Ok(())
-        })
+        // Not `handle::create`: its closure would be a function of its own.
+        let place = handle::place(handle)?;
+        (&raw mut (*place).arena).write(part);
+        let engine: &'static dyn Workers = match cores {
+            Some(cores) => {
+                (&raw mut (*place).cores).write(Cores(cores));
+                &(*place).cores
+            }
+            None => &Solo,
+        };
+        let session = &raw mut (*place).session;
+        match source {
+            None => {
+                Session::check(model, &plan, arena)?;
+                session.write(Session::checked(model, &plan, arena, engine.into()));
+            }
+            #[cfg(feature = "source")]
+            Some(source) => {
+                (&raw mut (*place).device).write(Device(source));
+                let device = &mut (*place).device;
+                session.write(Session::with_source(model, &plan, arena, engine, device)?);
+            }
+            #[cfg(not(feature = "source"))]
+            Some(_) => return Err(Fault::of(crate::status::PLM_ERROR_NO_SOURCE)),
+        }
+        handle::filled(handle);
+        Ok(())
     }
 }
 
@@ -175,17 +208,21 @@ unsafe fn tokens<'t>(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_feed(session: *mut plm_session, ids: *const u32, count: usize) -> i32 {
     // SAFETY: the caller's promise, which the header states.
-    code(unsafe { feed(session, ids, count) })
+    status(unsafe { feed(session, ids, count) })
 }
 
-unsafe fn feed(handle: *mut plm_session, ids: *const u32, count: usize) -> Result<(), Fault> {
+/// `Session::feed` by what `plm_start` and `plm_step` are made of: their code serves both.
+unsafe fn feed(handle: *mut plm_session, ids: *const u32, count: usize) -> Result<i32, Fault> {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut held = Held::new(handle)?;
-        let ids = tokens(&held, ids, count)?;
-        session(&mut held).feed(ids)?;
+        start(handle, ids, count)?;
+        loop {
+            let status = step(handle, u32::MAX)?;
+            if status != PLM_PENDING {
+                return Ok(status);
+            }
+        }
     }
-    Ok(())
 }
 
 /// Gives `count` tokens to `plm_step`. They are copied.
@@ -201,6 +238,7 @@ pub unsafe extern "C" fn plm_start(
     code(unsafe { start(session, ids, count) })
 }
 
+#[inline(never)]
 unsafe fn start(handle: *mut plm_session, ids: *const u32, count: usize) -> Result<(), Fault> {
     // SAFETY: the caller's promise.
     unsafe {
@@ -223,6 +261,7 @@ pub unsafe extern "C" fn plm_step(session: *mut plm_session, budget: u32) -> i32
     status(unsafe { step(session, budget) })
 }
 
+#[inline(never)]
 unsafe fn step(handle: *mut plm_session, budget: u32) -> Result<i32, Fault> {
     // SAFETY: the caller's promise.
     let mut held = unsafe { Held::new(handle)? };

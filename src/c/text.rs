@@ -3,7 +3,7 @@
 use core::ffi::{c_char, c_void};
 
 use pocketlm::Error;
-use pocketlm::text::{Decoder, EncodeOptions, Text, Tokenizer};
+use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
 use crate::handle::{self, Handle, Held};
 use crate::memory;
@@ -61,12 +61,12 @@ const _: () = assert!(size_of::<plm_decoder>() == PLM_DECODER_BYTES);
 
 impl Handle for plm_tokenizer {
     type Value = Tokenizer<'static>;
-    const KIND: usize = 0x746f_6b05;
+    const KIND: usize = 0x5555_5555;
 }
 
 impl Handle for plm_decoder {
     type Value = Decoder<'static>;
-    const KIND: usize = 0x6465_6306;
+    const KIND: usize = 0x6666_6666;
 }
 
 /// Opens the tokenizer of a model and checks all of it. `model` is not needed after that.
@@ -83,11 +83,10 @@ pub unsafe extern "C" fn plm_tokenizer_open(
 }
 
 unsafe fn open(tokenizer: *mut plm_tokenizer, model: *const plm_model) -> Result<(), Fault> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise. In the closure, so that it is made where it will stay.
     unsafe {
-        let opened = handle::shared(model)?.tokenizer()?;
         handle::create(tokenizer, |place| {
-            place.write(opened);
+            place.write(handle::shared(model)?.tokenizer()?);
             Ok(())
         })
     }
@@ -227,7 +226,7 @@ pub unsafe extern "C" fn plm_decode(
     context: *mut c_void,
 ) -> i32 {
     // SAFETY: the caller's promise, which the header states.
-    code(unsafe { decode(decoder, |decoder| decoder.push(id), write, context) })
+    code(unsafe { decode(decoder, Some(id), write, context) })
 }
 
 /// Gives what is left at the end of a text to `write`: a replacement character if it ends within a
@@ -241,12 +240,14 @@ pub unsafe extern "C" fn plm_decode_end(
     context: *mut c_void,
 ) -> i32 {
     // SAFETY: the caller's promise, which the header states.
-    code(unsafe { decode(decoder, |decoder| Ok(decoder.finish()), write, context) })
+    code(unsafe { decode(decoder, None, write, context) })
 }
 
+/// The text that a token adds, or what is left at the end.
+#[inline(never)]
 unsafe fn decode(
     decoder: *mut plm_decoder,
-    decode: impl FnOnce(&mut Decoder<'static>) -> Result<Text<'static>, Error>,
+    id: Option<u32>,
     write: plm_write,
     context: *mut c_void,
 ) -> Result<(), Fault> {
@@ -254,7 +255,12 @@ unsafe fn decode(
     unsafe {
         let write = writer(write, context)?;
         let mut held = Held::new(decoder)?;
-        decode(held.value())?.chunks(write);
+        let decoder = held.value();
+        let text = match id {
+            Some(id) => decoder.push(id)?,
+            None => decoder.finish(),
+        };
+        text.chunks(write);
     }
     Ok(())
 }

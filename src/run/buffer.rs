@@ -37,19 +37,21 @@ pub(super) enum Buffer {
     Gate,
     /// `[B][F]`, the branch without.
     Up,
+    /// `[logits][V]`.
+    Logits,
     /// `[B][3 D]`, what a convolution makes of its input: `b`, `c`, `x`. In the memory of
-    /// attention's.
+    /// attention's. It and the next come last: the others have the same numbers without them.
     #[cfg(feature = "convolution")]
     ConvIn,
     /// `[B][D]`, the result of a convolution, times `c`.
     #[cfg(feature = "convolution")]
     Convolved,
-    /// `[logits][V]`.
-    Logits,
 }
 
+const CONVOLUTION_BUFFERS: usize = if cfg!(feature = "convolution") { 2 } else { 0 };
+
 impl Buffer {
-    pub const COUNT: usize = Buffer::Logits as usize + 1;
+    pub const COUNT: usize = Buffer::Logits as usize + 1 + CONVOLUTION_BUFFERS;
 }
 
 impl Plan<'_> {
@@ -85,7 +87,7 @@ impl Plan<'_> {
 }
 
 /// Where each [`Buffer`] starts and ends.
-pub(super) type Layout = [[usize; 2]; Buffer::COUNT];
+pub type Layout = [[usize; 2]; Buffer::COUNT];
 
 /// The layout of the numbers that the stages work on, for a batch of `batch` tokens: the parts
 /// `hidden`, `normed`, `scratch` and `logits`, of so many numbers each, lie one after the other. If

@@ -55,6 +55,10 @@ pub struct Plan<'m> {
     layout: Layout,
 }
 
+/// Buffers of a model with convolutions.
+#[doc(hidden)] // for the C interface
+pub const BUFFERS: usize = 15;
+
 /// The parts, in the order in which they lie in the arena.
 const PARTS: [&str; 9] = [
     "tokens", "hidden", "normed", "scratch", "logits", "groups", "rope", "weights", "cache",
@@ -114,6 +118,43 @@ impl<'m> Plan<'m> {
             layout: [[0; 2]; Buffer::COUNT],
         }
         .measured()
+    }
+
+    /// The plan whose numbers the `sizes` of another plan are, without computing them: made from
+    /// the image with the checksum `checksum`, for the limits `context` and `batch`. Buffers that
+    /// are not there take no room. Wrong numbers are not dangerous: a session computes nonsense.
+    #[doc(hidden)] // for the C interface
+    pub fn of_sizes(
+        header: &Header<'m>,
+        checksum: u32,
+        [context, batch]: [u32; 2],
+        kv: Kv,
+        (parts, buffers): (&[usize; PARTS.len()], &[[usize; 2]; BUFFERS]),
+    ) -> Plan<'m> {
+        Plan {
+            dims: header.config.dims(),
+            layers: header.layers,
+            checksum,
+            context,
+            batch,
+            logits: 1,
+            kv,
+            #[cfg(feature = "source")]
+            weight_buffer: 0,
+            #[cfg(feature = "source")]
+            vectors: 0,
+            sizes: *parts,
+            layout: buffers
+                .first_chunk()
+                .copied()
+                .unwrap_or([[0; 2]; Buffer::COUNT]),
+        }
+    }
+
+    /// The numbers of [`of_sizes`](Plan::of_sizes).
+    #[doc(hidden)] // for the C interface
+    pub const fn buffers(&self) -> &[[usize; 2]] {
+        &self.layout
     }
 
     /// How many tokens a session can hold.

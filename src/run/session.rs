@@ -96,14 +96,18 @@ impl<'m, 'a> Session<'m, 'a> {
         arena: &'a mut [u8],
         engine: impl Into<Engine<'a>>,
     ) -> Result<Session<'m, 'a>, Error> {
-        #[cfg(feature = "source")]
-        if !model.header().is_mapped() {
-            return Err(Error::NotMapped);
-        }
-        log::refused(
-            "session",
-            Self::with_engine(model, plan, arena, engine.into()),
-        )
+        Self::with_engine(model, plan, arena, engine.into())
+    }
+
+    /// [`new`](Session::new), compiled once for all types of `engine`.
+    fn with_engine(
+        model: &Model<'m>,
+        plan: &Plan<'m>,
+        arena: &'a mut [u8],
+        engine: Engine<'a>,
+    ) -> Result<Session<'m, 'a>, Error> {
+        Self::check(model, plan, arena)?;
+        Ok(Self::checked(model, plan, arena, engine))
     }
 
     /// A session for weights that are not in memory ([`Model::open_from`]): they are read from
@@ -118,21 +122,23 @@ impl<'m, 'a> Session<'m, 'a> {
         engine: impl Into<Engine<'a>>,
         source: &'a mut (dyn crate::model::WeightSource + Send),
     ) -> Result<Session<'m, 'a>, Error> {
-        let mut session = log::refused(
-            "session",
-            Self::with_engine(model, plan, arena, engine.into()),
-        )?;
+        log::refused("session", Self::check_sizes(model, plan, arena))?;
+        let mut session = Self::checked(model, plan, arena, engine.into());
         session.forward.buffers.weights.lend(model, source)?;
         Ok(session)
     }
 
-    /// [`new`](Session::new), compiled once for all types of `engine`.
-    fn with_engine(
-        model: &Model<'m>,
-        plan: &Plan<'m>,
-        arena: &'a mut [u8],
-        engine: Engine<'a>,
-    ) -> Result<Session<'m, 'a>, Error> {
+    /// The errors of [`new`](Session::new).
+    #[doc(hidden)] // for the C interface
+    pub fn check(model: &Model<'m>, plan: &Plan<'m>, arena: &[u8]) -> Result<(), Error> {
+        #[cfg(feature = "source")]
+        if !model.header().is_mapped() {
+            return Err(Error::NotMapped);
+        }
+        log::refused("session", Self::check_sizes(model, plan, arena))
+    }
+
+    fn check_sizes(model: &Model<'m>, plan: &Plan<'m>, arena: &[u8]) -> Result<(), Error> {
         #[cfg(feature = "defmt")]
         defmt::debug!("session: {}", plan);
         if !plan.is_for(model.header()) {
@@ -147,19 +153,32 @@ impl<'m, 'a> Session<'m, 'a> {
             plan.batch_tokens(),
             plan.logits_tokens(),
         ];
-        if limits.contains(&0) || plan.bytes() == usize::MAX {
+        let needed = plan.bytes();
+        if limits.contains(&0) || needed == usize::MAX {
             return Err(Error::Limits);
         }
         if !(arena.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
             return Err(Error::Unaligned(ALIGNMENT as u32));
         }
-        if arena.len() < plan.bytes() {
+        if arena.len() < needed {
             return Err(Error::ArenaTooSmall {
-                needed: plan.bytes(),
+                needed,
                 found: arena.len(),
             });
         }
-        Ok(Session {
+        Ok(())
+    }
+
+    /// [`new`](Session::new) after [`check`](Session::check). It returns no `Result`, so that the
+    /// session is made where it will stay and is not moved there.
+    #[doc(hidden)] // for the C interface
+    pub fn checked(
+        model: &Model<'m>,
+        plan: &Plan<'m>,
+        arena: &'a mut [u8],
+        engine: Engine<'a>,
+    ) -> Session<'m, 'a> {
+        Session {
             forward: Forward {
                 model: *model,
                 plan: *plan,
@@ -172,7 +191,7 @@ impl<'m, 'a> Session<'m, 'a> {
             longest: 0,
             next_position: 0,
             restored_at: 0,
-        })
+        }
     }
 
     /// Adds tokens to the context, for example a prompt or the token just sampled, and returns the

@@ -101,8 +101,13 @@ fn host() -> String {
 
 /// The header that `pocketlm plan` writes for the story model, in a folder to include it from.
 pub fn plan(folder: &Path, options: &[&str]) {
+    plan_for(STORY, folder, options);
+}
+
+/// The same for another image.
+pub fn plan_for(image: &str, folder: &Path, options: &[&str]) {
     let header = text(&folder.join("plan.h"));
-    let arguments = [&["plan", STORY], options, &["--c-header", &header]].concat();
+    let arguments = [&["plan", image], options, &["--c-header", &header]].concat();
     run(env!("CARGO_BIN_EXE_pocketlm"), &arguments);
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "plan.h"
 #include "pocketlm.h"
 
 enum { SLOTS = 16, KINDS = 8, ARENA = 1 << 16, RESIDENT = 1 << 16, SAVED = 1 << 16, IDS = 64 };
@@ -279,6 +280,32 @@ static int32_t init_session(void)
                             one_in(2) ? NULL : place(&source));
 }
 
+/* Wrong numbers give wrong logits, and nothing worse. */
+static int32_t init_sized_session(void)
+{
+    uint32_t at = 0;
+    void *session = handle(SESSION, &at);
+    plm_sizes made = PLM_SIZES;
+    plm_workers workers = {one_in(20) ? NULL : run_twice, NULL, below(4)};
+    if (one_in(2)) {
+        static const size_t wrong[] = {0, 1, 63, 64, 4096, ARENA, SIZE_MAX / 2, SIZE_MAX};
+        size_t *numbers = one_in(2) ? &made.buffers[0][0] : made.parts;
+        size_t count = numbers == made.parts ? PLM_PARTS : 2 * PLM_BUFFERS;
+        for (uint32_t left = below(3); left > 0; left--) {
+            numbers[below((uint32_t)count)] = wrong[below(8)];
+        }
+    }
+    if (one_in(4)) {
+        made.limits = limits();
+    }
+    if (one_in(20)) {
+        made.checksum = next();
+    }
+    return plm_session_init_sized(session, handle(MODEL, NULL), place(&made),
+                                  place(lent[at].arena), no_longer(ARENA),
+                                  one_in(2) ? NULL : place(&workers));
+}
+
 static int32_t init_sampler(void)
 {
     static const float numbers[] = {0.0f, 0.5f, 0.9f, 1.0f, -1.0f, 1e30f, 1e-40f};
@@ -437,7 +464,7 @@ static int32_t make(uint32_t function)
     case 1:
         return open_from();
     case 2:
-        return init_session();
+        return one_in(2) ? init_session() : init_sized_session();
     case 3:
         return init_sampler();
     case 4:

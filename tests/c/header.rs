@@ -61,6 +61,7 @@ fn compilers_of_c_and_cpp_accept_the_header_without_a_warning() {
         .unwrap();
     }
     source.push_str("extern plm_limits limits;\nplm_limits limits = PLM_LIMITS;\n");
+    source.push_str("extern plm_sizes sizes;\nplm_sizes sizes = PLM_SIZES;\n");
     source.push_str("extern unsigned char arena[PLM_ARENA_BYTES];\n");
     let compilers = [
         ("gcc", "c99", "c"),

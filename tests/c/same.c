@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "plan.h"
 #include "pocketlm.h"
 
 #define MUST(what) ((what) ? (void)0 : fail(#what, __LINE__))
@@ -139,6 +140,16 @@ static uint64_t the_same_bits(const plm_model *model)
     OK(plm_session_init(&other, model, &limits, arenas[1], ARENA, &workers, NULL));
     OK(plm_feed(&other, prompt, PROMPT));
     MUST(digest(&other) == expected && helped > 10);
+
+    plm_sizes sizes = PLM_SIZES;
+    OK(plm_session_init_sized(&other, model, &sizes, arenas[1], PLM_ARENA_BYTES, NULL));
+    OK(plm_feed(&other, prompt, PROMPT));
+    MUST(digest(&other) == expected);
+    MUST(plm_session_init_sized(&other, model, &sizes, arenas[1], PLM_ARENA_BYTES - 1, NULL) ==
+         PLM_ERROR_ARENA_TOO_SMALL);
+    sizes.checksum++;
+    MUST(plm_session_init_sized(&other, model, &sizes, arenas[1], PLM_ARENA_BYTES, NULL) ==
+         PLM_ERROR_FOREIGN_PLAN);
 
     plm_model elsewhere;
     plm_source source = {read_image, NULL, &reads};

@@ -24,13 +24,13 @@ static void drop(void *context, const char *text, size_t bytes)
 
 static int32_t make(void)
 {
-    const plm_limits limits = PLM_LIMITS;
+    static const plm_sizes sizes = PLM_SIZES;
     const plm_sampling sampling = {
         .seed = 1, .temperature = 0.5f, .top_k = 40, .top_p = 0.9f, .min_p = 0.05f,
         .window = window, .window_count = 16, .repeat = 1.1f,
     };
     int32_t code = plm_open(&model, image, (size_t)(image_end - image));
-    code |= plm_session_init(&session, &model, &limits, arena, sizeof arena, NULL, NULL);
+    code |= plm_session_init_sized(&session, &model, &sizes, arena, sizeof arena, NULL);
     code |= plm_tokenizer_open(&tokenizer, &model);
     code |= plm_sampler_init(&sampler, &sampling);
     return code | plm_decoder_init(&decoder, &tokenizer, true);

@@ -1,4 +1,4 @@
-/* Startup of a RISC-V core in machine mode: stack, variables. */
+/* Startup of a RISC-V core in machine mode: stack, variables, the floating-point unit. */
 #include <stdint.h>
 
 #include "board.h"
@@ -23,6 +23,10 @@ __asm__(".section .vectors, \"ax\"\n"
 
 void run(void)
 {
+#if defined(__riscv_flen)
+    /* mstatus.FS: the floating-point unit may be used. */
+    __asm__ volatile("csrs mstatus, %0" ::"r"(1u << 13) : "memory");
+#endif
     const uint32_t *from = data_load;
     for (uint32_t *to = data_start; to < data_end; to++) {
         *to = *from++;

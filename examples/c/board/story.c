@@ -21,7 +21,7 @@ static int32_t begin(void)
     plm_model model;
     plm_tokenizer tokenizer;
     static uint32_t ids[32], scratch[PLM_SCRATCH_WORDS(sizeof PROMPT)];
-    const plm_limits limits = PLM_LIMITS;
+    static const plm_sizes sizes = PLM_SIZES;
     const plm_sampling sampling = {.seed = 33, .temperature = 0.5f, .top_p = 0.9f};
     size_t count, image_bytes = (size_t)(image_end - image);
 
@@ -30,7 +30,7 @@ static int32_t begin(void)
         code = plm_tokenizer_open(&tokenizer, &model);
     }
     if (code == PLM_OK) {
-        code = plm_session_init(&session, &model, &limits, arena, sizeof arena, NULL, NULL);
+        code = plm_session_init_sized(&session, &model, &sizes, arena, sizeof arena, NULL);
     }
     if (code == PLM_OK) {
         code = plm_sampler_init(&sampler, &sampling);

@@ -33,8 +33,23 @@ pub fn header(path: &Path, image: &[u8], model: &Model, plan: &Plan) -> String {
     text.push_str("#define PLM_LIMITS {PLM_CONTEXT, PLM_BATCH, PLM_KV, 0}\n");
     define(&mut text, "ARENA_BYTES", plan.bytes() as u64);
     define(&mut text, "ARENA_ALIGNMENT", ALIGNMENT as u64);
+    text.push_str(&sizes(plan));
     text.push_str("\n#endif\n");
     text
+}
+
+/// The plan's numbers, for `plm_session_init_sized`.
+fn sizes(plan: &Plan) -> String {
+    let parts = plan.parts().map(|part| part.bytes.to_string()).join(", ");
+    let buffers = plan.buffers().iter();
+    let buffers: Vec<_> = buffers
+        .map(|[start, end]| format!("{{{start}, {end}}}"))
+        .collect();
+    let rows: Vec<_> = buffers.chunks(5).map(|row| row.join(", ")).collect();
+    format!(
+        "#define PLM_SIZES \\\n    {{PLM_IMAGE_CHECKSUM, PLM_LIMITS, \\\n     {{{parts}}}, \\\n     {{{}}}}}\n",
+        rows.join(", \\\n      ")
+    )
 }
 
 fn define(text: &mut String, name: &str, value: u64) {

@@ -394,6 +394,16 @@
  */
 #define PLM_MODEL_BYTES (PLM_MODEL_WORDS * 8)
 
+/**
+ * Parts of an arena.
+ */
+#define PLM_PARTS 9
+
+/**
+ * Buffers in a part of an arena.
+ */
+#define PLM_BUFFERS 15
+
 #if defined(PLM_32_BIT)
 /**
  * Words of 8 bytes of a `plm_session`.
@@ -680,6 +690,29 @@ typedef struct plm_workers {
      */
     uint32_t count;
 } plm_workers;
+
+/**
+ * A plan as numbers: `PLM_SIZES` of the header that `pocketlm plan --c-header` writes, for an image
+ * whose weights are in memory. With it, `plm_session_init_sized` need not compute them.
+ */
+typedef struct plm_sizes {
+    /**
+     * The checksum of the image's header.
+     */
+    uint32_t checksum;
+    /**
+     * What the session has to hold.
+     */
+    struct plm_limits limits;
+    /**
+     * Bytes of the parts of the arena.
+     */
+    size_t parts[PLM_PARTS];
+    /**
+     * Where the buffers in them start and end.
+     */
+    size_t buffers[PLM_BUFFERS][2];
+} plm_sizes;
 
 /**
  * Takes the next `bytes` bytes of a snapshot. Returns 0, or any other number if it cannot.
@@ -997,6 +1030,20 @@ int32_t plm_session_init(struct plm_session *session,
                          size_t arena_bytes,
                          const struct plm_workers *workers,
                          const struct plm_source *source);
+
+/**
+ * `plm_session_init` with the numbers of a header that `pocketlm plan --c-header` has written,
+ * `PLM_SIZES`: what computes them takes no flash. The weights are in memory.
+ *
+ * Errors: `PLM_ERROR_FOREIGN_PLAN` if the numbers are for another image; those of
+ * `plm_session_init`.
+ */
+int32_t plm_session_init_sized(struct plm_session *session,
+                               const struct plm_model *model,
+                               const struct plm_sizes *sizes,
+                               void *arena,
+                               size_t arena_bytes,
+                               const struct plm_workers *workers);
 
 /**
  * Adds `count` tokens to the context, for example a prompt or the token just sampled, and computes

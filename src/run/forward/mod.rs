@@ -53,6 +53,7 @@ pub(super) struct Buffers<'a> {
 
 impl<'a> Buffers<'a> {
     /// Cuts `arena`, which holds all of the plan's bytes and starts at a multiple of 64.
+    #[cfg_attr(target_os = "none", inline(never))]
     pub fn cut(plan: &Plan<'_>, arena: &'a mut [u8]) -> Self {
         let [
             tokens,
