@@ -2,7 +2,7 @@
 // WebAssembly modules, with and without SIMD, and copies of the story model and the licenses.
 // Prints how large the modules are, and the page with SIMD and without its model.
 //
-//   node build.mjs [--features q8]     features of src/c/Cargo.toml; all without the option
+//   node build.mjs [--features q8]     features of src/c/Cargo.toml; without the option all
 import { execFileSync } from "node:child_process";
 import { copyFileSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -14,7 +14,9 @@ const TARGET = "wasm32-unknown-unknown";
 
 const option = process.argv.indexOf("--features");
 const features =
-  option < 0 ? [] : ["--no-default-features", "--features", process.argv[option + 1]];
+  option < 0
+    ? ["--features", "grammar"]
+    : ["--no-default-features", "--features", process.argv[option + 1]];
 
 for (const [file, simd] of [["pocketlm.wasm", "+simd128"], ["pocketlm-plain.wasm", "-simd128"]]) {
   const flags = [

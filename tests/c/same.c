@@ -328,6 +328,12 @@ static void generations(const plm_model *model, const plm_tokenizer *tokenizer)
     MUST(code == PLM_ENDED_CONTEXT && count == limits.context);
 }
 
+/* A grammar of the special token <x> and an "a" after it: src/grammar/mod.rs describes the format. */
+static const unsigned char foreign[] = {
+    'P', 'G', 'R', 'M', 1, 2, 0, 1, 0xc2, 0x97, 0xf3, 0xed, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0,
+    3, '<', 'x', '>', 132, 0, 0, 0, 1, 0, 8, 0, 'a', 131,
+};
+
 /* A generation under a grammar is what masks and single tokens come to. Prints its text. */
 static void grammars(const plm_model *model, const plm_tokenizer *tokenizer,
                      unsigned char *grammar, size_t bytes)
@@ -347,6 +353,8 @@ static void grammars(const plm_model *model, const plm_tokenizer *tokenizer,
     MUST(plm_constraint_open(&constraint, tokenizer, grammar + 1, bytes - 1) ==
          PLM_ERROR_NOT_A_GRAMMAR);
     MUST(plm_constraint_reset(&constraint) == PLM_ERROR_HANDLE);
+    MUST(plm_constraint_open(&constraint, tokenizer, foreign, sizeof foreign) ==
+         PLM_ERROR_OTHER_VOCABULARY);
     OK(plm_constraint_open(&constraint, tokenizer, grammar, bytes));
     MUST(plm_constraint_open(&constraint, tokenizer, &constraint, bytes) == PLM_ERROR_OVERLAP);
     memcpy(&copy, &constraint, sizeof copy);

@@ -29,7 +29,11 @@ const ENDS = {
   [C.PLM_ENDED_STOP]: "stop",
   [C.PLM_ENDED_LIMIT]: "limit",
   [C.PLM_ENDED_CONTEXT]: "context",
+  [C.PLM_ENDED_COMPLETE]: "complete",
 };
+
+/** What comes with a token. Other ends have none, or one that is no part of the text. */
+const ADDED = [C.PLM_OK, C.PLM_ENDED_STOP, C.PLM_ENDED_COMPLETE];
 
 /** Lets the thread do something else. */
 const rest = "setImmediate" in globalThis
@@ -243,16 +247,19 @@ export class Engine {
    * Begins a text and returns its number.
    * @param {string} prompt
    * @param {GenerateOptions} options
+   * @param {Uint8Array} [grammar]
    */
-  start(prompt, options) {
+  start(prompt, options, grammar) {
     const library = this.#library;
     return this.#inTurn(() => {
+      // A grammar that is wrong changes nothing.
+      library.scratch(() => this.#constraint(grammar));
       const ids = this.#place(prompt, options);
       [this.#before] = library.result("plm_length", 1, this.#session);
       library.call("plm_sampler_init", this.#sampler, this.#sampling(options.sampling ?? {}));
       library.call(
         "plm_generate_start", this.#generation, this.#session, this.#sampler, this.#tokenizer,
-        library.structure(ids), ids.length, this.#endings(options),
+        library.structure(ids), ids.length, this.#endings(options, this.#constraint(grammar)),
       );
       this.#texts += 1;
       this.#text = this.#texts;
@@ -308,11 +315,29 @@ export class Engine {
     ]);
   }
 
-  /** @param {GenerateOptions} options */
-  #endings({ maxTokens, stop = [] }) {
+  /**
+   * @param {GenerateOptions} options
+   * @param {number} constraint
+   */
+  #endings({ maxTokens, stop = [], keepSpecial }, constraint) {
     const library = this.#library;
     const strings = library.structure(stop.map((text) => library.string(text)[0]));
-    return library.structure([maxTokens ?? 0, strings, stop.length, 0, 0]);
+    const limit = maxTokens ?? 0;
+    return library.structure([limit, strings, stop.length, constraint, Number(!!keepSpecial)]);
+  }
+
+  /**
+   * The start of a text that obeys a grammar; 0 if there is no grammar.
+   * @param {Uint8Array} [grammar]
+   */
+  #constraint(grammar) {
+    if (!grammar) return 0;
+    const library = this.#library;
+    const constraint = library.allocate(8 * C.PLM_CONSTRAINT_WORDS);
+    const bytes = library.allocate(grammar.length, 1);
+    library.bytes(bytes, grammar.length).set(grammar);
+    library.call("plm_constraint_open", constraint, this.#tokenizer, bytes, grammar.length);
+    return constraint;
   }
 
   /**
@@ -337,8 +362,7 @@ export class Engine {
         if (this.#aborted === text) return { text: written + this.#end(), tokens, end: "abort" };
         written += library.writing(step);
         const ended = status >= C.PLM_ENDED_TOKEN;
-        // The other ends come without a token, or with one that is no part of the text.
-        if (status === C.PLM_OK || status === C.PLM_ENDED_STOP) tokens += 1;
+        if (ADDED.includes(status)) tokens += 1;
         if (ended) {
           this.#end();
           return { text: written, tokens, end: ENDS[status] };

@@ -10,6 +10,8 @@ const CACHE = "pocketlm-images";
 const HEADER_BYTES = 256;
 /** Bytes of a piece of an image that is kept. */
 const PIECE_BYTES = 2 ** 20;
+/** More than any compiled grammar has. */
+const MOST_GRAMMAR = 2 ** 26;
 
 /**
  * The bytes of an image that is on its way.
@@ -158,10 +160,31 @@ function numberAt(header, offset) {
 }
 
 /**
+ * All bytes of a compiled grammar.
+ * @param {Source | undefined} source
+ * @param {AbortSignal} [signal] ends it
+ */
+export async function readGrammar(source, signal) {
+  if (source === undefined) return undefined;
+  const { name, pieces } = await begin(source, signal);
+  /** @type {Uint8Array[]} */
+  const read = [];
+  let length = 0;
+  for await (const piece of pieces) {
+    signal?.throwIfAborted();
+    length += piece.length;
+    if (length > MOST_GRAMMAR) throw new PocketlmError(`${name}: too long for a compiled grammar`);
+    read.push(piece);
+  }
+  return new Uint8Array(await new Blob(/** @type {any} */ (read)).arrayBuffer());
+}
+
+/**
  * @param {Source} source
+ * @param {AbortSignal} [signal] ends the fetch of a URL
  * @returns {Promise<Pieces>}
  */
-async function begin(source) {
+async function begin(source, signal) {
   if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) {
     return { name: "image", pieces: onePiece(bytesOf(source)) };
   }
@@ -176,7 +199,7 @@ async function begin(source) {
     const path = String(source).startsWith("file:") ? new URL(source) : source;
     return { name: String(source), pieces: createReadStream(path, { highWaterMark: PIECE_BYTES }) };
   }
-  const response = await fetch(source);
+  const response = await fetch(source, { signal });
   if (!response.ok) throw new PocketlmError(`${source}: HTTP ${response.status}`);
   return { name: String(source), pieces: piecesOf(response.body) };
 }

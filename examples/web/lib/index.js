@@ -2,6 +2,7 @@
 // @ts-check
 import { checkGenerate, checkLoad } from "./check.js";
 import { Engine } from "./engine.js";
+import { readGrammar } from "./image.js";
 import { PocketlmError } from "./library.js";
 
 export { PocketlmError };
@@ -14,14 +15,16 @@ export { PocketlmError };
  * @typedef {{info: Info, call: Call, close: () => void}} Link
  */
 
+/** Whether this is the thread of a page, which must not compute. */
+const isPage = "document" in globalThis;
+
 /**
  * @param {Source} source
  * @param {LoadOptions & {progress?: (progress: Progress) => void}} [options]
  */
 export async function load(source, { progress = () => {}, ...options } = {}) {
   checkLoad(options);
-  const hasWorker = "Worker" in globalThis && "document" in globalThis;
-  const link = hasWorker
+  const link = isPage && "Worker" in globalThis
     ? await throughWorker(source, options, progress)
     : await directly(source, options, progress);
   return new Model(link);
@@ -104,12 +107,13 @@ function received({ known, message, code, cause }) {
 }
 
 /**
- * A URL means the same in the Worker.
- * @param {Source} source
+ * On a page, the whole address of a source that is an address. It means the same in the Worker.
+ * @template {Source | undefined} S
+ * @param {S} source
  */
 function absolute(source) {
   const isAddress = typeof source === "string" || source instanceof URL;
-  return isAddress ? new URL(source, document.baseURI).href : source;
+  return isAddress && isPage ? new URL(source, document.baseURI).href : source;
 }
 
 /** A model and its context. */
@@ -241,8 +245,11 @@ export class Generation {
 
   async *#pieces() {
     this.#signal?.throwIfAborted();
+    const { grammar, ...options } = this.#options;
     checkGenerate(this.#options);
-    const text = await this.#call("start", this.#prompt, this.#options);
+    const compiled = await readGrammar(absolute(grammar), this.#signal);
+    this.#signal?.throwIfAborted();
+    const text = await this.#call("start", this.#prompt, options, compiled);
     // A model that was closed meanwhile generates nothing.
     const abort = () => this.#call("abort", text).catch(() => {});
     this.#signal?.addEventListener("abort", abort);

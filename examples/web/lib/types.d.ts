@@ -91,6 +91,14 @@ export interface GenerateOptions extends PromptOptions {
   maxTokens?: number;
   /** At most 4 strings, at which the text ends without them. */
   stop?: string[];
+  /**
+   * The text obeys this grammar, from its first token on. `pocketlm grammar` compiles it of a JSON
+   * Schema, a list of tools, a GBNF file or a regular expression. An address is fetched each time.
+   * A grammar that is refused changes nothing.
+   */
+  grammar?: Source;
+  /** Special tokens are a part of the text, for calls of tools. Default: they are left out. */
+  keepSpecial?: boolean;
 }
 
 export interface Signal {
@@ -107,8 +115,11 @@ export interface Message {
   content: string;
 }
 
-/** Why a text ended: a token of the model, a string of `stop`, `maxTokens`, the context's end. */
-export type End = "token" | "stop" | "limit" | "context" | "abort";
+/**
+ * Why a text ended: a token of the model, a string of `stop`, `maxTokens`, the context's end, or
+ * because it is complete by its grammar, which allows no more.
+ */
+export type End = "token" | "stop" | "limit" | "context" | "complete" | "abort";
 
 /** A text that is being generated: its pieces, one after the other. It is read once. */
 export interface Generation extends AsyncIterable<string> {

@@ -9,6 +9,8 @@ export const STORY = new Uint8Array(read("src/bin/pocketlm/story/story.plm"));
 export const SAMPLING = { seed: 33, temperature: 0.5, topP: 0.9 };
 export const PROMPT = "Once upon a time";
 export const TEXT = read("tests/data/story.txt").toString().trimEnd();
+/** The grammar of the README's example, compiled. */
+export const PERSON = new Uint8Array(read("examples/web/tests/person.plg"));
 
 /** The story model with one bit of a byte changed. */
 export function flipped(offset) {
@@ -38,6 +40,19 @@ export function withSpaceBefore() {
   image[start + 8] = 2;
   image.writeUInt32LE(crc32(image.subarray(start, end)), 168);
   return sealed(image);
+}
+
+/** A compiled grammar of one special token and a text after it: src/grammar/mod.rs describes it. */
+export function specialThen(special, text) {
+  const [name, letters] = [Buffer.from(special), Buffer.from(text)];
+  const code = Buffer.concat([Buffer.of(132, 0, 0, 0, 1, 0, 8, 0), letters, Buffer.of(131)]);
+  const numbers = Buffer.alloc(12);
+  numbers.writeUInt32LE(code.length, 4);
+  const head = Buffer.of(80, 71, 82, 77, 1, 2, 0, 1);
+  const rest = Buffer.concat([numbers, Buffer.of(name.length), name, code]);
+  const checksum = Buffer.alloc(4);
+  checksum.writeUInt32LE(crc32(Buffer.concat([head, rest])));
+  return Buffer.concat([head, checksum, rest]);
 }
 
 /** An image with the right checksum of its header. */

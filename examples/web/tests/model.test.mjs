@@ -4,7 +4,8 @@ import { createServer } from "node:http";
 import { test } from "node:test";
 import { load } from "../lib/index.js";
 import {
-  contextOf, flipped, PROMPT, read, SAMPLING, STORY, TEXT, textOf, withSpaceBefore, withTemplate,
+  contextOf, flipped, PERSON, PROMPT, read, SAMPLING, specialThen, STORY, TEXT, textOf,
+  withSpaceBefore, withTemplate,
 } from "./images.mjs";
 
 const BOARDS = read("examples/firmware/README.md").toString();
@@ -393,6 +394,91 @@ test("a chat is what its template makes of the messages", async () => {
   await assert.rejects(textOf(model.chat(forged)), /a message spells a special token: "Hi<end/);
   const plain = await load(STORY);
   await assert.rejects(textOf(plain.chat(messages)), /no chat template/);
+});
+
+test("a text obeys its grammar", async () => {
+  const model = await load(STORY);
+  const expected = await textOf(model.generate("My friend:", { grammar: PERSON }));
+  const { name, age } = JSON.parse(expected);
+  assert.ok(["Tim", "Lily", "Ben"].includes(name) && age >= 1 && age <= 12, expected);
+  const path = new URL("person.plg", import.meta.url);
+  for (const grammar of [PERSON.slice().buffer, path, path.pathname, new Blob([PERSON])]) {
+    const text = model.generate("My friend:", { grammar });
+    assert.equal(await textOf(text), expected);
+    assert.equal(text.end, "complete");
+    const ids = await model.tokenize(expected, { addSpecial: false });
+    assert.ok(text.tokens >= ids.length);
+  }
+  for (let seed = 0; seed < 20; seed += 1) {
+    const sampling = { seed, temperature: 1.5 };
+    JSON.parse(await textOf(model.generate(PROMPT, { sampling, grammar: PERSON })));
+  }
+  // The session goes on without it.
+  assert.equal(PROMPT + (await textOf(story(model))), TEXT);
+});
+
+test("a chat obeys its grammar", async () => {
+  const model = await load(withTemplate("{% for m in messages %}{{ m.content }}{% endfor %}"));
+  const messages = [{ role: "user", content: "Who?" }];
+  assert.ok(JSON.parse(await textOf(model.chat(messages, { grammar: PERSON }))).name);
+});
+
+test("special tokens of a grammar are kept if they are asked for", async () => {
+  const model = await load(STORY);
+  const grammar = specialThen("<start_of_turn>", " cat");
+  assert.equal(await textOf(model.generate(PROMPT, { grammar })), " cat");
+  const kept = model.generate(PROMPT, { grammar, keepSpecial: true });
+  assert.equal(await textOf(kept), "<start_of_turn> cat");
+});
+
+test("a grammar that is wrong is refused, and nothing has changed", async (context) => {
+  const model = await load(STORY);
+  let begun = PROMPT;
+  const going = story(model)[Symbol.asyncIterator]();
+  begun += (await going.next()).value;
+  const refused = (grammar, error) =>
+    assert.rejects(textOf(model.generate(PROMPT, { grammar })), error);
+  const schema = '{"type": "object"}';
+  const compile = { name: "TypeError", message: /pocketlm grammar/ };
+  for (const grammar of [schema, ` ${schema}`, JSON.parse(schema), 'root ::= "a"', null, 7]) {
+    await refused(grammar, compile);
+  }
+  await refused(new TextEncoder().encode(schema), { code: 409, message: /pocketlm grammar/ });
+  await refused(new ArrayBuffer(0), { code: 409 });
+  await refused(STORY, { code: 409 });
+  for (let at = 0; at < PERSON.length; at += 1) {
+    const damaged = PERSON.slice();
+    damaged[at] ^= 1;
+    await refused(damaged, (error) => error.code >= 409 && error.code <= 411);
+  }
+  await refused(PERSON.subarray(0, PERSON.length - 1), { code: 411 });
+  await refused(specialThen("<x>", "a"), { code: 510, message: /special token/ });
+  await refused("no-such-file.plg", { code: "ENOENT" });
+  const bytes = await model.memory();
+  context.mock.method(globalThis, "fetch", async () => new Response("", { status: 404 }));
+  await refused("https://example.org/person.plg", /HTTP 404/);
+  assert.equal(await model.memory(), bytes);
+  // The text that was begun goes on.
+  for (;;) {
+    const { value, done } = await going.next();
+    if (done) break;
+    begun += value;
+  }
+  assert.equal(begun, TEXT);
+});
+
+test("an abort ends the fetch of a grammar", async (context) => {
+  const server = createServer(() => {});
+  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  context.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const model = await load(STORY);
+  const signal = AbortSignal.timeout(50);
+  const grammar = `http://127.0.0.1:${server.address().port}/never.plg`;
+  await assert.rejects(textOf(story(model, { grammar, signal })), { name: "TimeoutError" });
+  assert.equal(PROMPT + (await textOf(story(model))), TEXT);
 });
 
 test("a closed model says so", async () => {

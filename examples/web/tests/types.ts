@@ -10,6 +10,8 @@ export async function program(file: File): Promise<string> {
   let text = "";
   for await (const piece of story) text += piece;
   const end: End | undefined = story.end;
+  const grammar = new Uint8Array(await file.arrayBuffer());
+  for await (const piece of model.chat([], { grammar, keepSpecial: true })) text += piece;
   const ids: number[] = await model.tokenize(text);
   const snapshot: Uint8Array = await model.snapshot();
   await model.restore(snapshot);

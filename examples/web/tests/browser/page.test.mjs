@@ -6,7 +6,7 @@ import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
 import { BOARDS, DIGEST, STORY as ADDRESS } from "../../boards.js";
 import { serve } from "../../serve.mjs";
-import { flipped, PROMPT, STORY, TEXT } from "../images.mjs";
+import { flipped, PERSON, PROMPT, STORY, TEXT } from "../images.mjs";
 
 let browser, context, page, server, address;
 const requests = [];
@@ -98,6 +98,28 @@ test("without SIMD the bits are the same", async () => {
     return result;
   });
   assert.deepEqual(found, [false, DIGEST]);
+});
+
+test("a text obeys its grammar, which is fetched or given as bytes", async () => {
+  const found = await page.evaluate(async (bytes) => {
+    const { load } = await import("./lib/index.js");
+    const model = await load("story.plm");
+    const found = [];
+    for (const grammar of ["tests/person.plg", Uint8Array.from(bytes)]) {
+      const text = model.generate("My friend:", { grammar });
+      let json = "";
+      for await (const piece of text) json += piece;
+      found.push([json, text.end]);
+    }
+    const wrong = model.generate("My friend:", { grammar: "story.plm" });
+    const refusal = await wrong[Symbol.asyncIterator]().next().catch((error) => error.message);
+    model.close();
+    return [...found, refusal];
+  }, [...PERSON]);
+  assert.deepEqual(found[0], found[1]);
+  assert.ok(JSON.parse(found[0][0]).age);
+  assert.equal(found[0][1], "complete");
+  assert.match(found[2], /not a compiled grammar/);
 });
 
 test("the page's thread does not wait, and an abort ends a text", async () => {
