@@ -18,14 +18,36 @@ const features =
     ? ["--features", "grammar"]
     : ["--no-default-features", "--features", process.argv[option + 1]];
 
-for (const [file, simd] of [["pocketlm.wasm", "+simd128"], ["pocketlm-plain.wasm", "-simd128"]]) {
+/** For memory that threads share, the linker asks for a core library of the same features. */
+const THREADS = {
+  cargo: ["-Zbuild-std=core"],
+  // The compiler that builds the other modules, which is to take the option.
+  environment: { RUSTC_BOOTSTRAP: "1" },
+  flags: [
+    "-Clink-arg=--shared-memory",
+    "-Clink-arg=--import-memory",
+    // 20 pages, as lib/library.js has it, and what 32 bits can address.
+    `-Clink-arg=--initial-memory=${20 * 65536}`,
+    `-Clink-arg=--max-memory=${2 ** 32}`,
+    // A thread has a stack of its own.
+    "-Clink-arg=--export=__stack_pointer",
+  ],
+};
+const NONE = { cargo: [], environment: {}, flags: [] };
+
+for (const [file, cpu, more] of [
+  ["pocketlm.wasm", "+simd128", NONE],
+  ["pocketlm-plain.wasm", "-simd128", NONE],
+  ["pocketlm-threads.wasm", "+simd128,+atomics,+bulk-memory", THREADS],
+]) {
   const flags = [
-    `-Ctarget-feature=${simd}`,
+    `-Ctarget-feature=${cpu}`,
     // JavaScript adds its callbacks to the table.
     "-Clink-arg=--export-table",
     "-Clink-arg=--growable-table",
     // A panic that can be reached is an import, which a test looks for.
     "-Clink-arg=--import-undefined",
+    ...more.flags,
   ];
   const target = `${root}/target/web`;
   execFileSync(
@@ -36,10 +58,12 @@ for (const [file, simd] of [["pocketlm.wasm", "+simd128"], ["pocketlm-plain.wasm
       // The rest is small rather than fast.
       "--config", "profile.release.package.pocketlm-kernels.opt-level=3",
       ...features,
+      ...more.cargo,
     ],
     {
       env: {
         ...process.env,
+        ...more.environment,
         CARGO_TARGET_DIR: target,
         CARGO_ENCODED_RUSTFLAGS: flags.join("\x1f"),
       },
@@ -56,8 +80,8 @@ for (const license of ["LICENSE-MIT", "LICENSE-APACHE"]) {
 
 const page = [
   "index.html", "page.css", "page.js", "boards.js", "service-worker.js", "lib/index.js",
-  "lib/check.js", "lib/engine.js", "lib/image.js", "lib/library.js", "lib/worker.js",
-  "lib/pocketlm.wasm",
+  "lib/check.js", "lib/engine.js", "lib/image.js", "lib/library.js",
+  "lib/threads.js", "lib/worker.js", "lib/pocketlm.wasm",
 ];
 console.log(`page: ${size(page)}`);
 

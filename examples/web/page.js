@@ -27,6 +27,9 @@ at("digest").addEventListener("click", () => isEnabled("digest") && digest());
 at("file").addEventListener("change", () => at("file").files[0] && open(at("file").files[0]));
 at("context").addEventListener("change", () => open(source));
 at("kv").addEventListener("change", () => open(source));
+at("threads").addEventListener("change", () => open(source));
+at("threads").max = String(navigator.hardwareConcurrency);
+at("threads").disabled = !crossOriginIsolated;
 for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(name, drag);
 }
@@ -62,6 +65,7 @@ async function open(image) {
     const opened = await load(image, {
       context: Number(at("context").value) || undefined,
       kv: at("kv").value,
+      threads: Number(at("threads").value) || undefined,
       progress: ({ loaded, total }) => {
         if (mine === opens) at("progress").value = loaded / total;
       },
@@ -128,10 +132,11 @@ function showSpeed(tokens, first, elapsed) {
 
 async function showModel() {
   if (!model) return;
-  const { imageBytes, arenaBytes, context, simd, cached } = model.info;
+  const { imageBytes, arenaBytes, context, simd, threads, cached } = model.info;
   at("image").textContent = size(imageBytes);
   at("arena").textContent = `${size(arenaBytes)} for ${context} tokens`;
-  at("kernels").textContent = simd ? "SIMD" : "portable";
+  const kernels = simd ? "SIMD" : "portable";
+  at("kernels").textContent = `${kernels}, ${threads} ${threads === 1 ? "thread" : "threads"}`;
   at("cached").textContent = cached ? "yes" : "no";
   at("memory").textContent = size(await model.memory());
 }

@@ -30,6 +30,9 @@ export async function serve(port, others = {}) {
       "content-type": TYPES[extname(file)] ?? "application/octet-stream",
       "content-length": statSync(file).size,
       "cache-control": "no-cache",
+      // Cross-origin isolated: threads may share memory.
+      "cross-origin-opener-policy": "same-origin",
+      "cross-origin-embedder-policy": "require-corp",
     });
     createReadStream(file).pipe(response);
   });

@@ -2,7 +2,8 @@
 const CACHE = "pocketlm-page";
 const FILES = [
   "./", "page.css", "page.js", "boards.js", "lib/index.js", "lib/check.js", "lib/engine.js",
-  "lib/image.js", "lib/library.js", "lib/worker.js", "lib/pocketlm.wasm", "lib/pocketlm-plain.wasm",
+  "lib/image.js", "lib/library.js", "lib/threads.js", "lib/helper.js", "lib/worker.js",
+  "lib/pocketlm.wasm", "lib/pocketlm-plain.wasm", "lib/pocketlm-threads.wasm",
 ];
 
 addEventListener("install", (event) =>

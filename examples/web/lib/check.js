@@ -5,6 +5,7 @@ import { C } from "./library.js";
 /** @import { GenerateOptions, LoadOptions } from "./types.d.ts" */
 
 const WORD = 2 ** 32 - 1;
+const MOST_THREADS = 64;
 
 /**
  * @param {string} name
@@ -19,9 +20,10 @@ function checkInteger(name, value, least, most = WORD) {
 }
 
 /** @param {LoadOptions} options */
-export function checkLoad({ context, batch }) {
+export function checkLoad({ context, batch, threads }) {
   checkInteger("context", context, 1);
   checkInteger("batch", batch, 1);
+  checkInteger("threads", threads, 1, MOST_THREADS);
 }
 
 /**

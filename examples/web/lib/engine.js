@@ -1,15 +1,18 @@
 // A model with its session: what `load` gives to a program, without the program's thread. It runs
 // in a Worker of a browser, or directly in Node.
 // @ts-check
-import { C, Library, PocketlmError } from "./library.js";
+import { C, PocketlmError } from "./library.js";
 import { bytesOf, chatTemplate, readImage } from "./image.js";
+import { loadLibrary } from "./threads.js";
 
 /** @import { GenerateOptions, Info, Kv, LoadOptions } from "./types.d.ts" */
+/** @import { Library } from "./library.js" */
+/** @import { Threads } from "./threads.js" */
 /** @import { Progress, PromptOptions, Sampling, Source } from "./types.d.ts" */
 
 /** The numbers of `plm_limits.kv`. */
 const KV = { f32: 0, f16: 1, bf16: 2, q8: 3 };
-/** What the work of a call costs (`plm_step`): about a millisecond. */
+/** What the work of a thread costs in a call (`plm_step`): about a millisecond. */
 const BUDGET = 10_000;
 /** Milliseconds until the thread does something else, such as noticing that it is to stop. */
 const SLICE = 8;
@@ -56,6 +59,8 @@ function restWithMessages() {
 export class Engine {
   /** @type {Library} */
   #library;
+  /** @type {Threads | undefined} */
+  #threads;
   #model = 0;
   #tokenizer = 0;
   #session = 0;
@@ -84,22 +89,29 @@ export class Engine {
    * @param {(progress: Progress) => void} progress
    */
   static async load(source, options, progress) {
-    const library = await Library.load(options);
-    const model = library.allocate(8 * C.PLM_MODEL_WORDS);
-    const open = (/** @type {number} */ start, /** @type {number} */ bytes) =>
-      library.call("plm_open", model, start, bytes);
-    const image = await readImage(library, source, options.cache ?? true, progress, open);
-    return new Engine(library, model, image, options);
+    const { library, threads } = await loadLibrary(options);
+    try {
+      const model = library.allocate(8 * C.PLM_MODEL_WORDS);
+      const open = (/** @type {number} */ start, /** @type {number} */ bytes) =>
+        library.call("plm_open", model, start, bytes);
+      const image = await readImage(library, source, options.cache ?? true, progress, open);
+      return new Engine(library, threads, model, image, options);
+    } catch (error) {
+      threads?.close();
+      throw error;
+    }
   }
 
   /**
    * @param {Library} library
+   * @param {Threads | undefined} threads
    * @param {number} model
    * @param {{start: number, bytes: number, cached: boolean}} image
    * @param {LoadOptions} options
    */
-  constructor(library, model, image, options) {
+  constructor(library, threads, model, image, options) {
     this.#library = library;
+    this.#threads = threads;
     this.#model = model;
     this.#tokenizer = library.allocate(8 * C.PLM_TOKENIZER_WORDS);
     this.#session = library.allocate(8 * C.PLM_SESSION_WORDS);
@@ -123,6 +135,7 @@ export class Engine {
       arenaBytes,
       cached: image.cached,
       simd: library.simd,
+      threads: threads?.count ?? 1,
       chatTemplate: this.#chatTemplate(image.start),
     };
   }
@@ -130,8 +143,7 @@ export class Engine {
   /** @param {number} image */
   #chatTemplate(image) {
     const { offset, length } = chatTemplate(this.#library.bytes(image, 256));
-    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    return decoder.decode(this.#library.bytes(image + offset, length)) || undefined;
+    return this.#library.text(image + offset, length) || undefined;
   }
 
   /**
@@ -147,13 +159,24 @@ export class Engine {
     const limits = library.structure([context, batch, KV[kv], 0]);
     const [bytes] = library.result("plm_plan", 1, this.#model, limits);
     const arena = library.allocate(bytes);
-    library.call("plm_session_init", session, this.#model, limits, arena, bytes, 0, 0);
+    const threads = this.#threads;
+    const workers = threads ? library.structure([library.run, 0, threads.count]) : 0;
+    library.call("plm_session_init", session, this.#model, limits, arena, bytes, workers, 0);
     return bytes;
+  }
+
+  /** Ends the threads. */
+  close() {
+    this.#threads?.close();
   }
 
   /** What the program is told of the model. */
   info() {
     return this.#info;
+  }
+
+  get #budget() {
+    return BUDGET * this.#info.threads;
   }
 
   /** Bytes of memory, all together. */
@@ -355,7 +378,7 @@ export class Engine {
       let status = C.PLM_PENDING;
       const step = () => {
         status = library.call(
-          "plm_generate_step", this.#generation, BUDGET, library.write, 0,
+          "plm_generate_step", this.#generation, this.#budget, library.write, 0,
         );
       };
       for (let written = ""; ; ) {
@@ -447,7 +470,7 @@ export class Engine {
     );
     this.#last = undefined;
     let begun = performance.now();
-    while (library.call("plm_step", this.#session, BUDGET) === C.PLM_PENDING) {
+    while (library.call("plm_step", this.#session, this.#budget) === C.PLM_PENDING) {
       if (performance.now() - begun < SLICE) continue;
       await rest();
       begun = performance.now();

@@ -45,7 +45,10 @@ async function directly(source, options, progress) {
       if (!engine) throw new PocketlmError("the model is closed");
       return engine[name](...parameters);
     },
-    close: () => (engine = undefined),
+    close: () => {
+      engine?.close();
+      engine = undefined;
+    },
   };
 }
 

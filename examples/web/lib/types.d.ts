@@ -20,6 +20,12 @@ export interface LoadOptions {
   cache?: boolean;
   /** Whether to use SIMD. Default: if the machine has it. It changes no bit. */
   simd?: boolean;
+  /**
+   * Threads that compute. Default: 1. It changes no bit. More than 1 need SIMD, memory that threads
+   * share, which a page has if it is cross-origin isolated, and a call of `close` at the end.
+   * `info.threads` says how many there are.
+   */
+  threads?: number;
 }
 
 /** Bytes of the image that are in memory. */
@@ -44,6 +50,8 @@ export interface Info {
   /** Whether the browser keeps the image. */
   cached: boolean;
   simd: boolean;
+  /** Threads that compute: as many as were asked for, or 1 where that is not possible. */
+  threads: number;
   /** Jinja source. */
   chatTemplate?: string;
 }

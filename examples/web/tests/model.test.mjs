@@ -1,5 +1,6 @@
 // What a program notices, in Node. The text and the digest are those of the host and the boards.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { createServer } from "node:http";
 import { test } from "node:test";
 import { load } from "../lib/index.js";
@@ -11,26 +12,84 @@ import {
 const BOARDS = read("examples/firmware/README.md").toString();
 const story = (model, options) => model.generate(PROMPT, { sampling: SAMPLING, ...options });
 
-for (const simd of [true, false]) {
-  const kind = simd ? "with SIMD" : "without SIMD";
-
+for (const [kind, options] of Object.entries({
+  "with SIMD": { simd: true, threads: 1 },
+  "without SIMD": { simd: false, threads: 1 },
+  "with 2 threads": { simd: true, threads: 2 },
+  "with 5 threads": { simd: true, threads: 5 },
+})) {
   test(`the story is the host's, ${kind}`, async () => {
-    const model = await load(STORY, { simd });
-    assert.equal(model.info.simd, simd);
+    const model = await load(STORY, options);
+    assert.equal(model.info.simd, options.simd);
+    assert.equal(model.info.threads, options.threads);
     const generation = story(model);
     assert.equal(PROMPT + (await textOf(generation)), TEXT);
     assert.equal(generation.end, "token");
     assert.equal(generation.tokens, 152);
+    model.close();
   });
 
   test(`the digest is that of every board, ${kind}`, async () => {
-    const model = await load(STORY, { simd });
+    const model = await load(STORY, options);
     const rows = [...BOARDS.matchAll(/^\| `([\w-]+)` \| `([0-9a-f]{16})` \|/gm)];
     assert.equal(rows.length, 15);
     const digest = await model.digest();
     for (const [, board, expected] of rows) assert.equal(digest, expected, board);
+    model.close();
   });
 }
+
+test("with threads a model does all that it does without", async () => {
+  const image = withTemplate("{{ messages[0].content }}");
+  const model = await load(image, { threads: 2 });
+  assert.equal(model.info.chatTemplate, "{{ messages[0].content }}");
+  await model.feed(PROMPT);
+  const snapshot = await model.snapshot();
+  const grammar = PERSON;
+  const json = await textOf(model.generate("My friend:", { grammar, stop: ["}"] }));
+  await model.restore(snapshot);
+  assert.deepEqual(await contextOf(model), await model.tokenize(PROMPT));
+  await assert.rejects(model.restore(STORY), { code: 302, message: /no snapshot/ });
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(), 20);
+  const long = model.generate(" and".repeat(200), { signal: controller.signal });
+  await assert.rejects(textOf(long), { name: "AbortError" });
+  assert.equal(PROMPT + (await textOf(story(model))), TEXT);
+  model.close();
+  const alone = await load(image);
+  assert.equal(await textOf(alone.generate("My friend:", { grammar, stop: ["}"] })), json);
+  await alone.feed(PROMPT);
+  assert.deepEqual(await alone.snapshot().then(Buffer.from), Buffer.from(snapshot));
+});
+
+test("where there cannot be threads, one computes", async (context) => {
+  assert.equal((await load(STORY, { threads: 2, simd: false })).info.threads, 1);
+  // There is no room for their stacks.
+  await assert.rejects(load(STORY, { threads: 64, memory: 2 ** 21 }), /not enough memory/);
+  assert.equal((await load(STORY, { threads: 64, memory: 2 ** 22 })).info.threads, 1);
+  const { Memory } = WebAssembly;
+  context.after(() => (WebAssembly.Memory = Memory));
+  WebAssembly.Memory = class {
+    constructor() {
+      throw new RangeError("could not allocate memory");
+    }
+  };
+  const model = await load(STORY, { threads: 2 });
+  assert.equal(model.info.threads, 1);
+  assert.equal(PROMPT + (await textOf(story(model))), TEXT);
+});
+
+test("a program ends though its models with threads were not closed", () => {
+  const library = JSON.stringify(new URL("../lib/index.js", import.meta.url));
+  const image = JSON.stringify(new URL("../story.plm", import.meta.url));
+  const program = `import { load } from ${library};
+    const model = await load(${image}, { threads: 3 });
+    for await (const _ of model.generate("Once", { maxTokens: 5 }));
+    await load(new Uint8Array(9), { threads: 3 }).catch(() => {});
+    console.log(model.info.threads);`;
+  const parameters = ["--input-type=module", "--eval", program];
+  assert.equal(execFileSync("node", parameters, { timeout: 20_000 }).toString(), "3\n");
+});
 
 test("a digest in the middle of a text changes nothing", async () => {
   const model = await load(STORY);
@@ -140,6 +199,9 @@ test("settings that mean nothing are refused", async () => {
   const notAnInteger = (name) => ({ name: "RangeError", message: new RegExp(`^${name} is `) });
   for (const context of [0, -1, 1.5, NaN, 2 ** 32, "128"]) {
     await assert.rejects(load(STORY, { context }), notAnInteger("context"));
+  }
+  for (const threads of [0, 1.5, 65, "2"]) {
+    await assert.rejects(load(STORY, { threads }), notAnInteger("threads"));
   }
   const model = await load(STORY);
   await model.feed(PROMPT);

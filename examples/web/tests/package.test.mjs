@@ -34,15 +34,19 @@ test("the page's table is that of the boards", () => {
   assert.equal(ADDRESS, `story.plm?${checksum}`);
 });
 
-test("the modules import nothing: no panic can be reached", () => {
-  for (const name of ["pocketlm.wasm", "pocketlm-plain.wasm"]) {
+const MODULES = ["pocketlm.wasm", "pocketlm-plain.wasm", "pocketlm-threads.wasm"];
+
+test("the modules import nothing but memory: no panic can be reached", () => {
+  for (const name of MODULES) {
     const module = new WebAssembly.Module(readFileSync(new URL(`lib/${name}`, here)));
-    assert.deepEqual(WebAssembly.Module.imports(module), []);
+    const shared = [{ module: "env", name: "memory", kind: "memory" }];
+    const expected = name === "pocketlm-threads.wasm" ? shared : [];
+    assert.deepEqual(WebAssembly.Module.imports(module), expected);
   }
 });
 
 test("the modules take at most 67 KB to fetch", () => {
-  for (const name of ["pocketlm.wasm", "pocketlm-plain.wasm"]) {
+  for (const name of MODULES) {
     const bytes = gzipSync(readFileSync(new URL(`lib/${name}`, here)), { level: 9 }).length;
     assert.ok(bytes <= 67 * 1024, `${name}: ${bytes} bytes with gzip`);
   }
@@ -54,9 +58,9 @@ test("what is published is the package, its modules and its licenses", () => {
   assert.deepEqual(
     files.map(({ path }) => path).sort(),
     [
-      "LICENSE-APACHE", "LICENSE-MIT", "README.md", "lib/check.js", "lib/engine.js", "lib/image.js",
-      "lib/index.js", "lib/library.js", "lib/pocketlm-plain.wasm", "lib/pocketlm.wasm",
-      "lib/types.d.ts", "lib/worker.js", "package.json",
+      "LICENSE-APACHE", "LICENSE-MIT", "README.md", "lib/check.js", "lib/engine.js", "lib/helper.js",
+      "lib/image.js", "lib/index.js", "lib/library.js", "lib/pocketlm-plain.wasm",
+      "lib/pocketlm-threads.wasm", "lib/pocketlm.wasm", "lib/threads.js", "lib/types.d.ts", "lib/worker.js", "package.json",
     ],
   );
 });

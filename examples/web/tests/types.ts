@@ -4,7 +4,7 @@ import { load, PocketlmError, type End, type Info, type Sampling } from "pocketl
 
 export async function program(file: File): Promise<string> {
   const sampling: Sampling = { seed: 33n, temperature: 0.5, topP: 0.9 };
-  const model = await load(file, { context: 256, kv: "q8", progress: ({ loaded }) => loaded });
+  const model = await load(file, { context: 256, kv: "q8", threads: 2, progress: ({ loaded }) => loaded });
   const info: Info = model.info;
   const story = model.generate("Once", { sampling, signal: AbortSignal.timeout(info.context) });
   let text = "";

@@ -59,7 +59,7 @@ test("the story is told when the page opens", async () => {
   await open();
   assert.equal(await text("output"), TEXT);
   assert.equal(await text("tokens"), "152");
-  assert.equal(await text("kernels"), "SIMD");
+  assert.equal(await text("kernels"), "SIMD, 1 thread");
   const first = await page.evaluate(() => document.getElementById("first").textContent);
   console.log(`first text ${first} after the prompt, ${await text("speed")} tokens/s`);
   await picture("desktop-light");
@@ -98,6 +98,40 @@ test("without SIMD the bits are the same", async () => {
     return result;
   });
   assert.deepEqual(found, [false, DIGEST]);
+});
+
+test("with threads the bits are the same", async () => {
+  const found = await page.evaluate(async () => {
+    const { load } = await import("./lib/index.js");
+    const found = [];
+    for (const threads of [2, 3]) {
+      const model = await load("story.plm", { threads });
+      found.push(model.info.threads, await model.digest());
+      model.close();
+    }
+    return found;
+  });
+  assert.deepEqual(found, [2, DIGEST, 3, DIGEST]);
+});
+
+test("a page that is not isolated has one thread", async () => {
+  const fresh = await browser.newContext();
+  const other = await fresh.newPage();
+  await other.route(address, async (route) => {
+    const response = await route.fetch();
+    const headers = response.headers();
+    delete headers["cross-origin-embedder-policy"];
+    await route.fulfill({ response, headers });
+  });
+  await other.goto(address);
+  const found = await other.evaluate(async () => {
+    const { load } = await import("./lib/index.js");
+    const model = await load("story.plm", { threads: 2 });
+    return [crossOriginIsolated, model.info.threads, await model.digest()];
+  });
+  assert.deepEqual(found, [false, 1, DIGEST]);
+  assert.equal(await other.locator("#threads").isDisabled(), true);
+  await fresh.close();
 });
 
 test("a text obeys its grammar, which is fetched or given as bytes", async () => {
