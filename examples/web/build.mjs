@@ -80,7 +80,7 @@ for (const license of ["LICENSE-MIT", "LICENSE-APACHE"]) {
 
 const page = [
   "index.html", "page.css", "page.js", "boards.js", "service-worker.js", "lib/index.js",
-  "lib/check.js", "lib/engine.js", "lib/image.js", "lib/library.js",
+  "lib/check.js", "lib/download.js", "lib/engine.js", "lib/image.js", "lib/library.js",
   "lib/threads.js", "lib/worker.js", "lib/pocketlm.wasm",
 ];
 console.log(`page: ${size(page)}`);

@@ -1,4 +1,4 @@
-// A model with its session: what `load` gives to a program, without the program's thread. It runs
+// A model and its `plm_session`: what `load` gives to a program, without the program's thread. It runs
 // in a Worker of a browser, or directly in Node.
 // @ts-check
 import { C, PocketlmError } from "./library.js";

@@ -15,7 +15,8 @@ export interface LoadOptions {
   memory?: number;
   /**
    * Whether the browser keeps an image that was fetched. Default: true. It is kept under its
-   * address, so a changed image needs another one. `caches.delete("pocketlm-images")` deletes all.
+   * address, so a changed image needs another one. So is the part that was fetched before the
+   * connection was lost: the next `load` goes on. `caches.delete("pocketlm-images")` deletes all.
    */
   cache?: boolean;
   /** Whether to use SIMD. Default: if the machine has it. It changes no bit. */

@@ -85,3 +85,24 @@ export async function textOf(generation) {
   for await (const piece of generation) text += piece;
   return text;
 }
+
+/**
+ * An answering function of a server, of an image whose connections are cut. `cuts` says after how
+ * many bytes, one after the other; then none is cut. A cut of 0 bytes is no answer at all. What was
+ * asked for goes to `asked`.
+ */
+export function cutting({ image = STORY, cuts, asked, etag = '"1"', ranges = true }) {
+  return (request, response) => {
+    const { range } = request.headers;
+    asked.push(range);
+    const cut = cuts.shift();
+    if (cut === 0) return response.destroy();
+    const start = range && ranges ? Number(/^bytes=(\d+)-$/.exec(range)[1]) : 0;
+    const rest = image.subarray(start);
+    const headers = { "content-length": rest.length, ...(etag ? { etag } : {}) };
+    response.writeHead(range && ranges ? 206 : 200, headers);
+    if (cut === undefined) return response.end(rest);
+    // What was sent arrives before the end.
+    response.write(rest.subarray(0, cut), () => setTimeout(() => response.destroy(), 50));
+  };
+}

@@ -5,7 +5,7 @@ import { createServer } from "node:http";
 import { test } from "node:test";
 import { load } from "../lib/index.js";
 import {
-  contextOf, flipped, PERSON, PROMPT, read, SAMPLING, specialThen, STORY, TEXT, textOf,
+  contextOf, cutting, flipped, PERSON, PROMPT, read, SAMPLING, specialThen, STORY, TEXT, textOf,
   withSpaceBefore, withTemplate,
 } from "./images.mjs";
 
@@ -360,18 +360,98 @@ test("a callback that throws leaves the model as it was", async (context) => {
   assert.equal(PROMPT + (await textOf(story(model))), TEXT);
 });
 
-test("a kept image is replaced if it is damaged, and only then", async (context) => {
+/** A store as browsers have it, until the end of a test: functions that make what is kept. */
+function browserStore(context) {
   const kept = new Map();
   const store = {
     match: async (url) => kept.get(url)?.(),
     put: async (url, response) => {
+      const { headers } = response;
       const bytes = await response.arrayBuffer();
-      kept.set(url, () => new Response(bytes));
+      kept.set(url, () => new Response(bytes, { headers }));
     },
     delete: async (url) => kept.delete(url),
   };
   globalThis.caches = { open: async () => store };
   context.after(() => delete globalThis.caches);
+  return kept;
+}
+
+/** Serves an image whose connections are cut, and says what was asked for. */
+async function cutServer(context, options) {
+  const asked = [];
+  const given = { ...options, asked };
+  const server = createServer((request, response) => cutting(given)(request, response));
+  await new Promise((done) => server.listen(0, "127.0.0.1", done));
+  context.after(() => server.close());
+  return { url: `http://127.0.0.1:${server.address().port}/story.plm`, asked, given };
+}
+
+test("a download that is cut goes on where it was", async (context) => {
+  const { url, asked } = await cutServer(context, { cuts: [300_000, 1, 400_000] });
+  const seen = [];
+  const model = await load(url, { progress: ({ loaded }) => seen.push(loaded) });
+  assert.equal(PROMPT + (await textOf(story(model))), TEXT);
+  assert.deepEqual(asked, [undefined, ...[300_000, 300_001, 700_001].map((at) => `bytes=${at}-`)]);
+  assert.deepEqual(seen, seen.toSorted((a, b) => a - b));
+  assert.equal(seen.at(-1), STORY.length);
+});
+
+test("what a cut download brought is kept for the next one", async (context) => {
+  const kept = browserStore(context);
+  const { url, asked } = await cutServer(context, { cuts: [300_000, 200_000, 0, 0] });
+  const lost = /connection was lost after 0\.5 MB/;
+  await assert.rejects(load(url), lost);
+  assert.equal(kept.size, 2);
+  // The server is still away.
+  await assert.rejects(load(url), lost);
+  const { info } = await load(url);
+  assert.deepEqual([info.checksum, info.cached], ["67849400", true]);
+  const expected = [300_000, 500_000, 500_000, 500_000].map((at) => `bytes=${at}-`);
+  assert.deepEqual(asked, [undefined, ...expected]);
+  // All of it is kept.
+  assert.equal((await load(url)).info.cached, true);
+  assert.equal(asked.length, 5);
+});
+
+test("an image that changes while its download is cut is fetched anew", async (context) => {
+  const kept = browserStore(context);
+  const { url, asked, given } = await cutServer(context, { cuts: [300_000, 0] });
+  await assert.rejects(load(url), /connection was lost/);
+  given.etag = '"2"';
+  given.image = withTemplate("changed");
+  assert.equal((await load(url)).info.chatTemplate, "changed");
+  assert.deepEqual(asked, [undefined, "bytes=300000-", "bytes=300000-", undefined]);
+  assert.equal(kept.size, 1);
+  assert.equal((await load(url)).info.chatTemplate, "changed");
+});
+
+test("a damaged part is noticed when the image is complete", async (context) => {
+  const kept = browserStore(context);
+  const image = flipped(99_999);
+  const { url, asked, given } = await cutServer(context, { cuts: [300_000, 0], image });
+  await assert.rejects(load(url), /connection was lost/);
+  given.image = STORY;
+  assert.equal((await load(url)).info.checksum, "67849400");
+  assert.deepEqual(asked, [undefined, "bytes=300000-", "bytes=300000-", undefined]);
+  const bytes = await kept.get(url)().arrayBuffer();
+  assert.deepEqual(new Uint8Array(bytes), STORY);
+});
+
+test("a server that cannot go on is asked for all of it", async (context) => {
+  browserStore(context);
+  const noRanges = await cutServer(context, { cuts: [300_000], ranges: false });
+  assert.equal((await load(noRanges.url)).info.checksum, "67849400");
+  assert.deepEqual(noRanges.asked, [undefined, "bytes=300000-", undefined]);
+  // Without a version nobody knows whether the rest fits.
+  const noVersion = await cutServer(context, { cuts: [300_000], etag: "" });
+  await assert.rejects(load(noVersion.url), /connection was lost/);
+  assert.equal((await load(noVersion.url)).info.checksum, "67849400");
+  assert.deepEqual(noVersion.asked, [undefined, undefined]);
+});
+
+test("a kept image is replaced if it is damaged, and only then", async (context) => {
+  const kept = browserStore(context);
   let isUp = true;
   let fetched = 0;
   context.mock.method(globalThis, "fetch", async () => {

@@ -58,9 +58,10 @@ test("what is published is the package, its modules and its licenses", () => {
   assert.deepEqual(
     files.map(({ path }) => path).sort(),
     [
-      "LICENSE-APACHE", "LICENSE-MIT", "README.md", "lib/check.js", "lib/engine.js", "lib/helper.js",
-      "lib/image.js", "lib/index.js", "lib/library.js", "lib/pocketlm-plain.wasm",
-      "lib/pocketlm-threads.wasm", "lib/pocketlm.wasm", "lib/threads.js", "lib/types.d.ts", "lib/worker.js", "package.json",
+      "LICENSE-APACHE", "LICENSE-MIT", "README.md", "lib/check.js", "lib/download.js",
+      "lib/engine.js", "lib/helper.js", "lib/image.js", "lib/index.js", "lib/library.js",
+      "lib/pocketlm-plain.wasm", "lib/pocketlm-threads.wasm", "lib/pocketlm.wasm", "lib/threads.js",
+      "lib/types.d.ts", "lib/worker.js", "package.json",
     ],
   );
 });
@@ -73,6 +74,11 @@ test("the server answers what it does not understand", async (context) => {
   assert.equal(await status("..%2f..%2fCargo.toml"), 404);
   assert.equal(await status("no-such-file"), 404);
   assert.equal(await status(ADDRESS), 200);
+  const from = (byte) => fetch(address + ADDRESS, { headers: { range: `bytes=${byte}-` } });
+  const rest = await from(1000);
+  assert.equal(rest.status, 206);
+  assert.ok(Buffer.from(await rest.arrayBuffer()).equals(STORY.subarray(1000)));
+  assert.equal((await from(STORY.length)).status, 416);
 });
 
 test("the README's examples run", () => {

@@ -356,6 +356,11 @@
 #define PLM_ERROR_NO_GRAMMAR 509
 
 /**
+ * The grammar names a special token that the tokenizer does not have.
+ */
+#define PLM_ERROR_OTHER_VOCABULARY 510
+
+/**
  * Keys and values are kept as they are computed.
  */
 #define PLM_KV_F32 0
@@ -1221,7 +1226,7 @@ int32_t plm_decode_end(struct plm_decoder *decoder, plm_write write, void *conte
  * a text. `tokenizer` is copied. `grammar` has `bytes` bytes at any address, which do not change
  * while the constraint is used.
  *
- * Errors: 409 to 411, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+ * Errors: 409 to 411, `PLM_ERROR_OTHER_VOCABULARY`, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
  * `PLM_ERROR_LENGTH`, `PLM_ERROR_HANDLE`.
  */
 int32_t plm_constraint_open(struct plm_constraint *constraint,

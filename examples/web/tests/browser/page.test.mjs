@@ -6,13 +6,17 @@ import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
 import { BOARDS, DIGEST, STORY as ADDRESS } from "../../boards.js";
 import { serve } from "../../serve.mjs";
-import { flipped, PERSON, PROMPT, STORY, TEXT } from "../images.mjs";
+import { cutting, flipped, PERSON, PROMPT, STORY, TEXT } from "../images.mjs";
 
 let browser, context, page, server, address;
 const requests = [];
 
+/** What was asked for of an image whose connections are cut. */
+const asked = [];
+const cut = cutting({ cuts: [300_000, 200_000, 0], asked });
+
 before(async () => {
-  ({ server, address } = await serve(0));
+  ({ server, address } = await serve(0, { "/cut.plm": cut }));
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox"],
@@ -300,6 +304,24 @@ test("a kept image that is damaged is fetched again", async () => {
   assert.equal(await text("output"), TEXT);
   assert.equal(await text("cached"), "yes");
   assert.ok(Buffer.from(await kept()).equals(STORY));
+});
+
+test("a download that was cut goes on after the page was opened again", async () => {
+  const open = () =>
+    page.evaluate(async () => {
+      const { load } = await import("./lib/index.js");
+      const model = await load("cut.plm");
+      const result = [model.info.cached, await model.digest()];
+      model.close();
+      return result;
+    });
+  await assert.rejects(open(), /connection was lost after 0\.5 MB/);
+  await page.reload();
+  await told();
+  assert.deepEqual(await open(), [true, DIGEST]);
+  assert.deepEqual(asked, [undefined, ...[3, 5, 5].map((at) => `bytes=${at}00000-`)]);
+  assert.deepEqual(await open(), [true, DIGEST]);
+  assert.equal(asked.length, 4);
 });
 
 test("nothing but the page's own files is asked for", () => {
