@@ -79,7 +79,7 @@ for (const license of ["LICENSE-MIT", "LICENSE-APACHE"]) {
 }
 
 const page = [
-  "index.html", "page.css", "page.js", "boards.js", "service-worker.js", "lib/index.js",
+  "index.html", "page.css", "page.js", "boards.js", "plan.js", "service-worker.js", "lib/index.js",
   "lib/check.js", "lib/download.js", "lib/engine.js", "lib/image.js", "lib/library.js",
   "lib/threads.js", "lib/worker.js", "lib/pocketlm.wasm",
 ];

@@ -2,6 +2,7 @@
 // @ts-check
 import { load } from "./lib/index.js";
 import { BOARDS, DIGEST, STORY } from "./boards.js";
+import { drawPlan, listChips } from "./plan.js";
 
 /** @import { Model, Source } from "./lib/types.d.ts" */
 
@@ -30,10 +31,14 @@ at("kv").addEventListener("change", () => open(source));
 at("threads").addEventListener("change", () => open(source));
 at("threads").max = String(navigator.hardwareConcurrency);
 at("threads").disabled = !crossOriginIsolated;
+for (const id of ["chip", "plan-context", "plan-batch", "plan-kv"]) {
+  at(id).addEventListener("change", () => drawPlan(model));
+}
 for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(name, drag);
 }
 listBoards();
+listChips();
 await open(STORY);
 if (model) generate();
 // After what the reader waits for.
@@ -76,6 +81,7 @@ async function open(image) {
     say(`${capital(name)} is loaded: ${model.info.layers} layers, ${model.info.vocabSize} tokens.`);
     at("verdict").textContent = "";
     await showModel();
+    await drawPlan(model);
   } catch (error) {
     if (mine === opens) say(String(error instanceof Error ? error.message : error), true);
   }

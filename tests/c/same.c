@@ -118,6 +118,23 @@ static void init(plm_session *session, const plm_model *model, size_t arena)
     OK(plm_session_init(session, model, &limits, arenas[arena], bytes, NULL, NULL));
 }
 
+/* The parts of an arena are all of it. */
+static void parts_of_an_arena(const plm_model *model)
+{
+    plm_arena_parts parts;
+    size_t bytes, sum = 0;
+    OK(plm_plan(model, &limits, &bytes));
+    OK(plm_plan_parts(model, &limits, &parts));
+    MUST(sizeof parts == 9 * sizeof sum);
+    for (const size_t *part = &parts.tokens; part <= &parts.cache; part++) {
+        sum += *part;
+    }
+    MUST(sum == bytes);
+    MUST(parts.tokens == 8 * limits.context && parts.weights == 0 && parts.cache > sum / 4);
+    MUST(plm_plan_parts(model, NULL, &parts) == PLM_ERROR_NULL);
+    MUST(plm_plan_parts(model, &(plm_limits){.batch = 1}, &parts) == PLM_ERROR_LIMITS);
+}
+
 /* Slices, cores and a source give the bits of one call. */
 static uint64_t the_same_bits(const plm_model *model)
 {
@@ -479,6 +496,7 @@ int main(int argc, char **argv)
     MUST(plm_info(&model, &info) == PLM_ERROR_HANDLE);
     OK(plm_open_expected(&model, image, image_bytes, info.checksum));
     OK(plm_tokenizer_open(&tokenizer, &model));
+    parts_of_an_arena(&model);
     printf("%016llx\n", (unsigned long long)the_same_bits(&model));
     snapshots(&model);
     choices_and_text(&model, &tokenizer);

@@ -1,5 +1,5 @@
-// A model and its `plm_session`: what `load` gives to a program, without the program's thread. It runs
-// in a Worker of a browser, or directly in Node.
+// A model and its `plm_session`: what `load` gives to a program, without the program's thread. It
+// runs in a Worker of a browser, or directly in Node.
 // @ts-check
 import { C, PocketlmError } from "./library.js";
 import { bytesOf, chatTemplate, readImage } from "./image.js";
@@ -26,6 +26,11 @@ const WINDOW = 64;
 /** The tokens of the digest, and the context they are computed in: examples/firmware. */
 const DIGEST_TOKENS = 72;
 const DIGEST_CONTEXT = 80;
+
+/** The fields of `plm_arena_parts`. */
+const PARTS = [
+  "tokens", "hidden", "normed", "scratch", "logits", "groups", "rope", "weights", "cache",
+];
 
 const ENDS = {
   [C.PLM_ENDED_TOKEN]: "token",
@@ -153,16 +158,38 @@ export class Engine {
    */
   #openSession(session, { context, batch, kv }) {
     const library = this.#library;
-    if (!Object.hasOwn(KV, kv)) {
-      throw new PocketlmError(`kv is "${kv}"; it must be f32, f16, bf16 or q8`);
-    }
-    const limits = library.structure([context, batch, KV[kv], 0]);
+    const limits = this.#limits({ context, batch, kv });
     const [bytes] = library.result("plm_plan", 1, this.#model, limits);
     const arena = library.allocate(bytes);
     const threads = this.#threads;
     const workers = threads ? library.structure([library.run, 0, threads.count]) : 0;
     library.call("plm_session_init", session, this.#model, limits, arena, bytes, workers, 0);
     return bytes;
+  }
+
+  /** @param {{context: number, batch: number, kv: Kv}} limits */
+  #limits({ context, batch, kv }) {
+    if (!Object.hasOwn(KV, kv)) {
+      throw new PocketlmError(`kv is "${kv}"; it must be f32, f16, bf16 or q8`);
+    }
+    return this.#library.structure([context, batch, KV[kv], 0]);
+  }
+
+  /**
+   * What the arena of another session would be used for.
+   * @param {{context?: number, batch?: number, kv?: Kv}} limits
+   */
+  plan({ context = this.#info.context, batch = BATCH, kv = "f32" }) {
+    const library = this.#library;
+    return this.#inTurn(() =>
+      library.scratch(() => {
+        const limits = this.#limits({ context, batch, kv });
+        const [arenaBytes] = library.result("plm_plan", 1, this.#model, limits);
+        const sizes = library.result("plm_plan_parts", PARTS.length, this.#model, limits);
+        const parts = Object.fromEntries(PARTS.map((name, index) => [name, sizes[index]]));
+        return { arenaBytes, parts };
+      }),
+    );
   }
 
   /** Ends the threads. */

@@ -7,7 +7,7 @@ import { PocketlmError } from "./library.js";
 
 export { PocketlmError };
 
-/** @import { End, GenerateOptions, Info, LoadOptions } from "./types.d.ts" */
+/** @import { End, GenerateOptions, Info, Kv, LoadOptions } from "./types.d.ts" */
 /** @import { Message, Progress, PromptOptions, Source } from "./types.d.ts" */
 
 /**
@@ -206,6 +206,12 @@ export class Model {
   /** @param {ArrayBuffer | ArrayBufferView} snapshot */
   restore(snapshot) {
     return this.#link.call("restore", snapshot);
+  }
+
+  /** @param {{context?: number, batch?: number, kv?: Kv}} [limits] */
+  async plan(limits = {}) {
+    checkLoad(limits);
+    return this.#link.call("plan", limits);
   }
 
   memory() {

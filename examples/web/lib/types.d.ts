@@ -57,6 +57,24 @@ export interface Info {
   chatTemplate?: string;
 }
 
+/** What a session needs, here or on a device: the numbers of `pocketlm plan`. */
+export interface Plan {
+  /** Bytes of its arena, which is all that it works in. */
+  arenaBytes: number;
+  /** Bytes of the arena's parts. `cache` has the keys and values. */
+  parts: {
+    tokens: number;
+    hidden: number;
+    normed: number;
+    scratch: number;
+    logits: number;
+    groups: number;
+    rope: number;
+    weights: number;
+    cache: number;
+  };
+}
+
 /** How tokens are chosen. Without it: always the most likely one. */
 export interface Sampling {
   /**
@@ -169,6 +187,8 @@ export interface Model {
   snapshot(): Promise<Uint8Array>;
   /** Replaces the context. What comes next is `generate(prompt, { append: true })`. */
   restore(snapshot: ArrayBuffer | ArrayBufferView): Promise<void>;
+  /** What a session with other limits would need. They are those of `load`, with its defaults. */
+  plan(limits?: Pick<LoadOptions, "context" | "batch" | "kv">): Promise<Plan>;
   /** Bytes of memory that the model takes, all together. */
   memory(): Promise<number>;
   /** Frees the memory. */

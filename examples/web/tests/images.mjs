@@ -88,21 +88,24 @@ export async function textOf(generation) {
 
 /**
  * An answering function of a server, of an image whose connections are cut. `cuts` says after how
- * many bytes, one after the other; then none is cut. A cut of 0 bytes is no answer at all. What was
- * asked for goes to `asked`.
+ * many bytes, one after the other; then none is cut. A cut at -1 is no answer at all. What was asked
+ * for goes to `asked`.
  */
 export function cutting({ image = STORY, cuts, asked, etag = '"1"', ranges = true }) {
   return (request, response) => {
     const { range } = request.headers;
     asked.push(range);
     const cut = cuts.shift();
-    if (cut === 0) return response.destroy();
+    if (cut === -1) return response.destroy();
     const start = range && ranges ? Number(/^bytes=(\d+)-$/.exec(range)[1]) : 0;
     const rest = image.subarray(start);
     const headers = { "content-length": rest.length, ...(etag ? { etag } : {}) };
     response.writeHead(range && ranges ? 206 : 200, headers);
     if (cut === undefined) return response.end(rest);
+    response.flushHeaders();
     // What was sent arrives before the end.
-    response.write(rest.subarray(0, cut), () => setTimeout(() => response.destroy(), 50));
+    const end = () => setTimeout(() => response.destroy(), 50);
+    if (cut === 0) end();
+    else response.write(rest.subarray(0, cut), end);
   };
 }

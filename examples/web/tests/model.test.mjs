@@ -106,6 +106,21 @@ test("keys and values of 8 bits take less memory", async () => {
   assert.ok((await bytes("q8")) < (await bytes("f32")) / 2);
 });
 
+test("a plan is that of the command line", async () => {
+  const model = await load(STORY);
+  // pocketlm plan story.plm --context 256 --kv q8
+  const { arenaBytes, parts } = await model.plan({ context: 256, batch: 1, kv: "q8" });
+  assert.equal(arenaBytes, 101_504);
+  assert.deepEqual(parts, {
+    tokens: 2048, hidden: 768, normed: 768, scratch: 5632, logits: 4096, groups: 896, rope: 256,
+    weights: 0, cache: 87_040,
+  });
+  assert.equal((await model.plan()).arenaBytes, model.info.arenaBytes);
+  await assert.rejects(model.plan({ context: 0 }), { name: "RangeError" });
+  await assert.rejects(model.plan({ context: 2 ** 32 - 1 }), { code: 200 });
+  await assert.rejects(model.plan({ kv: "q3" }), /must be f32, f16, bf16 or q8/);
+});
+
 test("a text ends where it should", async () => {
   const model = await load(STORY, { context: 40 });
   const limited = story(model, { maxTokens: 5 });
@@ -399,7 +414,7 @@ test("a download that is cut goes on where it was", async (context) => {
 
 test("what a cut download brought is kept for the next one", async (context) => {
   const kept = browserStore(context);
-  const { url, asked } = await cutServer(context, { cuts: [300_000, 200_000, 0, 0] });
+  const { url, asked } = await cutServer(context, { cuts: [300_000, 200_000, 0, -1] });
   const lost = /connection was lost after 0\.5 MB/;
   await assert.rejects(load(url), lost);
   assert.equal(kept.size, 2);
@@ -416,7 +431,7 @@ test("what a cut download brought is kept for the next one", async (context) => 
 
 test("an image that changes while its download is cut is fetched anew", async (context) => {
   const kept = browserStore(context);
-  const { url, asked, given } = await cutServer(context, { cuts: [300_000, 0] });
+  const { url, asked, given } = await cutServer(context, { cuts: [300_000, -1] });
   await assert.rejects(load(url), /connection was lost/);
   given.etag = '"2"';
   given.image = withTemplate("changed");

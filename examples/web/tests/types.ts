@@ -1,6 +1,6 @@
 // What a program in TypeScript may write. `tsc` checks it; it never runs.
 import * as implementation from "../lib/index.js";
-import { load, PocketlmError, type End, type Info, type Sampling } from "pocketlm";
+import { load, PocketlmError, type End, type Info, type Plan, type Sampling } from "pocketlm";
 
 export async function program(file: File): Promise<string> {
   const sampling: Sampling = { seed: 33n, temperature: 0.5, topP: 0.9 };
@@ -10,6 +10,8 @@ export async function program(file: File): Promise<string> {
   let text = "";
   for await (const piece of story) text += piece;
   const end: End | undefined = story.end;
+  const { arenaBytes, parts }: Plan = await model.plan({ context: 64, kv: "q8" });
+  text += arenaBytes - parts.cache;
   const grammar = new Uint8Array(await file.arrayBuffer());
   for await (const piece of model.chat([], { grammar, keepSpecial: true })) text += piece;
   const ids: number[] = await model.tokenize(text);

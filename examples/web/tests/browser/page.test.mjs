@@ -85,6 +85,27 @@ test("the first text comes within 3 seconds of opening the page", async () => {
   assert.ok(elapsed < 3000, `${elapsed} ms`);
 });
 
+test("the picture of a board says what fits", async () => {
+  const captions = () => page.locator("#plan figcaption").allTextContents();
+  const row = (name) => page.locator("#plan tr", { hasText: name }).locator("td").textContent();
+  assert.deepEqual(await captions(), ["It fits into flash.", "It fits into RAM."]);
+  assert.equal(await row("image"), STORY.length.toLocaleString("en"));
+  assert.equal(await row("keys and values"), "87,040");
+  await picture("desktop-plan");
+  await page.locator("#chip").selectOption("stm32f411");
+  await page.locator("#plan-kv").selectOption("f32");
+  await page.locator("#plan figcaption", { hasText: "It does not fit into RAM." }).waitFor();
+  assert.deepEqual(await captions(), ["It does not fit into flash.", "It does not fit into RAM."]);
+  assert.equal(await page.locator("#plan tr", { hasText: "missing" }).count(), 2);
+  await picture("desktop-plan-missing");
+  await page.locator("#plan-context").fill("0");
+  await page.locator("#plan-context").blur();
+  await page.locator("#plan-error", { hasText: "context is 0" }).waitFor();
+  await page.locator("#plan-context").fill("256");
+  await page.locator("#plan-context").blur();
+  await page.locator("#plan figure").first().waitFor();
+});
+
 test("the digest is that of the boards", async () => {
   await page.locator("#digest").click();
   await page.locator("#verdict", { hasText: "the bits of every board" }).waitFor();
@@ -376,11 +397,11 @@ test("keyboards and screen readers find everything", async () => {
   }
   await page.locator("#prompt").focus();
   const visited = [];
-  for (let step = 0; step < 12; step += 1) {
+  for (let step = 0; step < 18; step += 1) {
     visited.push(await page.evaluate(() => document.activeElement.id));
     await page.keyboard.press("Tab");
   }
-  const wanted = ["prompt", "temperature", "seed", "generate", "output", "file", "kv", "digest"];
+  const wanted = ["prompt", "temperature", "seed", "generate", "output", "file", "kv", "chip", "digest"];
   for (const id of wanted) {
     assert.ok(visited.includes(id), `${id} in ${visited}`);
   }
