@@ -31,16 +31,36 @@ export async function drawPlan(model) {
       kv: at("plan-kv").value,
     });
     if (mine !== draws) return;
-    at("plan").replaceChildren(
-      memory("flash", flash, [["image", model.info.imageBytes, "a"], ["code, at most", code, "b"]]),
-      memory("RAM", ram, ramParts(plan)),
+    /** @type {[string, number, Part[]][]} */
+    const memories = [
+      ["Flash", flash, [["image", model.info.imageBytes, "a"], ["code, at most", code, "b"]]],
+      ["RAM", ram, ramParts(plan)],
+    ];
+    at("plan").replaceChildren(...memories.map((memory) => draw(...memory)));
+    const missing = memories.flatMap(([name, room, parts]) =>
+      sum(parts) > room ? `${name} lacks ${grouped(sum(parts) - room)} bytes.` : [],
     );
-    at("plan-error").textContent = "";
+    const fits = missing.length === 0;
+    say(fits ? "It fits." : ["It does not fit.", ...missing].join(" "), !fits);
   } catch (error) {
     if (mine !== draws) return;
     at("plan").replaceChildren();
-    at("plan-error").textContent = error instanceof Error ? error.message : String(error);
+    say(error instanceof Error ? error.message : String(error), true);
   }
+}
+
+/**
+ * @param {string} text
+ * @param {boolean} isError
+ */
+function say(text, isError) {
+  at("plan-verdict").textContent = text;
+  at("plan-verdict").classList.toggle("error", isError);
+}
+
+/** @param {Part[]} parts */
+function sum(parts) {
+  return parts.reduce((bytes, [, more]) => bytes + more, 0);
 }
 
 /** Lists the boards. */
@@ -76,47 +96,40 @@ function ramParts({ arenaBytes, parts }) {
  * @param {number} room
  * @param {Part[]} parts
  */
-function memory(name, room, parts) {
-  const used = parts.reduce((sum, [, bytes]) => sum + bytes, 0);
+function draw(name, room, parts) {
+  const used = sum(parts);
   const fits = used <= room;
-  const last = fits ? "free" : "missing";
   const difference = Math.abs(room - used);
-  const figure = element("figure");
-  const verdict = fits ? "fits" : "does not fit";
-  const caption = element("figcaption", `It ${verdict} into ${name}.`);
-  caption.className = fits ? "" : "error";
   const bar = element("div");
   bar.className = "bar";
   // The table says the same.
   bar.ariaHidden = "true";
-  for (const [, bytes, colour] of parts) {
+  for (const [, bytes, colour] of [...parts, ["", fits ? difference : 0, "free"]]) {
     const part = element("span");
     part.className = `part-${colour}`;
     part.style.flexGrow = String(bytes);
     bar.append(part);
   }
-  if (fits) {
-    const rest = element("span");
-    rest.style.flexGrow = String(difference);
-    bar.append(rest);
-  } else {
+  if (!fits) {
     const limit = element("i");
     limit.style.left = `${(100 * room) / used}%`;
     bar.append(limit);
   }
-  figure.append(caption, bar, table(name, [...parts, [last, difference, ""]], room));
+  const figure = element("figure");
+  const caption = element("figcaption", `${name}: ${grouped(used)} of ${grouped(room)} bytes`);
+  const rest = fits ? "free" : "missing";
+  figure.append(caption, bar, table(name, [...parts, [rest, difference, "free"]]));
   return figure;
 }
 
 /**
  * @param {string} name
  * @param {Part[]} rows
- * @param {number} room
  */
-function table(name, rows, room) {
+function table(name, rows) {
   const made = element("table");
   const head = made.createTHead().insertRow();
-  for (const title of [`Part of ${grouped(room)} bytes of ${name}`, "Bytes"]) {
+  for (const title of [name, "Bytes"]) {
     const cell = element("th", title);
     cell.scope = "col";
     head.append(cell);
