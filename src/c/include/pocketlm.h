@@ -626,6 +626,49 @@ typedef struct plm_limits {
 } plm_limits;
 
 /**
+ * What the arena of a session is used for: bytes of its parts, in their order, each padded to a
+ * multiple of 64.
+ */
+typedef struct plm_arena_parts {
+    /**
+     * The ids and positions of the context's tokens.
+     */
+    size_t tokens;
+    /**
+     * The residual stream of a batch.
+     */
+    size_t hidden;
+    /**
+     * What goes into matrices, and what comes back.
+     */
+    size_t normed;
+    /**
+     * Attention's queries and scores, or what the feed-forward computes: whichever is more.
+     */
+    size_t scratch;
+    /**
+     * The logits.
+     */
+    size_t logits;
+    /**
+     * Inputs of quantised matrices.
+     */
+    size_t groups;
+    /**
+     * The cosines and sines of a batch.
+     */
+    size_t rope;
+    /**
+     * Weights that are not in memory.
+     */
+    size_t weights;
+    /**
+     * Keys and values, and what convolutions keep.
+     */
+    size_t cache;
+} plm_arena_parts;
+
+/**
  * Where weights are read from: external flash without a memory-mapped window, an SD card, a file.
  * The structure is copied; what `context` points to must stay. The functions are called on the
  * thread that calls `plm_open_from` or computes with the session.
@@ -939,6 +982,15 @@ int32_t plm_info(const struct plm_model *model, struct plm_model_info *info);
 int32_t plm_plan(const struct plm_model *model,
                  const struct plm_limits *limits,
                  size_t *arena_bytes);
+
+/**
+ * Writes the parts of that arena to `parts`. Together they are `arena_bytes` of `plm_plan`.
+ *
+ * Errors: those of `plm_plan`.
+ */
+int32_t plm_plan_parts(const struct plm_model *model,
+                       const struct plm_limits *limits,
+                       struct plm_arena_parts *parts);
 
 /**
  * Whether `float` is computed as IEEE 754 asks. If not, the logits are not those of other
