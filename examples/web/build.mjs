@@ -1,6 +1,7 @@
-// Builds what the package and the page need beside their sources: the C interface (src/c) as two
-// WebAssembly modules, with and without SIMD, and copies of the story model and the licenses.
-// Prints how large the modules are, and the page with SIMD and without its model.
+// Builds what the package and the page need beside their sources: the C interface (src/c) as three
+// WebAssembly modules, with SIMD, without, and for threads; a module that makes images of GGUF
+// files (gguf); and copies of the story model and the licenses. Prints how large the modules are,
+// and the page with SIMD and without its model.
 //
 //   node build.mjs [--features q8]     features of src/c/Cargo.toml; without the option all
 import { execFileSync } from "node:child_process";
@@ -34,6 +35,20 @@ const THREADS = {
   ],
 };
 const NONE = { cargo: [], environment: {}, flags: [] };
+
+execFileSync(
+  "cargo",
+  [
+    "build", "--quiet", "--release", "--target", TARGET,
+    "--manifest-path", `${here}/gguf/Cargo.toml`,
+  ],
+  { env: { ...process.env, CARGO_TARGET_DIR: `${root}/target/web` }, stdio: "inherit" },
+);
+copyFileSync(
+  `${root}/target/web/${TARGET}/release/pocketlm_gguf.wasm`,
+  `${here}/lib/pocketlm-gguf.wasm`,
+);
+console.log(`pocketlm-gguf.wasm: ${size(["lib/pocketlm-gguf.wasm"])}`);
 
 for (const [file, cpu, more] of [
   ["pocketlm.wasm", "+simd128", NONE],

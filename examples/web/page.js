@@ -78,7 +78,9 @@ async function open(image) {
     if (mine !== opens) return opened.close();
     model?.close();
     [model, source] = [opened, image];
-    say(`${capital(name)} is loaded: ${model.info.layers} layers, ${model.info.vocabSize} tokens.`);
+    const { layers, vocabSize } = model.info;
+    const counted = layers === 1 ? "1 layer" : `${layers} layers`;
+    say(`${capital(name)} is loaded: ${counted}, ${vocabSize} tokens.`);
     at("verdict").textContent = "";
     await showModel();
     await drawPlan(model);

@@ -3,7 +3,7 @@ const CACHE = "pocketlm-page";
 const FILES = [
   "./", "page.css", "page.js", "boards.js", "plan.js", "lib/index.js", "lib/check.js",
   "lib/download.js", "lib/engine.js", "lib/image.js", "lib/library.js", "lib/threads.js",
-  "lib/helper.js", "lib/worker.js", "lib/pocketlm.wasm", "lib/pocketlm-plain.wasm",
+  "lib/helper.js", "lib/gguf.js", "lib/worker.js", "lib/pocketlm.wasm", "lib/pocketlm-plain.wasm",
   "lib/pocketlm-threads.wasm",
 ];
 

@@ -334,7 +334,17 @@ unsafe fn write_parts(
     // SAFETY: the caller's promise.
     unsafe {
         let found = possible(model, limits)?.parts().map(|part| part.bytes);
-        let [tokens, hidden, normed, scratch, logits, groups, rope, weights, cache] = found;
+        let [
+            tokens,
+            hidden,
+            normed,
+            scratch,
+            logits,
+            groups,
+            rope,
+            weights,
+            cache,
+        ] = found;
         memory::result(parts)?(plm_arena_parts {
             tokens,
             hidden,

@@ -5,8 +5,9 @@ import { C, PocketlmError } from "./library.js";
 const CACHE = "pocketlm-images";
 /** About as many bytes are kept together, and lost if the page is closed. */
 const PART_BYTES = 2 ** 23;
-/** The header of a part that names the version of the image. */
+/** The headers of a part that name the version of the file, and say that nothing comes after. */
 const VERSION = "x-pocketlm-version";
+const LAST = "x-pocketlm-last";
 
 /** An image of a server. */
 export class Download {
@@ -15,8 +16,6 @@ export class Download {
   #store;
   /** @type {string | null} */
   #version = null;
-  /** Bytes of the whole image, once its header is there: whoever reads the pieces says it. */
-  total = 0;
   /** Whether the pieces came from the browser's store, or from several answers of the server. */
   isJoined = false;
 
@@ -56,8 +55,10 @@ export class Download {
         at += piece.length;
         yield piece;
       }
-      if (at === this.total) return;
-      part = at > start ? await this.#part(at) : undefined;
+      const next = at > start ? await this.#part(at) : undefined;
+      // Without a version, nothing is kept of a download that was cut.
+      if (part.headers.has(LAST) || (!next && !this.#version)) return;
+      part = next;
     }
     yield* this.#fetched(at);
   }
@@ -87,13 +88,14 @@ export class Download {
       try {
         for await (const piece of piecesOf(response.body)) {
           yield piece;
+          if (at - part.at >= PART_BYTES) {
+            await this.#keep(part);
+            part = { at, pieces: [] };
+          }
           at += piece.length;
           part.pieces.push(piece);
-          if (at - part.at < PART_BYTES) continue;
-          await this.#keep(part);
-          part = { at, pieces: [] };
         }
-        return await this.#keep(part);
+        return await this.#keep(part, true);
       } catch (error) {
         if (this.#version) await this.#keep(part);
         part = { at, pieces: [] };
@@ -130,10 +132,11 @@ export class Download {
    * Keeps a part. That it does not fit is no error: it is fetched next time.
    * @param {{at: number, pieces: Uint8Array[]}} part
    */
-  async #keep({ at, pieces }) {
+  async #keep({ at, pieces }, isLast = false) {
     if (!this.#store || pieces.length === 0) return;
-    /** @type {Record<string, string>} */
-    const headers = this.#version ? { [VERSION]: this.#version } : {};
+    const headers = new Headers();
+    if (this.#version) headers.set(VERSION, this.#version);
+    if (isLast) headers.set(LAST, "yes");
     try {
       const body = new Blob(/** @type {any} */ (pieces));
       await this.#store.put(this.#key(at), new Response(body, { headers }));

@@ -47,14 +47,10 @@ export async function readImage(library, source, cache, progress, open) {
  * @param {(start: number, bytes: number) => T} open
  */
 async function readDownload(library, download, name, progress, open) {
-  const heard = (/** @type {Progress} */ at) => {
-    download.total = at.total;
-    progress(at);
-  };
   const read = async (/** @type {boolean} */ anew) => {
     try {
       const pieces = download.pieces(anew);
-      const image = await readPieces(library, { name, pieces }, heard, open);
+      const image = await readPieces(library, { name, pieces }, progress, open);
       return { ...image, cached: download.isKept };
     } catch (error) {
       // What is kept stays until another image is there.
@@ -96,12 +92,38 @@ function isDamage(error) {
  */
 async function readPieces(library, source, progress, open) {
   try {
-    const { start, bytes } = await copy(library, source.pieces, progress);
+    const { start, bytes } = await copy(library, imageOf(source.pieces), progress);
     return { opened: open(start, bytes), start, bytes };
   } catch (error) {
     if (error instanceof PocketlmError) error.message = `${source.name}: ${error.message}`;
     throw error;
   }
+}
+
+/**
+ * The pieces of an image, also of one that is made of a GGUF file.
+ * @param {AsyncIterable<Uint8Array>} pieces
+ */
+async function* imageOf(pieces) {
+  /** @type {Uint8Array[]} */
+  const gguf = [];
+  let isImage = false;
+  for await (const piece of pieces) {
+    isImage ||= gguf.length === 0 && !begins(piece, "GGUF");
+    if (isImage) yield piece;
+    else gguf.push(piece);
+  }
+  if (gguf.length === 0) return;
+  const { packGguf } = await import("./gguf.js");
+  yield await packGguf(gguf);
+}
+
+/**
+ * @param {Uint8Array} bytes
+ * @param {string} text
+ */
+function begins(bytes, text) {
+  return [...text].every((letter, index) => bytes[index] === letter.charCodeAt(0));
 }
 
 /**
@@ -142,15 +164,7 @@ async function copy(library, pieces, progress) {
  * @param {Uint8Array} header
  */
 function imageBytes(library, header) {
-  const begins = (/** @type {string} */ text) =>
-    [...text].every((letter, index) => header[index] === letter.charCodeAt(0));
-  if (begins("GGUF")) {
-    throw new PocketlmError(
-      "a GGUF file; make an image of it: pocketlm pack FILE.gguf -o FILE.plm",
-      C.PLM_ERROR_NOT_AN_IMAGE,
-    );
-  }
-  if (!begins("pocketlm")) throw library.error(C.PLM_ERROR_NOT_AN_IMAGE);
+  if (!begins(header, "pocketlm")) throw library.error(C.PLM_ERROR_NOT_AN_IMAGE);
   if (header.length < HEADER_BYTES) throw library.error(C.PLM_ERROR_TRUNCATED);
   const bytes = numberAt(header, 16);
   const { offset, length } = chatTemplate(header);

@@ -79,7 +79,7 @@ const MODULES = {
 };
 
 /** @param {URL} url */
-async function moduleBytes(url) {
+export async function moduleBytes(url) {
   if (url.protocol === "file:") {
     const { readFile } = await import(
       /* webpackIgnore: true */ /* @vite-ignore */ "node:fs/promises"

@@ -1,4 +1,7 @@
-/** Where an image is: an address, a path (in Node), a file the user chose, or its bytes. */
+/**
+ * Where an image or a GGUF file is: an address, a path (in Node), a file the user chose, or its
+ * bytes.
+ */
 export type Source = string | URL | Blob | ArrayBuffer | ArrayBufferView;
 
 /** How keys and values are kept. `f32` is exact, `q8` takes a quarter of the memory. */

@@ -88,8 +88,8 @@ export async function textOf(generation) {
 
 /**
  * An answering function of a server, of an image whose connections are cut. `cuts` says after how
- * many bytes, one after the other; then none is cut. A cut at -1 is no answer at all. What was asked
- * for goes to `asked`.
+ * many bytes, one after the other; then none is cut. A cut at -1 is no answer at all. What was
+ * asked for goes to `asked`.
  */
 export function cutting({ image = STORY, cuts, asked, etag = '"1"', ranges = true }) {
   return (request, response) => {

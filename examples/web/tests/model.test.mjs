@@ -8,6 +8,7 @@ import {
   contextOf, cutting, flipped, PERSON, PROMPT, read, SAMPLING, specialThen, STORY, TEXT, textOf,
   withSpaceBefore, withTemplate,
 } from "./images.mjs";
+import { gguf } from "./gguf.mjs";
 
 const BOARDS = read("examples/firmware/README.md").toString();
 const story = (model, options) => model.generate(PROMPT, { sampling: SAMPLING, ...options });
@@ -185,12 +186,37 @@ test("what is no image is refused at once", async () => {
   const refused = (bytes, message) =>
     assert.rejects(load(bytes), { name: "PocketlmError", message });
   await refused(new TextEncoder().encode("<!doctype html>".repeat(99)), /not a pocketlm image/);
-  await refused(new TextEncoder().encode("GGUF".repeat(99)), /pocketlm pack/);
+  await refused(new TextEncoder().encode("GGUF".repeat(99)), /no image can be made of it: .*GGUF/);
   await refused(new ArrayBuffer(0), /not a pocketlm image/);
   await refused(STORY.subarray(0, 100), /cut short/);
   await refused(STORY.subarray(0, STORY.length - 64), /cut short/);
   await refused(Buffer.concat([STORY, Buffer.alloc(64)]), /too long/);
   await assert.rejects(load("no-such-file.plm"), { code: "ENOENT" });
+});
+
+test("of a GGUF file the image is made that the command line makes", async (context) => {
+  const file = gguf();
+  for (const source of [file, new Blob([file])]) {
+    const model = await load(source);
+    // pocketlm pack tiny.gguf -o tiny.plm; pocketlm info tiny.plm; pocketlm run tiny.plm -p Hi -n 8
+    assert.equal(model.info.checksum, "619a72cc");
+    assert.equal(await textOf(model.generate("Hi", { maxTokens: 8 })), "\n\n\n\n\u00135$\t");
+  }
+  const wrong = (bytes, message) => assert.rejects(load(bytes), { code: 100, message });
+  await wrong(file.subarray(0, 5000), /no image can be made of it/);
+  await wrong(file.subarray(0, file.length - 4), /no image can be made of it/);
+  const renamed = file.toString("latin1").replace("llama.block", "other.block");
+  const other = Buffer.from(renamed, "latin1");
+  await wrong(other, /llama.block_count/);
+
+  // The file is kept as it came.
+  const kept = browserStore(context);
+  const { url, asked } = await cutServer(context, { image: file, cuts: [30_000, 0] });
+  await assert.rejects(load(url), /connection was lost/);
+  assert.equal((await load(url)).info.checksum, "619a72cc");
+  assert.equal((await load(url)).info.cached, true);
+  assert.equal(asked.length, 3);
+  assert.equal(kept.size, 2);
 });
 
 test("an image with one wrong bit is refused", async () => {

@@ -9,6 +9,7 @@ import { gzipSync } from "node:zlib";
 import { BOARDS, CHIPS, DIGEST, STACK_BYTES, STORY as ADDRESS } from "../boards.js";
 import { C } from "../lib/library.js";
 import { serve } from "../serve.mjs";
+import { gguf } from "./gguf.mjs";
 import { PERSON, read, STORY } from "./images.mjs";
 
 const here = new URL("../", import.meta.url);
@@ -68,6 +69,12 @@ test("the modules take at most 68 KB to fetch", () => {
   }
 });
 
+test("the module for GGUF files takes at most 1 MB, and imports nothing", () => {
+  const bytes = readFileSync(new URL("lib/pocketlm-gguf.wasm", here));
+  assert.ok(bytes.length <= 2 ** 20, `${bytes.length} bytes`);
+  assert.deepEqual(WebAssembly.Module.imports(new WebAssembly.Module(bytes)), []);
+});
+
 test("what is published is the package, its modules and its licenses", () => {
   const command = ["pack", "--dry-run", "--json", "--ignore-scripts"];
   const [{ files }] = JSON.parse(execFileSync("npm", command, { cwd: here }));
@@ -75,9 +82,10 @@ test("what is published is the package, its modules and its licenses", () => {
     files.map(({ path }) => path).sort(),
     [
       "LICENSE-APACHE", "LICENSE-MIT", "README.md", "lib/check.js", "lib/download.js",
-      "lib/engine.js", "lib/helper.js", "lib/image.js", "lib/index.js", "lib/library.js",
-      "lib/pocketlm-plain.wasm", "lib/pocketlm-threads.wasm", "lib/pocketlm.wasm", "lib/threads.js",
-      "lib/types.d.ts", "lib/worker.js", "package.json",
+      "lib/engine.js", "lib/gguf.js", "lib/helper.js", "lib/image.js", "lib/index.js",
+      "lib/library.js", "lib/pocketlm-gguf.wasm", "lib/pocketlm-plain.wasm",
+      "lib/pocketlm-threads.wasm", "lib/pocketlm.wasm", "lib/threads.js", "lib/types.d.ts",
+      "lib/worker.js", "package.json",
     ],
   );
 });
@@ -103,6 +111,7 @@ test("the README's examples run", () => {
   const folder = mkdtempSync(join(tmpdir(), "pocketlm-"));
   writeFileSync(join(folder, "story.plm"), STORY);
   writeFileSync(join(folder, "person.plg"), PERSON);
+  writeFileSync(join(folder, "tiny.gguf"), gguf());
   try {
     for (const [, block] of blocks) {
       const program = block.replace('"pocketlm"', JSON.stringify(new URL("lib/index.js", here)));

@@ -6,6 +6,7 @@ import { after, before, test } from "node:test";
 import { chromium, firefox } from "playwright-core";
 import { BOARDS, DIGEST, STORY as ADDRESS } from "../../boards.js";
 import { serve } from "../../serve.mjs";
+import { gguf } from "../gguf.mjs";
 import { cutting, flipped, PERSON, PROMPT, STORY, TEXT } from "../images.mjs";
 
 const isFirefox = process.env.BROWSER === "firefox";
@@ -258,7 +259,7 @@ test("a file that is no image is refused, and the model before stays", async () 
   await open();
   for (const [name, bytes, message] of [
     ["notes.plm", Buffer.from("Dear diary, ".repeat(99)), /notes.plm: not a pocketlm image/],
-    ["model.plm", Buffer.from("GGUF".repeat(99)), /pocketlm pack/],
+    ["model.gguf", Buffer.from("GGUF".repeat(99)), /model.gguf: no image can be made of it/],
     ["flipped.plm", flipped(700_000), /flipped.plm: the image is damaged/],
     ["short.plm", STORY.subarray(0, 99_968), /short.plm: .*cut short/],
   ]) {
@@ -288,6 +289,11 @@ test("a file that is dropped takes the model's place", async () => {
     return !document.getElementById("prompt").dispatchEvent(drop);
   });
   assert.equal(isTaken, false);
+});
+
+test("of a GGUF file an image is made", async () => {
+  await choose("tiny.gguf", gguf());
+  await page.locator("#status", { hasText: "Tiny.gguf is loaded: 1 layer, 259 tokens." }).waitFor();
 });
 
 test("the file that was chosen last is the model", async () => {
@@ -408,8 +414,8 @@ test("keyboards and screen readers find everything", async () => {
     visited.push(await page.evaluate(() => document.activeElement.id));
     await page.keyboard.press("Tab");
   }
-  const wanted = ["prompt", "temperature", "seed", "generate", "output", "file", "kv", "chip", "digest"];
-  for (const id of wanted) {
+  const fields = ["prompt", "temperature", "seed", "file", "kv", "chip"];
+  for (const id of [...fields, "generate", "output", "digest"]) {
     assert.ok(visited.includes(id), `${id} in ${visited}`);
   }
 });
