@@ -36,20 +36,6 @@ const THREADS = {
 };
 const NONE = { cargo: [], environment: {}, flags: [] };
 
-execFileSync(
-  "cargo",
-  [
-    "build", "--quiet", "--release", "--target", TARGET,
-    "--manifest-path", `${here}/gguf/Cargo.toml`,
-  ],
-  { env: { ...process.env, CARGO_TARGET_DIR: `${root}/target/web` }, stdio: "inherit" },
-);
-copyFileSync(
-  `${root}/target/web/${TARGET}/release/pocketlm_gguf.wasm`,
-  `${here}/lib/pocketlm-gguf.wasm`,
-);
-console.log(`pocketlm-gguf.wasm: ${size(["lib/pocketlm-gguf.wasm"])}`);
-
 for (const [file, cpu, more] of [
   ["pocketlm.wasm", "+simd128", NONE],
   ["pocketlm-plain.wasm", "-simd128", NONE],
@@ -64,30 +50,20 @@ for (const [file, cpu, more] of [
     "-Clink-arg=--import-undefined",
     ...more.flags,
   ];
-  const target = `${root}/target/web`;
-  execFileSync(
-    "cargo",
-    [
-      "rustc", "--quiet", "--release", "--target", TARGET, "--crate-type", "cdylib",
-      "--manifest-path", `${root}/src/c/Cargo.toml`, "--config", "profile.release.strip=true",
-      // The rest is small rather than fast.
-      "--config", "profile.release.package.pocketlm-kernels.opt-level=3",
-      ...features,
-      ...more.cargo,
-    ],
-    {
-      env: {
-        ...process.env,
-        ...more.environment,
-        CARGO_TARGET_DIR: target,
-        CARGO_ENCODED_RUSTFLAGS: flags.join("\x1f"),
-      },
-      stdio: "inherit",
-    },
-  );
-  copyFileSync(`${target}/${TARGET}/release/pocketlm_c.wasm`, `${here}/lib/${file}`);
-  console.log(`${file}: ${size([`lib/${file}`])}`);
+  const parameters = [
+    "rustc", "--crate-type", "cdylib", "--manifest-path", `${root}/src/c/Cargo.toml`,
+    "--config", "profile.release.strip=true",
+    // The rest is small rather than fast.
+    "--config", "profile.release.package.pocketlm-kernels.opt-level=3",
+    ...features,
+    ...more.cargo,
+  ];
+  const environment = { ...more.environment, CARGO_ENCODED_RUSTFLAGS: flags.join("\x1f") };
+  build(file, "pocketlm_c", parameters, environment);
 }
+build("pocketlm-gguf.wasm", "pocketlm_gguf", [
+  "build", "--manifest-path", `${here}/gguf/Cargo.toml`,
+]);
 copyFileSync(`${root}/src/bin/pocketlm/story/story.plm`, `${here}/story.plm`);
 for (const license of ["LICENSE-MIT", "LICENSE-APACHE"]) {
   copyFileSync(`${root}/${license}`, `${here}/${license}`);
@@ -105,4 +81,16 @@ function size(files) {
   const sum = (parts) => parts.reduce((bytes, part) => bytes + part.length, 0);
   const zipped = contents.map((content) => gzipSync(content, { level: 9 }));
   return `${sum(contents)} bytes, ${sum(zipped)} with gzip`;
+}
+
+/** Builds a module. Each has a folder of its own, or one would have the others built again. */
+function build(file, library, [command, ...parameters], environment = {}) {
+  const target = `${root}/target/web/${file}`;
+  execFileSync(
+    "cargo",
+    [command, "--quiet", "--release", "--target", TARGET, ...parameters],
+    { env: { ...process.env, CARGO_TARGET_DIR: target, ...environment }, stdio: "inherit" },
+  );
+  copyFileSync(`${target}/${TARGET}/release/${library}.wasm`, `${here}/lib/${file}`);
+  console.log(`${file}: ${size([`lib/${file}`])}`);
 }
