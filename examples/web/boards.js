@@ -27,3 +27,23 @@ export const BOARDS = [
   ["virt_aarch64", "Cortex-A53"],
   ["wasm32", "WebAssembly in Node"],
 ];
+
+/** The most stack that any call of pocketlm takes on a board. */
+export const STACK_BYTES = 2048;
+
+/**
+ * The boards of `pocketlm plan --board`: their names, what they are, and KiB of pocketlm's code, of
+ * flash and of RAM. A test compares them with those.
+ * @type {[string, string, number, number, number][]}
+ */
+export const CHIPS = [
+  ["pico", "RP2040, Cortex-M0+, 2 MiB flash, 264 KiB RAM", 59, 2048, 264],
+  ["pico2", "RP2350, Cortex-M33, 4 MiB flash, 520 KiB RAM", 53, 4096, 520],
+  ["nrf52840", "Cortex-M4F, 1 MiB flash, 256 KiB RAM", 53, 1024, 256],
+  ["nrf54l15", "Cortex-M33, 1524 KiB RRAM, 256 KiB RAM", 53, 1524, 256],
+  ["stm32f411", "Cortex-M4F, 512 KiB flash, 128 KiB RAM", 53, 512, 128],
+  ["stm32h743", "Cortex-M7, 2 MiB flash, 512 KiB AXI SRAM", 53, 2048, 512],
+  ["stm32u585", "Cortex-M33, 2 MiB flash, 768 KiB RAM", 53, 2048, 768],
+  ["esp32c3", "RV32IMC, 4 MiB flash, 400 KiB RAM", 67, 4096, 400],
+  ["esp32p4", "RV32IMAFC, 16 MiB flash, 768 KiB RAM", 67, 16384, 768],
+];

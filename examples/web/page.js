@@ -2,6 +2,7 @@
 // @ts-check
 import { load } from "./lib/index.js";
 import { BOARDS, DIGEST, STORY } from "./boards.js";
+import { drawPlan, listChips } from "./plan.js";
 
 /** @import { Model, Source } from "./lib/types.d.ts" */
 
@@ -27,10 +28,17 @@ at("digest").addEventListener("click", () => isEnabled("digest") && digest());
 at("file").addEventListener("change", () => at("file").files[0] && open(at("file").files[0]));
 at("context").addEventListener("change", () => open(source));
 at("kv").addEventListener("change", () => open(source));
+at("threads").addEventListener("change", () => open(source));
+at("threads").max = String(navigator.hardwareConcurrency);
+at("threads").disabled = !crossOriginIsolated;
+for (const id of ["chip", "plan-context", "plan-batch", "plan-kv"]) {
+  at(id).addEventListener("change", () => drawPlan(model));
+}
 for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(name, drag);
 }
 listBoards();
+listChips();
 await open(STORY);
 if (model) generate();
 // After what the reader waits for.
@@ -62,6 +70,7 @@ async function open(image) {
     const opened = await load(image, {
       context: Number(at("context").value) || undefined,
       kv: at("kv").value,
+      threads: Number(at("threads").value) || undefined,
       progress: ({ loaded, total }) => {
         if (mine === opens) at("progress").value = loaded / total;
       },
@@ -69,9 +78,12 @@ async function open(image) {
     if (mine !== opens) return opened.close();
     model?.close();
     [model, source] = [opened, image];
-    say(`${capital(name)} is loaded: ${model.info.layers} layers, ${model.info.vocabSize} tokens.`);
+    const { layers, vocabSize } = model.info;
+    const counted = layers === 1 ? "1 layer" : `${layers} layers`;
+    say(`${capital(name)} is loaded: ${counted}, ${vocabSize} tokens.`);
     at("verdict").textContent = "";
     await showModel();
+    await drawPlan(model);
   } catch (error) {
     if (mine === opens) say(String(error instanceof Error ? error.message : error), true);
   }
@@ -128,10 +140,11 @@ function showSpeed(tokens, first, elapsed) {
 
 async function showModel() {
   if (!model) return;
-  const { imageBytes, arenaBytes, context, simd, cached } = model.info;
+  const { imageBytes, arenaBytes, context, simd, threads, cached } = model.info;
   at("image").textContent = size(imageBytes);
   at("arena").textContent = `${size(arenaBytes)} for ${context} tokens`;
-  at("kernels").textContent = simd ? "SIMD" : "portable";
+  const kernels = simd ? "SIMD" : "portable";
+  at("kernels").textContent = `${kernels}, ${threads} ${threads === 1 ? "thread" : "threads"}`;
   at("cached").textContent = cached ? "yes" : "no";
   at("memory").textContent = size(await model.memory());
 }

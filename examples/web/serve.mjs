@@ -15,23 +15,34 @@ const TYPES = {
 
 /**
  * A server of this folder, listening on this machine alone; port 0 is any free one. `others` are
- * paths of files elsewhere, by the names that they are asked for.
+ * paths of files elsewhere, or functions that answer, by the names that they are asked for.
  */
 export async function serve(port, others = {}) {
   const server = createServer((request, response) => {
     const path = pathOf(request.url);
     if (!path) return response.writeHead(400).end();
+    if (typeof others[path] === "function") return others[path](request, response);
     const file = others[path] ?? join(FOLDER, path === "/" ? "index.html" : path);
     const isServed = path in others || file.startsWith(FOLDER);
     if (!isServed || !existsSync(file) || !statSync(file).isFile()) {
       return response.writeHead(404).end();
     }
-    response.writeHead(200, {
+    const { size, mtimeMs } = statSync(file);
+    // A download that was cut goes on from a byte.
+    const [, from] = /^bytes=(\d+)-$/.exec(request.headers.range) ?? [];
+    const start = Number(from ?? 0);
+    if (start >= size && start > 0) return response.writeHead(416).end();
+    response.writeHead(from === undefined ? 200 : 206, {
       "content-type": TYPES[extname(file)] ?? "application/octet-stream",
-      "content-length": statSync(file).size,
+      "content-length": size - start,
+      ...(from === undefined ? {} : { "content-range": `bytes ${start}-${size - 1}/${size}` }),
+      etag: `"${size}-${mtimeMs}"`,
       "cache-control": "no-cache",
+      // Cross-origin isolated: threads may share memory.
+      "cross-origin-opener-policy": "same-origin",
+      "cross-origin-embedder-policy": "require-corp",
     });
-    createReadStream(file).pipe(response);
+    createReadStream(file, { start }).pipe(response);
   });
   await new Promise((done) => server.listen(port, "127.0.0.1", done));
   return { server, address: `http://127.0.0.1:${server.address().port}/` };

@@ -1,8 +1,10 @@
 // Keeps the page itself, so that it opens without a network. Images are kept by lib/image.js.
 const CACHE = "pocketlm-page";
 const FILES = [
-  "./", "page.css", "page.js", "boards.js", "lib/index.js", "lib/check.js", "lib/engine.js",
-  "lib/image.js", "lib/library.js", "lib/worker.js", "lib/pocketlm.wasm", "lib/pocketlm-plain.wasm",
+  "./", "page.css", "page.js", "boards.js", "plan.js", "lib/index.js", "lib/check.js",
+  "lib/download.js", "lib/engine.js", "lib/image.js", "lib/library.js", "lib/threads.js",
+  "lib/helper.js", "lib/gguf.js", "lib/worker.js", "lib/pocketlm.wasm", "lib/pocketlm-plain.wasm",
+  "lib/pocketlm-threads.wasm",
 ];
 
 addEventListener("install", (event) =>

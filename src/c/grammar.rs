@@ -9,7 +9,7 @@ use pocketlm::text::Tokenizer;
 use crate::constraint::plm_constraint;
 use crate::handle::{self, Handle, Held};
 use crate::memory;
-use crate::status::{Fault, code};
+use crate::status::{Fault, PLM_ERROR_OTHER_VOCABULARY, code};
 use crate::text::plm_tokenizer;
 
 impl Handle for plm_constraint {
@@ -29,7 +29,7 @@ pub struct Place {
 /// a text. `tokenizer` is copied. `grammar` has `bytes` bytes at any address, which do not change
 /// while the constraint is used.
 ///
-/// Errors: 409 to 411, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+/// Errors: 409 to 411, `PLM_ERROR_OTHER_VOCABULARY`, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
 /// `PLM_ERROR_LENGTH`, `PLM_ERROR_HANDLE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_constraint_open(
@@ -56,6 +56,7 @@ unsafe fn open(
             memory::buffer(grammar, bytes),
         ])?;
         let grammar = Grammar::open(memory::values(grammar, bytes)?)?;
+        must_have_specials(&copied, &grammar)?;
         handle::create(handle, |place| {
             (&raw mut (*place).tokenizer).write(copied);
             (&raw mut (*place).vocabulary).write(Vocabulary::new(&(*place).tokenizer));
@@ -64,6 +65,19 @@ unsafe fn open(
             (&raw mut (*place).constraint).write(start);
             Ok(())
         })
+    }
+}
+
+/// Refuses a grammar with a special token that no text of this tokenizer can contain.
+fn must_have_specials(tokenizer: &Tokenizer<'_>, grammar: &Grammar<'_>) -> Result<(), Fault> {
+    let is_known = |text| {
+        let id = tokenizer.token_to_id(text);
+        id.is_some_and(|id| tokenizer.is_special(id))
+    };
+    if grammar.specials().all(is_known) {
+        Ok(())
+    } else {
+        Err(Fault::of(PLM_ERROR_OTHER_VOCABULARY))
     }
 }
 

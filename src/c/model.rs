@@ -94,6 +94,30 @@ pub struct plm_model_info {
     pub layers: u32,
 }
 
+/// What the arena of a session is used for: bytes of its parts, in their order, each padded to a
+/// multiple of 64.
+#[repr(C)]
+pub struct plm_arena_parts {
+    /// The ids and positions of the context's tokens.
+    pub tokens: usize,
+    /// The residual stream of a batch.
+    pub hidden: usize,
+    /// What goes into matrices, and what comes back.
+    pub normed: usize,
+    /// Attention's queries and scores, or what the feed-forward computes: whichever is more.
+    pub scratch: usize,
+    /// The logits.
+    pub logits: usize,
+    /// Inputs of quantised matrices.
+    pub groups: usize,
+    /// The cosines and sines of a batch.
+    pub rope: usize,
+    /// Weights that are not in memory.
+    pub weights: usize,
+    /// Keys and values, and what convolutions keep.
+    pub cache: usize,
+}
+
 /// A check of a signature over all bytes of an image. The scheme, the key and the place of the
 /// signature are the caller's. The structure is read during the call that it is given to.
 #[repr(C)]
@@ -325,16 +349,74 @@ unsafe fn write_plan(
     arena_bytes: *mut usize,
 ) -> Result<(), Fault> {
     // SAFETY: the caller's promise.
+    unsafe { memory::result(arena_bytes)?(possible(model, limits)?.bytes()) };
+    Ok(())
+}
+
+/// Writes the parts of that arena to `parts`. Together they are `arena_bytes` of `plm_plan`.
+///
+/// Errors: those of `plm_plan`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn plm_plan_parts(
+    model: *const plm_model,
+    limits: *const plm_limits,
+    parts: *mut plm_arena_parts,
+) -> i32 {
+    // SAFETY: the caller's promise, which the header states.
+    code(unsafe { write_parts(model, limits, parts) })
+}
+
+unsafe fn write_parts(
+    model: *const plm_model,
+    limits: *const plm_limits,
+    parts: *mut plm_arena_parts,
+) -> Result<(), Fault> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let found = possible(model, limits)?.parts().map(|part| part.bytes);
+        let [
+            tokens,
+            hidden,
+            normed,
+            scratch,
+            logits,
+            groups,
+            rope,
+            weights,
+            cache,
+        ] = found;
+        memory::result(parts)?(plm_arena_parts {
+            tokens,
+            hidden,
+            normed,
+            scratch,
+            logits,
+            groups,
+            rope,
+            weights,
+            cache,
+        });
+    }
+    Ok(())
+}
+
+/// The plan of a session that some memory can hold.
+///
+/// # Safety
+/// What the pointers point to is there.
+unsafe fn possible(
+    model: *const plm_model,
+    limits: *const plm_limits,
+) -> Result<Plan<'static>, Fault> {
+    // SAFETY: the caller's promise.
     unsafe {
         let limits = memory::value(limits)?;
         let plan = limits.plan(handle::shared(model)?)?;
-        let bytes = plan.bytes();
-        if limits.context == 0 || limits.batch == 0 || bytes == usize::MAX {
+        if limits.context == 0 || limits.batch == 0 || plan.bytes() == usize::MAX {
             return Err(pocketlm::Error::Limits.into());
         }
-        memory::result(arena_bytes)?(bytes);
+        Ok(plan)
     }
-    Ok(())
 }
 
 /// Whether `float` is computed as IEEE 754 asks. If not, the logits are not those of other

@@ -125,6 +125,8 @@ pub const PLM_ERROR_OVERLAP: i32 = 507;
 pub const PLM_ERROR_NO_SOURCE: i32 = 508;
 /// The library was built without grammars (feature `grammar`).
 pub const PLM_ERROR_NO_GRAMMAR: i32 = 509;
+/// The grammar names a special token that the tokenizer does not have.
+pub const PLM_ERROR_OTHER_VOCABULARY: i32 = 510;
 
 /// A number above 99.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,6 +295,9 @@ fn of_an_argument(code: i32) -> &'static CStr {
             c"the library has no weight sources: build it with the feature source"
         }
         PLM_ERROR_NO_GRAMMAR => c"the library has no grammars: build it with the feature grammar",
+        PLM_ERROR_OTHER_VOCABULARY => {
+            c"the grammar names a special token that the model does not have: compile one for it"
+        }
         _ => c"unknown number",
     }
 }

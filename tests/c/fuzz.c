@@ -484,6 +484,7 @@ static int32_t use_session(uint32_t function)
 {
     size_t number = 0;
     uint32_t id = 0;
+    plm_arena_parts parts;
     plm_limits made = limits();
     plm_model_info info;
     uint32_t ids[8];
@@ -494,7 +495,8 @@ static int32_t use_session(uint32_t function)
     case 9:
         return plm_info(handle(MODEL, NULL), place(&info));
     case 10:
-        return plm_plan(handle(MODEL, NULL), place(&made), place(&number));
+        return one_in(2) ? plm_plan(handle(MODEL, NULL), place(&made), place(&number))
+                         : plm_plan_parts(handle(MODEL, NULL), place(&made), place(&parts));
     case 11:
         return plm_feed(handle(SESSION, NULL), place(ids), no_longer(1 + below(7)));
     case 12:

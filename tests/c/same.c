@@ -119,6 +119,23 @@ static void init(plm_session *session, const plm_model *model, size_t arena)
     OK(plm_session_init(session, model, &limits, arenas[arena], bytes, NULL, NULL));
 }
 
+/* The parts of an arena are all of it. */
+static void parts_of_an_arena(const plm_model *model)
+{
+    plm_arena_parts parts;
+    size_t bytes, sum = 0;
+    OK(plm_plan(model, &limits, &bytes));
+    OK(plm_plan_parts(model, &limits, &parts));
+    MUST(sizeof parts == 9 * sizeof sum);
+    for (const size_t *part = &parts.tokens; part <= &parts.cache; part++) {
+        sum += *part;
+    }
+    MUST(sum == bytes);
+    MUST(parts.tokens == 8 * limits.context && parts.weights == 0 && parts.cache > sum / 4);
+    MUST(plm_plan_parts(model, NULL, &parts) == PLM_ERROR_NULL);
+    MUST(plm_plan_parts(model, &(plm_limits){.batch = 1}, &parts) == PLM_ERROR_LIMITS);
+}
+
 /* Slices, cores and a source give the bits of one call. */
 static uint64_t the_same_bits(const plm_model *model)
 {
@@ -339,6 +356,12 @@ static void generations(const plm_model *model, const plm_tokenizer *tokenizer)
     MUST(code == PLM_ENDED_CONTEXT && count == limits.context);
 }
 
+/* A grammar of the special token <x> and an "a" after it: src/grammar/mod.rs describes the format. */
+static const unsigned char foreign[] = {
+    'P', 'G', 'R', 'M', 1, 2, 0, 1, 0xc2, 0x97, 0xf3, 0xed, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0,
+    3, '<', 'x', '>', 132, 0, 0, 0, 1, 0, 8, 0, 'a', 131,
+};
+
 /* A generation under a grammar is what masks and single tokens come to. Prints its text. */
 static void grammars(const plm_model *model, const plm_tokenizer *tokenizer,
                      unsigned char *grammar, size_t bytes)
@@ -358,6 +381,8 @@ static void grammars(const plm_model *model, const plm_tokenizer *tokenizer,
     MUST(plm_constraint_open(&constraint, tokenizer, grammar + 1, bytes - 1) ==
          PLM_ERROR_NOT_A_GRAMMAR);
     MUST(plm_constraint_reset(&constraint) == PLM_ERROR_HANDLE);
+    MUST(plm_constraint_open(&constraint, tokenizer, foreign, sizeof foreign) ==
+         PLM_ERROR_OTHER_VOCABULARY);
     OK(plm_constraint_open(&constraint, tokenizer, grammar, bytes));
     MUST(plm_constraint_open(&constraint, tokenizer, &constraint, bytes) == PLM_ERROR_OVERLAP);
     memcpy(&copy, &constraint, sizeof copy);
@@ -482,6 +507,7 @@ int main(int argc, char **argv)
     MUST(plm_info(&model, &info) == PLM_ERROR_HANDLE);
     OK(plm_open_expected(&model, image, image_bytes, info.checksum));
     OK(plm_tokenizer_open(&tokenizer, &model));
+    parts_of_an_arena(&model);
     printf("%016llx\n", (unsigned long long)the_same_bits(&model));
     snapshots(&model);
     choices_and_text(&model, &tokenizer);

@@ -309,6 +309,14 @@ fn expressions_match_whole_texts() {
 }
 
 #[test]
+fn the_grammar_of_the_web_package_is_that_of_its_schema() {
+    let schema = include_str!("../../examples/web/tests/person.schema.json");
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    let bytes = from_json_schema(&schema, Whitespace::Printed).unwrap();
+    assert_eq!(bytes, include_bytes!("../../examples/web/tests/person.plg"));
+}
+
+#[test]
 fn gbnf_files_are_read() {
     let arithmetic = r#"
 # sums and products

@@ -5,6 +5,7 @@ import { C } from "./library.js";
 /** @import { GenerateOptions, LoadOptions } from "./types.d.ts" */
 
 const WORD = 2 ** 32 - 1;
+const MOST_THREADS = 64;
 
 /**
  * @param {string} name
@@ -19,13 +20,31 @@ function checkInteger(name, value, least, most = WORD) {
 }
 
 /** @param {LoadOptions} options */
-export function checkLoad({ context, batch }) {
+export function checkLoad({ context, batch, threads }) {
   checkInteger("context", context, 1);
   checkInteger("batch", batch, 1);
+  checkInteger("threads", threads, 1, MOST_THREADS);
+}
+
+/**
+ * What a grammar must not be: a schema or a grammar's text.
+ * @param {unknown} grammar
+ */
+function checkGrammar(grammar) {
+  const isText = typeof grammar === "string" && /^\s*[[{]|\n|::=/.test(grammar);
+  const isSource =
+    typeof grammar === "string" || grammar instanceof URL || grammar instanceof Blob ||
+    grammar instanceof ArrayBuffer || ArrayBuffer.isView(grammar);
+  if (grammar === undefined || (isSource && !isText)) return;
+  throw new TypeError(
+    "grammar is not compiled; `pocketlm grammar` makes a file of a JSON Schema, a GBNF file or a " +
+      "regular expression, whose address or bytes are the grammar here",
+  );
 }
 
 /** @param {GenerateOptions} options */
-export function checkGenerate({ maxTokens, stop = [], sampling = {} }) {
+export function checkGenerate({ maxTokens, stop = [], sampling = {}, grammar }) {
+  checkGrammar(grammar);
   checkInteger("maxTokens", maxTokens, 1);
   checkInteger("topK", sampling.topK, 0);
   checkInteger("window", sampling.window, 0);

@@ -1,15 +1,18 @@
-// A model with its session: what `load` gives to a program, without the program's thread. It runs
-// in a Worker of a browser, or directly in Node.
+// A model and its `plm_session`: what `load` gives to a program, without the program's thread. It
+// runs in a Worker of a browser, or directly in Node.
 // @ts-check
-import { C, Library, PocketlmError } from "./library.js";
+import { C, PocketlmError } from "./library.js";
 import { bytesOf, chatTemplate, readImage } from "./image.js";
+import { loadLibrary } from "./threads.js";
 
 /** @import { GenerateOptions, Info, Kv, LoadOptions } from "./types.d.ts" */
+/** @import { Library } from "./library.js" */
+/** @import { Threads } from "./threads.js" */
 /** @import { Progress, PromptOptions, Sampling, Source } from "./types.d.ts" */
 
 /** The numbers of `plm_limits.kv`. */
 const KV = { f32: 0, f16: 1, bf16: 2, q8: 3 };
-/** What the work of a call costs (`plm_step`): about a millisecond. */
+/** What the work of a thread costs in a call (`plm_step`): about a millisecond. */
 const BUDGET = 10_000;
 /** Milliseconds until the thread does something else, such as noticing that it is to stop. */
 const SLICE = 8;
@@ -24,12 +27,21 @@ const WINDOW = 64;
 const DIGEST_TOKENS = 72;
 const DIGEST_CONTEXT = 80;
 
+/** The fields of `plm_arena_parts`. */
+const PARTS = [
+  "tokens", "hidden", "normed", "scratch", "logits", "groups", "rope", "weights", "cache",
+];
+
 const ENDS = {
   [C.PLM_ENDED_TOKEN]: "token",
   [C.PLM_ENDED_STOP]: "stop",
   [C.PLM_ENDED_LIMIT]: "limit",
   [C.PLM_ENDED_CONTEXT]: "context",
+  [C.PLM_ENDED_COMPLETE]: "complete",
 };
+
+/** What comes with a token. Other ends have none, or one that is no part of the text. */
+const ADDED = [C.PLM_OK, C.PLM_ENDED_STOP, C.PLM_ENDED_COMPLETE];
 
 /** Lets the thread do something else. */
 const rest = "setImmediate" in globalThis
@@ -52,6 +64,8 @@ function restWithMessages() {
 export class Engine {
   /** @type {Library} */
   #library;
+  /** @type {Threads | undefined} */
+  #threads;
   #model = 0;
   #tokenizer = 0;
   #session = 0;
@@ -80,22 +94,29 @@ export class Engine {
    * @param {(progress: Progress) => void} progress
    */
   static async load(source, options, progress) {
-    const library = await Library.load(options);
-    const model = library.allocate(8 * C.PLM_MODEL_WORDS);
-    const open = (/** @type {number} */ start, /** @type {number} */ bytes) =>
-      library.call("plm_open", model, start, bytes);
-    const image = await readImage(library, source, options.cache ?? true, progress, open);
-    return new Engine(library, model, image, options);
+    const { library, threads } = await loadLibrary(options);
+    try {
+      const model = library.allocate(8 * C.PLM_MODEL_WORDS);
+      const open = (/** @type {number} */ start, /** @type {number} */ bytes) =>
+        library.call("plm_open", model, start, bytes);
+      const image = await readImage(library, source, options.cache ?? true, progress, open);
+      return new Engine(library, threads, model, image, options);
+    } catch (error) {
+      threads?.close();
+      throw error;
+    }
   }
 
   /**
    * @param {Library} library
+   * @param {Threads | undefined} threads
    * @param {number} model
    * @param {{start: number, bytes: number, cached: boolean}} image
    * @param {LoadOptions} options
    */
-  constructor(library, model, image, options) {
+  constructor(library, threads, model, image, options) {
     this.#library = library;
+    this.#threads = threads;
     this.#model = model;
     this.#tokenizer = library.allocate(8 * C.PLM_TOKENIZER_WORDS);
     this.#session = library.allocate(8 * C.PLM_SESSION_WORDS);
@@ -119,6 +140,7 @@ export class Engine {
       arenaBytes,
       cached: image.cached,
       simd: library.simd,
+      threads: threads?.count ?? 1,
       chatTemplate: this.#chatTemplate(image.start),
     };
   }
@@ -126,8 +148,7 @@ export class Engine {
   /** @param {number} image */
   #chatTemplate(image) {
     const { offset, length } = chatTemplate(this.#library.bytes(image, 256));
-    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    return decoder.decode(this.#library.bytes(image + offset, length)) || undefined;
+    return this.#library.text(image + offset, length) || undefined;
   }
 
   /**
@@ -137,19 +158,52 @@ export class Engine {
    */
   #openSession(session, { context, batch, kv }) {
     const library = this.#library;
+    const limits = this.#limits({ context, batch, kv });
+    const [bytes] = library.result("plm_plan", 1, this.#model, limits);
+    const arena = library.allocate(bytes);
+    const threads = this.#threads;
+    const workers = threads ? library.structure([library.run, 0, threads.count]) : 0;
+    library.call("plm_session_init", session, this.#model, limits, arena, bytes, workers, 0);
+    return bytes;
+  }
+
+  /** @param {{context: number, batch: number, kv: Kv}} limits */
+  #limits({ context, batch, kv }) {
     if (!Object.hasOwn(KV, kv)) {
       throw new PocketlmError(`kv is "${kv}"; it must be f32, f16, bf16 or q8`);
     }
-    const limits = library.structure([context, batch, KV[kv], 0]);
-    const [bytes] = library.result("plm_plan", 1, this.#model, limits);
-    const arena = library.allocate(bytes);
-    library.call("plm_session_init", session, this.#model, limits, arena, bytes, 0, 0);
-    return bytes;
+    return this.#library.structure([context, batch, KV[kv], 0]);
+  }
+
+  /**
+   * What the arena of another session would be used for.
+   * @param {{context?: number, batch?: number, kv?: Kv}} limits
+   */
+  plan({ context = this.#info.context, batch = BATCH, kv = "f32" }) {
+    const library = this.#library;
+    return this.#inTurn(() =>
+      library.scratch(() => {
+        const limits = this.#limits({ context, batch, kv });
+        const [arenaBytes] = library.result("plm_plan", 1, this.#model, limits);
+        const sizes = library.result("plm_plan_parts", PARTS.length, this.#model, limits);
+        const parts = Object.fromEntries(PARTS.map((name, index) => [name, sizes[index]]));
+        return { arenaBytes, parts };
+      }),
+    );
+  }
+
+  /** Ends the threads. */
+  close() {
+    this.#threads?.close();
   }
 
   /** What the program is told of the model. */
   info() {
     return this.#info;
+  }
+
+  get #budget() {
+    return BUDGET * this.#info.threads;
   }
 
   /** Bytes of memory, all together. */
@@ -243,16 +297,19 @@ export class Engine {
    * Begins a text and returns its number.
    * @param {string} prompt
    * @param {GenerateOptions} options
+   * @param {Uint8Array} [grammar]
    */
-  start(prompt, options) {
+  start(prompt, options, grammar) {
     const library = this.#library;
     return this.#inTurn(() => {
+      // A grammar that is wrong changes nothing.
+      library.scratch(() => this.#constraint(grammar));
       const ids = this.#place(prompt, options);
       [this.#before] = library.result("plm_length", 1, this.#session);
       library.call("plm_sampler_init", this.#sampler, this.#sampling(options.sampling ?? {}));
       library.call(
         "plm_generate_start", this.#generation, this.#session, this.#sampler, this.#tokenizer,
-        library.structure(ids), ids.length, this.#endings(options),
+        library.structure(ids), ids.length, this.#endings(options, this.#constraint(grammar)),
       );
       this.#texts += 1;
       this.#text = this.#texts;
@@ -308,11 +365,29 @@ export class Engine {
     ]);
   }
 
-  /** @param {GenerateOptions} options */
-  #endings({ maxTokens, stop = [] }) {
+  /**
+   * @param {GenerateOptions} options
+   * @param {number} constraint
+   */
+  #endings({ maxTokens, stop = [], keepSpecial }, constraint) {
     const library = this.#library;
     const strings = library.structure(stop.map((text) => library.string(text)[0]));
-    return library.structure([maxTokens ?? 0, strings, stop.length, 0, 0]);
+    const limit = maxTokens ?? 0;
+    return library.structure([limit, strings, stop.length, constraint, Number(!!keepSpecial)]);
+  }
+
+  /**
+   * The start of a text that obeys a grammar; 0 if there is no grammar.
+   * @param {Uint8Array} [grammar]
+   */
+  #constraint(grammar) {
+    if (!grammar) return 0;
+    const library = this.#library;
+    const constraint = library.allocate(8 * C.PLM_CONSTRAINT_WORDS);
+    const bytes = library.allocate(grammar.length, 1);
+    library.bytes(bytes, grammar.length).set(grammar);
+    library.call("plm_constraint_open", constraint, this.#tokenizer, bytes, grammar.length);
+    return constraint;
   }
 
   /**
@@ -330,15 +405,14 @@ export class Engine {
       let status = C.PLM_PENDING;
       const step = () => {
         status = library.call(
-          "plm_generate_step", this.#generation, BUDGET, library.write, 0,
+          "plm_generate_step", this.#generation, this.#budget, library.write, 0,
         );
       };
       for (let written = ""; ; ) {
         if (this.#aborted === text) return { text: written + this.#end(), tokens, end: "abort" };
         written += library.writing(step);
         const ended = status >= C.PLM_ENDED_TOKEN;
-        // The other ends come without a token, or with one that is no part of the text.
-        if (status === C.PLM_OK || status === C.PLM_ENDED_STOP) tokens += 1;
+        if (ADDED.includes(status)) tokens += 1;
         if (ended) {
           this.#end();
           return { text: written, tokens, end: ENDS[status] };
@@ -423,7 +497,7 @@ export class Engine {
     );
     this.#last = undefined;
     let begun = performance.now();
-    while (library.call("plm_step", this.#session, BUDGET) === C.PLM_PENDING) {
+    while (library.call("plm_step", this.#session, this.#budget) === C.PLM_PENDING) {
       if (performance.now() - begun < SLICE) continue;
       await rest();
       begun = performance.now();

@@ -1,15 +1,16 @@
-// Where images come from: a URL, a file, a buffer. They are copied into memory piece by piece, and
-// those of a URL are kept by the browser.
+// Where images come from: a URL, a file, a buffer. They are copied into memory piece by piece.
 // @ts-check
+import { Download, piecesOf } from "./download.js";
 import { C, PocketlmError } from "./library.js";
 
 /** @import { Source, Progress } from "./types.d.ts" */
 /** @import { Library } from "./library.js" */
 
-const CACHE = "pocketlm-images";
 const HEADER_BYTES = 256;
-/** Bytes of a piece of an image that is kept. */
+/** Bytes that Node reads at once. */
 const PIECE_BYTES = 2 ** 20;
+/** More than any compiled grammar has. */
+const MOST_GRAMMAR = 2 ** 26;
 
 /**
  * The bytes of an image that is on its way.
@@ -17,8 +18,7 @@ const PIECE_BYTES = 2 ** 20;
  */
 
 /**
- * Puts an image into memory and calls `open` with its place. An image that is kept but damaged is
- * fetched again.
+ * Puts an image into memory and calls `open` with its place.
  * @template T
  * @param {Library} library
  * @param {Source} source
@@ -28,45 +28,59 @@ const PIECE_BYTES = 2 ** 20;
  * @returns {Promise<{opened: T, start: number, bytes: number, cached: boolean}>}
  */
 export async function readImage(library, source, cache, progress, open) {
-  const store = cache && isWeb(source) ? await openCache() : undefined;
-  const kept = await store?.match(String(source));
+  if (/^https?:/.test(String(source))) {
+    const download = await Download.of(String(source), cache);
+    return readDownload(library, download, String(source), progress, open);
+  }
+  const image = await readPieces(library, await begin(source), progress, open);
+  return { ...image, cached: false };
+}
+
+/**
+ * Reads an image of a server. One that is kept but damaged is fetched anew, as one that has changed
+ * while its download was cut.
+ * @template T
+ * @param {Library} library
+ * @param {Download} download
+ * @param {string} name
+ * @param {(progress: Progress) => void} progress
+ * @param {(start: number, bytes: number) => T} open
+ */
+async function readDownload(library, download, name, progress, open) {
+  const read = async (/** @type {boolean} */ anew) => {
+    try {
+      const pieces = download.pieces(anew);
+      const image = await readPieces(library, { name, pieces }, progress, open);
+      return { ...image, cached: download.isKept };
+    } catch (error) {
+      // What is kept stays until another image is there.
+      if (isDamage(error) && (anew || !download.isJoined)) await download.forget();
+      throw error;
+    }
+  };
   const mark = library.mark;
   let damage;
-  if (kept) {
-    try {
-      const pieces = { name: String(source), pieces: keptPieces(kept.body) };
-      return { ...(await readPieces(library, pieces, progress, open)), cached: true };
-    } catch (error) {
-      // The errors with a number are those of the image. Another image needs no less memory.
-      if (!(error instanceof PocketlmError) || error.code === undefined) throw error;
-      library.release(mark);
-      damage = error;
-    }
-  }
   try {
-    const pieces = await begin(source);
-    if (damage) await store?.delete(String(source));
-    const image = await readPieces(library, pieces, progress, open);
-    const cached = store ? await keep(store, String(source), library, image) : false;
-    return { ...image, cached };
+    return await read(false);
   } catch (error) {
-    if (damage && error instanceof Error) error.cause ??= damage;
+    if (!isDamage(error) || !download.isJoined) throw error;
+    damage = error;
+  }
+  library.release(mark);
+  try {
+    return await read(true);
+  } catch (error) {
+    if (error instanceof Error) error.cause ??= damage;
     throw error;
   }
 }
 
 /**
- * The pieces of an image that is kept. One that cannot be read is damaged.
- * @param {ReadableStream<Uint8Array> | null} body
+ * Whether an image is wrong. The errors with a number are those of the image.
+ * @param {unknown} error
  */
-async function* keptPieces(body) {
-  try {
-    yield* piecesOf(body);
-  } catch (error) {
-    const damage = new PocketlmError("the browser cannot read what it kept", C.PLM_ERROR_TRUNCATED);
-    damage.cause = error;
-    throw damage;
-  }
+function isDamage(error) {
+  return error instanceof PocketlmError && error.code !== undefined;
 }
 
 /**
@@ -78,12 +92,38 @@ async function* keptPieces(body) {
  */
 async function readPieces(library, source, progress, open) {
   try {
-    const { start, bytes } = await copy(library, source.pieces, progress);
+    const { start, bytes } = await copy(library, imageOf(source.pieces), progress);
     return { opened: open(start, bytes), start, bytes };
   } catch (error) {
     if (error instanceof PocketlmError) error.message = `${source.name}: ${error.message}`;
     throw error;
   }
+}
+
+/**
+ * The pieces of an image, also of one that is made of a GGUF file.
+ * @param {AsyncIterable<Uint8Array>} pieces
+ */
+async function* imageOf(pieces) {
+  /** @type {Uint8Array[]} */
+  const gguf = [];
+  let isImage = false;
+  for await (const piece of pieces) {
+    isImage ||= gguf.length === 0 && !begins(piece, "GGUF");
+    if (isImage) yield piece;
+    else gguf.push(piece);
+  }
+  if (gguf.length === 0) return;
+  const { packGguf } = await import("./gguf.js");
+  yield await packGguf(gguf);
+}
+
+/**
+ * @param {Uint8Array} bytes
+ * @param {string} text
+ */
+function begins(bytes, text) {
+  return [...text].every((letter, index) => bytes[index] === letter.charCodeAt(0));
 }
 
 /**
@@ -124,15 +164,7 @@ async function copy(library, pieces, progress) {
  * @param {Uint8Array} header
  */
 function imageBytes(library, header) {
-  const begins = (/** @type {string} */ text) =>
-    [...text].every((letter, index) => header[index] === letter.charCodeAt(0));
-  if (begins("GGUF")) {
-    throw new PocketlmError(
-      "a GGUF file; make an image of it: pocketlm pack FILE.gguf -o FILE.plm",
-      C.PLM_ERROR_NOT_AN_IMAGE,
-    );
-  }
-  if (!begins("pocketlm")) throw library.error(C.PLM_ERROR_NOT_AN_IMAGE);
+  if (!begins(header, "pocketlm")) throw library.error(C.PLM_ERROR_NOT_AN_IMAGE);
   if (header.length < HEADER_BYTES) throw library.error(C.PLM_ERROR_TRUNCATED);
   const bytes = numberAt(header, 16);
   const { offset, length } = chatTemplate(header);
@@ -158,10 +190,31 @@ function numberAt(header, offset) {
 }
 
 /**
+ * All bytes of a compiled grammar.
+ * @param {Source | undefined} source
+ * @param {AbortSignal} [signal] ends it
+ */
+export async function readGrammar(source, signal) {
+  if (source === undefined) return undefined;
+  const { name, pieces } = await begin(source, signal);
+  /** @type {Uint8Array[]} */
+  const read = [];
+  let length = 0;
+  for await (const piece of pieces) {
+    signal?.throwIfAborted();
+    length += piece.length;
+    if (length > MOST_GRAMMAR) throw new PocketlmError(`${name}: too long for a compiled grammar`);
+    read.push(piece);
+  }
+  return new Uint8Array(await new Blob(/** @type {any} */ (read)).arrayBuffer());
+}
+
+/**
  * @param {Source} source
+ * @param {AbortSignal} [signal] ends the fetch of a URL
  * @returns {Promise<Pieces>}
  */
-async function begin(source) {
+async function begin(source, signal) {
   if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) {
     return { name: "image", pieces: onePiece(bytesOf(source)) };
   }
@@ -176,7 +229,7 @@ async function begin(source) {
     const path = String(source).startsWith("file:") ? new URL(source) : source;
     return { name: String(source), pieces: createReadStream(path, { highWaterMark: PIECE_BYTES }) };
   }
-  const response = await fetch(source);
+  const response = await fetch(source, { signal });
   if (!response.ok) throw new PocketlmError(`${source}: HTTP ${response.status}`);
   return { name: String(source), pieces: piecesOf(response.body) };
 }
@@ -197,24 +250,6 @@ async function* onePiece(bytes) {
 }
 
 /**
- * The pieces of a stream. Safari's streams are no iterables.
- * @param {ReadableStream<Uint8Array> | null} stream
- */
-async function* piecesOf(stream) {
-  const reader = stream?.getReader();
-  if (!reader) return;
-  try {
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) return;
-      yield value;
-    }
-  } finally {
-    await reader.cancel();
-  }
-}
-
-/**
  * Whether a source is fetched. Paths and `file:` URLs are read by Node.
  * @param {Source} source
  * @returns {source is string | URL}
@@ -222,38 +257,4 @@ async function* piecesOf(stream) {
 function isWeb(source) {
   const isAddress = typeof source === "string" || source instanceof URL;
   return isAddress && /^(https?|blob|data):/.test(String(source));
-}
-
-/** The browser may have no cache, or not give one to this page. */
-async function openCache() {
-  try {
-    return await globalThis.caches?.open(CACHE);
-  } catch {
-    return undefined;
-  }
-}
-
-/**
- * Keeps an image that was checked. That it does not fit is no error: it is fetched next time.
- * @param {Cache} store
- * @param {string} url
- * @param {Library} library
- * @param {{start: number, bytes: number}} image
- */
-async function keep(store, url, library, { start, bytes }) {
-  let done = 0;
-  const body = new ReadableStream({
-    pull(controller) {
-      const piece = Math.min(PIECE_BYTES, bytes - done);
-      if (piece === 0) return controller.close();
-      controller.enqueue(library.bytes(start + done, piece).slice());
-      done += piece;
-    },
-  });
-  try {
-    await store.put(url, new Response(body));
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -2,11 +2,12 @@
 // @ts-check
 import { checkGenerate, checkLoad } from "./check.js";
 import { Engine } from "./engine.js";
+import { readGrammar } from "./image.js";
 import { PocketlmError } from "./library.js";
 
 export { PocketlmError };
 
-/** @import { End, GenerateOptions, Info, LoadOptions } from "./types.d.ts" */
+/** @import { End, GenerateOptions, Info, Kv, LoadOptions } from "./types.d.ts" */
 /** @import { Message, Progress, PromptOptions, Source } from "./types.d.ts" */
 
 /**
@@ -14,14 +15,16 @@ export { PocketlmError };
  * @typedef {{info: Info, call: Call, close: () => void}} Link
  */
 
+/** Whether this is the thread of a page, which must not compute. */
+const isPage = "document" in globalThis;
+
 /**
  * @param {Source} source
  * @param {LoadOptions & {progress?: (progress: Progress) => void}} [options]
  */
 export async function load(source, { progress = () => {}, ...options } = {}) {
   checkLoad(options);
-  const hasWorker = "Worker" in globalThis && "document" in globalThis;
-  const link = hasWorker
+  const link = isPage && "Worker" in globalThis
     ? await throughWorker(source, options, progress)
     : await directly(source, options, progress);
   return new Model(link);
@@ -42,7 +45,10 @@ async function directly(source, options, progress) {
       if (!engine) throw new PocketlmError("the model is closed");
       return engine[name](...parameters);
     },
-    close: () => (engine = undefined),
+    close: () => {
+      engine?.close();
+      engine = undefined;
+    },
   };
 }
 
@@ -104,12 +110,13 @@ function received({ known, message, code, cause }) {
 }
 
 /**
- * A URL means the same in the Worker.
- * @param {Source} source
+ * On a page, the whole address of a source that is an address. It means the same in the Worker.
+ * @template {Source | undefined} S
+ * @param {S} source
  */
 function absolute(source) {
   const isAddress = typeof source === "string" || source instanceof URL;
-  return isAddress ? new URL(source, document.baseURI).href : source;
+  return isAddress && isPage ? new URL(source, document.baseURI).href : source;
 }
 
 /** A model and its context. */
@@ -201,6 +208,12 @@ export class Model {
     return this.#link.call("restore", snapshot);
   }
 
+  /** @param {{context?: number, batch?: number, kv?: Kv}} [limits] */
+  async plan(limits = {}) {
+    checkLoad(limits);
+    return this.#link.call("plan", limits);
+  }
+
   memory() {
     return this.#link.call("memory");
   }
@@ -241,8 +254,11 @@ export class Generation {
 
   async *#pieces() {
     this.#signal?.throwIfAborted();
+    const { grammar, ...options } = this.#options;
     checkGenerate(this.#options);
-    const text = await this.#call("start", this.#prompt, this.#options);
+    const compiled = await readGrammar(absolute(grammar), this.#signal);
+    this.#signal?.throwIfAborted();
+    const text = await this.#call("start", this.#prompt, options, compiled);
     // A model that was closed meanwhile generates nothing.
     const abort = () => this.#call("abort", text).catch(() => {});
     this.#signal?.addEventListener("abort", abort);

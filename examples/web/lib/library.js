@@ -10,6 +10,7 @@ export const C = {
   PLM_TOKENIZER_WORDS: 42,
   PLM_DECODER_WORDS: 43,
   PLM_GENERATION_WORDS: 190,
+  PLM_CONSTRAINT_WORDS: 56,
   PLM_ALIGNMENT: 64,
   PLM_ADD_SPECIAL: 1,
   PLM_PARSE_SPECIAL: 2,
@@ -19,6 +20,7 @@ export const C = {
   PLM_ENDED_STOP: 3,
   PLM_ENDED_LIMIT: 4,
   PLM_ENDED_CONTEXT: 5,
+  PLM_ENDED_COMPLETE: 6,
   PLM_ERROR_NOT_AN_IMAGE: 100,
   PLM_ERROR_TRUNCATED: 102,
   PLM_ERROR_CONTEXT_FULL: 206,
@@ -28,6 +30,8 @@ export const C = {
 };
 
 const PAGE = 65536;
+/** Pages that the module for threads begins with (build.mjs). */
+const SHARED_PAGES = 20;
 /** What 32 bits can address. */
 const MOST_MEMORY = 2 ** 32 - PAGE;
 /** What Rust can have in one piece. */
@@ -52,24 +56,30 @@ const SIMD_PROBE = Uint8Array.of(
   253, 98, 11,
 );
 
-// A table of WebAssembly holds functions of WebAssembly alone. This module imports two functions,
-// `w` of type (i32, i32, i32) -> () and `p` of type (i32, i32, i32) -> i32, and exports them again.
+/** Whether the machine has SIMD. */
+export function hasSimd() {
+  return WebAssembly.validate(SIMD_PROBE);
+}
+
+// A table of WebAssembly holds functions of WebAssembly alone. This module imports functions, `w`
+// and `r` of type (i32, i32, i32) -> () and `p` of type (i32, i32, i32) -> i32, and exports them
+// again.
 const CALLBACKS = Uint8Array.of(
   0, 97, 115, 109, 1, 0, 0, 0,
   1, 14, 2, 96, 3, 127, 127, 127, 0, 96, 3, 127, 127, 127, 1, 127,
-  2, 11, 2, 0, 1, 119, 0, 0, 0, 1, 112, 0, 1,
-  7, 9, 2, 1, 119, 0, 0, 1, 112, 0, 1,
+  2, 16, 3, 0, 1, 119, 0, 0, 0, 1, 112, 0, 1, 0, 1, 114, 0, 0,
+  7, 13, 3, 1, 119, 0, 0, 1, 112, 0, 1, 1, 114, 0, 2,
 );
 
-/**
- * The bytes of one of the modules beside this file.
- * @param {boolean} simd
- */
-async function moduleBytes(simd) {
-  // Bundlers look for this form, with a text in it.
-  const url = simd
-    ? new URL("./pocketlm.wasm", import.meta.url)
-    : new URL("./pocketlm-plain.wasm", import.meta.url);
+/** Where the modules are. Bundlers look for this form, with a text in it. */
+const MODULES = {
+  plain: () => new URL("./pocketlm-plain.wasm", import.meta.url),
+  simd: () => new URL("./pocketlm.wasm", import.meta.url),
+  threads: () => new URL("./pocketlm-threads.wasm", import.meta.url),
+};
+
+/** @param {URL} url */
+export async function moduleBytes(url) {
   if (url.protocol === "file:") {
     const { readFile } = await import(
       /* webpackIgnore: true */ /* @vite-ignore */ "node:fs/promises"
@@ -91,28 +101,43 @@ export class Library {
   #write = () => {};
   /** @type {(piece: Uint8Array) => void} */
   #piece = () => {};
+  /** @type {(job: number, argument: number) => void} */
+  #run = () => {};
   /** What a callback threw during the call that runs.
    * @type {{error: unknown} | undefined} */
   #thrown;
 
   /**
-   * @param {{simd?: boolean, memory?: number}} options
+   * @param {{simd?: boolean, memory?: number, shared?: boolean}} options `shared`: with memory that
+   * threads share, and SIMD
    */
-  static async load({ simd, memory }) {
-    const fast = simd ?? WebAssembly.validate(SIMD_PROBE);
-    const { instance } = await WebAssembly.instantiate(await moduleBytes(fast), {});
-    return new Library(instance, fast, memory ?? MOST_MEMORY);
+  static async load({ simd = hasSimd(), memory: most = MOST_MEMORY, shared = false }) {
+    const limit = Math.min(most, MOST_MEMORY);
+    const url = MODULES[shared ? "threads" : simd ? "simd" : "plain"]();
+    const maximum = Math.max(Math.floor(limit / PAGE), SHARED_PAGES);
+    const memory = shared
+      ? new WebAssembly.Memory({ initial: SHARED_PAGES, maximum, shared })
+      : undefined;
+    /** @type {WebAssembly.Imports} */
+    const imports = memory ? { env: { memory } } : {};
+    const { module, instance } = await WebAssembly.instantiate(await moduleBytes(url), imports);
+    return new Library(module, instance, memory, simd, limit);
   }
 
   /**
+   * @param {WebAssembly.Module} module
    * @param {WebAssembly.Instance} instance
+   * @param {WebAssembly.Memory | undefined} memory the module's own if there is no other
    * @param {boolean} simd
    * @param {number} limit
    */
-  constructor(instance, simd, limit) {
+  constructor(module, instance, memory, simd, limit) {
     this.#exports = /** @type {any} */ (instance.exports);
+    this.module = module;
+    /** @type {WebAssembly.Memory} */
+    this.memory = memory ?? this.#exports.memory;
     this.simd = simd;
-    this.#limit = Math.min(limit, MOST_MEMORY);
+    this.#limit = limit;
     // What the module itself uses lies before this.
     this.#top = this.memoryBytes;
     this.#addCallbacks();
@@ -121,21 +146,36 @@ export class Library {
   #addCallbacks() {
     const functions = {
       w: (/** @type {number} */ _, /** @type {number} */ text, /** @type {number} */ bytes) => {
-        this.#caught(() => this.#write(this.#text.decode(this.bytes(text, bytes))));
+        this.#caught(() => this.#write(this.text(text, bytes)));
       },
+      r: (/** @type {number} */ _, /** @type {number} */ job, /** @type {number} */ argument) =>
+        this.#run(job, argument),
       p: (/** @type {number} */ _, /** @type {number} */ data, /** @type {number} */ bytes) =>
         this.#caught(() => this.#piece(this.bytes(data, bytes))),
     };
     const module = new WebAssembly.Module(CALLBACKS);
-    const { w, p } = new WebAssembly.Instance(module, { "": functions }).exports;
+    const { w, p, r } = new WebAssembly.Instance(module, { "": functions }).exports;
     const table = this.#exports.__indirect_function_table;
-    const first = table.grow(2);
+    const first = table.grow(3);
     table.set(first, w);
     table.set(first + 1, p);
+    table.set(first + 2, r);
     /** A `plm_write`, while {@link writing} runs. */
     this.write = first;
     /** A `plm_save_bytes` and `plm_restore_bytes`, while {@link moving} runs. */
     this.piece = first + 1;
+    /** The `run` of a `plm_workers`, after {@link share}. */
+    this.run = first + 2;
+  }
+
+  /** @param {number} index a function that the module gave */
+  callback(index) {
+    return this.#exports.__indirect_function_table.get(index);
+  }
+
+  /** @param {(job: number, argument: number) => void} run does a job on several threads */
+  share(run) {
+    this.#run = run;
   }
 
   /**
@@ -154,7 +194,7 @@ export class Library {
   }
 
   get memoryBytes() {
-    return this.#exports.memory.buffer.byteLength;
+    return this.memory.buffer.byteLength;
   }
 
   /** Where the next {@link allocate} begins, for {@link release}. */
@@ -173,7 +213,7 @@ export class Library {
     const missing = end - this.memoryBytes;
     if (missing > 0) {
       try {
-        this.#exports.memory.grow(Math.ceil(missing / PAGE));
+        this.memory.grow(Math.ceil(missing / PAGE));
       } catch {
         throw this.#tooMuch(end);
       }
@@ -219,7 +259,17 @@ export class Library {
    * @param {number} bytes
    */
   bytes(start, bytes) {
-    return new Uint8Array(this.#exports.memory.buffer, start >>> 0, bytes >>> 0);
+    return new Uint8Array(this.memory.buffer, start >>> 0, bytes >>> 0);
+  }
+
+  /**
+   * Text in memory.
+   * @param {number} start
+   * @param {number} bytes
+   */
+  text(start, bytes) {
+    // A decoder refuses memory that threads share.
+    return this.#text.decode(this.bytes(start, bytes).slice());
   }
 
   /**
@@ -228,7 +278,7 @@ export class Library {
    * @param {number} count
    */
   words(start, count) {
-    return new Uint32Array(this.#exports.memory.buffer, start, count);
+    return new Uint32Array(this.memory.buffer, start, count);
   }
 
   /**
@@ -237,7 +287,7 @@ export class Library {
    */
   structure(fields) {
     const start = this.allocate(4 * fields.length, 8);
-    const view = new DataView(this.#exports.memory.buffer, start);
+    const view = new DataView(this.memory.buffer, start);
     fields.forEach((field, index) => {
       if (typeof field === "number") view.setUint32(4 * index, field, true);
       else view.setFloat32(4 * index, field[0], true);
@@ -297,7 +347,7 @@ export class Library {
     let end = start;
     const all = this.bytes(0, this.memoryBytes);
     while (all[end] !== 0) end += 1;
-    return new PocketlmError(this.#text.decode(all.subarray(start, end)), code);
+    return new PocketlmError(this.text(start, end - start), code);
   }
 
   /**

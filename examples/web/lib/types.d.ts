@@ -1,4 +1,7 @@
-/** Where an image is: an address, a path (in Node), a file the user chose, or its bytes. */
+/**
+ * Where an image or a GGUF file is: an address, a path (in Node), a file the user chose, or its
+ * bytes.
+ */
 export type Source = string | URL | Blob | ArrayBuffer | ArrayBufferView;
 
 /** How keys and values are kept. `f32` is exact, `q8` takes a quarter of the memory. */
@@ -15,11 +18,18 @@ export interface LoadOptions {
   memory?: number;
   /**
    * Whether the browser keeps an image that was fetched. Default: true. It is kept under its
-   * address, so a changed image needs another one. `caches.delete("pocketlm-images")` deletes all.
+   * address, so a changed image needs another one. So is the part that was fetched before the
+   * connection was lost: the next `load` goes on. `caches.delete("pocketlm-images")` deletes all.
    */
   cache?: boolean;
   /** Whether to use SIMD. Default: if the machine has it. It changes no bit. */
   simd?: boolean;
+  /**
+   * Threads that compute. Default: 1. It changes no bit. More than 1 need SIMD, memory that threads
+   * share, which a page has if it is cross-origin isolated, and a call of `close` at the end.
+   * `info.threads` says how many there are.
+   */
+  threads?: number;
 }
 
 /** Bytes of the image that are in memory. */
@@ -44,8 +54,28 @@ export interface Info {
   /** Whether the browser keeps the image. */
   cached: boolean;
   simd: boolean;
+  /** Threads that compute: as many as were asked for, or 1 where that is not possible. */
+  threads: number;
   /** Jinja source. */
   chatTemplate?: string;
+}
+
+/** What a session needs, here or on a device: the numbers of `pocketlm plan`. */
+export interface Plan {
+  /** Bytes of its arena, which is all that it works in. */
+  arenaBytes: number;
+  /** Bytes of the arena's parts. `cache` has the keys and values. */
+  parts: {
+    tokens: number;
+    hidden: number;
+    normed: number;
+    scratch: number;
+    logits: number;
+    groups: number;
+    rope: number;
+    weights: number;
+    cache: number;
+  };
 }
 
 /** How tokens are chosen. Without it: always the most likely one. */
@@ -91,6 +121,14 @@ export interface GenerateOptions extends PromptOptions {
   maxTokens?: number;
   /** At most 4 strings, at which the text ends without them. */
   stop?: string[];
+  /**
+   * The text obeys this grammar, from its first token on. `pocketlm grammar` compiles it of a JSON
+   * Schema, a list of tools, a GBNF file or a regular expression. An address is fetched each time.
+   * A grammar that is refused changes nothing.
+   */
+  grammar?: Source;
+  /** Special tokens are a part of the text, for calls of tools. Default: they are left out. */
+  keepSpecial?: boolean;
 }
 
 export interface Signal {
@@ -107,8 +145,11 @@ export interface Message {
   content: string;
 }
 
-/** Why a text ended: a token of the model, a string of `stop`, `maxTokens`, the context's end. */
-export type End = "token" | "stop" | "limit" | "context" | "abort";
+/**
+ * Why a text ended: a token of the model, a string of `stop`, `maxTokens`, the context's end, or
+ * because it is complete by its grammar, which allows no more.
+ */
+export type End = "token" | "stop" | "limit" | "context" | "complete" | "abort";
 
 /** A text that is being generated: its pieces, one after the other. It is read once. */
 export interface Generation extends AsyncIterable<string> {
@@ -149,6 +190,8 @@ export interface Model {
   snapshot(): Promise<Uint8Array>;
   /** Replaces the context. What comes next is `generate(prompt, { append: true })`. */
   restore(snapshot: ArrayBuffer | ArrayBufferView): Promise<void>;
+  /** What a session with other limits would need. They are those of `load`, with its defaults. */
+  plan(limits?: Pick<LoadOptions, "context" | "batch" | "kv">): Promise<Plan>;
   /** Bytes of memory that the model takes, all together. */
   memory(): Promise<number>;
   /** Frees the memory. */

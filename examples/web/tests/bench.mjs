@@ -1,5 +1,6 @@
-// Tokens per second, one thread, in turns: this package with SIMD and without, and the command line
-// with its portable kernels and those of AVX2 (`cargo build --release --features cli` in the root).
+// Tokens per second, in turns: this package with SIMD, with two threads, and without SIMD, and the
+// command line on one thread with its portable kernels and those of AVX2 (`cargo build --release
+// --features cli` in the root).
 //
 //   node tests/bench.mjs [IMAGE] [ROUNDS]
 import { execFileSync } from "node:child_process";
@@ -12,8 +13,8 @@ const PROMPT_TOKENS = 128;
 const TOKENS = 48;
 
 /** A program that measures itself, here. */
-async function inNode(simd) {
-  const model = await load(image, { simd, context: 256, batch: 128 });
+async function inNode(simd, threads = 1) {
+  const model = await load(image, { simd, threads, context: 256, batch: 128 });
   const words = await model.tokenize(" the".repeat(PROMPT_TOKENS));
   const prompt = await model.decode(words.slice(1, PROMPT_TOKENS));
   return async () => {
@@ -45,6 +46,7 @@ function native(isa) {
 
 const runs = {
   "node, SIMD": await inNode(true),
+  "node, 2 threads": await inNode(true, 2),
   "node, plain": await inNode(false),
   "native, scalar": native("scalar"),
   "native, avx2": native("avx2"),
@@ -64,5 +66,5 @@ for (const [name, speeds] of Object.entries(found)) {
   const column = (what) =>
     `${median(speeds.map((speed) => speed[what])).toFixed(1)} (${ratio(what).toFixed(2)})`;
   const prefill = column("prefill").padEnd(16);
-  console.log(`${name.padEnd(15)} prefill ${prefill} decode ${column("decode")}`);
+  console.log(`${name.padEnd(16)} prefill ${prefill} decode ${column("decode")}`);
 }

@@ -6,10 +6,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { gzipSync } from "node:zlib";
-import { BOARDS, DIGEST, STORY as ADDRESS } from "../boards.js";
+import { BOARDS, CHIPS, DIGEST, STACK_BYTES, STORY as ADDRESS } from "../boards.js";
 import { C } from "../lib/library.js";
 import { serve } from "../serve.mjs";
-import { read, STORY } from "./images.mjs";
+import { gguf } from "./gguf.mjs";
+import { PERSON, read, STORY } from "./images.mjs";
 
 const here = new URL("../", import.meta.url);
 
@@ -34,18 +35,44 @@ test("the page's table is that of the boards", () => {
   assert.equal(ADDRESS, `story.plm?${checksum}`);
 });
 
-test("the modules import nothing: no panic can be reached", () => {
-  for (const name of ["pocketlm.wasm", "pocketlm-plain.wasm"]) {
+const MODULES = ["pocketlm.wasm", "pocketlm-plain.wasm", "pocketlm-threads.wasm"];
+
+test("the page's boards are those of the command line", () => {
+  const source = read("src/bin/pocketlm/board.rs").toString();
+  const KiB = (number, shift) => (number << (shift - 10)) >>> 0;
+  const cores = Object.fromEntries(
+    [...source.matchAll(/const (\w+): Core = .*?code: (\d+) << 10/gs)].map(([, ...core]) => core),
+  );
+  const board =
+    /name: "(.+)",\s+about: "(.+)",\s+core: (\w+),\s+flash: (\d+) << (\d+),\s+ram: (\d+) << (\d+)/g;
+  const boards = [...source.matchAll(board)].map(([, name, about, core, flash, of, ram, by]) => [
+    name, about, Number(cores[core]), KiB(flash, of), KiB(ram, by),
+  ]);
+  assert.equal(boards.length, 9);
+  assert.deepEqual(CHIPS, boards);
+  assert.ok(source.includes(`const STACK: u64 = ${STACK_BYTES};`));
+});
+
+test("the modules import nothing but memory: no panic can be reached", () => {
+  for (const name of MODULES) {
     const module = new WebAssembly.Module(readFileSync(new URL(`lib/${name}`, here)));
-    assert.deepEqual(WebAssembly.Module.imports(module), []);
+    const shared = [{ module: "env", name: "memory", kind: "memory" }];
+    const expected = name === "pocketlm-threads.wasm" ? shared : [];
+    assert.deepEqual(WebAssembly.Module.imports(module), expected);
   }
 });
 
-test("the modules take at most 62 KB to fetch", () => {
-  for (const name of ["pocketlm.wasm", "pocketlm-plain.wasm"]) {
+test("the modules take at most 68 KB to fetch", () => {
+  for (const name of MODULES) {
     const bytes = gzipSync(readFileSync(new URL(`lib/${name}`, here)), { level: 9 }).length;
-    assert.ok(bytes <= 62 * 1024, `${name}: ${bytes} bytes with gzip`);
+    assert.ok(bytes <= 68 * 1024, `${name}: ${bytes} bytes with gzip`);
   }
+});
+
+test("the module for GGUF files takes at most 1 MB, and imports nothing", () => {
+  const bytes = readFileSync(new URL("lib/pocketlm-gguf.wasm", here));
+  assert.ok(bytes.length <= 2 ** 20, `${bytes.length} bytes`);
+  assert.deepEqual(WebAssembly.Module.imports(new WebAssembly.Module(bytes)), []);
 });
 
 test("what is published is the package, its modules and its licenses", () => {
@@ -54,9 +81,11 @@ test("what is published is the package, its modules and its licenses", () => {
   assert.deepEqual(
     files.map(({ path }) => path).sort(),
     [
-      "LICENSE-APACHE", "LICENSE-MIT", "README.md", "lib/check.js", "lib/engine.js", "lib/image.js",
-      "lib/index.js", "lib/library.js", "lib/pocketlm-plain.wasm", "lib/pocketlm.wasm",
-      "lib/types.d.ts", "lib/worker.js", "package.json",
+      "LICENSE-APACHE", "LICENSE-MIT", "README.md", "lib/check.js", "lib/download.js",
+      "lib/engine.js", "lib/gguf.js", "lib/helper.js", "lib/image.js", "lib/index.js",
+      "lib/library.js", "lib/pocketlm-gguf.wasm", "lib/pocketlm-plain.wasm",
+      "lib/pocketlm-threads.wasm", "lib/pocketlm.wasm", "lib/threads.js", "lib/types.d.ts",
+      "lib/worker.js", "package.json",
     ],
   );
 });
@@ -69,6 +98,11 @@ test("the server answers what it does not understand", async (context) => {
   assert.equal(await status("..%2f..%2fCargo.toml"), 404);
   assert.equal(await status("no-such-file"), 404);
   assert.equal(await status(ADDRESS), 200);
+  const from = (byte) => fetch(address + ADDRESS, { headers: { range: `bytes=${byte}-` } });
+  const rest = await from(1000);
+  assert.equal(rest.status, 206);
+  assert.ok(Buffer.from(await rest.arrayBuffer()).equals(STORY.subarray(1000)));
+  assert.equal((await from(STORY.length)).status, 416);
 });
 
 test("the README's examples run", () => {
@@ -76,6 +110,8 @@ test("the README's examples run", () => {
   assert.ok(blocks.length >= 3);
   const folder = mkdtempSync(join(tmpdir(), "pocketlm-"));
   writeFileSync(join(folder, "story.plm"), STORY);
+  writeFileSync(join(folder, "person.plg"), PERSON);
+  writeFileSync(join(folder, "tiny.gguf"), gguf());
   try {
     for (const [, block] of blocks) {
       const program = block.replace('"pocketlm"', JSON.stringify(new URL("lib/index.js", here)));

@@ -356,6 +356,11 @@
 #define PLM_ERROR_NO_GRAMMAR 509
 
 /**
+ * The grammar names a special token that the tokenizer does not have.
+ */
+#define PLM_ERROR_OTHER_VOCABULARY 510
+
+/**
  * Keys and values are kept as they are computed.
  */
 #define PLM_KV_F32 0
@@ -629,6 +634,49 @@ typedef struct plm_limits {
      */
     size_t weight_buffer;
 } plm_limits;
+
+/**
+ * What the arena of a session is used for: bytes of its parts, in their order, each padded to a
+ * multiple of 64.
+ */
+typedef struct plm_arena_parts {
+    /**
+     * The ids and positions of the context's tokens.
+     */
+    size_t tokens;
+    /**
+     * The residual stream of a batch.
+     */
+    size_t hidden;
+    /**
+     * What goes into matrices, and what comes back.
+     */
+    size_t normed;
+    /**
+     * Attention's queries and scores, or what the feed-forward computes: whichever is more.
+     */
+    size_t scratch;
+    /**
+     * The logits.
+     */
+    size_t logits;
+    /**
+     * Inputs of quantised matrices.
+     */
+    size_t groups;
+    /**
+     * The cosines and sines of a batch.
+     */
+    size_t rope;
+    /**
+     * Weights that are not in memory.
+     */
+    size_t weights;
+    /**
+     * Keys and values, and what convolutions keep.
+     */
+    size_t cache;
+} plm_arena_parts;
 
 /**
  * Where weights are read from: external flash without a memory-mapped window, an SD card, a file.
@@ -969,6 +1017,15 @@ int32_t plm_plan(const struct plm_model *model,
                  size_t *arena_bytes);
 
 /**
+ * Writes the parts of that arena to `parts`. Together they are `arena_bytes` of `plm_plan`.
+ *
+ * Errors: those of `plm_plan`.
+ */
+int32_t plm_plan_parts(const struct plm_model *model,
+                       const struct plm_limits *limits,
+                       struct plm_arena_parts *parts);
+
+/**
  * Whether `float` is computed as IEEE 754 asks. If not, the logits are not those of other
  * machines: some operating systems and some floating-point routines in ROM flush subnormal numbers
  * to zero. Call it once at the start, in the mode that the program computes in.
@@ -1268,7 +1325,7 @@ int32_t plm_decode_end(struct plm_decoder *decoder, plm_write write, void *conte
  * a text. `tokenizer` is copied. `grammar` has `bytes` bytes at any address, which do not change
  * while the constraint is used.
  *
- * Errors: 409 to 411, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
+ * Errors: 409 to 411, `PLM_ERROR_OTHER_VOCABULARY`, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
  * `PLM_ERROR_LENGTH`, `PLM_ERROR_HANDLE`.
  */
 int32_t plm_constraint_open(struct plm_constraint *constraint,

@@ -1,22 +1,34 @@
-// The page in Chromium: `apt-get install chromium`, or CHROMIUM=/path/to/it.
-// SCREENSHOTS=FOLDER keeps pictures of the page.
+// The page in Chromium, or with BROWSER=firefox in Firefox: `apt-get install chromium firefox-esr`,
+// or CHROMIUM=/path/to/it, FIREFOX=/path/to/it. SCREENSHOTS=FOLDER keeps pictures of the page.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
-import { chromium } from "playwright-core";
+import { chromium, firefox } from "playwright-core";
 import { BOARDS, DIGEST, STORY as ADDRESS } from "../../boards.js";
 import { serve } from "../../serve.mjs";
-import { flipped, PROMPT, STORY, TEXT } from "../images.mjs";
+import { gguf } from "../gguf.mjs";
+import { cutting, flipped, PERSON, PROMPT, STORY, TEXT } from "../images.mjs";
 
+const isFirefox = process.env.BROWSER === "firefox";
 let browser, context, page, server, address;
 const requests = [];
 
+/** What was asked for of an image whose connections are cut. */
+const asked = [];
+const cut = cutting({ cuts: [300_000, 200_000, 0], asked });
+
 before(async () => {
-  ({ server, address } = await serve(0));
-  browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    args: ["--no-sandbox"],
-  });
+  ({ server, address } = await serve(0, { "/cut.plm": cut }));
+  browser = isFirefox
+    ? await firefox.launch({
+        executablePath: process.env.FIREFOX ?? "/usr/bin/firefox-esr",
+        // Not Playwright's own build: it is driven by WebDriver BiDi.
+        channel: "moz-firefox",
+      })
+    : await chromium.launch({
+        executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+        args: ["--no-sandbox"],
+      });
   context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
   context.on("request", (request) => requests.push(request.url()));
   page = await context.newPage();
@@ -59,7 +71,7 @@ test("the story is told when the page opens", async () => {
   await open();
   assert.equal(await text("output"), TEXT);
   assert.equal(await text("tokens"), "152");
-  assert.equal(await text("kernels"), "SIMD");
+  assert.equal(await text("kernels"), "SIMD, 1 thread");
   const first = await page.evaluate(() => document.getElementById("first").textContent);
   console.log(`first text ${first} after the prompt, ${await text("speed")} tokens/s`);
   await picture("desktop-light");
@@ -81,6 +93,27 @@ test("the first text comes within 3 seconds of opening the page", async () => {
   assert.ok(elapsed < 3000, `${elapsed} ms`);
 });
 
+test("the picture of a board says what fits", async () => {
+  const row = (name) => page.locator("#plan tr", { hasText: name }).locator("td").textContent();
+  const verdict = (hasText) => page.locator("#plan-verdict", { hasText }).waitFor();
+  await verdict("It fits.");
+  assert.equal(await row("image"), STORY.length.toLocaleString("en"));
+  assert.equal(await row("keys and values"), "87,040");
+  await picture("desktop-plan");
+  await page.locator("#chip").selectOption("stm32f411");
+  await page.locator("#plan-kv").selectOption("f32");
+  await verdict("It does not fit. Flash lacks 1,021,376 bytes. RAM lacks 213,120 bytes.");
+  assert.equal(await page.locator("#plan tr", { hasText: "missing" }).count(), 2);
+  await picture("desktop-plan-missing");
+  await page.locator("#plan-context").fill("0");
+  await page.locator("#plan-context").blur();
+  await verdict("context is 0");
+  assert.equal(await page.locator("#plan figure").count(), 0);
+  await page.locator("#plan-context").fill("64");
+  await page.locator("#plan-context").blur();
+  await page.locator("#plan figure").first().waitFor();
+});
+
 test("the digest is that of the boards", async () => {
   await page.locator("#digest").click();
   await page.locator("#verdict", { hasText: "the bits of every board" }).waitFor();
@@ -98,6 +131,62 @@ test("without SIMD the bits are the same", async () => {
     return result;
   });
   assert.deepEqual(found, [false, DIGEST]);
+});
+
+test("with threads the bits are the same", async () => {
+  const found = await page.evaluate(async () => {
+    const { load } = await import("./lib/index.js");
+    const found = [];
+    for (const threads of [2, 3]) {
+      const model = await load("story.plm", { threads });
+      found.push(model.info.threads, await model.digest());
+      model.close();
+    }
+    return found;
+  });
+  assert.deepEqual(found, [2, DIGEST, 3, DIGEST]);
+});
+
+test("a page that is not isolated has one thread", async () => {
+  const fresh = await browser.newContext();
+  const other = await fresh.newPage();
+  await other.route(address, async (route) => {
+    const response = await route.fetch();
+    const headers = response.headers();
+    delete headers["cross-origin-embedder-policy"];
+    await route.fulfill({ response, headers });
+  });
+  await other.goto(address);
+  const found = await other.evaluate(async () => {
+    const { load } = await import("./lib/index.js");
+    const model = await load("story.plm", { threads: 2 });
+    return [crossOriginIsolated, model.info.threads, await model.digest()];
+  });
+  assert.deepEqual(found, [false, 1, DIGEST]);
+  assert.equal(await other.locator("#threads").isDisabled(), true);
+  await fresh.close();
+});
+
+test("a text obeys its grammar, which is fetched or given as bytes", async () => {
+  const found = await page.evaluate(async (bytes) => {
+    const { load } = await import("./lib/index.js");
+    const model = await load("story.plm");
+    const found = [];
+    for (const grammar of ["tests/person.plg", Uint8Array.from(bytes)]) {
+      const text = model.generate("My friend:", { grammar });
+      let json = "";
+      for await (const piece of text) json += piece;
+      found.push([json, text.end]);
+    }
+    const wrong = model.generate("My friend:", { grammar: "story.plm" });
+    const refusal = await wrong[Symbol.asyncIterator]().next().catch((error) => error.message);
+    model.close();
+    return [...found, refusal];
+  }, [...PERSON]);
+  assert.deepEqual(found[0], found[1]);
+  assert.ok(JSON.parse(found[0][0]).age);
+  assert.equal(found[0][1], "complete");
+  assert.match(found[2], /not a compiled grammar/);
 });
 
 test("the page's thread does not wait, and an abort ends a text", async () => {
@@ -170,7 +259,7 @@ test("a file that is no image is refused, and the model before stays", async () 
   await open();
   for (const [name, bytes, message] of [
     ["notes.plm", Buffer.from("Dear diary, ".repeat(99)), /notes.plm: not a pocketlm image/],
-    ["model.plm", Buffer.from("GGUF".repeat(99)), /pocketlm pack/],
+    ["model.gguf", Buffer.from("GGUF".repeat(99)), /model.gguf: no image can be made of it/],
     ["flipped.plm", flipped(700_000), /flipped.plm: the image is damaged/],
     ["short.plm", STORY.subarray(0, 99_968), /short.plm: .*cut short/],
   ]) {
@@ -200,6 +289,11 @@ test("a file that is dropped takes the model's place", async () => {
     return !document.getElementById("prompt").dispatchEvent(drop);
   });
   assert.equal(isTaken, false);
+});
+
+test("of a GGUF file an image is made", async () => {
+  await choose("tiny.gguf", gguf());
+  await page.locator("#status", { hasText: "Tiny.gguf is loaded: 1 layer, 259 tokens." }).waitFor();
 });
 
 test("the file that was chosen last is the model", async () => {
@@ -244,6 +338,24 @@ test("a kept image that is damaged is fetched again", async () => {
   assert.equal(await text("output"), TEXT);
   assert.equal(await text("cached"), "yes");
   assert.ok(Buffer.from(await kept()).equals(STORY));
+});
+
+test("a download that was cut goes on after the page was opened again", async () => {
+  const open = () =>
+    page.evaluate(async () => {
+      const { load } = await import("./lib/index.js");
+      const model = await load("cut.plm");
+      const result = [model.info.cached, await model.digest()];
+      model.close();
+      return result;
+    });
+  await assert.rejects(open(), /connection was lost after 0\.5 MB/);
+  await page.reload();
+  await told();
+  assert.deepEqual(await open(), [true, DIGEST]);
+  assert.deepEqual(asked, [undefined, ...[3, 5, 5].map((at) => `bytes=${at}00000-`)]);
+  assert.deepEqual(await open(), [true, DIGEST]);
+  assert.equal(asked.length, 4);
 });
 
 test("nothing but the page's own files is asked for", () => {
@@ -298,12 +410,12 @@ test("keyboards and screen readers find everything", async () => {
   }
   await page.locator("#prompt").focus();
   const visited = [];
-  for (let step = 0; step < 12; step += 1) {
+  for (let step = 0; step < 18; step += 1) {
     visited.push(await page.evaluate(() => document.activeElement.id));
     await page.keyboard.press("Tab");
   }
-  const wanted = ["prompt", "temperature", "seed", "generate", "output", "file", "kv", "digest"];
-  for (const id of wanted) {
+  const fields = ["prompt", "temperature", "seed", "file", "kv", "chip"];
+  for (const id of [...fields, "generate", "output", "digest"]) {
     assert.ok(visited.includes(id), `${id} in ${visited}`);
   }
 });
