@@ -239,3 +239,15 @@ pub(super) fn add<T: Copy + AddAssign + Mul<Output = T>>(x: &mut [T], y: &[T], f
         *x += factor * *y;
     }
 }
+
+/// The dot product, in [`CHUNK`] sums that are added up in order.
+#[inline(always)]
+pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut sums = [0.0f32; CHUNK];
+    for (x, y) in x.chunks(CHUNK).zip(y.chunks(CHUNK)) {
+        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
+            *sum += x * y;
+        }
+    }
+    sums.iter().sum()
+}
