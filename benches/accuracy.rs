@@ -84,14 +84,9 @@ enum Types {
     Bits(f64),
 }
 
-const SMALL_TYPES: [Types; 8] = [
-    Types::Of(DType::Q6, DType::Q6),
-    Types::Of(DType::Q5, DType::Q5),
-    Types::Bits(4.5),
-    Types::Of(DType::Q4, DType::Q4),
+const SMALL_TYPES: [Types; 3] = [
     Types::Of(DType::Nl4, DType::Nl4),
-    Types::Bits(4.0),
-    Types::Bits(3.5),
+    Types::Bits(4.5),
     Types::Of(DType::Nl3, DType::Nl4),
 ];
 

@@ -2,7 +2,7 @@
 //! layer, all of the calibration text. So calibration needs the memory of one layer.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::prelude::rust_2024::*;
 use std::rc::Rc;
 
@@ -15,17 +15,25 @@ use crate::import::{
     self, Checkpoint, Description, Element, ImportError, PackOptions, PackedMatrix, Tensor,
 };
 use crate::model::{Model, TensorId, TensorKind};
-use crate::run::{Plan, Session};
+use crate::run::{Observed, Plan, Session};
 
-/// Matrices that read the same input. The first one names it.
-pub(super) const INPUTS: [&[TensorKind]; 6] = [
+/// Matrices of a layer that read the same input.
+pub(super) const READERS: [&[TensorKind]; 3] = [
     &[TensorKind::Query, TensorKind::Key, TensorKind::Value],
-    &[TensorKind::Output],
     &[TensorKind::ConvIn],
-    &[TensorKind::ConvOut],
     &[TensorKind::GatingLinear, TensorKind::ValueLinear],
+];
+
+/// The two halves of a layer, attention (or a convolution) and the feed-forward network: the
+/// matrices whose product is added to the hidden rows. A layer has one in each half.
+pub(super) const WRITERS: [&[TensorKind]; 2] = [
+    &[TensorKind::Output, TensorKind::ConvOut],
     &[TensorKind::OutLinear],
 ];
+
+/// The norm after each half, if the model has it.
+pub(super) const POST_NORMS: [TensorKind; 2] =
+    [TensorKind::PostAttentionNorm, TensorKind::PostFfwNorm];
 
 /// Sequences that are computed at once by [`OneLayer::after`].
 const AT_ONCE: usize = 16;
@@ -124,8 +132,9 @@ impl<'c> OneLayer<'c> {
         let model = Model::open(&image).map_err(refuse)?;
         let mut after = Vec::with_capacity(self.hidden.len());
         for ranges in ranges(sequences).chunks(AT_ONCE) {
-            for computed in compute(&model, ranges, isa).map_err(refuse)? {
-                after.extend(computed.hidden);
+            for computed in compute(&model, ranges, 1, isa).map_err(refuse)? {
+                let [_, hidden] = computed.residual;
+                after.extend(hidden);
             }
         }
         Ok(after)
@@ -252,16 +261,42 @@ pub(super) fn embed(
 /// What a layer computed of a sequence.
 #[derive(Default)]
 pub(super) struct Computed {
-    /// The inputs of [`INPUTS`], `[tokens][width]` each; empty if the layer has no such matrix.
-    pub inputs: [Vec<f32>; INPUTS.len()],
-    /// The rows that come out of the layer.
-    pub hidden: Vec<f32>,
+    /// The inputs of [`READERS`], `[tokens][width]` each; empty if the layer has no such matrix.
+    pub readers: [Vec<f32>; READERS.len()],
+    /// The same of [`WRITERS`].
+    pub writers: [Vec<f32>; WRITERS.len()],
+    /// What the writers wrote, `[tokens][embedding_dim]`.
+    pub branches: [Vec<f32>; WRITERS.len()],
+    /// The hidden rows after each half, `[tokens][embedding_dim]`.
+    pub residual: [Vec<f32>; WRITERS.len()],
 }
 
-/// Computes some sequences of the tokens of a [`OneLayer`].
+impl Computed {
+    fn keep(&mut self, observed: Observed, values: &[f32]) {
+        let half = |kind| POST_NORMS.iter().position(|norm| *norm == kind);
+        let place = match observed {
+            Observed::Input(kind) => {
+                let of = |groups: &[&[TensorKind]]| groups.iter().position(|g| g.contains(&kind));
+                match (of(&READERS), of(&WRITERS)) {
+                    (Some(group), _) => Some(&mut self.readers[group]),
+                    (None, Some(half)) => Some(&mut self.writers[half]),
+                    (None, None) => None,
+                }
+            }
+            Observed::Branch(norm) => half(norm).map(|half| &mut self.branches[half]),
+            Observed::Residual(norm) => half(norm).map(|half| &mut self.residual[half]),
+        };
+        if let Some(place) = place {
+            *place = values.to_vec();
+        }
+    }
+}
+
+/// Computes some sequences of the tokens of a [`OneLayer`], up to the end of a half.
 pub(super) fn compute(
     model: &Model<'_>,
     sequences: &[Range<u32>],
+    last_half: usize,
     isa: &'static Isa,
 ) -> Result<Vec<Computed>, crate::Error> {
     let longest = sequences.iter().map(|s| s.len() as u32).max().unwrap_or(1);
@@ -278,12 +313,13 @@ pub(super) fn compute(
                 let mut session = Session::new(model, &plan, arena, engine)?;
                 let ids: Vec<u32> = sequence.clone().collect();
                 let mut computed = Computed::default();
-                session.feed_observed(&ids, &mut |_, kind, values| {
-                    let input = INPUTS.iter().position(|roles| roles[0] == kind);
-                    match (input, kind) {
-                        (Some(index), _) => computed.inputs[index] = values.to_vec(),
-                        (None, TensorKind::FinalNorm) => computed.hidden = values.to_vec(),
-                        _ => {}
+                session.feed_observed(&ids, &mut |observed, values| {
+                    computed.keep(observed, values);
+                    match observed {
+                        Observed::Residual(norm) if norm == POST_NORMS[last_half] => {
+                            ControlFlow::Break(())
+                        }
+                        _ => ControlFlow::Continue(()),
                     }
                 })?;
                 Ok(computed)

@@ -1,14 +1,15 @@
 //! Packs one matrix: exactly, if its weights lie on the grid of its type; else with feedback of the
-//! strength that errs least on text that is held out.
+//! strength that errs least on text that is held out. A matrix that writes to the hidden rows is
+//! corrected before for the errors that are in them already.
 
 use std::prelude::rust_2024::*;
 
 use pocketlm_kernels::{Isa, TILE_ROWS, pack_codes, pack_q4_group, pack_row_scale, pack_values};
 use rayon::prelude::*;
 
-use super::feedback::{Row, round_rows};
+use super::feedback::{Row, add, round_rows};
 use super::grid::Grid;
-use super::moments::{Factor, Moments};
+use super::moments::{Columns, Factor, Moments, add_over_tokens};
 use crate::import::{ImportError, PackedMatrix, Tensor, check_range};
 use crate::model::DType;
 
@@ -26,51 +27,126 @@ const DAMPINGS: [f64; 4] = [0.03, 0.1, 0.25, 0.6];
 
 /// What is known of the inputs of a matrix.
 pub(super) struct Inputs {
-    training: Moments,
-    held_out: Moments,
+    training: Sums,
+    held_out: Sums,
     /// Tokens that are held out.
     judges: usize,
 }
 
+/// Sums over the tokens of a text.
+struct Sums {
+    inputs: Moments,
+    /// What the outputs lack, times the inputs: `[rows][width]`. Empty if nothing is known of it.
+    lack: Vec<f32>,
+}
+
 impl Inputs {
+    /// Of inputs of `width` numbers.
     pub fn new(width: usize) -> Self {
+        let sums = || Sums {
+            inputs: Moments::new(width),
+            lack: Vec::new(),
+        };
         Inputs {
-            training: Moments::new(width),
-            held_out: Moments::new(width),
+            training: sums(),
+            held_out: sums(),
             judges: 0,
         }
     }
 
-    /// Adds the inputs of a sequence, `[tokens][width]`.
-    pub fn add(&mut self, sequence: usize, values: &[f32], isa: &Isa) {
-        if sequence % HELD_OUT == HELD_OUT / 2 {
-            self.judges += values.len() / self.held_out.width;
-            self.held_out.add(values, isa);
+    /// Adds the inputs of a sequence, `[tokens][width]`, and what the outputs of the matrix lack,
+    /// `[tokens][rows]`, if that is known.
+    pub fn add(&mut self, sequence: usize, inputs: &[f32], lack: Option<&[f32]>, isa: &Isa) {
+        let is_held_out = sequence % HELD_OUT == HELD_OUT / 2;
+        let sums = if is_held_out {
+            &mut self.held_out
         } else {
-            self.training.add(values, isa);
+            &mut self.training
+        };
+        let width = sums.inputs.width;
+        let tokens = inputs.len() / width;
+        if is_held_out {
+            self.judges += tokens;
+        }
+        let inputs = Columns::new(inputs, width);
+        sums.inputs.add(&inputs, isa);
+        if let Some(lack) = lack.filter(|_| tokens > 0) {
+            let rows = lack.len() / tokens;
+            sums.lack.resize(rows * width, 0.0);
+            let lack = Columns::new(lack, rows);
+            add_over_tokens(&mut sums.lack, &lack, &inputs, false, isa);
         }
     }
 
     /// `None` if they are of no use: not numbers, or too few to judge candidates by.
     pub fn finish(self) -> Option<Known> {
-        if self.judges < JUDGES || !self.training.is_finite() || !self.held_out.is_finite() {
+        let Inputs {
+            training,
+            held_out,
+            judges,
+        } = self;
+        if judges < JUDGES || !training.is_finite() || !held_out.is_finite() {
             return None;
         }
-        let factor = |damping: &f64| Some((*damping, self.training.factor(*damping)?));
+        let factor = |damping: &f64| Some((*damping, training.inputs.factor(*damping)?));
         let candidates = DAMPINGS.iter().filter_map(factor).collect();
         Some(Known {
             candidates,
-            all: self.training.plus(&self.held_out),
-            held_out: self.held_out,
+            all: training.plus(&held_out),
+            training: training.lack,
+            held_out,
         })
+    }
+}
+
+impl Sums {
+    fn is_finite(&self) -> bool {
+        self.inputs.is_finite() && self.lack.iter().all(|x| x.is_finite())
+    }
+
+    fn plus(&self, other: &Sums) -> Sums {
+        let lack = self.lack.iter().zip(&other.lack);
+        Sums {
+            inputs: self.inputs.plus(&other.inputs),
+            lack: lack.map(|(a, b)| a + b).collect(),
+        }
     }
 }
 
 /// The moments of the inputs of a matrix, and candidates for the feedback.
 pub(super) struct Known {
-    all: Moments,
-    held_out: Moments,
+    all: Sums,
+    /// What the outputs lack on the text that is not held out.
+    training: Vec<f32>,
+    held_out: Sums,
     candidates: Vec<(f64, Factor)>,
+}
+
+impl Known {
+    /// What some rows gain by a correction of their weights: the least squares on the text that is
+    /// held out.
+    fn gain(&self, first: usize, corrections: &[Vec<f32>]) -> f64 {
+        let held_out = &self.held_out;
+        let width = held_out.inputs.width;
+        let lack = held_out.lack[first * width..].chunks_exact(width);
+        let along: f64 = corrections
+            .iter()
+            .zip(lack)
+            .flat_map(|(correction, lack)| correction.iter().zip(lack))
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum();
+        let curve: f64 = held_out.inputs.losses(corrections).iter().sum();
+        2.0 * along - curve
+    }
+}
+
+/// What is added to `count` rows from `first` on, so that the outputs lack least.
+fn corrections(lack: &[f32], factor: &Factor, first: usize, count: usize) -> Vec<Vec<f32>> {
+    let width = factor.weights.len();
+    let rows = lack[first * width..].chunks_exact(width).take(count);
+    let mut rows: Vec<Vec<f32>> = rows.map(<[f32]>::to_vec).collect();
+    factor.solve(&mut rows);
+    rows
 }
 
 /// A packed matrix.
@@ -106,18 +182,29 @@ pub(super) fn round(
     grid: &Grid,
     known: Option<&Known>,
 ) -> Result<Rounded, ImportError> {
-    let factor = match known {
-        Some(known) => {
-            best_damping(tensor, grid, known)?.and_then(|damping| known.all.factor(damping))
-        }
-        None => None,
+    let chosen = match known {
+        Some(known) => choose(tensor, grid, known)?,
+        None => Chosen::default(),
     };
-    let factor = factor.as_ref();
+    let factor = |damping: Option<f64>| {
+        known
+            .zip(damping)
+            .and_then(|(known, damping)| known.all.inputs.factor(damping))
+    };
+    let correction = known.zip(factor(chosen.correction));
+    let feedback = factor(chosen.feedback);
     let (words, losses) = pack(tensor, grid.dtype, |index, rows| {
+        if let Some((known, factor)) = &correction {
+            let first = index * TILE_ROWS;
+            add_rows(
+                rows,
+                &corrections(&known.all.lack, factor, first, rows.len()),
+            );
+        }
         let judge = known.filter(|_| index % JUDGED == 0);
-        let size: Option<f64> = judge.map(|known| known.all.losses(rows).iter().sum());
-        let rounded = round_rows(grid, rows, factor);
-        let loss: Option<f64> = judge.map(|known| known.all.losses(rows).iter().sum());
+        let size: Option<f64> = judge.map(|known| known.all.inputs.losses(rows).iter().sum());
+        let rounded = round_rows(grid, rows, feedback.as_ref());
+        let loss: Option<f64> = judge.map(|known| known.all.inputs.losses(rows).iter().sum());
         (size.zip(loss), rounded)
     })?;
     let losses = losses.iter().flatten();
@@ -132,32 +219,82 @@ pub(super) fn round(
     })
 }
 
-/// The damping that errs least on the inputs that are held out; `None` if no feedback does.
-fn best_damping(
-    tensor: &Tensor<'_>,
-    grid: &Grid,
-    known: &Known,
-) -> Result<Option<f64>, ImportError> {
+fn add_rows(rows: &mut [Vec<f32>], others: &[Vec<f32>]) {
+    for (row, other) in rows.iter_mut().zip(others) {
+        add(row, other, 1.0);
+    }
+}
+
+/// The parts of the diagonal that err least on the inputs that are held out.
+#[derive(Clone, Copy, Default)]
+struct Chosen {
+    /// `None` if no correction errs less than none.
+    correction: Option<f64>,
+    /// `None` if no feedback errs less than none.
+    feedback: Option<f64>,
+}
+
+/// Tries the candidates on some rows.
+fn choose(tensor: &Tensor<'_>, grid: &Grid, known: &Known) -> Result<Chosen, ImportError> {
     let tile_rows = tensor.row_count().div_ceil(TILE_ROWS);
-    let tried = tile_rows.min(TRIED);
-    let mut best = (f64::INFINITY, None);
+    let count = tile_rows.min(TRIED);
+    let tried = (0..count).map(|index| index * tile_rows / count);
+    let read = |index| Ok((index * TILE_ROWS, read(tensor, index, grid.dtype)?));
+    let mut tried: Vec<Tried> = tried.map(read).collect::<Result<_, ImportError>>()?;
+    let correction = choose_correction(known, &mut tried);
+    let mut feedback = None;
+    let mut least = f64::INFINITY;
     let candidates = known.candidates.iter();
     let candidates = candidates.map(|(damping, factor)| (Some(*damping), Some(factor)));
     for (damping, factor) in candidates.chain([(None, None)]) {
-        let losses: Result<Vec<f64>, ImportError> = (0..tried)
-            .into_par_iter()
-            .map(|index| {
-                let mut rows = read(tensor, index * tile_rows / tried, grid.dtype)?;
-                round_rows(grid, &mut rows, factor);
-                Ok(known.held_out.losses(&rows).iter().sum())
-            })
-            .collect();
-        let loss: f64 = losses?.iter().sum();
-        if loss < best.0 {
-            best = (loss, damping);
+        let losses = tried.par_iter().map(|(_, rows)| {
+            let mut rows = rows.clone();
+            round_rows(grid, &mut rows, factor);
+            known.held_out.inputs.losses(&rows).iter().sum()
+        });
+        let losses: Vec<f64> = losses.collect();
+        let loss: f64 = losses.iter().sum();
+        if loss < least {
+            least = loss;
+            feedback = damping;
         }
     }
-    Ok(best.1)
+    Ok(Chosen {
+        correction,
+        feedback,
+    })
+}
+
+/// The first of some rows, and the rows.
+type Tried = (usize, Vec<Vec<f32>>);
+
+/// Corrects some rows by what gains most on the text that is held out.
+fn choose_correction(known: &Known, tried: &mut [Tried]) -> Option<f64> {
+    if known.training.is_empty() {
+        return None;
+    }
+    let mut chosen = None;
+    let mut most = 0.0;
+    for (damping, factor) in &known.candidates {
+        let found: Vec<(Vec<Vec<f32>>, f64)> = tried
+            .par_iter()
+            .map(|(first, rows)| {
+                let corrections = corrections(&known.training, factor, *first, rows.len());
+                let gain = known.gain(*first, &corrections);
+                (corrections, gain)
+            })
+            .collect();
+        let gain: f64 = found.iter().map(|(_, gain)| gain).sum();
+        if gain > most {
+            most = gain;
+            chosen = Some((*damping, found));
+        }
+    }
+    let (damping, found) = chosen?;
+    for ((_, rows), (corrections, _)) in tried.iter_mut().zip(&found) {
+        add_rows(rows, corrections);
+    }
+    Some(damping)
 }
 
 /// Packs all rows of a matrix, eight at a time by all cores. `round` gets the index of a tile row

@@ -21,14 +21,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::prelude::rust_2024::*;
+use std::rc::Rc;
 
 use pocketlm_kernels::Isa;
+use pocketlm_kernels::vector::{rms_factor, scale};
 
 use crate::import::{Checkpoint, Description, ImportError, PackOptions, PackedMatrix, Tensor};
 use crate::model::{DType, Model, TensorId, TensorKind};
 pub use calibration::Calibration;
 use grid::Grid;
-use layer::{INPUTS, OneLayer, compute, embed, ranges};
+use layer::{Computed, OneLayer, POST_NORMS, READERS, WRITERS, compute, embed, ranges};
 use matrix::{Inputs, Rounded, exact, round};
 pub use measure::{Agreement, measure};
 pub use sensitivity::Sensitivity;
@@ -52,7 +54,7 @@ const ROUND: usize = 4;
 /// Example: [`measure`](measure()).
 pub struct Quantized<'c> {
     checkpoint: &'c dyn Checkpoint,
-    packed: BTreeMap<TensorId, PackedMatrix>,
+    packed: BTreeMap<TensorId, Rc<PackedMatrix>>,
 }
 
 impl Quantized<'_> {
@@ -97,7 +99,7 @@ impl Checkpoint for Quantized<'_> {
     }
 
     fn packed(&self, id: TensorId) -> Option<&PackedMatrix> {
-        self.packed.get(&id)
+        self.packed.get(&id).map(|matrix| &**matrix)
     }
 }
 
@@ -210,30 +212,125 @@ impl Work<'_, '_> {
         let config = checkpoint.description().config;
         let ranges = ranges(sequences);
         let mut hidden = embed(checkpoint, sequences)?;
+        // The same where the matrices are packed.
+        let mut packed_hidden = hidden.clone();
         for layer in 0..config.num_decoder_blocks {
             // A model that computes what is not a number tells nothing more.
             if hidden.iter().any(|x| !x.is_finite()) {
                 return self.round_all(|_, _| true, None);
             }
-            // q8 is faster than f32, and its errors are far smaller than those of what is rounded.
-            let image = OneLayer::new(checkpoint, layer, &hidden).image(DType::Q8)?;
-            let model = Model::open(&image).map_err(refuse)?;
-            let inputs;
-            (inputs, hidden) = layer_inputs(&model, &ranges, isa)?;
-            drop(image);
-            for (roles, inputs) in INPUTS.iter().zip(inputs) {
-                self.round_all(|of, kind| of == layer && roles.contains(&kind), inputs)?;
+            let targets = self.pack_readers(layer, &hidden, &ranges)?;
+            for (half, target) in targets.iter().enumerate() {
+                self.pack_writer(layer, half, &packed_hidden, target, &ranges)?;
             }
+            let packed = self.packed_layer(layer, &packed_hidden);
+            packed_hidden = packed.after(DType::Q8, sequences, isa)?;
+            [_, hidden] = targets;
         }
         let states = measure::final_norm(checkpoint, &hidden)?;
-        drop(hidden);
         let width = config.embedding_dim as usize;
         let mut inputs = Inputs::new(width);
         for (index, range) in ranges.iter().enumerate() {
-            let states = &states[range.start as usize * width..range.end as usize * width];
-            inputs.add(index, states, isa);
+            inputs.add(index, &states[numbers(range, width)], None, isa);
         }
         self.round_all(|_, _| true, Some(inputs))
+    }
+
+    /// Packs the matrices of a layer that read the hidden rows. Returns the hidden rows after each
+    /// half of the layer, as the checkpoint computes them.
+    fn pack_readers(
+        &mut self,
+        layer: u32,
+        hidden: &[f32],
+        ranges: &[Range<u32>],
+    ) -> Result<[Vec<f32>; WRITERS.len()], ImportError> {
+        // q8 is faster than f32, and its errors are far smaller than those of what is rounded.
+        let image = OneLayer::new(self.quantized.checkpoint, layer, hidden).image(DType::Q8)?;
+        let model = Model::open(&image).map_err(refuse)?;
+        let mut inputs: [Option<Inputs>; READERS.len()] = Default::default();
+        let mut targets: [Vec<f32>; WRITERS.len()] = Default::default();
+        self.each_sequence(&model, ranges, 1, |isa, index, computed| {
+            for (target, rows) in targets.iter_mut().zip(&computed.residual) {
+                target.extend_from_slice(rows);
+            }
+            for (inputs, values) in inputs.iter_mut().zip(&computed.readers) {
+                if values.is_empty() {
+                    continue;
+                }
+                let width = values.len() / ranges[index].len();
+                let inputs = inputs.get_or_insert_with(|| Inputs::new(width));
+                inputs.add(index, values, None, isa);
+            }
+        })?;
+        drop(image);
+        for (kinds, inputs) in READERS.iter().zip(inputs) {
+            self.round_all(|of, kind| of == layer && kinds.contains(&kind), inputs)?;
+        }
+        Ok(targets)
+    }
+
+    /// Packs the matrix that writes what a half of a layer computes, so that the hidden rows after
+    /// it come near to `target`. `hidden` comes into the layer if all before it is packed.
+    fn pack_writer(
+        &mut self,
+        layer: u32,
+        half: usize,
+        hidden: &[f32],
+        target: &[f32],
+        ranges: &[Range<u32>],
+    ) -> Result<(), ImportError> {
+        let is_meant = |of: u32, kind| of == layer && WRITERS[half].contains(&kind);
+        if !self.grids.keys().any(|id| is_meant(id.layer, id.kind)) {
+            return Ok(());
+        }
+        let norm = PostNorm::new(self.quantized.checkpoint, layer, half)?;
+        let image = self.packed_layer(layer, hidden).image(DType::Q8)?;
+        let model = Model::open(&image).map_err(refuse)?;
+        let width = model.config().embedding_dim as usize;
+        let mut inputs = None;
+        self.each_sequence(&model, ranges, half, |isa, index, mut computed| {
+            let range = &ranges[index];
+            let target = &target[numbers(range, width)];
+            let found = &computed.residual[half];
+            let mut lack: Vec<f32> = target.iter().zip(found).map(|(t, f)| t - f).collect();
+            let values = &mut computed.writers[half];
+            let inputs_width = values.len() / range.len();
+            if let Some(norm) = &norm {
+                norm.undo(&computed.branches[half], &mut lack, values);
+            }
+            let inputs = inputs.get_or_insert_with(|| Inputs::new(inputs_width));
+            inputs.add(index, values, Some(&lack), isa);
+        })?;
+        drop(image);
+        self.round_all(is_meant, inputs)
+    }
+
+    /// A layer with those of its matrices that are packed so far.
+    fn packed_layer<'h>(&self, layer: u32, hidden: &'h [f32]) -> OneLayer<'h>
+    where
+        Self: 'h,
+    {
+        let packed = self.quantized.packed.iter();
+        let packed = packed.filter(|(id, _)| id.kind.is_per_layer() && id.layer == layer);
+        let packed = packed.map(|(id, matrix)| (id.kind, Rc::clone(matrix)));
+        OneLayer::new(self.quantized.checkpoint, layer, hidden).with_packed(packed.collect())
+    }
+
+    /// Computes all sequences up to the end of a half of the layer, some at a time.
+    fn each_sequence(
+        &self,
+        model: &Model<'_>,
+        ranges: &[Range<u32>],
+        last_half: usize,
+        mut see: impl FnMut(&'static Isa, usize, Computed),
+    ) -> Result<(), ImportError> {
+        for (round, ranges) in ranges.chunks(ROUND).enumerate() {
+            let computed = compute(model, ranges, last_half, self.isa).map_err(refuse)?;
+            for (index, computed) in computed.into_iter().enumerate() {
+                see(self.isa, round * ROUND + index, computed);
+            }
+        }
+        Ok(())
     }
 
     /// Packs the matrices for which `is_meant` says so, by layer and kind.
@@ -260,7 +357,7 @@ impl Work<'_, '_> {
         let tensor = self.quantized.checkpoint.tensor(id)?;
         self.done += tensor.row_count() as u64 * tensor.column_count() as u64;
         self.grids.remove(&id);
-        self.quantized.packed.insert(id, rounded.matrix);
+        self.quantized.packed.insert(id, Rc::new(rounded.matrix));
         (self.progress)(Progress {
             matrix: id,
             error: rounded.error,
@@ -271,30 +368,56 @@ impl Work<'_, '_> {
     }
 }
 
-/// The inputs of a layer's matrices, one of each group in [`INPUTS`], and the hidden rows after the
-/// layer. `None` for matrices of another kind of layer.
-fn layer_inputs(
-    model: &Model<'_>,
-    ranges: &[Range<u32>],
-    isa: &'static Isa,
-) -> Result<([Option<Inputs>; INPUTS.len()], Vec<f32>), ImportError> {
-    let mut inputs: [Option<Inputs>; INPUTS.len()] = Default::default();
-    let mut after = Vec::new();
-    for (round, ranges) in ranges.chunks(ROUND).enumerate() {
-        let computed = compute(model, ranges, isa).map_err(refuse)?;
-        for (index, computed) in computed.iter().enumerate() {
-            after.extend_from_slice(&computed.hidden);
-            for (inputs, values) in inputs.iter_mut().zip(&computed.inputs) {
-                if values.is_empty() {
-                    continue;
-                }
-                let width = values.len() / ranges[index].len();
-                let inputs = inputs.get_or_insert_with(|| Inputs::new(width));
-                inputs.add(round * ROUND + index, values, isa);
+/// The norm after a half of a layer: what a branch lacks there counts by one over its root mean
+/// square.
+struct PostNorm {
+    weights: Vec<f32>,
+    epsilon: f32,
+}
+
+impl PostNorm {
+    /// `None` if the model has no such norm.
+    fn new(
+        checkpoint: &dyn Checkpoint,
+        layer: u32,
+        half: usize,
+    ) -> Result<Option<PostNorm>, ImportError> {
+        let description = checkpoint.description();
+        let kind = POST_NORMS[half];
+        let id = TensorId { layer, kind };
+        if !description.tensor_ids().any(|other| other == id) {
+            return Ok(None);
+        }
+        let mut weights = vec![0.0; description.config.embedding_dim as usize];
+        checkpoint.tensor(id)?.row(0, &mut weights)?;
+        Ok(Some(PostNorm {
+            weights,
+            epsilon: description.config.rms_norm_eps,
+        }))
+    }
+
+    /// Makes of what is lacking after the norm what the weights of the matrix lack: divides it by
+    /// the norm's weights, and multiplies the inputs of each token by the factor of its norm.
+    fn undo(&self, branch: &[f32], lack: &mut [f32], inputs: &mut [f32]) {
+        let width = self.weights.len();
+        let inputs_width = inputs.len() / (branch.len() / width).max(1);
+        let tokens = branch.chunks_exact(width);
+        for (branch, inputs) in tokens.zip(inputs.chunks_exact_mut(inputs_width)) {
+            let factor = rms_factor(branch, self.epsilon);
+            scale(inputs, factor);
+        }
+        for lack in lack.chunks_exact_mut(width) {
+            for (lack, weight) in lack.iter_mut().zip(&self.weights) {
+                // Outputs that the norm takes away lack nothing.
+                *lack = if *weight != 0.0 { *lack / weight } else { 0.0 };
             }
         }
     }
-    Ok((inputs, after))
+}
+
+/// Where the numbers of some tokens are in rows of `width`.
+fn numbers(tokens: &Range<u32>, width: usize) -> Range<usize> {
+    tokens.start as usize * width..tokens.end as usize * width
 }
 
 fn named(id: TensorId, error: ImportError) -> ImportError {

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::prelude::rust_2024::*;
 
+use multiversion::multiversion;
 use pocketlm_kernels::{DType, Input, Isa, Matrix, Output, Solo, TILE_ROWS, split_rows};
 use rayon::prelude::*;
 
-use super::feedback::{add, add_products};
+use super::feedback::{add, add_products, dot};
 
 /// Inputs whose products with all inputs are computed together.
 const BLOCK: usize = 32;
@@ -28,49 +29,9 @@ impl Moments {
         }
     }
 
-    /// Adds the products of `inputs`, `[tokens][width]`. The kernels of the forward pass compute
-    /// them, so they are the same bits on every machine; each is one sum over the tokens in order.
-    pub fn add(&mut self, inputs: &[f32], isa: &Isa) {
-        let width = self.width;
-        let tokens = inputs.len() / width;
-        if tokens == 0 {
-            return;
-        }
-        let (tiles, transposed) = transpose(inputs, width);
-        let matrix = Matrix::new(DType::F32, width, tokens, bytemuck::cast_slice(&tiles))
-            .expect("as large as it says");
-        self.values
-            .par_chunks_mut(BLOCK * width)
-            .enumerate()
-            .for_each(|(block, sums)| {
-                let first = block * BLOCK;
-                let count = sums.len() / width;
-                let mut out = vec![0.0; count * width];
-                let input = Input {
-                    count,
-                    values: &transposed[first * tokens..(first + count) * tokens],
-                    groups: &[],
-                    tiles: &[],
-                };
-                let output = Output {
-                    values: &mut out,
-                    rows: width,
-                    range: first..width,
-                };
-                split_rows(
-                    &Solo,
-                    [output],
-                    (width, usize::MAX),
-                    |_, inputs, rows, mut out| {
-                        let input = input.some(inputs, tokens);
-                        let tile_rows = rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS);
-                        isa.matmul(&matrix, &input, tile_rows, &mut out);
-                    },
-                );
-                for (sum, product) in sums.iter_mut().zip(&out) {
-                    *sum += product;
-                }
-            });
+    /// Adds the products of `inputs`.
+    pub fn add(&mut self, inputs: &Columns, isa: &Isa) {
+        add_over_tokens(&mut self.values, inputs, inputs, true, isa);
     }
 
     /// The sum of two.
@@ -149,32 +110,98 @@ impl Moments {
     }
 }
 
-/// The transposed inputs: as the matrix of a product, in tiles, and as its inputs.
-fn transpose(inputs: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
-    let tokens = inputs.len() / width;
-    let mut tiles = vec![0.0f32; width.next_multiple_of(TILE_ROWS) * tokens];
-    let mut transposed = vec![0.0f32; width * tokens];
-    tiles
-        .par_chunks_mut(TILE_ROWS * tokens)
-        .zip(transposed.par_chunks_mut(TILE_ROWS * tokens))
+/// Rows of some tokens, transposed: as the matrix of a product, in tiles, and as its inputs.
+pub(super) struct Columns {
+    tokens: usize,
+    width: usize,
+    tiles: Vec<f32>,
+    transposed: Vec<f32>,
+}
+
+impl Columns {
+    /// Of rows `[tokens][width]`.
+    pub fn new(rows: &[f32], width: usize) -> Columns {
+        let tokens = rows.len() / width;
+        let mut tiles = vec![0.0f32; width.next_multiple_of(TILE_ROWS) * tokens];
+        let mut transposed = vec![0.0f32; width * tokens];
+        if tokens > 0 {
+            tiles
+                .par_chunks_mut(TILE_ROWS * tokens)
+                .zip(transposed.par_chunks_mut(TILE_ROWS * tokens))
+                .enumerate()
+                .for_each(|(tile, (columns, transposed))| {
+                    let first = tile * TILE_ROWS;
+                    let count = TILE_ROWS.min(width - first);
+                    for (column, token) in columns
+                        .chunks_exact_mut(TILE_ROWS)
+                        .zip(rows.chunks_exact(width))
+                    {
+                        column[..count].copy_from_slice(&token[first..first + count]);
+                    }
+                    for (lane, row) in transposed.chunks_exact_mut(tokens).enumerate() {
+                        let columns = columns.chunks_exact(TILE_ROWS);
+                        for (x, column) in row.iter_mut().zip(columns) {
+                            *x = column[lane];
+                        }
+                    }
+                });
+        }
+        Columns {
+            tokens,
+            width,
+            tiles,
+            transposed,
+        }
+    }
+}
+
+/// `sums += leftᵀ right`, `[left.width][right.width]`. If `is_symmetric`, only what is right of the
+/// diagonal, roughly. The kernels of the forward pass compute it, so it is the same bits on every
+/// machine; each is one sum over the tokens in order.
+pub(super) fn add_over_tokens(
+    sums: &mut [f32],
+    left: &Columns,
+    right: &Columns,
+    is_symmetric: bool,
+    isa: &Isa,
+) {
+    let (tokens, width) = (right.tokens, right.width);
+    if tokens == 0 {
+        return;
+    }
+    let tiles = bytemuck::cast_slice(&right.tiles);
+    let matrix = Matrix::new(DType::F32, width, tokens, tiles).expect("as large as it says");
+    sums.par_chunks_mut(BLOCK * width)
         .enumerate()
-        .for_each(|(tile, (columns, rows))| {
-            let first = tile * TILE_ROWS;
-            let count = TILE_ROWS.min(width - first);
-            for (column, token) in columns
-                .chunks_exact_mut(TILE_ROWS)
-                .zip(inputs.chunks_exact(width))
-            {
-                column[..count].copy_from_slice(&token[first..first + count]);
-            }
-            for (lane, row) in rows.chunks_exact_mut(tokens).enumerate() {
-                let columns = columns.chunks_exact(TILE_ROWS);
-                for (x, column) in row.iter_mut().zip(columns) {
-                    *x = column[lane];
-                }
+        .for_each(|(block, sums)| {
+            let first = block * BLOCK;
+            let count = sums.len() / width;
+            let mut out = vec![0.0; count * width];
+            let input = Input {
+                count,
+                values: &left.transposed[first * tokens..(first + count) * tokens],
+                groups: &[],
+                tiles: &[],
+            };
+            let output = Output {
+                values: &mut out,
+                rows: width,
+                range: if is_symmetric { first..width } else { 0..width },
+            };
+            split_rows(
+                &Solo,
+                [output],
+                (width, usize::MAX),
+                |_, inputs, rows, mut out| {
+                    let input = input.some(inputs, tokens);
+                    let tile_rows = rows.start / TILE_ROWS..rows.end.div_ceil(TILE_ROWS);
+                    isa.matmul(&matrix, &input, tile_rows, &mut out);
+                },
+            );
+            for (sum, product) in sums.iter_mut().zip(&out) {
+                *sum += product;
             }
         });
-    (tiles, transposed)
 }
 
 /// Factors the columns of a panel, all of their rows, from the last to the first. `None` if a pivot
@@ -236,4 +263,36 @@ pub(super) struct Factor {
     pub weights: Vec<f32>,
     /// `M`, `[i][j]` with `j > i`.
     pub feedback: Vec<f32>,
+}
+
+impl Factor {
+    /// Solves `x H = c` for each of some rows `c`, in place.
+    pub fn solve(&self, rows: &mut [Vec<f32>]) {
+        solve(&self.feedback, &self.weights, rows);
+    }
+}
+
+/// `x M D Mᵀ = c`: from the right, first `z Mᵀ = c`, then `y = z / D`, then `x M = y`. All rows at
+/// once, because `M` may be larger than the cache.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx+avx2"))]
+fn solve(m: &[f32], d: &[f32], rows: &mut [Vec<f32>]) {
+    let width = d.len();
+    for j in (0..width).rev() {
+        let m = &m[j * width + j + 1..(j + 1) * width];
+        for row in &mut *rows {
+            row[j] -= dot(&row[j + 1..], m);
+        }
+    }
+    for row in &mut *rows {
+        for (x, d) in row.iter_mut().zip(d) {
+            *x /= d;
+        }
+    }
+    for j in 0..width {
+        let m = &m[j * width + j + 1..(j + 1) * width];
+        for row in &mut *rows {
+            let factor = -row[j];
+            add(&mut row[j + 1..], m, factor);
+        }
+    }
 }

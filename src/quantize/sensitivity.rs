@@ -214,7 +214,7 @@ fn costs(
     for &id in ids.iter().filter(|id| !id.kind.is_per_layer()) {
         let whole = Quantized {
             checkpoint,
-            packed: BTreeMap::from([(id, rounded(checkpoint, id)?)]),
+            packed: BTreeMap::from([(id, Rc::new(rounded(checkpoint, id)?))]),
         };
         variants.push(Variant {
             id,

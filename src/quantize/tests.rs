@@ -170,6 +170,63 @@ fn calibration_brings_the_model_nearer_to_its_checkpoint() {
     }
 }
 
+/// A matrix that writes to the hidden rows is corrected for the errors of the matrices before it, so
+/// that rounding it finely gives a better model than leaving it as it is.
+#[test]
+fn writers_make_up_for_the_errors_before_them() {
+    let plain = Random::new().description;
+    let with_norms = Config {
+        use_post_attn_norm: true,
+        use_post_ffw_norm: true,
+        ..plain.config
+    };
+    for config in [plain.config, with_norms] {
+        let checkpoint = Random::with(config, [plain.layers[0]; 2]);
+        let calibration = calibration(40, 60);
+        let kl = |of_writers: DType| {
+            let writers = checkpoint.description.tensor_ids();
+            let writers = writers.filter(|id| layer::WRITERS.concat().contains(&id.kind));
+            let types = writers.map(|id| (id, of_writers)).collect();
+            let embedder_dtype = Some(DType::F32);
+            let options = PackOptions {
+                types,
+                embedder_dtype,
+                ..all(DType::Nl3)
+            };
+            let quantized = quantize(&checkpoint, &options, Some(&calibration), &mut |_| {});
+            let quantized = quantized.unwrap();
+            measure(&checkpoint, &quantized, &calibration).unwrap().kl
+        };
+        let (corrected, as_it_is) = (kl(DType::Q6), kl(DType::F32));
+        assert!(corrected < 0.8 * as_it_is, "{corrected} {as_it_is}");
+    }
+}
+
+#[test]
+fn a_factor_solves_for_rows_of_any_width() {
+    for width in [1, 2, 31, 32, 33, 70] {
+        let mut moments = moments::Moments::new(width);
+        let inputs = numbers(width as u64, 3 * width * width);
+        let inputs = moments::Columns::new(&inputs, width);
+        moments.add(&inputs, Isa::best());
+        let factor = moments.factor(0.1).unwrap();
+        let expected: Vec<Vec<f32>> = (1..4).map(|seed| numbers(seed, width)).collect();
+        let times_h = |row: &Vec<f32>| -> Vec<f32> {
+            let h = factor.damped.chunks_exact(width);
+            h.map(|h| h.iter().zip(row).map(|(h, x)| h * x).sum())
+                .collect()
+        };
+        let mut found: Vec<Vec<f32>> = expected.iter().map(times_h).collect();
+        factor.solve(&mut found);
+        for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
+            assert!(
+                (found - expected).abs() < 1e-3,
+                "{width}: {found} {expected}"
+            );
+        }
+    }
+}
+
 #[test]
 fn calibration_knows_the_inputs_of_convolutions() {
     let Description { config, layers, .. } = Random::new().description;

@@ -34,6 +34,8 @@ pub use flash::FlashImage;
 pub use flash::Snapshots;
 pub use plan::{Part, Plan};
 pub use pocketlm_kernels::{Engine, Isa, Solo, Workers, floats_are_ieee};
+#[cfg(feature = "std")]
+pub(crate) use session::Observed;
 pub use session::{Session, Step};
 pub use snapshot::SnapshotHeader;
 

@@ -1,5 +1,7 @@
 //! [`Session`]: tokens in, logits out, one context at a time.
 
+#[cfg(feature = "std")]
+use core::ops::ControlFlow;
 use core::ops::Range;
 
 use pocketlm_kernels::Engine;
@@ -35,6 +37,19 @@ enum Event {
     /// The logits of these tokens, counted from the first of those given, are ready. If they are
     /// the last, the session is idle.
     Logits(Range<u32>),
+}
+
+/// Numbers that [`Session::feed_observed`] shows.
+#[cfg(feature = "std")]
+#[derive(Clone, Copy)]
+pub(crate) enum Observed {
+    /// The input of the matrix of this kind, and of others of the same product.
+    Input(TensorKind),
+    /// The output of attention, of a convolution or of the feed-forward network, before its bias
+    /// and before the norm of this kind.
+    Branch(TensorKind),
+    /// The hidden rows to which that branch was added.
+    Residual(TensorKind),
 }
 
 /// One context of a model: the tokens so far with their keys and values, in memory that the caller
@@ -437,40 +452,61 @@ impl<'m, 'a> Session<'m, 'a> {
         }
     }
 
-    /// As [`feed`](Session::feed), and `see` gets the input of each matrix product and of each norm
-    /// before it, `[tokens][width]`, with its layer and with the kind of the (first) matrix or of
-    /// the norm. It ends before the logits. For calibration on a host: the tokens must fit one
-    /// batch.
+    /// As [`feed`](Session::feed), and `see` gets numbers of each layer, `[tokens][width]`: see
+    /// [`Observed`]. It ends after the last layer. For calibration on a host: the tokens must fit
+    /// one batch.
     #[cfg(feature = "std")]
     pub(crate) fn feed_observed(
         &mut self,
         ids: &[u32],
-        see: &mut dyn FnMut(u32, TensorKind, &[f32]),
+        see: &mut dyn FnMut(Observed, &[f32]) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         self.start(ids)?;
         while let Some(schedule) = &self.schedule {
-            let Forward { plan, buffers, .. } = &mut self.forward;
             let batch = &schedule.batch;
-            let input = match batch.stage.entry().job {
-                Job::Matmul { input, matrices } => matrices.first().map(|m| (m.0, input)),
-                Job::PerToken(PerToken::Norm { of, norm, .. }) => Some((norm, of)),
-                Job::Embed | Job::PerToken(_) | Job::PrepareAttention | Job::Attend => None,
-                #[cfg(feature = "convolution")]
-                Job::PrepareConvolution | Job::Convolve => None,
-            };
-            if let Some((kind, input)) = input {
-                // The norm of the tokens whose logits are wanted reads a part of the batch's rows.
-                let numbers = batch.count as usize * plan.width(input);
-                let rows = buffer(buffers.numbers, plan, input);
-                see(batch.layer, kind, rows.get(..numbers).unwrap_or_default());
-                if kind == TensorKind::FinalNorm {
+            let [mut before, mut after] = [None; 2];
+            match batch.stage.entry().job {
+                Job::Matmul { input, matrices } => {
+                    before = matrices.first().map(|m| (Observed::Input(m.0), input));
+                }
+                Job::PerToken(PerToken::Residual {
+                    post_norm,
+                    onto,
+                    branch,
+                    ..
+                }) => {
+                    before = Some((Observed::Branch(post_norm), branch));
+                    after = Some((Observed::Residual(post_norm), onto));
+                }
+                Job::PerToken(PerToken::Norm {
+                    norm: TensorKind::FinalNorm,
+                    ..
+                }) => {
                     return self.abort();
                 }
+                Job::Embed | Job::PerToken(_) | Job::PrepareAttention | Job::Attend => {}
+                #[cfg(feature = "convolution")]
+                Job::PrepareConvolution | Job::Convolve => {}
+            }
+            let count = batch.count as usize;
+            let mut show = |forward: &mut Forward<'m, 'a>, what| match what {
+                Some((what, of)) => {
+                    let numbers = count * forward.plan.width(of);
+                    let rows = buffer(forward.buffers.numbers, &forward.plan, of);
+                    see(what, rows.get(..numbers).unwrap_or_default())
+                }
+                None => ControlFlow::Continue(()),
+            };
+            if show(&mut self.forward, before).is_break() {
+                return self.abort();
             }
             let visible = || self.forward.visible_keys(&schedule.batch);
             let (units, cost) = schedule.size(&self.forward.plan, visible);
             // All of the stage, and no more.
             self.advance(u32::try_from(units.saturating_mul(cost)).unwrap_or(u32::MAX))?;
+            if show(&mut self.forward, after).is_break() {
+                return self.abort();
+            }
         }
         Ok(())
     }
