@@ -17,9 +17,7 @@ const FINALISTS: usize = 10;
 /// How many times the weights of a row are rounded once more.
 const PASSES: usize = 2;
 /// Numbers that are updated together: their sums fit the registers.
-const CHUNK: usize = 64;
-/// Sums of a dot product that are added up at its end.
-const SUMS: usize = 32;
+const CHUNK: usize = 32;
 
 /// A row in a type of [`Grid`].
 #[derive(Clone, Default)]
@@ -37,9 +35,9 @@ pub(super) struct Group {
 /// Rounds up to eight rows. Without a factor each weight goes to the nearest level. On return
 /// `weights` holds the errors.
 ///
-/// It is compiled for AVX2 and AVX-512 too. Rust neither reorders nor fuses operations on floats, so the bits
+/// It is compiled for AVX2 too. Rust neither reorders nor fuses operations on floats, so the bits
 /// are the same.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx+avx2"))]
+#[multiversion(targets("x86_64+avx+avx2"))]
 pub(super) fn round_rows(
     grid: &Grid,
     weights: &mut [Vec<f32>],
@@ -200,7 +198,7 @@ fn round_group(
 /// `sums += factors panel` for each of some rows. Only `columns` are added; `panel` is as wide as
 /// `sums` and has a row for each factor. A few columns at a time, because `panel` may be larger
 /// than the cache.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx+avx2"))]
+#[multiversion(targets("x86_64+avx+avx2"))]
 pub(super) fn add_products<T, F, S>(
     panel: &[T],
     factors: &[F],
@@ -242,11 +240,11 @@ pub(super) fn add<T: Copy + AddAssign + Mul<Output = T>>(x: &mut [T], y: &[T], f
     }
 }
 
-/// The dot product, in [`SUMS`] sums that are added up in order.
+/// The dot product, in [`CHUNK`] sums that are added up in order.
 #[inline(always)]
 pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let mut sums = [0.0f32; SUMS];
-    for (x, y) in x.chunks(SUMS).zip(y.chunks(SUMS)) {
+    let mut sums = [0.0f32; CHUNK];
+    for (x, y) in x.chunks(CHUNK).zip(y.chunks(CHUNK)) {
         for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
             *sum += x * y;
         }

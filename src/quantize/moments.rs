@@ -274,7 +274,7 @@ impl Factor {
 
 /// `x M D Mᵀ = c`: from the right, first `z Mᵀ = c`, then `y = z / D`, then `x M = y`. All rows at
 /// once, because `M` may be larger than the cache.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx+avx2"))]
+#[multiversion(targets("x86_64+avx+avx2"))]
 fn solve(m: &[f32], d: &[f32], rows: &mut [Vec<f32>]) {
     let width = d.len();
     for j in (0..width).rev() {
