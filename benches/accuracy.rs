@@ -1,6 +1,6 @@
-//! What each weight type costs in accuracy on the two real models:
-//! `cargo bench --features std --bench accuracy`. With ` -- stored` only the first table, with
-//! ` -- small` only the second.
+//! What each weight type costs in accuracy: `cargo bench --features std --bench accuracy`. With
+//! ` -- stored` only the first table, with ` -- small` only the second, with ` -- story` only the
+//! third.
 //!
 //! The first table, for each type that is rounded without text: top-1 agreement with transformers
 //! over the oracle's positions, KL divergence from our own f32 there (mean and largest, nats), and
@@ -8,7 +8,10 @@
 //!
 //! The second table, for the types that are rounded with calibration text: KL divergence from our
 //! f32 and how often the best token is the same, on two pieces of Wikipedia and two of stories, 512
-//! tokens each. None of it is in the calibration text.
+//! tokens each. None of it is in the calibration text. `quantised_by_llama_cpp.py` prints the same
+//! of llama.cpp's types.
+//!
+//! The third table is the same for the story model, on 16 pieces of stories of 256 tokens.
 
 #[path = "../tests/golden/real.rs"]
 mod real;
@@ -25,14 +28,31 @@ use real::*;
 fn main() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
     let is_asked = |name: &str| std::env::args().any(|argument| argument == name);
-    let is_any_asked = is_asked("stored") || is_asked("small");
+    let is_any_asked = ["stored", "small", "story"].into_iter().any(is_asked);
+    let is_wanted = |name: &str| is_asked(name) || !is_any_asked;
+    let folder = shared.join("fetched/text");
+    let text = |name: &'static str, file: &str, pieces, tokens| Text {
+        name,
+        text: std::fs::read_to_string(folder.join(file)).unwrap(),
+        pieces,
+        tokens,
+    };
+    let stories = |pieces, tokens| text("stories", "tinystories_heldout.txt", pieces, tokens);
     for real in models(&shared) {
-        if is_asked("stored") || !is_any_asked {
+        if is_wanted("stored") {
             stored_types(&real);
         }
-        if is_asked("small") || !is_any_asked {
-            small_types(&real, &shared.join("fetched/text"));
+        if is_wanted("small") {
+            let wikipedia = text("Wikipedia", "wikitext2.wiki.test.raw", 2, 512);
+            small_types(&real.file, &[wikipedia, stories(2, 512)], &OF_REAL_MODELS);
         }
+    }
+    if is_wanted("story") {
+        small_types(
+            &shared.join("models/story"),
+            &[stories(16, 256)],
+            &OF_STORY_MODEL,
+        );
     }
 }
 
@@ -51,10 +71,10 @@ fn stored_types(real: &Real) {
         rows.extend(story_logits(real, model, session, 3));
         rows
     };
-    let f32_rows = with_session(&pack(real, Some(DType::F32)), all_logits);
+    let f32_rows = with_session(&pack(&real.file, Some(DType::F32)), all_logits);
     for dtype in TYPES {
         let start = Instant::now();
-        let image = pack(real, dtype);
+        let image = pack(&real.file, dtype);
         let seconds = start.elapsed().as_secs_f64();
         with_session(&image, |model, session| {
             let rows = all_logits(model, session);
@@ -84,83 +104,116 @@ enum Types {
     Bits(f64),
 }
 
-const SMALL_TYPES: [Types; 3] = [
+const OF_REAL_MODELS: [Types; 3] = [
     Types::Of(DType::Nl4, DType::Nl4),
     Types::Bits(4.5),
     Types::Of(DType::Nl3, DType::Nl4),
 ];
 
-/// Tokens of a piece of text.
-const PIECE: usize = 512;
+const OF_STORY_MODEL: [Types; 7] = [
+    Types::Of(DType::Q5, DType::Q5),
+    Types::Bits(5.3),
+    Types::Of(DType::Q4, DType::Q4),
+    Types::Bits(4.5),
+    Types::Of(DType::Nl4, DType::Nl4),
+    Types::Bits(3.5),
+    Types::Of(DType::Nl3, DType::Nl4),
+];
 
-fn small_types(real: &Real, texts: &Path) {
-    let checkpoint = import::open(&real.file).unwrap();
+/// A text on which models are compared.
+struct Text {
+    name: &'static str,
+    text: String,
+    pieces: usize,
+    /// Tokens of a piece.
+    tokens: usize,
+}
+
+fn small_types(file: &Path, texts: &[Text], types: &[Types]) {
+    let checkpoint = import::open(file).unwrap();
     let calibration = Calibration::new(checkpoint.description(), None).unwrap();
     let calibration = calibration.expect("a tokenizer");
     let start = Instant::now();
     let sensitivity = Sensitivity::measure(&*checkpoint, &calibration, &mut |_, _| {}).unwrap();
     let seconds = start.elapsed().as_secs_f64();
-    println!("\n{}: matrices compared in {seconds:.0} s", real.name());
     println!(
-        "| types | bits a weight | image MB | pack s | KL Wikipedia | KL stories | top-1 |\n\
-         |---|---|---|---|---|---|---|"
+        "\n{}: matrices compared in {seconds:.0} s",
+        file.file_stem().unwrap().display()
     );
-    let f32_image = pack(real, Some(DType::F32));
-    for types in SMALL_TYPES {
-        let (name, options) = match types {
-            Types::Of(layers, embedder) => (
-                format!("{} layers, {} embedder", layers.name(), embedder.name()),
-                PackOptions {
-                    dtype: Some(layers),
-                    embedder_dtype: Some(embedder),
-                    ..PackOptions::default()
-                },
-            ),
-            Types::Bits(bits) => {
-                let bytes = sensitivity.weights() as f64 * bits / 8.0;
-                let types = sensitivity.types(bytes as u64).expect("enough bits");
-                let options = PackOptions {
-                    types,
-                    ..PackOptions::default()
-                };
-                (format!("`--bits {bits}`"), options)
-            }
-        };
+    let names: Vec<String> = texts
+        .iter()
+        .map(|text| format!(" KL {} |", text.name))
+        .collect();
+    println!(
+        "| types | bits a weight | image MB | pack s |{} top-1 |\n|---|---|---|---|{}---|",
+        names.concat(),
+        "---|".repeat(texts.len()),
+    );
+    let f32_image = pack(file, Some(DType::F32));
+    for types in types {
+        let (name, options) = options(types, &sensitivity);
         let start = Instant::now();
         let progress = &mut |_| {};
         let quantized = quantize(&*checkpoint, &options, Some(&calibration), progress).unwrap();
         let seconds = start.elapsed().as_secs_f64();
         let bits = quantized.bits_per_weight(&options).unwrap();
         let image = import::pack_to_memory(&quantized, &options, &mut |_, _| {}).unwrap();
-        let wiki = far(&f32_image, &image, &texts.join("wikitext2.wiki.test.raw"));
-        let stories = far(&f32_image, &image, &texts.join("tinystories_heldout.txt"));
+        let found: Vec<(f64, f64)> = texts
+            .iter()
+            .map(|text| far(&f32_image, &image, text))
+            .collect();
+        let kl: Vec<String> = found.iter().map(|(kl, _)| format!(" {kl:.4} |")).collect();
+        let top1: Vec<String> = found
+            .iter()
+            .map(|(_, top1)| format!("{:.1}", 100.0 * top1))
+            .collect();
         println!(
-            "| {name} | {bits:.2} | {:.1} | {seconds:.0} | {:.4} | {:.4} | {:.1}, {:.1} % |",
+            "| {name} | {bits:.2} | {:.2} | {seconds:.0} |{} {} % |",
             image.len() as f64 / 1e6,
-            wiki.0,
-            stories.0,
-            100.0 * wiki.1,
-            100.0 * stories.1,
+            kl.concat(),
+            top1.join(", "),
         );
     }
 }
 
+/// What to call some types, and the options of `pack` for them.
+fn options(types: &Types, sensitivity: &Sensitivity) -> (String, PackOptions) {
+    match types {
+        Types::Of(layers, embedder) => {
+            let options = PackOptions {
+                dtype: Some(*layers),
+                embedder_dtype: Some(*embedder),
+                ..PackOptions::default()
+            };
+            let name = format!("{} layers, {} embedder", layers.name(), embedder.name());
+            (name, options)
+        }
+        Types::Bits(bits) => {
+            let bytes = sensitivity.weights() as f64 * bits / 8.0;
+            let options = PackOptions {
+                types: sensitivity.types(bytes as u64).expect("enough bits"),
+                ..PackOptions::default()
+            };
+            (format!("`--bits {bits}`"), options)
+        }
+    }
+}
+
 /// The mean KL divergence of an image from another one, and the share of tokens after which both
-/// think the same token the most probable: on two pieces of a text.
-fn far(reference: &[u8], image: &[u8], text: &Path) -> (f64, f64) {
-    let text = std::fs::read_to_string(text).unwrap();
+/// think the same token the most probable: on pieces from all over a text.
+fn far(reference: &[u8], image: &[u8], text: &Text) -> (f64, f64) {
     let mut divergences = Vec::new();
     let mut same = 0;
-    for part in 1..=2 {
-        let piece = &text[text.ceil_char_boundary(text.len() * part / 3)..];
+    let all = &text.text;
+    for part in 1..=text.pieces {
+        let piece = &all[all.ceil_char_boundary(all.len() * part / (text.pieces + 1))..];
+        let piece = &piece[..piece.floor_char_boundary(16 * text.tokens)];
         let rows = |image: &[u8]| {
             with_session(image, |model, session| {
-                let tokenizer = model.tokenizer().unwrap();
-                let piece = &piece[..piece.floor_char_boundary(16 * PIECE)];
-                let ids = encode(&tokenizer, piece);
+                let ids = encode(&model.tokenizer().unwrap(), piece);
                 let mut rows = Vec::new();
                 session
-                    .feed_each(&ids[..PIECE], |_, logits| rows.push(logits.to_vec()))
+                    .feed_each(&ids[..text.tokens], |_, logits| rows.push(logits.to_vec()))
                     .unwrap();
                 rows
             })

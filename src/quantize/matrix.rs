@@ -36,8 +36,9 @@ pub(super) struct Inputs {
 /// Sums over the tokens of a text.
 struct Sums {
     inputs: Moments,
-    /// What the outputs lack, times the inputs: `[rows][width]`. Empty if nothing is known of it.
-    lack: Vec<f32>,
+    /// What is missing in the outputs, times the inputs: `[rows][width]`. Empty if that is not
+    /// known.
+    missing: Vec<f32>,
 }
 
 impl Inputs {
@@ -45,7 +46,7 @@ impl Inputs {
     pub fn new(width: usize) -> Self {
         let sums = || Sums {
             inputs: Moments::new(width),
-            lack: Vec::new(),
+            missing: Vec::new(),
         };
         Inputs {
             training: sums(),
@@ -54,9 +55,9 @@ impl Inputs {
         }
     }
 
-    /// Adds the inputs of a sequence, `[tokens][width]`, and what the outputs of the matrix lack,
-    /// `[tokens][rows]`, if that is known.
-    pub fn add(&mut self, sequence: usize, inputs: &[f32], lack: Option<&[f32]>, isa: &Isa) {
+    /// Adds the inputs of a sequence, `[tokens][width]`, and what is missing in the outputs of the
+    /// matrix, `[tokens][rows]`, if that is known.
+    pub fn add(&mut self, sequence: usize, inputs: &[f32], missing: Option<&[f32]>, isa: &Isa) {
         let is_held_out = sequence % HELD_OUT == HELD_OUT / 2;
         let sums = if is_held_out {
             &mut self.held_out
@@ -70,11 +71,11 @@ impl Inputs {
         }
         let inputs = Columns::new(inputs, width);
         sums.inputs.add(&inputs, isa);
-        if let Some(lack) = lack.filter(|_| tokens > 0) {
-            let rows = lack.len() / tokens;
-            sums.lack.resize(rows * width, 0.0);
-            let lack = Columns::new(lack, rows);
-            add_over_tokens(&mut sums.lack, &lack, &inputs, false, isa);
+        if let Some(missing) = missing.filter(|_| tokens > 0) {
+            let rows = missing.len() / tokens;
+            sums.missing.resize(rows * width, 0.0);
+            let missing = Columns::new(missing, rows);
+            add_over_tokens(&mut sums.missing, &missing, &inputs, false, isa);
         }
     }
 
@@ -93,7 +94,7 @@ impl Inputs {
         Some(Known {
             candidates,
             all: training.plus(&held_out),
-            training: training.lack,
+            training: training.missing,
             held_out,
         })
     }
@@ -101,14 +102,14 @@ impl Inputs {
 
 impl Sums {
     fn is_finite(&self) -> bool {
-        self.inputs.is_finite() && self.lack.iter().all(|x| x.is_finite())
+        self.inputs.is_finite() && self.missing.iter().all(|x| x.is_finite())
     }
 
     fn plus(&self, other: &Sums) -> Sums {
-        let lack = self.lack.iter().zip(&other.lack);
+        let missing = self.missing.iter().zip(&other.missing);
         Sums {
             inputs: self.inputs.plus(&other.inputs),
-            lack: lack.map(|(a, b)| a + b).collect(),
+            missing: missing.map(|(a, b)| a + b).collect(),
         }
     }
 }
@@ -116,23 +117,23 @@ impl Sums {
 /// The moments of the inputs of a matrix, and candidates for the feedback.
 pub(super) struct Known {
     all: Sums,
-    /// What the outputs lack on the text that is not held out.
+    /// [`Sums::missing`] of the text that is not held out.
     training: Vec<f32>,
     held_out: Sums,
     candidates: Vec<(f64, Factor)>,
 }
 
 impl Known {
-    /// What some rows gain by a correction of their weights: the least squares on the text that is
-    /// held out.
+    /// By how much the squared error of some rows, from `first` on, falls with a correction of their
+    /// weights: on the text that is held out.
     fn gain(&self, first: usize, corrections: &[Vec<f32>]) -> f64 {
         let held_out = &self.held_out;
         let width = held_out.inputs.width;
-        let lack = held_out.lack[first * width..].chunks_exact(width);
+        let missing = held_out.missing[first * width..].chunks_exact(width);
         let along: f64 = corrections
             .iter()
-            .zip(lack)
-            .flat_map(|(correction, lack)| correction.iter().zip(lack))
+            .zip(missing)
+            .flat_map(|(correction, missing)| correction.iter().zip(missing))
             .map(|(x, y)| f64::from(*x) * f64::from(*y))
             .sum();
         let curve: f64 = held_out.inputs.losses(corrections).iter().sum();
@@ -140,10 +141,11 @@ impl Known {
     }
 }
 
-/// What is added to `count` rows from `first` on, so that the outputs lack least.
-fn corrections(lack: &[f32], factor: &Factor, first: usize, count: usize) -> Vec<Vec<f32>> {
+/// What is added to `count` rows of a matrix from `first` on, so that least is missing in the
+/// outputs.
+fn corrections(missing: &[f32], factor: &Factor, first: usize, count: usize) -> Vec<Vec<f32>> {
     let width = factor.weights.len();
-    let rows = lack[first * width..].chunks_exact(width).take(count);
+    let rows = missing[first * width..].chunks_exact(width).take(count);
     let mut rows: Vec<Vec<f32>> = rows.map(<[f32]>::to_vec).collect();
     factor.solve(&mut rows);
     rows
@@ -198,7 +200,7 @@ pub(super) fn round(
             let first = index * TILE_ROWS;
             add_rows(
                 rows,
-                &corrections(&known.all.lack, factor, first, rows.len()),
+                &corrections(&known.all.missing, factor, first, rows.len()),
             );
         }
         let judge = known.filter(|_| index % JUDGED == 0);

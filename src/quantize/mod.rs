@@ -292,14 +292,14 @@ impl Work<'_, '_> {
             let range = &ranges[index];
             let target = &target[numbers(range, width)];
             let found = &computed.residual[half];
-            let mut lack: Vec<f32> = target.iter().zip(found).map(|(t, f)| t - f).collect();
+            let mut missing: Vec<f32> = target.iter().zip(found).map(|(t, f)| t - f).collect();
             let values = &mut computed.writers[half];
             let inputs_width = values.len() / range.len();
             if let Some(norm) = &norm {
-                norm.undo(&computed.branches[half], &mut lack, values);
+                norm.undo(&computed.branches[half], &mut missing, values);
             }
             let inputs = inputs.get_or_insert_with(|| Inputs::new(inputs_width));
-            inputs.add(index, values, Some(&lack), isa);
+            inputs.add(index, values, Some(&missing), isa);
         })?;
         drop(image);
         self.round_all(is_meant, inputs)
@@ -368,8 +368,7 @@ impl Work<'_, '_> {
     }
 }
 
-/// The norm after a half of a layer: what a branch lacks there counts by one over its root mean
-/// square.
+/// The norm after a half of a layer.
 struct PostNorm {
     weights: Vec<f32>,
     epsilon: f32,
@@ -396,9 +395,10 @@ impl PostNorm {
         }))
     }
 
-    /// Makes of what is lacking after the norm what the weights of the matrix lack: divides it by
-    /// the norm's weights, and multiplies the inputs of each token by the factor of its norm.
-    fn undo(&self, branch: &[f32], lack: &mut [f32], inputs: &mut [f32]) {
+    /// The norm multiplies the outputs of a token by a factor, and then by its weights. So what is
+    /// `missing` after it is divided by the weights, and the factor goes to the inputs of the
+    /// token. `branch` is what comes into the norm.
+    fn undo(&self, branch: &[f32], missing: &mut [f32], inputs: &mut [f32]) {
         let width = self.weights.len();
         let inputs_width = inputs.len() / (branch.len() / width).max(1);
         let tokens = branch.chunks_exact(width);
@@ -406,10 +406,14 @@ impl PostNorm {
             let factor = rms_factor(branch, self.epsilon);
             scale(inputs, factor);
         }
-        for lack in lack.chunks_exact_mut(width) {
-            for (lack, weight) in lack.iter_mut().zip(&self.weights) {
-                // Outputs that the norm takes away lack nothing.
-                *lack = if *weight != 0.0 { *lack / weight } else { 0.0 };
+        for missing in missing.chunks_exact_mut(width) {
+            for (missing, weight) in missing.iter_mut().zip(&self.weights) {
+                // The norm sets this output to 0 whatever it is.
+                *missing = if *weight != 0.0 {
+                    *missing / weight
+                } else {
+                    0.0
+                };
             }
         }
     }

@@ -109,13 +109,13 @@ pub fn models(shared: &Path) -> Vec<Real> {
 }
 
 /// The image of a model with its matrices in `dtype`.
-pub fn pack(real: &Real, dtype: Option<DType>) -> AlignedBytes {
+pub fn pack(checkpoint: &Path, dtype: Option<DType>) -> AlignedBytes {
     let options = PackOptions {
         dtype,
         ..PackOptions::default()
     };
     import::pack_to_memory(
-        &*import::open(&real.file).unwrap(),
+        &*import::open(checkpoint).unwrap(),
         &options,
         &mut |_, _| {},
     )

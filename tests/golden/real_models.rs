@@ -21,7 +21,7 @@ struct Computed {
 }
 
 fn compute(real: &Real, dtype: DType) -> Computed {
-    with_session(&pack(real, Some(dtype)), |model, session| {
+    with_session(&pack(&real.file, Some(dtype)), |model, session| {
         let prompt = logits(real, session);
         let stories = story_logits(real, model, session, STORIES);
         let nll = nll_of_logits(real, model, &stories, STORIES);
@@ -77,7 +77,7 @@ fn as_packed_tokens_and_text_are_the_references() {
     let _alone = alone();
     for real in &*MODELS {
         let name = real.name();
-        with_session(&pack(real, None), |model, session| {
+        with_session(&pack(&real.file, None), |model, session| {
             let tokenizer = model.tokenizer().unwrap();
             let prompt_ids = encode(&tokenizer, &real.prompt);
             assert_eq!(prompt_ids, real.prompt_ids, "{name}");
