@@ -14,7 +14,7 @@ fn join(s: [f32; 8]) -> f32 {
 
 /// The factor of RMSNorm, `1 / sqrt(mean(x²) + eps)`
 /// (Zhang and Sennrich 2019, "Root Mean Square Layer Normalization").
-pub fn rms_factor(x: &[f32], eps: f32) -> f32 {
+fn rms_factor(x: &[f32], eps: f32) -> f32 {
     let mut stripes = [0.0; 8];
     let (eights, rest) = x.as_chunks::<8>();
     for eight in eights {

@@ -31,7 +31,8 @@ pub(super) const WRITERS: [&[TensorKind]; 2] = [
     &[TensorKind::OutLinear],
 ];
 
-/// The norm after each half, if the model has it.
+/// The norm after each half, if the model has it. It changes what the half adds to the hidden rows
+/// too much for least squares.
 pub(super) const POST_NORMS: [TensorKind; 2] =
     [TensorKind::PostAttentionNorm, TensorKind::PostFfwNorm];
 
@@ -265,8 +266,6 @@ pub(super) struct Computed {
     pub readers: [Vec<f32>; READERS.len()],
     /// The same of [`WRITERS`].
     pub writers: [Vec<f32>; WRITERS.len()],
-    /// What the writers wrote, `[tokens][embedding_dim]`.
-    pub branches: [Vec<f32>; WRITERS.len()],
     /// The hidden rows after each half, `[tokens][embedding_dim]`.
     pub residual: [Vec<f32>; WRITERS.len()],
 }
@@ -283,7 +282,6 @@ impl Computed {
                     (None, None) => None,
                 }
             }
-            Observed::Branch(norm) => half(norm).map(|half| &mut self.branches[half]),
             Observed::Residual(norm) => half(norm).map(|half| &mut self.residual[half]),
         };
         if let Some(place) = place {

@@ -3,7 +3,9 @@
 //! What the rounding of a weight costs depends on the inputs that it meets. So some text is run
 //! through the checkpoint first, layer by layer, and the second moments of each matrix's inputs are
 //! added up. Then the weights of a row are rounded one after the other, and those that follow make
-//! up for the errors of those before.
+//! up for the errors of those before. In the same way each layer makes up for the errors of the
+//! layers before it: the matrices whose outputs are added to the hidden rows are changed first, so
+//! that these rows come near to the checkpoint's.
 //!
 //! ```no_run
 //! use pocketlm::import::{self, PackOptions};
@@ -24,7 +26,6 @@ use std::prelude::rust_2024::*;
 use std::rc::Rc;
 
 use pocketlm_kernels::Isa;
-use pocketlm_kernels::vector::{rms_factor, scale};
 
 use crate::import::{Checkpoint, Description, ImportError, PackOptions, PackedMatrix, Tensor};
 use crate::model::{DType, Model, TensorId, TensorKind};
@@ -214,17 +215,20 @@ impl Work<'_, '_> {
         let mut hidden = embed(checkpoint, sequences)?;
         // The same where the matrices are packed.
         let mut packed_hidden = hidden.clone();
+        let is_normed = is_normed(checkpoint.description());
         for layer in 0..config.num_decoder_blocks {
             // A model that computes what is not a number tells nothing more.
             if hidden.iter().any(|x| !x.is_finite()) {
                 return self.round_all(|_, _| true, None);
             }
             let targets = self.pack_readers(layer, &hidden, &ranges)?;
-            for (half, target) in targets.iter().enumerate() {
-                self.pack_writer(layer, half, &packed_hidden, target, &ranges)?;
+            if is_normed.contains(&false) {
+                for (half, target) in targets.iter().enumerate() {
+                    self.pack_writer(layer, half, &packed_hidden, target, &ranges)?;
+                }
+                let packed = self.packed_layer(layer, &packed_hidden);
+                packed_hidden = packed.after(DType::Q8, sequences, isa)?;
             }
-            let packed = self.packed_layer(layer, &packed_hidden);
-            packed_hidden = packed.after(DType::Q8, sequences, isa)?;
             [_, hidden] = targets;
         }
         let states = measure::final_norm(checkpoint, &hidden)?;
@@ -236,8 +240,9 @@ impl Work<'_, '_> {
         self.round_all(|_, _| true, Some(inputs))
     }
 
-    /// Packs the matrices of a layer that read the hidden rows. Returns the hidden rows after each
-    /// half of the layer, as the checkpoint computes them.
+    /// Packs the matrices of a layer that read the hidden rows, and those that write to them through
+    /// a norm. Returns the hidden rows after each half of the layer, as the checkpoint computes
+    /// them.
     fn pack_readers(
         &mut self,
         layer: u32,
@@ -247,13 +252,17 @@ impl Work<'_, '_> {
         // q8 is faster than f32, and its errors are far smaller than those of what is rounded.
         let image = OneLayer::new(self.quantized.checkpoint, layer, hidden).image(DType::Q8)?;
         let model = Model::open(&image).map_err(refuse)?;
-        let mut inputs: [Option<Inputs>; READERS.len()] = Default::default();
+        let is_normed = is_normed(self.quantized.checkpoint.description());
+        let mut readers: [Option<Inputs>; READERS.len()] = Default::default();
+        let mut writers: [Option<Inputs>; WRITERS.len()] = Default::default();
         let mut targets: [Vec<f32>; WRITERS.len()] = Default::default();
         self.each_sequence(&model, ranges, 1, |isa, index, computed| {
             for (target, rows) in targets.iter_mut().zip(&computed.residual) {
                 target.extend_from_slice(rows);
             }
-            for (inputs, values) in inputs.iter_mut().zip(&computed.readers) {
+            let normed = writers.iter_mut().zip(&computed.writers).zip(is_normed);
+            let normed = normed.filter_map(|(pair, is_normed)| is_normed.then_some(pair));
+            for (inputs, values) in readers.iter_mut().zip(&computed.readers).chain(normed) {
                 if values.is_empty() {
                     continue;
                 }
@@ -263,8 +272,16 @@ impl Work<'_, '_> {
             }
         })?;
         drop(image);
-        for (kinds, inputs) in READERS.iter().zip(inputs) {
-            self.round_all(|of, kind| of == layer && kinds.contains(&kind), inputs)?;
+        let groups = READERS
+            .iter()
+            .zip(readers)
+            .map(|(kinds, inputs)| (kinds, inputs, true));
+        let writers = WRITERS.iter().zip(writers).zip(is_normed);
+        let writers = writers.map(|((kinds, inputs), is_normed)| (kinds, inputs, is_normed));
+        for (kinds, inputs, is_meant) in groups.chain(writers) {
+            if is_meant {
+                self.round_all(|of, kind| of == layer && kinds.contains(&kind), inputs)?;
+            }
         }
         Ok(targets)
     }
@@ -283,22 +300,17 @@ impl Work<'_, '_> {
         if !self.grids.keys().any(|id| is_meant(id.layer, id.kind)) {
             return Ok(());
         }
-        let norm = PostNorm::new(self.quantized.checkpoint, layer, half)?;
         let image = self.packed_layer(layer, hidden).image(DType::Q8)?;
         let model = Model::open(&image).map_err(refuse)?;
         let width = model.config().embedding_dim as usize;
         let mut inputs = None;
-        self.each_sequence(&model, ranges, half, |isa, index, mut computed| {
+        self.each_sequence(&model, ranges, half, |isa, index, computed| {
             let range = &ranges[index];
             let target = &target[numbers(range, width)];
             let found = &computed.residual[half];
-            let mut missing: Vec<f32> = target.iter().zip(found).map(|(t, f)| t - f).collect();
-            let values = &mut computed.writers[half];
-            let inputs_width = values.len() / range.len();
-            if let Some(norm) = &norm {
-                norm.undo(&computed.branches[half], &mut missing, values);
-            }
-            let inputs = inputs.get_or_insert_with(|| Inputs::new(inputs_width));
+            let missing: Vec<f32> = target.iter().zip(found).map(|(t, f)| t - f).collect();
+            let values = &computed.writers[half];
+            let inputs = inputs.get_or_insert_with(|| Inputs::new(values.len() / range.len()));
             inputs.add(index, values, Some(&missing), isa);
         })?;
         drop(image);
@@ -368,55 +380,9 @@ impl Work<'_, '_> {
     }
 }
 
-/// The norm after a half of a layer.
-struct PostNorm {
-    weights: Vec<f32>,
-    epsilon: f32,
-}
-
-impl PostNorm {
-    /// `None` if the model has no such norm.
-    fn new(
-        checkpoint: &dyn Checkpoint,
-        layer: u32,
-        half: usize,
-    ) -> Result<Option<PostNorm>, ImportError> {
-        let description = checkpoint.description();
-        let kind = POST_NORMS[half];
-        let id = TensorId { layer, kind };
-        if !description.tensor_ids().any(|other| other == id) {
-            return Ok(None);
-        }
-        let mut weights = vec![0.0; description.config.embedding_dim as usize];
-        checkpoint.tensor(id)?.row(0, &mut weights)?;
-        Ok(Some(PostNorm {
-            weights,
-            epsilon: description.config.rms_norm_eps,
-        }))
-    }
-
-    /// The norm multiplies the outputs of a token by a factor, and then by its weights. So what is
-    /// `missing` after it is divided by the weights, and the factor goes to the inputs of the
-    /// token. `branch` is what comes into the norm.
-    fn undo(&self, branch: &[f32], missing: &mut [f32], inputs: &mut [f32]) {
-        let width = self.weights.len();
-        let inputs_width = inputs.len() / (branch.len() / width).max(1);
-        let tokens = branch.chunks_exact(width);
-        for (branch, inputs) in tokens.zip(inputs.chunks_exact_mut(inputs_width)) {
-            let factor = rms_factor(branch, self.epsilon);
-            scale(inputs, factor);
-        }
-        for missing in missing.chunks_exact_mut(width) {
-            for (missing, weight) in missing.iter_mut().zip(&self.weights) {
-                // The norm sets this output to 0 whatever it is.
-                *missing = if *weight != 0.0 {
-                    *missing / weight
-                } else {
-                    0.0
-                };
-            }
-        }
-    }
+/// Whether there is a norm after each half of a layer.
+fn is_normed(description: &Description) -> [bool; POST_NORMS.len()] {
+    POST_NORMS.map(|norm| description.tensor_ids().any(|id| id.kind == norm))
 }
 
 /// Where the numbers of some tokens are in rows of `width`.

@@ -45,10 +45,8 @@ enum Event {
 pub(crate) enum Observed {
     /// The input of the matrix of this kind, and of others of the same product.
     Input(TensorKind),
-    /// The output of attention, of a convolution or of the feed-forward network, before its bias
-    /// and before the norm of this kind.
-    Branch(TensorKind),
-    /// The hidden rows to which that branch was added.
+    /// The hidden rows after attention, a convolution or the feed-forward network, whose norm is
+    /// of this kind.
     Residual(TensorKind),
 }
 
@@ -453,8 +451,8 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// As [`feed`](Session::feed), and `see` gets numbers of each layer, `[tokens][width]`: see
-    /// [`Observed`]. It ends after the last layer. For calibration on a host: the tokens must fit
-    /// one batch.
+    /// [`Observed`]. It ends where `see` says so. For calibration on a host: the tokens must fit one
+    /// batch.
     #[cfg(feature = "std")]
     pub(crate) fn feed_observed(
         &mut self,
@@ -464,47 +462,38 @@ impl<'m, 'a> Session<'m, 'a> {
         self.start(ids)?;
         while let Some(schedule) = &self.schedule {
             let batch = &schedule.batch;
-            let [mut before, mut after] = [None; 2];
+            let count = batch.count as usize;
+            let mut input = None;
+            let mut residual = None;
             match batch.stage.entry().job {
-                Job::Matmul { input, matrices } => {
-                    before = matrices.first().map(|m| (Observed::Input(m.0), input));
+                Job::Matmul {
+                    input: of,
+                    matrices,
+                } => {
+                    input = matrices.first().map(|m| (Observed::Input(m.0), of));
                 }
                 Job::PerToken(PerToken::Residual {
-                    post_norm,
-                    onto,
-                    branch,
-                    ..
+                    post_norm, onto, ..
                 }) => {
-                    before = Some((Observed::Branch(post_norm), branch));
-                    after = Some((Observed::Residual(post_norm), onto));
-                }
-                Job::PerToken(PerToken::Norm {
-                    norm: TensorKind::FinalNorm,
-                    ..
-                }) => {
-                    return self.abort();
+                    residual = Some((Observed::Residual(post_norm), onto));
                 }
                 Job::Embed | Job::PerToken(_) | Job::PrepareAttention | Job::Attend => {}
                 #[cfg(feature = "convolution")]
                 Job::PrepareConvolution | Job::Convolve => {}
             }
-            let count = batch.count as usize;
-            let mut show = |forward: &mut Forward<'m, 'a>, what| match what {
-                Some((what, of)) => {
-                    let numbers = count * forward.plan.width(of);
-                    let rows = buffer(forward.buffers.numbers, &forward.plan, of);
-                    see(what, rows.get(..numbers).unwrap_or_default())
-                }
-                None => ControlFlow::Continue(()),
+            let visible = || self.forward.visible_keys(batch);
+            let (units, cost) = schedule.size(&self.forward.plan, visible);
+            let mut is_wanted = |forward: &mut Forward<'m, 'a>, (what, of)| {
+                let numbers = count * forward.plan.width(of);
+                let rows = buffer(forward.buffers.numbers, &forward.plan, of);
+                see(what, rows.get(..numbers).unwrap_or_default()).is_continue()
             };
-            if show(&mut self.forward, before).is_break() {
+            if input.is_some_and(|input| !is_wanted(&mut self.forward, input)) {
                 return self.abort();
             }
-            let visible = || self.forward.visible_keys(&schedule.batch);
-            let (units, cost) = schedule.size(&self.forward.plan, visible);
             // All of the stage, and no more.
             self.advance(u32::try_from(units.saturating_mul(cost)).unwrap_or(u32::MAX))?;
-            if show(&mut self.forward, after).is_break() {
+            if residual.is_some_and(|residual| !is_wanted(&mut self.forward, residual)) {
                 return self.abort();
             }
         }
