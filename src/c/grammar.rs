@@ -29,8 +29,8 @@ pub struct Place {
 /// a text. `tokenizer` is copied. `grammar` has `bytes` bytes at any address, which do not change
 /// while the constraint is used.
 ///
-/// Errors: 409 to 411, `PLM_ERROR_OTHER_VOCABULARY`, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
-/// `PLM_ERROR_LENGTH`, `PLM_ERROR_HANDLE`.
+/// Errors: 409 to 411, `PLM_ERROR_OTHER_VOCABULARY`, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`,
+/// `PLM_ERROR_MISALIGNED`, `PLM_ERROR_LENGTH`, `PLM_ERROR_HANDLE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn plm_constraint_open(
     constraint: *mut plm_constraint,

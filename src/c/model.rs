@@ -66,8 +66,9 @@ pub const PLM_PARTS: usize = 9;
 /// Buffers in a part of an arena.
 pub const PLM_BUFFERS: usize = 15;
 
-/// A plan as numbers: `PLM_SIZES` of the header that `pocketlm plan --c-header` writes, for an image
-/// whose weights are in memory. With it, `plm_session_init_sized` need not compute them.
+/// A plan as numbers, for an image whose weights are in memory: `PLM_SIZES` of the header that
+/// `pocketlm plan --c-header` writes. `plm_session_init_sized` takes it, so that a device need not
+/// compute the plan.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct plm_sizes {

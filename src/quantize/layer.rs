@@ -31,8 +31,8 @@ pub(super) const WRITERS: [&[TensorKind]; 2] = [
     &[TensorKind::OutLinear],
 ];
 
-/// The norm after each half, if the model has it. It changes what the half adds to the hidden rows
-/// too much for least squares.
+/// The norm after each half, if the model has it. Such a norm scales each change of the half's
+/// outputs by all of them, so least squares cannot say what a change does to the hidden rows.
 pub(super) const POST_NORMS: [TensorKind; 2] =
     [TensorKind::PostAttentionNorm, TensorKind::PostFfwNorm];
 

@@ -1,6 +1,6 @@
 //! Packs one matrix: exactly, if its weights lie on the grid of its type; else with feedback of the
-//! strength that errs least on text that is held out. A matrix that writes to the hidden rows is
-//! corrected before for the errors that are in them already.
+//! strength that errs least on text that is held out. The weights of a matrix that writes to the
+//! hidden rows are changed before, to make up for the errors that are in these rows already.
 
 use std::prelude::rust_2024::*;
 
@@ -94,7 +94,7 @@ impl Inputs {
         Some(Known {
             candidates,
             all: training.plus(&held_out),
-            training: training.missing,
+            missing_in_training: training.missing,
             held_out,
         })
     }
@@ -118,14 +118,14 @@ impl Sums {
 pub(super) struct Known {
     all: Sums,
     /// [`Sums::missing`] of the text that is not held out.
-    training: Vec<f32>,
+    missing_in_training: Vec<f32>,
     held_out: Sums,
     candidates: Vec<(f64, Factor)>,
 }
 
 impl Known {
-    /// By how much the squared error of some rows, from `first` on, falls with a correction of their
-    /// weights: on the text that is held out.
+    /// By how much corrections reduce the squared error of the rows from `first` on. It is measured
+    /// on the text that is held out.
     fn gain(&self, first: usize, corrections: &[Vec<f32>]) -> f64 {
         let held_out = &self.held_out;
         let width = held_out.inputs.width;
@@ -227,7 +227,8 @@ fn add_rows(rows: &mut [Vec<f32>], others: &[Vec<f32>]) {
     }
 }
 
-/// The parts of the diagonal that err least on the inputs that are held out.
+/// What is added to the diagonal, in parts of it: the choices that err least on the text that is
+/// held out.
 #[derive(Clone, Copy, Default)]
 struct Chosen {
     /// `None` if no correction errs less than none.
@@ -272,7 +273,7 @@ type Tried = (usize, Vec<Vec<f32>>);
 
 /// Corrects some rows by what gains most on the text that is held out.
 fn choose_correction(known: &Known, tried: &mut [Tried]) -> Option<f64> {
-    if known.training.is_empty() {
+    if known.missing_in_training.is_empty() {
         return None;
     }
     let mut chosen = None;
@@ -281,7 +282,8 @@ fn choose_correction(known: &Known, tried: &mut [Tried]) -> Option<f64> {
         let found: Vec<(Vec<Vec<f32>>, f64)> = tried
             .par_iter()
             .map(|(first, rows)| {
-                let corrections = corrections(&known.training, factor, *first, rows.len());
+                let corrections =
+                    corrections(&known.missing_in_training, factor, *first, rows.len());
                 let gain = known.gain(*first, &corrections);
                 (corrections, gain)
             })

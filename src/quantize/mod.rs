@@ -240,9 +240,8 @@ impl Work<'_, '_> {
         self.round_all(|_, _| true, Some(inputs))
     }
 
-    /// Packs the matrices of a layer that read the hidden rows, and those that write to them through
-    /// a norm. Returns the hidden rows after each half of the layer, as the checkpoint computes
-    /// them.
+    /// Packs the matrices of a layer that read the hidden rows, and those that write to them by way
+    /// of a norm. Returns the checkpoint's hidden rows after each half of the layer.
     fn pack_readers(
         &mut self,
         layer: u32,
@@ -272,14 +271,11 @@ impl Work<'_, '_> {
             }
         })?;
         drop(image);
-        let groups = READERS
-            .iter()
-            .zip(readers)
-            .map(|(kinds, inputs)| (kinds, inputs, true));
-        let writers = WRITERS.iter().zip(writers).zip(is_normed);
-        let writers = writers.map(|((kinds, inputs), is_normed)| (kinds, inputs, is_normed));
-        for (kinds, inputs, is_meant) in groups.chain(writers) {
-            if is_meant {
+        for (kinds, inputs) in READERS.iter().zip(readers) {
+            self.round_all(|of, kind| of == layer && kinds.contains(&kind), inputs)?;
+        }
+        for ((kinds, inputs), is_normed) in WRITERS.iter().zip(writers).zip(is_normed) {
+            if is_normed {
                 self.round_all(|of, kind| of == layer && kinds.contains(&kind), inputs)?;
             }
         }

@@ -155,9 +155,9 @@ impl Columns {
     }
 }
 
-/// `sums += leftᵀ right`, `[left.width][right.width]`. If `is_symmetric`, only what is right of the
-/// diagonal, roughly. The kernels of the forward pass compute it, so it is the same bits on every
-/// machine; each is one sum over the tokens in order.
+/// `sums += leftᵀ right`, `[left.width][right.width]`. If `is_symmetric`, sums left of the diagonal
+/// may be left out. The kernels of the forward pass compute the sums, each over the tokens in
+/// order, so they are the same bits on every machine.
 pub(super) fn add_over_tokens(
     sums: &mut [f32],
     left: &Columns,
@@ -272,8 +272,8 @@ impl Factor {
     }
 }
 
-/// `x M D Mᵀ = c`: from the right, first `z Mᵀ = c`, then `y = z / D`, then `x M = y`. All rows at
-/// once, because `M` may be larger than the cache.
+/// Solves `x M D Mᵀ = c`: first `z Mᵀ = c`, then `y = z / D`, then `x M = y`. All rows at once,
+/// because `M` may be larger than the cache.
 #[multiversion(targets("x86_64+avx+avx2"))]
 fn solve(m: &[f32], d: &[f32], rows: &mut [Vec<f32>]) {
     let width = d.len();

@@ -170,8 +170,8 @@ fn calibration_brings_the_model_nearer_to_its_checkpoint() {
     }
 }
 
-/// A matrix that writes to the hidden rows is corrected for the errors of the matrices before it, so
-/// that rounding it finely gives a better model than leaving it as it is.
+/// A matrix that writes to the hidden rows is corrected for the errors of the matrices before it.
+/// So a model with such matrices in six bits is better than one that keeps them in f32.
 #[test]
 fn writers_make_up_for_the_errors_before_them() {
     let checkpoint = Random::new();
@@ -192,7 +192,7 @@ fn writers_make_up_for_the_errors_before_them() {
     assert!(corrected < 0.8 * as_it_is, "{corrected} {as_it_is}");
 }
 
-/// With a norm after it, a change of a branch does not add up. Its matrices are rounded as they are.
+/// Matrices with a norm after them are rounded without that correction, but with feedback.
 #[test]
 fn calibration_helps_models_with_norms_after_their_branches() {
     let Description { config, layers, .. } = Random::new().description;

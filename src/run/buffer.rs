@@ -87,7 +87,7 @@ impl Plan<'_> {
 }
 
 /// Where each [`Buffer`] starts and ends.
-pub type Layout = [[usize; 2]; Buffer::COUNT];
+pub(super) type Layout = [[usize; 2]; Buffer::COUNT];
 
 /// The layout of the numbers that the stages work on, for a batch of `batch` tokens: the parts
 /// `hidden`, `normed`, `scratch` and `logits`, of so many numbers each, lie one after the other. If

@@ -55,9 +55,10 @@ pub struct Plan<'m> {
     layout: Layout,
 }
 
-/// Buffers of a model with convolutions.
+/// Buffers of a build with convolutions. Others have fewer.
 #[doc(hidden)] // for the C interface
 pub const BUFFERS: usize = 15;
+const _: () = assert!(Buffer::COUNT <= BUFFERS);
 
 /// The parts, in the order in which they lie in the arena.
 const PARTS: [&str; 9] = [

@@ -451,8 +451,8 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// As [`feed`](Session::feed), and `see` gets numbers of each layer, `[tokens][width]`: see
-    /// [`Observed`]. It ends where `see` says so. For calibration on a host: the tokens must fit one
-    /// batch.
+    /// [`Observed`]. It ends where `see` says so. For calibration on a host: the tokens must fit
+    /// one batch.
     #[cfg(feature = "std")]
     pub(crate) fn feed_observed(
         &mut self,
@@ -585,8 +585,8 @@ impl<'m, 'a> Session<'m, 'a> {
         possible
     }
 
-    /// How many of the oldest tokens have lost their keys in a sliding-window layer. Tokens that are
-    /// being worked on count: they may have overwritten some. A window of 1 shows no key but the
+    /// How many of the oldest tokens have lost their keys in a sliding-window layer. Tokens that
+    /// are being worked on count: they may have overwritten some. A window of 1 shows no key but the
     /// token's own, so none is missed.
     fn lost_tokens(&self, layer: Layer) -> usize {
         if layer.window.is_none_or(|window| window.get() == 1) {

@@ -1,5 +1,6 @@
 /* memcpy and its kin for Arm in 160 bytes. Those of C libraries are made for speed and take 0.9 KB,
- * while a model moves little: structures, and rows of a few hundred numbers.
+ * while a model moves little: structures, and rows of a few hundred numbers. The program in Rust
+ * has the same in examples/firmware/src/board/memory.rs.
  *
  * Whole words where all addresses are multiples of four, then what is left byte by byte. Only what
  * Armv6-M has, too. */

@@ -86,7 +86,7 @@ export class Engine {
   /** How many tokens the context held when the prompt of the text was begun. */
   #before = 0;
   /** Calls run one after the other. */
-  #turn = Promise.resolve();
+  #queue = Promise.resolve();
 
   /**
    * @param {Source} source
@@ -181,7 +181,7 @@ export class Engine {
    */
   plan({ context = this.#info.context, batch = BATCH, kv = "f32" }) {
     const library = this.#library;
-    return this.#inTurn(() =>
+    return this.#queued(() =>
       library.scratch(() => {
         const limits = this.#limits({ context, batch, kv });
         const [arenaBytes] = library.result("plm_plan", 1, this.#model, limits);
@@ -212,14 +212,14 @@ export class Engine {
   }
 
   /**
-   * Runs `task` when all calls before it are done.
+   * Runs `call` when all calls before it are done.
    * @template T
-   * @param {() => T | Promise<T>} task
+   * @param {() => T | Promise<T>} call
    * @returns {Promise<T>}
    */
-  #inTurn(task) {
-    const result = this.#turn.then(task);
-    this.#turn = result.then(
+  #queued(call) {
+    const result = this.#queue.then(call);
+    this.#queue = result.then(
       () => {},
       () => {},
     );
@@ -232,7 +232,7 @@ export class Engine {
    * @param {{addSpecial?: boolean, parseSpecial?: boolean}} options
    */
   tokenize(text, options = {}) {
-    return this.#inTurn(() =>
+    return this.#queued(() =>
       this.#encode(text, options.addSpecial ?? true, options.parseSpecial),
     );
   }
@@ -243,7 +243,7 @@ export class Engine {
    */
   decode(ids) {
     const library = this.#library;
-    return this.#inTurn(() =>
+    return this.#queued(() =>
       library.scratch(() => {
         const decoder = library.allocate(8 * C.PLM_DECODER_WORDS);
         library.call("plm_decoder_init", decoder, this.#tokenizer, 0);
@@ -301,7 +301,7 @@ export class Engine {
    */
   start(prompt, options, grammar) {
     const library = this.#library;
-    return this.#inTurn(() => {
+    return this.#queued(() => {
       // A grammar that is wrong changes nothing.
       library.scratch(() => this.#constraint(grammar));
       const ids = this.#place(prompt, options);
@@ -398,7 +398,7 @@ export class Engine {
    */
   next(text) {
     const library = this.#library;
-    return this.#inTurn(async () => {
+    return this.#queued(async () => {
       if (text !== this.#text) throw new PocketlmError("another call has ended this text");
       let begun = performance.now();
       let tokens = 0;
@@ -510,13 +510,13 @@ export class Engine {
    * @param {PromptOptions} options
    */
   feed(text, options) {
-    return this.#inTurn(() => this.#compute(this.#place(text, options)));
+    return this.#queued(() => this.#compute(this.#place(text, options)));
   }
 
   /** The context in bytes. */
   snapshot() {
     const library = this.#library;
-    return this.#inTurn(async () => {
+    return this.#queued(async () => {
       this.#end();
       await this.#feedLast();
       /** @type {Uint8Array[]} */
@@ -532,7 +532,7 @@ export class Engine {
   /** @param {ArrayBuffer | ArrayBufferView} snapshot */
   restore(snapshot) {
     const library = this.#library;
-    return this.#inTurn(() => {
+    return this.#queued(() => {
       const bytes = bytesOf(snapshot);
       this.#end();
       let done = 0;
@@ -560,7 +560,7 @@ export class Engine {
    */
   digest(kvs = ["f32", "f16", "bf16", "q8"]) {
     const library = this.#library;
-    return this.#inTurn(async () => {
+    return this.#queued(async () => {
       const mark = library.mark;
       try {
         const digests = library.allocate(8 * DIGEST_TOKENS * kvs.length);

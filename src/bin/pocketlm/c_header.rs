@@ -47,7 +47,9 @@ fn sizes(plan: &Plan) -> String {
         .collect();
     let rows: Vec<_> = buffers.chunks(5).map(|row| row.join(", ")).collect();
     format!(
-        "#define PLM_SIZES \\\n    {{PLM_IMAGE_CHECKSUM, PLM_LIMITS, \\\n     {{{parts}}}, \\\n     {{{}}}}}\n",
+        "#define PLM_SIZES \\\n    {{PLM_IMAGE_CHECKSUM, PLM_LIMITS, \\\n     \
+         {{{parts}}}, \\\n     \
+         {{{}}}}}\n",
         rows.join(", \\\n      ")
     )
 }

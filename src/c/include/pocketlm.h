@@ -740,8 +740,9 @@ typedef struct plm_workers {
 } plm_workers;
 
 /**
- * A plan as numbers: `PLM_SIZES` of the header that `pocketlm plan --c-header` writes, for an image
- * whose weights are in memory. With it, `plm_session_init_sized` need not compute them.
+ * A plan as numbers, for an image whose weights are in memory: `PLM_SIZES` of the header that
+ * `pocketlm plan --c-header` writes. `plm_session_init_sized` takes it, so that a device need not
+ * compute the plan.
  */
 typedef struct plm_sizes {
     /**
@@ -1325,8 +1326,8 @@ int32_t plm_decode_end(struct plm_decoder *decoder, plm_write write, void *conte
  * a text. `tokenizer` is copied. `grammar` has `bytes` bytes at any address, which do not change
  * while the constraint is used.
  *
- * Errors: 409 to 411, `PLM_ERROR_OTHER_VOCABULARY`, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`, `PLM_ERROR_MISALIGNED`,
- * `PLM_ERROR_LENGTH`, `PLM_ERROR_HANDLE`.
+ * Errors: 409 to 411, `PLM_ERROR_OTHER_VOCABULARY`, `PLM_ERROR_OVERLAP`, `PLM_ERROR_NULL`,
+ * `PLM_ERROR_MISALIGNED`, `PLM_ERROR_LENGTH`, `PLM_ERROR_HANDLE`.
  */
 int32_t plm_constraint_open(struct plm_constraint *constraint,
                             const struct plm_tokenizer *tokenizer,
