@@ -586,8 +586,8 @@ impl<'m, 'a> Session<'m, 'a> {
     }
 
     /// How many of the oldest tokens have lost their keys in a sliding-window layer. Tokens that
-    /// are being worked on count: they may have overwritten some. A window of 1 shows no key but the
-    /// token's own, so none is missed.
+    /// are being worked on count: they may have overwritten some. A window of 1 shows no key but
+    /// the token's own, so none is missed.
     fn lost_tokens(&self, layer: Layer) -> usize {
         if layer.window.is_none_or(|window| window.get() == 1) {
             return 0;
