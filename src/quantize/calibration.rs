@@ -12,9 +12,8 @@ const TEXT: &str = include_str!("calibration.txt");
 const LENGTH: usize = 512;
 /// Tokens of a text of the user's that are used at most.
 const MOST: usize = 32 * 1024;
-/// Of so many sequences one is kept for [`measure`](super::measure), and one for choosing between
-/// candidates.
-const PARTS: usize = 16;
+/// One of so many sequences is kept for [`measure`](super::measure).
+const MEASURED_EVERY: usize = 16;
 
 /// Token sequences for calibration.
 ///
@@ -54,7 +53,7 @@ impl Calibration {
             measured: Vec::new(),
         };
         for (index, sequence) in own.into_iter().chain(mixed).enumerate() {
-            match index % PARTS {
+            match index % MEASURED_EVERY {
                 0 => calibration.measured.push(sequence),
                 _ => calibration.sequences.push(sequence),
             }

@@ -12,8 +12,9 @@ use pocketlm_kernels::{GROUP, TILE_ROWS};
 use super::grid::{Grid, Scale, largest_of};
 use super::moments::Factor;
 
-/// Scales of a group that are tried with feedback within the group.
-const FINALISTS: usize = 10;
+/// Scales of a group that are tried with feedback within the group, at once: their numbers fill a
+/// register.
+const FINALISTS: usize = 8;
 /// How many times the weights of a row are rounded once more.
 const PASSES: usize = 2;
 /// Numbers that are updated together: their sums fit the registers.
@@ -47,7 +48,7 @@ pub(super) fn round_rows(
         return Vec::new();
     };
     let ones = vec![1.0; width];
-    let importance = factor.map_or(&ones, |factor| &factor.weights);
+    let importance = factor.map_or(&ones, |factor| &factor.pivots);
     let mut rows: Vec<Row> = weights
         .iter()
         .map(|weights| Row {
@@ -64,7 +65,7 @@ pub(super) fn round_rows(
         let mut within = [[0.0f32; GROUP]; GROUP];
         if let Some(factor) = factor {
             for (k, within) in within[..end - start].iter_mut().enumerate() {
-                let row = &factor.feedback[(start + k) * width..][start..end];
+                let row = &factor.upper[(start + k) * width..][start..end];
                 within[k + 1..end - start].copy_from_slice(&row[k + 1..]);
             }
         }
@@ -85,16 +86,9 @@ pub(super) fn round_rows(
                 }
             }
             let tried = if factor.is_some() { FINALISTS } else { 1 };
-            let mut best: Option<(f32, Group)> = None;
-            for (_, scale) in &finalists[..tried.min(scales.len())] {
-                let (loss, levels) =
-                    round_group(grid, *scale, weights, &target, importance, &within);
-                if best.as_ref().is_none_or(|best| loss < best.0) {
-                    let scale = *scale;
-                    best = Some((loss, Group { scale, levels }));
-                }
-            }
-            let group = best.map(|best| best.1).unwrap_or_default();
+            let finalists = finalists.map(|(_, scale)| scale);
+            let finalists = &finalists[..tried.min(scales.len())];
+            let group = round_group(grid, finalists, weights, &target, importance, &within);
             for ((weight, error), level) in weights.iter_mut().zip(errors).zip(group.levels) {
                 *error = *weight - level * group.scale.value;
                 *weight = *error;
@@ -102,7 +96,7 @@ pub(super) fn round_rows(
             row.groups.push(group);
         }
         if let Some(factor) = factor {
-            let panel = &factor.feedback[start * width..end * width];
+            let panel = &factor.upper[start * width..end * width];
             add_products(panel, &errors, end..width, &mut fed);
         }
     }
@@ -166,33 +160,52 @@ fn refine(grid: &Grid, row: &mut Row, errors: &mut [f32], slope: &mut [f32], h: 
     }
 }
 
-/// Rounds a group with feedback within it. Returns the loss too.
+/// Rounds a group with feedback within it, with the scale that loses least. There are at most
+/// [`FINALISTS`] scales.
 #[inline(always)]
 fn round_group(
     grid: &Grid,
-    scale: Scale,
+    scales: &[Scale],
     weights: &[f32],
     target: &[f32],
     importance: &[f32],
     within: &[[f32; GROUP]; GROUP],
-) -> (f32, [f32; GROUP]) {
-    let step = scale.value;
-    let inverse = if step != 0.0 { 1.0 / step } else { 0.0 };
-    let mut targets = [0.0; GROUP];
-    targets[..target.len()].copy_from_slice(target);
-    let mut levels = [0.0; GROUP];
-    let mut loss = 0.0;
+) -> Group {
+    let mut steps = [0.0f32; FINALISTS];
+    let mut inverses = [0.0; FINALISTS];
+    for ((step, inverse), scale) in steps.iter_mut().zip(&mut inverses).zip(scales) {
+        *step = scale.value;
+        *inverse = if *step != 0.0 { 1.0 / *step } else { 0.0 };
+    }
+    // Of each column, a number for each scale.
+    let mut targets = [[0.0; FINALISTS]; GROUP];
+    for (targets, target) in targets.iter_mut().zip(target) {
+        *targets = [*target; FINALISTS];
+    }
+    let mut levels = [[0.0; FINALISTS]; GROUP];
+    let mut losses = [0.0; FINALISTS];
     for k in 0..target.len() {
-        let level = grid.round(targets[k] * inverse);
-        let off = targets[k] - level * step;
-        loss += off * off * importance[k];
-        levels[k] = level;
-        let error = weights[k] - level * step;
-        for (target, m) in targets.iter_mut().zip(&within[k]) {
-            *target += error * m;
+        let mut errors = [0.0; FINALISTS];
+        for f in 0..FINALISTS {
+            let level = grid.round(targets[k][f] * inverses[f]);
+            let off = targets[k][f] - level * steps[f];
+            losses[f] += off * off * importance[k];
+            levels[k][f] = level;
+            errors[f] = weights[k] - level * steps[f];
+        }
+        for (targets, m) in targets.iter_mut().zip(&within[k]).skip(k + 1) {
+            add(targets, &errors, *m);
         }
     }
-    (loss, levels)
+    let losses = losses.iter().zip(scales).enumerate();
+    let least = losses.min_by(|a, b| a.1.0.total_cmp(b.1.0));
+    let Some((best, (_, scale))) = least else {
+        return Group::default();
+    };
+    Group {
+        scale: *scale,
+        levels: levels.map(|levels| levels[best]),
+    }
 }
 
 /// `sums += factors panel` for each of some rows. Only `columns` are added; `panel` is as wide as

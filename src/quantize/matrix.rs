@@ -1,5 +1,5 @@
 //! Packs one matrix: exactly, if its weights lie on the grid of its type; else with feedback of the
-//! strength that errs least on text that is held out. The weights of a matrix that writes to the
+//! strength that errs least on the validation text. The weights of a matrix that writes to the
 //! hidden rows are changed before, to make up for the errors that are in these rows already.
 
 use std::prelude::rust_2024::*;
@@ -13,12 +13,12 @@ use super::moments::{Columns, Factor, Moments, add_over_tokens};
 use crate::import::{ImportError, PackedMatrix, Tensor, check_range};
 use crate::model::DType;
 
-/// One of so many sequences is held out.
-const HELD_OUT: usize = 8;
-/// The fewest tokens that are held out. With fewer, all weights are rounded by themselves.
-const JUDGES: usize = 64;
+/// One of so many sequences is validation text: candidates are compared on it.
+const VALIDATION_EVERY: usize = 8;
+/// The fewest tokens of validation text. With fewer, all weights are rounded by themselves.
+const FEWEST_VALIDATION_TOKENS: usize = 64;
 /// Tile rows of a matrix on which the candidates are tried.
-const TRIED: usize = 8;
+const TRIED: usize = 4;
 /// One of so many tile rows tells the error of a matrix.
 const JUDGED: usize = 8;
 /// The parts of the diagonal that are added to it. Less fits the calibration text better, more fits
@@ -28,9 +28,9 @@ const DAMPINGS: [f64; 4] = [0.03, 0.1, 0.25, 0.6];
 /// What is known of the inputs of a matrix.
 pub(super) struct Inputs {
     training: Sums,
-    held_out: Sums,
-    /// Tokens that are held out.
-    judges: usize,
+    validation: Sums,
+    /// Tokens of the validation text.
+    validation_tokens: usize,
 }
 
 /// Sums over the tokens of a text.
@@ -50,24 +50,24 @@ impl Inputs {
         };
         Inputs {
             training: sums(),
-            held_out: sums(),
-            judges: 0,
+            validation: sums(),
+            validation_tokens: 0,
         }
     }
 
     /// Adds the inputs of a sequence, `[tokens][width]`, and what is missing in the outputs of the
     /// matrix, `[tokens][rows]`, if that is known.
     pub fn add(&mut self, sequence: usize, inputs: &[f32], missing: Option<&[f32]>, isa: &Isa) {
-        let is_held_out = sequence % HELD_OUT == HELD_OUT / 2;
-        let sums = if is_held_out {
-            &mut self.held_out
+        let is_validation = sequence % VALIDATION_EVERY == VALIDATION_EVERY / 2;
+        let sums = if is_validation {
+            &mut self.validation
         } else {
             &mut self.training
         };
         let width = sums.inputs.width;
         let tokens = inputs.len() / width;
-        if is_held_out {
-            self.judges += tokens;
+        if is_validation {
+            self.validation_tokens += tokens;
         }
         let inputs = Columns::new(inputs, width);
         sums.inputs.add(&inputs, isa);
@@ -83,19 +83,22 @@ impl Inputs {
     pub fn finish(self) -> Option<Known> {
         let Inputs {
             training,
-            held_out,
-            judges,
+            validation,
+            validation_tokens,
         } = self;
-        if judges < JUDGES || !training.is_finite() || !held_out.is_finite() {
+        if validation_tokens < FEWEST_VALIDATION_TOKENS
+            || !training.is_finite()
+            || !validation.is_finite()
+        {
             return None;
         }
         let factor = |damping: &f64| Some((*damping, training.inputs.factor(*damping)?));
         let candidates = DAMPINGS.iter().filter_map(factor).collect();
         Some(Known {
             candidates,
-            all: training.plus(&held_out),
+            all: training.plus(&validation),
             missing_in_training: training.missing,
-            held_out,
+            validation,
         })
     }
 }
@@ -117,26 +120,26 @@ impl Sums {
 /// The moments of the inputs of a matrix, and candidates for the feedback.
 pub(super) struct Known {
     all: Sums,
-    /// [`Sums::missing`] of the text that is not held out.
+    /// [`Sums::missing`] without the validation text.
     missing_in_training: Vec<f32>,
-    held_out: Sums,
+    validation: Sums,
     candidates: Vec<(f64, Factor)>,
 }
 
 impl Known {
     /// By how much corrections reduce the squared error of the rows from `first` on. It is measured
-    /// on the text that is held out.
+    /// on the validation text.
     fn gain(&self, first: usize, corrections: &[Vec<f32>]) -> f64 {
-        let held_out = &self.held_out;
-        let width = held_out.inputs.width;
-        let missing = held_out.missing[first * width..].chunks_exact(width);
+        let validation = &self.validation;
+        let width = validation.inputs.width;
+        let missing = validation.missing[first * width..].chunks_exact(width);
         let along: f64 = corrections
             .iter()
             .zip(missing)
             .flat_map(|(correction, missing)| correction.iter().zip(missing))
             .map(|(x, y)| f64::from(*x) * f64::from(*y))
             .sum();
-        let curve: f64 = held_out.inputs.losses(corrections).iter().sum();
+        let curve: f64 = validation.inputs.squared_outputs(corrections).iter().sum();
         2.0 * along - curve
     }
 }
@@ -144,7 +147,7 @@ impl Known {
 /// What is added to `count` rows of a matrix from `first` on, so that least is missing in the
 /// outputs.
 fn corrections(missing: &[f32], factor: &Factor, first: usize, count: usize) -> Vec<Vec<f32>> {
-    let width = factor.weights.len();
+    let width = factor.pivots.len();
     let rows = missing[first * width..].chunks_exact(width).take(count);
     let mut rows: Vec<Vec<f32>> = rows.map(<[f32]>::to_vec).collect();
     factor.solve(&mut rows);
@@ -193,8 +196,8 @@ pub(super) fn round(
             .zip(damping)
             .and_then(|(known, damping)| known.all.inputs.factor(damping))
     };
-    let correction = known.zip(factor(chosen.correction));
-    let feedback = factor(chosen.feedback);
+    let correction = known.zip(factor(chosen.correction_damping));
+    let feedback = factor(chosen.feedback_damping);
     let (words, losses) = pack(tensor, grid.dtype, |index, rows| {
         if let Some((known, factor)) = &correction {
             let first = index * TILE_ROWS;
@@ -204,9 +207,13 @@ pub(super) fn round(
             );
         }
         let judge = known.filter(|_| index % JUDGED == 0);
-        let size: Option<f64> = judge.map(|known| known.all.inputs.losses(rows).iter().sum());
+        let squares = |rows: &[Vec<f32>]| -> Option<f64> {
+            Some(judge?.all.inputs.squared_outputs(rows).iter().sum())
+        };
+        let size = squares(rows);
         let rounded = round_rows(grid, rows, feedback.as_ref());
-        let loss: Option<f64> = judge.map(|known| known.all.inputs.losses(rows).iter().sum());
+        // `rows` holds the errors of the weights now.
+        let loss = squares(rows);
         (size.zip(loss), rounded)
     })?;
     let losses = losses.iter().flatten();
@@ -227,14 +234,14 @@ fn add_rows(rows: &mut [Vec<f32>], others: &[Vec<f32>]) {
     }
 }
 
-/// What is added to the diagonal, in parts of it: the choices that err least on the text that is
-/// held out.
+/// What is added to the diagonal, in parts of it: the choices that err least on the validation
+/// text.
 #[derive(Clone, Copy, Default)]
 struct Chosen {
     /// `None` if no correction errs less than none.
-    correction: Option<f64>,
+    correction_damping: Option<f64>,
     /// `None` if no feedback errs less than none.
-    feedback: Option<f64>,
+    feedback_damping: Option<f64>,
 }
 
 /// Tries the candidates on some rows.
@@ -244,8 +251,8 @@ fn choose(tensor: &Tensor<'_>, grid: &Grid, known: &Known) -> Result<Chosen, Imp
     let tried = (0..count).map(|index| index * tile_rows / count);
     let read = |index| Ok((index * TILE_ROWS, read(tensor, index, grid.dtype)?));
     let mut tried: Vec<Tried> = tried.map(read).collect::<Result<_, ImportError>>()?;
-    let correction = choose_correction(known, &mut tried);
-    let mut feedback = None;
+    let correction_damping = choose_correction(known, &mut tried);
+    let mut feedback_damping = None;
     let mut least = f64::INFINITY;
     let candidates = known.candidates.iter();
     let candidates = candidates.map(|(damping, factor)| (Some(*damping), Some(factor)));
@@ -253,25 +260,25 @@ fn choose(tensor: &Tensor<'_>, grid: &Grid, known: &Known) -> Result<Chosen, Imp
         let losses = tried.par_iter().map(|(_, rows)| {
             let mut rows = rows.clone();
             round_rows(grid, &mut rows, factor);
-            known.held_out.inputs.losses(&rows).iter().sum()
+            known.validation.inputs.squared_outputs(&rows).iter().sum()
         });
         let losses: Vec<f64> = losses.collect();
         let loss: f64 = losses.iter().sum();
         if loss < least {
             least = loss;
-            feedback = damping;
+            feedback_damping = damping;
         }
     }
     Ok(Chosen {
-        correction,
-        feedback,
+        correction_damping,
+        feedback_damping,
     })
 }
 
 /// The first of some rows, and the rows.
 type Tried = (usize, Vec<Vec<f32>>);
 
-/// Corrects some rows by what gains most on the text that is held out.
+/// Corrects some rows by what gains most on the validation text.
 fn choose_correction(known: &Known, tried: &mut [Tried]) -> Option<f64> {
     if known.missing_in_training.is_empty() {
         return None;

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::feedback::{add, add_products, dot};
 
 /// Inputs whose products with all inputs are computed together.
-const BLOCK: usize = 32;
+const BLOCK: usize = 64;
 /// Columns that are eliminated together.
 const PANEL: usize = 64;
 
@@ -48,7 +48,7 @@ impl Moments {
     }
 
     /// `e H eᵀ` of some rows: the squared error of a row's outputs if its weights are off by `e`.
-    pub fn losses(&self, errors: &[Vec<f32>]) -> Vec<f64> {
+    pub fn squared_outputs(&self, errors: &[Vec<f32>]) -> Vec<f64> {
         let width = self.width;
         // `sum over i < j of e[i] H[i][j]` for each j.
         let mut sums = vec![vec![0.0f32; width]; errors.len()];
@@ -92,20 +92,20 @@ impl Moments {
                 *x = h[i.min(j) * n + i.max(j)] as f32;
             }
         });
-        let mut weights = vec![0.0f32; n];
+        let mut pivots = vec![0.0f32; n];
         // From the last column to the first. What is done of `h` holds the factor; what is not
         // holds what is left to factor.
         let mut end = n;
         while end > 0 {
             let panel = end.saturating_sub(PANEL)..end;
             end = panel.start;
-            factor_panel(&mut h, n, panel.clone(), &mut weights)?;
-            subtract_panel(&mut h, n, panel, &weights);
+            factor_panel(&mut h, n, panel.clone(), &mut pivots)?;
+            subtract_panel(&mut h, n, panel, &pivots);
         }
         Some(Factor {
             damped,
-            weights,
-            feedback: h.iter().map(|&x| x as f32).collect(),
+            pivots,
+            upper: h.iter().map(|&x| x as f32).collect(),
         })
     }
 }
@@ -206,13 +206,13 @@ pub(super) fn add_over_tokens(
 
 /// Factors the columns of a panel, all of their rows, from the last to the first. `None` if a pivot
 /// is not above 0.
-fn factor_panel(h: &mut [f64], n: usize, panel: Range<usize>, weights: &mut [f32]) -> Option<()> {
+fn factor_panel(h: &mut [f64], n: usize, panel: Range<usize>, pivots: &mut [f32]) -> Option<()> {
     for k in panel.clone().rev() {
         let pivot = h[k * n + k];
         if pivot.is_nan() || pivot <= 0.0 {
             return None;
         }
-        weights[k] = pivot as f32;
+        pivots[k] = pivot as f32;
         let before = panel.start..k;
         let column: Vec<f64> = before.clone().map(|j| h[j * n + k]).collect();
         h[..k * n]
@@ -230,7 +230,7 @@ fn factor_panel(h: &mut [f64], n: usize, panel: Range<usize>, weights: &mut [f32
 }
 
 /// Subtracts the part of a factored panel from what is left to factor.
-fn subtract_panel(h: &mut [f64], n: usize, panel: Range<usize>, weights: &[f32]) {
+fn subtract_panel(h: &mut [f64], n: usize, panel: Range<usize>, pivots: &[f32]) {
     let start = panel.start;
     let width = panel.len();
     let (left, _) = h.split_at_mut(start * n);
@@ -238,7 +238,7 @@ fn subtract_panel(h: &mut [f64], n: usize, panel: Range<usize>, weights: &[f32])
         .chunks_exact(n)
         .flat_map(|row| row[panel.clone()].iter().copied())
         .collect();
-    let pivots: Vec<f64> = panel.clone().map(|k| f64::from(weights[k])).collect();
+    let pivots: Vec<f64> = panel.clone().map(|k| f64::from(pivots[k])).collect();
     // [column of the panel][row]
     let mut by_column = vec![0.0; width * start];
     for (i, row) in factors.chunks_exact(width).enumerate() {
@@ -260,15 +260,15 @@ pub(super) struct Factor {
     /// `H`, all of it, with what was added to its diagonal.
     pub damped: Vec<f32>,
     /// `D`.
-    pub weights: Vec<f32>,
+    pub pivots: Vec<f32>,
     /// `M`, `[i][j]` with `j > i`.
-    pub feedback: Vec<f32>,
+    pub upper: Vec<f32>,
 }
 
 impl Factor {
     /// Solves `x H = c` for each of some rows `c`, in place.
     pub fn solve(&self, rows: &mut [Vec<f32>]) {
-        solve(&self.feedback, &self.weights, rows);
+        solve(&self.upper, &self.pivots, rows);
     }
 }
 

@@ -5,7 +5,7 @@
 //! proportion, and the divergence grows with its square. So the cost of a matrix in another type is
 //! its cost in three bits, times the ratio of the squared errors of its weights. Costs of several
 //! matrices add up, as their errors are independent. The packer's error feedback makes all of them
-//! smaller, those of the embedding table excepted.
+//! smaller: see `left_by_feedback`.
 
 use std::collections::BTreeMap;
 use std::prelude::rust_2024::*;
@@ -171,8 +171,9 @@ fn fill(
     (all.iter().zip(&chosen).map(kl).sum(), chosen)
 }
 
-/// A guess at the part of a matrix's cost that error feedback leaves: about a third in layers. The
-/// rows of an embedding table are inputs themselves, and no other weight makes up for their errors.
+/// A guess at the part of a matrix's cost that error feedback leaves: about a third in layers.
+/// Feedback helps an embedding table only where it is `lm_head` too. Where its rows are the inputs
+/// of the model, it does not. So a half is left there.
 fn left_by_feedback(kind: TensorKind) -> f64 {
     match kind {
         TensorKind::Embedder | TensorKind::LmHead => 0.5,
