@@ -31,8 +31,7 @@ pub(super) const WRITERS: [&[TensorKind]; 2] = [
     &[TensorKind::OutLinear],
 ];
 
-/// The norm after each half, if the model has it. Such a norm scales each change of the half's
-/// outputs by all of them, so least squares cannot say what a change does to the hidden rows.
+/// The norm after each half, if the model has it.
 pub(super) const POST_NORMS: [TensorKind; 2] =
     [TensorKind::PostAttentionNorm, TensorKind::PostFfwNorm];
 
@@ -53,8 +52,8 @@ pub(super) struct OneLayer<'c> {
 pub(super) type PackedLayer = BTreeMap<TensorKind, Rc<PackedMatrix>>;
 
 impl<'c> OneLayer<'c> {
-    /// Layer `layer`, with matrices that are packed already as they are packed. `hidden` comes into
-    /// it, `[tokens][embedding_dim]`.
+    /// Layer `layer` of a checkpoint. Matrices that the checkpoint has packed are dequantised.
+    /// `hidden` comes into it, `[tokens][embedding_dim]`.
     pub fn new(checkpoint: &'c dyn Checkpoint, layer: u32, hidden: &'c [f32]) -> Self {
         let mut description = checkpoint.description().clone();
         let config = &mut description.config;
@@ -133,7 +132,7 @@ impl<'c> OneLayer<'c> {
         let model = Model::open(&image).map_err(refuse)?;
         let mut after = Vec::with_capacity(self.hidden.len());
         for ranges in ranges(sequences).chunks(AT_ONCE) {
-            for computed in compute(&model, ranges, 1, isa).map_err(refuse)? {
+            for computed in compute(&model, ranges, Kept::Out, isa).map_err(refuse)? {
                 let [_, hidden] = computed.residual;
                 after.extend(hidden);
             }
@@ -266,23 +265,56 @@ pub(super) struct Computed {
     pub readers: [Vec<f32>; READERS.len()],
     /// The same of [`WRITERS`].
     pub writers: [Vec<f32>; WRITERS.len()],
+    /// What each half computed, before its norm, `[tokens][embedding_dim]`.
+    pub branches: [Vec<f32>; WRITERS.len()],
     /// The hidden rows after each half, `[tokens][embedding_dim]`.
     pub residual: [Vec<f32>; WRITERS.len()],
 }
 
+/// What is kept of a layer.
+#[derive(Clone, Copy)]
+pub(super) enum Kept {
+    /// The inputs of [`READERS`], and the hidden rows after each half.
+    Readers,
+    /// The input of the writer of this half, what it writes, and the hidden rows after the half. No
+    /// more is computed.
+    Writer(usize),
+    /// The hidden rows that come out of the layer.
+    Out,
+}
+
+impl Kept {
+    /// The last half that is computed.
+    fn last_half(self) -> usize {
+        match self {
+            Kept::Readers | Kept::Out => WRITERS.len() - 1,
+            Kept::Writer(half) => half,
+        }
+    }
+}
+
 impl Computed {
-    fn keep(&mut self, observed: Observed, values: &[f32]) {
-        let half = |kind| POST_NORMS.iter().position(|norm| *norm == kind);
-        let place = match observed {
-            Observed::Input(kind) => {
-                let of = |groups: &[&[TensorKind]]| groups.iter().position(|g| g.contains(&kind));
-                match (of(&READERS), of(&WRITERS)) {
-                    (Some(group), _) => Some(&mut self.readers[group]),
-                    (None, Some(half)) => Some(&mut self.writers[half]),
-                    (None, None) => None,
-                }
+    /// Copies what is to be kept of what the session shows.
+    fn keep(&mut self, kept: Kept, observed: Observed, values: &[f32]) {
+        let half_of = |kind| POST_NORMS.iter().position(|norm| *norm == kind);
+        let group_of =
+            |groups: &[&[TensorKind]], kind| groups.iter().position(|g| g.contains(&kind));
+        let place = match (observed, kept) {
+            (Observed::Input(kind), Kept::Readers) => {
+                group_of(&READERS, kind).map(|group| &mut self.readers[group])
             }
-            Observed::Residual(norm) => half(norm).map(|half| &mut self.residual[half]),
+            (Observed::Input(kind), Kept::Writer(half)) => group_of(&WRITERS, kind)
+                .filter(|of| *of == half)
+                .map(|half| &mut self.writers[half]),
+            (Observed::Branch(norm), Kept::Writer(half)) => half_of(norm)
+                .filter(|of| *of == half)
+                .map(|half| &mut self.branches[half]),
+            (Observed::Residual(norm), _) => half_of(norm)
+                .filter(|of| matches!(kept, Kept::Readers) || *of == kept.last_half())
+                .map(|half| &mut self.residual[half]),
+            (Observed::Input(_), Kept::Out) | (Observed::Branch(_), Kept::Readers | Kept::Out) => {
+                None
+            }
         };
         if let Some(place) = place {
             *place = values.to_vec();
@@ -290,11 +322,11 @@ impl Computed {
     }
 }
 
-/// Computes some sequences of the tokens of a [`OneLayer`], up to the end of a half.
+/// Computes some sequences of the tokens of a [`OneLayer`].
 pub(super) fn compute(
     model: &Model<'_>,
     sequences: &[Range<u32>],
-    last_half: usize,
+    kept: Kept,
     isa: &'static Isa,
 ) -> Result<Vec<Computed>, crate::Error> {
     let longest = sequences.iter().map(|s| s.len() as u32).max().unwrap_or(1);
@@ -312,9 +344,9 @@ pub(super) fn compute(
                 let ids: Vec<u32> = sequence.clone().collect();
                 let mut computed = Computed::default();
                 session.feed_observed(&ids, &mut |observed, values| {
-                    computed.keep(observed, values);
+                    computed.keep(kept, observed, values);
                     match observed {
-                        Observed::Residual(norm) if norm == POST_NORMS[last_half] => {
+                        Observed::Residual(norm) if norm == POST_NORMS[kept.last_half()] => {
                             ControlFlow::Break(())
                         }
                         _ => ControlFlow::Continue(()),

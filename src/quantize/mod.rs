@@ -29,13 +29,15 @@ use pocketlm_kernels::Isa;
 
 use crate::import::{Checkpoint, Description, ImportError, PackOptions, PackedMatrix, Tensor};
 use crate::model::{DType, Model, TensorId, TensorKind};
+use branch::Branch;
 pub use calibration::Calibration;
 use grid::Grid;
-use layer::{Computed, OneLayer, POST_NORMS, READERS, WRITERS, compute, embed, ranges};
+use layer::{Computed, Kept, OneLayer, POST_NORMS, READERS, WRITERS, compute, embed, ranges};
 use matrix::{Inputs, Rounded, exact, round};
 pub use measure::{Agreement, measure};
 pub use sensitivity::Sensitivity;
 
+mod branch;
 mod calibration;
 mod feedback;
 mod grid;
@@ -48,7 +50,7 @@ mod sensitivity;
 mod tests;
 
 /// Sequences that are computed before their moments are added up.
-const ROUND: usize = 4;
+const SEQUENCES_AT_ONCE: usize = 8;
 
 /// A checkpoint, some matrices of which are packed already.
 ///
@@ -120,8 +122,9 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Whether matrices of this type are packed here. What the importer does to the others is as good.
-pub fn is_rounded(dtype: DType) -> bool {
+/// Whether matrices of this type are rounded with calibration text. For the other types the importer
+/// rounds each weight by itself, which is as good.
+pub fn uses_calibration(dtype: DType) -> bool {
     Grid::of(dtype).is_some()
 }
 
@@ -215,20 +218,17 @@ impl Work<'_, '_> {
         let mut hidden = embed(checkpoint, sequences)?;
         // The same where the matrices are packed.
         let mut packed_hidden = hidden.clone();
-        let is_normed = is_normed(checkpoint.description());
         for layer in 0..config.num_decoder_blocks {
             // A model that computes what is not a number tells nothing more.
             if hidden.iter().any(|x| !x.is_finite()) {
                 return self.round_all(|_, _| true, None);
             }
             let targets = self.pack_readers(layer, &hidden, &ranges)?;
-            if is_normed.contains(&false) {
-                for (half, target) in targets.iter().enumerate() {
-                    self.pack_writer(layer, half, &packed_hidden, target, &ranges)?;
-                }
-                let packed = self.packed_layer(layer, &packed_hidden);
-                packed_hidden = packed.after(DType::Q8, sequences, isa)?;
+            for (half, target) in targets.iter().enumerate() {
+                self.pack_writer(layer, half, &packed_hidden, target, &ranges)?;
             }
+            let packed = self.packed_layer(layer, &packed_hidden);
+            packed_hidden = packed.after(DType::Q8, sequences, isa)?;
             [_, hidden] = targets;
         }
         let states = measure::final_norm(checkpoint, &hidden)?;
@@ -240,8 +240,8 @@ impl Work<'_, '_> {
         self.round_all(|_, _| true, Some(inputs))
     }
 
-    /// Packs the matrices of a layer that read the hidden rows, and those that write to them by way
-    /// of a norm. Returns the checkpoint's hidden rows after each half of the layer.
+    /// Packs the matrices of a layer that read the hidden rows. Returns the checkpoint's hidden rows
+    /// after each half of the layer.
     fn pack_readers(
         &mut self,
         layer: u32,
@@ -251,17 +251,13 @@ impl Work<'_, '_> {
         // q8 is faster than f32, and its errors are far smaller than those of what is rounded.
         let image = OneLayer::new(self.quantized.checkpoint, layer, hidden).image(DType::Q8)?;
         let model = Model::open(&image).map_err(refuse)?;
-        let is_normed = is_normed(self.quantized.checkpoint.description());
         let mut readers: [Option<Inputs>; READERS.len()] = Default::default();
-        let mut writers: [Option<Inputs>; WRITERS.len()] = Default::default();
         let mut targets: [Vec<f32>; WRITERS.len()] = Default::default();
-        self.each_sequence(&model, ranges, 1, |isa, index, computed| {
+        self.each_sequence(&model, ranges, Kept::Readers, |isa, index, computed| {
             for (target, rows) in targets.iter_mut().zip(&computed.residual) {
                 target.extend_from_slice(rows);
             }
-            let normed = writers.iter_mut().zip(&computed.writers).zip(is_normed);
-            let normed = normed.filter_map(|(pair, is_normed)| is_normed.then_some(pair));
-            for (inputs, values) in readers.iter_mut().zip(&computed.readers).chain(normed) {
+            for (inputs, values) in readers.iter_mut().zip(&computed.readers) {
                 if values.is_empty() {
                     continue;
                 }
@@ -273,11 +269,6 @@ impl Work<'_, '_> {
         drop(image);
         for (kinds, inputs) in READERS.iter().zip(readers) {
             self.round_all(|of, kind| of == layer && kinds.contains(&kind), inputs)?;
-        }
-        for ((kinds, inputs), is_normed) in WRITERS.iter().zip(writers).zip(is_normed) {
-            if is_normed {
-                self.round_all(|of, kind| of == layer && kinds.contains(&kind), inputs)?;
-            }
         }
         Ok(targets)
     }
@@ -299,18 +290,44 @@ impl Work<'_, '_> {
         let image = self.packed_layer(layer, hidden).image(DType::Q8)?;
         let model = Model::open(&image).map_err(refuse)?;
         let width = model.config().embedding_dim as usize;
+        let norm = self.post_norm(layer, half)?;
         let mut inputs = None;
-        self.each_sequence(&model, ranges, half, |isa, index, computed| {
-            let range = &ranges[index];
-            let target = &target[numbers(range, width)];
-            let found = &computed.residual[half];
-            let missing: Vec<f32> = target.iter().zip(found).map(|(t, f)| t - f).collect();
-            let values = &computed.writers[half];
-            let inputs = inputs.get_or_insert_with(|| Inputs::new(values.len() / range.len()));
-            inputs.add(index, values, Some(&missing), isa);
-        })?;
+        self.each_sequence(
+            &model,
+            ranges,
+            Kept::Writer(half),
+            |isa, index, mut computed| {
+                let range = &ranges[index];
+                let target = &target[numbers(range, width)];
+                let branch = Branch {
+                    outputs: &computed.branches[half],
+                    norm: norm.as_deref(),
+                    hidden: &computed.residual[half],
+                    target,
+                };
+                let mut values = std::mem::take(&mut computed.writers[half]);
+                let missing = branch.missing(&mut values, width);
+                let inputs = inputs.get_or_insert_with(|| Inputs::new(values.len() / range.len()));
+                inputs.add(index, &values, Some(&missing), isa);
+            },
+        )?;
         drop(image);
         self.round_all(is_meant, inputs)
+    }
+
+    /// The norm after a half of a layer, if there is one.
+    fn post_norm(&self, layer: u32, half: usize) -> Result<Option<Vec<f32>>, ImportError> {
+        let checkpoint = self.quantized.checkpoint;
+        let id = TensorId {
+            layer,
+            kind: POST_NORMS[half],
+        };
+        if !checkpoint.description().tensor_ids().any(|of| of == id) {
+            return Ok(None);
+        }
+        let mut norm = vec![0.0; checkpoint.description().config.embedding_dim as usize];
+        checkpoint.tensor(id)?.row(0, &mut norm)?;
+        Ok(Some(norm))
     }
 
     /// A layer with those of its matrices that are packed so far.
@@ -324,18 +341,18 @@ impl Work<'_, '_> {
         OneLayer::new(self.quantized.checkpoint, layer, hidden).with_packed(packed.collect())
     }
 
-    /// Computes all sequences up to the end of a half of the layer, some at a time.
+    /// Computes all sequences, some at a time.
     fn each_sequence(
         &self,
         model: &Model<'_>,
         ranges: &[Range<u32>],
-        last_half: usize,
+        kept: Kept,
         mut see: impl FnMut(&'static Isa, usize, Computed),
     ) -> Result<(), ImportError> {
-        for (round, ranges) in ranges.chunks(ROUND).enumerate() {
-            let computed = compute(model, ranges, last_half, self.isa).map_err(refuse)?;
+        for (part, ranges) in ranges.chunks(SEQUENCES_AT_ONCE).enumerate() {
+            let computed = compute(model, ranges, kept, self.isa).map_err(refuse)?;
             for (index, computed) in computed.into_iter().enumerate() {
-                see(self.isa, round * ROUND + index, computed);
+                see(self.isa, part * SEQUENCES_AT_ONCE + index, computed);
             }
         }
         Ok(())
@@ -374,11 +391,6 @@ impl Work<'_, '_> {
         });
         Ok(())
     }
-}
-
-/// Whether there is a norm after each half of a layer.
-fn is_normed(description: &Description) -> [bool; POST_NORMS.len()] {
-    POST_NORMS.map(|norm| description.tensor_ids().any(|id| id.kind == norm))
 }
 
 /// Where the numbers of some tokens are in rows of `width`.

@@ -174,27 +174,27 @@ fn calibration_brings_the_model_nearer_to_its_checkpoint() {
 /// So a model with such matrices in six bits is better than one that keeps them in f32.
 #[test]
 fn writers_make_up_for_the_errors_before_them() {
-    let checkpoint = Random::new();
-    let calibration = calibration(40, 60);
-    let kl = |of_writers: DType| {
-        let writers = checkpoint.description.tensor_ids();
-        let writers = writers.filter(|id| layer::WRITERS.concat().contains(&id.kind));
-        let options = PackOptions {
-            types: writers.map(|id| (id, of_writers)).collect(),
-            embedder_dtype: Some(DType::F32),
-            ..all(DType::Nl3)
+    for checkpoint in [Random::new(), with_norms_after_branches()] {
+        let calibration = calibration(40, 60);
+        let kl = |of_writers: DType| {
+            let writers = checkpoint.description.tensor_ids();
+            let writers = writers.filter(|id| layer::WRITERS.concat().contains(&id.kind));
+            let options = PackOptions {
+                types: writers.map(|id| (id, of_writers)).collect(),
+                embedder_dtype: Some(DType::F32),
+                ..all(DType::Nl3)
+            };
+            let quantized = quantize(&checkpoint, &options, Some(&calibration), &mut |_| {});
+            let quantized = quantized.unwrap();
+            measure(&checkpoint, &quantized, &calibration).unwrap().kl
         };
-        let quantized = quantize(&checkpoint, &options, Some(&calibration), &mut |_| {});
-        let quantized = quantized.unwrap();
-        measure(&checkpoint, &quantized, &calibration).unwrap().kl
-    };
-    let (corrected, as_it_is) = (kl(DType::Q6), kl(DType::F32));
-    assert!(corrected < 0.8 * as_it_is, "{corrected} {as_it_is}");
+        let (corrected, as_it_is) = (kl(DType::Q6), kl(DType::F32));
+        assert!(corrected < 0.8 * as_it_is, "{corrected} {as_it_is}");
+    }
 }
 
-/// Matrices with a norm after them are rounded without that correction, but with feedback.
-#[test]
-fn calibration_helps_models_with_norms_after_their_branches() {
+/// A model like Gemma 3.
+fn with_norms_after_branches() -> Random {
     let Description { config, layers, .. } = Random::new().description;
     let config = Config {
         use_post_attn_norm: true,
@@ -207,6 +207,12 @@ fn calibration_helps_models_with_norms_after_their_branches() {
             values.iter_mut().for_each(|x| *x *= 0.02);
         }
     }
+    checkpoint
+}
+
+#[test]
+fn calibration_helps_models_with_norms_after_their_branches() {
+    let checkpoint = with_norms_after_branches();
     let calibration = calibration(40, 60);
     let mut errors = BTreeMap::new();
     let mut kl = |calibrated| {

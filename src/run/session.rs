@@ -45,8 +45,10 @@ enum Event {
 pub(crate) enum Observed {
     /// The input of the matrix of this kind, and of others of the same product.
     Input(TensorKind),
-    /// The hidden rows after attention, a convolution or the feed-forward network, whose norm is
-    /// of this kind.
+    /// What attention, a convolution or the feed-forward network computed, before the norm of this
+    /// kind and before it is added to the hidden rows.
+    Branch(TensorKind),
+    /// The hidden rows after it is added.
     Residual(TensorKind),
 }
 
@@ -463,19 +465,23 @@ impl<'m, 'a> Session<'m, 'a> {
         while let Some(schedule) = &self.schedule {
             let batch = &schedule.batch;
             let count = batch.count as usize;
-            let mut input = None;
-            let mut residual = None;
+            let mut before = None;
+            let mut after = None;
             match batch.stage.entry().job {
                 Job::Matmul {
                     input: of,
                     matrices,
                 } => {
-                    input = matrices.first().map(|m| (Observed::Input(m.0), of));
+                    before = matrices.first().map(|m| (Observed::Input(m.0), of));
                 }
                 Job::PerToken(PerToken::Residual {
-                    post_norm, onto, ..
+                    branch,
+                    post_norm,
+                    onto,
+                    ..
                 }) => {
-                    residual = Some((Observed::Residual(post_norm), onto));
+                    before = Some((Observed::Branch(post_norm), branch));
+                    after = Some((Observed::Residual(post_norm), onto));
                 }
                 Job::Embed | Job::PerToken(_) | Job::PrepareAttention | Job::Attend => {}
                 #[cfg(feature = "convolution")]
@@ -488,12 +494,12 @@ impl<'m, 'a> Session<'m, 'a> {
                 let rows = buffer(forward.buffers.numbers, &forward.plan, of);
                 see(what, rows.get(..numbers).unwrap_or_default()).is_continue()
             };
-            if input.is_some_and(|input| !is_wanted(&mut self.forward, input)) {
+            if before.is_some_and(|before| !is_wanted(&mut self.forward, before)) {
                 return self.abort();
             }
             // All of the stage, and no more.
             self.advance(u32::try_from(units.saturating_mul(cost)).unwrap_or(u32::MAX))?;
-            if residual.is_some_and(|residual| !is_wanted(&mut self.forward, residual)) {
+            if after.is_some_and(|after| !is_wanted(&mut self.forward, after)) {
                 return self.abort();
             }
         }

@@ -74,7 +74,7 @@ impl Types {
     /// Whether some matrices may get a type that text helps with.
     pub fn are_rounded(&self) -> bool {
         let mut by_name = [self.dtype, self.embedder_dtype].into_iter().flatten();
-        by_name.any(quantize::is_rounded)
+        by_name.any(quantize::uses_calibration)
             || self.bits.is_some()
             || self.bytes.is_some()
             || self.types.is_some()
