@@ -102,10 +102,12 @@ fn merges_that_never_happen_take_no_space() {
         let model = format!(r#"{{"type": "BPE", "vocab": {{{vocab}}}, "merges": [{merges}]}}"#);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
-        let spaces = r#""type": "Metaspace", "replacement": "▁", "prepend_scheme": "never""#;
-        let json = format!(
-            r#"{{"pre_tokenizer": {{{spaces}}}, "decoder": {{{spaces}}}, "model": {model}}}"#
-        );
+        let normalizer = r#"{"type": "Replace", "pattern": {"String": " "}, "content": "▁"}"#;
+        let spaces = r#"{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}"#;
+        let decoders = format!(r#"[{spaces}, {{"type": "Fuse"}}]"#);
+        let decoder = format!(r#"{{"type": "Sequence", "decoders": {decoders}}}"#);
+        let json =
+            format!(r#"{{"normalizer": {normalizer}, "decoder": {decoder}, "model": {model}}}"#);
         std::fs::write(&path, json).unwrap();
         trim(section(path), "", &KeepTokens::default()).unwrap()
     };
