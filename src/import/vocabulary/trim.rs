@@ -3,6 +3,7 @@
 //! A token is made by merging pairs of smaller tokens, so whatever is kept is kept with all the
 //! tokens that it is made from. Then a text that needs only kept tokens is merged step by step as
 //! before: no merge of the whole vocabulary that took part is missing, and no new one is there.
+//! Merges that never take part are left out.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -282,24 +283,72 @@ fn merges(tokenizer: &Tokenizer<'_>) -> impl Iterator<Item = Merge> {
 /// The tokens from which encoding makes token `id`, step by step.
 fn made_from(tokenizer: &Tokenizer<'_>, id: u32) -> BTreeSet<u32> {
     let piece = tokenizer.piece(id).unwrap_or_default();
-    let mut made = BTreeSet::new();
     if tokenizer.model_token(piece) != Some(id) {
-        return made; // not made by merging: an added token, or the token of a byte
+        return BTreeSet::new(); // not made by merging: an added token, or the token of a byte
     }
-    let mut symbols = symbols(tokenizer, piece);
-    made.extend(&symbols);
+    let symbols = symbols(tokenizer, piece);
+    let steps = steps(tokenizer, symbols.clone());
+    let results = steps.iter().map(|merge| merge.result);
+    symbols.into_iter().chain(results).collect()
+}
+
+/// The merges that encoding does to `symbols`, in order.
+fn steps(tokenizer: &Tokenizer<'_>, mut symbols: Vec<u32>) -> Vec<Merge> {
+    let mut steps = vec![];
     loop {
         let pairs = symbols.windows(2).enumerate();
         let merges = pairs.filter_map(|(at, pair)| {
             let merge = tokenizer.merge(pair[0], pair[1])?;
             Some((merge.rank, at, merge.result))
         });
-        let Some((_, at, result)) = merges.min() else {
-            return made;
+        let Some((rank, at, result)) = merges.min() else {
+            return steps;
         };
+        steps.push(Merge {
+            left: symbols[at],
+            right: symbols[at + 1],
+            rank,
+            result,
+        });
         symbols.splice(at..at + 2, [result]);
-        made.insert(result);
     }
+}
+
+/// The merges that can take part in encoding, of those that make `kept` tokens. A SentencePiece
+/// vocabulary lists every way to put a token together from two others, and half of them never
+/// happen.
+///
+/// Two neighbours become a token only if nothing around them has merged with a part of them. Up to
+/// then the characters under them merge as if they were alone. So the last merge of encoding the
+/// token's own piece is the only one that makes it.
+fn used_merges(tokenizer: &Tokenizer<'_>, kept: &[u32]) -> Vec<Merge> {
+    if !merges(tokenizer).all(|merge| joins_pieces(tokenizer, &merge)) {
+        return merges(tokenizer).collect();
+    }
+    let last = |id: &u32| {
+        let piece = tokenizer.piece(*id).unwrap_or_default();
+        let last = steps(tokenizer, symbols(tokenizer, piece)).pop();
+        last.filter(|merge| merge.result == *id)
+    };
+    kept.par_iter().filter_map(last).collect()
+}
+
+/// Whether a merge does what that argument needs: what the result decodes to is the text of both
+/// parts, and encoding this text starts from the same symbols wherever it occurs.
+fn joins_pieces(tokenizer: &Tokenizer<'_>, merge: &Merge) -> bool {
+    let Merge {
+        left,
+        right,
+        result,
+        ..
+    } = *merge;
+    let [start, end, piece] = [left, right, result].map(|id| tokenizer.piece(id));
+    let [start, end, piece] = [start, end, piece].map(Option::unwrap_or_default);
+    let is_of_characters = tokenizer.is_byte_level() || str::from_utf8(piece).is_ok();
+    let unknown = tokenizer.unknown;
+    is_of_characters
+        && [left, right, result].iter().all(|id| unknown != Some(*id))
+        && piece.strip_prefix(start) == Some(end)
 }
 
 /// The tokens that merging starts from: characters, or bytes.
@@ -340,7 +389,8 @@ fn with_tokens(
     vocabulary.byte_ids = (0..=255)
         .filter_map(|byte| Some((byte, new_id(tokenizer.byte_token(byte)?)?)))
         .collect();
-    vocabulary.merges = merges(tokenizer)
+    vocabulary.merges = used_merges(tokenizer, kept)
+        .into_iter()
         .filter_map(|merge| kept_merge(merge, &new_ids))
         .collect();
     vocabulary.added = tokenizer.added.map(|table| {
