@@ -10,7 +10,9 @@ use crate::model::{TensorId, TensorKind};
 /// matrix have a row for each of them, and the tokenizer has new ids.
 ///
 /// The weights of a token that is kept are those of the whole model. Its logit is therefore the
-/// same bits, for any text that needs no other tokens.
+/// same bits, for any text that needs no other tokens. This does not hold where
+/// [`quantize`](crate::quantize) rounds with calibration text: the trimmed tokenizer can cut that
+/// text into other tokens.
 ///
 /// ```no_run
 /// use pocketlm::import::{self, Trimmed, vocabulary::KeepTokens};

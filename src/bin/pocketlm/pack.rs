@@ -52,8 +52,8 @@ to stdout.
 
 --vocabulary drops the tokens that a text or a script does not need, and their rows of the \
 embedding table and lm_head. Any text can still be written. A text of kept tokens has \
-the same tokens and the same logits as before. Text unlike the corpus takes more tokens: \
-`pocketlm tokenize --report` counts them.
+the same tokens as before, and the same logits if no calibration text is used. Text unlike the \
+corpus takes more tokens: `pocketlm tokenize --report` counts them.
 
 Examples:
   pocketlm pack ./SmolLM2-135M-Instruct -o smol.plm --dtype q8
