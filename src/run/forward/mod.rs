@@ -197,9 +197,11 @@ fn row_workers(engine: Engine<'_>, numbers: usize) -> &dyn Workers {
     workers(engine, numbers.saturating_mul(ELEMENT_COST))
 }
 
-/// Calls `job` with each of the rows `rows` of three buffers and of groups. A buffer has the number
-/// beside it in a row, `groups` so many numbers quantised; some buffers may be empty. `workers`
-/// share the rows.
+/// For each row index in `rows`, calls `job` with that row of each of the three buffers and of
+/// `groups`. `workers` share the rows.
+///
+/// The `usize` beside a buffer is the length of its rows. The one beside `groups` is how many `f32`
+/// a row of groups quantises. Length 0: there is no such buffer, and `job` gets an empty row.
 #[inline(always)]
 fn each_row(
     workers: &dyn Workers,
