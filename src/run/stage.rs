@@ -161,14 +161,14 @@ impl Stage {
                 job: Job::PerToken(PerToken::Norm {
                     of: Buffer::Hidden,
                     norm: TensorKind::PreAttentionNorm,
-                    into: Buffer::Normed,
+                    into: Buffer::Branch,
                 }),
                 next: Next::Stage(Stage::QueryKeyValue),
             },
             Stage::QueryKeyValue => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
-                    input: Buffer::Normed,
+                    input: Buffer::Branch,
                     matrices: &[
                         (TensorKind::Query, Buffer::Query),
                         (TensorKind::Key, Buffer::Key),
@@ -201,7 +201,7 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Attended,
-                    matrices: &[(TensorKind::Output, Buffer::Normed)],
+                    matrices: &[(TensorKind::Output, Buffer::Branch)],
                 },
                 next: Next::Stage(Stage::AttentionResidual),
             },
@@ -209,7 +209,7 @@ impl Stage {
             Stage::AttentionResidual => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::PerToken(PerToken::Residual {
-                    branch: Buffer::Normed,
+                    branch: Buffer::Branch,
                     bias: TensorKind::OutputBias,
                     post_norm: TensorKind::PostAttentionNorm,
                     onto: Buffer::Hidden,
@@ -225,7 +225,7 @@ impl Stage {
                 job: Job::PerToken(PerToken::Norm {
                     of: Buffer::Hidden,
                     norm: TensorKind::PreAttentionNorm,
-                    into: Buffer::Normed,
+                    into: Buffer::Branch,
                 }),
                 next: Next::Stage(Stage::ConvIn),
             },
@@ -233,7 +233,7 @@ impl Stage {
             Stage::ConvIn => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
-                    input: Buffer::Normed,
+                    input: Buffer::Branch,
                     matrices: &[(TensorKind::ConvIn, Buffer::ConvIn)],
                 },
                 next: Next::Stage(Stage::PrepareConvolution),
@@ -255,7 +255,7 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Convolved,
-                    matrices: &[(TensorKind::ConvOut, Buffer::Normed)],
+                    matrices: &[(TensorKind::ConvOut, Buffer::Branch)],
                 },
                 next: Next::Stage(Stage::ConvResidual),
             },
@@ -264,7 +264,7 @@ impl Stage {
             Stage::ConvResidual => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::PerToken(PerToken::Residual {
-                    branch: Buffer::Normed,
+                    branch: Buffer::Branch,
                     bias: TensorKind::ConvOutBias,
                     post_norm: TensorKind::PostAttentionNorm,
                     onto: Buffer::Hidden,
@@ -277,7 +277,7 @@ impl Stage {
             Stage::GateUp => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
-                    input: Buffer::Normed,
+                    input: Buffer::Branch,
                     matrices: &[
                         (TensorKind::GatingLinear, Buffer::Gate),
                         (TensorKind::ValueLinear, Buffer::Up),
@@ -299,14 +299,14 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Gate,
-                    matrices: &[(TensorKind::OutLinear, Buffer::Normed)],
+                    matrices: &[(TensorKind::OutLinear, Buffer::Branch)],
                 },
                 next: Next::Stage(Stage::FfwResidual),
             },
             Stage::FfwResidual => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::PerToken(PerToken::Residual {
-                    branch: Buffer::Normed,
+                    branch: Buffer::Branch,
                     bias: TensorKind::OutLinearBias,
                     post_norm: TensorKind::PostFfwNorm,
                     onto: Buffer::Hidden,
@@ -321,7 +321,7 @@ impl Stage {
                 job: Job::PerToken(PerToken::Norm {
                     of: Buffer::Hidden,
                     norm: TensorKind::FinalNorm,
-                    into: Buffer::Normed,
+                    into: Buffer::Branch,
                 }),
                 next: Next::Stage(Stage::Logits),
             },
@@ -329,7 +329,7 @@ impl Stage {
             Stage::Logits => &Entry {
                 tokens: Tokens::Logits,
                 job: Job::Matmul {
-                    input: Buffer::Normed,
+                    input: Buffer::Branch,
                     matrices: &[(TensorKind::LmHead, Buffer::Logits)],
                 },
                 next: Next::MoreTokens,

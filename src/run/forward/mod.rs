@@ -58,7 +58,7 @@ impl<'a> Buffers<'a> {
         let [
             tokens,
             hidden,
-            normed,
+            branch,
             scratch,
             logits,
             groups,
@@ -79,7 +79,7 @@ impl<'a> Buffers<'a> {
         Buffers {
             tokens,
             positions,
-            numbers: numbers(cut(&mut rest, hidden + normed + scratch + logits)),
+            numbers: numbers(cut(&mut rest, hidden + branch + scratch + logits)),
             groups: numbers(cut(&mut rest, groups.saturating_sub(input_tiles))),
             input_tiles: if input_tiles > 0 {
                 numbers(cut(&mut rest, input_tiles))
