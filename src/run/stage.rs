@@ -102,14 +102,15 @@ pub(super) enum PerToken {
     /// The results of a token's kv heads, which are far apart in `from`, next to each other in
     /// `into`.
     Gather { from: Buffer, into: Buffer },
-    /// `onto += post_norm(branch + bias)`, then `branch = norm(onto)`: a copy if the model has no
-    /// such norm. With `norm: None`, `branch` is not written for a later stage.
+    /// `onto += post_norm(branch + bias)`, then `branch = next_norm(onto)`. A norm that the model
+    /// does not have is an empty vector, and `branch` is a copy of `onto` then. `None`: no stage
+    /// after this reads `branch`.
     Residual {
         branch: Buffer,
         bias: TensorKind,
         post_norm: TensorKind,
         onto: Buffer,
-        norm: Option<TensorKind>,
+        next_norm: Option<TensorKind>,
     },
     /// `gate = activation(gate + gate_bias) * (up + up_bias)`.
     Activate {
@@ -213,7 +214,7 @@ impl Stage {
                     bias: TensorKind::OutputBias,
                     post_norm: TensorKind::PostAttentionNorm,
                     onto: Buffer::Hidden,
-                    norm: Some(TensorKind::PreFfwNorm),
+                    next_norm: Some(TensorKind::PreFfwNorm),
                 }),
                 next: Next::Stage(Stage::GateUp),
             },
@@ -268,7 +269,7 @@ impl Stage {
                     bias: TensorKind::ConvOutBias,
                     post_norm: TensorKind::PostAttentionNorm,
                     onto: Buffer::Hidden,
-                    norm: Some(TensorKind::PreFfwNorm),
+                    next_norm: Some(TensorKind::PreFfwNorm),
                 }),
                 next: Next::Stage(Stage::GateUp),
             },
@@ -310,7 +311,7 @@ impl Stage {
                     bias: TensorKind::OutLinearBias,
                     post_norm: TensorKind::PostFfwNorm,
                     onto: Buffer::Hidden,
-                    norm: None,
+                    next_norm: None,
                 }),
                 next: Next::FollowingLayer,
             },
