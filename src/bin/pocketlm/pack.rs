@@ -25,11 +25,11 @@ on stderr says how many matrices keep their values bit by bit, and how many are 
 and biases stay f32.
 
 Bits a weight: f32 32, f16 and bf16 16, q8 8.5, q6 6.5, q5 5.5, q4 4.5, nl4 4.25, nl3 3.25. q8 \
-has little effect on the output. nl4 is better than q4, though smaller. For q6, q5, q4, nl4 and nl3 \
-and fewer, some text is run through the checkpoint, and the weights are rounded so that the \
-outputs on that text err little. This takes minutes. The last line says how far the image is from \
-the checkpoint on text that was held out: the mean KL divergence in nats a token, and how often \
-both think the same token the most probable. Weights that lie on the grid of --dtype already keep \
+has little effect on the output. nl4 is better than q4, though smaller. For q6, q5, q4, nl4 and \
+nl3, some text is run through the checkpoint, and the weights are rounded so that the outputs on \
+that text err little. This takes minutes. The last line says how far the image is from the \
+checkpoint on text that was held out: the mean KL divergence in nats a token, and how often both \
+think the same token the most probable. Weights that lie on the grid of --dtype already keep \
 their values.
 
 The text for this is a mixture that comes with the program (prose, stories, code, several \
