@@ -43,27 +43,50 @@ pub enum LayerKind {
 }
 
 impl LayerKind {
+    /// How many kinds this build can run.
+    pub(crate) const COUNT: usize = 1 + cfg!(feature = "convolution") as usize;
+
     /// The kinds that this build can run.
-    pub(crate) const ALL: [LayerKind; LayerKind::COUNT] = {
-        let mut all = [LayerKind::Attention; LayerKind::COUNT];
-        if let [_, convolution] = all.as_mut_slice() {
-            *convolution = LayerKind::Convolution;
+    pub(crate) const ALL: [LayerKind; LayerKind::COUNT] = [
+        LayerKind::Attention,
+        #[cfg(feature = "convolution")]
+        LayerKind::Convolution,
+    ];
+
+    // In a build without convolutions `Layers::read` refuses them. There these three are constants,
+    // so that the code for convolutions is left out. A third kind needs a question of its own, and
+    // a look at every caller of these.
+
+    /// Its index in [`ALL`](LayerKind::ALL).
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            LayerKind::Attention => 0,
+            LayerKind::Convolution => cfg!(feature = "convolution") as usize,
         }
-        all
-    };
-    pub(crate) const COUNT: usize = if cfg!(feature = "convolution") { 2 } else { 1 };
-
-    // In a build without convolutions these two are constants, so that their code is left out. A
-    // third kind needs a question of its own, and a look at every caller of these.
-
-    pub(crate) const fn is_convolution(self) -> bool {
-        cfg!(feature = "convolution") && matches!(self, LayerKind::Convolution)
     }
 
     pub(crate) const fn is_attention(self) -> bool {
-        !self.is_convolution()
+        match self {
+            LayerKind::Attention => true,
+            LayerKind::Convolution => !cfg!(feature = "convolution"),
+        }
+    }
+
+    pub(crate) const fn is_convolution(self) -> bool {
+        match self {
+            LayerKind::Attention => false,
+            LayerKind::Convolution => cfg!(feature = "convolution"),
+        }
     }
 }
+
+const _: () = {
+    let mut index = 0;
+    while index < LayerKind::COUNT {
+        assert!(LayerKind::ALL[index].index() == index);
+        index += 1;
+    }
+};
 
 /// What differs from layer to layer: penzai's `attention_type`, expanded to one entry a layer.
 ///
@@ -135,12 +158,6 @@ impl<'m> Layers<'m> {
             i += 1;
         }
         Ok(taps)
-    }
-
-    /// How many of the first `count` layers are convolutions.
-    pub(super) fn convolutions(&self, count: usize) -> usize {
-        let layers = 0..count.min(self.len());
-        layers.filter(|&i| self.kind(i).is_convolution()).count()
     }
 
     /// How many there are.

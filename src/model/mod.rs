@@ -107,7 +107,7 @@ impl<'m> Model<'m> {
             return Err(Error::ChatTemplate);
         }
         for layer in LayerKind::ALL {
-            let index = layer.is_convolution() as usize;
+            let index = layer.index();
             self.counts.0 = 0;
             self.counts.1[index] = 0;
             for kind in TensorKind::ALL {
@@ -293,19 +293,20 @@ impl<'m> Model<'m> {
 
     /// How many tensors the layers before this one have.
     fn before(&self, layer: usize) -> usize {
-        let [attention, others @ ..] = &self.counts.1;
-        match others.first() {
-            Some(convolution) if self.config().conv_taps.is_some() => {
-                let convolutions = self.layers().convolutions(layer);
-                attention * layer.saturating_sub(convolutions) + convolution * convolutions
-            }
-            _ => attention * layer,
+        let counts = &self.counts.1;
+        let count = |kind: LayerKind| counts.get(kind.index()).copied().unwrap_or(0);
+        if LayerKind::COUNT == 1 || self.config().conv_taps.is_none() {
+            // All layers are attention.
+            return count(LayerKind::Attention) * layer;
         }
+        let layers = self.layers();
+        let before = 0..layer.min(layers.len());
+        before.map(|layer| count(layers.kind(layer))).sum()
     }
 
     fn entry(&self, id: TensorId) -> Option<Entry> {
         let layer = id.layer as usize;
-        let kind = self.layers().kind(layer).is_convolution() as usize;
+        let kind = self.layers().kind(layer).index();
         let slot = *self.slots.get(kind)?.get(id.kind as usize)? as usize;
         let index = if id.kind.is_per_layer() {
             self.counts.0 + self.before(layer) + slot

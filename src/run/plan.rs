@@ -460,11 +460,13 @@ impl<'m> Plan<'m> {
 /// Numbers in all vectors of a layer, or in the final norm if that is more.
 #[cfg(feature = "source")]
 const fn vectors(config: &Config) -> usize {
-    let mut most = vectors_of(config, LayerKind::Attention);
-    if cfg!(feature = "convolution") && config.conv_taps.is_some() {
-        most = larger(most, vectors_of(config, LayerKind::Convolution));
+    let mut most = config.dims().embedding;
+    let mut kind = 0;
+    while kind < LayerKind::COUNT {
+        most = larger(most, vectors_of(config, LayerKind::ALL[kind]));
+        kind += 1;
     }
-    larger(most, config.dims().embedding)
+    most
 }
 
 #[cfg(feature = "source")]
