@@ -93,19 +93,9 @@ impl<'m> Model<'m> {
         }
     }
 
-    /// Checks all that the header says except the table of tensors, and finds the place of each
-    /// kind of tensor within a layer.
-    fn check_header(&mut self) -> Result<(), Error> {
-        let header = &self.header;
-        let tables = header.rope_lengths().0.saturating_mul(8);
-        let factors = header.section(Section::Rope).len().checked_sub(tables);
-        let has_factors = header.config.attn_temperature.is_some();
-        if factors.is_none_or(|bytes| (bytes != 0) != has_factors || bytes % 8 != 0) {
-            return Err(Error::Layout(Section::Rope));
-        }
-        if core::str::from_utf8(header.section(Section::ChatTemplate)).is_err() {
-            return Err(Error::ChatTemplate);
-        }
+    /// Counts the tensors that the config calls for, and finds the place of each kind within a
+    /// layer.
+    fn place_tensors(&mut self) {
         for layer in LayerKind::ALL {
             let index = layer.index();
             self.counts.0 = 0;
@@ -117,8 +107,23 @@ impl<'m> Model<'m> {
                     &mut self.counts.0
                 };
                 self.slots[index][kind as usize] = *count as u8;
-                *count += kind.is_present(&header.config, layer) as usize;
+                *count += kind.is_present(&self.header.config, layer) as usize;
             }
+        }
+    }
+
+    /// Checks the rope section and that the chat template is UTF-8. [`Header`] has checked the
+    /// config and the layers; [`Model::tokenizer`] checks the tokenizer.
+    fn check_small_sections(&self) -> Result<(), Error> {
+        let header = &self.header;
+        let tables = header.rope_lengths().0.saturating_mul(8);
+        let factors = header.section(Section::Rope).len().checked_sub(tables);
+        let has_factors = header.config.attn_temperature.is_some();
+        if factors.is_none_or(|bytes| (bytes != 0) != has_factors || bytes % 8 != 0) {
+            return Err(Error::Layout(Section::Rope));
+        }
+        if core::str::from_utf8(header.section(Section::ChatTemplate)).is_err() {
+            return Err(Error::ChatTemplate);
         }
         for rope in [Rope::Global, Rope::Local] {
             let (amplitude, _) = self.rope(rope);
