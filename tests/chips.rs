@@ -43,8 +43,7 @@ fn chips() -> Vec<Chip> {
         let mut amount = || {
             let (used, all) = cells.next()?.split_once(" of ")?;
             let number = |text: &str| text.replace(',', "").parse::<u64>();
-            let kilobytes = number(all.strip_suffix(" KB")?).ok()?;
-            Some([number(used).ok()?, kilobytes * 1024])
+            Some([number(used).ok()?, number(all).ok()?])
         };
         Some(Chip {
             name,
