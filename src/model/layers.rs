@@ -8,10 +8,10 @@ use crate::Error;
 
 /// Bytes of one layer in the section.
 const LAYER_BYTES: usize = 8;
-/// What the section says of a convolution, in place of a rotary table.
+/// What the section says of a convolution, in place of rotary frequencies.
 pub(crate) const CONVOLUTION: u32 = 3;
 
-/// Which table of rotary frequencies a layer uses.
+/// Which rotary frequencies a layer uses.
 ///
 /// Example: [`Config`](super::Config).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,9 +21,9 @@ pub enum Rope {
     /// None: the layer sees no positions (SmolLM3's NoPE layers).
     #[default]
     None = 0,
-    /// The table of the global layers.
+    /// Those of the global layers.
     Global = 1,
-    /// The table of the local (sliding-window) layers.
+    /// Those of the local (sliding-window) layers.
     Local = 2,
 }
 
@@ -111,7 +111,7 @@ pub struct Layer {
     /// attention, or a convolution, which has as many taps
     /// ([`conv_taps`](super::Config::conv_taps)). `None`: global causal attention.
     pub window: Option<NonZeroU32>,
-    /// The rotary table of attention.
+    /// The rotary frequencies of attention.
     pub rope: Rope,
 }
 
@@ -201,7 +201,7 @@ impl<'m> Layers<'m> {
         (0..self.len()).map(move |i| layers.get(i))
     }
 
-    /// Whether any layer uses the rotary table `rope`.
+    /// Whether any layer uses the rotary frequencies `rope`.
     #[inline(always)]
     pub(super) const fn use_rope(&self, rope: Rope) -> bool {
         let mut i = 0;

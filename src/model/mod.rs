@@ -245,8 +245,8 @@ impl<'m> Model<'m> {
             .filter(|template| !template.is_empty())
     }
 
-    /// A rotary table: what its cosines and sines are multiplied by, and its frequencies in units
-    /// of 2^−64 turns a position. No frequencies if no layer uses it.
+    /// What cosines and sines are multiplied by, and the rotary frequencies in units of 2^−64 turns
+    /// a position. No frequencies if no layer uses them.
     pub(crate) fn rope(&self, rope: Rope) -> (f32, &'m [u64]) {
         match self.rope_words(rope) {
             [amplitude, frequencies @ ..] => (f32::from_bits(*amplitude as u32), frequencies),
@@ -265,7 +265,7 @@ impl<'m> Model<'m> {
         try_cast_slice(bytes.unwrap_or_default()).unwrap_or_default()
     }
 
-    /// A rotary table as it is stored; empty if no layer uses it.
+    /// Rotary frequencies as they are stored, behind their amplitude; empty if no layer uses them.
     fn rope_words(&self, rope: Rope) -> &'m [u64] {
         let section: &[u64] =
             try_cast_slice(self.header.section(Section::Rope)).unwrap_or_default();

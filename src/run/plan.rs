@@ -24,7 +24,7 @@ use crate::model::{Dims, Header, Kv, Layer, Layers};
 /// | `scratch` | buffers of attention or of the feed-forward, see below |
 /// | `logits` | 4 V for each of as many tokens as [`Plan::logits`] says |
 /// | `groups` | quantised inputs, see below |
-/// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
+/// | `rope` | rotary angles of the batch, cosines and sines, with global and with local frequencies, 8 B P |
 /// | `weights` | only for weights that are not in memory, see below |
 /// | `cache` | keys and values, and what convolutions keep: [`Plan::layer_cache_bytes`] of every layer |
 ///

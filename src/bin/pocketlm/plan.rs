@@ -376,7 +376,7 @@ fn flash(model: &Model, total: u64) -> Vec<Part> {
     for (section, key, label) in [
         (Section::Tokenizer, "tokenizer", "tokenizer"),
         (Section::ChatTemplate, "chat_template", "chat template"),
-        (Section::Rope, "rope", "rotary tables"),
+        (Section::Rope, "rope", "rotary frequencies"),
         (Section::Tensors, "tensors", "table of tensors"),
         (Section::Layers, "layers", "layers"),
         (Section::Config, "config", "config"),

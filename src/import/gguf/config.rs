@@ -229,7 +229,7 @@ fn architecture<'f>(metadata: &Metadata<'f>) -> Result<&'f str, ImportError> {
         .ok_or_else(|| metadata.refuse("general.architecture", "a name"))
 }
 
-/// The config, except for the fields about rotary tables.
+/// The config, except for the fields about rotary frequencies.
 fn config(
     metadata: &Metadata<'_>,
     tensors: &BTreeMap<String, Stored>,

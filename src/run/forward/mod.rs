@@ -43,7 +43,7 @@ pub(super) struct Buffers<'a> {
     pub groups: &'a mut [InputGroup],
     /// `[batch.div_ceil(16)][…]`, the same as matrix units read it; empty for short batches.
     pub input_tiles: &'a mut [InputTile],
-    /// `[table][batch][cos, sin][P/2]`.
+    /// The rotary angles of the batch, `[global, local][batch][cos, sin][P/2]`.
     pub rope: &'a mut [f32],
     /// Weights that are not in memory.
     pub weights: Weights<'a>,
@@ -149,7 +149,7 @@ impl Forward<'_, '_> {
         LayerCache::new(&self.plan, self.layer(batch), batch.cache)
     }
 
-    /// Where the rotary table of a token of the batch is: its row of P numbers.
+    /// Where the rotary angles of a token of the batch are: their row of P numbers.
     fn rope_row(&self, rope: Rope, token: usize) -> usize {
         match rope {
             Rope::Local => self.plan.batch_tokens() as usize + token,
