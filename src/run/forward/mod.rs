@@ -104,7 +104,7 @@ impl Forward<'_, '_> {
     /// could not be read.
     pub fn compute(&mut self, batch: &Batch, units: Range<usize>) -> usize {
         #[cfg(feature = "source")]
-        if self.buffers.weights.is_lent() {
+        if self.buffers.weights.has_source() {
             return self.compute_from_source(batch, units);
         }
         let count = units.len();
