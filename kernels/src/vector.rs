@@ -4,7 +4,7 @@ use crate::Activation;
 use crate::math::{
     self, exp, exp_of_at_most_0, gelu_approx, gelu_exact, silu, sin_cos_turns, sqrt,
 };
-use crate::soft::add_product;
+use crate::soft_float::add_product;
 
 /// Adds eight stripes in the one order (see the crate docs).
 #[inline]
