@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pocketlm::host::{RefusedParts, is_image};
-use pocketlm::import::vocabulary::KeepTokens;
+use pocketlm::import::tokenizer::KeepTokens;
 use pocketlm::import::{self, Checkpoint, Description, ImportError, PackOptions, Packed, Trimmed};
 use pocketlm::model::{DType, TensorId};
 use pocketlm::quantize::{Agreement, Calibration, Quantized, measure, quantize};
@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 use crate::output::{Failure, Outcome, byte_bar, note, print_json, refuse_file, warn, weight_bar};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;
+use crate::trim::{Trim, text as text_of};
 use crate::types::Types;
-use crate::vocabulary::{Vocabulary, text as text_of};
 
 /// Write an image of a checkpoint: one file to flash, map or include in a program
 #[derive(Args)]
@@ -73,7 +73,7 @@ pub struct Arguments {
     types: Types,
 
     #[command(flatten)]
-    vocabulary: Vocabulary,
+    trim: Trim,
 
     /// A text, UTF-8, like those that the model will see; `-` reads stdin
     #[arg(long, value_name = "TEXT")]
@@ -101,7 +101,7 @@ pub fn pack(arguments: Arguments) -> Outcome {
             "stdout takes the image or --json, not both".into(),
         ));
     }
-    let keep = arguments.vocabulary.keep()?;
+    let keep = arguments.trim.keep()?;
     let checkpoint = import::open(&arguments.model)?;
     let trimmed = match keep {
         Some(keep) => Some(trimmed(&*checkpoint, &keep).map_err(|e| e.in_file(&arguments.model))?),
@@ -152,7 +152,7 @@ impl Arguments {
     fn inputs(&self) -> Vec<&Path> {
         let files = [self.calibrate.as_deref(), self.types.report()];
         let files = files.into_iter().flatten();
-        let corpora = self.vocabulary.corpora();
+        let corpora = self.trim.corpora();
         corpora.chain(files).chain([&*self.model]).collect()
     }
 
