@@ -13,7 +13,7 @@ use pocketlm_kernels::TILE_ROWS;
 use rayon::prelude::*;
 
 use super::file::whole_file;
-use super::quantize::{Fidelity, pack};
+use super::round::{Fidelity, pack};
 use super::{Checkpoint, Description, ImportError, RopeTable, Tensor};
 use crate::aligned::AlignedBytes;
 use crate::model::{
