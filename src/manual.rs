@@ -28,8 +28,8 @@ pub mod memory {}
 #[doc = include_str!("manual/adding_a_weight_type.md")]
 pub mod adding_a_weight_type {}
 
-#[doc = include_str!("manual/adding_a_block_kind.md")]
-pub mod adding_a_block_kind {}
+#[doc = include_str!("manual/adding_a_layer_kind.md")]
+pub mod adding_a_layer_kind {}
 
 #[doc = include_str!("manual/adding_an_instruction_set.md")]
 pub mod adding_an_instruction_set {}

@@ -1,5 +1,5 @@
 //! The programs in `examples/chips`: they fit their chips, and the RP2040's answers as this machine
-//! does. They need the network, so `.ci/run chips` runs these tests.
+//! does. What needs the network is run by `.ci/run chips`.
 #![cfg(all(feature = "std", feature = "grammar"))]
 
 mod common;
@@ -12,15 +12,18 @@ use object::{Object, ObjectSection, SectionFlags, SectionKind, elf};
 use pocketlm::Error;
 use pocketlm::generate::Generation;
 use pocketlm::grammar::{Constraint, Grammar, Vocabulary};
+use pocketlm::import::grammar::Tools;
 use pocketlm::model::{Kv, Model};
 use pocketlm::run::{Arena, Digest, Plan, Session, Solo};
 use pocketlm::sample::Sampler;
+use pocketlm::text::ToolForm;
 
 use crate::common::pins_prompt;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/chips");
 const IMAGE: &[u8] = pocketlm::include_image!("../examples/chips/app/pins.plm");
 const GRAMMAR: &[u8] = include_bytes!("../examples/chips/app/pins.plg");
+const TOOLS: &[u8] = include_bytes!("../examples/chips/app/tools.json");
 const PLAN: Plan = Plan::of(IMAGE).context(128).kv(Kv::Q8);
 
 const REQUEST: &str = "pin 5 on";
@@ -43,8 +46,7 @@ fn chips() -> Vec<Chip> {
         let mut amount = || {
             let (used, all) = cells.next()?.split_once(" of ")?;
             let number = |text: &str| text.replace(',', "").parse::<u64>();
-            let kilobytes = number(all.strip_suffix(" KB")?).ok()?;
-            Some([number(used).ok()?, kilobytes * 1024])
+            Some([number(used).ok()?, number(all).ok()?])
         };
         Some(Chip {
             name,
@@ -140,6 +142,16 @@ fn programs_fit_their_chips() {
             );
         }
     }
+}
+
+#[test]
+fn the_grammar_is_that_of_the_tools() {
+    let tools = Tools::parse(&serde_json::from_slice(TOOLS).unwrap()).unwrap();
+    let grammar = tools.grammar(ToolForm::FunctionGemma, true, &|_| true);
+    assert!(
+        grammar.unwrap() == GRAMMAR,
+        "pins.plg is out of date; the head of {FOLDER}/app/src/lib.rs says how to make it"
+    );
 }
 
 /// The unmodified program, in the emulator rp2040js.

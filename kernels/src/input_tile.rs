@@ -6,8 +6,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{GROUP, InputGroup, Isa, Workers, split_chunks};
 
-/// The same group of 16 inputs, in the form that a matrix unit reads. The [`Isa`] that has such a
-/// unit decides what the bytes mean.
+/// One group (32 columns) of each of 16 inputs, in the form that a matrix unit reads. The [`Isa`]
+/// that has such a unit decides what the bytes mean.
 ///
 /// Example: [`Isa`].
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -33,7 +33,8 @@ pub struct Isa {
     pub(crate) name: &'static str,
     pub(crate) matmul: fn(&Matrix<'_>, &Input<'_>, Range<usize>, &mut RowsMut<'_>),
     pub(crate) quantize: fn(&[f32], &mut [InputGroup]),
-    /// Writes a group of 16 inputs in the form that a matrix unit reads, if there is such a unit.
+    /// Writes one group (32 columns) of each of 16 inputs in the form that a matrix unit reads, if
+    /// there is such a unit.
     pub(crate) arrange: Option<fn([&InputGroup; InputTile::INPUTS], &mut InputTile)>,
     #[allow(clippy::type_complexity)] // as long as the arguments of `weighted_sum`
     pub(crate) weighted_sum: fn(Kv, &[u8], Range<usize>, &[f32], &mut [f32], usize),

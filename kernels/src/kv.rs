@@ -7,7 +7,7 @@ use core::ops::Range;
 use crate::dtype::{groups, groups_mut};
 use crate::math::{bf16_from_f32, bf16_to_f32, f16_from_f32, f16_to_f32};
 use crate::pack::quantize_q8;
-use crate::soft::add_product;
+use crate::soft_float::add_product;
 use crate::tile::Q8Tile;
 use crate::{DType, GROUP, TILE_ROWS, pack_row};
 

@@ -33,7 +33,7 @@
 //!   stripe `i mod 8`, which are added in one fixed order: `((s0+s4)+(s2+s6)) + ((s1+s5)+(s3+s7))`.
 //! * **No fused multiply-add, no reassociation**, and its own transcendental functions ([`math`]).
 //! * **Cores without a floating-point unit** compute `sum + a * b` and the sum over groups in
-//!   integers, rounded as IEEE 754 asks (`soft.rs`).
+//!   integers, rounded as IEEE 754 asks (`soft_float.rs`).
 //!
 //! The hot loops are in one table per instruction set, an [`Isa`]. [`Isa::SCALAR`] is the
 //! specification: plain loops over lanes, which the compiler vectorises as far as it can. One test
@@ -88,11 +88,11 @@ compile_error!(
 );
 
 mod arch;
+#[cfg(feature = "defmt")]
+mod defmt_format;
 mod dtype;
 mod engine;
 mod floats;
-#[cfg(feature = "defmt")]
-mod format;
 // The innermost loops of the portable kernels: one file is for cores without vector registers, the
 // other for all others. Both compute the same.
 #[cfg_attr(
@@ -112,7 +112,7 @@ pub mod math;
 mod matmul;
 mod matrix;
 mod pack;
-mod soft;
+mod soft_float;
 mod tile;
 pub mod vector;
 mod workers;

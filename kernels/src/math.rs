@@ -17,7 +17,7 @@
 
 use core::f32::consts::LOG2_E;
 
-use crate::soft::add_product;
+use crate::soft_float::add_product;
 
 /// Adding this rounds a float below 2^22 in magnitude to an integer, ties to even, in its low
 /// mantissa bits.

@@ -6,7 +6,7 @@ use core::ops::Range;
 use crate::inner_loops::{BLOCK, float};
 use crate::math::{bf16_to_f32, f16_to_f32};
 use crate::matrix::match_tiles;
-use crate::soft::join;
+use crate::soft_float::join;
 use crate::tile::{self, Tile, TileRow, TileRows};
 use crate::{GROUP, InputGroup, InputTile, Matrix, RowsMut, TILE_ROWS};
 

@@ -4,7 +4,7 @@ use crate::Activation;
 use crate::math::{
     self, exp, exp_of_at_most_0, gelu_approx, gelu_exact, silu, sin_cos_turns, sqrt,
 };
-use crate::soft::add_product;
+use crate::soft_float::add_product;
 
 /// Adds eight stripes in the one order (see the crate docs).
 #[inline]
@@ -86,7 +86,7 @@ pub(crate) fn soft_cap(x: &mut [f32], cap: f32) {
 
 /// The cosines and sines of the rotation of one position: pair `j` is rotated by
 /// `position * frequencies[j]`, in units of 2^−64 turns. Both are multiplied by `amplitude`.
-pub fn rope_table(
+pub fn rope_angles(
     position: u32,
     frequencies: &[u64],
     amplitude: f32,
@@ -222,11 +222,11 @@ mod tests {
         // A quarter turn a position.
         let mut cos = [0.0];
         let mut sin = [0.0];
-        rope_table(1, &[1 << 62], 1.0, &mut cos, &mut sin);
+        rope_angles(1, &[1 << 62], 1.0, &mut cos, &mut sin);
         let mut head = [3.0, 4.0];
         rope(&mut head, &cos, &sin);
         assert_eq!(head, [-4.0, 3.0]);
-        rope_table(4_000_000_000, &[1 << 62], 2.0, &mut cos, &mut sin);
+        rope_angles(4_000_000_000, &[1 << 62], 2.0, &mut cos, &mut sin);
         assert_eq!((cos, sin), ([2.0], [0.0]));
     }
 }

@@ -103,8 +103,8 @@ pub struct plm_arena_parts {
     pub tokens: usize,
     /// The residual stream of a batch.
     pub hidden: usize,
-    /// What goes into matrices, and what comes back.
-    pub normed: usize,
+    /// What goes into the branches of a layer, and what comes back.
+    pub branch: usize,
     /// Attention's queries and scores, or what the feed-forward computes: whichever is more.
     pub scratch: usize,
     /// The logits.
@@ -378,7 +378,7 @@ unsafe fn write_parts(
         let [
             tokens,
             hidden,
-            normed,
+            branch,
             scratch,
             logits,
             groups,
@@ -389,7 +389,7 @@ unsafe fn write_parts(
         memory::result(parts)?(plm_arena_parts {
             tokens,
             hidden,
-            normed,
+            branch,
             scratch,
             logits,
             groups,

@@ -182,7 +182,7 @@ pub(super) enum QkNormNames {
 pub(super) enum Temperature {
     /// They are not.
     None,
-    /// In all layers, if the rotary table has a `llama_4_scaling_beta`.
+    /// In all layers, if the rotary settings have a `llama_4_scaling_beta`.
     InRopeParameters,
     /// In layers without rotary embedding, unless `attn_temperature_tuning` is false.
     WithoutRope,

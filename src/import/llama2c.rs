@@ -24,7 +24,7 @@ use std::prelude::rust_2024::*;
 
 use super::file::{self, MappedFile};
 use super::rope::{self, Pairing};
-use super::vocabulary::from_llama2c;
+use super::tokenizer::from_llama2c;
 use super::{Checkpoint, Columns, Description, Element, ImportError, RopeTable, Tensor, heads_fit};
 use crate::model::{Config, DType, Layer, Rope, TensorId, TensorKind};
 

@@ -24,18 +24,18 @@ pub mod llama2c;
 pub mod llamalike;
 mod multipliers;
 mod place;
-mod quantize;
 mod refused;
 mod rope;
+mod round;
 mod safetensors;
 mod tensor;
+pub mod tokenizer;
 mod trim;
-pub mod vocabulary;
 mod write;
 
 pub use ggml::Element;
-pub(crate) use quantize::check_range;
-use quantize::nearest;
+pub(crate) use round::check_range;
+use round::nearest;
 use tensor::Columns;
 pub use tensor::Tensor;
 pub use trim::Trimmed;
@@ -206,7 +206,7 @@ pub struct Description {
     pub global_rope: RopeTable,
     /// The table of layers with [`Rope::Local`](crate::model::Rope::Local), if there are any.
     pub local_rope: Option<RopeTable>,
-    /// The tokenizer section, from [`vocabulary`]; or why the tokenizer that the checkpoint has
+    /// The tokenizer section, from [`tokenizer`]; or why the tokenizer that the checkpoint has
     /// cannot be used. The image then holds none: a model can be run on token ids.
     pub tokenizer: Option<Result<Vec<u8>, ImportError>>,
     /// The chat template, Jinja source; or why it cannot be read.

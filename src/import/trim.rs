@@ -2,7 +2,7 @@
 
 use std::prelude::rust_2024::*;
 
-use super::vocabulary::{self, KeepTokens};
+use super::tokenizer::{self, KeepTokens};
 use super::{Checkpoint, Description, ImportError, Tensor};
 use crate::model::{TensorId, TensorKind};
 
@@ -15,7 +15,7 @@ use crate::model::{TensorId, TensorKind};
 /// text into other tokens.
 ///
 /// ```no_run
-/// use pocketlm::import::{self, Trimmed, vocabulary::KeepTokens};
+/// use pocketlm::import::{self, Trimmed, tokenizer::KeepTokens};
 ///
 /// let checkpoint = import::open("gemma-3-270m-q4_k_m.gguf".as_ref())?;
 /// let keep = KeepTokens {
@@ -52,7 +52,7 @@ impl<'c> Trimmed<'c> {
             Some(Ok(template)) => template.as_str(),
             Some(Err(_)) | None => "",
         };
-        let trimmed = vocabulary::trim(&section, template, keep)?;
+        let trimmed = tokenizer::trim(&section, template, keep)?;
         description.tokenizer = Some(Ok(trimmed.section));
         description.config.vocab_size = trimmed.kept.len() as u32;
         Ok(Trimmed {

@@ -13,7 +13,7 @@ use pocketlm_kernels::TILE_ROWS;
 use rayon::prelude::*;
 
 use super::file::whole_file;
-use super::quantize::{Fidelity, pack};
+use super::round::{Fidelity, pack};
 use super::{Checkpoint, Description, ImportError, RopeTable, Tensor};
 use crate::aligned::AlignedBytes;
 use crate::model::{
@@ -495,7 +495,7 @@ fn rope(description: &Description) -> Result<Vec<u8>, ImportError> {
     if used(Rope::Local) {
         let table = description.local_rope.as_ref();
         let table = table.ok_or_else(|| {
-            ImportError::new("a layer uses the local rotary table, and there is none")
+            ImportError::new("a layer uses the local rotary frequencies, and there are none")
         })?;
         write_table(table, &description.config, &mut section)?;
     }

@@ -66,8 +66,8 @@ impl AttnTemperature {
         (0..=steps | 1).map(factor)
     }
 
-    /// The step of a position in a layer with this rotary table: which of the factors scales its
-    /// query.
+    /// The step of a position in a layer with these rotary frequencies: which of the factors scales
+    /// its query.
     pub(crate) fn step(&self, position: u32, rope: Rope) -> u32 {
         match (self.only_without_rope, rope) {
             (true, Rope::None) => position.saturating_add(1) / self.length,
@@ -225,9 +225,9 @@ impl fmt::Display for ConfigField {
             ConfigField::ParameterDtype => "parameter_dtype is unknown",
             ConfigField::ActivationDtype => "activation_dtype is unknown",
             ConfigField::Rope => {
-                "a rotary table's amplitude must be finite and above 0, and the word after it 0"
+                "the amplitude of rotary frequencies must be finite and above 0, the word after it 0"
             }
-            ConfigField::AttentionType => "a layer's kind or rotary table is unknown",
+            ConfigField::AttentionType => "a layer's kind or choice of rotary frequencies is unknown",
             ConfigField::AttnTemperature => {
                 "attn_temperature's scale and factors must be finite, and the scale above 0"
             }

@@ -34,12 +34,12 @@
 //! max_position_embeddings (0: not known). With attn_temperature: `f32` 80 scale, `u32` 84 length,
 //! not 0.
 //!
-//! **1, layers**: for each layer `u32` window (0: global attention) and `u32` rotary table (0 none,
-//! 1 global, 2 local). If the latter is 3, the layer is a convolution, and its window, which is the
-//! same in all convolutions, is how many taps it has.
+//! **1, layers**: for each layer `u32` window (0: global attention) and `u32` rotary frequencies
+//! (0 none, 1 global, 2 local). If the latter is 3, the layer is a convolution, and its window,
+//! which is the same in all convolutions, is how many taps it has.
 //!
-//! **2, rope**: the rotary tables that some layer uses, the global one first. A table is `f32`,
-//! what its cosines and sines are multiplied by; `u32` 0; and `projection_dim / 2` numbers `u64`:
+//! **2, rope**: the rotary frequencies that some layer uses, the global ones first. They are `f32`,
+//! what cosines and sines are multiplied by; `u32` 0; and `projection_dim / 2` numbers `u64`:
 //! number *j* says how far channels *j* and *j + projection_dim / 2* turn from one position to the
 //! next, in units of 2^−64 turns. With attn_temperature, the factors of its steps follow, an even
 //! number of `f32`.
@@ -86,7 +86,7 @@ pub(crate) const ENTRY_BYTES: usize = 16;
 pub enum Section {
     /// The config.
     Config = 0,
-    /// Windows, rotary tables and kinds of the layers.
+    /// Windows, rotary frequencies and kinds of the layers.
     Layers,
     /// Rotary frequencies.
     Rope,

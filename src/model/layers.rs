@@ -8,10 +8,10 @@ use crate::Error;
 
 /// Bytes of one layer in the section.
 const LAYER_BYTES: usize = 8;
-/// What the section says of a convolution, in place of a rotary table.
+/// What the section says of a convolution, in place of rotary frequencies.
 pub(crate) const CONVOLUTION: u32 = 3;
 
-/// Which table of rotary frequencies a layer uses.
+/// Which rotary frequencies a layer uses.
 ///
 /// Example: [`Config`](super::Config).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,9 +21,9 @@ pub enum Rope {
     /// None: the layer sees no positions (SmolLM3's NoPE layers).
     #[default]
     None = 0,
-    /// The table of the global layers.
+    /// Those of the global layers.
     Global = 1,
-    /// The table of the local (sliding-window) layers.
+    /// Those of the local (sliding-window) layers.
     Local = 2,
 }
 
@@ -43,27 +43,50 @@ pub enum LayerKind {
 }
 
 impl LayerKind {
+    /// How many kinds this build can run.
+    pub(crate) const COUNT: usize = 1 + cfg!(feature = "convolution") as usize;
+
     /// The kinds that this build can run.
-    pub(crate) const ALL: [LayerKind; LayerKind::COUNT] = {
-        let mut all = [LayerKind::Attention; LayerKind::COUNT];
-        if let [_, convolution] = all.as_mut_slice() {
-            *convolution = LayerKind::Convolution;
+    pub(crate) const ALL: [LayerKind; LayerKind::COUNT] = [
+        LayerKind::Attention,
+        #[cfg(feature = "convolution")]
+        LayerKind::Convolution,
+    ];
+
+    // In a build without convolutions `Layers::read` refuses them. There these three are constants,
+    // so that the code for convolutions is left out. A third kind needs a question of its own, and
+    // a look at every caller of these.
+
+    /// Its index in [`ALL`](LayerKind::ALL).
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            LayerKind::Attention => 0,
+            LayerKind::Convolution => cfg!(feature = "convolution") as usize,
         }
-        all
-    };
-    pub(crate) const COUNT: usize = if cfg!(feature = "convolution") { 2 } else { 1 };
-
-    // In a build without convolutions these two are constants, so that their code is left out. A
-    // third kind needs a question of its own, and a look at every caller of these.
-
-    pub(crate) const fn is_convolution(self) -> bool {
-        cfg!(feature = "convolution") && matches!(self, LayerKind::Convolution)
     }
 
     pub(crate) const fn is_attention(self) -> bool {
-        !self.is_convolution()
+        match self {
+            LayerKind::Attention => true,
+            LayerKind::Convolution => !cfg!(feature = "convolution"),
+        }
+    }
+
+    pub(crate) const fn is_convolution(self) -> bool {
+        match self {
+            LayerKind::Attention => false,
+            LayerKind::Convolution => cfg!(feature = "convolution"),
+        }
     }
 }
+
+const _: () = {
+    let mut index = 0;
+    while index < LayerKind::COUNT {
+        assert!(LayerKind::ALL[index].index() == index);
+        index += 1;
+    }
+};
 
 /// What differs from layer to layer: penzai's `attention_type`, expanded to one entry a layer.
 ///
@@ -88,7 +111,7 @@ pub struct Layer {
     /// attention, or a convolution, which has as many taps
     /// ([`conv_taps`](super::Config::conv_taps)). `None`: global causal attention.
     pub window: Option<NonZeroU32>,
-    /// The rotary table of attention.
+    /// The rotary frequencies of attention.
     pub rope: Rope,
 }
 
@@ -137,12 +160,6 @@ impl<'m> Layers<'m> {
         Ok(taps)
     }
 
-    /// How many of the first `count` layers are convolutions.
-    pub(super) fn convolutions(&self, count: usize) -> usize {
-        let layers = 0..count.min(self.len());
-        layers.filter(|&i| self.kind(i).is_convolution()).count()
-    }
-
     /// How many there are.
     pub const fn len(&self) -> usize {
         self.0.len() / LAYER_BYTES
@@ -184,7 +201,7 @@ impl<'m> Layers<'m> {
         (0..self.len()).map(move |i| layers.get(i))
     }
 
-    /// Whether any layer uses the rotary table `rope`.
+    /// Whether any layer uses the rotary frequencies `rope`.
     #[inline(always)]
     pub(super) const fn use_rope(&self, rope: Rope) -> bool {
         let mut i = 0;

@@ -93,21 +93,11 @@ impl<'m> Model<'m> {
         }
     }
 
-    /// Checks all that the header says except the table of tensors, and finds the place of each
-    /// kind of tensor within a layer.
-    fn check_header(&mut self) -> Result<(), Error> {
-        let header = &self.header;
-        let tables = header.rope_lengths().0.saturating_mul(8);
-        let factors = header.section(Section::Rope).len().checked_sub(tables);
-        let has_factors = header.config.attn_temperature.is_some();
-        if factors.is_none_or(|bytes| (bytes != 0) != has_factors || bytes % 8 != 0) {
-            return Err(Error::Layout(Section::Rope));
-        }
-        if core::str::from_utf8(header.section(Section::ChatTemplate)).is_err() {
-            return Err(Error::ChatTemplate);
-        }
+    /// Counts the tensors that the config calls for, and finds the place of each kind within a
+    /// layer.
+    fn place_tensors(&mut self) {
         for layer in LayerKind::ALL {
-            let index = layer.is_convolution() as usize;
+            let index = layer.index();
             self.counts.0 = 0;
             self.counts.1[index] = 0;
             for kind in TensorKind::ALL {
@@ -117,8 +107,23 @@ impl<'m> Model<'m> {
                     &mut self.counts.0
                 };
                 self.slots[index][kind as usize] = *count as u8;
-                *count += kind.is_present(&header.config, layer) as usize;
+                *count += kind.is_present(&self.header.config, layer) as usize;
             }
+        }
+    }
+
+    /// Checks the rope section and that the chat template is UTF-8. [`Header`] has checked the
+    /// config and the layers; [`Model::tokenizer`] checks the tokenizer.
+    fn check_small_sections(&self) -> Result<(), Error> {
+        let header = &self.header;
+        let tables = header.rope_lengths().0.saturating_mul(8);
+        let factors = header.section(Section::Rope).len().checked_sub(tables);
+        let has_factors = header.config.attn_temperature.is_some();
+        if factors.is_none_or(|bytes| (bytes != 0) != has_factors || bytes % 8 != 0) {
+            return Err(Error::Layout(Section::Rope));
+        }
+        if core::str::from_utf8(header.section(Section::ChatTemplate)).is_err() {
+            return Err(Error::ChatTemplate);
         }
         for rope in [Rope::Global, Rope::Local] {
             let (amplitude, _) = self.rope(rope);
@@ -240,8 +245,8 @@ impl<'m> Model<'m> {
             .filter(|template| !template.is_empty())
     }
 
-    /// A rotary table: what its cosines and sines are multiplied by, and its frequencies in units
-    /// of 2^−64 turns a position. No frequencies if no layer uses it.
+    /// What cosines and sines are multiplied by, and the rotary frequencies in units of 2^−64 turns
+    /// a position. No frequencies if no layer uses them.
     pub(crate) fn rope(&self, rope: Rope) -> (f32, &'m [u64]) {
         match self.rope_words(rope) {
             [amplitude, frequencies @ ..] => (f32::from_bits(*amplitude as u32), frequencies),
@@ -260,7 +265,7 @@ impl<'m> Model<'m> {
         try_cast_slice(bytes.unwrap_or_default()).unwrap_or_default()
     }
 
-    /// A rotary table as it is stored; empty if no layer uses it.
+    /// Rotary frequencies as they are stored, behind their amplitude; empty if no layer uses them.
     fn rope_words(&self, rope: Rope) -> &'m [u64] {
         let section: &[u64] =
             try_cast_slice(self.header.section(Section::Rope)).unwrap_or_default();
@@ -293,19 +298,20 @@ impl<'m> Model<'m> {
 
     /// How many tensors the layers before this one have.
     fn before(&self, layer: usize) -> usize {
-        let [attention, others @ ..] = &self.counts.1;
-        match others.first() {
-            Some(convolution) if self.config().conv_taps.is_some() => {
-                let convolutions = self.layers().convolutions(layer);
-                attention * layer.saturating_sub(convolutions) + convolution * convolutions
-            }
-            _ => attention * layer,
+        let counts = &self.counts.1;
+        let count = |kind: LayerKind| counts.get(kind.index()).copied().unwrap_or(0);
+        if LayerKind::COUNT == 1 || self.config().conv_taps.is_none() {
+            // All layers are attention.
+            return count(LayerKind::Attention) * layer;
         }
+        let layers = self.layers();
+        let before = 0..layer.min(layers.len());
+        before.map(|layer| count(layers.kind(layer))).sum()
     }
 
     fn entry(&self, id: TensorId) -> Option<Entry> {
         let layer = id.layer as usize;
-        let kind = self.layers().kind(layer).is_convolution() as usize;
+        let kind = self.layers().kind(layer).index();
         let slot = *self.slots.get(kind)?.get(id.kind as usize)? as usize;
         let index = if id.kind.is_per_layer() {
             self.counts.0 + self.before(layer) + slot

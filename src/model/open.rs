@@ -115,8 +115,8 @@ fn header(image: &[u8]) -> Result<Model<'_>, Error> {
     Ok(Model::of(header))
 }
 
-/// Checks everything but the tensors. `checksum_is_right` gets the bytes of each section and the
-/// checksum that they should have.
+/// Checks everything but the tensors, and finds their places. `checksum_is_right` gets the bytes of
+/// each section and the checksum that they should have.
 fn check_before_tensors(
     image: &[u8],
     model: &mut Model<'_>,
@@ -131,7 +131,8 @@ fn check_before_tensors(
         let gap = image.get(from as usize..to as usize);
         gap.is_some_and(is_zero)
     })?;
-    model.check_header()
+    model.place_tensors();
+    model.check_small_sections()
 }
 
 /// Checks the tensors of an image in memory. `is_finite` gets each tensor, its bytes, and where

@@ -177,7 +177,8 @@ impl<'m> Resident<'m> {
         } = self;
         let start = before.len() as u64;
         let mut model = Model::of(Header::read_parts(before, after, length)?);
-        let described = model.check_header();
+        model.place_tensors();
+        let described = model.check_small_sections();
         let mut pass = Pass {
             source,
             scratch,

@@ -15,9 +15,9 @@ pub(super) enum Buffer {
     None,
     /// `[B][D]`, the residual stream.
     Hidden,
-    /// `[B][D]`, the input of a matmul, normed; or the output of one on its way to the residual
-    /// stream.
-    Normed,
+    /// `[B][D]`, both ends of a branch off the residual stream: its input, normed; later its output,
+    /// until that joins the stream. After the last layer, the input of `lm_head`, normed.
+    Branch,
     /// `[B][H P]`, the queries as they come out of the matmul.
     Query,
     /// `[B][K P]`.
@@ -33,9 +33,10 @@ pub(super) enum Buffer {
     /// Attention scores, for as many pairs of a token and a kv head as there is room for:
     /// `[H/K][rows of the layer's cache]` each.
     Scores,
-    /// `[B][F]`, the branch of the feed-forward with the activation. In the memory of attention's.
+    /// `[B][F]`, the half of the feed-forward that gets the activation. In the memory of
+    /// attention's.
     Gate,
-    /// `[B][F]`, the branch without.
+    /// `[B][F]`, the other half.
     Up,
     /// `[logits][V]`.
     Logits,
@@ -61,7 +62,7 @@ impl Plan<'_> {
         let dims = self.dims();
         match buffer {
             Buffer::None | Buffer::Scores => 0,
-            Buffer::Hidden | Buffer::Normed => dims.embedding,
+            Buffer::Hidden | Buffer::Branch => dims.embedding,
             Buffer::Query | Buffer::QueryByHead | Buffer::AttendedByHead | Buffer::Attended => {
                 dims.queries
             }
@@ -90,17 +91,17 @@ impl Plan<'_> {
 pub(super) type Layout = [[usize; 2]; Buffer::COUNT];
 
 /// The layout of the numbers that the stages work on, for a batch of `batch` tokens: the parts
-/// `hidden`, `normed`, `scratch` and `logits`, of so many numbers each, lie one after the other. If
+/// `hidden`, `branch`, `scratch` and `logits`, of so many numbers each, lie one after the other. If
 /// a size overflows, the layout is of no use, nor is the plan.
 pub(super) const fn layout(dims: &Dims, batch: usize, parts: [usize; 4]) -> Layout {
-    let [hidden, normed, scratch, logits] = parts;
+    let [hidden, branch, scratch, logits] = parts;
     let queries = batch.saturating_mul(dims.queries);
     let keys = batch.saturating_mul(dims.keys);
-    let branch = batch.saturating_mul(dims.feed_forward);
+    let feed_forward = batch.saturating_mul(dims.feed_forward);
 
     let hidden = after(0, hidden);
-    let normed = after(hidden[1], normed);
-    let scratch = after(normed[1], scratch);
+    let branch = after(hidden[1], branch);
+    let scratch = after(branch[1], scratch);
     let logits = after(scratch[1], logits);
     // Attention:
     let query = after(scratch[0], queries);
@@ -109,12 +110,12 @@ pub(super) const fn layout(dims: &Dims, batch: usize, parts: [usize; 4]) -> Layo
     let query_by_head = after(value[1], queries);
     let scores = [query_by_head[1], scratch[1]];
     // The feed-forward:
-    let gate = after(scratch[0], branch);
-    let up = after(gate[1], branch);
+    let gate = after(scratch[0], feed_forward);
+    let up = after(gate[1], feed_forward);
 
     let mut layout = [[0; 2]; Buffer::COUNT];
     layout[Buffer::Hidden as usize] = hidden;
-    layout[Buffer::Normed as usize] = normed;
+    layout[Buffer::Branch as usize] = branch;
     layout[Buffer::Query as usize] = query;
     layout[Buffer::Key as usize] = key;
     layout[Buffer::Value as usize] = value;

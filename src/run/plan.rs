@@ -20,11 +20,11 @@ use crate::model::{Dims, Header, Kv, Layer, Layers};
 /// |---|---|
 /// | `tokens` | ids and positions of the context, 8 each |
 /// | `hidden` | the residual stream, 4 B D |
-/// | `normed` | the input of a matmul, or its output before it joins `hidden`, 4 B D |
+/// | `branch` | the normed input of a branch off `hidden`, or its output before it joins `hidden`, 4 B D |
 /// | `scratch` | buffers of attention or of the feed-forward, see below |
 /// | `logits` | 4 V for each of as many tokens as [`Plan::logits`] says |
 /// | `groups` | quantised inputs, see below |
-/// | `rope` | cosines and sines of the batch for both rotary tables, 8 B P |
+/// | `rope` | rotary angles of the batch, cosines and sines, with global and with local frequencies, 8 B P |
 /// | `weights` | only for weights that are not in memory, see below |
 /// | `cache` | keys and values, and what convolutions keep: [`Plan::layer_cache_bytes`] of every layer |
 ///
@@ -62,7 +62,7 @@ const _: () = assert!(Buffer::COUNT <= BUFFERS);
 
 /// The parts, in the order in which they lie in the arena.
 const PARTS: [&str; 9] = [
-    "tokens", "hidden", "normed", "scratch", "logits", "groups", "rope", "weights", "cache",
+    "tokens", "hidden", "branch", "scratch", "logits", "groups", "rope", "weights", "cache",
 ];
 
 /// A buffer in the arena.
@@ -238,7 +238,7 @@ impl<'m> Plan<'m> {
         let batch = self.batch as usize;
         let dims = &self.dims;
         let hidden = padded(product(&[4, batch, dims.embedding]));
-        let normed = hidden;
+        let branch = hidden;
         let scratch = padded(product(&[4, self.scratch()]));
         let logits = padded(product(&[4, self.logits as usize, dims.vocabulary]));
         // Queries that meet int8 keys are quantised head by head.
@@ -255,7 +255,7 @@ impl<'m> Plan<'m> {
         self.sizes = [
             padded(product(&[8, self.context as usize])),
             hidden,
-            normed,
+            branch,
             scratch,
             logits,
             padded(groups).saturating_add(self.input_tile_bytes()),
@@ -266,7 +266,7 @@ impl<'m> Plan<'m> {
         self.layout = layout(
             dims,
             batch,
-            [hidden / 4, normed / 4, scratch / 4, logits / 4],
+            [hidden / 4, branch / 4, scratch / 4, logits / 4],
         );
         self
     }
@@ -460,11 +460,13 @@ impl<'m> Plan<'m> {
 /// Numbers in all vectors of a layer, or in the final norm if that is more.
 #[cfg(feature = "source")]
 const fn vectors(config: &Config) -> usize {
-    let mut most = vectors_of(config, LayerKind::Attention);
-    if cfg!(feature = "convolution") && config.conv_taps.is_some() {
-        most = larger(most, vectors_of(config, LayerKind::Convolution));
+    let mut most = config.dims().embedding;
+    let mut kind = 0;
+    while kind < LayerKind::COUNT {
+        most = larger(most, vectors_of(config, LayerKind::ALL[kind]));
+        kind += 1;
     }
-    larger(most, config.dims().embedding)
+    most
 }
 
 #[cfg(feature = "source")]

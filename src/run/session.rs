@@ -139,7 +139,7 @@ impl<'m, 'a> Session<'m, 'a> {
     ) -> Result<Session<'m, 'a>, Error> {
         log::refused("session", Self::check_sizes(model, plan, arena))?;
         let mut session = Self::checked(model, plan, arena, engine.into());
-        session.forward.buffers.weights.lend(model, source)?;
+        session.forward.buffers.weights.attach(model, source)?;
         Ok(session)
     }
 

@@ -102,14 +102,15 @@ pub(super) enum PerToken {
     /// The results of a token's kv heads, which are far apart in `from`, next to each other in
     /// `into`.
     Gather { from: Buffer, into: Buffer },
-    /// `onto += post_norm(branch + bias)`, then `branch = norm(onto)`: a copy if the model has no
-    /// such norm. With `norm: None`, `branch` is not written for a later stage.
+    /// `onto += post_norm(branch + bias)`, then `branch = next_norm(onto)`. A norm that the model
+    /// does not have is an empty vector, and `branch` is a copy of `onto` then. `None`: no stage
+    /// after this reads `branch`.
     Residual {
         branch: Buffer,
         bias: TensorKind,
         post_norm: TensorKind,
         onto: Buffer,
-        norm: Option<TensorKind>,
+        next_norm: Option<TensorKind>,
     },
     /// `gate = activation(gate + gate_bias) * (up + up_bias)`.
     Activate {
@@ -161,14 +162,14 @@ impl Stage {
                 job: Job::PerToken(PerToken::Norm {
                     of: Buffer::Hidden,
                     norm: TensorKind::PreAttentionNorm,
-                    into: Buffer::Normed,
+                    into: Buffer::Branch,
                 }),
                 next: Next::Stage(Stage::QueryKeyValue),
             },
             Stage::QueryKeyValue => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
-                    input: Buffer::Normed,
+                    input: Buffer::Branch,
                     matrices: &[
                         (TensorKind::Query, Buffer::Query),
                         (TensorKind::Key, Buffer::Key),
@@ -201,7 +202,7 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Attended,
-                    matrices: &[(TensorKind::Output, Buffer::Normed)],
+                    matrices: &[(TensorKind::Output, Buffer::Branch)],
                 },
                 next: Next::Stage(Stage::AttentionResidual),
             },
@@ -209,11 +210,11 @@ impl Stage {
             Stage::AttentionResidual => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::PerToken(PerToken::Residual {
-                    branch: Buffer::Normed,
+                    branch: Buffer::Branch,
                     bias: TensorKind::OutputBias,
                     post_norm: TensorKind::PostAttentionNorm,
                     onto: Buffer::Hidden,
-                    norm: Some(TensorKind::PreFfwNorm),
+                    next_norm: Some(TensorKind::PreFfwNorm),
                 }),
                 next: Next::Stage(Stage::GateUp),
             },
@@ -225,7 +226,7 @@ impl Stage {
                 job: Job::PerToken(PerToken::Norm {
                     of: Buffer::Hidden,
                     norm: TensorKind::PreAttentionNorm,
-                    into: Buffer::Normed,
+                    into: Buffer::Branch,
                 }),
                 next: Next::Stage(Stage::ConvIn),
             },
@@ -233,7 +234,7 @@ impl Stage {
             Stage::ConvIn => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
-                    input: Buffer::Normed,
+                    input: Buffer::Branch,
                     matrices: &[(TensorKind::ConvIn, Buffer::ConvIn)],
                 },
                 next: Next::Stage(Stage::PrepareConvolution),
@@ -255,7 +256,7 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Convolved,
-                    matrices: &[(TensorKind::ConvOut, Buffer::Normed)],
+                    matrices: &[(TensorKind::ConvOut, Buffer::Branch)],
                 },
                 next: Next::Stage(Stage::ConvResidual),
             },
@@ -264,11 +265,11 @@ impl Stage {
             Stage::ConvResidual => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::PerToken(PerToken::Residual {
-                    branch: Buffer::Normed,
+                    branch: Buffer::Branch,
                     bias: TensorKind::ConvOutBias,
                     post_norm: TensorKind::PostAttentionNorm,
                     onto: Buffer::Hidden,
-                    norm: Some(TensorKind::PreFfwNorm),
+                    next_norm: Some(TensorKind::PreFfwNorm),
                 }),
                 next: Next::Stage(Stage::GateUp),
             },
@@ -277,7 +278,7 @@ impl Stage {
             Stage::GateUp => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
-                    input: Buffer::Normed,
+                    input: Buffer::Branch,
                     matrices: &[
                         (TensorKind::GatingLinear, Buffer::Gate),
                         (TensorKind::ValueLinear, Buffer::Up),
@@ -299,18 +300,18 @@ impl Stage {
                 tokens: Tokens::Batch,
                 job: Job::Matmul {
                     input: Buffer::Gate,
-                    matrices: &[(TensorKind::OutLinear, Buffer::Normed)],
+                    matrices: &[(TensorKind::OutLinear, Buffer::Branch)],
                 },
                 next: Next::Stage(Stage::FfwResidual),
             },
             Stage::FfwResidual => &Entry {
                 tokens: Tokens::Batch,
                 job: Job::PerToken(PerToken::Residual {
-                    branch: Buffer::Normed,
+                    branch: Buffer::Branch,
                     bias: TensorKind::OutLinearBias,
                     post_norm: TensorKind::PostFfwNorm,
                     onto: Buffer::Hidden,
-                    norm: None,
+                    next_norm: None,
                 }),
                 next: Next::FollowingLayer,
             },
@@ -321,7 +322,7 @@ impl Stage {
                 job: Job::PerToken(PerToken::Norm {
                     of: Buffer::Hidden,
                     norm: TensorKind::FinalNorm,
-                    into: Buffer::Normed,
+                    into: Buffer::Branch,
                 }),
                 next: Next::Stage(Stage::Logits),
             },
@@ -329,7 +330,7 @@ impl Stage {
             Stage::Logits => &Entry {
                 tokens: Tokens::Logits,
                 job: Job::Matmul {
-                    input: Buffer::Normed,
+                    input: Buffer::Branch,
                     matrices: &[(TensorKind::LmHead, Buffer::Logits)],
                 },
                 next: Next::MoreTokens,

@@ -84,7 +84,7 @@ mod read {
         /// Where they are read from. A read takes it out while it lasts.
         pub source: Option<&'a mut (dyn WeightSource + Send)>,
         /// True once a source has been attached, even while a read has temporarily taken it.
-        is_lent: bool,
+        has_source: bool,
         /// The vectors of a layer, one after the other, or the final norm.
         vectors: &'a mut [f32],
         /// Which of these `vectors` holds.
@@ -136,7 +136,7 @@ mod read {
             let vectors = bytemuck::try_cast_slice_mut(vectors).unwrap_or_default();
             Weights {
                 source: None,
-                is_lent: false,
+                has_source: false,
                 vectors,
                 vectors_of: None,
                 front,
@@ -146,7 +146,7 @@ mod read {
         }
 
         /// Attaches the source that weights are read from.
-        pub fn lend(
+        pub fn attach(
             &mut self,
             model: &Model<'_>,
             source: &'a mut (dyn WeightSource + Send),
@@ -166,12 +166,12 @@ mod read {
                 });
             }
             self.source = Some(source);
-            self.is_lent = true;
+            self.has_source = true;
             Ok(())
         }
 
-        pub fn is_lent(&self) -> bool {
-            self.is_lent
+        pub fn has_source(&self) -> bool {
+            self.has_source
         }
 
         #[cfg_attr(target_os = "none", inline(never))]
@@ -197,7 +197,7 @@ mod read {
             layer: u32,
             kind: TensorKind,
         ) -> MatrixPart<'w> {
-            if !self.is_lent {
+            if !self.has_source {
                 return MatrixPart::mapped(model, layer, kind);
             }
             let location = model.location(layer, kind);

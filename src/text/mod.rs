@@ -2,7 +2,7 @@
 //!
 //! [`Tokenizer`] turns text into token ids, [`Decoder`] turns ids back into text, one at a time.
 //! Both read the tokenizer section of an image in place; neither has a heap. Everything a tokenizer
-//! file can say was settled when the section was written (see `import::vocabulary`), so there is
+//! file can say was settled when the section was written (see `import::tokenizer`), so there is
 //! one mechanism here: split off the added tokens, normalise, split into pre-tokens, merge pairs.
 
 mod added;

@@ -13,10 +13,10 @@ use super::tables::{AddedTokens, NfcTables, Numbers, Patterns, partition_point, 
 ///
 /// ```
 /// # #[cfg(feature = "std")] {
-/// use pocketlm::import::vocabulary;
+/// use pocketlm::import::tokenizer;
 /// use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 ///
-/// let section = vocabulary::from_path("tests/data/tokenizers/abc.json").unwrap();
+/// let section = tokenizer::from_path("tests/data/tokenizers/abc.json").unwrap();
 /// let tokenizer = Tokenizer::open(&section).unwrap();
 /// let mut scratch = [0; pocketlm::text::scratch_len(16)];
 /// let mut ids = [0; 16];

@@ -27,6 +27,6 @@ mod quantize;
 #[cfg(not(feature = "cli"))]
 mod story;
 #[cfg(feature = "cli")]
-mod usage;
+mod trim;
 #[cfg(feature = "cli")]
-mod vocabulary;
+mod usage;

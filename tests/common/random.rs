@@ -147,7 +147,7 @@ impl Memory {
     }
 }
 
-/// A rotary table of this base, with pair `still` (if it exists) not turning.
+/// Rotary frequencies of this base, with pair `still` (if it exists) not turning.
 pub fn rope_table(projection_dim: u32, base: f64, amplitude: f32, still: u32) -> RopeTable {
     let frequency = |j: u32| {
         if j == still {

@@ -1,5 +1,5 @@
 //! Every public type of the core can be logged by defmt: its `Format` is derived where it is
-//! defined, or written out in `log.rs` or `format.rs`. That they compile is for
+//! defined, or written out in `log.rs` or `defmt_format.rs`. That they compile is for
 
 //! `cargo clippy --features defmt`.
 
@@ -9,7 +9,7 @@ use std::path::Path;
 #[test]
 fn every_public_type_of_the_core_has_a_defmt_format() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let written_out = ["src/log.rs", "kernels/src/format.rs"]
+    let written_out = ["src/log.rs", "kernels/src/defmt_format.rs"]
         .map(|file| fs::read_to_string(root.join(file)).unwrap())
         .concat();
     let mut files = vec![root.join("src/error.rs")];

@@ -481,7 +481,7 @@ fn sections() -> Vec<(String, Vec<u8>)> {
         paths.push(folder.display().to_string());
     }
     let section = |path: String| {
-        let section = pocketlm::import::vocabulary::from_path(&path).unwrap();
+        let section = pocketlm::import::tokenizer::from_path(&path).unwrap();
         (path, section)
     };
     let mut sections: Vec<_> = paths.into_iter().map(section).collect();

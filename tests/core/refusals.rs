@@ -8,7 +8,7 @@ use crate::common::random::{self, Memory, Numbers, convolution, window};
 use crate::common::session::{STORY, session_in};
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
-use pocketlm::import::{PackOptions, vocabulary};
+use pocketlm::import::{PackOptions, tokenizer};
 use pocketlm::model::{
     AttnTemperature, ConfigField, DType, Header, Kv, Model, Rope, Section, TensorId, TensorKind,
 };
@@ -31,7 +31,7 @@ fn image(dtype: DType) -> AlignedBytes {
         only_without_rope: false,
     });
     let abc = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers/abc.json");
-    description.tokenizer = Some(Ok(vocabulary::from_path(abc).unwrap()));
+    description.tokenizer = Some(Ok(tokenizer::from_path(abc).unwrap()));
     description.chat_template = Some(Ok("{{ messages }} ü".into()));
     Memory::new(description, 1).pack_with(PackOptions {
         dtype: Some(dtype),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::common::SOON;
 use crate::common::folder::{self, Folder};
-use pocketlm::import::{self, ImportError, PackOptions, vocabulary};
+use pocketlm::import::{self, ImportError, PackOptions, tokenizer};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -129,7 +129,7 @@ fn deeply_nested_json_is_refused() {
     for text in ["[".repeat(1 << 20), "{\"a\":".repeat(1 << 18)] {
         let (_folder, path) = file("tokenizer.json", text.as_bytes());
         assert!(
-            vocabulary::from_path(&path)
+            tokenizer::from_path(&path)
                 .unwrap_err()
                 .reason
                 .contains("recursion limit")
@@ -151,7 +151,7 @@ fn a_string_of_a_megabyte_is_not_repeated_to_the_user() {
         "tokenizer.json",
         json!({"model": {"type": &long}}).to_string().as_bytes(),
     );
-    assert!(vocabulary::from_path(&path).unwrap_err().to_string().len() < 1000);
+    assert!(tokenizer::from_path(&path).unwrap_err().to_string().len() < 1000);
     for key in ["model_type", "hidden_size", "hidden_act", "rope_scaling"] {
         assert!(
             refused_folder(&folder::llama().set(key, json!(&long))).len() < 1000,
@@ -175,11 +175,11 @@ fn a_vocabulary_that_is_a_pipe_or_a_device_is_refused() {
     );
     for path in [&pipe, Path::new("/dev/zero")] {
         assert_eq!(
-            vocabulary::from_path(path).unwrap_err().reason,
+            tokenizer::from_path(path).unwrap_err().reason,
             "not a regular file"
         );
         assert_eq!(
-            vocabulary::from_llama2c(path, 10).unwrap_err().reason,
+            tokenizer::from_llama2c(path, 10).unwrap_err().reason,
             "not a regular file"
         );
     }
@@ -195,7 +195,7 @@ fn an_implausibly_large_vocabulary_is_refused_unread() {
         .unwrap()
         .set_len((256 << 20) + 1)
         .unwrap();
-    let error = vocabulary::from_path(&path).unwrap_err();
+    let error = tokenizer::from_path(&path).unwrap_err();
     assert_eq!(
         error.reason,
         "longer than 268435456 bytes, which no such file is"
@@ -248,7 +248,7 @@ fn a_sparse_file_of_a_terabyte_is_refused_at_once() {
         refused(&sparse("model.bin", bytes).1);
     }
     for name in ["tokenizer.json", "tokenizer.model"] {
-        assert!(vocabulary::from_path(&sparse(name, b"{").1).is_err());
+        assert!(tokenizer::from_path(&sparse(name, b"{").1).is_err());
     }
     for name in [
         "config.json",

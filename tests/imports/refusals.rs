@@ -840,7 +840,7 @@ fn git_lfs_pointers_are_named_wherever_they_are() {
     for place in ["tokenizer.json", "tokenizer.model"] {
         let path = folder.path().join(place);
         std::fs::write(&path, POINTER).unwrap();
-        is_called_so(import::vocabulary::from_path(&path).err().unwrap(), place);
+        is_called_so(import::tokenizer::from_path(&path).err().unwrap(), place);
     }
     // A long text that begins so is no pointer.
     let path = folder.path().join("long");

@@ -9,7 +9,7 @@ use crate::common::random::{self, Memory, window};
 use crate::gguf::{handmade, support};
 use pocketlm::Error;
 use pocketlm::host::AlignedBytes;
-use pocketlm::import::{self, PackOptions, pack_to_memory, vocabulary};
+use pocketlm::import::{self, PackOptions, pack_to_memory, tokenizer};
 use pocketlm::model::{DType, Model, Rope, Section};
 use pocketlm::run::{Plan, Session, Solo};
 use safetensors::Dtype;
@@ -86,7 +86,7 @@ fn image(dtype: DType) -> AlignedBytes {
     let mut description = random::plain(vec![window(0, Rope::Global), window(3, Rope::Local)]);
     description.config.num_kv_heads = 1;
     let abc = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizers/abc.json");
-    description.tokenizer = Some(Ok(vocabulary::from_path(abc).unwrap()));
+    description.tokenizer = Some(Ok(tokenizer::from_path(abc).unwrap()));
     description.chat_template = Some(Ok("{{ messages }}".into()));
     Memory::new(description, 1).pack(dtype)
 }

@@ -1,7 +1,7 @@
 //! Models with fewer tokens: the logits of kept tokens are the bits of the whole model.
 
 use pocketlm::host::AlignedBytes;
-use pocketlm::import::vocabulary::KeepTokens;
+use pocketlm::import::tokenizer::KeepTokens;
 use pocketlm::import::{self, Checkpoint, PackOptions, Trimmed, pack_to_memory};
 use pocketlm::model::{DType, Model};
 use pocketlm::run::Plan;

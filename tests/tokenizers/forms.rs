@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use pocketlm::import::vocabulary::{GgufVocabulary, chat_template, from_gguf, from_llama2c};
+use pocketlm::import::tokenizer::{GgufTokenizer, chat_template, from_gguf, from_llama2c};
 use serde_json::Value;
 
 use super::*;
@@ -100,7 +100,7 @@ fn section_of_gguf(path: &Path) -> Vec<u8> {
     };
     let id = |key: &str| number(key).map(|id| id as u32);
     let flag = |key: &str| number(key).map(|flag| flag != 0.0);
-    let vocabulary = GgufVocabulary {
+    let vocabulary = GgufTokenizer {
         name: text("general.name"),
         model: text("tokenizer.ggml.model").unwrap(),
         pre: text("tokenizer.ggml.pre"),
@@ -267,8 +267,8 @@ fn the_story_tokenizer_is_the_same_in_all_four_forms() {
     };
     let sections = [
         from_llama2c(folder.join("stories260K/tok512.bin"), 512).unwrap(),
-        vocabulary::from_path(folder.join("stories260K_hf/tokenizer.model")).unwrap(),
-        vocabulary::from_path(folder.join("stories260K_hf/tokenizer.json")).unwrap(),
+        tokenizer::from_path(folder.join("stories260K_hf/tokenizer.model")).unwrap(),
+        tokenizer::from_path(folder.join("stories260K_hf/tokenizer.json")).unwrap(),
         section_of_gguf(&folder.join("stories260K/stories260K.f32.gguf")),
     ];
     let tokenizers = sections
@@ -690,9 +690,7 @@ fn an_added_token_that_is_named_is_special() {
     assert!(encode(&tokenizer, "<x><y>", PARSED).ends_with(&[10]));
     assert!(!encode(&tokenizer, "<x><y>", AS_TEXT).contains(&10));
     write("added_tokens.json", r#"["<x>"]"#);
-    let error = vocabulary::from_path(folder.path())
-        .unwrap_err()
-        .to_string();
+    let error = tokenizer::from_path(folder.path()).unwrap_err().to_string();
     assert!(
         error.ends_with("added_tokens.json: not a list of tokens with their ids"),
         "{error}"

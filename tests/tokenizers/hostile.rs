@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use pocketlm::Error;
-use pocketlm::import::vocabulary::{GgufVocabulary, from_gguf, from_llama2c, from_path};
+use pocketlm::import::tokenizer::{GgufTokenizer, from_gguf, from_llama2c, from_path};
 
 use super::*;
 
@@ -223,11 +223,11 @@ fn a_sentencepiece_model_cut_short_or_changed_is_refused_or_harmless() {
 fn a_long_piece_is_refused_before_it_takes_quadratic_time() {
     let long = "a".repeat(10_000_000);
     let tokens = vec!["<unk>", "a", &long];
-    let vocabulary = GgufVocabulary {
+    let vocabulary = GgufTokenizer {
         model: "llama",
         tokens,
         scores: vec![0.0; 3],
-        ..GgufVocabulary::default()
+        ..GgufTokenizer::default()
     };
     let start = Instant::now();
     let error = from_gguf(&vocabulary).unwrap_err().to_string();

@@ -15,7 +15,7 @@ mod trimmed;
 use std::path::{Path, PathBuf};
 
 use common::{SOON, scratch, shared};
-use pocketlm::import::vocabulary;
+use pocketlm::import::tokenizer;
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
 const FAMILIES: [&str; 5] = [
@@ -41,7 +41,7 @@ const AS_TEXT: EncodeOptions = EncodeOptions {
 
 /// A tokenizer section, which lives as long as the tests do.
 fn section(path: impl AsRef<Path>) -> &'static [u8] {
-    vocabulary::from_path(path)
+    tokenizer::from_path(path)
         .unwrap_or_else(|error| panic!("{error}"))
         .leak()
 }

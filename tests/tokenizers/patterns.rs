@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use pocketlm::import::vocabulary::{GgufVocabulary, from_gguf};
+use pocketlm::import::tokenizer::{GgufTokenizer, from_gguf};
 use serde_json::{Value, json};
 
 use super::random::{Pair, Random, Trying};
@@ -336,7 +336,7 @@ fn random_patterns_cut_text_as_the_tokenizers_crate_does() {
         patterns.push(byte_level(random.below(4) == 0));
         let (_folder, path) = write(&tokenizer_json(&bytes, &patterns));
         // It matches the empty text, or takes quadratic time, for example.
-        if vocabulary::from_path(&path).is_err() {
+        if tokenizer::from_path(&path).is_err() {
             continue;
         }
         compiled += 1;
@@ -357,7 +357,7 @@ fn random_patterns_cut_text_as_the_tokenizers_crate_does() {
 /// The importer's answer to a pattern.
 fn answer(pattern: &str) -> String {
     let (_folder, path) = write(&tokenizer_json(b"ab", &[split(pattern), byte_level(false)]));
-    match vocabulary::from_path(&path) {
+    match tokenizer::from_path(&path) {
         Ok(_) => "accepted".into(),
         Err(error) => error
             .reason
@@ -414,7 +414,7 @@ fn what_a_pattern_needs_and_is_not_supported_is_named() {
         json!({"type": "Split", "pattern": {"Regex": "a"}, "behavior": "Removed", "invert": false});
     let (_folder, path) = write(&tokenizer_json(b"ab", &[removed, byte_level(false)]));
     assert_eq!(
-        vocabulary::from_path(&path).unwrap_err().reason,
+        tokenizer::from_path(&path).unwrap_err().reason,
         "pre_tokenizer `Split` that removes text is not supported: pattern `a`"
     );
 }
@@ -488,12 +488,12 @@ fn a_section_with_patterns_and_any_byte_changed_is_refused_or_harmless() {
 fn gguf(pre: &str) -> Result<Vec<u8>, String> {
     let all: Vec<u8> = (0..=255).collect();
     let (tokens, merges) = pairs(&all);
-    let vocabulary = GgufVocabulary {
+    let vocabulary = GgufTokenizer {
         model: "gpt2",
         pre: Some(pre),
         tokens: tokens.iter().map(String::as_str).collect(),
         merges: merges.iter().map(String::as_str).collect(),
-        ..GgufVocabulary::default()
+        ..GgufTokenizer::default()
     };
     from_gguf(&vocabulary).map_err(|error| error.to_string())
 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
-use pocketlm::import::vocabulary::{KeepTokens, Script, trim};
+use pocketlm::import::tokenizer::{KeepTokens, Script, trim};
 
 use super::*;
 

@@ -29,7 +29,7 @@ const DIGEST_CONTEXT = 80;
 
 /** The fields of `plm_arena_parts`. */
 const PARTS = [
-  "tokens", "hidden", "normed", "scratch", "logits", "groups", "rope", "weights", "cache",
+  "tokens", "hidden", "branch", "scratch", "logits", "groups", "rope", "weights", "cache",
 ];
 
 const ENDS = {

@@ -68,7 +68,7 @@ export interface Plan {
   parts: {
     tokens: number;
     hidden: number;
-    normed: number;
+    branch: number;
     scratch: number;
     logits: number;
     groups: number;

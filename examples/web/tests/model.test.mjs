@@ -113,7 +113,7 @@ test("a plan is that of the command line", async () => {
   const { arenaBytes, parts } = await model.plan({ context: 256, batch: 1, kv: "q8" });
   assert.equal(arenaBytes, 101_504);
   assert.deepEqual(parts, {
-    tokens: 2048, hidden: 768, normed: 768, scratch: 5632, logits: 4096, groups: 896, rope: 256,
+    tokens: 2048, hidden: 768, branch: 768, scratch: 5632, logits: 4096, groups: 896, rope: 256,
     weights: 0, cache: 87_040,
   });
   assert.equal((await model.plan()).arenaBytes, model.info.arenaBytes);

@@ -8,7 +8,7 @@
 
 use bytemuck::cast_ref;
 
-use crate::soft::add_product;
+use crate::soft_float::add_product;
 use crate::tile::QuantizedTile;
 use crate::{GROUP, TILE_ROWS};
 

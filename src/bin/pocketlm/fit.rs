@@ -18,8 +18,8 @@ use crate::number::whole;
 use crate::output::{Failure, Outcome, note, print, print_json, refuse, refuse_file};
 use crate::output_file::{Kind, OutputFile};
 use crate::pack::{calibration, quantized, trimmed};
+use crate::trim::Trim;
 use crate::types::{Budget, sensitivity, types_for};
-use crate::vocabulary::Vocabulary;
 use crate::{size, svg};
 
 /// Find the types with which a model fits a board, and what each choice costs
@@ -63,7 +63,7 @@ pub struct Arguments {
     kv: Kv,
 
     #[command(flatten)]
-    vocabulary: Vocabulary,
+    trim: Trim,
 
     /// A text, UTF-8, like those that the model will see; `-` reads stdin
     #[arg(long, value_name = "TEXT")]
@@ -117,7 +117,7 @@ pub fn fit(arguments: Arguments) -> Outcome {
             "--json and --svg both write to standard output; name a file for the chart".into(),
         ));
     }
-    let keep = arguments.vocabulary.keep()?;
+    let keep = arguments.trim.keep()?;
     let whole = import::open(&arguments.model)?;
     let trimmed = match keep {
         Some(keep) => Some(trimmed(&*whole, &keep).map_err(|e| e.in_file(&arguments.model))?),
@@ -154,7 +154,7 @@ pub fn fit(arguments: Arguments) -> Outcome {
 impl Arguments {
     /// The files that are read.
     fn inputs(&self) -> Vec<&Path> {
-        let corpora = self.vocabulary.corpora();
+        let corpora = self.trim.corpora();
         let text = self.calibrate.as_deref();
         corpora.chain(text).chain([&*self.model]).collect()
     }
@@ -273,7 +273,7 @@ impl Arguments {
         if let Some(text) = &self.calibrate {
             command += &format!(" --calibrate {}", text.display());
         }
-        command + &self.vocabulary.as_typed()
+        command + &self.trim.as_typed()
     }
 
     fn print(&self, choices: &[Choice], ram: &Ram) -> Outcome {

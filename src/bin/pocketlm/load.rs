@@ -69,7 +69,7 @@ impl Deref for Image {
 }
 
 /// The tokenizer section of an image, a checkpoint or a lone tokenizer file.
-pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
+pub fn tokenizer_section(path: &Path) -> Outcome<Vec<u8>> {
     keep_from_stdout(path)?;
     if is_image(path) {
         let image = Image::open(path)?;
@@ -89,7 +89,7 @@ pub fn vocabulary(path: &Path) -> Outcome<Vec<u8>> {
             Err(ImportError::new("there is no tokenizer.bin beside it").in_file(path))
         })
     } else {
-        import::vocabulary::from_path(path)
+        import::tokenizer::from_path(path)
     };
     Ok(section?)
 }

@@ -53,11 +53,11 @@ mod svg;
 #[cfg(feature = "cli")]
 mod tokenize;
 #[cfg(feature = "cli")]
+mod trim;
+#[cfg(feature = "cli")]
 mod types;
 #[cfg(feature = "cli")]
 mod verify;
-#[cfg(feature = "cli")]
-mod vocabulary;
 
 #[cfg(not(feature = "cli"))]
 fn main() -> std::process::ExitCode {

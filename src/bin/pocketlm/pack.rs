@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pocketlm::host::{RefusedParts, is_image};
-use pocketlm::import::vocabulary::KeepTokens;
+use pocketlm::import::tokenizer::KeepTokens;
 use pocketlm::import::{self, Checkpoint, Description, ImportError, PackOptions, Packed, Trimmed};
 use pocketlm::model::{DType, TensorId};
 use pocketlm::quantize::{Agreement, Calibration, Quantized, measure, quantize};
@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 use crate::output::{Failure, Outcome, byte_bar, note, print_json, refuse_file, warn, weight_bar};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;
+use crate::trim::{Trim, text as text_of};
 use crate::types::Types;
-use crate::vocabulary::{Vocabulary, text as text_of};
 
 /// Write an image of a checkpoint: one file to flash, map or include in a program
 #[derive(Args)]
@@ -25,11 +25,11 @@ on stderr says how many matrices keep their values bit by bit, and how many are 
 and biases stay f32.
 
 Bits a weight: f32 32, f16 and bf16 16, q8 8.5, q6 6.5, q5 5.5, q4 4.5, nl4 4.25, nl3 3.25. q8 \
-has little effect on the output. nl4 is better than q4, though smaller. For q6, q5, q4, nl4 and nl3 \
-and fewer, some text is run through the checkpoint, and the weights are rounded so that the \
-outputs on that text err little. This takes minutes. The last line says how far the image is from \
-the checkpoint on text that was held out: the mean KL divergence in nats a token, and how often \
-both think the same token the most probable. Weights that lie on the grid of --dtype already keep \
+has little effect on the output. nl4 is better than q4, though smaller. For q6, q5, q4, nl4 and \
+nl3, some text is run through the checkpoint, and the weights are rounded so that the outputs on \
+that text err little. This takes minutes. The last line says how far the image is from the \
+checkpoint on text that was held out: the mean KL divergence in nats a token, and how often both \
+think the same token the most probable. Weights that lie on the grid of --dtype already keep \
 their values.
 
 The text for this is a mixture that comes with the program (prose, stories, code, several \
@@ -73,7 +73,7 @@ pub struct Arguments {
     types: Types,
 
     #[command(flatten)]
-    vocabulary: Vocabulary,
+    trim: Trim,
 
     /// A text, UTF-8, like those that the model will see; `-` reads stdin
     #[arg(long, value_name = "TEXT")]
@@ -101,7 +101,7 @@ pub fn pack(arguments: Arguments) -> Outcome {
             "stdout takes the image or --json, not both".into(),
         ));
     }
-    let keep = arguments.vocabulary.keep()?;
+    let keep = arguments.trim.keep()?;
     let checkpoint = import::open(&arguments.model)?;
     let trimmed = match keep {
         Some(keep) => Some(trimmed(&*checkpoint, &keep).map_err(|e| e.in_file(&arguments.model))?),
@@ -152,7 +152,7 @@ impl Arguments {
     fn inputs(&self) -> Vec<&Path> {
         let files = [self.calibrate.as_deref(), self.types.report()];
         let files = files.into_iter().flatten();
-        let corpora = self.vocabulary.corpora();
+        let corpora = self.trim.corpora();
         corpora.chain(files).chain([&*self.model]).collect()
     }
 

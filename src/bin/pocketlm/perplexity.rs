@@ -12,7 +12,7 @@ use crate::generate::{LOGITS, Running, all_numbers, arena, warn_beyond_trained};
 use crate::load::Image;
 use crate::number::whole;
 use crate::output::{Outcome, counted, figure, print, print_json, refuse_file, token_bar};
-use crate::vocabulary::text;
+use crate::trim::text;
 
 /// Measure how well a model predicts a text: tokens scored, nats per token, perplexity
 #[derive(Args)]

@@ -376,7 +376,7 @@ fn flash(model: &Model, total: u64) -> Vec<Part> {
     for (section, key, label) in [
         (Section::Tokenizer, "tokenizer", "tokenizer"),
         (Section::ChatTemplate, "chat_template", "chat template"),
-        (Section::Rope, "rope", "rotary tables"),
+        (Section::Rope, "rope", "rotary frequencies"),
         (Section::Tensors, "tensors", "table of tensors"),
         (Section::Layers, "layers", "layers"),
         (Section::Config, "config", "config"),
@@ -410,7 +410,7 @@ fn ram(model: &Model, plan: &Plan) -> Vec<Part> {
             }
             "tokens" => "tokens and positions of the context",
             "hidden" => "hidden: the residual stream of a batch",
-            "normed" => "normed: what goes into matrices and comes back",
+            "branch" => "branch: what goes into a layer's branches and comes back",
             "scratch" => "scratch: of attention or of the feed-forward",
             "groups" => "groups: inputs of quantised matrices",
             "rope" => "rope: cosines and sines of a batch",

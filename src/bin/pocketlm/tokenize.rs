@@ -5,13 +5,13 @@ use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use pocketlm::import::vocabulary::{KeepTokens, trim};
+use pocketlm::import::tokenizer::{KeepTokens, trim};
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 use serde_json::Value;
 
 use crate::load;
 use crate::output::{Failure, Outcome, print, refuse, refuse_file};
-use crate::vocabulary::{Vocabulary, text};
+use crate::trim::{Trim, text};
 
 /// Convert text from stdin to a JSON array of token ids, or back
 #[derive(Args)]
@@ -48,13 +48,13 @@ pub struct Arguments {
     report: Option<PathBuf>,
 
     #[command(flatten)]
-    vocabulary: Vocabulary,
+    trim: Trim,
 }
 
 pub fn tokenize(arguments: Arguments) -> Outcome {
-    let section = load::vocabulary(&arguments.model)?;
+    let section = load::tokenizer_section(&arguments.model)?;
     let tokenizer = Tokenizer::open(&section)?;
-    let keep = arguments.vocabulary.keep()?;
+    let keep = arguments.trim.keep()?;
     if let Some(path) = &arguments.report {
         return report(path, &section, keep);
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::output::{Outcome, refuse, refuse_file, weight_bar};
 use crate::size;
-use crate::vocabulary::text as text_of;
+use crate::trim::text as text_of;
 
 /// Which type each matrix gets: four options that exclude each other.
 #[derive(Args)]

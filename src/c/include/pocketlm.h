@@ -649,9 +649,9 @@ typedef struct plm_arena_parts {
      */
     size_t hidden;
     /**
-     * What goes into matrices, and what comes back.
+     * What goes into the branches of a layer, and what comes back.
      */
-    size_t normed;
+    size_t branch;
     /**
      * Attention's queries and scores, or what the feed-forward computes: whichever is more.
      */

@@ -10,13 +10,13 @@ use super::layers::{convolutions, layers};
 use super::metadata::Metadata;
 use super::names;
 use super::reader::{Stored, Value};
-use super::{rope, vocabulary};
+use super::{rope, tokenizer_keys};
 use crate::import::family::{Family, Gguf, SoftCap};
 use crate::import::multipliers::Multipliers;
 use crate::import::place::Layout;
-use crate::import::quantize::nearest;
 use crate::import::rope::Pairing;
-use crate::import::vocabulary::{for_rows, from_gguf, with_variables};
+use crate::import::round::nearest;
+use crate::import::tokenizer::{for_rows, from_gguf, with_variables};
 use crate::import::{Description, ImportError, heads_fit, kinds};
 use crate::model::{AttnTemperature, Config, DType, Layer, Rope, tensor_ids};
 
@@ -183,7 +183,7 @@ fn multipliers(
 
 /// The tokenizer section, if the file has a vocabulary.
 fn tokenizer(metadata: &Metadata<'_>) -> Result<Option<Vec<u8>>, ImportError> {
-    vocabulary::read(metadata)?
+    tokenizer_keys::read(metadata)?
         .map(|vocabulary| from_gguf(&vocabulary))
         .transpose()
 }
@@ -229,7 +229,7 @@ fn architecture<'f>(metadata: &Metadata<'f>) -> Result<&'f str, ImportError> {
         .ok_or_else(|| metadata.refuse("general.architecture", "a name"))
 }
 
-/// The config, except for the fields about rotary tables.
+/// The config, except for the fields about rotary frequencies.
 fn config(
     metadata: &Metadata<'_>,
     tensors: &BTreeMap<String, Stored>,

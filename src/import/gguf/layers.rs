@@ -1,4 +1,4 @@
-//! The kind, the window and the rotary table of each layer.
+//! The kind, the window and the rotary frequencies of each layer.
 
 use std::num::NonZeroU32;
 use std::prelude::rust_2024::*;
@@ -9,7 +9,7 @@ use crate::import::ImportError;
 use crate::import::family::{Family, Gguf, Windows};
 use crate::model::{Config, Layer, LayerKind, Rope};
 
-/// Kind, window and rotary table of each layer.
+/// Kind, window and rotary frequencies of each layer.
 pub(super) fn layers(
     metadata: &Metadata<'_>,
     family: &Family,

@@ -18,7 +18,7 @@ mod metadata;
 mod names;
 mod reader;
 mod rope;
-mod vocabulary;
+mod tokenizer_keys;
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use self::config::Described;
 use self::metadata::Metadata;
 use super::file::{self, MappedFile};
 use super::place::unit_norm;
-use super::vocabulary::from_gguf;
+use super::tokenizer::from_gguf;
 use super::{Checkpoint, Description, ImportError, Tensor};
 use crate::model::{TensorId, TensorKind};
 
@@ -70,7 +70,7 @@ pub fn tokenizer(path: &Path) -> Result<Vec<u8>, ImportError> {
     let read = || {
         let file = MappedFile::open(path)?;
         let header = reader::read(&file)?;
-        let found = vocabulary::read(&Metadata {
+        let found = tokenizer_keys::read(&Metadata {
             file: &file,
             values: &header.metadata,
         })?;

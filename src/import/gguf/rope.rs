@@ -1,4 +1,4 @@
-//! The rotary tables: base, scaling keys and factor tensors, as llama.cpp's loader reads them.
+//! The rotary frequencies: base, scaling keys and factor tensors, as llama.cpp's loader reads them.
 
 use std::collections::BTreeMap;
 use std::prelude::rust_2024::*;

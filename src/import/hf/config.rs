@@ -150,7 +150,7 @@ fn sizes(family: &Family, keys: &Object, tensors: usize) -> Result<Config, Impor
 }
 
 /// `config` with how queries are scaled and rotated: their factors, the bases and the divisor that
-/// the rotary tables were made from, and the positions they are for.
+/// the rotary frequencies were made from, and the positions they are for.
 fn with_queries(
     config: Config,
     family: &Family,

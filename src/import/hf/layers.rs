@@ -1,4 +1,4 @@
-//! The kind, the window and the rotary table of each layer of a `config.json`.
+//! The kind, the window and the rotary frequencies of each layer of a `config.json`.
 
 use std::num::NonZeroU32;
 use std::prelude::rust_2024::*;
@@ -11,7 +11,7 @@ use crate::import::family::{Family, Windows};
 use crate::import::json::{Object, excerpt};
 use crate::model::{Layer, LayerKind, Rope};
 
-/// Window and rotary table of each layer.
+/// Window and rotary frequencies of each layer.
 pub(super) fn layers(
     family: &Family,
     keys: &Object,

@@ -40,7 +40,7 @@ use super::rope::Pairing;
 use super::safetensors::{Stored, Weights};
 use super::{
     Checkpoint, Description, Element, ImportError, Tensor, adapter, heads_fit, json, kinds,
-    llamalike, vocabulary,
+    llamalike, tokenizer,
 };
 use crate::model::{Config, DType, TensorId, TensorKind, tensor_ids};
 
@@ -86,9 +86,9 @@ pub fn open(folder: &Path) -> Result<impl Checkpoint + use<>, ImportError> {
         layers: described.layers,
         global_rope: described.global_rope,
         local_rope: described.local_rope,
-        tokenizer: vocabulary::for_rows(vocabulary::from_folder(folder), vocab_size)
+        tokenizer: tokenizer::for_rows(tokenizer::from_folder(folder), vocab_size)
             .map(|tokenizer| tokenizer.map_err(|error| error.in_file(folder))),
-        chat_template: vocabulary::chat_template(folder).transpose(),
+        chat_template: tokenizer::chat_template(folder).transpose(),
     };
     let family = described.family;
     Ok(Folder {

@@ -1,4 +1,4 @@
-//! The rotary tables of a `config.json`: `rope_theta` and `rope_scaling` of transformers 4,
+//! The rotary frequencies of a `config.json`: `rope_theta` and `rope_scaling` of transformers 4,
 //! `rope_parameters` of 5, one for all layers or one for each kind of layer.
 
 use std::num::NonZeroU32;

@@ -1,7 +1,7 @@
-//! The embeddings of tokens, and the rotary tables of their positions.
+//! The embeddings of tokens, and the rotary angles of their positions.
 
 use pocketlm_kernels::TILE_ROWS;
-use pocketlm_kernels::vector::{rope_table, scale};
+use pocketlm_kernels::vector::{rope_angles, scale};
 
 use super::{Forward, buffer, row_mut};
 use crate::model::{Rope, TensorKind};
@@ -31,9 +31,9 @@ impl Forward<'_, '_> {
         for rope in [Rope::Global, Rope::Local] {
             let (amplitude, frequencies) = self.model.rope(rope);
             let row = self.rope_row(rope, token);
-            let table = row_mut(self.buffers.rope, width, row);
-            let (cos, sin) = table.split_at_mut_checked(width / 2).unwrap_or_default();
-            rope_table(position, frequencies, amplitude, cos, sin);
+            let angles = row_mut(self.buffers.rope, width, row);
+            let (cos, sin) = angles.split_at_mut_checked(width / 2).unwrap_or_default();
+            rope_angles(position, frequencies, amplitude, cos, sin);
         }
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct Buffers<'a> {
     pub groups: &'a mut [InputGroup],
     /// `[batch.div_ceil(16)][…]`, the same as matrix units read it; empty for short batches.
     pub input_tiles: &'a mut [InputTile],
-    /// `[table][batch][cos, sin][P/2]`.
+    /// The rotary angles of the batch, `[global, local][batch][cos, sin][P/2]`.
     pub rope: &'a mut [f32],
     /// Weights that are not in memory.
     pub weights: Weights<'a>,
@@ -58,7 +58,7 @@ impl<'a> Buffers<'a> {
         let [
             tokens,
             hidden,
-            normed,
+            branch,
             scratch,
             logits,
             groups,
@@ -79,7 +79,7 @@ impl<'a> Buffers<'a> {
         Buffers {
             tokens,
             positions,
-            numbers: numbers(cut(&mut rest, hidden + normed + scratch + logits)),
+            numbers: numbers(cut(&mut rest, hidden + branch + scratch + logits)),
             groups: numbers(cut(&mut rest, groups.saturating_sub(input_tiles))),
             input_tiles: if input_tiles > 0 {
                 numbers(cut(&mut rest, input_tiles))
@@ -104,7 +104,7 @@ impl Forward<'_, '_> {
     /// could not be read.
     pub fn compute(&mut self, batch: &Batch, units: Range<usize>) -> usize {
         #[cfg(feature = "source")]
-        if self.buffers.weights.is_lent() {
+        if self.buffers.weights.has_source() {
             return self.compute_from_source(batch, units);
         }
         let count = units.len();
@@ -149,7 +149,7 @@ impl Forward<'_, '_> {
         LayerCache::new(&self.plan, self.layer(batch), batch.cache)
     }
 
-    /// Where the rotary table of a token of the batch is: its row of P numbers.
+    /// Where the rotary angles of a token of the batch are: their row of P numbers.
     fn rope_row(&self, rope: Rope, token: usize) -> usize {
         match rope {
             Rope::Local => self.plan.batch_tokens() as usize + token,
@@ -197,9 +197,11 @@ fn row_workers(engine: Engine<'_>, numbers: usize) -> &dyn Workers {
     workers(engine, numbers.saturating_mul(ELEMENT_COST))
 }
 
-/// Calls `job` with each of the rows `rows` of three buffers and of groups. A buffer has the number
-/// beside it in a row, `groups` so many numbers quantised; some buffers may be empty. `workers`
-/// share the rows.
+/// For each row index in `rows`, calls `job` with that row of each of the three buffers and of
+/// `groups`. `workers` share the rows.
+///
+/// The `usize` beside a buffer is the length of its rows. The one beside `groups` is how many `f32`
+/// a row of groups quantises. Length 0: there is no such buffer, and `job` gets an empty row.
 #[inline(always)]
 fn each_row(
     workers: &dyn Workers,

@@ -90,7 +90,7 @@ impl Forward<'_, '_> {
 /// |---|---|---|---|---|
 /// | `Norm` | | `of`, read | `into`, written | norm |
 /// | `Gather` | `from`, read | `into`, written | | |
-/// | `Residual` | | `onto`, read and written | `branch`, read and written | bias, post-norm, norm |
+/// | `Residual` | | `onto`, read and written | `branch`, read and written | bias, post-norm, next norm |
 /// | `Activate` | | `gate`, read and written | `up`, read | their biases |
 fn operands(job: PerToken) -> ([Buffer; 3], [Option<TensorKind>; 3]) {
     match job {
@@ -101,10 +101,10 @@ fn operands(job: PerToken) -> ([Buffer; 3], [Option<TensorKind>; 3]) {
             bias,
             post_norm,
             onto,
-            norm,
+            next_norm,
         } => (
             [Buffer::None, onto, branch],
-            [Some(bias), Some(post_norm), norm],
+            [Some(bias), Some(post_norm), next_norm],
         ),
         PerToken::Activate {
             gate,
@@ -166,11 +166,11 @@ impl TokenWork<'_> {
                 self.isa.gate(self.activation, first, second);
                 first
             }
-            PerToken::Residual { norm: next, .. } => {
+            PerToken::Residual { next_norm, .. } => {
                 add(second, a);
                 rms_norm(second, b, self.eps);
                 add(first, second);
-                if next.is_none() {
+                if next_norm.is_none() {
                     return;
                 }
                 self.norm(first, norm, second)
@@ -182,7 +182,8 @@ impl TokenWork<'_> {
         }
     }
 
-    /// The row of the residual stream, normed if the model has a norm there.
+    /// The row `of` of the residual stream, normed into `into`; copied if the model has no such
+    /// norm.
     fn norm<'r>(&self, of: &[f32], norm: &[f32], into: &'r mut [f32]) -> &'r mut [f32] {
         copy(into, of);
         rms_norm(into, norm, self.eps);

@@ -22,8 +22,8 @@ impl Forward<'_, '_> {
     pub(super) fn prepare_attention(&mut self, batch: &Batch, tokens: Range<usize>) {
         let dims = self.plan.dims();
         let layer = self.layer(batch);
-        let first_table = self.rope_row(layer.rope, 0);
-        let tables = match layer.rope {
+        let first_row = self.rope_row(layer.rope, 0);
+        let angles = match layer.rope {
             Rope::None => &[],
             Rope::Global | Rope::Local => &*self.buffers.rope,
         };
@@ -58,8 +58,8 @@ impl Forward<'_, '_> {
             positions: self.buffers.positions,
             start: batch.start as usize,
             count: batch.count as usize,
-            tables,
-            first_table,
+            angles,
+            first_row,
             biases: [query_bias, key_bias, value_bias],
             norms,
         };
@@ -94,10 +94,11 @@ struct Prepare<'s> {
     /// The batch: the index of its first token in the context, and how many it has.
     start: usize,
     count: usize,
-    /// Cosines and sines, `[tables][cos, sin][P/2]`; empty in a layer without rotation.
-    tables: &'s [f32],
-    /// The table of the first token of the batch.
-    first_table: usize,
+    /// The rotary angles, `[global, local][batch][cos, sin][P/2]`; empty in a layer without
+    /// rotation.
+    angles: &'s [f32],
+    /// The row of `angles` that the first token of the batch has in this layer.
+    first_row: usize,
     /// Of queries, keys and values; empty without biases.
     biases: [&'s [f32]; 3],
     /// Of queries and keys; empty without norms.
@@ -224,8 +225,8 @@ impl Prepare<'_> {
     /// it comes after rotation. Queries are scaled, and quantised for quantised keys.
     fn rotate(&self, token: usize, [queries, key]: [&mut [f32]; 2], groups: &mut [InputGroup]) {
         let dims = self.dims;
-        let table = row(self.tables, dims.head, self.first_table + token);
-        let (cos, sin) = table.split_at_checked(dims.head / 2).unwrap_or_default();
+        let angles = row(self.angles, dims.head, self.first_row + token);
+        let (cos, sin) = angles.split_at_checked(dims.head / 2).unwrap_or_default();
         for index in 0..dims.queries_per_kv {
             rope(row_mut(queries, dims.head, index), cos, sin);
         }

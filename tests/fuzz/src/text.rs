@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use pocketlm::import::vocabulary;
+use pocketlm::import::tokenizer;
 use pocketlm::sample::{Choice, Penalties, Recent, Sampler};
 use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 
@@ -72,13 +72,13 @@ pub fn tokenizer_json(data: &[u8]) {
         .map(|name| (*name, parts.next().flatten()))
         .collect();
     let mut path = folder(&files);
-    let _ = vocabulary::chat_template(&path);
+    let _ = tokenizer::chat_template(&path);
     if files[1..].iter().all(|(_, part)| part.is_none()) {
         path.push(names[0]);
     } else {
         folder(&[("tokenizer.model", None)]);
     }
-    written(vocabulary::from_path(path));
+    written(tokenizer::from_path(path));
 }
 
 /// Patterns with a byte 1 between them and a byte 0 after the last, then the text that they cut.
@@ -92,7 +92,7 @@ pub fn pattern(data: &[u8]) {
     let text = String::from_utf8_lossy(text);
     let json = super::seeds::with_patterns(patterns.split(|&byte| byte == 1));
     let path = folder(&[("tokenizer.json", Some(json.as_bytes()))]).join("tokenizer.json");
-    let Ok(section) = vocabulary::from_path(path) else {
+    let Ok(section) = tokenizer::from_path(path) else {
         return;
     };
     let tokenizer = Tokenizer::open(&section).expect("what was written opens");
@@ -128,7 +128,7 @@ pub fn tokenizer_model(data: &[u8]) {
     if config.is_none() {
         path.push("tokenizer.model");
     }
-    written(vocabulary::from_path(path));
+    written(tokenizer::from_path(path));
 }
 
 /// A section that an importer has written opens.
@@ -146,7 +146,7 @@ pub fn sections() -> &'static [Vec<u8>] {
         let all = files.chain([super::seeds::byte_level(), super::seeds::byte_fallback()]);
         let read = |text: String| {
             let path = folder(&[("tokenizer.json", Some(text.as_bytes()))]).join("tokenizer.json");
-            vocabulary::from_path(path).unwrap()
+            tokenizer::from_path(path).unwrap()
         };
         all.map(read).collect()
     })

@@ -9,7 +9,7 @@ mod valid;
 mod walks;
 
 use pocketlm::host::Image;
-use pocketlm::import::vocabulary;
+use pocketlm::import::tokenizer;
 use pocketlm::text::Tokenizer;
 
 const USAGE: &str = "\
@@ -50,6 +50,6 @@ fn with_tokenizer(path: &str, then: impl FnOnce(&Tokenizer)) {
         let model = image.model().unwrap();
         return then(&model.tokenizer().unwrap());
     }
-    let section = vocabulary::from_path(path).unwrap_or_else(|error| panic!("{error}"));
+    let section = tokenizer::from_path(path).unwrap_or_else(|error| panic!("{error}"));
     then(&Tokenizer::open(&section).unwrap());
 }

@@ -46,7 +46,7 @@ fn stories260k_is_the_same_model_in_three_formats() {
     assert_eq!(bin.description().config, STORIES);
 }
 
-/// Equal config, layers, rotary tables and tensors, to the bit.
+/// Equal config, layers, rotary frequencies and tensors, to the bit.
 fn same(one: &impl Checkpoint, other: &impl Checkpoint) {
     let facts = |d: &Description| {
         (

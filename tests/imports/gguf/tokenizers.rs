@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use pocketlm::import::{Checkpoint, gguf, llama2c, vocabulary};
+use pocketlm::import::{Checkpoint, gguf, llama2c, tokenizer};
 use pocketlm::text::{EncodeOptions, Tokenizer};
 
 use crate::common::shared;
@@ -71,7 +71,7 @@ fn stories260k_encodes_alike_from_its_three_formats() {
     };
     let bin = llama2c::open(&folder.join("stories260K/stories260K.bin")).unwrap();
     let file = gguf::open(&folder.join("stories260K/stories260K.f32.gguf")).unwrap();
-    let hf = vocabulary::from_path(folder.join("stories260K_hf")).unwrap();
+    let hf = tokenizer::from_path(folder.join("stories260K_hf")).unwrap();
     for text in [TEXT, "Once upon a time, there was a little girl", ""] {
         let expected = encode(&hf, text);
         assert_eq!(

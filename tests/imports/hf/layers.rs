@@ -1,4 +1,4 @@
-//! Windows, rotary tables and heads: what a config says of layers.
+//! Windows, rotary frequencies and heads: what a config says of layers.
 
 use super::*;
 

@@ -660,7 +660,7 @@ fn a_tokenizer_or_template_that_cannot_be_used_does_not_stop_the_model() {
 fn a_tokenizer_with_more_tokens_than_rows_is_refused() {
     let good = std::fs::read_to_string("tests/data/tokenizers/abc.json").unwrap();
     let tokens = Tokenizer::open(
-        &pocketlm::import::vocabulary::from_path("tests/data/tokenizers/abc.json").unwrap(),
+        &pocketlm::import::tokenizer::from_path("tests/data/tokenizers/abc.json").unwrap(),
     )
     .unwrap()
     .vocab_size() as usize;

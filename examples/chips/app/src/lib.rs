@@ -3,12 +3,14 @@
 //! [`serve`] a serial line and its pins. [`blink`] is another task beside it.
 //!
 //! The model turns a request into calls of tools, which obey a grammar. `pins.plm` is the model,
-//! `pins.plg` the grammar of its tools:
+//! `pins.plg` the grammar of its tools, `tools.json`:
 //!
 //! ```text
 //! pocketlm pack pins -o pins.plm --bytes 440000
-//! pocketlm grammar pins/tools.json --form functiongemma -o pins.plg
+//! pocketlm grammar tools.json --form functiongemma -o pins.plg
 //! ```
+//!
+//! The checkpoint `pins` is not in the repository.
 
 use core::fmt::Write as _;
 

@@ -2,12 +2,12 @@
 #![no_main]
 //! Acts on requests in English. The model turns a request into calls of tools, which obey a
 //! grammar, and the program turns each call into an action. The image is a model that writes calls
-//! in FunctionGemma's form. `pins.plg` is the grammar of its tools:
+//! in FunctionGemma's form. `examples/chips/app` has such a model, `pins.plm`, and `pins.plg`, the
+//! grammar of its tools:
 //!
 //! ```text
-//! pocketlm pack pins -o pins.plm --dtype q4
-//! pocketlm grammar pins/tools.json --form functiongemma -o pins.plg
-//! POCKETLM_IMAGE=pins.plm cargo run --release --bin pins --config boards/mps2_an386.toml
+//! export POCKETLM_IMAGE=$PWD/../chips/app/pins.plm
+//! cargo run --release --bin pins --config boards/mps2_an386.toml
 //! ```
 //!
 //! A product would read requests from a serial line. Here they are part of the program.

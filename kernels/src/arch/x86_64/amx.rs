@@ -2,9 +2,9 @@
 //! with several inputs. The rest is AVX-512's.
 //!
 //! `tdpbf16ps` multiplies 16 rows of 32 numbers by 32 rows of 16 columns and adds the products to
-//! 16 × 16 sums: a group of 16 inputs meets a group of a pair of tile rows. As its operation is
-//! defined (Intel's manual, volume 2, TDPBF16PS), a dot product of integers is exact but for one
-//! rounding, the one that [`Isa::matmul`] asks for:
+//! 16 × 16 sums: one group (32 columns) of each of 16 inputs meets the same group of a pair of tile
+//! rows. As its operation is defined (Intel's manual, volume 2, TDPBF16PS), a dot product of
+//! integers is exact but for one rounding, the one that [`Isa::matmul`] asks for:
 //! - An int8 is a bfloat16, and an input of 16 bits is the sum of two, its digits: a multiple of
 //!   256, and what is left.
 //! - The sum over the columns of a group is an integer of at most 20 bits for the low digits, and
@@ -320,7 +320,7 @@ fn add_pairs<W: Bytes, const P: usize>(
     }
 }
 
-/// A group of 16 inputs, as `256 high + low`, both of which are bfloat16.
+/// One group (32 columns) of each of 16 inputs, as `256 high + low`, both of which are bfloat16.
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vnni")]
 fn arrange(inputs: [&InputGroup; InputTile::INPUTS], block: &mut InputTile) {
     let bits = _mm512_set1_epi16(0xff00_u16 as i16);

@@ -27,10 +27,10 @@ mod trim;
 mod unicode;
 
 #[doc(hidden)] // for tests of tokenizers without a GGUF file around them
-pub use gguf::GgufVocabulary;
+pub use gguf::GgufTokenizer;
 pub use template::chat_template;
 pub(crate) use template::with_variables;
-pub use trim::{KeepTokens, Script, TrimmedVocabulary, trim};
+pub use trim::{KeepTokens, Script, TrimmedTokenizer, trim};
 
 /// The tokenizer section for a Hugging Face folder, a lone `tokenizer.json` or a lone
 /// `tokenizer.model`.
@@ -56,15 +56,15 @@ pub fn from_path(path: impl AsRef<Path>) -> Result<Vec<u8>, ImportError> {
     let is_json = path
         .extension()
         .is_some_and(|extension| extension == "json");
-    let vocabulary = if is_json || bytes.trim_ascii_start().starts_with(b"{") {
+    let tokenizer = if is_json || bytes.trim_ascii_start().starts_with(b"{") {
         tokenizer_json::read(&read_json(path)?, None)
     } else {
         let expected = "expected a tokenizer.json or a tokenizer.model";
         sentencepiece::read(&bytes, sentencepiece::Reading::Plain)
             .map_err(|error| error.help(expected))
     };
-    vocabulary
-        .and_then(section::Vocabulary::write)
+    tokenizer
+        .and_then(section::TokenizerSection::write)
         .map_err(|error| error.in_file(path))
 }
 
@@ -109,9 +109,9 @@ pub(super) fn for_rows(
 /// # Errors
 /// If the metadata contradict each other or ask for something that is not supported. The caller
 /// adds the file's name.
-#[doc(hidden)] // for tests, as `GgufVocabulary`
-pub fn from_gguf(vocabulary: &GgufVocabulary) -> Result<Vec<u8>, ImportError> {
-    gguf::read(vocabulary)?.write()
+#[doc(hidden)] // for tests, as `GgufTokenizer`
+pub fn from_gguf(tokenizer: &GgufTokenizer) -> Result<Vec<u8>, ImportError> {
+    gguf::read(tokenizer)?.write()
 }
 
 /// The tokenizer section for a llama2.c `tokenizer.bin`, which does not say itself how many tokens
@@ -123,7 +123,7 @@ pub fn from_llama2c(path: impl AsRef<Path>, vocab_size: usize) -> Result<Vec<u8>
     let path = path.as_ref();
     let bytes = read_file(path)?;
     llama2c::read(&bytes, vocab_size)
-        .and_then(section::Vocabulary::write)
+        .and_then(section::TokenizerSection::write)
         .map_err(|error| error.in_file(path))
 }
 

@@ -4,7 +4,7 @@
 
 use std::prelude::rust_2024::*;
 
-use super::section::{Added, Vocabulary};
+use super::section::{Added, TokenizerSection};
 use super::spaced;
 use crate::import::ImportError;
 use crate::text::section::{ADDED_SPECIAL, BYTE_FALLBACK, FOLD, FUSE_UNKNOWN, Prefix, STRIP};
@@ -133,32 +133,32 @@ impl<'p> Model<'p> {
     }
 }
 
-/// The vocabulary of a `tokenizer.model`.
-pub(super) fn read(model: &[u8], reading: Reading) -> Result<Vocabulary, ImportError> {
+/// The tokenizer of a `tokenizer.model`.
+pub(super) fn read(model: &[u8], reading: Reading) -> Result<TokenizerSection, ImportError> {
     let model = Model::read(model)?;
     model.check()?;
     let known = model.pieces.len();
-    let mut vocabulary = Vocabulary::new();
-    vocabulary.flags = FOLD | FUSE_UNKNOWN;
+    let mut tokenizer = TokenizerSection::new();
+    tokenizer.flags = FOLD | FUSE_UNKNOWN;
     if model.dummy_prefix {
-        vocabulary.flags |= STRIP;
-        vocabulary.prefix = match reading {
+        tokenizer.flags |= STRIP;
+        tokenizer.prefix = match reading {
             Reading::Plain => Prefix::TextStart,
             Reading::Legacy => Prefix::Always,
             Reading::NotLegacy => Prefix::TextStartUnlessSpace,
         };
     }
     for (id, piece) in (0..).zip(&model.pieces) {
-        let decoded = add_piece(&model, id, piece, reading, &mut vocabulary)?;
-        vocabulary.set_piece(id.into(), decoded, known)?;
+        let decoded = add_piece(&model, id, piece, reading, &mut tokenizer)?;
+        tokenizer.set_piece(id.into(), decoded, known)?;
     }
     let scores: Vec<f32> = model.pieces.iter().map(|piece| piece.score).collect();
-    vocabulary.merges_by_score(&scores)?;
+    tokenizer.merges_by_score(&scores)?;
     let valid = |id: i32| u32::try_from(id).ok().filter(|id| (*id as usize) < known);
-    vocabulary.bos = valid(model.bos);
-    vocabulary.before = vocabulary.bos.into_iter().collect();
-    vocabulary.eos = valid(model.eos).into_iter().collect();
-    Ok(vocabulary)
+    tokenizer.bos = valid(model.bos);
+    tokenizer.before = tokenizer.bos.into_iter().collect();
+    tokenizer.eos = valid(model.eos).into_iter().collect();
+    Ok(tokenizer)
 }
 
 /// Adds a piece to what its kind calls for. Returns what it decodes to.
@@ -167,9 +167,9 @@ fn add_piece(
     id: u32,
     piece: &Piece,
     reading: Reading,
-    vocabulary: &mut Vocabulary,
+    tokenizer: &mut TokenizerSection,
 ) -> Result<Vec<u8>, ImportError> {
-    let [raw, normalized] = &mut vocabulary.added;
+    let [raw, normalized] = &mut tokenizer.added;
     let control = Added {
         content: piece.text.into(),
         flags: ADDED_SPECIAL,
@@ -177,17 +177,17 @@ fn add_piece(
     };
     match piece.kind {
         kind::NORMAL => {
-            vocabulary.encodable.insert(id);
+            tokenizer.encodable.insert(id);
         }
         kind::UNKNOWN => {
-            vocabulary.unknown = Some(id);
+            tokenizer.unknown = Some(id);
             if reading == Reading::Plain {
                 return Ok(model.unk_surface.into());
             }
             raw.push(control);
         }
         kind::CONTROL if reading == Reading::Plain => {
-            vocabulary.special.insert(id);
+            tokenizer.special.insert(id);
             return Ok(vec![]);
         }
         kind::CONTROL => raw.push(control),
@@ -201,8 +201,8 @@ fn add_piece(
                 let text = piece.text;
                 ImportError::new(format!("piece {id}: `{text}` is not the name of a byte"))
             })?;
-            vocabulary.flags |= BYTE_FALLBACK;
-            vocabulary.byte_ids.entry(byte).or_insert(id);
+            tokenizer.flags |= BYTE_FALLBACK;
+            tokenizer.byte_ids.entry(byte).or_insert(id);
             return Ok(vec![byte]);
         }
         // An unused piece can only be decoded.

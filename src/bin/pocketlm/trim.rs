@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pocketlm::host::file::read_text;
-use pocketlm::import::vocabulary::{KeepTokens, Script};
+use pocketlm::import::tokenizer::{KeepTokens, Script};
 
 use crate::output::{Outcome, refuse, refuse_file};
 use crate::output_file::keep_from_stdout;
 
 /// The option, for the commands that have it.
 #[derive(Args)]
-pub struct Vocabulary {
+pub struct Trim {
     /// Keep only the tokens that are needed: of a text file, of scripts (script:latin,greek), or
     /// the most frequent ones (size:32000); may be repeated
     #[arg(long = "vocabulary", value_name = "TEXT|script:NAMES|size:N", value_parser = part)]
@@ -61,7 +61,7 @@ fn kept(value: &str) -> Result<Kept, String> {
     }
 }
 
-impl Vocabulary {
+impl Trim {
     /// The text files.
     pub fn corpora(&self) -> impl Iterator<Item = &Path> {
         self.parts.iter().filter_map(|part| match &part.kept {

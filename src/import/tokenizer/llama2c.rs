@@ -4,7 +4,7 @@
 
 use std::prelude::rust_2024::*;
 
-use super::section::Vocabulary;
+use super::section::TokenizerSection;
 use super::sentencepiece::byte_piece;
 use crate::import::ImportError;
 use crate::text::section::{BYTE_FALLBACK, FUSE_UNKNOWN, Prefix, STRIP};
@@ -13,24 +13,24 @@ use crate::text::section::{BYTE_FALLBACK, FUSE_UNKNOWN, Prefix, STRIP};
 ///
 /// # Errors
 /// The file is shorter or longer; or there are too few tokens.
-pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, ImportError> {
+pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<TokenizerSection, ImportError> {
     let mut file = File { bytes, at: 0 };
     file.take(4, "max_token_length")?;
-    let mut vocabulary = Vocabulary::new();
-    vocabulary.flags = BYTE_FALLBACK | FUSE_UNKNOWN | STRIP;
-    vocabulary.prefix = Prefix::TextStart;
+    let mut tokenizer = TokenizerSection::new();
+    tokenizer.flags = BYTE_FALLBACK | FUSE_UNKNOWN | STRIP;
+    tokenizer.prefix = Prefix::TextStart;
     let mut scores = vec![];
     for id in 0..vocab_size {
         let (score, piece) = file.token(id, vocab_size)?;
         scores.push(score);
         let byte = core::str::from_utf8(piece).ok().and_then(byte_piece);
         if let Some(byte) = byte.filter(|byte| id == 3 + usize::from(*byte)) {
-            let id = vocabulary.set_piece(id as u64, vec![byte], vocab_size)?;
-            vocabulary.byte_ids.insert(byte, id);
+            let id = tokenizer.set_piece(id as u64, vec![byte], vocab_size)?;
+            tokenizer.byte_ids.insert(byte, id);
         } else {
-            let id = vocabulary.set_piece(id as u64, piece.into(), vocab_size)?;
+            let id = tokenizer.set_piece(id as u64, piece.into(), vocab_size)?;
             if id > 2 && !piece.is_empty() {
-                vocabulary.encodable.insert(id);
+                tokenizer.encodable.insert(id);
             }
         }
     }
@@ -47,15 +47,15 @@ pub(super) fn read(bytes: &[u8], vocab_size: usize) -> Result<Vocabulary, Import
             "{vocab_size} tokens, at least 3 needed"
         )));
     }
-    vocabulary.merges_by_score(&scores)?;
-    vocabulary.unknown = Some(0);
-    vocabulary.bos = Some(1);
-    vocabulary.before = vec![1];
-    vocabulary.special.extend([1, 2]);
+    tokenizer.merges_by_score(&scores)?;
+    tokenizer.unknown = Some(0);
+    tokenizer.bos = Some(1);
+    tokenizer.before = vec![1];
+    tokenizer.special.extend([1, 2]);
     // As in run.c, BOS ends a text as well: in the training data a story ends where the next one
     // begins.
-    vocabulary.eos = vec![2, 1];
-    Ok(vocabulary)
+    tokenizer.eos = vec![2, 1];
+    Ok(tokenizer)
 }
 
 /// The file, and how far it is read.

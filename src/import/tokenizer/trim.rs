@@ -13,7 +13,7 @@ use std::str::FromStr;
 use rayon::prelude::*;
 use regex_syntax::hir::{Class, ClassUnicode, HirKind};
 
-use super::section::{Added, CharacterTables, Merge, Vocabulary};
+use super::section::{Added, CharacterTables, Merge, TokenizerSection};
 use crate::import::ImportError;
 use crate::text::section::ADDED_SPECIAL;
 use crate::text::tables::AddedToken;
@@ -43,7 +43,7 @@ pub struct KeepTokens {
 /// The characters of a writing system, by its Unicode name: `latin`, `greek`, `cyrillic`, `han`.
 ///
 /// ```
-/// use pocketlm::import::vocabulary::Script;
+/// use pocketlm::import::tokenizer::Script;
 ///
 /// assert!("latin".parse::<Script>().is_ok());
 /// assert!("klingon".parse::<Script>().is_err());
@@ -86,7 +86,7 @@ impl Script {
 ///
 /// Example: [`Trimmed`](crate::import::Trimmed).
 #[derive(Clone, Debug)]
-pub struct TrimmedVocabulary {
+pub struct TrimmedTokenizer {
     /// The section.
     pub section: Vec<u8>,
     /// The ids that its tokens had before, ascending: token `i` was token `kept[i]`.
@@ -103,12 +103,12 @@ pub fn trim(
     section: &[u8],
     chat_template: &str,
     keep: &KeepTokens,
-) -> Result<TrimmedVocabulary, ImportError> {
+) -> Result<TrimmedTokenizer, ImportError> {
     let tokenizer =
         Tokenizer::open(section).map_err(|error| ImportError::new(error.to_string()))?;
     let kept = kept_tokens(&tokenizer, chat_template, keep)?;
     let section = with_tokens(section, &tokenizer, &kept)?;
-    Ok(TrimmedVocabulary { section, kept })
+    Ok(TrimmedTokenizer { section, kept })
 }
 
 /// The ids that are kept, ascending.
@@ -380,37 +380,37 @@ fn with_tokens(
     let new_ids: HashMap<u32, u32> = kept.iter().copied().zip(0..).collect();
     let new_id = |id: u32| new_ids.get(&id).copied();
 
-    let mut vocabulary = Vocabulary::new();
-    vocabulary.flags = tokenizer.flags;
-    vocabulary.prefix = tokenizer.prefix;
+    let mut trimmed = TokenizerSection::new();
+    trimmed.flags = tokenizer.flags;
+    trimmed.prefix = tokenizer.prefix;
     let piece = |id: &u32| tokenizer.piece(*id).unwrap_or_default().to_vec();
-    vocabulary.pieces = kept.iter().map(piece).collect();
-    vocabulary.encodable = encodable(tokenizer).filter_map(new_id).collect();
-    vocabulary.byte_ids = (0..=255)
+    trimmed.pieces = kept.iter().map(piece).collect();
+    trimmed.encodable = encodable(tokenizer).filter_map(new_id).collect();
+    trimmed.byte_ids = (0..=255)
         .filter_map(|byte| Some((byte, new_id(tokenizer.byte_token(byte)?)?)))
         .collect();
-    vocabulary.merges = used_merges(tokenizer, kept)
+    trimmed.merges = used_merges(tokenizer, kept)
         .into_iter()
         .filter_map(|merge| kept_merge(merge, &new_ids))
         .collect();
-    vocabulary.added = tokenizer.added.map(|table| {
+    trimmed.added = tokenizer.added.map(|table| {
         let tokens = (0..table.len()).filter_map(|index| table.get(index));
         tokens
             .filter_map(|token| kept_added(token, &new_ids))
             .collect()
     });
     let special = kept.iter().filter(|id| tokenizer.is_special(**id));
-    vocabulary.special = special.filter_map(|id| new_id(*id)).collect();
+    trimmed.special = special.filter_map(|id| new_id(*id)).collect();
     let template = |range: std::ops::Range<usize>| {
         let ids = range.map(|index| tokenizer.template.at(index));
         ids.filter_map(new_id).collect()
     };
-    vocabulary.before = template(0..tokenizer.after_start);
-    vocabulary.after = template(tokenizer.after_start..tokenizer.eos_start);
-    vocabulary.eos = template(tokenizer.eos_start..tokenizer.template.len());
-    vocabulary.bos = tokenizer.bos().and_then(new_id);
-    vocabulary.unknown = tokenizer.unknown.and_then(new_id);
-    vocabulary.write_with(&CharacterTables::of(section))
+    trimmed.before = template(0..tokenizer.after_start);
+    trimmed.after = template(tokenizer.after_start..tokenizer.eos_start);
+    trimmed.eos = template(tokenizer.eos_start..tokenizer.template.len());
+    trimmed.bos = tokenizer.bos().and_then(new_id);
+    trimmed.unknown = tokenizer.unknown.and_then(new_id);
+    trimmed.write_with(&CharacterTables::of(section))
 }
 
 /// A merge with the new ids, if all its tokens are kept.

@@ -8,40 +8,40 @@ use serde_json::Value;
 use super::pipeline::Pipeline;
 use super::{given, is_true, not_supported};
 use crate::import::ImportError;
-use crate::import::vocabulary::bytelevel;
-use crate::import::vocabulary::section::{Merge, Vocabulary};
-use crate::import::vocabulary::sentencepiece::byte_piece;
-use crate::import::vocabulary::spaced;
+use crate::import::tokenizer::bytelevel;
+use crate::import::tokenizer::section::{Merge, TokenizerSection};
+use crate::import::tokenizer::sentencepiece::byte_piece;
+use crate::import::tokenizer::spaced;
 use crate::text::section::{BYTE_FALLBACK, FUSE_UNKNOWN, IGNORE_MERGES};
 
 /// Reads vocabulary and merges; returns the ids of the vocabulary.
 pub(super) fn read_model<'j>(
     model: &'j Value,
-    vocabulary: &mut Vocabulary,
+    tokenizer: &mut TokenizerSection,
     pipeline: &Pipeline,
 ) -> Result<HashMap<&'j str, u32>, ImportError> {
-    read_flags(model, vocabulary, pipeline)?;
-    let ids = read_ids(model, vocabulary, pipeline)?;
+    read_flags(model, tokenizer, pipeline)?;
+    let ids = read_ids(model, tokenizer, pipeline)?;
     if let Some(unknown) = given(model, "unk_token") {
         let id = unknown.as_str().and_then(|token| ids.get(token));
         // As in `tokenizers`, it may be missing as long as it is not needed.
-        vocabulary.unknown = id.copied();
+        tokenizer.unknown = id.copied();
     }
     if pipeline.byte_level {
-        bytelevel::set_byte_ids(vocabulary, |letter| ids.get(letter).copied());
-    } else if vocabulary.flags & BYTE_FALLBACK != 0 {
-        vocabulary.byte_ids = (0..=255)
+        bytelevel::set_byte_ids(tokenizer, |letter| ids.get(letter).copied());
+    } else if tokenizer.flags & BYTE_FALLBACK != 0 {
+        tokenizer.byte_ids = (0..=255)
             .filter_map(|byte| Some((byte, *ids.get(format!("<0x{byte:02X}>").as_str())?)))
             .collect();
     }
-    read_merges(model, vocabulary, &ids)?;
+    read_merges(model, tokenizer, &ids)?;
     Ok(ids)
 }
 
 /// Checks the kind of the model, and reads its flags.
 fn read_flags(
     model: &Value,
-    vocabulary: &mut Vocabulary,
+    tokenizer: &mut TokenizerSection,
     pipeline: &Pipeline,
 ) -> Result<(), ImportError> {
     // The type is missing in the oldest files, in which only BPE has merges.
@@ -71,10 +71,10 @@ fn read_flags(
                 "true",
             ));
         }
-        vocabulary.flags |= IGNORE_MERGES;
+        tokenizer.flags |= IGNORE_MERGES;
     }
     if is_true(model, "fuse_unk") {
-        vocabulary.flags |= FUSE_UNKNOWN;
+        tokenizer.flags |= FUSE_UNKNOWN;
     }
     if is_true(model, "byte_fallback") {
         if pipeline.byte_level || !pipeline.reads_bytes {
@@ -82,7 +82,7 @@ fn read_flags(
                 "model: byte_fallback without the decoder `ByteFallback` is not supported",
             ));
         }
-        vocabulary.flags |= BYTE_FALLBACK;
+        tokenizer.flags |= BYTE_FALLBACK;
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ fn read_flags(
 /// Reads the tokens.
 fn read_ids<'j>(
     model: &'j Value,
-    vocabulary: &mut Vocabulary,
+    tokenizer: &mut TokenizerSection,
     pipeline: &Pipeline,
 ) -> Result<HashMap<&'j str, u32>, ImportError> {
     let vocab = model
@@ -109,7 +109,7 @@ fn read_ids<'j>(
             )));
         }
         let piece = piece_of(token, pipeline);
-        let id = vocabulary.set_piece(id, piece, vocab.len())?;
+        let id = tokenizer.set_piece(id, piece, vocab.len())?;
         ids.insert(token.as_str(), id);
         let reachable = if pipeline.byte_level {
             bytelevel::decode(token).is_some()
@@ -118,7 +118,7 @@ fn read_ids<'j>(
             !token.contains(' ') && (byte_piece(token).is_none() || !pipeline.reads_bytes)
         };
         if reachable && !token.is_empty() {
-            vocabulary.encodable.insert(id);
+            tokenizer.encodable.insert(id);
         }
     }
     Ok(ids)
@@ -126,7 +126,7 @@ fn read_ids<'j>(
 
 fn read_merges(
     model: &Value,
-    vocabulary: &mut Vocabulary,
+    tokenizer: &mut TokenizerSection,
     ids: &HashMap<&str, u32>,
 ) -> Result<(), ImportError> {
     let merges = model
@@ -154,7 +154,7 @@ fn read_merges(
                 .ok_or_else(|| wrong(&format!("`{token}` is not in the vocabulary")))
         };
         let result = id(&(String::from(left) + right))?;
-        vocabulary.merges.push(Merge {
+        tokenizer.merges.push(Merge {
             left: id(left)?,
             right: id(right)?,
             rank: rank as u32,

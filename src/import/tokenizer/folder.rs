@@ -23,7 +23,7 @@ use std::prelude::rust_2024::*;
 
 use serde_json::{Map, Value, json};
 
-use super::section::{Added, Vocabulary};
+use super::section::{Added, TokenizerSection};
 use super::sentencepiece::Reading;
 use super::tokenizer_json::PrefixSpace;
 use super::{read_file, read_json, read_text, sentencepiece, spaced, tokenizer_json};
@@ -51,7 +51,7 @@ pub(super) fn optional_json(path: &Path) -> Result<Option<Value>, ImportError> {
     read_json(path).map(Some)
 }
 
-/// The files beside the vocabulary; null where there is none.
+/// The files beside the vocabulary file; null where there is none.
 struct Configs {
     tokenizer: Value,
     special_tokens_map: Value,
@@ -60,8 +60,8 @@ struct Configs {
     generation: Value,
 }
 
-/// The vocabulary of a folder.
-pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
+/// The tokenizer of a folder.
+pub(super) fn read(folder: &Path) -> Result<TokenizerSection, ImportError> {
     let load = |name: &str| optional_json(&folder.join(name)).map(Option::unwrap_or_default);
     let configs = Configs {
         tokenizer: load("tokenizer_config.json")?,
@@ -73,7 +73,7 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
     let file = |name: &str| Some(folder.join(name)).filter(|path| file::is_there(path));
     let in_file = |path: PathBuf| move |error: ImportError| error.in_file(&path);
     let added = added_tokens(&configs).map_err(|error| error.in_file(folder))?;
-    let mut vocabulary = if let Some(path) = file("tokenizer.json") {
+    let mut tokenizer = if let Some(path) = file("tokenizer.json") {
         let mut json = read_json(&path)?;
         add_to_json(&mut json, &added, &configs);
         tokenizer_json::read(&json, configs.prefix_space()).map_err(in_file(path))?
@@ -84,14 +84,14 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
         } else {
             Reading::Legacy
         };
-        let mut vocabulary =
+        let mut tokenizer =
             sentencepiece::read(&read_file(&path)?, reading).map_err(in_file(path))?;
         if configs.prefix_space() == Some(PrefixSpace::Llama(false)) {
-            vocabulary.prefix = Prefix::Never;
-            vocabulary.flags &= !STRIP;
+            tokenizer.prefix = Prefix::Never;
+            tokenizer.flags &= !STRIP;
         }
-        add_to_pieces(&mut vocabulary, &added, &configs).map_err(|error| error.in_file(folder))?;
-        vocabulary
+        add_to_pieces(&mut tokenizer, &added, &configs).map_err(|error| error.in_file(folder))?;
+        tokenizer
     } else if let (Some(vocab), Some(merges)) = (file("vocab.json"), file("merges.txt")) {
         let json = read_json(&vocab)?;
         let lines = read_text(&merges)?;
@@ -102,8 +102,8 @@ pub(super) fn read(folder: &Path) -> Result<Vocabulary, ImportError> {
         )
         .in_file(folder));
     };
-    settle_special_tokens(&mut vocabulary, &configs);
-    Ok(vocabulary)
+    settle_special_tokens(&mut tokenizer, &configs);
+    Ok(tokenizer)
 }
 
 impl Configs {
@@ -151,7 +151,7 @@ fn read_vocab_json(
     merges: &str,
     added: &[Value],
     configs: &Configs,
-) -> Result<Vocabulary, ImportError> {
+) -> Result<TokenizerSection, ImportError> {
     let style = match configs.class() {
         "GPT2Tokenizer" | "GPT2TokenizerFast" => tokenizer_json::Gpt2Style::Gpt2,
         "Qwen2Tokenizer" | "Qwen2TokenizerFast" => tokenizer_json::Gpt2Style::Qwen2,
@@ -172,12 +172,12 @@ fn read_vocab_json(
     }
     let mut json = tokenizer_json::of_gpt2(vocab, merges, style);
     add_to_json(&mut json, added, configs);
-    let mut vocabulary = tokenizer_json::read(&json, configs.prefix_space())?;
+    let mut tokenizer = tokenizer_json::read(&json, configs.prefix_space())?;
     if is_gpt2 && configs.tokenizer["add_bos_token"] == true {
-        let bos = token_of(&vocabulary, &configs.tokenizer, "bos_token");
-        vocabulary.before = bos.into_iter().collect();
+        let bos = token_of(&tokenizer, &configs.tokenizer, "bos_token");
+        tokenizer.before = bos.into_iter().collect();
     }
-    Ok(vocabulary)
+    Ok(tokenizer)
 }
 
 /// The tokens that the files around a vocabulary add to it, in the form that a `tokenizer.json` has
@@ -315,24 +315,24 @@ fn add_to_json(json: &mut Value, added: &[Value], configs: &Configs) {
 
 /// Adds tokens to the pieces of a `tokenizer.model`.
 fn add_to_pieces(
-    vocabulary: &mut Vocabulary,
+    tokenizer: &mut TokenizerSection,
     added: &[Value],
     configs: &Configs,
 ) -> Result<(), ImportError> {
-    let known = vocabulary.pieces.len() + added.len();
+    let known = tokenizer.pieces.len() + added.len();
     for token in added {
         let content = token["content"].as_str().unwrap_or_default();
-        let is_known = |vocabulary: &Vocabulary| {
-            let mut all = vocabulary.added.iter().flatten();
+        let is_known = |tokenizer: &TokenizerSection| {
+            let mut all = tokenizer.added.iter().flatten();
             all.any(|other| other.content == content.as_bytes())
         };
         let id = match token["id"].as_u64() {
             Some(id) => id,
-            None if is_known(vocabulary) => continue,
+            None if is_known(tokenizer) => continue,
             None => {
-                let mut pieces = vocabulary.pieces.iter();
+                let mut pieces = tokenizer.pieces.iter();
                 let id = pieces.position(|piece| *piece == spaced(content));
-                let id = id.unwrap_or(vocabulary.pieces.len()) as u64;
+                let id = id.unwrap_or(tokenizer.pieces.len()) as u64;
                 if !configs.has_row(id) {
                     continue;
                 }
@@ -341,20 +341,20 @@ fn add_to_pieces(
         };
         let in_vocabulary = usize::try_from(id)
             .ok()
-            .and_then(|id| vocabulary.pieces.get(id));
+            .and_then(|id| tokenizer.pieces.get(id));
         if in_vocabulary.is_none_or(Vec::is_empty) {
-            vocabulary.set_piece(id, content.into(), known)?;
+            tokenizer.set_piece(id, content.into(), known)?;
         }
         let id = id as u32;
         // A piece of the vocabulary may already be an added token, with its own flags.
-        for added in &mut vocabulary.added {
+        for added in &mut tokenizer.added {
             added.retain(|other| {
                 other.id != id
                     && other.content != content.as_bytes()
                     && other.content != spaced(content)
             });
         }
-        vocabulary.added[0].push(Added {
+        tokenizer.added[0].push(Added {
             content: content.into(),
             flags: tokenizer_json::added_flags(token),
             id,
@@ -364,18 +364,18 @@ fn add_to_pieces(
 }
 
 /// The token that a config names.
-fn token_of(vocabulary: &Vocabulary, config: &Value, key: &str) -> Option<u32> {
+fn token_of(tokenizer: &TokenizerSection, config: &Value, key: &str) -> Option<u32> {
     let token = config.get(key)?;
     let content = token
         .as_str()
         .or_else(|| token["content"].as_str())?
         .as_bytes();
-    let mut added = vocabulary.added.iter().flatten();
+    let mut added = tokenizer.added.iter().flatten();
     let added = added
         .find(|token| token.content == content)
         .map(|token| token.id);
     added.or_else(|| {
-        let mut pieces = vocabulary.pieces.iter();
+        let mut pieces = tokenizer.pieces.iter();
         pieces
             .position(|piece| piece == content)
             .map(|id| id as u32)
@@ -383,13 +383,13 @@ fn token_of(vocabulary: &Vocabulary, config: &Value, key: &str) -> Option<u32> {
 }
 
 /// Finds BOS and EOS, and whether they are added to texts, as transformers does.
-fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
-    let bos = bos(vocabulary, configs);
-    let eos_token = named_id(vocabulary, configs, "eos_token");
-    let mut eos = numbered_ids(vocabulary, configs, "eos_token_id");
+fn settle_special_tokens(tokenizer: &mut TokenizerSection, configs: &Configs) {
+    let bos = bos(tokenizer, configs);
+    let eos_token = named_id(tokenizer, configs, "eos_token");
+    let mut eos = numbered_ids(tokenizer, configs, "eos_token_id");
     eos.extend(eos_token);
     if eos.is_empty() {
-        eos = vocabulary.eos.clone();
+        eos = tokenizer.eos.clone();
     }
     let mut seen = vec![];
     eos.retain(|id| {
@@ -405,44 +405,44 @@ fn settle_special_tokens(vocabulary: &mut Vocabulary, configs: &Configs) {
     if class.starts_with("Llama") || class.starts_with("Gemma") || class.starts_with("CodeLlama") {
         let flag = |key: &str| configs.tokenizer.get(key).and_then(Value::as_bool);
         match flag("add_bos_token") {
-            Some(true) => vocabulary.before = bos.into_iter().collect(),
-            Some(false) => vocabulary.before.clear(),
+            Some(true) => tokenizer.before = bos.into_iter().collect(),
+            Some(false) => tokenizer.before.clear(),
             None => {}
         }
         match flag("add_eos_token") {
-            Some(true) => vocabulary.after = eos_token.into_iter().collect(),
-            Some(false) => vocabulary.after.clear(),
+            Some(true) => tokenizer.after = eos_token.into_iter().collect(),
+            Some(false) => tokenizer.after.clear(),
             None => {}
         }
     }
-    (vocabulary.bos, vocabulary.eos) = (bos, eos);
+    (tokenizer.bos, tokenizer.eos) = (bos, eos);
 }
 
 /// The token that begins a text.
-fn bos(vocabulary: &Vocabulary, configs: &Configs) -> Option<u32> {
+fn bos(tokenizer: &TokenizerSection, configs: &Configs) -> Option<u32> {
     // `bos_token: null` means that there is none, even if the model's config has an id.
     let without_bos = configs.tokenizer.get("bos_token") == Some(&Value::Null);
-    match named_id(vocabulary, configs, "bos_token") {
+    match named_id(tokenizer, configs, "bos_token") {
         None if without_bos => None,
         found => {
-            let numbered = || numbered_ids(vocabulary, configs, "bos_token_id");
+            let numbered = || numbered_ids(tokenizer, configs, "bos_token_id");
             found
                 .or_else(|| numbered().first().copied())
-                .or(vocabulary.bos)
+                .or(tokenizer.bos)
         }
     }
 }
 
 /// The token that the files of the tokenizer name.
-fn named_id(vocabulary: &Vocabulary, configs: &Configs, key: &str) -> Option<u32> {
-    token_of(vocabulary, &configs.tokenizer, key)
-        .or_else(|| token_of(vocabulary, &configs.special_tokens_map, key))
+fn named_id(tokenizer: &TokenizerSection, configs: &Configs, key: &str) -> Option<u32> {
+    token_of(tokenizer, &configs.tokenizer, key)
+        .or_else(|| token_of(tokenizer, &configs.special_tokens_map, key))
 }
 
 /// The ids that the configs of the model say. Some of them are beyond the tokenizer's last. They
 /// cannot be decoded, so they are ignored.
-fn numbered_ids(vocabulary: &Vocabulary, configs: &Configs, key: &str) -> Vec<u32> {
-    let vocab_size = vocabulary.pieces.len() as u64;
+fn numbered_ids(tokenizer: &TokenizerSection, configs: &Configs, key: &str) -> Vec<u32> {
+    let vocab_size = tokenizer.pieces.len() as u64;
     let places = [
         &configs.generation,
         &configs.model,

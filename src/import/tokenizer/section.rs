@@ -1,5 +1,5 @@
-//! [`Vocabulary`]: the form that all tokenizer files are read into, and how it is written. The
-//! format is specified in `src/text/section.rs`.
+//! [`TokenizerSection`]: the form that all tokenizer files are read into, and how it is written.
+//! The format is specified in `src/text/section.rs`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::prelude::rust_2024::*;
@@ -18,11 +18,11 @@ use crate::text::section::{
 /// not be justified by the file's size.
 const MAX_HOLES: usize = 65_536;
 
-/// The longest token that [`Vocabulary::merges_by_score`] takes apart, in bytes.
+/// The longest token that [`TokenizerSection::merges_by_score`] takes apart, in bytes.
 const MAX_SCORED_PIECE: usize = 256;
 
 /// A tokenizer, before it is written.
-pub(super) struct Vocabulary {
+pub(super) struct TokenizerSection {
     pub(super) flags: u8,
     pub(super) prefix: Prefix,
     /// How byte-level text is cut.
@@ -61,9 +61,9 @@ pub(super) struct Added {
     pub(super) id: u32,
 }
 
-impl Vocabulary {
+impl TokenizerSection {
     pub(super) fn new() -> Self {
-        Vocabulary {
+        TokenizerSection {
             flags: 0,
             prefix: Prefix::Never,
             patterns: Patterns::default(),
@@ -332,18 +332,18 @@ struct Strings {
 }
 
 impl Strings {
-    fn of(vocabulary: &Vocabulary) -> Self {
+    fn of(tokenizer: &TokenizerSection) -> Self {
         let mut text = vec![];
         let mut offsets = vec![];
-        for piece in &vocabulary.pieces {
+        for piece in &tokenizer.pieces {
             offsets.push(text.len());
             text.extend(piece);
         }
         offsets.push(text.len());
         let mut contents = vec![];
-        for token in vocabulary.added.iter().flatten() {
+        for token in tokenizer.added.iter().flatten() {
             // Most added tokens decode to what they are matched by.
-            if vocabulary.pieces[token.id as usize] == token.content {
+            if tokenizer.pieces[token.id as usize] == token.content {
                 contents.push(offsets[token.id as usize]);
             } else {
                 contents.push(text.len());
@@ -452,22 +452,22 @@ impl Writer {
     /// `counts` are in the order of the section's parts.
     fn header(
         &mut self,
-        vocabulary: &Vocabulary,
+        tokenizer: &TokenizerSection,
         counts: [usize; 7],
         character_tables: &CharacterTables,
     ) -> Result<(), ImportError> {
         let widths = [self.id_width as u8, self.offset_width as u8];
         self.bytes.extend(MAGIC);
         self.bytes
-            .extend([VERSION, widths[0], widths[1], vocabulary.flags]);
+            .extend([VERSION, widths[0], widths[1], tokenizer.flags]);
         self.bytes.extend([
-            vocabulary.prefix as u8,
+            tokenizer.prefix as u8,
             0,
             character_tables.kinds,
             character_tables.patterns,
         ]);
         counts.iter().for_each(|count| self.number(*count, 4));
-        for ids in [&vocabulary.before, &vocabulary.after, &vocabulary.eos] {
+        for ids in [&tokenizer.before, &tokenizer.after, &tokenizer.eos] {
             if ids.len() > 255 {
                 return Err(ImportError::new(format!(
                     "{} special tokens around a text or at its end, at most 255 are supported",
@@ -477,8 +477,8 @@ impl Writer {
             self.number(ids.len(), 2);
         }
         self.number(usize::from(character_tables.rows), 2);
-        self.number(vocabulary.unknown.unwrap_or(NONE) as usize, 4);
-        self.number(vocabulary.bos.unwrap_or(NONE) as usize, 4);
+        self.number(tokenizer.unknown.unwrap_or(NONE) as usize, 4);
+        self.number(tokenizer.bos.unwrap_or(NONE) as usize, 4);
         for count in character_tables.nfc {
             self.number(count as usize, 4);
         }
@@ -487,15 +487,15 @@ impl Writer {
     }
 
     /// The ids before and after a text, those that end it, and those of bytes.
-    fn special_ids(&mut self, vocabulary: &Vocabulary) {
-        let Vocabulary {
+    fn special_ids(&mut self, tokenizer: &TokenizerSection) {
+        let TokenizerSection {
             before, after, eos, ..
-        } = vocabulary;
+        } = tokenizer;
         let ids = before.iter().chain(after).chain(eos);
         ids.for_each(|id| self.id(*id));
-        if vocabulary.flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0 {
+        if tokenizer.flags & (BYTE_LEVEL | BYTE_FALLBACK) != 0 {
             for byte in 0..=255 {
-                self.id(vocabulary.byte_ids.get(&byte).copied().unwrap_or(NONE));
+                self.id(tokenizer.byte_ids.get(&byte).copied().unwrap_or(NONE));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::prelude::rust_2024::*;
 use std::sync::LazyLock;
 
-use super::section::Vocabulary;
+use super::section::TokenizerSection;
 
 /// The byte of each letter.
 static BYTES: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
@@ -34,9 +34,9 @@ pub(super) fn decode(token: &str) -> Option<Vec<u8>> {
 }
 
 /// Finds the token of each byte, given the token of each letter.
-pub(super) fn set_byte_ids(vocabulary: &mut Vocabulary, token: impl Fn(&str) -> Option<u32>) {
+pub(super) fn set_byte_ids(tokenizer: &mut TokenizerSection, token: impl Fn(&str) -> Option<u32>) {
     let ids = BYTES
         .iter()
         .filter_map(|(letter, byte)| Some((*byte, token(letter.encode_utf8(&mut [0; 4]))?)));
-    vocabulary.byte_ids = ids.collect();
+    tokenizer.byte_ids = ids.collect();
 }

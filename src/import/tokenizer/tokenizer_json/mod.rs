@@ -14,16 +14,16 @@ use pipeline::{Pipeline, normalizer, pre_tokenizer};
 use serde_json::{Value, json};
 
 use super::pattern::QWEN2;
-use super::section::Vocabulary;
+use super::section::TokenizerSection;
 use crate::import::ImportError;
 use crate::text::section::STRIP;
 pub(super) use added::added_flags;
 
-/// The vocabulary of a `tokenizer.json`.
+/// The tokenizer of a `tokenizer.json`.
 pub(super) fn read(
     json: &Value,
     prefix_space: Option<PrefixSpace>,
-) -> Result<Vocabulary, ImportError> {
+) -> Result<TokenizerSection, ImportError> {
     let mut pipeline = Pipeline::default();
     components(json, "normalizer", "normalizers", &mut |kind, node| {
         normalizer(kind, node, &mut pipeline)
@@ -41,16 +41,16 @@ pub(super) fn read(
         pipeline.set_prefix_space(wanted);
     }
 
-    let mut vocabulary = Vocabulary::new();
-    pipeline.settle(&mut vocabulary)?;
-    read_decoder(json, &mut vocabulary, &mut pipeline)?;
+    let mut tokenizer = TokenizerSection::new();
+    pipeline.settle(&mut tokenizer)?;
+    read_decoder(json, &mut tokenizer, &mut pipeline)?;
     if let Some(wanted) = prefix_space.filter(|_| !pipeline.byte_level) {
-        vocabulary.flags = vocabulary.flags & !STRIP | if wanted { STRIP } else { 0 };
+        tokenizer.flags = tokenizer.flags & !STRIP | if wanted { STRIP } else { 0 };
     }
-    let ids = read_model(&json["model"], &mut vocabulary, &pipeline)?;
-    read_added(json, &mut vocabulary, &pipeline, &ids)?;
-    read_post_processor(json, &mut vocabulary)?;
-    Ok(vocabulary)
+    let ids = read_model(&json["model"], &mut tokenizer, &pipeline)?;
+    read_added(json, &mut tokenizer, &pipeline, &ids)?;
+    read_post_processor(json, &mut tokenizer)?;
+    Ok(tokenizer)
 }
 
 /// How text is cut for a `vocab.json`.
@@ -143,13 +143,13 @@ fn components(
 
 fn read_decoder(
     json: &Value,
-    vocabulary: &mut Vocabulary,
+    tokenizer: &mut TokenizerSection,
     pipeline: &mut Pipeline,
 ) -> Result<(), ImportError> {
     let mut byte_level = false;
     let mut replaces = false;
     let mut fuses = false;
-    let flags = &mut vocabulary.flags;
+    let flags = &mut tokenizer.flags;
     components(json, "decoder", "decoders", &mut |kind, node| {
         match kind {
             "ByteLevel" => byte_level = true,
@@ -181,7 +181,7 @@ fn read_decoder(
     Ok(())
 }
 
-fn read_post_processor(json: &Value, vocabulary: &mut Vocabulary) -> Result<(), ImportError> {
+fn read_post_processor(json: &Value, tokenizer: &mut TokenizerSection) -> Result<(), ImportError> {
     let mut template = None;
     components(json, "post_processor", "processors", &mut |kind, node| {
         match kind {
@@ -207,18 +207,18 @@ fn read_post_processor(json: &Value, vocabulary: &mut Vocabulary) -> Result<(), 
             past_text = true;
             continue;
         }
-        let ids = special_ids(&template, item, vocabulary.pieces.len()).ok_or_else(wrong)?;
+        let ids = special_ids(&template, item, tokenizer.pieces.len()).ok_or_else(wrong)?;
         if past_text {
-            vocabulary.after.extend(ids);
+            tokenizer.after.extend(ids);
         } else {
-            vocabulary.before.extend(ids);
+            tokenizer.before.extend(ids);
         }
     }
     if !past_text {
         return Err(wrong());
     }
     // A lone file does not say which token is BOS, so the one that it puts first counts.
-    vocabulary.bos = vocabulary.before.first().copied();
+    tokenizer.bos = tokenizer.before.first().copied();
     Ok(())
 }
 

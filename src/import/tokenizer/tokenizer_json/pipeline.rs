@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{given, is_true, not_supported};
 use crate::import::ImportError;
-use crate::import::vocabulary::pattern::{self, Patterns};
-use crate::import::vocabulary::section::Vocabulary;
+use crate::import::tokenizer::pattern::{self, Patterns};
+use crate::import::tokenizer::section::TokenizerSection;
 use crate::text::section::{BYTE_LEVEL, FOLD, NFC, Prefix, SPLIT};
 
 /// What the components before the model do to text.
@@ -49,7 +49,7 @@ impl Pipeline {
     }
 
     /// Combines the components, if the combination is supported.
-    pub(super) fn settle(&self, vocabulary: &mut Vocabulary) -> Result<(), ImportError> {
+    pub(super) fn settle(&self, tokenizer: &mut TokenizerSection) -> Result<(), ImportError> {
         if self.byte_level {
             if self.prepend || self.replace || self.metaspace.is_some() {
                 return Err(ImportError::new(
@@ -57,11 +57,11 @@ impl Pipeline {
                      supported",
                 ));
             }
-            vocabulary.patterns = self.patterns.clone();
+            tokenizer.patterns = self.patterns.clone();
             if self.prefix_space {
-                vocabulary.prefix = Prefix::AlwaysUnlessSpace;
+                tokenizer.prefix = Prefix::AlwaysUnlessSpace;
             }
-            vocabulary.flags |= BYTE_LEVEL | if self.nfc { NFC } else { 0 };
+            tokenizer.flags |= BYTE_LEVEL | if self.nfc { NFC } else { 0 };
             return Ok(());
         }
         if self.nfc || self.cuts.is_some() {
@@ -78,12 +78,12 @@ impl Pipeline {
                 ));
             }
             Some((prefix, split)) => {
-                vocabulary.prefix = prefix;
-                vocabulary.flags |= if split { SPLIT } else { 0 };
+                tokenizer.prefix = prefix;
+                tokenizer.flags |= if split { SPLIT } else { 0 };
             }
             None if self.replace => {
-                vocabulary.flags |= FOLD;
-                vocabulary.prefix = if self.prepend {
+                tokenizer.flags |= FOLD;
+                tokenizer.prefix = if self.prepend {
                     Prefix::Always
                 } else {
                     Prefix::Never
@@ -103,7 +103,7 @@ impl Pipeline {
 /// Whether text gets a space in front. This overrides the `tokenizer.json`, for tokenizers of one
 /// kind.
 #[derive(Clone, Copy, PartialEq)]
-pub(in crate::import::vocabulary) enum PrefixSpace {
+pub(in crate::import::tokenizer) enum PrefixSpace {
     /// Those that have `▁` for a space.
     Llama(bool),
     /// Byte-level ones.

@@ -10,12 +10,12 @@ use super::model::piece_of;
 use super::pipeline::Pipeline;
 use super::{given, is_true};
 use crate::import::ImportError;
-use crate::import::vocabulary::section::{Added, Vocabulary};
-use crate::import::vocabulary::spaced;
+use crate::import::tokenizer::section::{Added, TokenizerSection};
+use crate::import::tokenizer::spaced;
 use crate::text::section::{ADDED_LSTRIP, ADDED_RSTRIP, ADDED_SINGLE_WORD, ADDED_SPECIAL};
 
 /// The flags of an added token.
-pub(in crate::import::vocabulary) fn added_flags(token: &Value) -> u8 {
+pub(in crate::import::tokenizer) fn added_flags(token: &Value) -> u8 {
     let flags = [
         ("special", ADDED_SPECIAL),
         ("lstrip", ADDED_LSTRIP),
@@ -26,13 +26,13 @@ pub(in crate::import::vocabulary) fn added_flags(token: &Value) -> u8 {
     given.fold(0, |all, (_, bit)| all | bit)
 }
 
-/// Reads `added_tokens` into a vocabulary whose model is read; `ids` are the model's.
+/// Reads `added_tokens` into a tokenizer whose model is read; `ids` are the model's.
 ///
 /// # Errors
 /// A token without content or id.
 pub(super) fn read_added(
     json: &Value,
-    vocabulary: &mut Vocabulary,
+    tokenizer: &mut TokenizerSection,
     pipeline: &Pipeline,
     ids: &HashMap<&str, u32>,
 ) -> Result<(), ImportError> {
@@ -59,20 +59,20 @@ pub(super) fn read_added(
         let normalized = is_normalized(token, flags).then(|| normalized(content, pipeline));
         let piece = piece_of(content, pipeline);
         let known = ids.len() + list.len();
-        let id = if in_vocabulary.is_some() && vocabulary.pieces.get(id as usize) == Some(&piece) {
+        let id = if in_vocabulary.is_some() && tokenizer.pieces.get(id as usize) == Some(&piece) {
             id as u32
         } else {
-            vocabulary
+            tokenizer
                 .encodable
                 .remove(&u32::try_from(id).unwrap_or(u32::MAX));
-            vocabulary.set_piece(id, piece, known)?
+            tokenizer.set_piece(id, piece, known)?
         };
         let (table, content) = match normalized {
             None => (0, content.into()),
             Some(normalized) if pipeline.replace => (1, spaced(&normalized)),
             Some(normalized) => (1, normalized.into()),
         };
-        vocabulary.added[table].push(Added { content, flags, id });
+        tokenizer.added[table].push(Added { content, flags, id });
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! What a GGUF file's `tokenizer.ggml` keys mean for a tokenizer. `import/gguf/vocabulary.rs` reads
-//! them.
+//! What a GGUF file's `tokenizer.ggml` keys mean for a tokenizer. `import/gguf/tokenizer_keys.rs`
+//! reads them.
 
 use std::collections::HashMap;
 use std::prelude::rust_2024::*;
 
-use super::section::{Added, Merge, Vocabulary};
+use super::section::{Added, Merge, TokenizerSection};
 use super::sentencepiece::{byte_piece, kind};
 use super::spaced;
 use super::{bytelevel, pre};
@@ -16,7 +16,7 @@ use crate::text::section::{
 /// What a GGUF file says about its vocabulary: the values of the `tokenizer.ggml.*` keys, named as
 /// these are.
 #[derive(Clone, Debug, Default)]
-pub struct GgufVocabulary<'g> {
+pub struct GgufTokenizer<'g> {
     /// `general.name`. It decides for Phi-3, whose special tokens take the whitespace behind them.
     pub name: Option<&'g str>,
     /// `llama` (sentencepiece) or `gpt2` (byte-level).
@@ -59,8 +59,8 @@ const END_OF_TURN: [&str; 7] = [
     "<|eom_id|>",
 ];
 
-pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
-    let mut vocabulary = Vocabulary::new();
+pub(super) fn read(gguf: &GgufTokenizer) -> Result<TokenizerSection, ImportError> {
+    let mut tokenizer = TokenizerSection::new();
     let count = gguf.tokens.len();
     if !gguf.token_type.is_empty() && gguf.token_type.len() != count {
         let types = gguf.token_type.len();
@@ -78,41 +78,41 @@ pub(super) fn read(gguf: &GgufVocabulary) -> Result<Vocabulary, ImportError> {
         }
     };
     for id in 0..count {
-        read_token(gguf, id, sentencepiece, &mut vocabulary)?;
+        read_token(gguf, id, sentencepiece, &mut tokenizer)?;
     }
     let add_bos = if sentencepiece {
-        settle_sentencepiece(gguf, &mut vocabulary)?;
+        settle_sentencepiece(gguf, &mut tokenizer)?;
         true
     } else {
-        settle_byte_level(gguf, &mut vocabulary)?
+        settle_byte_level(gguf, &mut tokenizer)?
     };
 
     let known = |id: Option<u32>| id.filter(|id| (*id as usize) < count);
-    vocabulary.unknown = known(gguf.unknown_token_id).filter(|_| sentencepiece);
-    vocabulary.bos = known(gguf.bos_token_id);
+    tokenizer.unknown = known(gguf.unknown_token_id).filter(|_| sentencepiece);
+    tokenizer.bos = known(gguf.bos_token_id);
     let eos = known(gguf.eos_token_id);
     if gguf.add_bos_token.unwrap_or(add_bos) {
-        vocabulary.before.extend(vocabulary.bos);
+        tokenizer.before.extend(tokenizer.bos);
     }
     if gguf.add_eos_token.unwrap_or(false) {
-        vocabulary.after.extend(eos);
+        tokenizer.after.extend(eos);
     }
-    vocabulary.eos.extend(eos);
+    tokenizer.eos.extend(eos);
     for id in ends_of_turn(gguf) {
-        if !vocabulary.eos.contains(&id) {
-            vocabulary.eos.push(id);
+        if !tokenizer.eos.contains(&id) {
+            tokenizer.eos.push(id);
         }
     }
-    Ok(vocabulary)
+    Ok(tokenizer)
 }
 
-fn kind_of(gguf: &GgufVocabulary, id: usize) -> i32 {
+fn kind_of(gguf: &GgufTokenizer, id: usize) -> i32 {
     gguf.token_type.get(id).copied().unwrap_or(kind::NORMAL)
 }
 
 /// The tokens that end the model's turn. Converters are known to write the id of another model of
 /// the family, so only control tokens count.
-fn ends_of_turn(gguf: &GgufVocabulary) -> Vec<u32> {
+fn ends_of_turn(gguf: &GgufTokenizer) -> Vec<u32> {
     let named = (0..)
         .zip(&gguf.tokens)
         .filter(|(_, text)| END_OF_TURN.contains(text))
@@ -125,10 +125,10 @@ fn ends_of_turn(gguf: &GgufVocabulary) -> Vec<u32> {
 }
 
 fn read_token(
-    gguf: &GgufVocabulary,
+    gguf: &GgufTokenizer,
     id: usize,
     sentencepiece: bool,
-    vocabulary: &mut Vocabulary,
+    tokenizer: &mut TokenizerSection,
 ) -> Result<(), ImportError> {
     let text = gguf.tokens[id];
     let number = id as u32;
@@ -139,13 +139,13 @@ fn read_token(
     };
     match kind_of(gguf, id) {
         kind::NORMAL if !text.is_empty() => {
-            vocabulary.encodable.insert(number);
+            tokenizer.encodable.insert(number);
         }
         kind::BYTE if sentencepiece => {
             let byte = byte_piece(text).ok_or_else(|| {
                 ImportError::new(format!("token {id}: `{text}` is not the name of a byte"))
             })?;
-            vocabulary.byte_ids.entry(byte).or_insert(number);
+            tokenizer.byte_ids.entry(byte).or_insert(number);
             piece = vec![byte];
         }
         kind::CONTROL | kind::UNKNOWN | kind::USER_DEFINED if !text.is_empty() => {
@@ -158,7 +158,7 @@ fn read_token(
             } else {
                 text.into()
             };
-            vocabulary.added[usize::from(is_normalized)].push(Added {
+            tokenizer.added[usize::from(is_normalized)].push(Added {
                 content,
                 flags,
                 id: number,
@@ -169,12 +169,12 @@ fn read_token(
         }
         _ => {}
     }
-    vocabulary.set_piece(id as u64, piece, gguf.tokens.len())?;
+    tokenizer.set_piece(id as u64, piece, gguf.tokens.len())?;
     Ok(())
 }
 
 /// The flags of a token that is split off before the model sees the text.
-fn added_flags(gguf: &GgufVocabulary, id: usize) -> u8 {
+fn added_flags(gguf: &GgufTokenizer, id: usize) -> u8 {
     let text = gguf.tokens[id];
     let special = kind_of(gguf, id) != kind::USER_DEFINED;
     let keeps_whitespace = !special || matches!(text, "<unk>" | "<s>" | "<|endoftext|>");
@@ -189,8 +189,8 @@ fn added_flags(gguf: &GgufVocabulary, id: usize) -> u8 {
 }
 
 fn settle_sentencepiece(
-    gguf: &GgufVocabulary,
-    vocabulary: &mut Vocabulary,
+    gguf: &GgufTokenizer,
+    tokenizer: &mut TokenizerSection,
 ) -> Result<(), ImportError> {
     if gguf.scores.len() != gguf.tokens.len() {
         return Err(ImportError::new(format!(
@@ -199,32 +199,32 @@ fn settle_sentencepiece(
             gguf.tokens.len()
         )));
     }
-    vocabulary.flags = FOLD | FUSE_UNKNOWN;
-    if !vocabulary.byte_ids.is_empty() {
-        vocabulary.flags |= BYTE_FALLBACK;
+    tokenizer.flags = FOLD | FUSE_UNKNOWN;
+    if !tokenizer.byte_ids.is_empty() {
+        tokenizer.flags |= BYTE_FALLBACK;
     }
     if gguf.add_space_prefix.unwrap_or(true) {
-        vocabulary.flags |= STRIP;
-        vocabulary.prefix = Prefix::Always;
+        tokenizer.flags |= STRIP;
+        tokenizer.prefix = Prefix::Always;
     }
-    vocabulary.merges_by_score(&gguf.scores)
+    tokenizer.merges_by_score(&gguf.scores)
 }
 
 /// Returns whether texts begin with BOS if the file does not say.
 fn settle_byte_level(
-    gguf: &GgufVocabulary,
-    vocabulary: &mut Vocabulary,
+    gguf: &GgufTokenizer,
+    tokenizer: &mut TokenizerSection,
 ) -> Result<bool, ImportError> {
     let pre = pre::find(gguf.pre)?;
     for pattern in pre.patterns {
-        vocabulary.patterns.push(pattern)?;
+        tokenizer.patterns.push(pattern)?;
     }
-    vocabulary.flags = BYTE_LEVEL | pre.flags;
+    tokenizer.flags = BYTE_LEVEL | pre.flags;
     let ids: HashMap<&str, u32> = gguf.tokens.iter().copied().zip(0..).collect();
     for (rank, merge) in gguf.merges.iter().enumerate() {
-        vocabulary.merges.push(merge_of(merge, rank, &ids)?);
+        tokenizer.merges.push(merge_of(merge, rank, &ids)?);
     }
-    bytelevel::set_byte_ids(vocabulary, |letter| ids.get(letter).copied());
+    bytelevel::set_byte_ids(tokenizer, |letter| ids.get(letter).copied());
     Ok(pre.add_bos)
 }
 
