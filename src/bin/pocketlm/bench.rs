@@ -14,7 +14,7 @@ use crate::generate::{Running, all_numbers, arena};
 use crate::info::tensors;
 use crate::load::Image;
 use crate::number::whole;
-use crate::output::{Outcome, counted, figure, print, print_json, refuse};
+use crate::output::{Outcome, counted, failure, figure, print, print_json};
 
 /// Measure the speed of prefill and decode, and the share of the memory's bandwidth that decode
 /// uses
@@ -60,7 +60,7 @@ pub fn bench(arguments: Arguments) -> Outcome {
     let prompt = arguments.prompt;
     let number = arguments.number;
     let Some(context) = prompt.checked_add(number) else {
-        return Err(refuse(
+        return Err(failure(
             "-p and -n are more tokens than a context can have; give smaller numbers",
         ));
     };
@@ -71,7 +71,7 @@ pub fn bench(arguments: Arguments) -> Outcome {
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session =
-        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.failure(error))?;
 
     let speeds = measure(&mut session, &arguments, model.config().vocab_size, &image)?;
     let bytes = bytes_per_token(&model, &plan, prompt + number / 2);
@@ -126,7 +126,7 @@ fn measure(
         }
         let logits = session.feed(&[id(context - 1)])?;
         let decoded = Instant::now();
-        all_numbers(context as usize - 1, logits).map_err(|reason| image.refuse(reason))?;
+        all_numbers(context as usize - 1, logits).map_err(|reason| image.failure(reason))?;
         // The first round only fills the caches.
         if round > 0 {
             prefill.push(f64::from(prompt) / (prefilled - start).as_secs_f64());

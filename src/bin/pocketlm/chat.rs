@@ -24,7 +24,9 @@ use crate::grammar;
 use crate::input::{Input, Typed};
 use crate::load::Image;
 use crate::number::whole;
-use crate::output::{Failure, Outcome, counted, note, paint, print, refuse, refuse_file, report};
+use crate::output::{
+    Failure, Outcome, counted, failure, file_failure, note, paint, print, report, stdout_failure,
+};
 use crate::output_file::{Kind, OutputFile};
 use crate::sampling::Sampling;
 
@@ -148,8 +150,8 @@ enum Turn<'t> {
 
 /// Runs the command of the user for a call.
 fn run_tool(command: &str, call: &str) -> Outcome<String> {
-    let refuse_tool =
-        |error: io::Error| refuse(format_args!("the tool command {command:?}: {error}"));
+    let tool_failure =
+        |error: io::Error| failure(format_args!("the tool command {command:?}: {error}"));
     let shell = if cfg!(windows) {
         ["cmd", "/C"]
     } else {
@@ -160,14 +162,14 @@ fn run_tool(command: &str, call: &str) -> Outcome<String> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(refuse_tool)?;
+        .map_err(tool_failure)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A command that does not read its input has no use for it.
         _ = writeln!(stdin, "{call}");
     }
-    let output = child.wait_with_output().map_err(refuse_tool)?;
+    let output = child.wait_with_output().map_err(tool_failure)?;
     if !output.status.success() {
-        return Err(refuse(format_args!(
+        return Err(failure(format_args!(
             "the tool command {command:?} failed: {}",
             output.status
         )));
@@ -231,7 +233,7 @@ fn note_end(answer: &Generated, sampled: &str) {
 
 /// The error of a message that does not fit.
 fn too_long(tokens: usize, context: usize) -> Failure {
-    refuse(format_args!(
+    failure(format_args!(
         "the message was not sent: with it the conversation has {} and no longer fits the context \
          of {context}; /clear begins a new conversation, and a longer --context has more room",
         counted(tokens, "token"),
@@ -270,11 +272,11 @@ impl Conversation<'_> {
                 Typed::Line(line) => match command::command(&line) {
                     Some(Ok(Command::Quit)) => break,
                     Some(Ok(command)) => self.obey(command),
-                    Some(Err(reason)) => Err(refuse(reason)),
+                    Some(Err(reason)) => Err(failure(reason)),
                     None => self.converse(command::message(&line), sampled, &mut input),
                 },
                 Typed::Block(text) => self.converse(&text, sampled, &mut input),
-                Typed::Unreadable(reason) => Err(refuse(reason)),
+                Typed::Unreadable(reason) => Err(failure(reason)),
                 Typed::Interrupted if interrupt::pressed() => return Err(Failure::Interrupted),
                 Typed::Interrupted => Ok(()),
                 Typed::End => break,
@@ -290,7 +292,7 @@ impl Conversation<'_> {
         }
         if refused > 0 && !input.is_interactive() {
             let things = counted(refused, "input");
-            return Err(refuse(format_args!("{things} refused, see above")));
+            return Err(failure(format_args!("{things} refused, see above")));
         }
         Ok(())
     }
@@ -371,17 +373,18 @@ impl Conversation<'_> {
         };
         self.bar.clear();
         drop(stop);
-        written?;
+        written.map_err(stdout_failure)?;
         // What began like a call and is not one is text.
         if self.calls(&shown.text).is_empty() {
-            write!(shown.stdout, "{}", &shown.text[shown.printed..])?;
+            let rest = &shown.text[shown.printed..];
+            write!(shown.stdout, "{rest}").map_err(stdout_failure)?;
         }
         let answer = match answer {
             Err(Error::TooLong { tokens, context }) => return Err(too_long(tokens, context)),
-            Err(Error::Template(error)) => return Err(refuse(error)),
+            Err(Error::Template(error)) => return Err(failure(error)),
             answer => answer,
         };
-        writeln!(shown.stdout)?;
+        writeln!(shown.stdout).map_err(stdout_failure)?;
         note_end(&answer?, sampled);
         Ok(())
     }
@@ -452,7 +455,7 @@ impl Conversation<'_> {
                 }
                 error => error.to_string(),
             };
-            refuse_file(path, reason)
+            file_failure(path, reason)
         })?;
         self.say("loaded", path);
         Ok(())

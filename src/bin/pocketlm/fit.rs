@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::board::{self, Board};
 use crate::generate::kv;
 use crate::number::whole;
-use crate::output::{Failure, Outcome, note, print, print_json, refuse, refuse_file};
+use crate::output::{Failure, Outcome, failure, file_failure, note, print, print_json};
 use crate::output_file::{Kind, OutputFile};
 use crate::pack::{calibration, quantized, trimmed};
 use crate::trim::Trim;
@@ -102,7 +102,7 @@ struct Ram {
 
 pub fn fit(arguments: Arguments) -> Outcome {
     if is_image(&arguments.model) {
-        return Err(refuse_file(
+        return Err(file_failure(
             &arguments.model,
             "is an image already; give the checkpoint it was made from",
         ));
@@ -142,7 +142,7 @@ pub fn fit(arguments: Arguments) -> Outcome {
     }
     match ram.limit.filter(|limit| ram.bytes > *limit) {
         None => Ok(()),
-        Some(limit) => Err(refuse(format_args!(
+        Some(limit) => Err(failure(format_args!(
             "RAM: a context of {} takes {}, of {}; use a shorter --context or --kv q8",
             arguments.context,
             size::show(ram.bytes),
@@ -171,7 +171,7 @@ impl Arguments {
         let text = self.calibrate.as_deref();
         let calibration = calibration(checkpoint.description(), text)?.ok_or_else(|| {
             let reason = "has no tokenizer, and text is needed to compare types";
-            refuse_file(&self.model, reason)
+            file_failure(&self.model, reason)
         })?;
         let sensitivity = sensitivity(checkpoint, &calibration).map_err(in_model)?;
         let mut choices = Vec::new();
@@ -181,7 +181,7 @@ impl Arguments {
             choices.push(choice);
             ram = Some(model_ram);
         }
-        let ram = ram.ok_or_else(|| refuse("no budget gives an image"))?;
+        let ram = ram.ok_or_else(|| failure("no budget gives an image"))?;
         Ok((choices, ram))
     }
 

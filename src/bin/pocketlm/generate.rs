@@ -12,7 +12,7 @@ use pocketlm::model::{ALIGNMENT, Kv, Model};
 use pocketlm::run::{Engine, Isa, Plan, Session, Workers};
 
 use crate::number::whole;
-use crate::output::{Outcome, counted, note, paint, refuse, token_bar};
+use crate::output::{Outcome, counted, failure, note, paint, token_bar};
 use crate::size;
 
 /// Prompts longer than this get a progress bar.
@@ -87,7 +87,7 @@ impl Running {
 
     /// The threads.
     pub fn workers(&self) -> Outcome<Threads> {
-        Threads::new(self.threads.map_or(0, usize::from)).map_err(refuse)
+        Threads::new(self.threads.map_or(0, usize::from)).map_err(failure)
     }
 
     /// The threads with the kernels.
@@ -141,7 +141,7 @@ pub fn arena(plan: &Plan) -> Outcome<AlignedBytes> {
     if Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
         let context = plan.context_tokens();
         let bytes = size::show(bytes as u64);
-        return Err(refuse(format_args!(
+        return Err(failure(format_args!(
             "a context of {} takes more memory than there is ({bytes}); use a shorter --context or \
              --kv q8",
             counted(context as usize, "token")

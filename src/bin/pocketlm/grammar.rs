@@ -11,7 +11,7 @@ use pocketlm::import::grammar::{Tools, Whitespace, from_gbnf, from_json_schema, 
 use pocketlm::text::{Tokenizer, ToolForm};
 use serde_json::Value;
 
-use crate::output::{Failure, Outcome, counted, note, refuse, refuse_file};
+use crate::output::{Failure, Outcome, counted, failure, file_failure, note};
 use crate::output_file::{Kind, OutputFile, keep_from_stdout};
 
 /// Compile a grammar for a device: a JSON Schema, tools, a GBNF file or a regular expression
@@ -95,7 +95,7 @@ impl Arguments {
                 Tools::parse(&list).and_then(|tools| tools.grammar(form, !self.or_text, &|_| true))
             }
             Source::Gbnf(text) => from_gbnf(&text),
-            Source::Compiled(_) => return Err(refuse_file(path, "is a compiled grammar already")),
+            Source::Compiled(_) => return Err(file_failure(path, "is a compiled grammar already")),
         };
         bytes.map_err(|error| Failure::from(error.in_file(path)))
     }
@@ -162,7 +162,7 @@ impl Constraining {
     ) -> Outcome<Option<Vec<u8>>> {
         if let Some(path) = &self.json_schema {
             let Source::Schema(schema) = Source::read(path)? else {
-                return Err(refuse_file(path, "is not a JSON Schema: a JSON object"));
+                return Err(file_failure(path, "is not a JSON Schema: a JSON object"));
             };
             let bytes = from_json_schema(&schema, Whitespace::Printed);
             return bytes
@@ -176,11 +176,13 @@ impl Constraining {
                     from_gbnf(&text).map_err(|error| Failure::from(error.in_file(path)))?
                 }
                 Source::Schema(_) => {
-                    return Err(refuse_file(path, "is JSON; give it with --json-schema"));
+                    return Err(file_failure(path, "is JSON; give it with --json-schema"));
                 }
-                Source::Tools(_) => return Err(refuse_file(path, "is JSON; give it with --tools")),
+                Source::Tools(_) => {
+                    return Err(file_failure(path, "is JSON; give it with --tools"));
+                }
             };
-            Grammar::open(&bytes).map_err(|error| refuse_file(path, error))?;
+            Grammar::open(&bytes).map_err(|error| file_failure(path, error))?;
             return Ok(Some(bytes));
         }
         if let Some(regex) = &self.regex {
@@ -202,7 +204,7 @@ impl Constraining {
 pub fn read_tools(path: &Path) -> Outcome<Value> {
     match Source::read(path)? {
         Source::Tools(list) => Ok(list),
-        _ => Err(refuse_file(path, "is not a list of tools: a JSON array")),
+        _ => Err(file_failure(path, "is not a list of tools: a JSON array")),
     }
 }
 
@@ -255,13 +257,13 @@ impl Source {
         if bytes.starts_with(&Grammar::MAGIC) {
             return Ok(Source::Compiled(bytes));
         }
-        let text = String::from_utf8(bytes).map_err(|_| refuse_file(path, "is not UTF-8"))?;
+        let text = String::from_utf8(bytes).map_err(|_| file_failure(path, "is not UTF-8"))?;
         let first = text.trim_start().chars().next();
         if !matches!(first, Some('{' | '[')) {
             return Ok(Source::Gbnf(text));
         }
         let value: Value = serde_json::from_str(&text)
-            .map_err(|error| refuse_file(path, format_args!("is not JSON: {error}")))?;
+            .map_err(|error| file_failure(path, format_args!("is not JSON: {error}")))?;
         Ok(match value {
             Value::Array(_) => Source::Tools(value),
             _ => Source::Schema(value),
@@ -288,7 +290,7 @@ fn form(name: &str) -> Result<ToolForm, String> {
 /// Bytes of a compiled grammar, for `plan`.
 pub fn compiled_len(path: &Path) -> Outcome<u64> {
     let bytes = read_whole(path)?;
-    Grammar::open(&bytes).map_err(|error| refuse_file(path, error))?;
+    Grammar::open(&bytes).map_err(|error| file_failure(path, error))?;
     Ok(bytes.len() as u64)
 }
 
@@ -299,7 +301,7 @@ pub fn check_specials(bytes: &[u8], tokenizer: &Tokenizer) -> Outcome {
         .specials()
         .find(|text| !has_special(tokenizer, text));
     match missing {
-        Some(text) => Err(refuse(format_args!(
+        Some(text) => Err(failure(format_args!(
             "the grammar names the special token {:?}, which the model does not have",
             String::from_utf8_lossy(text)
         ))),

@@ -35,7 +35,7 @@ pub fn info(arguments: Arguments) -> Outcome {
     let tokens = match model.tokenizer() {
         Ok(tokenizer) => Some(tokenizer.vocab_size()),
         Err(pocketlm::Error::NoTokenizer) => None,
-        Err(error) => return Err(image.refuse(error)),
+        Err(error) => return Err(image.failure(error)),
     };
     let refused = image.refused_parts();
     let reason = |error: Option<ImportError>| error.map(|error| error.to_string());

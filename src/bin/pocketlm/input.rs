@@ -14,7 +14,7 @@ use rustyline::{
     Helper, KeyEvent, Movement, RepeatCount,
 };
 
-use crate::output::{Outcome, paint, refuse};
+use crate::output::{Outcome, failure, paint};
 
 /// Begins and ends a text of several lines.
 const FENCE: &str = "\"\"\"";
@@ -69,7 +69,7 @@ impl Input {
             .bracketed_paste(true)
             .build();
         let editor = Editor::with_history(config, MemHistory::new());
-        let mut editor = editor.map_err(|error| refuse(format_args!("the terminal: {error}")))?;
+        let mut editor = editor.map_err(|error| failure(format_args!("the terminal: {error}")))?;
         editor.set_helper(Some(Typing));
         editor.bind_sequence(
             KeyEvent::ctrl('C'),
@@ -94,7 +94,7 @@ impl Input {
                 Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                     Ok(Typed::Unreadable("what was typed is not UTF-8".into()))
                 }
-                Err(error) => Err(refuse(format_args!("the terminal: {error}"))),
+                Err(error) => Err(failure(format_args!("the terminal: {error}"))),
             },
             Input::Lines { number, prompts } => {
                 if *prompts {
@@ -121,7 +121,7 @@ fn read_lines(input: &mut dyn BufRead, number: &mut usize) -> Outcome<Typed> {
     loop {
         let start = bytes.len();
         let read = input.read_until(b'\n', &mut bytes);
-        if read.map_err(|error| refuse(format_args!("standard input: {error}")))? == 0 {
+        if read.map_err(|error| failure(format_args!("standard input: {error}")))? == 0 {
             if start == 0 {
                 return Ok(Typed::End);
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use pocketlm::host::{self, is_image};
 use pocketlm::import::{self, ImportError};
 
-use crate::output::{Failure, Outcome, byte_bar, note, refuse_file};
+use crate::output::{Failure, Outcome, byte_bar, file_failure, note};
 use crate::output_file::keep_from_stdout;
 use crate::story;
 
@@ -55,8 +55,8 @@ impl Image {
     }
 
     /// An error about MODEL.
-    pub fn refuse(&self, reason: impl std::fmt::Display) -> Failure {
-        refuse_file(&self.name, reason)
+    pub fn failure(&self, reason: impl std::fmt::Display) -> Failure {
+        file_failure(&self.name, reason)
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::generate::{LOGITS, Running, all_numbers, arena};
 use crate::load::Image;
-use crate::output::{Outcome, note, print, refuse, token_bar};
+use crate::output::{Outcome, failure, note, print, token_bar};
 use crate::output_file::{Kind, OutputFile};
 
 /// Compute the logits of every position and write them to a safetensors file; print their 64-bit
@@ -46,7 +46,7 @@ pub struct Arguments {
 pub fn logits(arguments: Arguments) -> Outcome {
     let ids = arguments.tokens.read()?;
     if ids.is_empty() {
-        return Err(refuse("--tokens: no token was given"));
+        return Err(failure("--tokens: no token was given"));
     }
     let output = OutputFile::new(&arguments.output, Kind::Logits, &[&arguments.model])?;
     let image = Image::open(&arguments.model)?;
@@ -56,13 +56,13 @@ pub fn logits(arguments: Arguments) -> Outcome {
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session =
-        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.failure(error))?;
 
     let vocab_size = model.config().vocab_size as usize;
     let digest = output.write(|file| {
         compute(&mut session, &ids, vocab_size, file).map_err(|error| match error {
-            Stopped::Session(error) => image.refuse(error),
-            Stopped::NotANumber(reason) => image.refuse(reason),
+            Stopped::Session(error) => image.failure(error),
+            Stopped::NotANumber(reason) => image.failure(reason),
             Stopped::File(error) => output.cannot_write(error),
         })
     })?;
@@ -155,9 +155,9 @@ impl Tokens {
             Tokens::Given(ids) => Ok(ids.clone()),
             Tokens::Stdin => {
                 let text = io::read_to_string(io::stdin().lock())
-                    .map_err(|error| refuse(format_args!("standard input: {error}")))?;
+                    .map_err(|error| failure(format_args!("standard input: {error}")))?;
                 serde_json::from_str(&text).map_err(|error| {
-                    refuse(format_args!(
+                    failure(format_args!(
                         "standard input: not a JSON array of token ids: {error}"
                     ))
                 })

@@ -26,7 +26,7 @@ pub enum Failure {
 pub type Outcome<T = ()> = Result<T, Failure>;
 
 /// An error that is not about a file.
-pub fn refuse(reason: impl Display) -> Failure {
+pub fn failure(reason: impl Display) -> Failure {
     Failure::Refused(reason.to_string())
 }
 
@@ -41,24 +41,24 @@ pub fn figure(what: &str, value: f64) -> Outcome<f64> {
     if value.is_finite() {
         Ok(value)
     } else {
-        Err(refuse(format_args!("{what} is not a number ({value})")))
+        Err(failure(format_args!("{what} is not a number ({value})")))
     }
 }
 
 /// An error about a file or folder.
-pub fn refuse_file(path: impl AsRef<Path>, reason: impl Display) -> Failure {
+pub fn file_failure(path: impl AsRef<Path>, reason: impl Display) -> Failure {
     Failure::Refused(format!("{}: {reason}", path.as_ref().display()))
 }
 
 impl From<pocketlm::host::Error> for Failure {
     fn from(error: pocketlm::host::Error) -> Self {
         match error {
-            pocketlm::host::Error::Memory(bytes) => refuse(format_args!(
+            pocketlm::host::Error::Memory(bytes) => failure(format_args!(
                 "the context takes more memory than there is ({}); use a shorter --context or --kv \
                  q8",
                 size::show(bytes as u64)
             )),
-            error => refuse(error),
+            error => failure(error),
         }
     }
 }
@@ -66,23 +66,21 @@ impl From<pocketlm::host::Error> for Failure {
 /// An importer's error already names its file.
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
-        refuse(error)
+        failure(error)
     }
 }
 
 impl From<pocketlm::Error> for Failure {
     fn from(error: pocketlm::Error) -> Self {
-        refuse(error)
+        failure(error)
     }
 }
 
-/// For stdout only. An error about another file has to name it: see [`refuse_file`].
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-            _ => refuse(format_args!("standard output: {error}")),
-        }
+/// A failure to write to stdout.
+pub fn stdout_failure(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+        _ => failure(format_args!("standard output: {error}")),
     }
 }
 
@@ -120,8 +118,7 @@ pub fn paint(style: &str, text: &str) -> String {
 
 /// Writes a line to stdout.
 pub fn print(line: impl Display) -> Outcome {
-    writeln!(io::stdout(), "{line}")?;
-    Ok(())
+    writeln!(io::stdout(), "{line}").map_err(stdout_failure)
 }
 
 /// Writes indented JSON to stdout.

@@ -11,7 +11,7 @@ use pocketlm::import::ImportError;
 use pocketlm::model::MAGIC;
 use pocketlm::run::SnapshotHeader;
 
-use crate::output::{Failure, Outcome, refuse, refuse_file};
+use crate::output::{Failure, Outcome, failure, file_failure, stdout_failure};
 use crate::{c_header, svg};
 
 /// What a file holds.
@@ -147,7 +147,7 @@ impl OutputFile {
                 )));
             }
             return if standard_output().is_some_and(|it| output.is_input(it, false)) {
-                Err(output.refuse("goes to a file that this command reads; redirect it elsewhere"))
+                Err(output.failure("goes to a file that this command reads; redirect it elsewhere"))
             } else {
                 Ok(output)
             };
@@ -172,7 +172,7 @@ impl OutputFile {
         let Place::File(path) = &self.place else {
             // `write` may seek, and a stream cannot.
             let mut file = tempfile::tempfile().map_err(|error| {
-                refuse_file(
+                file_failure(
                     std::env::temp_dir(),
                     format_args!("no temporary file: {error}"),
                 )
@@ -197,20 +197,20 @@ impl OutputFile {
 
     /// The error for a failure to write.
     pub fn cannot_write(&self, error: io::Error) -> Failure {
-        self.refuse(format_args!("cannot be written: {error}"))
+        self.failure(format_args!("cannot be written: {error}"))
     }
 
-    fn refuse(&self, reason: impl std::fmt::Display) -> Failure {
+    fn failure(&self, reason: impl std::fmt::Display) -> Failure {
         if self.is_stdout() {
-            refuse(format_args!("standard output: {reason}"))
+            failure(format_args!("standard output: {reason}"))
         } else {
-            refuse_file(&self.name, reason)
+            file_failure(&self.name, reason)
         }
     }
 
     /// Finds out what the name refers to.
     fn find(&self) -> Outcome<Place> {
-        let is_folder = || self.refuse("is a folder; name a file to write");
+        let is_folder = || self.failure("is a folder; name a file to write");
         if names_a_folder(&self.name) {
             return Err(is_folder());
         }
@@ -222,7 +222,7 @@ impl OutputFile {
                 .map(Place::File)
                 .map_err(|error| self.cannot_write(error)),
             Ok(found) if is_stream(&found) => Ok(Place::Stream),
-            Ok(_) => Err(self.refuse("is neither a file nor a stream; name a file to write")),
+            Ok(_) => Err(self.failure("is neither a file nor a stream; name a file to write")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Ok(Place::File(link_target(&self.name)))
             }
@@ -239,10 +239,10 @@ impl OutputFile {
         let of_kind = found.len() > 0 && self.kind.is_kind_of(file);
         let kind = self.kind.name();
         if identity(file).is_some_and(|it| self.is_input(it, of_kind)) {
-            return Err(self.refuse("is read by this command; name another file"));
+            return Err(self.failure("is read by this command; name another file"));
         }
         if found.len() > 0 && !of_kind {
-            return Err(self.refuse(format_args!(
+            return Err(self.failure(format_args!(
                 "exists and is not {kind}; name another file, or delete it first"
             )));
         }
@@ -272,7 +272,7 @@ impl OutputFile {
     fn copy_to_stream(&self, file: &mut File) -> Outcome {
         file.rewind().map_err(|error| self.cannot_write(error))?;
         if self.is_stdout() {
-            io::copy(file, &mut io::stdout().lock())?;
+            io::copy(file, &mut io::stdout().lock()).map_err(stdout_failure)?;
             return Ok(());
         }
         let stream = File::options().write(true).open(&self.name);
@@ -320,7 +320,7 @@ pub fn keep_from_stdout(input: &Path) -> Outcome {
     };
     let is_read = |file: &Input| file.identity == output && !file.may_be_output;
     if files_of(input).iter().any(is_read) {
-        return Err(refuse_file(
+        return Err(file_failure(
             input,
             "standard output goes to this file, which the command reads; redirect it elsewhere",
         ));

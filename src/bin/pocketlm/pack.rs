@@ -11,7 +11,7 @@ use pocketlm::model::{DType, TensorId};
 use pocketlm::quantize::{Agreement, Calibration, Quantized, measure, quantize};
 use serde_json::{Map, Value, json};
 
-use crate::output::{Failure, Outcome, byte_bar, note, print_json, refuse_file, warn, weight_bar};
+use crate::output::{Failure, Outcome, byte_bar, file_failure, note, print_json, warn, weight_bar};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;
 use crate::trim::{Trim, text as text_of};
@@ -90,7 +90,7 @@ pub struct Arguments {
 
 pub fn pack(arguments: Arguments) -> Outcome {
     if is_image(&arguments.model) {
-        return Err(refuse_file(
+        return Err(file_failure(
             &arguments.model,
             "is an image already; pack the checkpoint it was made from",
         ));
@@ -170,7 +170,7 @@ impl Arguments {
         match (self.types.are_rounded(), &self.calibrate) {
             (false, Some(text)) => {
                 let reason = "not needed: calibration is for --dtype q6, q5, q4, nl4 and nl3";
-                Err(refuse_file(text, reason))
+                Err(file_failure(text, reason))
             }
             (false, None) => Ok(None),
             (true, _) if self.no_calibration => Ok(None),
@@ -207,7 +207,7 @@ impl Arguments {
             bar.finish_and_clear();
             let packed = packed.map_err(in_model)?;
             let metadata = file.metadata();
-            let bytes = metadata.map_err(|error| refuse_file(name, error))?.len();
+            let bytes = metadata.map_err(|error| file_failure(name, error))?.len();
             Ok((packed, bytes))
         })?;
         let agreement = match calibration {
@@ -308,7 +308,7 @@ pub fn calibration(description: &Description, text: Option<&Path>) -> Outcome<Op
     let calibration = Calibration::new(description, Some(&text));
     match calibration.map_err(|error| error.in_file(path))? {
         Some(calibration) => Ok(Some(calibration)),
-        None => Err(refuse_file(
+        None => Err(file_failure(
             path,
             "the checkpoint has no tokenizer to read this text with",
         )),

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::generate::{LOGITS, Running, all_numbers, arena, warn_beyond_trained};
 use crate::load::Image;
 use crate::number::whole;
-use crate::output::{Outcome, counted, figure, print, print_json, refuse_file, token_bar};
+use crate::output::{Outcome, counted, figure, file_failure, print, print_json, token_bar};
 use crate::trim::text;
 
 /// Measure how well a model predicts a text: tokens scored, nats per token, perplexity
@@ -63,7 +63,7 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     if ids.len() < needed {
         let has = counted(ids.len(), "token");
         let reason = format!("the text has {has}, but scoring needs at least {needed}");
-        return Err(refuse_file(&arguments.file, reason));
+        return Err(file_failure(&arguments.file, reason));
     }
 
     let longest = context.min(ids.len() + 1);
@@ -72,7 +72,7 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session =
-        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.failure(error))?;
     warn_beyond_trained(&model, longest);
     let windows = ids
         .chunks(context - usize::from(bos.is_some()))
@@ -80,7 +80,7 @@ pub fn perplexity(arguments: Arguments) -> Outcome {
     let bar = token_bar("scoring".into(), ids.len() as u64);
     let score = score(&mut session, windows, &bar)?;
     bar.finish_and_clear();
-    score.checked.map_err(|reason| image.refuse(reason))?;
+    score.checked.map_err(|reason| image.failure(reason))?;
     let nats_per_token = figure("nats_per_token", score.nats / score.tokens as f64)?;
     let perplexity = figure("the perplexity", nats_per_token.exp())?;
     let tokens = score.tokens;

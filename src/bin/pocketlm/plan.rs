@@ -13,7 +13,7 @@ use crate::board::{self, Board};
 use crate::generate::{kv, warn_beyond_trained};
 use crate::load::Image;
 use crate::number::whole;
-use crate::output::{Failure, Outcome, counted, print, print_json, refuse};
+use crate::output::{Failure, Outcome, counted, failure, print, print_json};
 use crate::output_file::{Kind, OutputFile};
 use crate::svg::{self, Bar};
 use crate::{c_header, grammar, info, size};
@@ -98,7 +98,7 @@ pub fn plan(arguments: Arguments) -> Outcome {
         .batch(arguments.batch);
     let plan = plan.logits(arguments.logits).kv(arguments.kv);
     if plan.bytes() == usize::MAX {
-        return Err(refuse(
+        return Err(failure(
             "no memory can hold this plan; use a smaller --context, --batch or --logits",
         ));
     }
@@ -252,7 +252,10 @@ fn must_fit(flash: &Memory, ram: &Memory) -> Outcome {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(refuse(format_args!("does not fit: {}", missing.join("; "))))
+    Err(failure(format_args!(
+        "does not fit: {}",
+        missing.join("; ")
+    )))
 }
 
 /// A memory and its parts.

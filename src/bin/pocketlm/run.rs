@@ -18,7 +18,9 @@ use crate::grammar::{Constraining, check_specials};
 use crate::input::{Input, Typed};
 use crate::load::Image;
 use crate::number::whole;
-use crate::output::{Failure, Outcome, counted, note, paint, refuse, refuse_file};
+use crate::output::{
+    Failure, Outcome, counted, failure, file_failure, note, paint, stdout_failure,
+};
 use crate::output_file::keep_from_stdout;
 use crate::sampling::Sampling;
 use crate::story;
@@ -132,7 +134,7 @@ fn encoded(tokenizer: &Tokenizer, prompt: &str, begins: bool) -> Outcome<Vec<u32
     };
     let ids = tokenizer.encode_to_vec(prompt, encoding)?;
     if ids.is_empty() {
-        return Err(refuse(
+        return Err(failure(
             "the prompt is empty, and this model has no token that begins a text; give a prompt \
              with -p",
         ));
@@ -170,7 +172,7 @@ impl Arguments {
             }
         };
         if given > context {
-            return Err(refuse(format_args!(
+            return Err(failure(format_args!(
                 "the prompt has {} and the context {context}; give a shorter prompt or a longer \
                  --context",
                 counted(given, "token")
@@ -191,11 +193,11 @@ struct SnapshotFile<'p> {
 impl<'p> SnapshotFile<'p> {
     fn read(path: &'p Path) -> Outcome<Self> {
         let bytes = read_whole(path)?;
-        let header = SnapshotHeader::read(&bytes).map_err(|error| refuse_file(path, error))?;
+        let header = SnapshotHeader::read(&bytes).map_err(|error| file_failure(path, error))?;
         Ok(SnapshotFile {
             path,
             tokens: header.tokens() as usize,
-            kv: header.kv().map_err(|error| refuse_file(path, error))?,
+            kv: header.kv().map_err(|error| file_failure(path, error))?,
             bytes,
         })
     }
@@ -203,7 +205,7 @@ impl<'p> SnapshotFile<'p> {
     fn restore(&self, session: &mut LlmSession) -> Outcome {
         let restored = session.restore(&self.bytes);
         restored.map_err(|error| match error {
-            host::Error::Core(error) => refuse_file(self.path, error),
+            host::Error::Core(error) => file_failure(self.path, error),
             error => error.into(),
         })
     }
@@ -217,8 +219,10 @@ fn write_text(
     options: &GenerateOptions,
 ) -> Outcome<Generated> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(echoed.as_bytes())?;
-    stdout.flush()?;
+    stdout
+        .write_all(echoed.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(stdout_failure)?;
     let mut all = session.tokens();
     all.extend(ids);
     // The first failure to write ends the text.
@@ -232,8 +236,9 @@ fn write_text(
             Err(_) => ControlFlow::Break(()),
         }
     });
-    written?;
-    writeln!(stdout)?;
+    written
+        .and_then(|()| writeln!(stdout))
+        .map_err(stdout_failure)?;
     Ok(generated?)
 }
 
@@ -248,7 +253,7 @@ pub fn prompt(given: Option<&str>) -> Outcome<String> {
     io::stdin()
         .lock()
         .read_to_string(&mut text)
-        .map_err(|error| refuse(format_args!("standard input: {error}")))?;
+        .map_err(|error| failure(format_args!("standard input: {error}")))?;
     // A text file ends in a line break. In the prompt it would make the model start a new line.
     Ok(text
         .strip_suffix('\n')
@@ -261,8 +266,8 @@ fn ask_for_prompt() -> Outcome<String> {
     note("The text to continue (\"\"\" begins and ends several lines):");
     match Input::new()?.read()? {
         Typed::Line(text) | Typed::Block(text) => Ok(text),
-        Typed::Unreadable(reason) => Err(refuse(reason)),
+        Typed::Unreadable(reason) => Err(failure(reason)),
         Typed::Interrupted => Err(Failure::Interrupted),
-        Typed::End => Err(refuse("no prompt; type one, or give it with -p TEXT")),
+        Typed::End => Err(failure("no prompt; type one, or give it with -p TEXT")),
     }
 }

@@ -9,7 +9,7 @@ use pocketlm::text::EncodeOptions;
 
 use crate::generate::{Running, all_numbers, arena, feed, warn_beyond_trained};
 use crate::load::Image;
-use crate::output::{Outcome, counted, note, refuse};
+use crate::output::{Outcome, counted, failure, note};
 use crate::output_file::{Kind, OutputFile};
 use crate::size;
 
@@ -51,17 +51,17 @@ pub fn snapshot(arguments: Arguments) -> Outcome {
     let tokenizer = image.tokenizer(&model)?;
     let ids = tokenizer.encode_to_vec(&prompt, EncodeOptions::default())?;
     if ids.is_empty() {
-        return Err(refuse("the prompt is empty; give one with -p"));
+        return Err(failure("the prompt is empty; give one with -p"));
     }
     let workers = arguments.running.workers()?;
     let plan = arguments.running.plan(&model, ids.len(), &workers, 1);
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session =
-        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.failure(error))?;
     warn_beyond_trained(&model, ids.len());
     let logits = feed(&mut session, &ids)?;
-    all_numbers(ids.len() - 1, logits).map_err(|reason| image.refuse(reason))?;
+    all_numbers(ids.len() - 1, logits).map_err(|reason| image.failure(reason))?;
     let bytes = saved(&session)?;
     output.write(|file| {
         let written = file.write_all(&bytes);

@@ -10,7 +10,7 @@ use pocketlm::text::{Decoder, EncodeOptions, Tokenizer};
 use serde_json::Value;
 
 use crate::load;
-use crate::output::{Failure, Outcome, print, refuse, refuse_file};
+use crate::output::{Failure, Outcome, failure, file_failure, print, stdout_failure};
 use crate::trim::{Trim, text};
 
 /// Convert text from stdin to a JSON array of token ids, or back
@@ -70,23 +70,24 @@ pub fn tokenize(arguments: Arguments) -> Outcome {
     io::stdin()
         .lock()
         .read_to_end(&mut input)
-        .map_err(|error| refuse(format_args!("standard input: {error}")))?;
+        .map_err(|error| failure(format_args!("standard input: {error}")))?;
     let input = String::from_utf8(input).map_err(|error| {
-        refuse(format_args!(
+        failure(format_args!(
             "standard input: not UTF-8 at byte {}",
             error.utf8_error().valid_up_to()
         ))
     })?;
     if arguments.decode {
         let ids = serde_json::from_str(&input).map_err(|error| {
-            refuse(format_args!(
+            failure(format_args!(
                 "standard input: not a JSON array of token ids: {error}"
             ))
         })?;
         let text = decode(&tokenizer, ids, arguments.no_special)
-            .map_err(|error| refuse(format_args!("standard input: {error}")))?;
-        io::stdout().write_all(text.as_bytes())?;
-        Ok(())
+            .map_err(|error| failure(format_args!("standard input: {error}")))?;
+        io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(stdout_failure)
     } else {
         print(Value::from(
             tokenizer.encode_to_vec(&input, options(arguments.no_special))?,
@@ -99,7 +100,7 @@ fn report(path: &Path, section: &[u8], keep: Option<KeepTokens>) -> Outcome {
     let text = text(path)?;
     let words = text.split_whitespace().count();
     if words == 0 {
-        return Err(refuse_file(path, "holds no text"));
+        return Err(file_failure(path, "holds no text"));
     }
     let trimmed = match keep {
         Some(keep) => Some(trim(section, "", &keep)?),
@@ -138,7 +139,7 @@ fn report(path: &Path, section: &[u8], keep: Option<KeepTokens>) -> Outcome {
 fn batch(arguments: &Arguments, tokenizer: &Tokenizer) -> Outcome {
     for (number, line) in (1..).zip(io::stdin().lock().lines()) {
         let at = |reason: &dyn std::fmt::Display| {
-            refuse(format_args!("standard input, line {number}: {reason}"))
+            failure(format_args!("standard input, line {number}: {reason}"))
         };
         let line = line.map_err(|error| at(&error))?;
         let result = if arguments.decode {

@@ -7,7 +7,7 @@ use clap::Args;
 use pocketlm::host::file::read_text;
 use pocketlm::import::tokenizer::{KeepTokens, Script};
 
-use crate::output::{Outcome, refuse, refuse_file};
+use crate::output::{Outcome, failure, file_failure};
 use crate::output_file::keep_from_stdout;
 
 /// The option, for the commands that have it.
@@ -87,13 +87,13 @@ impl Trim {
                 Kept::Corpus(path) => {
                     let text = text(path)?;
                     if text.trim().is_empty() {
-                        return Err(refuse_file(path, "holds no text"));
+                        return Err(file_failure(path, "holds no text"));
                     }
                     keep.corpora.push(text);
                 }
                 Kept::Scripts(scripts) => keep.scripts.extend(scripts.iter().cloned()),
                 Kept::Size(size) if keep.size.is_some() => {
-                    return Err(refuse(format_args!(
+                    return Err(failure(format_args!(
                         "--vocabulary size:{size}: there can be only one size"
                     )));
                 }
@@ -112,10 +112,10 @@ pub fn text(path: &Path) -> Outcome<String> {
         let read = std::io::stdin().lock().read_to_string(&mut text);
         return read
             .map(|_| text)
-            .map_err(|error| refuse(format_args!("standard input: {error}")));
+            .map_err(|error| failure(format_args!("standard input: {error}")));
     }
     if path.is_file() {
         return Ok(read_text(path, u64::MAX - 1)?);
     }
-    std::fs::read_to_string(path).map_err(|error| refuse_file(path, error))
+    std::fs::read_to_string(path).map_err(|error| file_failure(path, error))
 }

@@ -9,7 +9,7 @@ use pocketlm::model::{DType, TensorId};
 use pocketlm::quantize::{self, Calibration, Sensitivity};
 use serde_json::Value;
 
-use crate::output::{Outcome, refuse, refuse_file, weight_bar};
+use crate::output::{Outcome, failure, file_failure, weight_bar};
 use crate::size;
 use crate::trim::text as text_of;
 
@@ -94,7 +94,7 @@ impl Types {
                 let Some(calibration) = calibration else {
                     let reason = "--bits and --bytes compare matrices on text, and the checkpoint \
                                   has no tokenizer to read it with; give --dtype";
-                    return Err(refuse_file(model, reason));
+                    return Err(file_failure(model, reason));
                 };
                 let budget = match (bits, bytes) {
                     (Some(bits), _) => Budget::Bits(bits),
@@ -134,7 +134,7 @@ pub fn types_for(
             let least = (800.0 * sensitivity.smallest() as f64 / weights).ceil() / 100.0;
             let types = sensitivity.types((bits * weights / 8.0) as u64);
             types.ok_or_else(|| {
-                refuse(format_args!(
+                failure(format_args!(
                     "{bits} bits a weight are too few: the least is {least:.2}"
                 ))
             })
@@ -149,7 +149,7 @@ pub fn types_for(
             let rest = least - smallest;
             let types = sensitivity.types(bytes.saturating_sub(rest));
             types.ok_or_else(|| {
-                refuse(format_args!(
+                failure(format_args!(
                     "{bytes} bytes are too few: the least is {least}, {rest} of them for the \
                      tokenizer and the like; --vocabulary makes an image smaller"
                 ))
@@ -174,7 +174,7 @@ pub fn sensitivity(
 
 /// The types in the report of an earlier `pack --json`.
 fn types_of(path: &Path, description: &Description) -> Outcome<BTreeMap<TensorId, DType>> {
-    let wrong = |reason: std::fmt::Arguments<'_>| refuse_file(path, reason);
+    let wrong = |reason: std::fmt::Arguments<'_>| file_failure(path, reason);
     let report: Value = serde_json::from_str(&text_of(path)?)
         .map_err(|error| wrong(format_args!("not the output of `pack --json`: {error}")))?;
     let found = report["types"].as_object().ok_or_else(|| {

@@ -8,7 +8,7 @@ use pocketlm::run::Session;
 
 use crate::generate::{LOGITS, Running, arena, not_a_number};
 use crate::load::Image;
-use crate::output::{Outcome, print, refuse_file};
+use crate::output::{Outcome, file_failure, print};
 
 /// Run a golden case and report where the model diverges from the expected logits
 #[derive(Args)]
@@ -55,7 +55,7 @@ pub fn verify(arguments: Arguments) -> Outcome {
     let vocab_size = model.config().vocab_size as usize;
     if let Some(logits) = case.vocab_size().filter(|&logits| logits != vocab_size) {
         let reason = format!("has {logits} logits for each token, the model has {vocab_size}");
-        return Err(refuse_file(&arguments.case, reason));
+        return Err(file_failure(&arguments.case, reason));
     }
     let workers = arguments.running.workers()?;
     let plan = arguments
@@ -64,17 +64,17 @@ pub fn verify(arguments: Arguments) -> Outcome {
     let mut arena = arena(&plan)?;
     let engine = arguments.running.engine(&workers);
     let mut session =
-        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.refuse(error))?;
+        Session::new(&model, &plan, &mut arena, engine).map_err(|error| image.failure(error))?;
     let report = case
         .run(&mut session)
-        .map_err(|error| refuse_file(&arguments.case, error))?;
+        .map_err(|error| file_failure(&arguments.case, error))?;
 
     if let Some((token, logit)) = report.not_a_number {
-        return Err(image.refuse(not_a_number(token, logit)));
+        return Err(image.failure(not_a_number(token, logit)));
     }
     print(format_args!("{report}"))?;
     if let Some(apart) = report.parts_at(tolerance) {
-        return Err(image.refuse(format_args!(
+        return Err(image.failure(format_args!(
             "differs from {} at position {}: logit {} is {}, expected {} (difference {:.2e}, \
              tolerance {tolerance})",
             arguments.case.display(),
@@ -87,7 +87,7 @@ pub fn verify(arguments: Arguments) -> Outcome {
     }
     // With a tolerance above rounding errors, the model may choose other tokens.
     if arguments.tolerance.is_none() && !report.greedy_agrees() {
-        return Err(image.refuse(format_args!(
+        return Err(image.failure(format_args!(
             "its greedy continuation differs from that of {}",
             arguments.case.display()
         )));

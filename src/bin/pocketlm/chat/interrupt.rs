@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::output::{Outcome, note, refuse};
+use crate::output::{Outcome, failure, note};
 
 /// Nothing is being written.
 const IDLE: u8 = 0;
@@ -25,7 +25,7 @@ pub fn catch() -> Outcome {
             std::process::exit(130);
         }
     };
-    ctrlc::set_handler(handler).map_err(|error| refuse(format_args!("Ctrl-C: {error}")))
+    ctrlc::set_handler(handler).map_err(|error| failure(format_args!("Ctrl-C: {error}")))
 }
 
 /// Handles Ctrl-C, which comes as a signal or from the line editor. Returns true if the program
