@@ -17,7 +17,7 @@
 //! ```
 //!
 //! * [`model`]: what an image holds, and the byte format. [`Model::open`](model::Model::open)
-//!   checks all of it, once.
+//!   checks all of it but the tokenizer, once.
 //! * [`run`]: [`Plan`](run::Plan) says in a `const` what memory a session takes;
 //!   [`Session`](run::Session) computes in it.
 //! * [`text`]: [`Tokenizer`](text::Tokenizer) and [`Decoder`](text::Decoder).

@@ -32,8 +32,8 @@ const MOST_FACTORS: u32 = 1 << 17;
 /// Example: [`Checkpoint`](super::Checkpoint).
 #[derive(Clone, Debug, Default)]
 pub struct PackOptions {
-    /// The type of all matrices. For the 4-bit types, a tensor that is stored in 4 bits keeps its
-    /// own form of them.
+    /// The type of all matrices. For q4 and q4min, a tensor whose nearest type is the other of the
+    /// two keeps that.
     pub dtype: Option<DType>,
     /// The type of the embedding table and, when not tied, of the output matrix. `None`: the same
     /// as `dtype`.

@@ -38,7 +38,7 @@ pub enum LayerKind {
     Attention,
     /// A short convolution (LFM2). Of a layer's input, `in` makes three vectors `b`, `c` and `x` of
     /// `D` numbers each. With `u = b * x`, the output is `out (c * y)`, where
-    /// `y[t] = sum_j taps[j] * u[t - (K - 1) + j]` over the layer's window of `K` positions.
+    /// `y[t] = sum_j taps[j] * u[t - (T - 1) + j]` over the layer's window of `T` positions.
     Convolution,
 }
 

@@ -69,7 +69,7 @@ pub struct Model<'m> {
 }
 
 impl<'m> Model<'m> {
-    /// Checks an image and borrows it. Everything is checked here, once: lengths, alignment, holes
+    /// Checks an image and borrows it. All but the tokenizer is checked here, once: lengths, alignment, holes
     /// and overlaps, every section's checksum, the config, the place, type and shape of every
     /// tensor, and that every number is finite. So this reads the whole image. Afterwards only
     /// calls that are wrong in themselves fail, such as a token id out of range or too long a

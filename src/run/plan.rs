@@ -31,8 +31,8 @@ use crate::model::{Dims, Header, Kv, Layer, Layers};
 /// * `scratch` is the largest of three: attention's queries, keys, values, output and scores,
 ///   4 (B P (2H + 2K) + H R), where `R` is the length of the longest attention layer's cache; the
 ///   feed-forward's two vectors, 8 B F; and a convolution's four, 16 B D, if a layer is one.
-/// * `groups` takes 72 for each 32 numbers of the widest input, B times. Batches of 32 and more
-///   take 136 for each 32 numbers in addition, in the form that matrix units read.
+/// * `groups` takes 72 for each 32 numbers of the widest input, B times, or of the queries if they
+///   are more, each head rounded up to 32. Batches of 32 and more take 136 for each 32 numbers in addition, in the form that matrix units read.
 /// * `weights` holds both halves of [`Plan::weight_buffer`], and the vectors of a layer.
 #[derive(Clone, Copy)]
 pub struct Plan<'m> {

@@ -91,7 +91,7 @@ image to a file once. If the environment variable POCKETLM_CACHE names a folder,
 kept there and used again until the checkpoint changes.
 
 Data goes to stdout, everything else to stderr. Exit codes: 0 success, 1 error (one line says \
-why), 2 wrong usage.
+why), 2 wrong usage, 130 interrupted.
 
 Start here:
   pocketlm run                                         the built-in model tells a story

@@ -74,7 +74,7 @@ impl Forward<'_, '_> {
         while ready.end < units.end || !ready.is_empty() {
             let next = self.tile_rows(batch, matrices, ready.end..units.end);
             if next.count == 0 && ready.is_empty() {
-                break; // never: `lend` has seen that every tile row fits
+                break; // never: `Weights::attach` has seen that every tile row fits
             }
             let mut computed = false;
             let mut compute = |forward: &mut Self| {
