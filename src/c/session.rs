@@ -160,7 +160,7 @@ unsafe fn init(
         match source {
             None => {
                 Session::check(model, &plan, arena)?;
-                session.write(Session::checked(model, &plan, arena, engine.into()));
+                session.write(Session::after_check(model, &plan, arena, engine.into()));
             }
             #[cfg(feature = "source")]
             Some(source) => {

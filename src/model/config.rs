@@ -275,15 +275,15 @@ pub(crate) struct Dims {
     /// `D`.
     pub embedding: usize,
     /// `P`, a query, a key or a value of one head.
-    pub head: usize,
+    pub head_width: usize,
     /// `K`.
     pub kv_heads: usize,
     /// `H / K`, the query heads that share a kv head.
-    pub queries_per_kv: usize,
+    pub query_heads_per_kv: usize,
     /// `H P`, the queries of all heads.
-    pub queries: usize,
+    pub queries_width: usize,
     /// `K P`, the keys, or the values, of all heads.
-    pub keys: usize,
+    pub keys_width: usize,
     /// `F`, the width of the feed-forward's gate and up.
     pub feed_forward: usize,
     /// `V`.
@@ -291,6 +291,13 @@ pub(crate) struct Dims {
     /// `D`, if there are convolutions, else 0.
     #[cfg(feature = "convolution")]
     pub convolved: usize,
+}
+
+impl Dims {
+    /// `H P / K`, the queries of the heads that share a kv head.
+    pub const fn kv_group_width(&self) -> usize {
+        self.query_heads_per_kv * self.head_width
+    }
 }
 
 impl Config {
@@ -355,17 +362,17 @@ impl Config {
 
     /// The sizes that follow from it.
     pub(crate) const fn dims(&self) -> Dims {
-        let head = self.projection_dim as usize;
+        let head_width = self.projection_dim as usize;
         let kv_heads = self.num_kv_heads as usize;
-        let queries_per_kv = self.query_head_multiplier as usize;
-        let keys = kv_heads.saturating_mul(head);
+        let query_heads_per_kv = self.query_head_multiplier as usize;
+        let keys_width = kv_heads.saturating_mul(head_width);
         Dims {
             embedding: self.embedding_dim as usize,
-            head,
+            head_width,
             kv_heads,
-            queries_per_kv,
-            queries: keys.saturating_mul(queries_per_kv),
-            keys,
+            query_heads_per_kv,
+            queries_width: keys_width.saturating_mul(query_heads_per_kv),
+            keys_width,
             feed_forward: self.mlp_hidden_dim as usize,
             vocabulary: self.vocab_size as usize,
             #[cfg(feature = "convolution")]

@@ -377,7 +377,7 @@ impl<'m> Header<'m> {
 
     /// Where in the image the weights start, and how many bytes they are.
     #[cfg(feature = "source")]
-    pub(crate) const fn weights(&self) -> (u64, u64) {
+    pub(crate) const fn weights_range(&self) -> (u64, u64) {
         self.weights
     }
 

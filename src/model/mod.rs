@@ -297,7 +297,7 @@ impl<'m> Model<'m> {
     }
 
     /// How many tensors the layers before this one have.
-    fn before(&self, layer: usize) -> usize {
+    fn tensors_before(&self, layer: usize) -> usize {
         let counts = &self.counts.1;
         let count = |kind: LayerKind| counts.get(kind.index()).copied().unwrap_or(0);
         if LayerKind::COUNT == 1 || self.config().conv_taps.is_none() {
@@ -314,7 +314,7 @@ impl<'m> Model<'m> {
         let kind = self.layers().kind(layer).index();
         let slot = *self.slots.get(kind)?.get(id.kind as usize)? as usize;
         let index = if id.kind.is_per_layer() {
-            self.counts.0 + self.before(layer) + slot
+            self.counts.0 + self.tensors_before(layer) + slot
         } else {
             slot
         };

@@ -230,14 +230,14 @@ impl TensorKind {
     pub const fn shape(self, config: &Config) -> Option<(usize, usize)> {
         let Dims {
             embedding,
-            head,
-            queries,
-            keys,
+            head_width,
+            queries_width,
+            keys_width,
             feed_forward,
             vocabulary,
             ..
         } = config.dims();
-        if queries == usize::MAX {
+        if queries_width == usize::MAX {
             return None;
         }
         let across_heads = config.qk_norm_across_heads;
@@ -248,15 +248,22 @@ impl TensorKind {
         };
         Some(match self {
             TensorKind::Embedder | TensorKind::LmHead => (vocabulary, embedding),
-            TensorKind::Query => (queries, embedding),
-            TensorKind::Key | TensorKind::Value => (keys, embedding),
-            TensorKind::Output => (embedding, queries),
+            TensorKind::Query => (queries_width, embedding),
+            TensorKind::Key | TensorKind::Value => (keys_width, embedding),
+            TensorKind::Output => (embedding, queries_width),
             TensorKind::GatingLinear | TensorKind::ValueLinear => (feed_forward, embedding),
             TensorKind::OutLinear => (embedding, feed_forward),
-            TensorKind::QueryBias => (1, queries),
-            TensorKind::KeyBias | TensorKind::ValueBias => (1, keys),
-            TensorKind::QueryNorm => (1, if across_heads { queries } else { head }),
-            TensorKind::KeyNorm => (1, if across_heads { keys } else { head }),
+            TensorKind::QueryBias => (1, queries_width),
+            TensorKind::KeyBias | TensorKind::ValueBias => (1, keys_width),
+            TensorKind::QueryNorm => (
+                1,
+                if across_heads {
+                    queries_width
+                } else {
+                    head_width
+                },
+            ),
+            TensorKind::KeyNorm => (1, if across_heads { keys_width } else { head_width }),
             TensorKind::GatingLinearBias | TensorKind::ValueLinearBias => (1, feed_forward),
             TensorKind::FinalNorm
             | TensorKind::PreAttentionNorm

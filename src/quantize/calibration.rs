@@ -13,7 +13,7 @@ const LENGTH: usize = 512;
 /// Tokens of a text of the user's that are used at most.
 const MOST: usize = 32 * 1024;
 /// One of so many sequences is kept for [`measure`](super::measure).
-const MEASURED_EVERY: usize = 16;
+const HELD_OUT_EVERY: usize = 16;
 
 /// Token sequences for calibration.
 ///
@@ -22,7 +22,7 @@ pub struct Calibration {
     /// What the inputs of matrices are collected from.
     pub(super) sequences: Vec<Vec<u32>>,
     /// What nothing is chosen by.
-    pub(super) measured: Vec<Vec<u32>>,
+    pub(super) held_out: Vec<Vec<u32>>,
 }
 
 impl Calibration {
@@ -50,11 +50,11 @@ impl Calibration {
         let mixed = cut(&tokenizer, TEXT, length, usize::MAX).map_err(refuse)?;
         let mut calibration = Calibration {
             sequences: Vec::new(),
-            measured: Vec::new(),
+            held_out: Vec::new(),
         };
         for (index, sequence) in own.into_iter().chain(mixed).enumerate() {
-            match index % MEASURED_EVERY {
-                0 => calibration.measured.push(sequence),
+            match index % HELD_OUT_EVERY {
+                0 => calibration.held_out.push(sequence),
                 _ => calibration.sequences.push(sequence),
             }
         }

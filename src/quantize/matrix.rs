@@ -25,8 +25,8 @@ const JUDGED: usize = 8;
 /// all text.
 const DAMPINGS: [f64; 4] = [0.03, 0.1, 0.25, 0.6];
 
-/// What is known of the inputs of a matrix.
-pub(super) struct Inputs {
+/// Sums over the inputs of a matrix, to which the tokens of the text are added.
+pub(super) struct InputSums {
     training: Sums,
     validation: Sums,
     /// Tokens of the validation text.
@@ -41,14 +41,14 @@ struct Sums {
     missing: Vec<f32>,
 }
 
-impl Inputs {
+impl InputSums {
     /// Of inputs of `width` numbers.
     pub fn new(width: usize) -> Self {
         let sums = || Sums {
             inputs: Moments::new(width),
             missing: Vec::new(),
         };
-        Inputs {
+        InputSums {
             training: sums(),
             validation: sums(),
             validation_tokens: 0,
@@ -80,8 +80,8 @@ impl Inputs {
     }
 
     /// `None` if they are of no use: not numbers, or too few to judge candidates by.
-    pub fn finish(self) -> Option<Known> {
-        let Inputs {
+    pub fn finish(self) -> Option<InputStatistics> {
+        let InputSums {
             training,
             validation,
             validation_tokens,
@@ -94,7 +94,7 @@ impl Inputs {
         }
         let factor = |damping: &f64| Some((*damping, training.inputs.factor(*damping)?));
         let candidates = DAMPINGS.iter().filter_map(factor).collect();
-        Some(Known {
+        Some(InputStatistics {
             candidates,
             all: training.plus(&validation),
             missing_in_training: training.missing,
@@ -118,7 +118,7 @@ impl Sums {
 }
 
 /// The moments of the inputs of a matrix, and candidates for the feedback.
-pub(super) struct Known {
+pub(super) struct InputStatistics {
     all: Sums,
     /// [`Sums::missing`] without the validation text.
     missing_in_training: Vec<f32>,
@@ -126,7 +126,7 @@ pub(super) struct Known {
     candidates: Vec<(f64, Factor)>,
 }
 
-impl Known {
+impl InputStatistics {
     /// By how much corrections reduce the squared error of the rows from `first` on. It is measured
     /// on the validation text.
     fn gain(&self, first: usize, corrections: &[Vec<f32>]) -> f64 {
@@ -169,7 +169,7 @@ pub(super) fn exact(tensor: &Tensor<'_>, grid: &Grid) -> Result<Option<PackedMat
     if grid.exact(&row).is_none() {
         return Ok(None);
     }
-    let (words, are_exact) = pack(tensor, grid.dtype, |_, rows| {
+    let (words, are_exact) = store_rows(tensor, grid.dtype, |_, rows| {
         let exact: Option<Vec<Row>> = rows.iter().map(|row| grid.exact(row)).collect();
         (exact.is_some(), exact.unwrap_or_default())
     })?;
@@ -181,32 +181,32 @@ pub(super) fn exact(tensor: &Tensor<'_>, grid: &Grid) -> Result<Option<PackedMat
     }))
 }
 
-/// Packs a matrix; with feedback, if something is known of its inputs.
-pub(super) fn round(
+/// Rounds a matrix and stores it; with feedback, if there are statistics of its inputs.
+pub(super) fn round_matrix(
     tensor: &Tensor<'_>,
     grid: &Grid,
-    known: Option<&Known>,
+    statistics: Option<&InputStatistics>,
 ) -> Result<Rounded, ImportError> {
-    let chosen = match known {
-        Some(known) => choose(tensor, grid, known)?,
+    let chosen = match statistics {
+        Some(statistics) => choose(tensor, grid, statistics)?,
         None => Chosen::default(),
     };
     let factor = |damping: Option<f64>| {
-        known
+        statistics
             .zip(damping)
-            .and_then(|(known, damping)| known.all.inputs.factor(damping))
+            .and_then(|(statistics, damping)| statistics.all.inputs.factor(damping))
     };
-    let correction = known.zip(factor(chosen.correction_damping));
+    let correction = statistics.zip(factor(chosen.correction_damping));
     let feedback = factor(chosen.feedback_damping);
-    let (words, losses) = pack(tensor, grid.dtype, |index, rows| {
-        if let Some((known, factor)) = &correction {
+    let (words, losses) = store_rows(tensor, grid.dtype, |index, rows| {
+        if let Some((statistics, factor)) = &correction {
             let first = index * TILE_ROWS;
             add_rows(
                 rows,
-                &corrections(&known.all.missing, factor, first, rows.len()),
+                &corrections(&statistics.all.missing, factor, first, rows.len()),
             );
         }
-        let judge = known.filter(|_| index % JUDGED == 0);
+        let judge = statistics.filter(|_| index % JUDGED == 0);
         let squares = |rows: &[Vec<f32>]| -> Option<f64> {
             Some(judge?.all.inputs.squared_outputs(rows).iter().sum())
         };
@@ -245,22 +245,31 @@ struct Chosen {
 }
 
 /// Tries the candidates on some rows.
-fn choose(tensor: &Tensor<'_>, grid: &Grid, known: &Known) -> Result<Chosen, ImportError> {
+fn choose(
+    tensor: &Tensor<'_>,
+    grid: &Grid,
+    statistics: &InputStatistics,
+) -> Result<Chosen, ImportError> {
     let tile_rows = tensor.row_count().div_ceil(TILE_ROWS);
     let count = tile_rows.min(TRIED);
     let tried = (0..count).map(|index| index * tile_rows / count);
     let read = |index| Ok((index * TILE_ROWS, read(tensor, index, grid.dtype)?));
     let mut tried: Vec<Tried> = tried.map(read).collect::<Result<_, ImportError>>()?;
-    let correction_damping = choose_correction(known, &mut tried);
+    let correction_damping = choose_correction(statistics, &mut tried);
     let mut feedback_damping = None;
     let mut least = f64::INFINITY;
-    let candidates = known.candidates.iter();
+    let candidates = statistics.candidates.iter();
     let candidates = candidates.map(|(damping, factor)| (Some(*damping), Some(factor)));
     for (damping, factor) in candidates.chain([(None, None)]) {
         let losses = tried.par_iter().map(|(_, rows)| {
             let mut rows = rows.clone();
             round_rows(grid, &mut rows, factor);
-            known.validation.inputs.squared_outputs(&rows).iter().sum()
+            statistics
+                .validation
+                .inputs
+                .squared_outputs(&rows)
+                .iter()
+                .sum()
         });
         let losses: Vec<f64> = losses.collect();
         let loss: f64 = losses.iter().sum();
@@ -279,19 +288,19 @@ fn choose(tensor: &Tensor<'_>, grid: &Grid, known: &Known) -> Result<Chosen, Imp
 type Tried = (usize, Vec<Vec<f32>>);
 
 /// Corrects some rows by what gains most on the validation text.
-fn choose_correction(known: &Known, tried: &mut [Tried]) -> Option<f64> {
-    if known.missing_in_training.is_empty() {
+fn choose_correction(statistics: &InputStatistics, tried: &mut [Tried]) -> Option<f64> {
+    if statistics.missing_in_training.is_empty() {
         return None;
     }
     let mut chosen = None;
     let mut most = 0.0;
-    for (damping, factor) in &known.candidates {
+    for (damping, factor) in &statistics.candidates {
         let found: Vec<(Vec<Vec<f32>>, f64)> = tried
             .par_iter()
             .map(|(first, rows)| {
                 let corrections =
-                    corrections(&known.missing_in_training, factor, *first, rows.len());
-                let gain = known.gain(*first, &corrections);
+                    corrections(&statistics.missing_in_training, factor, *first, rows.len());
+                let gain = statistics.gain(*first, &corrections);
                 (corrections, gain)
             })
             .collect();
@@ -308,12 +317,12 @@ fn choose_correction(known: &Known, tried: &mut [Tried]) -> Option<f64> {
     Some(damping)
 }
 
-/// Packs all rows of a matrix, eight at a time by all cores. `round` gets the index of a tile row
+/// Stores all rows of a matrix, eight at a time by all cores. `numbers` gets the index of a tile row
 /// and its rows. What it says besides is collected.
-fn pack<T: Send>(
+fn store_rows<T: Send>(
     tensor: &Tensor<'_>,
     dtype: DType,
-    round: impl Fn(usize, &mut [Vec<f32>]) -> (T, Vec<Row>) + Sync,
+    numbers: impl Fn(usize, &mut [Vec<f32>]) -> (T, Vec<Row>) + Sync,
 ) -> Result<(Vec<u32>, Vec<T>), ImportError> {
     let tile_rows = tensor.row_count().div_ceil(TILE_ROWS);
     let bytes = dtype.tile_row_bytes(tensor.column_count());
@@ -323,7 +332,7 @@ fn pack<T: Send>(
         .par_chunks_exact_mut(bytes / 4)
         .enumerate()
         .map(|(index, words)| {
-            let (told, rows) = round(index, &mut read(tensor, index, dtype)?);
+            let (told, rows) = numbers(index, &mut read(tensor, index, dtype)?);
             for (lane, row) in rows.iter().enumerate() {
                 write(dtype, bytemuck::cast_slice_mut(words), lane, row);
             }

@@ -55,7 +55,7 @@ pub fn measure(
     packed: &dyn Checkpoint,
     calibration: &Calibration,
 ) -> Result<Agreement, ImportError> {
-    let sequences = &calibration.measured;
+    let sequences = &calibration.held_out;
     let states = final_states(reference, sequences, Isa::best())?;
     let reference = Predictions::new(reference, states)?;
     let states = final_states(packed, sequences, Isa::best())?;
@@ -65,7 +65,7 @@ pub fn measure(
 
 /// What the logits of some tokens are computed from.
 pub(super) struct Predictions<'c> {
-    head: Numbers<'c>,
+    lm_head: Numbers<'c>,
     /// Normed, `[tokens][embedding_dim]`.
     states: Vec<f32>,
     final_logit_softcap: Option<f32>,
@@ -81,7 +81,7 @@ impl<'c> Predictions<'c> {
             TensorKind::LmHead
         };
         Ok(Predictions {
-            head: dequantized(checkpoint, TensorId { layer: 0, kind })?,
+            lm_head: dequantized(checkpoint, TensorId { layer: 0, kind })?,
             states,
             final_logit_softcap: config.final_logit_softcap,
         })
@@ -90,7 +90,7 @@ impl<'c> Predictions<'c> {
     /// The logits of some tokens of the vocabulary: `[tokens][rows]`.
     fn logits(&self, rows: Range<usize>) -> Result<Vec<f32>, ImportError> {
         let isa = Isa::best();
-        let mut logits = product(&self.head, rows, &self.states, isa)?;
+        let mut logits = product(&self.lm_head, rows, &self.states, isa)?;
         if let Some(cap) = self.final_logit_softcap {
             isa.soft_cap(&mut logits, cap);
         }
@@ -103,8 +103,8 @@ pub(super) fn compare(
     reference: &Predictions,
     packed: &Predictions,
 ) -> Result<Agreement, ImportError> {
-    let tokens = reference.states.len() / reference.head.columns();
-    let sums = over_vocabulary(reference.head.rows(), tokens, |rows| {
+    let tokens = reference.states.len() / reference.lm_head.columns();
+    let sums = over_vocabulary(reference.lm_head.rows(), tokens, |rows| {
         let p = reference.logits(rows.clone())?;
         let q = packed.logits(rows.clone())?;
         let tokens = p.chunks_exact(rows.len()).zip(q.chunks_exact(rows.len()));
@@ -121,8 +121,8 @@ pub(super) fn compare(
 /// The divergence of each of several models from the first one. They have the same `lm_head`,
 /// and `model` holds the states of one after the other, `tokens` of each.
 pub(super) fn divergences(model: &Predictions, tokens: usize) -> Result<Vec<f64>, ImportError> {
-    let others = model.states.len() / model.head.columns() - tokens;
-    let sums = over_vocabulary(model.head.rows(), others, |rows| {
+    let others = model.states.len() / model.lm_head.columns() - tokens;
+    let sums = over_vocabulary(model.lm_head.rows(), others, |rows| {
         let logits = model.logits(rows.clone())?;
         let (p, q) = logits.split_at(tokens * rows.len());
         let p = p.chunks_exact(rows.len()).cycle();

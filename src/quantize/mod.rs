@@ -33,7 +33,7 @@ use branch::Branch;
 pub use calibration::Calibration;
 use grid::Grid;
 use layer::{Computed, Kept, OneLayer, POST_NORMS, READERS, WRITERS, compute, embed, ranges};
-use matrix::{Inputs, Rounded, exact, round};
+use matrix::{InputSums, Rounded, exact, round_matrix};
 pub use measure::{Agreement, measure};
 pub use sensitivity::Sensitivity;
 
@@ -233,7 +233,7 @@ impl Work<'_, '_> {
         }
         let states = measure::final_norm(checkpoint, &hidden)?;
         let width = config.embedding_dim as usize;
-        let mut inputs = Inputs::new(width);
+        let mut inputs = InputSums::new(width);
         for (index, range) in ranges.iter().enumerate() {
             inputs.add(index, &states[numbers(range, width)], None, isa);
         }
@@ -251,7 +251,7 @@ impl Work<'_, '_> {
         // q8 is faster than f32, and its errors are far smaller than those of what is rounded.
         let image = OneLayer::new(self.quantized.checkpoint, layer, hidden).image(DType::Q8)?;
         let model = Model::open(&image).map_err(refuse)?;
-        let mut readers: [Option<Inputs>; READERS.len()] = Default::default();
+        let mut readers: [Option<InputSums>; READERS.len()] = Default::default();
         let mut targets: [Vec<f32>; WRITERS.len()] = Default::default();
         self.each_sequence(&model, ranges, Kept::Readers, |isa, index, computed| {
             for (target, rows) in targets.iter_mut().zip(&computed.residual) {
@@ -262,7 +262,7 @@ impl Work<'_, '_> {
                     continue;
                 }
                 let width = values.len() / ranges[index].len();
-                let inputs = inputs.get_or_insert_with(|| Inputs::new(width));
+                let inputs = inputs.get_or_insert_with(|| InputSums::new(width));
                 inputs.add(index, values, None, isa);
             }
         })?;
@@ -307,7 +307,8 @@ impl Work<'_, '_> {
                 };
                 let mut values = std::mem::take(&mut computed.writers[half]);
                 let missing = branch.missing(&mut values, width);
-                let inputs = inputs.get_or_insert_with(|| Inputs::new(values.len() / range.len()));
+                let inputs =
+                    inputs.get_or_insert_with(|| InputSums::new(values.len() / range.len()));
                 inputs.add(index, &values, Some(&missing), isa);
             },
         )?;
@@ -362,17 +363,17 @@ impl Work<'_, '_> {
     fn round_all(
         &mut self,
         is_meant: impl Fn(u32, TensorKind) -> bool,
-        inputs: Option<Inputs>,
+        inputs: Option<InputSums>,
     ) -> Result<(), ImportError> {
         let ids = self.grids.keys().copied();
         let ids: Vec<TensorId> = ids.filter(|id| is_meant(id.layer, id.kind)).collect();
         if ids.is_empty() {
             return Ok(());
         }
-        let moments = inputs.and_then(Inputs::finish);
+        let statistics = inputs.and_then(InputSums::finish);
         for id in ids {
             let tensor = self.quantized.checkpoint.tensor(id)?;
-            let rounded = round(&tensor, &self.grids[&id], moments.as_ref());
+            let rounded = round_matrix(&tensor, &self.grids[&id], statistics.as_ref());
             self.keep(id, rounded.map_err(|error| named(id, error))?)?;
         }
         Ok(())

@@ -16,7 +16,7 @@ use pocketlm_kernels::{Isa, TILE_ROWS};
 use super::feedback::round_rows;
 use super::grid::Grid;
 use super::layer::{OneLayer, embed};
-use super::matrix::{exact, round};
+use super::matrix::{exact, round_matrix};
 use super::measure::{Predictions, compare, divergences, final_norm};
 use super::{Calibration, Quantized, named};
 use crate::import::{Checkpoint, ImportError, PackedMatrix, Tensor};
@@ -314,7 +314,7 @@ fn final_divergences(
 fn rounded(checkpoint: &dyn Checkpoint, id: TensorId) -> Result<PackedMatrix, ImportError> {
     let tensor = checkpoint.tensor(id)?;
     let grid = Grid::of(MEASURED).expect("a type that is rounded");
-    let rounded = round(&tensor, &grid, None).map_err(|error| named(id, error))?;
+    let rounded = round_matrix(&tensor, &grid, None).map_err(|error| named(id, error))?;
     Ok(rounded.matrix)
 }
 

@@ -105,7 +105,7 @@ fn calibration(sequences: usize, length: usize) -> Calibration {
     };
     Calibration {
         sequences: (1..sequences + 1).map(sequence).collect(),
-        measured: (1000..1004).map(sequence).collect(),
+        held_out: (1000..1004).map(sequence).collect(),
     }
 }
 

@@ -64,9 +64,9 @@ impl Plan<'_> {
             Buffer::None | Buffer::Scores => 0,
             Buffer::Hidden | Buffer::Branch => dims.embedding,
             Buffer::Query | Buffer::QueryByHead | Buffer::AttendedByHead | Buffer::Attended => {
-                dims.queries
+                dims.queries_width
             }
-            Buffer::Key | Buffer::Value => dims.keys,
+            Buffer::Key | Buffer::Value => dims.keys_width,
             Buffer::Gate | Buffer::Up => dims.feed_forward,
             #[cfg(feature = "convolution")]
             Buffer::ConvIn => 3 * dims.convolved,
@@ -95,8 +95,8 @@ pub(super) type Layout = [[usize; 2]; Buffer::COUNT];
 /// a size overflows, the layout is of no use, nor is the plan.
 pub(super) const fn layout(dims: &Dims, batch: usize, parts: [usize; 4]) -> Layout {
     let [hidden, branch, scratch, logits] = parts;
-    let queries = batch.saturating_mul(dims.queries);
-    let keys = batch.saturating_mul(dims.keys);
+    let queries = batch.saturating_mul(dims.queries_width);
+    let keys = batch.saturating_mul(dims.keys_width);
     let feed_forward = batch.saturating_mul(dims.feed_forward);
 
     let hidden = after(0, hidden);

@@ -118,7 +118,7 @@ impl<'m> Plan<'m> {
             sizes: [0; PARTS.len()],
             layout: [[0; 2]; Buffer::COUNT],
         }
-        .measured()
+        .with_sizes()
     }
 
     /// The plan whose numbers the `sizes` of another plan are, without computing them: made from
@@ -161,26 +161,26 @@ impl<'m> Plan<'m> {
     /// How many tokens a session can hold.
     pub const fn context(mut self, tokens: u32) -> Self {
         self.context = tokens;
-        self.measured()
+        self.with_sizes()
     }
 
     /// How many tokens of a prompt are computed together. More is faster and needs more memory.
     pub const fn batch(mut self, tokens: u32) -> Self {
         self.batch = tokens;
-        self.measured()
+        self.with_sizes()
     }
 
     /// How many tokens' logits there is room for. Where the logits of all tokens are wanted
     /// ([`Session::feed_each`](super::Session::feed_each)), as many are computed together.
     pub const fn logits(mut self, tokens: u32) -> Self {
         self.logits = tokens;
-        self.measured()
+        self.with_sizes()
     }
 
     /// The type that keys and values are kept in.
     pub const fn kv(mut self, kv: Kv) -> Self {
         self.kv = kv;
-        self.measured()
+        self.with_sizes()
     }
 
     /// Bytes of the buffer for weights that are not in memory
@@ -190,7 +190,7 @@ impl<'m> Plan<'m> {
     #[cfg(feature = "source")]
     pub const fn weight_buffer(mut self, bytes: usize) -> Self {
         self.weight_buffer = bytes;
-        self.measured()
+        self.with_sizes()
     }
 
     /// Bytes of the whole arena; `usize::MAX` if the size overflows.
@@ -234,7 +234,7 @@ impl<'m> Plan<'m> {
     }
 
     /// The same plan with the sizes that follow from its limits.
-    const fn measured(mut self) -> Self {
+    const fn with_sizes(mut self) -> Self {
         let batch = self.batch as usize;
         let dims = &self.dims;
         let hidden = padded(product(&[4, batch, dims.embedding]));
@@ -244,8 +244,8 @@ impl<'m> Plan<'m> {
         // Queries that meet int8 keys are quantised head by head.
         let query_groups = product(&[
             dims.kv_heads,
-            dims.queries_per_kv,
-            dims.head.div_ceil(GROUP),
+            dims.query_heads_per_kv,
+            dims.head_width.div_ceil(GROUP),
         ]);
         let groups = product(&[
             size_of::<InputGroup>(),
@@ -259,7 +259,7 @@ impl<'m> Plan<'m> {
             scratch,
             logits,
             padded(groups).saturating_add(self.input_tile_bytes()),
-            padded(product(&[8, batch, dims.head])),
+            padded(product(&[8, batch, dims.head_width])),
             self.weight_bytes(),
             padded(self.cache_bytes()),
         ];
@@ -287,7 +287,10 @@ impl<'m> Plan<'m> {
     /// Numbers in the widest input of a product.
     const fn widest(&self) -> usize {
         let dims = &self.dims;
-        larger(dims.embedding, larger(dims.queries, dims.feed_forward))
+        larger(
+            dims.embedding,
+            larger(dims.queries_width, dims.feed_forward),
+        )
     }
 
     /// The context.
@@ -356,8 +359,8 @@ impl<'m> Plan<'m> {
         if layer.kind.is_convolution() {
             return (product(&[rows, 4, self.dims.embedding]), 0);
         }
-        let keys = self.kv.dtype().matrix_bytes(rows, self.dims.head);
-        let value = self.kv.value_bytes(self.dims.head);
+        let keys = self.kv.dtype().matrix_bytes(rows, self.dims.head_width);
+        let value = self.kv.value_bytes(self.dims.head_width);
         match (keys, value) {
             (Some(keys), Some(value)) => (keys.saturating_add(product(&[rows, value])), keys),
             _ => (usize::MAX, usize::MAX),
@@ -379,7 +382,7 @@ impl<'m> Plan<'m> {
     /// positions have gaps may be smaller.
     pub const fn snapshot_bytes(&self, tokens: u32) -> usize {
         let tokens = tokens as usize;
-        let row = match self.kv.value_bytes(self.dims.head) {
+        let row = match self.kv.value_bytes(self.dims.head_width) {
             // A key is as long as a value.
             Some(value) => product(&[2, self.dims.kv_heads, value]),
             None => usize::MAX,
@@ -442,8 +445,8 @@ impl<'m> Plan<'m> {
     const fn scratch(&self) -> usize {
         let batch = self.batch as usize;
         let dims = &self.dims;
-        let rows = product(&[2, batch, dims.queries.saturating_add(dims.keys)]);
-        let scores = product(&[dims.kv_heads, dims.queries_per_kv, self.longest_cache()]);
+        let rows = product(&[2, batch, dims.queries_width.saturating_add(dims.keys_width)]);
+        let scores = product(&[dims.kv_heads, dims.query_heads_per_kv, self.longest_cache()]);
         let feed_forward = product(&[2, batch, dims.feed_forward]);
         let most = larger(rows.saturating_add(scores), feed_forward);
         #[cfg(feature = "convolution")]

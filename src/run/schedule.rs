@@ -106,8 +106,8 @@ impl Schedule {
             }
             Job::Attend => {
                 // A query meets each key twice: for its score, and in the weighted sum of values.
-                let width = 2 * dims.head.div_ceil(dims.embedding.max(1));
-                let cost = width * visible() * dims.queries_per_kv;
+                let width = 2 * dims.head_width.div_ceil(dims.embedding.max(1));
+                let cost = width * visible() * dims.query_heads_per_kv;
                 (tokens * dims.kv_heads, cost)
             }
             #[cfg(feature = "convolution")]

@@ -122,7 +122,7 @@ impl<'m, 'a> Session<'m, 'a> {
         engine: Engine<'a>,
     ) -> Result<Session<'m, 'a>, Error> {
         Self::check(model, plan, arena)?;
-        Ok(Self::checked(model, plan, arena, engine))
+        Ok(Self::after_check(model, plan, arena, engine))
     }
 
     /// A session for weights that are not in memory ([`Model::open_from`]): they are read from
@@ -138,7 +138,7 @@ impl<'m, 'a> Session<'m, 'a> {
         source: &'a mut (dyn crate::model::WeightSource + Send),
     ) -> Result<Session<'m, 'a>, Error> {
         log::refused("session", Self::check_sizes(model, plan, arena))?;
-        let mut session = Self::checked(model, plan, arena, engine.into());
+        let mut session = Self::after_check(model, plan, arena, engine.into());
         session.forward.buffers.weights.attach(model, source)?;
         Ok(session)
     }
@@ -187,7 +187,7 @@ impl<'m, 'a> Session<'m, 'a> {
     /// [`new`](Session::new) after [`check`](Session::check). It returns no `Result`, so that the
     /// session is made where it will stay and is not moved there.
     #[doc(hidden)] // for the C interface
-    pub fn checked(
+    pub fn after_check(
         model: &Model<'m>,
         plan: &Plan<'m>,
         arena: &'a mut [u8],

@@ -229,12 +229,12 @@ impl Kept<'_> {
                     continue;
                 }
                 for slot in kept.clone().map(|index| cache.slot(index)) {
-                    for part in key_parts(kv, dims.head, slot) {
+                    for part in key_parts(kv, dims.head_width, slot) {
                         each(keys + part.start..keys + part.end)?;
                     }
                 }
                 for slot in kept.clone().map(|index| cache.slot(index)) {
-                    let part = value_part(kv, dims.head, slot);
+                    let part = value_part(kv, dims.head_width, slot);
                     each(values + part.start..values + part.end)?;
                 }
             }

@@ -12,24 +12,24 @@ use crate::model::{Model, TensorKind};
 pub(super) struct MatrixPart<'w> {
     pub matrix: Matrix<'w>,
     /// The tile row of the whole matrix that it starts with.
-    pub first: usize,
+    pub first_tile_row: usize,
     /// Rows of the whole matrix.
-    pub rows: usize,
+    pub whole_rows: usize,
 }
 
 impl<'w> MatrixPart<'w> {
     pub const NONE: MatrixPart<'static> = MatrixPart {
         matrix: Matrix::EMPTY,
-        first: 0,
-        rows: 0,
+        first_tile_row: 0,
+        whole_rows: 0,
     };
 
     fn mapped(model: &Model<'w>, layer: u32, kind: TensorKind) -> Self {
         let matrix = model.matrix(layer, kind);
         MatrixPart {
             matrix,
-            first: 0,
-            rows: matrix.rows(),
+            first_tile_row: 0,
+            whole_rows: matrix.rows(),
         }
     }
 }
@@ -204,8 +204,8 @@ mod read {
             let tile_rows = self.tile_rows;
             let mut weights = MatrixPart {
                 matrix: Matrix::EMPTY,
-                first: 0,
-                rows: location.rows,
+                first_tile_row: 0,
+                whole_rows: location.rows,
             };
             if tile_rows.kind == kind && (tile_rows.layer == layer || !kind.is_per_layer()) {
                 let rows = (tile_rows.count * TILE_ROWS)
@@ -214,7 +214,7 @@ mod read {
                     .front
                     .get(..tile_rows.count * location.item_bytes())
                     .unwrap_or_default();
-                weights.first = tile_rows.first;
+                weights.first_tile_row = tile_rows.first;
                 weights.matrix = Matrix::new(location.dtype, rows, location.columns, bytes)
                     .unwrap_or(Matrix::EMPTY);
             }
@@ -246,7 +246,7 @@ mod read {
                 rest = after;
                 if !vector.is_empty() {
                     source.read(
-                        model.header().weights().0 + location.offset,
+                        model.header().weights_range().0 + location.offset,
                         bytemuck::cast_slice_mut(vector),
                     )?;
                 }

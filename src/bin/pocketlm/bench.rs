@@ -10,11 +10,11 @@ use pocketlm::model::{Model, TensorKind};
 use pocketlm::run::{Plan, Session, Workers};
 use serde_json::{Value, json};
 
-use crate::generate::{Running, all_numbers, arena};
 use crate::info::tensors;
 use crate::load::Image;
 use crate::number::whole;
 use crate::output::{Outcome, counted, failure, figure, print, print_json};
+use crate::running::{Running, all_numbers, arena};
 
 /// Measure the speed of prefill and decode, and the share of the memory's bandwidth that decode
 /// uses

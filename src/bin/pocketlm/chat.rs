@@ -19,7 +19,6 @@ use pocketlm::text::ToolForm;
 use serde_json::Value;
 
 use self::command::Command;
-use crate::generate::{Drafting, PromptBar, Running, summary, warn_beyond_trained};
 use crate::grammar;
 use crate::input::{Input, Typed};
 use crate::load::Image;
@@ -28,6 +27,7 @@ use crate::output::{
     Failure, Outcome, counted, failure, file_failure, note, paint, print, report, stdout_failure,
 };
 use crate::output_file::{Kind, OutputFile};
+use crate::running::{Drafting, PromptBar, Running, summary, warn_beyond_trained};
 use crate::sampling::Sampling;
 
 /// Chat with a model that has a chat template: each line is a message, the answers stream to stdout

@@ -13,11 +13,11 @@ use pocketlm::run::Plan;
 use serde_json::{Value, json};
 
 use crate::board::{self, Board};
-use crate::generate::kv;
 use crate::number::whole;
 use crate::output::{Failure, Outcome, failure, file_failure, note, print, print_json};
 use crate::output_file::{Kind, OutputFile};
 use crate::pack::{calibration, quantized, trimmed};
+use crate::running::kv;
 use crate::trim::Trim;
 use crate::types::{Budget, sensitivity, types_for};
 use crate::{size, svg};

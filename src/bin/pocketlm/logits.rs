@@ -10,10 +10,10 @@ use clap::Args;
 use pocketlm::run::{Digest, Session};
 use serde_json::json;
 
-use crate::generate::{LOGITS, Running, all_numbers, arena};
 use crate::load::Image;
 use crate::output::{Outcome, failure, note, print, token_bar};
 use crate::output_file::{Kind, OutputFile};
+use crate::running::{LOGITS, Running, all_numbers, arena};
 
 /// Compute the logits of every position and write them to a safetensors file; print their 64-bit
 /// digest

@@ -15,8 +15,6 @@ mod chat;
 #[cfg(feature = "cli")]
 mod fit;
 #[cfg(feature = "cli")]
-mod generate;
-#[cfg(feature = "cli")]
 mod grammar;
 #[cfg(feature = "cli")]
 mod info;
@@ -40,6 +38,8 @@ mod perplexity;
 mod plan;
 #[cfg(feature = "cli")]
 mod run;
+#[cfg(feature = "cli")]
+mod running;
 #[cfg(feature = "cli")]
 mod sampling;
 #[cfg(feature = "cli")]

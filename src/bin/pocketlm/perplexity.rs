@@ -8,10 +8,10 @@ use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 use serde_json::json;
 
-use crate::generate::{LOGITS, Running, all_numbers, arena, warn_beyond_trained};
 use crate::load::Image;
 use crate::number::whole;
 use crate::output::{Outcome, counted, figure, file_failure, print, print_json, token_bar};
+use crate::running::{LOGITS, Running, all_numbers, arena, warn_beyond_trained};
 use crate::trim::text;
 
 /// Measure how well a model predicts a text: tokens scored, nats per token, perplexity

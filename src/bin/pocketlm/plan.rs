@@ -10,11 +10,11 @@ use pocketlm::run::Plan;
 use serde_json::{Map, Value, json};
 
 use crate::board::{self, Board};
-use crate::generate::{kv, warn_beyond_trained};
 use crate::load::Image;
 use crate::number::whole;
 use crate::output::{Failure, Outcome, counted, failure, print, print_json};
 use crate::output_file::{Kind, OutputFile};
+use crate::running::{kv, warn_beyond_trained};
 use crate::svg::{self, Bar};
 use crate::{c_header, grammar, info, size};
 

@@ -11,9 +11,6 @@ use pocketlm::model::{Kv, Model};
 use pocketlm::run::SnapshotHeader;
 use pocketlm::text::{EncodeOptions, Tokenizer};
 
-use crate::generate::{
-    Drafting, PromptBar, Running, default_context, summary, warn_beyond_trained,
-};
 use crate::grammar::{Constraining, check_specials};
 use crate::input::{Input, Typed};
 use crate::load::Image;
@@ -22,6 +19,7 @@ use crate::output::{
     Failure, Outcome, counted, failure, file_failure, note, paint, stdout_failure,
 };
 use crate::output_file::keep_from_stdout;
+use crate::running::{Drafting, PromptBar, Running, default_context, summary, warn_beyond_trained};
 use crate::sampling::Sampling;
 use crate::story;
 

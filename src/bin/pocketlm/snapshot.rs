@@ -7,10 +7,10 @@ use clap::Args;
 use pocketlm::run::Session;
 use pocketlm::text::EncodeOptions;
 
-use crate::generate::{Running, all_numbers, arena, feed, warn_beyond_trained};
 use crate::load::Image;
 use crate::output::{Outcome, counted, failure, note};
 use crate::output_file::{Kind, OutputFile};
+use crate::running::{Running, all_numbers, arena, feed, warn_beyond_trained};
 use crate::size;
 
 /// Compute a prompt and write its keys and values to a file, from which a device or `run` can

@@ -6,9 +6,9 @@ use clap::Args;
 use pocketlm::host::harness::Case;
 use pocketlm::run::Session;
 
-use crate::generate::{LOGITS, Running, arena, not_a_number};
 use crate::load::Image;
 use crate::output::{Outcome, file_failure, print};
+use crate::running::{LOGITS, Running, arena, not_a_number};
 
 /// Run a golden case and report where the model diverges from the expected logits
 #[derive(Args)]

@@ -119,17 +119,19 @@ struct Attention<'s> {
 impl Attention<'_> {
     /// Numbers in the queries of a unit, and in its result.
     fn width(&self) -> usize {
-        self.dims.queries_per_kv * self.dims.head
+        self.dims.kv_group_width()
     }
 
     /// Scores of a unit.
     fn unit_scores(&self) -> usize {
-        self.dims.queries_per_kv * self.cache.rows
+        self.dims.query_heads_per_kv * self.cache.rows
     }
 
     /// How many of `units` units are computed together, at least 1.
     fn together(&self, workers: &dyn Workers, units: usize) -> usize {
-        let queries = QUERIES.checked_div(self.dims.queries_per_kv).unwrap_or(0);
+        let queries = QUERIES
+            .checked_div(self.dims.query_heads_per_kv)
+            .unwrap_or(0);
         let together = queries.min(self.tokens.get()).min(units);
         // Workers are not equally fast, so there are two pieces for each. A board's batch is short.
         let share = if BARE_METAL || workers.count() <= 1 {
@@ -172,11 +174,11 @@ impl Attention<'_> {
     /// of a kv head: `[count][H/K][rows]`.
     fn scores(&self, unit: usize, token: usize, count: usize, keys: &[u8], scores: &mut [f32]) {
         let cached = self.cache.rows;
-        let keys = Matrix::new(self.kv.dtype(), cached, self.dims.head, keys);
+        let keys = Matrix::new(self.kv.dtype(), cached, self.dims.head_width, keys);
         let keys = keys.unwrap_or(Matrix::EMPTY);
-        let query_groups = self.dims.queries_per_kv * self.dims.head.div_ceil(GROUP);
+        let query_groups = self.dims.query_heads_per_kv * self.dims.head_width.div_ceil(GROUP);
         let input = Input {
-            count: count * self.dims.queries_per_kv,
+            count: count * self.dims.query_heads_per_kv,
             values: rows(self.queries, self.width(), unit..unit + count),
             groups: self.groups.get(unit * query_groups..).unwrap_or_default(),
             tiles: &[],
@@ -197,10 +199,10 @@ impl Attention<'_> {
         let slots = self.cache.slots(visible);
         let cached = self.cache.rows;
         // The queries of a token see the same keys, so values are read once for several.
-        for first in (0..self.dims.queries_per_kv).step_by(SHARED) {
-            let end = self.dims.queries_per_kv.min(first + SHARED);
+        for first in (0..self.dims.query_heads_per_kv).step_by(SHARED) {
+            let end = self.dims.query_heads_per_kv.min(first + SHARED);
             let scores = rows_mut(scores, cached, first..end);
-            let out = rows_mut(out, self.dims.head, first..end);
+            let out = rows_mut(out, self.dims.head_width, first..end);
             let mut normalizers = [0.0; SHARED];
             for (query, normalizer) in (0..end - first).zip(&mut normalizers) {
                 *normalizer = self.softmax(&slots, row_mut(scores, cached, query));
@@ -213,7 +215,7 @@ impl Attention<'_> {
             self.isa
                 .weighted_sum(self.kv, values, newer, scores, out, count);
             for (query, normalizer) in (0..count).zip(normalizers) {
-                scale(row_mut(out, self.dims.head, query), normalizer);
+                scale(row_mut(out, self.dims.head_width, query), normalizer);
             }
         }
     }

@@ -7,7 +7,6 @@ use super::{Forward, buffer, row_mut};
 use crate::model::{Rope, TensorKind};
 use crate::run::buffer::Buffer;
 use crate::run::schedule::Batch;
-use crate::run::weights::MatrixPart;
 
 impl Forward<'_, '_> {
     #[inline(never)]
@@ -16,18 +15,18 @@ impl Forward<'_, '_> {
         let id = self.buffers.tokens.get(index).copied().unwrap_or(0);
         let hidden = buffer(self.buffers.numbers, &self.plan, Buffer::Hidden);
         let hidden = row_mut(hidden, self.plan.dims().embedding, token);
-        let MatrixPart { matrix, first, .. } =
-            self.buffers
-                .weights
-                .matrix(&self.model, 0, TensorKind::Embedder);
-        matrix.row((id as usize).saturating_sub(first * TILE_ROWS), hidden);
+        let weights = &mut self.buffers.weights;
+        let part = weights.matrix(&self.model, 0, TensorKind::Embedder);
+        let first_row = part.first_tile_row * TILE_ROWS;
+        part.matrix
+            .row((id as usize).saturating_sub(first_row), hidden);
         let factor = self.model.config().embedding_scale;
         if factor != 1.0 {
             scale(hidden, factor);
         }
 
         let position = self.buffers.positions.get(index).copied().unwrap_or(0);
-        let width = self.plan.dims().head;
+        let width = self.plan.dims().head_width;
         for rope in [Rope::Global, Rope::Local] {
             let (amplitude, frequencies) = self.model.rope(rope);
             let row = self.rope_row(rope, token);

@@ -50,7 +50,7 @@ impl Forward<'_, '_> {
         let mut parts_left = parts.iter();
         let outputs = [a, b, c].map(|values| {
             let part = parts_left.next().unwrap_or(&MatrixPart::NONE);
-            let after = before + part.rows.div_ceil(TILE_ROWS);
+            let after = before + part.whole_rows.div_ceil(TILE_ROWS);
             let output = rows_of(part, values, count, before..after, &units);
             before = after;
             let numbers = output.range.len().saturating_mul(part.matrix.columns());
@@ -74,10 +74,10 @@ impl Forward<'_, '_> {
             outputs,
             (PIECE, together(workers, count)),
             |index, inputs, rows, mut out| {
-                let MatrixPart { matrix, first, .. } =
-                    parts.get(index).copied().unwrap_or(MatrixPart::NONE);
-                let input = some(input, inputs, &matrix);
-                isa.matmul(&matrix, &input, tile_rows(rows, first), &mut out);
+                let part = parts.get(index).copied().unwrap_or(MatrixPart::NONE);
+                let input = some(input, inputs, &part.matrix);
+                let tile_rows = tile_rows(rows, part.first_tile_row);
+                isa.matmul(&part.matrix, &input, tile_rows, &mut out);
                 if let Some(cap) = cap {
                     (0..input.count).for_each(|token| isa.soft_cap(out.vector(token), cap));
                 }
@@ -105,8 +105,10 @@ fn rows_of<'o>(
     let end = units.end.min(own.end).max(start);
     let rows = (start - own.start) * TILE_ROWS..(end - own.start) * TILE_ROWS;
     Output {
-        values: values.get_mut(..part.rows * count).unwrap_or_default(),
-        rows: part.rows,
+        values: values
+            .get_mut(..part.whole_rows * count)
+            .unwrap_or_default(),
+        rows: part.whole_rows,
         range: rows,
     }
 }

@@ -39,7 +39,7 @@ impl Forward<'_, '_> {
             eps: self.model.config().rms_norm_eps,
             activation: activation(self.model.config().mlp_variant),
             by_head,
-            kv_head_width: dims.queries_per_kv * dims.head,
+            kv_group_width: dims.kv_group_width(),
             kv_heads: dims.kv_heads,
             tokens: count,
         };
@@ -134,10 +134,10 @@ struct TokenWork<'s> {
     vectors: [&'s [f32]; 3],
     eps: f32,
     activation: Activation,
-    /// `[kv_heads][tokens][kv_head_width]`.
+    /// `[kv_heads][tokens][kv_group_width]`.
     by_head: &'s [f32],
     kv_heads: usize,
-    kv_head_width: usize,
+    kv_group_width: usize,
     tokens: usize,
 }
 
@@ -155,8 +155,12 @@ impl TokenWork<'_> {
         let written = match self.job {
             PerToken::Gather { .. } => {
                 for head in 0..self.kv_heads {
-                    let from = row(self.by_head, self.kv_head_width, head * self.tokens + token);
-                    copy(row_mut(first, self.kv_head_width, head), from);
+                    let from = row(
+                        self.by_head,
+                        self.kv_group_width,
+                        head * self.tokens + token,
+                    );
+                    copy(row_mut(first, self.kv_group_width, head), from);
                 }
                 first
             }

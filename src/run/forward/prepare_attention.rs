@@ -120,13 +120,13 @@ struct Prepared<'s> {
 impl Prepare<'_> {
     /// Numbers in the queries of a token that belong to a kv head.
     fn width(&self) -> usize {
-        self.dims.queries_per_kv * self.dims.head
+        self.dims.kv_group_width()
     }
 
     /// How many groups of inputs these queries make, if keys are quantised.
     fn query_groups(&self) -> usize {
         if self.kv.dtype().is_quantized() {
-            self.dims.queries_per_kv * self.dims.head.div_ceil(GROUP)
+            self.dims.kv_group_width().div_ceil(GROUP)
         } else {
             0
         }
@@ -136,16 +136,16 @@ impl Prepare<'_> {
     fn one(&self, token: usize, into: Prepared<'_>) {
         let dims = self.dims;
         let slot = self.cache.slot(self.start + token);
-        let query = row_mut(into.queries, dims.queries, token);
-        let keys = row_mut(into.key, dims.keys, token);
-        let values = row_mut(into.value, dims.keys, token);
+        let query = row_mut(into.queries, dims.queries_width, token);
+        let keys = row_mut(into.key, dims.keys_width, token);
+        let values = row_mut(into.value, dims.keys_width, token);
         self.add_biases_and_norm([&mut *query, &mut *keys, &mut *values]);
         for head in 0..dims.kv_heads {
             let unit = head * self.count + token;
             let queries = row_mut(into.queries_by_head, self.width(), unit);
             let groups = group_row_mut(into.groups, self.query_groups() * GROUP, unit);
-            let key = row_mut(keys, dims.head, head);
-            let value = row(values, dims.head, head);
+            let key = row_mut(keys, dims.head_width, head);
+            let value = row(values, dims.head_width, head);
             copy(queries, row(query, self.width(), head));
             self.rotate(token, [queries, key], groups);
             self.store(into.cache, head, slot, [key, value]);
@@ -165,16 +165,16 @@ impl Prepare<'_> {
         let dims = self.dims;
         let width = self.width();
         let query_groups = self.query_groups();
-        let numbers = tokens.len().saturating_mul(width + 2 * dims.head);
+        let numbers = tokens.len().saturating_mul(width + 2 * dims.head_width);
         let workers = row_workers(engine, numbers);
         let mut vectors = self.biases.iter().chain(&self.norms);
         if vectors.any(|vector| !vector.is_empty()) {
             each_row(
                 workers,
                 [
-                    (&mut *into.queries, dims.queries),
-                    (&mut *into.key, dims.keys),
-                    (&mut *into.value, dims.keys),
+                    (&mut *into.queries, dims.queries_width),
+                    (&mut *into.key, dims.keys_width),
+                    (&mut *into.value, dims.keys_width),
                 ],
                 (&mut [], 0),
                 tokens.clone(),
@@ -190,14 +190,14 @@ impl Prepare<'_> {
                 workers,
                 [
                     (queries.unwrap_or_default(), width),
-                    (&mut *into.queries, dims.queries),
-                    (&mut *into.key, dims.keys),
+                    (&mut *into.queries, dims.queries_width),
+                    (&mut *into.key, dims.keys_width),
                 ],
                 (groups.unwrap_or_default(), query_groups * GROUP),
                 tokens.clone(),
                 |token, [queries, query, key], groups| {
                     copy(queries, row(query, width, head));
-                    let key = row_mut(key, dims.head, head);
+                    let key = row_mut(key, dims.head_width, head);
                     self.rotate(token, [queries, key], groups);
                 },
             );
@@ -225,10 +225,12 @@ impl Prepare<'_> {
     /// it comes after rotation. Queries are scaled, and quantised for quantised keys.
     fn rotate(&self, token: usize, [queries, key]: [&mut [f32]; 2], groups: &mut [InputGroup]) {
         let dims = self.dims;
-        let angles = row(self.angles, dims.head, self.first_row + token);
-        let (cos, sin) = angles.split_at_checked(dims.head / 2).unwrap_or_default();
-        for index in 0..dims.queries_per_kv {
-            rope(row_mut(queries, dims.head, index), cos, sin);
+        let angles = row(self.angles, dims.head_width, self.first_row + token);
+        let (cos, sin) = angles
+            .split_at_checked(dims.head_width / 2)
+            .unwrap_or_default();
+        for index in 0..dims.query_heads_per_kv {
+            rope(row_mut(queries, dims.head_width, index), cos, sin);
         }
         rope(key, cos, sin);
         if self.config.qk_norm_after_rope {
@@ -245,10 +247,10 @@ impl Prepare<'_> {
             scale(queries, factor.copied().unwrap_or(1.0));
         }
         if self.kv.dtype().is_quantized() {
-            for index in 0..dims.queries_per_kv {
-                let query = row(queries, dims.head, index);
+            for index in 0..dims.query_heads_per_kv {
+                let query = row(queries, dims.head_width, index);
                 self.isa
-                    .quantize(query, group_row_mut(groups, dims.head, index));
+                    .quantize(query, group_row_mut(groups, dims.head_width, index));
             }
         }
     }
@@ -266,8 +268,8 @@ impl Prepare<'_> {
         let key_bytes = self.cache.keys(head).len();
         let (keys, values) = bytes.split_at_mut_checked(key_bytes).unwrap_or_default();
         // Keys are stored in tiles of eight, so these are what workers share.
-        let key_tile = self.kv.dtype().tile_row_bytes(dims.head).unwrap_or(0);
-        let value_tile = TILE_ROWS * self.kv.value_bytes(dims.head).unwrap_or(0);
+        let key_tile = self.kv.dtype().tile_row_bytes(dims.head_width).unwrap_or(0);
+        let value_tile = TILE_ROWS * self.kv.value_bytes(dims.head_width).unwrap_or(0);
         let mut first = tokens.start;
         for slots in self
             .cache
@@ -281,8 +283,8 @@ impl Prepare<'_> {
                     let token = first + slot - slots.start;
                     let index = token * dims.kv_heads + head;
                     let slot = slot - tile.start;
-                    store_key(self.kv, keys, slot, row(key, dims.head, index));
-                    store_value(self.kv, values, slot, row(value, dims.head, index));
+                    store_key(self.kv, keys, slot, row(key, dims.head_width, index));
+                    store_value(self.kv, values, slot, row(value, dims.head_width, index));
                 }
             });
             first += slots.len();

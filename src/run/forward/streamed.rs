@@ -131,7 +131,7 @@ impl Forward<'_, '_> {
         work: &mut dyn FnMut(&mut Self),
     ) -> Result<(), Error> {
         let location = self.model.location(tile_rows.layer, tile_rows.kind);
-        let offset = self.model.header().weights().0
+        let offset = self.model.header().weights_range().0
             + location.offset
             + (tile_rows.first * location.item_bytes()) as u64;
         let back = mem::take(&mut self.buffers.weights.back);
