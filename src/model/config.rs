@@ -3,6 +3,8 @@
 use core::fmt;
 use core::num::NonZeroU32;
 
+use pocketlm_kernels::GROUP;
+
 use super::image::{Section, u32_at};
 use super::{DType, Rope};
 use crate::Error;
@@ -225,9 +227,9 @@ impl fmt::Display for ConfigField {
             ConfigField::ParameterDtype => "parameter_dtype is unknown",
             ConfigField::ActivationDtype => "activation_dtype is unknown",
             ConfigField::Rope => {
-                "the amplitude of rotary frequencies must be finite and above 0, the word after it 0"
+                "the rotary amplitude must be finite and above 0, and the word after it 0"
             }
-            ConfigField::AttentionType => "a layer's kind or choice of rotary frequencies is unknown",
+            ConfigField::AttentionType => "a layer's kind or rotary frequencies are unknown",
             ConfigField::AttnTemperature => {
                 "attn_temperature's scale and factors must be finite, and the scale above 0"
             }
@@ -297,6 +299,11 @@ impl Dims {
     /// `H P / K`, the queries of the heads that share a kv head.
     pub const fn kv_group_width(&self) -> usize {
         self.query_heads_per_kv * self.head_width
+    }
+
+    /// Groups of 32 that the queries of these heads make: each head starts a group.
+    pub const fn query_groups_per_kv(&self) -> usize {
+        self.query_heads_per_kv * self.head_width.div_ceil(GROUP)
     }
 }
 

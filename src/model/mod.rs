@@ -69,11 +69,11 @@ pub struct Model<'m> {
 }
 
 impl<'m> Model<'m> {
-    /// Checks an image and borrows it. All but the tokenizer is checked here, once: lengths, alignment, holes
-    /// and overlaps, every section's checksum, the config, the place, type and shape of every
-    /// tensor, and that every number is finite. So this reads the whole image. Afterwards only
-    /// calls that are wrong in themselves fail, such as a token id out of range or too long a
-    /// context.
+    /// Checks an image and borrows it. All but the tokenizer is checked here, once: lengths,
+    /// alignment, holes and overlaps, every section's checksum, the config, the place, type and
+    /// shape of every tensor, and that every number is finite. So this reads the whole image.
+    /// Afterwards only calls that are wrong in themselves fail, such as a token id out of range or
+    /// too long a context.
     ///
     /// The tokenizer is checked when it is asked for ([`Model::tokenizer`]), so that a firmware
     /// that deals in token ids does not carry one.

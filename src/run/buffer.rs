@@ -15,8 +15,8 @@ pub(super) enum Buffer {
     None,
     /// `[B][D]`, the residual stream.
     Hidden,
-    /// `[B][D]`, both ends of a branch off the residual stream: its input, normed; later its output,
-    /// until that joins the stream. After the last layer, the input of `lm_head`, normed.
+    /// `[B][D]`, both ends of a branch off the residual stream: its input, normed; later its
+    /// output, until that joins the stream. After the last layer, the input of `lm_head`, normed.
     Branch,
     /// `[B][H P]`, the queries as they come out of the matmul.
     Query,

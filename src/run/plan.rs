@@ -20,19 +20,20 @@ use crate::model::{Dims, Header, Kv, Layer, Layers};
 /// |---|---|
 /// | `tokens` | ids and positions of the context, 8 each |
 /// | `hidden` | the residual stream, 4 B D |
-/// | `branch` | the normed input of a branch off `hidden`, or its output before it joins `hidden`, 4 B D |
+/// | `branch` | input of a branch off `hidden`, normed, or its output, 4 B D |
 /// | `scratch` | buffers of attention or of the feed-forward, see below |
 /// | `logits` | 4 V for each of as many tokens as [`Plan::logits`] says |
 /// | `groups` | quantised inputs, see below |
-/// | `rope` | rotary angles of the batch, cosines and sines, with global and with local frequencies, 8 B P |
+/// | `rope` | rotary angles of the batch with global and local frequencies, 8 B P |
 /// | `weights` | only for weights that are not in memory, see below |
 /// | `cache` | keys and values, and what convolutions keep: [`Plan::layer_cache_bytes`] of every layer |
 ///
 /// * `scratch` is the largest of three: attention's queries, keys, values, output and scores,
 ///   4 (B P (2H + 2K) + H R), where `R` is the length of the longest attention layer's cache; the
 ///   feed-forward's two vectors, 8 B F; and a convolution's four, 16 B D, if a layer is one.
-/// * `groups` takes 72 for each 32 numbers of the widest input, B times, or of the queries if they
-///   are more, each head rounded up to 32. Batches of 32 and more take 136 for each 32 numbers in addition, in the form that matrix units read.
+/// * `groups` takes 72 for each 32 numbers, B times: of the widest input, or of all queries with
+///   each head rounded up to 32, whichever is more. Batches of 32 and more take 136 for each 32
+///   numbers in addition, in the form that matrix units read.
 /// * `weights` holds both halves of [`Plan::weight_buffer`], and the vectors of a layer.
 #[derive(Clone, Copy)]
 pub struct Plan<'m> {
@@ -466,7 +467,10 @@ const fn vectors(config: &Config) -> usize {
     let mut most = config.dims().embedding;
     let mut kind = 0;
     while kind < LayerKind::COUNT {
-        most = larger(most, vectors_of(config, LayerKind::ALL[kind]));
+        let layer = LayerKind::ALL[kind];
+        if !layer.is_convolution() || config.conv_taps.is_some() {
+            most = larger(most, vectors_of(config, layer));
+        }
         kind += 1;
     }
     most

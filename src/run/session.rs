@@ -45,10 +45,10 @@ enum Event {
 pub(crate) enum Observed {
     /// The input of the matrix of this kind, and of others of the same product.
     Input(TensorKind),
-    /// What attention, a convolution or the feed-forward network computed, before the norm of this
-    /// kind and before it is added to the hidden rows.
+    /// What attention, a convolution or the feed-forward network computed, before its bias and
+    /// before the norm of this kind.
     Branch(TensorKind),
-    /// The hidden rows after it is added.
+    /// The hidden rows after such a branch is added. The norm after the branch is of this kind.
     Residual(TensorKind),
 }
 

@@ -5,8 +5,7 @@ use core::ops::Range;
 
 use pocketlm_kernels::vector::scale;
 use pocketlm_kernels::{
-    Engine, GROUP, Input, InputGroup, Isa, Kv, Matrix, RowsMut, Solo, TILE_ROWS, Workers,
-    split_chunks,
+    Engine, Input, InputGroup, Isa, Kv, Matrix, RowsMut, Solo, TILE_ROWS, Workers, split_chunks,
 };
 
 use super::{Forward, row_mut, rows, rows_mut, split};
@@ -176,7 +175,7 @@ impl Attention<'_> {
         let cached = self.cache.rows;
         let keys = Matrix::new(self.kv.dtype(), cached, self.dims.head_width, keys);
         let keys = keys.unwrap_or(Matrix::EMPTY);
-        let query_groups = self.dims.query_heads_per_kv * self.dims.head_width.div_ceil(GROUP);
+        let query_groups = self.dims.query_groups_per_kv();
         let input = Input {
             count: count * self.dims.query_heads_per_kv,
             values: rows(self.queries, self.width(), unit..unit + count),

@@ -90,7 +90,7 @@ impl Forward<'_, '_> {
 /// |---|---|---|---|---|
 /// | `Norm` | | `of`, read | `into`, written | norm |
 /// | `Gather` | `from`, read | `into`, written | | |
-/// | `Residual` | | `onto`, read and written | `branch`, read and written | bias, post-norm, next norm |
+/// | `Residual` | | `onto`, read and written | `branch`, read and written | bias and both norms |
 /// | `Activate` | | `gate`, read and written | `up`, read | their biases |
 fn operands(job: PerToken) -> ([Buffer; 3], [Option<TensorKind>; 3]) {
     match job {

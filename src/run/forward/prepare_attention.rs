@@ -126,7 +126,7 @@ impl Prepare<'_> {
     /// How many groups of inputs these queries make, if keys are quantised.
     fn query_groups(&self) -> usize {
         if self.kv.dtype().is_quantized() {
-            self.dims.kv_group_width().div_ceil(GROUP)
+            self.dims.query_groups_per_kv()
         } else {
             0
         }
