@@ -1,10 +1,10 @@
-//! What the branch of a layer's half, attention or the feed-forward network, should add to the
-//! hidden rows besides what it adds, as least squares for the matrix that computes it last.
+//! What is missing in the hidden rows after a branch (attention or the feed-forward network), as
+//! least squares for the matrix that the branch ends with.
 //!
-//! With a norm after the branch (Gemma 2 and 3) the hidden rows get `g y / rms(y)`, where `y` are
-//! the outputs of the matrix. A small change of `y` changes them by `g / rms(y)` times as much, if
-//! the change of `rms(y)` is left out. So the inputs are divided by `rms(y)`, and what is missing by
-//! `g`.
+//! With a norm after the branch (Gemma 2 and 3) the hidden rows get `g y / rms(y)`, where `y` is
+//! the output of the matrix and its bias. A small change of `y` changes them by `g / rms(y)` times
+//! as much, if the change of `rms(y)` is left out. So the inputs are divided by `rms(y)`, and what
+//! is missing by `g`.
 
 use std::prelude::rust_2024::*;
 
@@ -16,7 +16,7 @@ const EPSILON: f32 = 1e-6;
 
 /// Rows of a sequence, `[tokens][width]` each.
 pub(super) struct Branch<'a> {
-    /// What the branch computed, before its norm. A bias is left out.
+    /// What the branch computed, bias included, before its norm.
     pub outputs: &'a [f32],
     /// The norm after it, `[width]`, if there is one.
     pub norm: Option<&'a [f32]>,
@@ -31,7 +31,10 @@ impl Branch<'_> {
     /// `[tokens][width]`, scaled like them. Hidden rows are normed before they are read, so a token
     /// counts by its error over its size.
     pub fn missing(&self, inputs: &mut [f32], width: usize) -> Vec<f32> {
-        let tokens = self.target.len() / width;
+        if self.target.is_empty() {
+            return Vec::new();
+        }
+        let input_width = inputs.len() / (self.target.len() / width);
         let mut missing: Vec<f32> = self
             .target
             .iter()
@@ -41,7 +44,7 @@ impl Branch<'_> {
         let mean = |norm: &[f32]| norm.iter().map(|g| g * g).sum::<f32>() / width as f32;
         let ridge = self.norm.map_or(0.0, mean) * RIDGE + EPSILON;
         for ((inputs, missing), (target, outputs)) in inputs
-            .chunks_exact_mut(inputs.len() / tokens.max(1))
+            .chunks_exact_mut(input_width)
             .zip(missing.chunks_exact_mut(width))
             .zip(
                 self.target

@@ -31,6 +31,12 @@ pub(super) const WRITERS: [&[TensorKind]; 2] = [
     &[TensorKind::OutLinear],
 ];
 
+/// The bias that is added to what each half writes, if the model has it.
+pub(super) const BIASES: [&[TensorKind]; 2] = [
+    &[TensorKind::OutputBias, TensorKind::ConvOutBias],
+    &[TensorKind::OutLinearBias],
+];
+
 /// The norm after each half, if the model has it.
 pub(super) const POST_NORMS: [TensorKind; 2] =
     [TensorKind::PostAttentionNorm, TensorKind::PostFfwNorm];
@@ -265,7 +271,7 @@ pub(super) struct Computed {
     pub readers: [Vec<f32>; READERS.len()],
     /// The same of [`WRITERS`].
     pub writers: [Vec<f32>; WRITERS.len()],
-    /// What each half computed, before its norm, `[tokens][embedding_dim]`.
+    /// What each half computed, before its bias and its norm, `[tokens][embedding_dim]`.
     pub branches: [Vec<f32>; WRITERS.len()],
     /// The hidden rows after each half, `[tokens][embedding_dim]`.
     pub residual: [Vec<f32>; WRITERS.len()],

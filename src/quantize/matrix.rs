@@ -196,15 +196,30 @@ pub(super) fn round_matrix(
             .zip(damping)
             .and_then(|(statistics, damping)| statistics.all.inputs.factor(damping))
     };
-    let correction = statistics.zip(factor(chosen.correction_damping));
     let feedback = factor(chosen.feedback_damping);
+    let own = if chosen.correction_damping == chosen.feedback_damping {
+        None
+    } else {
+        factor(chosen.correction_damping)
+    };
+    let shared = feedback
+        .as_ref()
+        .filter(|_| chosen.correction_damping == chosen.feedback_damping);
+    let correction = statistics.zip(own.as_ref().or(shared));
     let (words, losses) = store_rows(tensor, grid.dtype, |index, rows| {
         if let Some((statistics, factor)) = &correction {
             let first = index * TILE_ROWS;
+            let mut corrected = rows.to_vec();
+            let missing = &statistics.all.missing;
             add_rows(
-                rows,
-                &corrections(&statistics.all.missing, factor, first, rows.len()),
+                &mut corrected,
+                &corrections(missing, factor, first, rows.len()),
             );
+            // Inputs that are almost always zero can ask for weights that the type cannot hold.
+            let is_storable = |row: &Vec<f32>| check_range(row, 0, grid.dtype).is_ok();
+            if corrected.iter().all(is_storable) {
+                rows.clone_from_slice(&corrected);
+            }
         }
         let judge = statistics.filter(|_| index % JUDGED == 0);
         let squares = |rows: &[Vec<f32>]| -> Option<f64> {
@@ -317,8 +332,8 @@ fn choose_correction(statistics: &InputStatistics, tried: &mut [Tried]) -> Optio
     Some(damping)
 }
 
-/// Stores all rows of a matrix, eight at a time by all cores. `numbers` gets the index of a tile row
-/// and its rows. What it says besides is collected.
+/// Stores all rows of a matrix, eight at a time by all cores. `numbers` gets the index of a tile
+/// row and its rows. What it says besides is collected.
 fn store_rows<T: Send>(
     tensor: &Tensor<'_>,
     dtype: DType,

@@ -31,8 +31,11 @@ use crate::import::{Checkpoint, Description, ImportError, PackOptions, PackedMat
 use crate::model::{DType, Model, TensorId, TensorKind};
 use branch::Branch;
 pub use calibration::Calibration;
+use feedback::add;
 use grid::Grid;
-use layer::{Computed, Kept, OneLayer, POST_NORMS, READERS, WRITERS, compute, embed, ranges};
+use layer::{
+    BIASES, Computed, Kept, OneLayer, POST_NORMS, READERS, WRITERS, compute, embed, ranges,
+};
 use matrix::{InputSums, Rounded, exact, round_matrix};
 pub use measure::{Agreement, measure};
 pub use sensitivity::Sensitivity;
@@ -114,7 +117,8 @@ pub struct Progress {
     /// The matrix that was packed last.
     pub matrix: TensorId,
     /// The squared error of its outputs over the square of the outputs; `None` without calibration,
-    /// and for a matrix that lost nothing.
+    /// and for a matrix that lost nothing. The outputs of a matrix that writes to the hidden rows
+    /// are those after its correction, and a token counts by the size of its hidden row.
     pub error: Option<f64>,
     /// Weights that are packed.
     pub done: u64,
@@ -122,8 +126,8 @@ pub struct Progress {
     pub total: u64,
 }
 
-/// Whether matrices of this type are rounded with calibration text. For the other types the importer
-/// rounds each weight by itself, which is as good.
+/// Whether matrices of this type are rounded with calibration text. For the other types the
+/// importer rounds each weight by itself, which is as good.
 pub fn uses_calibration(dtype: DType) -> bool {
     Grid::of(dtype).is_some()
 }
@@ -220,7 +224,7 @@ impl Work<'_, '_> {
         let mut packed_hidden = hidden.clone();
         for layer in 0..config.num_decoder_blocks {
             // A model that computes what is not a number tells nothing more.
-            if hidden.iter().any(|x| !x.is_finite()) {
+            if hidden.iter().chain(&packed_hidden).any(|x| !x.is_finite()) {
                 return self.round_all(|_, _| true, None);
             }
             let targets = self.pack_readers(layer, &hidden, &ranges)?;
@@ -240,8 +244,8 @@ impl Work<'_, '_> {
         self.round_all(|_, _| true, Some(inputs))
     }
 
-    /// Packs the matrices of a layer that read the hidden rows. Returns the checkpoint's hidden rows
-    /// after each half of the layer.
+    /// Packs the matrices of a layer that read the hidden rows. Returns the checkpoint's hidden
+    /// rows after each half of the layer.
     fn pack_readers(
         &mut self,
         layer: u32,
@@ -290,7 +294,8 @@ impl Work<'_, '_> {
         let image = self.packed_layer(layer, hidden).image(DType::Q8)?;
         let model = Model::open(&image).map_err(refuse)?;
         let width = model.config().embedding_dim as usize;
-        let norm = self.post_norm(layer, half)?;
+        let norm = self.vector(layer, &[POST_NORMS[half]])?;
+        let bias = self.vector(layer, BIASES[half])?;
         let mut inputs = None;
         self.each_sequence(
             &model,
@@ -299,6 +304,10 @@ impl Work<'_, '_> {
             |isa, index, mut computed| {
                 let range = &ranges[index];
                 let target = &target[numbers(range, width)];
+                if let Some(bias) = &bias {
+                    let outputs = computed.branches[half].chunks_exact_mut(width);
+                    outputs.for_each(|row| add(row, bias, 1.0));
+                }
                 let branch = Branch {
                     outputs: &computed.branches[half],
                     norm: norm.as_deref(),
@@ -316,19 +325,17 @@ impl Work<'_, '_> {
         self.round_all(is_meant, inputs)
     }
 
-    /// The norm after a half of a layer, if there is one.
-    fn post_norm(&self, layer: u32, half: usize) -> Result<Option<Vec<f32>>, ImportError> {
+    /// A layer's vector of one of these kinds, if the layer has it.
+    fn vector(&self, layer: u32, kinds: &[TensorKind]) -> Result<Option<Vec<f32>>, ImportError> {
         let checkpoint = self.quantized.checkpoint;
-        let id = TensorId {
-            layer,
-            kind: POST_NORMS[half],
-        };
-        if !checkpoint.description().tensor_ids().any(|of| of == id) {
+        let mut ids = checkpoint.description().tensor_ids();
+        let Some(id) = ids.find(|id| id.layer == layer && kinds.contains(&id.kind)) else {
             return Ok(None);
-        }
-        let mut norm = vec![0.0; checkpoint.description().config.embedding_dim as usize];
-        checkpoint.tensor(id)?.row(0, &mut norm)?;
-        Ok(Some(norm))
+        };
+        let tensor = checkpoint.tensor(id)?;
+        let mut vector = vec![0.0; tensor.column_count()];
+        tensor.row(0, &mut vector)?;
+        Ok(Some(vector))
     }
 
     /// A layer with those of its matrices that are packed so far.

@@ -174,7 +174,8 @@ fn calibration_brings_the_model_nearer_to_its_checkpoint() {
 /// So a model with such matrices in six bits is better than one that keeps them in f32.
 #[test]
 fn writers_make_up_for_the_errors_before_them() {
-    for checkpoint in [Random::new(), with_norms_after_branches()] {
+    let norms = with_norms_after_branches;
+    for checkpoint in [Random::new(), norms(false), norms(true)] {
         let calibration = calibration(40, 60);
         let kl = |of_writers: DType| {
             let writers = checkpoint.description.tensor_ids();
@@ -193,12 +194,14 @@ fn writers_make_up_for_the_errors_before_them() {
     }
 }
 
-/// A model like Gemma 3.
-fn with_norms_after_branches() -> Random {
+/// A model like Gemma 3. The biases are larger than what they are added to.
+fn with_norms_after_branches(has_biases: bool) -> Random {
     let Description { config, layers, .. } = Random::new().description;
     let config = Config {
         use_post_attn_norm: true,
         use_post_ffw_norm: true,
+        output_bias: has_biases,
+        mlp_bias: has_biases,
         ..config
     };
     let mut checkpoint = Random::with(config, [layers[0]; 2]);
@@ -212,7 +215,7 @@ fn with_norms_after_branches() -> Random {
 
 #[test]
 fn calibration_helps_models_with_norms_after_their_branches() {
-    let checkpoint = with_norms_after_branches();
+    let checkpoint = with_norms_after_branches(false);
     let calibration = calibration(40, 60);
     let mut errors = BTreeMap::new();
     let mut kl = |calibrated| {
