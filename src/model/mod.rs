@@ -112,9 +112,9 @@ impl<'m> Model<'m> {
         }
     }
 
-    /// Checks the rope section and that the chat template is UTF-8. [`Header`] has checked the
-    /// config and the layers; [`Model::tokenizer`] checks the tokenizer.
-    fn check_small_sections(&self) -> Result<(), Error> {
+    /// Checks the rope section and that the chat template is UTF-8, and places the tensors.
+    /// [`Header`] has checked the config and the layers; [`Model::tokenizer`] checks the tokenizer.
+    fn check_sections_and_place_tensors(&mut self) -> Result<(), Error> {
         let header = &self.header;
         let tables = header.rope_lengths().0.saturating_mul(8);
         let factors = header.section(Section::Rope).len().checked_sub(tables);
@@ -125,6 +125,7 @@ impl<'m> Model<'m> {
         if core::str::from_utf8(header.section(Section::ChatTemplate)).is_err() {
             return Err(Error::ChatTemplate);
         }
+        self.place_tensors();
         for rope in [Rope::Global, Rope::Local] {
             let (amplitude, _) = self.rope(rope);
             let reserved = self.rope_words(rope).first().map_or(0, |word| word >> 32);

@@ -131,8 +131,7 @@ fn check_before_tensors(
         let gap = image.get(from as usize..to as usize);
         gap.is_some_and(is_zero)
     })?;
-    model.place_tensors();
-    model.check_small_sections()
+    model.check_sections_and_place_tensors()
 }
 
 /// Checks the tensors of an image in memory. `is_finite` gets each tensor, its bytes, and where

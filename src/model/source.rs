@@ -177,8 +177,7 @@ impl<'m> Resident<'m> {
         } = self;
         let start = before.len() as u64;
         let mut model = Model::of(Header::read_parts(before, after, length)?);
-        model.place_tensors();
-        let described = model.check_small_sections();
+        let described = model.check_sections_and_place_tensors();
         let mut pass = Pass {
             source,
             scratch,
