@@ -62,13 +62,14 @@ pub(super) fn round_rows(
     let mut errors = [[0.0f32; GROUP]; TILE_ROWS];
     for start in (0..width).step_by(GROUP) {
         let end = width.min(start + GROUP);
-        let mut within = [[0.0f32; GROUP]; GROUP];
-        if let Some(factor) = factor {
+        let within = factor.map(|factor| {
+            let mut within = [[0.0f32; GROUP]; GROUP];
             for (k, within) in within[..end - start].iter_mut().enumerate() {
                 let row = &factor.upper[(start + k) * width..][start..end];
                 within[k + 1..end - start].copy_from_slice(&row[k + 1..]);
             }
-        }
+            within
+        });
         for (((weights, row), fed), errors) in
             weights.iter_mut().zip(&mut rows).zip(&fed).zip(&mut errors)
         {
@@ -88,7 +89,14 @@ pub(super) fn round_rows(
             let tried = if factor.is_some() { FINALISTS } else { 1 };
             let finalists = finalists.map(|(_, scale)| scale);
             let finalists = &finalists[..tried.min(scales.len())];
-            let group = round_group(grid, finalists, weights, &target, importance, &within);
+            let group = round_group(
+                grid,
+                finalists,
+                weights,
+                &target,
+                importance,
+                within.as_ref(),
+            );
             for ((weight, error), level) in weights.iter_mut().zip(errors).zip(group.levels) {
                 *error = *weight - level * group.scale.value;
                 *weight = *error;
@@ -160,8 +168,8 @@ fn refine(grid: &Grid, row: &mut Row, errors: &mut [f32], slope: &mut [f32], h: 
     }
 }
 
-/// Rounds a group with feedback within it, with the scale that loses least. There are at most
-/// [`FINALISTS`] scales.
+/// Rounds a group with the scale that loses least, and with feedback `within` it, if there is any.
+/// There are at most [`FINALISTS`] scales.
 #[inline(always)]
 fn round_group(
     grid: &Grid,
@@ -169,7 +177,7 @@ fn round_group(
     weights: &[f32],
     target: &[f32],
     importance: &[f32],
-    within: &[[f32; GROUP]; GROUP],
+    within: Option<&[[f32; GROUP]; GROUP]>,
 ) -> Group {
     let mut steps = [0.0f32; FINALISTS];
     let mut inverses = [0.0; FINALISTS];
@@ -193,17 +201,21 @@ fn round_group(
             levels[k][f] = level;
             errors[f] = weights[k] - level * steps[f];
         }
-        for (targets, m) in targets.iter_mut().zip(&within[k]).skip(k + 1) {
-            add(targets, &errors, *m);
+        if let Some(within) = within {
+            for (targets, m) in targets.iter_mut().zip(&within[k]).skip(k + 1) {
+                add(targets, &errors, *m);
+            }
         }
     }
-    let losses = losses.iter().zip(scales).enumerate();
-    let least = losses.min_by(|a, b| a.1.0.total_cmp(b.1.0));
-    let Some((best, (_, scale))) = least else {
-        return Group::default();
-    };
+    // The sign of a NaN differs between machines: no total order.
+    let mut best = 0;
+    for f in 1..scales.len() {
+        if losses[f] < losses[best] {
+            best = f;
+        }
+    }
     Group {
-        scale: *scale,
+        scale: scales[best],
         levels: levels.map(|levels| levels[best]),
     }
 }

@@ -196,16 +196,8 @@ pub(super) fn round_matrix(
             .zip(damping)
             .and_then(|(statistics, damping)| statistics.all.inputs.factor(damping))
     };
+    let correction = statistics.zip(factor(chosen.correction_damping));
     let feedback = factor(chosen.feedback_damping);
-    let own = if chosen.correction_damping == chosen.feedback_damping {
-        None
-    } else {
-        factor(chosen.correction_damping)
-    };
-    let shared = feedback
-        .as_ref()
-        .filter(|_| chosen.correction_damping == chosen.feedback_damping);
-    let correction = statistics.zip(own.as_ref().or(shared));
     let (words, losses) = store_rows(tensor, grid.dtype, |index, rows| {
         if let Some((statistics, factor)) = &correction {
             let first = index * TILE_ROWS;
