@@ -68,7 +68,7 @@ export class Engine {
   #threads;
   #model = 0;
   #tokenizer = 0;
-  #session = 0;
+  #plmSession = 0;
   #sampler = 0;
   #generation = 0;
   /** @type {Info} */
@@ -119,7 +119,7 @@ export class Engine {
     this.#threads = threads;
     this.#model = model;
     this.#tokenizer = library.allocate(8 * C.PLM_TOKENIZER_WORDS);
-    this.#session = library.allocate(8 * C.PLM_SESSION_WORDS);
+    this.#plmSession = library.allocate(8 * C.PLM_SESSION_WORDS);
     this.#sampler = library.allocate(8 * C.PLM_SAMPLER_WORDS);
     this.#generation = library.allocate(8 * C.PLM_GENERATION_WORDS);
     library.call("plm_tokenizer_open", this.#tokenizer, model);
@@ -127,7 +127,7 @@ export class Engine {
     const context = options.context ?? Math.min(trainedContext || CONTEXT, CONTEXT);
     const kv = options.kv ?? "f32";
     const batch = options.batch ?? BATCH;
-    const arenaBytes = this.#openSession(this.#session, { context, batch, kv });
+    const arenaBytes = this.#openSession(this.#plmSession, { context, batch, kv });
     this.#base = library.mark;
     this.#info = {
       checksum: checksum.toString(16).padStart(8, "0"),
@@ -305,10 +305,10 @@ export class Engine {
       // A grammar that is wrong changes nothing.
       library.scratch(() => this.#constraint(grammar));
       const ids = this.#place(prompt, options);
-      [this.#before] = library.result("plm_length", 1, this.#session);
+      [this.#before] = library.result("plm_length", 1, this.#plmSession);
       library.call("plm_sampler_init", this.#sampler, this.#sampling(options.sampling ?? {}));
       library.call(
-        "plm_generate_start", this.#generation, this.#session, this.#sampler, this.#tokenizer,
+        "plm_generate_start", this.#generation, this.#plmSession, this.#sampler, this.#tokenizer,
         library.structure(ids), ids.length, this.#endings(options, this.#constraint(grammar)),
       );
       this.#texts += 1;
@@ -327,10 +327,10 @@ export class Engine {
     this.#end();
     library.release(this.#base);
     if (!append) {
-      library.call("plm_reset", this.#session);
+      library.call("plm_reset", this.#plmSession);
       this.#last = undefined;
     }
-    const [length] = library.result("plm_length", 1, this.#session);
+    const [length] = library.result("plm_length", 1, this.#plmSession);
     if (length === 0 && this.#last === undefined) {
       return this.#encode(prompt, addSpecial, parseSpecial);
     }
@@ -344,11 +344,11 @@ export class Engine {
     const library = this.#library;
     this.#last = library.scratch(() => {
       const found = library.allocate(8, 8);
-      library.call("plm_tokens", this.#session, found, found + 4);
+      library.call("plm_tokens", this.#plmSession, found, found + 4);
       const [tokens, count] = library.words(found, 2);
       return library.words(tokens, count).at(-1);
     });
-    library.call("plm_rewind", this.#session, 1);
+    library.call("plm_rewind", this.#plmSession, 1);
   }
 
   /** @param {Sampling} sampling */
@@ -447,7 +447,7 @@ export class Engine {
       library.result("plm_generate_last", 1, this.#generation).at(0),
     );
     this.#drop();
-    const [length] = library.result("plm_length", 1, this.#session);
+    const [length] = library.result("plm_length", 1, this.#plmSession);
     // If the session has not seen the prompt, it has not seen the last token before that either.
     if (length !== this.#before) this.#last = last;
     return held;
@@ -457,10 +457,10 @@ export class Engine {
   #drop() {
     const library = this.#library;
     const dropped = this.#unless(C.PLM_ERROR_REWIND_TOO_FAR, () => [
-      library.call("plm_abort", this.#session),
+      library.call("plm_abort", this.#plmSession),
     ]);
     if (dropped) return;
-    library.call("plm_reset", this.#session);
+    library.call("plm_reset", this.#plmSession);
     this.#before = 0;
     this.#last = undefined;
   }
@@ -482,7 +482,7 @@ export class Engine {
 
   /** The session sees the last token of the text, if there is room for it. */
   async #feedLast() {
-    const [length] = this.#library.result("plm_length", 1, this.#session);
+    const [length] = this.#library.result("plm_length", 1, this.#plmSession);
     if (this.#last !== undefined && length < this.#info.context) await this.#compute([this.#last]);
   }
 
@@ -493,11 +493,11 @@ export class Engine {
   async #compute(ids) {
     const library = this.#library;
     library.scratch(() =>
-      library.call("plm_start", this.#session, library.structure(ids), ids.length),
+      library.call("plm_start", this.#plmSession, library.structure(ids), ids.length),
     );
     this.#last = undefined;
     let begun = performance.now();
-    while (library.call("plm_step", this.#session, this.#budget) === C.PLM_PENDING) {
+    while (library.call("plm_step", this.#plmSession, this.#budget) === C.PLM_PENDING) {
       if (performance.now() - begun < SLICE) continue;
       await rest();
       begun = performance.now();
@@ -523,7 +523,7 @@ export class Engine {
       const pieces = [];
       library.moving(
         (piece) => pieces.push(piece.slice()),
-        () => library.call("plm_save", this.#session, library.piece, 0),
+        () => library.call("plm_save", this.#plmSession, library.piece, 0),
       );
       return new Uint8Array(await new Blob(/** @type {any} */ (pieces)).arrayBuffer());
     });
@@ -542,10 +542,10 @@ export class Engine {
             piece.set(bytes.subarray(done, done + piece.length));
             done += piece.length;
           },
-          () => library.call("plm_restore", this.#session, library.piece, 0),
+          () => library.call("plm_restore", this.#plmSession, library.piece, 0),
         );
       } catch (error) {
-        const [length] = library.result("plm_length", 1, this.#session);
+        const [length] = library.result("plm_length", 1, this.#plmSession);
         if (length === 0) this.#last = undefined;
         throw error;
       }
